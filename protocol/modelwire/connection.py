@@ -1,0 +1,190 @@
+"""The protocol without a socket: bytes in, typed messages out; typed messages in, bytes out.
+
+The rules, for both roles:
+
+- The server speaks first: one `hello`.
+- A request opens its id. Each reply with that id is allowed until the terminal one (`result`, `error`), which closes it.
+- A second live use of an id is refused with an error that has no id: it must not end the first request.
+- An `error` without id speaks of the connection. After a fatal one (over the cap, not JSON) the server closes; there is no
+  resynchronising.
+- Clients ignore unknown fields and unknown kinds of reply.
+
+              open id    reply      terminal   close
+  server      request -> accepted*, progress*, event*, lagged* -> result | error
+  client      the same table, read from the other side
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from modelwire import limits, replies
+from modelwire.decoding import BadRequest, decode_request
+from modelwire.errors import FrameTooLarge, InvalidRequest, LocalError, RemoteError
+from modelwire.framing import LineBuffer, LineTooLong
+from modelwire.requests import Request
+
+_ENCODER = msgspec.json.Encoder()
+_REPLY: msgspec.json.Decoder[replies.Received] = msgspec.json.Decoder(replies.Received)
+_PLAIN: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+
+
+def encode(message: Request | replies.Reply) -> bytes:
+    """One frame. JSON never holds a raw newline, so the newline ends it."""
+    frame = bytearray()
+    _ENCODER.encode_into(message, frame)
+    frame += b"\n"
+    return bytes(frame)
+
+
+def splice_event(id_json: bytes, line: bytes) -> bytes:
+    """An event frame made of a log line that was encoded once for all watchers. `line` is a JSON object's bytes."""
+    return b'{"type":"event","id":' + id_json + b"," + line[1:] + b"\n"
+
+
+class ServerConnection:
+    """The server's side of one connection."""
+
+    __slots__ = ("_cap", "_lines", "open")
+
+    def __init__(self, *, max_request: int = limits.MAX_REQUEST) -> None:
+        self._cap = max_request
+        self._lines = LineBuffer(max_request)
+        self.open: dict[str, Request] = {}
+
+    def feed(self, data: bytes) -> None:
+        self._lines.feed(data)
+
+    @property
+    def partial(self) -> bool:
+        """Whether bytes are held that are not yet a whole request."""
+        return len(self._lines) > 0
+
+    def next_request(self) -> Request | None:
+        """The next request, now open; None when more bytes are needed. Raises `BadRequest` for the reply to send."""
+        while True:
+            try:
+                line = self._lines.take()
+            except LineTooLong:
+                raise self._too_large() from None
+            if line is None:
+                return None
+            if line and not line.isspace():
+                return self._open(decode_request(line))
+
+    def finish(self) -> Request | None:
+        """The peer has ended its side: an unterminated last line counts."""
+        try:
+            rest = self._lines.rest()
+        except LineTooLong:
+            raise self._too_large() from None
+        return self._open(decode_request(rest)) if rest and not rest.isspace() else None
+
+    def close(self, request_id: str) -> None:
+        """The terminal reply of this id is on its way: the id may be used again."""
+        if self.open.pop(request_id, None) is None:
+            raise LocalError(f"the request {request_id!r} is not open: it has had its terminal reply, or never was")
+
+    def reply(self, message: replies.Reply) -> bytes:
+        """The frame of a reply, after checking it against the table."""
+        if message.id is not None:
+            if message.terminal:
+                self.close(message.id)
+            elif message.id not in self.open:
+                raise LocalError(f"a reply to {message.id!r}, which is not open")
+        return encode(message)
+
+    def _open(self, request: Request) -> Request:
+        if request.id in self.open:
+            raise BadRequest(
+                InvalidRequest(
+                    f"$.id: {request.id!r} is still in use by a request without its terminal reply",
+                    hint="use a new id for each request in flight",
+                    details={"id": request.id},
+                )
+            )
+        self.open[request.id] = request
+        return request
+
+    def _too_large(self) -> BadRequest:
+        return BadRequest(
+            FrameTooLarge(
+                f"a request is longer than {self._cap} bytes",
+                hint="the connection is closed; send file contents by path, never in a request",
+                details={"max_request": self._cap},
+            ),
+            fatal=True,
+        )
+
+
+class ClientConnection:
+    """The client's side of one connection."""
+
+    __slots__ = ("_lines", "_next", "hello", "open")
+
+    def __init__(self, *, max_reply: int = limits.MAX_REPLY) -> None:
+        self._lines = LineBuffer(max_reply)
+        self._next = 0
+        self.hello: replies.Hello | None = None
+        self.open: dict[str, Request] = {}
+
+    def request(self, request: Request) -> tuple[str, bytes]:
+        """Opens a request: its id (numbered here when it has none) and the frame to send."""
+        if not request.id:
+            self._next += 1
+            request = msgspec.structs.replace(request, id=str(self._next))
+        if request.id in self.open:
+            raise LocalError(f"the id {request.id!r} is in use")
+        frame = encode(request)
+        if len(frame) > limits.MAX_REQUEST:
+            raise LocalError(f"the request has {len(frame)} bytes, the protocol allows {limits.MAX_REQUEST}")
+        self.open[request.id] = request
+        return request.id, frame
+
+    def feed(self, data: bytes) -> None:
+        self._lines.feed(data)
+
+    def next_reply(self) -> replies.Received | None:
+        """The next reply that this version knows, or None when more bytes are needed."""
+        while True:
+            try:
+                line = self._lines.take()
+            except LineTooLong as error:
+                raise RemoteError(f"the daemon sent {error}") from None
+            if line is None:
+                return None
+            reply = self._decode(line)
+            if reply is not None:
+                return reply
+
+    def _decode(self, line: bytes) -> replies.Received | None:
+        try:
+            reply = _REPLY.decode(line)
+        except msgspec.MsgspecError as error:
+            return self._unknown(line, error)
+        if isinstance(reply, replies.Event):
+            fields = _PLAIN.decode(line)
+            fields.pop("type", None)
+            fields.pop("id", None)
+            reply = msgspec.structs.replace(reply, fields=fields)
+        elif isinstance(reply, replies.Hello):
+            self.hello = reply
+        if reply.id is not None:
+            if reply.id not in self.open:
+                return None  # the tail of something that this side has already given up
+            if reply.terminal:
+                del self.open[reply.id]
+        return reply
+
+    def _unknown(self, line: bytes, error: Exception) -> None:
+        """An unknown kind of reply is ignored; anything else that cannot be read is the daemon's fault."""
+        try:
+            plain = _PLAIN.decode(line)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            plain = None
+        known = {cls.__struct_config__.tag for cls in replies.Reply.__subclasses__()}
+        if isinstance(plain, dict) and isinstance(plain.get("type"), str) and plain["type"] not in known:
+            return
+        raise RemoteError(f"the daemon sent what is no reply: {error}") from None

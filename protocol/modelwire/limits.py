@@ -1,0 +1,42 @@
+"""Every number that bounds the wire, with the reason for it.
+
+They are announced in `hello` where a peer needs to know them, and the configuration may
+lower or raise those that protect the daemon from its peers.
+"""
+
+MIB = 1024 * 1024
+
+PROTOCOL_MIN = 1
+PROTOCOL_MAX = 1
+
+MAX_REQUEST = 1 * MIB
+"""A request is a name, a path, a few options: 1 MiB is three orders above the largest real one."""
+
+MAX_REPLY = 8 * MIB
+"""A list of 10,000 models takes about 4 MiB; longer lists are paged by the daemon."""
+
+MAX_ID_BYTES = 64
+"""Room for a UUID with a prefix; more would let a peer store text in the daemon's tables."""
+
+CONNECTIONS_PER_PEER = 64
+REQUESTS_PER_PEER = 64
+"""In flight, over all the peer's connections. Reads are answered at once and never count."""
+
+WAITING_PER_PEER = 16
+WAITING_TOTAL = 64
+"""A longer queue only hides that the machine cannot keep up: refuse early, with a hint when to return."""
+
+WRITE_STALL_SECONDS = 60.0
+"""A reply that is not taken for this long ends that connection, and only that one."""
+
+READ_STALL_SECONDS = 30.0
+"""Half a request that does not go on for this long is dropped: nobody types frames by hand that slowly."""
+
+WATCHER_QUEUE = 256
+"""Events a watcher may be behind before `lagged`; the log fills the gap."""
+
+PROGRESS_INTERVAL_SECONDS = 0.1
+"""At most ten progress replies a second for each request: a person reads no faster."""
+
+SOCKET_PATH_BYTES = 107
+"""`sun_path` is 108 bytes with its NUL on Linux; macOS has 104, see `endpoint`."""

@@ -1,0 +1,137 @@
+"""One frozen struct for each operation. Unknown fields, unknown operations and wrong types are refused by msgspec.
+
+`id` ties the replies to the request. It may be left empty when a request is made: the sending connection numbers it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from modelwire.vocabulary import PRIORITY_DEFAULT, JobState, OnDisconnect
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op", omit_defaults=True):
+    id: str = ""
+
+
+class Write(Request, frozen=True, kw_only=True):
+    """What every admitted operation takes."""
+
+    priority: int = PRIORITY_DEFAULT
+    on_disconnect: OnDisconnect = "cancel"
+    token: str | None = None
+
+
+# -- the connection
+
+
+class Hello(Request, tag="hello"):
+    protocol: int
+    client: str = ""
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+class Cancel(Request, tag="cancel"):
+    """Ends another request of this connection; that one still gets its terminal reply."""
+
+    target: str
+
+
+# -- the daemon
+
+
+class DaemonStatus(Request, tag="daemon.status"):
+    pass
+
+
+class DaemonDescribe(Request, tag="daemon.describe"):
+    pass
+
+
+class DaemonDrain(Request, tag="daemon.drain"):
+    """Stop in good order. `deadline_s` overrides the configured deadline for running jobs."""
+
+    deadline_s: float | None = None
+
+
+# -- models
+
+
+class ModelAdd(Write, tag="model.add"):
+    """A local file into the store. The path is absolute: the daemon has another working directory."""
+
+    path: str
+    name: str | None = None
+    sha256: str | None = None
+    replace: bool = False
+    license: str | None = None
+
+
+class ModelList(Request, tag="model.list"):
+    """`after` is the `next` of the page before."""
+
+    after: str | None = None
+    limit: int | None = None
+
+
+class ModelShow(Request, tag="model.show"):
+    name: str
+
+
+class ModelResolve(Request, tag="model.resolve"):
+    name: str
+
+
+# -- jobs
+
+
+class JobList(Request, tag="job.list"):
+    state: JobState | None = None
+    limit: int = 100
+
+
+class JobShow(Request, tag="job.show"):
+    job: str
+
+
+class JobAttach(Request, tag="job.attach"):
+    """Progress and the outcome of a job, from any connection."""
+
+    job: str
+
+
+class JobCancel(Request, tag="job.cancel"):
+    job: str
+
+
+class JobPause(Request, tag="job.pause"):
+    job: str
+
+
+class JobResume(Request, tag="job.resume"):
+    job: str
+
+
+class JobPrioritize(Request, tag="job.prioritize"):
+    job: str
+    priority: int
+
+
+# -- events
+
+
+class EventsSubscribe(Request, tag="events.subscribe"):
+    """Events from the log after `since`, then live ones.
+
+    Without `since`: live only, or the newest `last` before that. `progress` adds the running jobs' progress replies.
+    With `follow` false it ends with what the log holds now.
+    """
+
+    since: int | None = None
+    last: int | None = None
+    follow: bool = True
+    progress: bool = False
+    events: tuple[str, ...] = ()
+    model: str | None = None
+    job: str | None = None

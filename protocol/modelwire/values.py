@@ -1,0 +1,221 @@
+"""The typed values that operations answer with. Optional fields are left out of the JSON when they say nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from modelwire.vocabulary import JobState, ModelState, OnDisconnect, Phase, Role
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of all values: unknown fields of a newer daemon are ignored by an older client."""
+
+
+class ModelFile(Value):
+    """One file of a model of several files."""
+
+    path: str
+    blob: str
+    size_bytes: int
+    role: str | None = None
+
+
+class Provenance(Value):
+    """Where a manifest says that its bytes come from."""
+
+    registry: str = ""
+    repo: str = ""
+    revision: str = ""
+    filename: str = ""
+
+
+class ModelView(Value):
+    """One model: what its manifest says, and its state on this machine."""
+
+    name: str
+    format: str
+    blob: str
+    size_bytes: int
+    state: ModelState
+    path: str | None = None
+    license: str | None = None
+    source: Provenance | None = None
+    produced_by: str | None = None
+    produced_at: str | None = None
+    reason: str | None = None
+    files: tuple[ModelFile, ...] = ()
+    manifest: dict[str, Any] | None = None
+
+
+class Added(Value, omit_defaults=False):
+    """The outcome of adding a model."""
+
+    name: str
+    blob: str
+    size_bytes: int
+    format: str
+    path: str
+    reused: bool = False
+    job: str | None = None
+    files: tuple[ModelFile, ...] = ()
+
+
+class Resolved(Value):
+    """A name as a path: absolute, readable without the daemon."""
+
+    name: str
+    path: str
+    blob: str
+    state: ModelState
+
+
+class ModelList(Value):
+    models: tuple[ModelView, ...] = ()
+    next: str | None = None
+    damaged: tuple[str, ...] = ()
+
+
+class Failure(Value):
+    """An error as a stored value: what a failed job keeps."""
+
+    code: str
+    message: str
+    hint: str | None = None
+    retryable: bool = False
+    details: dict[str, Any] = {}
+
+
+class Counters(Value, omit_defaults=False):
+    """How far a job is. No counter ever decreases within a job."""
+
+    phase: Phase = "queued"
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    network_bytes: int = 0
+    verified_bytes: int = 0
+    reused_bytes: int = 0
+    committed_bytes: int = 0
+    rate_bps: int | None = None
+    eta_s: float | None = None
+    source: str | None = None
+    attempt: int = 1
+    files_done: int = 0
+    files_total: int | None = None
+
+
+class JobView(Value):
+    """One job, live or finished."""
+
+    id: str
+    kind: str
+    state: JobState
+    priority: int
+    created_at: str
+    position: int | None = None
+    model: str | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    on_disconnect: OnDisconnect = "cancel"
+    attempts: int = 0
+    peer: int | None = None
+    watchers: int = 0
+    progress: Counters | None = None
+    error: Failure | None = None
+    value: Any = None
+
+
+class JobList(Value):
+    jobs: tuple[JobView, ...] = ()
+
+
+class QueueView(Value, omit_defaults=False):
+    waiting: int = 0
+    running: int = 0
+    capacity: int = 0
+    by_priority: dict[str, int] = {}
+    running_by_kind: dict[str, int] = {}
+
+
+class LogView(Value, omit_defaults=False):
+    path: str = ""
+    last_seq: int = 0
+    lost: int = 0
+    last_error: str | None = None
+
+
+class RecoveryView(Value, omit_defaults=False):
+    """What the daemon found and mended when it started."""
+
+    seconds: float = 0.0
+    staging_removed: int = 0
+    staging_bytes: int = 0
+    jobs_resumed: int = 0
+    models_failed: tuple[str, ...] = ()
+    catalog_set_aside: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+class PeerView(Value):
+    uid: int
+    role: Role
+    gid: int | None = None
+
+
+class Status(Value):
+    state: str
+    server: str
+    instance: str
+    pid: int
+    store: str
+    socket: str
+    started_at: str
+    uptime_s: float
+    connections: int
+    watchers: int
+    models: int
+    queue: QueueView
+    log: LogView
+    recovery: RecoveryView
+    free_bytes: int | None = None
+    reserved_bytes: int = 0
+    auto_started: bool = False
+    peers: dict[str, int] = {}
+
+
+class Welcome(Value):
+    """The answer to a client's own hello."""
+
+    protocol: int
+    capabilities: tuple[str, ...] = ()
+
+
+class Description(Value):
+    """Everything this daemon speaks, as JSON Schema."""
+
+    protocol: int
+    operations: dict[str, Any]
+    schema: dict[str, Any]
+
+
+class Done(Value):
+    """Nothing more to say than which thing it was done to."""
+
+    target: str | None = None
+    state: str | None = None
+
+
+class Drained(Value):
+    """A drain has begun: how many jobs still have until the deadline."""
+
+    running: int
+    waiting: int
+    deadline_s: float
+
+
+class EventsEnd(Value):
+    """The end of a subscription that does not follow."""
+
+    last_seq: int
+    delivered: int
