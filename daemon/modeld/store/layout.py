@@ -1,0 +1,111 @@
+"""Where everything lies under the store's root: pure path arithmetic, no look at the disk.
+
+The public part (blobs, manifests, locks) is shared with other tools and must not change. Everything
+that only modeld needs lies under `.modeld`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modeld.store.digest import Digest
+    from modeld.store.names import ModelName
+
+LAYOUT_VERSION = 1
+"""Of the private part. A daemon refuses a store that a newer one has written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths under `root`, which is absolute and has no trailing slash."""
+
+    root: str
+
+    @property
+    def blobs_dir(self) -> str:
+        return f"{self.root}/blobs/sha256"
+
+    def fanout_dir(self, digest: Digest) -> str:
+        """The parent that the blobs of one leading byte share."""
+        return f"{self.root}/blobs/sha256/{digest.hex[:2]}"
+
+    def blob_dir(self, digest: Digest) -> str:
+        return f"{self.root}/blobs/sha256/{digest.hex[:2]}/{digest.hex}"
+
+    def blob(self, digest: Digest) -> str:
+        return f"{self.root}/blobs/sha256/{digest.hex[:2]}/{digest.hex}/data"
+
+    def partial_dir(self, digest: Digest) -> str:
+        return f"{self.root}/blobs/sha256/{digest.hex[:2]}/.partial-{digest.hex}"
+
+    def partial(self, digest: Digest) -> str:
+        """Bytes of a download whose digest is known; it may survive a restart and be gone on with."""
+        return f"{self.root}/blobs/sha256/{digest.hex[:2]}/.partial-{digest.hex}/data.tmp"
+
+    @property
+    def manifests_dir(self) -> str:
+        return f"{self.root}/manifests"
+
+    def manifest(self, name: ModelName) -> str:
+        return f"{self.root}/manifests/{name.stem}.json"
+
+    @property
+    def locks_dir(self) -> str:
+        return f"{self.root}/locks"
+
+    def name_lock(self, name: ModelName) -> str:
+        """Shared with other tools."""
+        return f"{self.root}/locks/{name.stem}.lock"
+
+    @property
+    def quarantine_dir(self) -> str:
+        return f"{self.root}/locks/quarantine"
+
+    @property
+    def private(self) -> str:
+        return f"{self.root}/.modeld"
+
+    @property
+    def version_file(self) -> str:
+        return f"{self.root}/.modeld/version"
+
+    @property
+    def lock(self) -> str:
+        """Held for the daemon's life: one store, one daemon, whatever its socket."""
+        return f"{self.root}/.modeld/lock"
+
+    @property
+    def staging(self) -> str:
+        """Unfinished bytes and manifests; whatever lies here at start belongs to a dead run."""
+        return f"{self.root}/.modeld/staging"
+
+    @property
+    def catalog_path(self) -> str:
+        return f"{self.root}/.modeld/catalog.sqlite"
+
+    def blocks(self, digest: Digest) -> str:
+        """Checksums of each 16 MiB block, by which a repair knows which ranges to fetch."""
+        return f"{self.root}/.modeld/blocks/{digest.hex[:2]}/{digest.hex}"
+
+    @property
+    def trees(self) -> str:
+        """Directories of hard links that show a model's files under their own names."""
+        return f"{self.root}/.modeld/trees"
+
+    @property
+    def skeleton(self) -> tuple[str, ...]:
+        """The directories that every store has, parents first."""
+        return (
+            self.root,
+            f"{self.root}/blobs",
+            self.blobs_dir,
+            self.manifests_dir,
+            self.locks_dir,
+            self.quarantine_dir,
+            self.private,
+            self.staging,
+            f"{self.root}/.modeld/blocks",
+            self.trees,
+        )

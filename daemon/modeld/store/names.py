@@ -1,0 +1,135 @@
+"""Model names: what may be one, which file it lives in, and which spellings are the same.
+
+A name becomes a file name on every platform, so the rules are those of the strictest one. They hold on the way in
+(a request) and on the way out (a file that another tool put into `manifests`). Each rule has its own sentence.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Final
+
+from modelwire.errors import InvalidName
+
+MAX_PART_BYTES: Final = 128
+MAX_STEM_BYTES: Final = 250
+"""A file name has at most 255 bytes on the filesystems that matter, and `.json` or `.lock` takes five of them."""
+
+DEFAULT_TAG: Final = "latest"
+
+_FOREIGN = re.compile(r"[^A-Za-z0-9._-]")
+_DEVICES: Final = frozenset(
+    ["con", "prn", "aux", "nul"] + [f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)]
+)
+_HINT: Final = "use 1 to 128 ASCII letters, digits, '.', '_' or '-', for example llama-3.2-1b or llama:8b"
+
+_WEIGHT_SUFFIXES: Final = frozenset(
+    "gguf ggml safetensors onnx bin pt pth ckpt tflite engine mlmodel npz h5 keras pb".split()
+)
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """A valid name. Equality is by spelling; `key` is equal for spellings that are the same name."""
+
+    base: str
+    tag: str | None = None
+
+    @property
+    def text(self) -> str:
+        return self.base if self.tag is None else f"{self.base}:{self.tag}"
+
+    @property
+    def stem(self) -> str:
+        """The file name without its suffix: `:` is no file name character on Windows."""
+        return self.base if self.tag is None else f"{self.base}+{self.tag}"
+
+    @property
+    def key(self) -> str:
+        """Two names with one key are one name, on every platform."""
+        return self.text.lower()
+
+    @property
+    def with_default_tag(self) -> ModelName | None:
+        """What a bare name stands for when nothing has exactly that name."""
+        if self.tag is not None or len(self.base) + 1 + len(DEFAULT_TAG) > MAX_STEM_BYTES:
+            return None
+        return ModelName(self.base, DEFAULT_TAG)
+
+    @classmethod
+    def parse(cls, text: str) -> ModelName:
+        """The name a request means; `InvalidName` with the one rule that it breaks."""
+        base, colon, tag = text.partition(":")
+        return cls._checked(text, base, tag if colon else None)
+
+    @classmethod
+    def from_stem(cls, stem: str) -> ModelName:
+        """The name a file in `manifests` stands for, under the same rules."""
+        base, plus, tag = stem.partition("+")
+        return cls._checked(stem, base, tag if plus else None)
+
+    @classmethod
+    def _checked(cls, whole: str, base: str, tag: str | None) -> ModelName:
+        _check_part(whole, base, "name")
+        if tag is not None:
+            _check_part(whole, tag, "tag")
+            if len(base) + 1 + len(tag) > MAX_STEM_BYTES:
+                raise _invalid(
+                    whole,
+                    "too_long_together",
+                    f"name and tag together have more than {MAX_STEM_BYTES - 1} characters, "
+                    "which is too long for a file name",
+                )
+        return cls(base, tag)
+
+
+def _check_part(whole: str, part: str, what: str) -> None:
+    if not part:
+        raise _invalid(whole, "empty", f"the {what} is empty")
+    if "\0" in part:
+        raise _invalid(whole, "nul", f"the {what} contains a NUL")
+    if "/" in part or "\\" in part:
+        raise _invalid(whole, "separator", f"the {what} contains a path separator")
+    foreign = _FOREIGN.search(part)
+    if foreign is not None:
+        raise _invalid(whole, "character", f"the {what} contains {ascii(foreign.group())}")
+    if len(part) > MAX_PART_BYTES:
+        raise _invalid(whole, "too_long", f"the {what} has {len(part)} bytes, {MAX_PART_BYTES} are allowed")
+    if ".." in part:
+        raise _invalid(whole, "dots", f"the {what} contains '..'")
+    if part.startswith("."):
+        raise _invalid(whole, "leading_dot", f"the {what} starts with a dot")
+    if _is_device(part):
+        device = part.partition(".")[0]
+        raise _invalid(whole, "device", f"'{device}' is the name of a device on Windows")
+
+
+def _is_device(part: str) -> bool:
+    return part.partition(".")[0].lower() in _DEVICES
+
+
+def _invalid(whole: str, rule: str, reason: str) -> InvalidName:
+    shown = ascii(whole) if len(whole) <= 160 else ascii(whole[:160]) + "…"
+    return InvalidName(
+        f"{shown} is not a valid model name: {reason}", hint=_HINT, details={"rule": rule, "reason": reason}
+    )
+
+
+def suggest(filename: str) -> str:
+    """A valid name made of a file name or path: `Ministral 3B Q4.gguf` gives `Ministral-3B-Q4`."""
+    text = re.split(r"[/\\]", filename.rstrip("/\\"))[-1]
+    stem, dot, suffix = text.rpartition(".")
+    if dot and suffix.lower() in _WEIGHT_SUFFIXES:
+        text = _SHARD.sub("", stem)
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
+    text = re.sub(r"[^A-Za-z0-9._-]+", "-", plain)
+    text = re.sub(r"\.{2,}", ".", text)
+    text = text.lstrip(".-_")[:MAX_PART_BYTES].rstrip(".-_")
+    if not text:
+        return "model"
+    if _is_device(text):
+        return f"model-{text}"[:MAX_PART_BYTES]
+    return text
