@@ -163,7 +163,8 @@ class ClientConnection:
         try:
             reply = _REPLY.decode(line)
         except msgspec.MsgspecError as error:
-            return self._unknown(line, error)
+            self._refuse_unless_unknown(line, error)
+            return None
         if isinstance(reply, replies.Event):
             fields = _PLAIN.decode(line)
             fields.pop("type", None)
@@ -178,7 +179,7 @@ class ClientConnection:
                 del self.open[reply.id]
         return reply
 
-    def _unknown(self, line: bytes, error: Exception) -> None:
+    def _refuse_unless_unknown(self, line: bytes, error: Exception) -> None:
         """An unknown kind of reply is ignored; anything else that cannot be read is the daemon's fault."""
         try:
             plain = _PLAIN.decode(line)

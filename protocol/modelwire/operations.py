@@ -63,5 +63,5 @@ def request_union() -> object:
     """The union of all request types, for one decoder."""
     union: object = requests.Hello
     for row in OPERATIONS.values():
-        union = union | row.request  # type: ignore[operator]
+        union = union | row.request
     return union

@@ -23,7 +23,7 @@ class ProtocolRange(msgspec.Struct, frozen=True):
     max: int = limits.PROTOCOL_MAX
 
 
-class Hello(Reply, tag="hello", omit_defaults=True):
+class Hello(Reply, tag="hello", omit_defaults=True, frozen=True, kw_only=True):
     """The server speaks first."""
 
     protocol: ProtocolRange
@@ -36,7 +36,7 @@ class Hello(Reply, tag="hello", omit_defaults=True):
     peer: PeerView
 
 
-class Accepted(Reply, tag="accepted"):
+class Accepted(Reply, tag="accepted", frozen=True, kw_only=True):
     """A write was admitted or joined. Position 0 is running; a new `accepted` tells a new position."""
 
     job: str
@@ -44,7 +44,7 @@ class Accepted(Reply, tag="accepted"):
     joined: bool = False
 
 
-class Progress(Reply, tag="progress"):
+class Progress(Reply, tag="progress", frozen=True, kw_only=True):
     """How far a job is: see `Counters`."""
 
     job: str
@@ -85,7 +85,7 @@ class Progress(Reply, tag="progress"):
         )
 
 
-class Event(Reply, tag="event", omit_defaults=True):
+class Event(Reply, tag="event", omit_defaults=True, frozen=True, kw_only=True):
     """One line of the activity log. The event's own fields stand beside these on the wire; `fields` holds all of them
     on the receiving side, so that a newer daemon's events lose nothing."""
 
@@ -100,28 +100,28 @@ class Event(Reply, tag="event", omit_defaults=True):
     fields: dict[str, Any] = {}
 
 
-class Lagged(Reply, tag="lagged"):
+class Lagged(Reply, tag="lagged", frozen=True, kw_only=True):
     """A watcher was too slow: `dropped` events are missing; subscribe with `since` = `resume_from` to read them."""
 
     dropped: int
     resume_from: int
 
 
-class Result(Reply, tag="result"):
+class Result(Reply, tag="result", frozen=True, kw_only=True):
     """Terminal: the operation's value. On the receiving side the value is still raw JSON."""
 
     terminal: ClassVar[bool] = True
     value: Any
 
 
-class RawResult(Reply, tag="result"):
+class RawResult(Reply, tag="result", frozen=True, kw_only=True):
     """A result as it is received: decoded to its operation's value by the caller that knows the operation."""
 
     terminal: ClassVar[bool] = True
     value: msgspec.Raw
 
 
-class Error(Reply, tag="error", omit_defaults=True):
+class Error(Reply, tag="error", omit_defaults=True, frozen=True, kw_only=True):
     """Terminal when it has an id."""
 
     terminal: ClassVar[bool] = True

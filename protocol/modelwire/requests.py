@@ -10,7 +10,9 @@ import msgspec
 from modelwire.vocabulary import PRIORITY_DEFAULT, JobState, OnDisconnect
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op", omit_defaults=True):
+class Request(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op", omit_defaults=True
+):
     id: str = ""
 
 
@@ -25,14 +27,14 @@ class Write(Request, frozen=True, kw_only=True):
 # -- the connection
 
 
-class Hello(Request, tag="hello"):
+class Hello(Request, tag="hello", frozen=True, kw_only=True):
     protocol: int
     client: str = ""
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
 
 
-class Cancel(Request, tag="cancel"):
+class Cancel(Request, tag="cancel", frozen=True, kw_only=True):
     """Ends another request of this connection; that one still gets its terminal reply."""
 
     target: str
@@ -41,15 +43,15 @@ class Cancel(Request, tag="cancel"):
 # -- the daemon
 
 
-class DaemonStatus(Request, tag="daemon.status"):
+class DaemonStatus(Request, tag="daemon.status", frozen=True, kw_only=True):
     pass
 
 
-class DaemonDescribe(Request, tag="daemon.describe"):
+class DaemonDescribe(Request, tag="daemon.describe", frozen=True, kw_only=True):
     pass
 
 
-class DaemonDrain(Request, tag="daemon.drain"):
+class DaemonDrain(Request, tag="daemon.drain", frozen=True, kw_only=True):
     """Stop in good order. `deadline_s` overrides the configured deadline for running jobs."""
 
     deadline_s: float | None = None
@@ -58,7 +60,7 @@ class DaemonDrain(Request, tag="daemon.drain"):
 # -- models
 
 
-class ModelAdd(Write, tag="model.add"):
+class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
     """A local file into the store. The path is absolute: the daemon has another working directory."""
 
     path: str
@@ -68,52 +70,52 @@ class ModelAdd(Write, tag="model.add"):
     license: str | None = None
 
 
-class ModelList(Request, tag="model.list"):
+class ModelList(Request, tag="model.list", frozen=True, kw_only=True):
     """`after` is the `next` of the page before."""
 
     after: str | None = None
     limit: int | None = None
 
 
-class ModelShow(Request, tag="model.show"):
+class ModelShow(Request, tag="model.show", frozen=True, kw_only=True):
     name: str
 
 
-class ModelResolve(Request, tag="model.resolve"):
+class ModelResolve(Request, tag="model.resolve", frozen=True, kw_only=True):
     name: str
 
 
 # -- jobs
 
 
-class JobList(Request, tag="job.list"):
+class JobList(Request, tag="job.list", frozen=True, kw_only=True):
     state: JobState | None = None
     limit: int = 100
 
 
-class JobShow(Request, tag="job.show"):
+class JobShow(Request, tag="job.show", frozen=True, kw_only=True):
     job: str
 
 
-class JobAttach(Request, tag="job.attach"):
+class JobAttach(Request, tag="job.attach", frozen=True, kw_only=True):
     """Progress and the outcome of a job, from any connection."""
 
     job: str
 
 
-class JobCancel(Request, tag="job.cancel"):
+class JobCancel(Request, tag="job.cancel", frozen=True, kw_only=True):
     job: str
 
 
-class JobPause(Request, tag="job.pause"):
+class JobPause(Request, tag="job.pause", frozen=True, kw_only=True):
     job: str
 
 
-class JobResume(Request, tag="job.resume"):
+class JobResume(Request, tag="job.resume", frozen=True, kw_only=True):
     job: str
 
 
-class JobPrioritize(Request, tag="job.prioritize"):
+class JobPrioritize(Request, tag="job.prioritize", frozen=True, kw_only=True):
     job: str
     priority: int
 
@@ -121,7 +123,7 @@ class JobPrioritize(Request, tag="job.prioritize"):
 # -- events
 
 
-class EventsSubscribe(Request, tag="events.subscribe"):
+class EventsSubscribe(Request, tag="events.subscribe", frozen=True, kw_only=True):
     """Events from the log after `since`, then live ones.
 
     Without `since`: live only, or the newest `last` before that. `progress` adds the running jobs' progress replies.

@@ -13,7 +13,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of all values: unknown fields of a newer daemon are ignored by an older client."""
 
 
-class ModelFile(Value):
+class ModelFile(Value, frozen=True, kw_only=True):
     """One file of a model of several files."""
 
     path: str
@@ -22,7 +22,7 @@ class ModelFile(Value):
     role: str | None = None
 
 
-class Provenance(Value):
+class Provenance(Value, frozen=True, kw_only=True):
     """Where a manifest says that its bytes come from."""
 
     registry: str = ""
@@ -31,7 +31,7 @@ class Provenance(Value):
     filename: str = ""
 
 
-class ModelView(Value):
+class ModelView(Value, frozen=True, kw_only=True):
     """One model: what its manifest says, and its state on this machine."""
 
     name: str
@@ -49,7 +49,7 @@ class ModelView(Value):
     manifest: dict[str, Any] | None = None
 
 
-class Added(Value, omit_defaults=False):
+class Added(Value, omit_defaults=False, frozen=True, kw_only=True):
     """The outcome of adding a model."""
 
     name: str
@@ -62,7 +62,7 @@ class Added(Value, omit_defaults=False):
     files: tuple[ModelFile, ...] = ()
 
 
-class Resolved(Value):
+class Resolved(Value, frozen=True, kw_only=True):
     """A name as a path: absolute, readable without the daemon."""
 
     name: str
@@ -71,13 +71,13 @@ class Resolved(Value):
     state: ModelState
 
 
-class ModelList(Value):
+class ModelList(Value, frozen=True, kw_only=True):
     models: tuple[ModelView, ...] = ()
     next: str | None = None
     damaged: tuple[str, ...] = ()
 
 
-class Failure(Value):
+class Failure(Value, frozen=True, kw_only=True):
     """An error as a stored value: what a failed job keeps."""
 
     code: str
@@ -87,7 +87,7 @@ class Failure(Value):
     details: dict[str, Any] = {}
 
 
-class Counters(Value, omit_defaults=False):
+class Counters(Value, omit_defaults=False, frozen=True, kw_only=True):
     """How far a job is. No counter ever decreases within a job."""
 
     phase: Phase = "queued"
@@ -105,7 +105,7 @@ class Counters(Value, omit_defaults=False):
     files_total: int | None = None
 
 
-class JobView(Value):
+class JobView(Value, frozen=True, kw_only=True):
     """One job, live or finished."""
 
     id: str
@@ -126,11 +126,11 @@ class JobView(Value):
     value: Any = None
 
 
-class JobList(Value):
+class JobList(Value, frozen=True, kw_only=True):
     jobs: tuple[JobView, ...] = ()
 
 
-class QueueView(Value, omit_defaults=False):
+class QueueView(Value, omit_defaults=False, frozen=True, kw_only=True):
     waiting: int = 0
     running: int = 0
     capacity: int = 0
@@ -138,14 +138,14 @@ class QueueView(Value, omit_defaults=False):
     running_by_kind: dict[str, int] = {}
 
 
-class LogView(Value, omit_defaults=False):
+class LogView(Value, omit_defaults=False, frozen=True, kw_only=True):
     path: str = ""
     last_seq: int = 0
     lost: int = 0
     last_error: str | None = None
 
 
-class RecoveryView(Value, omit_defaults=False):
+class RecoveryView(Value, omit_defaults=False, frozen=True, kw_only=True):
     """What the daemon found and mended when it started."""
 
     seconds: float = 0.0
@@ -157,13 +157,13 @@ class RecoveryView(Value, omit_defaults=False):
     notes: tuple[str, ...] = ()
 
 
-class PeerView(Value):
+class PeerView(Value, frozen=True, kw_only=True):
     uid: int
     role: Role
     gid: int | None = None
 
 
-class Status(Value):
+class Status(Value, frozen=True, kw_only=True):
     state: str
     server: str
     instance: str
@@ -184,14 +184,14 @@ class Status(Value):
     peers: dict[str, int] = {}
 
 
-class Welcome(Value):
+class Welcome(Value, frozen=True, kw_only=True):
     """The answer to a client's own hello."""
 
     protocol: int
     capabilities: tuple[str, ...] = ()
 
 
-class Description(Value):
+class Description(Value, frozen=True, kw_only=True):
     """Everything this daemon speaks, as JSON Schema."""
 
     protocol: int
@@ -199,14 +199,14 @@ class Description(Value):
     schema: dict[str, Any]
 
 
-class Done(Value):
+class Done(Value, frozen=True, kw_only=True):
     """Nothing more to say than which thing it was done to."""
 
     target: str | None = None
     state: str | None = None
 
 
-class Drained(Value):
+class Drained(Value, frozen=True, kw_only=True):
     """A drain has begun: how many jobs still have until the deadline."""
 
     running: int
@@ -214,7 +214,7 @@ class Drained(Value):
     deadline_s: float
 
 
-class EventsEnd(Value):
+class EventsEnd(Value, frozen=True, kw_only=True):
     """The end of a subscription that does not follow."""
 
     last_seq: int
