@@ -25,8 +25,8 @@ _DEVICES: Final = frozenset(
 )
 _HINT: Final = "use 1 to 128 ASCII letters, digits, '.', '_' or '-', for example llama-3.2-1b or llama:8b"
 
-_WEIGHT_SUFFIXES: Final = frozenset(
-    "gguf ggml safetensors onnx bin pt pth ckpt tflite engine mlmodel npz h5 keras pb".split()
+_WEIGHTS = re.compile(
+    r"\.(gguf|ggml|safetensors|onnx|bin|pt|pth|ckpt|tflite|engine|mlmodel|npz|h5|keras|pb)$", re.IGNORECASE
 )
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 
@@ -95,7 +95,7 @@ def _check_part(whole: str, part: str, what: str) -> None:
         raise _invalid(whole, "separator", f"the {what} contains a path separator")
     foreign = _FOREIGN.search(part)
     if foreign is not None:
-        raise _invalid(whole, "character", f"the {what} contains {ascii(foreign.group())}")
+        raise _invalid(whole, "character", f"the {what} contains {foreign.group()!a}")
     if len(part) > MAX_PART_BYTES:
         raise _invalid(whole, "too_long", f"the {what} has {len(part)} bytes, {MAX_PART_BYTES} are allowed")
     if ".." in part:
@@ -121,9 +121,8 @@ def _invalid(whole: str, rule: str, reason: str) -> InvalidName:
 def suggest(filename: str) -> str:
     """A valid name made of a file name or path: `Ministral 3B Q4.gguf` gives `Ministral-3B-Q4`."""
     text = re.split(r"[/\\]", filename.rstrip("/\\"))[-1]
-    stem, dot, suffix = text.rpartition(".")
-    if dot and suffix.lower() in _WEIGHT_SUFFIXES:
-        text = _SHARD.sub("", stem)
+    if _WEIGHTS.search(text):
+        text = _SHARD.sub("", _WEIGHTS.sub("", text))
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
     text = re.sub(r"[^A-Za-z0-9._-]+", "-", plain)
     text = re.sub(r"\.{2,}", ".", text)
