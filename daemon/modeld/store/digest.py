@@ -1,0 +1,71 @@
+"""The two ways to recognise content: by its SHA-256, and by the stat signature of the file that held it."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+from dataclasses import dataclass
+
+from modelwire.errors import InvalidDigest
+
+HEX_LENGTH = 64
+_HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_PREFIX = "sha256:"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """A SHA-256 as 64 lowercase hex characters; no other spelling can exist, so equal content has one path."""
+
+    hex: str
+
+    def __post_init__(self) -> None:
+        if _HEX.fullmatch(self.hex):
+            return
+        if len(self.hex) != HEX_LENGTH:
+            raise InvalidDigest(
+                f"a SHA-256 digest has {HEX_LENGTH} hex characters, this one has {len(self.hex)}: {self.hex[:80]!r}",
+                hint="Give the full digest, with or without `sha256:` before it.",
+            )
+        stranger = next(character for character in self.hex if character not in "0123456789abcdef")
+        raise InvalidDigest(
+            f"a SHA-256 digest is written with 0-9 and a-f only, this one contains {stranger!r}: {self.hex!r}",
+            hint="Write it in lowercase." if stranger in "ABCDEF" else None,
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """From `<64 hex>` or `sha256:<64 hex>`; InvalidDigest says which rule is broken."""
+        algorithm, colon, rest = text.partition(":")
+        if not colon:
+            return cls(text)
+        if algorithm != "sha256":
+            raise InvalidDigest(f"the digest algorithm {algorithm[:80]!r} is not known; only sha256 is")
+        return cls(rest)
+
+    @property
+    def text(self) -> str:
+        return _PREFIX + self.hex
+
+    def matches(self, other: Digest) -> bool:
+        """Compared in constant time."""
+        return hmac.compare_digest(self.hex, other.hex)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What stat says of a file; a change of its bytes that a program makes in good faith changes this too."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Signature:
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
