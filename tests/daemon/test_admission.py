@@ -182,6 +182,7 @@ class GateAgainstModel(RuleBasedStateMachine):
         del self.told[id_]
         assert self.gate.withdraw(id_) == Owed()
         assert self.gate.finish(id_) == Owed()
+        assert self.gate.prioritize(id_, 1) == Owed()
 
     @rule(id_=consumes(tickets))
     def withdraw(self, id_: str) -> None:

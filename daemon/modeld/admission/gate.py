@@ -72,11 +72,14 @@ class Gate:
         return self._let_go(id_, kind)
 
     def prioritize(self, id_: str, priority: int) -> Owed:
-        """Changes the asked priority; the time already waited keeps counting. A running job is past it."""
-        kind = self._kind_of[id_]
-        line = self._lines[kind]
-        if id_ not in line:
+        """Changes the asked priority; the time already waited keeps counting.
+
+        Owes nothing for a job that runs, or that is not at the gate: paused, ended, not yet back.
+        """
+        kind = self._kind_of.get(id_)
+        if kind is None or id_ not in self._lines[kind]:
             return NOTHING
+        line = self._lines[kind]
         line[id_].priority = clamp_priority(priority)
         return self._settle(kind)
 

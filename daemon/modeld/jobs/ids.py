@@ -1,0 +1,72 @@
+"""Job ids: 26 lowercase characters that sort by the time they were made.
+
+48 bits of milliseconds and 80 random bits in Crockford's base 32 (no i, l, o, u), so that an id can
+be read aloud, pasted into a path and compared as text. Within one process a later id is always the
+greater one, also within a millisecond and when the clock is set back.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+from modelwire.errors import InvalidRequest
+
+LENGTH = 26
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+_RANDOM_BITS = 80
+_RANDOM_MASK = (1 << _RANDOM_BITS) - 1
+_TIME_LIMIT = 1 << 48
+_VALUE_OF = {letter: value for value, letter in enumerate(ALPHABET)}
+
+
+class Ids:
+    """A source of ids that only go up. It belongs to one thread."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        randbits: Callable[[int], int] = secrets.randbits,
+    ) -> None:
+        self._clock = clock
+        self._randbits = randbits
+        self._last = -1
+
+    def new(self) -> str:
+        moment = min(max(0, int(self._clock() * 1000)), _TIME_LIMIT - 1) << _RANDOM_BITS
+        # The top random bit stays 0: room to count up within the millisecond.
+        fresh = moment | self._randbits(_RANDOM_BITS - 1)
+        self._last = fresh if moment > self._last else self._last + 1
+        return _text(self._last)
+
+
+new_id = Ids().new
+"""The process has one source, because the promise of rising ids is the process's."""
+
+
+def parse(text: str) -> str:
+    """The id itself when it is well-formed; else `InvalidRequest` with the one reason why not."""
+    if len(text) != LENGTH:
+        raise InvalidRequest(f"job id {text[:64]!r} has {len(text)} characters, not {LENGTH}", hint=_HINT)
+    if wrong := next((letter for letter in text if letter not in _VALUE_OF), None):
+        raise InvalidRequest(f"job id {text!r} has the character {wrong!r}, which no id has", hint=_HINT)
+    if text[0] > "7":
+        raise InvalidRequest(f"job id {text!r} is greater than any id", hint=_HINT)
+    return text
+
+
+def made_at(id_: str) -> float:
+    """When the id was made, in seconds since 1970."""
+    value = 0
+    for letter in parse(id_):
+        value = value << 5 | _VALUE_OF[letter]
+    return (value >> _RANDOM_BITS) / 1000
+
+
+_HINT = "`modelctl jobs` lists the ids"
+
+
+def _text(value: int) -> str:
+    return "".join(ALPHABET[value >> shift & 31] for shift in range(5 * (LENGTH - 1), -1, -5))

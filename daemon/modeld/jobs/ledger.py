@@ -1,0 +1,204 @@
+"""Jobs as they are on disk: written before they are acknowledged, found again after a crash.
+
+A job's request, result and error are JSON that only the caller understands; the ledger keeps the
+columns that it searches by. Every write is durable when it returns.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+import msgspec
+
+from modeld.store.catalog import Catalog
+from modelwire.errors import AlreadyExists, NotFound
+from modelwire.vocabulary import TERMINAL_STATES, JobState, OnDisconnect
+
+KEEP_SECONDS = 30 * 24 * 3600.0
+"""A finished job is of interest for as long as somebody may ask what happened last month."""
+
+SCHEMA = (
+    """
+    CREATE TABLE jobs (
+        id TEXT PRIMARY KEY,
+        kind TEXT NOT NULL,
+        key TEXT NOT NULL,
+        token TEXT,
+        peer_uid INTEGER NOT NULL,
+        peer_pid INTEGER,
+        priority INTEGER NOT NULL,
+        "order" INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        request BLOB NOT NULL,
+        model TEXT,
+        on_disconnect TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        started_at REAL,
+        ended_at REAL,
+        attempts INTEGER NOT NULL,
+        result BLOB,
+        error BLOB
+    );
+    CREATE UNIQUE INDEX jobs_by_token ON jobs (peer_uid, token) WHERE token IS NOT NULL;
+    CREATE INDEX jobs_by_state ON jobs (state, id);
+    CREATE INDEX jobs_by_end ON jobs (ended_at) WHERE ended_at IS NOT NULL;
+    CREATE INDEX jobs_by_order ON jobs ("order");
+    """,
+)
+
+
+class TokenTaken(AlreadyExists):
+    """Another job of this peer has the token already; `details["job"]` is its id."""
+
+
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One row. Times are seconds since 1970; `request`, `result` and `error` are JSON."""
+
+    id: str
+    kind: str
+    key: str
+    peer_uid: int
+    priority: int
+    order: int
+    state: JobState
+    request: bytes
+    on_disconnect: OnDisconnect
+    created_at: float
+    token: str | None = None
+    peer_pid: int | None = None
+    model: str | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    attempts: int = 0
+    result: bytes | None = None
+    error: bytes | None = None
+
+
+_FIELDS = JobRecord.__struct_fields__
+_COLUMNS = ", ".join(f'"{name}"' for name in _FIELDS)
+_CHANGEABLE = frozenset(_FIELDS) - {"id", "kind", "key", "token", "peer_uid", "created_at", "request"}
+_TERMINAL = ", ".join(f"'{state}'" for state in sorted(TERMINAL_STATES))
+_UNFINISHED = ", ".join(f"'{state}'" for state in get_args(JobState) if state not in TERMINAL_STATES)
+
+
+class Ledger:
+    """Async on the event loop; the methods that end in `_now` block, for start-up before it runs."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        """Brings the tables up to date: blocking."""
+        self._catalog = catalog
+        catalog.migrate("jobs", SCHEMA)
+
+    async def insert(self, record: JobRecord) -> None:
+        await self._catalog.write(_inserting(record))
+
+    async def update(self, id_: str, **changes: Any) -> JobRecord:
+        """The row after the change. `NotFound` when there is none."""
+        return await self._catalog.write(_updating(id_, changes))
+
+    async def get(self, id_: str) -> JobRecord | None:
+        rows = await self._catalog.read(_selecting("WHERE id = ?", (id_,)))
+        return rows[0] if rows else None
+
+    async def open_jobs(self) -> list[JobRecord]:
+        """What has not ended, in the order of admission."""
+        return await self._catalog.read(_selecting(_OPEN))
+
+    async def recent(self, limit: int, state: str | None = None) -> list[JobRecord]:
+        """The newest first; ids sort by time."""
+        condition, values = ("WHERE state = ?", (state,)) if state is not None else ("", ())
+        return await self._catalog.read(_selecting(f"{condition} ORDER BY id DESC LIMIT ?", (*values, limit)))
+
+    async def by_token(self, peer_uid: int, token: str) -> JobRecord | None:
+        rows = await self._catalog.read(_selecting("WHERE peer_uid = ? AND token = ?", (peer_uid, token)))
+        return rows[0] if rows else None
+
+    async def prune(self, now: float, keep: float = KEEP_SECONDS) -> int:
+        """Forgets jobs that ended longer ago than `keep`; how many they were."""
+        return await self._catalog.write(_pruning(now - keep))
+
+    def insert_now(self, record: JobRecord) -> None:
+        self._catalog.call(_inserting(record))
+
+    def update_now(self, id_: str, **changes: Any) -> JobRecord:
+        return self._catalog.call(_updating(id_, changes))
+
+    def open_jobs_now(self) -> list[JobRecord]:
+        return self._catalog.call(_selecting(_OPEN))
+
+    def prune_now(self, now: float, keep: float = KEEP_SECONDS) -> int:
+        return self._catalog.call(_pruning(now - keep))
+
+    def next_order_now(self) -> int:
+        """The first admission number that no job has had, for the gate to go on from."""
+        return self._catalog.call(_next_order)
+
+
+_OPEN = f"""WHERE state IN ({_UNFINISHED}) ORDER BY "order", id"""
+
+
+def _selecting(rest: str, values: Sequence[Any] = ()) -> Callable[[sqlite3.Connection], list[JobRecord]]:
+    def select(connection: sqlite3.Connection) -> list[JobRecord]:
+        # The text is put together from constants of this module only.
+        rows = connection.execute(f"SELECT {_COLUMNS} FROM jobs {rest}", values)  # noqa: S608
+        return [_record(row) for row in rows]
+
+    return select
+
+
+def _record(row: Sequence[Any]) -> JobRecord:
+    return JobRecord(**dict(zip(_FIELDS, row, strict=True)))
+
+
+def _inserting(record: JobRecord) -> Callable[[sqlite3.Connection], None]:
+    values = msgspec.structs.astuple(record)
+    marks = ", ".join("?" * len(values))
+
+    def insert(connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute(f"INSERT INTO jobs ({_COLUMNS}) VALUES ({marks})", values)  # noqa: S608
+        except sqlite3.IntegrityError:
+            _explain_conflict(connection, record)
+            raise
+
+    return insert
+
+
+def _explain_conflict(connection: sqlite3.Connection, record: JobRecord) -> None:
+    taken = _selecting("WHERE peer_uid = ? AND token = ?", (record.peer_uid, record.token))(connection)
+    if taken:
+        raise TokenTaken(
+            f"the token {record.token!r} belongs to job {taken[0].id} already",
+            hint="attach to that job, or use a new token for new work",
+            details={"job": taken[0].id},
+        )
+
+
+def _updating(id_: str, changes: dict[str, Any]) -> Callable[[sqlite3.Connection], JobRecord]:
+    if unknown := changes.keys() - _CHANGEABLE:
+        raise TypeError(f"these columns of a job do not change: {', '.join(sorted(unknown))}")
+    assignments = ", ".join(f'"{name}" = ?' for name in changes) or "id = id"
+
+    def update(connection: sqlite3.Connection) -> JobRecord:
+        # The names were checked against the columns above.
+        statement = f"UPDATE jobs SET {assignments} WHERE id = ?"  # noqa: S608
+        if not connection.execute(statement, (*changes.values(), id_)).rowcount:
+            raise NotFound(f"there is no job {id_!r} in the ledger", details={"job": id_})
+        return _selecting("WHERE id = ?", (id_,))(connection)[0]
+
+    return update
+
+
+def _pruning(before: float) -> Callable[[sqlite3.Connection], int]:
+    def prune(connection: sqlite3.Connection) -> int:
+        statement = f"DELETE FROM jobs WHERE ended_at < ? AND state IN ({_TERMINAL})"  # noqa: S608
+        return connection.execute(statement, (before,)).rowcount
+
+    return prune
+
+
+def _next_order(connection: sqlite3.Connection) -> int:
+    (highest,) = connection.execute('SELECT coalesce(max("order"), 0) FROM jobs').fetchone()
+    return int(highest) + 1
