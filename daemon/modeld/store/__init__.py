@@ -1,1 +1,25 @@
-"""The content-addressed store. It knows nothing of jobs, sockets or events: callers use `store.Store`."""
+"""The content-addressed store. It knows nothing of jobs, sockets or events.
+
+Other rooms take what they need from here; its own modules import each other directly.
+"""
+
+from modeld.store.digest import Digest
+from modeld.store.names import ModelName
+from modeld.store.observer import Observer, Stopped
+from modeld.store.recover import RecoveryReport
+from modeld.store.root import RootUnusable, resolve_root
+from modeld.store.sources import open_source, open_source_as
+from modeld.store.store import Store
+
+__all__ = [
+    "Digest",
+    "ModelName",
+    "Observer",
+    "RecoveryReport",
+    "RootUnusable",
+    "Stopped",
+    "Store",
+    "open_source",
+    "open_source_as",
+    "resolve_root",
+]

@@ -21,10 +21,11 @@ import anyio.to_thread
 import msgspec
 from filelock import FileLock, Timeout
 
+from modeld.store import durable
 from modeld.store.layout import Layout
 from modeld.store.names import ModelName
 from modeld.store.root import RootUnusable
-from modelwire.errors import InUse
+from modelwire.errors import Internal, InUse
 
 MAX_HOLDER_BYTES: Final = 4096
 _FIRST_PAUSE: Final = 0.005
@@ -78,6 +79,21 @@ class StoreLock:
             os.close(descriptor)
             raise
         return cls(descriptor, path)
+
+    def check(self) -> None:
+        """Before anything is written: is the root still the one that was locked?"""
+        try:
+            there = os.lstat(self.path)
+        except OSError as fault:
+            raise durable.store_fault(fault, "look at the store's lock", self.path) from fault
+        mine = os.fstat(self._descriptor)
+        if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
+            raise Internal(
+                f"another store lies at {os.path.dirname(os.path.dirname(self.path))} than the one that this daemon"
+                " has locked: nothing was written",
+                hint="was it unmounted or moved away? Put it back, or restart the daemon.",
+                retryable=True,
+            )
 
     def close(self) -> None:
         """Give the store back. The file stays: removing it would let two daemons lock two files of one name."""
@@ -133,10 +149,11 @@ async def name_lock(
 
 
 def _try(lock: FileLock) -> bool:
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return False
+    with durable.store_faults("lock", lock.lock_file):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:  # an OSError too, so it must not get out of here
+            return False
     return True
 
 

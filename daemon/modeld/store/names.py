@@ -72,6 +72,11 @@ class ModelName:
         return cls._checked(stem, base, tag if plus else None)
 
     @classmethod
+    def suggest(cls, filename: str) -> ModelName:
+        """A name made of a file name or path: `Ministral 3B Q4.gguf` gives `Ministral-3B-Q4`."""
+        return cls(_made_valid(filename))
+
+    @classmethod
     def _checked(cls, whole: str, base: str, tag: str | None) -> ModelName:
         _check_part(whole, base, "name")
         if tag is not None:
@@ -118,8 +123,7 @@ def _invalid(whole: str, rule: str, reason: str) -> InvalidName:
     )
 
 
-def suggest(filename: str) -> str:
-    """A valid name made of a file name or path: `Ministral 3B Q4.gguf` gives `Ministral-3B-Q4`."""
+def _made_valid(filename: str) -> str:
     text = re.split(r"[/\\]", filename.rstrip("/\\"))[-1]
     if _WEIGHTS.search(text):
         text = _SHARD.sub("", _WEIGHTS.sub("", text))
@@ -129,6 +133,4 @@ def suggest(filename: str) -> str:
     text = text.lstrip(".-_")[:MAX_PART_BYTES].rstrip(".-_")
     if not text:
         return "model"
-    if _is_device(text):
-        return f"model-{text}"[:MAX_PART_BYTES]
-    return text
+    return f"model-{text}"[:MAX_PART_BYTES] if _is_device(text) else text

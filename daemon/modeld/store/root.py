@@ -1,7 +1,8 @@
 """Which directory is the store's root, and whether it can be one.
 
 Resolution is a pure function of the configured value and the environment. It never falls back to a place that
-nobody chose: a store in the wrong directory costs gigabytes and looks like lost models.
+nobody chose: a store in the wrong directory costs gigabytes and looks like lost models. `ConfigError` when nothing
+says where the store is, `RootUnusable` or `PermissionDenied` when it cannot be there.
 """
 
 from __future__ import annotations
@@ -16,16 +17,13 @@ import secrets
 from collections.abc import Mapping
 from types import ModuleType
 
+from modeld.config import ConfigError
 from modeld.store import durable
 from modeld.store.layout import LAYOUT_VERSION, Layout
 from modelwire.errors import ModeldError, PermissionDenied
 
 SHARED_DIRECTORY_MODE = 0o2750
 """setgid, so that whatever is made inside belongs to the group; only the daemon writes."""
-
-
-class NoRoot(ModeldError):
-    """A configuration error: nothing says where the store is, or what says it cannot be used."""
 
 
 class RootUnusable(ModeldError):
@@ -46,18 +44,18 @@ def resolve_root(configured: str | None, environ: Mapping[str, str], platform: s
 
 def _chosen(origin: str, text: str, environ: Mapping[str, str], platform: str) -> str:
     if "\0" in text:
-        raise NoRoot(f"{origin} contains a NUL")
+        raise ConfigError(f"{origin} contains a NUL")
     paths = _paths(platform)
     if text[:2] in ("~/", "~\\"):
         home = _home(environ, platform)
         if home is None:
-            raise NoRoot(
+            raise ConfigError(
                 f"{origin} is '{text}', but there is no home directory: {_home_variable(platform)} is not set",
                 hint="write an absolute path",
             )
         text = paths.join(home, text[2:])
     if not paths.isabs(text):
-        raise NoRoot(
+        raise ConfigError(
             f"{origin} is '{text}', which is relative: it would be another store in each working directory",
             hint="write an absolute path, or one that starts with ~/",
         )
@@ -80,8 +78,8 @@ def _platform_root(environ: Mapping[str, str], platform: str) -> str:
     return posixpath.join(home, below)
 
 
-def _nowhere(variable: str) -> NoRoot:
-    return NoRoot(
+def _nowhere(variable: str) -> ConfigError:
+    return ConfigError(
         f"nothing says where the models are: no models_home, no MODELS_HOME, and {variable} is not set",
         hint="set models_home in the configuration or MODELS_HOME in the environment to an absolute path",
     )
@@ -238,7 +236,7 @@ def _group_id(group: str) -> int:
     try:
         return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
     except KeyError:
-        raise NoRoot(f"group is '{group}', which does not exist here", hint=f"make it: groupadd {group}") from None
+        raise ConfigError(f"group is '{group}', which does not exist here", hint=f"make it: groupadd {group}") from None
 
 
 def _unusable(root: str, fault: OSError) -> ModeldError:

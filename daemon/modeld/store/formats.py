@@ -1,0 +1,24 @@
+"""What kind of weights a file holds, by its first bytes, else by its name."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Final
+
+HEAD_BYTES: Final = 9
+"""Enough for every magic below."""
+
+MAX_SAFETENSORS_HEADER: Final = 100_000_000
+"""The format's own limit; any eight bytes make a number, few of them one this small."""
+
+_EXTENSION = re.compile(r"\.([A-Za-z0-9]{1,16})$")
+
+
+def detect_format(head: bytes, filename: str) -> str:
+    if head.startswith(b"GGUF"):
+        return "gguf"
+    if len(head) >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_SAFETENSORS_HEADER:
+        return "safetensors"
+    extension = _EXTENSION.search(os.path.basename(filename))
+    return extension.group(1).lower() if extension is not None else "unknown"

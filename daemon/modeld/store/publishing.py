@@ -1,0 +1,183 @@
+"""A name for bytes that are complete: what every way into the store ends with.
+
+In the publisher's turn and under the name's lock: the blob's name, the manifest, the notes of whoever asked, and only
+then the answer. A reader sees the model complete or not at all, and each crash in between is harmless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from modeld.store import manifests
+from modeld.store.blobs import Blob
+from modeld.store.digest import Digest
+from modeld.store.index import Entry, Index
+from modeld.store.layout import Layout
+from modeld.store.locks import name_lock
+from modeld.store.names import ModelName
+from modeld.store.observer import Observer
+from modeld.store.publisher import Publisher
+from modelwire.errors import AlreadyExists, Corrupt, Unsupported
+from modelwire.values import Added
+
+T = TypeVar("T")
+
+Commit = Callable[[], tuple[Blob, bool]]
+"""Blocking: gives the blob its name, or finds it there; True beside it when it was there already."""
+
+
+class Notes(Protocol):
+    """Told in the publisher's turn. What `about_to_publish` raises prevents the publication."""
+
+    async def about_to_publish(self, added: Added) -> None: ...
+
+    async def published(self, added: Added) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """Under which name, and what may stand in the way."""
+
+    name: ModelName
+    expected: Digest | None = None
+    replace: bool = False
+    license: str | None = None
+    order: int
+    observer: Observer
+    notes: Notes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counter:
+    """Where names are given out: the parts of the store that a publication needs."""
+
+    layout: Layout
+    index: Index
+    publisher: Publisher
+    threads: anyio.CapacityLimiter
+    lock_seconds: float
+
+    async def publish(
+        self,
+        wish: Wish,
+        digest: Digest,
+        commit: Commit,
+        *,
+        format: str,  # noqa: A002 - the manifest's word
+        source: Mapping[str, str],
+    ) -> tuple[Added, Blob]:
+        """The same bytes under the same name again change nothing and are success."""
+        name_free = name_lock(self.layout, wish.name, self.lock_seconds, self.threads)
+        # The name's lock first: another tool that holds it keeps this name waiting, not every publication.
+        async with name_free, self.publisher.turn(wish.order):
+            wish.observer.phase("publish")
+            standing = self.index.entry(wish.name)
+            same = judge(standing, wish, digest)
+            # Once begun it is finished: a half-done publication helps nobody, and it takes milliseconds.
+            with anyio.CancelScope(shield=True):
+                blob, reused = await self._blocking(commit)
+                if not reused:
+                    wish.observer.advance(committed=blob.size)
+                shown = standing.usable().format if same and standing is not None else format
+                added = _added(wish, blob, shown, reused=reused)
+                if not same:
+                    await self._name(wish, added, digest, source, standing)
+        return added, blob
+
+    async def _name(
+        self, wish: Wish, added: Added, digest: Digest, source: Mapping[str, str], standing: Entry | None
+    ) -> None:
+        """The manifest: the last write, after which the model is there."""
+        document = manifests.compose(
+            wish.name,
+            digest=digest,
+            size=added.size_bytes,
+            format=added.format,
+            license=wish.license,
+            source=source,
+            before=_before(standing),
+        )
+        if wish.notes is not None:
+            await wish.notes.about_to_publish(added)
+        try:
+            await self._blocking(partial(manifests.write, self.layout, wish.name, document, replace=wish.replace))
+        except AlreadyExists:
+            # Another tool was faster, without the lock. What it published may be the very same.
+            if not judge(self.index.entry(wish.name), wish, digest):
+                raise
+        finally:
+            self.index.published(wish.name)
+        # ---- The model is there: from here on nothing is taken back. ----
+        if wish.notes is not None:
+            await wish.notes.published(added)
+
+    async def _blocking(self, work: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(work, limiter=self.threads)
+
+
+def judge(standing: Entry | None, wish: Wish, digest: Digest | None) -> bool:
+    """Whether the name already says what is wished. Raises when it must not be given; `digest` may be unknown yet."""
+    if standing is None:
+        return False
+    name = wish.name
+    if standing.name.text != name.text:
+        raise AlreadyExists(
+            f"'{name.text}' is another spelling of '{standing.name.text}', which is already there",
+            hint=f"say '{standing.name.text}', or choose a name that differs in more than case",
+            details={"name": name.text, "existing": standing.name.text},
+        )
+    if isinstance(standing.fault, Unsupported):
+        raise standing.fault
+    if wish.replace:
+        return False
+    if standing.manifest is None:
+        why = standing.fault.message if standing.fault is not None else f"{standing.path} cannot be used"
+        raise AlreadyExists(
+            f"the name '{name.text}' is taken by a manifest that cannot be used: {why}",
+            hint="repair or remove that file, or say that it is to be replaced",
+            details={"name": name.text, "path": standing.path},
+        )
+    if digest is None:
+        return False
+    if standing.manifest.files or not standing.manifest.digest.matches(digest):
+        fault = manifests.taken(name)
+        fault.details.update(existing=standing.manifest.digest.text, wanted=digest.text)
+        raise fault
+    if wish.license is not None and wish.license != standing.manifest.license:
+        raise AlreadyExists(
+            f"'{name.text}' has these bytes already, with {_license(standing.manifest.license)}",
+            hint="say that it is to be replaced to record another license",
+            details={"name": name.text, "license": standing.manifest.license},
+        )
+    return True
+
+
+def _license(text: str | None) -> str:
+    return "no license recorded" if text is None else f"the license {text!r}"
+
+
+def _before(standing: Entry | None) -> dict[str, Any] | None:
+    """The manifest that is replaced, for the fields that are not modeld's; none when it cannot be read."""
+    if standing is None or standing.manifest is None:
+        return None
+    try:
+        return manifests.read_document(standing.path)
+    except (OSError, Corrupt):
+        return None
+
+
+def _added(wish: Wish, blob: Blob, format: str, *, reused: bool) -> Added:  # noqa: A002 - the value's word
+    return Added(
+        name=wish.name.text,
+        blob=blob.digest.text,
+        size_bytes=blob.size,
+        format=format,
+        path=blob.path,
+        reused=reused,
+    )

@@ -1,0 +1,137 @@
+"""What was verified when: the store's own tables in the catalogue.
+
+A blob whose stat signature is still the one under which its bytes were last hashed need not be hashed again before it
+is given out as the answer to an add; nor need a source file that has not changed. Everything here only saves work:
+without the catalogue each question is answered by hashing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from modeld.store.blobs import Blob
+from modeld.store.digest import Digest, Signature
+from modelwire.errors import WireError
+
+if TYPE_CHECKING:
+    from modeld.store.catalog import Catalog
+
+ROOM: Final = "store"
+
+STEPS: Final = (
+    """
+    CREATE TABLE verification (
+        digest TEXT PRIMARY KEY, signature TEXT NOT NULL, size INTEGER NOT NULL,
+        verified_at REAL NOT NULL, used_at REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX verification_size ON verification (size);
+    CREATE TABLE source (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, signature TEXT NOT NULL UNIQUE, digest TEXT NOT NULL
+    );
+    """,
+)
+
+KEPT_SOURCES: Final = 10_000
+"""A signature takes about 200 bytes; nobody adds more files than this again and again."""
+
+SAME_SIZE: Final = 8
+"""Blobs of one size that are worth a look: fine-tunes of one model often have the same size to the byte."""
+
+_SETTLED_NS: Final = 2_000_000_000
+"""A file written this shortly ago may be written again without its times telling (FAT counts in 2 s)."""
+
+
+class Records:
+    """Verifications and known sources. Without a catalogue they last as long as the process."""
+
+    def __init__(self, catalog: Catalog | None) -> None:
+        self._catalog = catalog
+        self._verified: dict[str, Signature] = {}
+        """Of this run: also what a full disk kept from being written down."""
+        if catalog is not None:
+            catalog.migrate(ROOM, STEPS)
+
+    async def verified_as(self, digest: Digest) -> Signature | None:
+        """The signature of the blob when its bytes were last found good."""
+        known = self._verified.get(digest.hex)
+        if known is not None:
+            return known
+        rows = await self._rows("SELECT signature FROM verification WHERE digest = ?", digest.hex)
+        return _signature(rows[0][0]) if rows else None
+
+    async def digest_of_source(self, source: Signature) -> Digest | None:
+        """What a file of exactly this signature was hashed to."""
+        rows = await self._rows("SELECT digest FROM source WHERE signature = ?", _text(source))
+        return Digest(rows[0][0]) if rows else None
+
+    async def digests_of_size(self, size: int) -> list[Digest]:
+        rows = await self._rows("SELECT digest FROM verification WHERE size = ? LIMIT ?", size, SAME_SIZE)
+        return [Digest(row[0]) for row in rows]
+
+    async def good(self, blob: Blob, source: Signature | None) -> None:
+        """The store has hashed this blob, or the source that it now equals, and found it good."""
+        self._verified[blob.digest.hex] = blob.signature
+        now = time.time()
+
+        def write(db: sqlite3.Connection) -> None:
+            signature = _text(blob.signature)
+            db.execute(
+                "INSERT INTO verification VALUES (?, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET used_at = ?,"
+                " verified_at = CASE signature WHEN excluded.signature THEN verified_at ELSE excluded.verified_at END,"
+                " signature = excluded.signature, size = excluded.size",
+                (blob.digest.hex, signature, blob.size, now, now, now),
+            )
+            if source is not None and _is_settled(source):
+                _remember_source(db, source, blob.digest)
+
+        await self._write(write)
+
+    async def read_as(self, source: Signature, digest: Digest) -> None:
+        """A source turned out to be something else than was expected: next time that is known without reading it."""
+        if _is_settled(source):
+            await self._write(lambda db: _remember_source(db, source, digest))
+
+    async def gone(self, digest: Digest) -> None:
+        """The blob was removed or found bad."""
+        self._verified.pop(digest.hex, None)
+        await self._write(lambda db: db.execute("DELETE FROM verification WHERE digest = ?", (digest.hex,)))
+
+    async def _rows(self, query: str, *values: str | int) -> list[Any]:
+        """Nothing is known when the catalogue cannot be read: then the bytes are."""
+        if self._catalog is None:
+            return []
+        with contextlib.suppress(WireError):
+            return await self._catalog.read(lambda db: db.execute(query, values).fetchall())
+        return []
+
+    async def _write(self, change: Callable[[sqlite3.Connection], object]) -> None:
+        """A full disk must not make an add fail that has succeeded."""
+        if self._catalog is not None:
+            with contextlib.suppress(WireError):
+                await self._catalog.write(change)
+
+
+def _is_settled(source: Signature) -> bool:
+    return max(source.mtime_ns, source.ctime_ns) < time.time_ns() - _SETTLED_NS
+
+
+def _remember_source(db: sqlite3.Connection, source: Signature, digest: Digest) -> None:
+    added = db.execute(
+        "INSERT OR REPLACE INTO source (signature, digest) VALUES (?, ?)", (_text(source), digest.hex)
+    ).lastrowid
+    db.execute("DELETE FROM source WHERE id <= ?", ((added or 0) - KEPT_SOURCES,))
+
+
+def _text(signature: Signature) -> str:
+    """As text: inode and device numbers use all 64 bits on some filesystems, SQLite's integers 63."""
+    parts = (signature.device, signature.inode, signature.size, signature.mtime_ns, signature.ctime_ns)
+    return ":".join(map(str, parts))
+
+
+def _signature(text: str) -> Signature:
+    device, inode, size, mtime_ns, ctime_ns = map(int, text.split(":"))
+    return Signature(device, inode, size, mtime_ns, ctime_ns)

@@ -1,0 +1,174 @@
+"""The store as the rest of the daemon sees it: open, add, list, show, resolve, close."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import msgspec
+
+from modeld.config import StoreSettings
+from modeld.config.settings import default_byte_jobs
+from modeld.store.adding import Intake
+from modeld.store.digest import Digest
+from modeld.store.index import Index
+from modeld.store.layout import Layout
+from modeld.store.locks import StoreLock
+from modeld.store.names import ModelName
+from modeld.store.observer import Observer, Unwatched
+from modeld.store.publisher import Publisher
+from modeld.store.publishing import Counter, Notes, Wish
+from modeld.store.records import Records
+from modeld.store.recover import RecoveryReport, recover
+from modeld.store.root import prepare_root
+from modeld.store.sources import open_source
+from modeld.store.space import Space, free_bytes_under
+from modeld.store.used import UsedBytes
+from modelwire.errors import WireError
+from modelwire.values import Added, ModelList, ModelView, Resolved
+
+if TYPE_CHECKING:
+    from modeld.store.catalog import Catalog
+
+LOCK_SECONDS: Final = 30.0
+"""Another tool holds a name's lock while it writes one small file; who holds it longer is stuck or fetching."""
+
+PUBLISH_THREADS: Final = 4
+"""One publishes, the others ask for the locks of their names."""
+
+
+class Store:
+    """One root, held by this process alone. All calls from the event loop's thread."""
+
+    def __init__(self, lock: StoreLock, intake: Intake, recovery: RecoveryReport) -> None:
+        self.layout = intake.counter.layout
+        self.recovery = recovery
+        self._lock = lock
+        self._index = intake.counter.index
+        self._intake = intake
+
+    @classmethod
+    def claim(cls, root: str, settings: StoreSettings, *, endpoint: str | None = None) -> tuple[Layout, StoreLock]:
+        """The root made ready and locked: what has to come before the catalogue is opened."""
+        layout = prepare_root(root, group=settings.group)
+        return layout, StoreLock.take(layout, endpoint=endpoint)
+
+    @classmethod
+    def open(
+        cls,
+        root: str,
+        settings: StoreSettings,
+        catalog: Catalog | None = None,
+        *,
+        lock: StoreLock | None = None,
+        byte_threads: int | None = None,
+        lock_seconds: float = LOCK_SECONDS,
+    ) -> Store:
+        """Blocks until recovered. `lock` comes from `claim`; without it the store is claimed here. Whoever opens
+        the store closes it; the catalogue stays the caller's."""
+        if lock is None:
+            layout, lock = cls.claim(root, settings)
+        else:
+            layout = Layout(os.path.dirname(os.path.dirname(lock.path)))
+        try:
+            index = Index(layout)
+            counter = Counter(
+                layout=layout,
+                index=index,
+                publisher=Publisher(),
+                threads=anyio.CapacityLimiter(PUBLISH_THREADS),
+                lock_seconds=lock_seconds,
+            )
+            space = Space(
+                partial(free_bytes_under, layout.root),
+                min_free=settings.min_free,
+                max_bytes=settings.max_bytes,
+                used=None if settings.max_bytes is None else UsedBytes(layout),
+            )
+            intake = Intake(
+                counter=counter,
+                records=Records(catalog),
+                space=space,
+                threads=anyio.CapacityLimiter(byte_threads or default_byte_jobs()),
+                keep_cache=settings.keep_cache,
+            )
+            return cls(lock, intake, recover(layout, index))
+        except BaseException:
+            lock.close()
+            raise
+
+    def close(self) -> None:
+        """Gives the store back to whoever wants it next. Idempotent."""
+        self._lock.close()
+
+    # -- writing
+
+    async def add_file(
+        self,
+        path: str,
+        *,
+        name: str | None = None,
+        sha256: str | None = None,
+        replace: bool = False,
+        license: str | None = None,  # noqa: A002 - the field's name
+        order: int = 0,
+        observer: Observer | None = None,
+        opener: Callable[[str], int] = open_source,
+        notes: Notes | None = None,
+    ) -> Added:
+        """A local file under a name. Returns when the model is complete, verified and durable.
+
+        The same content under the same name again is success. `observer.stopped` ends the work at the next chunk,
+        with `Stopped`; once the publication has begun it is finished.
+        """
+        wish = Wish(
+            name=ModelName.suggest(path) if name is None else ModelName.parse(name),
+            expected=None if sha256 is None else Digest.parse(sha256),
+            replace=replace,
+            license=license,
+            order=order,
+            observer=observer or Unwatched(),
+            notes=notes,
+        )
+        self._lock.check()
+        return await self._intake.add(wish, path, opener)
+
+    # -- reading: synchronous, past any queue
+
+    def resolve(self, name: str) -> Resolved:
+        return self._index.resolve(name)
+
+    def show(self, name: str) -> ModelView:
+        """All about one model, with its manifest as it is in the file."""
+        entry = self._index.find(name)
+        return msgspec.structs.replace(entry.view(), manifest=entry.document())
+
+    def page(self, *, after: str | None = None, limit: int | None = None) -> ModelList:
+        """The models after a name, at most `limit`; damaged files among them are told in `damaged`."""
+        return self._index.page(after, limit)
+
+    def list(self) -> list[ModelView]:
+        return [*self._index.page(None, None).models]
+
+    def published(self, added: Added) -> bool:
+        """Whether the name stands for exactly this content now: what a restart asks about a job cut short."""
+        try:
+            entry = self._index.entry(ModelName.parse(added.name))
+            return entry is not None and entry.usable().digest.text == added.blob and entry.missing() is None
+        except WireError:
+            return False
+
+    def count(self) -> int:
+        return len(self._index.names())
+
+    @property
+    def free_bytes(self) -> int:
+        return free_bytes_under(self.layout.root)
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Promised to running jobs and not written yet."""
+        return self._intake.space.promised
