@@ -1,0 +1,59 @@
+"""Where the daemon keeps what is not the store: one pure calculation from settings and environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from modeld.config.errors import ConfigError
+from modeld.config.settings import Settings
+
+
+def state_directory(settings: Settings, environ: Mapping[str, str]) -> str:
+    """`state_dir`, else systemd's STATE_DIRECTORY, else $XDG_STATE_HOME/modeld, else ~/.local/state/modeld."""
+    configured = (settings.state_dir or "").strip()
+    if configured:
+        return _absolute(configured, environ)
+    given = _from_service_manager(environ, "STATE_DIRECTORY")
+    if given:
+        return given
+    # A relative XDG path is to be ignored, says the XDG specification.
+    base = environ.get("XDG_STATE_HOME", "").strip()
+    if os.path.isabs(base):
+        return os.path.join(base, "modeld")
+    home = environ.get("HOME", "").strip()
+    if os.path.isabs(home):
+        return os.path.join(home, ".local", "state", "modeld")
+    raise ConfigError(
+        "no directory for the daemon's state: state_dir, STATE_DIRECTORY, XDG_STATE_HOME and HOME are all unset",
+        hint="set state_dir in the configuration, or MODELD_STATE_DIR in the environment",
+    )
+
+
+def log_directory(settings: Settings, environ: Mapping[str, str]) -> str:
+    """Where the activity log goes: systemd's LOGS_DIRECTORY when the unit asks for one, else beside the state."""
+    if not (settings.state_dir or "").strip():
+        given = _from_service_manager(environ, "LOGS_DIRECTORY")
+        if given:
+            return given
+    return state_directory(settings, environ)
+
+
+def _from_service_manager(environ: Mapping[str, str], name: str) -> str | None:
+    """systemd joins several directories with colons; the daemon's own is named first in its units."""
+    first = environ.get(name, "").split(":", 1)[0].strip()
+    return first if os.path.isabs(first) else None
+
+
+def _absolute(path: str, environ: Mapping[str, str]) -> str:
+    if path == "~" or path.startswith("~/"):
+        home = environ.get("HOME", "").strip()
+        if not home:
+            raise ConfigError(f"state_dir: {path!r} needs a home directory, and HOME is unset")
+        path = home + path[1:]
+    if not os.path.isabs(path):
+        raise ConfigError(
+            f"state_dir: expected an absolute path, got {path!r}",
+            hint="a service has no working directory that its users would expect",
+        )
+    return os.path.normpath(path)

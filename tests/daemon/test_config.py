@@ -1,0 +1,450 @@
+"""Settings from file, environment and flags, and the sentence for everything that is wrong with them."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modeld.config import (
+    AccessSettings,
+    ActivitySettings,
+    ConfigError,
+    DaemonSettings,
+    Duration,
+    LimitSettings,
+    LogSettings,
+    Settings,
+    Size,
+    StoreSettings,
+    check,
+    dump,
+    format_duration,
+    format_size,
+    load,
+    log_directory,
+    parse_duration,
+    parse_size,
+    state_directory,
+)
+from modeld.config.fields import all_keys
+from modeld.config.file import LARGEST_FILE
+from modelwire import limits
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "config.toml"
+
+
+def refused(file: Path, content: str | bytes) -> ConfigError:
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(ConfigError) as refusal:
+        check(str(file))
+    assert "\n" not in refusal.value.message
+    assert refusal.value.exit_code == 2
+    return refusal.value
+
+
+# --- defaults and layers ---
+
+
+def test_the_defaults_are_those_of_the_design(tmp_path: Path) -> None:
+    loaded = load({"HOME": str(tmp_path), "MODELD_CONFIG": os.devnull})
+    settings = loaded.settings
+    assert settings == Settings()
+    assert loaded.warnings == ()
+    assert settings.store.min_free == 1 << 30
+    assert settings.store.max_bytes is None
+    assert settings.store.grace == 3600.0
+    assert settings.limits.connections_per_peer == limits.CONNECTIONS_PER_PEER == 64
+    assert settings.limits.waiting_per_peer == 16
+    assert settings.limits.waiting_total == 64
+    assert 1 <= settings.limits.running_bytes <= 4
+    assert settings.limits.write_stall == 60.0
+    assert settings.limits.read_stall == 30.0
+    assert settings.limits.watcher_queue == 256
+    assert settings.daemon == DaemonSettings(
+        idle_exit=Duration(900), drain_deadline=Duration(20), endpoint_check=Duration(5)
+    )
+    assert settings.jobs.keep == 30 * 86400.0
+    assert settings.jobs.ageing == 30.0
+    assert settings.activity == ActivitySettings(max_bytes=Size(16 << 20), generations=3)
+    assert settings.log == LogSettings(level="info", format="auto")
+    assert not settings.access.opens_to_others
+
+
+@pytest.mark.parametrize(("cores", "jobs"), [(1, 1), (2, 2), (4, 4), (64, 4)])
+def test_byte_jobs_follow_the_cores(monkeypatch: pytest.MonkeyPatch, cores: int, jobs: int) -> None:
+    monkeypatch.setattr("modeld.config.settings.usable_cores", lambda: cores)
+    assert LimitSettings().running_bytes == jobs
+
+
+def test_environment_over_file_and_flags_over_environment(file: Path) -> None:
+    file.write_text(
+        'models_home = "/file"\n[log]\nlevel = "debug"\nformat = "json"\n[store]\nmin_free = "5GB"\nmax_bytes = "1TB"\n'
+    )
+    loaded = load(
+        {
+            "MODELD_CONFIG": str(file),
+            "MODELD_LOG_LEVEL": " warning ",
+            "MODELD_LOG_FORMAT": "journal",
+            "MODELD_STORE_MIN_FREE": "",
+            "MODELD_STORE_MAX_BYTES": "none",
+            "MODELD_SOCKET": "/run/x.sock",
+        },
+        overrides={"log.format": "console", "log.level": None, "limits.running_bytes": "3", "store.keep_cache": True},
+    )
+    assert loaded.path == str(file)
+    settings = loaded.settings
+    assert settings.models_home == "/file"
+    assert settings.socket == "/run/x.sock"
+    assert settings.log == LogSettings(level="warning", format="console")
+    assert settings.store == StoreSettings(min_free=Size(5 * 10**9), max_bytes=None, keep_cache=True)
+    assert settings.limits.running_bytes == 3
+
+
+def test_every_setting_has_a_variable_and_a_sentence() -> None:
+    variables = [key.variable for key in all_keys()]
+    assert len(set(variables)) == len(variables)
+    assert {"MODELD_SOCKET", "MODELD_STORE_MIN_FREE", "MODELD_LIMITS_READ_STALL"} <= set(variables)
+    assert [key.path for key in all_keys() if not key.description] == []
+
+
+def test_a_table_from_the_environment() -> None:
+    loaded = load({"MODELD_CONFIG": os.devnull, "MODELD_ACCESS_USERS": "alice = write, bob=read,"})
+    assert loaded.settings.access.users == {"alice": "write", "bob": "read"}
+    assert loaded.settings.access.opens_to_others
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Settings().log = LogSettings()  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        Settings().log.level = "debug"  # type: ignore[misc]
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"stor": {}}, Settings)
+
+
+# --- which file ---
+
+
+def test_the_first_file_that_exists_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = tmp_path / "system.toml"
+    system.write_text('[log]\nlevel = "error"\n')
+    monkeypatch.setattr("modelwire.endpoint.SYSTEM_CONFIG", str(system))
+    environ = {"HOME": str(tmp_path)}
+    assert load(environ).path == str(system)
+    own = tmp_path / ".config" / "modeld" / "config.toml"
+    own.parent.mkdir(parents=True)
+    own.write_text('[log]\nlevel = "debug"\n')
+    loaded = load(environ)
+    assert (loaded.path, loaded.settings.log.level) == (str(own), "debug")
+    assert load(environ, path=str(system)).path == str(system)
+    system.unlink()
+    own.unlink()
+    assert load(environ).path is None
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing.toml")
+    for environ, path in (({"MODELD_CONFIG": missing}, None), ({}, missing)):
+        with pytest.raises(ConfigError, match=r"missing\.toml: no such configuration file"):
+            load(environ, path=path)
+
+
+def test_a_file_that_is_there_must_be_readable(tmp_path: Path) -> None:
+    own = tmp_path / ".config" / "modeld" / "config.toml"
+    own.mkdir(parents=True)
+    with pytest.raises(ConfigError, match="cannot be read: it is not a regular file"):
+        load({"HOME": str(tmp_path)})
+
+
+def test_a_fifo_does_not_keep_the_daemon_from_starting(file: Path) -> None:
+    os.mkfifo(file)
+    assert stat.S_ISFIFO(os.lstat(file).st_mode)
+    with pytest.raises(ConfigError, match="cannot be read: it is not a regular file"):
+        check(str(file))
+
+
+def test_a_file_beyond_all_measure_is_refused(file: Path) -> None:
+    assert "larger than" in refused(file, b"#" * (LARGEST_FILE + 1)).message
+
+
+# --- what is wrong with it ---
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('[store]\nmin_fre = "1GB"', "unknown key 'min_fre' in table [store]; did you mean 'min_free'?"),
+        ('min_free = "1GB"', "unknown key 'min_free'; it belongs into table [store]"),
+        ('[log]\nsocket = "x"', "unknown key 'socket' in table [log]; it belongs before the first table"),
+        ("[limit]\n", "unknown table 'limit'; did you mean 'limits'?"),
+        ("[zebra]\n", "unknown table 'zebra'"),
+        ("zebra = 1\n", "unknown key 'zebra'"),
+        ('"" = 1\n', "unknown key ''"),
+        ("store = 1\n", "store: expected a table, got 1"),
+        ("models_home = 1", "models_home: expected str | null, got 1"),
+        ('[limits]\nrequests_per_peer = "64"', "limits.requests_per_peer: expected int, got '64'"),
+        ("[limits]\nrequests_per_peer = 1.5", "limits.requests_per_peer: expected int, got 1.5"),
+        ("[limits]\nrequests_per_peer = true", "limits.requests_per_peer: expected int, got True"),
+        ("[limits]\nrequests_per_peer = 0", "limits.requests_per_peer: expected int >= 1, got 0"),
+        ("[limits]\nrunning_bytes = 65", "limits.running_bytes: expected int <= 64, got 65"),
+        ('[limits]\nread_stall = "soon"', "limits.read_stall: expected a duration such as '15m', '1h30m'"),
+        ("[limits]\nread_stall = 0", "limits.read_stall: expected at least 0.1 s"),
+        ("[limits]\nread_stall = nan", "limits.read_stall: expected a duration"),
+        ("[limits]\nread_stall = inf", "limits.read_stall: expected a duration"),
+        ("[limits]\nread_stall = [1]", "limits.read_stall: expected a duration such as '15m' or '1h30m', got list"),
+        ("[activity]\nmax_bytes = 5", "activity.max_bytes: expected at least 1MiB"),
+        ("[jobs]\nageing = 0", "jobs.ageing: expected at least 0.1 s"),
+        ("[daemon]\nendpoint_check = 0", "daemon.endpoint_check: expected at least 0.1 s"),
+        ('[store]\nmin_free = "5 apples"', "store.min_free: expected a size such as '5GB', '16MiB'"),
+        ("[store]\nmin_free = 5.5", "store.min_free: expected a size such as '5GB' or '16MiB', got float"),
+        ("[store]\nmin_free = -1", "store.min_free: expected a size from 0 to 2^63-1 bytes, got -1"),
+        ('[store]\nmin_free = "none"', "store.min_free: expected a size"),
+        ('[store]\nkeep_cache = "yes"', "store.keep_cache: expected bool, got 'yes'"),
+        ('[log]\nlevel = "loud"', "log.level: expected one of debug, info, warning, error, got 'loud'"),
+        ("[log]\nlevel = 1", "log.level: expected one of debug, info, warning, error, got 1"),
+        ('[access]\nusers = {alice = "wrte"}', "access.users.alice: expected one of read, write, admin, got 'wrte'"),
+        ('[access.groups]\nstaff = ["read"]', "access.groups.staff: expected one of read, write, admin"),
+        ('[access]\nusers = "alice=read"', 'access.users: expected a table such as { alice = "read" }'),
+        ("\na = ", "line 2, at the end: Invalid value"),
+        ("a = ?", "line 1, column 5: Invalid value"),
+        ("\n\n[store\n", "line 3, column 7: Expected ']' at the end of a table declaration"),
+        ("a = [1,", "line 1, at the end: Invalid value"),
+        (b"\n# \xff\n", "line 2: not UTF-8"),
+        ("a = " + "[" * 5000, "nested too deeply"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(file: Path, content: str | bytes, said: str) -> None:
+    error = refused(file, content)
+    assert said in error.message
+    if "expected at least" not in said:
+        assert error.message.startswith(f"{file}: ")
+
+
+def test_all_problems_of_a_file_are_listed(file: Path) -> None:
+    error = refused(file, '[limits]\nwaiting_total = "x"\nread_stal = 4\n[log]\nlevel = 3\n')
+    assert len(error.problems) == 3
+    assert error.message == f"{error.problems[0]} (and 2 more)"
+    assert error.hint
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("MODELD_LIMITS_RUNNING_BYTES", "many", "MODELD_LIMITS_RUNNING_BYTES: expected int, got 'many'"),
+        ("MODELD_LIMITS_RUNNING_BYTES", "0", "MODELD_LIMITS_RUNNING_BYTES: expected int >= 1, got '0'"),
+        ("MODELD_STORE_KEEP_CACHE", "yes", "MODELD_STORE_KEEP_CACHE: expected bool, got 'yes'"),
+        ("MODELD_ACCESS_USERS", "alice", "MODELD_ACCESS_USERS: expected pairs such as 'alice=write,bob=read'"),
+        ("MODELD_ACCESS_USERS", "alice=x", "MODELD_ACCESS_USERS.alice: expected one of read, write, admin"),
+        ("MODELD_STORE_GRACE", "1x", "MODELD_STORE_GRACE: expected a duration"),
+    ],
+)
+def test_a_wrong_variable_is_named(variable: str, value: str, said: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        load({"MODELD_CONFIG": os.devnull, variable: value})
+    assert said in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ({"log.levl": "info"}, "unknown setting 'log.levl'; did you mean 'level'?"),
+        ({"zebra.level": "info"}, "unknown setting 'zebra.level'"),
+        ({"log.level": "loud"}, "log.level: expected one of"),
+        ({"limits.running_bytes": 1.5}, "limits.running_bytes: expected int"),
+    ],
+)
+def test_a_wrong_flag_is_named(override: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        load({"MODELD_CONFIG": os.devnull}, overrides=override)
+    assert said in refusal.value.message
+
+
+def test_a_slip_in_a_variable_is_a_warning_others_are_not_ours() -> None:
+    loaded = load(
+        {"MODELD_CONFIG": os.devnull, "MODELD_LOG_LEVL": "x", "MODELD_READY_FD": "3", "MODELD_TOKEN": "x", "MODEL": "x"}
+    )
+    assert loaded.warnings == ("MODELD_LOG_LEVL is no setting and was ignored; did you mean MODELD_LOG_LEVEL?",)
+
+
+# --- sizes and durations ---
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        (0, 0),
+        (12, 12),
+        ("0", 0),
+        ("1024", 1024),
+        ("1B", 1),
+        ("1K", 1024),
+        ("1k", 1024),
+        ("1KB", 1000),
+        ("1KiB", 1024),
+        ("5GB", 5 * 10**9),
+        ("5 gb", 5 * 10**9),
+        ("1.5GiB", 3 << 29),
+        ("16MiB", 16 << 20),
+        ("2T", 2 << 40),
+        ("1PiB", 1 << 50),
+        ("922337203685477580", 922337203685477580),
+    ],
+)
+def test_sizes(text: str | int, size: int) -> None:
+    assert parse_size(text) == size
+    assert isinstance(parse_size(text), Size)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "GB", "-1", "1iB", "1XB", "1 G B", "1e9", "0x10", "1,5GB", "1.5", "0.1K", "9" * 19, "9000P", "٣GB", "1GBs"],
+)
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match=r"expected a size|whole number of bytes"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize("value", [True, 1.5, None, []])
+def test_other_types_are_no_size(value: object) -> None:
+    with pytest.raises(TypeError):
+        parse_size(value)  # type: ignore[arg-type]
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_a_size_reads_back(number: int) -> None:
+    text = format_size(number)
+    assert parse_size(int(text) if text.isdigit() else text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (0, 0),
+        (2.5, 2.5),
+        ("90", 90),
+        ("0.5", 0.5),
+        ("15m", 900),
+        ("1h30m", 5400),
+        ("1h 30m", 5400),
+        ("30d", 2592000),
+        ("2w", 1209600),
+        ("250ms", 0.25),
+        ("1m250ms", 60.25),
+        ("1.5h", 5400),
+        ("0s", 0),
+    ],
+)
+def test_durations(text: str | float, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+    assert isinstance(parse_duration(text), Duration)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "m", "-1", "30m1h", "1m1m", "1y", "1e3", "nan", "inf", "1h  30m", "36501d", "9" * 16, "1 h", "٣m"]
+)
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("value", [True, None, []])
+def test_other_types_are_no_duration(value: object) -> None:
+    with pytest.raises(TypeError):
+        parse_duration(value)  # type: ignore[arg-type]
+
+
+@given(st.integers(0, 36_500 * 86_400_000))
+def test_a_duration_of_whole_milliseconds_reads_back(milliseconds: int) -> None:
+    assert parse_duration(format_duration(milliseconds / 1000)) == milliseconds / 1000
+
+
+# --- printing ---
+
+names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
+rights = st.dictionaries(names, st.sampled_from(["read", "write", "admin"]), max_size=4)
+durations = st.floats(0.1, 36_500 * 86_400.0).map(Duration)
+sizes = st.integers(1 << 20, 2**63 - 1).map(Size)
+everything = st.builds(
+    Settings,
+    models_home=st.none() | names,
+    socket=st.none() | names,
+    store=st.builds(StoreSettings, group=st.none() | names, max_bytes=st.none() | sizes, grace=durations),
+    limits=st.builds(LimitSettings, running_bytes=st.integers(1, 64), write_stall=durations, read_stall=durations),
+    access=st.builds(AccessSettings, users=rights, groups=rights),
+    daemon=st.builds(DaemonSettings, idle_exit=durations, endpoint_check=durations),
+    activity=st.builds(ActivitySettings, max_bytes=sizes),
+    log=st.builds(LogSettings, level=st.sampled_from(["debug", "error"])),
+)
+
+
+@given(everything)
+def test_what_is_printed_reads_back(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> None:
+    file = tmp_path_factory.getbasetemp() / f"printed-{os.getpid()}.toml"
+    file.write_text(dump(settings), encoding="utf-8", newline="")
+    assert check(str(file)).settings == settings
+
+
+def test_the_defaults_are_printed_with_a_word_on_each_key() -> None:
+    text = dump(Settings())
+    assert text.endswith("\n")
+    tables = tomllib.loads(text)
+    assert tables["store"]["min_free"] == "1GiB"
+    assert tables["daemon"]["idle_exit"] == "15m"
+    assert "max_bytes" not in tables["store"]
+    for key in all_keys():
+        assert f"# {key.description}\n" in text
+        assert f"\n{key.name} = " in text or f"# {key.name} is not set\n" in text
+
+
+# --- places ---
+
+
+@pytest.mark.parametrize(
+    ("configured", "environ", "expected"),
+    [
+        ("/a/b", {}, "/a/b"),
+        ("~/b", {"HOME": "/h"}, "/h/b"),
+        (" /a ", {"STATE_DIRECTORY": "/s"}, "/a"),
+        ("", {"STATE_DIRECTORY": "/var/lib/modeld:/var/lib/models"}, "/var/lib/modeld"),
+        (None, {"STATE_DIRECTORY": "", "XDG_STATE_HOME": "/x", "HOME": "/h"}, "/x/modeld"),
+        (None, {"XDG_STATE_HOME": "relative", "HOME": "/h"}, "/h/.local/state/modeld"),
+        (None, {"HOME": "/h"}, "/h/.local/state/modeld"),
+    ],
+)
+def test_the_state_directory(configured: str | None, environ: dict[str, str], expected: str) -> None:
+    settings = Settings(state_dir=configured)
+    assert state_directory(settings, environ) == expected
+    assert log_directory(settings, environ) == expected
+
+
+def test_the_log_goes_where_the_service_manager_says() -> None:
+    environ = {"LOGS_DIRECTORY": "/var/log/modeld", "STATE_DIRECTORY": "/var/lib/modeld"}
+    assert log_directory(Settings(), environ) == "/var/log/modeld"
+    assert state_directory(Settings(), environ) == "/var/lib/modeld"
+    assert log_directory(Settings(state_dir="/a"), environ) == "/a"
+
+
+@pytest.mark.parametrize(
+    ("configured", "environ"), [(None, {}), (None, {"HOME": " "}), ("relative", {"HOME": "/h"}), ("~/x", {})]
+)
+def test_no_state_directory_is_guessed(configured: str | None, environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigError):
+        state_directory(Settings(state_dir=configured), environ)
+
+
+def test_importing_the_configuration_is_cheap() -> None:
+    code = "import modeld.config, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"structlog", "asyncio", "anyio", "logging", "tomllib", "difflib"} & set(loaded)
