@@ -22,6 +22,7 @@ from types import ModuleType
 import pytest
 
 from modeld.store import durable
+from modeld.store.batch import Batch
 from modeld.store.blobs import Blob, commit
 from modeld.store.digest import Digest
 from modeld.store.hashing import CHUNK
@@ -36,8 +37,9 @@ COUNTED = {
     *("open", "close", "pwritev", "preadv", "posix_fadvise", "fchmod", "fchown", "fsync", "mkdir", "chmod"),
     *("link", "unlink", "replace", "stat", "fstat"),
 }
-COUNTED_IN_LIBC = {"fallocate64", "fallocate", "renameat2"}
-CLEANUP = {"close", "unlink"}
+COUNTED_IN_LIBC = {"fallocate64", "fallocate", "renameat2", "syncfs"}
+MANY = 9
+"""Enough for a batch to sync them together."""
 
 
 class Faults:
@@ -128,6 +130,16 @@ class Adding:
             )
         return commit(self.layout, staged)
 
+    def run_many(self) -> list[tuple[Blob, bool]]:
+        """The content and others made of it, as a batch."""
+        with Batch(self.layout, space=self.space, observer=Unwatched()) as batch:
+            for index in range(MANY):
+                path = f"{self.source}-{index}"
+                Path(path).write_bytes(self.content[index:])
+                with open(path, "rb") as file:
+                    batch.stage(file.fileno(), path)
+            return batch.commit()
+
     @property
     def name(self) -> Path:
         return Path(self.layout.blob(self.digest))
@@ -164,7 +176,7 @@ def bad_blob(adding: Adding) -> tuple[bytes, ...]:
 
 
 def sweep(tmp_path: Path) -> Iterator[tuple[int, Path]]:
-    for nth in range(1, 200):
+    for nth in range(1, 500):
         directory = tmp_path / str(nth)
         directory.mkdir()
         yield nth, directory
@@ -237,6 +249,36 @@ def test_the_disk_dies_at_each_call(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         adding.assert_added()
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_each_call_of_a_batch_fails_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: bool) -> None:
+    monkeypatch.setattr(durable, "_dirty_bytes", lambda: 0 if together else durable.MAX_FOREIGN_DIRTY + 1)
+
+    def strike(_name: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    kinds: set[str] = set()
+    for nth, directory in sweep(tmp_path):
+        adding, faults = Adding(directory), Faults(nth, strike)
+        descriptors = len(os.listdir("/proc/self/fd"))
+        with monkeypatch.context() as patched:
+            plant_faults(patched, faults)
+            with contextlib.suppress(WireError):
+                assert len(adding.run_many()) == MANY
+        adding.assert_whole_or_absent()
+        kinds.update(faults.struck)
+        if not faults.struck:
+            break
+        assert adding.space.promised == 0, faults.struck
+        assert len(os.listdir("/proc/self/fd")) == descriptors, faults.struck
+        if faults.struck != ["unlink"]:
+            assert adding.temporaries() == [], faults.struck
+        assert [Path(blob.path).read_bytes() for blob, _reused in adding.run_many()] == [
+            adding.content[index:] for index in range(MANY)
+        ]
+    assert ("fsync" in kinds) != together
+    assert ("syncfs" in kinds) == together
+
+
 def test_a_failed_sync_is_never_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adding, synced = Adding(tmp_path), []
 
@@ -289,36 +331,58 @@ def test_killed_at_each_call(tmp_path: Path, size: int) -> None:
 
 
 CALL = re.compile(r"^(?:\d+ +)?(\w+)\((.*)\) += 0$")
+UNFINISHED = re.compile(r"^(\d+) +(.*?) *<unfinished \.\.\.>$")
+RESUMED = re.compile(r"^(\d+) +<\.\.\. \w+ resumed>(.*)$")
 PATH_OF_DESCRIPTOR = re.compile(r"^\d+<(.*)>$")
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+
+
+def finished_calls(log: str) -> Iterator[str]:
+    """One line for each call, where it ended: strace splits those that other threads interrupt."""
+    begun: dict[str, str] = {}
+    for line in log.splitlines():
+        if (split := UNFINISHED.match(line)) is not None:
+            begun[split[1]] = split[2]
+        elif (resumed := RESUMED.match(line)) is not None:
+            yield f"{resumed[1]} {begun.pop(resumed[1])}{resumed[2]}"
+        else:
+            yield line
 
 
 def order_faults(log: str, layout: Layout) -> list[str]:
     """What an strace log says against the order: sync the file, name it, sync the directories."""
     synced: dict[str, int] = {}
+    all_synced = 0
     named: dict[str, int] = {}
     faults = []
-    for number, line in enumerate(log.splitlines(), 1):
+    for number, line in enumerate(finished_calls(log), 1):
         if (match := CALL.match(line)) is None:
             continue
         call, arguments = match.groups()
         if call in ("fsync", "fdatasync") and (path := PATH_OF_DESCRIPTOR.match(arguments)):
             synced[path[1]] = number
+        elif call == "syncfs":
+            all_synced = number
         elif call in ("renameat2", "rename", "renameat", "link", "linkat"):
             source, target = QUOTED.findall(arguments)
             if target.startswith(layout.blobs_dir):
                 named[target] = number
-                if source not in synced:
+                if source not in synced and not all_synced:
                     faults.append(f"{target} got its name before its bytes were synced")
     for target, number in named.items():
         directory = os.path.dirname(target)
         while len(directory) >= len(layout.blobs_dir):
-            if synced.get(directory, 0) < number:
+            if max(all_synced, synced.get(directory, 0)) < number:
                 faults.append(f"{directory} was not synced after {target} got its name")
             directory = os.path.dirname(directory)
     if not named:
         faults.append("nothing was named")
     return faults
+
+
+def test_split_lines_of_a_log_are_joined() -> None:
+    log = "7 fsync(3</a> <unfinished ...>\n8 +++ exited with 0 +++\n7 <... fsync resumed>) = 0\n7 fsync(4</b>) = 0"
+    assert [CALL.match(line) is not None for line in finished_calls(log)] == [False, True, True]
 
 
 @pytest.fixture
@@ -329,13 +393,13 @@ def strace() -> tuple[str, ...]:
     probe = subprocess.run([found, "-o", os.devnull, "true"], capture_output=True, timeout=60, check=False)
     if probe.returncode != 0:
         pytest.skip("this machine does not let strace trace")
-    return found, "-f", "-y", "-s", "4096", "-e", "trace=fsync,fdatasync,rename,renameat,renameat2,link,linkat"
+    return found, "-f", "-y", "-s", "4096", "-e", "trace=fsync,fdatasync,syncfs,rename,renameat,renameat2,link,linkat"
 
 
-@pytest.mark.parametrize("size", [0, SMALL, BIG])
-def test_every_naming_stands_between_two_syncs(tmp_path: Path, strace: tuple[str, ...], size: int) -> None:
+@pytest.mark.parametrize(("size", "mode"), [(0, "one"), (SMALL, "one"), (BIG, "one"), (SMALL, "many")])
+def test_every_naming_stands_between_two_syncs(tmp_path: Path, strace: tuple[str, ...], size: int, mode: str) -> None:
     adding, log = Adding(tmp_path, size), tmp_path / "log"
-    outcome = run_alone(tmp_path, prefix=(*strace, "-o", str(log)))
+    outcome = run_alone(tmp_path, mode, prefix=(*strace, "-o", str(log)))
     assert outcome.returncode == 0, outcome.stderr
     assert order_faults(log.read_text(), adding.layout) == []
 
@@ -353,13 +417,16 @@ def test_the_order_check_notices_a_missing_sync(
     assert any(complaint in fault for fault in order_faults(log.read_text(), adding.layout))
 
 
-def main(directory: str, mode: str = "", argument: str = "") -> None:
+def main(directory: str, mode: str = "one", argument: str = "") -> None:
     if mode == "kill":
         kill_at(Path(directory), int(argument))
         return
     module: ModuleType = durable
     if mode == "without":
         setattr(module, argument, lambda _what: None)
+    if mode == "many":
+        Adding(Path(directory)).run_many()
+        return
     Adding(Path(directory)).run()
 
 

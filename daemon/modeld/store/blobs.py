@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,12 @@ from modeld.store import durable
 from modeld.store.digest import Digest, Signature
 from modeld.store.durable import store_fault, store_faults
 from modeld.store.hashing import hash_file
+from modeld.store.ingest import Staged, discard, sync_staged
 from modeld.store.observer import Observer, Unwatched
 from modeld.store.quarantine import quarantine
 from modelwire.errors import Corrupt, NotFound, WireError
 
 if TYPE_CHECKING:
-    from modeld.store.ingest import Staged
     from modeld.store.layout import Layout
 
 MAX_ATTEMPTS = 5
@@ -114,7 +114,7 @@ def find_good(
         blob = _prove(layout, digest, observer or Unwatched())
     if blob is not None:
         # Whoever named it may have died, or never cared to sync.
-        _sync_names(layout, digest)
+        sync_names(layout, digest)
     return blob
 
 
@@ -126,34 +126,36 @@ def commit(
     Up to the naming every failure takes the staged file away. After it nothing is undone: the bytes are
     good, only how durable their name is stays unknown, and the same request again settles that.
     """
-    path = layout.blob(staged.digest)
     try:
-        found = _name_or_find(layout, staged, path, trusted, observer or Unwatched())
+        sync_staged(staged)
+        found = name_or_find(layout, staged, trusted, observer or Unwatched())
     except BaseException:
-        with contextlib.suppress(OSError):
-            durable.remove(staged.path)
-        staged.reservation.release()
+        discard(staged)
         raise
     # ---- The blob has its name: from here on nothing is taken back. ----
-    staged.reservation.release()
+    discard(staged)
     if found is not None:
-        with contextlib.suppress(OSError):
-            durable.remove(staged.path)
         return found, True
-    _sync_names(layout, staged.digest)
-    blob = stat_blob(layout, staged.digest)
+    sync_names(layout, staged.digest)
+    return stat_named(layout, staged.digest), False
+
+
+def stat_named(layout: Layout, digest: Digest) -> Blob:
+    """The blob that was named a moment ago."""
+    blob = stat_blob(layout, digest)
     if blob is None:
         raise NotFound(
-            f"{path} disappeared right after it was named",
+            f"{layout.blob(digest)} disappeared right after it was named",
             hint="Another program removes blobs of this store.",
             retryable=True,
-            details={"path": path},
+            details={"path": layout.blob(digest)},
         )
-    return blob, False
+    return blob
 
 
-def _name_or_find(layout: Layout, staged: Staged, path: str, trusted: Trusted, observer: Observer) -> Blob | None:
-    """None when the staged file has the name now, else the good blob that has it."""
+def name_or_find(layout: Layout, staged: Staged, trusted: Trusted, observer: Observer) -> Blob | None:
+    """None when the staged file has its name now, else the good blob that has it."""
+    path = layout.blob(staged.digest)
     for _attempt in range(MAX_ATTEMPTS):
         with store_faults("name the blob", path):
             try:
@@ -220,15 +222,21 @@ def _set_aside(layout: Layout, path: str) -> None:
         quarantine(layout, path, "corrupt-blob")
 
 
-def _sync_names(layout: Layout, digest: Digest) -> None:
+def sync_names(layout: Layout, digest: Digest) -> None:
     """The blob's directory, and those above it that a fan-out may have made: 0.03 ms each when clean."""
     directory = os.path.dirname(layout.blob(digest))
     for _level in range(3):
-        try:
+        with outcome_unknown(), store_faults("sync the directory", directory):
             durable.sync_directory(directory)
-        except OSError as error:
-            fault: WireError = store_fault(error, "sync the directory", directory)
-            fault.details["outcome"] = "unknown"
-            fault.retryable = True
-            raise fault from error
         directory = os.path.dirname(directory)
+
+
+@contextlib.contextmanager
+def outcome_unknown() -> Iterator[None]:
+    """For what happens after a naming: the name may last or not, and the same request again settles it."""
+    try:
+        yield
+    except WireError as error:
+        error.details["outcome"] = "unknown"
+        error.retryable = True
+        raise

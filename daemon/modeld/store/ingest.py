@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A file in the staging directory that is whole, read-only and on stable storage."""
+    """A file in the staging directory that is whole, read-only and, when `synced`, on stable storage."""
 
     path: str
     digest: Digest
@@ -38,6 +38,8 @@ class Staged:
     source: Signature
     """Of the file that the bytes came from, at the moment they were read."""
     reservation: Reservation = field(repr=False, compare=False)
+    synced: bool = True
+    """False only within a batch, which syncs all its files before it names the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ def stage_copy(
     space: Space,
     observer: Observer,
     keep_cache: bool = False,
+    sync: bool = True,
 ) -> Staged:
     """Copies an open file into the staging directory, hashing it on the way. Blocks; for a byte thread.
 
@@ -76,7 +79,7 @@ def stage_copy(
             check_unchanged(source_fd, source_path, source, read.size)
             if expected is not None and not expected.matches(read.digest):
                 raise _mismatch(layout, path, source_path, expected, read.digest, observer)
-            seal(layout, target_fd, path)
+            seal(layout, target_fd, path, sync=sync)
         except BaseException:
             with contextlib.suppress(OSError):
                 durable.close(target_fd)
@@ -88,7 +91,7 @@ def stage_copy(
             durable.remove(path)
         reservation.release()
         raise
-    return Staged(path, read.digest, read.size, read.blocks, source, reservation)
+    return Staged(path, read.digest, read.size, read.blocks, source, reservation, sync)
 
 
 def discard(staged: Staged) -> None:
@@ -98,7 +101,7 @@ def discard(staged: Staged) -> None:
     staged.reservation.release()
 
 
-def seal(layout: Layout, descriptor: int, path: str) -> None:
+def seal(layout: Layout, descriptor: int, path: str, *, sync: bool = True) -> None:
     """Read-only, of the right group, on stable storage: what a file must be before it may get a name.
 
     A failure condemns the file. It is not tried again: the kernel reports a lost page once.
@@ -106,7 +109,20 @@ def seal(layout: Layout, descriptor: int, path: str) -> None:
     with store_faults("make durable", path):
         durable.share_with_group_of(layout.blobs_dir, descriptor)
         durable.make_read_only(descriptor)
-        durable.sync_file(descriptor)
+        if sync:
+            durable.sync_file(descriptor)
+
+
+def sync_staged(staged: Staged) -> None:
+    """For one that was staged without a sync. A failure condemns it."""
+    if staged.synced:
+        return
+    with store_faults("make durable", staged.path):
+        descriptor = os.open(staged.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            durable.sync_file(descriptor)
+        finally:
+            durable.close(descriptor)
 
 
 def hash_source(source_fd: int, source_path: str, *, observer: Observer) -> tuple[Digest, Signature]:

@@ -1,0 +1,105 @@
+"""Many small files into the store with two syncs for all of them instead of four for each.
+
+A thousand files of 16 KiB: 0.7 s one after the other, a third of that together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from modeld.store import durable
+from modeld.store.blobs import Blob, Trusted, name_or_find, never_trusted, outcome_unknown, stat_named, sync_names
+from modeld.store.durable import FilesystemSync, store_faults
+from modeld.store.hashing import CHUNK
+from modeld.store.ingest import Staged, discard, stage_copy, sync_staged
+
+if TYPE_CHECKING:
+    from modeld.store.digest import Digest
+    from modeld.store.layout import Layout
+    from modeld.store.observer import Observer
+    from modeld.store.space import Space
+
+TOGETHER_FROM = 8
+"""Fewer files are synced one by one: a sync of the whole filesystem is for many."""
+
+
+class Batch:
+    """`with Batch(...) as batch:` then `stage` each file and `commit` them all.
+
+    On the way out, whatever has no name is taken away. A blob that got its name stays: it is good, and
+    whoever asks for the same again finds it.
+    """
+
+    def __init__(self, layout: Layout, *, space: Space, observer: Observer) -> None:
+        self._layout = layout
+        self._space = space
+        self._observer = observer
+        self._staged: list[Staged] = []
+        with store_faults("open", layout.staging):
+            durable.make_directories(layout.staging, below=layout.root)
+            self._together = FilesystemSync(layout.staging)
+
+    def __enter__(self) -> Batch:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        for staged in self._staged:
+            discard(staged)
+        with contextlib.suppress(OSError):
+            self._together.close()
+
+    def stage(self, source_fd: int, source_path: str, *, expected: Digest | None = None) -> Staged:
+        """As `ingest.stage_copy`. A big file is synced at once, so that the batch does not wait for it."""
+        with durable.source_faults(source_path):
+            small = os.fstat(source_fd).st_size <= CHUNK
+        staged = stage_copy(
+            self._layout,
+            source_fd,
+            source_path,
+            expected=expected,
+            space=self._space,
+            observer=self._observer,
+            sync=not small,
+        )
+        self._staged.append(staged)
+        return staged
+
+    def commit(self, *, trusted: Trusted = never_trusted) -> list[tuple[Blob, bool]]:
+        """As `blobs.commit` for each, in the order in which they were staged."""
+        staged_files, layout = self._staged, self._layout
+        if not self._sync_together(sum(not staged.synced for staged in staged_files)):
+            for staged in staged_files:
+                sync_staged(staged)
+        named: set[Digest] = set()
+        found: list[Blob | None] = []
+        for staged in staged_files:
+            if staged.digest in named:
+                found.append(None)
+                continue
+            blob = name_or_find(layout, staged, trusted, self._observer)
+            if blob is None:
+                named.add(staged.digest)
+            found.append(blob)
+        with outcome_unknown():
+            if not self._sync_together(len(named)):
+                for digest in named:
+                    sync_names(layout, digest)
+        results: list[tuple[Blob, bool]] = []
+        for staged, blob in zip(staged_files, found, strict=True):
+            if blob is not None:
+                results.append((blob, True))
+                continue
+            results.append((stat_named(layout, staged.digest), staged.digest not in named))
+            named.discard(staged.digest)
+        return results
+
+    def _sync_together(self, count: int) -> bool:
+        if count < TOGETHER_FROM:
+            return False
+        with store_faults("sync the filesystem of", self._layout.root):
+            return self._together.sync()
