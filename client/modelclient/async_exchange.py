@@ -1,0 +1,131 @@
+"""One request of the async client and its replies: awaitable, iterable, a context manager."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Generic, Self
+
+import anyio
+
+from modelclient.reading import Item, Reading, T
+from modelwire.errors import ModeldError
+from modelwire.replies import Accepted, Progress
+from modelwire.requests import Cancel, Request
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from modelclient.asynchronous import AsyncClient, Mailbox
+
+CANCEL_SECONDS = 5.0
+"""A cancel is a hundred bytes. When the daemon does not even take these, closing the connection tells it."""
+
+
+class AsyncExchange(Generic[Item, T]):
+    """`await` it for the outcome alone; or `async with` it, iterate for what happens on the way, then `result()`.
+
+    The request is sent at the first use. Leaving early cancels it; `detach()` leaves it alone.
+    """
+
+    def __init__(self, client: AsyncClient, request: Request, items: tuple[type[Item], ...], value: type[T]) -> None:
+        self._client = client
+        self._reading = Reading(request, items, value)
+        self._mailbox: Mailbox | None = None
+        self._left = False
+
+    @property
+    def job(self) -> str | None:
+        """The job's id, as soon as a reply has told it."""
+        return self._reading.job
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._all().__await__()
+
+    async def __aenter__(self) -> Self:
+        await self._opened()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        return self
+
+    async def __anext__(self) -> Item:
+        item = await self._next()
+        if item is None:
+            self._reading.value()  # an error never passes in silence
+            raise StopAsyncIteration
+        return item
+
+    async def result(self, timeout: float | None = None) -> T:
+        """Waits for the terminal reply. `TimedOut` leaves the exchange as it is: it can be waited for again."""
+        try:
+            with anyio.fail_after(timeout):
+                while await self._next() is not None:
+                    pass
+        except TimeoutError:
+            raise self._reading.timed_out(timeout) from None
+        return self._reading.value()
+
+    async def cancel(self) -> None:
+        """Asks the daemon to end the request. The terminal reply still comes; this does not wait for it."""
+        if self._mailbox is not None and not self._done():
+            await self._client._send_only(Cancel(target=self._mailbox.id))
+
+    def detach(self) -> None:
+        """Leaves without cancelling: the daemon goes on, this side hears no more of it."""
+        self._left = True
+        if self._mailbox is not None:
+            self._client._forget(self._mailbox.id)
+
+    async def aclose(self) -> None:
+        """Cancels what is not finished. Also done when the caller itself is being cancelled: hence the shield."""
+        if not self._done():
+            # Without a connection the daemon has noticed by itself.
+            with suppress(ModeldError), anyio.move_on_after(CANCEL_SECONDS, shield=True):
+                await self.cancel()
+        self.detach()
+
+    async def _all(self) -> T:
+        async with self:
+            return await self.result()
+
+    def _done(self) -> bool:
+        return self._left or self._reading.finished
+
+    async def _opened(self) -> Mailbox:
+        if self._mailbox is None:
+            self._mailbox = await self._client._send(self._reading.request)
+        return self._mailbox
+
+    async def _next(self) -> Item | None:
+        while not self._done():
+            try:
+                reply = await (await self._opened()).take()
+            except ModeldError as error:
+                self._reading.fail(error)
+                break
+            item = self._reading.absorb(reply)
+            if item is not None:
+                return item
+        return None
+
+
+class AsyncWork(AsyncExchange[Accepted | Progress, T]):
+    """A write, or an attachment to one: `accepted`, progress, then the typed value."""
+
+    async def accepted(self, timeout: float | None = None) -> Accepted | None:
+        """Waits until the daemon has taken the work: the job's id and its position. None when it had ended by then."""
+        try:
+            with anyio.fail_after(timeout):
+                while (item := await self._next()) is not None:
+                    if isinstance(item, Accepted):
+                        return item
+        except TimeoutError:
+            raise self._reading.timed_out(timeout) from None
+        self._reading.value()
+        return None

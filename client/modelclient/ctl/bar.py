@@ -1,0 +1,107 @@
+"""How far a job is, on standard error: one line drawn over on a screen, plain lines now and then elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+
+from modelclient.ctl import figures
+from modelclient.ctl.output import complain, printable
+from modelwire.replies import Accepted, Progress
+
+LINE_SECONDS = 10.0
+LINE_SHARE = 0.1
+"""Where the output is kept, a line each ten seconds or each tenth of the way is news; more is noise."""
+
+WIDTH = 24
+_WORDS = {"checking_local": "checking", "reserving": "reserving", "publish": "publishing"}
+
+
+class ProgressLine:
+    """Show what arrives, then `clear` before anything else is written."""
+
+    def __init__(self, *, live: bool, wanted: bool = True) -> None:
+        self._live = live and wanted
+        self._wanted = wanted
+        self._drawn = False
+        self._told_at: float | None = None
+        self._told_share = 0.0
+        self._told_phase = ""
+
+    def show(self, reply: Accepted | Progress, *, label: str = "") -> None:
+        if not self._wanted:
+            return
+        if isinstance(reply, Accepted):
+            text, share, phase = waiting(reply), 0.0, f"queued {reply.position}"
+            if not text:
+                return
+        else:
+            text, share, phase = describe(reply, bar=self._live), share_of(reply) or 0.0, reply.phase
+        text = f"{label}  {text}" if label else text
+        if self._live:
+            self._draw(text)
+        elif self._is_news(share, phase):
+            complain(f"modelctl: {text}")
+
+    def clear(self) -> None:
+        if self._drawn:
+            self._drawn = False
+            self._write("\r\x1b[K")
+
+    def _draw(self, text: str) -> None:
+        width = shutil.get_terminal_size((80, 24)).columns
+        self._drawn = True
+        self._write("\r" + text[: width - 1] + "\x1b[K")
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:
+            self._live = self._wanted = False
+
+    def _is_news(self, share: float, phase: str) -> bool:
+        now = time.monotonic()
+        if self._told_at is None:
+            self._told_at = now  # what is over within ten seconds needs no lines at all
+        queued = phase.startswith("queued") and phase != self._told_phase
+        if not queued and share < self._told_share + LINE_SHARE and now < self._told_at + LINE_SECONDS:
+            return False
+        self._told_at, self._told_share, self._told_phase = now, share, phase
+        return True
+
+
+def share_of(now: Progress) -> float | None:
+    return min(now.bytes_done / now.bytes_total, 1.0) if now.bytes_total else None
+
+
+def waiting(accepted: Accepted) -> str:
+    shared = " (shared with a job that was there already)" if accepted.joined else ""
+    if accepted.position == 0:
+        return f"job {accepted.job} runs{shared}" if shared else ""
+    return f"job {accepted.job} waits, {figures.count(accepted.position, 'job')} before it{shared}"
+
+
+def describe(now: Progress, *, bar: bool) -> str:
+    share = share_of(now)
+    parts = [_WORDS.get(now.phase, now.phase)]
+    if share is not None:
+        filled = int(share * WIDTH)
+        drawn = f"[{'#' * filled}{'.' * (WIDTH - filled)}] " if bar else ""
+        parts.append(f"{drawn}{share * 100:3.0f} %")
+        parts.append(f"{figures.size(now.bytes_done)} of {figures.size(now.bytes_total)}")
+    elif now.bytes_done:
+        parts.append(figures.size(now.bytes_done))
+    if now.files_total and now.files_total > 1:
+        parts.append(f"file {min(now.files_done + 1, now.files_total)} of {now.files_total}")
+    if now.rate_bps:
+        parts.append(figures.rate(now.rate_bps))
+    if now.eta_s is not None and share is not None and share < 1:
+        parts.append(f"{figures.duration(now.eta_s)} left")
+    if now.attempt > 1:
+        parts.append(f"attempt {now.attempt}")
+    if now.source:
+        parts.append(f"from {printable(os.path.basename(now.source) or now.source)}")
+    return "  ".join(parts)

@@ -1,0 +1,45 @@
+"""One event of the activity log as a line for people, or as the record that it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modelclient.ctl.output import printable
+from modelclient.ctl.session import Session
+from modelwire.replies import Event, Lagged
+
+_SHOWN = frozenset({"seq", "time", "event", "model", "job", "outcome"})
+_RED, _GREEN, _DIM = "31", "32", "2"
+
+
+def print_event(session: Session, event: Event | Lagged) -> None:
+    if isinstance(event, Lagged):
+        if session.json or session.events:
+            session.out.record(event)
+        session.note(f"{event.dropped} events were missed: modelctl log --since {event.resume_from}")
+    elif session.json or session.events:
+        session.out.record(event.fields)
+    elif session.quiet:
+        session.out.line(f"{event.seq} {printable(event.event)}")
+    else:
+        session.out.line(_line(session, event))
+
+
+def _line(session: Session, event: Event) -> str:
+    color = _RED if event.outcome in ("failed", "error") else _GREEN if event.outcome in ("done", "ok") else ""
+    outcome = printable(event.outcome or "")
+    parts = [
+        session.colored(printable(event.time), _DIM),
+        f"{event.seq:>6}",
+        printable(event.event),
+        printable(event.model or ""),
+        session.colored(outcome, color) if color else outcome,
+        f"job={printable(event.job)}" if event.job else "",
+        *(f"{printable(key)}={_value(value)}" for key, value in event.fields.items() if key not in _SHOWN),
+    ]
+    return "  ".join(filter(None, parts))
+
+
+def _value(value: Any) -> str:
+    text = printable(value)
+    return f'"{text}"' if " " in text else text

@@ -1,0 +1,77 @@
+"""A job as people read it: a row among others, or everything about it. Shared by the verbs that show jobs."""
+
+from __future__ import annotations
+
+from modelclient.ctl import exits, figures
+from modelclient.ctl.session import Session
+from modelclient.ctl.table import pairs
+from modelwire.errors import WireError, from_code
+from modelwire.values import Counters, JobView
+
+HEADINGS = ("JOB", "STATE", "KIND", "MODEL", "PROGRESS", "CREATED")
+
+
+def row(job: JobView) -> tuple[str, ...]:
+    return (job.id, _state(job), job.kind, job.model or "", _progress(job.progress), job.created_at)
+
+
+def print_job(session: Session, job: JobView) -> None:
+    if session.json:
+        session.out.document(job)
+    elif session.events:
+        session.out.record({"type": "result", "value": job})
+    elif session.quiet:
+        session.out.line(job.id)
+    else:
+        session.out.text(pairs(_all(job)))
+
+
+def print_state(session: Session, job: JobView) -> int:
+    """After a control: what the job is now."""
+    if session.json or session.events or session.quiet:
+        print_job(session, job)
+    else:
+        session.out.line(f"{job.id}  {_state(job)}")
+    return exits.FINE
+
+
+def failure(job: JobView) -> WireError | None:
+    """The error that a job has ended with."""
+    if job.error is None:
+        return None
+    kept = job.error
+    return from_code(kept.code, kept.message, hint=kept.hint, retryable=kept.retryable, details=kept.details)
+
+
+def _state(job: JobView) -> str:
+    return f"{job.state} ({figures.count(job.position, 'job')} before it)" if job.position else job.state
+
+
+def _progress(now: Counters | None) -> str:
+    if now is None:
+        return ""
+    if now.bytes_total:
+        return f"{100 * now.bytes_done / now.bytes_total:.0f} % of {figures.size(now.bytes_total)}"
+    return figures.size(now.bytes_done) if now.bytes_done else ""
+
+
+def _all(job: JobView) -> list[tuple[str, str | None]]:
+    return [
+        ("job", job.id),
+        ("state", _state(job)),
+        ("kind", job.kind),
+        ("model", job.model),
+        ("priority", str(job.priority)),
+        ("phase", job.progress.phase if job.progress else None),
+        ("progress", _progress(job.progress)),
+        ("rate", figures.rate(job.progress.rate_bps) if job.progress else None),
+        ("attempts", str(job.attempts) if job.attempts > 1 else None),
+        ("asked by", f"uid {job.peer}" if job.peer is not None else None),
+        ("watched by", figures.count(job.watchers, "client") if job.watchers else None),
+        ("when left", job.on_disconnect),
+        ("created", job.created_at),
+        ("started", job.started_at),
+        ("ended", job.ended_at),
+        ("error", f"{job.error.code}: {job.error.message}" if job.error else None),
+        ("hint", job.error.hint if job.error else None),
+    ]

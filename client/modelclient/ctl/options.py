@@ -1,0 +1,144 @@
+"""The command line: which verbs there are, and the options that may stand before or after each of them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, NoReturn
+
+from modelclient.ctl.exits import USAGE
+from modelwire.version import __version__
+
+VERBS: tuple[tuple[str, str, str], ...] = (
+    ("add", "", "a file into the store"),
+    ("list", "ls", "the models that are there"),
+    ("show", "inspect", "everything about one model"),
+    ("path", "resolve", "the path of a model, and nothing else"),
+    ("jobs", "ps", "work that runs, waits or has ended"),
+    ("job", "", "everything about one job"),
+    ("attach", "", "follow a job until it ends"),
+    ("cancel", "", "end a job"),
+    ("pause", "", "let a job rest"),
+    ("resume", "", "let a paused job go on"),
+    ("status", "", "how the daemon is"),
+    ("watch", "", "what happens, as it happens"),
+    ("log", "", "what has happened"),
+    ("start", "", "start a daemon when none runs"),
+    ("stop", "", "stop the daemon in good order"),
+    ("version", "", "the versions of this command and of the daemon"),
+)
+"""Name, short form, what it does. The module of a verb has its name."""
+
+DEFAULTS: dict[str, Any] = {
+    "json": False,
+    "events": False,
+    "quiet": False,
+    "no_progress": False,
+    "color": "auto",
+    "socket": None,
+    "no_start": False,
+    "timeout": 30.0,
+}
+
+
+_NO_VERB = re.compile(r"^argument VERB: invalid choice: '(.*?)' \(choose")
+
+
+class UsageError(Exception):
+    """The command line says what cannot be done."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.exit_code = USAGE
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line and where to look in a second one."""
+
+    def error(self, message: str) -> NoReturn:
+        found = _NO_VERB.search(message)
+        if found is None:
+            raise UsageError(message, f"see {self.prog} --help")
+        near = get_close_matches(found[1], [word for name, short, _ in VERBS for word in (name, short) if word], n=1)
+        hint = f"did you mean {near[0]}? All verbs: modelctl --help" if near else "all verbs: modelctl --help"
+        raise UsageError(f"there is no verb {found[1]!r}", hint)
+
+
+class VerbParser(Parser):
+    """Asks its verb for its arguments when that verb is called, and only then imports it."""
+
+    verb: str
+    configured = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if not self.configured:
+            self.configured = True
+            import_module(f"modelclient.ctl.verbs.{self.verb}").configure(self)
+        return super().parse_known_args(args, namespace)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _parser()
+    namespace = argparse.Namespace(**DEFAULTS)
+    found = parser.parse_args(arguments, namespace)
+    if not found.verb:
+        parser.print_help(sys.stderr)
+        raise UsageError("no verb was given", "start with: modelctl status")
+    return found
+
+
+def _parser() -> Parser:
+    # Two ends of one command line write into one namespace: a default of the verb's side must not undo the other side.
+    common: Any = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    _add_common(common)
+    parser = Parser(
+        prog="modelctl",
+        description="Talks to modeld, the daemon that owns this machine's store of model weights.",
+        parents=[common],
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"modelctl {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", parser_class=VerbParser)
+    for name, short, does in VERBS:
+        verb = verbs.add_parser(
+            name,
+            aliases=[short] if short else [],
+            help=does,
+            description=does[0].upper() + does[1:] + ".",
+            parents=[common],
+            argument_default=argparse.SUPPRESS,
+            allow_abbrev=False,
+        )
+        verb.verb = name
+        verb.set_defaults(module=name)
+    parser.set_defaults(verb=None)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    every = parser.add_argument_group("options of every verb")
+    every.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    every.add_argument("--events", action="store_true", help="everything that the daemon says, as NDJSON")
+    every.add_argument("-q", "--quiet", action="store_true", help="names, ids or paths only")
+    every.add_argument("--no-progress", action="store_true", help="nothing about progress on standard error")
+    every.add_argument("--color", choices=("auto", "always", "never"), help="colours (default: auto; NO_COLOR counts)")
+    every.add_argument("--socket", metavar="PATH", help="the daemon's endpoint")
+    every.add_argument("--no-start", action="store_true", help="never start a daemon")
+    every.add_argument("--timeout", metavar="SECONDS", type=_seconds, help="patience with each answer (default: 30)")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds

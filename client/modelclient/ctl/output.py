@@ -1,0 +1,55 @@
+"""What goes to standard output, and how it looks: data for programs as it is, for people without control characters."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import msgspec
+
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+
+
+def printable(text: object) -> str:
+    """Text from the store or another peer, safe on a terminal: no escape sequence, no second line."""
+    return str(text).translate(_CONTROLS).encode("utf-8", "backslashreplace").decode()
+
+
+class Output:
+    """Standard output, written whole and flushed line by line, so that what is piped on is there at once."""
+
+    def text(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def line(self, text: str) -> None:
+        self.text(text + "\n")
+
+    def path(self, path: str) -> None:
+        """The bytes of a path and nothing else."""
+        sys.stdout.flush()
+        sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+        sys.stdout.buffer.flush()
+
+    def document(self, value: Any) -> None:
+        """One JSON document."""
+        self._raw(msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+    def record(self, value: Any) -> None:
+        """One line of NDJSON."""
+        self._raw(msgspec.json.encode(value))
+
+    def _raw(self, data: bytes) -> None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def complain(text: str) -> None:
+    """A line on standard error; one that is closed or full changes no exit code."""
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except OSError:
+        pass

@@ -1,0 +1,30 @@
+"""Aligned text for people: rows under headings, and pairs of a word and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from modelclient.ctl.output import printable
+
+GAP = "  "
+
+
+def columns(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> str:
+    """A table. The columns named in `right` are numbers and end flush; nothing is cut, however long."""
+    lines = [tuple(headings), *(tuple(printable(cell) for cell in row) for row in rows)]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(headings))]
+    made = []
+    for line in lines:
+        cells = [
+            cell.rjust(width) if heading in right else cell.ljust(width)
+            for cell, width, heading in zip(line, widths, headings, strict=True)
+        ]
+        made.append(GAP.join(cells).rstrip())
+    return "\n".join(made) + "\n"
+
+
+def pairs(rows: Iterable[tuple[str, str | None]]) -> str:
+    """Words on the left, what they say on the right; what says nothing is left out."""
+    said = [(word, printable(text)) for word, text in rows if text]
+    width = max((len(word) for word, _ in said), default=0)
+    return "".join(f"{word.ljust(width)}{GAP}{text}\n" for word, text in said)

@@ -1,0 +1,96 @@
+"""`add PATH`: a file into the store."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+
+from modelclient.ctl import exits, figures
+from modelclient.ctl.following import follow, interruptible
+from modelclient.ctl.output import printable
+from modelclient.ctl.session import Session
+from modelclient.exchange import Work
+from modelwire.errors import Cancelled, InvalidRequest
+from modelwire.values import Added
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", help="the file")
+    parser.add_argument("--name", default=None, help="the model's name (default: made of the file's name)")
+    parser.add_argument("--sha256", metavar="HEX", default=None, help="the digest that the file must have")
+    parser.add_argument("--replace", action="store_true", default=False, help="take the place of a model of that name")
+    parser.add_argument("--license", metavar="ID", default=None, help="noted in the manifest")
+    parser.add_argument("--priority", type=int, choices=range(1, 6), default=3, help="1 is the highest (default: 3)")
+    parser.add_argument("--detach", action="store_true", default=False, help="print the job's id and leave it running")
+
+
+def run(session: Session, args: argparse.Namespace) -> int:
+    work = session.client().add(
+        _absolute(args.path),
+        name=args.name,
+        sha256=args.sha256,
+        replace=args.replace,
+        license=args.license,
+        priority=args.priority,
+        on_disconnect="continue" if args.detach else "cancel",
+    )
+    if args.detach:
+        return _leave(session, work)
+    with interruptible(work.cancel) as interruption:
+        try:
+            added = follow(session, work)
+        except Cancelled:
+            if not interruption.happened:
+                raise
+            return _interrupted(session, work, args)
+    _print(session, added)
+    return exits.FINE
+
+
+def _absolute(path: str) -> str:
+    absolute = os.path.abspath(path)
+    try:
+        absolute.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(
+            f"the path {printable(path)} is not UTF-8, and the protocol is", hint="rename the file, or link to it"
+        ) from None
+    return absolute
+
+
+def _leave(session: Session, work: Work[Added]) -> int:
+    accepted = work.accepted()
+    work.detach()
+    if accepted is None:
+        _print(session, work.result())
+    elif session.events or session.json:
+        (session.out.record if session.events else session.out.document)(
+            {"job": accepted.job, "position": accepted.position, "joined": accepted.joined}
+        )
+    else:
+        session.out.line(accepted.job)
+        session.note(f"it goes on without you: modelctl attach {accepted.job}")
+    return exits.FINE
+
+
+def _interrupted(session: Session, work: Work[Added], args: argparse.Namespace) -> int:
+    again = f"modelctl add {shlex.quote(args.path)}" + (f" --name {shlex.quote(args.name)}" if args.name else "")
+    error = Cancelled(
+        f"interrupted: job {work.job} was stopped, and {args.name or os.path.basename(args.path)} was not added",
+        hint=f"to go on, run it again: {again}",
+    )
+    return session.fail(error, exit_code=exits.INTERRUPTED)
+
+
+def _print(session: Session, added: Added) -> None:
+    if session.events:
+        session.out.record({"type": "result", "value": added})
+    elif session.json:
+        session.out.document(added)
+    elif session.quiet:
+        session.out.line(added.name)
+    else:
+        known = ", its bytes were there already" if added.reused else ""
+        session.out.line(f"{added.name}  {figures.size(added.size_bytes)}  {added.format}{known}")
+        session.out.line(printable(added.path))

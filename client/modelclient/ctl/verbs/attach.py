@@ -1,0 +1,29 @@
+"""`attach ID`: follow a job until it ends."""
+
+from __future__ import annotations
+
+import argparse
+
+from modelclient.ctl import exits
+from modelclient.ctl.following import follow
+from modelclient.ctl.jobview import failure, print_job
+from modelclient.ctl.output import complain
+from modelclient.ctl.session import Session
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", metavar="ID", help="the job")
+
+
+def run(session: Session, args: argparse.Namespace) -> int:
+    work = session.client().attach(args.job)
+    try:
+        job = follow(session, work)
+    except KeyboardInterrupt:
+        complain(f"modelctl: left job {args.job}; it may go on without you")
+        complain(f"hint: see what it does: modelctl job {args.job}; end it: modelctl cancel {args.job}")
+        return exits.INTERRUPTED
+    if (error := failure(job)) is not None:
+        raise error
+    print_job(session, job)
+    return exits.FINE

@@ -1,0 +1,42 @@
+"""`path NAME`: where a model's verified bytes are. The first door answers the plain call; this says everything else."""
+
+from __future__ import annotations
+
+import argparse
+
+from modelclient.ctl import exits
+from modelclient.ctl.door import GIVEN_OUT
+from modelclient.ctl.session import Session
+from modelwire.errors import Corrupt, NotFound, WireError
+from modelwire.values import Resolved
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="the model")
+
+
+def run(session: Session, args: argparse.Namespace) -> int:
+    resolved = session.client().resolve(args.name)
+    if resolved.state not in GIVEN_OUT:
+        raise _withheld(resolved)
+    if session.json or session.events:
+        (session.out.document if session.json else session.out.record)(resolved)
+    else:
+        session.out.path(resolved.path)
+    return exits.FINE
+
+
+def _withheld(resolved: Resolved) -> WireError:
+    """A path that is printed is taken for complete, verified bytes. For anything less there is no path."""
+    details = {"name": resolved.name, "state": resolved.state}
+    if resolved.state in ("available", "downloading"):
+        return NotFound(
+            f"the bytes of {resolved.name} are not here: its state is {resolved.state}",
+            hint=f"see how far it is: modelctl show {resolved.name}",
+            details=details,
+        )
+    return Corrupt(
+        f"{resolved.name} is not given out: its state is {resolved.state}",
+        hint=f"see why: modelctl show {resolved.name}",
+        details=details,
+    )

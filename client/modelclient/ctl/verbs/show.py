@@ -1,0 +1,50 @@
+"""`show NAME`: everything about one model."""
+
+from __future__ import annotations
+
+import argparse
+
+from modelclient.ctl import exits, figures
+from modelclient.ctl.session import Session
+from modelclient.ctl.table import columns, pairs
+from modelwire.values import ModelFile, ModelView
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="the model")
+
+
+def run(session: Session, args: argparse.Namespace) -> int:
+    model = session.client().show(args.name)
+    if session.json or session.events:
+        (session.out.document if session.json else session.out.record)(model)
+        return exits.FINE
+    if session.quiet:
+        session.out.line(model.name)
+        return exits.FINE
+    session.out.text(pairs(_rows(model)))
+    if model.files:
+        session.out.text("\n" + columns(("FILE", "SIZE", "ROLE", "SHA-256"), map(_row, model.files), right=("SIZE",)))
+    return exits.FINE
+
+
+def _row(file: ModelFile) -> tuple[str, ...]:
+    return (file.path, figures.size(file.size_bytes), file.role or "", figures.short_digest(file.blob))
+
+
+def _rows(model: ModelView) -> list[tuple[str, str | None]]:
+    source = model.source
+    origin = (source.registry, source.repo, source.revision, source.filename) if source else ()
+    return [
+        ("name", model.name),
+        ("state", model.state),
+        ("reason", model.reason),
+        ("path", model.path),
+        ("size", f"{figures.size(model.size_bytes)} ({model.size_bytes} bytes)"),
+        ("format", model.format),
+        ("blob", model.blob),
+        ("license", model.license),
+        ("source", " ".join(part for part in origin if part)),
+        ("made by", model.produced_by),
+        ("made at", model.produced_at),
+    ]

@@ -1,0 +1,61 @@
+"""`status`: how the daemon is. Never starts one."""
+
+from __future__ import annotations
+
+import argparse
+
+from modelclient.ctl import exits, figures
+from modelclient.ctl.session import Session
+from modelclient.ctl.table import pairs
+from modelwire.values import RecoveryView, Status
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Nothing of its own."""
+
+
+def run(session: Session, _: argparse.Namespace) -> int:
+    status = session.client(start=False).status()
+    if session.json:
+        session.out.document(status)
+    elif session.events:
+        session.out.record(status)
+    elif session.quiet:
+        session.out.line(status.state)
+    else:
+        session.out.text(pairs(_rows(status)))
+    return exits.FINE
+
+
+def _rows(status: Status) -> list[tuple[str, str | None]]:
+    queue = status.queue
+    free = f", {figures.size(status.free_bytes)} free" if status.free_bytes is not None else ""
+    reserved = f", {figures.size(status.reserved_bytes)} reserved" if status.reserved_bytes else ""
+    started = "started by a client" if status.auto_started else "started"
+    lost = f", {figures.count(status.log.lost, 'line')} lost" if status.log.lost else ""
+    return [
+        ("state", status.state),
+        ("daemon", f"{status.server}, pid {status.pid}, {started} {figures.duration(status.uptime_s)} ago"),
+        ("endpoint", status.socket),
+        ("store", f"{status.store}: {figures.count(status.models, 'model')}{free}{reserved}"),
+        ("jobs", f"{queue.running} running, {queue.waiting} waiting (room for {queue.capacity})"),
+        ("clients", f"{status.connections} connected, {status.watchers} watching"),
+        ("log", f"{status.log.path}, line {status.log.last_seq}{lost}"),
+        ("log error", status.log.last_error),
+        ("recovery", _recovery(status.recovery)),
+    ]
+
+
+def _recovery(found: RecoveryView) -> str | None:
+    """What the daemon found and mended when it started, when there was anything."""
+    said = []
+    if found.staging_removed:
+        said.append(f"{found.staging_removed} left-overs removed ({figures.size(found.staging_bytes)})")
+    if found.jobs_resumed:
+        said.append(f"{figures.count(found.jobs_resumed, 'job')} resumed")
+    if found.models_failed:
+        said.append(f"failed: {', '.join(found.models_failed)}")
+    if found.catalog_set_aside:
+        said.append(f"a damaged catalogue was set aside as {found.catalog_set_aside}")
+    said += found.notes
+    return "; ".join(said) or None

@@ -1,0 +1,21 @@
+"""The `modeld` script of an installation that may lack the daemon's packages: then it says what to install."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    from modelclient.autostart import INSTALL, missing_packages
+
+    if missing := missing_packages():
+        sys.stderr.write(f"modeld: the daemon cannot run: this installation lacks {', '.join(missing)}\n")
+        sys.stderr.write(f"modeld: install it: {INSTALL}\n")
+        return 9
+    from modeld.__main__ import main as run
+
+    return int(run() or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Everything of a client but its socket: requests out, bytes in, each reply to whoever waits for it.
+
+Both clients stand on this. They differ only in how they wait for bytes.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
+
+from modelclient.inbox import Inbox
+from modelwire import limits
+from modelwire.connection import ClientConnection
+from modelwire.errors import ConnectionLost, ModeldError, RemoteError, TimedOut, Unsupported
+from modelwire.replies import Error, Hello, RawResult
+from modelwire.requests import Request
+from modelwire.values import Value
+
+T = TypeVar("T", bound=Value)
+
+REPLY_SECONDS = 30.0
+"""Reads are answered in microseconds; a daemon that is silent for this long is stuck."""
+
+LAST_WORDS_SECONDS = 1.0
+"""How long a daemon that has hung up is listened to for its reason: it is there already, or never."""
+
+
+class Switchboard:
+    """Rules: `open` and send its frame, `feed` what arrives, `take` from the inbox, `forget` what is no longer wanted.
+
+    After a fault of the connection every inbox ends with it, and so does every later `open`.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self._wire = ClientConnection()
+        self._inboxes: dict[str, Inbox] = {}
+        self.fault: ModeldError | None = None
+
+    def open(self, request: Request) -> tuple[Inbox, bytes]:
+        if self.fault is not None:
+            raise self.fault
+        request_id, frame = self._wire.request(request)
+        inbox = self._inboxes[request_id] = Inbox(request_id)
+        return inbox, frame
+
+    def feed(self, data: bytes) -> list[str]:
+        """Takes bytes off the wire; the ids that have something new. No bytes mean that the daemon has hung up."""
+        if not data:
+            self.end(self.lost())
+        touched: list[str] = []
+        try:
+            self._wire.feed(data)
+            while self.fault is None and (reply := self._wire.next_reply()) is not None:
+                if reply.id is not None:
+                    self._inboxes[reply.id].put(reply)
+                    touched.append(reply.id)
+                    if reply.terminal:
+                        del self._inboxes[reply.id]  # the waiter holds it until it has taken the rest
+                elif isinstance(reply, Error):
+                    self.end(reply.to_exception())
+        except RemoteError as error:
+            self.end(error)
+        return touched
+
+    def lost(self) -> ConnectionLost:
+        waiting = sorted({str(request.__struct_config__.tag) for request in self._wire.open.values()})
+        before = f" before it answered {', '.join(waiting)}" if waiting else ""
+        return ConnectionLost(
+            f"the daemon at {self.endpoint} went away{before}",
+            hint="connect again; `modelctl jobs` tells what became of the work",
+        )
+
+    def end(self, fault: ModeldError) -> ModeldError:
+        """The connection is of no more use; the first reason given is the one that is told."""
+        self.fault = self.fault or fault
+        for inbox in self._inboxes.values():
+            inbox.end(self.fault)
+        self._inboxes.clear()
+        return self.fault
+
+    def greeting(self) -> Hello | None:
+        """The daemon's hello, once it is here; raises when there is no protocol in common or no connection any more."""
+        hello = self._wire.hello
+        if hello is None and self.fault is not None:
+            raise self.fault
+        if hello is not None:
+            _check_hello(hello)
+        return hello
+
+    def forget(self, request_id: str) -> None:
+        """Replies to this id are dropped from now on."""
+        self._inboxes.pop(request_id, None)
+        self._wire.open.pop(request_id, None)
+
+    def is_open(self, request_id: str) -> bool:
+        return self.fault is None and request_id in self._inboxes
+
+
+def _check_hello(hello: Hello) -> None:
+    """Whether this client and that daemon have a protocol in common."""
+    if hello.protocol.min > limits.PROTOCOL_MAX or hello.protocol.max < limits.PROTOCOL_MIN:
+        raise Unsupported(
+            f"{hello.server} speaks protocol {hello.protocol.min} to {hello.protocol.max}, "
+            f"this client {limits.PROTOCOL_MIN} to {limits.PROTOCOL_MAX}",
+            hint="install the same version on both sides, then restart the older daemon with `modelctl stop`",
+        )
+
+
+def silent(endpoint: str) -> TimedOut:
+    return TimedOut(
+        f"the daemon at {endpoint} accepts connections but says nothing",
+        hint="it may be stuck: see its log; stop it and try again",
+    )
+
+
+def outcome(reply: RawResult | Error, value: type[T]) -> T:
+    """The typed value of a terminal reply; its error is raised."""
+    if isinstance(reply, Error):
+        raise reply.to_exception()
+    try:
+        decoded: T = _decoder(value).decode(reply.value)
+    except msgspec.MsgspecError as error:
+        raise RemoteError(
+            f"the daemon's answer is no {value.__name__}: {error}",
+            hint="the daemon is of another version: compare `modelctl version`",
+        ) from None
+    return decoded
+
+
+@cache
+def _decoder(value: type[Any]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(value)
