@@ -3,10 +3,11 @@
 The rules, for both roles:
 
 - The server speaks first: one `hello`.
-- A request opens its id. Each reply with that id is allowed until the terminal one (`result`, `error`), which closes it.
+- A request opens its id. Each reply with that id is allowed until the terminal one (`result`, `error`): it closes the
+  id.
 - A second live use of an id is refused with an error that has no id: it must not end the first request.
-- An `error` without id speaks of the connection. After a fatal one (over the cap, not JSON) the server closes; there is no
-  resynchronising.
+- An `error` without id speaks of the connection. After a fatal one (over the cap, not JSON) the server closes: nothing
+  that stands behind it is read, there is no resynchronising.
 - Clients ignore unknown fields and unknown kinds of reply.
 
               open id    reply      terminal   close
@@ -21,7 +22,7 @@ from typing import Any
 import msgspec
 
 from modelwire import limits, replies
-from modelwire.decoding import BadRequest, decode_request
+from modelwire.decoding import BadRequest, decode_request, valid_id
 from modelwire.errors import FrameTooLarge, InvalidRequest, LocalError, RemoteError
 from modelwire.framing import LineBuffer, LineTooLong
 from modelwire.requests import Request
@@ -34,9 +35,29 @@ _PLAIN: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 def encode(message: Request | replies.Reply) -> bytes:
     """One frame. JSON never holds a raw newline, so the newline ends it."""
     frame = bytearray()
-    _ENCODER.encode_into(message, frame)
+    try:
+        _ENCODER.encode_into(message, frame)
+    except UnicodeEncodeError:
+        if isinstance(message, Request):
+            raise LocalError(
+                f"{message.__struct_config__.tag}: the request holds text that is not UTF-8",
+                hint="a file whose path is not UTF-8 needs another name",
+            ) from None
+        frame[:] = _ENCODER.encode(_readable(msgspec.to_builtins(message)))
     frame += b"\n"
     return bytes(frame)
+
+
+def _readable(value: Any) -> Any:
+    """With an escape in place of what is not UTF-8. A path from the disk or another tool's manifest may hold such text,
+    and a reply that says so must still leave."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_readable(key): _readable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_readable(each) for each in value]
+    return value
 
 
 def splice_event(id_json: bytes, line: bytes) -> bytes:
@@ -47,15 +68,17 @@ def splice_event(id_json: bytes, line: bytes) -> bytes:
 class ServerConnection:
     """The server's side of one connection."""
 
-    __slots__ = ("_cap", "_lines", "open")
+    __slots__ = ("_cap", "_ended", "_lines", "open")
 
     def __init__(self, *, max_request: int = limits.MAX_REQUEST) -> None:
         self._cap = max_request
         self._lines = LineBuffer(max_request)
+        self._ended = False
         self.open: dict[str, Request] = {}
 
     def feed(self, data: bytes) -> None:
-        self._lines.feed(data)
+        if not self._ended:
+            self._lines.feed(data)
 
     @property
     def partial(self) -> bool:
@@ -68,19 +91,19 @@ class ServerConnection:
             try:
                 line = self._lines.take()
             except LineTooLong:
-                raise self._too_large() from None
+                raise self._fatal(self._too_large()) from None
             if line is None:
                 return None
             if line and not line.isspace():
-                return self._open(decode_request(line))
+                return self._open(line)
 
     def finish(self) -> Request | None:
-        """The peer has ended its side: an unterminated last line counts."""
+        """The peer has ended its side and all whole lines are taken: an unterminated last line counts."""
         try:
             rest = self._lines.rest()
         except LineTooLong:
-            raise self._too_large() from None
-        return self._open(decode_request(rest)) if rest and not rest.isspace() else None
+            raise self._fatal(self._too_large()) from None
+        return self._open(rest) if rest and not rest.isspace() else None
 
     def close(self, request_id: str) -> None:
         """The terminal reply of this id is on its way: the id may be used again."""
@@ -88,15 +111,26 @@ class ServerConnection:
             raise LocalError(f"the request {request_id!r} is not open: it has had its terminal reply, or never was")
 
     def reply(self, message: replies.Reply) -> bytes:
-        """The frame of a reply, after checking it against the table."""
-        if message.id is not None:
-            if message.terminal:
-                self.close(message.id)
-            elif message.id not in self.open:
-                raise LocalError(f"a reply to {message.id!r}, which is not open")
-        return encode(message)
+        """The frame of a reply, after checking it against the table. What raises has sent and closed nothing: the
+        request can still be given another terminal reply."""
+        if message.id is not None and message.id not in self.open:
+            raise LocalError(f"a reply to {message.id!r}: it is not open, it has had its terminal reply or never was")
+        frame = encode(message)
+        if len(frame) - 1 > limits.MAX_REPLY:
+            raise LocalError(f"the reply has {len(frame) - 1} bytes, the protocol allows {limits.MAX_REPLY}")
+        if message.id is not None and message.terminal:
+            self.close(message.id)
+        return frame
 
-    def _open(self, request: Request) -> Request:
+    def _open(self, line: bytes) -> Request:
+        try:
+            request = decode_request(line)
+        except BadRequest as bad:
+            if bad.fatal:
+                self._fatal(bad)
+            elif bad.id in self.open:
+                bad.id = None  # its error would be taken for the end of the live request with that id
+            raise
         if request.id in self.open:
             raise BadRequest(
                 InvalidRequest(
@@ -107,6 +141,11 @@ class ServerConnection:
             )
         self.open[request.id] = request
         return request
+
+    def _fatal(self, bad: BadRequest) -> BadRequest:
+        self._ended = True
+        self._lines = LineBuffer(self._cap)
+        return bad
 
     def _too_large(self) -> BadRequest:
         return BadRequest(
@@ -133,15 +172,23 @@ class ClientConnection:
     def request(self, request: Request) -> tuple[str, bytes]:
         """Opens a request: its id (numbered here when it has none) and the frame to send."""
         if not request.id:
-            self._next += 1
-            request = msgspec.structs.replace(request, id=str(self._next))
+            request = msgspec.structs.replace(request, id=self._free_id())
+        elif not valid_id(request.id):
+            raise LocalError(f"the id {request.id[:100]!r} is not 1 to {limits.MAX_ID_BYTES} bytes of UTF-8")
         if request.id in self.open:
             raise LocalError(f"the id {request.id!r} is in use")
         frame = encode(request)
-        if len(frame) > limits.MAX_REQUEST:
-            raise LocalError(f"the request has {len(frame)} bytes, the protocol allows {limits.MAX_REQUEST}")
+        cap = limits.MAX_REQUEST if self.hello is None else self.hello.max_request
+        if len(frame) - 1 > cap:
+            raise LocalError(f"the request has {len(frame) - 1} bytes, the daemon takes {cap}")
         self.open[request.id] = request
         return request.id, frame
+
+    def _free_id(self) -> str:
+        while True:
+            self._next += 1
+            if str(self._next) not in self.open:
+                return str(self._next)
 
     def feed(self, data: bytes) -> None:
         self._lines.feed(data)
@@ -161,12 +208,17 @@ class ClientConnection:
 
     def _decode(self, line: bytes) -> replies.Received | None:
         try:
+            if not line.isascii():
+                line.decode()  # a result's value stays raw here: whoever decodes it relies on its being UTF-8
             reply = _REPLY.decode(line)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             self._refuse_unless_unknown(line, error)
             return None
         if isinstance(reply, replies.Event):
-            fields = _PLAIN.decode(line)
+            try:
+                fields = _PLAIN.decode(line)
+            except msgspec.MsgspecError as error:
+                raise RemoteError(f"the daemon sent an event that cannot be read: {error}") from None
             fields.pop("type", None)
             fields.pop("id", None)
             reply = msgspec.structs.replace(reply, fields=fields)
@@ -177,6 +229,8 @@ class ClientConnection:
                 return None  # the tail of something that this side has already given up
             if reply.terminal:
                 del self.open[reply.id]
+        elif not isinstance(reply, replies.Hello | replies.Error):
+            raise RemoteError(f"the daemon sent a reply of type {reply.__struct_config__.tag!r} without an id")
         return reply
 
     def _refuse_unless_unknown(self, line: bytes, error: Exception) -> None:

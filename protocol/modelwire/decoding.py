@@ -1,12 +1,14 @@
 """One line to one typed request, or to the typed error that says what is wrong with it.
 
 The good line is decoded once, straight into its struct. Only a line that fails is read again, to find out whether it
-is JSON at all (fatal: there is no resynchronising), which request it meant to be, and which field is at fault.
+is JSON at all (fatal: there is no resynchronising), which request it meant to be, and which field is at fault. Of a key
+that occurs twice the last counts.
 """
 
 from __future__ import annotations
 
-import re
+import json
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
@@ -19,8 +21,7 @@ from modelwire.requests import Request
 
 _DECODER: msgspec.json.Decoder[Request] = msgspec.json.Decoder(request_union())
 _PLAIN: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
-_UNKNOWN_FIELD = re.compile(r"unknown field `(?P<field>.*?)`(?: - at `(?P<path>.*?)`)?$", re.DOTALL)
-_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>.*?)`)?$", re.DOTALL)
+_MISSING = "Object missing required field `"
 _ECHO = 100
 """Characters of a peer's own text that an error repeats."""
 
@@ -48,7 +49,10 @@ def decode_request(line: bytes) -> Request:
 def valid_id(text: object) -> bool:
     if not isinstance(text, str) or not text or len(text) > limits.MAX_ID_BYTES:
         return False
-    return len(text.encode("utf-8", "surrogatepass")) <= limits.MAX_ID_BYTES
+    try:
+        return len(text.encode()) <= limits.MAX_ID_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 def _bad_id() -> InvalidRequest:
@@ -60,10 +64,18 @@ def _bad_id() -> InvalidRequest:
 
 def _explain(line: bytes, error: Exception) -> BadRequest:
     try:
-        plain = _PLAIN.decode(line)
+        if isinstance(error, RecursionError):
+            raise error
+        plain = _read_again(line)
     except RecursionError:
-        return BadRequest(InvalidRequest("the line is nested too deeply to be a request"), fatal=True)
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as fault:
+        return BadRequest(
+            InvalidRequest(
+                "the line is nested too deeply to be a request",
+                hint="no field of a request nests; the connection is closed, open a new one",
+            ),
+            fatal=True,
+        )
+    except (msgspec.MsgspecError, ValueError) as fault:
         return BadRequest(
             InvalidRequest(
                 f"the line is not JSON in UTF-8: {str(fault)[:_ECHO]}",
@@ -76,25 +88,83 @@ def _explain(line: bytes, error: Exception) -> BadRequest:
     found = plain.get("id")
     if not valid_id(found):
         return BadRequest(_bad_id())
-    return BadRequest(_field_fault(plain, str(error)), id=found)
+    return BadRequest(_field_fault(plain, error), id=found)
 
 
-def _field_fault(plain: dict[str, Any], text: str) -> WireError:
+def _read_again(line: bytes) -> Any:
+    """The line without its types. JSON also allows what msgspec does not hold: a number of any size, which the standard
+    library need not build to read past it, and an escaped half of a surrogate pair."""
+    try:
+        return _PLAIN.decode(line)
+    except msgspec.MsgspecError as fault:
+        try:
+            return json.loads(line.decode(), parse_int=len, parse_float=len, parse_constant=_no_json)
+        except ValueError:
+            raise fault from None
+
+
+def _no_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _field_fault(plain: dict[str, Any], error: Exception) -> WireError:
     operation = plain.get("op")
     if not isinstance(operation, str):
         return InvalidRequest("$.op: a request names its operation, a string", hint="see daemon.describe")
     if operation not in OPERATIONS:
-        close = get_close_matches(operation[:_ECHO], OPERATIONS, n=1)
         return UnknownOperation(
             f"this daemon has no operation {operation[:_ECHO]!r}",
-            hint=f"did you mean {close[0]}?" if close else "daemon.describe lists all operations",
+            hint=_did_you_mean(operation, OPERATIONS) or "daemon.describe lists all operations",
         )
-    if unknown := _UNKNOWN_FIELD.search(text):
-        path = f"{unknown['path'] or '$'}.{unknown['field'][:_ECHO]}"
-        return InvalidRequest(f"{path}: {operation} has no such field", hint="daemon.describe lists its fields")
-    at = _AT.match(text)
-    what, path = (at["what"], at["path"] or "$") if at else (text, "$")
-    return InvalidRequest(f"{path}: {what}"[: 4 * _ECHO], hint=f"daemon.describe tells what {operation} takes")
+    known = ("op", *OPERATIONS[operation].request.__struct_fields__)
+    for field in plain:
+        if field not in known:
+            return InvalidRequest(
+                f"$.{_printable(field)}: {operation} has no such field",
+                hint=_did_you_mean(field, known) or "daemon.describe lists its fields",
+            )
+    if not isinstance(error, msgspec.ValidationError):
+        return _no_text(plain)
+    text = str(error)
+    if text.startswith(_MISSING):
+        field = text.removeprefix(_MISSING).partition("`")[0]
+        return InvalidRequest(f"$.{field}: {operation} needs this field", hint="daemon.describe lists its fields")
+    what, _, path = text.rpartition(" - at `")
+    return InvalidRequest(
+        f"{path.removesuffix('`') or '$'}: {what or text}"[: 4 * _ECHO],
+        hint=f"daemon.describe tells what {operation} takes",
+    )
+
+
+def _did_you_mean(word: str, words: Iterable[str]) -> str | None:
+    close = get_close_matches(word[:_ECHO], words, n=1)
+    return f"did you mean {close[0]}?" if close else None
+
+
+def _no_text(plain: dict[str, Any]) -> InvalidRequest:
+    """Only an escaped half of a surrogate pair is JSON to the standard library and not to msgspec."""
+    path = next((field for field, value in plain.items() if _has_half_pair(value)), None)
+    return InvalidRequest(
+        f"{'$' if path is None else f'$.{path}'}: half of a surrogate pair is no text",
+        hint="texts are UTF-8; a file whose path is not needs another name",
+    )
+
+
+def _has_half_pair(value: object) -> bool:
+    texts = value if isinstance(value, list) else [value]
+    try:
+        for text in texts:
+            if isinstance(text, str):
+                text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _printable(text: str) -> str:
+    """A peer's own key, cut, with its control characters escaped: it ends up in logs and on terminals."""
+    short = text[:_ECHO]
+    return short if short.isprintable() else repr(short)
 
 
 def _kind(value: object) -> str:

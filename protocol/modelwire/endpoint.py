@@ -27,7 +27,7 @@ def config_paths(environ: Mapping[str, str]) -> list[str]:
     explicit = environ.get("MODELD_CONFIG", "").strip()
     if explicit:
         return [explicit]
-    base = environ.get("XDG_CONFIG_HOME", "").strip()
+    base = _absolute(environ, "XDG_CONFIG_HOME")
     if not base:
         home = environ.get("HOME", "").strip()
         base = os.path.join(home, ".config") if home else ""
@@ -37,12 +37,19 @@ def config_paths(environ: Mapping[str, str]) -> list[str]:
 
 def runtime_directory(environ: Mapping[str, str], uid: int, *, run_user_exists: bool) -> str:
     """The directory of the user's own endpoint."""
-    runtime = environ.get("XDG_RUNTIME_DIR", "").strip()
+    runtime = _absolute(environ, "XDG_RUNTIME_DIR")
     if runtime:
         return os.path.join(runtime, "modeld")
     if run_user_exists:
         return f"/run/user/{uid}/modeld"
-    return os.path.join(environ.get("TMPDIR", "").strip() or "/tmp", f"modeld-{uid}")  # noqa: S108 - owner and mode are checked before use
+    return os.path.join(_absolute(environ, "TMPDIR") or "/tmp", f"modeld-{uid}")  # noqa: S108 - owner and mode are checked before use
+
+
+def _absolute(environ: Mapping[str, str], variable: str) -> str:
+    """The variable's directory. A relative one is ignored, as the base directory specification says: daemon and client
+    would each find another endpoint from another working directory."""
+    path = environ.get(variable, "").strip()
+    return path if os.path.isabs(path) else ""
 
 
 def socket_path(environ: Mapping[str, str], configured: str | None, uid: int, *, run_user_exists: bool) -> str:

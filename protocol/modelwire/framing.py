@@ -19,7 +19,10 @@ class LineTooLong(Exception):
 
 
 class LineBuffer:
-    """Rules: feed bytes, then take lines until there is none. After `LineTooLong` the buffer is of no more use."""
+    """Rules: feed bytes, then take lines until there is none; at the end of all bytes, the rest.
+
+    After `LineTooLong` the buffer is of no more use.
+    """
 
     __slots__ = ("_cap", "_data", "_searched", "_start")
 
@@ -30,18 +33,16 @@ class LineBuffer:
         self._searched = 0
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
-        if self._start:
-            del self._data[: self._start]
-            self._searched -= self._start
-            self._start = 0
+        self._drop_taken()
         self._data += data
 
     def take(self) -> bytes | None:
         """The next whole line without its newline, or None while there is none."""
         end = self._data.find(b"\n", self._searched)
         if end < 0:
+            self._drop_taken()  # now, not when more bytes come: an idle connection holds nothing
             self._searched = len(self._data)
-            if self._searched - self._start > self._cap:
+            if self._searched > self._cap:
                 raise LineTooLong(self._cap)
             return None
         if end - self._start > self._cap:
@@ -62,6 +63,12 @@ class LineBuffer:
         if len(rest) > self._cap:
             raise LineTooLong(self._cap)
         return rest
+
+    def _drop_taken(self) -> None:
+        if self._start:
+            del self._data[: self._start]
+            self._searched -= self._start
+            self._start = 0
 
     def __len__(self) -> int:
         """Bytes held and not yet taken."""

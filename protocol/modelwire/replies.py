@@ -61,14 +61,12 @@ class Progress(Reply, tag="progress", frozen=True, kw_only=True):
     attempt: int
     files_done: int
     files_total: int | None
-    position: int | None = None
 
     @classmethod
-    def of(cls, id: str, job: str, now: Counters, position: int | None = None) -> Progress:  # noqa: A002 - the wire's word
+    def of(cls, id: str, job: str, now: Counters) -> Progress:  # noqa: A002 - the wire's word
         return cls(
             id=id,
             job=job,
-            position=position,
             phase=now.phase,
             bytes_done=now.bytes_done,
             bytes_total=now.bytes_total,

@@ -5,9 +5,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from modelwire.vocabulary import PRIORITY_DEFAULT, JobState, OnDisconnect
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""How many, or the number of an event: never negative, and within what a database column or a C library holds."""
 
 
 class Request(
@@ -74,7 +79,7 @@ class ModelList(Request, tag="model.list", frozen=True, kw_only=True):
     """`after` is the `next` of the page before."""
 
     after: str | None = None
-    limit: int | None = None
+    limit: Count | None = None
 
 
 class ModelShow(Request, tag="model.show", frozen=True, kw_only=True):
@@ -130,8 +135,8 @@ class EventsSubscribe(Request, tag="events.subscribe", frozen=True, kw_only=True
     With `follow` false it ends with what the log holds now.
     """
 
-    since: int | None = None
-    last: int | None = None
+    since: Count | None = None
+    last: Count | None = None
     follow: bool = True
     progress: bool = False
     events: tuple[str, ...] = ()

@@ -71,7 +71,7 @@ class Resolved(Value, frozen=True, kw_only=True):
     state: ModelState
 
 
-class ModelList(Value, frozen=True, kw_only=True):
+class ModelList(Value, omit_defaults=False, frozen=True, kw_only=True):
     models: tuple[ModelView, ...] = ()
     next: str | None = None
     damaged: tuple[str, ...] = ()
@@ -126,7 +126,7 @@ class JobView(Value, frozen=True, kw_only=True):
     value: Any = None
 
 
-class JobList(Value, frozen=True, kw_only=True):
+class JobList(Value, omit_defaults=False, frozen=True, kw_only=True):
     jobs: tuple[JobView, ...] = ()
 
 

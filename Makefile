@@ -1,0 +1,45 @@
+# Two commands matter: `make demo` shows the whole thing, `make test` proves it. Both do all their set-up in .venv.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# The machine's cores, at most four: the suite starts real daemons, and more workers only make them wait for each other.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 4 ] && n=4; echo $$n)
+
+.PHONY: demo test check bench torture format clean
+
+$(STAMP): pyproject.toml protocol/modelwire/version.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "modeld needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group test --group check --editable '.[daemon]'
+	touch $@
+
+demo: $(STAMP)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) -m 'not torture' $(PYTEST)
+
+check: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m modelwire.schema | cmp - protocol/schema.json
+
+torture: $(STAMP)
+	$(BIN)/python -m pytest -n 0 -m torture --timeout 3600 $(PYTEST)
+
+bench: $(STAMP)
+	$(BIN)/python -m bench $(BENCH)
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,30 @@
+"""`make bench`, or `make bench BENCH="answers command"` for some of them."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+SUITES = {
+    "answers": "what a running daemon answers, beside redis and a bare echo",
+    "command": "the start-up of modelctl, beside the interpreter and other commands",
+    "adding": "adding files, beside openssl and other stores",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("suite", nargs="*", help=", ".join(f"{name}: {what}" for name, what in SUITES.items()))
+    wanted = parser.parse_args().suite or list(SUITES)
+    unknown = [name for name in wanted if name not in SUITES]
+    if unknown:
+        parser.error(f"no such suite: {', '.join(unknown)}; there are {', '.join(SUITES)}")
+    for name in wanted:
+        print(f"\n== {name}: {SUITES[name]}", flush=True)
+        importlib.import_module(f"bench.{name}").main([])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""`modeld`: reads its flags, and answers what needs no daemon. Everything else is in `modeld.app`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from modeld.config import ConfigError, dump, load
+from modelwire.version import __version__
+
+_EXIT_USAGE = 2
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="modeld",
+        description="The daemon that owns this machine's store of model weights.",
+        epilog="Settings come from the configuration file, then MODELD_* variables, then these flags.",
+    )
+    made.add_argument("--version", action="version", version=f"modeld {__version__}")
+    made.add_argument("--config", metavar="FILE", help="read this configuration file")
+    made.add_argument("--socket", metavar="PATH", help="listen here")
+    made.add_argument("--models-home", metavar="DIR", help="root of the store")
+    made.add_argument("--state-dir", metavar="DIR", help="where the activity log lives")
+    made.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
+    made.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="any setting, as limits.write_stall=5s"
+    )
+    asks = made.add_mutually_exclusive_group()
+    asks.add_argument("--check-config", action="store_true", help="say whether the configuration is good, and end")
+    asks.add_argument("--print-config", action="store_true", help="print all settings that would be in force, and end")
+    made.add_argument("--auto-started", action="store_true", help=argparse.SUPPRESS)
+    made.add_argument("--ready-fd", type=int, metavar="FD", help=argparse.SUPPRESS)
+    return made
+
+
+def overrides(flags: argparse.Namespace) -> dict[str, Any]:
+    """The flags as settings, under the names that the configuration file uses."""
+    found: dict[str, Any] = {}
+    for pair in flags.set:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {pair!r} is not KEY=VALUE", hint="for example --set limits.write_stall=5s")
+        found[key.strip()] = value
+    named = {
+        "socket": flags.socket,
+        "models_home": flags.models_home,
+        "state_dir": flags.state_dir,
+        "log.level": flags.log_level,
+    }
+    found.update({key: value for key, value in named.items() if value is not None})
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    flags = parser().parse_args(arguments)
+    from modeld.app.readiness import Readiness
+
+    readiness = Readiness(os.environ, flags.ready_fd)
+    try:
+        loaded = load(os.environ, overrides=overrides(flags), path=flags.config)
+    except ConfigError as error:
+        return readiness.failed(error.message, hint=error.hint, code="invalid_request", exit_code=_EXIT_USAGE)
+    if flags.print_config:
+        sys.stdout.write(dump(loaded.settings))
+        return 0
+    if flags.check_config:
+        sys.stdout.write(f"{loaded.path or 'no configuration file: the defaults'}: good\n")
+        return 0
+    from modeld.app.run import run
+
+    return run(loaded, readiness, auto_started=flags.auto_started)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Opens the rooms of the daemon in the order in which one may rely on the other, and closes them backwards.
+
+The store's lock comes first: whoever has it is the only daemon of this store, whatever its endpoint. The endpoint
+comes last, so that nobody is let in before recovery is over.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from modeld.activity import Activity
+from modeld.config import Settings
+from modeld.config.places import log_directory
+from modeld.jobs.ledger import Ledger
+from modeld.listener import Endpoint
+from modeld.store import Store, resolve_root
+from modeld.store.catalog import Catalog
+from modelwire.endpoint import socket_path
+from modelwire.values import RecoveryView
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Everything that blocks while it opens, open."""
+
+    store: Store
+    catalog: Catalog
+    ledger: Ledger
+    activity: Activity
+    endpoint: Endpoint
+    recovery: RecoveryView
+
+
+def endpoint_path(settings: Settings, environ: Mapping[str, str]) -> str:
+    """The settings have seen MODELD_SOCKET and the flags already: what they say is above the variable."""
+    uid = os.getuid()
+    rest = {name: value for name, value in environ.items() if name != "MODELD_SOCKET"}
+    return socket_path(rest, settings.socket, uid, run_user_exists=os.path.isdir(f"/run/user/{uid}"))
+
+
+@contextmanager
+def opened(
+    settings: Settings, environ: Mapping[str, str], *, instance: str, inherited: int | None = None
+) -> Iterator[Rooms]:
+    path = endpoint_path(settings, environ)
+    root = resolve_root(settings.models_home, environ, sys.platform)
+    with ExitStack() as closing:
+        layout, lock = Store.claim(root, settings.store, endpoint=path)
+        closing.callback(lock.close)
+        catalog = Catalog.open(layout.catalog_path)
+        closing.callback(catalog.close)
+        ledger = Ledger(catalog)
+        store = Store.open(root, settings.store, catalog, lock=lock, byte_threads=settings.limits.running_bytes)
+        activity = Activity.open(
+            os.path.join(log_directory(settings, environ), "activity.ndjson"),
+            max_bytes=settings.activity.max_bytes,
+            generations=settings.activity.generations,
+            watcher_queue=settings.limits.watcher_queue,
+        )
+        closing.callback(activity.close)
+        if inherited is not None:
+            endpoint = Endpoint.inherited(inherited)
+        else:
+            holder = {"instance": instance, "store": root}
+            endpoint = Endpoint.acquire(path, shared=settings.access.opens_to_others, holder=holder)
+        closing.callback(endpoint.close)
+        yield Rooms(store, catalog, ledger, activity, endpoint, _recovery(store, catalog))
+
+
+def _recovery(store: Store, catalog: Catalog) -> RecoveryView:
+    report = store.recovery
+    return RecoveryView(
+        seconds=round(report.seconds, 3),
+        staging_removed=report.staging_removed,
+        staging_bytes=report.staging_bytes,
+        models_failed=report.models_failed,
+        catalog_set_aside=catalog.set_aside,
+        notes=(*report.notes, *(f"{path} cannot be read" for path in report.damaged)),
+    )

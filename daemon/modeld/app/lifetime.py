@@ -1,0 +1,77 @@
+"""When the daemon ends: by signal, on request, for want of work, or because its endpoint is no longer its own.
+
+A stop has two stages. The first takes no new work, gives what runs until the deadline, and parks the rest for the next
+start; every client gets its terminal reply. A second signal ends at once: a crash is something that the next start
+mends anyway.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import anyio
+
+from modeld.jobs.board import Board
+from modeld.listener import Endpoint
+from modeld.logs import logger
+from modeld.server import Server
+
+log = logger("lifetime")
+
+_ENDED_AT_ONCE = 128 + signal.SIGTERM
+"""The exit code that a shell shows for a process that SIGTERM ended."""
+
+
+class Lifetime:
+    """Waits for a reason to stop; `reason`, `deadline` and `exit_code` say which."""
+
+    def __init__(self, deadline: float) -> None:
+        self._stop = anyio.Event()
+        self.deadline = deadline
+        self.reason = ""
+        self.exit_code = 0
+
+    def stop(self, reason: str, *, deadline: float | None = None, exit_code: int = 0) -> float:
+        """The first reason counts; the deadline that is in force is given back."""
+        if not self._stop.is_set():
+            self.reason, self.exit_code = reason, exit_code
+            if deadline is not None:
+                self.deadline = deadline
+            log.info("stopping", reason=reason, deadline_s=self.deadline)
+            self._stop.set()
+        return self.deadline
+
+    async def until_stop(self) -> None:
+        await self._stop.wait()
+
+    async def mind_signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                if self._stop.is_set():
+                    log.warning("stopped by a second signal: the next start takes up what is left")
+                    os._exit(_ENDED_AT_ONCE)
+                self.stop(signal.Signals(number).name)
+
+    async def mind_endpoint(self, endpoint: Endpoint, every: float) -> None:
+        """A daemon that nobody can reach must not hold the locks of one that could be reached."""
+        while endpoint.still_ours():  # noqa: ASYNC110 - an unlink by another program is no event here
+            await anyio.sleep(every)
+        log.error("the endpoint was removed or replaced", socket=endpoint.path)
+        self.stop("the endpoint is no longer ours", exit_code=1)
+
+    async def mind_idleness(self, server: Server, board: Board, patience: float) -> None:
+        """Ends a daemon that a client started once nobody has needed it for a while.
+
+        One wake-up for each `patience`, not a poll: a quiet daemon sleeps until the moment at which it would end.
+        """
+        clock: Callable[[], float] = server.loop.time
+        while True:
+            busy = server.sessions.count > 0 or any(job.state != "paused" for job in board.jobs)
+            quiet_since = clock() if busy else max(server.last_activity, board.runner.last_end)
+            remaining = quiet_since + patience - clock()
+            if remaining <= 0:
+                self.stop(f"nobody needed the daemon for {patience:g} s")
+                return
+            await anyio.sleep(remaining)

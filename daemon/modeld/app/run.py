@@ -1,0 +1,48 @@
+"""From settings to an exit code. What keeps the daemon from starting is told in one line, within a second."""
+
+from __future__ import annotations
+
+import os
+import uuid
+
+import anyio
+
+from modeld import logs
+from modeld.activity import redact
+from modeld.app.compose import opened
+from modeld.app.readiness import Readiness
+from modeld.app.serving import serve
+from modeld.config import ConfigError
+from modeld.config.load import Loaded
+from modeld.notify import passed_sockets
+from modelwire.errors import ModeldError, WireError
+
+log = logs.logger("app")
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXITS = {"in_use": 5, "no_space": 8, "quota_exceeded": 8, "permission_denied": 13}
+"""The codes of the command, so that a start that failed reads the same through both."""
+
+
+def run(loaded: Loaded, readiness: Readiness, *, auto_started: bool) -> int:
+    settings = loaded.settings
+    logs.configure(settings.log.level, settings.log.format, redact=redact)
+    for warning in loaded.warnings:
+        log.warning(warning)
+    instance = str(uuid.uuid4())
+    passed = passed_sockets(os.environ)
+    inherited = passed[0].fd if passed else None
+    try:
+        with opened(settings, os.environ, instance=instance, inherited=inherited) as rooms:
+            return anyio.run(
+                lambda: serve(rooms, settings, readiness, instance=instance, auto_started=auto_started),
+                backend="asyncio",
+            )
+    except ConfigError as error:
+        return readiness.failed(error.message, hint=error.hint, code="invalid_request", exit_code=EXIT_USAGE)
+    except WireError as error:
+        exit_code = EXITS.get(error.code, EXIT_FAILED)
+        return readiness.failed(error.message, hint=error.hint, code=error.code, exit_code=exit_code)
+    except ModeldError as error:
+        return readiness.failed(error.message, hint=error.hint, code="internal", exit_code=EXIT_FAILED)

@@ -1,0 +1,116 @@
+"""One run of the daemon, from open rooms to closed ones: restore, serve, drain."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import msgspec
+
+from modeld.admission import Gate, Limits
+from modeld.app.compose import Rooms
+from modeld.app.lifetime import Lifetime
+from modeld.app.readiness import Readiness
+from modeld.config import Settings
+from modeld.jobs.board import Board
+from modeld.jobs.restart import drain, restore
+from modeld.logs import logger
+from modeld.operations import House, all_handlers
+from modeld.peers import Access, Accounts
+from modeld.server import Server
+from modelwire.version import __version__
+
+log = logger("app")
+
+_PRUNE_EVERY_SECONDS = 24 * 3600.0
+
+
+async def serve(rooms: Rooms, settings: Settings, readiness: Readiness, *, instance: str, auto_started: bool) -> int:
+    """Runs until there is a reason to stop; the exit code."""
+    lifetime = Lifetime(float(settings.daemon.drain_deadline))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lifetime.mind_signals, name="signals")
+        await anyio.lowlevel.checkpoint()
+        server, house = await _built(rooms, settings, lifetime, tasks, instance=instance, auto_started=auto_started)
+        resumed = await restore(house.board, rooms.ledger, rooms.store.published)
+        house.recovery = msgspec.structs.replace(house.recovery, jobs_resumed=resumed)
+        _announce(house, rooms)
+        server.open()
+        tasks.start_soon(lifetime.mind_endpoint, rooms.endpoint, float(settings.daemon.endpoint_check), name="endpoint")
+        tasks.start_soon(_prune, rooms, float(settings.jobs.keep), name="prune")
+        if auto_started and settings.daemon.idle_exit > 0:
+            patience = float(settings.daemon.idle_exit)
+            tasks.start_soon(lifetime.mind_idleness, server, house.board, patience, name="idleness")
+        readiness.ready(rooms.endpoint.path, rooms.store.layout.root)
+        await lifetime.until_stop()
+        readiness.manager.stopping(lifetime.reason)
+        await _stop(house, server, lifetime)
+        await rooms.activity.flush()
+        tasks.cancel_scope.cancel()
+    return lifetime.exit_code
+
+
+async def _built(
+    rooms: Rooms,
+    settings: Settings,
+    lifetime: Lifetime,
+    tasks: anyio.abc.TaskGroup,
+    *,
+    instance: str,
+    auto_started: bool,
+) -> tuple[Server, House]:
+    limits = Limits(
+        waiting_total=settings.limits.waiting_total,
+        waiting_per_peer=settings.limits.waiting_per_peer,
+        running_default=settings.limits.running_bytes,
+        ageing=float(settings.jobs.ageing),
+    )
+    gate = Gate(limits, time.monotonic, first_order=rooms.ledger.next_order_now())
+    accounts = Accounts(os.getuid())
+    access = Access(settings.access.users, settings.access.groups, os.getuid(), accounts)
+    for warning in (*access.warnings, *rooms.endpoint.warnings):
+        log.warning(warning)
+    house = House(
+        settings=settings,
+        store=rooms.store,
+        board=Board(gate, rooms.ledger, rooms.activity, tasks),
+        gate=gate,
+        ledger=rooms.ledger,
+        activity=rooms.activity,
+        recovery=rooms.recovery,
+        drain=lambda deadline: lifetime.stop("asked to by a client", deadline=deadline),
+        instance=instance,
+        server=f"modeld/{__version__}",
+        socket=rooms.endpoint.path,
+        started=time.time(),
+        own_uid=os.getuid(),
+        accounts=accounts,
+        auto_started=auto_started,
+    )
+    server = Server(rooms.endpoint.socket, house, all_handlers(house), access, tasks)
+    house.presence = server.sessions
+    return server, house
+
+
+def _announce(house: House, rooms: Rooms) -> None:
+    found = msgspec.to_builtins(house.recovery)
+    house.activity.record("daemon.started", pid=os.getpid(), version=__version__, recovery=found)
+    log.info("ready", socket=rooms.endpoint.path, store=rooms.store.layout.root, pid=os.getpid(), recovery=found)
+
+
+async def _stop(house: House, server: Server, lifetime: Lifetime) -> None:
+    house.state = "draining"
+    house.activity.record("daemon.stopping", reason=lifetime.reason)
+    await drain(house.board, lifetime.deadline)
+    house.activity.record("daemon.stopped", reason=lifetime.reason)
+    await server.end_sessions()
+
+
+async def _prune(rooms: Rooms, keep: float) -> None:
+    """Finished jobs are forgotten after a while; once a day is often enough for that."""
+    while True:
+        await rooms.ledger.prune(time.time(), keep)
+        await anyio.sleep(_PRUNE_EVERY_SECONDS)

@@ -1,0 +1,214 @@
+"""All live jobs: asked for, joined, attached to, controlled. One object, one event loop, no locks.
+
+The order of things is the promise: a job is in the ledger before it is acknowledged, and its end is in the ledger
+before anybody is told. Whatever happens between the two, a restart finds the job and ends it.
+"""
+
+from __future__ import annotations
+
+import time
+
+import anyio
+import anyio.abc
+
+from modeld.activity import Activity
+from modeld.admission import Gate, Owed, Standing
+from modeld.jobs import record
+from modeld.jobs.ids import new_id
+from modeld.jobs.job import Job
+from modeld.jobs.ledger import Ledger, TokenTaken
+from modeld.jobs.runner import Runner
+from modeld.jobs.tables import Tables
+from modelwire.errors import Cancelled, Draining, Internal, NotFound, QueueFull, WireError
+from modelwire.requests import Write
+from modelwire.vocabulary import clamp_priority
+
+
+class Attachment:
+    """One asker's hold on a job. When the last one leaves a job that is not to go on alone, the job stops."""
+
+    __slots__ = ("_board", "_left", "job", "joined")
+
+    def __init__(self, board: Board, job: Job, *, joined: bool) -> None:
+        self._board = board
+        self._left = False
+        self.job = job
+        self.joined = joined
+        job.watchers += 1
+
+    def leave(self) -> None:
+        if not self._left:
+            self._left = True
+            self.job.watchers -= 1
+            self._board.left(self.job)
+
+    def __enter__(self) -> Attachment:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+
+class Board:
+    def __init__(self, gate: Gate, ledger: Ledger, activity: Activity, tasks: anyio.abc.TaskGroup) -> None:
+        self.jobs = Tables()
+        self.runner = Runner(gate, ledger, activity, self.jobs, tasks)
+        self._gate = gate
+        self._ledger = ledger
+        self._tasks = tasks
+        self.draining = False
+
+    # -- asking for work
+
+    async def submit(self, request: Write, *, kind: str, key: str, model: str | None, peer: int) -> Attachment:
+        """Joins the job that already does this, or admits a new one. On return the job is durable."""
+        if self.draining:
+            raise Draining(
+                "the daemon is stopping and takes no new work",
+                hint="ask again when it is back; what was accepted before goes on by itself",
+            )
+        if same := self.jobs.same_work(key, peer, request.token):
+            return await self._join(same, request)
+        job = Job(
+            id=new_id(),
+            kind=kind,
+            key=key,
+            request=request,
+            peer=peer,
+            priority=clamp_priority(request.priority),
+            on_disconnect=request.on_disconnect,
+            created_at=time.time(),
+            model=model,
+            token=request.token,
+        )
+        try:
+            standing = self._gate.offer(self.runner.ticket(job))
+        except QueueFull:
+            if known := await self._finished_under(job):
+                return known
+            raise
+        job.order = standing.order
+        self.jobs.enter(job)
+        attachment = Attachment(self, job, joined=False)
+        self._take(job, standing)
+        try:
+            # Shielded: a job that the ledger has and nobody was told of would run unasked after a restart.
+            with anyio.CancelScope(shield=True):
+                await self._ledger.insert(record.of(job))
+        except BaseException as error:
+            self._withdraw(job, error)
+            if isinstance(error, TokenTaken) and (known := await self._finished_under(job)):
+                return known
+            raise
+        job.recorded.set()
+        self.runner.note(job, "job.queued", position=job.position, priority=job.priority)
+        return attachment
+
+    async def _join(self, job: Job, request: Write) -> Attachment:
+        attachment = Attachment(self, job, joined=True)
+        try:
+            await job.recorded.wait()
+            if job.withdrawn:
+                raise job.failure or Internal("the job that this request joined could not be recorded")
+            if request.on_disconnect == "continue" and job.on_disconnect == "cancel":
+                job.on_disconnect = "continue"
+                await self._ledger.update(job.id, on_disconnect="continue")
+            if clamp_priority(request.priority) < job.priority:
+                await self.prioritize(job, request.priority)
+            if job.state == "paused":
+                await self.resume(job)
+        except BaseException:
+            attachment.leave()
+            raise
+        return attachment
+
+    async def _finished_under(self, job: Job) -> Attachment | None:
+        """The same token gives the same job, also when that job has ended long ago."""
+        known = await self._ledger.by_token(job.peer, job.token) if job.token else None
+        return Attachment(self, record.revive(known), joined=True) if known else None
+
+    def _withdraw(self, job: Job, error: BaseException) -> None:
+        job.withdrawn = True
+        job.failure = error if isinstance(error, WireError) else None
+        self.jobs.leave(job, remember=False)
+        if job.state == "queued":
+            self.runner.settle(self._gate.withdraw(job.id))
+        job.recorded.set()
+
+    def attach(self, job: Job) -> Attachment:
+        return Attachment(self, job, joined=True)
+
+    def left(self, job: Job) -> None:
+        """An asker has gone. Unless the job is to continue, the last one takes it along."""
+        if job.watchers == 0 and job.on_disconnect == "cancel" and job in self.jobs and not self.draining:
+            self._tasks.start_soon(self._cancel_abandoned, job)
+
+    async def _cancel_abandoned(self, job: Job) -> None:
+        if job.watchers == 0 and job.state in ("queued", "running") and not self.draining:
+            await self.cancel(job, "its last client left")
+
+    # -- looking
+
+    async def find(self, job_id: str) -> Job:
+        if job := self.jobs.get(job_id):
+            return job
+        if known := await self._ledger.get(job_id):
+            return record.revive(known)
+        raise NotFound(
+            f"there is no job {job_id!r}",
+            hint="`modelctl jobs` lists them; a finished job is forgotten after the time in [jobs] keep",
+        )
+
+    async def recent(self, limit: int, state: str | None) -> list[Job]:
+        """The newest first: live ones as they are now, finished ones from the ledger."""
+        stored = await self._ledger.recent(limit, state)
+        live = [job for job in self.jobs if state is None or job.state == state]
+        past = [record.revive(row) for row in stored if self.jobs.live(row.id) is None]
+        return sorted([*live, *past], key=lambda job: job.id, reverse=True)[:limit]
+
+    # -- control
+
+    async def cancel(self, job: Job, why: str) -> None:
+        if job.terminal or job not in self.jobs:
+            return
+        job.stop_words = why
+        if job.state == "running":
+            self.runner.stop(job, "cancel")
+            return
+        if job.state == "queued":
+            self.runner.settle(self._gate.withdraw(job.id))
+        await self.runner.end(job, "cancelled", failure=Cancelled(f"job {job.id} was cancelled: {why}"))
+
+    async def pause(self, job: Job) -> None:
+        if job.state == "running":
+            self.runner.stop(job, "pause")
+        elif job.state == "queued":
+            self.runner.settle(self._gate.withdraw(job.id))
+            await self.runner.set_paused(job)
+
+    async def resume(self, job: Job) -> None:
+        if job.state != "paused" or job not in self.jobs:
+            return
+        job.state = "queued"
+        job.meter.stop_reason = None
+        job.meter.phase("queued")
+        await self._ledger.update(job.id, state="queued")
+        self.runner.note(job, "job.resumed")
+        self.readmit(job)
+
+    def readmit(self, job: Job) -> None:
+        """Back into the queue past its limits: this job was admitted before."""
+        self._take(job, self._gate.restore(self.runner.ticket(job)))
+        job.changed.fire()
+
+    def _take(self, job: Job, standing: Standing) -> None:
+        job.position = standing.position
+        self.runner.settle(Owed((job.id,) if standing.position == 0 else (), standing.moves))
+
+    async def prioritize(self, job: Job, priority: int) -> None:
+        if job.terminal:
+            return
+        job.priority = clamp_priority(priority)
+        if job.state == "queued":
+            self.runner.settle(self._gate.prioritize(job.id, job.priority))
+        await self._ledger.update(job.id, priority=job.priority)

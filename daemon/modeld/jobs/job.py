@@ -1,0 +1,105 @@
+"""One live job: its request, its state, who is attached, and a signal for each change.
+
+Only the board changes a job; everybody else reads it and waits for `changed`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import anyio
+
+from modeld.jobs.meter import Meter
+from modelwire.errors import WireError, from_code
+from modelwire.requests import Write
+from modelwire.values import Added, Failure, JobView, Value
+from modelwire.vocabulary import TERMINAL_STATES, JobState, OnDisconnect
+
+
+class Signal:
+    """Wakes everybody who waits now. A waiter looks at the state again: the signal carries nothing."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def fire(self) -> None:
+        self._event.set()
+        self._event = anyio.Event()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    id: str
+    kind: str
+    key: str
+    request: Write
+    peer: int
+    priority: int
+    on_disconnect: OnDisconnect
+    created_at: float
+    model: str | None = None
+    token: str | None = None
+    order: int = 0
+    state: JobState = "queued"
+    position: int | None = None
+    attempts: int = 0
+    started_at: float | None = None
+    ended_at: float | None = None
+    value: Value | None = None
+    failure: WireError | None = None
+    intent: Added | None = None
+    stop_words: str = "on request"
+    watchers: int = 0
+    meter: Meter = field(default_factory=Meter)
+    changed: Signal = field(default_factory=Signal)
+    ended: anyio.Event = field(default_factory=anyio.Event)
+    recorded: anyio.Event = field(default_factory=anyio.Event)
+    withdrawn: bool = False
+    end_recorded: bool = False
+
+    @property
+    def terminal(self) -> bool:
+        return self.state in TERMINAL_STATES
+
+    def view(self) -> JobView:
+        return JobView(
+            id=self.id,
+            kind=self.kind,
+            state=self.state,
+            priority=self.priority,
+            created_at=timestamp(self.created_at),
+            position=self.position if self.state in ("queued", "running") else None,
+            model=self.model,
+            started_at=timestamp(self.started_at) if self.started_at else None,
+            ended_at=timestamp(self.ended_at) if self.ended_at else None,
+            on_disconnect=self.on_disconnect,
+            attempts=self.attempts,
+            peer=self.peer,
+            watchers=self.watchers,
+            progress=self.meter.snapshot(),
+            error=self.failure_value() if self.failure else None,
+            value=self.value,
+        )
+
+    def failure_value(self) -> Failure | None:
+        fault = self.failure
+        if fault is None:
+            return None
+        return Failure(
+            code=fault.code, message=fault.message, hint=fault.hint, retryable=fault.retryable, details=fault.details
+        )
+
+
+def failure_error(value: Failure) -> WireError:
+    return from_code(value.code, value.message, hint=value.hint, retryable=value.retryable, details=value.details)
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

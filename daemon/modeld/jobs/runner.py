@@ -1,0 +1,171 @@
+"""Runs jobs that admission has let in, and writes down how each ended before anybody is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+import anyio
+import anyio.abc
+
+from modeld.activity import Activity
+from modeld.admission import Gate, Owed, Ticket
+from modeld.incident import incident
+from modeld.jobs import record
+from modeld.jobs.job import Job
+from modeld.jobs.ledger import Ledger
+from modeld.jobs.meter import StopReason
+from modeld.jobs.tables import Tables
+from modeld.logs import logger
+from modeld.store.observer import Stopped
+from modelwire.errors import Cancelled, Interrupted, WireError
+from modelwire.values import Added, Value
+from modelwire.vocabulary import JobState
+
+log = logger("jobs")
+
+Work = Callable[[Job], Awaitable[Value]]
+
+
+class Runner:
+    def __init__(
+        self, gate: Gate, ledger: Ledger, activity: Activity, tables: Tables, tasks: anyio.abc.TaskGroup
+    ) -> None:
+        self.gate = gate
+        self._ledger = ledger
+        self._activity = activity
+        self._tables = tables
+        self._tasks = tasks
+        self._works: dict[str, Work] = {}
+        self.last_end = 0.0
+        """On the event loop's clock."""
+
+    def register(self, kind: str, work: Work) -> None:
+        self._works[kind] = work
+
+    def settle(self, owed: Owed) -> None:
+        """Carries out what a change of the queue owes: starts, and new positions to tell."""
+        for job_id in owed.starts:
+            if job := self._tables.live(job_id):
+                self.start(job)
+        for job_id, position in owed.moves:
+            if job := self._tables.live(job_id):
+                job.position = position
+                job.changed.fire()
+
+    def ticket(self, job: Job) -> Ticket:
+        return Ticket(job.id, job.peer, job.kind, job.priority, job.order)
+
+    def start(self, job: Job) -> None:
+        """The state changes here, before the task runs: a cancel in between must find a running job."""
+        job.state, job.position = "running", 0
+        self._tasks.start_soon(self._run, job, name=f"job {job.id}")
+
+    def stop(self, job: Job, reason: StopReason) -> None:
+        """Asks the work to stop at its next look; a cancel is never weakened to something else."""
+        if job.meter.stop_reason in (None, "pause"):
+            job.meter.stop_reason = reason
+
+    async def _run(self, job: Job) -> None:
+        try:
+            await job.recorded.wait()
+            if job.withdrawn:
+                return
+            if job.meter.stop_reason is not None:
+                await self._stopped(job)
+                return
+            job.attempts += 1
+            job.started_at = time.time()
+            job.meter.begin_attempt(job.attempts)
+            job.changed.fire()
+            self.note(job, "job.started", attempt=job.attempts)
+            await self._work(job)
+        finally:
+            self.settle(self.gate.finish(job.id))
+
+    async def _work(self, job: Job) -> None:
+        try:
+            value = await self._works[job.kind](job)
+        except Stopped:
+            await self._stopped(job)
+        except WireError as fault:
+            await self.end(job, "failed", failure=fault)
+        except Exception as error:  # noqa: BLE001 - told by its incident; the daemon and the other jobs go on
+            await self.end(job, "failed", failure=incident(error, job=job.id, kind=job.kind))
+        else:
+            await self.end(job, "done", value=value)
+
+    async def _stopped(self, job: Job) -> None:
+        if job.meter.stop_reason == "park":
+            self.park(job)
+        elif job.meter.stop_reason == "pause":
+            await self.set_paused(job)
+        else:
+            await self.end(job, "cancelled", failure=Cancelled(f"job {job.id} was cancelled: {job.stop_words}"))
+
+    async def set_paused(self, job: Job) -> None:
+        job.state, job.position = "paused", None
+        await self._ledger.update(job.id, state="paused")
+        self.note(job, "job.paused")
+        job.changed.fire()
+
+    def park(self, job: Job) -> None:
+        """The daemon stops first. The ledger still has the job open: the next start takes it up."""
+        job.failure = Interrupted(
+            f"the daemon stopped before job {job.id} had ended",
+            hint=f"the job goes on at the next start; `modelctl attach {job.id}` follows it",
+            details={"job": job.id},
+        )
+        self.note(job, "job.parked")
+        job.ended.set()
+        job.changed.fire()
+
+    # -- the two records around a publication
+
+    async def about_to_publish(self, job: Job, intent: Added) -> None:
+        """In the publisher's turn, before the name changes: after a crash the restart knows what to look for."""
+        await self._ledger.update(
+            job.id, state="running", started_at=job.started_at, attempts=job.attempts, result=record.encode(intent)
+        )
+
+    async def published(self, job: Job, value: Added) -> None:
+        """Still in the publisher's turn: after a crash at most one publication lacks its record."""
+        job.ended_at = time.time()
+        await self._ledger.update(job.id, state="done", ended_at=job.ended_at, result=record.encode(value))
+        job.end_recorded = True
+
+    async def end(
+        self, job: Job, state: JobState, *, value: Value | None = None, failure: WireError | None = None
+    ) -> None:
+        job.ended_at = job.ended_at or time.time()
+        job.value, job.failure = value, failure
+        with anyio.CancelScope(shield=True):
+            if not job.end_recorded:
+                await self._record_end(job, state)
+        job.state, job.position = state, None
+        if state == "done":
+            job.meter.phase("done")
+        self._tables.leave(job, remember=True)
+        self.last_end = anyio.current_time()
+        self.note(job, f"job.{state}", **record.outcome(job))
+        job.ended.set()
+        job.changed.fire()
+
+    async def _record_end(self, job: Job, state: JobState) -> None:
+        try:
+            await self._ledger.update(
+                job.id,
+                state=state,
+                started_at=job.started_at,
+                ended_at=job.ended_at,
+                attempts=job.attempts,
+                result=record.encode(job.value) if job.value else None,
+                error=record.encode(failure) if (failure := job.failure_value()) else None,
+            )
+        except WireError as error:
+            # The work has ended either way: say so now, and let the next start find the same end again.
+            log.warning("the end of a job could not be recorded", job=job.id, state=state, error=error.message)
+
+    def note(self, job: Job, event: str, **figures: object) -> None:
+        """One line in the activity log."""
+        self._activity.record(event, job=job.id, model=job.model, peer=job.peer, kind=job.kind, **figures)

@@ -1,0 +1,55 @@
+"""Where the live jobs stand: by id, by what they do, by their client's token. Pure bookkeeping."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from modeld.jobs.job import Job
+
+_REMEMBERED = 256
+"""Finished jobs kept in memory, so that a look right after the end needs no disk."""
+
+
+class Tables:
+    def __init__(self) -> None:
+        self._live: dict[str, Job] = {}
+        self._by_key: dict[str, Job] = {}
+        self._by_token: dict[tuple[int, str], Job] = {}
+        self._finished: dict[str, Job] = {}
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(list(self._live.values()))
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __contains__(self, job: Job) -> bool:
+        return job.id in self._live
+
+    def live(self, job_id: str) -> Job | None:
+        return self._live.get(job_id)
+
+    def get(self, job_id: str) -> Job | None:
+        return self._live.get(job_id) or self._finished.get(job_id)
+
+    def same_work(self, key: str, peer: int, token: str | None) -> Job | None:
+        """The live job that a request with this token, or for this work, belongs to."""
+        by_token = self._by_token.get((peer, token)) if token else None
+        return by_token or self._by_key.get(key)
+
+    def enter(self, job: Job) -> None:
+        self._live[job.id] = job
+        self._by_key.setdefault(job.key, job)
+        if job.token:
+            self._by_token[job.peer, job.token] = job
+
+    def leave(self, job: Job, *, remember: bool) -> None:
+        self._live.pop(job.id, None)
+        if self._by_key.get(job.key) is job:
+            del self._by_key[job.key]
+        if job.token and self._by_token.get((job.peer, job.token)) is job:
+            del self._by_token[job.peer, job.token]
+        if remember:
+            self._finished[job.id] = job
+            while len(self._finished) > _REMEMBERED:
+                del self._finished[next(iter(self._finished))]

@@ -1,0 +1,77 @@
+"""daemon.*: what goes on here, what this daemon speaks, and stopping it in good order."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+
+from modeld.jobs.job import timestamp
+from modeld.operations.calling import Caller, Handlers
+from modeld.operations.house import House
+from modelwire import limits, requests, schema
+from modelwire.errors import InvalidRequest
+from modelwire.values import Description, Drained, QueueView, Status
+
+_LONGEST_DEADLINE = 3600.0
+
+
+def handlers(house: House) -> Handlers:
+    def status(_: Caller, __: requests.DaemonStatus) -> Status:
+        now = time.time()
+        return Status(
+            state=house.state,
+            server=house.server,
+            instance=house.instance,
+            pid=os.getpid(),
+            store=house.store.layout.root,
+            socket=house.socket,
+            started_at=timestamp(house.started),
+            uptime_s=round(now - house.started, 3),
+            connections=house.presence.count,
+            watchers=house.activity.watchers,
+            models=house.store.count(),
+            queue=_queue(house),
+            log=house.activity.view(),
+            recovery=house.recovery,
+            free_bytes=house.store.free_bytes,
+            reserved_bytes=house.store.reserved_bytes,
+            auto_started=house.auto_started,
+            peers=house.presence.by_peer(),
+        )
+
+    def describe(_: Caller, __: requests.DaemonDescribe) -> Description:
+        return Description(
+            protocol=limits.PROTOCOL_MAX, operations=schema.operations(), schema={"$defs": schema.definitions()}
+        )
+
+    def drain(_: Caller, request: requests.DaemonDrain) -> Drained:
+        wanted = request.deadline_s
+        if wanted is not None and not (math.isfinite(wanted) and 0 <= wanted <= _LONGEST_DEADLINE):
+            raise InvalidRequest(f"$.deadline_s: {wanted} is not between 0 and {_LONGEST_DEADLINE:g}")
+        queue = _queue(house)
+        return Drained(running=queue.running, waiting=queue.waiting, deadline_s=house.drain(wanted))
+
+    return Handlers(
+        quick={
+            requests.DaemonStatus: status,
+            requests.DaemonDescribe: describe,
+            requests.DaemonDrain: drain,
+        },
+        long={},
+    )
+
+
+def _queue(house: House) -> QueueView:
+    now = house.gate.snapshot()
+    by_priority: dict[str, int] = {}
+    for job in house.board.jobs:
+        if job.state == "queued":
+            by_priority[str(job.priority)] = by_priority.get(str(job.priority), 0) + 1
+    return QueueView(
+        waiting=now.waiting,
+        running=now.running,
+        capacity=now.waiting_limit,
+        by_priority=by_priority,
+        running_by_kind={kind: len(row.running) for kind, row in now.kinds.items() if row.running},
+    )

@@ -1,0 +1,1 @@
+"""events.subscribe: the activity log from a point on, then live."""

@@ -1,0 +1,55 @@
+"""What every operation may use: the rooms of the daemon, put together by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from modeld.activity import Activity
+from modeld.admission import Gate
+from modeld.config import Settings
+from modeld.jobs.board import Board
+from modeld.jobs.ledger import Ledger
+from modeld.peers import Accounts
+from modeld.store import Store
+from modelwire.values import RecoveryView
+
+
+class Presence(Protocol):
+    """What the server knows of who is connected."""
+
+    @property
+    def count(self) -> int: ...
+
+    def by_peer(self) -> dict[str, int]: ...
+
+
+class Nobody:
+    count = 0
+
+    def by_peer(self) -> dict[str, int]:
+        return {}
+
+
+@dataclass(slots=True, kw_only=True)
+class House:
+    settings: Settings
+    store: Store
+    board: Board
+    gate: Gate
+    ledger: Ledger
+    activity: Activity
+    recovery: RecoveryView
+    drain: Callable[[float | None], float]
+    """Begins to stop, and tells the deadline in seconds."""
+    instance: str
+    server: str
+    socket: str
+    started: float
+    own_uid: int
+    accounts: Accounts
+    auto_started: bool = False
+    state: str = "ready"
+    presence: Presence = field(default_factory=Nobody)
+    """The server's, once it stands: it needs the house first."""

@@ -1,0 +1,96 @@
+"""job.*: looking at jobs, attaching to them, controlling them."""
+
+from __future__ import annotations
+
+import anyio
+
+from modeld.jobs.job import Job
+from modeld.operations.calling import Call, Caller, Handlers
+from modeld.operations.following import follow
+from modeld.operations.house import House
+from modelwire import requests
+from modelwire.errors import InvalidRequest, Unauthorized
+from modelwire.values import JobList, JobView
+
+_LIST_LIMIT = 1000
+"""Rows of one answer: about 600 KiB, well under the cap of a reply."""
+
+_STOP_PATIENCE_SECONDS = 5.0
+"""How long a control waits to show the state that it caused. Work looks at its stop sign every few milliseconds;
+a publication that has begun is finished first."""
+
+
+def handlers(house: House) -> Handlers:
+    async def list_jobs(_: Call, request: requests.JobList) -> JobList:
+        if not 1 <= request.limit <= _LIST_LIMIT:
+            raise InvalidRequest(f"$.limit: {request.limit} is not between 1 and {_LIST_LIMIT}")
+        jobs = await house.board.recent(request.limit, request.state)
+        return JobList(jobs=tuple(job.view() for job in jobs))
+
+    async def show(_: Call, request: requests.JobShow) -> JobView:
+        return (await house.board.find(request.job)).view()
+
+    async def attach(call: Call, request: requests.JobAttach) -> JobView:
+        job = await house.board.find(request.job)
+        await follow(call, house.board.attach(job))
+        if not job.terminal and job.failure is not None:
+            raise job.failure
+        return job.view()
+
+    async def cancel(call: Call, request: requests.JobCancel) -> JobView:
+        job = await _own(call.caller, request.job)
+        await house.board.cancel(job, f"by uid {call.caller.uid}")
+        with anyio.move_on_after(_STOP_PATIENCE_SECONDS):
+            await job.ended.wait()
+        return job.view()
+
+    async def pause(call: Call, request: requests.JobPause) -> JobView:
+        job = await _own(call.caller, request.job)
+        _refuse_ended(job, "paused")
+        await house.board.pause(job)
+        with anyio.move_on_after(_STOP_PATIENCE_SECONDS):
+            while job.state == "running" and not job.ended.is_set():
+                await job.changed.wait()
+        return job.view()
+
+    async def resume(call: Call, request: requests.JobResume) -> JobView:
+        job = await _own(call.caller, request.job)
+        _refuse_ended(job, "resumed")
+        await house.board.resume(job)
+        return job.view()
+
+    async def prioritize(call: Call, request: requests.JobPrioritize) -> JobView:
+        job = await _own(call.caller, request.job)
+        _refuse_ended(job, "given another priority")
+        await house.board.prioritize(job, request.priority)
+        return job.view()
+
+    async def _own(caller: Caller, job_id: str) -> Job:
+        """One's own jobs, or anybody's for an admin."""
+        job = await house.board.find(job_id)
+        if job.peer != caller.uid and caller.role != "admin":
+            raise Unauthorized(
+                f"job {job.id} belongs to uid {job.peer}; uid {caller.uid} may only control its own jobs",
+                hint="ask its owner, or somebody with the role admin",
+            )
+        return job
+
+    return Handlers(
+        quick={},
+        long={
+            requests.JobList: list_jobs,
+            requests.JobShow: show,
+            requests.JobAttach: attach,
+            requests.JobCancel: cancel,
+            requests.JobPause: pause,
+            requests.JobResume: resume,
+            requests.JobPrioritize: prioritize,
+        },
+    )
+
+
+def _refuse_ended(job: Job, what: str) -> None:
+    if job.terminal:
+        raise InvalidRequest(
+            f"job {job.id} is {job.state}: it cannot be {what} any more", hint="ask for the work again if it is wanted"
+        )

@@ -1,0 +1,5 @@
+"""The shell around the wire: accepting peers, one connection each, limits for each user."""
+
+from modeld.server.server import Server
+
+__all__ = ["Server"]

@@ -1,0 +1,89 @@
+"""One request that takes time: a task, a scope to cancel it by, and the promise of exactly one terminal reply."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from modeld.incident import incident
+from modeld.operations.calling import Caller, Long
+from modelwire.errors import Cancelled, Interrupted, WireError
+from modelwire.operations import BY_REQUEST
+from modelwire.replies import Reply
+from modelwire.requests import Request
+
+if TYPE_CHECKING:
+    from modeld.server.shell import Shell
+
+
+class Flight:
+    """What an operation sees as its `Call`."""
+
+    __slots__ = ("_abandoned", "_last_word", "_request", "_scope", "_shell")
+
+    def __init__(self, shell: Shell, request: Request) -> None:
+        self._shell = shell
+        self._request = request
+        self._scope = anyio.CancelScope()
+        self._abandoned = False
+        self._last_word: WireError = Cancelled("the request was cancelled by its client")
+
+    @property
+    def id(self) -> str:
+        return self._request.id
+
+    @property
+    def caller(self) -> Caller:
+        return self._shell.caller
+
+    def send(self, reply: Reply) -> None:
+        if not self._abandoned:
+            self._shell.write(self._shell.wire.reply(reply))
+
+    def send_frame(self, frame: bytes) -> None:
+        if not self._abandoned:
+            self._shell.write(frame)
+
+    @property
+    def writable(self) -> bool:
+        return self._shell.writable
+
+    async def until_writable(self) -> None:
+        await self._shell.until_writable()
+
+    def cancel(self) -> None:
+        """By the client's wish: the request still gets its terminal reply."""
+        self._scope.cancel()
+
+    def end(self, fault: WireError) -> None:
+        """By the daemon's need, with the words to end on."""
+        self._last_word = fault
+        self._scope.cancel()
+
+    def abandon(self) -> None:
+        """The connection is gone: nobody is left to reply to."""
+        self._abandoned = True
+        self._scope.cancel()
+
+    async def fly(self, long: Long) -> None:
+        answered = False
+        try:
+            with self._scope:
+                try:
+                    value = await long(self, self._request)
+                except WireError as fault:
+                    self._shell.fail(self.id, fault)
+                except Exception as error:  # noqa: BLE001 - told by its incident; the connection lives on
+                    self._shell.fail(self.id, incident(error, op=BY_REQUEST[type(self._request)].name))
+                else:
+                    self._shell.finish(self.id, value)
+                answered = True
+            if not answered:
+                answered = True
+                self._shell.fail(self.id, self._last_word)
+        finally:
+            if not answered:
+                # The daemon itself is being ended at once: say what can still be said.
+                self._shell.fail(self.id, Interrupted("the daemon stopped before this request had ended"))
+            self._shell.landed(self)

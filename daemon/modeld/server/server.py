@@ -1,0 +1,159 @@
+"""Accepts peers, gives each a role before it may say a word, and keeps the shells together."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+
+import anyio
+import anyio.abc
+
+from modeld.logs import logger
+from modeld.operations.calling import Caller, Handlers
+from modeld.operations.house import House
+from modeld.peers import Access, identify, uid_of
+from modeld.server.sessions import Sessions
+from modeld.server.shell import Shell
+from modelwire import limits, replies
+from modelwire.connection import encode
+from modelwire.errors import Interrupted, WireError
+from modelwire.operations import CAPABILITIES
+from modelwire.values import PeerView
+
+log = logger("server")
+
+_ACCEPT_BATCH = 64
+_BREATHE_SECONDS = 0.2
+"""After running out of descriptors: long enough that some are closed, short enough that nobody gives up."""
+
+_LAST_WORDS_SECONDS = 2.0
+"""How long a peer has to take its last reply when the daemon stops; those that read need a millisecond."""
+
+_OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Server:
+    def __init__(
+        self, listener: socket.socket, house: House, handlers: Handlers, access: Access, tasks: anyio.abc.TaskGroup
+    ) -> None:
+        handlers.check_complete()
+        self.loop = asyncio.get_running_loop()
+        self.handlers = handlers
+        self.tasks = tasks
+        self.write_stall = float(house.settings.limits.write_stall)
+        self.read_stall = float(house.settings.limits.read_stall)
+        self.sessions = Sessions(
+            connections_per_peer=house.settings.limits.connections_per_peer,
+            requests_per_peer=house.settings.limits.requests_per_peer,
+        )
+        self._listener = listener
+        self._house = house
+        self._access = access
+        self._hellos: dict[Caller, bytes] = {}
+        self.last_activity = self.loop.time()
+
+    def open(self) -> None:
+        self._listener.setblocking(False)
+        self.loop.add_reader(self._listener.fileno(), self._accept)
+
+    def close_door(self) -> None:
+        """No new peers; those inside are served on."""
+        self.loop.remove_reader(self._listener.fileno())
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPT_BATCH):
+            try:
+                peer_socket, _address = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _OUT_OF_ROOM:
+                    raise
+                log.warning("no descriptor left for a new connection", error=str(error))
+                self.close_door()
+                self.loop.call_later(_BREATHE_SECONDS, self.open)
+                return
+            peer_socket.setblocking(False)
+            self.tasks.start_soon(self._admit, peer_socket, name="admit")
+
+    async def _admit(self, peer_socket: socket.socket) -> None:
+        try:
+            caller = await self._identified(peer_socket)
+            self.sessions.enter(caller.uid)
+        except WireError as fault:
+            self._turn_away(peer_socket, fault)
+            return
+        try:
+            await self.loop.connect_accepted_socket(lambda: Shell(self, caller), peer_socket)
+        except (OSError, RuntimeError) as error:
+            peer_socket.close()
+            self.sessions.leave(caller.uid)
+            log.info("a peer left while it was being admitted", uid=caller.uid, error=str(error))
+
+    async def _identified(self, peer_socket: socket.socket) -> Caller:
+        """A foreign user's names may come from a slow directory server: that is asked in a thread."""
+        accounts = self._house.accounts
+        uid = uid_of(peer_socket)
+        if uid is None or accounts.answers_at_once(uid):
+            return self._look_up(peer_socket)
+        return await anyio.to_thread.run_sync(self._look_up, peer_socket)
+
+    def _look_up(self, peer_socket: socket.socket) -> Caller:
+        peer = identify(peer_socket, self._house.accounts)
+        return Caller(peer.uid, peer.gid, self._access.role_of(peer))
+
+    def _turn_away(self, peer_socket: socket.socket, fault: WireError) -> None:
+        self._house.activity.record("peer.refused", outcome=fault.code, message=fault.message)
+        try:
+            peer_socket.send(encode(replies.Error.of(None, fault)))
+        except OSError as error:
+            log.debug("a refused peer had already left", error=str(error))
+        finally:
+            peer_socket.close()
+
+    def hello_for(self, caller: Caller) -> bytes:
+        self.last_activity = self.loop.time()
+        if caller not in self._hellos:
+            self._hellos[caller] = encode(
+                replies.Hello(
+                    protocol=replies.ProtocolRange(),
+                    server=self._house.server,
+                    instance=self._house.instance,
+                    store=self._house.store.layout.root,
+                    max_request=limits.MAX_REQUEST,
+                    max_reply=limits.MAX_REPLY,
+                    capabilities=CAPABILITIES,
+                    peer=PeerView(uid=caller.uid, role=caller.role, gid=caller.gid),
+                )
+            )
+        return self._hellos[caller]
+
+    def left(self, shell: Shell) -> None:
+        self.last_activity = self.loop.time()
+        self.sessions.shells.discard(shell)
+        self.sessions.leave(shell.caller.uid)
+
+    def note_cut(self, caller: Caller) -> None:
+        self._house.activity.record("peer.cut", peer=caller.uid, outcome="timeout")
+
+    async def end_sessions(self) -> None:
+        """Every request in flight gets its terminal reply, then the connections close."""
+        self.close_door()
+        stopped = Interrupted(
+            "the daemon stopped", hint="connect again when it is back; `events.subscribe` with `since` misses nothing"
+        )
+        for shell in list(self.sessions.shells):
+            shell.end_flights(stopped)
+        await self._until(lambda: not any(shell.busy for shell in self.sessions.shells))
+        for shell in list(self.sessions.shells):
+            shell.hang_up()
+        await self._until(lambda: not self.sessions.shells)
+        for shell in list(self.sessions.shells):
+            shell.transport.abort()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        with anyio.move_on_after(_LAST_WORDS_SECONDS):
+            while not condition():  # noqa: ASYNC110 - a bounded wait at the very end
+                await anyio.sleep(0.005)

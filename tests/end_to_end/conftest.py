@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from real_daemon import RealDaemon
+
+
+@pytest.fixture
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a short path: a socket's has 107 bytes at most."""
+    return tmp_path_factory.mktemp("r")
+
+
+@pytest.fixture
+def stopped(room: Path) -> Iterator[RealDaemon]:
+    """A daemon that the test starts itself."""
+    made = RealDaemon(str(room))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def daemon(stopped: RealDaemon) -> RealDaemon:
+    return stopped.start()
