@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from client.both import Calls, open_async, open_blocking
+from client.ctl import Ctl
+from client.scripted_peer import Script, ScriptedPeer
+from real_daemon import RealDaemon
+
+_FOREIGN = ("MODELD_", "MODELS_HOME", "XDG_", "NO_COLOR")
+
+
+@pytest.fixture(autouse=True)
+def private_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the person who runs the tests decides where a client looks."""
+    for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a short path: a socket's has 107 bytes at most."""
+    return tmp_path_factory.mktemp("r")
+
+
+@pytest.fixture
+def peer(room: Path) -> Iterator[Callable[..., ScriptedPeer]]:
+    """Makes scripted peers, one for each test: `peer(script)`."""
+    with ExitStack() as stack:
+
+        def make(script: Script, *, hello: bytes | None = None) -> ScriptedPeer:
+            return stack.enter_context(ScriptedPeer(str(room / "peer.sock"), script, hello=hello))
+
+        yield make
+
+
+@pytest.fixture(params=["blocking", "async"])
+def open_client(request: pytest.FixtureRequest) -> Callable[..., Calls]:
+    """Both clients behind one face: `with open_client(path) as client`."""
+    return open_blocking if request.param == "blocking" else open_async
+
+
+@pytest.fixture
+def stopped(room: Path) -> Iterator[RealDaemon]:
+    made = RealDaemon(str(room))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def daemon(stopped: RealDaemon) -> RealDaemon:
+    return stopped.start()
+
+
+@pytest.fixture
+def ctl(room: Path) -> Iterator[Ctl]:
+    """`modelctl` as a person runs it, in a home of its own. Daemons that it has started are ended with the test."""
+    made = Ctl(room)
+    yield made
+    made.close()

@@ -1,0 +1,180 @@
+"""A peer on a real socket that does what a test tells it: for the faults that no good daemon shows."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from modelwire import limits, operations, replies, values
+from modelwire.connection import ServerConnection, encode
+from modelwire.errors import WireError
+from modelwire.requests import Request
+
+COUNTERS = values.Counters(phase="copy", bytes_done=5, bytes_total=10, rate_bps=1000, eta_s=0.5)
+STATUS = values.Status(
+    state="ready",
+    server="modeld/9.9.9",
+    instance="11111111-2222-3333-4444-555555555555",
+    pid=os.getpid(),
+    store="/srv/models",
+    socket="/run/x.sock",
+    started_at="2026-11-20T00:00:00Z",
+    uptime_s=1.5,
+    connections=1,
+    watchers=0,
+    models=2,
+    queue=values.QueueView(),
+    log=values.LogView(),
+    recovery=values.RecoveryView(),
+)
+ADDED = values.Added(
+    name="tiny", blob="sha256:" + "a" * 64, size_bytes=10, format="gguf", path="/srv/models/tiny", job="j1"
+)
+RESOLVED = values.Resolved(name="tiny", path="/srv/models/tiny", blob="sha256:" + "a" * 64, state="ready")
+VIEW = values.ModelView(name="tiny", format="gguf", blob="sha256:" + "a" * 64, size_bytes=10, state="ready")
+JOB = values.JobView(
+    id="j1", kind="model.add", state="done", priority=3, created_at="2026-11-20T00:00:00Z", model="tiny"
+)
+
+
+class Conversation:
+    """One connection, as the script sees it."""
+
+    def __init__(self, peer: ScriptedPeer, connection: socket.socket) -> None:
+        self.peer = peer
+        self.socket = connection
+        self.wire = ServerConnection()
+
+    def send(self, reply: replies.Reply) -> None:
+        self.raw(self.wire.reply(reply))
+
+    def raw(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def result(self, request: Request, value: values.Value) -> None:
+        self.send(replies.Result(id=request.id, value=value))
+
+    def fail(self, request: Request, fault: WireError) -> None:
+        self.send(replies.Error.of(request.id, fault))
+
+    def accepted(self, request: Request, position: int = 0) -> None:
+        self.send(replies.Accepted(id=request.id, job="j1", position=position))
+
+    def progress(self, request: Request, **counters: Any) -> None:
+        now = values.Counters(phase="copy", **counters) if counters else COUNTERS
+        self.send(replies.Progress.of(request.id, "j1", now))
+
+    def event(self, request: Request, seq: int, event: str = "model.published", **fields: Any) -> None:
+        frame = encode(replies.Event(id=request.id, seq=seq, time="2026-11-20T00:00:00Z", event=event, **fields))
+        self.raw(frame)
+
+    def hang_up(self) -> None:
+        self.socket.shutdown(socket.SHUT_RDWR)
+
+
+Script = Callable[[Conversation, Request], None]
+
+
+class ScriptedPeer:
+    """Listens when it is made, and calls the script for each request. `requests` has all that came, in order."""
+
+    def __init__(self, path: str, script: Script, *, hello: bytes | None = None) -> None:
+        self.path = path
+        self.script = script
+        self.requests: list[Request] = []
+        self.faults: list[BaseException] = []
+        self._hello = hello if hello is not None else encode(hello_of())
+        self._ended = threading.Event()
+        self._news = threading.Condition()
+        self._open: list[socket.socket] = []
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listening.bind(path)
+        self._listening.listen(64)
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def saw(self, kind: type[Request], seconds: float = 10.0) -> Request:
+        """Waits until a request of that kind has come."""
+
+        def found() -> Request | None:
+            return next((request for request in self.requests if isinstance(request, kind)), None)
+
+        with self._news:
+            assert self._news.wait_for(lambda: found() is not None, seconds), f"no {kind.__name__} came"
+        request = found()
+        assert request is not None
+        return request
+
+    def hang_up(self) -> None:
+        for connection in self._open:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+
+    def close(self) -> None:
+        self._ended.set()
+        try:
+            self._listening.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.hang_up()
+        for thread in self._threads:
+            thread.join(10)
+        self._listening.close()
+        for connection in self._open:
+            connection.close()
+        os.unlink(self.path)
+
+    def __enter__(self) -> ScriptedPeer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        assert self.faults == []
+
+    def _accept(self) -> None:
+        while not self._ended.is_set():
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            self._open.append(connection)
+            thread = threading.Thread(target=self._serve, args=(connection,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        conversation = Conversation(self, connection)
+        try:
+            conversation.raw(self._hello)
+            while data := connection.recv(65536):
+                conversation.wire.feed(data)
+                while (request := conversation.wire.next_request()) is not None:
+                    with self._news:
+                        self.requests.append(request)
+                        self._news.notify_all()
+                    self.script(conversation, request)
+        except OSError:
+            return  # the client has gone: what it makes of that is what the tests look at
+        except BaseException as error:
+            self.faults.append(error)
+            conversation.hang_up()
+            raise
+
+
+def hello_of(**changes: Any) -> replies.Hello:
+    fields: dict[str, Any] = {
+        "protocol": replies.ProtocolRange(),
+        "server": "modeld/9.9.9",
+        "instance": STATUS.instance,
+        "store": STATUS.store,
+        "max_request": limits.MAX_REQUEST,
+        "max_reply": limits.MAX_REPLY,
+        "capabilities": operations.CAPABILITIES,
+        "peer": values.PeerView(uid=os.getuid(), role="admin"),
+    }
+    return replies.Hello(**(fields | changes))

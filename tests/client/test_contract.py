@@ -1,0 +1,389 @@
+"""What a program may rely on, whichever client it uses: every test here runs against both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import modelclient
+import pytest
+from client.scripted_peer import ADDED, JOB, RESOLVED, STATUS, VIEW, Conversation, ScriptedPeer, hello_of
+from modelwire import errors, operations, replies, requests, values
+from modelwire.connection import encode
+from modelwire.requests import Request
+
+Peer = Callable[..., ScriptedPeer]
+Open = Callable[..., Any]
+
+VALUES: dict[type[Request], values.Value] = {
+    requests.DaemonStatus: STATUS,
+    requests.DaemonDescribe: values.Description(protocol=1, operations={}, schema={}),
+    requests.DaemonDrain: values.Drained(running=1, waiting=2, deadline_s=3.0),
+    requests.ModelAdd: ADDED,
+    requests.ModelList: values.ModelList(models=(VIEW,)),
+    requests.ModelShow: VIEW,
+    requests.ModelResolve: RESOLVED,
+    requests.JobList: values.JobList(jobs=(JOB,)),
+    requests.JobShow: JOB,
+    requests.JobAttach: JOB,
+    requests.JobCancel: JOB,
+    requests.JobPause: JOB,
+    requests.JobResume: JOB,
+    requests.JobPrioritize: JOB,
+    requests.EventsSubscribe: values.EventsEnd(last_seq=7, delivered=0),
+}
+
+
+def good(talk: Conversation, request: Request) -> None:
+    talk.result(request, VALUES[type(request)])
+
+
+CALLS: list[tuple[type[Request], Callable[[Any], object], object]] = [
+    (requests.DaemonStatus, lambda c: c.status(), STATUS),
+    (requests.DaemonDescribe, lambda c: c.describe(), VALUES[requests.DaemonDescribe]),
+    (requests.DaemonDrain, lambda c: c.drain(3.0), VALUES[requests.DaemonDrain]),
+    (requests.ModelAdd, lambda c: c.add("/x", name="tiny").result(), ADDED),
+    (requests.ModelList, lambda c: c.list_models(), VALUES[requests.ModelList]),
+    (requests.ModelShow, lambda c: c.show("tiny"), VIEW),
+    (requests.ModelResolve, lambda c: c.resolve("tiny"), RESOLVED),
+    (requests.JobList, lambda c: c.jobs(state="done", limit=5), (JOB,)),
+    (requests.JobShow, lambda c: c.job("j1"), JOB),
+    (requests.JobAttach, lambda c: c.attach("j1").result(), JOB),
+    (requests.JobCancel, lambda c: c.cancel_job("j1"), JOB),
+    (requests.JobPause, lambda c: c.pause("j1"), JOB),
+    (requests.JobResume, lambda c: c.resume("j1"), JOB),
+    (requests.JobPrioritize, lambda c: c.prioritize("j1", 2), JOB),
+    (requests.EventsSubscribe, lambda c: c.subscribe(since=3, follow=False).result(), VALUES[requests.EventsSubscribe]),
+]
+
+
+def test_every_operation_of_the_wire_has_a_method() -> None:
+    wanted = {row.request for row in operations.OPERATIONS.values() if row.kind != "connection"}
+    assert wanted == {kind for kind, _, _ in CALLS}
+
+
+@pytest.mark.parametrize(("kind", "call", "value"), CALLS, ids=[str(k.__struct_config__.tag) for k, _, _ in CALLS])
+def test_an_operation_sends_its_request_and_gives_its_typed_value(
+    peer: Peer, open_client: Open, kind: type[Request], call: Callable[[Any], object], value: object
+) -> None:
+    made = peer(good)
+    with open_client(made.path) as client:
+        assert call(client) == value
+    assert [type(request) for request in made.requests] == [kind]
+
+
+def test_arguments_reach_the_daemon(peer: Peer, open_client: Open) -> None:
+    made = peer(good)
+    with open_client(made.path) as client:
+        client.add(
+            "/x/y.gguf",
+            name="n",
+            sha256="b" * 64,
+            replace=True,
+            license="mit",
+            priority=1,
+            on_disconnect="continue",
+            token="t",
+        ).result()
+        client.subscribe(since=1, last=2, follow=False, progress=True, events=("a",), model="m", job="j").result()
+    assert made.requests == [
+        requests.ModelAdd(
+            id="1",
+            path="/x/y.gguf",
+            name="n",
+            sha256="b" * 64,
+            replace=True,
+            license="mit",
+            priority=1,
+            on_disconnect="continue",
+            token="t",
+        ),
+        requests.EventsSubscribe(
+            id="2", since=1, last=2, follow=False, progress=True, events=("a",), model="m", job="j"
+        ),
+    ]
+
+
+def test_the_hello_is_there_at_once(peer: Peer, open_client: Open) -> None:
+    with open_client(peer(good).path) as client:
+        assert client.hello.server == "modeld/9.9.9"
+        assert client.hello.peer.role == "admin"
+
+
+def test_lists_are_read_to_the_last_page(peer: Peer, open_client: Open) -> None:
+    def paged(talk: Conversation, request: Request) -> None:
+        assert isinstance(request, requests.ModelList)
+        number = int(request.after or 0)
+        more = str(number + 1) if number < 2 else None
+        talk.result(request, values.ModelList(models=(VIEW,), next=more, damaged=(f"d{number}",)))
+
+    with open_client(peer(paged).path) as client:
+        listed = client.list_models()
+    assert (len(listed.models), listed.damaged, listed.next) == (3, ("d0", "d1", "d2"), None)
+
+
+def test_work_tells_how_far_it_is(peer: Peer, open_client: Open) -> None:
+    def work(talk: Conversation, request: Request) -> None:
+        talk.accepted(request, 2)
+        talk.accepted(request, 0)
+        talk.progress(request, bytes_done=10, bytes_total=10)
+        talk.result(request, ADDED)
+
+    with open_client(peer(work).path) as client, client.add("/x") as adding:
+        seen = list(adding)
+        assert adding.result() == ADDED
+        assert adding.job == "j1"
+    assert [type(item) for item in seen] == [replies.Accepted, replies.Accepted, replies.Progress]
+    assert [item.position for item in seen if isinstance(item, replies.Accepted)] == [2, 0]
+
+
+def test_the_outcome_can_be_asked_for_twice(peer: Peer, open_client: Open) -> None:
+    def refuse(talk: Conversation, request: Request) -> None:
+        talk.fail(request, errors.NoSpace("too little", details={"needed": 3}))
+
+    with open_client(peer(refuse).path) as client:
+        adding = client.add("/x")
+        for _ in range(2):
+            with pytest.raises(errors.NoSpace) as caught:
+                adding.result()
+            assert caught.value.details == {"needed": 3}
+
+
+def test_an_error_is_raised_where_the_work_is_iterated(peer: Peer, open_client: Open) -> None:
+    def refuse(talk: Conversation, request: Request) -> None:
+        talk.accepted(request)
+        talk.fail(request, errors.Corrupt("bad bytes"))
+
+    with open_client(peer(refuse).path) as client:
+        adding = client.add("/x")
+        with pytest.raises(errors.Corrupt):
+            list(adding)
+
+
+def test_requests_are_multiplexed(peer: Peer, open_client: Open) -> None:
+    waiting: list[Request] = []
+
+    def late(talk: Conversation, request: Request) -> None:
+        if isinstance(request, requests.ModelAdd):
+            waiting.append(request)
+            talk.accepted(request)
+        else:
+            talk.progress(waiting[0], bytes_done=3, bytes_total=10)
+            talk.result(request, STATUS)
+            talk.progress(waiting[0], bytes_done=4, bytes_total=10)
+            talk.result(waiting[0], ADDED)
+
+    with open_client(peer(late).path) as client:
+        adding = client.add("/x")
+        assert client.status() == STATUS  # answered while the first one is open, whose replies wait for it
+        assert adding.accepted() is not None
+        assert adding.result() == ADDED
+
+
+def test_leaving_early_cancels(peer: Peer, open_client: Open) -> None:
+    def slow(talk: Conversation, request: Request) -> None:
+        if isinstance(request, requests.ModelAdd):
+            talk.accepted(request)
+        elif not isinstance(request, requests.Cancel):
+            good(talk, request)
+
+    made = peer(slow)
+    with open_client(made.path) as client:
+        with client.add("/x") as adding:
+            assert adding.accepted().job == "j1"
+        assert client.status() == STATUS
+    cancel = made.saw(requests.Cancel)
+    assert isinstance(cancel, requests.Cancel)
+    assert cancel.target == made.requests[0].id
+
+
+def test_detaching_does_not_cancel(peer: Peer, open_client: Open) -> None:
+    def slow(talk: Conversation, request: Request) -> None:
+        if isinstance(request, requests.ModelAdd):
+            talk.accepted(request)
+            talk.progress(request)
+        else:
+            good(talk, request)
+
+    made = peer(slow)
+    with open_client(made.path) as client:
+        with client.add("/x") as adding:
+            adding.accepted()
+            adding.detach()
+        assert client.status() == STATUS
+    assert not any(isinstance(request, requests.Cancel) for request in made.requests)
+
+
+def test_finished_work_is_not_cancelled(peer: Peer, open_client: Open) -> None:
+    made = peer(good)
+    with open_client(made.path) as client:
+        with client.add("/x") as adding:
+            adding.result()
+        client.status()
+    assert [type(request) for request in made.requests] == [requests.ModelAdd, requests.DaemonStatus]
+
+
+def test_a_cancel_still_gets_its_terminal_reply(peer: Peer, open_client: Open) -> None:
+    opened: list[Request] = []
+
+    def polite(talk: Conversation, request: Request) -> None:
+        if isinstance(request, requests.Cancel):
+            talk.result(request, values.Done(target=request.target))
+            talk.fail(opened[0], errors.Cancelled("as asked"))
+        else:
+            opened.append(request)
+            talk.accepted(request)
+
+    with open_client(peer(polite).path) as client:
+        adding = client.add("/x")
+        adding.accepted()
+        adding.cancel()
+        with pytest.raises(errors.Cancelled):
+            adding.result()
+
+
+def test_events_progress_and_gaps_come_as_they_are(peer: Peer, open_client: Open) -> None:
+    def events(talk: Conversation, request: Request) -> None:
+        talk.raw(
+            b'{"type":"event","id":"%s","seq":5,"time":"t","event":"model.new","size":3,"model":"m"}\n'
+            % request.id.encode()
+        )
+        talk.progress(request)
+        talk.send(replies.Lagged(id=request.id, dropped=4, resume_from=5))
+        talk.result(request, values.EventsEnd(last_seq=9, delivered=1))
+
+    with open_client(peer(events).path) as client:
+        subscription = client.subscribe(progress=True)
+        event, progress, lagged = list(subscription)
+        assert subscription.result().last_seq == 9
+    assert event.fields == {"seq": 5, "time": "t", "event": "model.new", "size": 3, "model": "m"}
+    assert (progress.job, lagged.dropped, lagged.resume_from) == ("j1", 4, 5)
+
+
+def test_unknown_replies_and_fields_of_a_newer_daemon_are_ignored(peer: Peer, open_client: Open) -> None:
+    def newer(talk: Conversation, request: Request) -> None:
+        talk.raw(b'{"type":"weather","id":"%s","sky":"blue"}\n' % request.id.encode())
+        talk.raw(b'{"type":"weather"}\n')
+        talk.raw(encode(replies.Result(id=request.id, value=STATUS)).replace(b'"state"', b'"mood":1,"state"'))
+
+    with open_client(peer(newer).path) as client:
+        assert client.status().state == "ready"
+
+
+def test_silence_ends_with_a_typed_timeout_and_the_connection_lives_on(peer: Peer, open_client: Open) -> None:
+    held: list[Request] = []
+
+    def first_is_late(talk: Conversation, request: Request) -> None:
+        held.append(request)
+        if len(held) > 1:
+            talk.result(held[0], STATUS)  # the tail of what was given up
+            good(talk, request)
+
+    with open_client(peer(first_is_late).path, timeout=0.2) as client:
+        with pytest.raises(errors.TimedOut, match=r"daemon\.status within 0\.2 s"):
+            client.status()
+        assert client.show("tiny") == VIEW
+
+
+def test_waiting_for_work_can_time_out_and_go_on(peer: Peer, open_client: Open) -> None:
+    opened: list[Request] = []
+
+    def late(talk: Conversation, request: Request) -> None:
+        if isinstance(request, requests.ModelAdd):
+            opened.append(request)
+            talk.accepted(request)
+        else:
+            talk.result(opened[0], ADDED)
+            good(talk, request)
+
+    with open_client(peer(late).path) as client:
+        adding = client.add("/x")
+        with pytest.raises(errors.TimedOut):
+            adding.result(timeout=0.1)
+        client.status()
+        assert adding.result(timeout=10) == ADDED
+
+
+def test_a_daemon_that_says_nothing_is_told_apart(peer: Peer, open_client: Open) -> None:
+    made = peer(good, hello=b"")
+    with pytest.raises(errors.TimedOut, match="says nothing"), open_client(made.path, timeout=0.2):
+        pass
+
+
+def test_another_protocol_is_refused_with_both_sides_named(peer: Peer, open_client: Open) -> None:
+    made = peer(good, hello=encode(hello_of(protocol=replies.ProtocolRange(min=7, max=8))))
+    with pytest.raises(errors.Unsupported, match="protocol 7 to 8, this client 1 to 1"), open_client(made.path):
+        pass
+
+
+def test_work_learns_that_the_daemon_went_away(peer: Peer, open_client: Open) -> None:
+    def dies(talk: Conversation, request: Request) -> None:
+        talk.accepted(request)
+        talk.hang_up()
+
+    with open_client(peer(dies).path) as client:
+        adding = client.add("/x")
+        with pytest.raises(errors.ConnectionLost, match=r"before it answered model\.add") as caught:
+            adding.result()
+        assert "modelctl job j1" in (caught.value.hint or "")
+        with pytest.raises(errors.ConnectionLost):
+            client.status()
+
+
+def test_what_came_before_the_end_is_still_read(peer: Peer, open_client: Open) -> None:
+    def last_words(talk: Conversation, request: Request) -> None:
+        talk.accepted(request)
+        talk.result(request, ADDED)
+        talk.hang_up()
+
+    with open_client(peer(last_words).path) as client:
+        assert client.add("/x").result() == ADDED
+
+
+def test_a_fault_of_the_connection_is_told_to_all(peer: Peer, open_client: Open) -> None:
+    def dies(talk: Conversation, request: Request) -> None:
+        talk.send(replies.Error.of(None, errors.FrameTooLarge("far too long")))
+        talk.hang_up()
+
+    with open_client(peer(dies).path) as client:
+        with pytest.raises(errors.FrameTooLarge, match="far too long"):
+            client.status()
+        with pytest.raises(errors.FrameTooLarge, match="far too long"):
+            client.status()
+
+
+def test_a_refusal_instead_of_a_hello_is_told(peer: Peer, open_client: Open) -> None:
+    made = peer(good, hello=encode(replies.Error.of(None, errors.QueueFull("64 connections are enough"))))
+    with pytest.raises(errors.QueueFull, match="are enough"), open_client(made.path):
+        pass
+
+
+@pytest.mark.parametrize("junk", [b"not json\n", b"[]\n", b'{"type":"result"}\n', b'{"id":5}\n', b"\xff\n"])
+def test_junk_from_the_daemon_is_its_fault(peer: Peer, open_client: Open, junk: bytes) -> None:
+    made = peer(lambda talk, request: talk.raw(junk))
+    with open_client(made.path) as client, pytest.raises(errors.RemoteError):
+        client.status()
+
+
+def test_a_value_of_another_shape_is_the_daemons_fault(peer: Peer, open_client: Open) -> None:
+    made = peer(lambda talk, request: talk.result(request, values.Done(state="odd")))
+    with open_client(made.path) as client:
+        with pytest.raises(errors.RemoteError, match="no Status"):
+            client.status()
+        with pytest.raises(errors.RemoteError, match="no Status"):
+            client.status()  # the frame was good: the connection is
+
+
+def test_a_closed_client_says_so(peer: Peer, open_client: Open) -> None:
+    with open_client(peer(good).path) as client:
+        client.status()
+    with pytest.raises((errors.ConnectionLost, RuntimeError)):
+        client.status()
+
+
+def test_one_class_for_each_code_is_at_hand() -> None:
+    for cls in errors.BY_CODE.values():
+        assert getattr(modelclient, cls.__name__) is cls
+        assert cls.__name__ in dir(modelclient)
+    with pytest.raises(AttributeError):
+        modelclient.Nonsense  # type: ignore[attr-defined]  # noqa: B018
