@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser().parse_args(arguments)
     from modeld.app.readiness import Readiness
 
-    readiness = Readiness(os.environ, flags.ready_fd)
+    readiness = Readiness(flags.ready_fd)
     try:
         loaded = load(os.environ, overrides=overrides(flags), path=flags.config)
     except ConfigError as error:

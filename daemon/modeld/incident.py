@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 
-from modeld.logs import logger
+import structlog
+
 from modelwire.errors import Internal
 
-log = logger("incident")
+log = structlog.get_logger("modeld.incident")
 
 
 def incident(error: BaseException, **where: object) -> Internal:

@@ -12,13 +12,13 @@ import signal
 from collections.abc import Callable
 
 import anyio
+import structlog
 
 from modeld.jobs.board import Board
 from modeld.listener import Endpoint
-from modeld.logs import logger
 from modeld.server import Server
 
-log = logger("lifetime")
+log = structlog.get_logger("modeld.lifetime")
 
 _ENDED_AT_ONCE = 128 + signal.SIGTERM
 """The exit code that a shell shows for a process that SIGTERM ended."""

@@ -6,6 +6,7 @@ import os
 import uuid
 
 import anyio
+import structlog
 
 from modeld import logs
 from modeld.activity import redact
@@ -14,10 +15,10 @@ from modeld.app.readiness import Readiness
 from modeld.app.serving import serve
 from modeld.config import ConfigError
 from modeld.config.load import Loaded
-from modeld.notify import passed_sockets
+from modeld.notify import inherited_socket
 from modelwire.errors import ModeldError, WireError
 
-log = logs.logger("app")
+log = structlog.get_logger("modeld.app")
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -27,12 +28,11 @@ EXITS = {"in_use": 5, "no_space": 8, "quota_exceeded": 8, "permission_denied": 1
 
 def run(loaded: Loaded, readiness: Readiness, *, auto_started: bool) -> int:
     settings = loaded.settings
-    logs.configure(settings.log.level, settings.log.format, redact=redact)
+    logs.configure(settings.log, redact=redact)
     for warning in loaded.warnings:
         log.warning(warning)
     instance = str(uuid.uuid4())
-    passed = passed_sockets(os.environ)
-    inherited = passed[0].fd if passed else None
+    inherited = inherited_socket()
     try:
         with opened(settings, os.environ, instance=instance, inherited=inherited) as rooms:
             return anyio.run(

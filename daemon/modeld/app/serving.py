@@ -9,7 +9,9 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 import msgspec
+import structlog
 
+from modeld import notify
 from modeld.admission import Gate, Limits
 from modeld.app.compose import Rooms
 from modeld.app.lifetime import Lifetime
@@ -17,13 +19,12 @@ from modeld.app.readiness import Readiness
 from modeld.config import Settings
 from modeld.jobs.board import Board
 from modeld.jobs.restart import drain, restore
-from modeld.logs import logger
 from modeld.operations import House, all_handlers
 from modeld.peers import Access, Accounts
 from modeld.server import Server
 from modelwire.version import __version__
 
-log = logger("app")
+log = structlog.get_logger("modeld.app")
 
 _PRUNE_EVERY_SECONDS = 24 * 3600.0
 
@@ -46,7 +47,7 @@ async def serve(rooms: Rooms, settings: Settings, readiness: Readiness, *, insta
             tasks.start_soon(lifetime.mind_idleness, server, house.board, patience, name="idleness")
         readiness.ready(rooms.endpoint.path, rooms.store.layout.root)
         await lifetime.until_stop()
-        readiness.manager.stopping(lifetime.reason)
+        notify.stopping(lifetime.reason)
         await _stop(house, server, lifetime)
         await rooms.activity.flush()
         tasks.cancel_scope.cancel()

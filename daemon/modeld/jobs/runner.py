@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 import anyio.abc
+import structlog
 
 from modeld.activity import Activity
 from modeld.admission import Gate, Owed, Ticket
@@ -16,13 +17,12 @@ from modeld.jobs.job import Job
 from modeld.jobs.ledger import Ledger
 from modeld.jobs.meter import StopReason
 from modeld.jobs.tables import Tables
-from modeld.logs import logger
 from modeld.store.observer import Stopped
 from modelwire.errors import Cancelled, Interrupted, WireError
 from modelwire.values import Added, Value
 from modelwire.vocabulary import JobState
 
-log = logger("jobs")
+log = structlog.get_logger("modeld.jobs")
 
 Work = Callable[[Job], Awaitable[Value]]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import anyio
 import anyio.abc
+import structlog
 
-from modeld.logs import logger
 from modeld.operations.calling import Caller, Handlers
 from modeld.operations.house import House
 from modeld.peers import Access, identify, uid_of
@@ -19,10 +19,11 @@ from modeld.server.shell import Shell
 from modelwire import limits, replies
 from modelwire.connection import encode
 from modelwire.errors import Interrupted, WireError
-from modelwire.operations import CAPABILITIES
+from modelwire.operations import BY_REQUEST, CAPABILITIES
 from modelwire.values import PeerView
+from modelwire.vocabulary import ROLE_ORDER, allows
 
-log = logger("server")
+log = structlog.get_logger("modeld.server")
 
 _ACCEPT_BATCH = 64
 _BREATHE_SECONDS = 0.2
@@ -51,6 +52,9 @@ class Server:
         self._listener = listener
         self._house = house
         self._access = access
+        self.permitted = {
+            role: frozenset(kind for kind, row in BY_REQUEST.items() if allows(role, row.role)) for role in ROLE_ORDER
+        }
         self._hellos: dict[Caller, bytes] = {}
         self.last_activity = self.loop.time()
 

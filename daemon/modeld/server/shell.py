@@ -31,9 +31,9 @@ from modelwire.values import Done, Value, Welcome
 if TYPE_CHECKING:
     from modeld.server.server import Server
 
-from modeld.logs import logger
+import structlog
 
-log = logger("server")
+log = structlog.get_logger("modeld.server")
 
 _TURN = 64
 """Requests that one connection gets answered before the others have their turn: about half a millisecond."""
@@ -59,8 +59,10 @@ class Shell(asyncio.Protocol):
         self._closing = False
         self._continued = False
         self._read_stall: asyncio.TimerHandle | None = None
-        self._writable = anyio.Event()
-        self._writable.set()
+        self._permitted = server.permitted[caller.role]
+        self._reading = True
+        self.writable = True
+        self._writable_again = anyio.Event()
 
     # -- the transport's callbacks: none of them may raise
 
@@ -93,12 +95,12 @@ class Shell(asyncio.Protocol):
             self._server.loop.call_later(_HALF_OPEN_SECONDS, self._look_for_reader)
 
     def pause_writing(self) -> None:
-        self._writable = anyio.Event()
-        self.transport.pause_reading()
+        self.writable = False
+        self._pause_reading()
         self._stop_read_stall()
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        self._set_writable()
         if not self._closing:
             self._turn()
 
@@ -106,7 +108,7 @@ class Shell(asyncio.Protocol):
         self._closing = True
         self._stop_read_stall()
         self._watch.stop()
-        self._writable.set()
+        self._set_writable()
         for flight in list(self._flights.values()):
             flight.abandon()
         self._server.left(self)
@@ -137,14 +139,27 @@ class Shell(asyncio.Protocol):
         if self._closing:
             return
         if more:
-            self.transport.pause_reading()
+            self._pause_reading()
             if not self._continued:
                 self._continued = True
                 self._server.loop.call_soon(self._continue)
         elif self.writable:
-            self.transport.resume_reading()
+            if not self._reading:
+                self._reading = True
+                self.transport.resume_reading()
             self._mind_read_stall()
-            self._close_when_served()
+            if self._eof:
+                self._close_when_served()
+
+    def _pause_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self.transport.pause_reading()
+
+    def _set_writable(self) -> None:
+        self.writable = True
+        self._writable_again.set()
+        self._writable_again = anyio.Event()
 
     def _continue(self) -> None:
         self._continued = False
@@ -155,8 +170,8 @@ class Shell(asyncio.Protocol):
         kind = type(request)
         quick = self._server.handlers.quick.get(kind)
         try:
-            operation = BY_REQUEST[kind]
-            self.caller.require(operation.role, operation.name)
+            if kind not in self._permitted:
+                self.caller.require(BY_REQUEST[kind].role, BY_REQUEST[kind].name)
             if quick is not None:
                 self._finish(request.id, quick(self.caller, request))
             elif (long := self._server.handlers.long.get(kind)) is not None:
@@ -231,12 +246,9 @@ class Shell(asyncio.Protocol):
             self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
             self._watch.mind()
 
-    @property
-    def writable(self) -> bool:
-        return self._writable.is_set()
-
     async def until_writable(self) -> None:
-        await self._writable.wait()
+        while not self.writable:
+            await self._writable_again.wait()
 
     # -- ending
 
