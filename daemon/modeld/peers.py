@@ -135,6 +135,14 @@ def identify(connection: socket.socket, accounts: Accounts) -> Peer:
     return Peer(uid, gid, pid, accounts.name_of(uid))
 
 
+def uid_of(connection: socket.socket) -> int | None:
+    """The peer's uid without any look-up, or None when the system does not tell: `identify` says why."""
+    try:
+        return _credentials(connection)[0]
+    except (OSError, struct.error, ValueError):
+        return None
+
+
 def _credentials(connection: socket.socket) -> tuple[int, int, int]:
     if sys.platform == "darwin":
         raw = connection.getsockopt(0, _LOCAL_PEERCRED, _XUCRED.size)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from modeld import peers
-from modeld.peers import ACCOUNT_ENTRIES, ACCOUNT_SECONDS, Access, Accounts, Peer, identify, parse_xucred
+from modeld.peers import ACCOUNT_ENTRIES, ACCOUNT_SECONDS, Access, Accounts, Peer, identify, parse_xucred, uid_of
 from modelwire.errors import Unauthorized
 from modelwire.vocabulary import Role
 
@@ -110,6 +110,7 @@ def test_identifies_a_peer_of_our_own() -> None:
     left, right = socket.socketpair(socket.AF_UNIX)
     with left, right:
         found = identify(left, Accounts(os.getuid()))
+        assert uid_of(left) == os.getuid()
     assert (found.uid, found.gid, found.pid) == (os.getuid(), os.getgid(), os.getpid())
     assert found.name == pwd.getpwuid(os.getuid()).pw_name
     assert found.key == f"uid:{os.getuid()}"
@@ -159,8 +160,10 @@ def test_every_failed_look_up_is_a_refusal(answer: OSError | bytes) -> None:
                 raise answer
             return answer
 
-    with Odd(socket.AF_UNIX) as odd, pytest.raises(Unauthorized) as refusal:
-        identify(odd, Accounts(os.getuid()))
+    with Odd(socket.AF_UNIX) as odd:
+        assert uid_of(odd) is None
+        with pytest.raises(Unauthorized) as refusal:
+            identify(odd, Accounts(os.getuid()))
     assert "\n" not in refusal.value.message
     assert refusal.value.hint
 

@@ -1,0 +1,214 @@
+"""The daemon's own log, on standard error: for a person on a terminal, as JSON lines for a pipe, with priorities for
+the journal.
+
+Whatever is logged passes through `redact` first, event, values and tracebacks alike. Should redaction itself fail, the
+line is left out: it is never worth a secret. Control characters are escaped, because names and messages of
+peers end up here and on somebody's terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
+from typing import Any, Final, Protocol, TextIO
+
+import structlog
+
+Redact = Callable[[Any], Any]
+Event = MutableMapping[str, Any]
+
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+# sd-daemon(3): the priorities of syslog.
+_PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+_WITHHELD: Final = "<withheld: redaction failed>"
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""C0 and C1 but tab and newline; separators and direction marks that make a line look like another; lone surrogates,
+which no UTF-8 stream takes."""
+
+
+class Choice(Protocol):
+    """The settings that count here."""
+
+    @property
+    def level(self) -> str: ...
+    @property
+    def format(self) -> str: ...
+
+
+def configure(
+    choice: Choice,
+    *,
+    redact: Redact | None = None,
+    stream: TextIO | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> str:
+    """Set up logging for the process, and again after a reload. Returns the format that was chosen."""
+    out = sys.stderr if stream is None else stream
+    given = os.environ if environ is None else environ
+    chosen = choose_format(out, given) if choice.format == "auto" else choice.format
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        _add_room,
+        structlog.processors.format_exc_info,
+        _Redacted(redact or _unchanged),
+    ]
+    if chosen != "journal":  # the journal has a clock of its own
+        processors.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
+    processors.append(_renderer(chosen, colors=_is_terminal(out) and "NO_COLOR" not in given))
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[choice.level]),
+        logger_factory=lambda *names: _Lines(out, *names),
+        cache_logger_on_first_use=False,  # a reload changes the level of loggers that exist already
+    )
+    _adopt_stdlib(LEVELS[choice.level])
+    return chosen
+
+
+def choose_format(stream: TextIO, environ: Mapping[str, str]) -> str:
+    """Journal when standard error leads there, console for a person, else JSON."""
+    if leads_to_journal(stream, environ):
+        return "journal"
+    return "console" if _is_terminal(stream) else "json"
+
+
+def leads_to_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether JOURNAL_STREAM means this very stream: it is inherited, also past a redirection."""
+    try:
+        info = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return environ.get("JOURNAL_STREAM", "") == f"{info.st_dev}:{info.st_ino}"
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except (OSError, ValueError):
+        return False
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+def _add_room(lines: Any, _method: str, event: Event) -> Event:
+    """`structlog.get_logger("modeld.server")` says `room=server` in each line."""
+    room = str(getattr(lines, "name", "")).removeprefix("modeld.")
+    if room:
+        event.setdefault("room", room)
+    return event
+
+
+class _Redacted:
+    """Redact an event as a whole, because the key says as much about a secret as the value does; then make it safe to
+    show."""
+
+    def __init__(self, redact: Redact) -> None:
+        self._redact = redact
+
+    def __call__(self, _logger: object, _method: str, event: Event) -> Event:
+        # What JSON does not know becomes text before redaction, not behind its back when it is written.
+        plain = {str(key): _plain(value) for key, value in event.items()}
+        try:
+            shown: Event = dict(_escaped(self._redact(plain)))
+        except Exception:  # noqa: BLE001 - whatever is wrong with the redaction, the values must not get through
+            return {"level": event.get("level", "error"), "event": _WITHHELD}
+        return shown
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, str | bool | int | float | None):
+        return value
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - an object that cannot even be shown must not end its logger's caller
+        return f"<{type(value).__name__}>"
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", value)
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_escaped(entry) for entry in value]
+    return value
+
+
+def _renderer(chosen: str, *, colors: bool) -> Any:
+    if chosen == "console":
+        # plain_traceback: the pretty one shows local variables, and among them tokens.
+        return structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+    return _journal if chosen == "journal" else _json
+
+
+def _json(_logger: object, _method: str, event: Event) -> str:
+    ordered = {key: event[key] for key in ("timestamp", "level", "room", "event") if key in event}
+    return json.dumps({**ordered, **event}, default=str)
+
+
+def _journal(_logger: object, _method: str, event: Event) -> str:
+    """`<6>room: event key=value`; each line of a traceback carries the priority, or the journal would take it for a
+    message of its own."""
+    prefix = f"<{_PRIORITIES.get(event.pop('level', 'info'), 6)}>"
+    room, text, trace = event.pop("room", None), event.pop("event", ""), event.pop("exception", "")
+    words = [f"{room}: {text}" if room else str(text), *(f"{key}={_word(value)}" for key, value in event.items())]
+    lines = [" ".join(words).replace("\n", "\\n"), *str(trace).splitlines()]
+    return "\n".join(f"{prefix}{line}" for line in lines if line)
+
+
+def _word(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if text and not re.search(r'[\s"=]', text) else json.dumps(text, ensure_ascii=False)
+
+
+class _Lines:
+    """Where the lines go. A log that cannot be written (a closed pipe, a full disk) does not end the daemon."""
+
+    def __init__(self, stream: TextIO, name: str = "") -> None:
+        self._stream = stream
+        self.name = name
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError, ValueError):
+            # One write, so that lines of several threads do not mix.
+            self._stream.write(f"{message}\n")
+            self._stream.flush()
+
+    debug = info = warning = warn = error = critical = exception = fatal = failure = err = log = msg
+
+
+class _Adopted(logging.Handler):
+    """Lines of libraries that log through the standard library; asyncio's about lost exceptions are worth most."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001 - a library's broken format string
+            text = str(record.msg)
+        name = logging.getLevelName(record.levelno).lower()
+        method = name if name in LEVELS else "info"
+        getattr(structlog.get_logger(record.name), method)(text, exc_info=record.exc_info)
+
+
+def _adopt_stdlib(level: int) -> None:
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if isinstance(each, _Adopted)]:
+        root.removeHandler(handler)
+    root.addHandler(_Adopted())
+    # Libraries say at INFO what nobody asked the daemon for.
+    root.setLevel(max(level, logging.WARNING) if level > logging.DEBUG else level)
+    if not sys.warnoptions:  # deprecations are for the tests, not for the operator
+        warnings.simplefilter("ignore")
