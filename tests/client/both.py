@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import modelclient
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+import modelclient
 
 Calls = Any
 """A `modelclient.Client`, or the other one behind `_Facade`."""

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
 from client.both import Calls, open_async, open_blocking
 from client.ctl import Ctl
 from client.scripted_peer import Script, ScriptedPeer

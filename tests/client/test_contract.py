@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import modelclient
 import pytest
+
+import modelclient
 from client.scripted_peer import ADDED, JOB, RESOLVED, STATUS, VIEW, Conversation, ScriptedPeer, hello_of
 from modelwire import errors, operations, replies, requests, values
 from modelwire.connection import encode
@@ -386,4 +387,4 @@ def test_one_class_for_each_code_is_at_hand() -> None:
         assert getattr(modelclient, cls.__name__) is cls
         assert cls.__name__ in dir(modelclient)
     with pytest.raises(AttributeError):
-        modelclient.Nonsense  # type: ignore[attr-defined]  # noqa: B018
+        modelclient.Nonsense  # noqa: B018
