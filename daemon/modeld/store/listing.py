@@ -100,8 +100,8 @@ class Listing:
         return True
 
     def _sort_out(self, stems: list[str]) -> None:
-        names: list[str] = []
         spellings: dict[str, str] = {}
+        found: list[ModelName] = []
         refused: list[tuple[str, str]] = []
         for stem in sorted(stems):
             try:
@@ -109,21 +109,14 @@ class Listing:
             except InvalidName as fault:
                 refused.append((stem, fault.message))
                 continue
-            # What was known first stays the spelling; of two new ones the one that sorts first.
-            known = self._spellings.get(name.key)
-            first = spellings.get(name.key)
-            if first is None:
+            found.append(name)
+            # What was known first stays the spelling; of two new ones it is the one that sorts first.
+            if name.key not in spellings or self._spellings.get(name.key) == name.text:
                 spellings[name.key] = name.text
-                names.append(name.text)
-            elif known == name.text:
-                spellings[name.key] = name.text
-                names[names.index(first)] = name.text
-                refused.append((first.replace(":", "+"), _second(first, name.text)))
-            else:
-                refused.append((stem, _second(name.text, first)))
-        names.sort()
-        self._names, self._spellings, self.refused = names, spellings, tuple(refused)
-
-
-def _second(text: str, first: str) -> str:
-    return f"'{text}' is another spelling of '{first}'"
+        if len(found) > len(spellings):
+            refused += [
+                (name.stem, f"'{name.text}' is another spelling of '{spellings[name.key]}'")
+                for name in found
+                if spellings[name.key] != name.text
+            ]
+        self._names, self._spellings, self.refused = sorted(spellings.values()), spellings, tuple(refused)
