@@ -24,43 +24,38 @@ MOST_SOCKETS: Final = 64
 READY_FD: Final = "MODELD_READY_FD"
 
 
-class ServiceManager:
-    """Notifications by sd_notify(3). Each says whether it was taken: nobody need have asked for them."""
+def ready(status: str = "", *, environ: Mapping[str, str] | None = None) -> bool:
+    """Start, or a reload, is over. Like its siblings it says whether it was taken: nobody need have asked for it."""
+    return _send(["READY=1", *_status(status)], environ)
 
-    def __init__(self, environ: Mapping[str, str], *, pid: int | None = None) -> None:
-        address = environ.get("NOTIFY_SOCKET", "")
-        # An abstract address is written with an @. Other kinds (vsock:) come from outside of this machine.
-        self._address = f"\0{address[1:]}" if address[:1] == "@" else address if address[:1] == "/" else ""
-        self.watchdog_seconds = _watchdog(environ, os.getpid() if pid is None else pid)
-        """How often `alive` is expected, None when nobody watches. Half of it is a good interval."""
 
-    def ready(self, status: str = "") -> bool:
-        """Start, or a reload, is over."""
-        return self._send("READY=1", *_status(status))
+def status(text: str, *, environ: Mapping[str, str] | None = None) -> bool:
+    """One line for `systemctl status`."""
+    return _send(_status(text), environ)
 
-    def status(self, text: str) -> bool:
-        """One line for `systemctl status`."""
-        return self._send(*_status(text))
 
-    def reloading(self) -> bool:
-        """A reload begins; `ready` ends it."""
-        return self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+def reloading(*, environ: Mapping[str, str] | None = None) -> bool:
+    """A reload begins; `ready` ends it."""
+    now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    return _send(["RELOADING=1", f"MONOTONIC_USEC={now}"], environ)
 
-    def stopping(self, status: str = "") -> bool:
-        return self._send("STOPPING=1", *_status(status))
 
-    def alive(self) -> bool:
-        return self._send("WATCHDOG=1")
+def stopping(status: str = "", *, environ: Mapping[str, str] | None = None) -> bool:
+    return _send(["STOPPING=1", *_status(status)], environ)
 
-    def _send(self, *lines: str) -> bool:
-        if not self._address or not lines:
-            return False
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-            # The service manager's queue may be full: no status is worth standing still for.
-            out.setblocking(False)
-            out.sendto("\n".join(lines).encode(errors="replace"), self._address)
-            return True
-        return False
+
+def alive(*, environ: Mapping[str, str] | None = None) -> bool:
+    """For the watchdog, see `watchdog_seconds`."""
+    return _send(["WATCHDOG=1"], environ)
+
+
+def watchdog_seconds(*, environ: Mapping[str, str] | None = None, pid: int | None = None) -> float | None:
+    """How often `alive` is expected, None when nobody watches. Half of it is a good interval."""
+    given = os.environ if environ is None else environ
+    own = os.getpid() if pid is None else pid
+    microseconds = _number(given.get("WATCHDOG_USEC"))
+    meant = _number(given.get("WATCHDOG_PID", str(own)))
+    return microseconds / 1e6 if microseconds and meant == own else None
 
 
 def _status(text: str) -> list[str]:
@@ -68,10 +63,17 @@ def _status(text: str) -> list[str]:
     return [f"STATUS={' '.join(text.split())}"] if text else []
 
 
-def _watchdog(environ: Mapping[str, str], pid: int) -> float | None:
-    microseconds = _number(environ.get("WATCHDOG_USEC"))
-    meant = _number(environ.get("WATCHDOG_PID", str(pid)))
-    return microseconds / 1e6 if microseconds and meant == pid else None
+def _send(lines: list[str], environ: Mapping[str, str] | None) -> bool:
+    address = (os.environ if environ is None else environ).get("NOTIFY_SOCKET", "")
+    # Kinds of address beyond a path and an abstract one (vsock:) come from outside of this machine.
+    if not lines or address[:1] not in {"@", "/"}:
+        return False
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        # The service manager's queue may be full: no status is worth standing still for.
+        out.setblocking(False)
+        out.sendto("\n".join(lines).encode(errors="replace"), f"\0{address[1:]}" if address[0] == "@" else address)
+        return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,12 @@ class PassedSocket:
 
     fd: int
     name: str
+
+
+def inherited_socket() -> int | None:
+    """The descriptor of the endpoint, when the service manager passed one. The units pass exactly one."""
+    passed = passed_sockets(os.environ)
+    return passed[0].fd if passed else None
 
 
 def passed_sockets(environ: MutableMapping[str, str], *, pid: int | None = None) -> list[PassedSocket]:
@@ -105,16 +113,16 @@ def passed_sockets(environ: MutableMapping[str, str], *, pid: int | None = None)
 class ReadyPipe:
     """The one line for whoever started this daemon: the first of `ready` and `error`, then the pipe is closed."""
 
-    def __init__(self, environ: MutableMapping[str, str], *, fd: int | None = None) -> None:
+    def __init__(self, fd: int | None = None, *, environ: MutableMapping[str, str] | None = None) -> None:
         """`fd` is the flag's; without one MODELD_READY_FD counts, which is taken away in any case."""
-        given = _number(environ.pop(READY_FD, None))
+        given = _number((os.environ if environ is None else environ).pop(READY_FD, None))
         self._fd = _pipe(given if fd is None else fd)
 
     def ready(self, facts: Mapping[str, Any]) -> None:
         self._tell("READY", facts)
 
-    def error(self, code: str, message: str, hint: str | None = None) -> None:
-        self._tell("ERROR", {"code": code, "message": message, "hint": hint})
+    def error(self, facts: Mapping[str, Any]) -> None:
+        self._tell("ERROR", facts)
 
     def close(self) -> None:
         """Say nothing; the other side sees the end of file."""

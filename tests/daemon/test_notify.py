@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from modeld.notify import ReadyPipe, ServiceManager, passed_sockets
+from modeld import notify
+from modeld.notify import ReadyPipe, passed_sockets
 
 
 class Manager:
@@ -24,7 +25,7 @@ class Manager:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(f"\0{address[1:]}" if address.startswith("@") else address)
         self.socket.settimeout(30)
-        self.told = ServiceManager({"NOTIFY_SOCKET": address})
+        self.environ = {"NOTIFY_SOCKET": address}
 
     def heard(self) -> list[str]:
         return self.socket.recv(65536).decode().split("\n")
@@ -41,21 +42,21 @@ def manager(request: pytest.FixtureRequest) -> Iterator[Manager]:
 
 
 def test_what_systemd_is_told(manager: Manager) -> None:
-    assert manager.told.ready()
+    assert notify.ready(environ=manager.environ)
     assert manager.heard() == ["READY=1"]
-    assert manager.told.ready("serving /srv")
+    assert notify.ready("serving /srv", environ=manager.environ)
     assert manager.heard() == ["READY=1", "STATUS=serving /srv"]
-    assert manager.told.status("3 jobs")
+    assert notify.status("3 jobs", environ=manager.environ)
     assert manager.heard() == ["STATUS=3 jobs"]
-    assert manager.told.stopping("SIGTERM")
+    assert notify.stopping("SIGTERM", environ=manager.environ)
     assert manager.heard() == ["STOPPING=1", "STATUS=SIGTERM"]
-    assert manager.told.alive()
+    assert notify.alive(environ=manager.environ)
     assert manager.heard() == ["WATCHDOG=1"]
 
 
 def test_a_reload_says_when_it_began(manager: Manager) -> None:
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-    assert manager.told.reloading()
+    assert notify.reloading(environ=manager.environ)
     first, second = manager.heard()
     assert first == "RELOADING=1"
     name, _, value = second.partition("=")
@@ -64,26 +65,32 @@ def test_a_reload_says_when_it_began(manager: Manager) -> None:
 
 
 def test_a_status_cannot_smuggle_in_another_message(manager: Manager) -> None:
-    assert manager.told.status("model x\nSTOPPING=1\r\n\tFDSTORE=1 \udcff")
+    assert notify.status("model x\nSTOPPING=1\r\n\tFDSTORE=1 \udcff", environ=manager.environ)
     assert manager.heard() == ["STATUS=model x STOPPING=1 FDSTORE=1 ?"]
+
+
+def test_the_environment_of_the_process_is_the_default(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.environ["NOTIFY_SOCKET"])
+    assert notify.ready()
+    assert manager.heard() == ["READY=1"]
 
 
 @pytest.mark.parametrize("address", [None, "", "relative", "vsock:2:1", "/nowhere/at/all", "@", "/" + "x" * 200])
 def test_silence_where_nobody_listens(address: str | None) -> None:
     environ = {} if address is None else {"NOTIFY_SOCKET": address}
-    assert not ServiceManager(environ).ready("fine")
+    assert not notify.ready("fine", environ=environ)
 
 
 def test_a_full_queue_does_not_stop_the_daemon(manager: Manager) -> None:
     for _ in range(10_000):
-        if not manager.told.status("again"):
+        if not notify.status("again", environ=manager.environ):
             break
     else:
         pytest.fail("the queue never filled")
 
 
 def test_nothing_is_sent_for_an_empty_status(manager: Manager) -> None:
-    assert not manager.told.status("")
+    assert not notify.status("", environ=manager.environ)
 
 
 @pytest.mark.parametrize(
@@ -99,20 +106,20 @@ def test_nothing_is_sent_for_an_empty_status(manager: Manager) -> None:
     ],
 )
 def test_the_watchdog(environ: dict[str, str], seconds: float | None) -> None:
-    assert ServiceManager(environ, pid=77).watchdog_seconds == seconds
+    assert notify.watchdog_seconds(environ=environ, pid=77) == seconds
 
 
 # --- sockets ---
 
 PASSED = """
 import json, os, sys
-from modeld.notify import passed_sockets
+from modeld.notify import inherited_socket, passed_sockets
 os.environ["LISTEN_PID"] = os.environ.get("LISTEN_PID") or str(os.getpid())
 found = passed_sockets(os.environ)
 print(json.dumps({
     "found": [[each.fd, each.name, os.get_inheritable(each.fd)] for each in found],
     "left": [name for name in os.environ if name.startswith("LISTEN_")],
-    "again": [each.fd for each in passed_sockets(os.environ)],
+    "again": inherited_socket(),
 }))
 """
 
@@ -143,7 +150,7 @@ def in_child(environ: dict[str, str], sockets: int) -> dict[str, object]:
 
 def test_takes_the_sockets_that_were_passed() -> None:
     told = in_child({"LISTEN_FDS": "2", "LISTEN_FDNAMES": "modeld.socket:other", "LISTEN_PIDFDID": "9"}, 2)
-    assert told == {"found": [[3, "modeld.socket", False], [4, "other", False]], "left": [], "again": []}
+    assert told == {"found": [[3, "modeld.socket", False], [4, "other", False]], "left": [], "again": None}
 
 
 def test_takes_sockets_without_names_and_skips_what_is_not_open() -> None:
@@ -164,7 +171,7 @@ def test_takes_sockets_without_names_and_skips_what_is_not_open() -> None:
     ],
 )
 def test_takes_nothing_that_was_not_meant_for_it(environ: dict[str, str]) -> None:
-    assert in_child(environ, 1) == {"found": [], "left": [], "again": []}
+    assert in_child(environ, 1) == {"found": [], "left": [], "again": None}
 
 
 def test_a_stranger_to_the_service_manager_takes_nothing() -> None:
@@ -192,10 +199,10 @@ def heard(reading: int) -> str:
 
 
 def test_the_client_reads_one_line_and_the_end(pipe: tuple[int, int]) -> None:
-    told = ReadyPipe({}, fd=pipe[1])
+    told = ReadyPipe(pipe[1], environ={})
     assert not os.get_inheritable(pipe[1])
     told.ready({"socket": "/run/x", "pid": 7})
-    told.error("internal", "too late")
+    told.error({"message": "too late"})
     told.close()
     line = heard(pipe[0])
     assert line.startswith("READY ")
@@ -204,20 +211,20 @@ def test_the_client_reads_one_line_and_the_end(pipe: tuple[int, int]) -> None:
 
 
 def test_an_error_is_one_line_whatever_it_says(pipe: tuple[int, int]) -> None:
-    ReadyPipe({}, fd=pipe[1]).error("in_use", "a\nb")
+    ReadyPipe(pipe[1], environ={}).error({"code": "in_use", "message": "a\nb", "hint": None})
     line = heard(pipe[0])
     assert line.count("\n") == 1
     assert json.loads(line.removeprefix("ERROR ")) == {"code": "in_use", "message": "a\nb", "hint": None}
 
 
 def test_saying_nothing_is_the_end_of_file(pipe: tuple[int, int]) -> None:
-    ReadyPipe({}, fd=pipe[1]).close()
+    ReadyPipe(pipe[1], environ={}).close()
     assert heard(pipe[0]) == ""
 
 
 def test_the_variable_counts_without_a_flag_and_is_taken_away(pipe: tuple[int, int]) -> None:
     environ = {"MODELD_READY_FD": str(pipe[1])}
-    ReadyPipe(environ).ready({})
+    ReadyPipe(environ=environ).ready({})
     assert environ == {}
     assert heard(pipe[0]) == "READY {}\n"
 
@@ -225,7 +232,7 @@ def test_the_variable_counts_without_a_flag_and_is_taken_away(pipe: tuple[int, i
 def test_a_client_that_left_is_no_fault_of_ours() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    ReadyPipe({}, fd=writing).ready({})
+    ReadyPipe(writing, environ={}).ready({})
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(writing)
 
@@ -237,7 +244,7 @@ def no_pipe(directory: Path) -> int:
 @pytest.mark.parametrize("fd", [lambda _: -1, lambda _: 1, lambda _: 2, lambda _: 100_000, lambda _: 1 << 70, no_pipe])
 def test_no_line_goes_where_no_client_waits(fd: Callable[[Path], int], tmp_path: Path) -> None:
     number = fd(tmp_path)
-    told = ReadyPipe({}, fd=number)
+    told = ReadyPipe(number, environ={})
     told.ready({"socket": "x"})
     told.close()
     if (tmp_path / "file").exists():
@@ -247,4 +254,4 @@ def test_no_line_goes_where_no_client_waits(fd: Callable[[Path], int], tmp_path:
 
 @pytest.mark.parametrize("value", ["", "x", "-3", "3.5", "9" * 40])
 def test_a_damaged_variable_is_ignored(value: str) -> None:
-    ReadyPipe({"MODELD_READY_FD": value}).ready({})
+    ReadyPipe(environ={"MODELD_READY_FD": value}).ready({})

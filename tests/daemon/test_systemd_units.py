@@ -132,9 +132,9 @@ def test_the_state_is_not_in_the_store() -> None:
 
 ANSWERS_ONCE = """
 import json, os, sys
-from modeld.notify import passed_sockets
+from modeld.notify import inherited_socket
 from modeld.listener import Endpoint
-endpoint = Endpoint.inherited(passed_sockets(os.environ)[0].fd)
+endpoint = Endpoint.inherited(inherited_socket())
 endpoint.socket.setblocking(True)
 connection, _ = endpoint.socket.accept()
 facts = {"path": endpoint.path, "ours": endpoint.still_ours(), "pid": os.getpid(),
