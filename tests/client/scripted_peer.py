@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from modelwire import limits, operations, replies, values
@@ -117,10 +118,8 @@ class ScriptedPeer:
 
     def close(self) -> None:
         self._ended.set()
-        try:
+        with suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self.hang_up()
         for thread in self._threads:
             thread.join(10)
