@@ -1,0 +1,10 @@
+"""The durable log of what happened, and the bounded fan-out of it to watchers."""
+
+from __future__ import annotations
+
+from modeld.activity.activity import EVERYTHING, Activity
+from modeld.activity.fanout import Item, Watcher
+from modeld.activity.record import Filter, Lagged, Latest, Recorded
+from modeld.activity.subscription import Subscription
+
+__all__ = ["EVERYTHING", "Activity", "Filter", "Item", "Lagged", "Latest", "Recorded", "Subscription", "Watcher"]

@@ -1,0 +1,106 @@
+"""What happened here: recorded durably, told live, both from one encoding.
+
+`record` is synchronous and quick: the number is given, the line is queued for the disk and the
+watchers are woken, in that order and without a wait.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from modeld.activity.encode import Stamp, event_line, progress_line
+from modeld.activity.fanout import Fanout, Watcher
+from modeld.activity.log import KEEP, MAX_BYTES, Log
+from modeld.activity.record import Filter, Latest, Recorded
+from modeld.activity.subscription import Subscription
+from modelwire.limits import WATCHER_QUEUE
+from modelwire.values import LogView
+
+READING_THREADS = 2
+"""However many watchers catch up at once, the disk and the interpreter are not theirs alone."""
+
+EVERYTHING = Filter()
+
+
+class Activity:
+    """Belongs to the event loop's thread."""
+
+    def __init__(self, log: Log, *, clock: Callable[[], float] = time.time, watcher_queue: int = WATCHER_QUEUE) -> None:
+        self._log = log
+        self._clock = clock
+        self._stamp = Stamp()
+        self._fanout = Fanout(log.last_seq, limit=watcher_queue)
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    @classmethod
+    def open(
+        cls,
+        path: str,
+        *,
+        max_bytes: int = MAX_BYTES,
+        generations: int = KEEP,
+        watcher_queue: int = WATCHER_QUEUE,
+        clock: Callable[[], float] = time.time,
+    ) -> Activity:
+        """Blocking. One typed error that names the path when the log cannot be written."""
+        return cls(Log.open(path, max_bytes=max_bytes, keep=generations), clock=clock, watcher_queue=watcher_queue)
+
+    @property
+    def last_seq(self) -> int:
+        return self._fanout.last_seq
+
+    @property
+    def watchers(self) -> int:
+        return len(self._fanout)
+
+    def record(self, event: str, **fields: Any) -> Recorded:
+        """Numbers, dates, stores and tells one event. One with `job` and `outcome` is the end of that job."""
+        seq = self._fanout.last_seq + 1
+        line = event_line(seq, self._stamp(self._clock()), event, fields)
+        record = Recorded(seq, event, _text(fields.get("job")), _text(fields.get("model")), line)
+        self._log.append(seq, line + b"\n")
+        self._fanout.publish(record, ends_job=fields.get("outcome") is not None)
+        return record
+
+    def progress(self, job: str, *, model: str | None = None, **fields: Any) -> None:
+        """Told live, never stored; who is slow gets the newest only."""
+        self._fanout.publish_progress(Latest(job, model, progress_line(job, fields)))
+
+    def forget_progress(self, job: str) -> None:
+        """For a job that stops without an end, paused or parked."""
+        self._fanout.forget_progress(job)
+
+    def watch(self, wake: Callable[[], None], wanted: Filter = EVERYTHING) -> Watcher:
+        """Live only. `wake` is called on the loop, at most once until `pending`, and must not raise."""
+        return self._fanout.watch(wanted, wake)
+
+    def subscribe(self, since: int | None = None, wanted: Filter = EVERYTHING) -> Subscription:
+        """What was recorded after `since`, then live; without it live only, from this moment on."""
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(READING_THREADS)
+        return Subscription(self._log, self._fanout, self._limiter, wanted, since)
+
+    async def flush(self) -> bool:
+        """Waits for the file to have, or to have refused, everything recorded so far; whether it has."""
+        return await self._log.written(self.last_seq, durable=False)
+
+    async def settled(self) -> bool:
+        """As `flush`, and on the disk: it would survive a loss of power. Never waits for a disk that fails."""
+        return await self._log.written(self.last_seq, durable=True)
+
+    def view(self) -> LogView:
+        return LogView(
+            path=self._log.path, last_seq=self.last_seq, lost=self._log.lost, last_error=self._log.last_error
+        )
+
+    def close(self) -> None:
+        """Blocking, for a few seconds at most: what is recorded goes to the disk."""
+        self._log.close()
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

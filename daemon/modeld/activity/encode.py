@@ -1,0 +1,53 @@
+"""An event as its line: numbered, dated, without secrets, encoded once for the log and for every watcher."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from modeld.activity.generations import LINE_BYTES
+from modeld.activity.redact import redact
+
+LEADING = ("job", "model", "digest", "peer", "outcome")
+"""These stand in front, in this order, so that the log can be read by eye."""
+
+_ENCODER = msgspec.json.Encoder()
+
+
+class Stamp:
+    """RFC 3339 in UTC with milliseconds; the part down to the second is made once a second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def __call__(self, now: float) -> str:
+        second, milliseconds = divmod(int(now * 1000), 1000)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._text}.{milliseconds:03d}Z"
+
+
+def event_line(seq: int, moment: str, event: str, fields: dict[str, Any]) -> bytes:
+    """One JSON object without a newline. Fields that say nothing are left out."""
+    line: dict[str, Any] = {"seq": seq, "time": moment, "event": event}
+    for name in LEADING:
+        if (value := fields.get(name)) is not None:
+            line[name] = value
+    for name, value in fields.items():
+        if value is not None:
+            line.setdefault(name, value)
+    clean = redact(line)
+    encoded = _ENCODER.encode(clean)
+    if len(encoded) < LINE_BYTES:
+        return encoded
+    brief = {name: clean[name] for name in ("seq", "time", "event", *LEADING) if name in clean}
+    brief = {name: value if isinstance(value, int) else str(value)[:256] for name, value in brief.items()}
+    return _ENCODER.encode({**brief, "cut_bytes": len(encoded)})
+
+
+def progress_line(job: str, fields: dict[str, Any]) -> bytes:
+    return _ENCODER.encode(redact({"job": job, **fields}))

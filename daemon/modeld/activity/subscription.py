@@ -1,0 +1,130 @@
+"""From the stored log to the live events without a gap and without a double.
+
+The number of the last delivered record is the whole state. What comes after it is read from the
+files until it is within what a watcher may be behind; then the ring has all of the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+
+from modeld.activity.fanout import Fanout, Item, Watcher
+from modeld.activity.generations import Replay
+from modeld.activity.log import Log
+from modeld.activity.record import Filter, Lagged
+
+T = TypeVar("T")
+
+
+class Subscription:
+    """`next` gives what comes next; `close` lets go. One task reads it."""
+
+    def __init__(
+        self, log: Log, fanout: Fanout, limiter: anyio.CapacityLimiter, wanted: Filter, since: int | None
+    ) -> None:
+        self._log = log
+        self._fanout = fanout
+        self._limiter = limiter
+        self._wanted = wanted
+        self._last = fanout.last_seq if since is None else max(0, min(since, fanout.last_seq))
+        """Everything up to this number was delivered, or told as dropped, or is not wanted."""
+        self._until = 0
+        self._replay: Replay | None = None
+        self._watcher: Watcher | None = None
+        self._news = asyncio.Event()
+        self._closed = False
+        if since is None:
+            self._go_live()
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def live(self) -> bool:
+        """Whether all that was stored has been given."""
+        return self._watcher is not None
+
+    async def stored(self) -> Sequence[Item]:
+        """The next items of what is recorded already. Nothing: that was all, and from here on it is live."""
+        while self._watcher is None and not self._closed:
+            if self._replay is None:
+                if self._last >= self._fanout.reach():
+                    return self._go_live().pending()
+                await self._open_replay()
+            elif items := await self._from_replay(self._replay):
+                return items
+        return ()
+
+    async def next(self) -> Sequence[Item]:
+        """Waits until there is something: stored first, then live. Nothing once it is closed."""
+        if items := await self.stored():
+            return items
+        while self._watcher is not None and not self._closed:
+            self._news.clear()
+            if items := self._watcher.pending():
+                return items
+            await self._news.wait()
+        return ()
+
+    def close(self) -> None:
+        """At once and from anywhere on the loop; a `next` that waits gives nothing."""
+        self._closed = True
+        self._news.set()
+        if self._watcher is not None:
+            self._watcher.close()
+        if self._replay is not None:
+            self._replay.close()
+
+    def _go_live(self) -> Watcher:
+        self._watcher = self._fanout.watch(self._wanted, self._news.set, since=self._last)
+        return self._watcher
+
+    async def _open_replay(self) -> None:
+        """Of all that is recorded now: what is still on its way to the file is waited for."""
+
+        def open_it() -> None:
+            # Kept before anything else, so that a reader that is cancelled here leaks no descriptor.
+            self._replay = self._log.replay(self._last)
+            if self._closed:
+                self._replay.close()
+
+        self._until = self._fanout.last_seq
+        await self._log.written(self._until, durable=False)
+        await self._in_thread(open_it)
+
+    async def _from_replay(self, replay: Replay) -> list[Item]:
+        records = await self._in_thread(replay.batch)
+        if self._closed:
+            return []
+        if not records:
+            replay.close()
+            self._replay = None
+            return self._missing()
+        items: list[Item] = []
+        for record in records:
+            if record.seq > self._last + 1:
+                items.append(Lagged(record.seq - self._last - 1, record.seq - 1))
+            self._last = record.seq
+            if self._wanted.wants(record):
+                items.append(record)
+        return items
+
+    def _missing(self) -> list[Item]:
+        """At the end of the files: what they should have had is lost unless the ring still holds it."""
+        reach = self._fanout.reach()
+        if self._last >= min(self._until, reach):
+            return []
+        gap = Lagged(reach - self._last, reach)
+        self._last = reach
+        return [gap]
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(function, limiter=self._limiter)

@@ -1,0 +1,245 @@
+"""From the files to the live events: every number once, in order, and every gap told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modeld.activity import Activity, Filter, Item, Lagged, Latest, Recorded, Subscription
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "activity.ndjson")
+
+
+@pytest.fixture
+def opened(path: str) -> Iterator[Callable[..., Activity]]:
+    made: list[Activity] = []
+
+    def make(**options: Any) -> Activity:
+        made.append(Activity.open(path, **options))
+        return made[-1]
+
+    yield make
+    for activity in made:
+        activity.close()
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def until(subscription: Subscription, last: int) -> list[Item]:
+    items: list[Item] = []
+    async with asyncio.timeout(60):
+        while True:
+            items.extend(await subscription.next())
+            if items and isinstance(items[-1], Recorded) and items[-1].seq >= last:
+                return items
+
+
+async def stored(subscription: Subscription) -> list[Item]:
+    items: list[Item] = []
+    async with asyncio.timeout(60):
+        while batch := await subscription.stored():
+            items.extend(batch)
+    return items
+
+
+def told(items: list[Item]) -> list[object]:
+    return [item.seq if isinstance(item, Recorded) else item for item in items]
+
+
+@pytest.mark.parametrize("burst", [1, 40])
+async def test_ten_thousand_events_while_catching_up_over_rotations(
+    opened: Callable[..., Activity], burst: int
+) -> None:
+    total = 10_000
+    activity = opened(max_bytes=60_000, generations=50)
+    for _ in range(1500):
+        activity.record("before")
+
+    async def write() -> None:
+        while activity.last_seq < total:
+            for _ in range(min(burst, total - activity.last_seq)):
+                activity.record("x", job=f"j{activity.last_seq % 7}")
+            await asyncio.sleep(0)
+
+    async def subscribe_late(after: int) -> list[Item]:
+        for _ in range(after):
+            await asyncio.sleep(0)
+        with activity.subscribe(0) as subscription:
+            return await until(subscription, total)
+
+    seen = await asyncio.gather(*(subscribe_late(after) for after in (0, 1, 30, 150)), write())
+    for items in seen[:-1]:
+        assert items is not None
+        assert told(items) == list(range(1, total + 1))
+    assert activity.view().lost == 0
+    assert activity.watchers == 0
+
+
+async def test_what_comes_live_is_the_same_line_as_what_is_stored(opened: Callable[..., Activity]) -> None:
+    activity = opened()
+    with activity.subscribe(0) as live:
+        for number in range(300):
+            activity.record("x", model="m", outcome="ok", number=number)
+        first = await until(live, 300)
+    with activity.subscribe(0) as again:
+        assert await until(again, 300) == first
+    activity.close()
+    after_restart = opened()
+    with after_restart.subscribe(0) as third:
+        assert await stored(third) == first
+
+
+async def test_each_starting_point_gives_what_comes_after_it(opened: Callable[..., Activity]) -> None:
+    activity = opened(max_bytes=5000, generations=20)
+    for _ in range(700):
+        activity.record("x")
+    for since in (0, 1, 57, 300, 443, 444, 445, 699, 700, 5000):
+        with activity.subscribe(since) as subscription:
+            assert told(await stored(subscription)) == list(range(since + 1, 701))
+            assert subscription.live
+    with activity.subscribe() as subscription:
+        assert subscription.live
+        assert await stored(subscription) == []
+
+
+async def test_what_the_files_no_longer_have_is_told_first(opened: Callable[..., Activity]) -> None:
+    activity = opened(max_bytes=3000)
+    for _ in range(900):
+        activity.record("x")
+    await activity.flush()
+    with activity.subscribe(5) as subscription:
+        lagged, first, *rest = await stored(subscription)
+    assert isinstance(lagged, Lagged)
+    assert isinstance(first, Recorded)
+    assert first.seq > 600
+    assert lagged == Lagged(first.seq - 1 - 5, first.seq - 1)
+    assert told([first, *rest]) == list(range(first.seq, 901))
+    with activity.subscribe(lagged.resume_from) as again:
+        assert told(await stored(again)) == list(range(first.seq, 901)), "resume_from can be filled"
+
+
+async def test_a_damaged_line_is_skipped_and_told_as_a_gap(path: str, opened: Callable[..., Activity]) -> None:
+    before = opened()
+    for _ in range(400):
+        before.record("x")
+    before.close()
+    rows = Path(path).read_bytes().splitlines(keepends=True)
+    rows[9] = b"\xff" + rows[9][:20] + b"\n"
+    rows[200] = rows[201] = b""
+    Path(path).write_bytes(b"".join(rows))
+    activity = opened()
+    with activity.subscribe(0) as subscription:
+        items = await stored(subscription)
+    assert told(items) == [
+        *range(1, 10),
+        Lagged(1, 10),
+        *range(11, 201),
+        Lagged(2, 202),
+        *range(203, 401),
+    ]
+
+
+async def test_events_that_never_reached_the_disk_are_told_and_nobody_waits(
+    path: str, opened: Callable[..., Activity]
+) -> None:
+    activity = opened()
+    for _ in range(10):
+        activity.record("x")
+    activity.close()
+    for _ in range(500):
+        activity.record("lost")
+    with activity.subscribe(3) as subscription:
+        items = await until(subscription, 510)
+    assert told(items) == [*range(4, 11), Lagged(244, 254), *range(255, 511)]
+
+
+async def test_filters_hold_for_stored_and_live(opened: Callable[..., Activity]) -> None:
+    activity = opened()
+    for number in range(600):
+        activity.record("job.done" if number % 3 == 0 else "model.added", job=f"j{number % 2}", model="Mixed")
+    with activity.subscribe(0, Filter(events=frozenset({"job"}), job="j0", model="mixed")) as subscription:
+        items = await stored(subscription)
+        assert told(items) == [number + 1 for number in range(0, 600, 6)]
+        waiting = asyncio.ensure_future(subscription.next())
+        activity.record("job.done", job="j1", model="mixed")
+        activity.record("model.added", job="j0", model="mixed")
+        activity.record("job.done", job="j0", model="mixed")
+        assert told(list(await waiting)) == [603]
+
+
+async def test_progress_is_live_only_and_coalesced(opened: Callable[..., Activity]) -> None:
+    activity = opened()
+    with activity.subscribe(0, Filter(progress=True)) as subscription:
+        assert await stored(subscription) == []
+        for done in range(100):
+            activity.progress("j", model="m", bytes_done=done, source="https://u:p@h/")
+        (item,) = await subscription.next()
+        assert isinstance(item, Latest)
+        assert json.loads(item.line) == {"job": "j", "bytes_done": 99, "source": "https://***@h/"}
+        activity.progress("j", bytes_done=100)
+        activity.record("job.done", job="j", outcome="ok")
+        assert told(list(await subscription.next())) == [1]
+    assert activity.last_seq == 1
+
+
+async def test_close_ends_whoever_waits(opened: Callable[..., Activity]) -> None:
+    activity = opened()
+    for _ in range(300):
+        activity.record("x")
+    for since in (None, 0, 300):
+        subscription = activity.subscribe(since)
+        task = asyncio.ensure_future(drain(subscription))
+        await asyncio.sleep(0)
+        subscription.close()
+        async with asyncio.timeout(30):
+            await task
+        assert await subscription.next() == ()
+    assert activity.watchers == 0
+
+
+async def drain(subscription: Subscription) -> None:
+    while await subscription.next():
+        pass
+
+
+async def test_leaving_at_any_moment_leaks_no_descriptor(opened: Callable[..., Activity]) -> None:
+    activity = opened(max_bytes=20_000, generations=9)
+    for _ in range(1500):
+        activity.record("x")
+    await activity.flush()
+    with activity.subscribe(0) as warm:
+        await stored(warm)
+    before = set(os.listdir("/proc/self/fd"))
+    for steps in range(60):
+        subscription = activity.subscribe(0)
+        task = asyncio.ensure_future(drain(subscription))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if steps % 2:
+            task.cancel()
+        subscription.close()
+        await asyncio.wait([task])
+    await eventually(lambda: len(os.listdir("/proc/self/fd")) <= len(before))
+    assert activity.watchers == 0
+
+
+@pytest.fixture(autouse=True)
+async def _no_task_left_behind() -> AsyncIterator[None]:
+    yield
+    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and "drain" in repr(task)]
+    assert not left
