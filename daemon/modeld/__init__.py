@@ -1,0 +1,1 @@
+"""The daemon. Rooms import downward only; the order stands in pyproject.toml and is checked."""

@@ -63,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         loaded = load(os.environ, overrides=overrides(flags), path=flags.config)
     except ConfigError as error:
+        for problem in error.problems if flags.check_config else ():
+            sys.stderr.write(f"modeld: {problem}\n")
         return readiness.failed(error.message, hint=error.hint, code="invalid_request", exit_code=_EXIT_USAGE)
     if flags.print_config:
         sys.stdout.write(dump(loaded.settings))

@@ -60,9 +60,9 @@ def _readable(value: Any) -> Any:
     return value
 
 
-def splice_event(id_json: bytes, line: bytes) -> bytes:
-    """An event frame made of a log line that was encoded once for all watchers. `line` is a JSON object's bytes."""
-    return b'{"type":"event","id":' + id_json + b"," + line[1:] + b"\n"
+def splice(kind: bytes, id_json: bytes, line: bytes) -> bytes:
+    """A frame made of a JSON object's bytes that were encoded once for all watchers."""
+    return b'{"type":"' + kind + b'","id":' + id_json + b"," + line[1:] + b"\n"
 
 
 class ServerConnection:

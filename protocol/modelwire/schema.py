@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from functools import cache
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -40,9 +41,7 @@ def document() -> dict[str, Any]:
             "max_reply": limits.MAX_REPLY,
         },
         "operations": operations(),
-        "errors": [
-            {"code": code, "retryable": error.retryable_by_default} for code, error in sorted(BY_CODE.items())
-        ],
+        "errors": [{"code": code, "retryable": error.retryable_by_default} for code, error in sorted(BY_CODE.items())],
         "roles": list(vocabulary.ROLE_ORDER),
         "$defs": definitions(),
     }
@@ -76,12 +75,21 @@ def definitions() -> dict[str, Any]:
         merged |= {prefix + name: body for name, body in components.items()}
     for row in rows:
         _require_id(merged["request." + row.request.__name__])
+    for body in merged.values():
+        if "description" in body:  # Python 3.13 takes the indentation out of docstrings, older ones leave it in
+            body["description"] = cleandoc(body["description"])
+    del merged["reply.Event"]["properties"]["fields"]  # never on the wire: the receiving side gathers it
     return dict(sorted(merged.items()))
 
 
 def _require_id(request: dict[str, Any]) -> None:
     """On the wire each request has an id; that the struct may be made without one is a comfort of this library."""
-    request["properties"]["id"] = {"type": "string", "minLength": 1, "maxLength": limits.MAX_ID_BYTES}
+    request["properties"]["id"] = {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": limits.MAX_ID_BYTES,
+        "description": f"At most {limits.MAX_ID_BYTES} bytes of UTF-8.",
+    }
     request["required"] = ["op", "id", *(field for field in request["required"] if field != "op")]
 
 

@@ -9,7 +9,7 @@ import anyio
 import structlog
 
 from modeld import logs
-from modeld.activity import redact
+from modeld.activity.redact import redact
 from modeld.app.compose import opened
 from modeld.app.readiness import Readiness
 from modeld.app.serving import serve
@@ -36,7 +36,7 @@ def run(loaded: Loaded, readiness: Readiness, *, auto_started: bool) -> int:
     try:
         with opened(settings, os.environ, instance=instance, inherited=inherited) as rooms:
             return anyio.run(
-                lambda: serve(rooms, settings, readiness, instance=instance, auto_started=auto_started),
+                lambda: serve(rooms, loaded, readiness, instance=instance, auto_started=auto_started),
                 backend="asyncio",
             )
     except ConfigError as error:

@@ -16,12 +16,13 @@ from modeld.admission import Gate, Limits
 from modeld.app.compose import Rooms
 from modeld.app.lifetime import Lifetime
 from modeld.app.readiness import Readiness
-from modeld.config import Settings
+from modeld.config.load import Loaded
 from modeld.jobs.board import Board
 from modeld.jobs.restart import drain, restore
 from modeld.operations import House, all_handlers
 from modeld.peers import Access, Accounts
 from modeld.server import Server
+from modelwire.endpoint import SYSTEM_CONFIG
 from modelwire.version import __version__
 
 log = structlog.get_logger("modeld.app")
@@ -29,13 +30,14 @@ log = structlog.get_logger("modeld.app")
 _PRUNE_EVERY_SECONDS = 24 * 3600.0
 
 
-async def serve(rooms: Rooms, settings: Settings, readiness: Readiness, *, instance: str, auto_started: bool) -> int:
+async def serve(rooms: Rooms, loaded: Loaded, readiness: Readiness, *, instance: str, auto_started: bool) -> int:
     """Runs until there is a reason to stop; the exit code."""
+    settings = loaded.settings
     lifetime = Lifetime(float(settings.daemon.drain_deadline))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lifetime.mind_signals, name="signals")
         await anyio.lowlevel.checkpoint()
-        server, house = await _built(rooms, settings, lifetime, tasks, instance=instance, auto_started=auto_started)
+        server, house = _built(rooms, loaded, lifetime, tasks, instance=instance, auto_started=auto_started)
         resumed = await restore(house.board, rooms.ledger, rooms.store.published)
         house.recovery = msgspec.structs.replace(house.recovery, jobs_resumed=resumed)
         _announce(house, rooms)
@@ -54,15 +56,16 @@ async def serve(rooms: Rooms, settings: Settings, readiness: Readiness, *, insta
     return lifetime.exit_code
 
 
-async def _built(
+def _built(
     rooms: Rooms,
-    settings: Settings,
+    loaded: Loaded,
     lifetime: Lifetime,
     tasks: anyio.abc.TaskGroup,
     *,
     instance: str,
     auto_started: bool,
 ) -> tuple[Server, House]:
+    settings = loaded.settings
     limits = Limits(
         waiting_total=settings.limits.waiting_total,
         waiting_per_peer=settings.limits.waiting_per_peer,
@@ -71,7 +74,13 @@ async def _built(
     )
     gate = Gate(limits, time.monotonic, first_order=rooms.ledger.next_order_now())
     accounts = Accounts(os.getuid())
-    access = Access(settings.access.users, settings.access.groups, os.getuid(), accounts)
+    access = Access(
+        settings.access.users,
+        settings.access.groups,
+        os.getuid(),
+        accounts,
+        config_path=loaded.path or SYSTEM_CONFIG,
+    )
     for warning in (*access.warnings, *rooms.endpoint.warnings):
         log.warning(warning)
     house = House(
@@ -97,9 +106,9 @@ async def _built(
 
 
 def _announce(house: House, rooms: Rooms) -> None:
-    found = msgspec.to_builtins(house.recovery)
-    house.activity.record("daemon.started", pid=os.getpid(), version=__version__, recovery=found)
-    log.info("ready", socket=rooms.endpoint.path, store=rooms.store.layout.root, pid=os.getpid(), recovery=found)
+    found = {name: value for name, value in msgspec.to_builtins(house.recovery).items() if value}
+    house.activity.record("daemon.started", pid=os.getpid(), version=__version__, **found)
+    log.info("ready", socket=rooms.endpoint.path, store=rooms.store.layout.root, pid=os.getpid(), **found)
 
 
 async def _stop(house: House, server: Server, lifetime: Lifetime) -> None:

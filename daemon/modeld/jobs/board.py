@@ -15,7 +15,7 @@ from modeld.activity import Activity
 from modeld.admission import Gate, Owed, Standing
 from modeld.jobs import record
 from modeld.jobs.ids import new_id
-from modeld.jobs.job import Job
+from modeld.jobs.job import Job, Signal
 from modeld.jobs.ledger import Ledger, TokenTaken
 from modeld.jobs.runner import Runner
 from modeld.jobs.tables import Tables
@@ -25,22 +25,29 @@ from modelwire.vocabulary import clamp_priority
 
 
 class Attachment:
-    """One asker's hold on a job. When the last one leaves a job that is not to go on alone, the job stops."""
+    """One asker's hold on a job. When the last one leaves a job that is not to go on alone, the job stops.
 
-    __slots__ = ("_board", "_left", "job", "joined")
+    Who only looks at the job of somebody else does not hold it: that would let a reader end it by leaving.
+    """
 
-    def __init__(self, board: Board, job: Job, *, joined: bool) -> None:
+    __slots__ = ("_board", "_holds", "_left", "job", "joined")
+
+    def __init__(self, board: Board, job: Job, *, joined: bool, holds: bool = True) -> None:
         self._board = board
+        self._holds = holds
         self._left = False
         self.job = job
         self.joined = joined
         job.watchers += 1
+        job.holders += holds
+        board.attached += 1
 
     def leave(self) -> None:
         if not self._left:
             self._left = True
             self.job.watchers -= 1
-            self._board.left(self.job)
+            self.job.holders -= self._holds
+            self._board.left(self.job, held=self._holds)
 
     def __enter__(self) -> Attachment:
         return self
@@ -57,16 +64,16 @@ class Board:
         self._ledger = ledger
         self._tasks = tasks
         self.draining = False
+        self.attached = 0
+        """Askers who have not been told the end of their job yet."""
+        self.departure = Signal()
 
     # -- asking for work
 
     async def submit(self, request: Write, *, kind: str, key: str, model: str | None, peer: int) -> Attachment:
         """Joins the job that already does this, or admits a new one. On return the job is durable."""
         if self.draining:
-            raise Draining(
-                "the daemon is stopping and takes no new work",
-                hint="ask again when it is back; what was accepted before goes on by itself",
-            )
+            raise _draining()
         if same := self.jobs.same_work(key, peer, request.token):
             return await self._join(same, request)
         job = Job(
@@ -115,8 +122,7 @@ class Board:
                 await self._ledger.update(job.id, on_disconnect="continue")
             if clamp_priority(request.priority) < job.priority:
                 await self.prioritize(job, request.priority)
-            if job.state == "paused":
-                await self.resume(job)
+            await self.resume(job)
         except BaseException:
             attachment.leave()
             raise
@@ -135,16 +141,19 @@ class Board:
             self.runner.settle(self._gate.withdraw(job.id))
         job.recorded.set()
 
-    def attach(self, job: Job) -> Attachment:
-        return Attachment(self, job, joined=True)
+    def attach(self, job: Job, peer: int) -> Attachment:
+        return Attachment(self, job, joined=True, holds=peer == job.peer)
 
-    def left(self, job: Job) -> None:
+    def left(self, job: Job, *, held: bool) -> None:
         """An asker has gone. Unless the job is to continue, the last one takes it along."""
-        if job.watchers == 0 and job.on_disconnect == "cancel" and job in self.jobs and not self.draining:
+        self.attached -= 1
+        self.departure.fire()
+        last = held and job.holders == 0
+        if last and job.on_disconnect == "cancel" and job in self.jobs and not self.draining:
             self._tasks.start_soon(self._cancel_abandoned, job)
 
     async def _cancel_abandoned(self, job: Job) -> None:
-        if job.watchers == 0 and job.state in ("queued", "running") and not self.draining:
+        if job.holders == 0 and job.state in ("queued", "running") and not self.draining:
             await self.cancel(job, "its last client left")
 
     # -- looking
@@ -169,9 +178,11 @@ class Board:
     # -- control
 
     async def cancel(self, job: Job, why: str) -> None:
-        if job.terminal or job not in self.jobs:
+        if job.ending or job not in self.jobs:
             return
         job.stop_words = why
+        # A cancelled job takes its time to stop. Nobody who asks meanwhile is to share its fate.
+        self.jobs.close_to_joining(job)
         if job.state == "running":
             self.runner.stop(job, "cancel")
             return
@@ -180,6 +191,8 @@ class Board:
         await self.runner.end(job, "cancelled", failure=Cancelled(f"job {job.id} was cancelled: {why}"))
 
     async def pause(self, job: Job) -> None:
+        if job.ending:
+            return
         if job.state == "running":
             self.runner.stop(job, "pause")
         elif job.state == "queued":
@@ -187,14 +200,26 @@ class Board:
             await self.runner.set_paused(job)
 
     async def resume(self, job: Job) -> None:
-        if job.state != "paused" or job not in self.jobs:
+        while job.state == "running" and job.meter.stop_reason == "pause":
+            await job.changed.wait()
+        if job.state != "paused" or job.ending or job not in self.jobs:
             return
+        if self.draining:
+            raise _draining()
         job.state = "queued"
         job.meter.stop_reason = None
         job.meter.phase("queued")
-        await self._ledger.update(job.id, state="queued")
-        self.runner.note(job, "job.resumed")
-        self.readmit(job)
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._ledger.update(job.id, state="queued")
+            except WireError:
+                if not job.over():
+                    await self.runner.set_paused(job)
+                raise
+        # Cancelled, paused again, or parked by a stop while the disk was waited for: then that counts.
+        if job.state == "queued" and not job.over() and job.id not in self._gate:
+            self.runner.note(job, "job.resumed")
+            self.readmit(job)
 
     def readmit(self, job: Job) -> None:
         """Back into the queue past its limits: this job was admitted before."""
@@ -206,9 +231,16 @@ class Board:
         self.runner.settle(Owed((job.id,) if standing.position == 0 else (), standing.moves))
 
     async def prioritize(self, job: Job, priority: int) -> None:
-        if job.terminal:
+        if job.terminal or job.ending:
             return
         job.priority = clamp_priority(priority)
         if job.state == "queued":
             self.runner.settle(self._gate.prioritize(job.id, job.priority))
         await self._ledger.update(job.id, priority=job.priority)
+
+
+def _draining() -> Draining:
+    return Draining(
+        "the daemon is stopping and takes no new work",
+        hint="ask again when it is back; what was accepted before goes on by itself",
+    )

@@ -56,16 +56,24 @@ class Job:
     intent: Added | None = None
     stop_words: str = "on request"
     watchers: int = 0
+    holders: int = 0
+    """Those watchers whose leaving may end the job: not who only looks at somebody else's."""
     meter: Meter = field(default_factory=Meter)
     changed: Signal = field(default_factory=Signal)
     ended: anyio.Event = field(default_factory=anyio.Event)
     recorded: anyio.Event = field(default_factory=anyio.Event)
     withdrawn: bool = False
+    ending: bool = False
+    """Its end is being written down."""
     end_recorded: bool = False
 
     @property
     def terminal(self) -> bool:
         return self.state in TERMINAL_STATES
+
+    def over(self) -> bool:
+        """Ended, about to end, or left to the next start: nothing may be decided about it any more."""
+        return self.ending or self.ended.is_set()
 
     def view(self) -> JobView:
         return JobView(

@@ -8,6 +8,7 @@ import anyio
 
 from modeld.jobs import record
 from modeld.jobs.board import Board
+from modeld.jobs.job import Job
 from modeld.jobs.ledger import Ledger
 from modelwire.values import Added
 
@@ -34,8 +35,15 @@ async def restore(board: Board, ledger: Ledger, published: Published) -> int:
     return resumed
 
 
-async def drain(board: Board, deadline: float) -> None:
-    """No new work; what runs has until the deadline, then it is parked for the next start."""
+_STOP_SECONDS = 10.0
+"""For work to notice its stop sign, at most 4 MiB away, or to finish a publication that has begun."""
+
+_LAST_WORDS_SECONDS = 2.0
+"""For askers to be told the end of their job; one that does not read its replies is not waited for."""
+
+
+async def drain(board: Board, deadline: float, *, patience: float = _STOP_SECONDS) -> None:
+    """No new work; what runs has until the deadline, then it is parked for the next start. Every asker is told."""
     board.draining = True
     for job in board.jobs:
         if job.state == "queued":
@@ -46,9 +54,24 @@ async def drain(board: Board, deadline: float) -> None:
         await _until_idle(board)
     for job in board.jobs:
         board.runner.stop(job, "park")
-    await _until_idle(board)
+    with anyio.move_on_after(patience):
+        await _until_idle(board)
+    for job in _working(board):
+        # It waits for somebody else's lock or for a disk that hangs: the ledger has it, so it may be left.
+        board.runner.park(job)
+    with anyio.move_on_after(_LAST_WORDS_SECONDS):
+        while board.attached:
+            await board.departure.wait()
+
+
+def _working(board: Board) -> list[Job]:
+    return [job for job in board.jobs if not job.ended.is_set()]
 
 
 async def _until_idle(board: Board) -> None:
-    while running := [job for job in board.jobs if not job.ended.is_set()]:
-        await running[0].ended.wait()
+    while working := _working(board):
+        job = working[0]
+        if job.state == "paused":
+            board.runner.park(job)
+        else:
+            await job.changed.wait()

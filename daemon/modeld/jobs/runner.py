@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 import anyio.abc
+import msgspec
 import structlog
 
 from modeld.activity import Activity
@@ -19,7 +20,8 @@ from modeld.jobs.meter import StopReason
 from modeld.jobs.tables import Tables
 from modeld.store.observer import Stopped
 from modelwire.errors import Cancelled, Interrupted, WireError
-from modelwire.values import Added, Value
+from modelwire.limits import PROGRESS_INTERVAL_SECONDS
+from modelwire.values import Added, Counters, Value
 from modelwire.vocabulary import JobState
 
 log = structlog.get_logger("modeld.jobs")
@@ -79,9 +81,21 @@ class Runner:
             job.meter.begin_attempt(job.attempts)
             job.changed.fire()
             self.note(job, "job.started", attempt=job.attempts)
+            self._tasks.start_soon(self._tell_watchers, job, name=f"progress {job.id}")
             await self._work(job)
         finally:
             self.settle(self.gate.finish(job.id))
+
+    async def _tell_watchers(self, job: Job) -> None:
+        """Progress for those who watch everything; those who are attached look for themselves."""
+        told: Counters | None = None
+        while job.state == "running" and not job.ended.is_set():
+            if self._activity.watchers and (now := job.meter.snapshot()) != told:
+                told = now
+                self._activity.progress(job.id, model=job.model, **msgspec.structs.asdict(now))
+            with anyio.move_on_after(PROGRESS_INTERVAL_SECONDS):
+                await job.ended.wait()
+        self._activity.forget_progress(job.id)
 
     async def _work(self, job: Job) -> None:
         try:
@@ -105,7 +119,13 @@ class Runner:
 
     async def set_paused(self, job: Job) -> None:
         job.state, job.position = "paused", None
-        await self._ledger.update(job.id, state="paused")
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._ledger.update(job.id, state="paused")
+            except WireError as error:
+                log.warning(
+                    "a pause could not be recorded: a restart will not know of it", job=job.id, error=error.message
+                )
         self.note(job, "job.paused")
         job.changed.fire()
 
@@ -137,6 +157,10 @@ class Runner:
     async def end(
         self, job: Job, state: JobState, *, value: Value | None = None, failure: WireError | None = None
     ) -> None:
+        if job.ending:
+            await job.ended.wait()
+            return
+        job.ending = True
         job.ended_at = job.ended_at or time.time()
         job.value, job.failure = value, failure
         with anyio.CancelScope(shield=True):

@@ -43,10 +43,14 @@ class Tables:
         if job.token:
             self._by_token[job.peer, job.token] = job
 
-    def leave(self, job: Job, *, remember: bool) -> None:
-        self._live.pop(job.id, None)
+    def close_to_joining(self, job: Job) -> None:
+        """Whoever asks for its work from now on gets a job of their own. Its token stays with it."""
         if self._by_key.get(job.key) is job:
             del self._by_key[job.key]
+
+    def leave(self, job: Job, *, remember: bool) -> None:
+        self._live.pop(job.id, None)
+        self.close_to_joining(job)
         if job.token and self._by_token.get((job.peer, job.token)) is job:
             del self._by_token[job.peer, job.token]
         if remember:

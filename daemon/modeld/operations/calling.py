@@ -42,6 +42,9 @@ class Call(Protocol):
     def send(self, reply: Reply) -> None:
         """A reply that is not the terminal one."""
 
+    def frame(self, reply: Reply) -> bytes:
+        """The same, to be sent later together with others."""
+
     def send_frame(self, frame: bytes) -> None:
         """The same, already encoded: for frames that are made once for many."""
 

@@ -1,1 +1,68 @@
-"""events.subscribe: the activity log from a point on, then live."""
+"""events.subscribe: the activity log from a number on, then live, over one connection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from modeld.activity import Filter, Item, Lagged, Recorded
+from modeld.operations.calling import Call, Handlers
+from modeld.operations.house import House
+from modelwire import replies, requests
+from modelwire.connection import splice
+from modelwire.errors import InvalidRequest
+from modelwire.values import EventsEnd
+
+
+def handlers(house: House) -> Handlers:
+    async def subscribe(call: Call, request: requests.EventsSubscribe) -> EventsEnd:
+        _check(request)
+        wanted = Filter(frozenset(request.events), request.model, request.job, request.progress)
+        since = request.since
+        if since is None and (request.last is not None or not request.follow):
+            since = max(0, house.activity.last_seq - (request.last or 0))
+        telling = _Telling(call)
+        with house.activity.subscribe(since, wanted) as subscription:
+            while True:
+                # A peer that does not read leaves its place in the ring: it is told what it missed.
+                await call.until_writable()
+                items = await (subscription.next() if request.follow else subscription.stored())
+                if not items:
+                    return EventsEnd(last_seq=house.activity.last_seq, delivered=telling.delivered)
+                telling.tell(items)
+
+    return Handlers(quick={}, long={requests.EventsSubscribe: subscribe})
+
+
+class _Telling:
+    """Frames made of lines that were encoded once for all watchers."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._id = msgspec.json.encode(call.id)
+        self.delivered = 0
+
+    def tell(self, items: Sequence[Item]) -> None:
+        self._call.send_frame(b"".join([self._frame(item) for item in items]))
+
+    def _frame(self, item: Item) -> bytes:
+        if isinstance(item, Recorded):
+            self.delivered += 1
+            return splice(b"event", self._id, item.line)
+        if isinstance(item, Lagged):
+            return self._call.frame(
+                replies.Lagged(id=self._call.id, dropped=item.dropped, resume_from=item.resume_from)
+            )
+        return splice(b"progress", self._id, item.line)
+
+
+def _check(request: requests.EventsSubscribe) -> None:
+    if request.since is not None and request.last is not None:
+        raise InvalidRequest(
+            "$.last: since and last exclude each other", hint="`since` starts after a seq, `last` counts from the end"
+        )
+    for name in ("since", "last"):
+        value = getattr(request, name)
+        if value is not None and value < 0:
+            raise InvalidRequest(f"$.{name}: {value} is negative", hint="the first event has the seq 1")

@@ -32,7 +32,7 @@ def handlers(house: House) -> Handlers:
 
     async def attach(call: Call, request: requests.JobAttach) -> JobView:
         job = await house.board.find(request.job)
-        await follow(call, house.board.attach(job))
+        await follow(call, house.board.attach(job, call.caller.uid))
         if not job.terminal and job.failure is not None:
             raise job.failure
         return job.view()

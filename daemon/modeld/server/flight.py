@@ -41,6 +41,9 @@ class Flight:
         if not self._abandoned:
             self._shell.write(self._shell.wire.reply(reply))
 
+    def frame(self, reply: Reply) -> bytes:
+        return self._shell.wire.reply(reply)
+
     def send_frame(self, frame: bytes) -> None:
         if not self._abandoned:
             self._shell.write(frame)
