@@ -333,13 +333,16 @@ def test_ten_thousand_manifests_are_read_once(shelf: Shelf, monkeypatch: pytest.
     assert reads.count == 10_000
 
 
-def test_what_this_daemon_does_is_known_without_looking(shelf: Shelf) -> None:
+def test_what_this_daemon_does_is_known_at_once(shelf: Shelf) -> None:
     name = ModelName.parse("Llama")
-    shelf.put("Llama")
-    shelf.index.published(name)
-    assert shelf.index.names() == ["Llama"]
-    os.unlink(shelf.layout.manifest(name))
-    shelf.index.removed(name)
+    with shelf.index.changing(name):
+        shelf.put("Llama", b"abc")
+    assert shelf.index.resolve("llama").blob[-2:] == "61"
+    with shelf.index.changing(name):
+        shelf.put("Llama", b"xyz")
+    assert shelf.index.resolve("llama").blob[-2:] == "78"
+    with shelf.index.changing(name):
+        os.unlink(shelf.layout.manifest(name))
     assert shelf.index.names() == []
     with pytest.raises(NotFound):
         shelf.index.resolve("llama")

@@ -23,16 +23,16 @@ class Clock:
         return self.now
 
 
-class Scans:
+class Looks:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        real = os.scandir
+        real = os.listdir
 
-        def scandir(path: str) -> object:
+        def listdir(path: str) -> object:
             self.count += 1
             return real(path)
 
-        monkeypatch.setattr(os, "scandir", scandir)
+        monkeypatch.setattr(os, "listdir", listdir)
 
 
 @pytest.fixture
@@ -54,11 +54,11 @@ def until_settled(layout: Layout) -> None:
 def test_an_unchanged_directory_is_read_once(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(layout, "b", "a", "c+1")
     until_settled(layout)
-    listing, scans = Listing(layout), Scans(monkeypatch)
+    listing, looks = Listing(layout), Looks(monkeypatch)
     assert listing.names() == ["a", "b", "c:1"]
     assert listing.names() == ["a", "b", "c:1"]
     assert listing.spelling(ModelName.parse("C:1")) == "c:1"
-    assert scans.count == 1
+    assert looks.count == 1
     touch(layout, "d")
     assert listing.names() == ["a", "b", "c:1", "d"]
     os.unlink(f"{layout.manifests_dir}/a.json")
@@ -71,26 +71,65 @@ def test_a_directory_that_never_rests_is_not_read_for_every_missing_name(
     touch(layout, "a")
     ahead = time.time_ns() + 3600 * 10**9
     os.utime(layout.manifests_dir, ns=(ahead, ahead))
-    listing, scans = Listing(layout, Clock()), Scans(monkeypatch)
+    listing, looks = Listing(layout, Clock()), Looks(monkeypatch)
     for _ in range(100):
         assert listing.spelling(ModelName.parse("b")) is None
-    assert 1 < scans.count < 20
+    assert 1 < looks.count < 20
 
 
-def test_own_changes_need_no_look(layout: Layout) -> None:
-    listing = Listing(layout)
+def publish(layout: Layout, listing: Listing, text: str) -> None:
+    name = ModelName.parse(text)
+    with listing.changing(name):
+        touch(layout, name.stem)
+
+
+def test_own_changes_need_no_look(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    until_settled(layout)
+    clock = Clock()
+    listing = Listing(layout, clock)
     assert listing.names() == []
-    for text in ("b", "a:x", "a"):
-        touch(layout, ModelName.parse(text).stem)
-        listing.add(ModelName.parse(text))
-    listing.add(ModelName.parse("a"))
-    listing.add(ModelName.parse("A"))
-    assert listing.close_to(ModelName.parse("A")) == ["a"]
+    looks = Looks(monkeypatch)
+    for text in ("b", "a:x", "a", "a"):
+        publish(layout, listing, text)
     assert listing.spelling(ModelName.parse("A")) == "a"
-    assert listing.close_to(ModelName.parse("aa")) == ["a"]
-    listing.discard(ModelName.parse("a"))
-    listing.discard(ModelName.parse("B"))
-    assert listing.close_to(ModelName.parse("b")) == ["b"]
+    assert listing.close_to(ModelName.parse("B")) == ["b"]
+    with listing.changing(ModelName.parse("b")):
+        os.unlink(f"{layout.manifests_dir}/b.json")
+    assert listing.spelling(ModelName.parse("b")) is None
+    assert looks.count == 0
+    assert listing.names() == ["a", "a:x"]
+    assert looks.count == 1
+
+
+def test_a_publication_that_fails_changes_nothing(layout: Layout) -> None:
+    listing = Listing(layout)
+    with pytest.raises(OSError, match="disk"), listing.changing(ModelName.parse("a")):
+        raise OSError("disk")
+    assert listing.spelling(ModelName.parse("a")) is None
+    assert listing.names() == []
+
+
+def test_what_another_tool_did_in_the_same_moment_is_noticed(layout: Layout) -> None:
+    until_settled(layout)
+    clock = Clock()
+    listing = Listing(layout, clock)
+    assert listing.names() == []
+    with listing.changing(ModelName.parse("ours")):
+        touch(layout, "ours", "Theirs")
+    assert listing.spelling(ModelName.parse("theirs")) is None
+    clock.now += 60
+    assert listing.spelling(ModelName.parse("theirs")) == "Theirs"
+    with listing.changing(ModelName.parse("more")):
+        touch(layout, "more", "others")
+    assert listing.names() == ["Theirs", "more", "others", "ours"]
+
+
+def test_a_second_spelling_of_our_own_is_not_taken_up(layout: Layout) -> None:
+    listing = Listing(layout)
+    publish(layout, listing, "llama")
+    publish(layout, listing, "LLAMA")
+    assert listing.spelling(ModelName.parse("LLAMA")) == "llama"
+    assert listing.names() == ["llama"]
 
 
 def test_the_spelling_that_was_known_first_stays(layout: Layout) -> None:
@@ -106,10 +145,9 @@ def test_the_spelling_that_was_known_first_stays(layout: Layout) -> None:
 
 
 def test_a_hint_is_bounded(layout: Layout) -> None:
+    touch(layout, *(f"model-{number:04}" for number in range(500)))
     listing = Listing(layout)
     listing.names()
-    for number in range(2000):
-        listing.add(ModelName.parse(f"model-{number:04}"))
-    close = listing.close_to(ModelName.parse("model-1000x"))
-    assert "model-1000" in close
+    close = listing.close_to(ModelName.parse("model-0100x"))
+    assert "model-0100" in close
     assert len(close) <= 3

@@ -130,7 +130,7 @@ def test_eight_processes_without_any_lock(tmp_path: Path, sharing: str) -> None:
     """Each adds ten models of its own and ten that all of them add."""
     root = str(tmp_path / "models")
     Store.open(root, SETTINGS).close()
-    processes = []
+    work: list[str] = []
     for process in range(8):
         jobs = []
         for number in range(10):
@@ -138,18 +138,21 @@ def test_eight_processes_without_any_lock(tmp_path: Path, sharing: str) -> None:
             own = b"" if sharing == "the same content" else b"%d" % process
             path.write_bytes(b"content %d " % number + own)
             jobs += [(f"own-{process}-{number}", str(path)), (f"shared-{number}", str(path))]
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-c", textwrap.dedent(ADDING), root, json.dumps(jobs)],
+        work.append(json.dumps(jobs))
+    processes: list[subprocess.Popen[str]] = []
+    outcomes: list[list[str]] = []
+    try:
+        for jobs_of_one in work:
+            started = subprocess.Popen(
+                [sys.executable, "-c", textwrap.dedent(ADDING), root, jobs_of_one],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             )
-        )
-    outcomes: list[list[str]] = []
-    try:
-        for started in processes:
+            processes.append(started)
+            # Opened one after the other: a start sweeps the staging directory, and only the store's lock, which is
+            # taken away here, keeps that from being another's.
             assert started.stdout is not None
             assert started.stdout.readline() == "ready\n"
         for started in processes:

@@ -10,7 +10,8 @@ import difflib
 import os
 import time
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from modeld.store import durable
@@ -24,6 +25,10 @@ was read can change again under the same times."""
 
 _RESCAN_SHARE: Final = 10
 """Look-ups of names that are not there spend at most a tenth of the time on reading the directory again."""
+
+_DOUBT_SECONDS: Final = 5.0
+"""What another tool published in the very moment of our own publication is noticed after this long, if nobody lists
+the models before: reading a directory of 100,000 names after each add would cost every reader its answer."""
 
 _HINT_NEIGHBOURS: Final = 100
 """Names compared on each side of where a missing name would stand: a hint must not cost milliseconds."""
@@ -47,7 +52,11 @@ class Listing:
         self._path = layout.manifests_dir
         self._clock = clock
         self._times: Times | None = None
+        self._in_doubt = False
         self._next_look = 0.0
+        self._stems: set[str] = set()
+        self._parsed: dict[str, ModelName | str] = {}
+        """Of each stem that was seen: the name, or why it is none."""
         self._names: list[str] = []
         self._spellings: dict[str, str] = {}
         self.refused: tuple[tuple[str, str], ...] = ()
@@ -55,59 +64,73 @@ class Listing:
 
     def names(self) -> list[str]:
         """Every name, sorted. The list is not to be changed."""
-        self._look()
+        if self._in_doubt or self._changed():
+            self._look()
         return self._names
 
     def spelling(self, name: ModelName) -> str | None:
         """How the model of this name spells it, when there is one."""
-        if self._clock() >= self._next_look:
-            before = self._clock()
-            if self._look():
-                self._next_look = self._clock() + (self._clock() - before) * _RESCAN_SHARE
+        before = self._clock()
+        if before >= self._next_look and (self._changed() or self._in_doubt):
+            self._look()
+            after = self._clock()
+            self._next_look = after + (after - before) * _RESCAN_SHARE
         return self._spellings.get(name.key)
 
     def close_to(self, name: ModelName) -> list[str]:
         """Names that may have been meant."""
-        keys = sorted(self._spellings)
-        at = bisect_left(keys, name.key)
-        near = keys[max(0, at - _HINT_NEIGHBOURS) : at + _HINT_NEIGHBOURS]
-        return [self._spellings[key] for key in difflib.get_close_matches(name.key, near, n=3, cutoff=0.6)]
+        at = bisect_left(self._names, name.text)
+        near = self._names[max(0, at - _HINT_NEIGHBOURS) : at + _HINT_NEIGHBOURS]
+        keys = {text.lower(): text for text in near}
+        return [keys[key] for key in difflib.get_close_matches(name.key, keys, n=3, cutoff=0.6)]
 
-    def add(self, name: ModelName) -> None:
-        if self._spellings.setdefault(name.key, name.text) == name.text:
-            at = bisect_left(self._names, name.text)
-            if at == len(self._names) or self._names[at] != name.text:
+    @contextmanager
+    def changing(self, name: ModelName) -> Iterator[None]:
+        """Around a publication or a removal of our own: the directory's new times are no news then."""
+        known = not self._changed()
+        try:
+            yield
+        finally:
+            self._note(name)
+            if known:
+                with durable.store_faults("read", self._path):
+                    self._times = times_of(os.stat(self._path))
+                self._in_doubt = True
+                self._next_look = max(self._next_look, self._clock() + _DOUBT_SECONDS)
+
+    def _note(self, name: ModelName) -> None:
+        if os.path.lexists(f"{self._path}/{name.stem}.json"):
+            if self._spellings.setdefault(name.key, name.text) == name.text and name.stem not in self._stems:
                 insort(self._names, name.text)
-
-    def discard(self, name: ModelName) -> None:
-        """Another file may spell the same name: the next look tells."""
-        if self._spellings.get(name.key) == name.text:
+                self._stems.add(name.stem)
+        elif self._spellings.get(name.key) == name.text:
             del self._spellings[name.key]
             self._names.remove(name.text)
-        self._times = None
+            self._stems.discard(name.stem)
 
-    def _look(self) -> bool:
-        """Whether the directory had to be read."""
+    def _changed(self) -> bool:
+        with durable.store_faults("read", self._path):
+            return times_of(os.stat(self._path)) != self._times
+
+    def _look(self) -> None:
         with durable.store_faults("read", self._path):
             info = os.stat(self._path)
-            if times_of(info) == self._times:
-                return False
             started = time.time_ns()
-            with os.scandir(self._path) as files:
-                stems = [file.name[:-5] for file in files if file.name.endswith(".json") and file.name[0] != "."]
-        self._sort_out(stems)
-        self._times = times_of(info) if settled(info, started) else None
-        return True
+            stems = {file[:-5] for file in os.listdir(self._path) if file.endswith(".json") and file[0] != "."}
+        self._times = times_of(info)
+        self._in_doubt = not settled(info, started)
+        if stems != self._stems or self.refused:
+            self._stems = stems
+            self._sort_out(sorted(stems))
 
     def _sort_out(self, stems: list[str]) -> None:
+        self._parsed = {stem: self._parsed.get(stem) or _parse(stem) for stem in stems}
         spellings: dict[str, str] = {}
         found: list[ModelName] = []
         refused: list[tuple[str, str]] = []
-        for stem in sorted(stems):
-            try:
-                name = ModelName.from_stem(stem)
-            except InvalidName as fault:
-                refused.append((stem, fault.message))
+        for stem, name in self._parsed.items():
+            if isinstance(name, str):
+                refused.append((stem, name))
                 continue
             found.append(name)
             # What was known first stays the spelling; of two new ones it is the one that sorts first.
@@ -120,3 +143,10 @@ class Listing:
                 if spellings[name.key] != name.text
             ]
         self._names, self._spellings, self.refused = sorted(spellings.values()), spellings, tuple(refused)
+
+
+def _parse(stem: str) -> ModelName | str:
+    try:
+        return ModelName.from_stem(stem)
+    except InvalidName as fault:
+        return fault.message

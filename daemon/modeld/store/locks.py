@@ -51,9 +51,9 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class StoreLock:
     """One daemon per store, whatever socket it listens on. Taken at start, held until the process ends."""
 
-    def __init__(self, descriptor: int, path: str) -> None:
+    def __init__(self, descriptor: int, layout: Layout) -> None:
         self._descriptor = descriptor
-        self.path = path
+        self.layout = layout
 
     @classmethod
     def take(cls, layout: Layout, *, endpoint: str | None = None) -> StoreLock:
@@ -78,18 +78,18 @@ class StoreLock:
         except BaseException:
             os.close(descriptor)
             raise
-        return cls(descriptor, path)
+        return cls(descriptor, layout)
 
     def check(self) -> None:
         """Before anything is written: is the root still the one that was locked?"""
         try:
-            there = os.lstat(self.path)
+            there = os.lstat(self.layout.lock)
         except OSError as fault:
-            raise durable.store_fault(fault, "look at the store's lock", self.path) from fault
+            raise durable.store_fault(fault, "look at the store's lock", self.layout.lock) from fault
         mine = os.fstat(self._descriptor)
         if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
             raise Internal(
-                f"another store lies at {os.path.dirname(os.path.dirname(self.path))} than the one that this daemon"
+                f"another store lies at {self.layout.root} than the one that this daemon"
                 " has locked: nothing was written",
                 hint="was it unmounted or moved away? Put it back, or restart the daemon.",
                 retryable=True,

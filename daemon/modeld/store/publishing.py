@@ -106,13 +106,12 @@ class Counter:
         if wish.notes is not None:
             await wish.notes.about_to_publish(added)
         try:
-            await self._blocking(partial(manifests.write, self.layout, wish.name, document, replace=wish.replace))
+            with self.index.changing(wish.name):
+                await self._blocking(partial(manifests.write, self.layout, wish.name, document, replace=wish.replace))
         except AlreadyExists:
             # Another tool was faster, without the lock. What it published may be the very same.
             if not judge(self.index.entry(wish.name), wish, digest):
                 raise
-        finally:
-            self.index.published(wish.name)
         # ---- The model is there: from here on nothing is taken back. ----
         if wish.notes is not None:
             await wish.notes.published(added)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -70,9 +69,8 @@ class Store:
         """Blocks until recovered. `lock` comes from `claim`; without it the store is claimed here. Whoever opens
         the store closes it; the catalogue stays the caller's."""
         if lock is None:
-            layout, lock = cls.claim(root, settings)
-        else:
-            layout = Layout(os.path.dirname(os.path.dirname(lock.path)))
+            _, lock = cls.claim(root, settings)
+        layout = lock.layout
         try:
             index = Index(layout)
             counter = Counter(
