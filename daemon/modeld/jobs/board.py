@@ -216,7 +216,10 @@ class Board:
                 if not job.over():
                     await self.runner.set_paused(job)
                 raise
-        # Cancelled, paused again, or parked by a stop while the disk was waited for: then that counts.
+        self._admit_resumed(job)
+
+    def _admit_resumed(self, job: Job) -> None:
+        """Unless it was cancelled, paused again, or parked by a stop while the disk was waited for."""
         if job.state == "queued" and not job.over() and job.id not in self._gate:
             self.runner.note(job, "job.resumed")
             self.readmit(job)
