@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from bench.daemon import Bench, daemon
+from bench.daemon import Bench, daemon, modelctl
 from bench.table import header, median, row
 
 ROUNDS = 5
@@ -101,7 +101,7 @@ def of(results: Sequence[dict[str, float]], key: str) -> float:
 
 def add(bench: Bench, path: str, name: str) -> None:
     subprocess.run(
-        [sys.executable, "-m", "modelclient.ctl", "add", path, "--name", name, "-q", "--no-progress"],
+        [modelctl(), "add", path, "--name", name, "-q", "--no-progress"],
         env=bench.environ,
         check=True,
         stdout=subprocess.DEVNULL,

@@ -31,6 +31,11 @@ class Bench:
         return path
 
 
+def modelctl() -> str:
+    """The command of the environment that runs the benchmark."""
+    return os.path.join(os.path.dirname(sys.executable), "modelctl")
+
+
 def private_environment(room: str) -> dict[str, str]:
     keep = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
     environ = {name: value for name, value in os.environ.items() if name in keep}
