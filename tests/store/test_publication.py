@@ -7,158 +7,19 @@ request succeeds afterwards. The calls are counted in `durable`, the one module 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
-import hashlib
 import os
-import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from modeld.store import durable
-from modeld.store.batch import Batch
-from modeld.store.blobs import Blob, commit
-from modeld.store.digest import Digest
-from modeld.store.hashing import CHUNK
-from modeld.store.ingest import stage_copy
-from modeld.store.layout import Layout
-from modeld.store.observer import Unwatched
-from modeld.store.space import Space
-from modelwire.errors import WireError
-
-SMALL, BIG = 16 * 1024, CHUNK + 4097
-COUNTED = {
-    *("open", "close", "pwritev", "preadv", "posix_fadvise", "fchmod", "fchown", "fsync", "mkdir", "chmod"),
-    *("link", "unlink", "replace", "stat", "fstat"),
-}
-COUNTED_IN_LIBC = {"fallocate64", "fallocate", "renameat2", "syncfs"}
-MANY = 9
-"""Enough for a batch to sync them together."""
-
-
-class Faults:
-    """Calls `strike` at the n-th counted call, and at all that follow when `lasting`."""
-
-    def __init__(self, nth: int, strike: Callable[[str], None], *, lasting: bool = False) -> None:
-        self.nth, self.strike, self.lasting = nth, strike, lasting
-        self.count = 0
-        self.struck: list[str] = []
-
-    def __call__(self, name: str) -> None:
-        self.count += 1
-        if self.count == self.nth or (self.lasting and self.count > self.nth):
-            self.struck.append(name)
-            self.strike(name)
-
-
-class FaultyOs:
-    """Stands where `durable` sees the module os."""
-
-    def __init__(self, faults: Faults) -> None:
-        self._faults = faults
-
-    def __getattr__(self, name: str) -> object:
-        real = getattr(os, name)
-        if name not in COUNTED:
-            return real
-
-        def call(*arguments: object, **named: object) -> object:
-            if name == "close":
-                # A close that reports an error has closed nonetheless.
-                real(*arguments)
-                self._faults(name)
-                return None
-            self._faults(name)
-            return real(*arguments, **named)
-
-        return call
-
-
-class FaultyLibc:
-    def __init__(self, real: ctypes.CDLL, faults: Faults) -> None:
-        self._real, self._faults = real, faults
-
-    def __getattr__(self, name: str) -> object:
-        real = getattr(self._real, name)
-        if name not in COUNTED_IN_LIBC:
-            return real
-
-        def call(*arguments: object) -> object:
-            try:
-                self._faults(name)
-            except OSError as error:
-                ctypes.set_errno(error.errno or 0)
-                return -1
-            return real(*arguments)
-
-        return call
-
-
-def plant_faults(monkeypatch: pytest.MonkeyPatch, faults: Faults) -> None:
-    monkeypatch.setattr(durable, "os", FaultyOs(faults))
-    monkeypatch.setattr(durable, "_LIBC", FaultyLibc(durable._LIBC, faults))
-
-
-class Adding:
-    """One request: this source into this store."""
-
-    def __init__(self, directory: Path, size: int = SMALL) -> None:
-        self.layout = Layout(str(directory / "root"))
-        os.makedirs(self.layout.blobs_dir, exist_ok=True)
-        self.space = Space(lambda: 1 << 40)
-        self.source = str(directory / "source")
-        if not os.path.exists(self.source):
-            Path(self.source).write_bytes(os.urandom(size))
-        self.content = Path(self.source).read_bytes()
-        self.digest = Digest(hashlib.sha256(self.content).hexdigest())
-
-    def run(self, expected: Digest | None = None) -> tuple[Blob, bool]:
-        with open(self.source, "rb") as file:
-            staged = stage_copy(
-                self.layout,
-                file.fileno(),
-                self.source,
-                expected=expected,
-                space=self.space,
-                observer=Unwatched(),
-            )
-        return commit(self.layout, staged)
-
-    def run_many(self) -> list[tuple[Blob, bool]]:
-        """The content and others made of it, as a batch."""
-        with Batch(self.layout, space=self.space, observer=Unwatched()) as batch:
-            for index in range(MANY):
-                path = f"{self.source}-{index}"
-                Path(path).write_bytes(self.content[index:])
-                with open(path, "rb") as file:
-                    batch.stage(file.fileno(), path)
-            return batch.commit()
-
-    @property
-    def name(self) -> Path:
-        return Path(self.layout.blob(self.digest))
-
-    def plant(self, content: bytes) -> None:
-        os.makedirs(self.name.parent)
-        self.name.write_bytes(content)
-
-    def assert_whole_or_absent(self, *others: bytes) -> None:
-        if self.name.exists():
-            assert self.name.read_bytes() in (self.content, *others)
-
-    def assert_added(self) -> None:
-        blob, _reused = self.run()
-        assert Path(blob.path).read_bytes() == self.content
-        assert self.temporaries() == []
-
-    def temporaries(self) -> list[str]:
-        return os.listdir(self.layout.staging) if os.path.isdir(self.layout.staging) else []
+from modeld.store.space import Space, free_bytes_under
+from modelwire.errors import NoSpace, WireError
+from store.publication_rig import BIG, MANY, SMALL, Adding, Faults, plant_faults, run_alone
 
 
 def empty_store(_adding: Adding) -> tuple[bytes, ...]:
@@ -175,8 +36,8 @@ def bad_blob(adding: Adding) -> tuple[bytes, ...]:
     return (b"bad",)
 
 
-def sweep(tmp_path: Path) -> Iterator[tuple[int, Path]]:
-    for nth in range(1, 500):
+def sweep(tmp_path: Path, step: int = 1) -> Iterator[tuple[int, Path]]:
+    for nth in range(1, 500, step):
         directory = tmp_path / str(nth)
         directory.mkdir()
         yield nth, directory
@@ -250,14 +111,14 @@ def test_the_disk_dies_at_each_call(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_each_call_of_a_batch_fails_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: bool) -> None:
+def test_calls_of_a_batch_fail_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: bool) -> None:
     monkeypatch.setattr(durable, "_dirty_bytes", lambda: 0 if together else durable.MAX_FOREIGN_DIRTY + 1)
 
     def strike(_name: str) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     kinds: set[str] = set()
-    for nth, directory in sweep(tmp_path):
+    for nth, directory in sweep(tmp_path, step=4):
         adding, faults = Adding(directory), Faults(nth, strike)
         descriptors = len(os.listdir("/proc/self/fd"))
         with monkeypatch.context() as patched:
@@ -295,25 +156,6 @@ def test_a_failed_sync_is_never_tried_again(tmp_path: Path, monkeypatch: pytest.
     assert adding.temporaries() == []
 
 
-def run_alone(directory: Path, *extra: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """This file as a program: one add in a process of its own."""
-    return subprocess.run(
-        [*prefix, sys.executable, __file__, str(directory), *extra],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-
-
-def kill_at(directory: Path, nth: int) -> None:
-    """In a process of its own: dies at the n-th call as a killed one does, nothing is cleaned up."""
-    patch = pytest.MonkeyPatch()
-    plant_faults(patch, Faults(nth, lambda _name: os._exit(137)))
-    Adding(directory).run()
-
-
 @pytest.mark.parametrize("size", [SMALL, BIG])
 def test_killed_at_each_call(tmp_path: Path, size: int) -> None:
     for nth, directory in sweep(tmp_path):
@@ -330,105 +172,37 @@ def test_killed_at_each_call(tmp_path: Path, size: int) -> None:
     assert nth > 10
 
 
-CALL = re.compile(r"^(?:\d+ +)?(\w+)\((.*)\) += 0$")
-UNFINISHED = re.compile(r"^(\d+) +(.*?) *<unfinished \.\.\.>$")
-RESUMED = re.compile(r"^(\d+) +<\.\.\. \w+ resumed>(.*)$")
-PATH_OF_DESCRIPTOR = re.compile(r"^\d+<(.*)>$")
-QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
-
-
-def finished_calls(log: str) -> Iterator[str]:
-    """One line for each call, where it ended: strace splits those that other threads interrupt."""
-    begun: dict[str, str] = {}
-    for line in log.splitlines():
-        if (split := UNFINISHED.match(line)) is not None:
-            begun[split[1]] = split[2]
-        elif (resumed := RESUMED.match(line)) is not None:
-            yield f"{resumed[1]} {begun.pop(resumed[1])}{resumed[2]}"
-        else:
-            yield line
-
-
-def order_faults(log: str, layout: Layout) -> list[str]:
-    """What an strace log says against the order: sync the file, name it, sync the directories."""
-    synced: dict[str, int] = {}
-    all_synced = 0
-    named: dict[str, int] = {}
-    faults = []
-    for number, line in enumerate(finished_calls(log), 1):
-        if (match := CALL.match(line)) is None:
-            continue
-        call, arguments = match.groups()
-        if call in ("fsync", "fdatasync") and (path := PATH_OF_DESCRIPTOR.match(arguments)):
-            synced[path[1]] = number
-        elif call == "syncfs":
-            all_synced = number
-        elif call in ("renameat2", "rename", "renameat", "link", "linkat"):
-            source, target = QUOTED.findall(arguments)
-            if target.startswith(layout.blobs_dir):
-                named[target] = number
-                if source not in synced and not all_synced:
-                    faults.append(f"{target} got its name before its bytes were synced")
-    for target, number in named.items():
-        directory = os.path.dirname(target)
-        while len(directory) >= len(layout.blobs_dir):
-            if max(all_synced, synced.get(directory, 0)) < number:
-                faults.append(f"{directory} was not synced after {target} got its name")
-            directory = os.path.dirname(directory)
-    if not named:
-        faults.append("nothing was named")
-    return faults
-
-
-def test_split_lines_of_a_log_are_joined() -> None:
-    log = "7 fsync(3</a> <unfinished ...>\n8 +++ exited with 0 +++\n7 <... fsync resumed>) = 0\n7 fsync(4</b>) = 0"
-    assert [CALL.match(line) is not None for line in finished_calls(log)] == [False, True, True]
-
-
 @pytest.fixture
-def strace() -> tuple[str, ...]:
-    found = shutil.which("strace")
-    if found is None:
-        pytest.skip("strace is not installed")
-    probe = subprocess.run([found, "-o", os.devnull, "true"], capture_output=True, timeout=60, check=False)
-    if probe.returncode != 0:
-        pytest.skip("this machine does not let strace trace")
-    return found, "-f", "-y", "-s", "4096", "-e", "trace=fsync,fdatasync,syncfs,rename,renameat,renameat2,link,linkat"
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=12m", "modeld-test", str(disk)],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        pytest.skip("may not mount a filesystem here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True, timeout=60)
 
 
-@pytest.mark.parametrize(("size", "mode"), [(0, "one"), (SMALL, "one"), (BIG, "one"), (SMALL, "many")])
-def test_every_naming_stands_between_two_syncs(tmp_path: Path, strace: tuple[str, ...], size: int, mode: str) -> None:
-    adding, log = Adding(tmp_path, size), tmp_path / "log"
-    outcome = run_alone(tmp_path, mode, prefix=(*strace, "-o", str(log)))
-    assert outcome.returncode == 0, outcome.stderr
-    assert order_faults(log.read_text(), adding.layout) == []
-
-
-@pytest.mark.parametrize(
-    ("without", "complaint"),
-    [("sync_file", "before its bytes were synced"), ("sync_directory", "was not synced after")],
-)
-def test_the_order_check_notices_a_missing_sync(
-    tmp_path: Path, strace: tuple[str, ...], without: str, complaint: str
-) -> None:
-    adding, log = Adding(tmp_path), tmp_path / "log"
-    outcome = run_alone(tmp_path, "without", without, prefix=(*strace, "-o", str(log)))
-    assert outcome.returncode == 0, outcome.stderr
-    assert any(complaint in fault for fault in order_faults(log.read_text(), adding.layout))
-
-
-def main(directory: str, mode: str = "one", argument: str = "") -> None:
-    if mode == "kill":
-        kill_at(Path(directory), int(argument))
-        return
-    module: ModuleType = durable
-    if mode == "without":
-        setattr(module, argument, lambda _what: None)
-    if mode == "many":
-        Adding(Path(directory)).run_many()
-        return
-    Adding(Path(directory)).run()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+@pytest.mark.skipif(shutil.which("mount") is None, reason="there is no mount command")
+def test_a_full_disk_is_told_and_leaves_nothing(small_disk: Path) -> None:
+    """The promise that there is room was wrong: others write to the same filesystem."""
+    adding = Adding(small_disk, BIG)
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(5 * 1024 * 1024))
+    free = free_bytes_under(str(small_disk))
+    assert free < BIG
+    for _attempt in range(2):
+        with pytest.raises(NoSpace):
+            adding.run()
+        assert adding.temporaries() == []
+        assert free_bytes_under(str(small_disk)) >= free
+    adding.space = Space(lambda: free_bytes_under(str(small_disk)))
+    with pytest.raises(NoSpace, match=f"{BIG} bytes are needed and {free} are free"):
+        adding.run()
+    filler.unlink()
+    adding.assert_added()
