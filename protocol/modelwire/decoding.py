@@ -84,7 +84,9 @@ def _explain(line: bytes, error: Exception) -> BadRequest:
             fatal=True,
         )
     if not isinstance(plain, dict):
-        return BadRequest(InvalidRequest(f"$: a request is a JSON object, not {_kind(plain)}"))
+        return BadRequest(
+            InvalidRequest(f"$: a request is a JSON object, not {_kind(plain)}", hint="send one JSON object per line")
+        )
     found = plain.get("id")
     if not valid_id(found):
         return BadRequest(_bad_id())

@@ -95,7 +95,7 @@ class ModelResolve(Request, tag="model.resolve", frozen=True, kw_only=True):
 
 class JobList(Request, tag="job.list", frozen=True, kw_only=True):
     state: JobState | None = None
-    limit: int = 100
+    limit: Count = 100
 
 
 class JobShow(Request, tag="job.show", frozen=True, kw_only=True):

@@ -108,6 +108,7 @@ def test_deep_nesting_is_refused_without_reaching_the_end_of_the_stack(line: byt
 def test_json_that_is_no_object_is_told_what_it_is(line: str, kind: str) -> None:
     bad = refused(line)
     assert bad.fault.message == f"$: a request is a JSON object, not {kind}"
+    assert bad.fault.hint
     assert isinstance(bad.fault, errors.InvalidRequest)
     assert not bad.fatal
     assert bad.id is None
@@ -142,6 +143,7 @@ def test_a_wrong_type_is_named_by_its_path(field: str, value: Any, path: str) ->
         ('"hello","protocol":1,"required":["jobs",5]', "$.required[1]: Expected `str`, got `int`"),
         ('"hello","protocol":1,"required":"jobs"', "$.required: Expected `array`, got `str`"),
         ('"model.list","limit":-1', "$.limit: Expected `int` >= 0"),
+        ('"job.list","limit":-1', "$.limit: Expected `int` >= 0"),
         ('"events.subscribe","since":-1', "$.since: Expected `int` >= 0"),
         ('"events.subscribe","last":9223372036854775808', "$.last: Expected `int` <= 9223372036854775807"),
         ('"daemon.drain","deadline_s":1e400', "$.deadline_s: Number out of range"),
