@@ -47,6 +47,9 @@ class ModelView(Value, frozen=True, kw_only=True):
     reason: str | None = None
     files: tuple[ModelFile, ...] = ()
     manifest: dict[str, Any] | None = None
+    verified_at: str | None = None
+    used_at: str | None = None
+    history: tuple[Provenanced, ...] = ()
 
 
 class Added(Value, omit_defaults=False, frozen=True, kw_only=True):
@@ -69,6 +72,128 @@ class Resolved(Value, frozen=True, kw_only=True):
     path: str
     blob: str
     state: ModelState
+
+
+class Provenanced(Value, frozen=True, kw_only=True):
+    """One verification outcome, kept for good: what was checked, when, for whom, against what, by which version."""
+
+    time: str
+    blob: str
+    outcome: str
+    expected: str | None = None
+    actual: str | None = None
+    peer: int | None = None
+    source: str | None = None
+    tool: str | None = None
+    job: str | None = None
+    file: str | None = None
+
+
+class PlanStep(Value, frozen=True, kw_only=True):
+    """One step that an operation takes, or would take."""
+
+    action: str
+    path: str
+    size_bytes: int = 0
+    blob: str | None = None
+
+
+class Copied(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """A model under a second name. No blob byte is copied."""
+
+    name: str
+    source: str
+    blob: str
+    size_bytes: int
+    blobs: tuple[str, ...] = ()
+    dry_run: bool = False
+    plan: tuple[PlanStep, ...] = ()
+    job: str | None = None
+
+
+class Moved(Value, omit_defaults=False, frozen=True, kw_only=True):
+    name: str
+    source: str
+    blob: str
+    size_bytes: int
+    job: str | None = None
+
+
+class Removed(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """The manifest is gone; its blobs stay until a sweep finds that nothing holds them."""
+
+    name: str
+    blob: str | None = None
+    size_bytes: int = 0
+    job: str | None = None
+
+
+class Verified(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """The outcome for one model. `actual` is the first digest that differs, or the expected one."""
+
+    name: str
+    ok: bool
+    expected: str
+    actual: str | None
+    size_bytes: int = 0
+    files: int = 1
+    reason: str | None = None
+    quarantine_path: str | None = None
+
+
+class Verification(Value, omit_defaults=False, frozen=True, kw_only=True):
+    models: tuple[Verified, ...] = ()
+    ok: bool = True
+    job: str | None = None
+
+
+class Quarantined(Value, omit_defaults=False, frozen=True, kw_only=True):
+    path: str
+    size_bytes: int
+    reason: str
+    time: str
+
+
+class QuarantineList(Value, omit_defaults=False, frozen=True, kw_only=True):
+    items: tuple[Quarantined, ...] = ()
+    size_bytes: int = 0
+
+
+class ModelUsage(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """`shared_bytes` are those that another model names too; `own_bytes` would go with this one."""
+
+    name: str
+    logical_bytes: int
+    own_bytes: int
+    shared_bytes: int
+
+
+class Usage(Value, omit_defaults=False, frozen=True, kw_only=True):
+    logical_bytes: int = 0
+    physical_bytes: int = 0
+    shared_bytes: int = 0
+    unnamed_bytes: int = 0
+    quarantine_bytes: int = 0
+    staging_bytes: int = 0
+    free_bytes: int | None = None
+    models: tuple[ModelUsage, ...] = ()
+
+
+class Victim(Value, omit_defaults=False, frozen=True, kw_only=True):
+    path: str
+    kind: str
+    size_bytes: int
+    reason: str
+
+
+class Swept(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """What a sweep removed, or would remove."""
+
+    victims: tuple[Victim, ...] = ()
+    freed_bytes: int = 0
+    dry_run: bool = False
+    kept: int = 0
+    job: str | None = None
 
 
 class ModelList(Value, omit_defaults=False, frozen=True, kw_only=True):
