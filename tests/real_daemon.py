@@ -39,6 +39,7 @@ class RealDaemon:
         }
         self.environ.update(environ or {})
         self.config_path = config
+        self.program: tuple[str, ...] = ("-m", "modeld")
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *arguments: str, prefix: tuple[str, ...] = ()) -> RealDaemon:
@@ -51,7 +52,7 @@ class RealDaemon:
         reader, writer = os.pipe()
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "modeld", "--ready-fd", str(writer), *arguments],
+                [*prefix, sys.executable, *self.program, "--ready-fd", str(writer), *arguments],
                 env=self.environ,
                 pass_fds=[writer],
                 stdin=subprocess.DEVNULL,

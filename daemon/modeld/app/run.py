@@ -15,7 +15,9 @@ from modeld.app.readiness import Readiness
 from modeld.app.serving import serve
 from modeld.config import ConfigError
 from modeld.config.load import Loaded
+from modeld.incident import incident
 from modeld.notify import inherited_socket
+from modeld.store.durable import store_fault
 from modelwire.errors import ModeldError, WireError
 
 log = structlog.get_logger("modeld.app")
@@ -39,10 +41,18 @@ def run(loaded: Loaded, readiness: Readiness, *, auto_started: bool) -> int:
                 lambda: serve(rooms, loaded, readiness, instance=instance, auto_started=auto_started),
                 backend="asyncio",
             )
-    except ConfigError as error:
+    except Exception as error:  # noqa: BLE001 - whatever it was, who started the daemon is told in one line
+        return _failed(readiness, error)
+
+
+def _failed(readiness: Readiness, error: Exception) -> int:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, ConfigError):
         return readiness.failed(error.message, hint=error.hint, code="invalid_request", exit_code=EXIT_USAGE)
-    except WireError as error:
-        exit_code = EXITS.get(error.code, EXIT_FAILED)
-        return readiness.failed(error.message, hint=error.hint, code=error.code, exit_code=exit_code)
-    except ModeldError as error:
-        return readiness.failed(error.message, hint=error.hint, code="internal", exit_code=EXIT_FAILED)
+    if isinstance(error, OSError) and error.filename is not None:
+        error = store_fault(error, "use", os.fsdecode(error.filename))
+    if not isinstance(error, ModeldError):
+        error = incident(error)
+    code = error.code if isinstance(error, WireError) else "internal"
+    return readiness.failed(error.message, hint=error.hint, code=code, exit_code=EXITS.get(code, EXIT_FAILED))

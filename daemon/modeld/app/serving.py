@@ -23,6 +23,7 @@ from modeld.operations import House, all_handlers
 from modeld.peers import Access, Accounts
 from modeld.server import Server
 from modelwire.endpoint import SYSTEM_CONFIG
+from modelwire.errors import WireError
 from modelwire.version import __version__
 
 log = structlog.get_logger("modeld.app")
@@ -122,5 +123,9 @@ async def _stop(house: House, server: Server, lifetime: Lifetime) -> None:
 async def _prune(rooms: Rooms, keep: float) -> None:
     """Finished jobs are forgotten after a while; once a day is often enough for that."""
     while True:
-        await rooms.ledger.prune(time.time(), keep)
+        try:
+            await rooms.ledger.prune(time.time(), keep)
+        except WireError as error:
+            # A full disk, most likely: tomorrow is early enough.
+            log.warning("old jobs could not be forgotten", error=error.message)
         await anyio.sleep(_PRUNE_EVERY_SECONDS)

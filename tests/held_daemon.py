@@ -1,0 +1,73 @@
+"""A real daemon whose copying stands still for as long as a test wants: run as a program, this is that daemon.
+
+Nothing of it is replaced. Between two chunks, where work looks at its stop sign anyway, it waits while a file is there,
+and goes on looking. So a test can ask for something at a time when a job surely runs, on a machine of any speed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Mapping
+
+from real_daemon import RealDaemon
+
+HOLD = "HELD_DAEMON_FILE"
+
+
+class HeldDaemon(RealDaemon):
+    """Copying stands while it holds; it does from the beginning."""
+
+    def __init__(self, room: str, environ: Mapping[str, str] | None = None) -> None:
+        self.hold_path = os.path.join(room, "hold")
+        super().__init__(room, {**(environ or {}), HOLD: self.hold_path})
+        self.program = (os.path.abspath(__file__),)
+        self.hold()
+
+    def hold(self) -> None:
+        with open(self.hold_path, "w", encoding="ascii"):
+            pass
+
+    def slow(self, seconds: float) -> None:
+        """Not standing, but this long for each chunk of 4 MiB."""
+        fresh = f"{self.hold_path}.new"
+        with open(fresh, "w", encoding="ascii") as file:
+            file.write(str(seconds))
+        os.replace(fresh, self.hold_path)
+
+    def release(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.hold_path)
+
+
+def _main() -> int:
+    from modeld.__main__ import main
+    from modeld.store import ingest
+    from modeld.store.observer import Observer, check
+
+    path = os.environ.pop(HOLD)
+
+    def held(observer: Observer) -> None:
+        check(observer)
+        since = time.monotonic()
+        while _still_held(path, since):
+            check(observer)
+            time.sleep(0.002)
+
+    vars(ingest)["check"] = held
+    return main()
+
+
+def _still_held(path: str, since: float) -> bool:
+    try:
+        with open(path, encoding="ascii") as file:
+            pause = file.read()
+    except FileNotFoundError:
+        return False
+    return not pause or time.monotonic() - since < float(pause)
+
+
+if __name__ == "__main__":
+    sys.exit(_main())
