@@ -15,6 +15,10 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """How many, or the number of an event: never negative, and within what a database column or a C library holds."""
 
 
+Token = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+"""Room for any UUID or hash; it is stored with the job for as long as that is kept."""
+
+
 class Request(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op", omit_defaults=True
 ):
@@ -26,7 +30,7 @@ class Write(Request, frozen=True, kw_only=True):
 
     priority: int = PRIORITY_DEFAULT
     on_disconnect: OnDisconnect = "cancel"
-    token: str | None = None
+    token: Token | None = None
 
 
 # -- the connection

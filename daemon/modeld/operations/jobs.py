@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import msgspec
 
 from modeld.jobs.job import Job
 from modeld.operations.calling import Call, Caller, Handlers
@@ -15,17 +16,31 @@ from modelwire.values import JobList, JobView
 _LIST_LIMIT = 1000
 """Rows of one answer: about 600 KiB, well under the cap of a reply."""
 
+_BRIEF_ERROR = 1000
+"""Characters of an error in a list; `job.show` tells all of it. A thousand whole ones can be longer than a reply."""
+
 _STOP_PATIENCE_SECONDS = 5.0
 """How long a control waits to show the state that it caused. Work looks at its stop sign every few milliseconds;
 a publication that has begun is finished first."""
 
 
 def handlers(house: House) -> Handlers:
-    async def list_jobs(_: Call, request: requests.JobList) -> JobList:
+    listing = anyio.Lock()
+
+    async def list_jobs(call: Call, request: requests.JobList) -> JobList:
         if not 1 <= request.limit <= _LIST_LIMIT:
-            raise InvalidRequest(f"$.limit: {request.limit} is not between 1 and {_LIST_LIMIT}")
-        jobs = await house.board.recent(request.limit, request.state)
-        return JobList(jobs=tuple(job.view() for job in jobs))
+            raise InvalidRequest(
+                f"$.limit: {request.limit} is not between 1 and {_LIST_LIMIT}",
+                hint="the newest come first; `state` leaves out those that are of no interest",
+            )
+        while True:
+            # One list after the other, and only for peers that take them: the 64 that one may ask for in a single
+            # write would be 40 MiB.
+            await call.until_writable()
+            async with listing:
+                if call.writable:
+                    jobs = await house.board.recent(request.limit, request.state)
+                    return JobList(jobs=tuple(_brief(job.view()) for job in jobs))
 
     async def show(_: Call, request: requests.JobShow) -> JobView:
         return (await house.board.find(request.job)).view()
@@ -87,6 +102,14 @@ def handlers(house: House) -> Handlers:
             requests.JobPrioritize: prioritize,
         },
     )
+
+
+def _brief(view: JobView) -> JobView:
+    error = view.error
+    if error is None or len(error.message) + len(str(error.details)) <= _BRIEF_ERROR:
+        return view
+    message = error.message if len(error.message) <= _BRIEF_ERROR else error.message[:_BRIEF_ERROR] + "…"
+    return msgspec.structs.replace(view, error=msgspec.structs.replace(error, message=message, details={}))
 
 
 def _refuse_ended(job: Job, what: str) -> None:
