@@ -20,7 +20,7 @@ import pytest
 
 from modeld.activity import Activity, Item
 from modeld.activity import log as log_module
-from modeld.activity.generations import LINE_BYTES, last_record, start_of
+from modeld.activity.generations import LINE_BYTES, Replay, last_record, start_of
 from modelwire.errors import Internal, NoSpace, PermissionDenied
 
 
@@ -273,6 +273,24 @@ async def test_a_full_disk_stops_nothing_and_loses_nothing_that_fits_the_queue(
     assert activity.view().lost == 0
 
 
+async def test_what_came_while_a_write_failed_stays_behind_it(
+    path: str, opened: Callable[..., Activity], disk: Disk
+) -> None:
+    activity = opened()
+    disk.open.clear()
+    disk.room = 0
+    for _ in range(3):
+        activity.record("x")
+    await eventually(disk.waiting.is_set)
+    for _ in range(3):
+        activity.record("y")
+    disk.open.set()
+    assert await activity.flush() is False
+    disk.room = None
+    assert await activity.flush() is True
+    assert [line["seq"] for line in lines(path)] == [1, 2, 3, 4, 5, 6]
+
+
 async def test_it_tries_again_by_itself(path: str, opened: Callable[..., Activity], disk: Disk) -> None:
     activity = opened()
     disk.room = 0
@@ -373,6 +391,59 @@ def test_the_place_after_a_number_is_found_among_many(tmp_path: Path) -> None:
         os.close(descriptor)
     assert found is not None
     assert found.seq == 39_998
+
+
+def test_a_replay_closed_while_a_thread_reads_is_closed_by_that_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "log"
+    file.write_bytes(b'{"seq":1,"event":"x"}\n')
+    descriptor = os.open(file, os.O_RDONLY)
+    replay = Replay([descriptor], 0)
+    real = os.pread
+
+    def close_meanwhile(fd: int, size: int, offset: int) -> bytes:
+        replay.close()
+        return real(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", close_meanwhile)
+    assert [record.seq for record in replay.batch()] == [1]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    assert replay.batch() == []
+
+
+async def test_reading_during_rotations_finds_every_file_once(path: str, opened: Callable[..., Activity]) -> None:
+    activity = opened(max_bytes=300, generations=40)
+    for _ in range(600):
+        activity.record("x")
+    await activity.flush()
+    reading = True
+
+    def read() -> list[list[int]]:
+        """Until twenty rotations were met."""
+        seen: list[list[int]] = []
+        deadline = time.monotonic() + 60
+        while len({numbers[0] for numbers in seen}) < 20:
+            assert time.monotonic() < deadline
+            with activity._log.replay(0) as replay:
+                numbers: list[int] = []
+                while batch := replay.batch():
+                    numbers.extend(record.seq for record in batch)
+                seen.append(numbers)
+        return seen
+
+    async def write() -> None:
+        while reading:
+            activity.record("x")
+            await activity.flush()
+
+    writer = asyncio.ensure_future(write())
+    seen = await asyncio.to_thread(read)
+    reading = False
+    await writer
+    for numbers in seen:
+        assert numbers == list(range(numbers[0], numbers[-1] + 1))
 
 
 RECORDER = """
