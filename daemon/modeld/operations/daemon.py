@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -10,13 +11,27 @@ from modeld.jobs.job import timestamp
 from modeld.operations.calling import Caller, Handlers
 from modeld.operations.house import House
 from modelwire import limits, requests, schema
-from modelwire.errors import InvalidRequest
+from modelwire.errors import InvalidRequest, WireError
 from modelwire.values import Description, Drained, QueueView, Status
 
 _LONGEST_DEADLINE = 3600.0
 
 
 def handlers(house: House) -> Handlers:
+    counted = 0
+
+    def count() -> int:
+        """Whoever asks how the daemon is gets an answer, above all when the store cannot be read just now."""
+        nonlocal counted
+        with contextlib.suppress(WireError):
+            counted = house.store.count()
+        return counted
+
+    def free() -> int | None:
+        with contextlib.suppress(WireError):
+            return house.store.free_bytes
+        return None
+
     def status(_: Caller, __: requests.DaemonStatus) -> Status:
         now = time.time()
         return Status(
@@ -30,11 +45,11 @@ def handlers(house: House) -> Handlers:
             uptime_s=round(now - house.started, 3),
             connections=house.presence.count,
             watchers=house.activity.watchers,
-            models=house.store.count(),
+            models=count(),
             queue=_queue(house),
             log=house.activity.view(),
             recovery=house.recovery,
-            free_bytes=house.store.free_bytes,
+            free_bytes=free(),
             reserved_bytes=house.store.reserved_bytes,
             auto_started=house.auto_started,
             peers=house.presence.by_peer(),
@@ -48,7 +63,10 @@ def handlers(house: House) -> Handlers:
     def drain(_: Caller, request: requests.DaemonDrain) -> Drained:
         wanted = request.deadline_s
         if wanted is not None and not (math.isfinite(wanted) and 0 <= wanted <= _LONGEST_DEADLINE):
-            raise InvalidRequest(f"$.deadline_s: {wanted} is not between 0 and {_LONGEST_DEADLINE:g}")
+            raise InvalidRequest(
+                f"$.deadline_s: {wanted} is not between 0 and {_LONGEST_DEADLINE:g}",
+                hint="leave it out for the deadline that is configured",
+            )
         queue = _queue(house)
         return Drained(running=queue.running, waiting=queue.waiting, deadline_s=house.drain(wanted))
 

@@ -12,12 +12,21 @@ from modeld.operations.calling import Call, Caller, Handlers
 from modeld.operations.following import follow
 from modeld.operations.house import House
 from modeld.store import Digest, ModelName, open_source, open_source_as
-from modelwire import requests
+from modelwire import limits, requests
 from modelwire.errors import InvalidRequest
 from modelwire.values import Added, ModelList, ModelView, Resolved
 
 _PAGE = 200
 """Models of one answer: 1000 would keep the event loop for 6 to 15 ms; the client asks for the next page."""
+
+_PAGE_BYTES = limits.MAX_REPLY // 2
+"""Of one answer's models, by an estimate that is rather too high. The other half is for what else the answer tells."""
+
+_LONGEST_PATH = 4095
+"""As much as the kernel takes. What is refused here is stored nowhere; later it would be in the ledger and the log."""
+
+_LONGEST_LICENSE = 1024
+"""A name or an address of a license. It is part of every list of models, so it is no place for the license itself."""
 
 
 def handlers(house: House) -> Handlers:
@@ -29,7 +38,7 @@ def handlers(house: House) -> Handlers:
         job = await follow(call, attachment)
         if job.failure is not None:
             raise job.failure
-        return msgspec.convert(job.value, Added, from_attributes=True)
+        return msgspec.structs.replace(msgspec.convert(job.value, Added, from_attributes=True), job=job.id)
 
     async def add_work(job: Job) -> Added:
         request = msgspec.convert(job.request, requests.ModelAdd, from_attributes=True)
@@ -46,7 +55,7 @@ def handlers(house: House) -> Handlers:
         )
 
     def list_models(_: Caller, request: requests.ModelList) -> ModelList:
-        return house.store.page(after=request.after, limit=min(request.limit or _PAGE, _PAGE))
+        return _cut_to_size(house.store.page(after=request.after, limit=min(request.limit or _PAGE, _PAGE)))
 
     def show(_: Caller, request: requests.ModelShow) -> ModelView:
         return house.store.show(request.name)
@@ -77,6 +86,8 @@ class PublicationNotes:
 
 def _checked(request: requests.ModelAdd) -> requests.ModelAdd:
     """What can be refused without looking at the disk is refused before anything is queued."""
+    _bounded("path", request.path, _LONGEST_PATH, "no file has a longer one")
+    _bounded("license", request.license, _LONGEST_LICENSE, "give the license's name or address, not its text")
     if not os.path.isabs(request.path) or "\0" in request.path:
         raise InvalidRequest(
             f"$.path: {request.path!r} is not an absolute path",
@@ -86,6 +97,32 @@ def _checked(request: requests.ModelAdd) -> requests.ModelAdd:
     if request.sha256 is not None:
         Digest.parse(request.sha256)
     return msgspec.structs.replace(request, name=name.text)
+
+
+def _bounded(field: str, text: str | None, longest: int, hint: str) -> None:
+    if text is not None and (length := len(text.encode())) > longest:
+        raise InvalidRequest(f"$.{field}: it has {length} bytes, {longest} are allowed", hint=hint)
+
+
+def _cut_to_size(page: ModelList) -> ModelList:
+    """As many of the models as fit into one reply, and always one: other tools write manifests of up to 1 MiB."""
+    room = _PAGE_BYTES
+    for number, view in enumerate(page.models):
+        room -= _bytes_of(view)
+        if room < 0 and number:
+            return msgspec.structs.replace(page, models=page.models[:number], next=page.models[number - 1].name)
+    return page
+
+
+def _bytes_of(view: ModelView) -> int:
+    """At most, as JSON: an escaped character takes six bytes."""
+    told = len(view.license or "") + len(view.format) + len(view.produced_by or "") + len(view.produced_at or "")
+    if view.source is not None:
+        source = view.source
+        told += len(source.registry) + len(source.repo) + len(source.revision) + len(source.filename)
+    for file in view.files:
+        told += 100 + len(file.path) + len(file.role or "")
+    return 1000 + 6 * told
 
 
 def _key(request: requests.ModelAdd, caller: Caller) -> str:

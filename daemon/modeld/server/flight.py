@@ -74,13 +74,12 @@ class Flight:
         try:
             with self._scope:
                 try:
-                    value = await long(self, self._request)
+                    # A value that cannot be sent (too long, no JSON) is an error of this request, not of the daemon.
+                    self._shell.finish(self.id, await long(self, self._request))
                 except WireError as fault:
                     self._shell.fail(self.id, fault)
                 except Exception as error:  # noqa: BLE001 - told by its incident; the connection lives on
                     self._shell.fail(self.id, incident(error, op=BY_REQUEST[type(self._request)].name))
-                else:
-                    self._shell.finish(self.id, value)
                 answered = True
             if not answered:
                 answered = True

@@ -80,9 +80,10 @@ class Shell(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The peer has said all. Its last line counts without a newline; it may still read, or be gone altogether."""
-        self._eof = True
-        self._turn()
-        self._look_for_reader()
+        if not self._eof:
+            self._eof = True
+            self._turn()
+            self._look_for_reader()
         return True
 
     def _look_for_reader(self) -> None:
@@ -126,10 +127,12 @@ class Shell(asyncio.Protocol):
                 if request is None and self._eof:
                     request = self.wire.finish()
             except BadRequest as bad:
+                self._stop_read_stall()
                 self._refuse(bad)
                 continue
             if request is None:
                 break
+            self._stop_read_stall()  # what is left, if anything, is half of another request
             self._dispatch(request)
         self._in_turn = False
         self._flush()
