@@ -70,14 +70,13 @@ _MODULES = ("errors", "replies", "values")
 
 
 def __getattr__(name: str) -> object:
-    import importlib
+    if name in _MODULES or name in _HOMES:
+        from importlib import import_module
 
-    if name in _MODULES:
-        return importlib.import_module(f"modelwire.{name}")
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        return import_module(f"modelwire.{name}") if name in _MODULES else getattr(import_module(_HOMES[name]), name)
     if name[:1].isupper():
-        errors = importlib.import_module("modelwire.errors")
+        from modelwire import errors
+
         found = getattr(errors, name, None)
         if isinstance(found, type) and issubclass(found, errors.ModeldError):
             return found

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=values.Value)
 READ_BYTES = 256 * 1024
+LONGEST_WAIT = 86_400.0
+"""Waiting without end is done in days: had the socket no timeout, a request that a signal handler sends would make it
+non-blocking under the read that it interrupts, which then spins."""
 
 
 class Client:
@@ -198,7 +201,7 @@ class Client:
     def _send(self, request: Request) -> Inbox:
         inbox, frame = self._board.open(request)
         try:
-            self._socket.settimeout(self.timeout)
+            self._socket.settimeout(self.timeout or LONGEST_WAIT)
             self._socket.sendall(frame)
         except OSError:
             self._hear_last_words()
@@ -212,13 +215,15 @@ class Client:
         return reply
 
     def _receive(self, deadline: float | None) -> None:
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
+        left = LONGEST_WAIT if deadline is None else deadline - time.monotonic()
+        if left <= 0:
             raise TimeoutError
         try:
             self._socket.settimeout(left)
             data = self._socket.recv(READ_BYTES)
         except TimeoutError:
+            if deadline is None:
+                return
             raise
         except OSError:
             data = b""  # reset: the daemon is as gone as after a clean end

@@ -74,7 +74,7 @@ class Spawned:
                 lines = log.read(LOG_BYTES).decode(errors="replace").split("\n")
         except OSError:
             return ""
-        return next((line.strip() for line in reversed(lines) if any(map(str.isalnum, line))), "")
+        return next((line.strip(" |+-\r") for line in reversed(lines) if any(map(str.isalnum, line))), "")
 
     def _read(self, deadline: float, check_cancelled: Callable[[], None]) -> bytes:
         waiting = select.poll()

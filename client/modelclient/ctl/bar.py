@@ -12,8 +12,8 @@ from modelclient.ctl.output import complain, printable
 from modelwire.replies import Accepted, Progress
 
 LINE_SECONDS = 10.0
-LINE_SHARE = 0.1
-"""Where the output is kept, a line each ten seconds or each tenth of the way is news; more is noise."""
+TENTH_SECONDS = 2.0
+"""Where the output is kept, a line each ten seconds is news, and each tenth of the way if that takes two."""
 
 WIDTH = 24
 _WORDS = {"checking_local": "checking", "reserving": "reserving", "publish": "publishing"}
@@ -27,22 +27,19 @@ class ProgressLine:
         self._wanted = wanted
         self._drawn = False
         self._told_at: float | None = None
-        self._told_share = 0.0
-        self._told_phase = ""
+        self._told_tenth = 0
+        self._told_wait = ""
 
     def show(self, reply: Accepted | Progress, *, label: str = "") -> None:
         if not self._wanted:
             return
-        if isinstance(reply, Accepted):
-            text, share, phase = waiting(reply), 0.0, f"queued {reply.position}"
-            if not text:
-                return
-        else:
-            text, share, phase = describe(reply, bar=self._live), share_of(reply) or 0.0, reply.phase
+        text = waiting(reply) if isinstance(reply, Accepted) else describe(reply, bar=self._live)
+        if not text:
+            return
         text = f"{label}  {text}" if label else text
         if self._live:
             self._draw(text)
-        elif self._is_news(share, phase):
+        elif self._is_news(reply, text):
             complain(f"modelctl: {text}")
 
     def clear(self) -> None:
@@ -62,14 +59,18 @@ class ProgressLine:
         except OSError:
             self._live = self._wanted = False
 
-    def _is_news(self, share: float, phase: str) -> bool:
+    def _is_news(self, reply: Accepted | Progress, text: str) -> bool:
+        if isinstance(reply, Accepted):
+            news = text != self._told_wait
+            self._told_wait = text
+            return news
         now = time.monotonic()
         if self._told_at is None:
-            self._told_at = now  # what is over within ten seconds needs no lines at all
-        queued = phase.startswith("queued") and phase != self._told_phase
-        if not queued and share < self._told_share + LINE_SHARE and now < self._told_at + LINE_SECONDS:
+            self._told_at = now  # what is over in a moment needs no lines at all
+        tenth = int((share_of(reply) or 0.0) * 10)
+        if now < self._told_at + (TENTH_SECONDS if tenth > self._told_tenth else LINE_SECONDS):
             return False
-        self._told_at, self._told_share, self._told_phase = now, share, phase
+        self._told_at, self._told_tenth = now, tenth
         return True
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TypeVar
 
 from modelclient.ctl.bar import ProgressLine
 from modelclient.ctl.session import Session
 from modelclient.exchange import Work
+from modelwire.errors import ModeldError
 from modelwire.replies import Accepted, Progress
 from modelwire.values import Value
 
@@ -18,28 +19,39 @@ T = TypeVar("T", bound=Value)
 
 
 class Interruption:
-    """Whether Ctrl-C came. The second one is no longer polite."""
+    """Whether Ctrl-C came, and what to do then. The second one is no longer polite."""
 
     def __init__(self) -> None:
         self.happened = False
+        self._answer: Callable[[], None] | None = None
+
+    def leads_to(self, answer: Callable[[], None]) -> None:
+        """Called at the first Ctrl-C, in the middle of whatever waits; or now, when it has come already."""
+        self._answer = answer
+        if self.happened:
+            self._carry_out(answer)
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        if self.happened:
+            raise KeyboardInterrupt
+        self.happened = True
+        if self._answer is not None:
+            self._carry_out(self._answer)
+
+    def _carry_out(self, answer: Callable[[], None]) -> None:
+        with suppress(ModeldError):  # whoever waits is about to learn it in a better place
+            answer()
 
 
 @contextmanager
-def interruptible(first: Callable[[], None]) -> Iterator[Interruption]:
-    """Runs `first` at the first Ctrl-C, in the middle of whatever waits; the second one is a KeyboardInterrupt.
+def interruptible() -> Iterator[Interruption]:
+    """Within this, Ctrl-C is a request and no exception.
 
     An exception thrown into a read could lose the bytes that had just been read, and with them the terminal reply that
     the work still gets. Waiting is resumed after a handler that returns.
     """
     seen = Interruption()
-
-    def interrupted(_number: int, _frame: FrameType | None) -> None:
-        if seen.happened:
-            raise KeyboardInterrupt
-        seen.happened = True
-        first()
-
-    before = signal.signal(signal.SIGINT, interrupted)
+    before = signal.signal(signal.SIGINT, seen)
     try:
         yield seen
     finally:

@@ -6,7 +6,6 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -65,6 +64,8 @@ class Parser(argparse.ArgumentParser):
         found = _NO_VERB.search(message)
         if found is None:
             raise UsageError(message, f"see {self.prog} --help")
+        from difflib import get_close_matches
+
         near = get_close_matches(found[1], [word for name, short, _ in VERBS for word in (name, short) if word], n=1)
         hint = f"did you mean {near[0]}? All verbs: modelctl --help" if near else "all verbs: modelctl --help"
         raise UsageError(f"there is no verb {found[1]!r}", hint)

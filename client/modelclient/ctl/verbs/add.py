@@ -26,25 +26,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(session: Session, args: argparse.Namespace) -> int:
-    work = session.client().add(
-        _absolute(args.path),
-        name=args.name,
-        sha256=args.sha256,
-        replace=args.replace,
-        license=args.license,
-        priority=args.priority,
-        on_disconnect="continue" if args.detach else "cancel",
-    )
-    if args.detach:
-        return _leave(session, work)
-    with interruptible(work.cancel) as interruption:
+    path = _absolute(args.path)
+    client = session.client()
+    with interruptible() as interruption:
+        work = client.add(
+            path,
+            name=args.name,
+            sha256=args.sha256,
+            replace=args.replace,
+            license=args.license,
+            priority=args.priority,
+            on_disconnect="continue" if args.detach else "cancel",
+        )
+        interruption.leads_to(work.cancel)
         try:
-            added = follow(session, work)
+            if args.detach:
+                return _leave(session, work)
+            _print(session, follow(session, work))
         except Cancelled:
             if not interruption.happened:
                 raise
             return _interrupted(session, work, args)
-    _print(session, added)
     return exits.FINE
 
 

@@ -16,9 +16,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(session: Session, args: argparse.Namespace) -> int:
-    work = session.client().attach(args.job)
+    client = session.client()
     try:
-        job = follow(session, work)
+        job = follow(session, client.attach(args.job))
     except KeyboardInterrupt:
         complain(f"modelctl: left job {args.job}; it may go on without you")
         complain(f"hint: see what it does: modelctl job {args.job}; end it: modelctl cancel {args.job}")

@@ -1,0 +1,299 @@
+"""The command and both clients with real daemons, as people and programs use them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+import modelclient
+from client.ctl import Ctl
+from modelwire import replies
+from modelwire.errors import Cancelled, ConnectionLost, DigestMismatch, NotFound
+from real_daemon import RealDaemon, wait_until
+
+Open = Callable[..., Any]
+SLOW_BYTES = 1 << 30
+"""A sparse file of a gigabyte is made in no time and hashed in half a second: long enough to interrupt."""
+
+
+@pytest.fixture
+def slow(ctl: Ctl) -> str:
+    path = ctl.room / "slow.bin"
+    with open(path, "wb") as file:
+        file.truncate(SLOW_BYTES)
+    return str(path)
+
+
+def ended(pid: int) -> bool:
+    """Whether a process has ended; one that nobody has asked for its outcome yet has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def busy(ctl: Ctl) -> list[dict[str, Any]]:
+    return [job for job in ctl.json("jobs") if job["state"] in ("queued", "running")]
+
+
+def test_from_nothing_to_a_path(ctl: Ctl) -> None:
+    content = b"GGUF" + os.urandom(100_000)
+    added = ctl.json("add", ctl.file("tiny.gguf", content), "--name", "tiny:1b")
+    assert added["name"] == "tiny:1b"
+    assert added["blob"] == f"sha256:{hashlib.sha256(content).hexdigest()}"
+    done = ctl("path", "tiny:1b")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == added["path"] + "\n"
+    assert Path(added["path"]).read_bytes() == content
+    assert [model["name"] for model in ctl.json("list")] == ["tiny:1b"]
+    assert ctl.json("show", "tiny:1b")["size_bytes"] == len(content)
+    assert ctl.json("path", "tiny:1b") == {
+        "name": "tiny:1b",
+        "path": added["path"],
+        "blob": added["blob"],
+        "state": "ready",
+    }
+    assert ctl("path", "absent").returncode == 3
+    assert ctl("add", ctl.file("other", b"x"), "--name", "tiny:1b").returncode == 5
+    assert ctl("add", ctl.file("other", b"x"), "--sha256", "0" * 64).returncode == 6
+    assert ctl("add", str(ctl.room / "nothing")).returncode != 0
+
+
+def test_a_name_that_is_left_out_is_made_and_printed(ctl: Ctl) -> None:
+    assert ctl("add", ctl.file("Some Model (v2).gguf", b"x"), "-q").stdout.strip() == ctl("list", "-q").stdout.strip()
+
+
+def test_twenty_cold_clients_and_one_daemon(ctl: Ctl) -> None:
+    processes = [ctl.open("start", "--json") for _ in range(20)]
+    outcomes = [(*process.communicate(timeout=100), process.returncode) for process in processes]
+    assert [(code, err) for _, err, code in outcomes] == [(0, "")] * 20
+    pids = {json.loads(out)["pid"] for out, _, _ in outcomes}
+    assert len(pids) == 1
+    assert pids == {ctl.pid()}
+    assert sum(json.loads(out)["started"] for out, _, _ in outcomes) >= 1
+    assert ctl.json("status")["auto_started"] is True
+
+
+def test_stop_returns_when_the_daemon_is_gone(ctl: Ctl) -> None:
+    pid = ctl.json("start")["pid"]
+    stopped = ctl.json("stop")
+    assert stopped["pid"] == pid
+    assert ended(pid)
+    assert not os.path.lexists(ctl.socket)
+    assert ctl("status").returncode == 9
+    assert ctl.json("start")["pid"] != pid  # its locks are free at once
+
+
+def test_a_killed_daemon_is_replaced(ctl: Ctl) -> None:
+    pid = ctl.json("start")["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: ctl("status").returncode == 9, what="the end of the daemon")
+    assert os.path.lexists(ctl.socket)
+    assert ctl.json("start")["started"] is True
+
+
+def test_a_root_without_rights_ends_with_13(ctl: Ctl) -> None:
+    if os.getuid() == 0:
+        pytest.skip("root has all rights")
+    (ctl.room / "models").mkdir(mode=0o000)
+    done = ctl("list")
+    assert done.returncode == 13
+    assert str(ctl.room / "models") in done.stderr
+
+
+def test_ctrl_c_ends_the_job(ctl: Ctl, slow: str) -> None:
+    ctl("start")
+    with ctl.open("add", slow, "--name", "slow") as process:
+        wait_until(lambda: busy(ctl), what="the job")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == f"hint: to go on, run it again: modelctl add {slow} --name slow"
+    assert [job["state"] for job in ctl.json("jobs")] == ["cancelled"]
+    assert ctl("path", "slow").returncode == 3
+
+
+def test_detach_then_attach(ctl: Ctl, slow: str) -> None:
+    ctl("start")
+    job = ctl("add", slow, "--name", "slow", "--detach").stdout.strip()
+    done = ctl("attach", job, "--json")
+    assert done.returncode == 0
+    view = json.loads(done.stdout)
+    assert (view["id"], view["state"], view["value"]["name"]) == (job, "done", "slow")
+    assert ctl.json("job", job)["state"] == "done"
+    assert ctl("path", "slow").returncode == 0
+
+
+def test_a_job_can_be_cancelled_from_elsewhere(ctl: Ctl, slow: str) -> None:
+    ctl("start")
+    job = ctl("add", slow, "--detach").stdout.strip()
+    assert ctl.json("cancel", job)["state"] == "cancelled"
+    done = ctl("attach", job)
+    assert done.returncode == 1
+    assert done.stderr.startswith("modelctl: ")
+
+
+def test_pause_and_resume(ctl: Ctl, slow: str) -> None:
+    ctl("start")
+    job = ctl("add", slow, "--name", "slow", "--detach").stdout.strip()
+    assert ctl.json("pause", job)["state"] == "paused"
+    assert ctl.json("resume", job)["state"] in ("queued", "running", "done")
+    assert ctl("attach", job).returncode == 0
+
+
+def test_the_log_and_the_watcher_tell_the_same(ctl: Ctl) -> None:
+    ctl("start")
+    with ctl.open("watch", "--events") as watcher:
+        wait_until(lambda: ctl.json("status")["watchers"] == 1, what="the watcher")
+        ctl("add", ctl.file("x.gguf", b"GGUF" * 1000), "--name", "x")
+        assert watcher.stdout is not None
+        seen: list[dict[str, Any]] = []
+        while not any(line.get("event") == "job.done" for line in seen):
+            seen.append(json.loads(watcher.stdout.readline()))
+        watcher.send_signal(signal.SIGINT)
+        watcher.communicate(timeout=30)
+    assert watcher.returncode == 130
+    logged = [json.loads(line) for line in ctl("log", "--json", "-n", "1000").stdout.splitlines()]
+    watched = [line for line in seen if "event" in line]
+    assert [line for line in logged if line["seq"] >= watched[0]["seq"]][: len(watched)] == watched
+    assert [line["seq"] for line in logged] == list(range(1, len(logged) + 1))
+    after = ctl("log", "--json", "--since", str(watched[-1]["seq"] - 1)).stdout.splitlines()
+    assert json.loads(after[0])["seq"] == watched[-1]["seq"]
+
+
+def test_log_follows(ctl: Ctl) -> None:
+    ctl("start")
+    with ctl.open("log", "-f", "--json") as follower:
+        assert follower.stdout is not None
+        assert json.loads(follower.stdout.readline())["event"] == "daemon.started"
+        ctl("add", ctl.file("x", b"x"), "--name", "x")
+        while json.loads(follower.stdout.readline())["event"] != "job.done":
+            continue
+        follower.kill()
+
+
+def test_a_program_adds_and_resolves(daemon: RealDaemon, open_client: Open) -> None:
+    path = daemon.file("m.gguf", b"GGUF" + b"\1" * 5000)
+    with open_client(daemon.socket) as client:
+        adding = client.add(path, name="m")
+        seen = list(adding)
+        added = adding.result()
+        assert isinstance(seen[0], replies.Accepted)
+        assert added.name == "m"
+        assert client.resolve("m").path == added.path
+        assert client.status().models == 1
+        assert client.job(adding.job).state == "done"
+        assert "model.add" in client.describe().operations
+        with pytest.raises(NotFound):
+            client.show("nothing")
+        with pytest.raises(DigestMismatch):
+            client.add(path, name="n", sha256="0" * 64).result()
+
+
+def test_leaving_work_early_cancels_its_job(daemon: RealDaemon, open_client: Open) -> None:
+    path = os.path.join(daemon.room, "slow.bin")
+    with open(path, "wb") as file:
+        file.truncate(SLOW_BYTES)
+    with open_client(daemon.socket) as client:
+        with client.add(path, name="slow") as adding:
+            job = adding.accepted().job
+        wait_until(lambda: client.job(job).state == "cancelled", what="the cancelled job")
+        adding = client.add(path, name="slow")
+        adding.accepted()
+        adding.cancel()
+        with pytest.raises(Cancelled):
+            adding.result()
+
+
+def test_work_survives_its_client_when_told_to(daemon: RealDaemon, open_client: Open) -> None:
+    path = os.path.join(daemon.room, "slow.bin")
+    with open(path, "wb") as file:
+        file.truncate(SLOW_BYTES)
+    with open_client(daemon.socket) as client:
+        job = client.add(path, name="slow", on_disconnect="continue", token="once").accepted().job
+    with open_client(daemon.socket) as client:
+        again = client.add(path, name="slow", token="once")
+        assert again.accepted().job == job
+        assert again.result().name == "slow"
+        assert client.attach(job).result().state == "done"
+
+
+def test_events_fill_the_gap_from_the_log(daemon: RealDaemon, open_client: Open) -> None:
+    with open_client(daemon.socket) as client:
+        for number in range(5):
+            client.add(daemon.file(f"f{number}", b"%d" % number)).result()
+        events = list(client.subscribe(since=0, follow=False))
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        assert sum(event.event == "job.done" for event in events) == 5
+
+
+def test_a_killed_daemon_is_noticed(daemon: RealDaemon, open_client: Open) -> None:
+    with open_client(daemon.socket) as client:
+        events = client.subscribe()
+        client.status()
+        daemon.kill()
+        with pytest.raises(ConnectionLost):
+            list(events)
+        with pytest.raises(ConnectionLost):
+            client.status()
+
+
+def test_no_descriptor_is_left(daemon: RealDaemon, open_client: Open) -> None:
+    with open_client(daemon.socket) as client:
+        client.status()
+        before = len(os.listdir("/proc/self/fd"))
+        at_daemon = daemon.descriptors()
+        for _ in range(5):
+            with modelclient.Client(daemon.socket) as other:
+                other.status()
+        assert len(os.listdir("/proc/self/fd")) == before
+        wait_until(lambda: daemon.descriptors() == at_daemon, what="the daemon's descriptors")
+
+
+async def test_one_async_client_serves_many_tasks(daemon: RealDaemon) -> None:
+    paths = [daemon.file(f"m{number}", os.urandom(1000)) for number in range(30)]
+    names: list[str] = []
+
+    async def add(client: modelclient.AsyncClient, path: str) -> None:
+        added = await client.add(path)
+        names.append((await client.resolve(added.name)).name)
+
+    async with modelclient.connect(daemon.socket) as client, anyio.create_task_group() as tasks:
+        for path in paths[:10]:
+            tasks.start_soon(add, client, path)
+    assert len(set(names)) == 10
+
+
+async def test_a_cancelled_task_cancels_its_work_and_nothing_else(daemon: RealDaemon) -> None:
+    path = os.path.join(daemon.room, "slow.bin")
+    with open(path, "wb") as file:
+        file.truncate(SLOW_BYTES)
+    async with modelclient.connect(daemon.socket) as client:
+        with anyio.CancelScope() as scope:
+            async with client.add(path, name="slow") as adding:
+                async for _ in adding:
+                    scope.cancel()
+        assert scope.cancelled_caught
+        with anyio.fail_after(20), contextlib.suppress(Cancelled):
+            await client.attach(adding.job or "")
+        assert (await client.job(adding.job or "")).state == "cancelled"
+        assert (await client.status()).models == 0
+
+
+async def test_an_error_in_the_body_stays_what_it_is(daemon: RealDaemon) -> None:
+    async def fail() -> None:
+        async with modelclient.connect(daemon.socket) as client:
+            await client.status()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
