@@ -129,11 +129,31 @@ class Wire:
     """A peer without any library: lines in, lines out."""
 
     def __init__(self, path: str, seconds: float = 30.0) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(seconds)
-        self.socket.connect(path)
+        made = socket.socket(socket.AF_UNIX)
+        made.settimeout(seconds)
+        try:
+            made.connect(path)
+        except BaseException:
+            made.close()
+            raise
+        self._start(made)
+
+    @classmethod
+    def over(cls, connected: socket.socket, seconds: float = 30.0) -> Wire:
+        """Over a socket that somebody else has connected."""
+        wire = cls.__new__(cls)
+        connected.settimeout(seconds)
+        wire._start(connected)
+        return wire
+
+    def _start(self, connected: socket.socket) -> None:
+        self.socket = connected
         self._buffer = b""
         self._ids = 0
+
+    def end_sending(self) -> None:
+        """Half-closes: nothing more will be asked, replies are still read."""
+        self.socket.shutdown(socket.SHUT_WR)
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)

@@ -1,0 +1,384 @@
+"""The limits that keep the daemon up, each at its number and one beyond, at the socket of a real daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from real_daemon import RealDaemon, Wire, wait_until
+from rough_peers import everything_until_close, exchange, held_name, incidents, line, status
+
+Start = Callable[..., RealDaemon]
+
+
+@pytest.fixture
+def start(stopped: RealDaemon) -> Start:
+    """Starts the daemon with some settings of its own."""
+
+    def started(**settings: str) -> RealDaemon:
+        stopped.environ.update({f"MODELD_{name}": value for name, value in settings.items()})
+        return stopped.start()
+
+    return started
+
+
+# -- half a request
+
+
+def test_half_a_request_that_stalls_is_ended_with_a_reason(start: Start) -> None:
+    daemon = start(LIMITS_READ_STALL="1s")
+    with daemon.connect() as idle, daemon.connect() as wire:
+        wire.send(b'{"id":"1","op":"daemon.sta')
+        replies = everything_until_close(wire)
+        assert [reply["code"] for reply in replies] == ["timeout"]
+        assert replies[0].get("id") is None
+        assert "1 s" in replies[0]["message"]
+        assert "newline" in replies[0]["hint"]
+        assert idle.ask("daemon.status")["type"] == "result", "who has sent nothing is not in anybody's way"
+
+
+def test_a_trickle_does_not_hold_a_connection_open(start: Start) -> None:
+    daemon = start(LIMITS_READ_STALL="1s")
+    with daemon.connect() as wire:
+        sent = 0
+
+        def one_more_byte() -> bool:
+            nonlocal sent
+            try:
+                wire.send(b"{" if not sent else b" ")
+            except (BrokenPipeError, ConnectionResetError):
+                return True
+            sent += 1
+            return False
+
+        wait_until(one_more_byte, 20, "the end of the trickle")
+        assert [reply["code"] for reply in everything_until_close(wire)] == ["timeout"]
+    assert sent > 10
+
+
+def test_a_busy_peer_whose_requests_come_in_pieces_is_not_taken_for_a_stalled_one(start: Start) -> None:
+    """Each piece ends in the middle of the next request: there is always half a request, never the same one."""
+    daemon = start(LIMITS_READ_STALL="1s")
+    with daemon.connect() as wire:
+        wire.send(line("daemon.status", "0")[:5])
+        until = time.monotonic() + 2.5
+        number = 0
+        while time.monotonic() < until:
+            wire.send(line("daemon.status", str(number))[5:] + b"\n" + line("daemon.status", str(number + 1))[:5])
+            assert wire.read().get("id") == str(number)
+            number += 1
+        wire.send(line("daemon.status", str(number))[5:] + b"\n")
+        assert wire.read()["type"] == "result"
+
+
+# -- connections
+
+
+def test_the_connection_after_the_last_allowed_one_is_told_and_closed(daemon: RealDaemon) -> None:
+    with ExitStack() as open_ones:
+        wires = [open_ones.enter_context(daemon.connect()) for _ in range(64)]
+        with daemon.connect(hello=False) as refused:
+            replies = everything_until_close(refused)
+        assert [reply["code"] for reply in replies] == ["queue_full"]
+        assert replies[0].get("id") is None
+        assert "64 connections" in replies[0]["message"]
+        assert replies[0]["retry_after_ms"] > 0
+        assert "connections_per_peer" in replies[0]["hint"]
+        assert wires[0].ask("daemon.status")["value"]["connections"] == 64
+        for wire in wires:
+            assert wire.ask("model.list")["type"] == "result"
+        wires[5].close()
+        wait_until(lambda: wires[0].ask("daemon.status")["value"]["connections"] == 63)
+        with daemon.connect() as allowed:
+            assert allowed.ask("daemon.status")["type"] == "result"
+    assert [event["event"] for event in daemon.activity()].count("peer.refused") == 1
+
+
+def test_a_daemon_out_of_descriptors_goes_on_when_some_are_free_again(stopped: RealDaemon) -> None:
+    stopped.environ["MODELD_LIMITS_CONNECTIONS_PER_PEER"] = "1000"
+    daemon = stopped.start(prefix=("prlimit", "--nofile=48:48"))
+    path = daemon.file("a.bin", b"a")
+    with ExitStack() as open_ones:
+        served = open_ones.enter_context(daemon.connect())
+        for _ in range(60):
+            # The kernel's backlog takes them; the daemon has no descriptor for all of them.
+            open_ones.enter_context(Wire(daemon.socket))
+        wait_until(lambda: "no descriptor left" in daemon.log(), 20, "the daemon runs out of descriptors")
+        assert served.ask("daemon.status")["type"] == "result"
+        refused = served.ask("model.add", path=path, name="one")
+        assert refused["type"] == "error"
+        assert "Too many open files" in refused["message"]
+    assert daemon.ask("model.add", path=path, name="one")["type"] == "result"
+    wait_until(lambda: status(daemon)["connections"] == 1)
+    assert not incidents(daemon)
+
+
+# -- requests in flight
+
+
+def test_requests_in_flight_are_counted_over_all_connections_of_a_user(start: Start) -> None:
+    daemon = start(LIMITS_REQUESTS_PER_PEER="4")
+    with daemon.connect() as one, daemon.connect() as two:
+        for number in ("a", "b", "c"):
+            one.request("events.subscribe", id=number)
+        two.request("events.subscribe", id="d")
+        wait_until(lambda: two.ask("daemon.status")["value"]["watchers"] == 4)
+        refused = two.ask("events.subscribe", id="e")
+        assert refused["code"] == "queue_full"
+        assert refused["retryable"]
+        assert "4 requests in flight" in refused["message"]
+        assert refused["retry_after_ms"] > 0
+        assert "requests_per_peer" in refused["hint"]
+        assert two.ask("model.list")["type"] == "result", "reads that are answered at once never count"
+        one.request("cancel", target="b", id="x")
+        assert one.terminal("b")["code"] == "cancelled"
+        two.request("events.subscribe", id="e")
+        wait_until(lambda: two.ask("daemon.status")["value"]["watchers"] == 4)
+
+
+def test_sixty_four_requests_in_flight_and_no_more(daemon: RealDaemon) -> None:
+    with daemon.connect() as wire:
+        wire.send(b"".join(line("events.subscribe", str(number)) + b"\n" for number in range(65)))
+        assert wire.until("64", "error")["code"] == "queue_full"
+        assert wire.ask("daemon.status", id="s")["value"]["watchers"] == 64
+
+
+# -- the queue
+
+
+@contextlib.contextmanager
+def busy_runner(daemon: RealDaemon) -> Iterator[str]:
+    """The only slot is taken for as long as the block runs; the id of the job that has it."""
+    path = daemon.file("busy.bin", b"busy")
+    with daemon.connect() as wire, held_name(daemon, "busy"):
+        wire.request("model.add", path=path, name="busy", id="busy", on_disconnect="continue", priority=1)
+        accepted = wire.until("busy", "accepted")
+        assert accepted["position"] == 0
+        yield accepted["job"]
+
+
+def enqueue(wire: Wire, path: str, names: list[str], **fields: object) -> dict[str, str]:
+    """Asks for one job for each name; the jobs' ids by name, in the order in which they were accepted."""
+    for name in names:
+        wire.request("model.add", path=path, name=name, id=name, **fields)
+    return {name: wire.until(name, "accepted")["job"] for name in names}
+
+
+def test_sixteen_jobs_of_one_peer_may_wait(start: Start) -> None:
+    daemon = start(LIMITS_RUNNING_BYTES="1")
+    path = daemon.file("a.bin", b"a")
+    names = [f"n{number}" for number in range(16)]
+    with daemon.connect() as wire:
+        with busy_runner(daemon):
+            enqueue(wire, path, names)
+            refused = wire.ask("model.add", path=path, name="late")
+            assert refused["code"] == "queue_full"
+            assert refused["retryable"]
+            assert refused["retry_after_ms"] > 0
+            assert refused["details"] == {"depth": 16, "limit": 64, "peer_depth": 16, "peer_limit": 16}
+            assert "16" in refused["message"]
+            assert refused["hint"]
+            queue = status(daemon)["queue"]
+            assert (queue["waiting"], queue["running"], queue["capacity"]) == (16, 1, 64)
+        for name in names:
+            assert wire.terminal(name)["type"] == "result", name
+        assert wire.ask("model.add", path=path, name="late", id="again")["type"] == "result"
+
+
+def test_the_total_of_waiting_jobs_is_bounded_too(start: Start) -> None:
+    daemon = start(LIMITS_RUNNING_BYTES="1", LIMITS_WAITING_TOTAL="3", LIMITS_WAITING_PER_PEER="10")
+    path = daemon.file("a.bin", b"a")
+    with daemon.connect() as wire, busy_runner(daemon):
+        enqueue(wire, path, ["a", "b", "c"])
+        refused = wire.ask("model.add", path=path, name="d")
+        assert refused["code"] == "queue_full"
+        assert "limit is 3" in refused["message"]
+        assert refused["details"]["depth"] == 3
+
+
+def test_joining_a_job_that_waits_needs_no_place(start: Start) -> None:
+    daemon = start(LIMITS_RUNNING_BYTES="1", LIMITS_WAITING_TOTAL="1")
+    path = daemon.file("a.bin", b"a")
+    with daemon.connect() as wire:
+        with busy_runner(daemon):
+            jobs = enqueue(wire, path, ["a"])
+            wire.request("model.add", path=path, name="a", id="joins")
+            joined = wire.until("joins", "accepted")
+            assert (joined["job"], joined["joined"]) == (jobs["a"], True)
+        ends = {reply["id"]: reply["value"]["name"] for reply in (wire.until("a", "result"), wire.terminal("joins"))}
+        assert ends == {"a": "a", "joins": "a"}
+
+
+def test_positions_are_told_and_told_again_when_they_change(start: Start) -> None:
+    daemon = start(LIMITS_RUNNING_BYTES="1")
+    path = daemon.file("a.bin", b"a")
+    with daemon.connect() as wire, busy_runner(daemon):
+        jobs = enqueue(wire, path, ["a", "b", "c"])
+        told: dict[str, int] = {}
+        cancelled = []
+
+        def until_told(wanted: dict[str, int]) -> None:
+            while told != wanted:
+                reply = wire.read()
+                if reply["type"] == "accepted":
+                    told[reply["id"]] = reply["position"]
+                else:
+                    cancelled.append((reply["id"], reply.get("code")))
+
+        shown = [daemon.ask("job.show", job=jobs[name])["value"]["position"] for name in ("a", "b", "c")]
+        assert shown == [1, 2, 3]
+        assert daemon.ask("job.cancel", job=jobs["a"])["value"]["state"] == "cancelled"
+        until_told({"b": 1, "c": 2})
+        with daemon.connect() as urgent:
+            enqueue(urgent, path, ["first"], priority=1)
+            until_told({"b": 2, "c": 3})
+        until_told({"b": 1, "c": 2})
+        assert cancelled == [("a", "cancelled")], (
+            "whoever asked for the first was told, and whoever left gave its place"
+        )
+
+
+@pytest.mark.parametrize("how", ["full close", "half close, then full", "cancel", "half close unread"])
+def test_a_waiter_that_vanishes_frees_its_place(start: Start, how: str) -> None:
+    daemon = start(LIMITS_RUNNING_BYTES="1", LIMITS_WAITING_TOTAL="1")
+    path = daemon.file("a.bin", b"a")
+    with busy_runner(daemon), daemon.connect() as watching:
+        leaver = daemon.connect()
+        with leaver:
+            gone = enqueue(leaver, path, ["gone"])["gone"]
+            assert watching.ask("model.add", path=path, name="mine")["code"] == "queue_full"
+            if how == "cancel":
+                leaver.request("cancel", target="gone")
+            elif how.startswith("half close"):
+                leaver.end_sending()
+                # Whoever still reads keeps its place.
+                assert watching.ask("daemon.status")["value"]["queue"]["waiting"] == 1
+            if how != "cancel":
+                leaver.close()
+            wait_until(lambda: watching.ask("daemon.status")["value"]["queue"]["waiting"] == 0, 20, "a free place")
+        assert watching.ask("job.show", job=gone)["value"]["state"] == "cancelled"
+        enqueue(watching, path, ["mine"])
+
+
+def test_a_job_that_is_to_continue_keeps_its_place_without_its_client(start: Start) -> None:
+    daemon = start(LIMITS_RUNNING_BYTES="1", LIMITS_WAITING_TOTAL="1")
+    path = daemon.file("a.bin", b"a")
+    with daemon.connect() as watching:
+        with busy_runner(daemon):
+            with daemon.connect() as leaver:
+                kept = enqueue(leaver, path, ["kept"], on_disconnect="continue")["kept"]
+            wait_until(lambda: watching.ask("job.show", job=kept)["value"].get("watchers", 0) == 0)
+            assert watching.ask("model.add", path=path, name="other")["code"] == "queue_full"
+        wait_until(lambda: watching.ask("job.show", job=kept)["value"]["state"] == "done", 20, "the job is done")
+    assert daemon.ask("model.resolve", name="kept")["type"] == "result"
+
+
+def test_the_lowest_priority_ends_while_the_highest_keeps_coming(start: Start) -> None:
+    daemon = start(LIMITS_RUNNING_BYTES="1", JOBS_AGEING="200ms")
+    path = daemon.file("a.bin", b"a")
+    with daemon.connect() as patient, daemon.connect() as pushing:
+        with busy_runner(daemon):
+            enqueue(pushing, path, [f"first{number}" for number in range(8)], priority=1)
+            humble = enqueue(patient, path, ["humble"], priority=5)["humble"]
+        # One comes for each that ends: without ageing there would always be eight in front.
+        pushed, ended = 8, 0
+        while daemon.ask("job.show", job=humble)["value"]["state"] != "done":
+            reply = pushing.read()
+            if reply["type"] == "result":
+                ended += 1
+                pushing.request("model.add", path=path, name=f"first{pushed}", id=f"first{pushed}", priority=1)
+                pushed += 1
+            assert ended < 1000, "the job of priority 5 starves"
+        assert patient.terminal("humble")["type"] == "result"
+
+
+def test_a_better_priority_goes_first(start: Start) -> None:
+    daemon = start(LIMITS_RUNNING_BYTES="1")
+    path = daemon.file("a.bin", b"a")
+    with daemon.connect() as wire:
+        with busy_runner(daemon):
+            for priority in (5, 3, 1, 4, 2):
+                enqueue(wire, path, [f"p{priority}"], priority=priority)
+        ended = _ends(daemon, {f"p{priority}" for priority in range(1, 6)})
+    assert ended == ["p1", "p2", "p3", "p4", "p5"]
+
+
+def _ends(daemon: RealDaemon, names: set[str]) -> list[str]:
+    """The models in the order in which their jobs ended, by the activity log."""
+    ends: list[str] = []
+
+    def all_ended() -> bool:
+        ends[:] = [event["model"] for event in daemon.activity() if event["event"] == "job.done"]
+        return names <= set(ends)
+
+    wait_until(all_ended, 20, f"the ends of {names}")
+    return [name for name in ends if name in names]
+
+
+# -- texts
+
+
+@pytest.mark.parametrize(
+    ("field", "longest"), [("path", 4095), ("license", 1024), ("token", 128)], ids=["path", "license", "token"]
+)
+def test_a_text_that_would_be_stored_is_bounded(daemon: RealDaemon, field: str, longest: int) -> None:
+    """Each of them ends up in the ledger, the log or a manifest, and from there in everybody's lists."""
+    path = daemon.file("a.bin", b"a")
+    for length, fine in ((longest, True), (longest + 1, False), (900_000, False)):
+        text = path.rjust(length, "/") if field == "path" else "x" * length
+        fields = {"path": path, "name": "a", "replace": True} | {field: text}
+        reply = daemon.ask("model.add", **fields)
+        if fine:
+            assert reply["type"] == "result", reply
+        else:
+            assert reply["code"] == "invalid_request"
+            assert f"$.{field}" in reply["message"]
+            assert str(longest) in reply["message"]
+            assert len(reply["message"]) < 500
+            assert reply["hint"]
+    assert daemon.ask("job.list")["type"] == "result"
+
+
+def test_a_list_that_is_too_long_for_one_reply_is_paged(daemon: RealDaemon) -> None:
+    """Other tools write manifests too, and need not be brief."""
+    path = daemon.file("a.bin", b"a")
+    daemon.ask("model.add", path=path, name="m000")
+    manifests = os.path.join(daemon.root, "manifests")
+    with open(os.path.join(manifests, "m000.json"), encoding="utf-8") as file:
+        manifest = file.read()
+    long_license = "l" * 900_000
+    for number in range(1, 13):
+        grown = manifest.replace('"m000"', f'"m{number:03}"').replace('"license": null', f'"license": "{long_license}"')
+        with open(os.path.join(manifests, f"m{number:03}.json"), "w", encoding="utf-8") as file:
+            file.write(grown)
+    seen: list[str] = []
+    after = None
+    with daemon.connect() as wire:
+        while True:
+            value = wire.ask("model.list", after=after)["value"]
+            seen += [model["name"] for model in value["models"]]
+            after = value["next"]
+            if after is None:
+                break
+    assert seen == [f"m{number:03}" for number in range(13)]
+    assert not incidents(daemon)
+
+
+def test_requests_of_rubbish_do_not_keep_others_waiting(daemon: RealDaemon) -> None:
+    """Finding out what was meant takes longer than to answer: the share of a turn is one of time."""
+    with daemon.connect() as rude, daemon.connect() as polite:
+        rude.send(b"".join(line("x" * 100, str(number)) + b"\n" for number in range(500)))
+        assert polite.ask("daemon.status")["type"] == "result"
+        replies = [rude.read() for _ in range(500)]
+    assert {reply["code"] for reply in replies} == {"unknown_operation"}
+
+
+def test_replies_to_one_write_come_in_the_order_asked_also_when_each_is_large(daemon: RealDaemon) -> None:
+    with daemon.connect() as wire:
+        replies = exchange(wire, [line("daemon.describe", str(number)) for number in range(200)])
+    assert [reply["id"] for reply in replies] == [str(number) for number in range(200)]
