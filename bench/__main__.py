@@ -8,6 +8,7 @@ import sys
 
 SUITES = {
     "answers": "what a running daemon answers, beside redis and a bare echo",
+    "fanout": "events to a hundred watchers, beside redis pub/sub",
     "command": "the start-up of modelctl, beside the interpreter and other commands",
     "adding": "adding files, beside openssl and other stores",
 }

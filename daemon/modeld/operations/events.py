@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import anyio
 import msgspec
 
-from modeld.activity import Filter, Item, Lagged, Recorded
+from modeld.activity import Filter, Item, Lagged, Recorded, Subscription
 from modeld.operations.calling import Call, Handlers
 from modeld.operations.house import House
 from modelwire import replies, requests
@@ -24,15 +25,36 @@ def handlers(house: House) -> Handlers:
             since = max(0, house.activity.last_seq - (request.last or 0))
         telling = _Telling(call)
         with house.activity.subscribe(since, wanted) as subscription:
-            while True:
-                # A peer that does not read leaves its place in the ring: it is told what it missed.
-                await call.until_writable()
-                items = await (subscription.next() if request.follow else subscription.stored())
-                if not items:
-                    return EventsEnd(last_seq=house.activity.last_seq, delivered=telling.delivered)
+            while items := await subscription.stored():
                 telling.tell(items)
+                await call.until_writable()
+            if request.follow:
+                await _follow(call, subscription, telling)
+        return EventsEnd(last_seq=house.activity.last_seq, delivered=telling.delivered)
 
     return Handlers(quick={}, long={requests.EventsSubscribe: subscribe})
+
+
+async def _follow(call: Call, subscription: Subscription, telling: _Telling) -> None:
+    """Live events are written in the very call that records them; until the request is cancelled.
+
+    A peer that does not read leaves its place in the ring, and is told what it missed once it reads again.
+    """
+    held_up = anyio.Event()
+
+    def deliver() -> None:
+        if call.writable:
+            telling.tell(watcher.pending())
+        else:
+            held_up.set()
+
+    watcher = subscription.hand_over(deliver)
+    deliver()
+    while True:
+        await held_up.wait()
+        held_up = anyio.Event()
+        await call.until_writable()
+        deliver()
 
 
 class _Telling:
@@ -44,7 +66,8 @@ class _Telling:
         self.delivered = 0
 
     def tell(self, items: Sequence[Item]) -> None:
-        self._call.send_frame(b"".join([self._frame(item) for item in items]))
+        if items:
+            self._call.send_frame(b"".join([self._frame(item) for item in items]))
 
     def _frame(self, item: Item) -> bytes:
         if isinstance(item, Recorded):
