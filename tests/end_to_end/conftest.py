@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from held_daemon import HeldDaemon
 from real_daemon import RealDaemon
 
 
@@ -24,3 +26,11 @@ def stopped(room: Path) -> Iterator[RealDaemon]:
 @pytest.fixture
 def daemon(stopped: RealDaemon) -> RealDaemon:
     return stopped.start()
+
+
+@pytest.fixture
+def held(room: Path) -> Iterator[HeldDaemon]:
+    """A daemon whose copying stands still until the test says otherwise; the test starts it."""
+    made = HeldDaemon(str(room))
+    yield made
+    made.close()

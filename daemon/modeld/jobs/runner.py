@@ -145,13 +145,19 @@ class Runner:
     async def about_to_publish(self, job: Job, intent: Added) -> None:
         """In the publisher's turn, before the name changes: after a crash the restart knows what to look for."""
         await self._ledger.update(
-            job.id, state="running", started_at=job.started_at, attempts=job.attempts, result=record.encode(intent)
+            job.id,
+            state="running",
+            started_at=job.started_at,
+            attempts=job.attempts,
+            result=record.encode(_signed(intent, job)),
         )
 
     async def published(self, job: Job, value: Added) -> None:
         """Still in the publisher's turn: after a crash at most one publication lacks its record."""
         job.ended_at = time.time()
-        await self._ledger.update(job.id, state="done", ended_at=job.ended_at, result=record.encode(value))
+        await self._ledger.update(
+            job.id, state="done", ended_at=job.ended_at, result=record.encode(_signed(value, job))
+        )
         job.end_recorded = True
 
     async def end(
@@ -162,7 +168,7 @@ class Runner:
             return
         job.ending = True
         job.ended_at = job.ended_at or time.time()
-        job.value, job.failure = value, failure
+        job.value, job.failure = _signed(value, job) if isinstance(value, Added) else value, failure
         with anyio.CancelScope(shield=True):
             if not job.end_recorded:
                 await self._record_end(job, state)
@@ -193,3 +199,8 @@ class Runner:
     def note(self, job: Job, event: str, **figures: object) -> None:
         """One line in the activity log."""
         self._activity.record(event, job=job.id, model=job.model, peer=job.peer, kind=job.kind, **figures)
+
+
+def _signed(value: Added, job: Job) -> Added:
+    """The store knows nothing of jobs; whoever reads the outcome wants to know which one it was."""
+    return msgspec.structs.replace(value, job=job.id)

@@ -1,0 +1,442 @@
+"""Jobs as their askers see them: shared, followed, paused, moved up, cancelled, and always ended exactly once."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sqlite3
+import time
+from typing import Any
+
+import pytest
+
+from held_daemon import HeldDaemon
+from modeld.jobs.ids import made_at
+from real_daemon import RealDaemon, Wire, wait_until
+
+CHUNK = 4 << 20
+SIZE = 8 * CHUNK
+
+COUNTERS = ("bytes_done", "network_bytes", "verified_bytes", "reused_bytes", "committed_bytes", "files_done", "attempt")
+
+
+def sparse(daemon: RealDaemon, name: str, size: int = SIZE, mark: bytes = b"GGUF") -> str:
+    """A big file that costs nothing to make; the mark makes its content its own."""
+    path = os.path.join(daemon.room, name)
+    with open(path, "wb") as file:
+        file.truncate(size)
+        file.write(mark)
+    return path
+
+
+def add(wire: Wire, path: str, name: str, **fields: Any) -> tuple[str, str]:
+    """The request's number, and the job's id once it is accepted."""
+    number = wire.request("model.add", path=path, name=name, **fields)
+    return number, accepted(wire, number)["job"]
+
+
+def accepted(wire: Wire, number: str) -> dict[str, Any]:
+    reply = wire.until(number, "accepted", "result", "error")
+    assert reply["type"] == "accepted", reply
+    return reply
+
+
+def show(daemon: RealDaemon, job: str) -> dict[str, Any]:
+    reply = daemon.ask("job.show", job=job)
+    assert reply["type"] == "result", reply
+    value: dict[str, Any] = reply["value"]
+    return value
+
+
+def running(daemon: RealDaemon, job: str, phase: str = "copy") -> None:
+    wait_until(lambda: show(daemon, job).get("progress", {}).get("phase") == phase, what=f"job {job} in {phase}")
+
+
+def replies_until_end(wire: Wire, number: str) -> list[dict[str, Any]]:
+    replies: list[dict[str, Any]] = []
+    while not replies or replies[-1]["type"] not in ("result", "error"):
+        reply = wire.read()
+        if reply.get("id") == number:
+            replies.append(reply)
+    return replies
+
+
+def staging(daemon: RealDaemon) -> list[str]:
+    return os.listdir(os.path.join(daemon.root, ".modeld", "staging"))
+
+
+def rows(daemon: RealDaemon) -> list[tuple[str, str]]:
+    """The ledger as it is on the disk, read behind the daemon's back."""
+    path = os.path.join(daemon.root, ".modeld", "catalog.sqlite")
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return connection.execute("SELECT id, state FROM jobs ORDER BY id").fetchall()
+    finally:
+        connection.close()
+
+
+def test_a_job_is_on_the_disk_before_it_is_acknowledged(held: HeldDaemon) -> None:
+    held.start()
+    with held.connect() as wire:
+        number = wire.request("model.add", path=sparse(held, "a"), name="a")
+        job = wire.until(number, "accepted")["job"]
+        held.kill()
+        assert [row[0] for row in rows(held)] == [job]
+
+
+def test_ids_sort_by_time_and_tell_it(held: HeldDaemon) -> None:
+    held.start()
+    before = time.time()
+    with held.connect() as wire:
+        ids = [add(wire, sparse(held, f"s{index}"), f"m{index}")[1] for index in range(5)]
+    assert ids == sorted(ids)
+    assert before - 0.01 <= made_at(ids[0]) <= made_at(ids[-1]) <= time.time()
+    listed = [job["id"] for job in held.ask("job.list")["value"]["jobs"]]
+    assert listed == sorted(ids, reverse=True)
+
+
+def test_the_same_work_is_one_job_for_two_connections(held: HeldDaemon) -> None:
+    held.start()
+    path = sparse(held, "a")
+    with held.connect() as one, held.connect() as two:
+        first, job = add(one, path, "a")
+        second = two.request("model.add", path=path, name="a")
+        joined = two.until(second, "accepted")
+        assert (joined["job"], joined["joined"]) == (job, True)
+        assert show(held, job)["watchers"] == 2
+        held.release()
+        values = [one.terminal(first)["value"], two.terminal(second)["value"]]
+    assert values[0] == values[1]
+    assert values[0]["size_bytes"] == SIZE
+    assert len(rows(held)) == 1
+
+
+@pytest.mark.parametrize("other", [{"name": "b"}, {"replace": True}, {"license": "mit"}, {"sha256": "0" * 64}])
+def test_other_work_is_a_job_of_its_own(held: HeldDaemon, other: dict[str, Any]) -> None:
+    held.start()
+    path = sparse(held, "a")
+    with held.connect() as wire:
+        _, job = add(wire, path, "a")
+        number = wire.request("model.add", **{"path": path, "name": "a"} | other)
+        accepted = wire.until(number, "accepted")
+        assert accepted["job"] != job
+        assert not accepted["joined"]
+
+
+def test_a_token_stands_for_one_job(held: HeldDaemon) -> None:
+    held.start()
+    path = sparse(held, "a")
+    with held.connect() as one, held.connect() as two:
+        first, job = add(one, path, "a", token="t-1")
+        second, same = add(two, path, "a", token="t-1")
+        assert same == job
+        held.release()
+        value = one.terminal(first)["value"]
+        assert two.terminal(second)["value"] == value
+        again = two.request("model.add", path=path, name="a", token="t-1")
+        replies = replies_until_end(two, again)
+        assert replies[0]["job"] == job
+        assert replies[0]["joined"]
+        assert replies[-1]["value"] == value
+        assert add(two, path, "a", token="t-2")[1] != job
+
+
+def test_a_token_finds_its_job_after_a_restart(held: HeldDaemon) -> None:
+    held.start()
+    path = sparse(held, "a")
+    with held.connect() as wire:
+        held.release()
+        number, job = add(wire, path, "a", token="t-1")
+        value = wire.terminal(number)["value"]
+        failed = wire.request("model.add", path=path, name="b", sha256="0" * 64, token="t-2")
+        failure = wire.terminal(failed)
+    held.kill()
+    held.start()
+    os.unlink(path)
+    with held.connect() as wire:
+        number, same = add(wire, path, "a", token="t-1")
+        assert same == job
+        assert wire.terminal(number)["value"] == value
+        again = wire.ask("model.add", path=path, name="b", sha256="0" * 64, token="t-2")
+        assert {**again, "id": failure["id"]} == failure
+
+
+def test_whoever_attaches_sees_the_state_the_progress_and_the_outcome(held: HeldDaemon) -> None:
+    held.start()
+    with held.connect() as asker, held.connect() as other:
+        number, job = add(asker, sparse(held, "a"), "a")
+        running(held, job)
+        attached = other.request("job.attach", job=job)
+        assert other.until(attached, "accepted")["joined"]
+        standing = other.until(attached, "progress")
+        assert (standing["phase"], standing["bytes_total"]) == ("copy", SIZE)
+        held.slow(0.12)
+        while other.until(attached, "progress")["bytes_done"] == 0:
+            pass
+        held.release()
+        seen = replies_until_end(other, attached)
+        assert seen[-2]["phase"] == "done"
+        assert seen[-1]["value"]["state"] == "done"
+        assert seen[-1]["value"]["value"] == asker.terminal(number)["value"]
+
+
+def test_attaching_to_what_has_ended_gives_the_outcome_at_once(held: HeldDaemon) -> None:
+    held.release()
+    held.start()
+    with held.connect() as wire:
+        number, job = add(wire, sparse(held, "a"), "a")
+        wire.terminal(number)
+        bad, failed = add(wire, sparse(held, "b"), "b", sha256="0" * 64)
+        wire.terminal(bad)
+        for _ in range(2):
+            assert wire.ask("job.attach", job=job)["value"]["state"] == "done"
+            ended = wire.ask("job.attach", job=failed)["value"]
+            assert (ended["state"], ended["error"]["code"]) == ("failed", "digest_mismatch")
+            held.kill()
+            held.start()
+            wire.close()
+            wire = held.connect()
+        wire.close()
+
+
+def test_what_is_no_job_is_not_found(daemon: RealDaemon) -> None:
+    for op in ("job.show", "job.attach", "job.cancel", "job.pause", "job.resume"):
+        assert daemon.ask(op, job="0" * 26)["code"] == "not_found"
+    assert daemon.ask("job.prioritize", job="nonsense", priority=1)["code"] == "not_found"
+
+
+def test_progress_only_grows_and_ends_with_done(held: HeldDaemon) -> None:
+    held.slow(0.05)
+    held.start()
+    with held.connect() as wire:
+        number, job = add(wire, sparse(held, "a", 16 * CHUNK), "a")
+        running(held, job)
+        assert held.ask("job.pause", job=job)["value"]["state"] == "paused"
+        assert held.ask("job.resume", job=job)["type"] == "result"
+        replies = replies_until_end(wire, number)
+    progress = [reply for reply in replies if reply["type"] == "progress"]
+    assert len(progress) >= 4
+    for before, after in itertools.pairwise(progress):
+        assert all(after[name] >= before[name] for name in COUNTERS), (before, after)
+    last = progress[-1]
+    assert replies[-2] == last
+    assert (last["phase"], last["attempt"]) == ("done", 2)
+    assert last["bytes_done"] == last["bytes_total"] == last["committed_bytes"] == last["verified_bytes"] == 16 * CHUNK
+    assert [reply["type"] for reply in replies].count("result") == 1
+
+
+def test_progress_comes_at_most_ten_times_a_second(held: HeldDaemon) -> None:
+    held.slow(0.01)
+    held.start()
+    with held.connect() as wire:
+        began = time.monotonic()
+        number, _ = add(wire, sparse(held, "a", 64 * CHUNK), "a")
+        replies = replies_until_end(wire, number)
+        seconds = time.monotonic() - began
+    told = sum(reply["type"] == "progress" for reply in replies)
+    assert told <= 10 * seconds + 5
+
+
+@pytest.mark.parametrize("on_disconnect", ["cancel", "continue"])
+def test_a_job_whose_last_client_leaves(held: HeldDaemon, on_disconnect: str) -> None:
+    held.start()
+    path = sparse(held, "a")
+    one, two = held.connect(), held.connect()
+    _, job = add(one, path, "a", on_disconnect=on_disconnect)
+    add(two, path, "a", on_disconnect=on_disconnect)
+    running(held, job)
+    one.close()
+    wait_until(lambda: show(held, job).get("watchers", 0) == 1)
+    assert show(held, job)["state"] == "running"
+    two.close()
+    wait_until(lambda: show(held, job).get("watchers", 0) == 0)
+    if on_disconnect == "cancel":
+        wait_until(lambda: show(held, job)["state"] == "cancelled")
+        assert "last client" in show(held, job)["error"]["message"]
+        assert staging(held) == []
+    else:
+        assert show(held, job)["state"] == "running"
+        held.release()
+        wait_until(lambda: show(held, job)["state"] == "done")
+
+
+def test_a_waiting_job_whose_client_leaves_gives_its_place_back(held: HeldDaemon) -> None:
+    held.configure("[limits]\nrunning_bytes = 1\n")
+    held.start()
+    with held.connect() as wire:
+        _, first = add(wire, sparse(held, "a"), "a")
+        leaver = held.connect()
+        _, second = add(leaver, sparse(held, "b"), "b")
+        third = wire.request("model.add", path=sparse(held, "c"), name="c")
+        assert wire.until(third, "accepted")["position"] == 2
+        leaver.close()
+        assert wire.until(third, "accepted")["position"] == 1
+        wait_until(lambda: show(held, second)["state"] == "cancelled")
+        assert show(held, first)["state"] == "running"
+
+
+def test_cancelling_one_request_of_two_leaves_the_job(held: HeldDaemon) -> None:
+    """`cancel` is for a request of this connection; the job stops with its last asker."""
+    held.start()
+    path = sparse(held, "a")
+    with held.connect() as wire:
+        first, job = add(wire, path, "a")
+        second, _ = add(wire, path, "a")
+        running(held, job)
+        assert wire.ask("cancel", target=second)["type"] == "result"
+        assert show(held, job)["state"] == "running"
+        assert wire.ask("cancel", target=first)["type"] == "result"
+        wait_until(lambda: show(held, job)["state"] == "cancelled")
+
+
+def test_a_running_job_is_cancelled_quickly_and_leaves_no_byte(daemon: RealDaemon) -> None:
+    """Two gigabytes, of which one chunk more may be written: the answer is that of a person who has pressed Ctrl-C."""
+    path = sparse(daemon, "big", 2 << 30)
+    with daemon.connect() as asker, daemon.connect() as other:
+        number, job = add(asker, path, "big")
+        wait_until(lambda: show(daemon, job)["progress"]["bytes_done"] > 0)
+        began = time.monotonic()
+        reply = other.ask("job.cancel", job=job)
+        seconds = time.monotonic() - began
+        assert reply["value"]["state"] == "cancelled"
+        assert seconds < 2.0
+        assert asker.terminal(number)["code"] == "cancelled"
+    assert staging(daemon) == []
+    assert daemon.ask("model.list")["value"]["models"] == []
+    assert daemon.ask("daemon.status")["value"].get("reserved_bytes", 0) == 0
+
+
+def test_a_queued_and_a_paused_job_are_cancelled(held: HeldDaemon) -> None:
+    held.configure("[limits]\nrunning_bytes = 1\n")
+    held.start()
+    with held.connect() as wire:
+        first, running_job = add(wire, sparse(held, "a"), "a")
+        second, queued = add(wire, sparse(held, "b"), "b")
+        third, paused = add(wire, sparse(held, "c"), "c")
+        assert held.ask("job.pause", job=paused)["value"]["state"] == "paused"
+        for job in (queued, paused, running_job):
+            running(held, running_job) if job == running_job else None
+            assert held.ask("job.cancel", job=job)["value"]["state"] == "cancelled"
+        ends = {number: wire.terminal(number)["code"] for number in (second, third, first)}
+        assert set(ends.values()) == {"cancelled"}
+        assert held.ask("job.cancel", job=queued)["value"]["state"] == "cancelled"
+    assert staging(held) == []
+    assert [state for _, state in rows(held)] == ["cancelled"] * 3
+
+
+def test_the_same_request_right_after_a_cancel_is_done(held: HeldDaemon) -> None:
+    """Ctrl-C, arrow up, enter."""
+    held.configure("[limits]\nrunning_bytes = 2\n")
+    held.start()
+    path = sparse(held, "a")
+    one = held.connect()
+    _, first = add(one, path, "a")
+    running(held, first)
+    one.close()
+    with held.connect() as two:
+        number = two.request("model.add", path=path, name="a")
+        held.release()
+        assert two.terminal(number)["type"] == "result"
+
+
+def test_a_paused_job_waits_for_its_resume(held: HeldDaemon) -> None:
+    held.configure("[limits]\nrunning_bytes = 1\n")
+    held.start()
+    with held.connect() as wire:
+        first, job = add(wire, sparse(held, "a"), "a")
+        second, other = add(wire, sparse(held, "b"), "b")
+        running(held, job)
+        assert held.ask("job.pause", job=job)["value"]["state"] == "paused"
+        assert staging_sizes(held) <= SIZE
+        running(held, other)
+        held.release()
+        assert wire.terminal(second)["type"] == "result"
+        assert show(held, job)["state"] == "paused"
+        assert held.ask("job.pause", job=job)["value"]["state"] == "paused"
+        held.kill()
+        held.start()
+        assert show(held, job)["state"] == "paused"
+        resumed = held.ask("job.resume", job=job)["value"]
+        assert resumed["state"] in ("queued", "running", "done")
+        wait_until(lambda: show(held, job)["state"] == "done")
+        assert held.ask("job.pause", job=job)["code"] == "invalid_request"
+        assert held.ask("job.resume", job=job)["code"] == "invalid_request"
+    assert first != second
+
+
+def staging_sizes(daemon: RealDaemon) -> int:
+    directory = os.path.join(daemon.root, ".modeld", "staging")
+    return sum(os.stat(os.path.join(directory, name)).st_size for name in os.listdir(directory))
+
+
+def test_a_request_for_paused_work_makes_it_go_on(held: HeldDaemon) -> None:
+    held.start()
+    path = sparse(held, "a")
+    with held.connect() as one, held.connect() as two:
+        first, job = add(one, path, "a")
+        held.ask("job.pause", job=job)
+        held.release()
+        second, same = add(two, path, "a")
+        assert same == job
+        assert one.terminal(first)["type"] == two.terminal(second)["type"] == "result"
+
+
+def test_a_job_that_is_moved_up_runs_first(held: HeldDaemon) -> None:
+    held.configure("[limits]\nrunning_bytes = 1\n")
+    held.start()
+    with held.connect() as wire:
+        numbers, ids = zip(*[add(wire, sparse(held, name), name) for name in "abcd"], strict=True)
+        assert [show(held, job)["position"] for job in ids] == [0, 1, 2, 3]
+        assert held.ask("job.prioritize", job=ids[3], priority=-7)["value"]["priority"] == 1
+        assert [show(held, job)["position"] for job in ids] == [0, 2, 3, 1]
+        assert wire.until(numbers[3], "accepted")["position"] == 1
+        held.release()
+        assert {wire.read()["type"] for _ in range(1)} <= {"accepted", "progress", "result"}
+        wait_until(lambda: all(show(held, job)["state"] == "done" for job in ids))
+    ended = sorted(ids, key=lambda job: show(held, job)["ended_at"])
+    assert ended == [ids[0], ids[3], ids[1], ids[2]]
+    assert held.ask("job.prioritize", job=ids[0], priority=2)["code"] == "invalid_request"
+
+
+def test_the_list_of_jobs_has_filters_and_a_limit(held: HeldDaemon) -> None:
+    held.configure("[limits]\nrunning_bytes = 1\n")
+    held.start()
+    with held.connect() as wire:
+        ids = [add(wire, sparse(held, name), name, on_disconnect="continue")[1] for name in "abc"]
+        held.ask("job.cancel", job=ids[2])
+
+        def listed(**fields: Any) -> list[str]:
+            return [job["id"] for job in wire.ask("job.list", **fields)["value"]["jobs"]]
+
+        assert listed() == ids[::-1]
+        assert listed(limit=2) == ids[:0:-1]
+        assert [listed(state=state) for state in ("running", "queued", "cancelled", "done")] == [
+            [ids[0]],
+            [ids[1]],
+            [ids[2]],
+            [],
+        ]
+        assert wire.ask("job.list", limit=0)["code"] == "invalid_request"
+        assert wire.ask("job.list", limit=100_000)["code"] == "invalid_request"
+        assert wire.ask("job.list", state="dead")["code"] == "invalid_request"
+        held.kill()
+    held.release()
+    held.start()
+    with held.connect() as wire:
+        wait_until(lambda: len(wire.ask("job.list", state="done")["value"]["jobs"]) == 2)
+        assert [job["id"] for job in wire.ask("job.list")["value"]["jobs"]] == ids[::-1]
+
+
+def test_two_adds_of_one_name_end_in_one_winner(held: HeldDaemon) -> None:
+    held.start()
+    with held.connect() as wire:
+        first, _ = add(wire, sparse(held, "a", mark=b"GGUF1"), "same")
+        second, _ = add(wire, sparse(held, "b", mark=b"GGUF2"), "same")
+        held.release()
+        ends = {number: replies_until_end(wire, number)[-1] for number in (first,)}
+        other = wire.ask("job.list")["value"]["jobs"]
+        wait_until(lambda: all(show(held, job["id"])["state"] in ("done", "failed") for job in other))
+    states = sorted(show(held, job["id"])["state"] for job in other)
+    assert states == ["done", "failed"]
+    assert ends[first]["type"] in ("result", "error")
+    assert second != first
