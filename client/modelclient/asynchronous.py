@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import anyio
+import anyio.lowlevel
 from anyio import from_thread, to_thread
 from anyio.abc import UNIXSocketStream
 
@@ -47,6 +48,7 @@ class Mailbox:
         self._news.set()
 
     async def take(self) -> Received:
+        await anyio.lowlevel.checkpoint_if_cancelled()  # also when there is no need to wait
         while (reply := self._inbox.take()) is None:
             self._news = anyio.Event()
             await self._news.wait()
