@@ -112,6 +112,45 @@ def test_a_blob_of_another_tool_counts_after_it_was_hashed(bench: Bench) -> None
     bench.assert_nothing_staged()
 
 
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The inodes that were synced, in order."""
+    inodes: list[int] = []
+    sync_file = durable.sync_file
+
+    def record(descriptor: int) -> None:
+        inodes.append(os.fstat(descriptor).st_ino)
+        sync_file(descriptor)
+
+    monkeypatch.setattr(durable, "sync_file", record)
+    return inodes
+
+
+def test_bytes_of_another_tool_are_made_durable_before_they_count(bench: Bench, synced: list[int]) -> None:
+    inode = os.stat(bench.plant(CONTENT)).st_ino
+    assert find_good(bench.layout, DIGEST) is not None
+    directories = [
+        os.stat(path).st_ino
+        for path in (
+            bench.layout.blob_dir(DIGEST),
+            os.path.dirname(bench.layout.blob_dir(DIGEST)),
+            bench.layout.blobs_dir,
+        )
+    ]
+    assert synced == [inode, *directories]
+
+
+def test_what_was_staged_without_a_sync_is_synced_before_its_name(bench: Bench, synced: list[int]) -> None:
+    bench.source.write_bytes(CONTENT)
+    with open(bench.source, "rb") as file:
+        staged = stage_copy(
+            bench.layout, file.fileno(), str(bench.source), space=bench.space, observer=Unwatched(), sync=False
+        )
+    assert synced == []
+    blob, _reused = commit(bench.layout, staged)
+    assert synced[0] == blob.signature.inode
+
+
 @pytest.mark.parametrize("planted", [b"w" * len(CONTENT), b"shorter", b""])
 def test_bad_bytes_under_the_name_make_room_for_good_ones(bench: Bench, planted: bytes) -> None:
     path = bench.plant(planted)

@@ -138,6 +138,22 @@ def test_no_room_is_told_before_the_first_byte(bench: Bench, monkeypatch: pytest
     bench.assert_clean()
 
 
+@pytest.mark.parametrize("preallocating", [True, False])
+@pytest.mark.parametrize("size", [10, BIG])
+def test_written_bytes_are_the_filesystem_s_to_count(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, size: int, preallocating: bool
+) -> None:
+    """The disk says 2 × size free throughout: so there is room for twice as much as soon as it is written."""
+    bench.fill(size)
+    if not preallocating:
+        monkeypatch.setattr(durable, "preallocate", lambda _descriptor, _size: False)
+    space = Space(lambda: 2 * size)
+    staged = bench.stage(space=space)
+    assert space.promised == size
+    space.reserve(2 * size).release()
+    discard(staged)
+
+
 @pytest.mark.parametrize("size", [10, BIG])
 def test_wrong_bytes_go_to_quarantine(bench: Bench, size: int) -> None:
     actual, expected, observer = bench.fill(size), Digest("ab" * 32), Recorder()
