@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from real_daemon import RealDaemon
 
 HOLD = "HELD_DAEMON_FILE"
+DIES = "HELD_DAEMON_DIES"
 
 
 class HeldDaemon(RealDaemon):
@@ -37,6 +39,14 @@ class HeldDaemon(RealDaemon):
             file.write(str(seconds))
         os.replace(fresh, self.hold_path)
 
+    def dies(self, moment: str) -> None:
+        """From the next start on, by SIGKILL, at the first publication: when it is "announced" in the ledger and the
+        name not given yet, or when the model is "named" and the ledger does not know."""
+        self.environ[DIES] = moment
+
+    def lives(self) -> None:
+        self.environ.pop(DIES, None)
+
     def release(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.hold_path)
@@ -44,8 +54,11 @@ class HeldDaemon(RealDaemon):
 
 def _main() -> int:
     from modeld.__main__ import main
+    from modeld.jobs.job import Job
+    from modeld.jobs.runner import Runner
     from modeld.store import ingest
     from modeld.store.observer import Observer, check
+    from modelwire.values import Added
 
     path = os.environ.pop(HOLD)
 
@@ -56,7 +69,21 @@ def _main() -> int:
             check(observer)
             time.sleep(0.002)
 
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
     vars(ingest)["check"] = held
+    moment = os.environ.pop(DIES, None)
+    if moment == "announced":
+        record = Runner.about_to_publish
+
+        async def record_and_die(self: Runner, job: Job, intent: Added) -> None:
+            await record(self, job, intent)
+            die()
+
+        setattr(Runner, "about_to_publish", record_and_die)  # noqa: B010
+    elif moment == "named":
+        setattr(Runner, "published", die)  # noqa: B010
     return main()
 
 

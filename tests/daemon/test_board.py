@@ -190,7 +190,7 @@ async def test_a_restored_job_is_not_ended_by_a_stranger_who_looked(tmp_path: Pa
     async with desk(tmp_path) as at:
         waiting = (await at.submit("llama")).job.id
     async with desk(tmp_path) as at:
-        assert await restore(at.board, at.ledger, lambda _: False) == 1
+        assert await restore(at.board, at.ledger, lambda job: False) == 1
         job = await at.board.find(waiting)
         at.board.attach(job, STRANGER).leave()
         await anyio.lowlevel.checkpoint()

@@ -10,9 +10,8 @@ from modeld.jobs import record
 from modeld.jobs.board import Board
 from modeld.jobs.job import Job
 from modeld.jobs.ledger import Ledger
-from modelwire.values import Added
 
-Published = Callable[[Added], bool]
+Published = Callable[[Job], bool]
 """Whether the publication that a job announced before the crash took place."""
 
 
@@ -25,7 +24,7 @@ async def restore(board: Board, ledger: Ledger, published: Published) -> int:
         board.jobs.enter(job)
         if job.failure is not None:
             await board.runner.end(job, "failed", failure=job.failure)
-        elif job.intent is not None and published(job.intent):
+        elif job.intent is not None and published(job):
             await board.runner.end(job, "done", value=job.intent)
         elif job.state != "paused":
             job.state = "queued"
