@@ -154,14 +154,14 @@ def test_a_file_changed_for_another_on_the_way_is_not_opened(tmp_path: Path, mon
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
     secret.chmod(0o600)
-    check = sources._check_right
+    check = sources.check_right
 
     def swap(*args: object) -> None:
         check(*args)  # type: ignore[arg-type]
         if args[-1] == 4 and secret.exists():
             os.rename(secret, path)
 
-    monkeypatch.setattr(sources, "_check_right", swap)
+    monkeypatch.setattr(sources, "check_right", swap)
     assert content(open_source_as(str(path), STRANGER, ())) == b"weights"
     assert not secret.exists()
 

@@ -20,7 +20,7 @@ from modelwire.errors import InvalidRequest, PermissionDenied, Unsupported
 MAX_LINKS = 40
 """As many symbolic links as the kernel follows in one path."""
 
-_READ, _SEARCH = 4, 1
+READ, SEARCH = 4, 1
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
@@ -34,13 +34,13 @@ _KINDS = (
 
 def open_source(path: str) -> int:
     """A descriptor of a regular file, with the daemon's own rights."""
-    _check_spelling(path)
+    check_spelling(path)
     with source_faults(path):
         # Asked before opening: to open a device or a pipe is to do something to it.
-        _check_regular(path, os.stat(path).st_mode)
+        check_regular(path, os.stat(path).st_mode)
         descriptor = os.open(path, _OPEN)
         try:
-            _check_regular(path, os.fstat(descriptor).st_mode)
+            check_regular(path, os.fstat(descriptor).st_mode)
         except BaseException:
             os.close(descriptor)
             raise
@@ -53,24 +53,24 @@ def open_source_as(path: str, uid: int, gids: Collection[int]) -> int:
     Mode bits and POSIX access lists are looked at. Rights that only the kernel knows (a network
     filesystem's own, a security module's) are not: the peer is refused where the daemon itself is.
     """
-    _check_spelling(path)
+    check_spelling(path)
     if sys.platform != "linux":
         raise Unsupported(
             "a file can be added only by the daemon's own user on this platform",
             hint="Copy the file into the store's machine as the daemon's user.",
         )
     with source_faults(path):
-        found = _walk(path, uid, gids)
+        found = walk(path, uid, gids)
         try:
-            _check_regular(path, os.fstat(found).st_mode)
-            _check_right(found, path, path, uid, gids, _READ)
+            check_regular(path, os.fstat(found).st_mode)
+            check_right(found, path, path, uid, gids, READ)
             # The descriptor is of this very inode; opening it anew gives the right to read.
             return os.open(f"/proc/self/fd/{found}", _OPEN)
         finally:
             os.close(found)
 
 
-def _walk(path: str, uid: int, gids: Collection[int]) -> int:
+def walk(path: str, uid: int, gids: Collection[int]) -> int:
     """An O_PATH descriptor of what the path leads to; every step is taken in the directory held open."""
     pending = _components(path)
     here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -79,7 +79,7 @@ def _walk(path: str, uid: int, gids: Collection[int]) -> int:
     try:
         while pending:
             part = pending.pop()
-            _check_right(here, path, walked, uid, gids, _SEARCH)
+            check_right(here, path, walked, uid, gids, SEARCH)
             step = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
             try:
                 mode = os.fstat(step).st_mode
@@ -114,10 +114,10 @@ def _components(path: str) -> list[str]:
     return parts[::-1]
 
 
-def _check_right(descriptor: int, path: str, where: str, uid: int, gids: Collection[int], right: int) -> None:
-    if _allows(descriptor, os.fstat(descriptor), uid, gids, right):
+def check_right(descriptor: int, path: str, where: str, uid: int, gids: Collection[int], right: int) -> None:
+    if allows(descriptor, os.fstat(descriptor), uid, gids, right):
         return
-    what = f"search the directory {where}" if right == _SEARCH else "read it"
+    what = f"search the directory {where}" if right == SEARCH else "read it"
     raise PermissionDenied(
         f"{path} cannot be added: user {uid} may not {what}",
         hint="Ask its owner for the right to read it, or add it as a user who has that right.",
@@ -125,7 +125,7 @@ def _check_right(descriptor: int, path: str, where: str, uid: int, gids: Collect
     )
 
 
-def _allows(descriptor: int, status: os.stat_result, uid: int, gids: Collection[int], right: int) -> bool:
+def allows(descriptor: int, status: os.stat_result, uid: int, gids: Collection[int], right: int) -> bool:
     """The kernel's rule: the first class that fits decides, even when a later one would allow."""
     if uid == 0:
         return True
@@ -172,7 +172,7 @@ def _list_allows(
     return any(rights & right for tag, rights, _id in entries if tag == _OTHER)
 
 
-def _check_spelling(path: str) -> None:
+def check_spelling(path: str) -> None:
     if "\0" in path:
         raise InvalidRequest(f"the path {path[:200]!r} contains a NUL character")
     if not path.startswith("/"):
@@ -182,7 +182,7 @@ def _check_spelling(path: str) -> None:
         )
 
 
-def _check_regular(path: str, mode: int) -> None:
+def check_regular(path: str, mode: int) -> None:
     if not stat.S_ISREG(mode):
         raise InvalidRequest(f"{path} is {_kind(mode)}, not a regular file", details={"path": path})
 
