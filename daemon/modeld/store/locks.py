@@ -127,13 +127,14 @@ async def name_lock(
 ) -> AsyncIterator[None]:
     """Hold the name among all tools that share the store; `InUse` names who has it after `wait_seconds`."""
     path = layout.name_lock(name)
+    held: list[int] = []
+
+    def acquired(descriptor: int) -> None:
+        held.append(descriptor)
+        _write_holder(descriptor, Holder(pid=os.getpid(), since=time.time()))
+
     # Given back on the loop's thread, taken on another: not thread_local. A soft lock outlives its dead holder.
-    lock = FileLock(
-        path,
-        thread_local=False,
-        fallback_to_soft=False,
-        on_acquired=lambda fd: _write_holder(fd, Holder(pid=os.getpid(), since=time.time())),
-    )
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False, on_acquired=acquired)
     deadline = anyio.current_time() + wait_seconds
     pause = _FIRST_PAUSE
     while not await anyio.to_thread.run_sync(_try, lock, limiter=limiter):
@@ -145,6 +146,10 @@ async def name_lock(
     try:
         yield
     finally:
+        for descriptor in held:
+            # A lock that nobody holds takes no block of the disk: a copy costs its manifest and nothing else.
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, 0)
         lock.release()
 
 

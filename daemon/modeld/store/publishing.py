@@ -32,12 +32,15 @@ Commit = Callable[[], tuple[Blob, bool]]
 """Blocking: gives the blob its name, or finds it there; True beside it when it was there already."""
 
 
-class Notes(Protocol):
+Published = TypeVar("Published", contravariant=True)
+
+
+class Notes(Protocol[Published]):
     """Told in the publisher's turn. What `about_to_publish` raises prevents the publication."""
 
-    async def about_to_publish(self, added: Added) -> None: ...
+    async def about_to_publish(self, value: Published, /) -> None: ...
 
-    async def published(self, added: Added) -> None: ...
+    async def published(self, value: Published, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,7 @@ class Wish:
     license: str | None = None
     order: int
     observer: Observer
-    notes: Notes | None = None
+    notes: Notes[Added] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

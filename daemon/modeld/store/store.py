@@ -115,7 +115,7 @@ class Store:
         order: int = 0,
         observer: Observer | None = None,
         opener: Callable[[str], int] = open_source,
-        notes: Notes | None = None,
+        notes: Notes[Added] | None = None,
     ) -> Added:
         """A local file under a name. Returns when the model is complete, verified and durable.
 
