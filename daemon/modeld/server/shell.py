@@ -241,13 +241,14 @@ class Shell(asyncio.Protocol):
                 self._flush()
         elif not self._closing:
             self.transport.write(frame)
-            self._watch.mind()
+            self._watch.sent(len(frame))
 
     def _flush(self) -> None:
         if self._out:
-            frames, self._out, self._out_bytes = self._out, [], 0
+            frames, size = self._out, self._out_bytes
+            self._out, self._out_bytes = [], 0
             self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
-            self._watch.mind()
+            self._watch.sent(size)
 
     async def until_writable(self) -> None:
         while not self.writable:

@@ -16,9 +16,12 @@ def gone(connection: socket.socket) -> bool:
 
 
 class WriteWatch:
-    """Calls `cut` when not one waiting byte was taken for the whole patience."""
+    """Calls `cut` when bytes wait and not one was taken for the whole patience.
 
-    __slots__ = ("_cut", "_loop", "_patience", "_timer", "_transport", "_waiting")
+    Counted by what was taken, not by how much waits: whoever reads slowly gets more to read all the time.
+    """
+
+    __slots__ = ("_cut", "_loop", "_patience", "_sent", "_taken", "_timer", "_transport")
 
     def __init__(
         self,
@@ -32,22 +35,27 @@ class WriteWatch:
         self._patience = patience
         self._cut = cut
         self._timer: asyncio.TimerHandle | None = None
-        self._waiting = 0
+        self._sent = 0
+        self._taken = 0
 
-    def mind(self) -> None:
-        """To be called after a write."""
+    def sent(self, size: int) -> None:
+        """To be called after each write."""
+        self._sent += size
         if self._timer is None and (waiting := self._transport.get_write_buffer_size()):
-            self._waiting = waiting
-            self._timer = self._loop.call_later(self._patience, self._look)
+            self._wait(self._sent - waiting)
+
+    def _wait(self, taken: int) -> None:
+        self._taken = taken
+        self._timer = self._loop.call_later(self._patience, self._look)
 
     def _look(self) -> None:
         self._timer = None
         waiting = self._transport.get_write_buffer_size()
-        if waiting >= self._waiting and waiting:
+        taken = self._sent - waiting
+        if waiting and taken == self._taken:
             self._cut()
         elif waiting:
-            self._waiting = waiting
-            self._timer = self._loop.call_later(self._patience, self._look)
+            self._wait(taken)
 
     def stop(self) -> None:
         if self._timer is not None:
