@@ -43,6 +43,11 @@ SHOWN: Final = 100
 _AT_ONCE: Final = 500
 """SQLite takes at least 999 values in one statement."""
 
+_NEWEST: Final = (
+    "SELECT id, time, outcome, expected, actual, peer, source, tool, job FROM outcomes"
+    " WHERE digest IN ({}) ORDER BY id DESC LIMIT ?"
+)
+
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """`outcome` is one of added, verified, mismatch, corrupt, missing, unreadable."""
@@ -122,12 +127,7 @@ class History:
             found: list[Any] = []
             for first in range(0, len(wanted), _AT_ONCE):
                 some = wanted[first : first + _AT_ONCE]
-                marks = ", ".join("?" * len(some))
-                found += db.execute(
-                    "SELECT id, time, outcome, expected, actual, peer, source, tool, job FROM outcomes"
-                    f" WHERE digest IN ({marks}) ORDER BY id DESC LIMIT ?",  # noqa: S608 - question marks only
-                    (*some, SHOWN),
-                ).fetchall()
+                found += db.execute(_NEWEST.format(", ".join("?" * len(some))), (*some, SHOWN)).fetchall()
             return sorted(found)[-SHOWN:]
 
         with contextlib.suppress(WireError):

@@ -10,7 +10,7 @@ import os
 import stat
 import time
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,13 @@ from modeld.store.manifests import Manifest
 from modeld.store.names import ModelName
 from modelwire.errors import Corrupt, Internal, NotFound, WireError
 from modelwire.values import ModelFile, ModelList, ModelView, Provenance, Resolved
+
+Why = Callable[[str], str | None]
+"""Why there is nothing at a blob's path, when that is known."""
+
+
+def unknown(_path: str) -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,8 @@ class Entry:
     resolved: Resolved | None = None
     ready: ModelView | None = None
     """The answers while nothing is missing, made once: a page has up to a thousand of them."""
+    why: Why = unknown
+    """What became of a blob that is missing."""
 
     def usable(self) -> Manifest:
         """What the manifest says; raises its fault when it cannot be used."""
@@ -55,7 +64,7 @@ class Entry:
             try:
                 info = os.lstat(path)
             except (FileNotFoundError, NotADirectoryError):
-                return f"its blob is missing: {path}"
+                return self.why(path) or f"its blob is missing: {path}"
             except OSError as fault:
                 return f"its blob cannot be read: {path}: {fault.strerror}"
             if not stat.S_ISREG(info.st_mode):
@@ -82,8 +91,9 @@ class Entry:
 class Index:
     """Reads of one store's manifests. For the event loop's thread."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, why: Why = unknown) -> None:
         self._layout = layout
+        self._why = why
         self._entries: dict[str, Entry] = {}
         """By the name's exact spelling."""
         self._listing = Listing(layout)
@@ -233,6 +243,7 @@ class Index:
             tuple(blobs.items()),
             Resolved(name=name.text, path=first, blob=digest.text, state="ready"),
             _view(manifest, digest, first),
+            self._why,
         )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from modeld.store.blobs import Blob
@@ -89,6 +89,29 @@ class Records:
                 _remember_source(db, source, blob.digest)
 
         await self._write(write)
+
+    async def verified(self, blobs: Sequence[Blob]) -> None:
+        """All bytes of these have been hashed just now, and they are good."""
+        now = time.time()
+        self._verified.update((blob.digest.hex, blob.signature) for blob in blobs)
+        rows = [(blob.digest.hex, _text(blob.signature), blob.size, now, now) for blob in blobs]
+        await self._write(
+            lambda db: db.executemany(
+                "INSERT INTO verification VALUES (?, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET"
+                " verified_at = excluded.verified_at, signature = excluded.signature, size = excluded.size",
+                rows,
+            )
+        )
+
+    async def verified_at(self, blobs: Sequence[Blob]) -> float | None:
+        """Since when all of these are known to be as they are now; None unless all of them were."""
+        moments: list[float] = []
+        for blob in blobs:
+            rows = await self._rows("SELECT signature, verified_at FROM verification WHERE digest = ?", blob.digest.hex)
+            if not rows or _signature(rows[0][0]) != blob.signature:
+                return None
+            moments.append(rows[0][1])
+        return min(moments, default=None)
 
     async def read_as(self, source: Signature, digest: Digest) -> None:
         """A source turned out to be something else than was expected: next time that is known without reading it."""
