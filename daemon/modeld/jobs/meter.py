@@ -80,6 +80,11 @@ class Meter:
         self.reused += reused
         self.committed += committed
 
+    def files(self, *, total: int | None = None, done: int = 0) -> None:
+        if total is not None:
+            self.files_total = total
+        self.files_done += done
+
     def stopped(self) -> bool:
         return self.stop_reason is not None
 

@@ -95,6 +95,18 @@ class Layout:
         return f"{self.root}/.modeld/trees"
 
     @property
+    def linked(self) -> str:
+        """What is known of blobs that share their bytes with a name outside the store; made with the first of them."""
+        return f"{self.root}/.modeld/linked"
+
+    def linked_blob(self, digest: Digest) -> str:
+        return f"{self.root}/.modeld/linked/{digest.hex}"
+
+    def trees_of(self, name: ModelName) -> str:
+        """The trees of one model: more than one only until those of replaced bytes are swept."""
+        return f"{self.root}/.modeld/trees/{name.stem}"
+
+    @property
     def skeleton(self) -> tuple[str, ...]:
         """The directories that every store has, parents first."""
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Protocol
 
 from modelwire.vocabulary import Phase
@@ -26,8 +27,18 @@ class Observer(Protocol):
     def stopped(self) -> bool: ...
 
 
+class JobObserver(Observer, Protocol):
+    """Of everything that one model needs, which may be many files."""
+
+    def files(self, *, total: int | None = None, done: int = 0) -> None:
+        """How many there are, and how many more are done."""
+
+
 class Unwatched:
     """For work that nobody follows and nobody can stop."""
+
+    def files(self, *, total: int | None = None, done: int = 0) -> None:
+        pass
 
     def phase(self, phase: Phase) -> None:
         pass
@@ -46,3 +57,45 @@ def check(observer: Observer) -> None:
     """Raises Stopped when the work is not wanted any more."""
     if observer.stopped():
         raise Stopped
+
+
+class SharedObserver:
+    """What several threads tell about the files of one model: the totals are the whole's, and told by it."""
+
+    def __init__(self, whole: JobObserver) -> None:
+        self._whole = whole
+        self._lock = threading.Lock()
+        self._phase: Phase | None = None
+
+    def phase(self, phase: Phase) -> None:
+        # Each file has its own small steps; of the whole only the one that takes time is of interest.
+        if phase in ("copy", "link", "verify", "quarantine") and phase != self._phase:
+            self._phase = phase
+            self._whole.phase(phase)
+
+    def total(self, size: int | None) -> None:
+        pass
+
+    def advance(self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0) -> None:
+        with self._lock:
+            self._whole.advance(done=done, verified=verified, reused=reused, committed=committed)
+
+    def file_done(self) -> None:
+        with self._lock:
+            self._whole.files(done=1)
+
+    def stopped(self) -> bool:
+        return self._whole.stopped()
+
+
+class HashingIsDoing:
+    """Where hashing is all there is to do to a file, it is the progress."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self.phase = observer.phase
+        self.total = observer.total
+        self.stopped = observer.stopped
+
+    def advance(self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0) -> None:
+        self._observer.advance(done=done + verified, verified=verified, reused=reused, committed=committed)

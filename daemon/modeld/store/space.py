@@ -98,6 +98,19 @@ class Space:
                 self._promised += size
             return Reservation(self, size)
 
+    def adopt(self, size: int) -> Reservation:
+        """The same for bytes that are on this filesystem already: they count for the limit and need no room."""
+        with self._reserving:
+            with self._lock:
+                promised = self._promised
+            self._check_quota(size, promised)
+            with self._lock:
+                self._promised += size
+                self._unwritten += size
+            reservation = Reservation(self, size)
+            reservation.settle(size)
+            return reservation
+
     def _check_disk(self, size: int, unwritten: int) -> None:
         free = self._free_bytes()
         available = max(0, free - self._min_free - unwritten)
@@ -133,3 +146,31 @@ class Space:
                 "promised_bytes": promised,
             },
         )
+
+
+class Allotment(Space):
+    """Room for many files, promised at once and handed out file by file; it goes back as a whole."""
+
+    def __init__(self, whole: Reservation) -> None:
+        super().__init__(lambda: 0)
+        self._whole = whole
+
+    def reserve(self, size: int) -> Reservation:
+        return _Portion(self, self._whole, size)
+
+    def adopt(self, size: int) -> Reservation:
+        return _Portion(self, self._whole, size)
+
+
+class _Portion(Reservation):
+    __slots__ = ("_whole",)
+
+    def __init__(self, space: Space, whole: Reservation, size: int) -> None:
+        super().__init__(space, size)
+        self._whole = whole
+
+    def settle(self, size: int) -> None:
+        self._whole.settle(size)
+
+    def release(self) -> None:
+        """What one file did not need is still kept for the others."""
