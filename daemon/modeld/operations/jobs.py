@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
 from modeld.jobs.job import Job
@@ -15,6 +16,9 @@ from modelwire.values import JobList, JobView
 
 _LIST_LIMIT = 1000
 """Rows of one answer: about 600 KiB, well under the cap of a reply."""
+
+_PIECE = 50
+"""Jobs of a list that are made ready in one go: about half a millisecond."""
 
 _BRIEF_ERROR = 1000
 """Characters of an error in a list; `job.show` tells all of it. A thousand whole ones can be longer than a reply."""
@@ -40,7 +44,7 @@ def handlers(house: House) -> Handlers:
             async with listing:
                 if call.writable:
                     jobs = await house.board.recent(request.limit, request.state)
-                    return JobList(jobs=tuple(_brief(job.view()) for job in jobs))
+                    return JobList(jobs=await _views(jobs))
 
     async def show(_: Call, request: requests.JobShow) -> JobView:
         return (await house.board.find(request.job)).view()
@@ -102,6 +106,15 @@ def handlers(house: House) -> Handlers:
             requests.JobPrioritize: prioritize,
         },
     )
+
+
+async def _views(jobs: list[Job]) -> tuple[JobView, ...]:
+    """In pieces, between which the others have their turn."""
+    views: list[JobView] = []
+    for at in range(0, len(jobs), _PIECE):
+        views += [_brief(job.view()) for job in jobs[at : at + _PIECE]]
+        await anyio.lowlevel.checkpoint()
+    return tuple(views)
 
 
 def _brief(view: JobView) -> JobView:

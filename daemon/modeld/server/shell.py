@@ -11,6 +11,7 @@ peer can make the daemon hold is one reply above the transport's mark, and what 
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -37,6 +38,10 @@ log = structlog.get_logger("modeld.server")
 
 _TURN = 64
 """Requests that one connection gets answered before the others have their turn: about half a millisecond."""
+
+_TURN_SECONDS = 0.001
+"""The same for requests that take longer: a page of a list, a name that is not there. 64 of those at once kept
+everybody else waiting for 200 ms."""
 
 _WRITE_MARK = 256 * 1024
 """Unsent bytes above which a connection stops being read: a few large replies, little memory for 64 silent peers."""
@@ -118,25 +123,28 @@ class Shell(asyncio.Protocol):
 
     def _turn(self) -> None:
         """Answers what is there, up to a share; then lets the other connections have their turn."""
-        taken = 0
+        left = _TURN
+        ends = monotonic() + _TURN_SECONDS
         self._in_turn = True
-        while not self._closing and self.writable and taken < _TURN:
-            taken += 1
+        while left and self.writable and not self._closing:
+            left -= 1
             try:
                 request = self.wire.next_request()
                 if request is None and self._eof:
                     request = self.wire.finish()
             except BadRequest as bad:
-                self._stop_read_stall()
                 self._refuse(bad)
-                continue
-            if request is None:
-                break
-            self._stop_read_stall()  # what is left, if anything, is half of another request
-            self._dispatch(request)
+            else:
+                if request is None:
+                    break
+                self._dispatch(request)
+            if self._read_stall is not None:
+                self._stop_read_stall()  # what is left, if anything, is half of another request
+            if monotonic() > ends:
+                left = 0
         self._in_turn = False
         self._flush()
-        self._arrange_more(more=taken >= _TURN)
+        self._arrange_more(more=not left)
 
     def _arrange_more(self, *, more: bool) -> None:
         if self._closing:
