@@ -219,9 +219,9 @@ def test_the_log_is_rotated_and_kept_private(narrow: RealDaemon) -> None:
 def test_a_live_watcher_notices_no_rotation(narrow: RealDaemon) -> None:
     rotated = os.path.join(narrow.state, "activity.ndjson.1")
     seen: list[int] = []
-    with narrow.connect() as watcher, narrow.connect():
+    with narrow.connect() as watcher, narrow.connect() as other:
         number = watcher.request("events.subscribe")
-        assert watcher.ask("daemon.status")["value"]["watchers"] == 1
+        wait_until(lambda: other.ask("daemon.status")["value"]["watchers"] == 1)
         while not os.path.exists(rotated) and len(seen) < 2 * MANY:
             knock(narrow)
             seen.append(watcher.until(number, "event", "lagged").get("seq", -1))
