@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=values.Value)
 READ_BYTES = 256 * 1024
-LONGEST_WAIT = 86_400.0
-"""Waiting without end is done in days: had the socket no timeout, a request that a signal handler sends would make it
-non-blocking under the read that it interrupts, which then spins."""
+_DAY = 86_400.0
+SLICE_SECONDS = 1.0
+"""The longest single wait for bytes. A signal that arrives just before a wait begins is noticed only after it: with waits
+without end, a Ctrl-C could be lost. And the socket always has a timeout: a request that a signal handler sends would
+otherwise make it non-blocking under the read that it interrupts, which then spins."""
 
 
 class Client:
@@ -201,7 +203,7 @@ class Client:
     def _send(self, request: Request) -> Inbox:
         inbox, frame = self._board.open(request)
         try:
-            self._socket.settimeout(self.timeout or LONGEST_WAIT)
+            self._socket.settimeout(self.timeout or _DAY)
             self._socket.sendall(frame)
         except OSError:
             self._hear_last_words()
@@ -215,16 +217,14 @@ class Client:
         return reply
 
     def _receive(self, deadline: float | None) -> None:
-        left = LONGEST_WAIT if deadline is None else deadline - time.monotonic()
+        left = SLICE_SECONDS if deadline is None else deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
         try:
-            self._socket.settimeout(left)
+            self._socket.settimeout(min(left, SLICE_SECONDS))
             data = self._socket.recv(READ_BYTES)
         except TimeoutError:
-            if deadline is None:
-                return
-            raise
+            return  # the caller looks again whether it still has the time
         except OSError:
             data = b""  # reset: the daemon is as gone as after a clean end
         self._board.feed(data)

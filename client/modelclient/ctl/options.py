@@ -80,6 +80,7 @@ class VerbParser(Parser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if not self.configured:
             self.configured = True
+            _add_common(self)
             import_module(f"modelclient.ctl.verbs.{self.verb}").configure(self)
         return super().parse_known_args(args, namespace)
 
@@ -96,24 +97,23 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _parser() -> Parser:
     # Two ends of one command line write into one namespace: a default of the verb's side must not undo the other side.
-    common: Any = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    _add_common(common)
     parser = Parser(
         prog="modelctl",
         description="Talks to modeld, the daemon that owns this machine's store of model weights.",
-        parents=[common],
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"modelctl {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", parser_class=VerbParser)
+    _add_common(parser)
+    verbs = parser.add_subparsers(
+        dest="verb", metavar="VERB", title="verbs", parser_class=VerbParser, prog="modelctl", required=False
+    )
     for name, short, does in VERBS:
         verb = verbs.add_parser(
             name,
             aliases=[short] if short else [],
             help=does,
             description=does[0].upper() + does[1:] + ".",
-            parents=[common],
             argument_default=argparse.SUPPRESS,
             allow_abbrev=False,
         )
