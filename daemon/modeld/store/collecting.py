@@ -236,7 +236,7 @@ def _holds_the_store(path: str, layout: Layout) -> InvalidRequest:
 
 def _too_many(where: str) -> InvalidRequest:
     return InvalidRequest(
-        f"{where} has too many files for one model: {parts.MAX_FILES} are allowed, in a manifest of {MAX_MANIFEST} bytes",
+        f"{where} has too many files for one model: {parts.MAX_FILES} in {MAX_MANIFEST} bytes of manifest are allowed",
         hint="Add the directory that the weights are in, not one above it.",
         details={"path": where},
     )

@@ -6,6 +6,7 @@ costs a stat of the manifest and one of each blob, and that is nearly all it cos
 
 from __future__ import annotations
 
+import difflib
 import os
 import stat
 import time
@@ -13,16 +14,18 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from modeld.store import durable, manifests
 from modeld.store.digest import Digest
 from modeld.store.layout import Layout
+from modeld.store.linked import Linked
 from modeld.store.listing import Listing, Times, settled, times_of
 from modeld.store.manifests import Manifest
 from modeld.store.names import ModelName
+from modeld.store.trees import Trees
 from modelwire.errors import Corrupt, Internal, NotFound, WireError
 from modelwire.values import ModelFile, ModelList, ModelView, Provenance, Resolved
 
@@ -32,6 +35,20 @@ Why = Callable[[str], str | None]
 
 def unknown(_path: str) -> None:
     return None
+
+
+MANY: Final = 64
+"""Blobs that are looked at on the event loop: 0.1 ms. Models of more are looked at in a thread."""
+
+_SUSPECT = "a file that the store shares with somebody has changed; it is verified before it is given out"
+
+
+class Unproven(Exception):
+    """The model must be looked at more closely than the event loop has time for: its tree, or its bytes."""
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__(entry.name.text)
+        self.entry = entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +68,13 @@ class Entry:
     """The answers while nothing is missing, made once: a page has up to a thousand of them."""
     why: Why = unknown
     """What became of a blob that is missing."""
+    trees: Trees | None = None
+    tree: str | None = None
+    """Where the files of a model of several are shown under their own names."""
+    linked: tuple[tuple[str, Digest], ...] = ()
+    """Paths and digests of those blobs that have a name outside the store too."""
+    plain: bool = False
+    """One blob that is the store's alone: its name and size are all there is to look at."""
 
     def usable(self) -> Manifest:
         """What the manifest says; raises its fault when it cannot be used."""
@@ -73,6 +97,33 @@ class Entry:
                 return f"its blob has {info.st_size} bytes, the manifest says {size}: {path}"
         return None
 
+    def suspects(self) -> list[Digest]:
+        """Blobs that somebody may have written to, by their other name, since they were last found good."""
+        return [digest for path, digest in self.linked if self.trees and self.trees.linked.suspect(digest, _stat(path))]
+
+    def proven(self) -> bool:
+        """Whether nothing has to be looked at before the path is given out: the cheap question."""
+        shown = self.tree is None or (self.trees is not None and self.trees.proven(self.tree))
+        return shown and not self.suspects()
+
+    def resolved_file(self, path: str) -> Resolved:
+        """One file of the model, by its path in the model; a model of one file has the name that it came with."""
+        manifest = self.usable()
+        assert self.resolved is not None, "an entry with a manifest resolves"
+        for file in manifest.files:
+            if file.path == path:
+                return Resolved(name=manifest.name, path=f"{self.tree}/{path}", blob=file.blob, state="ready")
+        alone = manifest.source.filename if manifest.source is not None and not manifest.files else None
+        if alone == path:
+            return self.resolved
+        names = [file.path for file in manifest.files] or [alone or "one file without a name"]
+        close = difflib.get_close_matches(path, names, n=3, cutoff=0.4)
+        raise NotFound(
+            f"'{manifest.name}' has no file {path!r}",
+            hint=f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(names[:8])}",
+            details={"name": manifest.name, "file": path},
+        )
+
     def document(self) -> dict[str, Any]:
         """The manifest file with all its fields."""
         with durable.store_faults("read the manifest", self.path):
@@ -84,15 +135,27 @@ class Entry:
         assert self.ready is not None, "an entry with a manifest has a view"
         reason = self.missing()
         if reason is None:
+            if self.linked and self.suspects():
+                return msgspec.structs.replace(self.ready, state="suspect", path=None, reason=_SUSPECT)
             return self.ready
         return msgspec.structs.replace(self.ready, state="failed", path=None, reason=reason)
+
+
+def cannot_be_used(entry: Entry, reason: str) -> Corrupt:
+    manifest = entry.usable()
+    return Corrupt(
+        f"'{manifest.name}' cannot be used: {reason}",
+        hint="add or pull it again; its manifest is kept",
+        details={"name": manifest.name, "blob": manifest.digest.text, "reason": reason},
+    )
 
 
 class Index:
     """Reads of one store's manifests. For the event loop's thread."""
 
-    def __init__(self, layout: Layout, why: Why = unknown) -> None:
+    def __init__(self, layout: Layout, why: Why = unknown, trees: Trees | None = None) -> None:
         self._layout = layout
+        self.trees = trees or Trees(layout, Linked(layout))
         self._why = why
         self._entries: dict[str, Entry] = {}
         """By the name's exact spelling."""
@@ -101,9 +164,12 @@ class Index:
     # -- answers
 
     def resolve(self, text: str) -> Resolved:
-        """The path behind a name. `NotFound`, `InvalidName`, or `Corrupt` when the bytes are not all there."""
+        """The path behind a name. `NotFound`, `InvalidName`, or `Corrupt` when the bytes are not all there.
+
+        `Unproven` when that cannot be told by a few looks at the disk.
+        """
         entry = self._entries.get(text)
-        if entry is not None and entry.settled and entry.resolved is not None and len(entry.blobs) == 1:
+        if entry is not None and entry.settled and entry.resolved is not None and entry.plain:
             path, size = entry.blobs[0]
             try:
                 info = os.lstat(entry.path)
@@ -117,6 +183,11 @@ class Index:
             ):
                 return entry.resolved
         return self._resolve_anew(text)
+
+    def resolve_file(self, text: str, file: str) -> Resolved:
+        """As `resolve`, for one file of a model."""
+        self._resolve_anew(text)
+        return self.find(text).resolved_file(file)
 
     def find(self, text: str) -> Entry:
         """The entry that a name means: itself, else another spelling of it, else the same with its default tag."""
@@ -165,7 +236,16 @@ class Index:
         more = first + len(chosen) < len(names)
         return ModelList(models=tuple(views), next=chosen[-1] if more else None, damaged=tuple(damaged))
 
+    def published_at(self, name: str) -> float:
+        """When the manifest of a model that was just listed was written, in seconds since the epoch."""
+        entry = self._entries.get(name)
+        return 0.0 if entry is None else entry.times[0] / 1e9
+
     # -- changes that this daemon makes itself
+
+    def forget(self) -> None:
+        """What is remembered of manifests: something that it depends on has changed."""
+        self._entries.clear()
 
     @contextmanager
     def changing(self, name: ModelName) -> Iterator[None]:
@@ -180,13 +260,14 @@ class Index:
 
     def _resolve_anew(self, text: str) -> Resolved:
         entry = self.find(text)
-        manifest, reason = entry.usable(), entry.missing()
+        entry.usable()
+        if len(entry.blobs) > MANY:
+            raise Unproven(entry)
+        reason = entry.missing()
         if reason is not None:
-            raise Corrupt(
-                f"'{manifest.name}' cannot be used: {reason}",
-                hint="add or pull it again; its manifest is kept",
-                details={"name": manifest.name, "blob": manifest.digest.text, "reason": reason},
-            )
+            raise cannot_be_used(entry, reason)
+        if not entry.proven():
+            raise Unproven(entry)
         assert entry.resolved is not None, "an entry with a manifest resolves"
         return entry.resolved
 
@@ -231,8 +312,14 @@ class Index:
         digest = manifest.digest
         first = self._layout.blob(digest)
         blobs = {first: manifest.size_bytes}
-        for file in manifest.files:  # a file's own size counts: the model's may be that of all files
-            blobs[self._layout.blob(Digest.parse(file.blob))] = file.size_bytes
+        digests = {first: digest}
+        for file in manifest.files:  # a file's own size counts: another tool's `size_bytes` may be that of all files
+            each = Digest.parse(file.blob)
+            digests[self._layout.blob(each)] = each
+            blobs[self._layout.blob(each)] = file.size_bytes
+        tree = self.trees.path(name, manifest.files) if manifest.files else None
+        shown = tree or first
+        linked = tuple((path, each) for path, each in digests.items() if each in self.trees.linked)
         return Entry(
             name,
             path,
@@ -241,10 +328,19 @@ class Index:
             manifest,
             None,
             tuple(blobs.items()),
-            Resolved(name=name.text, path=first, blob=digest.text, state="ready"),
-            _view(manifest, digest, first),
+            Resolved(name=name.text, path=shown, blob=digest.text, state="ready"),
+            _view(manifest, digest, shown),
             self._why,
+            self.trees,
+            tree,
+            linked,
+            not manifest.files and not linked,
         )
+
+
+def _stat(path: str) -> os.stat_result:
+    with durable.store_faults("look at", path):
+        return os.lstat(path)
 
 
 def _view(manifest: Manifest, digest: Digest, path: str) -> ModelView:
@@ -252,7 +348,7 @@ def _view(manifest: Manifest, digest: Digest, path: str) -> ModelView:
         name=manifest.name,
         format=manifest.format,
         blob=digest.text,
-        size_bytes=manifest.size_bytes,
+        size_bytes=manifest.total_bytes,
         state="ready",
         path=path,
         license=manifest.license,

@@ -13,13 +13,13 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, NoReturn
 
 import msgspec
 
-from modeld.store import durable
+from modeld.store import durable, parts
 from modeld.store.digest import Digest
 from modeld.store.layout import Layout
 from modeld.store.names import ModelName
@@ -89,6 +89,11 @@ class Manifest(msgspec.Struct, frozen=True):
     def digest(self) -> Digest:
         return Digest.parse(self.blob)
 
+    @property
+    def total_bytes(self) -> int:
+        """Of all files. `size_bytes` is that of `blob` alone: whoever knows only the nine fields finds them true."""
+        return sum(file.size_bytes for file in self.files) if self.files else self.size_bytes
+
 
 class _Version(msgspec.Struct):
     schema_version: int
@@ -125,6 +130,8 @@ def parse(data: bytes, path: str, name: ModelName) -> Manifest:
             Digest.parse(file.blob)
     except InvalidDigest as fault:
         raise _damaged(path, fault.message) from None
+    if manifest.files and (reason := parts.paths_fault([file.path for file in manifest.files])) is not None:
+        raise _damaged(path, reason)
     if manifest.name != name.text:
         manifest = msgspec.structs.replace(manifest, name=name.text)
     return manifest
@@ -212,6 +219,7 @@ def compose(
     format: str,  # noqa: A002 - the field's name
     license: str | None,  # noqa: A002 - the field's name
     source: Mapping[str, str],
+    files: Sequence[File] = (),
     now: datetime | None = None,
     before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -230,10 +238,15 @@ def compose(
         "produced_by": PRODUCER,
         "produced_at": (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
+    if files:
+        known["files"] = [
+            {"path": file.path, "blob": file.blob, "size_bytes": file.size_bytes, "role": file.role} for file in files
+        ]
     for field in known["source"]:
         kept_source.pop(field, None)
     known["source"].update(kept_source)
-    stale = _ABOUT_THE_BYTES if old.get("blob") != digest.text else frozenset[str]()
+    same = old.get("blob") == digest.text and (old.get("files") or []) == known.get("files", [])
+    stale = frozenset[str]() if same else _ABOUT_THE_BYTES
     known.update({key: value for key, value in old.items() if key not in known and key not in stale})
     return known
 

@@ -114,10 +114,13 @@ _TOKENIZER = re.compile(
 _LICENSE = re.compile(r"^(licen[sc]e|copying|notice|use_policy)")
 _NOT_WEIGHTS = re.compile(r"^(training_args|optimizer|scheduler|rng_state)")
 _WEIGHTS: Final = frozenset(
-    "gguf ggml safetensors onnx onnx_data bin pt pth ckpt tflite engine npz h5 keras pb msgpack mlmodel".split()
+    [
+        *("gguf", "ggml", "safetensors", "onnx", "onnx_data", "bin", "pt", "pth", "ckpt", "tflite", "engine", "npz"),
+        *("h5", "keras", "pb", "msgpack", "mlmodel"),
+    ]
 )
-_CONFIG: Final = frozenset("json yaml yml toml jinja ini cfg".split())
-_DOC: Final = frozenset("md rst txt pdf html".split())
+_CONFIG: Final = frozenset(["json", "yaml", "yml", "toml", "jinja", "ini", "cfg"])
+_DOC: Final = frozenset(["md", "rst", "txt", "pdf", "html"])
 
 
 def role_of(path: str) -> str:

@@ -6,7 +6,7 @@ then the answer. A reader sees the model complete or not at all, and each crash 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -20,11 +20,12 @@ from modeld.store.digest import Digest
 from modeld.store.index import Entry, Index
 from modeld.store.layout import Layout
 from modeld.store.locks import name_lock
+from modeld.store.manifests import File, Manifest
 from modeld.store.names import ModelName
-from modeld.store.observer import Observer
+from modeld.store.observer import JobObserver
 from modeld.store.publisher import Publisher
 from modelwire.errors import AlreadyExists, Corrupt, Unsupported
-from modelwire.values import Added
+from modelwire.values import Added, ModelFile
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ class Wish:
     replace: bool = False
     license: str | None = None
     order: int
-    observer: Observer
+    observer: JobObserver
     notes: Notes[Added] | None = None
 
 
@@ -74,36 +75,49 @@ class Counter:
         *,
         format: str,  # noqa: A002 - the manifest's word
         source: Mapping[str, str],
+        files: Sequence[File] = (),
+        path: str | None = None,
     ) -> tuple[Added, Blob]:
-        """The same bytes under the same name again change nothing and are success."""
+        """The same bytes under the same name again change nothing and are success.
+
+        With `files`, `digest` is that of the one that stands for the model, `commit` counts what it commits itself,
+        and `path` is where they are shown together.
+        """
         name_free = name_lock(self.layout, wish.name, self.lock_seconds, self.threads)
         # The name's lock first: another tool that holds it keeps this name waiting, not every publication.
         async with name_free, self.publisher.turn(wish.order):
             wish.observer.phase("publish")
             standing = self.index.entry(wish.name)
-            same = judge(standing, wish, digest)
+            same = judge(standing, wish, digest, files)
             # Once begun it is finished: a half-done publication helps nobody, and it takes milliseconds.
             with anyio.CancelScope(shield=True):
                 blob, reused = await self._blocking(commit)
-                if not reused:
+                if not reused and not files:
                     wish.observer.advance(committed=blob.size)
                 shown = standing.usable().format if same and standing is not None else format
-                added = _added(wish, blob, shown, reused=reused)
+                added = _added(wish, blob, shown, files, path, reused=reused)
                 if not same:
-                    await self._name(wish, added, digest, source, standing)
+                    await self._name(wish, added, blob, source, files, standing)
         return added, blob
 
     async def _name(
-        self, wish: Wish, added: Added, digest: Digest, source: Mapping[str, str], standing: Entry | None
+        self,
+        wish: Wish,
+        added: Added,
+        blob: Blob,
+        source: Mapping[str, str],
+        files: Sequence[File],
+        standing: Entry | None,
     ) -> None:
         """The manifest: the last write, after which the model is there."""
         document = manifests.compose(
             wish.name,
-            digest=digest,
-            size=added.size_bytes,
+            digest=blob.digest,
+            size=blob.size,
             format=added.format,
             license=wish.license,
             source=source,
+            files=files,
             before=_before(standing),
         )
         if wish.notes is not None:
@@ -113,7 +127,7 @@ class Counter:
                 await self._blocking(partial(manifests.write, self.layout, wish.name, document, replace=wish.replace))
         except AlreadyExists:
             # Another tool was faster, without the lock. What it published may be the very same.
-            if not judge(self.index.entry(wish.name), wish, digest):
+            if not judge(self.index.entry(wish.name), wish, blob.digest, files):
                 raise
         # ---- The model is there: from here on nothing is taken back. ----
         if wish.notes is not None:
@@ -123,7 +137,7 @@ class Counter:
         return await anyio.to_thread.run_sync(work, limiter=self.threads)
 
 
-def judge(standing: Entry | None, wish: Wish, digest: Digest | None) -> bool:
+def judge(standing: Entry | None, wish: Wish, digest: Digest | None, files: Sequence[File] = ()) -> bool:
     """Whether the name already says what is wished. Raises when it must not be given; `digest` may be unknown yet."""
     if standing is None:
         return False
@@ -147,7 +161,7 @@ def judge(standing: Entry | None, wish: Wish, digest: Digest | None) -> bool:
         )
     if digest is None:
         return False
-    if standing.manifest.files or not standing.manifest.digest.matches(digest):
+    if not standing.manifest.digest.matches(digest) or not _same_files(standing.manifest, files):
         fault = manifests.taken(name)
         fault.details.update(existing=standing.manifest.digest.text, wanted=digest.text)
         raise fault
@@ -158,6 +172,11 @@ def judge(standing: Entry | None, wish: Wish, digest: Digest | None) -> bool:
             details={"name": name.text, "license": standing.manifest.license},
         )
     return True
+
+
+def _same_files(manifest: Manifest, files: Sequence[File]) -> bool:
+    """Roles do not count: they are guessed from the names."""
+    return {(file.path, file.blob) for file in manifest.files} == {(file.path, file.blob) for file in files}
 
 
 def _license(text: str | None) -> str:
@@ -174,12 +193,23 @@ def _before(standing: Entry | None) -> dict[str, Any] | None:
         return None
 
 
-def _added(wish: Wish, blob: Blob, format: str, *, reused: bool) -> Added:  # noqa: A002 - the value's word
+def _added(
+    wish: Wish,
+    blob: Blob,
+    format: str,  # noqa: A002 - the value's word
+    files: Sequence[File],
+    path: str | None,
+    *,
+    reused: bool,
+) -> Added:
     return Added(
         name=wish.name.text,
         blob=blob.digest.text,
-        size_bytes=blob.size,
+        size_bytes=sum(file.size_bytes for file in files) if files else blob.size,
         format=format,
-        path=blob.path,
+        path=blob.path if path is None else path,
         reused=reused,
+        files=tuple(
+            ModelFile(path=file.path, blob=file.blob, size_bytes=file.size_bytes, role=file.role) for file in files
+        ),
     )

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from modeld.store.blobs import Blob
 from modeld.store.digest import Digest, Signature
+from modeld.store.trees import Relinked, only_links_changed
 from modelwire.errors import WireError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ STEPS: Final = (
         id INTEGER PRIMARY KEY AUTOINCREMENT, signature TEXT NOT NULL UNIQUE, digest TEXT NOT NULL
     );
     """,
+    "CREATE INDEX verification_signature ON verification (signature)",
 )
 
 KEPT_SOURCES: Final = 10_000
@@ -40,6 +42,15 @@ KEPT_SOURCES: Final = 10_000
 
 SAME_SIZE: Final = 8
 """Blobs of one size that are worth a look: fine-tunes of one model often have the same size to the byte."""
+
+_AT_ONCE: Final = 500
+"""SQLite takes at least 999 values in one statement."""
+
+_GOOD: Final = (
+    "INSERT INTO verification VALUES (?, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET used_at = excluded.used_at,"
+    " verified_at = CASE signature WHEN excluded.signature THEN verified_at ELSE excluded.verified_at END,"
+    " signature = excluded.signature, size = excluded.size"
+)
 
 _SETTLED_NS: Final = 2_000_000_000
 """A file written this shortly ago may be written again without its times telling (FAT counts in 2 s)."""
@@ -78,13 +89,7 @@ class Records:
         now = time.time()
 
         def write(db: sqlite3.Connection) -> None:
-            signature = _text(blob.signature)
-            db.execute(
-                "INSERT INTO verification VALUES (?, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET used_at = ?,"
-                " verified_at = CASE signature WHEN excluded.signature THEN verified_at ELSE excluded.verified_at END,"
-                " signature = excluded.signature, size = excluded.size",
-                (blob.digest.hex, signature, blob.size, now, now, now),
-            )
+            db.execute(_GOOD, (blob.digest.hex, _text(blob.signature), blob.size, now, now))
             if source is not None and _is_settled(source):
                 _remember_source(db, source, blob.digest)
 
@@ -113,15 +118,69 @@ class Records:
             moments.append(rows[0][1])
         return min(moments, default=None)
 
+    async def digests_of_sources(self, sources: Sequence[Signature]) -> dict[Signature, Digest]:
+        """As `digest_of_source`, for many at once."""
+        texts = {_text(source): source for source in sources}
+        rows = await self._look_up("SELECT signature, digest FROM source WHERE signature", list(texts))
+        return {texts[signature]: Digest(digest) for signature, digest in rows}
+
+    async def verified_all(self, digests: Iterable[Digest]) -> dict[Digest, Signature]:
+        """As `verified_as`, for many at once; those that never were are left out."""
+        hexes = {digest.hex for digest in digests}
+        known = {text: self._verified[text] for text in hexes if text in self._verified}
+        rows = await self._look_up(
+            "SELECT digest, signature FROM verification WHERE digest", sorted(hexes - set(known))
+        )
+        known.update((text, _signature(signature)) for text, signature in rows)
+        return {Digest(text): signature for text, signature in known.items()}
+
+    async def all_good(self, found: Sequence[tuple[Blob, Signature]]) -> None:
+        """As `good`, for many at once: each with the source that it equals."""
+        self._verified.update((blob.digest.hex, blob.signature) for blob, _ in found)
+        now = time.time()
+        rows = [(blob.digest.hex, _text(blob.signature), blob.size, now, now) for blob, _ in found]
+        sources = [(source, blob.digest) for blob, source in found if _is_settled(source)]
+
+        def write(db: sqlite3.Connection) -> None:
+            db.executemany(_GOOD, rows)
+            for source, digest in sources:
+                _remember_source(db, source, digest)
+
+        await self._write(write)
+
+    async def relinked(self, changes: Sequence[Relinked]) -> None:
+        """Links to these blobs were made or removed by the store itself: what was verified is still so.
+
+        Each only if it was verified exactly as it was before, and only if nothing but the links has changed.
+        """
+        told = [(_text(change.after), _text(change.before)) for change in changes if only_links_changed(change)]
+        if not told:
+            return
+        by_signature = {_text(signature): text for text, signature in self._verified.items()}
+        for after, before in told:
+            if (known := by_signature.pop(before, None)) is not None:
+                self._verified[known] = _signature(after)
+                by_signature[after] = known
+        await self._write(lambda db: db.executemany("UPDATE verification SET signature = ? WHERE signature = ?", told))
+
+    async def _look_up(self, query: str, values: Sequence[str]) -> list[Any]:
+        found: list[Any] = []
+        for first in range(0, len(values), _AT_ONCE):
+            some = values[first : first + _AT_ONCE]
+            found += await self._rows(f"{query} IN ({', '.join('?' * len(some))})", *some)
+        return found
+
     async def read_as(self, source: Signature, digest: Digest) -> None:
         """A source turned out to be something else than was expected: next time that is known without reading it."""
         if _is_settled(source):
             await self._write(lambda db: _remember_source(db, source, digest))
 
-    async def gone(self, digest: Digest) -> None:
-        """The blob was removed or found bad."""
-        self._verified.pop(digest.hex, None)
-        await self._write(lambda db: db.execute("DELETE FROM verification WHERE digest = ?", (digest.hex,)))
+    async def gone(self, *digests: Digest) -> None:
+        """These blobs were removed or found bad."""
+        for digest in digests:
+            self._verified.pop(digest.hex, None)
+        rows = [(digest.hex,) for digest in digests]
+        await self._write(lambda db: db.executemany("DELETE FROM verification WHERE digest = ?", rows))
 
     async def _rows(self, query: str, *values: str | int) -> list[Any]:
         """Nothing is known when the catalogue cannot be read: then the bytes are."""

@@ -45,7 +45,7 @@ class Trees:
 
     def __init__(self, layout: Layout, linked: Linked) -> None:
         self._layout = layout
-        self._linked = linked
+        self.linked = linked
         self._proofs: dict[str, tuple[tuple[str, Times], ...]] = {}
         """Of each tree that was found whole: its directories, and their times then."""
         self._building = threading.Lock()
@@ -150,7 +150,7 @@ class Trees:
     def _link(self, digest: Digest, path: str) -> list[Relinked]:
         blob = self._layout.blob(digest)
         before = Signature.of(os.lstat(blob))
-        if not durable.link_or_symlink(blob, path, hard=digest not in self._linked):
+        if not durable.link_or_symlink(blob, path, hard=digest not in self.linked):
             return []
         return [Relinked(before, Signature.of(os.lstat(blob)))]
 
