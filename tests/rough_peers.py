@@ -6,6 +6,7 @@ What the end-to-end tests share beside `real_daemon`. Nothing here sleeps for a 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -38,10 +39,18 @@ def scaled(full: int, short: int) -> int:
     return short if SHORT else full
 
 
+# It changes its user itself: the interpreter may lie where the other user may not go.
 _CONNECT = """
-import socket, sys
+import os, socket, sys
+path, uid, gid = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+os.setgroups([])
+os.setresgid(gid, gid, gid)
+os.setresuid(uid, uid, uid)
 peer = socket.socket(socket.AF_UNIX)
-peer.connect(sys.argv[1])
+try:
+    peer.connect(path)
+except PermissionError:
+    sys.exit(13)
 with socket.socket(fileno=0) as back:
     socket.send_fds(back, [b"x"], [peer.fileno()])
 """
@@ -52,18 +61,15 @@ def connect_as(path: str, uid: int, gid: int | None = None) -> Wire:
     here, there = socket.socketpair()
     with here, there:
         child = subprocess.Popen(
-            [sys.executable, "-IS", "-c", _CONNECT, path],
-            stdin=there,
-            user=uid,
-            group=uid if gid is None else gid,
-            extra_groups=[],
+            [sys.executable, "-IS", "-c", _CONNECT, path, str(uid), str(uid if gid is None else gid)], stdin=there
         )
         there.close()
         here.settimeout(20)
-        try:
-            _, descriptors, _, _ = socket.recv_fds(here, 1, 1)
-        finally:
-            assert child.wait(20) == 0, "the other user could not connect"
+        _, descriptors, _, _ = socket.recv_fds(here, 1, 1)
+        ended = child.wait(20)
+    if ended == errno.EACCES:
+        raise PermissionError(ended, "the other user may not connect", path)
+    assert ended == 0
     return Wire.over(socket.socket(fileno=descriptors[0]))
 
 

@@ -1,0 +1,267 @@
+"""Who may do what, by the kernel's word about who connected. Each stranger here is a real process of another user."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from real_daemon import RealDaemon, Wire, wait_until
+from rough_peers import (
+    FOREIGN_UID,
+    connect_as,
+    everything_until_close,
+    held_name,
+    incidents,
+    needs_root,
+    staging,
+    write_access,
+)
+
+pytestmark = needs_root
+
+OTHER_UID = FOREIGN_UID + 1
+FOREIGN = str(FOREIGN_UID)
+OTHER = str(OTHER_UID)
+
+
+@pytest.fixture
+def open_room() -> Iterator[str]:
+    """A room that other users may enter: those of pytest are for their owner only."""
+    room = tempfile.mkdtemp(prefix="modeld-", dir="/tmp")
+    os.chmod(room, 0o755)
+    yield room
+    shutil.rmtree(room)
+
+
+@pytest.fixture
+def shared(open_room: str) -> Iterator[RealDaemon]:
+    """A daemon that the test starts after it has written [access]."""
+    made = RealDaemon(open_room)
+    yield made
+    made.close()
+
+
+def started(daemon: RealDaemon, **rights: str) -> RealDaemon:
+    write_access(daemon, rights)
+    return daemon.start()
+
+
+def stranger(daemon: RealDaemon, uid: int = FOREIGN_UID, gid: int | None = None) -> Wire:
+    """Connected as another user, its hello read."""
+    wire = connect_as(daemon.socket, uid, gid)
+    hello = wire.read()
+    assert hello["type"] == "hello", hello
+    assert hello["peer"]["uid"] == uid
+    return wire
+
+
+def public_file(daemon: RealDaemon, name: str, content: bytes, uid: int = 0, mode: int = 0o644) -> str:
+    path = daemon.file(name, content)
+    os.chmod(path, mode)
+    os.chown(path, uid, uid)
+    return path
+
+
+def test_without_access_the_socket_is_for_its_owner_only(shared: RealDaemon) -> None:
+    daemon = shared.start()
+    assert os.stat(daemon.socket).st_mode & 0o777 == 0o600
+    with pytest.raises(PermissionError):
+        connect_as(daemon.socket, FOREIGN_UID)
+    # Also when somebody has opened the socket since: the kernel's word counts, not the mode.
+    os.chmod(daemon.socket, 0o666)
+    with connect_as(daemon.socket, FOREIGN_UID) as wire:
+        replies = everything_until_close(wire)
+    assert [reply["code"] for reply in replies] == ["unauthorized"]
+    refused = next(event for event in daemon.activity() if event["event"] == "peer.refused")
+    assert refused["outcome"] == "unauthorized"
+
+
+def test_who_is_not_named_is_told_by_name_and_closed(shared: RealDaemon) -> None:
+    daemon = started(shared, **{OTHER: "admin"})
+    with connect_as(daemon.socket, FOREIGN_UID) as wire:
+        replies = everything_until_close(wire)
+    assert [reply["code"] for reply in replies] == ["unauthorized"], "no hello, and so not a word about the store"
+    assert FOREIGN in replies[0]["message"]
+    assert "[access]" in replies[0]["hint"]
+    assert daemon.config_path in replies[0]["hint"], "the file that is read here, not some other one"
+    assert not replies[0]["retryable"]
+
+
+def test_the_number_that_stands_for_everybody_has_no_right(shared: RealDaemon) -> None:
+    """65534 is whom a user namespace cannot name: granting it something would grant it to all of them."""
+    daemon = started(shared, **{"65534": "admin"})
+    with connect_as(daemon.socket, 65534) as wire:
+        assert [reply["code"] for reply in everything_until_close(wire)] == ["unauthorized"]
+    assert "65534" in daemon.log()
+
+
+def test_a_reader_reads_and_nothing_else(shared: RealDaemon) -> None:
+    daemon = started(shared, **{FOREIGN: "read"})
+    path = public_file(daemon, "a.bin", b"a")
+    daemon.ask("model.add", path=path, name="there")
+    with stranger(daemon) as wire:
+        assert wire.ask("model.resolve", name="there")["type"] == "result"
+        assert wire.ask("model.list")["value"]["models"][0]["name"] == "there"
+        assert wire.ask("daemon.status")["value"]["peers"][FOREIGN] == 1
+        assert wire.ask("job.list")["type"] == "result"
+        done = wire.ask("job.list")["value"]["jobs"][0]["id"]
+        for op, fields in (
+            ("model.add", {"path": path, "name": "mine"}),
+            ("job.cancel", {"job": done}),
+            ("job.pause", {"job": done}),
+            ("job.resume", {"job": done}),
+            ("job.prioritize", {"job": done, "priority": 1}),
+            ("daemon.drain", {}),
+        ):
+            refused = wire.ask(op, **fields)
+            assert refused["code"] == "unauthorized", (op, refused)
+            assert op in refused["message"]
+            assert "'read'" in refused["message"]
+            assert FOREIGN in refused["message"]
+            assert "[access]" in refused["hint"]
+    assert daemon.ask("model.resolve", name="mine")["code"] == "not_found"
+
+
+def test_a_writer_adds_what_it_can_read(shared: RealDaemon) -> None:
+    daemon = started(shared, **{FOREIGN: "write"})
+    theirs = public_file(daemon, "theirs.bin", b"theirs", FOREIGN_UID, 0o600)
+    everybodys = public_file(daemon, "everybodys.bin", b"everybody's")
+    with stranger(daemon) as wire:
+        assert wire.ask("model.add", path=theirs, name="theirs")["type"] == "result"
+        assert wire.ask("model.add", path=everybodys, name="everybodys")["type"] == "result"
+        shown = wire.ask("job.list")["value"]["jobs"]
+        assert {job["peer"] for job in shown} == {FOREIGN_UID}
+
+
+@pytest.mark.parametrize("way", ["file", "directory", "link", "dots", "link to directory"])
+def test_the_daemon_reads_nothing_for_a_writer_that_the_writer_could_not_read(shared: RealDaemon, way: str) -> None:
+    daemon = started(shared, **{FOREIGN: "write"})
+    secret = b"only for root"
+    closed = os.path.join(daemon.room, "closed")
+    os.mkdir(closed, 0o700)
+    hidden = public_file(daemon, "closed/inside.bin", secret)
+    private = public_file(daemon, "private.bin", secret, mode=0o600)
+    link = os.path.join(daemon.room, "link.bin")
+    os.symlink(private, link)
+    directory_link = os.path.join(daemon.room, "way-in")
+    os.symlink(closed, directory_link)
+    path = {
+        "file": private,
+        "directory": hidden,
+        "link": link,
+        "dots": os.path.join(daemon.room, "closed", "..", "private.bin"),
+        "link to directory": os.path.join(directory_link, "inside.bin"),
+    }[way]
+    with stranger(daemon) as wire:
+        refused = wire.ask("model.add", path=path, name="stolen")
+        assert refused["code"] == "permission_denied", refused
+        assert path in refused["message"]
+        assert FOREIGN in refused["message"]
+        assert refused["hint"]
+        assert wire.ask("model.resolve", name="stolen")["code"] == "not_found"
+    assert staging(daemon) == []
+    assert daemon.ask("model.add", path=path, name="roots-own")["type"] == "result", "root may"
+
+
+def test_a_group_that_the_peer_runs_as_is_not_believed_for_files(shared: RealDaemon) -> None:
+    """What the account database lists counts: a process keeps groups that its user has lost."""
+    daemon = started(shared, **{FOREIGN: "write"})
+    path = public_file(daemon, "group.bin", b"for the group", mode=0o640)
+    os.chown(path, 0, OTHER_UID)
+    with stranger(daemon, FOREIGN_UID, OTHER_UID) as wire:
+        assert wire.ask("model.add", path=path, name="group")["code"] == "permission_denied"
+
+
+def test_a_known_digest_does_not_open_what_the_writer_may_not_read(shared: RealDaemon) -> None:
+    """The store has these very bytes, and the file is still nobody's business."""
+    daemon = started(shared, **{FOREIGN: "write"})
+    private = public_file(daemon, "private.bin", b"secret" * 100, mode=0o600)
+    blob = daemon.ask("model.add", path=private, name="roots")["value"]["blob"]
+    with stranger(daemon) as wire:
+        for fields in ({}, {"sha256": blob}):
+            refused = wire.ask("model.add", path=private, name="guess", **fields)
+            assert refused["code"] == "permission_denied"
+
+
+def test_nobody_controls_the_jobs_of_others(shared: RealDaemon) -> None:
+    daemon = started(shared, **{FOREIGN: "write", OTHER: "write"})
+    path = public_file(daemon, "a.bin", b"a")
+    with stranger(daemon) as owner, stranger(daemon, OTHER_UID) as other, daemon.connect() as root:
+        with held_name(daemon, "busy"):
+            owner.request("model.add", path=path, name="busy", id="add")
+            job = owner.until("add", "accepted")["job"]
+            for op, fields in (
+                ("job.cancel", {}),
+                ("job.pause", {}),
+                ("job.resume", {}),
+                ("job.prioritize", {"priority": 1}),
+            ):
+                refused = other.ask(op, job=job, **fields)
+                assert refused["code"] == "unauthorized", (op, refused)
+                assert job in refused["message"]
+                assert OTHER in refused["message"]
+                assert "admin" in refused["hint"]
+            assert other.ask("job.show", job=job)["value"]["state"] == "running", "looking is free"
+            # `cancel` knows the requests of its own connection only.
+            assert other.ask("cancel", target="add")["code"] == "invalid_request"
+            assert owner.ask("job.prioritize", job=job, priority=2)["value"]["priority"] == 2
+            assert root.ask("job.prioritize", job=job, priority=1)["value"]["priority"] == 1
+        assert owner.terminal("add")["type"] == "result"
+
+
+def test_a_reader_that_watched_a_job_does_not_end_it_by_leaving(shared: RealDaemon) -> None:
+    """To attach is to look: only those who asked for the work hold it, or end it."""
+    daemon = started(shared, **{FOREIGN: "read"})
+    path = public_file(daemon, "a.bin", b"a")
+    with daemon.connect() as owner:
+        with held_name(daemon, "busy"):
+            owner.request("model.add", path=path, name="busy", id="add")
+            job = owner.until("add", "accepted")["job"]
+            with stranger(daemon) as reader:
+                reader.request("job.attach", job=job, id="look")
+                reader.until("look", "accepted")
+            wait_until(lambda: owner.ask("daemon.status", id="s")["value"]["connections"] == 1)
+            assert owner.ask("job.show", job=job, id="j")["value"]["state"] == "running"
+        assert owner.terminal("add")["type"] == "result"
+
+
+def test_the_same_path_of_two_users_is_two_jobs(shared: RealDaemon) -> None:
+    """What one may read the other may not: nobody joins the work of somebody else's rights."""
+    daemon = started(shared, **{FOREIGN: "write", OTHER: "write"})
+    path = public_file(daemon, "mine.bin", b"mine", FOREIGN_UID, 0o600)
+    with stranger(daemon) as owner, stranger(daemon, OTHER_UID) as other:
+        with held_name(daemon, "one"):
+            owner.request("model.add", path=path, name="one", id="add", token="t")
+            owner.until("add", "accepted")
+            refused = other.ask("model.add", path=path, name="one", token="t")
+            assert refused["code"] == "permission_denied"
+        assert owner.terminal("add")["type"] == "result"
+
+
+def test_limits_are_counted_for_each_user(shared: RealDaemon) -> None:
+    shared.environ |= {"MODELD_LIMITS_CONNECTIONS_PER_PEER": "2", "MODELD_LIMITS_REQUESTS_PER_PEER": "1"}
+    daemon = started(shared, **{FOREIGN: "read"})
+    with daemon.connect() as own, daemon.connect():
+        with daemon.connect(hello=False) as third:
+            assert third.read()["code"] == "queue_full"
+        own.request("events.subscribe", id="w")
+        with stranger(daemon) as foreign:
+            foreign.request("events.subscribe", id="w")
+            wait_until(lambda: own.ask("daemon.status", id="s")["value"]["watchers"] == 2)
+            assert foreign.ask("daemon.status")["value"]["peers"] == {"0": 2, FOREIGN: 1}
+
+
+def test_only_an_admin_stops_the_daemon(shared: RealDaemon) -> None:
+    daemon = started(shared, **{FOREIGN: "write", OTHER: "admin"})
+    with stranger(daemon) as writer:
+        refused = writer.ask("daemon.drain")
+        assert refused["code"] == "unauthorized"
+        assert "'admin'" in refused["message"]
+    with stranger(daemon, OTHER_UID) as admin:
+        assert admin.ask("daemon.drain", deadline_s=1)["value"]["deadline_s"] == 1
+    assert daemon.wait() == 0
+    assert not incidents(daemon)
