@@ -18,12 +18,13 @@ import anyio
 
 from modeld.incident import incident
 from modeld.operations.calling import Caller, Long
+from modeld.server.faults import numbered
 from modeld.server.flight import Flight
 from modeld.server.stall import WriteWatch, gone
 from modelwire import replies, requests
 from modelwire.connection import ServerConnection, encode
 from modelwire.decoding import BadRequest
-from modelwire.errors import InvalidRequest, TimedOut, Unsupported, WireError
+from modelwire.errors import Internal, InvalidRequest, TimedOut, Unsupported, WireError
 from modelwire.limits import PROTOCOL_MAX, PROTOCOL_MIN
 from modelwire.operations import BY_REQUEST, CAPABILITIES
 from modelwire.requests import Request
@@ -228,6 +229,8 @@ class Shell(asyncio.Protocol):
             self._finish(request_id, value)
 
     def _fail(self, request_id: str, fault: WireError) -> None:
+        if isinstance(fault, Internal):
+            fault = numbered(fault)
         self.write(self.wire.reply(replies.Error.of(request_id, fault)))
 
     def fail(self, request_id: str, fault: WireError) -> None:

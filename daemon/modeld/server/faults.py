@@ -1,0 +1,26 @@
+"""What every error must have before it leaves."""
+
+from __future__ import annotations
+
+import uuid
+
+import structlog
+
+from modelwire.errors import Internal
+
+log = structlog.get_logger("modeld.server")
+
+
+def numbered(fault: Internal) -> Internal:
+    """An internal error with words of its own, of a disk for one, gets a number too, by which the log knows it."""
+    if "incident" in fault.details:
+        return fault
+    number = uuid.uuid4().hex[:12]
+    log.error("internal error", incident=number, error=fault.message, details=fault.details)
+    return Internal(
+        fault.message,
+        hint=fault.hint or f"the daemon's log holds the details: look for incident {number}",
+        retryable=fault.retryable,
+        retry_after_ms=fault.retry_after_ms,
+        details={**fault.details, "incident": number},
+    )
