@@ -13,6 +13,7 @@ from anyio import from_thread, to_thread
 from anyio.abc import UNIXSocketStream
 
 from modelclient import connecting
+from modelclient.async_care import AsyncCare
 from modelclient.async_exchange import AsyncExchange, AsyncWork
 from modelclient.inbox import Inbox
 from modelclient.locate import Endpoint
@@ -55,7 +56,7 @@ class Mailbox:
         return reply
 
 
-class AsyncClient:
+class AsyncClient(AsyncCare):
     """Made by `connect()`; usable inside `async with`, which opens the connection and closes it.
 
     `timeout` bounds each plain answer; work (`add`, `attach`) and subscriptions take the time they take.
@@ -121,19 +122,6 @@ class AsyncClient:
             token=token,
         )
         return AsyncWork(self, request, WORK_ITEMS, values.Added)
-
-    async def list_models(self) -> values.ModelList:
-        """All models: the daemon's pages, put together."""
-        models: list[values.ModelView] = []
-        damaged: list[str] = []
-        after: str | None = None
-        while True:
-            page = await self.call(requests.ModelList(after=after), values.ModelList)
-            models += page.models
-            damaged += page.damaged
-            after = page.next
-            if after is None:
-                return values.ModelList(models=tuple(models), damaged=tuple(damaged))
 
     async def show(self, name: str) -> values.ModelView:
         return await self.call(requests.ModelShow(name=name), values.ModelView)

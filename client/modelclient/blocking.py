@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from modelclient import connecting
+from modelclient.care import Care
 from modelclient.exchange import Exchange, Work
 from modelclient.inbox import Inbox
 from modelclient.reading import EVENT_ITEMS, WORK_ITEMS, Reading
@@ -23,12 +24,12 @@ T = TypeVar("T", bound=values.Value)
 READ_BYTES = 256 * 1024
 _DAY = 86_400.0
 SLICE_SECONDS = 1.0
-"""The longest single wait for bytes. A signal that arrives just before a wait begins is noticed only after it: with waits
-without end, a Ctrl-C could be lost. And the socket always has a timeout: a request that a signal handler sends would
-otherwise make it non-blocking under the read that it interrupts, which then spins."""
+"""The longest single wait for bytes. A signal that arrives just before a wait begins is noticed only after it: with
+waits without end, a Ctrl-C could be lost. And the socket always has a timeout: a request that a signal handler sends
+would otherwise make it non-blocking under the read that it interrupts, which then spins."""
 
 
-class Client:
+class Client(Care):
     """Connects when it is made. A context manager: its end closes the connection.
 
     `timeout` bounds each plain answer; work (`add`, `attach`) and subscriptions take the time they take.
@@ -90,19 +91,6 @@ class Client:
             token=token,
         )
         return Work(self, request, WORK_ITEMS, values.Added)
-
-    def list_models(self) -> values.ModelList:
-        """All models: the daemon's pages, put together."""
-        models: list[values.ModelView] = []
-        damaged: list[str] = []
-        after: str | None = None
-        while True:
-            page = self.call(requests.ModelList(after=after), values.ModelList)
-            models += page.models
-            damaged += page.damaged
-            after = page.next
-            if after is None:
-                return values.ModelList(models=tuple(models), damaged=tuple(damaged))
 
     def show(self, name: str) -> values.ModelView:
         return self.call(requests.ModelShow(name=name), values.ModelView)

@@ -127,6 +127,15 @@ def test_a_root_without_rights_ends_with_13(ctl: Ctl) -> None:
     assert str(ctl.room / "models") in done.stderr
 
 
+def test_a_root_that_cannot_be_made_ends_with_the_daemons_words(ctl: Ctl) -> None:
+    done = ctl("list", environ={"MODELS_HOME": "/proc/models"})
+    assert done.returncode in (1, 13)
+    what, what_next = done.stderr.splitlines()
+    assert "/proc/models" in what
+    assert what_next.startswith("hint: ")
+    assert ctl("status").returncode == 9
+
+
 def test_ctrl_c_ends_the_job(ctl: Ctl, slow: str) -> None:
     ctl("start")
     with ctl.open("add", slow, "--name", "slow") as process:

@@ -14,9 +14,11 @@ import msgspec
 import pytest
 
 from client.ctl import Ctl
-from client.scripted_peer import ADDED, JOB, RESOLVED, STATUS, VIEW, Conversation, ScriptedPeer
+from client.scripted_peer import ADDED, JOB, RESOLVED, STATUS, VIEW, Conversation, ScriptedPeer, hello_of
 from modelclient.ctl.options import VERBS
 from modelwire import errors, requests, values
+from modelwire.connection import encode
+from modelwire.replies import ProtocolRange
 from modelwire.requests import Request
 
 Peer = Callable[..., ScriptedPeer]
@@ -132,6 +134,13 @@ def test_every_verb_explains_itself(ctl: Ctl, verb: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert f"usage: modelctl {verb}" in done.stdout
     assert "--socket" in done.stdout
+
+
+def test_versions_are_told_apart_when_they_do_not_fit(peer: Peer, ctl: Ctl) -> None:
+    made = peer(answers, hello=encode(hello_of(protocol=ProtocolRange(min=7, max=8))))
+    done = ctl("version", "--socket", made.path)
+    assert (done.returncode, done.stdout) == (1, "modelctl 0.1.0\n")
+    assert done.stderr.startswith("modelctl: modeld/9.9.9 speaks protocol 7 to 8, this client 1 to 1\nhint: ")
 
 
 def test_no_verb_is_a_usage_error_with_the_help(ctl: Ctl) -> None:

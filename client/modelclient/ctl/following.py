@@ -51,6 +51,9 @@ def interruptible() -> Iterator[Interruption]:
     the work still gets. Waiting is resumed after a handler that returns.
     """
     seen = Interruption()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield seen  # started by something that keeps Ctrl-C away from it, nohup for one
+        return
     before = signal.signal(signal.SIGINT, seen)
     try:
         yield seen

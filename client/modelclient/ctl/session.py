@@ -9,7 +9,7 @@ import sys
 from modelclient.blocking import Client
 from modelclient.ctl import exits
 from modelclient.ctl.output import Output, complain, printable
-from modelwire.errors import ModeldError
+from modelwire.errors import ModeldError, NoDaemon
 
 
 def tell(error: ModeldError, *, as_json: bool, exit_code: int | None = None) -> int:
@@ -46,7 +46,7 @@ class Session:
         """The daemon if one answers, for verbs that can do without."""
         try:
             return self.client(start=False)
-        except ModeldError:
+        except NoDaemon:
             return None
 
     @property

@@ -16,14 +16,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(session: Session, _: argparse.Namespace) -> int:
+    mine = f"modelctl/{__version__}"
+    if not (session.json or session.events):
+        # Before the daemon is asked: one of another protocol is a reason to look here, and ends in an error.
+        session.out.line(__version__ if session.quiet else mine.replace("/", " "))
+        if session.quiet:
+            return exits.FINE
     client = session.running()
     server = client.hello.server if client else None
     if session.json or session.events:
-        spoken = {"min": PROTOCOL_MIN, "max": PROTOCOL_MAX}
-        said = {"client": f"modelctl/{__version__}", "server": server, "protocol": spoken}
+        said = {"client": mine, "server": server, "protocol": {"min": PROTOCOL_MIN, "max": PROTOCOL_MAX}}
         (session.out.document if session.json else session.out.record)(said)
-        return exits.FINE
-    session.out.line(__version__ if session.quiet else f"modelctl {__version__}")
-    if not session.quiet:
+    else:
         session.out.line(printable(server).replace("/", " ", 1) if server else "no daemon runs")
     return exits.FINE
