@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from modelclient.async_exchange import AsyncWork
-from modelclient.reading import WORK_ITEMS
 from modelwire import requests, values
 from modelwire.vocabulary import PRIORITY_DEFAULT, OnDisconnect
 
 if TYPE_CHECKING:
-    from modelclient.asynchronous import AsyncClient
+    from modelclient.async_exchange import AsyncWork
+    from modelwire.requests import Request
+
+T = TypeVar("T", bound=values.Value)
 
 
 class AsyncCare:
-    """Part of `AsyncClient`."""
+    """Part of `AsyncClient`, which sends and receives."""
+
+    if TYPE_CHECKING:
+
+        async def call(self, request: Request, value: type[T]) -> T: ...
+
+        def work(self, request: Request, value: type[T]) -> AsyncWork[T]: ...
 
     async def list_models(
-        self: AsyncClient,
+        self,
         *,
-        filter: str | None = None,
+        filter: str | None = None,  # noqa: A002 - the wire's word
         sort: str | None = None,
     ) -> values.ModelList:
         """All models, or those that a filter (`size>1GB,name~^llama`) lets through: the daemon's pages, together."""
@@ -35,7 +42,7 @@ class AsyncCare:
                 return values.ModelList(models=tuple(models), damaged=tuple(damaged))
 
     def copy(
-        self: AsyncClient,
+        self,
         source: str,
         destination: str,
         *,
@@ -53,10 +60,10 @@ class AsyncCare:
             on_disconnect=on_disconnect,
             token=token,
         )
-        return AsyncWork(self, request, WORK_ITEMS, values.Copied)
+        return self.work(request, values.Copied)
 
     def move(
-        self: AsyncClient,
+        self,
         source: str,
         destination: str,
         *,
@@ -68,10 +75,10 @@ class AsyncCare:
         request = requests.ModelMove(
             source=source, destination=destination, priority=priority, on_disconnect=on_disconnect, token=token
         )
-        return AsyncWork(self, request, WORK_ITEMS, values.Moved)
+        return self.work(request, values.Moved)
 
     def remove(
-        self: AsyncClient,
+        self,
         name: str,
         *,
         force: bool = False,
@@ -83,10 +90,10 @@ class AsyncCare:
         request = requests.ModelRemove(
             name=name, force=force, priority=priority, on_disconnect=on_disconnect, token=token
         )
-        return AsyncWork(self, request, WORK_ITEMS, values.Removed)
+        return self.work(request, values.Removed)
 
     def verify(
-        self: AsyncClient,
+        self,
         *names: str,
         priority: int = PRIORITY_DEFAULT,
         on_disconnect: OnDisconnect = "cancel",
@@ -96,17 +103,17 @@ class AsyncCare:
         request = requests.ModelVerify(
             names=names, all=not names, priority=priority, on_disconnect=on_disconnect, token=token
         )
-        return AsyncWork(self, request, WORK_ITEMS, values.Verification)
+        return self.work(request, values.Verification)
 
-    async def quarantine(self: AsyncClient) -> values.QuarantineList:
+    async def quarantine(self) -> values.QuarantineList:
         """Bad bytes that are kept, the newest first."""
         return await self.call(requests.StoreQuarantine(), values.QuarantineList)
 
-    async def usage(self: AsyncClient) -> values.Usage:
+    async def usage(self) -> values.Usage:
         return await self.call(requests.StoreUsage(), values.Usage)
 
     def sweep(
-        self: AsyncClient,
+        self,
         *,
         dry_run: bool = False,
         priority: int = PRIORITY_DEFAULT,
@@ -115,4 +122,4 @@ class AsyncCare:
     ) -> AsyncWork[values.Swept]:
         """Takes back what nothing holds; with `dry_run` only tells what that is."""
         request = requests.StoreSweep(dry_run=dry_run, priority=priority, on_disconnect=on_disconnect, token=token)
-        return AsyncWork(self, request, WORK_ITEMS, values.Swept)
+        return self.work(request, values.Swept)

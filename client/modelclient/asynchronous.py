@@ -121,7 +121,7 @@ class AsyncClient(AsyncCare):
             on_disconnect=on_disconnect,
             token=token,
         )
-        return AsyncWork(self, request, WORK_ITEMS, values.Added)
+        return self.work(request, values.Added)
 
     async def show(self, name: str) -> values.ModelView:
         return await self.call(requests.ModelShow(name=name), values.ModelView)
@@ -138,7 +138,7 @@ class AsyncClient(AsyncCare):
 
     def attach(self, job: str) -> AsyncWork[values.JobView]:
         """Progress and outcome of a job that somebody has submitted."""
-        return AsyncWork(self, requests.JobAttach(job=job), WORK_ITEMS, values.JobView)
+        return self.work(requests.JobAttach(job=job), values.JobView)
 
     async def cancel_job(self, job: str) -> values.JobView:
         return await self.call(requests.JobCancel(job=job), values.JobView)
@@ -170,6 +170,10 @@ class AsyncClient(AsyncCare):
         return AsyncExchange(self, request, EVENT_ITEMS, values.EventsEnd)
 
     # -- the connection
+
+    def work(self, request: Request, value: type[T]) -> AsyncWork[T]:
+        """One request that becomes a job: what happens on the way, and its value."""
+        return AsyncWork(self, request, WORK_ITEMS, value)
 
     async def call(self, request: Request, value: type[T]) -> T:
         """One request, one answer."""

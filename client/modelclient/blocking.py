@@ -90,7 +90,7 @@ class Client(Care):
             on_disconnect=on_disconnect,
             token=token,
         )
-        return Work(self, request, WORK_ITEMS, values.Added)
+        return self.work(request, values.Added)
 
     def show(self, name: str) -> values.ModelView:
         return self.call(requests.ModelShow(name=name), values.ModelView)
@@ -107,7 +107,7 @@ class Client(Care):
 
     def attach(self, job: str) -> Work[values.JobView]:
         """Progress and outcome of a job that somebody has submitted."""
-        return Work(self, requests.JobAttach(job=job), WORK_ITEMS, values.JobView)
+        return self.work(requests.JobAttach(job=job), values.JobView)
 
     def cancel_job(self, job: str) -> values.JobView:
         return self.call(requests.JobCancel(job=job), values.JobView)
@@ -139,6 +139,10 @@ class Client(Care):
         return Exchange(self, request, EVENT_ITEMS, values.EventsEnd)
 
     # -- the connection
+
+    def work(self, request: Request, value: type[T]) -> Work[T]:
+        """One request that becomes a job: what happens on the way, and its value."""
+        return Work(self, request, WORK_ITEMS, value)
 
     def call(self, request: Request, value: type[T]) -> T:
         """One request, one answer."""

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from modelclient.exchange import Work
-from modelclient.reading import WORK_ITEMS
 from modelwire import requests, values
 from modelwire.vocabulary import PRIORITY_DEFAULT, OnDisconnect
 
 if TYPE_CHECKING:
-    from modelclient.blocking import Client
+    from modelclient.exchange import Work
+    from modelwire.requests import Request
+
+T = TypeVar("T", bound=values.Value)
 
 
 class Care:
-    """Part of `Client`."""
+    """Part of `Client`, which sends and receives."""
+
+    if TYPE_CHECKING:
+
+        def call(self, request: Request, value: type[T]) -> T: ...
+
+        def work(self, request: Request, value: type[T]) -> Work[T]: ...
 
     def list_models(
-        self: Client,
+        self,
         *,
-        filter: str | None = None,
+        filter: str | None = None,  # noqa: A002 - the wire's word
         sort: str | None = None,
     ) -> values.ModelList:
         """All models, or those that a filter (`size>1GB,name~^llama`) lets through: the daemon's pages, together."""
@@ -35,7 +42,7 @@ class Care:
                 return values.ModelList(models=tuple(models), damaged=tuple(damaged))
 
     def copy(
-        self: Client,
+        self,
         source: str,
         destination: str,
         *,
@@ -53,10 +60,10 @@ class Care:
             on_disconnect=on_disconnect,
             token=token,
         )
-        return Work(self, request, WORK_ITEMS, values.Copied)
+        return self.work(request, values.Copied)
 
     def move(
-        self: Client,
+        self,
         source: str,
         destination: str,
         *,
@@ -68,10 +75,10 @@ class Care:
         request = requests.ModelMove(
             source=source, destination=destination, priority=priority, on_disconnect=on_disconnect, token=token
         )
-        return Work(self, request, WORK_ITEMS, values.Moved)
+        return self.work(request, values.Moved)
 
     def remove(
-        self: Client,
+        self,
         name: str,
         *,
         force: bool = False,
@@ -83,10 +90,10 @@ class Care:
         request = requests.ModelRemove(
             name=name, force=force, priority=priority, on_disconnect=on_disconnect, token=token
         )
-        return Work(self, request, WORK_ITEMS, values.Removed)
+        return self.work(request, values.Removed)
 
     def verify(
-        self: Client,
+        self,
         *names: str,
         priority: int = PRIORITY_DEFAULT,
         on_disconnect: OnDisconnect = "cancel",
@@ -96,17 +103,17 @@ class Care:
         request = requests.ModelVerify(
             names=names, all=not names, priority=priority, on_disconnect=on_disconnect, token=token
         )
-        return Work(self, request, WORK_ITEMS, values.Verification)
+        return self.work(request, values.Verification)
 
-    def quarantine(self: Client) -> values.QuarantineList:
+    def quarantine(self) -> values.QuarantineList:
         """Bad bytes that are kept, the newest first."""
         return self.call(requests.StoreQuarantine(), values.QuarantineList)
 
-    def usage(self: Client) -> values.Usage:
+    def usage(self) -> values.Usage:
         return self.call(requests.StoreUsage(), values.Usage)
 
     def sweep(
-        self: Client,
+        self,
         *,
         dry_run: bool = False,
         priority: int = PRIORITY_DEFAULT,
@@ -115,4 +122,4 @@ class Care:
     ) -> Work[values.Swept]:
         """Takes back what nothing holds; with `dry_run` only tells what that is."""
         request = requests.StoreSweep(dry_run=dry_run, priority=priority, on_disconnect=on_disconnect, token=token)
-        return Work(self, request, WORK_ITEMS, values.Swept)
+        return self.work(request, values.Swept)

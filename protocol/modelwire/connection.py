@@ -13,56 +13,18 @@ The rules, for both roles:
               open id    reply      terminal   close
   server      request -> accepted*, progress*, event*, lagged* -> result | error
   client      the same table, read from the other side
+
+The client's side is in `modelwire.client`: a program that only asks does not load what reads requests.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-
 from modelwire import limits, replies
-from modelwire.decoding import BadRequest, decode_request, valid_id
-from modelwire.errors import FrameTooLarge, InvalidRequest, LocalError, RemoteError
+from modelwire.decoding import BadRequest, decode_request
+from modelwire.encoding import encode
+from modelwire.errors import FrameTooLarge, InvalidRequest, LocalError
 from modelwire.framing import LineBuffer, LineTooLong
 from modelwire.requests import Request
-
-_ENCODER = msgspec.json.Encoder()
-_REPLY: msgspec.json.Decoder[replies.Received] = msgspec.json.Decoder(replies.Received)
-_PLAIN: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
-
-
-def encode(message: Request | replies.Reply) -> bytes:
-    """One frame. JSON never holds a raw newline, so the newline ends it."""
-    frame = bytearray()
-    try:
-        _ENCODER.encode_into(message, frame)
-    except UnicodeEncodeError:
-        if isinstance(message, Request):
-            raise LocalError(
-                f"{message.__struct_config__.tag}: the request holds text that is not UTF-8",
-                hint="a file whose path is not UTF-8 needs another name",
-            ) from None
-        frame[:] = _ENCODER.encode(_readable(msgspec.to_builtins(message)))
-    frame += b"\n"
-    return bytes(frame)
-
-
-def _readable(value: Any) -> Any:
-    """With an escape in place of what is not UTF-8. A path from the disk or another tool's manifest may hold such text,
-    and a reply that says so must still leave."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {_readable(key): _readable(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_readable(each) for each in value]
-    return value
-
-
-def splice(kind: bytes, id_json: bytes, line: bytes) -> bytes:
-    """A frame made of a JSON object's bytes that were encoded once for all watchers."""
-    return b'{"type":"' + kind + b'","id":' + id_json + b"," + line[1:] + b"\n"
 
 
 class ServerConnection:
@@ -156,90 +118,3 @@ class ServerConnection:
             ),
             fatal=True,
         )
-
-
-class ClientConnection:
-    """The client's side of one connection."""
-
-    __slots__ = ("_lines", "_next", "hello", "open")
-
-    def __init__(self, *, max_reply: int = limits.MAX_REPLY) -> None:
-        self._lines = LineBuffer(max_reply)
-        self._next = 0
-        self.hello: replies.Hello | None = None
-        self.open: dict[str, Request] = {}
-
-    def request(self, request: Request) -> tuple[str, bytes]:
-        """Opens a request: its id (numbered here when it has none) and the frame to send."""
-        if not request.id:
-            request = msgspec.structs.replace(request, id=self._free_id())
-        elif not valid_id(request.id):
-            raise LocalError(f"the id {request.id[:100]!r} is not 1 to {limits.MAX_ID_BYTES} bytes of UTF-8")
-        if request.id in self.open:
-            raise LocalError(f"the id {request.id!r} is in use")
-        frame = encode(request)
-        cap = limits.MAX_REQUEST if self.hello is None else self.hello.max_request
-        if len(frame) - 1 > cap:
-            raise LocalError(f"the request has {len(frame) - 1} bytes, the daemon takes {cap}")
-        self.open[request.id] = request
-        return request.id, frame
-
-    def _free_id(self) -> str:
-        while True:
-            self._next += 1
-            if str(self._next) not in self.open:
-                return str(self._next)
-
-    def feed(self, data: bytes) -> None:
-        self._lines.feed(data)
-
-    def next_reply(self) -> replies.Received | None:
-        """The next reply that this version knows, or None when more bytes are needed."""
-        while True:
-            try:
-                line = self._lines.take()
-            except LineTooLong as error:
-                raise RemoteError(f"the daemon sent {error}") from None
-            if line is None:
-                return None
-            reply = self._decode(line)
-            if reply is not None:
-                return reply
-
-    def _decode(self, line: bytes) -> replies.Received | None:
-        try:
-            if not line.isascii():
-                line.decode()  # a result's value stays raw here: whoever decodes it relies on its being UTF-8
-            reply = _REPLY.decode(line)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            self._refuse_unless_unknown(line, error)
-            return None
-        if isinstance(reply, replies.Event):
-            try:
-                fields = _PLAIN.decode(line)
-            except msgspec.MsgspecError as error:
-                raise RemoteError(f"the daemon sent an event that cannot be read: {error}") from None
-            fields.pop("type", None)
-            fields.pop("id", None)
-            reply = msgspec.structs.replace(reply, fields=fields)
-        elif isinstance(reply, replies.Hello):
-            self.hello = reply
-        if reply.id is not None:
-            if reply.id not in self.open:
-                return None  # the tail of something that this side has already given up
-            if reply.terminal:
-                del self.open[reply.id]
-        elif not isinstance(reply, replies.Hello | replies.Error):
-            raise RemoteError(f"the daemon sent a reply of type {reply.__struct_config__.tag!r} without an id")
-        return reply
-
-    def _refuse_unless_unknown(self, line: bytes, error: Exception) -> None:
-        """An unknown kind of reply is ignored; anything else that cannot be read is the daemon's fault."""
-        try:
-            plain = _PLAIN.decode(line)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            plain = None
-        known = {cls.__struct_config__.tag for cls in replies.Reply.__subclasses__()}
-        if isinstance(plain, dict) and isinstance(plain.get("type"), str) and plain["type"] not in known:
-            return
-        raise RemoteError(f"the daemon sent what is no reply: {error}") from None

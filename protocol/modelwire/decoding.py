@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from modelwire import limits
+from modelwire.encoding import valid_id
 from modelwire.errors import InvalidRequest, UnknownOperation, WireError
 from modelwire.operations import OPERATIONS, request_union
 from modelwire.requests import Request
@@ -44,15 +45,6 @@ def decode_request(line: bytes) -> Request:
     if not valid_id(request.id):
         raise BadRequest(_bad_id())
     return request
-
-
-def valid_id(text: object) -> bool:
-    if not isinstance(text, str) or not text or len(text) > limits.MAX_ID_BYTES:
-        return False
-    try:
-        return len(text.encode()) <= limits.MAX_ID_BYTES
-    except UnicodeEncodeError:
-        return False
 
 
 def _bad_id() -> InvalidRequest:

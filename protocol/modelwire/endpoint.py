@@ -13,7 +13,10 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Mapping
+
+TYPE_CHECKING = False  # collections.abc costs the first door of the command a millisecond
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SYSTEM_SOCKET = "/run/modeld/modeld.sock"
 SYSTEM_CONFIG = "/etc/modeld/config.toml"

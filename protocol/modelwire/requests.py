@@ -70,20 +70,32 @@ class DaemonDrain(Request, tag="daemon.drain", frozen=True, kw_only=True):
 
 
 class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
-    """A local file into the store. The path is absolute: the daemon has another working directory."""
+    """A local file, a directory, or a set of GGUF shards (by any part) into the store.
+
+    The path is absolute: the daemon has another working directory. `move` takes the source away once the model is
+    there, `link` lets the store and the source share their bytes.
+    """
 
     path: str
     name: str | None = None
     sha256: str | None = None
     replace: bool = False
     license: str | None = None
+    move: bool = False
+    link: bool = False
 
 
 class ModelList(Request, tag="model.list", frozen=True, kw_only=True):
-    """`after` is the `next` of the page before."""
+    """`after` is the `next` of the page before, with the same filter and order.
+
+    `filter` is a list of conditions that all have to hold: `size>1GB,format=gguf`. `sort` is a key, with `-` before it
+    for the other direction.
+    """
 
     after: str | None = None
     limit: Count | None = None
+    filter: str | None = None
+    sort: str | None = None
 
 
 class ModelShow(Request, tag="model.show", frozen=True, kw_only=True):
@@ -91,7 +103,56 @@ class ModelShow(Request, tag="model.show", frozen=True, kw_only=True):
 
 
 class ModelResolve(Request, tag="model.resolve", frozen=True, kw_only=True):
+    """`file` is one of the files of a model of several, by its path in the model."""
+
     name: str
+    file: str | None = None
+
+
+class ModelCopy(Write, tag="model.copy", frozen=True, kw_only=True):
+    """A second name for the same bytes. With `dry_run` only the plan."""
+
+    source: str
+    destination: str
+    dry_run: bool = False
+
+
+class ModelMove(Write, tag="model.move", frozen=True, kw_only=True):
+    """Another name instead of the present one; at every moment one of the two resolves."""
+
+    source: str
+    destination: str
+
+
+class ModelRemove(Write, tag="model.remove", frozen=True, kw_only=True):
+    """Takes the name away, not the bytes. `force` also when somebody holds the model."""
+
+    name: str
+    force: bool = False
+
+
+class ModelVerify(Write, tag="model.verify", frozen=True, kw_only=True):
+    """Hashes the bytes of these models, or of all."""
+
+    names: tuple[str, ...] = ()
+    all: bool = False
+
+
+# -- the store
+
+
+class StoreUsage(Request, tag="store.usage", frozen=True, kw_only=True):
+    pass
+
+
+class StoreQuarantine(Request, tag="store.quarantine", frozen=True, kw_only=True):
+    pass
+
+
+class StoreSweep(Write, tag="store.sweep", frozen=True, kw_only=True):
+    """Takes back what nothing holds. With `dry_run` only tells what that is."""
+
+    dry_run: bool = False
 
 
 # -- jobs

@@ -142,8 +142,13 @@ class Verified(Value, omit_defaults=False, frozen=True, kw_only=True):
 
 
 class Verification(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """`models` has the failed ones first, and of very many good ones not all: `checked` says how many they were."""
+
     models: tuple[Verified, ...] = ()
     ok: bool = True
+    checked: int = 0
+    failed: int = 0
+    size_bytes: int = 0
     job: str | None = None
 
 
@@ -169,6 +174,11 @@ class ModelUsage(Value, omit_defaults=False, frozen=True, kw_only=True):
 
 
 class Usage(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """`logical_bytes` is the sum over the models, `physical_bytes` what their blobs and those without a model take.
+
+    `models` has the largest first, and of very many not all.
+    """
+
     logical_bytes: int = 0
     physical_bytes: int = 0
     shared_bytes: int = 0
@@ -187,12 +197,17 @@ class Victim(Value, omit_defaults=False, frozen=True, kw_only=True):
 
 
 class Swept(Value, omit_defaults=False, frozen=True, kw_only=True):
-    """What a sweep removed, or would remove."""
+    """What a sweep removed, or would remove: `removed` of them, and of very many not all in `victims`.
+
+    `kept` counts the blobs that stay, `notes` what could not be looked at or removed.
+    """
 
     victims: tuple[Victim, ...] = ()
+    removed: int = 0
     freed_bytes: int = 0
     dry_run: bool = False
     kept: int = 0
+    notes: tuple[str, ...] = ()
     job: str | None = None
 
 

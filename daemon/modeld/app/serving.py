@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from functools import partial
 
 import anyio
 import anyio.abc
@@ -19,15 +18,12 @@ from modeld.app.lifetime import Lifetime
 from modeld.app.readiness import Readiness
 from modeld.config.load import Loaded
 from modeld.jobs.board import Board
-from modeld.jobs.job import Job
 from modeld.jobs.restart import drain, restore
 from modeld.operations import House, all_handlers
 from modeld.peers import Access, Accounts
 from modeld.server import Server
-from modeld.store import Store
 from modelwire.endpoint import SYSTEM_CONFIG
 from modelwire.errors import WireError
-from modelwire.requests import ModelAdd
 from modelwire.version import __version__
 
 log = structlog.get_logger("modeld.app")
@@ -43,12 +39,13 @@ async def serve(rooms: Rooms, loaded: Loaded, readiness: Readiness, *, instance:
         tasks.start_soon(lifetime.mind_signals, name="signals")
         await anyio.lowlevel.checkpoint()
         server, house = _built(rooms, loaded, lifetime, tasks, instance=instance, auto_started=auto_started)
-        resumed = await restore(house.board, rooms.ledger, partial(_took_place, rooms.store))
+        resumed = await restore(house.board, rooms.ledger, house.board.runner.took_place)
         house.recovery = msgspec.structs.replace(house.recovery, jobs_resumed=resumed)
         _announce(house, rooms)
         server.open()
         tasks.start_soon(lifetime.mind_endpoint, rooms.endpoint, float(settings.daemon.endpoint_check), name="endpoint")
         tasks.start_soon(_prune, rooms, float(settings.jobs.keep), name="prune")
+        tasks.start_soon(rooms.store.care.uses.keep, name="uses")
         if auto_started and settings.daemon.idle_exit > 0:
             patience = float(settings.daemon.idle_exit)
             tasks.start_soon(lifetime.mind_idleness, server, house.board, patience, name="idleness")
@@ -57,6 +54,7 @@ async def serve(rooms: Rooms, loaded: Loaded, readiness: Readiness, *, instance:
         notify.stopping(lifetime.reason)
         await _stop(house, server, lifetime)
         await rooms.activity.flush()
+        await rooms.store.care.uses.flush()
         tasks.cancel_scope.cancel()
     return lifetime.exit_code
 
@@ -114,14 +112,6 @@ def _announce(house: House, rooms: Rooms) -> None:
     found = {name: value for name, value in msgspec.to_builtins(house.recovery).items() if value}
     house.activity.record("daemon.started", pid=os.getpid(), version=__version__, **found)
     log.info("ready", socket=rooms.endpoint.path, store=rooms.store.layout.root, pid=os.getpid(), **found)
-
-
-def _took_place(store: Store, job: Job) -> bool:
-    """Whether the publication that this job announced before a crash happened. Its content alone does not tell: the
-    name may have stood for it before, and the job was to change what is said about it."""
-    if job.intent is None or not store.published(job.intent):
-        return False
-    return not isinstance(job.request, ModelAdd) or store.show(job.intent.name).license == job.request.license
 
 
 async def _stop(house: House, server: Server, lifetime: Lifetime) -> None:

@@ -13,7 +13,7 @@ import anyio
 from modeld.jobs.meter import Meter
 from modelwire.errors import WireError, from_code
 from modelwire.requests import Write
-from modelwire.values import Added, Failure, JobView, Value
+from modelwire.values import Failure, JobView, Value
 from modelwire.vocabulary import TERMINAL_STATES, JobState, OnDisconnect
 
 
@@ -53,7 +53,8 @@ class Job:
     ended_at: float | None = None
     value: Value | None = None
     failure: WireError | None = None
-    intent: Added | None = None
+    intent: Value | None = None
+    """What it announced that it would publish, of the type of its outcome."""
     stop_words: str = "on request"
     watchers: int = 0
     holders: int = 0

@@ -11,9 +11,21 @@ from modeld.jobs.ledger import JobRecord
 from modelwire.errors import Unsupported
 from modelwire.operations import OPERATIONS
 from modelwire.requests import Write
-from modelwire.values import Added, Failure, Value
+from modelwire.values import Failure, Value
 
 _ENCODER = msgspec.json.Encoder()
+
+_TOLD = {
+    "blob": "digest",
+    "size_bytes": "size_bytes",
+    "reused": "reused",
+    "source": "source",
+    "checked": "checked",
+    "failed": "failed",
+    "removed": "removed",
+    "freed_bytes": "freed_bytes",
+}
+"""Fields of outcomes that the activity log tells, and how it calls them."""
 
 
 def encode(value: Value | Write) -> bytes:
@@ -62,7 +74,7 @@ def restore(row: JobRecord) -> Job:
     try:
         request = msgspec.json.decode(row.request, type=_request_type(row.kind))
         job = _job(row, request)
-        job.intent = msgspec.json.decode(row.result, type=Added) if row.result else None
+        job.intent = msgspec.json.decode(row.result, type=OPERATIONS[row.kind].value) if row.result else None
     except (msgspec.MsgspecError, KeyError) as error:
         job = _job(row, Write())
         job.failure = Unsupported(
@@ -93,8 +105,8 @@ def outcome(job: Job) -> dict[str, Any]:
         figures["seconds"] = round(job.ended_at - job.started_at, 3)
     if job.failure is not None:
         figures["message"] = job.failure.message
-    if isinstance(job.value, Added):
-        figures.update(digest=job.value.blob, size_bytes=job.value.size_bytes, reused=job.value.reused)
+    if job.value is not None:
+        figures |= {_TOLD[name]: value for name in _TOLD if (value := getattr(job.value, name, None)) is not None}
     return figures
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import anyio
 import anyio.abc
@@ -21,12 +22,21 @@ from modeld.jobs.tables import Tables
 from modeld.store.observer import Stopped
 from modelwire.errors import Cancelled, Interrupted, WireError
 from modelwire.limits import PROGRESS_INTERVAL_SECONDS
-from modelwire.values import Added, Counters, Value
+from modelwire.values import Counters, Value
 from modelwire.vocabulary import JobState
 
 log = structlog.get_logger("modeld.jobs")
 
 Work = Callable[[Job], Awaitable[Value]]
+
+TookPlace = Callable[[Job], bool]
+"""Whether the change that a job announced before a crash happened."""
+
+V = TypeVar("V", bound=Value)
+
+
+def _never(_: Job) -> bool:
+    return False
 
 
 class Runner:
@@ -39,11 +49,17 @@ class Runner:
         self._tables = tables
         self._tasks = tasks
         self._works: dict[str, Work] = {}
+        self._took_place: dict[str, TookPlace] = {}
         self.last_end = 0.0
         """On the event loop's clock."""
 
-    def register(self, kind: str, work: Work) -> None:
+    def register(self, kind: str, work: Work, took_place: TookPlace = _never) -> None:
         self._works[kind] = work
+        self._took_place[kind] = took_place
+
+    def took_place(self, job: Job) -> bool:
+        """For a restart: when it did, the job is done, else it runs again."""
+        return self._took_place.get(job.kind, _never)(job)
 
     def settle(self, owed: Owed) -> None:
         """Carries out what a change of the queue owes: starts, and new positions to tell."""
@@ -142,7 +158,7 @@ class Runner:
 
     # -- the two records around a publication
 
-    async def about_to_publish(self, job: Job, intent: Added) -> None:
+    async def about_to_publish(self, job: Job, intent: Value) -> None:
         """In the publisher's turn, before the name changes: after a crash the restart knows what to look for."""
         await self._ledger.update(
             job.id,
@@ -152,7 +168,7 @@ class Runner:
             result=record.encode(_signed(intent, job)),
         )
 
-    async def published(self, job: Job, value: Added) -> None:
+    async def published(self, job: Job, value: Value) -> None:
         """Still in the publisher's turn: after a crash at most one publication lacks its record."""
         job.ended_at = time.time()
         await self._ledger.update(
@@ -168,7 +184,7 @@ class Runner:
             return
         job.ending = True
         job.ended_at = job.ended_at or time.time()
-        job.value, job.failure = _signed(value, job) if isinstance(value, Added) else value, failure
+        job.value, job.failure = None if value is None else _signed(value, job), failure
         with anyio.CancelScope(shield=True):
             if not job.end_recorded:
                 await self._record_end(job, state)
@@ -201,6 +217,6 @@ class Runner:
         self._activity.record(event, job=job.id, model=job.model, peer=job.peer, kind=job.kind, **figures)
 
 
-def _signed(value: Added, job: Job) -> Added:
+def _signed(value: V, job: Job) -> V:
     """The store knows nothing of jobs; whoever reads the outcome wants to know which one it was."""
-    return msgspec.structs.replace(value, job=job.id)
+    return msgspec.structs.replace(value, job=job.id) if "job" in value.__struct_fields__ else value

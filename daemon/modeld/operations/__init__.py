@@ -1,12 +1,13 @@
 """What the daemon can do, one module for each family of operations."""
 
-from modeld.operations import daemon, events, jobs, models
+from modeld.operations import daemon, events, integrity, jobs, models, naming, space
 from modeld.operations.calling import Call, Caller, Handlers
 from modeld.operations.house import House
 
 
 def all_handlers(house: House) -> Handlers:
-    return daemon.handlers(house) | models.handlers(house) | jobs.handlers(house) | events.handlers(house)
+    handlers = daemon.handlers(house) | models.handlers(house) | naming.handlers(house) | integrity.handlers(house)
+    return handlers | space.handlers(house) | jobs.handlers(house) | events.handlers(house)
 
 
 __all__ = ["Call", "Caller", "Handlers", "House", "all_handlers"]

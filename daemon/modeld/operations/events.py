@@ -11,7 +11,7 @@ from modeld.activity import Filter, Item, Lagged, Recorded, Subscription
 from modeld.operations.calling import Call, Handlers
 from modeld.operations.house import House
 from modelwire import replies, requests
-from modelwire.connection import splice
+from modelwire.encoding import splice
 from modelwire.errors import InvalidRequest
 from modelwire.values import EventsEnd
 

@@ -9,9 +9,9 @@ import msgspec
 
 from modeld.jobs.job import Job
 from modeld.operations.calling import Call, Caller, Handlers
-from modeld.operations.following import follow
 from modeld.operations.house import House
-from modeld.store import Digest, ModelName, open_source, open_source_as
+from modeld.operations.working import PublicationNotes, as_job
+from modeld.store import Asker, Digest, ModelName, open_source, open_source_as
 from modelwire import limits, requests
 from modelwire.errors import InvalidRequest
 from modelwire.values import Added, ModelList, ModelView, Resolved
@@ -32,13 +32,7 @@ _LONGEST_LICENSE = 1024
 def handlers(house: House) -> Handlers:
     async def add(call: Call, request: requests.ModelAdd) -> Added:
         request = _checked(request)
-        attachment = await house.board.submit(
-            request, kind="model.add", key=_key(request, call.caller), model=request.name, peer=call.caller.uid
-        )
-        job = await follow(call, attachment)
-        if job.failure is not None:
-            raise job.failure
-        return msgspec.structs.replace(msgspec.convert(job.value, Added, from_attributes=True), job=job.id)
+        return await as_job(house, call, request, _key(request, call.caller), request.name, Added)
 
     async def add_work(job: Job) -> Added:
         request = msgspec.convert(job.request, requests.ModelAdd, from_attributes=True)
@@ -52,36 +46,37 @@ def handlers(house: House) -> Handlers:
             observer=job.meter,
             opener=_opener(house, job.peer),
             notes=PublicationNotes(house, job),
+            asker=Asker(peer=job.peer, job=job.id),
         )
 
-    def list_models(_: Caller, request: requests.ModelList) -> ModelList:
-        return _cut_to_size(house.store.page(after=request.after, limit=min(request.limit or _PAGE, _PAGE)))
+    def add_took_place(job: Job) -> bool:
+        """Its content alone does not tell: the name may have stood for it before, and the job was to change what is
+        said about it."""
+        intent = job.intent
+        if not isinstance(intent, Added) or not house.store.published(intent):
+            return False
+        return not isinstance(job.request, requests.ModelAdd) or (
+            house.store.show(intent.name).license == job.request.license
+        )
 
-    def show(_: Caller, request: requests.ModelShow) -> ModelView:
-        return house.store.show(request.name)
+    async def list_models(call: Call, request: requests.ModelList) -> ModelList:
+        await call.until_writable()
+        limit = min(request.limit or _PAGE, _PAGE)
+        return _cut_to_size(
+            await house.store.care.select(request.filter, request.sort, after=request.after, limit=limit)
+        )
+
+    async def show(_: Call, request: requests.ModelShow) -> ModelView:
+        return await house.store.care.show(request.name)
 
     def resolve(_: Caller, request: requests.ModelResolve) -> Resolved:
         return house.store.resolve(request.name)
 
-    house.board.runner.register("model.add", add_work)
+    house.board.runner.register("model.add", add_work, add_took_place)
     return Handlers(
-        quick={requests.ModelList: list_models, requests.ModelShow: show, requests.ModelResolve: resolve},
-        long={requests.ModelAdd: add},
+        quick={requests.ModelResolve: resolve},
+        long={requests.ModelAdd: add, requests.ModelList: list_models, requests.ModelShow: show},
     )
-
-
-class PublicationNotes:
-    """Ties a publication to its job: see `Runner.about_to_publish`."""
-
-    def __init__(self, house: House, job: Job) -> None:
-        self._runner = house.board.runner
-        self._job = job
-
-    async def about_to_publish(self, added: Added) -> None:
-        await self._runner.about_to_publish(self._job, added)
-
-    async def published(self, added: Added) -> None:
-        await self._runner.published(self._job, added)
 
 
 def _checked(request: requests.ModelAdd) -> requests.ModelAdd:

@@ -4,6 +4,7 @@ Other rooms take what they need from here; its own modules import each other dir
 """
 
 from modeld.store.digest import Digest
+from modeld.store.history import Asker
 from modeld.store.names import ModelName
 from modeld.store.observer import Observer, Stopped
 from modeld.store.recover import RecoveryReport
@@ -12,6 +13,7 @@ from modeld.store.sources import open_source, open_source_as
 from modeld.store.store import Store
 
 __all__ = [
+    "Asker",
     "Digest",
     "ModelName",
     "Observer",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
@@ -20,6 +21,7 @@ from modeld.store.blobs import Blob
 from modeld.store.blocks import BLOCK, BlockSummer, BlockSums, load_blocks, save_blocks
 from modeld.store.digest import Digest, Signature
 from modeld.store.formats import HEAD_BYTES, detect_format
+from modeld.store.holds import Holds
 from modeld.store.ingest import Staged
 from modeld.store.layout import Layout
 from modeld.store.publishing import Counter, Wish, judge
@@ -63,7 +65,7 @@ class OpenFile:
         os.close(self.descriptor)
 
 
-class _Vanished(Exception):
+class Vanished(Exception):
     """The blob that was to be used is not there any more, or not the same."""
 
 
@@ -74,6 +76,7 @@ class Intake:
     counter: Counter
     records: Records
     space: Space
+    holds: Holds
     threads: anyio.CapacityLimiter
     keep_cache: bool
 
@@ -81,7 +84,8 @@ class Intake:
         judge(self.counter.index.entry(wish.name), wish, wish.expected)
         file = await self._in_thread(partial(OpenFile.open, path, opener))
         try:
-            return await _Adding(self, wish, file).run()
+            with ExitStack() as held:
+                return await _Adding(self, wish, file, held).run()
         finally:
             file.close()
 
@@ -90,8 +94,9 @@ class Intake:
 
 
 class _Adding:
-    def __init__(self, intake: Intake, wish: Wish, file: OpenFile) -> None:
+    def __init__(self, intake: Intake, wish: Wish, file: OpenFile, held: ExitStack) -> None:
         self._intake = intake
+        self._held = held
         self._layout = intake.counter.layout
         self._wish = wish
         self._file = file
@@ -110,8 +115,8 @@ class _Adding:
             if blob is None:
                 return await self._publish_staged(await self._stage())
             try:
-                return await self._publish(blob.digest, partial(_still_there, self._layout, blob))
-            except _Vanished:
+                return await self._publish(blob.digest, partial(still_there, self._layout, blob))
+            except Vanished:
                 continue
         raise Corrupt(
             f"the blob for {file.path} disappears from the store each time it is to be used",
@@ -132,6 +137,8 @@ class _Adding:
         return blob
 
     async def _find_good(self, digest: Digest) -> Blob | None:
+        # From before the look until the name is given no sweep takes the blob.
+        self._held.enter_context(self._intake.holds.relying_on(digest))
         if not os.path.lexists(self._layout.blob(digest)):
             return None
         recorded = await self._intake.records.verified_as(digest)
@@ -154,7 +161,7 @@ class _Adding:
         candidates = await self._intake.records.digests_of_size(file.signature.size)
         if not candidates:
             return None
-        if not await self._intake._in_thread(partial(_resembles_one, self._layout, file, candidates)):
+        if not await self._intake._in_thread(partial(resembles_one, self._layout, file, candidates)):
             return None
         self._wish.observer.phase("verify")
         digest, _ = await self._intake._in_thread(
@@ -202,7 +209,7 @@ class _Adding:
             digest,
             commit,
             format=file.format,
-            source={"registry": "local", "filename": _printable(os.path.basename(file.path))},
+            source={"registry": "local", "filename": printable(os.path.basename(file.path))},
         )
         await self._intake.records.good(blob, file.signature)
         return added
@@ -234,15 +241,15 @@ class _Committing:
             ingest.discard(self._staged)
 
 
-def _still_there(layout: Layout, blob: Blob) -> tuple[Blob, bool]:
+def still_there(layout: Layout, blob: Blob) -> tuple[Blob, bool]:
     """In the publisher's turn: a sweep may have run since the blob was found, or somebody has written to it."""
     now = blobs.stat_blob(layout, blob.digest)
     if now is None or now.signature != blob.signature:
-        raise _Vanished
+        raise Vanished
     return blob, True
 
 
-def _resembles_one(layout: Layout, file: OpenFile, candidates: list[Digest]) -> bool:
+def resembles_one(layout: Layout, file: OpenFile, candidates: list[Digest]) -> bool:
     """Whether some blob has the same first, middle and last block: 48 MiB read instead of the whole."""
     piece = memoryview(bytearray(BLOCK))
     read: dict[int, tuple[int, ...]] = {}
@@ -274,6 +281,6 @@ def _known_mismatch(path: str, expected: Digest, actual: Digest) -> DigestMismat
     )
 
 
-def _printable(filename: str) -> str:
+def printable(filename: str) -> str:
     """Bytes of a file name that are no UTF-8 cannot stand in JSON."""
     return filename.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -6,6 +6,7 @@ And of blobs that were found bad: why, so that each model that names one can say
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ import msgspec
 
 from modeld.store.digest import Digest
 from modelwire.errors import WireError
-from modelwire.values import Provenanced
+from modelwire.values import Added, Provenanced
 from modelwire.version import __version__
 
 if TYPE_CHECKING:
@@ -117,6 +118,15 @@ class History:
             )
         )
 
+    async def arrived(self, added: Added, source: str, asker: Asker) -> None:
+        """A model's bytes have just been verified on their way in."""
+        digests = dict.fromkeys(Digest.parse(text) for text in (*(file.blob for file in added.files), added.blob))
+        await self.acquit(digests)
+        await self.record(
+            [Outcome(digest=digest, outcome="added", actual=digest, source=_printable(source)) for digest in digests],
+            asker,
+        )
+
     async def of(self, digests: Iterable[Digest]) -> tuple[Provenanced, ...]:
         """The newest outcomes of these blobs, the oldest of them first."""
         if self._catalog is None:
@@ -140,8 +150,9 @@ class History:
         """Of a blob that is not there: why it was taken away."""
         return self._condemned.get(digest.hex)
 
-    def reason(self, digest_hex: str) -> str | None:
-        found = self._condemned.get(digest_hex)
+    def reason_at(self, path: str) -> str | None:
+        """The same in words, for the path of a blob."""
+        found = self._condemned.get(os.path.basename(os.path.dirname(path)))
         return None if found is None else found.sentence
 
     async def condemn(self, digest: Digest, condemned: Condemned) -> None:
@@ -169,6 +180,11 @@ class History:
 
 def rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _printable(path: str) -> str:
+    """Bytes of a path that are no UTF-8 can stand neither in the catalogue nor in JSON."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _shown(row: tuple[Any, ...]) -> Provenanced:

@@ -265,6 +265,7 @@ def _set_aside(layout: Layout, digest: Digest) -> str:
     with suppress(OSError):
         durable.sync_directory(layout.quarantine_dir)
         durable.sync_directory(os.path.dirname(path))
+        os.rmdir(os.path.dirname(path))
     return kept_at
 
 

@@ -12,12 +12,14 @@ import msgspec
 from modeld.config import StoreSettings
 from modeld.config.settings import default_byte_jobs
 from modeld.store.adding import Intake
+from modeld.store.care import Care
 from modeld.store.digest import Digest
+from modeld.store.history import NOBODY, Asker, History
 from modeld.store.index import Index
 from modeld.store.layout import Layout
 from modeld.store.locks import StoreLock
 from modeld.store.names import ModelName
-from modeld.store.observer import Observer, Unwatched
+from modeld.store.observer import JobObserver, Unwatched
 from modeld.store.publisher import Publisher
 from modeld.store.publishing import Counter, Notes, Wish
 from modeld.store.records import Records
@@ -26,6 +28,7 @@ from modeld.store.root import prepare_root
 from modeld.store.sources import open_source
 from modeld.store.space import Space, free_bytes_under
 from modeld.store.used import UsedBytes
+from modeld.store.uses import Uses
 from modelwire.errors import WireError
 from modelwire.values import Added, ModelList, ModelView, Resolved
 
@@ -42,8 +45,9 @@ PUBLISH_THREADS: Final = 4
 class Store:
     """One root, held by this process alone. All calls from the event loop's thread."""
 
-    def __init__(self, lock: StoreLock, intake: Intake, recovery: RecoveryReport) -> None:
+    def __init__(self, lock: StoreLock, intake: Intake, care: Care, recovery: RecoveryReport) -> None:
         self.layout = intake.counter.layout
+        self.care = care
         self.recovery = recovery
         self._lock = lock
         self._index = intake.counter.index
@@ -72,7 +76,8 @@ class Store:
             _, lock = cls.claim(root, settings)
         layout = lock.layout
         try:
-            index = Index(layout)
+            history = History(catalog)
+            index = Index(layout, history.reason_at)
             counter = Counter(
                 layout=layout,
                 index=index,
@@ -86,14 +91,17 @@ class Store:
                 max_bytes=settings.max_bytes,
                 used=None if settings.max_bytes is None else UsedBytes(layout),
             )
+            records, threads = Records(catalog), anyio.CapacityLimiter(byte_threads or default_byte_jobs())
+            care = Care(lock, counter, records, history, threads, float(settings.grace), Uses(catalog))
             intake = Intake(
                 counter=counter,
-                records=Records(catalog),
+                records=records,
                 space=space,
-                threads=anyio.CapacityLimiter(byte_threads or default_byte_jobs()),
+                holds=care.holds,
+                threads=threads,
                 keep_cache=settings.keep_cache,
             )
-            return cls(lock, intake, recover(layout, index))
+            return cls(lock, intake, care, recover(layout, index))
         except BaseException:
             lock.close()
             raise
@@ -113,9 +121,10 @@ class Store:
         replace: bool = False,
         license: str | None = None,  # noqa: A002 - the field's name
         order: int = 0,
-        observer: Observer | None = None,
+        observer: JobObserver | None = None,
         opener: Callable[[str], int] = open_source,
         notes: Notes[Added] | None = None,
+        asker: Asker = NOBODY,
     ) -> Added:
         """A local file under a name. Returns when the model is complete, verified and durable.
 
@@ -132,12 +141,16 @@ class Store:
             notes=notes,
         )
         self._lock.check()
-        return await self._intake.add(wish, path, opener)
+        added = await self._intake.add(wish, path, opener)
+        await self.care.history.arrived(added, path, asker)
+        return added
 
     # -- reading: synchronous, past any queue
 
     def resolve(self, name: str) -> Resolved:
-        return self._index.resolve(name)
+        resolved = self._index.resolve(name)
+        self.care.uses.note(resolved.name)
+        return resolved
 
     def show(self, name: str) -> ModelView:
         """All about one model, with its manifest as it is in the file."""

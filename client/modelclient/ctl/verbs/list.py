@@ -13,11 +13,19 @@ HEADINGS = ("NAME", "SIZE", "FORMAT", "STATE", "SHA-256")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Nothing of its own."""
+    parser.add_argument(
+        "--filter",
+        metavar="EXPR",
+        action="append",
+        default=[],
+        help="only these: size>1GB, format=gguf, name~^llama, state=failed, used>30d; several have to hold together",
+    )
+    parser.add_argument("--sort", metavar="KEY", default=None, help="name, size, format, state or used; -KEY: reversed")
 
 
-def run(session: Session, _: argparse.Namespace) -> int:
-    listed = session.client().list_models()
+def run(session: Session, args: argparse.Namespace) -> int:
+    chosen = ",".join(args.filter) or None
+    listed = session.client().list_models(filter=chosen, sort=args.sort)
     if session.json:
         session.out.document(listed.models)
     elif session.events:
@@ -28,7 +36,7 @@ def run(session: Session, _: argparse.Namespace) -> int:
     elif listed.models:
         session.out.text(columns(HEADINGS, map(_row, listed.models), right=("SIZE",)))
     else:
-        session.note("there are no models yet: modelctl add PATH")
+        session.note("no model is like that" if chosen else "there are no models yet: modelctl add PATH")
     for text in listed.damaged:
         session.note(f"a manifest cannot be read: {text}")
     return exits.FINE

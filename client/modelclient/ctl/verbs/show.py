@@ -7,7 +7,7 @@ import argparse
 from modelclient.ctl import exits, figures
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns, pairs
-from modelwire.values import ModelFile, ModelView
+from modelwire.values import ModelFile, ModelView, Provenanced
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,24 @@ def run(session: Session, args: argparse.Namespace) -> int:
     session.out.text(pairs(_rows(model)))
     if model.files:
         session.out.text("\n" + columns(("FILE", "SIZE", "ROLE", "SHA-256"), map(_row, model.files), right=("SIZE",)))
+    if model.history:
+        session.out.text(
+            "\n" + columns(("WHEN", "OUTCOME", "SHA-256", "BY", "FROM", "WITH"), map(_past, model.history))
+        )
     return exits.FINE
+
+
+def _past(outcome: Provenanced) -> tuple[str, ...]:
+    by = "" if outcome.peer is None else f"uid {outcome.peer}"
+    found = outcome.actual or outcome.blob
+    return (
+        outcome.time,
+        outcome.outcome,
+        figures.short_digest(found),
+        by,
+        outcome.source or "",
+        outcome.tool or "",
+    )
 
 
 def _row(file: ModelFile) -> tuple[str, ...]:
@@ -47,4 +64,6 @@ def _rows(model: ModelView) -> list[tuple[str, str | None]]:
         ("source", " ".join(part for part in origin if part)),
         ("made by", model.produced_by),
         ("made at", model.produced_at),
+        ("verified", model.verified_at),
+        ("last used", model.used_at),
     ]

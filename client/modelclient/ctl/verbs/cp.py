@@ -1,0 +1,39 @@
+"""`cp SRC DST`: a second name for the same bytes."""
+
+from __future__ import annotations
+
+import argparse
+
+from modelclient.ctl import exits, figures
+from modelclient.ctl.session import Session
+from modelclient.ctl.table import columns
+from modelclient.ctl.telling import carry_out, tell
+from modelwire.values import Copied, PlanStep
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SRC", help="the model")
+    parser.add_argument("destination", metavar="DST", help="its second name")
+    parser.add_argument("--dry-run", action="store_true", default=False, help="show the plan, change nothing")
+
+
+def run(session: Session, args: argparse.Namespace) -> int:
+    client = session.client()
+    copied = carry_out(
+        session,
+        lambda: client.copy(args.source, args.destination, dry_run=args.dry_run),
+        f"modelctl cp {args.source} {args.destination}",
+    )
+    text = (
+        _plan(copied) if copied.dry_run else f"{copied.name}  {figures.size(copied.size_bytes)}  as {copied.source}\n"
+    )
+    tell(session, copied, quiet=f"{copied.name}\n", text=text)
+    return exits.FINE
+
+
+def _plan(copied: Copied) -> str:
+    return columns(("STEP", "SIZE", "PATH"), map(_row, copied.plan), right=("SIZE",))
+
+
+def _row(step: PlanStep) -> tuple[str, str, str]:
+    return (step.action, figures.size(step.size_bytes), step.path)

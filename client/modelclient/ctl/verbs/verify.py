@@ -1,0 +1,56 @@
+"""`verify [NAME…|--all]`: every byte hashed again."""
+
+from __future__ import annotations
+
+import argparse
+
+from modelclient.ctl import exits, figures
+from modelclient.ctl.session import Session
+from modelclient.ctl.table import columns
+from modelclient.ctl.telling import carry_out, tell
+from modelwire.errors import InvalidRequest
+from modelwire.values import Verification, Verified
+
+HEADINGS = ("NAME", "SIZE", "FILES", "RESULT")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="the models (default: all)")
+    parser.add_argument("--all", action="store_true", default=False, help="all models")
+
+
+def run(session: Session, args: argparse.Namespace) -> int:
+    if args.names and args.all:
+        raise InvalidRequest("names and --all exclude each other", hint="see modelctl verify --help")
+    client = session.client()
+    again = " ".join(["modelctl verify", *args.names])
+    verification = carry_out(session, lambda: client.verify(*args.names), again)
+    bad = [model for model in verification.models if not model.ok]
+    if session.json:
+        session.out.document(verification.models)
+    else:
+        tell(
+            session,
+            verification,
+            quiet="".join(f"{model.name}\n" for model in bad),
+            text=columns(HEADINGS, map(_row, verification.models), right=("SIZE", "FILES"))
+            if verification.models
+            else "",
+        )
+    _explain(session, verification, bad)
+    return exits.FINE if verification.ok else exits.INTEGRITY
+
+
+def _row(model: Verified) -> tuple[str, ...]:
+    return (model.name, figures.size(model.size_bytes), str(model.files), "good" if model.ok else "BAD")
+
+
+def _explain(session: Session, verification: Verification, bad: list[Verified]) -> None:
+    for model in bad:
+        session.note(f"{model.name}: {model.reason}")
+    if bad:
+        session.note("add or pull the bad ones again; what is kept of them: modelctl quarantine")
+    elif not verification.checked:
+        session.note("there are no models yet: modelctl add PATH")
+    elif verification.checked > len(verification.models):
+        session.note(f"{figures.count(verification.checked, 'model')} in all, all of them good")
