@@ -63,6 +63,21 @@ def test_one_socket_has_one_daemon_whatever_its_store(daemon: RealDaemon, second
     assert daemon.ask("daemon.status")["value"]["store"] == daemon.root
 
 
+def test_one_activity_log_has_one_daemon_whatever_its_store_and_socket(
+    daemon: RealDaemon, second: RealDaemon, room: Path
+) -> None:
+    """The place of the log is the same for all daemons of a user, and its numbers are given once."""
+    second.environ["MODELD_STATE_DIR"] = daemon.state
+    assert_in_use(second.spawn(), second, daemon, daemon.state)
+    assert "state_dir" in second.log()
+    for name in "ab":
+        assert daemon.ask("model.add", path=daemon.file(name, name.encode()), name=name)["type"] == "result"
+    assert daemon.terminate() == 0
+    numbers = [row["seq"] for row in daemon.activity()]
+    assert numbers == list(range(1, len(numbers) + 1))
+    second.start()
+
+
 def test_the_same_twice(daemon: RealDaemon, second: RealDaemon) -> None:
     second.environ |= {"MODELS_HOME": daemon.root, "MODELD_SOCKET": daemon.socket}
     assert_in_use(second.spawn(), second, daemon)

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from modeld.activity import Activity
+from modeld.app.sole_writer import sole_writer
 from modeld.config import Settings
 from modeld.config.places import log_directory
 from modeld.jobs.ledger import Ledger
@@ -55,8 +56,10 @@ def opened(
         closing.callback(catalog.close)
         ledger = Ledger(catalog)
         store = Store.open(root, settings.store, catalog, lock=lock, byte_threads=settings.limits.running_bytes)
+        log = os.path.join(log_directory(settings, environ), "activity.ndjson")
+        closing.enter_context(sole_writer(log, root))
         activity = Activity.open(
-            os.path.join(log_directory(settings, environ), "activity.ndjson"),
+            log,
             max_bytes=settings.activity.max_bytes,
             generations=settings.activity.generations,
             watcher_queue=settings.limits.watcher_queue,

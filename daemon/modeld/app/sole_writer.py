@@ -1,0 +1,49 @@
+"""One daemon for each activity log.
+
+By default all daemons of one user keep their log in one place, whatever their stores and sockets. Two that wrote to it
+would give the same numbers twice, and a watcher that goes on from a number would miss or repeat events.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+
+from modelwire.errors import InUse
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_PID_BYTES = 32
+
+
+@contextlib.contextmanager
+def sole_writer(log: str, store: str) -> Iterator[None]:
+    """Holds the lock beside the log, or raises `InUse` with the pid of its holder. The lock's file stays."""
+    try:
+        os.makedirs(os.path.dirname(log), mode=0o700, exist_ok=True)
+        descriptor = os.open(f"{log}.lock", _FLAGS, 0o600)
+    except OSError:
+        # Whoever opens the log next meets the same trouble, and says what it is.
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _in_use(log, store, os.pread(descriptor, _PID_BYTES, 0)) from None
+        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, only without a name
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _in_use(log: str, store: str, holder: bytes) -> InUse:
+    pid = holder.strip().decode("ascii", "replace")
+    return InUse(
+        f"the activity log {log} is written by {f'pid {pid}' if pid.isdigit() else 'another daemon'}",
+        hint=f"give the daemon of {store} a state_dir of its own",
+        details={"log": log},
+    )
