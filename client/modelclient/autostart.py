@@ -120,7 +120,7 @@ def _start_one(endpoint: Endpoint, deadline: float, check_cancelled: Callable[[]
     if word == b"READY":
         return None
     if word == b"ERROR":
-        return _told(rest, where)
+        return _told(rest, where, endpoint)
     if line is TOO_LATE:
         raise NoDaemon(
             f"a daemon was started (pid {spawned.pid}) but is not ready yet; it goes on",
@@ -130,7 +130,7 @@ def _start_one(endpoint: Endpoint, deadline: float, check_cancelled: Callable[[]
     raise StartFailed(f"a daemon was started and ended before it was ready{said}", hint=where, code="internal")
 
 
-def _told(rest: bytes, where: str) -> StartFailed:
+def _told(rest: bytes, where: str, endpoint: Endpoint) -> StartFailed:
     try:
         said: dict[str, Any] = dict(json.loads(rest))
     except (ValueError, TypeError):
@@ -142,6 +142,6 @@ def _told(rest: bytes, where: str) -> StartFailed:
         code=str(code) if code else None,
         exit_code=exit_code if isinstance(exit_code, int) and exit_code > 0 else 9,
     )
-    if code == "in_use":
-        return failure
+    if code == "in_use" and said.get("endpoint") in (None, endpoint.path):
+        return failure  # the race for this endpoint is lost: its winner will answer
     raise failure

@@ -12,7 +12,7 @@ import msgspec
 
 from modelclient.inbox import Inbox
 from modelwire import limits
-from modelwire.connection import ClientConnection
+from modelwire.client import ClientConnection
 from modelwire.errors import ConnectionLost, ModeldError, RemoteError, TimedOut, Unsupported
 from modelwire.replies import Error, Hello, RawResult
 from modelwire.requests import Request

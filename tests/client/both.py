@@ -13,6 +13,8 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 import modelclient
 
+EXCHANGES = ("add", "attach", "subscribe", "copy", "move", "remove", "verify", "sweep")
+
 Calls = Any
 """A `modelclient.Client`, or the other one behind `_Facade`."""
 
@@ -40,7 +42,7 @@ class _Facade:
         found = getattr(self._client, name)
         if name in ("hello", "endpoint", "timeout"):
             return found
-        if name in ("add", "attach", "subscribe"):
+        if name in EXCHANGES:
             return lambda *args, **named: _Exchange(self._portal, found(*args, **named))
         return lambda *args, **named: self._portal.call(lambda: found(*args, **named))
 

@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import Any
 
 from modelwire import limits, operations, replies, values
-from modelwire.connection import ServerConnection, encode
+from modelwire.connection import ServerConnection
+from modelwire.encoding import encode
 from modelwire.errors import WireError
 from modelwire.requests import Request
 

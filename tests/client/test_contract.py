@@ -10,7 +10,7 @@ import pytest
 import modelclient
 from client.scripted_peer import ADDED, JOB, RESOLVED, STATUS, VIEW, Conversation, ScriptedPeer, hello_of
 from modelwire import errors, operations, replies, requests, values
-from modelwire.connection import encode
+from modelwire.encoding import encode
 from modelwire.requests import Request
 
 Peer = Callable[..., ScriptedPeer]
@@ -24,6 +24,13 @@ VALUES: dict[type[Request], values.Value] = {
     requests.ModelList: values.ModelList(models=(VIEW,)),
     requests.ModelShow: VIEW,
     requests.ModelResolve: RESOLVED,
+    requests.ModelCopy: values.Copied(name="b", source="tiny", blob=VIEW.blob, size_bytes=10),
+    requests.ModelMove: values.Moved(name="b", source="tiny", blob=VIEW.blob, size_bytes=10),
+    requests.ModelRemove: values.Removed(name="tiny", blob=VIEW.blob, size_bytes=10),
+    requests.ModelVerify: values.Verification(checked=1),
+    requests.StoreUsage: values.Usage(logical_bytes=20, physical_bytes=10),
+    requests.StoreQuarantine: values.QuarantineList(size_bytes=3),
+    requests.StoreSweep: values.Swept(freed_bytes=3, kept=1),
     requests.JobList: values.JobList(jobs=(JOB,)),
     requests.JobShow: JOB,
     requests.JobAttach: JOB,
@@ -47,6 +54,13 @@ CALLS: list[tuple[type[Request], Callable[[Any], object], object]] = [
     (requests.ModelList, lambda c: c.list_models(), VALUES[requests.ModelList]),
     (requests.ModelShow, lambda c: c.show("tiny"), VIEW),
     (requests.ModelResolve, lambda c: c.resolve("tiny"), RESOLVED),
+    (requests.ModelCopy, lambda c: c.copy("tiny", "b").result(), VALUES[requests.ModelCopy]),
+    (requests.ModelMove, lambda c: c.move("tiny", "b").result(), VALUES[requests.ModelMove]),
+    (requests.ModelRemove, lambda c: c.remove("tiny").result(), VALUES[requests.ModelRemove]),
+    (requests.ModelVerify, lambda c: c.verify().result(), VALUES[requests.ModelVerify]),
+    (requests.StoreUsage, lambda c: c.usage(), VALUES[requests.StoreUsage]),
+    (requests.StoreQuarantine, lambda c: c.quarantine(), VALUES[requests.StoreQuarantine]),
+    (requests.StoreSweep, lambda c: c.sweep().result(), VALUES[requests.StoreSweep]),
     (requests.JobList, lambda c: c.jobs(state="done", limit=5), (JOB,)),
     (requests.JobShow, lambda c: c.job("j1"), JOB),
     (requests.JobAttach, lambda c: c.attach("j1").result(), JOB),
@@ -102,6 +116,28 @@ def test_arguments_reach_the_daemon(peer: Peer, open_client: Open) -> None:
         requests.EventsSubscribe(
             id="2", since=1, last=2, follow=False, progress=True, events=("a",), model="m", job="j"
         ),
+    ]
+
+
+def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: Open) -> None:
+    made = peer(good)
+    write: dict[str, Any] = {"priority": 1, "on_disconnect": "continue", "token": "t"}
+    with open_client(made.path) as client:
+        client.list_models(filter="size>1GB", sort="-size")
+        client.copy("a", "b", dry_run=True, **write).result()
+        client.move("a", "b", **write).result()
+        client.remove("a", force=True, **write).result()
+        client.verify("a", "b", **write).result()
+        client.verify().result()
+        client.sweep(dry_run=True, **write).result()
+    assert made.requests == [
+        requests.ModelList(id="1", filter="size>1GB", sort="-size"),
+        requests.ModelCopy(id="2", source="a", destination="b", dry_run=True, **write),
+        requests.ModelMove(id="3", source="a", destination="b", **write),
+        requests.ModelRemove(id="4", name="a", force=True, **write),
+        requests.ModelVerify(id="5", names=("a", "b"), **write),
+        requests.ModelVerify(id="6", all=True),
+        requests.StoreSweep(id="7", dry_run=True, **write),
     ]
 
 

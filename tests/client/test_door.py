@@ -12,7 +12,7 @@ import pytest
 from client.ctl import Ctl
 from client.scripted_peer import RESOLVED, Conversation, ScriptedPeer, hello_of
 from modelwire import errors, replies
-from modelwire.connection import encode
+from modelwire.encoding import encode
 from modelwire.replies import ProtocolRange
 from modelwire.requests import Request
 

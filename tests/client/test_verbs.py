@@ -17,7 +17,7 @@ from client.ctl import Ctl
 from client.scripted_peer import ADDED, JOB, RESOLVED, STATUS, VIEW, Conversation, ScriptedPeer, hello_of
 from modelclient.ctl.options import VERBS
 from modelwire import errors, requests, values
-from modelwire.connection import encode
+from modelwire.encoding import encode
 from modelwire.replies import ProtocolRange
 from modelwire.requests import Request
 
@@ -57,6 +57,9 @@ def answers(talk: Conversation, request: Request) -> None:
             talk.event(request, 5, "model.published", model="tiny", outcome="done")
             talk.event(request, 6, "daemon.stopped")
             talk.result(request, values.EventsEnd(last_seq=6, delivered=2))
+        case requests.StoreSweep():
+            gone = values.Victim(path="/srv/old", kind="blob", size_bytes=5, reason="no model names it")
+            talk.result(request, values.Swept(victims=(gone,), removed=1, freed_bytes=5))
         case _:
             talk.result(request, JOB)
 

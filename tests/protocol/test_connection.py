@@ -8,8 +8,10 @@ import msgspec
 import pytest
 
 from modelwire import limits, replies, requests
-from modelwire.connection import ClientConnection, ServerConnection, encode, splice
+from modelwire.client import ClientConnection
+from modelwire.connection import ServerConnection
 from modelwire.decoding import BadRequest
+from modelwire.encoding import encode, splice
 from modelwire.errors import Cancelled, Internal, LocalError, NotFound
 from modelwire.values import Counters, PeerView
 

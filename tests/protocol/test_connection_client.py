@@ -8,7 +8,9 @@ import msgspec
 import pytest
 
 from modelwire import limits, replies, requests
-from modelwire.connection import ClientConnection, ServerConnection, encode
+from modelwire.client import ClientConnection
+from modelwire.connection import ServerConnection
+from modelwire.encoding import encode
 from modelwire.errors import Cancelled, Internal, LocalError, RemoteError
 from modelwire.values import Counters, PeerView
 

@@ -19,8 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelwire import limits
-from modelwire.connection import ClientConnection, ServerConnection, encode
+from modelwire.client import ClientConnection
+from modelwire.connection import ServerConnection
 from modelwire.decoding import BadRequest
+from modelwire.encoding import encode
 from modelwire.errors import RemoteError
 from modelwire.operations import OPERATIONS
 from modelwire.replies import Error, Result

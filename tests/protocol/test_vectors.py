@@ -11,8 +11,10 @@ import pytest
 
 import modelwire
 from modelwire import requests
-from modelwire.connection import ClientConnection, ServerConnection, encode
+from modelwire.client import ClientConnection
+from modelwire.connection import ServerConnection
 from modelwire.decoding import BadRequest
+from modelwire.encoding import encode
 from modelwire.errors import BY_CODE, CODES, Internal
 from modelwire.operations import BY_REQUEST, OPERATIONS
 from modelwire.replies import Error, Event, Hello, RawResult, Received, Reply

@@ -95,11 +95,22 @@ class VerbParser(Parser):
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = _parser()
     namespace = argparse.Namespace(**DEFAULTS)
-    found = parser.parse_args(arguments, namespace)
+    found = parser.parse_args(_with_reversed_order(arguments), namespace)
     if not found.verb:
         parser.print_help(sys.stderr)
         raise UsageError("no verb was given", "start with: modelctl status")
     return found
+
+
+def _with_reversed_order(arguments: Sequence[str]) -> list[str]:
+    """`--sort -size` in one word: on its own the key looks like an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--sort" and re.fullmatch(r"-[a-z]{3,}", argument):
+            joined[-1] = f"--sort={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _parser() -> Parser:

@@ -16,9 +16,12 @@ class Readiness:
         self._pipe.ready({"socket": socket, "pid": os.getpid()})
         notify.ready(f"serving {store}")
 
-    def failed(self, message: str, *, hint: str | None, code: str, exit_code: int) -> int:
-        """The reason in one line, the next step in another; gives the exit code back."""
+    def failed(self, message: str, *, hint: str | None, code: str, exit_code: int, endpoint: str | None = None) -> int:
+        """The reason in one line, the next step in another; gives the exit code back.
+
+        `endpoint` is that of the daemon which is in the way: a client knows by it whether to wait for that one.
+        """
         sys.stderr.write(f"modeld: {message}\n" + (f"  {hint}\n" if hint else ""))
-        self._pipe.error({"code": code, "message": message, "hint": hint, "exit": exit_code})
+        self._pipe.error({"code": code, "message": message, "hint": hint, "exit": exit_code, "endpoint": endpoint})
         notify.status(message)
         return exit_code

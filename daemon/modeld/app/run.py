@@ -55,4 +55,6 @@ def _failed(readiness: Readiness, error: Exception) -> int:
     if not isinstance(error, ModeldError):
         error = incident(error)
     code = error.code if isinstance(error, WireError) else "internal"
-    return readiness.failed(error.message, hint=error.hint, code=code, exit_code=EXITS.get(code, EXIT_FAILED))
+    endpoint = error.details.get("endpoint") if isinstance(error, WireError) else None
+    exit_code = EXITS.get(code, EXIT_FAILED)
+    return readiness.failed(error.message, hint=error.hint, code=code, exit_code=exit_code, endpoint=endpoint)

@@ -17,7 +17,7 @@ from modeld.peers import Access, identify, uid_of
 from modeld.server.sessions import Sessions
 from modeld.server.shell import Shell
 from modelwire import limits, replies
-from modelwire.connection import encode
+from modelwire.encoding import encode
 from modelwire.errors import Interrupted, WireError
 from modelwire.operations import BY_REQUEST, CAPABILITIES
 from modelwire.values import PeerView

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 
 from modeld.incident import incident
-from modeld.operations.calling import Caller, Long
+from modeld.operations.calling import Caller, Long, TakesTime
 from modeld.server.faults import numbered
 from modeld.server.flight import Flight
 from modeld.server.stall import WriteWatch, gone
 from modelwire import replies, requests
-from modelwire.connection import ServerConnection, encode
+from modelwire.connection import ServerConnection
 from modelwire.decoding import BadRequest
+from modelwire.encoding import encode
 from modelwire.errors import Internal, InvalidRequest, TimedOut, Unsupported, WireError
 from modelwire.limits import PROTOCOL_MAX, PROTOCOL_MIN
 from modelwire.operations import BY_REQUEST, CAPABILITIES
@@ -185,7 +186,10 @@ class Shell(asyncio.Protocol):
             if kind not in self._permitted:
                 self.caller.require(BY_REQUEST[kind].role, BY_REQUEST[kind].name)
             if quick is not None:
-                self._finish(request.id, quick(self.caller, request))
+                try:
+                    self._finish(request.id, quick(self.caller, request))
+                except TakesTime:
+                    self._begin(request, self._server.handlers.long[kind])
             elif (long := self._server.handlers.long.get(kind)) is not None:
                 self._begin(request, long)
             else:

@@ -1,0 +1,189 @@
+"""What the verbs about names, bytes and space print, against a peer whose answers are known to the byte."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from client.ctl import Ctl
+from client.scripted_peer import VIEW, Conversation, ScriptedPeer
+from modelwire import errors, requests, values
+from modelwire.requests import Request
+
+Peer = Callable[..., ScriptedPeer]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+BLOB = VIEW.blob
+PLAN = (
+    values.PlanStep(action="share", path="/srv/blob", size_bytes=10, blob=BLOB),
+    values.PlanStep(action="write", path="/srv/b.json", size_bytes=371),
+)
+COPIED = values.Copied(name="b", source="tiny", blob=BLOB, size_bytes=10, blobs=(BLOB,), plan=PLAN, job="j1")
+PLANNED = msgspec.structs.replace(COPIED, dry_run=True, job=None)
+MOVED = values.Moved(name="b", source="tiny", blob=BLOB, size_bytes=10, job="j1")
+REMOVED = values.Removed(name="tiny", blob=BLOB, size_bytes=10, job="j1")
+GOOD = values.Verified(name="tiny", ok=True, expected=BLOB, actual=BLOB, size_bytes=10)
+BAD = values.Verified(name="bad", ok=False, expected=BLOB, actual="sha256:" + "b" * 64, size_bytes=5, reason="rotten")
+KEPT = values.Quarantined(path="/q/1.bin", size_bytes=5, reason="corrupt-blob", time="2026-11-20T00:00:00Z")
+USAGE = values.Usage(
+    logical_bytes=20,
+    physical_bytes=10,
+    shared_bytes=10,
+    free_bytes=7000,
+    models=(values.ModelUsage(name="tiny", logical_bytes=10, own_bytes=0, shared_bytes=10),),
+)
+VICTIM = values.Victim(path="/srv/old", kind="blob", size_bytes=5, reason="no model names it")
+SWEPT = values.Swept(victims=(VICTIM,), removed=1, freed_bytes=5, kept=2, notes=("x is odd",), job="j1")
+
+
+def answers(talk: Conversation, request: Request) -> None:
+    value: values.Value
+    match request:
+        case requests.ModelRemove(name="nope"):
+            talk.fail(request, errors.NotFound("there is no model named 'nope'"))
+            return
+        case requests.ModelRemove(name="leased"):
+            talk.fail(request, errors.InUse("it is held by somebody"))
+            return
+        case requests.ModelCopy():
+            value = PLANNED if request.dry_run else COPIED
+        case requests.ModelMove():
+            value = MOVED
+        case requests.ModelRemove():
+            value = msgspec.structs.replace(REMOVED, name=request.name)
+        case requests.ModelVerify(all=True):
+            value = values.Verification(models=(BAD, GOOD), ok=False, checked=2, failed=1)
+        case requests.ModelVerify():
+            value = values.Verification(models=(GOOD,), checked=1)
+        case requests.StoreQuarantine():
+            value = values.QuarantineList(items=(KEPT,), size_bytes=5)
+        case requests.StoreUsage():
+            value = USAGE
+        case requests.StoreSweep():
+            value = SWEPT
+        case _:
+            value = values.ModelList(models=(VIEW,))
+    talk.result(request, value)
+
+
+@pytest.fixture
+def run(peer: Peer, ctl: Ctl) -> Run:
+    made = peer(answers)
+
+    def call(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        return ctl(*arguments, environ={"MODELD_SOCKET": made.path}, **options)
+
+    return call
+
+
+TEXT = {
+    "cp tiny b": "b  10 B  as tiny\n",
+    "cp tiny b -q": "b\n",
+    "cp tiny b --dry-run": "STEP    SIZE  PATH\nshare   10 B  /srv/blob\nwrite  371 B  /srv/b.json\n",
+    "mv tiny b": "b  10 B  was tiny\n",
+    "mv tiny b -q": "b\n",
+    "rm tiny": "tiny  10 B  removed\n",
+    "rm tiny other -q": "tiny\nother\n",
+    "verify tiny": "NAME  SIZE  FILES  RESULT\ntiny  10 B      1  good\n",
+    "verify tiny -q": "",
+    "quarantine": "TIME                  SIZE  REASON        PATH\n"
+    "2026-11-20T00:00:00Z   5 B  corrupt-blob  /q/1.bin\n",
+    "quarantine -q": "/q/1.bin\n",
+    "usage": "NAME  SIZE  OWN  SHARED\ntiny  10 B  0 B    10 B\n\n"
+    "all models         20 B\non the disk        10 B\nshared by several  10 B\nfree               7.00 kB\n",
+    "usage -q": "10\n",
+    "sweep": "KIND  SIZE  REASON             PATH\nblob   5 B  no model names it  /srv/old\n",
+    "gc --dry-run -q": "/srv/old\n",
+}
+
+
+@pytest.mark.parametrize("line", TEXT)
+def test_text(run: Run, line: str) -> None:
+    done = run(*line.split())
+    assert (done.returncode, done.stdout) == (0, TEXT[line])
+
+
+JSON: dict[str, Any] = {
+    "cp tiny b": COPIED,
+    "cp tiny b --dry-run": PLANNED,
+    "mv tiny b": MOVED,
+    "rm tiny": REMOVED,
+    "rm tiny b": [REMOVED, msgspec.structs.replace(REMOVED, name="b")],
+    "verify tiny": [GOOD],
+    "quarantine": [KEPT],
+    "usage": USAGE,
+    "sweep": SWEPT,
+}
+
+
+@pytest.mark.parametrize("line", JSON)
+def test_json_is_one_document_of_the_typed_value(run: Run, line: str) -> None:
+    done = run("--json", *line.split())
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == json.loads(msgspec.json.encode(JSON[line]))
+
+
+@pytest.mark.parametrize("line", ["cp tiny b", "mv tiny b", "rm tiny", "verify tiny", "sweep"])
+def test_the_last_record_of_the_stream_is_the_result(run: Run, line: str) -> None:
+    last = json.loads(run(*line.split(), "--events").stdout.splitlines()[-1])
+    assert last["type"] == "result"
+
+
+def test_a_corrupt_model_is_told_and_ends_with_6(run: Run) -> None:
+    for arguments in ([], ["--all"]):
+        done = run("verify", *arguments)
+        assert done.returncode == 6
+        assert done.stdout.splitlines()[1].split() == ["bad", "5", "B", "1", "BAD"]
+        assert done.stderr.splitlines()[0] == "modelctl: bad: rotten"
+    assert [each["ok"] for each in json.loads(run("verify", "--json").stdout)] == [False, True]
+    assert run("verify", "-q").stdout == "bad\n"
+
+
+def test_names_and_all_exclude_each_other(run: Run) -> None:
+    done = run("verify", "tiny", "--all")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_each_name_is_removed_for_itself_and_the_first_failure_is_the_code(run: Run) -> None:
+    done = run("rm", "nope", "tiny", "leased")
+    assert (done.returncode, done.stdout) == (3, "tiny  10 B  removed\n")
+    assert [line for line in done.stderr.splitlines() if line.startswith("modelctl:")] == [
+        "modelctl: there is no model named 'nope'",
+        "modelctl: it is held by somebody",
+    ]
+    told = json.loads(run("rm", "leased", "tiny", "--json").stdout)
+    assert [told[0]["error"]["code"], told[1]["name"]] == ["in_use", "tiny"]
+    assert run("rm", "leased").returncode == 5
+
+
+def test_one_that_cannot_be_removed_is_an_error_document(run: Run) -> None:
+    done = run("rm", "nope", "--json")
+    assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (3, "not_found")
+
+
+def test_what_a_sweep_could_not_look_at_is_told_beside(run: Run) -> None:
+    lines = run("sweep").stderr.splitlines()
+    assert lines == ["modelctl: x is odd", "modelctl: 5 B freed, 2 blobs kept"]
+
+
+@pytest.mark.parametrize(
+    ("line", "request_"),
+    [
+        ("list --filter size>1GB --sort -size", requests.ModelList(id="1", filter="size>1GB", sort="-size")),
+        ("list --filter a=b --filter c=d --sort=name", requests.ModelList(id="1", filter="a=b,c=d", sort="name")),
+        ("cp a b", requests.ModelCopy(id="1", source="a", destination="b")),
+        ("mv a b", requests.ModelMove(id="1", source="a", destination="b")),
+        ("rm a --force", requests.ModelRemove(id="1", name="a", force=True)),
+        ("verify a b", requests.ModelVerify(id="1", names=("a", "b"))),
+        ("sweep --dry-run", requests.StoreSweep(id="1", dry_run=True)),
+    ],
+)
+def test_arguments_become_requests(peer: Peer, ctl: Ctl, line: str, request_: Request) -> None:
+    made = peer(answers)
+    assert ctl(*line.split(), "--socket", made.path).returncode == 0
+    assert made.requests == [request_]
