@@ -14,7 +14,7 @@ import pytest
 
 from modeld.config import StoreSettings
 from modeld.config.sizes import Size
-from modeld.store import Store, blobs, durable, ingest
+from modeld.store import OwnReader, Store, blobs, durable, ingest
 from modeld.store import adding as adding_module
 from modeld.store.blocks import BLOCK
 from modeld.store.catalog import Catalog
@@ -103,7 +103,7 @@ class Work:
             (ingest, "stage_copy"),
             (ingest, "hash_source"),
             (blobs, "verify_blob"),
-            (adding_module, "_resembles_one"),
+            (adding_module, "resembles_one"),
         ):
             self._count(monkeypatch, module, function)
 
@@ -131,7 +131,7 @@ def settle_source(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_file_becomes_a_model(bench: Bench) -> None:
     path = bench.file("Ministral 3B Q4.gguf")
-    added = await bench.store.add_file(path, license="mit")
+    added = await bench.store.add(path, license="mit")
     assert (added.name, added.format, added.reused) == ("Ministral-3B-Q4", "gguf", False)
     assert Path(added.path).read_bytes() == b"GGUF weights"
     assert os.stat(added.path).st_mode & 0o777 == 0o444
@@ -151,15 +151,15 @@ async def test_a_file_becomes_a_model(bench: Bench) -> None:
 
 
 async def test_an_empty_file_is_a_model_too(bench: Bench) -> None:
-    added = await bench.store.add_file(bench.file(content=b""), name="empty")
+    added = await bench.store.add(bench.file(content=b""), name="empty")
     assert added.size_bytes == 0
     assert bench.store.resolve("empty").state == "ready"
 
 
 async def test_two_names_share_one_blob(bench: Bench) -> None:
     path = bench.file()
-    first = await bench.store.add_file(path, name="a")
-    second = await bench.store.add_file(path, name="b:1")
+    first = await bench.store.add(path, name="a")
+    second = await bench.store.add(path, name="b:1")
     assert (first.reused, second.reused) == (False, True)
     assert os.stat(first.path).st_ino == os.stat(second.path).st_ino
     assert bench.names() == ["a", "b:1"]
@@ -167,27 +167,27 @@ async def test_two_names_share_one_blob(bench: Bench) -> None:
 
 async def test_the_same_again_is_success_and_writes_nothing(bench: Bench) -> None:
     path = bench.file()
-    await bench.store.add_file(path, name="a")
+    await bench.store.add(path, name="a")
     before = os.stat(bench.layout.manifest(ModelName.parse("a"))).st_mtime_ns
-    again = await bench.store.add_file(path, name="a")
+    again = await bench.store.add(path, name="a")
     assert again.reused
     assert os.stat(bench.layout.manifest(ModelName.parse("a"))).st_mtime_ns == before
 
 
 async def test_a_foreign_manifest_of_the_same_bytes_is_kept_as_it_is(bench: Bench) -> None:
     path = bench.file()
-    await bench.store.add_file(path, name="a")
+    await bench.store.add(path, name="a")
     manifest = Path(bench.layout.manifest(ModelName.parse("a")))
     manifest.write_text(manifest.read_text().replace('"gguf"', '"theirs"'))
-    again = await bench.store.add_file(path, name="a")
+    again = await bench.store.add(path, name="a")
     assert again.format == "theirs"
 
 
 async def test_replacing_keeps_what_others_wrote(bench: Bench) -> None:
-    await bench.store.add_file(bench.file(), name="a")
+    await bench.store.add(bench.file(), name="a")
     manifest = Path(bench.layout.manifest(ModelName.parse("a")))
     manifest.write_text(manifest.read_text().replace("{", '{"tags": [1],', 1))
-    await bench.store.add_file(bench.file("n.gguf", b"new"), name="a", replace=True)
+    await bench.store.add(bench.file("n.gguf", b"new"), name="a", replace=True)
     shown = bench.store.show("a").manifest
     assert shown is not None
     assert shown["tags"] == [1]
@@ -197,7 +197,7 @@ async def test_replacing_keeps_what_others_wrote(bench: Bench) -> None:
 async def test_a_file_name_that_is_no_text_makes_a_manifest_that_is(bench: Bench) -> None:
     path = os.fsdecode(os.fsencode(str(bench.directory)) + b"/\xff.gguf")
     Path(path).write_bytes(b"x")
-    added = await bench.store.add_file(path, name="a")
+    added = await bench.store.add(path, name="a")
     shown = bench.store.show(added.name).manifest
     assert shown is not None
     assert shown["source"]["filename"] == "�.gguf"
@@ -208,14 +208,14 @@ async def test_a_file_name_that_is_no_text_makes_a_manifest_that_is(bench: Bench
 
 async def test_new_bytes_are_read_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     work = Work(monkeypatch)
-    await bench.store.add_file(bench.file(), name="a")
+    await bench.store.add(bench.file(), name="a")
     assert work.since() == ["stage_copy"]
 
 
 async def test_a_given_digest_that_is_here_reads_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    added = await bench.store.add_file(bench.file(), name="a")
+    added = await bench.store.add(bench.file(), name="a")
     work = Work(monkeypatch)
-    again = await bench.store.add_file(bench.file("copy.gguf"), name="b", sha256=added.blob)
+    again = await bench.store.add(bench.file("copy.gguf"), name="b", sha256=added.blob)
     assert again.reused
     assert work.since() == []
 
@@ -223,27 +223,27 @@ async def test_a_given_digest_that_is_here_reads_nothing(bench: Bench, monkeypat
 async def test_a_blob_that_nobody_verified_is_hashed_before_it_counts(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    added = await bench.store.add_file(bench.file(), name="a")
+    added = await bench.store.add(bench.file(), name="a")
     bench.close()
     os.unlink(bench.layout.catalog_path)
     bench.open()
     work = Work(monkeypatch)
-    await bench.store.add_file(bench.file(), name="b", sha256=added.blob)
+    await bench.store.add(bench.file(), name="b", sha256=added.blob)
     assert work.since() == ["verify_blob"]
-    await bench.store.add_file(bench.file(), name="c", sha256=added.blob)
+    await bench.store.add(bench.file(), name="c", sha256=added.blob)
     assert work.since() == []
 
 
 async def test_an_unchanged_file_is_known(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     settle_source(monkeypatch)
     path = bench.file()
-    await bench.store.add_file(path, name="a")
+    await bench.store.add(path, name="a")
     bench.reopen()
     work = Work(monkeypatch)
-    assert (await bench.store.add_file(path, name="b")).reused
+    assert (await bench.store.add(path, name="b")).reused
     assert work.since() == []
     bench.file(content=b"changed")
-    assert not (await bench.store.add_file(path, name="c")).reused
+    assert not (await bench.store.add(path, name="c")).reused
     assert work.since() == ["stage_copy"]
 
 
@@ -251,48 +251,48 @@ async def test_the_same_content_in_another_file_is_hashed_and_not_copied(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = os.urandom(2 * BLOCK + 5)
-    await bench.store.add_file(bench.file(content=content), name="a")
+    await bench.store.add(bench.file(content=content), name="a")
     work = Work(monkeypatch)
-    added = await bench.store.add_file(bench.file("copy.gguf", content), name="b")
+    added = await bench.store.add(bench.file("copy.gguf", content), name="b")
     assert added.reused
-    assert work.since() == ["_resembles_one", "hash_source"]
+    assert work.since() == ["resembles_one", "hash_source"]
 
 
 async def test_another_content_of_the_same_size_is_read_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     content = os.urandom(2 * BLOCK + 5)
-    await bench.store.add_file(bench.file(content=content), name="a")
+    await bench.store.add(bench.file(content=content), name="a")
     work = Work(monkeypatch)
     other = content[:-1] + bytes([content[-1] ^ 1])
-    added = await bench.store.add_file(bench.file("other.gguf", other), name="b")
+    added = await bench.store.add(bench.file("other.gguf", other), name="b")
     assert not added.reused
-    assert work.since() == ["_resembles_one", "stage_copy"]
+    assert work.since() == ["resembles_one", "stage_copy"]
     tricky = content[: BLOCK // 2] + b"\0" + content[BLOCK // 2 + 1 :]
-    await bench.store.add_file(bench.file("tricky.gguf", tricky), name="c")
-    assert work.since() == ["_resembles_one", "stage_copy"]
+    await bench.store.add(bench.file("tricky.gguf", tricky), name="c")
+    assert work.since() == ["resembles_one", "stage_copy"]
 
 
 async def test_a_bad_blob_is_set_aside_and_replaced(bench: Bench) -> None:
-    added = await bench.store.add_file(bench.file(), name="a")
+    added = await bench.store.add(bench.file(), name="a")
     os.chmod(added.path, 0o644)
     Path(added.path).write_bytes(b"GGUF wronger")
-    again = await bench.store.add_file(bench.file(), name="a", sha256=added.blob)
+    again = await bench.store.add(bench.file(), name="a", sha256=added.blob)
     assert Path(again.path).read_bytes() == b"GGUF weights"
     assert bench.quarantined() == [b"GGUF wronger"]
     assert bench.store.resolve("a").state == "ready"
 
 
 async def test_a_missing_blob_is_put_back_under_its_manifest(bench: Bench) -> None:
-    added = await bench.store.add_file(bench.file(), name="a")
+    added = await bench.store.add(bench.file(), name="a")
     os.unlink(added.path)
-    assert not (await bench.store.add_file(bench.file(), name="a")).reused
+    assert not (await bench.store.add(bench.file(), name="a")).reused
     assert Path(bench.store.resolve("a").path).read_bytes() == b"GGUF weights"
 
 
 async def test_a_good_blob_does_not_suffer_from_a_lie_about_it(bench: Bench) -> None:
     """A digest of something that is here, beside a file that is something else."""
-    added = await bench.store.add_file(bench.file(), name="a")
+    added = await bench.store.add(bench.file(), name="a")
     with pytest.raises(DigestMismatch):
-        await bench.store.add_file(bench.file("other.gguf", b"other"), name="b", sha256=added.blob)
+        await bench.store.add(bench.file("other.gguf", b"other"), name="b", sha256=added.blob)
     assert Path(bench.store.resolve("a").path).read_bytes() == b"GGUF weights"
     assert bench.quarantined() == [b"other"]
     assert bench.names() == ["a"]
@@ -303,17 +303,17 @@ async def test_a_good_blob_does_not_suffer_from_a_lie_about_it(bench: Bench) -> 
 
 @pytest.mark.parametrize("replace", [False, True])
 async def test_another_spelling_is_refused_with_the_first_named(bench: Bench, replace: bool) -> None:
-    await bench.store.add_file(bench.file(), name="Llama")
+    await bench.store.add(bench.file(), name="Llama")
     with pytest.raises(AlreadyExists, match="'Llama'"):
-        await bench.store.add_file(bench.file("x", b"x"), name="LLAMA", replace=replace)
+        await bench.store.add(bench.file("x", b"x"), name="LLAMA", replace=replace)
     assert bench.names() == ["Llama"]
 
 
 async def test_a_taken_name_keeps_its_bytes_and_nothing_is_left(bench: Bench) -> None:
-    await bench.store.add_file(bench.file(), name="a")
+    await bench.store.add(bench.file(), name="a")
     before = bench.blobs()
     with pytest.raises(AlreadyExists):
-        await bench.store.add_file(bench.file("x", b"other"), name="a")
+        await bench.store.add(bench.file("x", b"other"), name="a")
     assert bench.blobs() == before
     assert bench.staged() == []
     assert bench.store.reserved_bytes == 0
@@ -321,14 +321,14 @@ async def test_a_taken_name_keeps_its_bytes_and_nothing_is_left(bench: Bench) ->
 
 async def test_a_taken_name_is_told_before_anything_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     settle_source(monkeypatch)
-    await bench.store.add_file(bench.file(), name="a")
+    await bench.store.add(bench.file(), name="a")
     other = bench.file("x", b"other")
-    known = await bench.store.add_file(other, name="b")
+    known = await bench.store.add(other, name="b")
     work = Work(monkeypatch)
     with pytest.raises(AlreadyExists):
-        await bench.store.add_file(other, name="a", sha256=known.blob)
+        await bench.store.add(other, name="a", sha256=known.blob)
     with pytest.raises(AlreadyExists):
-        await bench.store.add_file(other, name="a")
+        await bench.store.add(other, name="a")
     assert work.since() == []
 
 
@@ -339,15 +339,15 @@ async def test_a_wrong_digest_publishes_nothing_and_is_remembered(
     path, wrong = bench.file(), "sha256:" + "0" * 64
     work = Work(monkeypatch)
     with pytest.raises(DigestMismatch, match=r"0{64}"):
-        await bench.store.add_file(path, name="a", sha256=wrong)
+        await bench.store.add(path, name="a", sha256=wrong)
     assert work.since() == ["stage_copy"]
     with pytest.raises(DigestMismatch, match=r"0{64}"):
-        await bench.store.add_file(path, name="a", sha256=wrong)
+        await bench.store.add(path, name="a", sha256=wrong)
     assert work.since() == []
     assert bench.quarantined() == [b"GGUF weights"]
     assert bench.names() == []
     assert bench.blobs() == []
-    assert not (await bench.store.add_file(path, name="a")).reused
+    assert not (await bench.store.add(path, name="a")).reused
 
 
 @pytest.mark.parametrize(
@@ -359,48 +359,49 @@ async def test_what_is_wrong_in_itself_leaves_nothing(
 ) -> None:
     before = sorted(str(path) for path in Path(bench.root).rglob("*"))
     with pytest.raises(kind):
-        await bench.store.add_file(bench.file(), name=name, sha256=sha256)
+        await bench.store.add(bench.file(), name=name, sha256=sha256)
     assert sorted(str(path) for path in Path(bench.root).rglob("*")) == before
 
 
 async def test_a_source_that_is_none_is_a_typed_error(bench: Bench) -> None:
     with pytest.raises(SourceNotFound):
-        await bench.store.add_file(str(bench.directory / "nothing"), name="a")
+        await bench.store.add(str(bench.directory / "nothing"), name="a")
     with pytest.raises(InvalidRequest):
-        await bench.store.add_file(str(bench.directory), name="a")
+        await bench.store.add(str(bench.directory), name="a")
     with pytest.raises(InvalidRequest):
-        await bench.store.add_file("relative", name="a")
+        await bench.store.add("relative", name="a")
     bench.assert_nothing_happened()
 
 
 async def test_no_space_is_said_before_the_first_byte(bench: Bench) -> None:
     bench.reopen(StoreSettings(min_free=Size(1 << 60)))
     with pytest.raises(NoSpace, match="are needed"):
-        await bench.store.add_file(bench.file(), name="a")
+        await bench.store.add(bench.file(), name="a")
     bench.assert_nothing_happened()
 
 
 async def test_a_limit_on_bytes_counts_what_is_there(bench: Bench) -> None:
-    await bench.store.add_file(bench.file(), name="a")
+    await bench.store.add(bench.file(), name="a")
     bench.reopen(StoreSettings(min_free=Size(0), max_bytes=Size(20)))
     with pytest.raises(QuotaExceeded):
-        await bench.store.add_file(bench.file("x", b"123456789"), name="b")
-    await bench.store.add_file(bench.file("y", b"12345678"), name="b")
+        await bench.store.add(bench.file("x", b"123456789"), name="b")
+    await bench.store.add(bench.file("y", b"12345678"), name="b")
 
 
 async def test_a_source_that_is_closed_to_the_peer_is_closed(bench: Bench) -> None:
-    def refuse(path: str) -> int:
-        raise InvalidRequest(f"not {path}")
+    class Refusing(OwnReader):
+        def open(self, path: str) -> int:
+            raise InvalidRequest(f"not {path}")
 
     with pytest.raises(InvalidRequest, match=r"not .*m\.gguf"):
-        await bench.store.add_file(bench.file(), name="a", opener=refuse)
+        await bench.store.add(bench.file(), name="a", reader=Refusing())
     bench.assert_nothing_happened()
 
 
 async def test_a_store_that_was_replaced_is_not_written_to(bench: Bench) -> None:
     os.rename(bench.root, bench.root + ".away")
     with pytest.raises(WireError, match="cannot look at"):
-        await bench.store.add_file(bench.file(), name="a")
+        await bench.store.add(bench.file(), name="a")
     assert not os.path.exists(bench.root)
 
 
@@ -430,9 +431,9 @@ class Notes:
 
 async def test_the_blob_is_there_before_and_the_manifest_after_the_note(bench: Bench) -> None:
     notes = Notes(bench)
-    await bench.store.add_file(bench.file(), name="a", notes=notes)
+    await bench.store.add(bench.file(), name="a", notes=notes)
     assert notes.told == [("about", True, False), ("published", True, True)]
-    await bench.store.add_file(bench.file(), name="a", notes=notes)
+    await bench.store.add(bench.file(), name="a", notes=notes)
     assert len(notes.told) == 2
 
 
@@ -440,18 +441,18 @@ async def test_a_note_that_fails_prevents_the_publication(bench: Bench) -> None:
     notes = Notes(bench)
     notes.fail_at = "about"
     with pytest.raises(Internal):
-        await bench.store.add_file(bench.file(), name="a", notes=notes)
+        await bench.store.add(bench.file(), name="a", notes=notes)
     assert bench.names() == []
     notes.fail_at = "published"
     with pytest.raises(Internal):
-        await bench.store.add_file(bench.file(), name="a", notes=notes)
+        await bench.store.add(bench.file(), name="a", notes=notes)
     assert bench.names() == ["a"]
 
 
 async def test_a_restart_can_ask_whether_it_happened(bench: Bench) -> None:
-    added = await bench.store.add_file(bench.file(), name="a")
+    added = await bench.store.add(bench.file(), name="a")
     assert bench.store.published(added)
-    await bench.store.add_file(bench.file("x", b"other"), name="a", replace=True)
+    await bench.store.add(bench.file("x", b"other"), name="a", replace=True)
     assert not bench.store.published(added)
     assert not bench.store.published(Added(name="b", blob=added.blob, size_bytes=1, format="", path=""))
     os.unlink(bench.store.resolve("a").path)
@@ -481,12 +482,12 @@ class Progress(Unwatched):
 
 async def test_progress_tells_new_bytes_and_reused_ones_apart(bench: Bench) -> None:
     new, same = Progress(), Progress()
-    await bench.store.add_file(bench.file(), name="a", observer=new)
+    await bench.store.add(bench.file(), name="a", observer=new)
     assert new.counts == {"done": 12, "verified": 12, "reused": 0, "committed": 12}
     assert new.phases == ["checking_local", "reserving", "copy", "publish"]
     assert new.size == 12
     added = bench.store.resolve("a")
-    await bench.store.add_file(bench.file(), name="b", sha256=added.blob, observer=same)
+    await bench.store.add(bench.file(), name="b", sha256=added.blob, observer=same)
     assert same.counts == {"done": 12, "verified": 0, "reused": 12, "committed": 0}
 
 
@@ -494,7 +495,7 @@ async def test_work_that_is_not_wanted_any_more_leaves_nothing(bench: Bench) -> 
     progress = Progress()
     progress.stop_at = "copy"
     with pytest.raises(Stopped):
-        await bench.store.add_file(bench.file(), name="a", observer=progress)
+        await bench.store.add(bench.file(), name="a", observer=progress)
     bench.assert_nothing_happened()
 
 
@@ -524,7 +525,7 @@ async def test_cancelled_at_each_hop_it_is_there_or_not(
                         scope.cancel()
 
             patched.setattr(anyio.to_thread, "run_sync", hop)
-            await bench.store.add_file(path, name=name)
+            await bench.store.add(path, name=name)
         assert bench.staged() == []
         assert bench.store.reserved_bytes == 0
         there = name in bench.names()
@@ -532,7 +533,7 @@ async def test_cancelled_at_each_hop_it_is_there_or_not(
             assert bench.store.resolve(name).state == "ready"
         outcomes.add(f"{'cancelled' if scope.cancelled_caught else 'answered'}, {'there' if there else 'absent'}")
         with anyio.fail_after(30):  # no lock, turn or slot is held by what was cancelled
-            await bench.store.add_file(path, name=name)
+            await bench.store.add(path, name=name)
         if hops < nth:
             break
     else:
@@ -589,14 +590,14 @@ async def test_each_step_of_an_add_fails_once(
         name = f"m{nth}"
         old = b"old %d" % nth
         if replace:
-            await bench.store.add_file(bench.file("old", old), name=name)
+            await bench.store.add(bench.file("old", old), name=name)
         content = b"new %d" % nth  # not random: a directory that is there already makes fewer steps
         path = bench.file(content=content)
         with monkeypatch.context() as patched:
             fault = Fault(patched, nth, code)
             failed = False
             try:
-                await bench.store.add_file(path, name=name, replace=replace)
+                await bench.store.add(path, name=name, replace=replace)
             except WireError:
                 failed = True
         struck.add(fault.struck)
@@ -608,7 +609,7 @@ async def test_each_step_of_an_add_fails_once(
         else:
             assert failed
             assert not replace
-        added = await bench.store.add_file(path, name=name, replace=replace)
+        added = await bench.store.add(path, name=name, replace=replace)
         assert Path(added.path).read_bytes() == content
         if not fault.struck:
             assert not failed
@@ -625,7 +626,7 @@ async def test_many_names_at_once_are_all_there(bench: Bench) -> None:
     paths = [bench.file(f"f{number}", b"%d" % (number % 5)) for number in range(40)]
 
     async def add(path: str, name: str) -> None:
-        await bench.store.add_file(path, name=name)
+        await bench.store.add(path, name=name)
 
     async with anyio.create_task_group() as group:
         for number, path in enumerate(paths):
@@ -653,7 +654,7 @@ async def test_one_name_at_once_has_one_winner(bench: Bench, monkeypatch: pytest
     async def add(number: int) -> None:
         path = bench.file(f"f{number}", b"content %d" % (number % 4))
         try:
-            outcomes.append((await bench.store.add_file(path, name="one")).blob)
+            outcomes.append((await bench.store.add(path, name="one")).blob)
         except AlreadyExists:
             outcomes.append("refused")
 
@@ -680,11 +681,11 @@ async def test_a_name_that_another_tool_holds_does_not_hold_up_the_others(bench:
 
             async def add_held() -> None:
                 with pytest.raises(InUse, match="'held'"):
-                    await bench.store.add_file(bench.file("h", b"h"), name="held", order=1)
+                    await bench.store.add(bench.file("h", b"h"), name="held", order=1)
 
             group.start_soon(add_held)
             with anyio.fail_after(30):
-                await bench.store.add_file(bench.file("f", b"f"), name="free", order=2)
+                await bench.store.add(bench.file("f", b"f"), name="free", order=2)
     finally:
         os.close(descriptor)
     assert bench.names() == ["free"]
@@ -695,7 +696,7 @@ async def test_a_manifest_of_another_tool_that_came_first_is_not_overwritten(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It appears between the look in our turn and the naming; same bytes are success, others are refused."""
-    same = await bench.store.add_file(bench.file(), name="template")
+    same = await bench.store.add(bench.file(), name="template")
     template = Path(bench.layout.manifest(ModelName.parse("template"))).read_text()
 
     class Intruder(Notes):
@@ -703,18 +704,18 @@ async def test_a_manifest_of_another_tool_that_came_first_is_not_overwritten(
             text = template.replace("template", added.name)
             Path(bench.layout.manifest(ModelName.parse(added.name))).write_text(text)
 
-    added = await bench.store.add_file(bench.file(), name="same", notes=Intruder(bench))
+    added = await bench.store.add(bench.file(), name="same", notes=Intruder(bench))
     assert added.blob == same.blob
     with pytest.raises(AlreadyExists):
-        await bench.store.add_file(bench.file("x", b"other"), name="other", notes=Intruder(bench))
+        await bench.store.add(bench.file("x", b"other"), name="other", notes=Intruder(bench))
     assert bench.store.resolve("other").blob == same.blob
 
 
 async def test_a_blob_that_vanishes_in_the_last_moment_is_copied_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    added = await bench.store.add_file(bench.file(), name="a")
-    real = adding_module._still_there
+    added = await bench.store.add(bench.file(), name="a")
+    real = adding_module.still_there
     taken: list[bool] = []
 
     def take_it_first(*arguments: Any) -> Any:
@@ -723,21 +724,21 @@ async def test_a_blob_that_vanishes_in_the_last_moment_is_copied_again(
             os.unlink(added.path)
         return real(*arguments)
 
-    monkeypatch.setattr(adding_module, "_still_there", take_it_first)
-    again = await bench.store.add_file(bench.file(), name="b", sha256=added.blob)
+    monkeypatch.setattr(adding_module, "still_there", take_it_first)
+    again = await bench.store.add(bench.file(), name="b", sha256=added.blob)
     assert taken
     assert Path(again.path).read_bytes() == b"GGUF weights"
 
 
 async def test_a_blob_that_keeps_vanishing_ends_in_an_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    added = await bench.store.add_file(bench.file(), name="a")
+    added = await bench.store.add(bench.file(), name="a")
 
     def gone(*_arguments: Any) -> Any:
-        raise adding_module._Vanished
+        raise adding_module.Vanished
 
-    monkeypatch.setattr(adding_module, "_still_there", gone)
+    monkeypatch.setattr(adding_module, "still_there", gone)
     with pytest.raises(Corrupt, match="disappears"):
-        await bench.store.add_file(bench.file(), name="b", sha256=added.blob)
+        await bench.store.add(bench.file(), name="b", sha256=added.blob)
 
 
 def test_a_file_that_cannot_be_looked_at_is_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ async def test_a_catalogue_of_another_life_is_refused_nothing(tmp_path: Path) ->
         catalog = Catalog.open(layout.catalog_path)
         store = Store.open(root, SETTINGS, catalog, lock=lock)
         try:
-            added = await store.add_file(path, name="a")
+            added = await store.add(path, name="a")
             assert added.reused is (damage is not None)
             assert store.resolve("a").state == "ready"
         finally:
@@ -76,7 +76,7 @@ async def test_a_restart_reports_what_it_found(tmp_path: Path) -> None:
     root, path = str(tmp_path / "models"), str(tmp_path / "f.gguf")
     Path(path).write_bytes(b"weights")
     store = Store.open(root, SETTINGS)
-    added = await store.add_file(path, name="a")
+    added = await store.add(path, name="a")
     assert store.free_bytes > 0
     Path(store.layout.staging, "left").write_bytes(b"x")
     store.close()
@@ -116,7 +116,7 @@ ADDING = """
         outcomes = []
         for name, path in jobs:
             try:
-                outcomes.append((await store.add_file(path, name=name)).blob)
+                outcomes.append((await store.add(path, name=name)).blob)
             except WireError as fault:
                 outcomes.append(fault.code)
         print(json.dumps(outcomes), flush=True)

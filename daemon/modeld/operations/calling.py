@@ -55,6 +55,10 @@ class Call(Protocol):
     async def until_writable(self) -> None: ...
 
 
+class TakesTime(Exception):
+    """Raised by a quick handler when it cannot answer on the spot: the long one of the same request takes over."""
+
+
 Quick = Callable[[Caller, Any], Value]
 """Answers on the spot, in the server's own turn: no waiting, microseconds."""
 

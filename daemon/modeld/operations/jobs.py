@@ -12,7 +12,7 @@ from modeld.operations.following import follow
 from modeld.operations.house import House
 from modelwire import requests
 from modelwire.errors import InvalidRequest, Unauthorized
-from modelwire.values import JobList, JobView
+from modelwire.values import Added, JobList, JobView
 
 _LIST_LIMIT = 1000
 """Rows of one answer: about 600 KiB, well under the cap of a reply."""
@@ -118,6 +118,8 @@ async def _views(jobs: list[Job]) -> tuple[JobView, ...]:
 
 
 def _brief(view: JobView) -> JobView:
+    if isinstance(view.value, Added) and view.value.files:
+        view = msgspec.structs.replace(view, value=msgspec.structs.replace(view.value, files=()))
     error = view.error
     if error is None or len(error.message) + len(str(error.details)) <= _BRIEF_ERROR:
         return view

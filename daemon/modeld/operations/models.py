@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 import msgspec
 
 from modeld.jobs.job import Job
-from modeld.operations.calling import Call, Caller, Handlers
+from modeld.operations.calling import Call, Caller, Handlers, TakesTime
 from modeld.operations.house import House
 from modeld.operations.working import PublicationNotes, as_job
-from modeld.store import Asker, Digest, ModelName, open_source, open_source_as
+from modeld.store import Asker, Digest, ModelName, OwnReader, PeerReader, Reader, Unproven
 from modelwire import limits, requests
 from modelwire.errors import InvalidRequest
 from modelwire.values import Added, ModelList, ModelView, Resolved
@@ -36,18 +35,20 @@ def handlers(house: House) -> Handlers:
 
     async def add_work(job: Job) -> Added:
         request = msgspec.convert(job.request, requests.ModelAdd, from_attributes=True)
-        return await house.store.add_file(
+        added: Added = await house.store.add(
             request.path,
             name=request.name,
             sha256=request.sha256,
             replace=request.replace,
             license=request.license,
+            how="move" if request.move else "link" if request.link else "copy",
             order=job.order,
             observer=job.meter,
-            opener=_opener(house, job.peer),
+            reader=_reader(house, job.peer),
             notes=PublicationNotes(house, job),
             asker=Asker(peer=job.peer, job=job.id),
         )
+        return added
 
     def add_took_place(job: Job) -> bool:
         """Its content alone does not tell: the name may have stood for it before, and the job was to change what is
@@ -55,9 +56,12 @@ def handlers(house: House) -> Handlers:
         intent = job.intent
         if not isinstance(intent, Added) or not house.store.published(intent):
             return False
-        return not isinstance(job.request, requests.ModelAdd) or (
-            house.store.show(intent.name).license == job.request.license
-        )
+        request = job.request
+        if not isinstance(request, requests.ModelAdd):
+            return True
+        if request.move and os.path.lexists(request.path):
+            return False  # the source was to go: asked again, the work finds its bytes and takes it away
+        return house.store.show(intent.name).license == request.license
 
     async def list_models(call: Call, request: requests.ModelList) -> ModelList:
         await call.until_writable()
@@ -70,12 +74,27 @@ def handlers(house: House) -> Handlers:
         return await house.store.care.show(request.name)
 
     def resolve(_: Caller, request: requests.ModelResolve) -> Resolved:
-        return house.store.resolve(request.name)
+        try:
+            return house.store.resolve(request.name, request.file)
+        except Unproven:
+            raise TakesTime from None
+
+    async def resolve_slowly(call: Call, request: requests.ModelResolve) -> Resolved:
+        def failed(name: str, digest: Digest, reason: str) -> None:
+            house.activity.record("model.failed", model=name, digest=digest.text, message=reason)
+
+        asker = Asker(peer=call.caller.uid)
+        return await house.store.proven(request.name, request.file, asker=asker, failed=failed)
 
     house.board.runner.register("model.add", add_work, add_took_place)
     return Handlers(
         quick={requests.ModelResolve: resolve},
-        long={requests.ModelAdd: add, requests.ModelList: list_models, requests.ModelShow: show},
+        long={
+            requests.ModelAdd: add,
+            requests.ModelList: list_models,
+            requests.ModelShow: show,
+            requests.ModelResolve: resolve_slowly,
+        },
     )
 
 
@@ -91,6 +110,10 @@ def _checked(request: requests.ModelAdd) -> requests.ModelAdd:
     name = ModelName.parse(request.name) if request.name is not None else ModelName.suggest(request.path)
     if request.sha256 is not None:
         Digest.parse(request.sha256)
+    if request.move and request.link:
+        raise InvalidRequest(
+            "$.link: a file is either moved or linked", hint="a move takes the source away, a link keeps it"
+        )
     return msgspec.structs.replace(request, name=name.text)
 
 
@@ -122,12 +145,13 @@ def _bytes_of(view: ModelView) -> int:
 
 def _key(request: requests.ModelAdd, caller: Caller) -> str:
     """Equal for requests that ask for the same outcome. The asker is part of it: rights to the file may differ."""
-    parts = [request.path, request.name, request.sha256, request.replace, request.license, caller.uid]
+    how = [request.move, request.link]
+    parts = [request.path, request.name, request.sha256, request.replace, request.license, caller.uid, *how]
     return "model.add " + msgspec.json.encode(parts).decode()
 
 
-def _opener(house: House, uid: int) -> Callable[[str], int]:
+def _reader(house: House, uid: int) -> Reader:
     """The daemon opens with its own rights; for another user it opens only what that user could read."""
     if uid in (house.own_uid, 0):
-        return open_source
-    return lambda path: open_source_as(path, uid=uid, gids=house.accounts.groups_of(uid))
+        return OwnReader(uid)
+    return PeerReader(uid, house.accounts.groups_of(uid))

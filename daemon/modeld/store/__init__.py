@@ -5,11 +5,12 @@ Other rooms take what they need from here; its own modules import each other dir
 
 from modeld.store.digest import Digest
 from modeld.store.history import Asker
+from modeld.store.index import Unproven
 from modeld.store.names import ModelName
 from modeld.store.observer import Observer, Stopped
+from modeld.store.readers import OwnReader, PeerReader, Reader
 from modeld.store.recover import RecoveryReport
 from modeld.store.root import RootUnusable, resolve_root
-from modeld.store.sources import open_source, open_source_as
 from modeld.store.store import Store
 
 __all__ = [
@@ -17,11 +18,13 @@ __all__ = [
     "Digest",
     "ModelName",
     "Observer",
+    "OwnReader",
+    "PeerReader",
+    "Reader",
     "RecoveryReport",
     "RootUnusable",
     "Stopped",
     "Store",
-    "open_source",
-    "open_source_as",
+    "Unproven",
     "resolve_root",
 ]

@@ -82,14 +82,14 @@ class Intake:
 
     async def add(self, wish: Wish, path: str, opener: Callable[[str], int]) -> Added:
         judge(self.counter.index.entry(wish.name), wish, wish.expected)
-        file = await self._in_thread(partial(OpenFile.open, path, opener))
+        file = await self.in_thread(partial(OpenFile.open, path, opener))
         try:
             with ExitStack() as held:
                 return await _Adding(self, wish, file, held).run()
         finally:
             file.close()
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def in_thread(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self.threads)
 
 
@@ -142,7 +142,7 @@ class _Adding:
         if not os.path.lexists(self._layout.blob(digest)):
             return None
         recorded = await self._intake.records.verified_as(digest)
-        return await self._intake._in_thread(
+        return await self._intake.in_thread(
             partial(
                 blobs.find_good,
                 self._layout,
@@ -161,10 +161,10 @@ class _Adding:
         candidates = await self._intake.records.digests_of_size(file.signature.size)
         if not candidates:
             return None
-        if not await self._intake._in_thread(partial(resembles_one, self._layout, file, candidates)):
+        if not await self._intake.in_thread(partial(resembles_one, self._layout, file, candidates)):
             return None
         self._wish.observer.phase("verify")
-        digest, _ = await self._intake._in_thread(
+        digest, _ = await self._intake.in_thread(
             partial(ingest.hash_source, file.descriptor, file.path, observer=self._wish.observer)
         )
         return digest
@@ -174,7 +174,7 @@ class _Adding:
     async def _stage(self) -> Staged:
         file = self._file
         try:
-            return await self._intake._in_thread(
+            return await self._intake.in_thread(
                 partial(
                     ingest.stage_copy,
                     self._layout,

@@ -38,6 +38,7 @@ class Batch:
         self._space = space
         self._observer = observer
         self._staged: list[Staged] = []
+        self._synced = False
         with store_faults("open", layout.staging):
             durable.make_directories(layout.staging, below=layout.root)
             self._together = FilesystemSync(layout.staging)
@@ -66,15 +67,29 @@ class Batch:
             observer=self._observer,
             sync=not small,
         )
-        self._staged.append(staged)
+        self.take(staged)
         return staged
+
+    def take(self, staged: Staged) -> None:
+        """One that was staged elsewhere; from here on it is the batch's to discard. From any thread."""
+        self._staged.append(staged)
+
+    @property
+    def staged(self) -> tuple[Staged, ...]:
+        """In the order in which they came."""
+        return tuple(self._staged)
+
+    def sync(self) -> None:
+        """All bytes are on stable storage: what has to come before the first name, and may come long before."""
+        if not self._synced and not self._sync_together(sum(not staged.synced for staged in self._staged)):
+            for staged in self._staged:
+                sync_staged(staged)
+        self._synced = True
 
     def commit(self, *, trusted: Trusted = never_trusted) -> list[tuple[Blob, bool]]:
         """As `blobs.commit` for each, in the order in which they were staged."""
         staged_files, layout = self._staged, self._layout
-        if not self._sync_together(sum(not staged.synced for staged in staged_files)):
-            for staged in staged_files:
-                sync_staged(staged)
+        self.sync()
         named: set[Digest] = set()
         found: list[Blob | None] = []
         for staged in staged_files:

@@ -17,10 +17,11 @@ from modeld.store import parts
 from modeld.store.digest import Signature
 from modeld.store.durable import source_faults
 from modeld.store.manifests import MAX_MANIFEST
-from modeld.store.readers import Reader
+from modeld.store.readers import Reader, refuse_link_as_source
 from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnavailable
 
 if TYPE_CHECKING:
+    from modeld.store.adopting import How
     from modeld.store.layout import Layout
 
 MAX_DEPTH: Final = 32
@@ -52,6 +53,8 @@ class Collection:
     parts: tuple[Part, ...]
     first: int
     """Which of them stands for the model."""
+    alone: bool = False
+    """One file that is a model by itself."""
 
     @property
     def size(self) -> int:
@@ -90,13 +93,41 @@ class Collection:
                 details={"path": self.root},
             )
 
+    def remove_empty_directories(self) -> None:
+        """Of a directory whose files were moved: what has nothing in it any more, the directory itself last."""
+        if self.descriptor is None:
+            return
+        inside = {os.path.dirname(part.path) for part in self.parts}
+        while parents := {os.path.dirname(path) for path in inside} - inside:
+            inside |= parents
+        for below in sorted(inside - {""}, key=lambda path: -path.count("/")):
+            self.reader.remove_empty(f"{self.root}/{below}")
+        self.reader.remove_empty(self.root)
+
     def close(self) -> None:
         if self.descriptor is not None:
             os.close(self.descriptor)
 
 
-def collect(path: str, reader: Reader, layout: Layout) -> Collection | None:
-    """The files that a path stands for; None when it is one file by itself. Blocking."""
+def collect(path: str, how: How, reader: Reader, layout: Layout) -> Collection | None:
+    """The files that a path stands for; None when it is one file by itself that is to be copied. Blocking."""
+    if how != "copy":
+        _refuse_in_store(path, layout)
+    collection = _collect(path, reader, layout)
+    if collection is None and how != "copy":
+        collection = _single(path, reader)
+    if collection is not None and how == "move":
+        try:
+            for part in collection.parts:
+                refuse_link_as_source(collection.where(part))
+                reader.check_removable(collection.where(part))
+        except BaseException:
+            collection.close()
+            raise
+    return collection
+
+
+def _collect(path: str, reader: Reader, layout: Layout) -> Collection | None:
     path = path.rstrip("/") or "/"
     descriptor = reader.open_directory(path)
     if descriptor is None:
@@ -121,11 +152,18 @@ def collect(path: str, reader: Reader, layout: Layout) -> Collection | None:
         raise
 
 
-def refuse_in_store(path: str, layout: Layout, what: str) -> None:
+def _single(path: str, reader: Reader) -> Collection:
+    """One file by itself, to be adopted."""
+    directory, name = os.path.split(path)
+    signature = _look(path, reader)
+    return Collection(directory.rstrip("/"), None, reader, (Part(name, parts.role_of(name), signature),), 0, True)
+
+
+def _refuse_in_store(path: str, layout: Layout) -> None:
     """The store's own files are not to be moved or shared by another name."""
     if os.path.realpath(path).startswith(os.path.realpath(layout.root) + "/"):
         raise InvalidRequest(
-            f"{path} lies in the store itself, so it cannot be {what}",
+            f"{path} lies in the store itself, so it can be neither moved nor linked",
             hint="`modelctl cp` gives a model of the store a second name.",
             details={"path": path},
         )
@@ -140,15 +178,19 @@ def _collect_shards(path: str, reader: Reader) -> Collection | None:
     found: list[tuple[str, Signature]] = []
     for name in names:
         try:
-            descriptor = reader.open(f"{directory}/{name}")
+            found.append((name, _look(f"{directory}/{name}", reader)))
         except SourceNotFound:
             raise _missing(directory, name, filename) from None
-        try:
-            with source_faults(f"{directory}/{name}"):
-                found.append((name, Signature.of(os.fstat(descriptor))))
-        finally:
-            os.close(descriptor)
     return _collection(directory.rstrip("/"), None, reader, found)
+
+
+def _look(path: str, reader: Reader) -> Signature:
+    descriptor = reader.open(path)
+    try:
+        with source_faults(path):
+            return Signature.of(os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
 
 
 def _collection(root: str, descriptor: int | None, reader: Reader, found: list[tuple[str, Signature]]) -> Collection:

@@ -20,6 +20,7 @@ from modeld.store.durable import store_faults
 from modelwire.errors import InvalidDigest
 
 if TYPE_CHECKING:
+    from modeld.store.blobs import Blob
     from modeld.store.layout import Layout
 
 _UNKNOWN = Signature(0, 0, -1, 0, 0)
@@ -45,7 +46,7 @@ class Linked:
 
     def load(self) -> None:
         """What the last run knew. A mark without a blob is left over from a removal, or from a link that failed."""
-        with contextlib.suppress(FileNotFoundError), store_faults("read", self._layout.linked):
+        with store_faults("read", self._layout.linked), contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self._layout.linked):
                 try:
                     digest = Digest(name)
@@ -102,6 +103,15 @@ class Linked:
             durable.sync_directory(self._layout.linked)
             durable.sync_directory(self._layout.private)
         self._signatures[digest.hex] = signature
+
+    def relinked(self, blob: Blob, before: Signature) -> None:
+        """The store has taken away a name of this blob. With no other left it is the store's alone."""
+        if self.signature(blob.digest) != before:
+            return
+        if os.lstat(blob.path).st_nlink == 1:
+            self.forget(blob.digest)
+        else:
+            self.good(blob.digest, blob.signature)
 
     def forget(self, digest: Digest) -> None:
         """The blob is gone, or never became one. A mark that stays behind only costs a verification."""

@@ -66,6 +66,8 @@ class SharedObserver:
         self._whole = whole
         self._lock = threading.Lock()
         self._phase: Phase | None = None
+        self.failed = False
+        """One thread's work has failed: that of the others is not wanted any more."""
 
     def phase(self, phase: Phase) -> None:
         # Each file has its own small steps; of the whole only the one that takes time is of interest.
@@ -85,7 +87,7 @@ class SharedObserver:
             self._whole.files(done=1)
 
     def stopped(self) -> bool:
-        return self._whole.stopped()
+        return self.failed or self._whole.stopped()
 
 
 class HashingIsDoing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -12,21 +11,28 @@ import msgspec
 from modeld.config import StoreSettings
 from modeld.config.settings import default_byte_jobs
 from modeld.store.adding import Intake
-from modeld.store.care import Care
+from modeld.store.adopting import How
+from modeld.store.care import Care, nobody_is_told
+from modeld.store.collecting import collect
 from modeld.store.digest import Digest
+from modeld.store.gathering import add_collection
 from modeld.store.history import NOBODY, Asker, History
 from modeld.store.index import Index
+from modeld.store.integrity import Failed
 from modeld.store.layout import Layout
+from modeld.store.linked import Linked
 from modeld.store.locks import StoreLock
 from modeld.store.names import ModelName
 from modeld.store.observer import JobObserver, Unwatched
+from modeld.store.proving import Proving
 from modeld.store.publisher import Publisher
 from modeld.store.publishing import Counter, Notes, Wish
+from modeld.store.readers import OwnReader, Reader
 from modeld.store.records import Records
 from modeld.store.recover import RecoveryReport, recover
 from modeld.store.root import prepare_root
-from modeld.store.sources import open_source
 from modeld.store.space import Space, free_bytes_under
+from modeld.store.trees import Trees
 from modeld.store.used import UsedBytes
 from modeld.store.uses import Uses
 from modelwire.errors import WireError
@@ -52,6 +58,7 @@ class Store:
         self._lock = lock
         self._index = intake.counter.index
         self._intake = intake
+        self._proving = Proving(intake.counter, intake.records, care)
 
     @classmethod
     def claim(cls, root: str, settings: StoreSettings, *, endpoint: str | None = None) -> tuple[Layout, StoreLock]:
@@ -77,7 +84,9 @@ class Store:
         layout = lock.layout
         try:
             history = History(catalog)
-            index = Index(layout, history.reason_at)
+            linked = Linked(layout)
+            linked.load()
+            index = Index(layout, history.reason_at, Trees(layout, linked))
             counter = Counter(
                 layout=layout,
                 index=index,
@@ -112,7 +121,7 @@ class Store:
 
     # -- writing
 
-    async def add_file(
+    async def add(
         self,
         path: str,
         *,
@@ -120,13 +129,15 @@ class Store:
         sha256: str | None = None,
         replace: bool = False,
         license: str | None = None,  # noqa: A002 - the field's name
+        how: How = "copy",
         order: int = 0,
         observer: JobObserver | None = None,
-        opener: Callable[[str], int] = open_source,
+        reader: Reader | None = None,
         notes: Notes[Added] | None = None,
         asker: Asker = NOBODY,
     ) -> Added:
-        """A local file under a name. Returns when the model is complete, verified and durable.
+        """A local file, set of shards or directory under a name. Returns when the model is complete, verified and
+        durable, and, after a move, the source is gone.
 
         The same content under the same name again is success. `observer.stopped` ends the work at the next chunk,
         with `Stopped`; once the publication has begun it is finished.
@@ -141,14 +152,33 @@ class Store:
             notes=notes,
         )
         self._lock.check()
-        added = await self._intake.add(wish, path, opener)
+        reader = reader or OwnReader()
+        collection = await self._intake.in_thread(partial(collect, path, how, reader, self.layout))
+        if collection is None:
+            wish.observer.files(total=1)
+            added = await self._intake.add(wish, path, reader.open)
+            wish.observer.files(done=1)
+        else:
+            try:
+                added = await add_collection(self._intake, wish, collection, how)
+            finally:
+                collection.close()
         await self.care.history.arrived(added, path, asker)
         return added
 
     # -- reading: synchronous, past any queue
 
-    def resolve(self, name: str) -> Resolved:
-        resolved = self._index.resolve(name)
+    def resolve(self, name: str, file: str | None = None) -> Resolved:
+        """The path behind a name, or of one file of that model. `Unproven` when it has to be looked at first."""
+        resolved = self._index.resolve(name) if file is None else self._index.resolve_file(name, file)
+        self.care.uses.note(resolved.name)
+        return resolved
+
+    async def proven(
+        self, name: str, file: str | None = None, *, asker: Asker = NOBODY, failed: Failed = nobody_is_told
+    ) -> Resolved:
+        """As `resolve`, with all the time that a closer look takes."""
+        resolved = await self._proving.resolve(name, file, asker=asker, failed=failed)
         self.care.uses.note(resolved.name)
         return resolved
 
@@ -168,7 +198,11 @@ class Store:
         """Whether the name stands for exactly this content now: what a restart asks about a job cut short."""
         try:
             entry = self._index.entry(ModelName.parse(added.name))
-            return entry is not None and entry.usable().digest.text == added.blob and entry.missing() is None
+            if entry is None or entry.missing() is not None:
+                return False
+            manifest = entry.usable()
+            files = {(file.path, file.blob) for file in manifest.files}
+            return manifest.blob == added.blob and files == {(file.path, file.blob) for file in added.files}
         except WireError:
             return False
 
