@@ -1,0 +1,125 @@
+"""A host that fails is left alone for a while, and then asked by one, not by all.
+
+`Breaker` is pure: the clock is passed in, the caller holds the lock. `Breakers` keeps one for each host.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Literal
+
+FAILURES: Final = 3
+WITHIN_SECONDS: Final = 60.0
+OPEN_SECONDS: Final = 30.0
+
+State = Literal["closed", "open", "half-open"]
+
+
+class Breaker:
+    """Closed until `FAILURES` within `WITHIN_SECONDS`; then open; then exactly one probe decides."""
+
+    __slots__ = ("_failures", "_opened_at", "_probing")
+
+    def __init__(self) -> None:
+        self._failures: deque[float] = deque()
+        self._opened_at: float | None = None
+        self._probing = False
+
+    def state(self, now: float) -> State:
+        if self._opened_at is None:
+            return "closed"
+        return "open" if now - self._opened_at < OPEN_SECONDS else "half-open"
+
+    def allow(self, now: float) -> bool:
+        """Whether to ask. In the half-open state True is given once: who got it must tell the outcome."""
+        state = self.state(now)
+        if state == "half-open" and not self._probing:
+            self._probing = True
+            return True
+        return state == "closed"
+
+    def wait(self, now: float) -> float:
+        """Seconds until it may be worth asking again; 0 when it is now."""
+        if self._opened_at is None:
+            return 0.0
+        left = self._opened_at + OPEN_SECONDS - now
+        if left > 0:
+            return left
+        return 1.0 if self._probing else 0.0
+
+    def succeeded(self) -> None:
+        """The probe's: it closes. A success while it is closed forgives no failure; those grow old by themselves."""
+        if self._opened_at is not None:
+            self._failures.clear()
+        self._opened_at = None
+        self._probing = False
+
+    def failed(self, now: float) -> bool:
+        """Whether this failure opened it."""
+        if self._opened_at is not None:
+            if not self._probing:
+                return False  # asked before it opened; says nothing new
+            self._probing = False
+            self._opened_at = now
+            return True
+        self._failures.append(now)
+        while now - self._failures[0] > WITHIN_SECONDS:
+            self._failures.popleft()
+        if len(self._failures) < FAILURES:
+            return False
+        self._failures.clear()
+        self._opened_at = now
+        return True
+
+    def abandoned(self) -> None:
+        """The probe ended without an outcome: cancelled, say. Somebody else may probe."""
+        self._probing = False
+
+
+class Breakers:
+    """By origin. A source without a network (None) has none, and is always allowed."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._by_origin: dict[str, Breaker] = {}
+
+    def _of(self, origin: str) -> Breaker:
+        return self._by_origin.setdefault(origin, Breaker())
+
+    def allow(self, origin: str | None) -> bool:
+        if origin is None:
+            return True
+        with self._lock:
+            return self._of(origin).allow(self._clock())
+
+    def wait(self, origin: str | None) -> float:
+        if origin is None:
+            return 0.0
+        with self._lock:
+            return self._of(origin).wait(self._clock())
+
+    def succeeded(self, origin: str | None) -> None:
+        if origin is not None:
+            with self._lock:
+                self._of(origin).succeeded()
+
+    def failed(self, origin: str | None) -> bool:
+        if origin is None:
+            return False
+        with self._lock:
+            return self._of(origin).failed(self._clock())
+
+    def abandoned(self, origin: str | None) -> None:
+        if origin is not None:
+            with self._lock:
+                self._of(origin).abandoned()
+
+    def states(self) -> dict[str, State]:
+        """For `status`."""
+        now = self._clock()
+        with self._lock:
+            return {origin: breaker.state(now) for origin, breaker in self._by_origin.items()}

@@ -1,0 +1,159 @@
+"""How many bytes a second: over all jobs, and for each, changeable while they run.
+
+A token bucket. Bytes are asked for before they are read, so that what is not read stays with the sender. Who waits is
+served by priority, then by who came first; a job held back by its own limit does not hold back others.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+BURST_SECONDS: Final = 0.25
+"""What may be saved up: it evens out a busy machine, and is 2.5 % of ten seconds."""
+
+GRANT_SECONDS: Final = 0.02
+SMALLEST_GRANT: Final = 4 * 1024
+
+_LONGEST_WAIT: Final = 0.1
+"""After which a waiter looks whether it was stopped."""
+
+
+class _Bucket:
+    __slots__ = ("_at", "_tokens", "rate")
+
+    def __init__(self, rate: int | None, now: float) -> None:
+        self.rate = rate
+        self._tokens = 0.0
+        self._at = now
+
+    def set_rate(self, rate: int | None, now: float) -> None:
+        self.available(now)
+        if self.rate is None:
+            self._tokens = 0.0
+        self.rate = rate
+        self._at = now
+        if rate is not None:
+            self._tokens = min(self._tokens, rate * BURST_SECONDS)
+
+    def available(self, now: float) -> float:
+        if self.rate is None:
+            return float("inf")
+        burst = max(self.rate * BURST_SECONDS, float(SMALLEST_GRANT))
+        self._tokens = min(burst, self._tokens + (now - self._at) * self.rate)
+        self._at = now
+        return self._tokens
+
+    def grant(self) -> float:
+        """What is given at once: little enough that others have their turn."""
+        return float("inf") if self.rate is None else max(SMALLEST_GRANT, self.rate * GRANT_SECONDS)
+
+    def spend(self, size: int) -> None:
+        if self.rate is not None:
+            self._tokens -= size
+
+    def wait(self, now: float) -> float:
+        """Seconds until there is a grant."""
+        if self.rate is None:
+            return 0.0
+        return max(0.0, (self.grant() - self.available(now)) / self.rate)
+
+
+class Share:
+    """One job's part of the budget."""
+
+    def __init__(self, budget: Budget, priority: int, rate: int | None) -> None:
+        self._budget = budget
+        self._bucket = _Bucket(rate, budget._clock())
+        self._priority = priority
+
+    @property
+    def rate(self) -> int | None:
+        return self._bucket.rate
+
+    @property
+    def limited(self) -> bool:
+        return self._bucket.rate is not None or self._budget.rate is not None
+
+    def set_rate(self, rate: int | None) -> None:
+        """Bytes a second, None for no limit."""
+        with self._budget._changed:
+            self._bucket.set_rate(_checked(rate), self._budget._clock())
+            self._budget._changed.notify_all()
+
+    def set_priority(self, priority: int) -> None:
+        with self._budget._changed:
+            self._priority = priority
+            self._budget._changed.notify_all()
+
+    def take(self, want: int, stopped: Callable[[], bool]) -> int:
+        """Blocks until some of `want` may be read, and says how much; 0 only when stopped."""
+        if not self.limited:
+            return want
+        return self._budget._take(self, want, stopped)
+
+    def refund(self, size: int) -> None:
+        """What was granted and not read."""
+        if size > 0 and self.limited:
+            with self._budget._changed:
+                self._bucket.spend(-size)
+                self._budget._bucket.spend(-size)
+
+
+class Budget:
+    def __init__(self, rate: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._bucket = _Bucket(_checked(rate), clock())
+        self._waiting: list[tuple[Share, int]] = []
+        self._came = 0
+
+    @property
+    def rate(self) -> int | None:
+        return self._bucket.rate
+
+    def set_rate(self, rate: int | None) -> None:
+        with self._changed:
+            self._bucket.set_rate(_checked(rate), self._clock())
+            self._changed.notify_all()
+
+    def share(self, *, priority: int = 3, rate: int | None = None) -> Share:
+        """For one job; `priority` 1 is served before 5."""
+        return Share(self, priority, _checked(rate))
+
+    def _take(self, share: Share, want: int, stopped: Callable[[], bool]) -> int:
+        with self._changed:
+            self._came += 1
+            ticket = (share, self._came)
+            self._waiting.append(ticket)
+            try:
+                while not stopped():
+                    now = self._clock()
+                    wait = max(self._bucket.wait(now), share._bucket.wait(now))
+                    if wait <= 0 and self._next(now) is ticket:
+                        return self._grant(share, want, now)
+                    self._changed.wait(min(wait, _LONGEST_WAIT) if wait > 0 else _LONGEST_WAIT)
+                return 0
+            finally:
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
+
+    def _next(self, now: float) -> tuple[Share, int] | None:
+        ready = [ticket for ticket in self._waiting if ticket[0]._bucket.wait(now) <= 0]
+        return min(ready, key=lambda ticket: (ticket[0]._priority, ticket[1]), default=None)
+
+    def _grant(self, share: Share, want: int, now: float) -> int:
+        own, common = share._bucket, self._bucket
+        size = int(min(want, max(own.grant(), 1), max(common.grant(), 1), own.available(now), common.available(now)))
+        size = max(1, size)
+        own.spend(size)
+        common.spend(size)
+        return size
+
+
+def _checked(rate: int | None) -> int | None:
+    if rate is not None and rate < 1:
+        raise ValueError("a rate is at least one byte a second, or None for no limit")
+    return rate

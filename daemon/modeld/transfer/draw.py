@@ -1,0 +1,367 @@
+"""One source gives what is missing of one file: how many connections, what their failures mean, when to give up.
+
+The thread that calls `run` watches: it tells progress, starts connections, and ends them all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from modeld.store.observer import Stopped
+from modeld.transfer.assembly import Assembly
+from modeld.transfer.backoff import delay
+from modeld.transfer.breaker import Breakers
+from modeld.transfer.budget import Share
+from modeld.transfer.connection import Connection, Quit
+from modeld.transfer.events import EventKind, OnEvent, TransferEvent
+from modeld.transfer.growth import Growth
+from modeld.transfer.hosts import Hosts
+from modeld.transfer.progress import FileProgress
+from modeld.transfer.segments import UNBOUNDED, Segment
+from modeld.transfer.source import Body, FileInfo, Opener, giver
+from modeld.transfer.tuning import AHEAD, SEGMENT, UNJOURNALLED, Tuning
+from modelwire.errors import SourceUnavailable, WireError
+
+_CROWDED: Final = (429, 503)
+_GRACE_SECONDS: Final = 0.2
+"""For a connection to end by itself when nothing is left to fetch; then it can be used again."""
+
+
+class GaveUp(Exception):
+    """The source's fault, after which nothing more is asked of it for this file."""
+
+    def __init__(self, fault: WireError) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+class Changed(Exception):
+    """The file is another one now, and no digest says that its bytes are the same."""
+
+    def __init__(self, what: str, size: int | None, validator: str | None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.size = size
+        self.validator = validator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Net:
+    """What all transfers of the daemon share about the network."""
+
+    breakers: Breakers
+    hosts: Hosts
+    tuning: Tuning
+    clock: Callable[[], float] = time.monotonic
+
+
+class Draw:
+    def __init__(
+        self,
+        net: Net,
+        assembly: Assembly,
+        opener: Opener,
+        file: FileInfo,
+        *,
+        share: Share,
+        progress: FileProgress,
+        on_event: OnEvent,
+        has_alternative: Callable[[], bool],
+    ) -> None:
+        self.assembly = assembly
+        self.opener = opener
+        self.file = file
+        self.share = share
+        self.name = giver(opener, file)
+        self.validator = file.validator
+        self.whole = not file.ranges
+        self.uncached = not assembly.ground.keep_cache
+        self.stopping = False
+        self.round = 0
+        """Failures of one round count once: when a server dies, all its connections break."""
+
+        self._net = net
+        self._tuning = net.tuning
+        self._state = assembly.state
+        self._progress = progress
+        self._on_event = on_event
+        self._has_alternative = has_alternative
+        self._connections: list[Connection] = []
+        self._started = 0
+        self._received = self._told = 0
+        self._outcome: GaveUp | Changed | None = None
+        self._failures = 0
+        self._have_at_failure = self._have_at_round = self._state.segments.have.total
+        self._not_before = 0.0
+        self._growth = Growth(net.tuning, net.clock(), most=net.tuning.connections_per_file)
+
+    # -- the thread that watches
+
+    def run(self) -> None:
+        """Returns when every byte is there. Raises GaveUp, Changed, Stopped, or what the disk said."""
+        state = self._state
+        self._progress.source(self.name)
+        self._progress.phase("download")
+        complete = False
+        try:
+            while True:
+                if self._progress.stopped():
+                    raise Stopped
+                with state.lock:
+                    if state.fault is not None:
+                        raise state.fault
+                    if state.segments.complete:
+                        complete = True
+                        return
+                    if self._outcome is not None:
+                        raise self._outcome
+                    self._start_connections()
+                    state.attention.wait(self._tuning.poll_seconds)
+                self._report()
+                self._growth.observe(self._net.clock(), self._received_now(), len(self._connections))
+        finally:
+            self._end_connections(_GRACE_SECONDS if complete else 0.0)
+            self._report()
+
+    def _start_connections(self) -> None:
+        segments, now = self._state.segments, self._net.clock()
+        wanted = 1
+        if not self.whole and segments.missing is not None:
+            wanted = min(self._growth.target, -(-segments.missing // SEGMENT))
+        while len(self._connections) < wanted and (segments.next_free() is not None or segments.slow(now) is not None):
+            if not self._net.hosts.take(self.file.origin):
+                return
+            self._started += 1
+            connection = Connection(self, self._started)
+            self._connections.append(connection)
+            connection.start()
+            if segments.next_free() is None:
+                return
+
+    def _end_connections(self, grace: float) -> None:
+        with self._state.lock:
+            self.stopping = True
+            self._state.wake()
+            connections = list(self._connections)
+        deadline = time.monotonic() + grace
+        for connection in connections:
+            connection.join(max(0.0, deadline - time.monotonic()))
+        for connection in connections:
+            # One that is in the source's hands cannot be woken; it finds that it is not wanted and goes.
+            while connection.is_alive() and not connection.opening:
+                connection.abort()
+                connection.join(self._tuning.poll_seconds)
+
+    def _received_now(self) -> int:
+        with self._state.lock:
+            return self._received + sum(connection.received for connection in self._connections)
+
+    def _report(self) -> None:
+        received = self._received_now()
+        self._progress.advance(network=received - self._told)
+        self._told = received
+        self.assembly.report()
+
+    # -- called by connections
+
+    def is_stopping(self) -> bool:
+        return self.stopping
+
+    @property
+    def open_ended(self) -> bool:
+        return self._state.segments.size is None
+
+    def next_segment(self, connection: Connection) -> Segment | None:
+        """Blocks while the connection is too far ahead of the hash, or of the journal."""
+        state = self._state
+        with state.lock:
+            while True:
+                if self.stopping or state.fault is not None or self._is_surplus(connection):
+                    return None
+                now = self._net.clock()
+                if self.whole:
+                    return None if state.segments.busy or state.segments.complete else state.segments.take_all(now)
+                if state.segments.size is None:
+                    return None if state.segments.busy else state.segments.take(now, UNBOUNDED)
+                if state.journalled and connection.debt.bytes > UNJOURNALLED:
+                    state.urgent = True
+                    state.unsynced.notify()
+                    state.room.wait()
+                    continue
+                free = state.segments.next_free()
+                if free is not None and free[0] >= state.hashed + AHEAD:
+                    state.stalled += 1
+                    state.room.wait()
+                    state.stalled -= 1
+                    continue
+                return state.segments.take(now) if free is not None else state.segments.split(now)
+
+    def _is_surplus(self, connection: Connection) -> bool:
+        wanted = 1 if self.whole else self._growth.target
+        return len(self._connections) > wanted and self._connections[wanted:].count(connection) > 0
+
+    def ended(self, connection: Connection) -> None:
+        with self._state.lock:
+            self._connections.remove(connection)
+            self._received += connection.received
+            self._state.attention.notify()
+        self._net.hosts.release(self.file.origin)
+
+    def admit(self) -> None:
+        """Blocks until the source may be asked. Who comes back must tell how it went."""
+        told = False
+        while True:
+            with self._state.lock:
+                if self.stopping:
+                    raise Quit
+                wait = self._not_before - self._net.clock()
+                if wait > 0:
+                    self._state.room.wait(wait)
+                    continue
+            if self._net.breakers.allow(self.file.origin):
+                return
+            wait = self._net.breakers.wait(self.file.origin)
+            reason = f"{self.file.origin} failed too often and is left alone for {wait:.0f} s more"
+            if self._has_alternative():
+                self._stop_with(GaveUp(SourceUnavailable(reason, retry_after_ms=round(wait * 1000))))
+                raise Quit
+            if not told:
+                told = True
+                self._tell("waiting", reason, delay_s=wait)
+            with self._state.lock:
+                if not self.stopping:
+                    self._state.room.wait(max(wait, self._tuning.poll_seconds))
+
+    def not_asked(self) -> None:
+        """Admitted, and stopped before there was an outcome."""
+        self._net.breakers.abandoned(self.file.origin)
+
+    def judge(self, body: Body, segment: Segment) -> int:
+        """What an answer's head says about the file; the identity that its bytes are recorded under."""
+        self._net.breakers.succeeded(self.file.origin)
+        state = self._state
+        total, size = body.total, state.segments.size
+        changed = _differ(self.validator, body.validator)
+        resized = total is not None and size is not None and total != size
+        if self.assembly.digest is None and (changed or resized):
+            what = f"it has {total} bytes instead of {size}" if resized else "its validator is another one"
+            self._stop_with(Changed(what, total, body.validator))
+            raise Quit
+        if resized:
+            raise SourceUnavailable(
+                f"{self.name} has {total} bytes under {self.file.path}, not the {size} that were described",
+                hint="It serves another file: pull the reference again, or use another source.",
+                retryable=False,
+            )
+        if changed:
+            self._tell("source_changed", "its validator is another one now; the digest will tell about the bytes")
+        if body.validator is not None:
+            self.validator = body.validator
+        if not body.partial and not self.whole:
+            self._not_partial(body, segment, changed=changed)
+        if size is None and total is not None:
+            try:
+                self.assembly.size_is(total)
+            except WireError as fault:
+                state.fail(fault)
+                raise Quit from None
+            with state.lock:
+                segment.end = total if self.whole else min(total, segment.position + SEGMENT)
+        return self.assembly.partial.identity(self.name, self.validator)
+
+    def _not_partial(self, body: Body, segment: Segment, *, changed: bool) -> None:
+        """The whole file came, although a part was asked for."""
+        size = self._state.segments.size
+        if changed:
+            raise SourceUnavailable(f"{self.name} has replaced {self.file.path}; it is asked again")
+        if body.start == segment.position and (size is None or segment.end >= size):
+            self.whole = size is None
+            return
+        with self._state.lock:
+            first, self.whole = not self.whole, True
+        if first:
+            self._tell("ranges_ignored", "it gives the whole file only: one connection, from the first byte")
+        raise Quit
+
+    def learned_size(self, size: int) -> None:
+        """The stream is over, and its framing says that this was all."""
+        self.assembly.size_is(size)
+
+    def failed(self, fault: WireError, round_began: int) -> None:
+        """Waits as long as it has to be waited, or raises Quit."""
+        state, now = self._state, self._net.clock()
+        with state.lock:
+            if self.stopping:
+                self._net.breakers.abandoned(self.file.origin)
+                raise Quit
+            have = state.segments.have.total
+            counts, alive = round_began == self.round, have > self._have_at_round
+            if counts:
+                self.round += 1
+                self._have_at_round = have
+                if have - self._have_at_failure >= self._tuning.progress_bytes:
+                    self._failures = 0
+                    self._have_at_failure = have
+                self._failures += 1
+            others = len(self._connections) - 1
+            failures = self._failures
+            if others and fault.details.get("status") in _CROWDED:
+                self._growth.refused(now, others)
+        if counts:
+            self._judge_host(fault, alive)
+        wait = delay(max(1, failures), fault, self._tuning)
+        if not fault.retryable or failures > self._tuning.tries_without_progress or wait is None:
+            self._stop_with(GaveUp(fault))
+            raise Quit
+        if counts:
+            self._progress.attempted()
+            self._tell("retry", fault.message, attempt=failures, delay_s=wait)
+        self._wait(wait, everybody=fault.retry_after_ms is not None)
+
+    def _judge_host(self, fault: WireError, alive: bool) -> None:
+        """A host that answers, or has just given bytes to any connection, is not one to be left alone."""
+        breakers, origin = self._net.breakers, self.file.origin
+        if not fault.retryable:
+            breakers.succeeded(origin)
+        elif alive:
+            breakers.abandoned(origin)
+        elif breakers.failed(origin):
+            self._tell("breaker_opened", f"{origin} failed too often: {fault.message}")
+
+    def _wait(self, seconds: float, *, everybody: bool) -> None:
+        until = self._net.clock() + seconds
+        with self._state.lock:
+            if everybody:
+                self._not_before = max(self._not_before, until)
+            while not self.stopping and (left := until - self._net.clock()) > 0:
+                self._state.room.wait(left)
+            if self.stopping:
+                raise Quit
+
+    def _stop_with(self, outcome: GaveUp | Changed) -> None:
+        with self._state.lock:
+            if self._outcome is None:
+                self._outcome = outcome
+            self.stopping = True
+            self._state.wake()
+
+    def _tell(self, kind: EventKind, reason: str, *, attempt: int = 1, delay_s: float = 0.0) -> None:
+        self._on_event(
+            TransferEvent(
+                kind=kind,
+                file=self.file.path,
+                source=self.name,
+                reason=reason,
+                attempt=attempt,
+                delay_s=round(delay_s, 3),
+                bytes=self._have_at_round,
+            )
+        )
+
+
+def _differ(known: str | None, told: str | None) -> bool:
+    """Only of the same kind: an answer may tell a date where the description told an ETag."""
+    return known is not None and told is not None and known != told and known.startswith('"') == told.startswith('"')

@@ -1,0 +1,74 @@
+"""Every number of the transfer, with its reason. A test makes them small; the daemon takes them as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+MIB: Final = 1 << 20
+
+CHUNK: Final = MIB
+"""One read, one write, one hash: big enough that calls cost nothing, small enough that 16 connections fit in memory."""
+
+SEGMENT: Final = 8 * MIB
+"""What one request asks for. Measured against a server that limits each connection, 16 ranges of 8 MiB beat
+8 of 16 MiB by a third, and 64 MiB loses to both."""
+
+UNJOURNALLED: Final = 8 * MIB
+"""How much a connection may have written, but not journalled, when it asks for its next segment. With the segment
+itself these are the 16 MiB that a kill may cost per connection, bytes in the kernel's buffers included."""
+
+PIECE: Final = 4 * MIB
+"""What one line of the journal vouches for: also the most that a resume reads before it trusts."""
+
+SMALLEST_SPLIT: Final = 2 * MIB
+"""Half of what a slow connection has left; below it another request costs more than it brings."""
+
+AHEAD: Final = 512 * MIB
+"""How far connections may be ahead of the hash: beyond it the page cache would not hold what is to be hashed."""
+
+RETAINED: Final = 24 * MIB
+"""Bytes kept in memory until they are hashed, over all files; what does not fit is read back from the page cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    connect_seconds: float = 30.0
+    stall_seconds: float = 30.0
+    """Without a single byte."""
+
+    first_connections: int = 2
+    connections_per_file: int = 16
+    connections_per_host: int = 24
+    """Over all files and jobs: more than one file may want, less than what servers take for an attack."""
+
+    files_at_once: int = 3
+    growth_window_seconds: float = 0.2
+    growth_factor: float = 1.15
+    """Twice the connections must bring this much, or there is no point in them."""
+
+    growth_rest_seconds: float = 15.0
+    """After which more connections are tried again: the network may have changed."""
+
+    tries_without_progress: int = 5
+    """Rounds of failures that brought nothing, after which a source is given up."""
+
+    progress_bytes: int = MIB
+    """What has to arrive between two failures for the first to be forgiven: drips must not count for ever."""
+
+    first_delay_seconds: float = 0.5
+    longest_delay_seconds: float = 30.0
+    longest_retry_after_seconds: float = 300.0
+    """A source that wants us to wait longer is given up, and the error says until when."""
+
+    restarts: int = 3
+    """From the first byte, because the file changed at its source."""
+
+    poll_seconds: float = 0.05
+    """How often progress is told and a stop is looked for."""
+
+    journal_seconds: float = 2.0
+    """After which pieces are journalled even when no connection waits for it."""
+
+
+DEFAULT: Final = Tuning()
