@@ -202,3 +202,15 @@ def measuring(
 def write_access(daemon: RealDaemon, users: Mapping[str, str]) -> None:
     table = ", ".join(f'"{name}" = "{role}"' for name, role in users.items())
     daemon.configure(f"[access]\nusers = {{ {table} }}\n")
+
+
+def many_models(daemon: RealDaemon, count: int, prefix: str = "m") -> None:
+    """Manifests as another tool would write them: all of one blob."""
+    daemon.ask("model.add", path=daemon.file("one.bin", b"one"), name=f"{prefix}0")
+    manifests = os.path.join(daemon.root, "manifests")
+    with open(os.path.join(manifests, f"{prefix}0.json"), encoding="utf-8") as file:
+        manifest = json.load(file)
+    for number in range(1, count):
+        manifest["name"] = f"{prefix}{number}"
+        with open(os.path.join(manifests, f"{prefix}{number}.json"), "w", encoding="utf-8") as file:
+            json.dump(manifest, file)
