@@ -106,17 +106,24 @@ class AsyncClient(AsyncCare):
         sha256: str | None = None,
         replace: bool = False,
         license: str | None = None,  # noqa: A002 - the wire's word
+        move: bool = False,
+        link: bool = False,
         priority: int = PRIORITY_DEFAULT,
         on_disconnect: OnDisconnect = "cancel",
         token: str | None = None,
     ) -> AsyncWork[values.Added]:
-        """A local file into the store; `path` must be absolute. Without a name the daemon makes one of the file's."""
+        """A local file, directory or set of shards into the store. Without a name the daemon makes one of the file's.
+
+        `path` must be absolute. `move` takes the source away in the end, `link` shares its bytes with the store.
+        """
         request = requests.ModelAdd(
             path=path,
             name=name,
             sha256=sha256,
             replace=replace,
             license=license,
+            move=move,
+            link=link,
             priority=priority,
             on_disconnect=on_disconnect,
             token=token,
@@ -126,9 +133,9 @@ class AsyncClient(AsyncCare):
     async def show(self, name: str) -> values.ModelView:
         return await self.call(requests.ModelShow(name=name), values.ModelView)
 
-    async def resolve(self, name: str) -> values.Resolved:
-        """The path of a model's verified bytes; look at `state` before trusting it."""
-        return await self.call(requests.ModelResolve(name=name), values.Resolved)
+    async def resolve(self, name: str, file: str | None = None) -> values.Resolved:
+        """The path of a model's verified bytes, or of one of its files; look at `state` before trusting it."""
+        return await self.call(requests.ModelResolve(name=name, file=file), values.Resolved)
 
     async def jobs(self, *, state: JobState | None = None, limit: int = 100) -> tuple[values.JobView, ...]:
         return (await self.call(requests.JobList(state=state, limit=limit), values.JobList)).jobs

@@ -43,6 +43,8 @@ class Linked:
         self._layout = layout
         self._signatures: dict[str, Signature] = {}
         """By the digest in hex."""
+        self._sources: dict[str, str] = {}
+        """Where the other name was when the link was made: for people who look for the culprit."""
 
     def load(self) -> None:
         """What the last run knew. A mark without a blob is left over from a removal, or from a link that failed."""
@@ -53,7 +55,7 @@ class Linked:
                 except InvalidDigest:
                     continue
                 if os.path.lexists(self._layout.blob(digest)):
-                    self._signatures[name] = _read(self._layout.linked_blob(digest))
+                    self._signatures[name], self._sources[name] = _read(self._layout.linked_blob(digest))
                 else:
                     durable.remove(self._layout.linked_blob(digest))
 
@@ -81,10 +83,11 @@ class Linked:
 
     def good(self, digest: Digest, signature: Signature, source: str = "") -> None:
         """Durable on return: before a linked blob gets its name, and each time that it was found good again."""
+        path = self._layout.linked_blob(digest)
+        source = source or self._sources.get(digest.hex, "")
         mark = _Mark(
             signature.device, signature.inode, signature.size, signature.mtime_ns, signature.ctime_ns, _text(source)
         )
-        path = self._layout.linked_blob(digest)
         temporary = f"{self._layout.staging}/linked-{secrets.token_hex(8)}"
         with store_faults("note the linked blob", path):
             durable.make_directories(self._layout.linked, below=self._layout.root)
@@ -103,6 +106,7 @@ class Linked:
             durable.sync_directory(self._layout.linked)
             durable.sync_directory(self._layout.private)
         self._signatures[digest.hex] = signature
+        self._sources[digest.hex] = source
 
     def relinked(self, blob: Blob, before: Signature) -> None:
         """The store has taken away a name of this blob. With no other left it is the store's alone."""
@@ -120,12 +124,12 @@ class Linked:
             durable.remove(self._layout.linked_blob(digest))
 
 
-def _read(path: str) -> Signature:
+def _read(path: str) -> tuple[Signature, str]:
     with contextlib.suppress(OSError, msgspec.MsgspecError, ValueError):
         with open(path, "rb") as file:
             mark = msgspec.json.decode(file.read(65536), type=_Mark)
-        return Signature(mark.device, mark.inode, mark.size, mark.mtime_ns, mark.ctime_ns)
-    return _UNKNOWN
+        return Signature(mark.device, mark.inode, mark.size, mark.mtime_ns, mark.ctime_ns), mark.source
+    return _UNKNOWN, ""
 
 
 def _text(path: str) -> str:

@@ -15,8 +15,8 @@ from typing import Final, TypeVar
 import anyio
 import anyio.to_thread
 
+from modeld.store.blobs import stat_blob
 from modeld.store.care import Care, nobody_is_told
-from modeld.store.digest import Digest
 from modeld.store.history import NOBODY, Asker
 from modeld.store.index import Entry, cannot_be_used
 from modeld.store.integrity import Failed
@@ -84,22 +84,28 @@ class Proving:
         reason = await self._in_thread(entry.missing)
         if reason is not None:
             raise cannot_be_used(entry, reason)
-        if suspects := entry.suspects():
-            await self._verify(entry, suspects, asker, failed)
-            return not entry.suspects()
+        if entry.suspects() and await self._not_verified_since(entry):
+            await self._verify(entry, asker, failed)
+            if await self._not_verified_since(entry):
+                return False
         if entry.tree is not None:
             _, relinked = await self._in_thread(partial(self._trees.ensure, entry.name, manifest.files))
             await self._records.relinked(relinked)
         return True
 
-    async def _verify(self, entry: Entry, suspects: list[Digest], asker: Asker, failed: Failed) -> None:
+    async def _not_verified_since(self, entry: Entry) -> bool:
+        """Whether some bytes may have changed after they were last hashed: by this, or by a `verify` in between."""
+        for digest, signature in (await self._records.verified_all(entry.suspects())).items():
+            blob = await self._in_thread(partial(stat_blob, self._layout, digest))
+            if blob is not None and blob.signature == signature:
+                await self._in_thread(partial(self._trees.linked.good, digest, signature))
+        return bool(entry.suspects())
+
+    async def _verify(self, entry: Entry, asker: Asker, failed: Failed) -> None:
         verification = await self._verification(entry, asker, failed)
         if not verification.ok:
             bad = next(model for model in verification.models if not model.ok)
             raise cannot_be_used(entry, bad.reason or "its bytes are not what they were")
-        signatures = await self._records.verified_all(suspects)
-        for digest, signature in signatures.items():
-            await self._in_thread(partial(self._trees.linked.good, digest, signature))
 
     async def _verification(self, entry: Entry, asker: Asker, failed: Failed) -> Verification:
         observer = _Stoppable()

@@ -16,9 +16,12 @@ from modelwire.values import Added
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", help="the file")
+    parser.add_argument("path", help="the file, the directory, or any part of a set of GGUF shards")
     parser.add_argument("--name", default=None, help="the model's name (default: made of the file's name)")
     parser.add_argument("--sha256", metavar="HEX", default=None, help="the digest that the file must have")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--move", action="store_true", default=False, help="take the source away when the model is there")
+    how.add_argument("--link", action="store_true", default=False, help="share the bytes: the source becomes read-only")
     parser.add_argument("--replace", action="store_true", default=False, help="take the place of a model of that name")
     parser.add_argument("--license", metavar="ID", default=None, help="noted in the manifest")
     parser.add_argument("--priority", type=int, choices=range(1, 6), default=3, help="1 is the highest (default: 3)")
@@ -35,6 +38,8 @@ def run(session: Session, args: argparse.Namespace) -> int:
             sha256=args.sha256,
             replace=args.replace,
             license=args.license,
+            move=args.move,
+            link=args.link,
             priority=args.priority,
             on_disconnect="continue" if args.detach else "cancel",
         )
@@ -78,6 +83,7 @@ def _leave(session: Session, work: Work[Added]) -> int:
 
 def _interrupted(session: Session, work: Work[Added], args: argparse.Namespace) -> int:
     again = f"modelctl add {shlex.quote(args.path)}" + (f" --name {shlex.quote(args.name)}" if args.name else "")
+    again += " --move" if args.move else " --link" if args.link else ""
     error = Cancelled(
         f"interrupted: job {work.job} was stopped, and {args.name or os.path.basename(args.path)} was not added",
         hint=f"to go on, run it again: {again}",
@@ -94,5 +100,6 @@ def _print(session: Session, added: Added) -> None:
         session.out.line(added.name)
     else:
         known = ", its bytes were there already" if added.reused else ""
-        session.out.line(f"{added.name}  {figures.size(added.size_bytes)}  {added.format}{known}")
+        files = f", {len(added.files)} files" if added.files else ""
+        session.out.line(f"{added.name}  {figures.size(added.size_bytes)}  {added.format}{files}{known}")
         session.out.line(printable(added.path))

@@ -1,4 +1,8 @@
-"""`path NAME`: where a model's verified bytes are. The first door answers the plain call; this says everything else."""
+"""`path NAME`: where a model's verified bytes are. The first door answers the plain call; this says everything else.
+
+A model of several files is a directory that has them under their own names, also when they are shards: an engine that
+wants the first shard is given it with `--file`.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,11 @@ from modelwire.values import Resolved
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="the model")
+    parser.add_argument("--file", metavar="F", default=None, help="one file of the model, by its path in the model")
 
 
 def run(session: Session, args: argparse.Namespace) -> int:
-    resolved = session.client().resolve(args.name)
+    resolved = session.client().resolve(args.name, args.file)
     if resolved.state not in GIVEN_OUT:
         raise _withheld(resolved)
     if session.json or session.events:
