@@ -13,21 +13,13 @@ import pytest
 
 from held_daemon import HeldDaemon
 from real_daemon import RealDaemon, Wire, wait_until
+from real_jobs import add, show, staging
 
 SIZE = 24 << 20
 
 
 def accepted(wire: Wire, path: str, name: str, **fields: Any) -> str:
-    number = wire.request("model.add", path=path, name=name, **fields)
-    reply = wire.until(number, "accepted", "result", "error")
-    assert reply["type"] == "accepted", reply
-    job: str = reply["job"]
-    return job
-
-
-def show(daemon: RealDaemon, job: str) -> dict[str, Any]:
-    value: dict[str, Any] = daemon.ask("job.show", job=job)["value"]
-    return value
+    return add(wire, path, name, **fields)[1]
 
 
 def until_done(daemon: RealDaemon, *jobs: str) -> None:
@@ -60,7 +52,7 @@ def test_what_ran_and_what_waited_goes_on_and_ends(held: HeldDaemon) -> None:
     with held.connect() as wire:
         jobs = [accepted(wire, held.file(name, contents[name]), name) for name in contents]
         held.ask("job.prioritize", job=jobs[3], priority=1)
-        wait_until(lambda: os.listdir(os.path.join(held.root, ".modeld", "staging")))
+        wait_until(lambda: staging(held))
         held.kill()
     held.start()
     told = recovery(held)
@@ -71,7 +63,7 @@ def test_what_ran_and_what_waited_goes_on_and_ends(held: HeldDaemon) -> None:
     until_done(held, *jobs)
     for name, content in contents.items():
         assert content_of(held, name) == content
-    assert os.listdir(os.path.join(held.root, ".modeld", "staging")) == []
+    assert staging(held) == []
     assert [show(held, job)["attempts"] for job in jobs] == [1, 1, 1, 1]
     assert [ends(held, job) for job in jobs] == [["job.done"]] * 4
     # The first was admitted first and ran; of the others, the one that was moved up.

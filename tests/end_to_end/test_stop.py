@@ -15,15 +15,9 @@ import pytest
 
 from held_daemon import HeldDaemon
 from real_daemon import RealDaemon, Wire, wait_until
+from real_jobs import add, show, staging
 
 CROWD = 50
-
-
-def accepted(wire: Wire, path: str, name: str, **fields: Any) -> tuple[str, str]:
-    number = wire.request("model.add", path=path, name=name, **fields)
-    reply = wire.until(number, "accepted", "result", "error")
-    assert reply["type"] == "accepted", reply
-    return number, reply["job"]
 
 
 def until_closed(wire: Wire) -> Iterator[dict[str, Any]]:
@@ -33,7 +27,7 @@ def until_closed(wire: Wire) -> Iterator[dict[str, Any]]:
 
 
 def state_of(daemon: RealDaemon, job: str) -> str:
-    return str(daemon.ask("job.show", job=job)["value"]["state"])
+    return str(show(daemon, job)["state"])
 
 
 def signalled(daemon: RealDaemon, number: int = signal.SIGTERM) -> None:
@@ -44,7 +38,7 @@ def signalled(daemon: RealDaemon, number: int = signal.SIGTERM) -> None:
 def assert_stopped_in_order(daemon: RealDaemon) -> None:
     assert daemon.wait() == 0
     assert not os.path.lexists(daemon.socket)
-    assert os.listdir(os.path.join(daemon.root, ".modeld", "staging")) == []
+    assert staging(daemon) == []
     told = [row["event"] for row in daemon.activity()]
     assert told.count("daemon.stopping") == told.count("daemon.stopped") == told.count("daemon.started")
     assert told[-1] == "daemon.stopped"
@@ -65,7 +59,7 @@ def test_what_runs_may_end_before_the_deadline(held: HeldDaemon, by: str) -> Non
     """And its asker is told the result, not that the daemon stopped."""
     held.start()
     with held.connect() as wire, held.connect() as looker:
-        number, job = accepted(wire, held.file("a", b"GGUF" * 500), "a")
+        number, job = add(wire, held.file("a", b"GGUF" * 500), "a")
         wait_until(lambda: state_of(held, job) == "running")
         attached = looker.request("job.attach", job=job)
         looker.until(attached, "accepted")
@@ -90,7 +84,7 @@ def test_while_it_drains_reads_are_answered_and_writes_refused(held: HeldDaemon)
     assert held.ask("model.add", path=ready, name="ready")["type"] == "result"
     held.hold()
     with held.connect() as wire:
-        number, job = accepted(wire, held.file("a", b"GGUF"), "a", on_disconnect="continue")
+        number, job = add(wire, held.file("a", b"GGUF"), "a", on_disconnect="continue")
         signalled(held)
         wait_until(lambda: wire.ask("daemon.status")["value"]["state"] == "draining")
         for op, fields in {
@@ -113,7 +107,7 @@ def test_what_is_not_done_by_the_deadline_goes_on_at_the_next_start(held: HeldDa
     held.configure("[limits]\nrunning_bytes = 1\n[daemon]\ndrain_deadline = '200ms'\n")
     held.start()
     with held.connect() as wire:
-        numbers, jobs = zip(*[accepted(wire, held.file(name, name.encode() * 9), name) for name in "abc"], strict=True)
+        numbers, jobs = zip(*[add(wire, held.file(name, name.encode() * 9), name) for name in "abc"], strict=True)
         assert held.ask("job.pause", job=jobs[2])["value"]["state"] == "paused"
         signalled(held)
         ends: dict[str, dict[str, Any]] = {}
@@ -134,7 +128,7 @@ def test_what_is_not_done_by_the_deadline_goes_on_at_the_next_start(held: HeldDa
 def test_a_drain_may_shorten_its_deadline(held: HeldDaemon) -> None:
     held.start()
     with held.connect() as wire:
-        number, _ = accepted(wire, held.file("a", b"GGUF"), "a")
+        number, _ = add(wire, held.file("a", b"GGUF"), "a")
         assert wire.ask("daemon.drain", deadline_s=0)["value"]["deadline_s"] == 0
         assert wire.terminal(number)["code"] == "interrupted"
     assert_stopped_in_order(held)
@@ -157,7 +151,7 @@ def test_every_client_of_fifty_jobs_in_flight_is_answered(held: HeldDaemon) -> N
     subscribed = [watcher.request("events.subscribe") for watcher in watchers]
     numbers, jobs = [], []
     for index, wire in enumerate(wires):
-        number, job = accepted(wire, held.file(f"s{index}", b"%d" % index), f"m{index}")
+        number, job = add(wire, held.file(f"s{index}", b"%d" % index), f"m{index}")
         numbers.append(number)
         jobs.append(job)
     signalled(held)
@@ -185,7 +179,7 @@ def test_a_client_that_does_not_read_does_not_hold_the_stop_up(held: HeldDaemon)
     with held.connect() as deaf:
         path = held.file("a", b"")
         os.truncate(path, 400 << 20)
-        accepted(deaf, path, "a")
+        add(deaf, path, "a")
         deaf.socket.settimeout(0.5)
         with contextlib.suppress(TimeoutError):
             while True:
@@ -199,7 +193,7 @@ def test_a_client_that_does_not_read_does_not_hold_the_stop_up(held: HeldDaemon)
 def test_a_second_signal_ends_at_once(held: HeldDaemon) -> None:
     held.start()
     with held.connect() as wire:
-        _, job = accepted(wire, held.file("a", b"GGUF"), "a")
+        _, job = add(wire, held.file("a", b"GGUF"), "a")
         signalled(held)
         wait_until(lambda: wire.ask("daemon.status")["value"]["state"] == "draining")
         signalled(held)
@@ -212,7 +206,7 @@ def test_a_second_signal_ends_at_once(held: HeldDaemon) -> None:
 def test_a_pause_while_it_drains_does_not_keep_it(held: HeldDaemon) -> None:
     held.start()
     with held.connect() as wire, held.connect() as control:
-        number, job = accepted(wire, held.file("a", b"GGUF"), "a")
+        number, job = add(wire, held.file("a", b"GGUF"), "a")
         signalled(held)
         wait_until(lambda: control.ask("daemon.status")["value"]["state"] == "draining")
         assert control.ask("job.pause", job=job)["type"] == "result"
@@ -231,7 +225,7 @@ def test_a_daemon_that_a_client_started_ends_when_nobody_needs_it(held: HeldDaem
     held.start("--auto-started")
     connected = held.connect()
     subscribed = connected.request("events.subscribe")
-    number, job = accepted(connected, held.file("a", b"GGUF"), "a", on_disconnect="continue")
+    number, job = add(connected, held.file("a", b"GGUF"), "a", on_disconnect="continue")
     assert held.process is not None
     # Longer than its patience, twice: a connection keeps it, then a job does.
     with pytest.raises(subprocess.TimeoutExpired):
@@ -266,7 +260,7 @@ def test_a_daemon_that_cannot_be_reached_any_more_ends(held: HeldDaemon) -> None
     held.environ["MODELD_DAEMON_DRAIN_DEADLINE"] = "0s"
     held.start()
     with held.connect() as wire:
-        number, _ = accepted(wire, held.file("a", b"GGUF"), "a")
+        number, _ = add(wire, held.file("a", b"GGUF"), "a")
         os.unlink(held.socket)
         assert wire.terminal(number)["code"] == "interrupted"
     assert held.wait() == 1

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from real_daemon import RealDaemon, Wire, wait_until
+from real_jobs import staging
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(3600)]
 
@@ -110,10 +111,6 @@ class Client(threading.Thread):
 def manifest_identity(daemon: RealDaemon, name: str) -> tuple[int, int]:
     info = os.stat(os.path.join(daemon.root, "manifests", f"{name}.json"))
     return info.st_ino, info.st_mtime_ns
-
-
-def staging(daemon: RealDaemon) -> list[str]:
-    return os.listdir(os.path.join(daemon.root, ".modeld", "staging"))
 
 
 def digest_of(path: str) -> str:
