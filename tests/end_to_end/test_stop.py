@@ -203,6 +203,19 @@ def test_a_second_signal_ends_at_once(held: HeldDaemon) -> None:
     wait_until(lambda: state_of(held, job) == "done")
 
 
+def test_the_first_signal_after_a_drain_does_not_cut_it_short(held: HeldDaemon) -> None:
+    """A service manager stops what somebody has asked to stop already."""
+    held.start()
+    with held.connect() as wire:
+        number, _ = add(wire, held.file("a", b"GGUF"), "a")
+        held.ask("daemon.drain", deadline_s=60)
+        signalled(held)
+        wait_until(lambda: "SIGTERM" in held.log())
+        held.release()
+        assert wire.terminal(number)["type"] == "result"
+    assert_stopped_in_order(held)
+
+
 def test_a_pause_while_it_drains_does_not_keep_it(held: HeldDaemon) -> None:
     held.start()
     with held.connect() as wire, held.connect() as control:

@@ -29,6 +29,7 @@ class Lifetime:
 
     def __init__(self, deadline: float) -> None:
         self._stop = anyio.Event()
+        self._signalled = False
         self.deadline = deadline
         self.reason = ""
         self.exit_code = 0
@@ -49,10 +50,14 @@ class Lifetime:
     async def mind_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
-                if self._stop.is_set():
-                    log.warning("stopped by a second signal: the next start takes up what is left")
+                name = signal.Signals(number).name
+                if self._signalled:
+                    log.warning("stopped by a second signal: the next start takes up what is left", signal=name)
                     os._exit(_ENDED_AT_ONCE)
-                self.stop(signal.Signals(number).name)
+                self._signalled = True
+                # A stop that a client has asked for is not cut short by the service manager's, which comes after it.
+                log.info("signal", signal=name)
+                self.stop(name)
 
     async def mind_endpoint(self, endpoint: Endpoint, every: float) -> None:
         """A daemon that nobody can reach must not hold the locks of one that could be reached."""
