@@ -12,7 +12,8 @@ import pytest
 
 from modeld.store import manifests
 from modeld.store.digest import Digest
-from modeld.store.index import Index, Unproven
+from modeld.store.entries import Unproven
+from modeld.store.index import Index
 from modeld.store.listing import SETTLED_NS
 from modeld.store.names import ModelName
 from modeld.store.root import prepare_root

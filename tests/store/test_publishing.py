@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modeld.store.digest import Digest
-from modeld.store.index import Entry
+from modeld.store.entries import Entry
 from modeld.store.manifests import File, Manifest
 from modeld.store.names import ModelName
 from modeld.store.observer import Unwatched

@@ -4,8 +4,8 @@ Other rooms take what they need from here; its own modules import each other dir
 """
 
 from modeld.store.digest import Digest
+from modeld.store.entries import Unproven
 from modeld.store.history import Asker
-from modeld.store.index import Unproven
 from modeld.store.names import ModelName
 from modeld.store.observer import Observer, Stopped
 from modeld.store.readers import OwnReader, PeerReader, Reader

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from modeld.store import durable
+from modeld.store import durable, links
 from modeld.store.blocks import BlockSummer
 from modeld.store.digest import Digest, Signature
 from modeld.store.durable import source_faults, store_faults
@@ -116,7 +116,7 @@ def _link(layout: Layout, source_fd: int, source_path: str, path: str, how: How)
     """False when a move cannot have a second name and has to copy."""
     try:
         durable.make_directories(layout.staging, below=layout.root)
-        durable.link_open_file(source_fd, source_path, path)
+        links.link_open_file(source_fd, source_path, path)
     except OSError as error:
         refused = error.errno in (errno.EPERM, errno.EACCES)
         if how == "move" and (refused or error.errno in _NO_LINKS):
@@ -158,7 +158,7 @@ def _close_to_writers(layout: Layout, source_fd: int, source_path: str, how: How
             details={"path": source_path},
         ) from error
     with source_faults(source_path):
-        if durable.is_open_for_writing(source_fd):
+        if links.is_open_for_writing(source_fd):
             raise SourceUnavailable(
                 f"{source_path} is open for writing in some program; nothing was added",
                 hint="Add it again when no program is writing it.",

@@ -17,8 +17,8 @@ import anyio.to_thread
 
 from modeld.store.blobs import stat_blob
 from modeld.store.care import Care, nobody_is_told
+from modeld.store.entries import Entry, cannot_be_used
 from modeld.store.history import NOBODY, Asker
-from modeld.store.index import Entry, cannot_be_used
 from modeld.store.integrity import Failed
 from modeld.store.observer import Stopped, Unwatched
 from modeld.store.publishing import Counter

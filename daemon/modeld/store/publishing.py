@@ -17,7 +17,8 @@ import anyio.to_thread
 from modeld.store import manifests
 from modeld.store.blobs import Blob
 from modeld.store.digest import Digest
-from modeld.store.index import Entry, Index
+from modeld.store.entries import Entry
+from modeld.store.index import Index
 from modeld.store.layout import Layout
 from modeld.store.locks import name_lock
 from modeld.store.manifests import File, Manifest

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modeld.store import durable
+from modeld.store import links
 from modeld.store.digest import Digest, Signature
 from modeld.store.durable import store_faults
 from modeld.store.linked import Linked
@@ -150,7 +150,7 @@ class Trees:
     def _link(self, digest: Digest, path: str) -> list[Relinked]:
         blob = self._layout.blob(digest)
         before = Signature.of(os.lstat(blob))
-        if not durable.link_or_symlink(blob, path, hard=digest not in self.linked):
+        if not links.link_or_symlink(blob, path, hard=digest not in self.linked):
             return []
         return [Relinked(before, Signature.of(os.lstat(blob)))]
 
