@@ -1,0 +1,76 @@
+"""Keys, region and endpoint for S3, from where Amazon's own tools look for them."""
+
+from __future__ import annotations
+
+import configparser
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import unquote
+
+_READ: Final = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "region", "endpoint_url")
+_GIVEN_BY_CLOUD: Final = (
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_METADATA_ENDPOINT",
+)
+
+
+class AwsAccount:
+    """Read anew each time: profiles are files that other programs write."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = dict(environ)
+
+    @property
+    def region(self) -> str:
+        environ = self._environ
+        told = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or self._profile().get("region")
+        return told or "us-east-1"
+
+    @property
+    def endpoint(self) -> str | None:
+        environ = self._environ
+        told = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
+        return told or self._profile().get("endpoint_url") or None
+
+    def keys(self, userinfo: str | None) -> dict[str, Any]:
+        """As obstore takes them: those of a reference, of the environment, of the profile, of the cloud, or none."""
+        if userinfo is not None:
+            key, _, secret = userinfo.partition(":")
+            return {"access_key_id": unquote(key), "secret_access_key": unquote(secret)}
+        upper = {name.lower(): value for name, value in self._environ.items() if name.startswith("AWS_")}
+        for known in (upper, self._profile()):
+            if known.get("aws_access_key_id"):
+                names = ("access_key_id", "secret_access_key", "session_token")
+                return {name: known[f"aws_{name}"] for name in names if known.get(f"aws_{name}")}
+        if any(self._environ.get(name) for name in _GIVEN_BY_CLOUD) or _is_amazon():
+            return {}
+        # To ask the metadata service of a machine that has none takes many seconds.
+        return {"skip_signature": True}
+
+    def _profile(self) -> Mapping[str, str]:
+        environ = self._environ
+        home = environ.get("HOME") or os.path.expanduser("~")
+        name = environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE") or "default"
+        found: dict[str, str] = {}
+        for variable, file, section in (
+            ("AWS_CONFIG_FILE", "config", name if name == "default" else f"profile {name}"),
+            ("AWS_SHARED_CREDENTIALS_FILE", "credentials", name),
+        ):
+            parser = configparser.RawConfigParser()
+            try:
+                parser.read(environ.get(variable) or os.path.join(home, ".aws", file), encoding="utf-8")
+                found |= {key: value for key, value in parser.items(section) if key in _READ}
+            except (configparser.Error, OSError, UnicodeDecodeError):
+                continue
+        return found
+
+
+def _is_amazon() -> bool:
+    try:
+        with open("/sys/devices/virtual/dmi/id/sys_vendor", encoding="ascii") as file:
+            return file.read().strip() == "Amazon EC2"
+    except (OSError, UnicodeDecodeError):
+        return False

@@ -1,0 +1,78 @@
+"""All sources, made once for the daemon: which one a reference is for, and what a mirror of it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from modeld.store.sources import open_source
+from modeld.transfer.http import HttpClient
+from modeld.transfer.reference_types import (
+    HubReference,
+    LocalReference,
+    OciReference,
+    OllamaReference,
+    Reference,
+    S3Reference,
+    WebReference,
+)
+from modeld.transfer.source import Source
+from modeld.transfer.sources.huggingface import HuggingFaceSource
+from modeld.transfer.sources.images import ImageSource
+from modeld.transfer.sources.local import LocalSource
+from modeld.transfer.sources.s3 import S3Source
+from modeld.transfer.sources.web import WebSource
+from modelwire.errors import InvalidRequest
+
+
+class Sources:
+    """`plain_hosts` are those that the configuration allows to be asked without encryption, loopback beside them."""
+
+    def __init__(
+        self, http: HttpClient, environ: Mapping[str, str] | None = None, *, plain_hosts: Collection[str] = ()
+    ) -> None:
+        known = os.environ if environ is None else environ
+        self._http = http
+        self._plain_hosts = plain_hosts
+        self._web = WebSource(http, known)
+        self._hub = HuggingFaceSource.from_environ(http, known)
+        self._oci = ImageSource(http, environ=known, plain_hosts=plain_hosts)
+        self._ollama = ImageSource(http, name="ollama", environ=known, plain_hosts=plain_hosts)
+        self._s3 = S3Source(http, known)
+
+    @property
+    def hubs(self) -> frozenset[str]:
+        """For `references.parse`: the origins whose addresses are those of a hub."""
+        return frozenset({self._hub.endpoint_origin})
+
+    def source(self, reference: Reference, opener: Callable[[str], int] = open_source) -> Source[Any]:
+        """Where the reference itself points. `opener` opens local files with the rights of who asked."""
+        match reference:
+            case LocalReference():
+                return LocalSource(opener)
+            case WebReference():
+                return self._web
+            case HubReference():
+                return self._hub
+            case OllamaReference():
+                return self._ollama
+            case OciReference():
+                return self._oci
+            case S3Reference():
+                return self._s3
+        raise InvalidRequest(f"{reference.text} is the name of a model in the store, which comes from nowhere else")
+
+    def mirror(self, reference: Reference, url: str) -> Source[Any]:
+        """The same reference at another endpoint: a hub, or a registry, at `url`. It gets no credentials."""
+        match reference:
+            case HubReference():
+                return HuggingFaceSource(self._http, url)
+            case OllamaReference():
+                return ImageSource(self._http, name="ollama", plain_hosts=self._plain_hosts, base=url)
+            case OciReference():
+                return ImageSource(self._http, plain_hosts=self._plain_hosts, base=url)
+        raise InvalidRequest(
+            f"{reference.text} has no mirrors: only references to hubs and registries (hf:, ollama:, oci:) have them",
+            hint="Correct `match` of the [[mirror]] in the configuration.",
+        )
