@@ -61,7 +61,8 @@ def connect_as(path: str, uid: int, gid: int | None = None) -> Wire:
     here, there = socket.socketpair()
     with here, there:
         child = subprocess.Popen(
-            [sys.executable, "-IS", "-c", _CONNECT, path, str(uid), str(uid if gid is None else gid)], stdin=there
+            [sys.executable, "-IS", "-c", _CONNECT, path, str(uid), str(uid if gid is None else gid)],
+            stdin=there.fileno(),
         )
         there.close()
         here.settimeout(20)

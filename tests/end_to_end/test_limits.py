@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -141,6 +142,18 @@ def test_requests_in_flight_are_counted_over_all_connections_of_a_user(start: St
         wait_until(lambda: two.ask("daemon.status")["value"]["watchers"] == 4)
 
 
+def test_looks_never_count_however_many_are_asked_for_at_once(start: Start) -> None:
+    daemon = start(LIMITS_REQUESTS_PER_PEER="1")
+    asked = [line(op, f"{op}-{n}") for n in range(200) for op in ("model.list", "job.list", "store.usage")]
+    with daemon.connect() as watching, daemon.connect() as wire:
+        watching.request("events.subscribe", id="takes the only place")
+        wire.send(b"\n".join(asked))
+        wire.end_sending()
+        replies = everything_until_close(wire)
+    assert {reply["type"] for reply in replies} == {"result"}
+    assert sorted(reply["id"] for reply in replies) == sorted(str(json.loads(each)["id"]) for each in asked)
+
+
 def test_sixty_four_requests_in_flight_and_no_more(daemon: RealDaemon) -> None:
     with daemon.connect() as wire:
         wire.send(b"".join(line("events.subscribe", str(number)) + b"\n" for number in range(65)))
@@ -261,7 +274,7 @@ def test_a_waiter_that_vanishes_frees_its_place(start: Start, how: str) -> None:
             if how != "cancel":
                 leaver.close()
             wait_until(lambda: watching.ask("daemon.status")["value"]["queue"]["waiting"] == 0, 20, "a free place")
-        assert watching.ask("job.show", job=gone)["value"]["state"] == "cancelled"
+        wait_until(lambda: watching.ask("job.show", job=gone)["value"]["state"] == "cancelled")
         enqueue(watching, path, ["mine"])
 
 

@@ -172,7 +172,7 @@ def test_a_thousand_requests_in_one_write_are_answered_in_order(daemon: RealDaem
 
 def test_a_thousand_requests_and_then_a_half_close(daemon: RealDaemon) -> None:
     with daemon.connect() as wire:
-        wire.send(b"\n".join(line("model.list", str(n)) for n in range(1000)))
+        wire.send(b"\n".join(line("daemon.status", str(n)) for n in range(1000)))
         wire.end_sending()
         assert [reply["id"] for reply in everything_until_close(wire)] == [str(n) for n in range(1000)]
 

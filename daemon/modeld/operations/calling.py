@@ -63,16 +63,19 @@ Quick = Callable[[Caller, Any], Value]
 """Answers on the spot, in the server's own turn: no waiting, microseconds."""
 
 Long = Callable[[Call, Any], Awaitable[Value]]
-"""May wait; runs as a task of its own and counts as in flight."""
+"""May wait; runs as a task of its own and counts as in flight, unless it is a look."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handlers:
     quick: dict[type[Request], Quick]
     long: dict[type[Request], Long]
+    looks: frozenset[type[Request]] = frozenset()
+    """Of the long ones, those that soon end by themselves, whatever goes on: a list, one job. They do not count as in
+    flight, where a subscription or a job may stay for days; a connection that asks for many waits for some to end."""
 
     def __or__(self, other: Handlers) -> Handlers:
-        return Handlers(self.quick | other.quick, self.long | other.long)
+        return Handlers(self.quick | other.quick, self.long | other.long, self.looks | other.looks)
 
     def check_complete(self) -> None:
         """Every operation that the wire knows is handled here, or by the connection itself."""

@@ -46,4 +46,8 @@ def handlers(house: House) -> Handlers:
         return await care.quarantined()
 
     house.board.runner.register("model.verify", verify_work)
-    return Handlers(quick={}, long={requests.ModelVerify: verify, requests.StoreQuarantine: quarantine})
+    return Handlers(
+        quick={},
+        long={requests.ModelVerify: verify, requests.StoreQuarantine: quarantine},
+        looks=frozenset({requests.StoreQuarantine}),
+    )

@@ -105,6 +105,7 @@ def handlers(house: House) -> Handlers:
             requests.JobResume: resume,
             requests.JobPrioritize: prioritize,
         },
+        looks=frozenset({requests.JobList, requests.JobShow}),
     )
 
 

@@ -95,6 +95,7 @@ def handlers(house: House) -> Handlers:
             requests.ModelShow: show,
             requests.ModelResolve: resolve_slowly,
         },
+        looks=frozenset({requests.ModelList, requests.ModelShow}),
     )
 
 

@@ -28,4 +28,8 @@ def handlers(house: House) -> Handlers:
         return await care.sweep(dry_run=request.dry_run, order=job.order, observer=job.meter)
 
     house.board.runner.register("store.sweep", sweep_work)
-    return Handlers(quick={}, long={requests.StoreUsage: usage, requests.StoreSweep: sweep})
+    return Handlers(
+        quick={},
+        long={requests.StoreUsage: usage, requests.StoreSweep: sweep},
+        looks=frozenset({requests.StoreUsage}),
+    )

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 class Flight:
     """What an operation sees as its `Call`."""
 
-    __slots__ = ("_abandoned", "_last_word", "_request", "_scope", "_shell")
+    __slots__ = ("_abandoned", "_last_word", "_request", "_scope", "_shell", "is_look")
 
-    def __init__(self, shell: Shell, request: Request) -> None:
+    def __init__(self, shell: Shell, request: Request, *, is_look: bool) -> None:
         self._shell = shell
         self._request = request
+        self.is_look = is_look
         self._scope = anyio.CancelScope()
         self._abandoned = False
         self._last_word: WireError = Cancelled("the request was cancelled by its client")

@@ -45,6 +45,10 @@ _TURN_SECONDS = 0.001
 """The same for requests that take longer: a page of a list, a name that is not there. 64 of those at once kept
 everybody else waiting for 200 ms."""
 
+_LOOKS_AT_ONCE = 16
+"""Lists and the like that one connection gets worked on at the same time; for more of them it waits to be read on.
+Enough to keep the daemon busy, few enough replies in memory."""
+
 _WRITE_MARK = 256 * 1024
 """Unsent bytes above which a connection stops being read: a few large replies, little memory for 64 silent peers."""
 
@@ -65,6 +69,7 @@ class Shell(asyncio.Protocol):
         self._eof = False
         self._closing = False
         self._continued = False
+        self._looks = 0
         self._read_stall: asyncio.TimerHandle | None = None
         self._permitted = server.permitted[caller.role]
         self._reading = True
@@ -128,7 +133,7 @@ class Shell(asyncio.Protocol):
         left = _TURN
         ends = monotonic() + _TURN_SECONDS
         self._in_turn = True
-        while left and self.writable and not self._closing:
+        while left and self.writable and self._looks < _LOOKS_AT_ONCE and not self._closing:
             left -= 1
             try:
                 request = self.wire.next_request()
@@ -151,11 +156,11 @@ class Shell(asyncio.Protocol):
     def _arrange_more(self, *, more: bool) -> None:
         if self._closing:
             return
-        if more:
+        if self._looks >= _LOOKS_AT_ONCE:
             self._pause_reading()
-            if not self._continued:
-                self._continued = True
-                self._server.loop.call_soon(self._continue)
+            self._stop_read_stall()
+        elif more:
+            self._go_on_soon()
         elif self.writable:
             if not self._reading:
                 self._reading = True
@@ -163,6 +168,12 @@ class Shell(asyncio.Protocol):
             self._mind_read_stall()
             if self._eof:
                 self._close_when_served()
+
+    def _go_on_soon(self) -> None:
+        self._pause_reading()
+        if not self._continued:
+            self._continued = True
+            self._server.loop.call_soon(self._continue)
 
     def _pause_reading(self) -> None:
         if self._reading:
@@ -200,8 +211,11 @@ class Shell(asyncio.Protocol):
             self._fail(request.id, incident(error, op=BY_REQUEST[kind].name))
 
     def _begin(self, request: Request, long: Long) -> None:
-        self._server.sessions.begin(self.caller.uid)
-        flight = Flight(self, request)
+        flight = Flight(self, request, is_look=type(request) in self._server.handlers.looks)
+        if flight.is_look:
+            self._looks += 1
+        else:
+            self._server.sessions.begin(self.caller.uid)
         self._flights[request.id] = flight
         self._server.tasks.start_soon(flight.fly, long, name=f"request {BY_REQUEST[type(request)].name}")
 
@@ -221,7 +235,12 @@ class Shell(asyncio.Protocol):
 
     def landed(self, flight: Flight) -> None:
         self._flights.pop(flight.id, None)
-        self._server.sessions.end(self.caller.uid)
+        if flight.is_look:
+            self._looks -= 1
+            if self._looks == _LOOKS_AT_ONCE - 1 and not self._closing:
+                self._go_on_soon()
+        else:
+            self._server.sessions.end(self.caller.uid)
         if not self._closing:
             self._close_when_served()
 
