@@ -18,9 +18,9 @@ import msgspec
 
 from modeld.store import quarantine, usage
 from modeld.store.blobs import stat_blob
+from modeld.store.entries import Entry
 from modeld.store.history import NOBODY, Asker, History, rfc3339
 from modeld.store.holds import Holds
-from modeld.store.index import Entry
 from modeld.store.integrity import Failed, Integrity
 from modeld.store.locks import StoreLock
 from modeld.store.manifests import Manifest
@@ -67,7 +67,7 @@ class Care:
         self.holds = Holds()
         self.uses = uses
         self.history = history
-        self._naming = Naming(counter, self.holds, uses)
+        self._naming = Naming(counter, records, self.holds, uses)
         self._integrity = Integrity(counter, records, history, byte_threads)
         self._sweeper = Sweeper(counter, records, self.holds, grace)
         self._selections = Selections(counter.index, uses)

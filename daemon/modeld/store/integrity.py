@@ -23,8 +23,8 @@ from modeld.store import blobs, durable
 from modeld.store.blobs import Blob
 from modeld.store.digest import Digest
 from modeld.store.durable import store_faults
+from modeld.store.entries import Entry
 from modeld.store.history import Asker, Condemned, History, Outcome
-from modeld.store.index import Entry
 from modeld.store.layout import Layout
 from modeld.store.named import blobs_named
 from modeld.store.names import ModelName
@@ -189,6 +189,7 @@ class _Looking:
                 condemned = Condemned(reason, kept_at)
                 await history.condemn(digest, condemned)
                 await self._room.records.gone(digest)
+                counter.index.trees.linked.forget(digest)
         self._observer.phase("verify")
         for name in await self._room.models_naming(digest):
             self._failed(name, digest, condemned.sentence)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -17,13 +17,14 @@ import anyio.to_thread
 
 from modeld.store import durable, manifests
 from modeld.store.blobs import outcome_unknown
+from modeld.store.entries import Entry
 from modeld.store.holds import Holds
-from modeld.store.index import Entry
 from modeld.store.layout import Layout
 from modeld.store.locks import name_lock
 from modeld.store.manifests import Manifest
 from modeld.store.names import ModelName
 from modeld.store.publishing import Counter, Notes
+from modeld.store.records import Records
 from modeld.store.uses import Uses
 from modelwire.errors import AlreadyExists, Corrupt, NotFound, Unsupported, WireError
 from modelwire.values import Copied, Moved, PlanStep, Removed
@@ -38,8 +39,9 @@ _REMEMBERED: Final = 256
 class Naming:
     """For the event loop. `earlier` is what an attempt that was cut short had announced."""
 
-    def __init__(self, counter: Counter, holds: Holds, uses: Uses) -> None:
+    def __init__(self, counter: Counter, records: Records, holds: Holds, uses: Uses) -> None:
         self._counter = counter
+        self._records = records
         self._index = counter.index
         self._layout = counter.layout
         self._holds = holds
@@ -94,7 +96,7 @@ class Naming:
             name=name.text,
             source=manifest.name,
             blob=manifest.blob,
-            size_bytes=manifest.size_bytes,
+            size_bytes=manifest.total_bytes,
             blobs=_blobs(manifest),
             plan=(*steps, PlanStep(action="write", path=self._layout.manifest(name), size_bytes=size)),
         )
@@ -123,7 +125,7 @@ class Naming:
             half = self._half_moved(earlier)
             entry = self._exact(old) if half else self._movable(old, new)
             manifest = entry.usable()
-            value = Moved(name=new.text, source=manifest.name, blob=manifest.blob, size_bytes=manifest.size_bytes)
+            value = Moved(name=new.text, source=manifest.name, blob=manifest.blob, size_bytes=manifest.total_bytes)
             with anyio.CancelScope(shield=True), self._remembering(key, value, self._begun):
                 if notes is not None:
                     await notes.about_to_publish(value)
@@ -135,6 +137,7 @@ class Naming:
                 self._uses.forget(entry.name.text)
                 if notes is not None:
                     await notes.published(value)
+                await self._remove_trees(entry.name)
         return value
 
     def moved(self, value: Moved) -> bool:
@@ -178,7 +181,7 @@ class Naming:
             value = Removed(
                 name=entry.name.text,
                 blob=None if manifest is None else manifest.blob,
-                size_bytes=0 if manifest is None else manifest.size_bytes,
+                size_bytes=0 if manifest is None else manifest.total_bytes,
             )
             with anyio.CancelScope(shield=True), self._remembering(key, value, self.removed):
                 if notes is not None:
@@ -187,6 +190,7 @@ class Naming:
                 self._uses.forget(entry.name.text)
                 if notes is not None:
                     await notes.published(value)
+                await self._remove_trees(entry.name)
         return value
 
     def removed(self, value: Removed) -> bool:
@@ -259,6 +263,12 @@ class Naming:
     async def _withdraw(self, name: ModelName) -> None:
         with self._index.changing(name):
             await self._blocking(partial(_remove_manifest, self._layout, name))
+
+    async def _remove_trees(self, name: ModelName) -> None:
+        """What showed the model's files under their names. What cannot be removed is left to a sweep."""
+        with suppress(WireError, OSError):
+            relinked = await self._blocking(partial(self._index.trees.remove, self._layout.trees_of(name)))
+            await self._records.relinked(relinked)
 
     async def _made_lasting(self, key: tuple[str, ...], done: Callable[[Change], bool]) -> Change | None:
         """The value of the same request when it was carried out before and only its outcome was unknown."""

@@ -17,6 +17,7 @@ import anyio.to_thread
 
 from modeld.store.digest import Digest
 from modeld.store.holds import Holds
+from modeld.store.leftover_trees import LeftoverTrees
 from modeld.store.marks import Marks
 from modeld.store.observer import Observer, Stopped
 from modeld.store.publishing import Counter
@@ -66,6 +67,7 @@ class Sweeper:
         self._grace = grace
         self._clock = clock
         self._marks = Marks(counter.layout)
+        self._trees = LeftoverTrees(counter, records)
         self._alone = anyio.Lock()
 
     async def sweep(self, *, dry_run: bool, order: int, observer: Observer) -> Swept:
@@ -73,12 +75,15 @@ class Sweeper:
             observer.phase("checking_local")
             ages = Ages(self._clock(), self._grace)
             walk, victims = await self._blocking(partial(self._walk, ages, observer))
-            observer.total(sum(victim.size for victim in victims))
             tally = _Tally(notes=walk.notes)
+            trees = await self._trees.leftovers(ages)
+            observer.total(sum(victim.size for victim in (*trees, *victims)))
             if dry_run:
-                for victim in victims:
+                for victim in (*trees, *victims):
                     tally.count(self._layout.root, victim)
             else:
+                for tree in await self._trees.remove(trees, order, tally.notes):
+                    tally.count(self._layout.root, tree)
                 await self._remove(victims, tally, order, observer)
             return Swept(
                 victims=tuple(tally.shown),
@@ -138,6 +143,7 @@ class Sweeper:
             return remove_entry(root, victim.parts, victim.identity)
         removed = remove_file(root, victim.parts, victim.identity)
         if removed and victim.digest is not None:
+            self._counter.index.trees.linked.forget(Digest(victim.digest))
             with suppress(OSError):  # checksums for a repair, of what is not there any more
                 os.unlink(self._layout.blocks(Digest(victim.digest)))
         return removed
