@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Collection
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,20 @@ class Batch:
             for staged in self._staged:
                 sync_staged(staged)
         self._synced = True
+
+    def let_go(self, digests: Collection[Digest]) -> None:
+        """These have turned out to be in the store already."""
+        kept = [staged for staged in self._staged if staged.digest not in digests]
+        for staged in self._staged:
+            if staged.digest in digests:
+                discard(staged)
+        self._staged = kept
+
+    def sync_names(self, digests: Collection[Digest]) -> None:
+        """Of blobs that were found: whoever named them may have died, or never cared to sync."""
+        if not self._sync_together(len(digests)):
+            for digest in digests:
+                sync_names(self._layout, digest)
 
     def commit(self, *, trusted: Trusted = never_trusted) -> list[tuple[Blob, bool]]:
         """As `blobs.commit` for each, in the order in which they were staged."""

@@ -94,11 +94,12 @@ def find_good(
     size: int | None = None,
     trusted: Trusted = never_trusted,
     observer: Observer | None = None,
+    sync: bool = True,
 ) -> Blob | None:
     """The blob if it is here, is good, and its name is durable: then there is nothing to add.
 
     One without a matching record of its verification is hashed first; a bad one goes to quarantine and
-    counts as absent.
+    counts as absent. Who looks for many has all their names synced together in the end, and not here.
     """
     try:
         blob = stat_blob(layout, digest)
@@ -112,7 +113,7 @@ def find_good(
         return None
     if not trusted(blob):
         blob = _prove(layout, digest, observer or Unwatched())
-    if blob is not None:
+    if blob is not None and sync:
         # Whoever named it may have died, or never cared to sync.
         sync_names(layout, digest)
     return blob

@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -208,6 +208,14 @@ class _Gathering:
 
         if there:
             await self._in_thread(prove)
+        for path, landed in self._landed.items():
+            blob = self._proven.get(landed.digest) if landed.blob is None else None
+            if blob is not None:
+                self._landed[path] = replace(landed, blob=blob)
+                self._observer.advance(reused=blob.size)
+        await self._in_thread(partial(landing.batch.let_go, self._proven))
+        found = {landed.digest for landed in self._landed.values() if landed.blob is not None}
+        await self._in_thread(partial(landing.batch.sync_names, found))
 
     # -- names
 

@@ -89,13 +89,14 @@ class Landing:
         return landed
 
     def find_good(self, digest: Digest, trusted: Signature | None) -> Blob | None:
-        """The good blob of this digest, if it is here; no sweep takes it before the add has ended."""
+        """The good blob of this digest, if it is here; no sweep takes it before the add has ended. Its name may not
+        last: whoever uses it has all of them synced."""
         with self._holding:
             self.held.enter_context(self.holds.relying_on(digest))
         if not os.path.lexists(self.layout.blob(digest)):
             return None
         return blobs.find_good(
-            self.layout, digest, trusted=lambda blob: blob.signature == trusted, observer=self.observer
+            self.layout, digest, trusted=lambda blob: blob.signature == trusted, observer=self.observer, sync=False
         )
 
     # -- bytes that are here
