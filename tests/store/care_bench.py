@@ -52,6 +52,12 @@ class Bench:
         path.write_bytes(content)
         return await self.store.add(str(path), name=name, **options)
 
+    async def add_own(self, name: str, content: bytes) -> Added:
+        """From a file of its own, for several at a time."""
+        path = self.directory / f"{name}.gguf"
+        path.write_bytes(content)
+        return await self.store.add(str(path), name=name)
+
     def write_manifest(self, name: str, contents: dict[str, bytes], **more: Any) -> None:
         """A model of several files, as another tool would have made it."""
         files = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from modeld.store import blobs, integrity
 from modeld.store.digest import Digest
 from modeld.store.history import Asker
+from modeld.store.layout import Layout
 from modeld.store.observer import Observer, Stopped, Unwatched
 from modelwire.errors import Corrupt, NotFound, WireError
 from modelwire.values import Verified
@@ -45,20 +47,28 @@ async def test_each_blob_is_hashed_once(bench: Bench, monkeypatch: pytest.Monkey
     bench.write_manifest("c", {"x": b"GGUF weights", "y": b"GGUF weights", "z": b"more"})
     hashed: list[str] = []
     real = blobs.verify_blob
-    monkeypatch.setattr(blobs, "verify_blob", lambda *all_: (hashed.append(all_[1].hex), real(*all_))[1])
+
+    def counted(layout: Layout, digest: Digest, observer: Observer) -> blobs.Verified:
+        hashed.append(digest.hex)
+        return real(layout, digest, observer)
+
+    monkeypatch.setattr(blobs, "verify_blob", counted)
     outcome = await bench.care.verify()
     assert (outcome.ok, outcome.checked, len(hashed), len(set(hashed))) == (True, 3, 2, 2)
 
 
 async def test_several_blobs_are_hashed_at_the_same_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each waits for the other: one after the other would never end."""
-    import threading
-
     await bench.add("a", b"1")
     await bench.add("b", b"2")
     both = threading.Barrier(2, timeout=20)
     real = blobs.verify_blob
-    monkeypatch.setattr(blobs, "verify_blob", lambda *all_: (both.wait(), real(*all_))[1])
+
+    def waits(layout: Layout, digest: Digest, observer: Observer) -> blobs.Verified:
+        both.wait()
+        return real(layout, digest, observer)
+
+    monkeypatch.setattr(blobs, "verify_blob", waits)
     assert (await bench.care.verify()).ok
 
 
@@ -198,10 +208,11 @@ async def test_good_bytes_that_arrive_meanwhile_are_not_taken_away(
 ) -> None:
     added = await bench.add("a")
     bench.spoil(added.path)
-    real, looked = integrity._look_at, []
+    looked: list[integrity.Look] = []
+    real = integrity._look_at
 
-    def mended_after_the_look(*arguments: object) -> object:
-        look = real(*arguments)  # type: ignore[arg-type]
+    def mended_after_the_look(layout: Layout, digest: Digest, observer: Observer) -> integrity.Look:
+        look = real(layout, digest, observer)
         if not looked:
             os.unlink(added.path)
             bench.plant(b"GGUF weights")

@@ -305,7 +305,12 @@ async def test_an_outcome_that_is_unknown_is_settled_by_the_same_request(
         with pytest.raises(WireError, match="lost"):
             await getattr(bench.care, verb)(*arguments)
     synced: list[str] = []
-    monkeypatch.setattr(durable, "sync_directory", lambda path: (synced.append(path), real(path))[1])
+
+    def counted(path: str) -> None:
+        synced.append(path)
+        real(path)
+
+    monkeypatch.setattr(durable, "sync_directory", counted)
     value = await getattr(bench.care, verb)(*arguments)
     assert value.name == arguments[-1]
     assert bench.layout.manifests_dir in synced

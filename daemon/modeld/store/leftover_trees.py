@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter as Tally
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
@@ -16,7 +18,7 @@ from modeld.store.names import ModelName
 from modeld.store.publishing import Counter
 from modeld.store.records import Records
 from modeld.store.removal import Identity
-from modeld.store.victims import Ages, Candidate, span
+from modeld.store.victims import Ages, Candidate, Links, span
 from modelwire.errors import InvalidName, WireError
 
 T = TypeVar("T")
@@ -56,6 +58,17 @@ class LeftoverTrees:
         return Candidate(
             "tree", parts, 0, 0, f"no model is shown by it, unchanged for {span(unused)}", Identity.of(info)
         )
+
+    def links_in(self, candidates: Sequence[Candidate]) -> Links:
+        """Blocking."""
+        found: Tally[tuple[int, int]] = Tally()
+        for candidate in candidates:
+            for directory, _, names in os.walk("/".join((self._layout.root, *candidate.parts))):
+                for name in names:
+                    with suppress(OSError):
+                        info = os.lstat(f"{directory}/{name}")
+                        found[info.st_dev, info.st_ino] += 1
+        return found
 
     async def remove(self, candidates: Sequence[Candidate], order: int, notes: list[str]) -> list[Candidate]:
         """Those that went. Each is judged again in the publisher's turn: a model may ask for it by now."""

@@ -23,7 +23,7 @@ from modeld.store.observer import Observer, Stopped
 from modeld.store.publishing import Counter
 from modeld.store.records import Records
 from modeld.store.removal import remove_entry, remove_file
-from modeld.store.victims import Ages, Candidate, Walk
+from modeld.store.victims import Ages, Candidate, Links, Walk
 from modelwire.values import Swept, Victim
 
 T = TypeVar("T")
@@ -74,17 +74,19 @@ class Sweeper:
         async with self._alone:
             observer.phase("checking_local")
             ages = Ages(self._clock(), self._grace)
-            walk, victims = await self._blocking(partial(self._walk, ages, observer))
-            tally = _Tally(notes=walk.notes)
             trees = await self._trees.leftovers(ages)
-            observer.total(sum(victim.size for victim in (*trees, *victims)))
-            if dry_run:
-                for victim in (*trees, *victims):
-                    tally.count(self._layout.root, victim)
-            else:
-                for tree in await self._trees.remove(trees, order, tally.notes):
-                    tally.count(self._layout.root, tree)
+            links = await self._blocking(partial(self._trees.links_in, trees))
+            walk, victims = await self._blocking(partial(self._walk, ages, links, observer))
+            observer.total(sum(victim.size for victim in victims))
+            tally = _Tally(notes=walk.notes)
+            if not dry_run:
                 await self._remove(victims, tally, order, observer)
+                # The blobs first: losing a link makes a blob look used.
+                victims = await self._trees.remove(trees, order, tally.notes)
+            else:
+                victims += trees
+            for victim in victims:
+                tally.count(self._layout.root, victim)
             return Swept(
                 victims=tuple(tally.shown),
                 removed=tally.removed,
@@ -94,9 +96,9 @@ class Sweeper:
                 notes=tuple(tally.notes[:NOTED]),
             )
 
-    def _walk(self, ages: Ages, observer: Observer) -> tuple[Walk, list[Candidate]]:
+    def _walk(self, ages: Ages, links: Links, observer: Observer) -> tuple[Walk, list[Candidate]]:
         marked = self._marks.look()
-        walk = Walk(self._layout, ages, marked.digests | self._holds.blobs())
+        walk = Walk(self._layout, ages, marked.digests | self._holds.blobs(), links)
         if marked.unreadable:
             walk.notes.append(f"no blob is removed: {marked.unreadable[0]} cannot be read and may name any of them")
         victims: list[Candidate] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,6 +45,10 @@ class Candidate:
         return self.kind == "blob"
 
 
+Links = Mapping[tuple[int, int], int]
+"""By device and inode: how many names of a file are among what goes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ages:
     """Times before which something is old, in seconds since the epoch."""
@@ -60,8 +64,9 @@ class Ages:
 class Walk:
     """Blocking. `blobs` counts those that were seen; `notes` says what could not be looked at."""
 
-    def __init__(self, layout: Layout, ages: Ages, held: frozenset[str]) -> None:
+    def __init__(self, layout: Layout, ages: Ages, held: frozenset[str], links: Links) -> None:
         self._layout = layout
+        self._links = links
         self._ages = ages
         self._held = held
         self.blobs = 0
@@ -141,8 +146,9 @@ class Walk:
     def _candidate(
         self, kind: str, parts: tuple[str, ...], info: os.stat_result, reason: str, digest: str | None = None
     ) -> Candidate:
-        # One of two names of the same bytes gives nothing back.
-        gives_back = info.st_size if info.st_nlink == 1 and not stat.S_ISDIR(info.st_mode) else 0
+        # One of two names of the same bytes gives nothing back, unless the other goes too.
+        names = info.st_nlink - self._links.get((info.st_dev, info.st_ino), 0)
+        gives_back = info.st_size if names <= 1 and not stat.S_ISDIR(info.st_mode) else 0
         return Candidate(kind, parts, info.st_size, gives_back, reason, Identity.of(info), digest)
 
     def _entries(self, path: str) -> Iterator[os.DirEntry[str]]:
