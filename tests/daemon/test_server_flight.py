@@ -1,0 +1,138 @@
+"""One request that takes time, over a shell that notes what it is told: one terminal reply, whatever happens."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import anyio
+import pytest
+import structlog
+
+from modeld.operations.calling import Caller
+from modeld.server.faults import numbered
+from modeld.server.flight import Flight
+from modeld.server.shell import Shell
+from modelwire import requests
+from modelwire.errors import Internal, Interrupted, LocalError, NotFound, WireError
+from modelwire.values import Done, Value
+
+
+class NotingShell:
+    """Refuses to finish when it is told to, as a shell does with a value that is too long for a reply."""
+
+    caller = Caller(1000, 1000, "write")
+
+    def __init__(self, unsendable: Exception | None = None) -> None:
+        self.unsendable = unsendable
+        self.ends: list[Value | WireError] = []
+        self.landings = 0
+
+    def finish(self, request_id: str, value: Value) -> None:
+        assert request_id == "7"
+        if self.unsendable is not None:
+            raise self.unsendable
+        self.ends.append(value)
+
+    def fail(self, request_id: str, fault: WireError) -> None:
+        assert request_id == "7"
+        self.ends.append(fault)
+
+    def landed(self, _: Flight) -> None:
+        self.landings += 1
+
+
+def flight_over(shell: NotingShell) -> Flight:
+    return Flight(cast(Shell, shell), requests.JobList(id="7"), is_look=False)
+
+
+async def done(_: Any, __: Any) -> Value:
+    return Done(target="x")
+
+
+async def test_a_value_is_the_end() -> None:
+    shell = NotingShell()
+    await flight_over(shell).fly(done)
+    assert (shell.ends, shell.landings) == ([Done(target="x")], 1)
+
+
+@pytest.mark.parametrize("error", [LocalError("the reply has 9000000 bytes"), TypeError("no JSON")], ids=repr)
+async def test_a_value_that_cannot_be_sent_is_an_error_of_this_request_alone(error: Exception) -> None:
+    shell = NotingShell(unsendable=error)
+    with structlog.testing.capture_logs():
+        await flight_over(shell).fly(done)
+    (end,) = shell.ends
+    assert isinstance(end, Internal)
+    assert shell.landings == 1
+
+
+@pytest.mark.parametrize("error", [NotFound("no job"), RuntimeError("unforeseen")], ids=repr)
+async def test_what_the_work_raises_is_the_end(error: Exception) -> None:
+    async def failing(_: Any, __: Any) -> Value:
+        raise error
+
+    shell = NotingShell()
+    with structlog.testing.capture_logs() as logs:
+        await flight_over(shell).fly(failing)
+    (end,) = shell.ends
+    if isinstance(error, NotFound):
+        assert end is error
+    else:
+        assert isinstance(end, Internal)
+        assert end.details["incident"] == logs[0]["incident"]
+        assert "unforeseen" not in end.message + str(end.hint).replace("did not foresee", "")
+
+
+@pytest.mark.parametrize("when", ["before it starts", "while it waits"])
+@pytest.mark.parametrize(("how", "code"), [("cancel", "cancelled"), ("end", "interrupted")])
+async def test_a_cancelled_flight_still_has_its_end(when: str, how: str, code: str) -> None:
+    shell = NotingShell()
+    flight = flight_over(shell)
+    waiting = anyio.Event()
+
+    async def long(_: Any, __: Any) -> Value:
+        waiting.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    def stop() -> None:
+        if how == "cancel":
+            flight.cancel()
+        else:
+            flight.end(Interrupted("the daemon stopped"))
+
+    async with anyio.create_task_group() as tasks:
+        if when == "before it starts":
+            stop()
+        tasks.start_soon(flight.fly, long)
+        if when == "while it waits":
+            await waiting.wait()
+            stop()
+    assert [end.code for end in shell.ends if isinstance(end, WireError)] == [code]
+    assert shell.landings == 1
+
+
+async def test_an_end_from_outside_has_its_words_too() -> None:
+    """The task group that all flights are in is cancelled: the daemon ends at once."""
+    shell = NotingShell()
+    async with anyio.create_task_group() as tasks:
+
+        async def long(_: Any, __: Any) -> Value:
+            tasks.cancel_scope.cancel()
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        tasks.start_soon(flight_over(shell).fly, long)
+    assert [end.code for end in shell.ends if isinstance(end, WireError)] == ["interrupted"]
+    assert shell.landings == 1
+
+
+def test_an_internal_error_with_words_of_its_own_gets_a_number_once() -> None:
+    with structlog.testing.capture_logs() as logs:
+        fault = numbered(Internal("the disk reported an error", retryable=True, details={"errno": "EIO"}))
+        again = numbered(fault)
+    assert again is fault
+    assert [entry["incident"] for entry in logs] == [fault.details["incident"]]
+    assert fault.message == "the disk reported an error"
+    assert fault.details["errno"] == "EIO"
+    assert fault.retryable
+    assert str(fault.details["incident"]) in str(fault.hint)
