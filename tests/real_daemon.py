@@ -97,8 +97,12 @@ class RealDaemon:
 
     def connect(self, *, hello: bool = True) -> Wire:
         wire = Wire(self.socket)
-        if hello:
-            assert wire.read()["type"] == "hello"
+        try:
+            if hello:
+                assert wire.read()["type"] == "hello"
+        except BaseException:
+            wire.close()
+            raise
         return wire
 
     def ask(self, op: str, **fields: Any) -> dict[str, Any]:
