@@ -28,7 +28,7 @@ from modeld.store.history import Asker, Condemned, History, Outcome
 from modeld.store.layout import Layout
 from modeld.store.named import blobs_named
 from modeld.store.names import ModelName
-from modeld.store.observer import Observer, Stopped, check
+from modeld.store.observer import Observer, check
 from modeld.store.publishing import Counter
 from modeld.store.quarantine import quarantine
 from modeld.store.records import Records
@@ -119,7 +119,7 @@ class _Looking:
         self._failed = failed
         self._looks: dict[Digest, Look] = {}
         self._unwritten: list[Look] = []
-        self._stopped = False
+        self._faults: list[Exception] = []
 
     async def at(self, digests: Sequence[Digest]) -> dict[Digest, Look]:
         waiting = iter(digests)
@@ -131,16 +131,18 @@ class _Looking:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._write_down()
-        if self._stopped:
-            raise Stopped
+        if self._faults:
+            raise self._faults[0]
         return self._looks
 
     async def _work(self, waiting: Iterator[Digest]) -> None:
         for digest in waiting:
+            if self._faults:
+                return
             try:
                 look = await self._look(digest)
-            except Stopped:
-                self._stopped = True
+            except Exception as fault:  # noqa: BLE001 - raised when the others have stopped, and not as a group
+                self._faults.append(fault)
                 return
             self._looks[digest] = look
             self._unwritten.append(look)
@@ -228,7 +230,7 @@ class _Shared:
 
 
 def _look_at(layout: Layout, digest: Digest, observer: Observer) -> Look:
-    """Blocking. Raises nothing but Stopped: a blob that cannot be read is an outcome too."""
+    """Blocking. Raises nothing but `Stopped`: a blob that cannot be read is an outcome too."""
     check(observer)
     path = layout.blob(digest)
     try:

@@ -32,11 +32,11 @@ def directory_below(root: str, parts: Sequence[str]) -> Iterator[int]:
     try:
         for part in parts:
             below = os.open(part, _DIRECTORY, dir_fd=here)
-            os.close(here)
-            here = below
+            here, above = below, here
+            _close(above)
         yield here
     finally:
-        os.close(here)
+        _close(here)
 
 
 def remove_file(root: str, parts: Sequence[str], expected: Identity) -> bool:
@@ -55,7 +55,7 @@ def remove_file(root: str, parts: Sequence[str], expected: Identity) -> bool:
         except FileNotFoundError:
             return False
         finally:
-            os.close(directory)
+            _close(directory)
         with contextlib.suppress(OSError):  # other tools may keep something beside it
             os.rmdir(parts[-2], dir_fd=parent)
     return True
@@ -86,5 +86,11 @@ def _remove_tree(parent: int, name: str) -> None:
             else:
                 os.unlink(entry, dir_fd=directory)
     finally:
-        os.close(directory)
+        _close(directory)
     os.rmdir(name, dir_fd=parent)
+
+
+def _close(directory: int) -> None:
+    """It was only looked into: that it could not be closed in good order changes nothing."""
+    with contextlib.suppress(OSError):
+        os.close(directory)
