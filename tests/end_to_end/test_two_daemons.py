@@ -18,7 +18,7 @@ from real_daemon import RealDaemon, wait_until
 
 RACERS = 8
 ROUNDS = 3
-MANY_ROUNDS = 6 if os.environ.get("MODELD_TORTURE") == "short" else 60
+MANY_ROUNDS = 4 if os.environ.get("MODELD_TORTURE") == "short" else 60
 SCENARIOS = ("absent", "stale", "live")
 
 
