@@ -165,7 +165,7 @@ class HubReference(_Written):
         return (self.path or self.repo).rstrip("/")
 
 
-_IN_PATH: Final = " !$&'()*+,;=:~"
+_IN_PATH: Final = "!$&'()*+,;=:~"
 """Of a path in a reference, what stands for itself: not `@`, which ends it, and not `%`, `?` and `#`."""
 
 

@@ -62,15 +62,17 @@ def parse(
 ) -> Reference:
     """`directory` is where relative paths start: that of who asks, not the daemon's. `hubs` are origins
     (`https://hub.example`) whose addresses are those of a Hugging Face hub."""
-    text = text.strip()
+    written, text = text, text.strip()
     if not text:
         raise bad_reference(text, "it is empty", rule="empty")
     if len(text) > MAX_REFERENCE:
         raise bad_reference(text[:MAX_REFERENCE], f"it is longer than {MAX_REFERENCE} characters", rule="too_long")
     if any(character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text):
         raise bad_reference("…", "it has control characters, or bytes that are no UTF-8", rule="character")
-    if text.startswith(("/", "./", "../")) or text in (".", ".."):
-        return _local(text, text, directory)
+    if text.startswith(("/", "./", "../", "local:/")) or text in (".", ".."):
+        # A file name may end with a space.
+        path = written.lstrip().rstrip("\r\n").removeprefix("local:")
+        return _local(text, path, directory)
     if _WITHOUT_SCHEME.match(text):
         text = f"https://{text}"
     found = _SCHEME.fullmatch(text)
@@ -88,9 +90,7 @@ def parse(
     if scheme == "file":
         return _local(text, _path_of_file(text, rest), directory)
     if scheme == "local":
-        if not rest.startswith("/"):
-            raise bad_reference(text, "after local: comes an absolute path", rule="path")
-        return _local(text, rest, directory)
+        raise bad_reference(text, "after local: comes an absolute path", rule="path")
     return _without_scheme(text, directory)
 
 
@@ -123,7 +123,7 @@ def _address(text: str, hubs: Collection[str], plain_hosts: Collection[str]) -> 
         name = path.removeprefix("library/")
         if path and name.count("/") <= 1 and not name.startswith(("search", "blog", "download", "v2/")):
             return image_references.ollama(text, name)
-    return web_references.web(url)
+    return web_references.web(text, url)
 
 
 def _local(text: str, path: str, directory: str | None) -> LocalReference:

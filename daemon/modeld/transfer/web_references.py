@@ -22,12 +22,20 @@ _SECRET_PARAMETER: Final = re.compile(
 )
 """Names of what signs an address or proves who asks; the two-letter ones are Azure's."""
 
+_ANOTHER_HOST = re.compile(r"@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}(?::\d+)?/")
+
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
-def web(url: Url) -> WebReference:
+def web(text: str, url: Url) -> WebReference:
+    """`url` is `text`, read."""
     path, _, query = url.target.partition("?")
     public = query_without_secrets(query)
+    if _ANOTHER_HOST.search(path) or ("@" in path and redact_text(unquote(path)) != unquote(path)):
+        # `https://user:pass/word@host/…`: what is in front of the slash was read as the host.
+        raise bad_reference(
+            text, "it looks as if a user and password were in its path; write `/` as %2F and `@` as %40", rule="address"
+        )
     secrets = Secrets(url.userinfo, query if public != query else None)
     address = url.origin + path + (f"?{public}" if public else "")
     return WebReference(address=address, secrets=secrets if secrets else NO_SECRETS)

@@ -26,7 +26,8 @@ _REPRESENTATION: Final = re.compile(r"sha-256\s*=\s*:([A-Za-z0-9+/=]+):")
 _INSTANCE: Final = re.compile(r"sha-256\s*=\s*([A-Za-z0-9+/=]+)", re.IGNORECASE)
 _FILENAME = re.compile(r"filename\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^;\s]+))", re.IGNORECASE)
 _EXTENDED = re.compile(r"filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
-_NEXT = re.compile(r'<([^<>]*)>((?:\s*;\s*[^;,<>"]+(?:="[^"]*")?)*)')
+_LINK = re.compile(r'<([^<>]*)>((?:\s*;\s*[^;,<>"=\s]+(?:\s*=\s*(?:"[^"]*"|[^;,<>"\s]+))?)*)')
+_NEXT = re.compile(r';\s*rel\s*=\s*(?:"(?:[^"]*\s)?next(?:\s[^"]*)?"|next(?=[\s;]|$))', re.IGNORECASE)
 
 
 def digest_of(headers: Mapping[str, str]) -> Digest | None:
@@ -76,8 +77,8 @@ def filename_of(headers: Mapping[str, str]) -> str | None:
 
 def next_page(headers: Mapping[str, str]) -> str | None:
     """The address of rel="next" in a Link header."""
-    for address, parameters in _NEXT.findall(headers.get("Link") or ""):
-        if re.search(r';\s*rel\s*=\s*"?(?:[^"]*\s)?next(?:\s[^"]*)?"?\s*(?:;|$)', parameters, re.IGNORECASE):
+    for address, parameters in _LINK.findall(headers.get("Link") or ""):
+        if _NEXT.search(parameters):
             return str(address)
     return None
 
