@@ -241,9 +241,17 @@ class _Listing:
     def _enter(self, parent: int, name: str, path: str, status: os.stat_result, depth: int) -> None:
         where = f"{self._root}/{path}"
         if (status.st_dev, status.st_ino) == self._store:
-            raise InvalidRequest(f"{self._root} cannot be added: the store itself lies in it", details={"path": where})
+            raise InvalidRequest(
+                f"{self._root} cannot be added: the store itself lies in it",
+                hint="Add the directory that the weights are in, not one above it.",
+                details={"path": where},
+            )
         if depth == MAX_DEPTH:
-            raise InvalidRequest(f"{where} is more than {MAX_DEPTH} directories deep", details={"path": where})
+            raise InvalidRequest(
+                f"{where} is more than {MAX_DEPTH} directories deep",
+                hint="Add the directory that the weights are in, not one above it.",
+                details={"path": where},
+            )
         inner = self._reader.enter(parent, name, where)
         try:
             self._walk(inner, f"{path}/", depth + 1)
@@ -255,7 +263,9 @@ def _refused(where: str, mode: int) -> InvalidRequest:
     kind = next((kind for test, kind in _KINDS if test(mode)), "a device")
     return InvalidRequest(
         f"{where} is {kind}: a model has regular files only",
-        hint="`cp -rL` makes a copy of a directory with its links resolved." if stat.S_ISLNK(mode) else None,
+        hint="`cp -rL` makes a copy of a directory with its links resolved."
+        if stat.S_ISLNK(mode)
+        else "Take it out of the directory: it cannot be stored.",
         details={"path": where},
     )
 

@@ -1,0 +1,42 @@
+"""A real llama.cpp loads what `modelctl path` prints: the reason why all of this exists."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from llama_engine import TOKENS, generated_tokens
+from store_contract.conftest import Ctl
+from tiny_gguf import write_tiny_llama
+
+
+def test_an_engine_loads_what_path_prints_and_generates(room: Path, ctl: Ctl) -> None:
+    (source,) = write_tiny_llama(room / "tiny.gguf")
+    assert ctl("add", str(source)).returncode == 0
+    source.unlink()
+    assert generated_tokens(ctl.path("tiny")) == TOKENS
+
+
+def test_an_engine_loads_a_set_of_three_shards_by_its_tree(room: Path, ctl: Ctl) -> None:
+    shards = write_tiny_llama(room / "tiny.gguf", shards=3)
+    assert len(shards) == 3
+    added = ctl.json("add", str(shards[1]))
+    assert [file["path"] for file in added["files"]] == [shard.name for shard in shards]
+    for shard in shards:
+        shard.unlink()
+    tree = ctl.path(added["name"])
+    assert sorted(os.listdir(tree)) == [shard.name for shard in shards]
+    assert generated_tokens(os.path.join(tree, shards[0].name)) == TOKENS
+    assert generated_tokens(ctl.path(added["name"], "--file", shards[0].name)) == TOKENS
+    # Its own name in the store says nothing of the other parts: a blob alone is no model.
+    assert generated_tokens(os.path.realpath(ctl.json("show", added["name"])["path"])) == 0
+
+
+def test_an_engine_loads_a_linked_and_a_moved_model(room: Path, ctl: Ctl) -> None:
+    (source,) = write_tiny_llama(room / "tiny.gguf")
+    assert ctl("add", str(source), "--link", "--name", "linked").returncode == 0
+    assert generated_tokens(ctl.path("linked")) == TOKENS
+    shards = write_tiny_llama(room / "moved.gguf", shards=3)
+    assert ctl("add", str(shards[0]), "--move", "--name", "moved").returncode == 0
+    assert not any(shard.exists() for shard in shards)
+    assert generated_tokens(ctl.path("moved", "--file", shards[0].name)) == TOKENS
