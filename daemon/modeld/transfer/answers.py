@@ -23,19 +23,22 @@ class Headers(Mapping[str, str]):
     """Of an answer: looked up in any case; one that came several times is one list, as HTTP has it."""
 
     def __init__(self, message: Message) -> None:
-        self._values: dict[str, str] = {}
+        self._values: dict[str, list[str]] = {}
         for name, value in message.items():
-            key = name.lower()
-            self._values[key] = f"{self._values[key]}, {value}" if key in self._values else value
+            self._values.setdefault(name.lower(), []).append(value)
 
     def __getitem__(self, name: str) -> str:
-        return self._values[name.lower()]
+        return ", ".join(self._values[name.lower()])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
     def __len__(self) -> int:
         return len(self._values)
+
+    def get_all(self, name: str) -> list[str]:
+        """For those whose values hold commas: WWW-Authenticate."""
+        return self._values.get(name.lower(), [])
 
 
 _RESET = re.compile(r"(?:^|[;,\s])t=(\d{1,7})")

@@ -26,7 +26,7 @@ from modeld.transfer.progress import FileProgress
 from modeld.transfer.reserving import Room
 from modeld.transfer.segments import Segments
 from modeld.transfer.state import Hashed, State
-from modeld.transfer.tuning import PIECE, SEGMENT, Tuning
+from modeld.transfer.tuning import PIECE, Tuning
 
 if TYPE_CHECKING:
     from modeld.store.layout import Layout
@@ -137,7 +137,7 @@ class Assembly:
             damaged=self._damaged,
         )
         self._journalling: Journalling | None = None
-        if self.partial.resumable and (size is None or size > SEGMENT):
+        if self.partial.resumable and (size is None or size > self.ground.tuning.segment_bytes):
             self._journalling = Journalling(self.state, self.partial, patience=self.ground.tuning.journal_seconds)
             self._journalling.start()
         else:

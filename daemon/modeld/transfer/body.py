@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import re
 import socket
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from modelwire.errors import SourceUnavailable
 _RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z")
 _UNSATISFIED = re.compile(r"bytes \*/(\d{1,19})\Z")
 
-FIRST_READ: Final = 8192
+FIRST_READ: Final = io.DEFAULT_BUFFER_SIZE
 """The buffer behind the headers: a read at least this big empties it."""
 
 

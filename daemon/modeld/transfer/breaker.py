@@ -21,9 +21,10 @@ State = Literal["closed", "open", "half-open"]
 class Breaker:
     """Closed until `FAILURES` within `WITHIN_SECONDS`; then open; then exactly one probe decides."""
 
-    __slots__ = ("_failures", "_opened_at", "_probing")
+    __slots__ = ("_failures", "_open_seconds", "_opened_at", "_probing")
 
-    def __init__(self) -> None:
+    def __init__(self, open_seconds: float = OPEN_SECONDS) -> None:
+        self._open_seconds = open_seconds
         self._failures: deque[float] = deque()
         self._opened_at: float | None = None
         self._probing = False
@@ -31,7 +32,7 @@ class Breaker:
     def state(self, now: float) -> State:
         if self._opened_at is None:
             return "closed"
-        return "open" if now - self._opened_at < OPEN_SECONDS else "half-open"
+        return "open" if now - self._opened_at < self._open_seconds else "half-open"
 
     def allow(self, now: float) -> bool:
         """Whether to ask. In the half-open state True is given once: who got it must tell the outcome."""
@@ -45,10 +46,10 @@ class Breaker:
         """Seconds until it may be worth asking again; 0 when it is now."""
         if self._opened_at is None:
             return 0.0
-        left = self._opened_at + OPEN_SECONDS - now
+        left = self._opened_at + self._open_seconds - now
         if left > 0:
             return left
-        return 1.0 if self._probing else 0.0
+        return min(1.0, self._open_seconds) if self._probing else 0.0
 
     def succeeded(self) -> None:
         """The probe's: it closes. A success while it is closed forgives no failure; those grow old by themselves."""
@@ -82,13 +83,14 @@ class Breaker:
 class Breakers:
     """By origin. A source without a network (None) has none, and is always allowed."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, open_seconds: float = OPEN_SECONDS) -> None:
+        self._open_seconds = open_seconds
         self._clock = clock
         self._lock = threading.Lock()
         self._by_origin: dict[str, Breaker] = {}
 
     def _of(self, origin: str) -> Breaker:
-        return self._by_origin.setdefault(origin, Breaker())
+        return self._by_origin.setdefault(origin, Breaker(self._open_seconds))
 
     def allow(self, origin: str | None) -> bool:
         if origin is None:

@@ -146,7 +146,8 @@ class Budget:
 
     def _grant(self, share: Share, want: int, now: float) -> int:
         own, common = share._bucket, self._bucket
-        size = int(min(want, max(own.grant(), 1), max(common.grant(), 1), own.available(now), common.available(now)))
+        # Of the common bucket a little, so that all have their turn; of its own all that the job has saved up.
+        size = int(min(want, common.grant(), own.available(now), common.available(now)))
         size = max(1, size)
         own.spend(size)
         common.spend(size)

@@ -44,6 +44,8 @@ class Connection(threading.Thread):
         self.body: Body | None = None
         self.debt = Debt()
         self._identity = 0
+        self._whole = False
+        self._round = 0
         self._draw = draw
         self._state = draw.assembly.state
         self._descriptor = draw.assembly.partial.descriptor
@@ -74,12 +76,11 @@ class Connection(threading.Thread):
         draw = self._draw
         try:
             while segment.left > 0 and not draw.stopping:
-                round_began = draw.round
                 try:
                     if self._ask(segment):
                         return
                 except WireError as fault:
-                    draw.failed(fault, round_began)  # waits, or raises Quit
+                    draw.failed(fault, self._round)  # waits, or raises Quit
         finally:
             with self._state.lock:
                 self._state.segments.release(segment)
@@ -91,12 +92,22 @@ class Connection(threading.Thread):
         """True at the end of a file whose size only its end tells."""
         draw = self._draw
         draw.admit()
-        validator = draw.validator
-        end = None if draw.whole or draw.open_ended else segment.end
-        file = dataclasses.replace(draw.file, ranges=False) if draw.whole else draw.file
+        # Each of them may change at any moment; this answer is to be judged by what was asked for.
+        self._round, whole, validator = draw.round, draw.whole, draw.validator
+        self._whole = whole
         self.opening = True
         try:
-            body = draw.opener.open(file, 0 if draw.whole else segment.position, end, None if draw.whole else validator)
+            if whole:
+                body = draw.opener.open(dataclasses.replace(draw.file, ranges=False), 0, None, None)
+            else:
+                body = draw.opener.open(
+                    draw.file, segment.position, None if draw.open_ended else segment.end, validator
+                )
+        except WireError:
+            raise
+        except BaseException:
+            draw.not_asked()
+            raise
         finally:
             self.opening = False
         self.body = body
@@ -104,10 +115,10 @@ class Connection(threading.Thread):
             if draw.stopping:
                 draw.not_asked()
                 raise Quit
-            self._identity = draw.judge(body, segment)
-            if draw.whole:
+            if whole:
                 with self._state.lock:
                     segment.position = 0
+            self._identity = draw.judge(body, segment, validator, whole=whole)
             self._begin_piece(segment.position)
             try:
                 return self._drink(body, segment)
@@ -142,7 +153,7 @@ class Connection(threading.Thread):
 
     def _reach(self, segment: Segment, position: int) -> int:
         """Up to where bytes are to be read into one chunk: for a whole file, over parts that are here already."""
-        if not self._draw.whole:
+        if not self._whole:
             return segment.end
         with self._state.lock:
             have = self._state.segments.have
@@ -154,7 +165,7 @@ class Connection(threading.Thread):
 
     def _at_end(self, body: Body, position: int) -> bool:
         """All that was wanted is here. A source that has more of a whole file has another file."""
-        whole = self._draw.whole and position == self._state.segments.size
+        whole = self._whole and position == self._state.segments.size
         if whole and body.end is None and body.readinto(self._buffer[:1]):
             raise SourceUnavailable(
                 f"{self._draw.name} sends more than the {position} bytes of {self._draw.file.path}",
@@ -175,7 +186,7 @@ class Connection(threading.Thread):
             self._flush(segment)
             self._draw.learned_size(position)
             return True
-        if body.end == position and position > segment.start and not self._draw.whole:
+        if body.end == position and position > segment.start and not self._whole:
             return False  # it gave less than the range, as it announced: the rest is asked for anew
         raise SourceUnavailable(
             f"{self._draw.name} ended after {position} of the {segment.end} bytes that were asked for"
@@ -193,11 +204,14 @@ class Connection(threading.Thread):
         chunk = self._buffer[:filled]
         if start == 0:
             check_beginning(bytes(chunk[:HEAD]), self._draw.file, self._draw.name)
-        if self._draw.whole and state.segments.have.covers(start, start + filled):
+        if self._whole and state.segments.have.covers(start, start + filled):
             segment.position = start + filled
             self._end_piece(start)
             self._begin_piece(segment.position)
             return
+        with state.lock:
+            # Hashed bytes must never be written over, whatever goes wrong elsewhere.
+            assert not state.segments.have.overlaps(start, start + filled), (start, filled)
         spare = state.buffers.take() if start - state.hashed < RETAINED else None
         try:
             if state.segments.size is None:

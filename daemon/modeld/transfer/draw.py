@@ -22,7 +22,7 @@ from modeld.transfer.hosts import Hosts
 from modeld.transfer.progress import FileProgress
 from modeld.transfer.segments import UNBOUNDED, Segment
 from modeld.transfer.source import Body, FileInfo, Opener, giver
-from modeld.transfer.tuning import AHEAD, SEGMENT, UNJOURNALLED, Tuning
+from modeld.transfer.tuning import Tuning
 from modelwire.errors import SourceUnavailable, WireError
 
 _CROWDED: Final = (429, 503)
@@ -130,7 +130,7 @@ class Draw:
         segments, now = self._state.segments, self._net.clock()
         wanted = 1
         if not self.whole and segments.missing is not None:
-            wanted = min(self._growth.target, -(-segments.missing // SEGMENT))
+            wanted = min(self._growth.target, -(-segments.missing // self._tuning.segment_bytes))
         while len(self._connections) < wanted and (segments.next_free() is not None or segments.slow(now) is not None):
             if not self._net.hosts.take(self.file.origin):
                 return
@@ -186,18 +186,20 @@ class Draw:
                     return None if state.segments.busy or state.segments.complete else state.segments.take_all(now)
                 if state.segments.size is None:
                     return None if state.segments.busy else state.segments.take(now, UNBOUNDED)
-                if state.journalled and connection.debt.bytes > UNJOURNALLED:
+                if state.journalled and connection.debt.bytes > self._tuning.unjournalled_bytes:
                     state.urgent = True
                     state.unsynced.notify()
                     state.room.wait()
                     continue
                 free = state.segments.next_free()
-                if free is not None and free[0] >= state.hashed + AHEAD:
+                if free is not None and free[0] >= state.hashed + self._tuning.ahead_bytes:
                     state.stalled += 1
                     state.room.wait()
                     state.stalled -= 1
                     continue
-                return state.segments.take(now) if free is not None else state.segments.split(now)
+                if free is None:
+                    return state.segments.split(now)
+                return state.segments.take(now, self._tuning.segment_bytes)
 
     def _is_surplus(self, connection: Connection) -> bool:
         wanted = 1 if self.whole else self._growth.target
@@ -239,12 +241,13 @@ class Draw:
         """Admitted, and stopped before there was an outcome."""
         self._net.breakers.abandoned(self.file.origin)
 
-    def judge(self, body: Body, segment: Segment) -> int:
-        """What an answer's head says about the file; the identity that its bytes are recorded under."""
+    def judge(self, body: Body, segment: Segment, asked: str | None, *, whole: bool) -> int:
+        """What an answer's head says about the file; the identity that its bytes are recorded under. `asked` is the
+        validator on whose condition it was asked for, `whole` whether all of it was."""
         self._net.breakers.succeeded(self.file.origin)
-        state = self._state
-        total, size = body.total, state.segments.size
-        changed = _differ(self.validator, body.validator)
+        total, size = body.total, self._state.segments.size
+        known = asked if asked is not None else self.validator
+        changed = _differ(known, body.validator)
         resized = total is not None and size is not None and total != size
         if self.assembly.digest is None and (changed or resized):
             what = f"it has {total} bytes instead of {size}" if resized else "its validator is another one"
@@ -256,21 +259,32 @@ class Draw:
                 hint="It serves another file: pull the reference again, or use another source.",
                 retryable=False,
             )
-        if changed:
+        if changed and self.validator != body.validator:
             self._tell("source_changed", "its validator is another one now; the digest will tell about the bytes")
-        if body.validator is not None:
-            self.validator = body.validator
-        if not body.partial and not self.whole:
+        validator = body.validator or known
+        self.validator = validator
+        if not body.partial and not whole:
             self._not_partial(body, segment, changed=changed)
+        if body.start != segment.position:
+            raise SourceUnavailable(f"{self.name} sent the bytes from {body.start}, not from {segment.position}")
         if size is None and total is not None:
-            try:
-                self.assembly.size_is(total)
-            except WireError as fault:
-                state.fail(fault)
-                raise Quit from None
-            with state.lock:
-                segment.end = total if self.whole else min(total, segment.position + SEGMENT)
-        return self.assembly.partial.identity(self.name, self.validator)
+            self._adopt(total, segment, one_answer=whole or not body.partial)
+        return self.assembly.partial.identity(self.name, validator)
+
+    def _adopt(self, total: int, segment: Segment, *, one_answer: bool) -> None:
+        if total == 0:
+            raise SourceUnavailable(
+                f"{self.name} sent no bytes at all for {self.file.path}",
+                hint="Check the address; the file may not be uploaded yet.",
+                retryable=False,
+            )
+        try:
+            self.assembly.size_is(total)
+        except WireError as fault:
+            self._state.fail(fault)
+            raise Quit from None
+        with self._state.lock:
+            segment.end = total if one_answer else min(total, segment.position + self._tuning.segment_bytes)
 
     def _not_partial(self, body: Body, segment: Segment, *, changed: bool) -> None:
         """The whole file came, although a part was asked for."""
@@ -278,7 +292,7 @@ class Draw:
         if changed:
             raise SourceUnavailable(f"{self.name} has replaced {self.file.path}; it is asked again")
         if body.start == segment.position and (size is None or segment.end >= size):
-            self.whole = size is None
+            self.whole = self.whole or size is None
             return
         with self._state.lock:
             first, self.whole = not self.whole, True
@@ -312,6 +326,8 @@ class Draw:
                 self._growth.refused(now, others)
         if counts:
             self._judge_host(fault, alive)
+        else:
+            self._net.breakers.abandoned(self.file.origin)
         wait = delay(max(1, failures), fault, self._tuning)
         if not fault.retryable or failures > self._tuning.tries_without_progress or wait is None:
             self._stop_with(GaveUp(fault))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from modeld.transfer.extents import Extents
-from modeld.transfer.tuning import SEGMENT, SMALLEST_SPLIT
+from modeld.transfer.tuning import SMALLEST_SPLIT
 
 UNBOUNDED: Final = 1 << 62
 """End of a file whose size nobody has told."""
@@ -65,7 +65,7 @@ class Segments:
             offset = start
         return None
 
-    def take(self, now: float, longest: int = SEGMENT) -> Segment | None:
+    def take(self, now: float, longest: int) -> Segment | None:
         free = self.next_free()
         if free is None:
             return None

@@ -44,7 +44,7 @@ class Transfer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.budget = Budget(max_rate)
-        self.breakers = Breakers(clock)
+        self.breakers = Breakers(clock, tuning.breaker_seconds)
         self.hosts = Hosts(tuning.connections_per_host)
         self.condemned = condemned or Condemned()
         self._tuning = tuning

@@ -10,22 +10,11 @@ MIB: Final = 1 << 20
 CHUNK: Final = MIB
 """One read, one write, one hash: big enough that calls cost nothing, small enough that 16 connections fit in memory."""
 
-SEGMENT: Final = 8 * MIB
-"""What one request asks for. Measured against a server that limits each connection, 16 ranges of 8 MiB beat
-8 of 16 MiB by a third, and 64 MiB loses to both."""
-
-UNJOURNALLED: Final = 8 * MIB
-"""How much a connection may have written, but not journalled, when it asks for its next segment. With the segment
-itself these are the 16 MiB that a kill may cost per connection, bytes in the kernel's buffers included."""
-
 PIECE: Final = 4 * MIB
 """What one line of the journal vouches for: also the most that a resume reads before it trusts."""
 
 SMALLEST_SPLIT: Final = 2 * MIB
 """Half of what a slow connection has left; below it another request costs more than it brings."""
-
-AHEAD: Final = 512 * MIB
-"""How far connections may be ahead of the hash: beyond it the page cache would not hold what is to be hashed."""
 
 RETAINED: Final = 24 * MIB
 """Bytes kept in memory until they are hashed, over all files; what does not fit is read back from the page cache."""
@@ -36,6 +25,17 @@ class Tuning:
     connect_seconds: float = 30.0
     stall_seconds: float = 30.0
     """Without a single byte."""
+
+    segment_bytes: int = 8 * MIB
+    """What one request asks for. Measured against a server that limits each connection, 16 ranges of 8 MiB beat
+    8 of 16 MiB by a third, and 64 MiB loses to both."""
+
+    unjournalled_bytes: int = 8 * MIB
+    """How much a connection may have written, but not journalled, when it asks for its next segment. With the segment
+    itself these are the 16 MiB that a kill may cost per connection, bytes in the kernel's buffers included."""
+
+    ahead_bytes: int = 512 * MIB
+    """How far connections may be ahead of the hash: beyond it the page cache would not hold what is to be hashed."""
 
     first_connections: int = 2
     connections_per_file: int = 16
@@ -60,6 +60,9 @@ class Tuning:
     longest_delay_seconds: float = 30.0
     longest_retry_after_seconds: float = 300.0
     """A source that wants us to wait longer is given up, and the error says until when."""
+
+    breaker_seconds: float = 30.0
+    """How long a host that failed three times within a minute is left alone."""
 
     restarts: int = 3
     """From the first byte, because the file changed at its source."""
