@@ -19,6 +19,7 @@ from anyio.lowlevel import checkpoint
 from modeld.store.layout import Layout
 from modeld.store.locks import StoreLock, name_lock
 from modeld.store.names import ModelName
+from modeld.store.observer import Stopped
 from modeld.store.root import RootUnusable, prepare_root
 from modelwire.errors import Internal, InUse, WireError
 
@@ -248,3 +249,18 @@ async def test_a_lock_that_cannot_be_made_is_a_typed_error(layout: Layout, tmp_p
         async with name_lock(layout, NAME, 0, anyio.CapacityLimiter(1)):
             pytest.fail("held what is no file")
     assert not (tmp_path / "elsewhere").exists()
+
+
+async def test_a_waiter_for_a_name_sees_its_stop_sign(layout: Layout) -> None:
+    limiter = anyio.CapacityLimiter(1)
+    asked = 0
+
+    def stopped() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 2
+
+    with other_process(HOLD_NAME, layout.name_lock(NAME)):
+        with anyio.fail_after(20), pytest.raises(Stopped):
+            async with name_lock(layout, NAME, 3600, limiter, stopped=stopped):
+                pytest.fail("two holders")

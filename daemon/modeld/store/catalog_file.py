@@ -66,6 +66,9 @@ def _open_checked(path: str) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise translated(error, path) from error
     try:
+        # One process, one connection: the index of the log can live in memory. As a file it would need room at each
+        # start, and a daemon must be able to start on a full disk.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
         connection.execute("PRAGMA journal_mode = WAL").fetchone()
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = ON")  # macOS: through the drive's cache; nothing elsewhere

@@ -12,7 +12,7 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from modeld.store import durable
 from modeld.store.layout import Layout
 from modeld.store.names import ModelName
+from modeld.store.observer import Stopped
 from modeld.store.root import RootUnusable
 from modelwire.errors import Internal, InUse
 
@@ -121,11 +122,23 @@ def _store_in_use(layout: Layout, descriptor: int) -> InUse:
     )
 
 
+def _never() -> bool:
+    return False
+
+
 @asynccontextmanager
 async def name_lock(
-    layout: Layout, name: ModelName, wait_seconds: float, limiter: anyio.CapacityLimiter
+    layout: Layout,
+    name: ModelName,
+    wait_seconds: float,
+    limiter: anyio.CapacityLimiter,
+    *,
+    stopped: Callable[[], bool] = _never,
 ) -> AsyncIterator[None]:
-    """Hold the name among all tools that share the store; `InUse` names who has it after `wait_seconds`."""
+    """Hold the name among all tools that share the store; `InUse` names who has it after `wait_seconds`.
+
+    `stopped` ends the waiting, with `Stopped`.
+    """
     path = layout.name_lock(name)
     held: list[int] = []
 
@@ -138,6 +151,8 @@ async def name_lock(
     deadline = anyio.current_time() + wait_seconds
     pause = _FIRST_PAUSE
     while not await anyio.to_thread.run_sync(_try, lock, limiter=limiter):
+        if stopped():
+            raise Stopped
         left = deadline - anyio.current_time()
         if left <= 0:
             raise _name_in_use(path, name, wait_seconds)

@@ -84,7 +84,7 @@ class Counter:
         With `files`, `digest` is that of the one that stands for the model, `commit` counts what it commits itself,
         and `path` is where they are shown together.
         """
-        name_free = name_lock(self.layout, wish.name, self.lock_seconds, self.threads)
+        name_free = name_lock(self.layout, wish.name, self.lock_seconds, self.threads, stopped=wish.observer.stopped)
         # The name's lock first: another tool that holds it keeps this name waiting, not every publication.
         async with name_free, self.publisher.turn(wish.order):
             wish.observer.phase("publish")
