@@ -7,6 +7,7 @@ import binascii
 import json
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -98,32 +99,41 @@ def _ask(helper: str, host: str, environ: Mapping[str, str]) -> RegistryLogin | 
             hint="Correct credHelpers or credsStore in docker's config.json.",
         )
     program = f"docker-credential-{helper}"
-    try:
-        ran = subprocess.run(
-            [program, "get"],
-            input=host.encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=dict(environ),
-            timeout=HELPER_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise _helper_fault(program, host, f"did not answer within {HELPER_SECONDS:g} s") from None
-    except OSError as fault:
-        raise _helper_fault(program, host, f"cannot be run: {fault.strerror}") from None
-    if ran.returncode != 0:
-        if b"not found" in ran.stdout.lower():
+    status, said = _run(program, host, environ)
+    if status != 0:
+        if b"not found" in said.lower():
             return None  # its way to say that it knows nothing of the host
-        raise _helper_fault(program, host, f"failed with exit status {ran.returncode}")
+        raise _helper_fault(program, host, f"failed with exit status {status}")
     try:
-        told = json.loads(ran.stdout[:MAX_CONFIG])
+        told = json.loads(said)
         user, secret = told["Username"], told["Secret"]
     except (ValueError, LookupError, TypeError, RecursionError):
         raise _helper_fault(program, host, "did not answer with Username and Secret") from None
     if user == "<token>":
         return RegistryLogin("", "", str(secret))
     return RegistryLogin(str(user), str(secret))
+
+
+def _run(program: str, host: str, environ: Mapping[str, str]) -> tuple[int, bytes]:
+    try:
+        process = subprocess.Popen(
+            [program, "get"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=dict(environ),
+            start_new_session=True,
+        )
+    except OSError as fault:
+        raise _helper_fault(program, host, f"cannot be run: {fault.strerror}") from None
+    with process:
+        try:
+            said, _ = process.communicate(host.encode(), HELPER_SECONDS)
+        except subprocess.TimeoutExpired:
+            # With all that it started: a child that keeps the pipe open would be waited for.
+            os.killpg(process.pid, signal.SIGKILL)
+            raise _helper_fault(program, host, f"did not answer within {HELPER_SECONDS:g} s") from None
+    return process.returncode, said[:MAX_CONFIG]
 
 
 def _helper_fault(program: str, host: str, what: str) -> SourceUnauthorized:

@@ -138,7 +138,7 @@ def choose(children: Collection[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 def _rank(child: Mapping[str, Any]) -> int | None:
     if not isinstance(child.get("digest"), str):
         return None
-    media_type = child.get("mediaType") or OCI_MANIFEST
+    media_type = str(child.get("mediaType") or OCI_MANIFEST)
     if media_type not in _MANIFESTS and media_type not in _LISTS:
         return None
     annotations = child.get("annotations")
