@@ -32,8 +32,9 @@ def link_open_file(descriptor: int, path: str, name: str) -> None:
         os.close(directory)
 
 
-def link_or_symlink(target: str, name: str, *, hard: bool) -> bool:
-    """A name in a tree for a blob; True when it is a hard link. A symbolic one is relative: stores may move."""
+def link_or_symlink(target: str, name: str, *, hard: bool, final: str) -> bool:
+    """A name in a tree for a blob; True when it is a hard link. A symbolic one is relative, because stores may move:
+    to where the name will be in the end."""
     if hard:
         try:
             os.link(target, name, follow_symlinks=False)
@@ -49,7 +50,7 @@ def link_or_symlink(target: str, name: str, *, hard: bool) -> bool:
                 errno.EXDEV,
             ):
                 raise
-    os.symlink(os.path.relpath(target, os.path.dirname(name)), name)
+    os.symlink(os.path.relpath(target, os.path.dirname(final)), name)
     return False
 
 

@@ -119,7 +119,7 @@ class Trees:
             for directory in sorted({os.path.dirname(file.path) for file in files}):
                 self._make_inner(fresh, directory)
             for file in files:
-                relinked += self._link(Digest.parse(file.blob), f"{fresh}/{file.path}")
+                relinked += self._link(Digest.parse(file.blob), f"{fresh}/{file.path}", f"{tree}/{file.path}")
             parent = os.path.dirname(tree)
             if os.path.islink(parent):
                 os.unlink(parent)
@@ -147,10 +147,10 @@ class Trees:
             path = f"{path}/{component}"
             self._make_directory(path)
 
-    def _link(self, digest: Digest, path: str) -> list[Relinked]:
+    def _link(self, digest: Digest, path: str, final: str) -> list[Relinked]:
         blob = self._layout.blob(digest)
         before = Signature.of(os.lstat(blob))
-        if not links.link_or_symlink(blob, path, hard=digest not in self.linked):
+        if not links.link_or_symlink(blob, path, hard=digest not in self.linked, final=final):
             return []
         return [Relinked(before, Signature.of(os.lstat(blob)))]
 
