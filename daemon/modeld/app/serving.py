@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 
 import anyio
 import anyio.abc
@@ -27,6 +28,8 @@ from modelwire.errors import WireError
 from modelwire.version import __version__
 
 log = structlog.get_logger("modeld.app")
+
+_FREEING = frozenset({"model.remove", "store.sweep"})
 
 _PRUNE_EVERY_SECONDS = 24 * 3600.0
 
@@ -89,7 +92,7 @@ def _built(
     house = House(
         settings=settings,
         store=rooms.store,
-        board=Board(gate, rooms.ledger, rooms.activity, tasks),
+        board=Board(gate, rooms.ledger, rooms.activity, tasks, relief=partial(_make_room, rooms)),
         gate=gate,
         ledger=rooms.ledger,
         activity=rooms.activity,
@@ -106,6 +109,11 @@ def _built(
     server = Server(rooms.endpoint.socket, house, all_handlers(house), access, tasks)
     house.presence = server.sessions
     return server, house
+
+
+def _make_room(rooms: Rooms, kind: str) -> bool:
+    """What frees space must be possible on a full disk: only for that the reserve is given up."""
+    return kind in _FREEING and rooms.store.reserve.release()
 
 
 def _announce(house: House, rooms: Rooms) -> None:

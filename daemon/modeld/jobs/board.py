@@ -7,6 +7,7 @@ before anybody is told. Whatever happens between the two, a restart finds the jo
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import anyio
 import anyio.abc
@@ -19,9 +20,13 @@ from modeld.jobs.job import Job, Signal
 from modeld.jobs.ledger import Ledger, TokenTaken
 from modeld.jobs.runner import Runner
 from modeld.jobs.tables import Tables
-from modelwire.errors import Cancelled, Draining, Internal, NotFound, QueueFull, WireError
+from modelwire.errors import Cancelled, Draining, Internal, NoSpace, NotFound, QueueFull, WireError
 from modelwire.requests import Write
 from modelwire.vocabulary import clamp_priority
+
+
+def _no_relief(_kind: str) -> bool:
+    return False
 
 
 class Attachment:
@@ -57,12 +62,22 @@ class Attachment:
 
 
 class Board:
-    def __init__(self, gate: Gate, ledger: Ledger, activity: Activity, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        ledger: Ledger,
+        activity: Activity,
+        tasks: anyio.abc.TaskGroup,
+        *,
+        relief: Callable[[str], bool] = _no_relief,
+    ) -> None:
+        """`relief` is asked when a job cannot be recorded for want of space: whether room was made for this kind."""
         self.jobs = Tables()
         self.runner = Runner(gate, ledger, activity, self.jobs, tasks)
         self._gate = gate
         self._ledger = ledger
         self._tasks = tasks
+        self._relief = relief
         self.draining = False
         self.attached = 0
         """Askers who have not been told the end of their job yet."""
@@ -101,7 +116,7 @@ class Board:
         try:
             # Shielded: a job that the ledger has and nobody was told of would run unasked after a restart.
             with anyio.CancelScope(shield=True):
-                await self._ledger.insert(record.of(job))
+                await self._record(job)
         except BaseException as error:
             self._withdraw(job, error)
             if isinstance(error, TokenTaken) and (known := await self._finished_under(job)):
@@ -110,6 +125,14 @@ class Board:
         job.recorded.set()
         self.runner.note(job, "job.queued", position=job.position, priority=job.priority)
         return attachment
+
+    async def _record(self, job: Job) -> None:
+        try:
+            await self._ledger.insert(record.of(job))
+        except NoSpace:
+            if not self._relief(job.kind):
+                raise
+            await self._ledger.insert(record.of(job))
 
     async def _join(self, job: Job, request: Write) -> Attachment:
         attachment = Attachment(self, job, joined=True)

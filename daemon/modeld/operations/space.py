@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import anyio
+import anyio.to_thread
 import msgspec
 
 from modeld.jobs.job import Job
@@ -25,7 +27,9 @@ def handlers(house: House) -> Handlers:
 
     async def sweep_work(job: Job) -> Swept:
         request = msgspec.convert(job.request, requests.StoreSweep, from_attributes=True)
-        return await care.sweep(dry_run=request.dry_run, order=job.order, observer=job.meter)
+        swept = await care.sweep(dry_run=request.dry_run, order=job.order, observer=job.meter)
+        await anyio.to_thread.run_sync(house.store.reserve.refill)
+        return swept
 
     house.board.runner.register("store.sweep", sweep_work)
     return Handlers(

@@ -30,6 +30,7 @@ from modeld.store.publishing import Counter, Notes, Wish
 from modeld.store.readers import OwnReader, Reader
 from modeld.store.records import Records
 from modeld.store.recover import RecoveryReport, recover
+from modeld.store.reserve import Reserve
 from modeld.store.root import prepare_root
 from modeld.store.space import Space, free_bytes_under
 from modeld.store.trees import Trees
@@ -55,6 +56,8 @@ class Store:
         self.layout = intake.counter.layout
         self.care = care
         self.recovery = recovery
+        self.reserve = Reserve(self.layout)
+        self.reserve.refill()
         self._lock = lock
         self._index = intake.counter.index
         self._intake = intake
