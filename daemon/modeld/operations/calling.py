@@ -71,8 +71,8 @@ class Handlers:
     quick: dict[type[Request], Quick]
     long: dict[type[Request], Long]
     looks: frozenset[type[Request]] = frozenset()
-    """Of the long ones, those that soon end by themselves, whatever goes on: a list, one job. They do not count as in
-    flight, where a subscription or a job may stay for days; a connection that asks for many waits for some to end."""
+    """Of the long ones, those that end within milliseconds, whatever goes on: a list, one job. They do not count as in
+    flight, where a subscription or a job may stay for days; a connection gets them one after the other."""
 
     def __or__(self, other: Handlers) -> Handlers:
         return Handlers(self.quick | other.quick, self.long | other.long, self.looks | other.looks)

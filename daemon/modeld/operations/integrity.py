@@ -46,8 +46,4 @@ def handlers(house: House) -> Handlers:
         return await care.quarantined()
 
     house.board.runner.register("model.verify", verify_work)
-    return Handlers(
-        quick={},
-        long={requests.ModelVerify: verify, requests.StoreQuarantine: quarantine},
-        looks=frozenset({requests.StoreQuarantine}),
-    )
+    return Handlers(quick={}, long={requests.ModelVerify: verify, requests.StoreQuarantine: quarantine})

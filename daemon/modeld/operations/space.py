@@ -32,8 +32,4 @@ def handlers(house: House) -> Handlers:
         return swept
 
     house.board.runner.register("store.sweep", sweep_work)
-    return Handlers(
-        quick={},
-        long={requests.StoreUsage: usage, requests.StoreSweep: sweep},
-        looks=frozenset({requests.StoreUsage}),
-    )
+    return Handlers(quick={}, long={requests.StoreUsage: usage, requests.StoreSweep: sweep})

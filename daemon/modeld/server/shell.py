@@ -45,10 +45,6 @@ _TURN_SECONDS = 0.001
 """The same for requests that take longer: a page of a list, a name that is not there. 64 of those at once kept
 everybody else waiting for 200 ms."""
 
-_LOOKS_AT_ONCE = 16
-"""Lists and the like that one connection gets worked on at the same time; for more of them it waits to be read on.
-Enough to keep the daemon busy, few enough replies in memory."""
-
 _WRITE_MARK = 256 * 1024
 """Unsent bytes above which a connection stops being read: a few large replies, little memory for 64 silent peers."""
 
@@ -69,7 +65,7 @@ class Shell(asyncio.Protocol):
         self._eof = False
         self._closing = False
         self._continued = False
-        self._looks = 0
+        self._looking = False
         self._read_stall: asyncio.TimerHandle | None = None
         self._permitted = server.permitted[caller.role]
         self._reading = True
@@ -133,7 +129,7 @@ class Shell(asyncio.Protocol):
         left = _TURN
         ends = monotonic() + _TURN_SECONDS
         self._in_turn = True
-        while left and self.writable and self._looks < _LOOKS_AT_ONCE and not self._closing:
+        while left and self.writable and not (self._looking or self._closing):
             left -= 1
             try:
                 request = self.wire.next_request()
@@ -156,7 +152,8 @@ class Shell(asyncio.Protocol):
     def _arrange_more(self, *, more: bool) -> None:
         if self._closing:
             return
-        if self._looks >= _LOOKS_AT_ONCE:
+        if self._looking:
+            # One after the other: each takes milliseconds of everybody's time, and its reply room in memory.
             self._pause_reading()
             self._stop_read_stall()
         elif more:
@@ -213,7 +210,7 @@ class Shell(asyncio.Protocol):
     def _begin(self, request: Request, long: Long) -> None:
         flight = Flight(self, request, is_look=type(request) in self._server.handlers.looks)
         if flight.is_look:
-            self._looks += 1
+            self._looking = True
         else:
             self._server.sessions.begin(self.caller.uid)
         self._flights[request.id] = flight
@@ -236,8 +233,8 @@ class Shell(asyncio.Protocol):
     def landed(self, flight: Flight) -> None:
         self._flights.pop(flight.id, None)
         if flight.is_look:
-            self._looks -= 1
-            if self._looks == _LOOKS_AT_ONCE - 1 and not self._closing:
+            self._looking = False
+            if not self._closing:
                 self._go_on_soon()
         else:
             self._server.sessions.end(self.caller.uid)
