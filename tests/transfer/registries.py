@@ -142,22 +142,22 @@ def real_registry(
     with open(room / "registry.log", "wb") as log:
         process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
     try:
-        _await_port(port, process)
+        await_port(port, process)
         yield RealRegistry(port, process, authorization)
     finally:
         process.terminate()
         process.wait(20)
 
 
-def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 30
     while True:
         with socket.socket() as probe:
             probe.settimeout(1)
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
-        assert process.poll() is None, "the registry ended"
-        assert time.monotonic() < deadline, "the registry does not listen"
+        assert process.poll() is None, "the server ended"
+        assert time.monotonic() < deadline, "the server does not listen"
         time.sleep(0.02)
 
 

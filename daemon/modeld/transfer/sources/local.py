@@ -27,7 +27,7 @@ class LocalSource:
     def __init__(self, opener: Callable[[str], int] = open_source) -> None:
         self._opener = opener
 
-    def origin(self, reference: LocalReference) -> None:  # noqa: ARG002 - the same for all of them
+    def origin(self, reference: LocalReference) -> str | None:  # noqa: ARG002 - the same for all of them
         return None
 
     def describe(self, reference: LocalReference) -> Description:

@@ -7,6 +7,7 @@ from signed addresses. So they have the same ranges, resumption and limits.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Mapping
 from datetime import timedelta
@@ -19,7 +20,14 @@ from modeld.transfer.reference_types import S3Reference
 from modeld.transfer.source import Body, Description, FileInfo
 from modeld.transfer.sources import headers
 from modeld.transfer.sources.aws import AwsAccount
-from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnauthorized, SourceUnavailable, Unsupported
+from modelwire.errors import (
+    InvalidRequest,
+    SourceNotFound,
+    SourceUnauthorized,
+    SourceUnavailable,
+    Unsupported,
+    WireError,
+)
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -28,6 +36,8 @@ SIGNED_FOR: Final = timedelta(minutes=15)
 """An address is signed for each range anew; this is for a connection that has to wait."""
 
 _SECONDS: Final = 20
+_STATUS = re.compile(r"status code: (\d{3})")
+_MOVED: Final = (301, 302, 303, 307, 308)
 MAX_STORES: Final = 32
 
 
@@ -65,7 +75,7 @@ class S3Source:
 
     def _one(self, reference: S3Reference, origin: str) -> FileInfo:
         address = self._signed("HEAD", reference.bucket, reference.path, reference.secrets.userinfo)
-        answer = self._http.request("HEAD", address, redirects=False, ok=(200, 301, 307, 400, 403, 404))
+        answer = self._http.request("HEAD", address, redirects=False, ok=(*_MOVED, 200, 400, 403, 404))
         if answer.status != 200:
             raise self._refused(reference, answer.status, answer.headers.get("x-amz-bucket-region"))
         path = reference.path.rpartition("/")[2]
@@ -81,6 +91,7 @@ class S3Source:
 
     def _below(self, reference: S3Reference, origin: str) -> list[FileInfo]:
         store = self._store(reference.bucket, self._settings(reference.secrets.userinfo))
+        self._check_no_redirect(reference)
         import obstore
         from obstore.exceptions import BaseError
 
@@ -111,6 +122,14 @@ class S3Source:
         if not files:
             raise SourceNotFound(f"there is nothing below {reference.text}", hint="Check the bucket and the prefix.")
         return files
+
+    def _check_no_redirect(self, reference: S3Reference) -> None:
+        """obstore follows redirects of a listing with the session's token in a header; so it is not led to one.
+        Where a bucket is depends on nobody's keys: it is asked without any."""
+        address = f"{self._base()}/{reference.bucket}?list-type=2&max-keys=0"
+        answer = self._http.request("GET", address, redirects=False, ok=(*_MOVED, 200, 400, 401, 403, 404, 405, 501))
+        if answer.status in _MOVED:
+            raise self._refused(reference, answer.status, answer.headers.get("x-amz-bucket-region"))
 
     # -- the bucket
 
@@ -180,21 +199,19 @@ class S3Source:
 
     # -- what is wrong
 
-    def _fault(self, reference: S3Reference, fault: Exception) -> Exception:
+    def _fault(self, reference: S3Reference, fault: Exception) -> WireError:
         kind = type(fault).__name__
-        if kind in ("PermissionDeniedError", "UnauthenticatedError"):
-            return self._refused(reference, 403, None)
-        if kind in ("NotFoundError", "FileNotFoundError"):
-            return self._refused(reference, 404, None)
-        if isinstance(fault, InvalidRequest):
-            return fault
+        # Listing has no exceptions of its own for a refusal; the rest of the text may hold anything.
+        status = _STATUS.search(str(fault))
+        if status is not None and int(status[1]) in (301, 400, 401, 403, 404):
+            return self._refused(reference, int(status[1]), None)
         return SourceUnavailable(
             f"the bucket {reference.bucket} cannot be listed ({kind})",
             hint="Check AWS_REGION, AWS_ENDPOINT_URL and the network.",
             details={"source": reference.text},
         )
 
-    def _refused(self, reference: S3Reference, status: int, region: str | None) -> Exception:
+    def _refused(self, reference: S3Reference, status: int, region: str | None) -> WireError:
         details = {"source": reference.text, "status": status}
         if region and region != self._account.region:
             return SourceUnavailable(
@@ -207,7 +224,7 @@ class S3Source:
             return SourceNotFound(
                 f"there is no {reference.text}", hint="Check the bucket and the key.", details=details
             )
-        if status in (400, 403):
+        if status in (400, 401, 403):
             return SourceUnauthorized(
                 f"{reference.text} is not given to whoever asked",
                 hint="Check the access key, its rights (s3:GetObject, and s3:ListBucket for a prefix) and the clock;"
