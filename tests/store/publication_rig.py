@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SMALL, BIG = 16 * 1024, CHUNK + 4097
 COUNTED = {
     *("open", "close", "pwritev", "preadv", "posix_fadvise", "fchmod", "fchown", "fsync", "mkdir", "chmod"),
-    *("link", "unlink", "replace", "stat", "fstat"),
+    *("link", "symlink", "unlink", "rename", "replace", "stat", "fstat"),
 }
 COUNTED_IN_LIBC = {"fallocate64", "fallocate", "renameat2", "syncfs"}
 MANY = 9

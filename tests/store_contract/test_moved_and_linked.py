@@ -319,6 +319,20 @@ def test_link_of_a_directory_is_shown_by_symbolic_links(room: Path, ctl: Ctl) ->
     assert (done.returncode, done.stdout) == (6, "")
 
 
+def test_link_of_what_is_a_hard_link_to_a_blob_already(source: Path, ctl: Ctl) -> None:
+    """Somebody has linked to the store's own file: from here on it counts as shared."""
+    ctl.json("add", str(source), "--name", "first")
+    alias = source.with_name("alias.gguf")
+    os.link(ctl.path("first"), alias)
+    assert ctl.json("add", str(alias), "--link", "--name", "second")["reused"]
+    assert ctl.json("list")[0]["state"] == "ready"
+    assert alias.stat().st_nlink == 2
+    alias.chmod(0o600)
+    alias.write_bytes(b"spoilt")
+    for name in ("first", "second"):
+        assert ctl("path", name).stdout == ""
+
+
 def test_link_whose_model_is_removed_and_swept_leaves_the_source(source: Path, stopped: RealDaemon) -> None:
     stopped.configure('[store]\ngrace = "0s"\n')
     ctl = Ctl(stopped.start())

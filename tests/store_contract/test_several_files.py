@@ -58,7 +58,7 @@ def assert_nothing_there(daemon: RealDaemon) -> None:
     assert os.listdir(f"{daemon.root}/manifests") == []
     assert [path for path, _, files in os.walk(f"{daemon.root}/blobs") if files] == []
     assert leftovers(daemon) == []
-    assert daemon.ask("daemon.status")["value"].get("reserved_bytes", 0) == 0
+    wait_until(lambda: not daemon.ask("daemon.status")["value"].get("reserved_bytes"), what="room given back")
 
 
 # -- directories

@@ -201,6 +201,7 @@ class _Gathering:
         recorded = await self._intake.records.verified_all(there)
 
         def prove() -> None:
+            there.difference_update(self._take_back_links(landing, there))
             for digest in there:
                 blob = landing.find_good(digest, recorded.get(digest))
                 if blob is not None:
@@ -216,6 +217,22 @@ class _Gathering:
         await self._in_thread(partial(landing.batch.let_go, self._proven))
         found = {landed.digest for landed in self._landed.values() if landed.blob is not None}
         await self._in_thread(partial(landing.batch.sync_names, found))
+
+    def _take_back_links(self, landing: Landing, there: set[Digest]) -> set[Digest]:
+        """Files that turned out to be blobs already, by another name: what was hashed is the blob itself, and the
+        name in the staging directory has to go before its signature is taken."""
+        themselves: set[Digest] = set()
+        for path, landed in self._landed.items():
+            blob = blobs.stat_blob(self._layout, landed.digest) if landed.digest in there else None
+            if landed.adopted is None or blob is None or blob.signature.inode != landed.source.inode:
+                continue
+            landing.batch.let_go({landed.digest})
+            now = blobs.stat_named(self._layout, landed.digest)
+            if only_links_changed(Relinked(landed.source, now.signature)):
+                self._trees.linked.good(landed.digest, now.signature, landed.adopted.source_path)
+                self._landed[path] = replace(landed, blob=now)
+                themselves.add(landed.digest)
+        return themselves
 
     # -- names
 
@@ -274,9 +291,9 @@ class _Gathering:
     def _settle_links(self, results: list[tuple[Blob, bool]]) -> None:
         """Getting its name has changed a file's signature, and nothing else of it may have changed since it was
         hashed: else the old signature stays, and the model is suspect from the start."""
-        hashed = {landed.digest: landed.adopted for landed in self._landed.values()}
+        hashed = {(landed.digest, landed.source.inode): landed.adopted for landed in self._landed.values()}
         for blob, was_here in results:
-            adopted = hashed.get(blob.digest)
+            adopted = hashed.get((blob.digest, blob.signature.inode))
             if was_here or adopted is None or blob.digest not in self._trees.linked:
                 continue
             if only_links_changed(Relinked(adopted.staged.source, blob.signature)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from modeld.store import blobs, ingest
 from modeld.store.adding import OpenFile, resembles_one
@@ -80,13 +80,17 @@ class Landing:
                 source = Signature.of(os.fstat(descriptor))
                 if part is self.collection.parts[self.collection.first]:
                     self.format = detect_format(os.pread(descriptor, HEAD_BYTES, 0), where)
-            if source != part.signature:
+            if not self._is_as_listed(source, part.signature):
                 raise _changed(where)
             landed = self._found(part, descriptor, where, source) or self._staged(part, descriptor, where, source)
         finally:
             os.close(descriptor)
         self.observer.file_done()
         return landed
+
+    def _is_as_listed(self, now: Signature, listed: Signature) -> bool:
+        # A first attempt to adopt a file leaves its trace in the time of its last change.
+        return now == (listed if self.how == "copy" else replace(listed, ctime_ns=now.ctime_ns))
 
     def find_good(self, digest: Digest, trusted: Signature | None) -> Blob | None:
         """The good blob of this digest, if it is here; no sweep takes it before the add has ended. Its name may not
