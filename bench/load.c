@@ -3,9 +3,10 @@
  * Written in C because a load that is slower than the server measures itself. Prints one line of JSON:
  * requests per second and the latency percentiles in microseconds. Ends after COUNT replies.
  *
- *   load SOCKET CLIENTS IN_FLIGHT COUNT SKIP_LINES REQUEST
+ *   load SOCKET CLIENTS IN_FLIGHT COUNT SKIP_LINES REPLY_LINES REQUEST
  *
- * SKIP_LINES is the number of lines that the server says by itself on each new connection.
+ * SKIP_LINES is the number of lines that the server says by itself on each new connection, REPLY_LINES how many lines
+ * make one reply: 1 for modeld, 2 for a bulk string of redis.
  */
 #include <errno.h>
 #include <stdint.h>
@@ -21,7 +22,7 @@
 #define MOST_IN_FLIGHT 256
 
 struct client {
-    int fd, skip, head, waiting;
+    int fd, skip, head, waiting, lines;
     uint64_t sent[MOST_IN_FLIGHT];
 };
 
@@ -53,17 +54,17 @@ static void send_some(struct client *c, const char *batch, size_t length, int co
 }
 
 int main(int argc, char **argv) {
-    if (argc != 7) {
-        fprintf(stderr, "usage: load SOCKET CLIENTS IN_FLIGHT COUNT SKIP_LINES REQUEST\n");
+    if (argc != 8) {
+        fprintf(stderr, "usage: load SOCKET CLIENTS IN_FLIGHT COUNT SKIP_LINES REPLY_LINES REQUEST\n");
         return 2;
     }
-    int clients = atoi(argv[2]), in_flight = atoi(argv[3]);
+    int clients = atoi(argv[2]), in_flight = atoi(argv[3]), per_reply = atoi(argv[6]);
     long count = atol(argv[4]), got = 0;
-    if (clients < 1 || in_flight < 1 || in_flight > MOST_IN_FLIGHT || count < 1) return 2;
-    size_t length = strlen(argv[6]) + 1;
+    if (clients < 1 || in_flight < 1 || in_flight > MOST_IN_FLIGHT || count < 1 || per_reply < 1) return 2;
+    size_t length = strlen(argv[7]) + 1;
     char *batch = malloc(length * (size_t)in_flight);
     for (int i = 0; i < in_flight; i++) {
-        memcpy(batch + length * (size_t)i, argv[6], length - 1);
+        memcpy(batch + length * (size_t)i, argv[7], length - 1);
         batch[length * (size_t)(i + 1) - 1] = '\n';
     }
     uint32_t *latency = malloc(sizeof(uint32_t) * (size_t)(count + (long)clients * in_flight));
@@ -97,8 +98,10 @@ int main(int argc, char **argv) {
             ssize_t read_now = read(c->fd, buffer, sizeof buffer);
             if (read_now <= 0) die("read");
             uint64_t t = now();
-            int lines = 0;
+            int lines = c->lines;
             for (char *at = buffer, *end = buffer + read_now; (at = memchr(at, '\n', (size_t)(end - at))); at++) lines++;
+            c->lines = lines % per_reply;
+            lines /= per_reply;
             for (int k = 0; k < lines; k++) {
                 latency[got++] = (uint32_t)(t - c->sent[c->head]);
                 c->head = (c->head + 1) % MOST_IN_FLIGHT;
