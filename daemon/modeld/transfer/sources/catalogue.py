@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -40,6 +41,9 @@ class Sources:
         self._oci = ImageSource(http, environ=known, plain_hosts=plain_hosts)
         self._ollama = ImageSource(http, name="ollama", environ=known, plain_hosts=plain_hosts)
         self._s3 = S3Source(http, known)
+        self._lock = threading.Lock()
+        self._mirrors: dict[tuple[type, str], Source[Any]] = {}
+        """Kept: the tokens of a registry are of its source. There are as many as the configuration names."""
 
     @property
     def hubs(self) -> frozenset[str]:
@@ -65,6 +69,14 @@ class Sources:
 
     def mirror(self, reference: Reference, url: str) -> Source[Any]:
         """The same reference at another endpoint: a hub, or a registry, at `url`. It gets no credentials."""
+        place = (type(reference), url)
+        with self._lock:
+            found = self._mirrors.get(place)
+            if found is None:
+                found = self._mirrors[place] = self._made(reference, url)
+            return found
+
+    def _made(self, reference: Reference, url: str) -> Source[Any]:
         match reference:
             case HubReference():
                 return HuggingFaceSource(self._http, url)
