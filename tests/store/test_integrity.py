@@ -306,6 +306,19 @@ async def test_when_it_was_verified_is_told_while_it_is_true(bench: Bench) -> No
     assert (await bench.care.show("a")).verified_at is not None
 
 
+@pytest.mark.parametrize("count", [3, 600])
+async def test_a_model_of_many_files_is_verified_when_all_of_them_are(bench: Bench, count: int) -> None:
+    bench.write_manifest("many", {f"f{number:03}": str(number).encode() for number in range(count)})
+    assert (await bench.care.show("many")).verified_at is None
+    await bench.care.verify()
+    assert (await bench.care.show("many")).verified_at is not None
+    path = bench.layout.blob(Digest.parse(bench.document("many")["files"][count // 2]["blob"]))
+    os.unlink(path)
+    os.mkdir(path)
+    shown = await bench.care.show("many")
+    assert (shown.verified_at, shown.state) == (None, "failed")
+
+
 async def test_of_a_long_history_the_newest_are_shown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     await bench.add("a")
     monkeypatch.setattr("modeld.store.history.SHOWN", 3)

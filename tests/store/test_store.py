@@ -104,7 +104,7 @@ ADDING = """
     # Every lock is a no-op: the store's, the names', the turns.
     locks.fcntl.flock = lambda *_: None
     @asynccontextmanager
-    async def nobody(*_):
+    async def nobody(*_, **__):
         yield
     publishing.name_lock = nobody
     publisher.Publisher.turn = nobody

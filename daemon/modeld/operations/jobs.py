@@ -12,7 +12,7 @@ from modeld.operations.following import follow
 from modeld.operations.house import House
 from modelwire import requests
 from modelwire.errors import InvalidRequest, Unauthorized
-from modelwire.values import Added, JobList, JobView
+from modelwire.values import JobList, JobView, Value
 
 _LIST_LIMIT = 1000
 """Rows of one answer: about 600 KiB, well under the cap of a reply."""
@@ -22,6 +22,9 @@ _PIECE = 50
 
 _BRIEF_ERROR = 1000
 """Characters of an error in a list; `job.show` tells all of it. A thousand whole ones can be longer than a reply."""
+
+_LONG = ("files", "blobs", "plan", "models", "victims")
+"""Parts of outcomes that can have thousands of rows: they too are told by `job.show` alone."""
 
 _STOP_PATIENCE_SECONDS = 5.0
 """How long a control waits to show the state that it caused. Work looks at its stop sign every few milliseconds;
@@ -119,8 +122,9 @@ async def _views(jobs: list[Job]) -> tuple[JobView, ...]:
 
 
 def _brief(view: JobView) -> JobView:
-    if isinstance(view.value, Added) and view.value.files:
-        view = msgspec.structs.replace(view, value=msgspec.structs.replace(view.value, files=()))
+    if isinstance(view.value, Value):
+        long = {field: () for field in _LONG if getattr(view.value, field, ())}
+        view = msgspec.structs.replace(view, value=msgspec.structs.replace(view.value, **long))
     error = view.error
     if error is None or len(error.message) + len(str(error.details)) <= _BRIEF_ERROR:
         return view

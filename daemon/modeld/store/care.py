@@ -17,11 +17,13 @@ import anyio.to_thread
 import msgspec
 
 from modeld.store import quarantine, usage
-from modeld.store.blobs import stat_blob
-from modeld.store.entries import Entry
+from modeld.store.blobs import Blob, stat_blob
+from modeld.store.digest import Digest
+from modeld.store.entries import MANY, Entry
 from modeld.store.history import NOBODY, Asker, History, rfc3339
 from modeld.store.holds import Holds
 from modeld.store.integrity import Failed, Integrity
+from modeld.store.layout import Layout
 from modeld.store.locks import StoreLock
 from modeld.store.manifests import Manifest
 from modeld.store.named import blobs_named
@@ -34,7 +36,7 @@ from modeld.store.selection import Selections
 from modeld.store.space import free_bytes_under
 from modeld.store.sweep import Sweeper
 from modeld.store.uses import Uses
-from modelwire.errors import WireError
+from modelwire.errors import Corrupt, WireError
 from modelwire.values import Copied, ModelList, ModelView, Moved, QuarantineList, Removed, Swept, Usage, Verification
 
 _WALKS: Final = 1
@@ -140,7 +142,10 @@ class Care:
         entry = self._counter.index.find(name)
         view = self._selections.with_use(entry.view())
         named = list(blobs_named(entry.usable()))
-        blobs = [blob for digest in named if (blob := stat_blob(self._counter.layout, digest)) is not None]
+        if len(named) > MANY:
+            blobs = await anyio.to_thread.run_sync(partial(_there, self._counter.layout, named), limiter=self._walks)
+        else:
+            blobs = _there(self._counter.layout, named)
         verified = await self._records.verified_at(blobs) if len(blobs) == len(named) else None
         return msgspec.structs.replace(
             view,
@@ -168,6 +173,16 @@ class Care:
         with suppress(WireError):
             free = free_bytes_under(layout.root)
         return await anyio.to_thread.run_sync(partial(usage.usage, layout, named, free), limiter=self._walks)
+
+
+def _there(layout: Layout, digests: Sequence[Digest]) -> list[Blob]:
+    found = []
+    for digest in digests:
+        with suppress(Corrupt):  # what is no file is no blob
+            blob = stat_blob(layout, digest)
+            if blob is not None:
+                found.append(blob)
+    return found
 
 
 def _stands_for(manifest: Manifest) -> dict[str, int]:

@@ -173,9 +173,12 @@ class History:
             )
 
     async def _write(self, change: Callable[[sqlite3.Connection], object]) -> None:
+        def write(db: sqlite3.Connection) -> None:
+            change(db)  # not what it gives back: a cursor that outlives the connection keeps the file locked
+
         if self._catalog is not None:
             with contextlib.suppress(WireError):
-                await self._catalog.write(change)
+                await self._catalog.write(write)
 
 
 def rfc3339(seconds: float) -> str:

@@ -110,13 +110,13 @@ class Records:
 
     async def verified_at(self, blobs: Sequence[Blob]) -> float | None:
         """Since when all of these are known to be as they are now; None unless all of them were."""
-        moments: list[float] = []
-        for blob in blobs:
-            rows = await self._rows("SELECT signature, verified_at FROM verification WHERE digest = ?", blob.digest.hex)
-            if not rows or _signature(rows[0][0]) != blob.signature:
-                return None
-            moments.append(rows[0][1])
-        return min(moments, default=None)
+        rows = await self._look_up(
+            "SELECT digest, signature, verified_at FROM verification WHERE digest", [blob.digest.hex for blob in blobs]
+        )
+        known = {digest: (_signature(signature), moment) for digest, signature, moment in rows}
+        if any(known.get(blob.digest.hex, (None, 0.0))[0] != blob.signature for blob in blobs):
+            return None
+        return min((known[blob.digest.hex][1] for blob in blobs), default=None)
 
     async def digests_of_sources(self, sources: Sequence[Signature]) -> dict[Signature, Digest]:
         """As `digest_of_source`, for many at once."""
@@ -192,9 +192,13 @@ class Records:
 
     async def _write(self, change: Callable[[sqlite3.Connection], object]) -> None:
         """A full disk must not make an add fail that has succeeded."""
+
+        def write(db: sqlite3.Connection) -> None:
+            change(db)  # not what it gives back: a cursor that outlives the connection keeps the file locked
+
         if self._catalog is not None:
             with contextlib.suppress(WireError):
-                await self._catalog.write(change)
+                await self._catalog.write(write)
 
 
 def _is_settled(source: Signature) -> bool:
