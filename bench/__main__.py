@@ -11,6 +11,7 @@ SUITES = {
     "fanout": "events to a hundred watchers, beside redis pub/sub",
     "command": "the start-up of modelctl, beside the interpreter and other commands",
     "adding": "adding files, beside openssl and other stores",
+    "downloads": "fetching a file over HTTP, beside curl and aria2",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -121,6 +122,28 @@ def test_stopped_it_waits_no_longer() -> None:
     stop.set()
     waiter.join(10)
     assert answers == [0]
+
+
+def test_five_threads_never_take_more_than_there_is() -> None:
+    rate, seconds = 4_000_000, 1.0
+    budget = Budget(rate)
+    began = time.monotonic()
+    over = threading.Event()
+    taken = [0] * 5
+
+    def job(number: int) -> None:
+        share = budget.share()
+        while time.monotonic() < began + seconds:
+            taken[number] += share.take(CHUNK, over.is_set)
+
+    threads = [threading.Thread(target=job, args=(number,)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    elapsed = time.monotonic() - began
+    assert sum(taken) <= rate * (elapsed + BURST_SECONDS)
+    assert min(taken) > 0
 
 
 @pytest.mark.parametrize("rate", [0, -1])

@@ -21,7 +21,7 @@ from modelwire.errors import (
 )
 from transfer.chaos import Chaos, Fault, Kind
 from transfer.conftest import MakeRig
-from transfer.rig import SIZE, Elsewhere, Watcher, content_of, digest_of, quick
+from transfer.rig import QUICK, SIZE, Elsewhere, Watcher, content_of, digest_of, quick
 
 CONTENT = content_of()
 DIGEST = digest_of(CONTENT)
@@ -156,7 +156,8 @@ def test_failover_keeps_the_bytes_that_are_here(make_rig: MakeRig) -> None:
         ]
         fetched = rig.fetch(rig.info(second.url, CONTENT), sources=sources)
         fetched.commit()
-        assert first.sent + second.sent == SIZE
+        # What the first was sending when it was given up was asked for again, and nothing else.
+        assert SIZE <= first.sent + second.sent <= SIZE + 2 * QUICK.segment_bytes
     assert set(fetched.served) == {f"mirror at {first.url}", f"origin at {second.url}"}
     assert "failover" in rig.kinds()
 

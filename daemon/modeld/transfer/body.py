@@ -6,6 +6,8 @@ import http.client
 import io
 import re
 import socket
+import ssl
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -15,6 +17,9 @@ from modelwire.errors import SourceUnavailable
 
 _RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z")
 _UNSATISFIED = re.compile(r"bytes \*/(\d{1,19})\Z")
+
+GATHER_SECONDS: Final = 0.02
+"""Progress is told less often than this."""
 
 FIRST_READ: Final = io.DEFAULT_BUFFER_SIZE
 """The buffer behind the headers: a read at least this big empties it."""
@@ -77,6 +82,7 @@ class HttpBody:
         self._read: Callable[[memoryview], int] = response.fp.readinto1 if response.will_close else self._read_first
         self._finished = self._left == 0
         self._aborted = False
+        self._fault: Exception | None = None
 
     @property
     def ends_by_closing(self) -> bool:
@@ -112,8 +118,28 @@ class HttpBody:
         """Takes what came together with the headers; from then on the socket is read without its file."""
         got = self._response.fp.readinto1(into)
         if len(into) >= FIRST_READ:
-            self._read = self._sock.recv_into
+            self._read = self._read_records if isinstance(self._sock, ssl.SSLSocket) else self._sock.recv_into
         return got
+
+    def _read_records(self, into: memoryview) -> int:
+        """TLS gives 16 KiB at a time: taken together here as long as they come quickly, so that what is done for each
+        read is done for many. A fault behind bytes that came is raised by the next read."""
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            raise fault
+        receive, filled, until = self._sock.recv_into, 0, time.monotonic() + GATHER_SECONDS
+        while filled < len(into):
+            try:
+                got = receive(into[filled:])
+            except TRANSPORT_FAULTS as error:
+                if filled == 0:
+                    raise
+                self._fault = error
+                break
+            filled += got
+            if got == 0 or time.monotonic() > until:
+                break
+        return filled
 
     def abort(self) -> None:
         self._aborted = True

@@ -10,6 +10,9 @@ from typing import Final
 from modeld.transfer.tuning import MIB, Tuning
 
 LEAST_BYTES: Final = 4 * MIB
+LINEAR: Final = 1.7
+"""Twice the connections brought nearly twice as much: it is the connection that is limited, so take bigger steps."""
+
 LONGEST_WINDOW: Final = 2.0
 """A window is long enough once this many bytes came in, or this much time passed."""
 
@@ -52,8 +55,9 @@ class Growth:
             self.target = self._before
             self._settled_at = now
             return
+        linear = self._best > 0 and rate >= self._best * LINEAR
         self._best = rate
         self._before = self.target
-        self.target = min(self._most, self.target * 2)
+        self.target = min(self._most, self.target * (4 if linear else 2))
         if self.target == self._before:
             self._settled_at = now

@@ -43,7 +43,7 @@ class Tuning:
     """Over all files and jobs: more than one file may want, less than what servers take for an attack."""
 
     files_at_once: int = 3
-    growth_window_seconds: float = 0.2
+    growth_window_seconds: float = 0.12
     growth_factor: float = 1.15
     """Twice the connections must bring this much, or there is no point in them."""
 
