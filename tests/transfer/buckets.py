@@ -17,7 +17,7 @@ KEY, SECRET = "AKIATESTTESTTESTTEST", "sEcReT/key+of/the=bucket"
 _SIGNED = {
     "Content-Type": "application/octet-stream",
     "Authorization": f"AWS4-HMAC-SHA256 Credential={KEY}/20260101/us-east-1/s3/aws4_request, "
-    "SignedHeaders=host, Signature=unchecked"
+    "SignedHeaders=host, Signature=unchecked",
 }
 """Moto checks no signature, but tells by it which service is meant."""
 
