@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelwire import errors, requests
-from modelwire.decoding import BadRequest, decode_request, valid_id
+from modelwire.decoding import BadRequest, decode_request
+from modelwire.encoding import valid_id
 from modelwire.operations import OPERATIONS
 
 
