@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from pathlib import Path
@@ -97,6 +98,31 @@ def test_refusals(daemon: RealDaemon, op: str, fields: dict[str, Any], code: str
     assert (reply["type"], reply["code"]) == ("error", code)
     assert reply["message"]
     assert names(daemon) == ["a", "other"]
+
+
+@pytest.mark.parametrize(
+    ("op", "fields"),
+    [
+        ("model.copy", {"source": "a", "destination": "b"}),
+        ("model.move", {"source": "a", "destination": "b"}),
+        ("model.remove", {"name": "b"}),
+    ],
+)
+def test_a_name_that_another_tool_has_locked_is_waited_for_until_a_cancel(
+    daemon: RealDaemon, op: str, fields: dict[str, str]
+) -> None:
+    add(daemon, "a")
+    if op == "model.remove":
+        value(daemon.ask("model.copy", source="a", destination="b"))
+    before = names(daemon)
+    with open(f"{daemon.root}/locks/b.lock", "a") as lock, daemon.connect() as wire:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        number = wire.request(op, **fields)
+        assert wire.until(number, "accepted")["position"] == 0
+        wire.request("cancel", target=number)
+        assert wire.terminal(number)["code"] == "cancelled"
+        assert names(daemon) == before
+    assert value(daemon.ask(op, **fields))["name"] == "b"
 
 
 def test_a_corrupt_model_fails_with_its_reason_and_is_told_to_all(daemon: RealDaemon) -> None:

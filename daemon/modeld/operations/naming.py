@@ -25,8 +25,8 @@ def handlers(house: House) -> Handlers:
 
     async def copy_work(job: Job) -> Copied:
         request = msgspec.convert(job.request, requests.ModelCopy, from_attributes=True)
-        notes = PublicationNotes(house, job)
-        return await care.copy(request.source, request.destination, order=job.order, notes=notes)
+        notes, stopped = PublicationNotes(house, job), job.meter.stopped
+        return await care.copy(request.source, request.destination, order=job.order, notes=notes, stopped=stopped)
 
     async def move(call: Call, request: requests.ModelMove) -> Moved:
         name = _checked(request.source, request.destination)
@@ -40,6 +40,7 @@ def handlers(house: House) -> Handlers:
             request.destination,
             order=job.order,
             notes=PublicationNotes(house, job),
+            stopped=job.meter.stopped,
             earlier=job.intent if isinstance(job.intent, Moved) else None,
         )
 
@@ -50,8 +51,8 @@ def handlers(house: House) -> Handlers:
 
     async def remove_work(job: Job) -> Removed:
         request = msgspec.convert(job.request, requests.ModelRemove, from_attributes=True)
-        notes = PublicationNotes(house, job)
-        return await care.remove(request.name, force=request.force, order=job.order, notes=notes)
+        notes, stopped = PublicationNotes(house, job), job.meter.stopped
+        return await care.remove(request.name, force=request.force, order=job.order, notes=notes, stopped=stopped)
 
     runner = house.board.runner
     runner.register("model.copy", copy_work, lambda job: isinstance(job.intent, Copied) and care.copied(job.intent))

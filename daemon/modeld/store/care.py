@@ -26,6 +26,7 @@ from modeld.store.integrity import Failed, Integrity
 from modeld.store.layout import Layout
 from modeld.store.locks import StoreLock
 from modeld.store.manifests import Manifest
+from modeld.store.name_changes import Stop, never
 from modeld.store.named import blobs_named
 from modeld.store.names import ModelName
 from modeld.store.naming import Naming
@@ -81,10 +82,16 @@ class Care:
         return self._naming.plan_copy(source, destination)
 
     async def copy(
-        self, source: str, destination: str, *, order: int = 0, notes: Notes[Copied] | None = None
+        self,
+        source: str,
+        destination: str,
+        *,
+        order: int = 0,
+        notes: Notes[Copied] | None = None,
+        stopped: Stop = never,
     ) -> Copied:
         self._lock.check()
-        return await self._naming.copy(source, destination, order=order, notes=notes)
+        return await self._naming.copy(source, destination, order=order, notes=notes, stopped=stopped)
 
     async def move(
         self,
@@ -93,16 +100,23 @@ class Care:
         *,
         order: int = 0,
         notes: Notes[Moved] | None = None,
+        stopped: Stop = never,
         earlier: Moved | None = None,
     ) -> Moved:
         self._lock.check()
-        return await self._naming.move(source, destination, order=order, notes=notes, earlier=earlier)
+        return await self._naming.move(source, destination, order=order, notes=notes, stopped=stopped, earlier=earlier)
 
     async def remove(
-        self, name: str, *, force: bool = False, order: int = 0, notes: Notes[Removed] | None = None
+        self,
+        name: str,
+        *,
+        force: bool = False,
+        order: int = 0,
+        notes: Notes[Removed] | None = None,
+        stopped: Stop = never,
     ) -> Removed:
         self._lock.check()
-        return await self._naming.remove(name, force=force, order=order, notes=notes)
+        return await self._naming.remove(name, force=force, order=order, notes=notes, stopped=stopped)
 
     def copied(self, value: Copied) -> bool:
         """Whether that copy exists: what a restart asks about a job cut short. So for the next two."""

@@ -1,27 +1,21 @@
 """Copying, moving and removing models: manifests only, no byte of a blob.
 
-Each change has the names' locks and the publisher's turn, so it meets no other half way. A request whose outcome is
-unknown (the disk failed after the name had changed) can be asked again: it finds what it did and makes it last.
+A request whose outcome is unknown (the disk failed after the name had changed) can be asked again: it finds what it
+did and makes it last.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, cast
 
 import anyio
-import anyio.to_thread
 
-from modeld.store import durable, manifests
-from modeld.store.blobs import outcome_unknown
+from modeld.store import manifests
 from modeld.store.entries import Entry
 from modeld.store.holds import Holds
-from modeld.store.layout import Layout
-from modeld.store.locks import name_lock
 from modeld.store.manifests import Manifest
+from modeld.store.name_changes import NameChanges, Stop, never
 from modeld.store.names import ModelName
 from modeld.store.publishing import Counter, Notes
 from modeld.store.records import Records
@@ -29,25 +23,16 @@ from modeld.store.uses import Uses
 from modelwire.errors import AlreadyExists, Corrupt, NotFound, Unsupported, WireError
 from modelwire.values import Copied, Moved, PlanStep, Removed
 
-T = TypeVar("T")
-Change = TypeVar("Change", Copied, Moved, Removed)
-
-_REMEMBERED: Final = 256
-"""Requests whose outcome is unknown: each takes a failing disk, and is forgotten when it succeeds."""
-
 
 class Naming:
     """For the event loop. `earlier` is what an attempt that was cut short had announced."""
 
     def __init__(self, counter: Counter, records: Records, holds: Holds, uses: Uses) -> None:
-        self._counter = counter
-        self._records = records
+        self._changes = NameChanges(counter, records)
         self._index = counter.index
         self._layout = counter.layout
         self._holds = holds
         self._uses = uses
-        self._unsettled: dict[tuple[str, ...], Copied | Moved | Removed] = {}
-        """By request: what was done, but may not last."""
 
     # -- cp
 
@@ -57,18 +42,24 @@ class Naming:
         return value
 
     async def copy(
-        self, source: str, destination: str, *, order: int = 0, notes: Notes[Copied] | None = None
+        self,
+        source: str,
+        destination: str,
+        *,
+        order: int = 0,
+        notes: Notes[Copied] | None = None,
+        stopped: Stop = never,
     ) -> Copied:
         key = ("copy", source, destination)
-        if (done := await self._made_lasting(key, self.copied)) is not None:
+        if (done := await self._changes.made_lasting(key, self.copied)) is not None:
             return done
         self._planned(source, destination)
-        async with self._turn(order, ModelName.parse(destination)):
+        async with self._changes.turn(order, stopped, ModelName.parse(destination)):
             value, name, document = self._planned(source, destination)
-            with anyio.CancelScope(shield=True), self._remembering(key, value, self.copied):
+            with anyio.CancelScope(shield=True), self._changes.remembering(key, value, self.copied):
                 if notes is not None:
                     await notes.about_to_publish(value)
-                await self._publish(name, document)
+                await self._changes.publish(name, document)
                 # ---- The copy is there: from here on nothing is taken back. ----
                 if notes is not None:
                     await notes.published(value)
@@ -111,33 +102,34 @@ class Naming:
         *,
         order: int = 0,
         notes: Notes[Moved] | None = None,
+        stopped: Stop = never,
         earlier: Moved | None = None,
     ) -> Moved:
         """The new name is there before the old one goes: readers find at least one of them at every moment."""
         key = ("move", source, destination)
-        if (done := await self._made_lasting(key, self.moved)) is not None:
+        if (done := await self._changes.made_lasting(key, self.moved)) is not None:
             return done
-        earlier = earlier or cast("Moved | None", self._unsettled.get(key))
+        earlier = earlier or cast("Moved | None", self._changes.unsettled(key))
         old, new = ModelName.parse(source), ModelName.parse(destination)
         if not self._half_moved(earlier):
             self._movable(old, new)
-        async with self._turn(order, old, new):
+        async with self._changes.turn(order, stopped, old, new):
             half = self._half_moved(earlier)
             entry = self._exact(old) if half else self._movable(old, new)
             manifest = entry.usable()
             value = Moved(name=new.text, source=manifest.name, blob=manifest.blob, size_bytes=manifest.total_bytes)
-            with anyio.CancelScope(shield=True), self._remembering(key, value, self._begun):
+            with anyio.CancelScope(shield=True), self._changes.remembering(key, value, self._begun):
                 if notes is not None:
                     await notes.about_to_publish(value)
                 if not half:
-                    await self._publish(new, entry.document() | {"name": new.text})
+                    await self._changes.publish(new, entry.document() | {"name": new.text})
                 # ---- The new name is there. The old one goes, whatever it takes. ----
-                await self._withdraw(entry.name)
+                await self._changes.withdraw(entry.name)
                 self._uses.moved(entry.name.text, new.text)
                 self._uses.forget(entry.name.text)
                 if notes is not None:
                     await notes.published(value)
-                await self._remove_trees(entry.name)
+                await self._changes.remove_trees(entry.name)
         return value
 
     def moved(self, value: Moved) -> bool:
@@ -167,15 +159,21 @@ class Naming:
     # -- rm
 
     async def remove(
-        self, name: str, *, force: bool = False, order: int = 0, notes: Notes[Removed] | None = None
+        self,
+        name: str,
+        *,
+        force: bool = False,
+        order: int = 0,
+        notes: Notes[Removed] | None = None,
+        stopped: Stop = never,
     ) -> Removed:
         """The manifest goes, the blobs stay. A damaged manifest can be removed too."""
         key = ("remove", name)
-        if (done := await self._made_lasting(key, self.removed)) is not None:
+        if (done := await self._changes.made_lasting(key, self.removed)) is not None:
             return done
         wanted = ModelName.parse(name)
         self._removable(wanted, force)
-        async with self._turn(order, wanted):
+        async with self._changes.turn(order, stopped, wanted):
             entry = self._removable(wanted, force)
             manifest = entry.manifest
             value = Removed(
@@ -183,14 +181,14 @@ class Naming:
                 blob=None if manifest is None else manifest.blob,
                 size_bytes=0 if manifest is None else manifest.total_bytes,
             )
-            with anyio.CancelScope(shield=True), self._remembering(key, value, self.removed):
+            with anyio.CancelScope(shield=True), self._changes.remembering(key, value, self.removed):
                 if notes is not None:
                     await notes.about_to_publish(value)
-                await self._withdraw(entry.name)
+                await self._changes.withdraw(entry.name)
                 self._uses.forget(entry.name.text)
                 if notes is not None:
                     await notes.published(value)
-                await self._remove_trees(entry.name)
+                await self._changes.remove_trees(entry.name)
         return value
 
     def removed(self, value: Removed) -> bool:
@@ -245,70 +243,6 @@ class Naming:
         except WireError:
             return None
         return None if entry is None else entry.manifest
-
-    @asynccontextmanager
-    async def _turn(self, order: int, *names: ModelName) -> AsyncIterator[None]:
-        """The names' locks in one order for everybody, then the turn."""
-        counter = self._counter
-        async with AsyncExitStack() as stack:
-            for name in sorted(names, key=lambda name: name.key):
-                await stack.enter_async_context(name_lock(self._layout, name, counter.lock_seconds, counter.threads))
-            await stack.enter_async_context(counter.publisher.turn(order))
-            yield
-
-    async def _publish(self, name: ModelName, document: dict[str, Any]) -> None:
-        with self._index.changing(name):
-            await self._blocking(partial(manifests.write, self._layout, name, document, replace=False))
-
-    async def _withdraw(self, name: ModelName) -> None:
-        with self._index.changing(name):
-            await self._blocking(partial(_remove_manifest, self._layout, name))
-
-    async def _remove_trees(self, name: ModelName) -> None:
-        """What showed the model's files under their names. What cannot be removed is left to a sweep."""
-        with suppress(WireError, OSError):
-            relinked = await self._blocking(partial(self._index.trees.remove, self._layout.trees_of(name)))
-            await self._records.relinked(relinked)
-
-    async def _made_lasting(self, key: tuple[str, ...], done: Callable[[Change], bool]) -> Change | None:
-        """The value of the same request when it was carried out before and only its outcome was unknown."""
-        value = cast("Change | None", self._unsettled.get(key))
-        if value is None:
-            return None
-        if not done(value):
-            return None
-        await self._blocking(partial(_sync, self._layout))
-        del self._unsettled[key]
-        return value
-
-    @contextmanager
-    def _remembering(self, key: tuple[str, ...], value: Change, done: Callable[[Change], bool]) -> Iterator[None]:
-        """Around a change: a failure after it leaves a note for the next who asks for the same."""
-        try:
-            yield
-        except WireError:
-            if done(value):
-                self._unsettled[key] = value
-                while len(self._unsettled) > _REMEMBERED:
-                    del self._unsettled[next(iter(self._unsettled))]
-            raise
-        self._unsettled.pop(key, None)
-
-    async def _blocking(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._counter.threads)
-
-
-def _remove_manifest(layout: Layout, name: ModelName) -> None:
-    path = layout.manifest(name)
-    with durable.store_faults("remove the manifest", path):
-        durable.remove(path)
-    with outcome_unknown():
-        _sync(layout)
-
-
-def _sync(layout: Layout) -> None:
-    with durable.store_faults("sync", layout.manifests_dir):
-        durable.sync_directory(layout.manifests_dir)
 
 
 def _with_bytes(entry: Entry, done: str) -> Manifest:
