@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from modeld.transfer.answers import TRANSPORT_FAULTS, Headers, transport_fault
+from modeld.transfer.answers import TRANSPORT_FAULTS, Headers, status_fault, transport_fault
+from modeld.transfer.content import check_type
 from modeld.transfer.pool import abort
+from modeld.transfer.source import FileInfo
 from modelwire.errors import SourceUnavailable
 
 _RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z")
@@ -83,11 +85,6 @@ class HttpBody:
         self._finished = self._left == 0
         self._aborted = False
         self._fault: Exception | None = None
-
-    @property
-    def ends_by_closing(self) -> bool:
-        """Neither a length nor chunks: an end cannot be told from a connection that broke."""
-        return self._left is None and not self._response.chunked
 
     def readinto(self, into: memoryview) -> int:
         if self._finished or not into:
@@ -176,3 +173,74 @@ class EmptyBody:
 
     def close(self) -> None:
         pass
+
+
+def body_of(
+    response: http.client.HTTPResponse,
+    sock: socket.socket,
+    file: FileInfo,
+    start: int,
+    end: int | None,
+    *,
+    shown: str,
+    done: Callable[[bool], None],
+    stall_seconds: float,
+) -> HttpBody | EmptyBody:
+    """The bytes behind an answer's head; or the error that the head means. Only an HttpBody calls `done`."""
+    status, headers = response.status, Headers(response.headers)
+    if status == 416 and start == 0 and size_of(headers.get("Content-Range")) == 0:
+        return EmptyBody(strong_validator(headers))
+    if status not in (200, 206):
+        raise status_fault(status, headers, shown)
+    check_type(headers.get("Content-Type"), file, shown)
+    _check_encoding(headers, shown)
+    offset, total = 0, response.length
+    if status == 206:
+        offset, total = start, _checked_total(headers, response.length, start, end, shown)
+    if response.length is None and not response.chunked and file.size is None and file.digest is None:
+        raise SourceUnavailable(
+            f"{shown} does not say how long the file is, so a broken connection would look like its end",
+            hint="Give the digest with --sha256, or use a source that tells the length.",
+            retryable=False,
+            details={"source": shown},
+        )
+    return HttpBody(
+        response,
+        sock,
+        shown=shown,
+        start=offset,
+        total=total,
+        partial=status == 206,
+        done=done,
+        stall_seconds=stall_seconds,
+    )
+
+
+def _check_encoding(headers: Mapping[str, str], shown: str) -> None:
+    encoding = (headers.get("Content-Encoding") or "identity").strip().lower()
+    if encoding in ("identity", ""):
+        return
+    raise SourceUnavailable(
+        f"{shown} sent the file in the encoding {encoding[:40]!r}, although it was asked not to",
+        hint="Its bytes would not be those of the file: use an address that serves it as it is.",
+        retryable=False,
+        details={"source": shown},
+    )
+
+
+def _checked_total(
+    headers: Mapping[str, str], length: int | None, start: int, end: int | None, shown: str
+) -> int | None:
+    """The size of the whole file, when the range is the one that was asked for."""
+    ranged = range_of(headers.get("Content-Range"))
+    if ranged is None or ranged[0] != start or (end is not None and ranged[1] > end):
+        said = headers.get("Content-Range") or headers.get("Content-Type") or "without a range"
+        raise SourceUnavailable(
+            f"{shown} was asked for the bytes {start}-{'' if end is None else end - 1} and sent others ({said[:80]!r})",
+            details={"source": shown},
+        )
+    if length is not None and length != ranged[1] - ranged[0]:
+        raise SourceUnavailable(
+            f"{shown} announces {length} bytes for a range of {ranged[1] - ranged[0]}", details={"source": shown}
+        )
+    return ranged[2]

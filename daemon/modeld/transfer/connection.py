@@ -16,6 +16,7 @@ from modeld.store.hashing import UNCACHED_FROM
 from modeld.transfer.content import HEAD, check_beginning
 from modeld.transfer.journal import Piece
 from modeld.transfer.memory import new_buffer
+from modeld.transfer.outcomes import Quit
 from modeld.transfer.segments import Segment
 from modeld.transfer.source import Body
 from modeld.transfer.state import Debt
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from modeld.transfer.draw import Draw
 
 _UNKNOWN_FLAG = (errno.EOPNOTSUPP, errno.EINVAL)
-
-
-class Quit(Exception):
-    """This connection is not wanted any more; nothing is wrong."""
 
 
 class Connection(threading.Thread):
@@ -91,9 +88,9 @@ class Connection(threading.Thread):
     def _ask(self, segment: Segment) -> bool:
         """True at the end of a file whose size only its end tells."""
         draw = self._draw
-        draw.admit()
+        draw.patience.admit()
         # Each of them may change at any moment; this answer is to be judged by what was asked for.
-        self._round, whole, validator = draw.round, draw.whole, draw.validator
+        self._round, whole, validator = draw.patience.round, draw.whole, draw.validator
         self._whole = whole
         self.opening = True
         try:
@@ -106,14 +103,14 @@ class Connection(threading.Thread):
         except WireError:
             raise
         except BaseException:
-            draw.not_asked()
+            draw.patience.not_asked()
             raise
         finally:
             self.opening = False
         self.body = body
         try:
             if draw.stopping:
-                draw.not_asked()
+                draw.patience.not_asked()
                 raise Quit
             if whole:
                 with self._state.lock:

@@ -5,57 +5,27 @@ The thread that calls `run` watches: it tells progress, starts connections, and 
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from modeld.store.observer import Stopped
 from modeld.transfer.assembly import Assembly
-from modeld.transfer.backoff import delay
-from modeld.transfer.breaker import Breakers
 from modeld.transfer.budget import Share
-from modeld.transfer.connection import Connection, Quit
+from modeld.transfer.connection import Connection
 from modeld.transfer.events import EventKind, OnEvent, TransferEvent
 from modeld.transfer.growth import Growth
-from modeld.transfer.hosts import Hosts
+from modeld.transfer.outcomes import Changed, GaveUp, Net, Quit
+from modeld.transfer.patience import Patience
 from modeld.transfer.progress import FileProgress
 from modeld.transfer.segments import UNBOUNDED, Segment
 from modeld.transfer.source import Body, FileInfo, Opener, giver
-from modeld.transfer.tuning import Tuning
 from modelwire.errors import SourceUnavailable, WireError
 
 _CROWDED: Final = (429, 503)
 _GRACE_SECONDS: Final = 0.2
 """For a connection to end by itself when nothing is left to fetch; then it can be used again."""
-
-
-class GaveUp(Exception):
-    """The source's fault, after which nothing more is asked of it for this file."""
-
-    def __init__(self, fault: WireError) -> None:
-        super().__init__(fault.message)
-        self.fault = fault
-
-
-class Changed(Exception):
-    """The file is another one now, and no digest says that its bytes are the same."""
-
-    def __init__(self, what: str, size: int | None, validator: str | None) -> None:
-        super().__init__(what)
-        self.what = what
-        self.size = size
-        self.validator = validator
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Net:
-    """What all transfers of the daemon share about the network."""
-
-    breakers: Breakers
-    hosts: Hosts
-    tuning: Tuning
-    clock: Callable[[], float] = time.monotonic
 
 
 class Draw:
@@ -80,22 +50,25 @@ class Draw:
         self.whole = not file.ranges
         self.uncached = not assembly.ground.keep_cache
         self.stopping = False
-        self.round = 0
-        """Failures of one round count once: when a server dies, all its connections break."""
-
         self._net = net
         self._tuning = net.tuning
         self._state = assembly.state
         self._progress = progress
         self._on_event = on_event
-        self._has_alternative = has_alternative
         self._connections: list[Connection] = []
         self._started = 0
         self._received = self._told = 0
         self._outcome: GaveUp | Changed | None = None
-        self._failures = 0
-        self._have_at_failure = self._have_at_round = self._state.segments.have.total
-        self._not_before = 0.0
+        self.patience = Patience(
+            net=net,
+            state=self._state,
+            origin=file.origin,
+            tell=self._tell,
+            attempted=progress.attempted,
+            give_up=self._stop_with,
+            has_alternative=has_alternative,
+            stopping=self.is_stopping,
+        )
         self._growth = Growth(net.tuning, net.clock(), most=net.tuning.connections_per_file)
 
     # -- the thread that watches
@@ -212,39 +185,10 @@ class Draw:
             self._state.attention.notify()
         self._net.hosts.release(self.file.origin)
 
-    def admit(self) -> None:
-        """Blocks until the source may be asked. Who comes back must tell how it went."""
-        told = False
-        while True:
-            with self._state.lock:
-                if self.stopping:
-                    raise Quit
-                wait = self._not_before - self._net.clock()
-                if wait > 0:
-                    self._state.room.wait(wait)
-                    continue
-            if self._net.breakers.allow(self.file.origin):
-                return
-            wait = self._net.breakers.wait(self.file.origin)
-            reason = f"{self.file.origin} failed too often and is left alone for {wait:.0f} s more"
-            if self._has_alternative():
-                self._stop_with(GaveUp(SourceUnavailable(reason, retry_after_ms=round(wait * 1000))))
-                raise Quit
-            if not told:
-                told = True
-                self._tell("waiting", reason, delay_s=wait)
-            with self._state.lock:
-                if not self.stopping:
-                    self._state.room.wait(max(wait, self._tuning.poll_seconds))
-
-    def not_asked(self) -> None:
-        """Admitted, and stopped before there was an outcome."""
-        self._net.breakers.abandoned(self.file.origin)
-
     def judge(self, body: Body, segment: Segment, asked: str | None, *, whole: bool) -> int:
         """What an answer's head says about the file; the identity that its bytes are recorded under. `asked` is the
         validator on whose condition it was asked for, `whole` whether all of it was."""
-        self._net.breakers.succeeded(self.file.origin)
+        self.patience.answered()
         total, size = body.total, self._state.segments.size
         known = asked if asked is not None else self.validator
         changed = _differ(known, body.validator)
@@ -269,7 +213,17 @@ class Draw:
             raise SourceUnavailable(f"{self.name} sent the bytes from {body.start}, not from {segment.position}")
         if size is None and total is not None:
             self._adopt(total, segment, one_answer=whole or not body.partial)
-        return self.assembly.partial.identity(self.name, validator)
+        with self._ours():
+            return self.assembly.partial.identity(self.name, validator)
+
+    @contextlib.contextmanager
+    def _ours(self) -> Iterator[None]:
+        """What fails in here is the store, not the source: nothing to try again."""
+        try:
+            yield
+        except WireError as fault:
+            self._state.fail(fault)
+            raise Quit from None
 
     def _adopt(self, total: int, segment: Segment, *, one_answer: bool) -> None:
         if total == 0:
@@ -278,11 +232,8 @@ class Draw:
                 hint="Check the address; the file may not be uploaded yet.",
                 retryable=False,
             )
-        try:
+        with self._ours():
             self.assembly.size_is(total)
-        except WireError as fault:
-            self._state.fail(fault)
-            raise Quit from None
         with self._state.lock:
             segment.end = total if one_answer else min(total, segment.position + self._tuning.segment_bytes)
 
@@ -306,56 +257,11 @@ class Draw:
 
     def failed(self, fault: WireError, round_began: int) -> None:
         """Waits as long as it has to be waited, or raises Quit."""
-        state, now = self._state, self._net.clock()
-        with state.lock:
-            if self.stopping:
-                self._net.breakers.abandoned(self.file.origin)
-                raise Quit
-            have = state.segments.have.total
-            counts, alive = round_began == self.round, have > self._have_at_round
-            if counts:
-                self.round += 1
-                self._have_at_round = have
-                if have - self._have_at_failure >= self._tuning.progress_bytes:
-                    self._failures = 0
-                    self._have_at_failure = have
-                self._failures += 1
-            others = len(self._connections) - 1
-            failures = self._failures
-            if others and fault.details.get("status") in _CROWDED:
-                self._growth.refused(now, others)
-        if counts:
-            self._judge_host(fault, alive)
-        else:
-            self._net.breakers.abandoned(self.file.origin)
-        wait = delay(max(1, failures), fault, self._tuning)
-        if not fault.retryable or failures > self._tuning.tries_without_progress or wait is None:
-            self._stop_with(GaveUp(fault))
-            raise Quit
-        if counts:
-            self._progress.attempted()
-            self._tell("retry", fault.message, attempt=failures, delay_s=wait)
-        self._wait(wait, everybody=fault.retry_after_ms is not None)
-
-    def _judge_host(self, fault: WireError, alive: bool) -> None:
-        """A host that answers, or has just given bytes to any connection, is not one to be left alone."""
-        breakers, origin = self._net.breakers, self.file.origin
-        if not fault.retryable:
-            breakers.succeeded(origin)
-        elif alive:
-            breakers.abandoned(origin)
-        elif breakers.failed(origin):
-            self._tell("breaker_opened", f"{origin} failed too often: {fault.message}")
-
-    def _wait(self, seconds: float, *, everybody: bool) -> None:
-        until = self._net.clock() + seconds
         with self._state.lock:
-            if everybody:
-                self._not_before = max(self._not_before, until)
-            while not self.stopping and (left := until - self._net.clock()) > 0:
-                self._state.room.wait(left)
-            if self.stopping:
-                raise Quit
+            others = len(self._connections) - 1
+            if others > 0 and fault.details.get("status") in _CROWDED:
+                self._growth.refused(self._net.clock(), others)
+        self.patience.failed(fault, round_began)
 
     def _stop_with(self, outcome: GaveUp | Changed) -> None:
         with self._state.lock:
@@ -373,7 +279,7 @@ class Draw:
                 reason=reason,
                 attempt=attempt,
                 delay_s=round(delay_s, 3),
-                bytes=self._have_at_round,
+                bytes=self.patience.have,
             )
         )
 

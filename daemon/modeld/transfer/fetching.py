@@ -9,9 +9,10 @@ from modeld.store.digest import Digest
 from modeld.transfer.assembly import Assembly, Fetched, Ground
 from modeld.transfer.budget import Share
 from modeld.transfer.condemned import Condemned
-from modeld.transfer.draw import Changed, Draw, GaveUp, Net
+from modeld.transfer.draw import Draw
 from modeld.transfer.events import EventKind, OnEvent, TransferEvent
 from modeld.transfer.journal import Piece
+from modeld.transfer.outcomes import Changed, GaveUp, Net
 from modeld.transfer.progress import FileProgress
 from modeld.transfer.router import Offer
 from modelwire.errors import DigestMismatch, SourceUnavailable, WireError

@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from modeld.transfer.answers import TRANSPORT_FAULTS, Headers, status_fault, transport_fault
-from modeld.transfer.body import EmptyBody, HttpBody, range_of, size_of, strong_validator
-from modeld.transfer.content import check_type
+from modeld.transfer.body import EmptyBody, body_of
 from modeld.transfer.pool import Pool
 from modeld.transfer.source import Body, FileInfo
 from modeld.transfer.tuning import DEFAULT, MIB, Tuning
@@ -220,67 +219,26 @@ class HttpClient:
     ) -> Body:
         reply = self._send("GET", url, headers, credentials)
         try:
-            body = self._judge(reply, file, start, end)
+            body = body_of(
+                reply.response,
+                reply.sock,
+                file,
+                start,
+                end,
+                shown=reply.url.shown,
+                done=lambda reusable: self._release(reply, reusable),
+                stall_seconds=self._tuning.stall_seconds,
+            )
         except BaseException:
             self._settle(reply)
             raise
+        if isinstance(body, EmptyBody):
+            self._settle(reply)
         if remember and reply.url is not url:
             with self._lock:
                 if len(self._redirects) >= 256:
                     self._redirects.pop(next(iter(self._redirects)))
                 self._redirects[url.full] = (reply.url, reply.url.origin == url.origin, self._clock())
-        return body
-
-    def _judge(self, reply: _Reply, file: FileInfo, start: int, end: int | None) -> Body:
-        response, shown = reply.response, reply.url.shown
-        status, headers = response.status, Headers(response.headers)
-        if status == 416 and start == 0 and size_of(headers.get("Content-Range")) == 0:
-            self._settle(reply)
-            return EmptyBody(strong_validator(headers))
-        if status not in (200, 206):
-            raise status_fault(status, headers, shown)
-        check_type(headers.get("Content-Type"), file, shown)
-        encoding = (headers.get("Content-Encoding") or "identity").strip().lower()
-        if encoding not in ("identity", ""):
-            raise SourceUnavailable(
-                f"{shown} sent the file in the encoding {encoding[:40]!r}, although it was asked not to",
-                hint="Its bytes would not be those of the file: use an address that serves it as it is.",
-                retryable=False,
-                details={"source": shown},
-            )
-        offset, total = 0, response.length
-        if status == 206:
-            ranged = range_of(headers.get("Content-Range"))
-            if ranged is None or ranged[0] != start or (end is not None and ranged[1] > end):
-                raise SourceUnavailable(
-                    f"{shown} was asked for the bytes {start}-{'' if end is None else end - 1} and sent others"
-                    f" ({(headers.get('Content-Range') or headers.get('Content-Type') or 'without a range')[:80]!r})",
-                    details={"source": shown},
-                )
-            if response.length is not None and response.length != ranged[1] - ranged[0]:
-                raise SourceUnavailable(
-                    f"{shown} announces {response.length} bytes for a range of {ranged[1] - ranged[0]}",
-                    details={"source": shown},
-                )
-            offset, total = start, ranged[2]
-        body = HttpBody(
-            response,
-            reply.sock,
-            shown=shown,
-            start=offset,
-            total=total,
-            partial=status == 206,
-            done=lambda reusable: self._release(reply, reusable),
-            stall_seconds=self._tuning.stall_seconds,
-        )
-        if body.ends_by_closing and file.size is None and file.digest is None:
-            body.close()
-            raise SourceUnavailable(
-                f"{shown} does not say how long the file is, so a broken connection would look like its end",
-                hint="Give the digest with --sha256, or use a source that tells the length.",
-                retryable=False,
-                details={"source": shown},
-            )
         return body
 
     def _remembered(self, url: Url) -> tuple[Url, bool] | None:

@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 
 from modeld.store.observer import Stopped
 from modeld.transfer.backoff import delay
-from modeld.transfer.draw import Net
 from modeld.transfer.events import EventKind, OnEvent, TransferEvent, unheard
+from modeld.transfer.outcomes import Net
 from modeld.transfer.source import Description, FileInfo, Opener, Source, giver
 from modelwire.errors import Offline, SourceUnavailable, WireError
 

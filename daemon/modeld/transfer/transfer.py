@@ -17,10 +17,10 @@ from modeld.transfer.assembly import Fetched, Ground
 from modeld.transfer.breaker import Breakers
 from modeld.transfer.budget import Budget, Share
 from modeld.transfer.condemned import Condemned
-from modeld.transfer.draw import Net
 from modeld.transfer.events import OnEvent, unheard
 from modeld.transfer.fetching import Fetching
 from modeld.transfer.hosts import Hosts
+from modeld.transfer.outcomes import Net
 from modeld.transfer.progress import FileProgress, Progress, TransferObserver, Unfollowed
 from modeld.transfer.router import Described, Route, Router
 from modeld.transfer.source import FileInfo
