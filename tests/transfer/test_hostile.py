@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 from dataclasses import replace
 from typing import get_args
 
@@ -354,3 +355,35 @@ def test_two_fetches_of_one_digest_do_not_write_into_one_file(make_rig: MakeRig)
         assert first.commit()[1] is False
         assert second.commit()[1] is True
     assert rig.leftovers() == []
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("seed", range(150))
+def test_any_mixture_of_faults(make_rig: MakeRig, seed: int) -> None:
+    """Stopped and resumed in between, with and without a digest: the right bytes or a typed error."""
+    chosen = random.Random(seed)
+    rig = make_rig(quick(chosen.choice([1, 2, 8, 16])))
+    kinds: list[Kind] = [kind for kind in get_args(Kind) if kind not in ("page", "pointer", "changed_content")]
+    known = chosen.random() < 0.7
+    if not known:
+        kinds.remove("wrong_bytes")  # without a digest nobody can tell
+    faults = [
+        Fault(chosen.choice(kinds), chosen.random(), times=chosen.choice([1, 1, 1, 3]))
+        for _ in range(chosen.randrange(1, 7))
+    ]
+    with Chaos(CONTENT, *faults, rate=chosen.choice([None, 4 << 20])) as chaos:
+        file = rig.info(chaos.url, CONTENT)
+        if not known:
+            file = replace(file, digest=None, validator='"one"')
+        for _ in range(6):
+            stop = chosen.choice([None, SIZE // 3, SIZE - 1])
+            with contextlib.suppress(Stopped, WireError):
+                fetched = rig.fetch(file, watcher=Watcher(stop_after=stop))
+                fetched.commit()
+                assert fetched.staged.digest == DIGEST
+                break
+    if os.path.exists(rig.layout.blob(DIGEST)):
+        with open(rig.layout.blob(DIGEST), "rb") as blob:
+            assert blob.read() == CONTENT
+        assert [path for path in rig.leftovers() if "/quarantine/" not in path and "/partials/" not in path] == []
+    assert rig.space.promised == 0
