@@ -19,8 +19,10 @@ from modeld.config.settings import (
     JobSettings,
     LimitSettings,
     LogSettings,
+    Mirror,
     Settings,
     StoreSettings,
+    TransferSettings,
 )
 from modeld.config.sizes import Size, format_size, parse_size
 
@@ -34,9 +36,11 @@ __all__ = [
     "LimitSettings",
     "Loaded",
     "LogSettings",
+    "Mirror",
     "Settings",
     "Size",
     "StoreSettings",
+    "TransferSettings",
     "check",
     "dump",
     "format_duration",

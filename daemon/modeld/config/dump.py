@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
+
 from modeld.config.durations import Duration, format_duration, parse_duration
 from modeld.config.fields import Key, keys
 from modeld.config.settings import Settings
@@ -49,6 +51,10 @@ def _value(value: Any) -> str:
     if isinstance(value, dict):
         entries = ", ".join(f"{_name(name)} = {_value(entry)}" for name, entry in value.items())
         return f"{{ {entries} }}" if entries else "{}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, msgspec.Struct):
+        return _value(msgspec.structs.asdict(value))
     return _string(str(value))
 
 

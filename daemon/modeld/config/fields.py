@@ -38,6 +38,11 @@ class Key:
         return "MODELD_" + self.path.replace(".", "_").upper()
 
     @property
+    def item_type(self) -> Any:
+        """The type of a list's items, None for a key that is no list."""
+        return get_args(self.type)[0] if get_origin(self.type) is tuple else None
+
+    @property
     def entry_type(self) -> Any:
         """The type of a mapping's values, None for a key that is no mapping."""
         return get_args(self.type)[1] if get_origin(self.type) is dict else None

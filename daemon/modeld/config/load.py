@@ -101,6 +101,8 @@ def _read_overrides(overrides: Mapping[str, Any], values: _Values, problems: lis
 def _take(key: Key, value: Any, place: str, values: _Values, problems: list[str], *, text: bool) -> None:
     """Check one value and let it win over what lies below. `text` is set where values are text whatever they mean."""
     try:
+        if key.item_type is not None and isinstance(value, str) and text:
+            value = _items(value, key.item_type)
         if key.entry_type is None:
             values[key.table][key.name] = decode(key.type, value, text=text)
             return
@@ -118,6 +120,14 @@ def _take(key: Key, value: Any, place: str, values: _Values, problems: list[str]
         except ValueError as error:
             problems.append(f"{place}.{name}: {error}")
     values[key.table][key.name] = taken
+
+
+def _items(text: str, item_type: Any) -> list[Any]:
+    """`a.example,b.example`, or `hf:=https://a.example,oci:=https://b.example`, as a variable writes a list."""
+    if item_type is str:
+        return [item for piece in text.split(",") if (item := piece.strip())]
+    first, second = item_type.__struct_fields__
+    return [{first: name, second: value} for name, value in _pairs(text).items()]
 
 
 def _pairs(text: str) -> dict[str, str]:

@@ -19,6 +19,15 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json", "journal"]
 
 MAX_BYTE_JOBS: Final = 64
+MAX_CONNECTIONS: Final = 128
+"""More than this many to one host is what servers take for an attack."""
+
+LOWEST_RATE: Final = 1000
+"""Slower than any modem: whoever writes less has meant another unit."""
+
+MIRRORED: Final = ("hf:", "ollama:", "oci:")
+"""Kinds of references whose hosts are interchangeable: a hub and a registry say which bytes they mean."""
+
 SHORTEST_TIMEOUT: Final = 0.1
 """Below a tenth of a second a timeout ends healthy peers on a busy machine."""
 
@@ -136,6 +145,42 @@ class ActivitySettings(_Table, frozen=True, kw_only=True):
             raise ValueError("max_bytes: expected at least 1MiB")
 
 
+class TransferSettings(_Table, frozen=True, kw_only=True):
+    offline: Annotated[bool, Meta(description="open no connection: only what is here is given out")] = False
+    max_rate: Annotated[
+        Size | None, Meta(description='bytes a second over all downloads, such as "20MB"; "none" for no limit')
+    ] = None
+    connections_per_file: Annotated[
+        int, Meta(ge=1, le=MAX_CONNECTIONS, description="most connections that one file is fetched over")
+    ] = 16
+    connections_per_host: Annotated[
+        int, Meta(ge=1, le=MAX_CONNECTIONS, description="most connections to one host, over all files and jobs")
+    ] = 24
+    files_at_once: Annotated[
+        int, Meta(ge=1, le=64, description="files of one model that are fetched at the same time")
+    ] = 3
+    plain_hosts: Annotated[
+        tuple[str, ...], Meta(description="hosts beside this machine that may be asked without encryption")
+    ] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_rate is not None and self.max_rate < LOWEST_RATE:
+            raise ValueError("max_rate: expected at least 1KB, or none for no limit")
+
+
+class Mirror(_Table, frozen=True, kw_only=True):
+    """Another place for what references of a kind mean, asked before the one that they name."""
+
+    match: str
+    url: str
+
+    def __post_init__(self) -> None:
+        if not self.match.startswith(MIRRORED):
+            raise ValueError(f"match: expected a reference's beginning with one of {', '.join(MIRRORED)}")
+        if not self.url.startswith(("https://", "http://")):
+            raise ValueError("url: expected the address of a hub or registry, such as https://mirror.example")
+
+
 class LogSettings(_Table, frozen=True, kw_only=True):
     level: Annotated[LogLevel, Meta(description="debug, info, warning or error")] = "info"
     format: Annotated[LogFormat, Meta(description="auto, console, json or journal; auto looks at standard error")] = (
@@ -149,7 +194,12 @@ class Settings(_Table, frozen=True, kw_only=True):
         None
     )
     state_dir: Annotated[str | None, Meta(description="directory of the activity log and other state")] = None
+    mirror: Annotated[
+        tuple[Mirror, ...],
+        Meta(description='other places for hubs and registries, as [[mirror]] with match = "hf:" and url = "https://…"'),
+    ] = ()
     store: StoreSettings = field(default_factory=StoreSettings)
+    transfer: TransferSettings = field(default_factory=TransferSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     access: AccessSettings = field(default_factory=AccessSettings)
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
