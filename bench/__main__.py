@@ -10,6 +10,7 @@ SUITES = {
     "answers": "what a running daemon answers, beside redis and a bare echo",
     "fanout": "events to a hundred watchers, beside redis pub/sub",
     "command": "the start-up of modelctl, beside the interpreter and other commands",
+    "scale": "a store of 100,000 blobs, and a daemon with nothing to do",
     "adding": "adding files, beside openssl and other stores",
     "downloads": "fetching a file over HTTP, beside curl and aria2",
 }

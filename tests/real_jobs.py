@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import tempfile
 from typing import Any
 
 from real_daemon import RealDaemon, Wire, wait_until
@@ -59,9 +61,12 @@ def staging(daemon: RealDaemon) -> list[str]:
 
 def rows(daemon: RealDaemon) -> list[tuple[str, str]]:
     """The ledger as it is on the disk, read behind the daemon's back."""
-    path = os.path.join(daemon.root, ".modeld", "catalog.sqlite")
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    try:
-        return connection.execute("SELECT id, state FROM jobs ORDER BY id").fetchall()
-    finally:
-        connection.close()
+    with tempfile.TemporaryDirectory() as copied:
+        # The daemon has its database to itself; what it has committed is in these two files.
+        for name in ("catalog.sqlite", "catalog.sqlite-wal"):
+            shutil.copy(os.path.join(daemon.root, ".modeld", name), copied)
+        connection = sqlite3.connect(os.path.join(copied, "catalog.sqlite"))
+        try:
+            return connection.execute("SELECT id, state FROM jobs ORDER BY id").fetchall()
+        finally:
+            connection.close()

@@ -16,6 +16,19 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
+def _plain(value: Any) -> Any:
+    """What JSON has a form for. An error is stored and sent from places that must not fail for what it carries."""
+    if value is None or type(value) in (str, bool, int, float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(each) for each in value]
+    if isinstance(value, int):
+        return int(value)
+    return float(value) if isinstance(value, float) else str(value)
+
+
 class ModeldError(Exception):
     """Base of everything that modeld raises on purpose."""
 
@@ -59,7 +72,7 @@ class WireError(ModeldError):
         super().__init__(message, hint=hint)
         self.retryable = self.retryable_by_default if retryable is None else retryable
         self.retry_after_ms = retry_after_ms
-        self.details: dict[str, Any] = dict(details or {})
+        self.details: dict[str, Any] = _plain(details or {})
 
 
 class InvalidRequest(WireError):

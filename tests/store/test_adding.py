@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ from modelwire.errors import (
     NoSpace,
     QuotaExceeded,
     SourceNotFound,
+    SourceUnavailable,
     WireError,
 )
 from modelwire.values import Added
@@ -753,3 +755,23 @@ def test_a_file_that_cannot_be_looked_at_is_closed(bench: Bench, monkeypatch: py
         with pytest.raises(WireError):
             adding_module.OpenFile.open(path, open_source)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_an_expected_digest_teaches_nothing_about_a_file_that_was_not_read(store: Store, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.bin", tmp_path / "second.bin"
+    first.write_bytes(b"a" * 4096)
+    second.write_bytes(b"b" * 4096)
+    for path in (first, second):
+        os.utime(path, (1, 1))
+    added = await store.add(str(first), name="first")
+    claimed = await store.add(str(second), name="claimed", sha256=added.blob.removeprefix("sha256:"))
+    assert claimed.blob == added.blob
+    honest = await store.add(str(second), name="honest")
+    assert honest.blob == "sha256:" + hashlib.sha256(second.read_bytes()).hexdigest()
+
+
+async def test_a_file_that_hides_its_size_is_refused(store: Store) -> None:
+    """A file of the kernel's says that it is empty and is not."""
+    with pytest.raises(SourceUnavailable, match="there are more"):
+        await store.add("/proc/version", name="version")
+    assert store.count() == 0

@@ -99,8 +99,18 @@ class Runner:
             self.note(job, "job.started", attempt=job.attempts)
             self._tasks.start_soon(self._tell_watchers, job, name=f"progress {job.id}")
             await self._work(job)
+        except Exception as error:  # noqa: BLE001 - a job that cannot even be ended well must not end the daemon
+            self._give_up(job, incident(error, job=job.id, kind=job.kind))
         finally:
             self.settle(self.gate.finish(job.id))
+
+    def _give_up(self, job: Job, fault: WireError) -> None:
+        """Its end could not be written down. Whoever waits is told; the next start finds it open and runs it again."""
+        if not job.ended.is_set():
+            job.failure, job.state, job.position = fault, "failed", None
+            self._tables.leave(job, remember=True)
+            job.ended.set()
+            job.changed.fire()
 
     async def _tell_watchers(self, job: Job) -> None:
         """Progress for those who watch everything; those who are attached look for themselves."""

@@ -14,6 +14,7 @@ import structlog
 from modeld.operations.calling import Caller, Handlers
 from modeld.operations.house import House
 from modeld.peers import Access, identify, uid_of
+from modeld.server.refusals import Refusals
 from modeld.server.sessions import Sessions
 from modeld.server.shell import Shell
 from modelwire import limits, replies
@@ -55,6 +56,7 @@ class Server:
         self.permitted = {
             role: frozenset(kind for kind, row in BY_REQUEST.items() if allows(role, row.role)) for role in ROLE_ORDER
         }
+        self._refusals = Refusals()
         self._hellos: dict[Caller, bytes] = {}
         self.last_activity = self.loop.time()
 
@@ -109,7 +111,8 @@ class Server:
         return Caller(peer.uid, peer.gid, self._access.role_of(peer))
 
     def _turn_away(self, peer_socket: socket.socket, fault: WireError) -> None:
-        self._house.activity.record("peer.refused", outcome=fault.code, message=fault.message)
+        if self._refusals.worth_telling(fault.code, uid_of(peer_socket), self.loop.time()):
+            self._house.activity.record("peer.refused", outcome=fault.code, message=fault.message)
         try:
             peer_socket.send(encode(replies.Error.of(None, fault)))
         except OSError as error:

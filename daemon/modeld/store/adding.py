@@ -110,12 +110,14 @@ class _Adding:
             if wish.expected is not None and not known.matches(wish.expected):
                 raise _known_mismatch(file.path, wish.expected, known)
             judge(self._intake.counter.index.entry(wish.name), wish, known)
+        # Bytes that are here under the expected digest answer for the file unread: nothing was learned about it.
+        unread = known is None and wish.expected is not None
         for _attempt in range(MAX_ATTEMPTS):
             blob = await self._already_here(wish.expected or known)
             if blob is None:
                 return await self._publish_staged(await self._stage())
             try:
-                return await self._publish(blob.digest, partial(still_there, self._layout, blob))
+                return await self._publish(blob.digest, partial(still_there, self._layout, blob), unread=unread)
             except Vanished:
                 continue
         raise Corrupt(
@@ -202,7 +204,7 @@ class _Adding:
         finally:
             committing.discard()
 
-    async def _publish(self, digest: Digest, commit: Callable[[], tuple[Blob, bool]]) -> Added:
+    async def _publish(self, digest: Digest, commit: Callable[[], tuple[Blob, bool]], *, unread: bool = False) -> Added:
         file = self._file
         added, blob = await self._intake.counter.publish(
             self._wish,
@@ -211,7 +213,7 @@ class _Adding:
             format=file.format,
             source={"registry": "local", "filename": printable(os.path.basename(file.path))},
         )
-        await self._intake.records.good(blob, file.signature)
+        await self._intake.records.good(blob, None if unread else file.signature)
         return added
 
 

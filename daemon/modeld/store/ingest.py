@@ -142,9 +142,12 @@ def check_unchanged(source_fd: int, source_path: str, before: Signature, read: i
     """SourceUnavailable when the file is not what it was before `read` bytes were taken from it."""
     with source_faults(source_path):
         after = Signature.of(os.fstat(source_fd))
-    if after == before and read == before.size:
+        more = os.pread(source_fd, 1, read)
+    if after == before and read == before.size and not more:
         return
-    if after.size != before.size:
+    if more and after.size == before.size == read:
+        what = f"it says that it has {read} bytes, and there are more"
+    elif after.size != before.size:
         what = f"its size went from {before.size} to {after.size} bytes"
     elif read != before.size:
         what = f"it ended after {read} of {before.size} bytes"

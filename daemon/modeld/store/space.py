@@ -71,8 +71,9 @@ class Space:
         if max_bytes is not None and used is None:
             raise ValueError("a limit on the store's bytes needs to know how many there are")
         self._free_bytes = free_bytes
-        self._min_free = min_free
-        self._max_bytes = max_bytes
+        # Plain numbers: they go into errors, and a configuration's own kinds of number cannot be sent.
+        self._min_free = int(min_free)
+        self._max_bytes = None if max_bytes is None else int(max_bytes)
         self._used = used
         self._reserving = threading.Lock()
         self._lock = threading.Lock()
