@@ -18,6 +18,7 @@ from modeld.app.compose import Rooms
 from modeld.app.lifetime import Lifetime
 from modeld.app.readiness import Readiness
 from modeld.config.load import Loaded
+from modeld.incident import incident
 from modeld.jobs.board import Board
 from modeld.jobs.restart import drain, restore
 from modeld.operations import House, all_handlers
@@ -138,4 +139,6 @@ async def _prune(rooms: Rooms, keep: float) -> None:
         except WireError as error:
             # A full disk, most likely: tomorrow is early enough.
             log.warning("old jobs could not be forgotten", error=error.message)
+        except Exception as error:  # noqa: BLE001 - tidying up must never be what ends the daemon
+            incident(error, work="forgetting old jobs")
         await anyio.sleep(_PRUNE_EVERY_SECONDS)
