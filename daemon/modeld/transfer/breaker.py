@@ -75,6 +75,11 @@ class Breaker:
         self._opened_at = now
         return True
 
+    @property
+    def clean(self) -> bool:
+        """Nothing to remember."""
+        return self._opened_at is None and not self._failures
+
     def abandoned(self) -> None:
         """The probe ended without an outcome: cancelled, say. Somebody else may probe."""
         self._probing = False
@@ -107,7 +112,10 @@ class Breakers:
     def succeeded(self, origin: str | None) -> None:
         if origin is not None:
             with self._lock:
-                self._of(origin).succeeded()
+                breaker = self._of(origin)
+                breaker.succeeded()
+                if breaker.clean:
+                    del self._by_origin[origin]
 
     def failed(self, origin: str | None) -> bool:
         if origin is None:

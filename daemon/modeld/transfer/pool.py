@@ -87,8 +87,11 @@ class Pool:
         connection.close()
 
     def close(self) -> None:
+        self._closed = True
+        self.close_idle()
+
+    def close_idle(self) -> None:
         with self._lock:
-            self._closed = True
             connections = [connection for idle in self._idle.values() for connection, _ in idle]
             self._idle.clear()
         for connection in connections:

@@ -109,7 +109,7 @@ class Transfer:
 
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_quit_when_cancelled, progress, tasks.cancel_scope)
+                tasks.start_soon(_quit_when_cancelled, progress)
                 async with anyio.create_task_group() as files_group:
                     for number, file in enumerate(files):
                         files_group.start_soon(one, number, file)
@@ -152,10 +152,9 @@ class Transfer:
         ).run()
 
 
-async def _quit_when_cancelled(progress: Progress, scope: anyio.CancelScope) -> None:
+async def _quit_when_cancelled(progress: Progress) -> None:
+    """Threads cannot be cancelled; they look whether they are to go on."""
     try:
         await anyio.sleep_forever()
-    except anyio.get_cancelled_exc_class():
-        del scope
+    finally:
         progress.quit()
-        raise
