@@ -646,7 +646,7 @@ async def test_one_name_at_once_has_one_winner(bench: Bench, monkeypatch: pytest
     if locks == "none":
 
         @asynccontextmanager
-        async def nobody(*_arguments: object) -> Any:
+        async def nobody(*_arguments: object, **_options: object) -> Any:
             yield
 
         monkeypatch.setattr("modeld.store.publishing.name_lock", nobody)
@@ -757,21 +757,21 @@ def test_a_file_that_cannot_be_looked_at_is_closed(bench: Bench, monkeypatch: py
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_an_expected_digest_teaches_nothing_about_a_file_that_was_not_read(store: Store, tmp_path: Path) -> None:
+async def test_an_expected_digest_teaches_nothing_about_a_file_that_was_not_read(bench: Bench, tmp_path: Path) -> None:
     first, second = tmp_path / "first.bin", tmp_path / "second.bin"
     first.write_bytes(b"a" * 4096)
     second.write_bytes(b"b" * 4096)
     for path in (first, second):
         os.utime(path, (1, 1))
-    added = await store.add(str(first), name="first")
-    claimed = await store.add(str(second), name="claimed", sha256=added.blob.removeprefix("sha256:"))
+    added = await bench.store.add(str(first), name="first")
+    claimed = await bench.store.add(str(second), name="claimed", sha256=added.blob.removeprefix("sha256:"))
     assert claimed.blob == added.blob
-    honest = await store.add(str(second), name="honest")
+    honest = await bench.store.add(str(second), name="honest")
     assert honest.blob == "sha256:" + hashlib.sha256(second.read_bytes()).hexdigest()
 
 
-async def test_a_file_that_hides_its_size_is_refused(store: Store) -> None:
+async def test_a_file_that_hides_its_size_is_refused(bench: Bench) -> None:
     """A file of the kernel's says that it is empty and is not."""
     with pytest.raises(SourceUnavailable, match="there are more"):
-        await store.add("/proc/version", name="version")
-    assert store.count() == 0
+        await bench.store.add("/proc/version", name="version")
+    assert bench.store.count() == 0

@@ -159,6 +159,8 @@ async def name_lock(
         await anyio.sleep(min(pause, left))
         pause = min(pause * 2, _LONGEST_PAUSE)
     try:
+        if stopped():
+            raise Stopped  # it came free in the very moment in which nobody wanted it any more
         yield
     finally:
         for descriptor in held:
