@@ -118,15 +118,6 @@ def test_a_killed_daemon_is_replaced(ctl: Ctl) -> None:
     assert ctl.json("start")["started"] is True
 
 
-def test_a_root_without_rights_ends_with_13(ctl: Ctl) -> None:
-    if os.getuid() == 0:
-        pytest.skip("root has all rights")
-    (ctl.room / "models").mkdir(mode=0o000)
-    done = ctl("list")
-    assert done.returncode == 13
-    assert str(ctl.room / "models") in done.stderr
-
-
 def test_a_root_that_cannot_be_made_ends_with_the_daemons_words(ctl: Ctl) -> None:
     done = ctl("list", environ={"MODELS_HOME": "/proc/models"})
     assert done.returncode in (1, 13)
