@@ -8,6 +8,9 @@ STAMP := $(VENV)/.installed
 # The machine's cores, at most four: the suite starts real daemons, and more workers only make them wait for each other.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 4 ] && n=4; echo $$n)
 
+# Alone by default: the long runs measure too.
+TORTURERS ?= 0
+
 .PHONY: demo test check bench torture format clean
 
 $(STAMP): pyproject.toml protocol/modelwire/version.py
@@ -32,7 +35,7 @@ check: $(STAMP)
 	$(BIN)/python -m modelwire.schema | cmp - protocol/schema.json
 
 torture: $(STAMP)
-	$(BIN)/python -m pytest -n 0 -m torture --timeout 3600 $(PYTEST)
+	$(BIN)/python -m pytest -n $(TORTURERS) -m torture --timeout 3600 $(PYTEST)
 
 bench: $(STAMP)
 	$(BIN)/python -m bench $(BENCH)
