@@ -130,6 +130,44 @@ class AsyncClient(AsyncCare):
         )
         return self.work(request, values.Added)
 
+    def pull(
+        self,
+        ref: str,
+        *,
+        name: str | None = None,
+        sha256: str | None = None,
+        replace: bool = False,
+        license: str | None = None,  # noqa: A002 - the wire's word
+        include: tuple[str, ...] = (),
+        exclude: tuple[str, ...] = (),
+        offline: bool = False,
+        max_rate: int | None = None,
+        directory: str | None = None,
+        priority: int = PRIORITY_DEFAULT,
+        on_disconnect: OnDisconnect = "cancel",
+        token: str | None = None,
+    ) -> AsyncWork[values.Pulled]:
+        """What a reference means into the store: `hf:org/repo/file`, `ollama:name`, `oci://…`, `https://…`, a path.
+
+        A relative path starts at `directory`. When the work is cancelled, what has arrived is kept for the next time.
+        """
+        request = requests.ModelPull(
+            ref=ref,
+            name=name,
+            sha256=sha256,
+            replace=replace,
+            license=license,
+            include=include,
+            exclude=exclude,
+            offline=offline,
+            max_rate=max_rate,
+            directory=directory,
+            priority=priority,
+            on_disconnect=on_disconnect,
+            token=token,
+        )
+        return self.work(request, values.Pulled)
+
     async def show(self, name: str) -> values.ModelView:
         return await self.call(requests.ModelShow(name=name), values.ModelView)
 

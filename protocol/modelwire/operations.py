@@ -42,6 +42,7 @@ OPERATIONS: dict[str, Operation] = _table(
     (requests.DaemonDescribe, values.Description, "read", "read", "core"),
     (requests.DaemonDrain, values.Drained, "control", "admin", "core"),
     (requests.ModelAdd, values.Added, "write", "write", "add"),
+    (requests.ModelPull, values.Pulled, "write", "write", "pull"),
     (requests.ModelList, values.ModelList, "read", "read", "models"),
     (requests.ModelShow, values.ModelView, "read", "read", "models"),
     (requests.ModelResolve, values.Resolved, "read", "read", "models"),

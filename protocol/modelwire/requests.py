@@ -15,6 +15,9 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """How many, or the number of an event: never negative, and within what a database column or a C library holds."""
 
 
+Rate = Annotated[int, msgspec.Meta(ge=1000, le=2**63 - 1)]
+"""Bytes a second; a kilobyte at least, for a smaller number was meant in another unit."""
+
 Token = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 """Room for any UUID or hash; it is stored with the job for as long as that is kept."""
 
@@ -83,6 +86,26 @@ class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
     license: str | None = None
     move: bool = False
     link: bool = False
+
+
+class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
+    """What a reference means into the store: of the network, of this machine, or there already.
+
+    `directory` is where relative paths start. `sha256` is of a model of one file, and stronger than what its source
+    says; `include` and `exclude` are globs over the paths of a model of many. `offline` opens no connection for this
+    one. `max_rate` is in bytes a second.
+    """
+
+    ref: str
+    name: str | None = None
+    sha256: str | None = None
+    replace: bool = False
+    license: str | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    offline: bool = False
+    max_rate: Rate | None = None
+    directory: str | None = None
 
 
 class ModelList(Request, tag="model.list", frozen=True, kw_only=True):

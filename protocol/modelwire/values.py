@@ -65,6 +65,19 @@ class Added(Value, omit_defaults=False, frozen=True, kw_only=True):
     files: tuple[ModelFile, ...] = ()
 
 
+class Pulled(Added, omit_defaults=False, frozen=True, kw_only=True):
+    """The outcome of a pull.
+
+    `source` is the reference as it is recorded, `revision` what it meant at that moment; `current` says that the name
+    stood for this already. `served` tells which source gave how many bytes.
+    """
+
+    source: str = ""
+    revision: str | None = None
+    current: bool = False
+    served: dict[str, int] = {}
+
+
 class Resolved(Value, frozen=True, kw_only=True):
     """A name as a path: absolute, readable without the daemon."""
 

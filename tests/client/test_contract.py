@@ -16,6 +16,8 @@ from modelwire.requests import Request
 Peer = Callable[..., ScriptedPeer]
 Open = Callable[..., Any]
 
+PULLED = values.Pulled(name="tiny", blob=ADDED.blob, size_bytes=3, format="gguf", path="/x", source="hf:org/repo")
+
 VALUES: dict[type[Request], values.Value] = {
     requests.DaemonStatus: STATUS,
     requests.DaemonDescribe: values.Description(protocol=1, operations={}, schema={}),
@@ -27,6 +29,7 @@ VALUES: dict[type[Request], values.Value] = {
     requests.ModelCopy: values.Copied(name="b", source="tiny", blob=VIEW.blob, size_bytes=10),
     requests.ModelMove: values.Moved(name="b", source="tiny", blob=VIEW.blob, size_bytes=10),
     requests.ModelRemove: values.Removed(name="tiny", blob=VIEW.blob, size_bytes=10),
+    requests.ModelPull: PULLED,
     requests.ModelVerify: values.Verification(checked=1),
     requests.StoreUsage: values.Usage(logical_bytes=20, physical_bytes=10),
     requests.StoreQuarantine: values.QuarantineList(size_bytes=3),
@@ -51,6 +54,7 @@ CALLS: list[tuple[type[Request], Callable[[Any], object], object]] = [
     (requests.DaemonDescribe, lambda c: c.describe(), VALUES[requests.DaemonDescribe]),
     (requests.DaemonDrain, lambda c: c.drain(3.0), VALUES[requests.DaemonDrain]),
     (requests.ModelAdd, lambda c: c.add("/x", name="tiny").result(), ADDED),
+    (requests.ModelPull, lambda c: c.pull("hf:org/repo", name="tiny").result(), VALUES[requests.ModelPull]),
     (requests.ModelList, lambda c: c.list_models(), VALUES[requests.ModelList]),
     (requests.ModelShow, lambda c: c.show("tiny"), VIEW),
     (requests.ModelResolve, lambda c: c.resolve("tiny"), RESOLVED),

@@ -65,7 +65,7 @@ def test_the_core_is_always_there() -> None:
 @ROWS
 def test_the_union_decodes_each_operation(row: Operation) -> None:
     samples: dict[str, object] = {"protocol": 1, "target": "1", "path": "/a", "name": "a", "job": "j", "priority": 3}
-    samples |= {"source": "a", "destination": "b"}
+    samples |= {"source": "a", "destination": "b", "ref": "hf:a/b"}
     needed = {field: samples[field] for field in row.request.__struct_fields__ if field in samples}
     line = msgspec.json.encode({"id": "1", "op": row.name, **needed})
     union = operations.request_union()

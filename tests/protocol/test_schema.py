@@ -157,7 +157,7 @@ def test_schema_and_decoder_agree_on_wrong_types(operation: str) -> None:
     """Each field of each operation with a value of each JSON type: both take it or both refuse it."""
     rule = {"$ref": f"#/$defs/request.{OPERATIONS[operation].request.__name__}"}
     samples = {"protocol": 1, "target": "1", "path": "/a", "name": "a", "job": "j", "priority": 3}
-    samples |= {"source": "a", "destination": "b"}
+    samples |= {"source": "a", "destination": "b", "ref": "hf:a/b"}
     fields = OPERATIONS[operation].request.__struct_fields__
     whole = {"op": operation, "id": "1"} | {field: samples[field] for field in fields if field in samples}
     assert problem(whole, rule) is None

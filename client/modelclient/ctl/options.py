@@ -14,6 +14,7 @@ from modelwire.version import __version__
 
 VERBS: tuple[tuple[str, str, str], ...] = (
     ("add", "", "a file into the store"),
+    ("pull", "", "what a reference means into the store"),
     ("list", "ls", "the models that are there"),
     ("show", "inspect", "everything about one model"),
     ("path", "resolve", "the path of a model, and nothing else"),

@@ -97,6 +97,7 @@ def _built(
         gate=gate,
         ledger=rooms.ledger,
         activity=rooms.activity,
+        workshop=rooms.workshop,
         recovery=rooms.recovery,
         drain=lambda deadline: lifetime.stop("asked to by a client", deadline=deadline),
         instance=instance,

@@ -3,11 +3,12 @@
 from modeld.operations import daemon, events, integrity, jobs, models, naming, space
 from modeld.operations.calling import Call, Caller, Handlers
 from modeld.operations.house import House
+from modeld.operations.pulling import handling as pulling
 
 
 def all_handlers(house: House) -> Handlers:
     handlers = daemon.handlers(house) | models.handlers(house) | naming.handlers(house) | integrity.handlers(house)
-    return handlers | space.handlers(house) | jobs.handlers(house) | events.handlers(house)
+    return handlers | pulling.handlers(house) | space.handlers(house) | jobs.handlers(house) | events.handlers(house)
 
 
 __all__ = ["Call", "Caller", "Handlers", "House", "all_handlers"]

@@ -11,6 +11,7 @@ from modeld.admission import Gate
 from modeld.config import Settings
 from modeld.jobs.board import Board
 from modeld.jobs.ledger import Ledger
+from modeld.operations.pulling.workshop import Workshop
 from modeld.peers import Accounts
 from modeld.store import Store
 from modelwire.values import RecoveryView
@@ -40,6 +41,7 @@ class House:
     gate: Gate
     ledger: Ledger
     activity: Activity
+    workshop: Workshop
     recovery: RecoveryView
     drain: Callable[[float | None], float]
     """Begins to stop, and tells the deadline in seconds."""

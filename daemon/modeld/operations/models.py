@@ -44,7 +44,7 @@ def handlers(house: House) -> Handlers:
             how="move" if request.move else "link" if request.link else "copy",
             order=job.order,
             observer=job.meter,
-            reader=_reader(house, job.peer),
+            reader=reader_for(house, job.peer),
             notes=PublicationNotes(house, job),
             asker=Asker(peer=job.peer, job=job.id),
         )
@@ -151,7 +151,7 @@ def _key(request: requests.ModelAdd, caller: Caller) -> str:
     return "model.add " + msgspec.json.encode(parts).decode()
 
 
-def _reader(house: House, uid: int) -> Reader:
+def reader_for(house: House, uid: int) -> Reader:
     """The daemon opens with its own rights; for another user it opens only what that user could read."""
     if uid in (house.own_uid, 0):
         return OwnReader(uid)

@@ -12,6 +12,7 @@ from modeld.config import StoreSettings
 from modeld.config.settings import default_byte_jobs
 from modeld.store.adding import Intake
 from modeld.store.adopting import How
+from modeld.store.arriving import Arrivals
 from modeld.store.care import Care, nobody_is_told
 from modeld.store.collecting import collect
 from modeld.store.digest import Digest
@@ -61,6 +62,7 @@ class Store:
         self._lock = lock
         self._index = intake.counter.index
         self._intake = intake
+        self.arrivals = Arrivals(intake, care.history)
         self._proving = Proving(intake.counter, intake.records, care)
 
     @classmethod

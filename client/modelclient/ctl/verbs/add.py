@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from collections.abc import Callable
+from typing import TypeVar
 
 from modelclient.ctl import exits, figures
 from modelclient.ctl.following import follow, interruptible
@@ -12,7 +14,9 @@ from modelclient.ctl.output import printable
 from modelclient.ctl.session import Session
 from modelclient.exchange import Work
 from modelwire.errors import Cancelled, InvalidRequest
-from modelwire.values import Added
+from modelwire.values import Added, Value
+
+T = TypeVar("T", bound=Value)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +50,7 @@ def run(session: Session, args: argparse.Namespace) -> int:
         interruption.leads_to(work.cancel)
         try:
             if args.detach:
-                return _leave(session, work)
+                return leave(session, work, _print)
             _print(session, follow(session, work))
         except Cancelled:
             if not interruption.happened:
@@ -66,11 +70,12 @@ def _absolute(path: str) -> str:
     return absolute
 
 
-def _leave(session: Session, work: Work[Added]) -> int:
+def leave(session: Session, work: Work[T], show: Callable[[Session, T], None]) -> int:
+    """`--detach`: the job's id, and the daemon goes on. `show` is for what had ended by then."""
     accepted = work.accepted()
     work.detach()
     if accepted is None:
-        _print(session, work.result())
+        show(session, work.result())
     elif session.events or session.json:
         (session.out.record if session.events else session.out.document)(
             {"job": accepted.job, "position": accepted.position, "joined": accepted.joined}

@@ -1,0 +1,218 @@
+"""One attempt at pulling from a network: what it means, what of it is here, the rest, and a name for the whole.
+
+Nothing is undone when it ends early. Files that are complete are blobs by then, partials have their journals, and the
+next attempt, of this job or of another, finds both.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import replace
+
+import msgspec
+
+from modeld.jobs.job import Job
+from modeld.operations.house import House
+from modeld.operations.models import reader_for
+from modeld.operations.pulling.choosing import chosen, is_single
+from modeld.operations.pulling.fetching import Fetch
+from modeld.operations.pulling.memory import Meaning, MeantFile
+from modeld.operations.pulling.outcome import PullNotes, pulled_from
+from modeld.operations.pulling.stopping import stoppable
+from modeld.operations.pulling.telling import Observed, Telling
+from modeld.store import Asker, Digest, ModelName
+from modeld.store.arriving import Arrived, files_of, first_of
+from modeld.store.entries import Entry
+from modeld.store.manifests import File
+from modeld.store.parts import first_weights
+from modeld.store.publishing import Wish
+from modeld.transfer.references import Reference
+from modelwire import requests
+from modelwire.errors import DigestMismatch, InvalidRequest, WireError
+from modelwire.values import Added, Pulled
+
+
+class Pull:
+    def __init__(self, house: House, job: Job, request: requests.ModelPull, reference: Reference) -> None:
+        assert request.name is not None, "a request is given a name before it is admitted"
+        self._house = house
+        self._workshop = house.workshop
+        self._arrivals = house.store.arrivals
+        self._job = job
+        self._request = request
+        self._reference = reference
+        self._expected = None if request.sha256 is None else Digest.parse(request.sha256)
+        self._telling = Telling(house, job)
+        self._current = False
+        self._meaning = Meaning()
+        self._served: Counter[str] = Counter()
+        self._name = ModelName.parse(request.name)
+        self._observed = Observed(job.meter, self._telling, self._arrivals.layout.manifest(self._name))
+
+    async def run(self) -> Pulled:
+        self._job.meter.phase("checking_local")
+        self._telling.event("phase.checking_local", path=self._arrivals.layout.manifest(self._name))
+        try:
+            with ExitStack() as held:
+                pulled = await self._pull(held)
+        except DigestMismatch as fault:
+            self._telling.mismatch(fault)
+            raise
+        self._telling.event("phase.ready", path=pulled.path)
+        return pulled
+
+    async def _pull(self, held: ExitStack) -> Pulled:
+        wish = self._wish(self._arrivals.standing(self._name))
+        remembered = None if self._reference.secrets else await self._workshop.memory.meaning(self._reference.key)
+        offline = self._request.offline or self._workshop.settings.transfer.offline
+        if self._expected is not None and is_single(self._reference):
+            found = await self._find(self._expected, held)
+            if found is not None:
+                self._meaning = remembered or Meaning()
+                return await self._publish(wish, [replace(found, path=self._path_of_one())])
+        if offline:
+            return await self._here(wish, remembered, held)
+        return await self._fetch(wish, held)
+
+    # -- what is here
+
+    async def _find(self, digest: Digest, held: ExitStack) -> Arrived | None:
+        blob = await self._arrivals.find(digest, held, self._observed)
+        if blob is None:
+            return None
+        self._job.meter.total(blob.size)
+        self._job.meter.files(total=1, done=1)
+        self._job.meter.advance(done=blob.size, reused=blob.size)
+        return Arrived(path="", blob=blob)
+
+    def _path_of_one(self) -> str:
+        known = self._meaning.files
+        return known[0].path if len(known) == 1 else os.path.basename(self._reference.text.rstrip("/")) or "model"
+
+    async def _here(self, wish: Wish, remembered: Meaning | None, held: ExitStack) -> Pulled:
+        """Without a network: what the reference meant when it was last asked, if all of that is here still."""
+        if remembered is None or not remembered.files:
+            raise self._workshop.refuse_offline(self._reference)
+        if self._expected is not None and [self._expected.hex] != [file.digest for file in remembered.files]:
+            raise self._workshop.refuse_offline(self._reference)
+        self._meaning = remembered
+        arrived: list[Arrived] = []
+        for file in remembered.files:
+            blob = await self._arrivals.find(Digest(file.digest), held, self._observed)
+            if blob is None:
+                raise self._workshop.refuse_offline(self._reference)
+            arrived.append(Arrived(path=file.path, blob=blob, role=file.role))
+        size = sum(each.blob.size for each in arrived)
+        self._job.meter.total(size)
+        self._job.meter.files(total=len(arrived), done=len(arrived))
+        self._job.meter.advance(done=size, reused=size)
+        return await self._publish(wish, arrived)
+
+    # -- what is not
+
+    async def _fetch(self, wish: Wish, held: ExitStack) -> Pulled:
+        reader = reader_for(self._house, self._job.peer)
+        route = self._workshop.route(self._reference, reader.open)
+        described = await stoppable(
+            self._job.meter.stopped,
+            self._workshop.transfer.describe(route, observer=self._observed, on_event=self._telling.transfer),
+        )
+        description = described.description
+        files = chosen(description.files, self._reference, self._request.include, self._request.exclude)
+        if self._expected is not None and len(files) != 1:
+            raise InvalidRequest(
+                f"$.sha256: {self._reference.text} is a model of {len(files)} files, and a digest is of one",
+                hint="pull it without --sha256; `modelctl show` tells the digest of each file",
+            )
+        self._meaning = Meaning(
+            registry=description.registry,
+            repo=description.repo or "",
+            revision=description.revision or "",
+            license=description.license,
+        )
+        fetch = Fetch(
+            self._workshop, self._reference, described, files, self._expected, self._observed, self._telling, held
+        )
+        await fetch.look()
+        wanted = fetch.as_wanted()
+        if wanted:
+            self._refuse_early(wish, wanted)
+        share = self._workshop.transfer.budget.share(priority=self._job.priority, rate=self._request.max_rate)
+        arrived = await fetch.run(share)
+        self._served = fetch.served
+        return await self._publish(wish, arrived)
+
+    def _refuse_early(self, wish: Wish, files: list[File]) -> None:
+        """A name that may not be given is refused before the first byte is fetched for it."""
+        if len(files) == 1:
+            self._arrivals.judge(wish, Digest.parse(files[0].blob))
+            return
+        sizes = [(file.path, file.role or "", file.size_bytes) for file in files]
+        self._arrivals.judge(wish, Digest.parse(files[first_weights(sizes)].blob), files)
+
+    # -- the name
+
+    def _wish(self, standing: Entry | None) -> Wish:
+        """A name that was pulled by the same reference follows it: what it means now takes its place."""
+        return Wish(
+            name=self._name,
+            replace=self._request.replace or self._follows(standing),
+            license=self._request.license,
+            order=self._job.order,
+            observer=self._job.meter,
+            notes=PullNotes(self._house, self._job, self._pulled),
+        )
+
+    def _follows(self, standing: Entry | None) -> bool:
+        if standing is None or standing.manifest is None or standing.name.text != self._name.text:
+            return False
+        try:
+            source = standing.document().get("source")
+        except (OSError, WireError):
+            return False
+        return isinstance(source, dict) and source.get("reference") == self._reference.text
+
+    async def _publish(self, wish: Wish, arrived: list[Arrived]) -> Pulled:
+        first = arrived[first_of(arrived)]
+        files = files_of(arrived)
+        standing = self._arrivals.standing(self._name)
+        # Judged as if it were not to be replaced: the same bytes under the same name need no new manifest.
+        same = standing is not None and self._same(wish, standing, first.blob.digest, files)
+        self._current = same and not any(each.fetched for each in arrived)
+        license_ = self._request.license if self._request.license is not None or same else self._meaning.license
+        wish = replace(wish, license=license_, replace=wish.replace and not same)
+        source = {
+            "registry": self._meaning.registry,
+            "repo": self._meaning.repo,
+            "revision": self._meaning.revision,
+            "filename": first.path,
+            "reference": self._reference.text,
+        }
+        asker = Asker(peer=self._job.peer, job=self._job.id)
+        added = await self._arrivals.publish(wish, arrived, source, asker, self._reference.text)
+        if not self._reference.secrets and self._meaning.registry:
+            await self._workshop.memory.meant(self._reference.key, self._meant(arrived))
+        return self._pulled(added)
+
+    def _same(self, wish: Wish, standing: Entry, digest: Digest, files: list[File]) -> bool:
+        if standing.manifest is None or standing.name.text != self._name.text:
+            return False
+        try:
+            return self._arrivals.judge(replace(wish, replace=False), digest, files)
+        except WireError:
+            return False
+
+    def _meant(self, arrived: list[Arrived]) -> Meaning:
+        files = tuple(MeantFile(each.path, each.blob.digest.hex, each.blob.size, each.role) for each in arrived)
+        return msgspec.structs.replace(self._meaning, files=files)
+
+    def _pulled(self, added: Added) -> Pulled:
+        return pulled_from(
+            added,
+            self._reference.text,
+            revision=self._meaning.revision or None,
+            current=self._current,
+            served=self._served,
+        )

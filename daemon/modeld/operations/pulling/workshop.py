@@ -1,0 +1,92 @@
+"""What all pulls share: the client, the sources, the transfer, the memory and the flights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from modeld.config import Settings
+from modeld.operations.pulling.flights import Flights
+from modeld.operations.pulling.memory import Memory
+from modeld.store import Store
+from modeld.store.catalog import Catalog
+from modeld.transfer.http import HttpClient
+from modeld.transfer.references import Reference, parse
+from modeld.transfer.router import Route
+from modeld.transfer.sources.catalogue import Sources
+from modeld.transfer.transfer import Transfer
+from modeld.transfer.tuning import DEFAULT
+from modelwire.errors import Offline
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Made once for the daemon, and closed by who made it."""
+
+    store: Store
+    settings: Settings
+    memory: Memory
+    transfer: Transfer
+    _environ: Mapping[str, str]
+
+    @classmethod
+    def open(cls, store: Store, catalog: Catalog, settings: Settings, environ: Mapping[str, str]) -> Workshop:
+        memory = Memory(catalog)
+        chosen = settings.transfer
+        tuning = replace(
+            DEFAULT,
+            first_connections=min(DEFAULT.first_connections, chosen.connections_per_file),
+            connections_per_file=chosen.connections_per_file,
+            connections_per_host=chosen.connections_per_host,
+            files_at_once=chosen.files_at_once,
+        )
+        transfer = Transfer(
+            store.arrivals.layout,
+            store.arrivals.space,
+            max_rate=chosen.max_rate,
+            keep_cache=store.arrivals.keep_cache,
+            condemned=memory.condemned,
+            tuning=tuning,
+        )
+        return cls(store, settings, memory, transfer, dict(environ))
+
+    def close(self) -> None:
+        if "_http" in self.__dict__:
+            self._http.close()
+
+    @cached_property
+    def flights(self) -> Flights:
+        return Flights(self.store.arrivals)
+
+    @cached_property
+    def _http(self) -> HttpClient:
+        return HttpClient(environ=self._environ, plain_hosts=self.settings.transfer.plain_hosts)
+
+    @cached_property
+    def _sources(self) -> Sources:
+        """Made when it is first wanted: a bad proxy in the environment is told to who pulls, and stops nobody else."""
+        return Sources(self._http, self._environ, plain_hosts=self.settings.transfer.plain_hosts)
+
+    def read(self, text: str, directory: str | None = None) -> Reference:
+        return parse(text, directory=directory, hubs=self._sources.hubs, plain_hosts=self.settings.transfer.plain_hosts)
+
+    def route(self, reference: Reference, opener: Callable[[str], int]) -> Route[Any]:
+        """Mirrors that match, in the order in which they are configured, then where the reference points itself."""
+        mirrors = [
+            self._sources.mirror(reference, mirror.url)
+            for mirror in self.settings.mirror
+            if reference.text.startswith(mirror.match)
+        ]
+        return Route(reference, [*mirrors, self._sources.source(reference, opener)])
+
+    def refuse_offline(self, reference: Reference) -> Offline:
+        configured = self.settings.transfer.offline
+        return Offline(
+            f"{reference.text} is not in the store, and no connection may be opened",
+            hint="allow it with offline = false in [transfer] of the configuration, or add the file from disk"
+            if configured
+            else "pull it without `offline`, or add the file from disk",
+            details={"reference": reference.text},
+        )
