@@ -1,10 +1,8 @@
 """Every error code that this daemon can answer with, produced by what produces it in real life, through its socket.
 
 Each test also reads the sentence as a stranger would: it names the thing, it says why, and where there is a next step
-the hint says which. A test below fails when a code has no test, here or in `test_error_codes_of_work`.
-
-These belong to fetching, and are covered where sources are tested, with a scripted peer on the other side:
-`source_unauthorized`, `offline`.
+the hint says which. A test below fails when a code has no test, here, in `test_error_codes_of_work` or in
+`test_error_codes_of_fetching`.
 """
 
 from __future__ import annotations
@@ -31,8 +29,6 @@ from rough_peers import (
     write_access,
 )
 from speaking_errors import assert_speaks, produced, produces
-
-OF_FETCHING = {"source_unauthorized", "offline"}
 
 # -- the request
 
@@ -236,7 +232,7 @@ def test_corrupt(daemon: RealDaemon, how: str) -> None:
 
 
 def test_every_code_is_produced_here() -> None:
-    assert produced(os.path.dirname(__file__)) == set(CODES) - OF_FETCHING
+    assert produced(os.path.dirname(__file__)) == set(CODES)
 
 
 def test_a_stored_failure_is_told_again_as_it_was(daemon: RealDaemon) -> None:

@@ -1,0 +1,136 @@
+"""Pulls that are cut short: killed, paused, cancelled, drained, interrupted. What has arrived is not fetched twice."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from client.ctl import COMMAND
+from pull_rig import MIB, begun, gguf, hex_of, job_state, partials, pulled, put, sent
+from real_daemon import RealDaemon, wait_until
+from transfer.nginx import Nginx, nginx, nginx_path
+
+pytestmark = pytest.mark.skipif(nginx_path() is None, reason="nginx is not installed")
+
+CONTENT = gguf(48 * MIB + 123, 11)
+CONNECTIONS = 2
+SLOW = 16_000_000
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Nginx]:
+    with nginx(tmp_path / "nginx") as made:
+        yield made
+
+
+@pytest.fixture
+def address(web: Nginx) -> str:
+    return put(web, "big.gguf", CONTENT)
+
+
+@pytest.fixture
+def slow(stopped: RealDaemon) -> RealDaemon:
+    stopped.environ["MODELD_TRANSFER_CONNECTIONS_PER_FILE"] = str(CONNECTIONS)
+    return stopped.start()
+
+
+def assert_whole(daemon: RealDaemon, name: str) -> None:
+    value = daemon.ask("model.resolve", name=name)["value"]
+    with open(value["path"], "rb") as file:
+        assert file.read() == CONTENT
+
+
+def assert_hardly_more_than_once(web: Nginx, times: int = 1) -> None:
+    """What a kill may cost, and what lay in sockets when connections ended."""
+    wait_until(lambda: sent(web) >= len(CONTENT), what="the server's log")
+    assert sent(web) <= len(CONTENT) + times * CONNECTIONS * 16 * MIB
+
+
+def test_a_daemon_that_is_killed_goes_on_where_it_was(slow: RealDaemon, web: Nginx, address: str) -> None:
+    with slow.connect() as wire:
+        number = wire.request("model.pull", ref=address, max_rate=SLOW, on_disconnect="continue")
+        job = begun(wire, number, 36 * MIB)
+        slow.kill()
+    slow.start()
+    assert job_state(slow, job, "done", "failed")["state"] == "done"
+    assert_whole(slow, "big")
+    assert_hardly_more_than_once(web)
+    assert [event for event in slow.activity() if event["event"] == "transfer.resumed"]
+    assert partials(slow) == []
+
+
+def test_a_stop_parks_it_and_the_next_start_takes_it_up(slow: RealDaemon, web: Nginx, address: str) -> None:
+    with slow.connect() as wire:
+        number = wire.request("model.pull", ref=address, max_rate=SLOW, on_disconnect="continue")
+        job = begun(wire, number, 20 * MIB)
+        slow.ask("daemon.drain", deadline_s=0)
+        assert wire.terminal(number)["code"] == "interrupted"
+    assert slow.wait() == 0
+    slow.start()
+    assert job_state(slow, job, "done", "failed")["state"] == "done"
+    assert_whole(slow, "big")
+    assert_hardly_more_than_once(web)
+
+
+def test_paused_it_keeps_what_it_has_and_asks_for_nothing(slow: RealDaemon, web: Nginx, address: str) -> None:
+    with slow.connect() as wire:
+        number = wire.request("model.pull", ref=address, max_rate=SLOW)
+        job = begun(wire, number, 20 * MIB)
+        assert slow.ask("job.pause", job=job)["value"]["state"] == "paused"
+        wait_until(lambda: partials(slow), what="a partial")
+        requests = len(web.requests())
+        shown = slow.ask("job.show", job=job)["value"]
+        assert shown["progress"]["bytes_done"] >= 20 * MIB
+        slow.ask("job.resume", job=job)
+        reply = wire.terminal(number)
+    assert reply["type"] == "result", reply
+    assert len(web.requests()) > requests
+    assert_whole(slow, "big")
+    assert_hardly_more_than_once(web)
+
+
+def test_cancelled_it_answers_at_once_and_the_next_pull_goes_on(slow: RealDaemon, web: Nginx, address: str) -> None:
+    with slow.connect() as wire:
+        number = wire.request("model.pull", ref=address, max_rate=SLOW)
+        begun(wire, number, 20 * MIB)
+        assert wire.ask("cancel", target=number, id="c")["type"] == "result"
+        assert wire.terminal(number)["code"] == "cancelled"
+    assert partials(slow)
+    assert slow.ask("model.list")["value"]["models"] == []
+    assert pulled(slow, address)["blob"] == f"sha256:{hex_of(CONTENT)}"
+    assert_hardly_more_than_once(web)
+    assert partials(slow) == []
+
+
+def test_ctrl_c_keeps_the_partial_and_says_so(slow: RealDaemon, web: Nginx, address: str) -> None:
+    arguments = ("pull", address, "--max-rate", "16MB", "--events")
+    with subprocess.Popen(
+        [*COMMAND, *arguments], env=slow.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if '"phase":"download"' in line and '"bytes_done":0,' not in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == 130, told
+    assert "what has arrived is kept" in told
+    assert f"modelctl pull {address}" in told
+    assert partials(slow)
+
+
+def test_a_reference_with_a_secret_does_not_outlive_the_daemon(slow: RealDaemon, web: Nginx, address: str) -> None:
+    with slow.connect() as wire:
+        secret = f"{address}?token=very-secret-token"
+        number = wire.request("model.pull", ref=secret, max_rate=SLOW, on_disconnect="continue")
+        job = begun(wire, number, 4 * MIB)
+        slow.kill()
+    slow.start()
+    ended = job_state(slow, job, "done", "failed")
+    assert ended["state"] == "failed"
+    assert "kept nowhere" in ended["error"]["message"]
+    assert pulled(slow, secret)["blob"] == f"sha256:{hex_of(CONTENT)}"
