@@ -9,6 +9,7 @@ export MODELD_CONFIG=$room/config.toml
 
 tidy() {
     modelctl stop >/dev/null 2>&1 || true
+    if [ -n "${server:-}" ]; then kill "$server" 2>/dev/null || true; fi
     rm -rf "$room"
 }
 trap tidy EXIT
@@ -44,6 +45,25 @@ run sha256sum "$path"
 say "A wrong digest is refused, and nothing is published"
 run modelctl add "$room/copy.gguf" --name wrong --sha256 "$(printf '0%.0s' {1..64})" || echo "(exit $?)"
 run modelctl list -q
+
+say "A second model is pulled from a web server, here a tiny one of this machine"
+mkdir "$room/web"
+head -c 100663296 /dev/urandom >"$room/web/small.gguf"
+printf 'GGUF\003\000\000\000' | dd of="$room/web/small.gguf" conv=notrunc status=none
+python -u -m http.server 0 --bind 127.0.0.1 --directory "$room/web" >"$room/web.log" 2>&1 &
+server=$!
+for _ in $(seq 100); do
+    port=$(sed -n 's/.* port \([0-9]*\) .*/\1/p' "$room/web.log")
+    if [ -n "$port" ]; then break; fi
+    sleep 0.1
+done
+run modelctl pull "http://127.0.0.1:$port/small.gguf" --name small:v1 --max-rate 32MB
+run modelctl pull "http://127.0.0.1:$port/small.gguf" --name small:v1
+run modelctl show small:v1
+
+say "What is here needs no network; what is not says so"
+run modelctl pull "http://127.0.0.1:$port/small.gguf" --name small:v1 --offline
+run modelctl pull hf:org/repo/model.gguf --offline || echo "(exit $?)"
 
 say "A job outlives its client and the daemon"
 job=$(modelctl add "$room/copy.gguf" --name later --detach -q)
