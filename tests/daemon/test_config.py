@@ -22,9 +22,11 @@ from modeld.config import (
     Duration,
     LimitSettings,
     LogSettings,
+    Mirror,
     Settings,
     Size,
     StoreSettings,
+    TransferSettings,
     check,
     dump,
     format_duration,
@@ -448,3 +450,58 @@ def test_importing_the_configuration_is_cheap() -> None:
     code = "import modeld.config, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"structlog", "asyncio", "anyio", "logging", "tomllib", "difflib"} & set(loaded)
+
+
+# --- transfers ---
+
+
+def test_transfers_have_the_numbers_of_the_design_and_may_have_others(file: Path) -> None:
+    assert Settings().transfer == TransferSettings(
+        offline=False,
+        max_rate=None,
+        connections_per_file=16,
+        connections_per_host=24,
+        files_at_once=3,
+        plain_hosts=(),
+    )
+    file.write_text(
+        '[transfer]\noffline = true\nmax_rate = "20MB"\nplain_hosts = ["cache.lan"]\n'
+        '[[mirror]]\nmatch = "hf:"\nurl = "https://one.example"\n'
+        '[[mirror]]\nmatch = "hf:org/"\nurl = "https://two.example"\n'
+    )
+    settings = load({"MODELD_CONFIG": str(file)}).settings
+    assert settings.transfer.max_rate == 20_000_000
+    assert settings.transfer.plain_hosts == ("cache.lan",)
+    assert settings.mirror == (
+        Mirror(match="hf:", url="https://one.example"),
+        Mirror(match="hf:org/", url="https://two.example"),
+    )
+    file.write_text(dump(settings), encoding="utf-8")
+    assert load({"MODELD_CONFIG": str(file)}).settings == settings
+
+
+def test_lists_can_be_written_in_the_environment() -> None:
+    settings = load(
+        {
+            "MODELD_CONFIG": os.devnull,
+            "MODELD_TRANSFER_PLAIN_HOSTS": "a.lan, b.lan,",
+            "MODELD_MIRROR": "hf:=https://a.example, oci:=https://b.example",
+        }
+    ).settings
+    assert settings.transfer.plain_hosts == ("a.lan", "b.lan")
+    assert [mirror.match for mirror in settings.mirror] == ["hf:", "oci:"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[transfer]\nmax_rate = 3\n", "max_rate: expected at least 1KB"),
+        ("[transfer]\nconnections_per_file = 0\n", "connections_per_file"),
+        ('[transfer]\nplain_hosts = "a"\n', "plain_hosts: expected array"),
+        ('[[mirror]]\nmatch = "https://a/"\nurl = "https://b"\n', "match: expected a reference's beginning"),
+        ('[[mirror]]\nmatch = "hf:"\nurl = "b.example"\n', "url: expected the address"),
+        ('[[mirror]]\nmatch = "hf:"\n', "url"),
+    ],
+)
+def test_what_is_wrong_with_a_transfer_is_said(file: Path, content: str, says: str) -> None:
+    assert says in refused(file, content).message

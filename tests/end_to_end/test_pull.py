@@ -10,6 +10,7 @@ import pytest
 
 from pull_rig import MIB, ctl, everything_kept, failed, gguf, hex_of, manifest, partials, pull, pulled, put, sent
 from real_daemon import RealDaemon
+from transfer.doubles import Asked, Reply, Server, file_reply
 from transfer.hub import Hub, Repo
 from transfer.nginx import Nginx, nginx, nginx_path
 
@@ -172,6 +173,33 @@ def test_offline_gives_what_is_here(stopped: RealDaemon, web: Nginx) -> None:
     assert pulled(stopped, address, name="b")["blob"] == first["blob"]
     failed(stopped, f"{web.plain}/b.gguf", "offline")
     assert len(web.requests()) == asked
+
+
+@needs_nginx
+def test_a_name_that_is_taken_is_refused_by_the_size_alone_where_no_digest_is_told(
+    daemon: RealDaemon, web: Nginx
+) -> None:
+    daemon.ask("model.add", path=daemon.file("other.gguf", gguf(1000, 2)), name="mine")
+    failed(daemon, put(web, "a.gguf", CONTENT), "already_exists", name="mine")
+    assert sent(web) == 0
+
+
+def test_a_source_that_stumbles_is_tried_again_and_each_try_is_told(daemon: RealDaemon) -> None:
+    stumbles = iter([True, False, True, True])
+
+    def route(asked: Asked) -> Reply:
+        if asked.method == "GET" and next(stumbles, False):
+            return Reply(503)
+        return file_reply(asked, CONTENT)
+
+    with Server(route) as server:
+        value = pulled(daemon, f"{server.url}/a.gguf")
+    assert value["blob"] == f"sha256:{hex_of(CONTENT)}"
+    retries = [event for event in daemon.activity() if event["event"] == "transfer.retry"]
+    assert retries
+    assert all("503" in event["message"] and event["attempt"] >= 1 for event in retries)
+    (job,) = daemon.ask("job.list")["value"]["jobs"]
+    assert {event["job"] for event in retries} == {job["id"]}
 
 
 # -- the hub

@@ -12,9 +12,10 @@ import pytest
 from client.ctl import COMMAND
 from pull_rig import MIB, begun, gguf, hex_of, job_state, partials, pulled, put, sent
 from real_daemon import RealDaemon, wait_until
+from transfer.hub import Hub, Repo
 from transfer.nginx import Nginx, nginx, nginx_path
 
-pytestmark = pytest.mark.skipif(nginx_path() is None, reason="nginx is not installed")
+needs_nginx = pytest.mark.skipif(nginx_path() is None, reason="nginx is not installed")
 
 CONTENT = gguf(48 * MIB + 123, 11)
 CONNECTIONS = 2
@@ -50,6 +51,7 @@ def assert_hardly_more_than_once(web: Nginx, times: int = 1) -> None:
     assert sent(web) <= len(CONTENT) + times * CONNECTIONS * 16 * MIB
 
 
+@needs_nginx
 def test_a_daemon_that_is_killed_goes_on_where_it_was(slow: RealDaemon, web: Nginx, address: str) -> None:
     with slow.connect() as wire:
         number = wire.request("model.pull", ref=address, max_rate=SLOW, on_disconnect="continue")
@@ -63,6 +65,7 @@ def test_a_daemon_that_is_killed_goes_on_where_it_was(slow: RealDaemon, web: Ngi
     assert partials(slow) == []
 
 
+@needs_nginx
 def test_a_stop_parks_it_and_the_next_start_takes_it_up(slow: RealDaemon, web: Nginx, address: str) -> None:
     with slow.connect() as wire:
         number = wire.request("model.pull", ref=address, max_rate=SLOW, on_disconnect="continue")
@@ -76,6 +79,7 @@ def test_a_stop_parks_it_and_the_next_start_takes_it_up(slow: RealDaemon, web: N
     assert_hardly_more_than_once(web)
 
 
+@needs_nginx
 def test_paused_it_keeps_what_it_has_and_asks_for_nothing(slow: RealDaemon, web: Nginx, address: str) -> None:
     with slow.connect() as wire:
         number = wire.request("model.pull", ref=address, max_rate=SLOW)
@@ -93,6 +97,7 @@ def test_paused_it_keeps_what_it_has_and_asks_for_nothing(slow: RealDaemon, web:
     assert_hardly_more_than_once(web)
 
 
+@needs_nginx
 def test_cancelled_it_answers_at_once_and_the_next_pull_goes_on(slow: RealDaemon, web: Nginx, address: str) -> None:
     with slow.connect() as wire:
         number = wire.request("model.pull", ref=address, max_rate=SLOW)
@@ -106,6 +111,7 @@ def test_cancelled_it_answers_at_once_and_the_next_pull_goes_on(slow: RealDaemon
     assert partials(slow) == []
 
 
+@needs_nginx
 def test_ctrl_c_keeps_the_partial_and_says_so(slow: RealDaemon, web: Nginx, address: str) -> None:
     arguments = ("pull", address, "--max-rate", "16MB", "--events")
     with subprocess.Popen(
@@ -123,6 +129,7 @@ def test_ctrl_c_keeps_the_partial_and_says_so(slow: RealDaemon, web: Nginx, addr
     assert partials(slow)
 
 
+@needs_nginx
 def test_a_reference_with_a_secret_does_not_outlive_the_daemon(slow: RealDaemon, web: Nginx, address: str) -> None:
     with slow.connect() as wire:
         secret = f"{address}?token=very-secret-token"
@@ -134,3 +141,22 @@ def test_a_reference_with_a_secret_does_not_outlive_the_daemon(slow: RealDaemon,
     assert ended["state"] == "failed"
     assert "kept nowhere" in ended["error"]["message"]
     assert pulled(slow, secret)["blob"] == f"sha256:{hex_of(CONTENT)}"
+
+
+def test_files_of_a_model_that_were_complete_stay_so_after_a_kill(stopped: RealDaemon) -> None:
+    small = {f"part-{number}.json": gguf(2 * MIB, 50 + number) for number in range(3)}
+    files = {**small, "weights.gguf": gguf(32 * MIB, 60)}
+    with Hub({"org/many": Repo(files, lfs=frozenset(files))}) as hub:
+        stopped.environ |= {"HF_ENDPOINT": hub.url, "MODELD_TRANSFER_FILES_AT_ONCE": "1"}
+        stopped.start()
+        with stopped.connect() as wire:
+            number = wire.request("model.pull", ref="hf:org/many", max_rate=SLOW, on_disconnect="continue")
+            job = begun(wire, number, 12 * MIB)
+            stopped.kill()
+        asked = len(hub.cdn.asked)
+        stopped.start()
+        assert job_state(stopped, job, "done", "failed")["state"] == "done"
+        assert {each.path for each in hub.cdn.asked[asked:]} == {"/org/many/weights.gguf"}
+    value = stopped.ask("model.resolve", name="many")["value"]
+    for path, content in files.items():
+        assert Path(value["path"], path).read_bytes() == content

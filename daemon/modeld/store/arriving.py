@@ -25,7 +25,7 @@ from modeld.store.entries import Entry
 from modeld.store.formats import HEAD_BYTES, detect_format
 from modeld.store.history import Asker, History
 from modeld.store.layout import Layout
-from modeld.store.manifests import File
+from modeld.store.manifests import File, taken
 from modeld.store.names import ModelName
 from modeld.store.observer import Observer
 from modeld.store.publishing import Wish, judge
@@ -105,10 +105,21 @@ class Arrivals:
         """Whether the name says already what is wished; raises when it must not be given."""
         return judge(self.standing(wish.name), wish, digest, files)
 
+    def judge_unseen(self, wish: Wish, size: int | None) -> None:
+        """The same for bytes of an unknown digest: other bytes, when they have another size."""
+        standing = self.standing(wish.name)
+        judge(standing, wish, None)
+        if standing is None or wish.replace or standing.manifest is None or size is None:
+            return
+        if standing.manifest.total_bytes != size:
+            fault = taken(wish.name)
+            fault.details.update(existing=standing.manifest.digest.text)
+            raise fault
+
     async def publish(
-        self, wish: Wish, arrived: Sequence[Arrived], source: Mapping[str, str], asker: Asker, told_source: str
+        self, wish: Wish, arrived: Sequence[Arrived], source: Mapping[str, str], asker: Asker, told_source: str | None
     ) -> Added:
-        """One file is a model by itself; several are one with a tree."""
+        """One file is a model by itself; several are one with a tree. Without `told_source` nothing has arrived."""
         first = arrived[first_of(arrived)]
         files = files_of(arrived)
         trees = self._intake.counter.index.trees
@@ -143,7 +154,8 @@ class Arrivals:
             ) from None
         with anyio.CancelScope(shield=True):
             await self._intake.records.relinked(relinked)
-            await self._history.arrived(added, told_source, asker)
+            if told_source is not None:
+                await self._history.arrived(added, told_source, asker)
         return added
 
     def _format(self, first: Arrived) -> str:

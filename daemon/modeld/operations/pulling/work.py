@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -28,7 +29,7 @@ from modeld.store.entries import Entry
 from modeld.store.manifests import File
 from modeld.store.parts import first_weights
 from modeld.store.publishing import Wish
-from modeld.transfer.references import Reference
+from modeld.transfer.references import HubReference, Reference, StoredReference, WebReference
 from modelwire import requests
 from modelwire.errors import DigestMismatch, InvalidRequest, WireError
 from modelwire.values import Added, Pulled
@@ -46,6 +47,7 @@ class Pull:
         self._expected = None if request.sha256 is None else Digest.parse(request.sha256)
         self._telling = Telling(house, job)
         self._current = False
+        self._asked = False
         self._meaning = Meaning()
         self._served: Counter[str] = Counter()
         self._name = ModelName.parse(request.name)
@@ -70,7 +72,7 @@ class Pull:
         if self._expected is not None and is_single(self._reference):
             found = await self._find(self._expected, held)
             if found is not None:
-                self._meaning = remembered or Meaning()
+                self._meaning = remembered or self._written()
                 return await self._publish(wish, [replace(found, path=self._path_of_one())])
         if offline:
             return await self._here(wish, remembered, held)
@@ -87,9 +89,19 @@ class Pull:
         self._job.meter.advance(done=blob.size, reused=blob.size)
         return Arrived(path="", blob=blob)
 
+    def _written(self) -> Meaning:
+        """What the spelling alone says of where it comes from, when nobody was asked."""
+        if isinstance(self._reference, WebReference):
+            parts = urlsplit(self._reference.address)
+            return Meaning(registry=parts.netloc, repo=parts.path)
+        return Meaning(repo=self._reference.repo if isinstance(self._reference, HubReference) else "")
+
     def _path_of_one(self) -> str:
         known = self._meaning.files
-        return known[0].path if len(known) == 1 else os.path.basename(self._reference.text.rstrip("/")) or "model"
+        if len(known) == 1:
+            return known[0].path
+        hint = "" if isinstance(self._reference, StoredReference) else self._reference.name_hint
+        return os.path.basename(hint.rstrip("/")) or "model"
 
     async def _here(self, wish: Wish, remembered: Meaning | None, held: ExitStack) -> Pulled:
         """Without a network: what the reference meant when it was last asked, if all of that is here still."""
@@ -126,6 +138,7 @@ class Pull:
                 f"$.sha256: {self._reference.text} is a model of {len(files)} files, and a digest is of one",
                 hint="pull it without --sha256; `modelctl show` tells the digest of each file",
             )
+        self._asked = True
         self._meaning = Meaning(
             registry=description.registry,
             repo=description.repo or "",
@@ -136,21 +149,24 @@ class Pull:
             self._workshop, self._reference, described, files, self._expected, self._observed, self._telling, held
         )
         await fetch.look()
-        wanted = fetch.as_wanted()
-        if wanted:
-            self._refuse_early(wish, wanted)
+        self._refuse_early(wish, fetch.as_wanted(), [file.size for file in files])
         share = self._workshop.transfer.budget.share(priority=self._job.priority, rate=self._request.max_rate)
+        self._observed.follow_priority(share)
         arrived = await fetch.run(share)
         self._served = fetch.served
         return await self._publish(wish, arrived)
 
-    def _refuse_early(self, wish: Wish, files: list[File]) -> None:
+    def _refuse_early(self, wish: Wish, files: list[File] | None, sizes: list[int | None]) -> None:
         """A name that may not be given is refused before the first byte is fetched for it."""
+        if files is None:
+            known = [size for size in sizes if size is not None]
+            self._arrivals.judge_unseen(wish, sum(known) if len(known) == len(sizes) else None)
+            return
         if len(files) == 1:
             self._arrivals.judge(wish, Digest.parse(files[0].blob))
             return
-        sizes = [(file.path, file.role or "", file.size_bytes) for file in files]
-        self._arrivals.judge(wish, Digest.parse(files[first_weights(sizes)].blob), files)
+        first = first_weights([(file.path, file.role or "", file.size_bytes) for file in files])
+        self._arrivals.judge(wish, Digest.parse(files[first].blob), files)
 
     # -- the name
 
@@ -191,8 +207,10 @@ class Pull:
             "reference": self._reference.text,
         }
         asker = Asker(peer=self._job.peer, job=self._job.id)
-        added = await self._arrivals.publish(wish, arrived, source, asker, self._reference.text)
-        if not self._reference.secrets and self._meaning.registry:
+        told = None if self._current else self._reference.text
+        added = await self._arrivals.publish(wish, arrived, source, asker, told)
+        if self._asked and not self._reference.secrets:
+            # Not when a user's digest alone said what it is.
             await self._workshop.memory.meant(self._reference.key, self._meant(arrived))
         return self._pulled(added)
 
