@@ -15,18 +15,15 @@ _ENCODER = msgspec.json.Encoder()
 
 def encode(message: Request | replies.Reply) -> bytes:
     """One frame. JSON never holds a raw newline, so the newline ends it."""
-    frame = bytearray()
     try:
-        _ENCODER.encode_into(message, frame)
+        return _ENCODER.encode(message) + b"\n"
     except UnicodeEncodeError:
         if isinstance(message, Request):
             raise LocalError(
                 f"{message.__struct_config__.tag}: the request holds text that is not UTF-8",
                 hint="a file whose path is not UTF-8 needs another name",
             ) from None
-        frame[:] = _ENCODER.encode(_readable(msgspec.to_builtins(message)))
-    frame += b"\n"
-    return bytes(frame)
+        return _ENCODER.encode(_readable(msgspec.to_builtins(message))) + b"\n"
 
 
 def _readable(value: Any) -> Any:
@@ -49,6 +46,8 @@ def splice(kind: bytes, id_json: bytes, line: bytes) -> bytes:
 def valid_id(text: object) -> bool:
     if not isinstance(text, str) or not text or len(text) > limits.MAX_ID_BYTES:
         return False
+    if text.isascii():
+        return True
     try:
         return len(text.encode()) <= limits.MAX_ID_BYTES
     except UnicodeEncodeError:

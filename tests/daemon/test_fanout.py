@@ -16,7 +16,7 @@ from modeld.activity.fanout import RING, Fanout, Watcher
 
 
 def event(seq: int, name: str = "job.started", job: str | None = None, model: str | None = None) -> Recorded:
-    return Recorded(seq, name, job, model, b"{}")
+    return Recorded(seq, name, job, model, b"{}", b"}\n")
 
 
 class Counted:

@@ -61,8 +61,9 @@ class Activity:
         """Numbers, dates, stores and tells one event. One with `job` and `outcome` is the end of that job."""
         seq = self._fanout.last_seq + 1
         line = event_line(seq, self._stamp(self._clock()), event, fields)
-        record = Recorded(seq, event, _text(fields.get("job")), _text(fields.get("model")), line)
-        self._log.append(seq, line + b"\n")
+        stored = line + b"\n"
+        record = Recorded(seq, event, _text(fields.get("job")), _text(fields.get("model")), line, stored[1:])
+        self._log.append(seq, stored)
         self._fanout.publish(record, ends_job=fields.get("outcome") is not None)
         return record
 

@@ -27,6 +27,8 @@ class Watcher:
 
     def __init__(self, fanout: Fanout, wanted: Filter, wake: Callable[[], None], seen: int) -> None:
         self.wanted = wanted
+        self.plain = wanted.everything() and not wanted.progress
+        """Wants each record and nothing else: the usual watcher, and the one that there may be a hundred of."""
         self.wake = wake
         self.seen = seen
         """The number up to which everything was delivered, or told as dropped, or is not wanted."""
@@ -51,6 +53,7 @@ class Fanout:
         self._first = last_seq + 1
         """Of the oldest record in the ring, which has no gaps."""
         self._progress: dict[str, tuple[int, int, Latest]] = {}
+        self._newest: tuple[Recorded, ...] = ()
         self._watchers: dict[Watcher, None] = {}
         self._asleep: dict[Watcher, None] = {}
         self._slice: tuple[int, Sequence[Recorded]] = (last_seq, ())
@@ -77,6 +80,7 @@ class Fanout:
     def publish(self, record: Recorded, *, ends_job: bool = False) -> None:
         """The next number's record. The end of a job takes its progress away: nothing comes after it."""
         self.last_seq = record.seq
+        self._newest = (record,)
         if ends_job and record.job is not None:
             self._progress.pop(record.job, None)
         ring = self._ring
@@ -101,6 +105,11 @@ class Fanout:
         self._progress.pop(job, None)
 
     def take(self, watcher: Watcher) -> Sequence[Item]:
+        if watcher.plain and watcher.seen == self.last_seq - 1 and self._newest and watcher in self._watchers:
+            # One more than it has seen: nearly always so, and then this is the whole cost of a delivery.
+            watcher.seen = self.last_seq
+            self._asleep[watcher] = None
+            return self._newest
         first, records = self._news(watcher)
         items: Sequence[Item] = records
         if watcher.wanted.progress and watcher.progress_seen < self.generation:
@@ -115,7 +124,7 @@ class Fanout:
     def _rouse(self, record: Recorded) -> None:
         awake = []
         for watcher in self._asleep:
-            if watcher.wanted.wants(record):
+            if watcher.plain or watcher.wanted.wants(record):
                 awake.append(watcher)
             else:
                 watcher.seen = record.seq

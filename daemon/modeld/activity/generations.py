@@ -38,7 +38,7 @@ def read_line(line: bytes) -> Recorded | None:
         head = _HEAD.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return Recorded(head.seq, head.event, head.job, head.model, line)
+    return Recorded(head.seq, head.event, head.job, head.model, line, line[1:] + b"\n")
 
 
 def names(path: str, keep: int) -> list[str]:

@@ -6,13 +6,15 @@ import msgspec
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):
-    """One event of the log. `line` is its JSON object without the newline: begin a frame with it, or store it."""
+    """One event of the log. `line` is its JSON object without the newline; `tail` is what follows the brace, with the
+    newline: the end of every watcher's frame, made once."""
 
     seq: int
     event: str
     job: str | None
     model: str | None
     line: bytes
+    tail: bytes
 
 
 class Latest(msgspec.Struct, frozen=True, gc=False):

@@ -63,10 +63,14 @@ class _Telling:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._id = msgspec.json.encode(call.id)
+        self._event = splice(b"event", self._id, b"{").removesuffix(b"\n")
         self.delivered = 0
 
     def tell(self, items: Sequence[Item]) -> None:
-        if items:
+        if len(items) == 1 and isinstance(record := items[0], Recorded):
+            self.delivered += 1
+            self._call.send_frame(self._event + record.tail)
+        elif items:
             self._call.send_frame(b"".join([self._frame(item) for item in items]))
 
     def _frame(self, item: Item) -> bytes:
