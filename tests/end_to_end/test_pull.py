@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pull_rig import MIB, ctl, everything_kept, failed, gguf, hex_of, manifest, partials, pull, pulled, put, sent
+from pull_rig import (
+    MIB,
+    ctl,
+    everything_kept,
+    failed,
+    gguf,
+    hex_of,
+    job_state,
+    manifest,
+    partials,
+    pull,
+    pulled,
+    put,
+    sent,
+)
 from real_daemon import RealDaemon
 from transfer.doubles import Asked, Reply, Server, file_reply
 from transfer.hub import Hub, Repo
@@ -288,3 +303,26 @@ def test_what_is_no_reference_is_refused_with_the_forms(daemon: RealDaemon) -> N
     assert pull(daemon, "hf:a/b", name="a/b")["code"] == "invalid_name"
     assert ctl(daemon, "pull", "gopher://host/x").returncode == 2
     assert daemon.ask("job.list")["value"]["jobs"] == []
+
+
+@pytest.mark.parametrize("rate", ["3", "fast", "999B/s", "-5MB", "inf"])
+def test_a_rate_that_is_none_is_a_fault_of_usage(daemon: RealDaemon, rate: str) -> None:
+    done = ctl(daemon, "pull", "hf:a/b", f"--max-rate={rate}")
+    assert done.returncode == 2
+    assert "write 20MB for 20 megabytes a second" in done.stderr
+
+
+@needs_nginx
+def test_what_the_command_prints(daemon: RealDaemon, web: Nginx) -> None:
+    address = put(web, "a.gguf", CONTENT)
+    first = ctl(daemon, "pull", address, "--max-rate", "500MB/s")
+    path = daemon.ask("model.resolve", name="a")["value"]["path"]
+    assert first.stdout.splitlines() == [f"a  {len(CONTENT) / 1e6:.2f} MB  gguf", path], first.stderr
+    again = ctl(daemon, "pull", address)
+    assert again.stdout.splitlines()[0].endswith("gguf, current")
+    assert ctl(daemon, "pull", address, "-q").stdout == "a\n"
+    told = json.loads(ctl(daemon, "pull", address, "--json").stdout)
+    assert {"name", "blob", "size_bytes", "format", "path", "reused", "job", "files", "source"} <= told.keys()
+    detached = ctl(daemon, "pull", address, "--name", "b", "--detach", "-q")
+    assert detached.returncode == 0
+    assert job_state(daemon, detached.stdout.strip(), "done")["value"]["name"] == "b"

@@ -53,9 +53,11 @@ class Flights:
             began = flight is None
             if flight is None:
                 flight = self._by_key[key] = Flight(partial(self._forget, key), route)
-                flight.begin(work, key)
             try:
-                return await self._follow(flight, progress, on_event)
+                with flight.joined(progress, on_event):
+                    if began:
+                        flight.begin(work, key)
+                    return await self._follow(flight, progress)
             except Stopped:
                 raise
             except Exception:
@@ -67,18 +69,15 @@ class Flights:
         if self._by_key.get(key) is flight:
             del self._by_key[key]
 
-    async def _follow(
-        self, flight: Flight, progress: FileProgress, on_event: OnEvent
-    ) -> tuple[Blob, Mapping[str, int]]:
-        with flight.joined(progress, on_event):
-            try:
-                await _until(flight.ended, progress)
-                return await flight.land(self._arrivals)
-            except Stopped:
-                if flight.leave(progress):
-                    with anyio.move_on_after(LEAVE_SECONDS, shield=True):
-                        await flight.ended.wait()
-                raise
+    async def _follow(self, flight: Flight, progress: FileProgress) -> tuple[Blob, Mapping[str, int]]:
+        try:
+            await _until(flight.ended, progress)
+            return await flight.land(self._arrivals)
+        except Stopped:
+            if flight.leave(progress):
+                with anyio.move_on_after(LEAVE_SECONDS, shield=True):
+                    await flight.ended.wait()
+            raise
 
 
 async def _until(ended: anyio.Event, progress: FileProgress) -> None:
@@ -136,8 +135,12 @@ class Flight:
                 fetched, self._fetched = self._fetched, None
                 try:
                     self._blob = await arrivals.commit(fetched.staged.digest, fetched.commit)
-                except BaseException as fault:
+                except Exception as fault:
                     self._fault = fault
+                    raise
+                except BaseException:
+                    # Cancelled before it began: the next who comes does it, and when nobody does, it is kept.
+                    self._fetched = fetched
                     raise
             return self._blob, self._served
 

@@ -75,7 +75,7 @@ class Observed:
     def __init__(self, meter: Meter, telling: Telling, path: str) -> None:
         self._meter = meter
         self._telling = telling
-        self._path = path
+        self.path = path
         self._done = 0
         self._told = -1
         self._told_at = 0.0
@@ -96,7 +96,7 @@ class Observed:
         if "download" in (phase, self._phase) and self._done != self._told:
             self._tell()
         if phase == "verify" and self._phase is not None:
-            self._telling.soon("phase.verify", path=self._path)
+            self._telling.soon("phase.verify", path=self.path)
         self._phase = phase
 
     def total(self, size: int | None) -> None:

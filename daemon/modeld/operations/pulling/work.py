@@ -55,7 +55,9 @@ class Pull:
 
     async def run(self) -> Pulled:
         self._job.meter.phase("checking_local")
-        self._telling.event("phase.checking_local", path=self._arrivals.layout.manifest(self._name))
+        layout = self._arrivals.layout
+        here = layout.manifest(self._name) if self._expected is None else layout.blob(self._expected)
+        self._telling.event("phase.checking_local", path=here)
         try:
             with ExitStack() as held:
                 pulled = await self._pull(held)
@@ -149,7 +151,10 @@ class Pull:
             self._workshop, self._reference, described, files, self._expected, self._observed, self._telling, held
         )
         await fetch.look()
-        self._refuse_early(wish, fetch.as_wanted(), [file.size for file in files])
+        wanted = fetch.as_wanted()
+        self._refuse_early(wish, wanted, [file.size for file in files])
+        if wanted is not None and len(wanted) == 1:
+            self._observed.path = self._arrivals.layout.partial(Digest.parse(wanted[0].blob))
         share = self._workshop.transfer.budget.share(priority=self._job.priority, rate=self._request.max_rate)
         self._observed.follow_priority(share)
         arrived = await fetch.run(share)

@@ -1,0 +1,221 @@
+"""One transfer for many: joined late, left early, failed, landed; without any network."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from modeld.jobs.meter import Meter
+from modeld.operations.pulling.flights import Flights, Work
+from modeld.store.arriving import Arrivals
+from modeld.store.observer import Stopped
+from modeld.transfer.assembly import Fetched
+from modeld.transfer.events import TransferEvent, unheard
+from modeld.transfer.progress import FileProgress, Progress
+from modelwire.errors import SourceNotFound
+
+pytestmark = pytest.mark.anyio
+
+WAIT = 10
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@dataclass
+class Staged:
+    digest: str = "the digest"
+
+
+@dataclass
+class Bytes:
+    """What stands for a file that was fetched."""
+
+    staged: Staged = field(default_factory=Staged)
+    served: dict[str, int] = field(default_factory=lambda: {"here": 10})
+    kept: int = 0
+    committed: int = 0
+
+    def commit(self, _trusted: object) -> tuple[str, bool]:
+        self.committed += 1
+        return "blob", False
+
+    def keep(self) -> None:
+        self.kept += 1
+
+
+class Committing:
+    """What the store does with it."""
+
+    async def commit(self, _digest: object, commit: Any) -> str:
+        await anyio.lowlevel.checkpoint()
+        blob, _ = commit(None)
+        return str(blob)
+
+
+class Asker:
+    def __init__(self) -> None:
+        self.meter = Meter()
+        self.progress = Progress(cast("Any", self.meter), [None]).file(0)
+
+    def stop(self) -> None:
+        self.meter.stop_reason = "cancel"
+
+
+class Transfer:
+    """Runs until it may end, or nobody wants it any more."""
+
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.may_end = threading.Event()
+        self.begun = threading.Event()
+        self.runs = 0
+        self.ended: list[str] = []
+        self.brought = Bytes()
+        self.fault = fault
+
+    def __call__(self, progress: FileProgress, on_event: object) -> Fetched:
+        self.runs += 1
+        progress.total(10)
+        progress.phase("download")
+        progress.advance(done=4, network=5)
+        progress.source("here")
+        self.begun.set()
+        while not self.may_end.wait(0.005):
+            if progress.stopped():
+                self.ended.append("stopped")
+                raise Stopped
+        progress.advance(done=6, network=6)
+        if self.fault is not None:
+            raise self.fault
+        self.ended.append("done")
+        return cast("Fetched", self.brought)
+
+
+def flights() -> Flights:
+    return Flights(cast("Arrivals", Committing()))
+
+
+async def asked(
+    shared: Flights, work: Work, asker: Asker, told: dict[str, object], name: str, route: str = "r"
+) -> None:
+    try:
+        told[name] = await shared.fetch("key", route, work, asker.progress, unheard)
+    except (Stopped, SourceNotFound) as fault:
+        told[name] = type(fault)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    with anyio.fail_after(WAIT):
+        while not condition():  # noqa: ASYNC110 - what threads do is no event of this loop
+            await anyio.sleep(0.005)
+
+
+async def test_two_share_one_and_who_comes_late_is_told_what_was_missed() -> None:
+    shared, work, told = flights(), Transfer(), dict[str, object]()
+    one, two = Asker(), Asker()
+    with anyio.fail_after(WAIT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(asked, shared, work, one, told, "one")
+            await until(work.begun.is_set)
+            tasks.start_soon(asked, shared, work, two, told, "two")
+            await until(lambda: two.meter.snapshot().bytes_done >= 4)
+            work.may_end.set()
+    assert told == {"one": ("blob", {"here": 10}), "two": ("blob", {"here": 10})}
+    assert (work.runs, work.brought.committed, work.brought.kept) == (1, 1, 0)
+    first, second = one.meter.snapshot(), two.meter.snapshot()
+    assert first.bytes_done == second.bytes_done == 10
+    assert first.source == second.source == "here"
+    assert (first.network_bytes, second.network_bytes) == (11, 6)
+
+
+@pytest.mark.parametrize("leaver", ["one", "two"])
+async def test_who_leaves_does_not_end_it(leaver: str) -> None:
+    shared, work, told = flights(), Transfer(), dict[str, object]()
+    askers = {"one": Asker(), "two": Asker()}
+    stays = "two" if leaver == "one" else "one"
+    with anyio.fail_after(WAIT):
+        async with anyio.create_task_group() as tasks:
+            for name, asker in askers.items():
+                tasks.start_soon(asked, shared, work, asker, told, name)
+            await until(work.begun.is_set)
+            askers[leaver].stop()
+            await until(lambda: leaver in told)
+            assert work.ended == []
+            work.may_end.set()
+    assert told == {leaver: Stopped, stays: ("blob", {"here": 10})}
+    assert work.runs == 1
+
+
+async def test_the_last_who_leaves_ends_it_and_the_next_begins_anew() -> None:
+    shared, first, second, told = flights(), Transfer(), Transfer(), dict[str, object]()
+    one, two = Asker(), Asker()
+    second.may_end.set()
+    with anyio.fail_after(WAIT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(asked, shared, first, one, told, "one")
+            await until(first.begun.is_set)
+            one.stop()
+            await until(lambda: "one" in told)
+            assert first.ended == ["stopped"]
+            tasks.start_soon(asked, shared, second, two, told, "two")
+    assert told == {"one": Stopped, "two": ("blob", {"here": 10})}
+    assert (first.runs, second.runs) == (1, 1)
+
+
+async def test_a_failure_is_everybodys_unless_they_would_ask_elsewhere() -> None:
+    shared, work, told = flights(), Transfer(SourceNotFound("there is nothing")), dict[str, object]()
+    elsewhere = Transfer()
+    elsewhere.may_end.set()
+    with anyio.fail_after(WAIT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(asked, shared, work, Asker(), told, "one")
+            await until(work.begun.is_set)
+            tasks.start_soon(asked, shared, Transfer(), Asker(), told, "same")
+            tasks.start_soon(asked, shared, elsewhere, Asker(), told, "other", "another route")
+            await anyio.wait_all_tasks_blocked()
+            work.may_end.set()
+    assert told == {"one": SourceNotFound, "same": SourceNotFound, "other": ("blob", {"here": 10})}
+    assert (work.runs, elsewhere.runs) == (1, 1)
+
+
+async def test_an_asker_that_is_cancelled_leaves_too() -> None:
+    shared, work = flights(), Transfer()
+    asker = Asker()
+    with anyio.fail_after(WAIT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(asked, shared, work, asker, dict[str, object](), "one")
+            await until(work.begun.is_set)
+            tasks.cancel_scope.cancel()
+        await until(lambda: work.ended)
+    assert work.ended == ["stopped"]
+
+
+async def test_what_is_told_is_told_once() -> None:
+    shared, told = flights(), dict[str, object]()
+    heard: list[TransferEvent] = []
+    done = threading.Event()
+
+    def work(progress: FileProgress, on_event: Any) -> Fetched:
+        assert done.wait(WAIT)
+        on_event(TransferEvent(kind="retry", file="f", source="s", reason="why"))
+        return cast("Fetched", Bytes())
+
+    async def ask(name: str) -> None:
+        told[name] = await shared.fetch("key", "r", work, Asker().progress, heard.append)
+
+    with anyio.fail_after(WAIT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask, "one")
+            tasks.start_soon(ask, "two")
+            await anyio.wait_all_tasks_blocked()
+            done.set()
+    assert len(told) == 2
+    assert [event.reason for event in heard] == ["why"]
