@@ -217,6 +217,17 @@ def test_a_source_that_stumbles_is_tried_again_and_each_try_is_told(daemon: Real
     assert {event["job"] for event in retries} == {job["id"]}
 
 
+@needs_nginx
+def test_offline_the_manifest_knows_too_when_the_catalogue_is_lost(stopped: RealDaemon, web: Nginx) -> None:
+    address = put(web, "a.gguf", CONTENT)
+    first = pulled(stopped.start(), address)
+    stopped.terminate()
+    for path in Path(stopped.root, ".modeld").glob("catalog*"):
+        path.unlink()
+    again = pulled(stopped.start(), address, offline=True)
+    assert (again["path"], again["current"]) == (first["path"], True)
+
+
 # -- the hub
 
 

@@ -297,6 +297,17 @@ async def test_a_download_that_runs_keeps_its_partial(bench: Bench) -> None:
     assert partial.exists()
 
 
+async def test_a_download_of_an_unknown_digest_goes_after_a_week_too(bench: Bench) -> None:
+    keyed = Path(bench.layout.keyed_partials) / ("d" * 64)
+    keyed.mkdir(parents=True)
+    (keyed / "data.tmp").write_bytes(b"p" * 7)
+    later(bench, 6.9 * DAY)
+    assert kinds(await bench.care.sweep()) == []
+    later(bench, 7.1 * DAY)
+    assert kinds(await bench.care.sweep()) == [("partial", 7)]
+    assert not keyed.exists()
+
+
 async def test_a_dry_run_touches_nothing(bench: Bench) -> None:
     unfinished(bench)
     bench.plant(b"x")

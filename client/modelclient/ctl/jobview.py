@@ -55,6 +55,14 @@ def _progress(now: Counters | None) -> str:
     return figures.size(now.bytes_done) if now.bytes_done else ""
 
 
+def _served(job: JobView) -> str | None:
+    """Which source gave how much, of a pull."""
+    served = job.value.get("served") if isinstance(job.value, dict) else None
+    if served:
+        return ", ".join(f"{name} ({figures.size(size)})" for name, size in served.items())
+    return job.progress.source if job.progress else None
+
+
 def _all(job: JobView) -> list[tuple[str, str | None]]:
     return [
         ("job", job.id),
@@ -65,6 +73,7 @@ def _all(job: JobView) -> list[tuple[str, str | None]]:
         ("phase", job.progress.phase if job.progress else None),
         ("progress", _progress(job.progress)),
         ("rate", figures.rate(job.progress.rate_bps) if job.progress else None),
+        ("bytes from", _served(job)),
         ("attempts", str(job.attempts) if job.attempts > 1 else None),
         ("asked by", f"uid {job.peer}" if job.peer is not None else None),
         ("watched by", figures.count(job.watchers, "client") if job.watchers else None),

@@ -82,6 +82,11 @@ class Layout:
         return f"{self.root}/.modeld/staging"
 
     @property
+    def keyed_partials(self) -> str:
+        """Downloads that resume by what their source says, because nobody has told their digest."""
+        return f"{self.private}/partials"
+
+    @property
     def catalog_path(self) -> str:
         return f"{self.root}/.modeld/catalog.sqlite"
 

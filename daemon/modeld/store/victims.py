@@ -75,6 +75,9 @@ class Walk:
     def candidates(self, *, blobs_too: bool = True) -> Iterator[Candidate]:
         yield from self._in_staging()
         yield from self._in_quarantine()
+        for entry in self._entries(self._layout.keyed_partials):
+            # Of downloads whose digest nobody has told: a running one is written to all the time.
+            yield from self._partial((".modeld", "partials", entry.name), entry)
         for fanout in self._entries(self._layout.blobs_dir):
             if _FANOUT.fullmatch(fanout.name) and fanout.is_dir(follow_symlinks=False):
                 for entry in self._entries(fanout.path):
@@ -84,7 +87,8 @@ class Walk:
         if not entry.is_dir(follow_symlinks=False):
             return
         if (partial := _PARTIAL.fullmatch(entry.name)) is not None:
-            yield from self._partial(fanout, entry, partial[1])
+            if partial[1] not in self._held:
+                yield from self._partial(("blobs", "sha256", fanout, entry.name), entry, partial[1])
         elif _DIGEST.fullmatch(entry.name) and entry.name.startswith(fanout):
             self.blobs += 1
             if blobs_too and entry.name not in self._held:
@@ -108,9 +112,9 @@ class Walk:
             reason = f"no model names it, unchanged for {span(unused)}"
             yield self._candidate("blob", parts, info, reason, digest=entry.name)
 
-    def _partial(self, fanout: str, entry: os.DirEntry[str], digest: str) -> Iterator[Candidate]:
-        if digest in self._held:
-            return
+    def _partial(
+        self, parts: tuple[str, ...], entry: os.DirEntry[str], digest: str | None = None
+    ) -> Iterator[Candidate]:
         info = _stat(entry)
         if info is None:
             return
@@ -119,7 +123,6 @@ class Walk:
         newest = max([info.st_mtime, *(below.st_mtime for below in inside)])
         age = self._ages.now - newest
         if age >= PARTIAL_SECONDS:
-            parts = ("blobs", "sha256", fanout, entry.name)
             reason = f"a download that nobody has gone on with for {span(age)}"
             yield Candidate("partial", parts, size, size, reason, Identity.of(info), digest)
 

@@ -26,7 +26,7 @@ from modeld.operations.pulling.telling import Observed, Telling
 from modeld.store import Asker, Digest, ModelName
 from modeld.store.arriving import Arrived, files_of, first_of
 from modeld.store.entries import Entry
-from modeld.store.manifests import File
+from modeld.store.manifests import File, Source
 from modeld.store.parts import first_weights
 from modeld.store.publishing import Wish
 from modeld.transfer.references import HubReference, Reference, StoredReference, WebReference
@@ -107,6 +107,7 @@ class Pull:
 
     async def _here(self, wish: Wish, remembered: Meaning | None, held: ExitStack) -> Pulled:
         """Without a network: what the reference meant when it was last asked, if all of that is here still."""
+        remembered = remembered or self._recorded()
         if remembered is None or not remembered.files:
             raise self._workshop.refuse_offline(self._reference)
         if self._expected is not None and [self._expected.hex] != [file.digest for file in remembered.files]:
@@ -123,6 +124,24 @@ class Pull:
         self._job.meter.files(total=len(arrived), done=len(arrived))
         self._job.meter.advance(done=size, reused=size)
         return await self._publish(wish, arrived)
+
+    def _recorded(self) -> Meaning | None:
+        """The same from the manifest of a model that was pulled by this reference: the catalogue may be a new one."""
+        standing = self._arrivals.standing(self._name)
+        if standing is None or not self._follows(standing):
+            return None
+        manifest, source = standing.usable(), standing.usable().source or Source()
+        alone = (File(path=source.filename or "model", blob=manifest.blob, size_bytes=manifest.size_bytes),)
+        return Meaning(
+            registry=source.registry or "",
+            repo=source.repo or "",
+            revision=source.revision or "",
+            license=manifest.license,
+            files=tuple(
+                MeantFile(file.path, Digest.parse(file.blob).hex, file.size_bytes, file.role)
+                for file in manifest.files or alone
+            ),
+        )
 
     # -- what is not
 
