@@ -196,7 +196,9 @@ class Settings(_Table, frozen=True, kw_only=True):
     state_dir: Annotated[str | None, Meta(description="directory of the activity log and other state")] = None
     mirror: Annotated[
         tuple[Mirror, ...],
-        Meta(description='other places for hubs and registries, as [[mirror]] with match = "hf:" and url = "https://…"'),
+        Meta(
+            description='other places for hubs and registries, as [[mirror]] with match = "hf:" and url = "https://…"'
+        ),
     ] = ()
     store: StoreSettings = field(default_factory=StoreSettings)
     transfer: TransferSettings = field(default_factory=TransferSettings)
