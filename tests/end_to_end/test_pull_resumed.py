@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,3 +162,27 @@ def test_files_of_a_model_that_were_complete_stay_so_after_a_kill(stopped: RealD
     value = stopped.ask("model.resolve", name="many")["value"]
     for path, content in files.items():
         assert Path(value["path"], path).read_bytes() == content
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a server that takes connections and never says a word."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(16)
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/a.gguf"
+
+
+def test_a_pull_from_a_silent_server_is_cancelled_and_stopped_at_once(stopped: RealDaemon, silent: str) -> None:
+    stopped.start("--set", "daemon.drain_deadline=1s")
+    with stopped.connect() as wire:
+        wire.socket.settimeout(10)  # the server would be waited for 30 s
+        number = wire.request("model.pull", ref=silent)
+        assert wire.until(number, "accepted")["position"] == 0
+        wire.request("cancel", target=number, id="c")
+        assert wire.terminal(number)["code"] == "cancelled"
+        number = wire.request("model.pull", ref=silent, on_disconnect="continue")
+        assert wire.until(number, "accepted")["position"] == 0
+        os.kill(stopped.pid, signal.SIGTERM)
+        assert wire.terminal(number)["code"] == "interrupted"
+    assert stopped.wait(15) == 0

@@ -127,6 +127,12 @@ class Transfer:
 
     # -- in a byte thread
 
+    def ask(
+        self, route: Route[R], *, stopped: Callable[[], bool] = lambda: False, on_event: OnEvent = unheard
+    ) -> Described[R]:
+        """As `describe`, for a thread that its owner may leave to itself: a host that is silent blocks it for long."""
+        return self._router.describe(route, stopped=stopped, on_event=on_event)
+
     def fetch_file(
         self,
         described: Described[R],

@@ -1,9 +1,15 @@
-"""Waiting that ends when the job is stopped, whatever is waited for."""
+"""Waiting for what blocks for long, and may be left: a host that is silent answers nobody for half a minute.
+
+The thread is left to itself then, and must not keep the process from ending: those of the usual pool would.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
 
 import anyio
 
@@ -14,25 +20,33 @@ T = TypeVar("T")
 LOOK_SECONDS: Final = 0.05
 
 
-async def stoppable(stopped: Callable[[], bool], work: Awaitable[T]) -> T:
-    """What `work` gives or raises; Stopped as soon as nobody wants it. It is cancelled then."""
-    results: list[T] = []
-    faults: list[Exception] = []
+class _Outcome(Generic[T]):
+    def __init__(self) -> None:
+        self.ended = anyio.Event()
+        self.values: list[T] = []
+        self.fault: BaseException | None = None
 
-    async def watch(scope: anyio.CancelScope) -> None:
-        while not stopped():  # noqa: ASYNC110 - byte threads and the runner set a flag, which is no event
-            await anyio.sleep(LOOK_SECONDS)
-        scope.cancel()
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch, tasks.cancel_scope)
+async def in_own_thread(work: Callable[[], T], stopped: Callable[[], bool], *, name: str) -> T:
+    """What `work` gives or raises; Stopped as soon as nobody wants it, or Cancelled as usual: it goes on alone then,
+    and what it comes to is dropped."""
+    loop = asyncio.get_running_loop()
+    outcome = _Outcome[T]()
+
+    def run() -> None:
         try:
-            results.append(await work)
-        except Exception as fault:  # noqa: BLE001 - raised below, out of the group that would wrap it
-            faults.append(fault)
-        tasks.cancel_scope.cancel()
-    if faults:
-        raise faults[0]
-    if not results:
-        raise Stopped
-    return results[0]
+            outcome.values.append(work())
+        except BaseException as fault:  # noqa: BLE001 - raised where it is waited for
+            outcome.fault = fault
+        with contextlib.suppress(RuntimeError):  # the loop is gone
+            loop.call_soon_threadsafe(outcome.ended.set)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    while not outcome.ended.is_set():
+        if stopped():
+            raise Stopped
+        with anyio.move_on_after(LOOK_SECONDS):
+            await outcome.ended.wait()
+    if outcome.fault is not None:
+        raise outcome.fault
+    return outcome.values[0]

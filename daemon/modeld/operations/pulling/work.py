@@ -7,9 +7,11 @@ next attempt, of this job or of another, finds both.
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,7 +23,7 @@ from modeld.operations.pulling.choosing import chosen, is_single
 from modeld.operations.pulling.fetching import Fetch
 from modeld.operations.pulling.memory import Meaning, MeantFile
 from modeld.operations.pulling.outcome import PullNotes, pulled_from
-from modeld.operations.pulling.stopping import stoppable
+from modeld.operations.pulling.stopping import in_own_thread
 from modeld.operations.pulling.telling import Observed, Telling
 from modeld.store import Asker, Digest, ModelName
 from modeld.store.arriving import Arrived, files_of, first_of
@@ -148,10 +150,17 @@ class Pull:
     async def _fetch(self, wish: Wish, held: ExitStack) -> Pulled:
         reader = reader_for(self._house, self._job.peer)
         route = self._workshop.route(self._reference, reader.open)
-        described = await stoppable(
-            self._job.meter.stopped,
-            self._workshop.transfer.describe(route, observer=self._observed, on_event=self._telling.transfer),
+        left = threading.Event()
+        ask = partial(
+            self._workshop.transfer.ask,
+            route,
+            stopped=lambda: left.is_set() or self._job.meter.stopped(),
+            on_event=self._telling.transfer,
         )
+        try:
+            described = await in_own_thread(ask, self._job.meter.stopped, name=f"ask for job {self._job.id}")
+        finally:
+            left.set()
         description = described.description
         files = chosen(description.files, self._reference, self._request.include, self._request.exclude)
         if self._expected is not None and len(files) != 1:
