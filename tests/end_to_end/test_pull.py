@@ -245,6 +245,8 @@ def test_some_files_of_a_repository_become_one_model(hubbed: RealDaemon, hub: Hu
     again = pulled(hubbed, "hf:org/repo", include=["*.gguf", "*.json"], exclude=["*/optimizer*"])
     assert again["current"] is True
     assert len(hub.cdn.asked) == before
+    failed(hubbed, "hf:org/repo", "already_exists", name=value["name"])  # all files are another model than some
+    failed(hubbed, "hf:org/repo", "offline", name="whole", offline=True)
     more = pulled(hubbed, "hf:org/repo", name="whole")
     assert len(more["files"]) == 4
     assert more["revision"] == value["revision"]

@@ -22,6 +22,9 @@ from modelwire.errors import WireError
 
 ROOM: Final = "pulling"
 
+SEEN_SECONDS: Final = 180 * 86_400.0
+"""A version of a file that was fetched half a year ago is rarely asked for again; then it is fetched once more."""
+
 STEPS: Final = (
     """
     CREATE TABLE meanings (reference TEXT PRIMARY KEY, meaning BLOB NOT NULL, time REAL NOT NULL) WITHOUT ROWID;

@@ -47,6 +47,9 @@ class Pull:
         self._request = request
         self._reference = reference
         self._expected = None if request.sha256 is None else Digest.parse(request.sha256)
+        globs = [*(f"+{glob}" for glob in request.include), *(f"-{glob}" for glob in request.exclude)]
+        self._followed = " ".join([reference.text, *globs])
+        """What the name stands for from now on: the reference, and which of its files."""
         self._telling = Telling(house, job)
         self._current = False
         self._asked = False
@@ -71,7 +74,7 @@ class Pull:
 
     async def _pull(self, held: ExitStack) -> Pulled:
         wish = self._wish(self._arrivals.standing(self._name))
-        remembered = None if self._reference.secrets else await self._workshop.memory.meaning(self._reference.key)
+        remembered = None if self._reference.secrets else await self._workshop.memory.meaning(self._followed)
         offline = self._request.offline or self._workshop.settings.transfer.offline
         if self._expected is not None and is_single(self._reference):
             found = await self._find(self._expected, held)
@@ -221,7 +224,7 @@ class Pull:
             source = standing.document().get("source")
         except (OSError, WireError):
             return False
-        return isinstance(source, dict) and source.get("reference") == self._reference.text
+        return isinstance(source, dict) and source.get("reference") == self._followed
 
     async def _publish(self, wish: Wish, arrived: list[Arrived]) -> Pulled:
         first = arrived[first_of(arrived)]
@@ -237,14 +240,14 @@ class Pull:
             "repo": self._meaning.repo,
             "revision": self._meaning.revision,
             "filename": first.path,
-            "reference": self._reference.text,
+            "reference": self._followed,
         }
         asker = Asker(peer=self._job.peer, job=self._job.id)
         told = None if self._current else self._reference.text
         added = await self._arrivals.publish(wish, arrived, source, asker, told)
         if self._asked and not self._reference.secrets:
             # Not when a user's digest alone said what it is.
-            await self._workshop.memory.meant(self._reference.key, self._meant(arrived))
+            await self._workshop.memory.meant(self._followed, self._meant(arrived))
         return self._pulled(added)
 
     def _same(self, wish: Wish, standing: Entry, digest: Digest, files: list[File]) -> bool:
