@@ -228,6 +228,20 @@ def test_offline_the_manifest_knows_too_when_the_catalogue_is_lost(stopped: Real
     assert (again["path"], again["current"]) == (first["path"], True)
 
 
+def test_a_server_that_tells_no_length_needs_a_digest(daemon: RealDaemon) -> None:
+    def route(asked: Asked) -> Reply:
+        if asked.method == "HEAD":
+            return Reply(405)
+        return Reply(200, {"Connection": "close", "Content-Type": "application/octet-stream"}, CONTENT)
+
+    with Server(route) as server:
+        reply = failed(daemon, f"{server.url}/a.gguf", "source_unavailable")
+        assert "does not say how long the file is" in reply["message"]
+        assert "--sha256" in reply["hint"]
+        value = pulled(daemon, f"{server.url}/a.gguf", sha256=hex_of(CONTENT))
+    assert value["blob"] == f"sha256:{hex_of(CONTENT)}"
+
+
 # -- the hub
 
 

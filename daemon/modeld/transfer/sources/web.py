@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from modeld.store import parts
+from modeld.store.digest import Digest
 from modeld.transfer.content import check_type
 from modeld.transfer.http import Answer, HttpClient
 from modeld.transfer.reference_types import WebReference
@@ -19,6 +20,9 @@ from modeld.transfer.urls import Url
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _NOT_FOR_HEAD: Final = (400, 401, 403, 404, 405, 406, 501)
 """What servers answer to HEAD although GET works: they do not know it, or the signature is for GET alone."""
+
+
+_SOME: Final = Digest("0" * 64)
 
 
 class WebSource:
@@ -73,7 +77,9 @@ class WebSource:
 
     def _by_first_byte(self, file: FileInfo) -> FileInfo:
         """For servers that do not know HEAD or do not tell the length: a range of one byte tells it."""
-        body = self.open(file, 0, 1, None)
+        # Whether an end that nobody announced can be told from a broken connection is asked when the file is opened
+        # for its bytes: by then a digest may be known that this source has not heard of.
+        body = self.open(replace(file, digest=_SOME), 0, 1, None)
         try:
             return replace(file, size=body.total, validator=body.validator, ranges=body.partial)
         finally:
