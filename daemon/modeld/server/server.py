@@ -82,29 +82,40 @@ class Server:
                 self.loop.call_later(_BREATHE_SECONDS, self.open)
                 return
             peer_socket.setblocking(False)
-            self.tasks.start_soon(self._admit, peer_socket, name="admit")
+            self._admit(peer_socket)
 
-    async def _admit(self, peer_socket: socket.socket) -> None:
+    def _admit(self, peer_socket: socket.socket) -> None:
+        """A foreign user's names may come from a slow directory server: that is asked in a thread. Others are let in
+        or turned away on the spot."""
+        uid = uid_of(peer_socket)
+        if uid is not None and not self._house.accounts.answers_at_once(uid):
+            self.tasks.start_soon(self._admit_stranger, peer_socket, name="admit a stranger")
+            return
         try:
-            caller = await self._identified(peer_socket)
-            self.sessions.enter(caller.uid)
+            self._let_in(peer_socket, self._look_up(peer_socket))
         except WireError as fault:
             self._turn_away(peer_socket, fault)
-            return
+
+    async def _admit_stranger(self, peer_socket: socket.socket) -> None:
+        try:
+            self._let_in(peer_socket, await anyio.to_thread.run_sync(self._look_up, peer_socket))
+        except WireError as fault:
+            self._turn_away(peer_socket, fault)
+        except BaseException:
+            peer_socket.close()
+            raise
+
+    def _let_in(self, peer_socket: socket.socket, caller: Caller) -> None:
+        self.sessions.enter(caller.uid)
+        self.tasks.start_soon(self._connect, peer_socket, caller, name="connect")
+
+    async def _connect(self, peer_socket: socket.socket, caller: Caller) -> None:
         try:
             await self.loop.connect_accepted_socket(lambda: Shell(self, caller), peer_socket)
         except (OSError, RuntimeError) as error:
             peer_socket.close()
             self.sessions.leave(caller.uid)
             log.info("a peer left while it was being admitted", uid=caller.uid, error=str(error))
-
-    async def _identified(self, peer_socket: socket.socket) -> Caller:
-        """A foreign user's names may come from a slow directory server: that is asked in a thread."""
-        accounts = self._house.accounts
-        uid = uid_of(peer_socket)
-        if uid is None or accounts.answers_at_once(uid):
-            return self._look_up(peer_socket)
-        return await anyio.to_thread.run_sync(self._look_up, peer_socket)
 
     def _look_up(self, peer_socket: socket.socket) -> Caller:
         peer = identify(peer_socket, self._house.accounts)
