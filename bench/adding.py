@@ -307,14 +307,14 @@ def size_of(text: str) -> int:
     return int(text)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="What adding a file costs, beside its hash and other stores.")
     parser.add_argument("--size", type=size_of, default=2 << 30, help="of the file: 2GiB, 512MiB (default 2GiB)")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each contender (default 5)")
     parser.add_argument("--small", type=int, default=1000, metavar="COUNT", help="small files; 0 for none")
     parser.add_argument("--directory", default=None, help="on the filesystem to measure (default: the temporary one)")
     parser.add_argument("--without", action="append", default=[], help="leave out ctr, nix-store or git-annex")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     without = set(options.without)
 
     directory = tempfile.mkdtemp(prefix="modeld-bench-", dir=options.directory)
