@@ -395,3 +395,10 @@ def test_replies_to_one_write_come_in_the_order_asked_also_when_each_is_large(da
     with daemon.connect() as wire:
         replies = exchange(wire, [line("daemon.describe", str(number)) for number in range(200)])
     assert [reply["id"] for reply in replies] == [str(number) for number in range(200)]
+
+
+def test_a_connection_closed_just_before_makes_room_for_the_next(start: Start) -> None:
+    daemon = start(LIMITS_CONNECTIONS_PER_PEER="1")
+    for _ in range(200):
+        with daemon.connect():  # says hello, not queue_full
+            pass

@@ -19,7 +19,7 @@ from modeld.server.sessions import Sessions
 from modeld.server.shell import Shell
 from modelwire import limits, replies
 from modelwire.encoding import encode
-from modelwire.errors import Interrupted, WireError
+from modelwire.errors import Interrupted, QueueFull, WireError
 from modelwire.operations import BY_REQUEST, CAPABILITIES
 from modelwire.values import PeerView
 from modelwire.vocabulary import ROLE_ORDER, allows
@@ -29,6 +29,10 @@ log = structlog.get_logger("modeld.server")
 _ACCEPT_BATCH = 64
 _BREATHE_SECONDS = 0.2
 """After running out of descriptors: long enough that some are closed, short enough that nobody gives up."""
+
+_TURNS_TO_NOTICE = 3
+"""Of the event loop, before a user counts as having too many connections: one to see that another one was closed just
+before this one was opened, one to end it, one for a close that fell between two looks."""
 
 _LAST_WORDS_SECONDS = 2.0
 """How long a peer has to take its last reply when the daemon stops; those that read need a millisecond."""
@@ -84,7 +88,7 @@ class Server:
             peer_socket.setblocking(False)
             self._admit(peer_socket)
 
-    def _admit(self, peer_socket: socket.socket) -> None:
+    def _admit(self, peer_socket: socket.socket, turns: int = _TURNS_TO_NOTICE) -> None:
         """A foreign user's names may come from a slow directory server: that is asked in a thread. Others are let in
         or turned away on the spot."""
         uid = uid_of(peer_socket)
@@ -93,6 +97,11 @@ class Server:
             return
         try:
             self._let_in(peer_socket, self._look_up(peer_socket))
+        except QueueFull as fault:
+            if turns:
+                self.loop.call_soon(self._admit, peer_socket, turns - 1)
+            else:
+                self._turn_away(peer_socket, fault)
         except WireError as fault:
             self._turn_away(peer_socket, fault)
 
