@@ -242,7 +242,7 @@ class AsyncClient(AsyncCare):
             board = Switchboard(endpoint)
             try:
                 stream = await UNIXSocketStream.from_socket(raw)
-            except BaseException:
+            except BaseException:  # a cancel too must not leak the socket
                 raw.close()
                 raise
             await stack.enter_async_context(stream)
@@ -310,7 +310,7 @@ class AsyncClient(AsyncCare):
         except (TimeoutError, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
             await self._hear_last_words()
             raise self._end(board.lost()) from None
-        except BaseException:
+        except BaseException:  # a request whose sending was cancelled is not waited for
             self._forget(inbox.id)
             raise
         return mailbox

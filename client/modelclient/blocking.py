@@ -48,7 +48,7 @@ class Client(Care):
         self._board = Switchboard(endpoint.path)
         try:
             self.hello = self._greeting()
-        except BaseException:
+        except BaseException:  # Ctrl-C too must not leak the socket
             self._socket.close()
             raise
 

@@ -59,7 +59,7 @@ def dial(endpoint: Endpoint, *, wait: bool = True) -> socket.socket | None:
         else:
             hint = "look at the daemon's log; another endpoint can be chosen with --socket or MODELD_SOCKET"
         raise NoDaemon(f"the endpoint {endpoint.path} does not answer: {error.strerror or error}", hint=hint) from None
-    except BaseException:
+    except BaseException:  # Ctrl-C too must not leak the socket
         made.close()
         raise
     return made

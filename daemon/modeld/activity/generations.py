@@ -54,7 +54,7 @@ def open_to_read(path: str, keep: int) -> list[int]:
             with contextlib.suppress(FileNotFoundError):
                 flags = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
                 descriptors.append(os.open(name, flags))
-    except BaseException:
+    except BaseException:  # whatever stops it, no descriptor is leaked
         close_all(descriptors)
         raise
     return descriptors
@@ -124,7 +124,7 @@ class Replay:
         self._carry = b""
         try:
             self._seek()
-        except BaseException:
+        except BaseException:  # whatever stops it, no descriptor is leaked
             self.close()
             raise
 

@@ -80,7 +80,7 @@ class Log:
                 _refuse_when_full(descriptor)
                 last_seq = _newest_seq(path, keep)
                 torn = _complete_last_line(descriptor)
-            except BaseException:
+            except BaseException:  # whatever stops it, no descriptor is leaked
                 os.close(descriptor)
                 raise
         except OSError as error:
@@ -222,7 +222,7 @@ class Log:
                     with contextlib.suppress(FileNotFoundError):
                         os.rename(source, target)
                 os.rename(fresh, self.path)
-        except BaseException:
+        except BaseException:  # the old file stays in use, the new one must not leak
             os.close(replacement)
             raise
         os.close(self._descriptor)

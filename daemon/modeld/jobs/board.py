@@ -146,7 +146,7 @@ class Board:
             if clamp_priority(request.priority) < job.priority:
                 await self.prioritize(job, request.priority)
             await self.resume(job)
-        except BaseException:
+        except BaseException:  # an asker that was cancelled must not hold the job
             attachment.leave()
             raise
         return attachment

@@ -86,7 +86,7 @@ class Endpoint:
             listening.setblocking(False)
             listening.set_inheritable(False)
             address = listening.getsockname()
-        except BaseException:
+        except BaseException:  # whatever stops it, the socket is not leaked
             listening.close()
             raise
         path = address if isinstance(address, str) else ""  # bytes: an abstract address

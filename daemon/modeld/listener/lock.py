@@ -37,7 +37,7 @@ def take_lock(directory: int, path: str, holder: Mapping[str, str]) -> int:
     except FileNotFoundError:
         os.close(fd)
         raise UnusableEndpoint(f"{path}.lock vanished while it was taken", hint="start again") from None
-    except BaseException:
+    except BaseException:  # whatever stops it, a lock that nobody knows of is not kept
         os.close(fd)
         raise
     return fd
