@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 from urllib.parse import quote, unquote, urlsplit
@@ -56,13 +57,14 @@ NO_SECRETS: Final = Secrets()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Written:
+class _Written(ABC):
     network: ClassVar[bool] = True
     secrets: Secrets = field(default=NO_SECRETS, repr=False, compare=False)
 
     @property
+    @abstractmethod
     def text(self) -> str:
-        raise NotImplementedError
+        """As it is shown and stored: without secrets, and to be parsed again."""
 
     @property
     def key(self) -> str:
