@@ -29,13 +29,7 @@ from modeld.config import (
     TransferSettings,
     check,
     dump,
-    format_duration,
-    format_size,
     load,
-    log_directory,
-    parse_duration,
-    parse_size,
-    state_directory,
 )
 from modeld.config.fields import all_keys
 from modeld.config.file import LARGEST_FILE
@@ -280,98 +274,6 @@ def test_a_slip_in_a_variable_is_a_warning_others_are_not_ours() -> None:
     assert loaded.warnings == ("MODELD_LOG_LEVL is no setting and was ignored; did you mean MODELD_LOG_LEVEL?",)
 
 
-# --- sizes and durations ---
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        (0, 0),
-        (12, 12),
-        ("0", 0),
-        ("1024", 1024),
-        ("1B", 1),
-        ("1K", 1024),
-        ("1k", 1024),
-        ("1KB", 1000),
-        ("1KiB", 1024),
-        ("5GB", 5 * 10**9),
-        ("5 gb", 5 * 10**9),
-        ("1.5GiB", 3 << 29),
-        ("16MiB", 16 << 20),
-        ("2T", 2 << 40),
-        ("1PiB", 1 << 50),
-        ("922337203685477580", 922337203685477580),
-    ],
-)
-def test_sizes(text: str | int, size: int) -> None:
-    assert parse_size(text) == size
-    assert isinstance(parse_size(text), Size)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "GB", "-1", "1iB", "1XB", "1 G B", "1e9", "0x10", "1,5GB", "1.5", "0.1K", "9" * 19, "9000P", "٣GB", "1GBs"],
-)
-def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(ValueError, match=r"expected a size|whole number of bytes"):
-        parse_size(text)
-
-
-@pytest.mark.parametrize("value", [True, 1.5, None, []])
-def test_other_types_are_no_size(value: object) -> None:
-    with pytest.raises(TypeError):
-        parse_size(value)  # type: ignore[arg-type]
-
-
-@given(st.integers(0, 2**63 - 1))
-def test_a_size_reads_back(number: int) -> None:
-    text = format_size(number)
-    assert parse_size(int(text) if text.isdigit() else text) == number
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        (0, 0),
-        (2.5, 2.5),
-        ("90", 90),
-        ("0.5", 0.5),
-        ("15m", 900),
-        ("1h30m", 5400),
-        ("1h 30m", 5400),
-        ("30d", 2592000),
-        ("2w", 1209600),
-        ("250ms", 0.25),
-        ("1m250ms", 60.25),
-        ("1.5h", 5400),
-        ("0s", 0),
-    ],
-)
-def test_durations(text: str | float, seconds: float) -> None:
-    assert parse_duration(text) == seconds
-    assert isinstance(parse_duration(text), Duration)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "m", "-1", "30m1h", "1m1m", "1y", "1e3", "nan", "inf", "1h  30m", "36501d", "9" * 16, "1 h", "٣m"]
-)
-def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match="expected a duration"):
-        parse_duration(text)
-
-
-@pytest.mark.parametrize("value", [True, None, []])
-def test_other_types_are_no_duration(value: object) -> None:
-    with pytest.raises(TypeError):
-        parse_duration(value)  # type: ignore[arg-type]
-
-
-@given(st.integers(0, 36_500 * 86_400_000))
-def test_a_duration_of_whole_milliseconds_reads_back(milliseconds: int) -> None:
-    assert parse_duration(format_duration(milliseconds / 1000)) == milliseconds / 1000
-
-
 # --- printing ---
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
@@ -408,42 +310,6 @@ def test_the_defaults_are_printed_with_a_word_on_each_key() -> None:
     for key in all_keys():
         assert f"# {key.description}\n" in text
         assert f"\n{key.name} = " in text or f"# {key.name} is not set\n" in text
-
-
-# --- places ---
-
-
-@pytest.mark.parametrize(
-    ("configured", "environ", "expected"),
-    [
-        ("/a/b", {}, "/a/b"),
-        ("~/b", {"HOME": "/h"}, "/h/b"),
-        (" /a ", {"STATE_DIRECTORY": "/s"}, "/a"),
-        ("", {"STATE_DIRECTORY": "/var/lib/modeld:/var/lib/models"}, "/var/lib/modeld"),
-        (None, {"STATE_DIRECTORY": "", "XDG_STATE_HOME": "/x", "HOME": "/h"}, "/x/modeld"),
-        (None, {"XDG_STATE_HOME": "relative", "HOME": "/h"}, "/h/.local/state/modeld"),
-        (None, {"HOME": "/h"}, "/h/.local/state/modeld"),
-    ],
-)
-def test_the_state_directory(configured: str | None, environ: dict[str, str], expected: str) -> None:
-    settings = Settings(state_dir=configured)
-    assert state_directory(settings, environ) == expected
-    assert log_directory(settings, environ) == expected
-
-
-def test_the_log_goes_where_the_service_manager_says() -> None:
-    environ = {"LOGS_DIRECTORY": "/var/log/modeld", "STATE_DIRECTORY": "/var/lib/modeld"}
-    assert log_directory(Settings(), environ) == "/var/log/modeld"
-    assert state_directory(Settings(), environ) == "/var/lib/modeld"
-    assert log_directory(Settings(state_dir="/a"), environ) == "/a"
-
-
-@pytest.mark.parametrize(
-    ("configured", "environ"), [(None, {}), (None, {"HOME": " "}), ("relative", {"HOME": "/h"}), ("~/x", {})]
-)
-def test_no_state_directory_is_guessed(configured: str | None, environ: dict[str, str]) -> None:
-    with pytest.raises(ConfigError):
-        state_directory(Settings(state_dir=configured), environ)
 
 
 def test_importing_the_configuration_is_cheap() -> None:
