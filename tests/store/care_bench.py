@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from modeld.store import Store
 from modeld.store.care import Care
 from modeld.store.catalog import Catalog
 from modeld.store.digest import Digest
-from modelwire.values import Added, Value
+from modelwire.values import Added, Swept, Value
 
 SETTINGS = StoreSettings(min_free=Size(0), grace=Duration(0))
+
+DAY = 86_400.0
 
 
 class Bench:
@@ -129,3 +132,12 @@ class Told:
 
     async def published(self, value: Value, /) -> None:
         self.told.append(("published", value, sorted(os.listdir(self._bench.layout.manifests_dir))))
+
+
+def later(bench: Bench, seconds: float) -> None:
+    """As if that much time had passed: the time of a file's change cannot be set back."""
+    bench.care._sweeper._clock = lambda: time.time() + seconds
+
+
+def kinds(swept: Swept) -> list[tuple[str, int]]:
+    return [(victim.kind, victim.size_bytes) for victim in swept.victims]
