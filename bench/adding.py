@@ -24,15 +24,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from modeld.store.batch import Batch
-from modeld.store.blobs import Blob, commit, find_good, verify_blob
+from modeld.store.arrival.batch import Batch
+from modeld.store.arrival.sources import open_source
+from modeld.store.content.blobs import Blob, commit, find_good, verify_blob
+from modeld.store.content.hashing import hash_backend
+from modeld.store.content.ingest import hash_source, stage_copy
 from modeld.store.digest import Digest
-from modeld.store.hashing import hash_backend
-from modeld.store.ingest import hash_source, stage_copy
-from modeld.store.layout import Layout
+from modeld.store.disk.layout import Layout
+from modeld.store.disk.space import Space
 from modeld.store.observer import Unwatched
-from modeld.store.sources import open_source
-from modeld.store.space import Space
 
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 SMALL_SIZE = 16 * 1024

@@ -26,12 +26,12 @@ from dataclasses import dataclass, field
 
 from bench.table import header, median, row
 from modeld.store.digest import Digest
-from modeld.store.layout import Layout
-from modeld.store.space import Space, free_bytes_under
-from modeld.transfer.http import HttpClient
-from modeld.transfer.router import Route
+from modeld.store.disk.layout import Layout
+from modeld.store.disk.space import Space, free_bytes_under
+from modeld.transfer.engine.transfer import Transfer
+from modeld.transfer.http.client import HttpClient
+from modeld.transfer.routes.router import Route
 from modeld.transfer.source import Body, Description, FileInfo
-from modeld.transfer.transfer import Transfer
 
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 LIMITED = 100

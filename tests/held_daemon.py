@@ -56,7 +56,7 @@ def _main() -> int:
     from modeld.__main__ import main
     from modeld.jobs.job import Job
     from modeld.jobs.runner import Runner
-    from modeld.store import ingest
+    from modeld.store.content import ingest
     from modeld.store.observer import Observer, check
     from modelwire.values import Added
 

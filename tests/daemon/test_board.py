@@ -18,7 +18,7 @@ from modeld.jobs.board import Attachment, Board
 from modeld.jobs.job import Job
 from modeld.jobs.ledger import JobRecord, Ledger
 from modeld.jobs.restart import drain, restore
-from modeld.store.catalog import Catalog
+from modeld.store.catalogue.catalog import Catalog
 from modeld.store.observer import Stopped
 from modelwire.errors import Draining, NoSpace, WireError
 from modelwire.requests import ModelAdd

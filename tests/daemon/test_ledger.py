@@ -11,7 +11,7 @@ import pytest
 
 from modeld.jobs.ids import Ids
 from modeld.jobs.ledger import JobRecord, Ledger, TokenTaken
-from modeld.store.catalog import Catalog
+from modeld.store.catalogue.catalog import Catalog
 from modelwire.errors import AlreadyExists, NotFound
 
 DAY = 24 * 3600.0

@@ -13,11 +13,11 @@ import pytest
 
 from modeld.jobs.meter import Meter
 from modeld.operations.pulling.flights import Flights, Work
-from modeld.store.arriving import Arrivals
+from modeld.store.arrival.arriving import Arrivals
 from modeld.store.observer import Stopped
-from modeld.transfer.assembly import Fetched
-from modeld.transfer.events import TransferEvent, unheard
-from modeld.transfer.progress import FileProgress, Progress
+from modeld.transfer.engine.assembly import Fetched
+from modeld.transfer.engine.progress import FileProgress, Progress
+from modeld.transfer.routes.events import TransferEvent, unheard
 from modelwire.errors import SourceNotFound
 
 pytestmark = pytest.mark.anyio

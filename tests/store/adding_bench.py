@@ -11,9 +11,10 @@ import pytest
 
 from modeld.config import StoreSettings
 from modeld.config.sizes import Size
-from modeld.store import Store, blobs, ingest
-from modeld.store import adding as adding_module
-from modeld.store.catalog import Catalog
+from modeld.store import Store
+from modeld.store.arrival import adding as adding_module
+from modeld.store.catalogue.catalog import Catalog
+from modeld.store.content import blobs, ingest
 from modeld.store.names import ModelName
 from modelwire.errors import Internal
 from modelwire.values import Added
@@ -96,7 +97,7 @@ class Work:
 
 def settle_source(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if sources had not changed for hours: the change time of a file cannot be set back."""
-    monkeypatch.setattr("modeld.store.records._SETTLED_NS", -(10**18))
+    monkeypatch.setattr("modeld.store.publication.records._SETTLED_NS", -(10**18))
 
 
 class Notes:

@@ -15,10 +15,12 @@ import anyio
 
 from modeld.config import StoreSettings
 from modeld.config.sizes import Size
-from modeld.store import Store, Unproven, durable, links, trees
-from modeld.store.adopting import How
-from modeld.store.catalog import Catalog
-from modeld.store.hashing import CHUNK
+from modeld.store import Store, Unproven
+from modeld.store.arrival.adopting import How
+from modeld.store.catalogue.catalog import Catalog
+from modeld.store.content.hashing import CHUNK
+from modeld.store.disk import durable, links
+from modeld.store.models import trees
 from modelwire.errors import NotFound
 from modelwire.values import Added
 from store.publication_rig import Faults, FaultyLibc, FaultyOs

@@ -15,15 +15,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from modeld.store import durable
-from modeld.store.batch import Batch
-from modeld.store.blobs import Blob, commit
+from modeld.store.arrival.batch import Batch
+from modeld.store.content.blobs import Blob, commit
+from modeld.store.content.hashing import CHUNK
+from modeld.store.content.ingest import stage_copy
 from modeld.store.digest import Digest
-from modeld.store.hashing import CHUNK
-from modeld.store.ingest import stage_copy
-from modeld.store.layout import Layout
+from modeld.store.disk import durable
+from modeld.store.disk.layout import Layout
+from modeld.store.disk.space import Space
 from modeld.store.observer import Unwatched
-from modeld.store.space import Space
 from modelwire.errors import WireError
 
 if TYPE_CHECKING:

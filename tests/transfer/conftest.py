@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modeld.transfer.condemned import Condemned
+from modeld.transfer.routes.condemned import Condemned
 from modeld.transfer.tuning import Tuning
 from transfer.rig import QUICK, Rig, own_threads
 

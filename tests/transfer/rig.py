@@ -14,16 +14,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from modeld.store.digest import Digest
-from modeld.store.layout import Layout
-from modeld.store.space import Space
-from modeld.transfer.assembly import Fetched
-from modeld.transfer.condemned import Condemned
-from modeld.transfer.events import TransferEvent
-from modeld.transfer.http import HttpClient
-from modeld.transfer.progress import Progress, Unfollowed
-from modeld.transfer.router import Described, Route
+from modeld.store.disk.layout import Layout
+from modeld.store.disk.space import Space
+from modeld.transfer.engine.assembly import Fetched
+from modeld.transfer.engine.progress import Progress, Unfollowed
+from modeld.transfer.engine.transfer import Transfer
+from modeld.transfer.http.client import HttpClient
+from modeld.transfer.routes.condemned import Condemned
+from modeld.transfer.routes.events import TransferEvent
+from modeld.transfer.routes.router import Described, Route
 from modeld.transfer.source import Body, Description, FileInfo
-from modeld.transfer.transfer import Transfer
 from modeld.transfer.tuning import MIB, Tuning
 
 SIZE = 8 * MIB + 12345

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeld.transfer import journal
-from modeld.transfer.extents import Extents
-from modeld.transfer.growth import Growth
-from modeld.transfer.journal import Header, Identity, Piece
-from modeld.transfer.proxies import Proxies
-from modeld.transfer.segments import Segment, Segments
+from modeld.transfer.engine.growth import Growth
+from modeld.transfer.http.proxies import Proxies
+from modeld.transfer.partials import journal
+from modeld.transfer.partials.extents import Extents
+from modeld.transfer.partials.journal import Header, Identity, Piece
+from modeld.transfer.partials.segments import Segment, Segments
 from modeld.transfer.tuning import DEFAULT, MIB
 from modeld.transfer.urls import follow, parse_url
 from modelwire.errors import InvalidRequest, SourceUnavailable
@@ -181,6 +181,22 @@ def test_addresses(address: str, origin: str, shown: str) -> None:
     assert (url.origin, url.shown) == (origin, shown)
     assert "token" not in repr(url)
     assert "p@" not in repr(url)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://user:hunter2/more@host/a",
+        "https://user:hunter2?more@host/a",
+        "https://user:hunter2[more@host/a",
+        "https://host:hunter2/a",
+    ],
+)
+def test_an_address_that_cannot_be_read_is_not_repeated(address: str) -> None:
+    """What stands where a port should may be half a password: the standard library's message would quote it."""
+    with pytest.raises(InvalidRequest) as refused:
+        parse_url(address)
+    assert "hunter2" not in f"{refused.value.message} {refused.value.hint} {refused.value.details}"
 
 
 @pytest.mark.parametrize("location", ["http://127.0.0.1/x", "http://host/x"])

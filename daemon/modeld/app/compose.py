@@ -20,7 +20,7 @@ from modeld.jobs.ledger import Ledger
 from modeld.listener import Endpoint
 from modeld.operations.pulling.workshop import Workshop
 from modeld.store import Store, resolve_root
-from modeld.store.catalog import Catalog
+from modeld.store.catalogue.catalog import Catalog
 from modelwire.endpoint import socket_path
 from modelwire.values import RecoveryView
 

@@ -17,7 +17,7 @@ from modeld.config import ConfigError
 from modeld.config.load import Loaded
 from modeld.incident import incident
 from modeld.notify import inherited_socket
-from modeld.store.durable import store_fault
+from modeld.store.disk.durable import store_fault
 from modelwire.errors import ModeldError, WireError
 
 log = structlog.get_logger("modeld.app")

@@ -10,38 +10,38 @@ import msgspec
 
 from modeld.config import StoreSettings
 from modeld.config.settings import default_byte_jobs
-from modeld.store.adding import Intake
-from modeld.store.adopting import How
-from modeld.store.arriving import Arrivals
-from modeld.store.care import Care, nobody_is_told
-from modeld.store.collecting import collect
+from modeld.store.arrival.adding import Intake
+from modeld.store.arrival.adopting import How
+from modeld.store.arrival.arriving import Arrivals
+from modeld.store.arrival.collecting import collect
+from modeld.store.arrival.gathering import add_collection
+from modeld.store.arrival.readers import OwnReader, Reader
+from modeld.store.catalogue.history import NOBODY, Asker, History
+from modeld.store.catalogue.uses import Uses
+from modeld.store.content.linked import Linked
 from modeld.store.digest import Digest
-from modeld.store.gathering import add_collection
-from modeld.store.history import NOBODY, Asker, History
-from modeld.store.index import Index
-from modeld.store.integrity import Failed
-from modeld.store.layout import Layout
-from modeld.store.linked import Linked
-from modeld.store.locks import StoreLock
+from modeld.store.disk.layout import Layout
+from modeld.store.disk.locks import StoreLock
+from modeld.store.disk.reserve import Reserve
+from modeld.store.disk.root import prepare_root
+from modeld.store.disk.space import Space, free_bytes_under
+from modeld.store.disk.used import UsedBytes
+from modeld.store.models.index import Index
+from modeld.store.models.trees import Trees
 from modeld.store.names import ModelName
 from modeld.store.observer import JobObserver, Unwatched
-from modeld.store.proving import Proving
-from modeld.store.publisher import Publisher
-from modeld.store.publishing import Counter, Notes, Wish
-from modeld.store.readers import OwnReader, Reader
-from modeld.store.records import Records
-from modeld.store.recover import RecoveryReport, recover
-from modeld.store.reserve import Reserve
-from modeld.store.root import prepare_root
-from modeld.store.space import Space, free_bytes_under
-from modeld.store.trees import Trees
-from modeld.store.used import UsedBytes
-from modeld.store.uses import Uses
+from modeld.store.publication.publisher import Publisher
+from modeld.store.publication.publishing import Counter, Notes, Wish
+from modeld.store.publication.records import Records
+from modeld.store.upkeep.care import Care, nobody_is_told
+from modeld.store.upkeep.integrity import Failed
+from modeld.store.upkeep.proving import Proving
+from modeld.store.upkeep.recover import RecoveryReport, recover
 from modelwire.errors import WireError
 from modelwire.values import Added, ModelList, ModelView, Resolved
 
 if TYPE_CHECKING:
-    from modeld.store.catalog import Catalog
+    from modeld.store.catalogue.catalog import Catalog
 
 LOCK_SECONDS: Final = 30.0
 """Another tool holds a name's lock while it writes one small file; who holds it longer is stuck or fetching."""

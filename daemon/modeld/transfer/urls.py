@@ -58,8 +58,12 @@ def parse_url(text: str, *, plain_hosts: Collection[str] = ()) -> Url:
     try:
         parts = urlsplit(text.strip())
         host, port = parts.hostname or "", parts.port
-    except ValueError as fault:
-        raise InvalidRequest(f"an address that cannot be read: {fault}", hint="Check the address.") from None
+    except ValueError:
+        # The library's sentence quotes what it took for the port: half a password, when that has a slash in it.
+        raise InvalidRequest(
+            "an address that cannot be read: its host or its port is not one",
+            hint="Check the address; in a user or a password, write / ? # [ and ] as %2F %3F %23 %5B and %5D.",
+        ) from None
     if parts.scheme not in _PORTS:
         raise InvalidRequest(
             f"the scheme {parts.scheme[:20]!r} is not one to fetch from; only https, and http to this machine, are",

@@ -17,8 +17,8 @@ import msgspec
 from modeld.jobs.job import Job
 from modeld.operations.pulling.workshop import Workshop
 from modeld.store import Digest, ModelName
-from modeld.transfer.reference_types import HubReference, LocalReference, StoredReference
-from modeld.transfer.references import Reference, suggest_name
+from modeld.transfer.references.parse import Reference, suggest_name
+from modeld.transfer.references.types import HubReference, LocalReference, StoredReference
 from modelwire import requests
 from modelwire.errors import Interrupted, InvalidRequest
 

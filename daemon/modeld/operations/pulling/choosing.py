@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modeld.store import parts
-from modeld.transfer.reference_types import HubReference, S3Reference, WebReference
-from modeld.transfer.references import Reference
+from modeld.transfer.references.parse import Reference
+from modeld.transfer.references.types import HubReference, S3Reference, WebReference
 from modeld.transfer.source import FileInfo
 from modeld.transfer.sources.hub_files import wanted
 from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnavailable

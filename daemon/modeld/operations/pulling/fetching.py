@@ -15,13 +15,13 @@ from modeld.operations.pulling.memory import version_of
 from modeld.operations.pulling.telling import Observed, Telling
 from modeld.operations.pulling.workshop import Workshop
 from modeld.store import Digest
-from modeld.store.arriving import Arrived
-from modeld.store.manifests import File
+from modeld.store.arrival.arriving import Arrived
+from modeld.store.models.manifests import File
 from modeld.store.observer import Stopped
-from modeld.transfer.budget import Share
-from modeld.transfer.progress import Progress
-from modeld.transfer.references import Reference
-from modeld.transfer.router import Described
+from modeld.transfer.engine.budget import Share
+from modeld.transfer.engine.progress import Progress
+from modeld.transfer.references.parse import Reference
+from modeld.transfer.routes.router import Described
 from modeld.transfer.source import FileInfo
 
 

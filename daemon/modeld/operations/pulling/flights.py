@@ -15,12 +15,12 @@ from typing import Final
 
 import anyio
 
-from modeld.store.arriving import Arrivals
-from modeld.store.blobs import Blob
+from modeld.store.arrival.arriving import Arrivals
+from modeld.store.content.blobs import Blob
 from modeld.store.observer import Stopped
-from modeld.transfer.assembly import Fetched
-from modeld.transfer.events import OnEvent, TransferEvent
-from modeld.transfer.progress import FileProgress, Progress
+from modeld.transfer.engine.assembly import Fetched
+from modeld.transfer.engine.progress import FileProgress, Progress
+from modeld.transfer.routes.events import OnEvent, TransferEvent
 from modelwire.vocabulary import Phase
 
 Work = Callable[[FileProgress, OnEvent], Fetched]

@@ -13,7 +13,7 @@ from modeld.operations.pulling.outcome import PullNotes, pulled_from
 from modeld.operations.pulling.work import Pull
 from modeld.operations.working import as_job
 from modeld.store import Asker, Digest, Unproven
-from modeld.transfer.reference_types import LocalReference, StoredReference
+from modeld.transfer.references.types import LocalReference, StoredReference
 from modelwire import requests
 from modelwire.errors import DigestMismatch
 from modelwire.values import Added, Pulled

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import msgspec
 
-from modeld.store.catalog import Catalog
+from modeld.store.catalogue.catalog import Catalog
 from modeld.store.digest import Digest
-from modeld.transfer.condemned import Condemnation, Condemned
+from modeld.transfer.routes.condemned import Condemnation, Condemned
 from modelwire.errors import WireError
 
 ROOM: Final = "pulling"

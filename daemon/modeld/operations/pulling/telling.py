@@ -10,8 +10,8 @@ from typing import Any, Final
 from modeld.jobs.job import Job
 from modeld.jobs.meter import Meter
 from modeld.operations.house import House
-from modeld.transfer.budget import Share
-from modeld.transfer.events import EventKind, TransferEvent
+from modeld.transfer.engine.budget import Share
+from modeld.transfer.routes.events import EventKind, TransferEvent
 from modelwire.errors import DigestMismatch
 from modelwire.vocabulary import Phase
 

@@ -26,12 +26,12 @@ from modeld.operations.pulling.outcome import PullNotes, pulled_from
 from modeld.operations.pulling.stopping import in_own_thread
 from modeld.operations.pulling.telling import Observed, Telling
 from modeld.store import Asker, Digest, ModelName
-from modeld.store.arriving import Arrived, files_of, first_of
-from modeld.store.entries import Entry
-from modeld.store.manifests import File, Source
+from modeld.store.arrival.arriving import Arrived, files_of, first_of
+from modeld.store.models.entries import Entry
+from modeld.store.models.manifests import File, Source
 from modeld.store.parts import first_weights
-from modeld.store.publishing import Wish
-from modeld.transfer.references import HubReference, Reference, StoredReference, WebReference
+from modeld.store.publication.publishing import Wish
+from modeld.transfer.references.parse import HubReference, Reference, StoredReference, WebReference
 from modelwire import requests
 from modelwire.errors import DigestMismatch, InvalidRequest, WireError
 from modelwire.values import Added, Pulled

@@ -11,12 +11,12 @@ from modeld.config import Settings
 from modeld.operations.pulling.flights import Flights
 from modeld.operations.pulling.memory import Memory
 from modeld.store import Store
-from modeld.store.catalog import Catalog
-from modeld.transfer.http import HttpClient
-from modeld.transfer.references import Reference, parse
-from modeld.transfer.router import Route
+from modeld.store.catalogue.catalog import Catalog
+from modeld.transfer.engine.transfer import Transfer
+from modeld.transfer.http.client import HttpClient
+from modeld.transfer.references.parse import Reference, parse
+from modeld.transfer.routes.router import Route
 from modeld.transfer.sources.catalogue import Sources
-from modeld.transfer.transfer import Transfer
 from modeld.transfer.tuning import DEFAULT
 from modelwire.errors import Offline
 

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from modeld.store.sources import open_source
-from modeld.transfer.http import HttpClient
-from modeld.transfer.reference_types import (
+from modeld.store.arrival.sources import open_source
+from modeld.transfer.http.client import HttpClient
+from modeld.transfer.references.types import (
     HubReference,
     LocalReference,
     OciReference,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from modeld.transfer.answers import status_fault
-from modeld.transfer.http import Answer
-from modeld.transfer.reference_types import HubReference
+from modeld.transfer.http.answers import status_fault
+from modeld.transfer.http.client import Answer
+from modeld.transfer.references.types import HubReference
 from modelwire.errors import SourceNotFound, SourceUnauthorized, WireError
 
 

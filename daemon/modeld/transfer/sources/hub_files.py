@@ -10,7 +10,7 @@ from typing import Final
 
 from modeld.store import parts
 from modeld.store.digest import Digest
-from modeld.transfer.reference_types import HubReference
+from modeld.transfer.references.types import HubReference
 from modelwire.errors import InvalidRequest, SourceNotFound
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")

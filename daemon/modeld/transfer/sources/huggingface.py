@@ -17,8 +17,8 @@ import msgspec
 
 from modeld.store import parts
 from modeld.store.digest import Digest
-from modeld.transfer.http import Answer, HttpClient
-from modeld.transfer.reference_types import DEFAULT_REVISION, HubReference, Secrets
+from modeld.transfer.http.client import Answer, HttpClient
+from modeld.transfer.references.types import DEFAULT_REVISION, HubReference, Secrets
 from modeld.transfer.source import Body, Description, FileInfo
 from modeld.transfer.sources.git_blob import GitBlobBody
 from modeld.transfer.sources.headers import next_page

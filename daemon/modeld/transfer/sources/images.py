@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from modeld.store.digest import Digest
-from modeld.transfer.http import HttpClient
-from modeld.transfer.reference_types import ImageReference
+from modeld.transfer.http.client import HttpClient
+from modeld.transfer.references.types import ImageReference
 from modeld.transfer.source import Body, Description, FileInfo
 from modeld.transfer.sources import layers
 from modeld.transfer.sources.docker_config import RegistryLogin, registry_login

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Final
 
 from modeld.store import parts
+from modeld.store.arrival.sources import open_source
 from modeld.store.digest import Signature
-from modeld.store.durable import source_faults
-from modeld.store.sources import open_source
-from modeld.transfer.reference_types import LocalReference
+from modeld.store.disk.durable import source_faults
+from modeld.transfer.references.types import LocalReference
 from modeld.transfer.source import Description, FileInfo
 from modelwire.errors import Cancelled, InvalidRequest, SourceNotFound, SourceUnavailable
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from modeld.store.digest import Digest
-from modeld.transfer.answers import status_fault
-from modeld.transfer.http import Answer, HttpClient
+from modeld.transfer.http.answers import status_fault
+from modeld.transfer.http.client import Answer, HttpClient
 from modeld.transfer.source import Body, FileInfo
 from modeld.transfer.sources.challenge import Challenge, challenges
 from modeld.transfer.sources.docker_config import RegistryLogin

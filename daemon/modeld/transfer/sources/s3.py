@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
 
 from modeld.store import parts
-from modeld.transfer.http import HttpClient
-from modeld.transfer.reference_types import S3Reference
+from modeld.transfer.http.client import HttpClient
+from modeld.transfer.references.types import S3Reference
 from modeld.transfer.source import Body, Description, FileInfo
 from modeld.transfer.sources import headers
 from modeld.transfer.sources.aws import AwsAccount

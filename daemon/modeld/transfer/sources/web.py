@@ -10,8 +10,8 @@ from typing import Final
 from modeld.store import parts
 from modeld.store.digest import Digest
 from modeld.transfer.content import check_type
-from modeld.transfer.http import Answer, HttpClient
-from modeld.transfer.reference_types import WebReference
+from modeld.transfer.http.client import Answer, HttpClient
+from modeld.transfer.references.types import WebReference
 from modeld.transfer.source import Body, Description, FileInfo
 from modeld.transfer.sources import headers
 from modeld.transfer.sources.netrc import netrc_authorization

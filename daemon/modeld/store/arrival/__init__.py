@@ -1,0 +1,1 @@
+"""How local files come in: from the path that somebody names to a blob under a published name."""

@@ -1,0 +1,1 @@
+"""What the store remembers beside its files: losing it costs history, never content."""

@@ -1,0 +1,73 @@
+"""Bad bytes are set aside for whoever wants to know what happened; they never stay under a name that is used."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from modeld.store.disk import durable
+from modelwire.values import Quarantined, QuarantineList
+
+if TYPE_CHECKING:
+    from modeld.store.disk.layout import Layout
+
+_UNFIT = re.compile(r"[^A-Za-z0-9]")
+_KEPT = re.compile(r"(\d{8}T\d{6}Z)-(.*?)(?:-\d+)?(?:\.bin)?")
+_MOMENT: Final = "%Y%m%dT%H%M%SZ"
+MAX_REASON = 100
+"""A file name has 255 bytes on every filesystem; the time and a number need their share."""
+
+KEPT_SECONDS: Final = 30 * 86_400
+"""Long enough to find out what happened; then a sweep takes the bytes back."""
+
+SHOWN: Final = 10_000
+"""Of one answer, the newest: 3 MB, where a reply may have 8."""
+
+
+def quarantine(layout: Layout, path: str, reason: str, now: datetime | None = None) -> str:
+    """Moves what lies at `path` (also a link or a directory, never what it points to); the new path.
+
+    FileNotFoundError when nothing lies there.
+    """
+    moment = (now or datetime.now(UTC)).astimezone(UTC).strftime(_MOMENT)
+    stem = f"{layout.quarantine_dir}/{moment}-{_UNFIT.sub('-', reason[:MAX_REASON])}"
+    target, number = f"{stem}.bin", 1
+    durable.make_directories(layout.quarantine_dir, below=layout.root)
+    while not durable.name_without_replacing(path, target):
+        number += 1
+        target = f"{stem}-{number}.bin"
+    return target
+
+
+def taken_at(name: str, info: os.stat_result) -> float:
+    """When something was set aside: its name tells, else its own last change."""
+    found = _KEPT.fullmatch(name)
+    if found is not None:
+        try:
+            return datetime.strptime(found[1], _MOMENT).replace(tzinfo=UTC).timestamp()
+        except ValueError:  # no such day
+            pass
+    return info.st_mtime
+
+
+def kept(layout: Layout) -> QuarantineList:
+    """Blocking: everything that is set aside, the newest first."""
+    items: list[tuple[float, Quarantined]] = []
+    with durable.store_faults("read", layout.quarantine_dir), os.scandir(layout.quarantine_dir) as entries:
+        for entry in entries:
+            try:
+                info = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            found = _KEPT.fullmatch(entry.name)
+            reason = entry.name if found is None else found[2]
+            moment = taken_at(entry.name, info)
+            when = datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            item = Quarantined(path=entry.path, size_bytes=info.st_size, reason=reason, time=when)
+            items.append((moment, item))
+    items.sort(key=lambda row: (-row[0], row[1].path))
+    return QuarantineList(
+        items=tuple(item for _, item in items[:SHOWN]), size_bytes=sum(item.size_bytes for _, item in items)
+    )

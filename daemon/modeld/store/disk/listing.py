@@ -1,0 +1,152 @@
+"""Which names there are: the directory of manifests, read again only when it has changed.
+
+Two spellings of one name are one model on every platform, but most filesystems hold both. This is where the second
+one is noticed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import time
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from modeld.store.disk import durable
+from modeld.store.disk.layout import Layout
+from modeld.store.names import ModelName
+from modelwire.errors import InvalidName
+
+SETTLED_NS: Final = 50_000_000
+"""File times tick as coarsely as the kernel's timer, 10 ms at the slowest: what was written this shortly before it
+was read can change again under the same times."""
+
+_RESCAN_SHARE: Final = 10
+"""Look-ups of names that are not there spend at most a tenth of the time on reading the directory again."""
+
+_DOUBT_SECONDS: Final = 5.0
+"""What another tool published in the very moment of our own publication is noticed after this long, if nobody lists
+the models before: reading a directory of 100,000 names after each add would cost every reader its answer."""
+
+_HINT_NEIGHBOURS: Final = 100
+"""Names compared on each side of where a missing name would stand: a hint must not cost milliseconds."""
+
+Times = tuple[int, int, int, int]
+
+
+def times_of(info: os.stat_result) -> Times:
+    """Two different states of a file have different times, once they are settled."""
+    return (info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_size)
+
+
+def settled(info: os.stat_result, read_at_ns: int) -> bool:
+    return max(info.st_mtime_ns, info.st_ctime_ns) < read_at_ns - SETTLED_NS
+
+
+class Listing:
+    """The names of one store. What this daemon publishes is known at once, what others publish after a look."""
+
+    def __init__(self, layout: Layout, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = layout.manifests_dir
+        self._clock = clock
+        self._times: Times | None = None
+        self._in_doubt = False
+        self._next_look = 0.0
+        self._stems: set[str] = set()
+        self._parsed: dict[str, ModelName | str] = {}
+        """Of each stem that was seen: the name, or why it is none."""
+        self._names: list[str] = []
+        self._spellings: dict[str, str] = {}
+        self.refused: tuple[tuple[str, str], ...] = ()
+        """Files whose names are no names of models, or second spellings of one: (file's stem, why)."""
+
+    def names(self) -> list[str]:
+        """Every name, sorted. The list is not to be changed."""
+        if self._in_doubt or self._changed():
+            self._look()
+        return self._names
+
+    def spelling(self, name: ModelName) -> str | None:
+        """How the model of this name spells it, when there is one."""
+        before = self._clock()
+        if before >= self._next_look and (self._changed() or self._in_doubt):
+            self._look()
+            after = self._clock()
+            self._next_look = after + (after - before) * _RESCAN_SHARE
+        return self._spellings.get(name.key)
+
+    def close_to(self, name: ModelName) -> list[str]:
+        """Names that may have been meant."""
+        at = bisect_left(self._names, name.text)
+        near = self._names[max(0, at - _HINT_NEIGHBOURS) : at + _HINT_NEIGHBOURS]
+        keys = {text.lower(): text for text in near}
+        return [keys[key] for key in difflib.get_close_matches(name.key, keys, n=3, cutoff=0.6)]
+
+    @contextmanager
+    def changing(self, name: ModelName) -> Iterator[None]:
+        """Around a publication or a removal of our own: the directory's new times are no news then."""
+        known = not self._changed()
+        try:
+            yield
+        finally:
+            self._note(name)
+            if known:
+                with durable.store_faults("read", self._path):
+                    self._times = times_of(os.stat(self._path))
+                self._in_doubt = True
+                self._next_look = max(self._next_look, self._clock() + _DOUBT_SECONDS)
+
+    def _note(self, name: ModelName) -> None:
+        if os.path.lexists(f"{self._path}/{name.stem}.json"):
+            if self._spellings.setdefault(name.key, name.text) == name.text and name.stem not in self._stems:
+                insort(self._names, name.text)
+                self._stems.add(name.stem)
+        elif self._spellings.get(name.key) == name.text:
+            del self._spellings[name.key]
+            self._names.remove(name.text)
+            self._stems.discard(name.stem)
+
+    def _changed(self) -> bool:
+        with durable.store_faults("read", self._path):
+            return times_of(os.stat(self._path)) != self._times
+
+    def _look(self) -> None:
+        with durable.store_faults("read", self._path):
+            info = os.stat(self._path)
+            started = time.time_ns()
+            stems = {file[:-5] for file in os.listdir(self._path) if file.endswith(".json") and file[0] != "."}
+        self._times = times_of(info)
+        self._in_doubt = not settled(info, started)
+        if stems != self._stems or self.refused:
+            self._stems = stems
+            self._sort_out(sorted(stems))
+
+    def _sort_out(self, stems: list[str]) -> None:
+        self._parsed = {stem: self._parsed.get(stem) or _parse(stem) for stem in stems}
+        spellings: dict[str, str] = {}
+        found: list[ModelName] = []
+        refused: list[tuple[str, str]] = []
+        for stem, name in self._parsed.items():
+            if isinstance(name, str):
+                refused.append((stem, name))
+                continue
+            found.append(name)
+            # What was known first stays the spelling; of two new ones it is the one that sorts first.
+            if name.key not in spellings or self._spellings.get(name.key) == name.text:
+                spellings[name.key] = name.text
+        if len(found) > len(spellings):
+            refused += [
+                (name.stem, f"'{name.text}' is another spelling of '{spellings[name.key]}'")
+                for name in found
+                if spellings[name.key] != name.text
+            ]
+        self._names, self._spellings, self.refused = sorted(spellings.values()), spellings, tuple(refused)
+
+
+def _parse(stem: str) -> ModelName | str:
+    try:
+        return ModelName.from_stem(stem)
+    except InvalidName as fault:
+        return fault.message

@@ -1,0 +1,255 @@
+"""The two locks a store knows: the daemon's, for life, and one per name, for a moment, shared with other tools.
+
+Both are locks of the operating system on an open file: they end with their holder, however it ends, and the files
+stay where they are. A lock that cannot be had says who has it and for how long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+import msgspec
+from filelock import FileLock, Timeout
+
+from modeld.store.disk import durable
+from modeld.store.disk.layout import Layout
+from modeld.store.disk.root import RootUnusable
+from modeld.store.names import ModelName
+from modeld.store.observer import Stopped
+from modelwire.errors import Internal, InUse
+
+MAX_HOLDER_BYTES: Final = 4096
+_FIRST_PAUSE: Final = 0.005
+_LONGEST_PAUSE: Final = 0.1
+"""Another tool's hold ends without telling anybody, so it is asked for again, less and less often."""
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a holder writes into its lock file, for whoever meets it. Told to people, never relied on."""
+
+    pid: int
+    program: str = "modeld"
+    endpoint: str | None = None
+    since: float | None = None
+    """Seconds since the epoch."""
+
+    def describe(self, now: float) -> str:
+        at = "" if self.endpoint is None else f", listening on {self.endpoint}"
+        held = "" if self.since is None else f", since {_span(now - self.since)}"
+        return f"{self.program} with pid {self.pid}{at}{held}"
+
+
+class StoreLock:
+    """One daemon per store, whatever socket it listens on. Taken at start, held until the process ends."""
+
+    def __init__(self, descriptor: int, layout: Layout) -> None:
+        self._descriptor = descriptor
+        self.layout = layout
+
+    @classmethod
+    def take(cls, layout: Layout, *, endpoint: str | None = None) -> StoreLock:
+        """`InUse` names the daemon that has it."""
+        path = layout.lock
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            descriptor = os.open(path, flags, 0o644)
+        except OSError as fault:
+            # A FIFO without a reader and a socket answer ENXIO, a directory EISDIR, a symbolic link ELOOP.
+            if fault.errno in (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO):
+                raise _no_lock_file(path) from None
+            raise
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _no_lock_file(path)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise _store_in_use(layout, descriptor) from None
+            _write_holder(descriptor, Holder(pid=os.getpid(), since=time.time(), endpoint=endpoint))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(descriptor, layout)
+
+    def check(self) -> None:
+        """Before anything is written: is the root still the one that was locked?"""
+        try:
+            there = os.lstat(self.layout.lock)
+        except OSError as fault:
+            raise durable.store_fault(fault, "look at the store's lock", self.layout.lock) from fault
+        mine = os.fstat(self._descriptor)
+        if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
+            raise Internal(
+                f"another store lies at {self.layout.root} than the one that this daemon"
+                " has locked: nothing was written",
+                hint="was it unmounted or moved away? Put it back, or restart the daemon.",
+                retryable=True,
+            )
+
+    def close(self) -> None:
+        """Give the store back. The file stays: removing it would let two daemons lock two files of one name."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _no_lock_file(path: str) -> RootUnusable:
+    return RootUnusable(
+        f"{path} is not a regular file, so it cannot be the store's lock",
+        hint="modeld never makes anything else there: look who did, and remove it",
+    )
+
+
+def _store_in_use(layout: Layout, descriptor: int) -> InUse:
+    holder = _holder_of(descriptor)
+    who = "another daemon" if holder is None else holder.describe(time.time())
+    return InUse(
+        f"the store at {layout.root} is in use by {who}",
+        hint="talk to that daemon, stop it, or give this one a store of its own with models_home",
+        details={"store": layout.root, **_known(holder)},
+    )
+
+
+def _never() -> bool:
+    return False
+
+
+@asynccontextmanager
+async def name_lock(
+    layout: Layout,
+    name: ModelName,
+    wait_seconds: float,
+    limiter: anyio.CapacityLimiter,
+    *,
+    stopped: Callable[[], bool] = _never,
+) -> AsyncIterator[None]:
+    """Hold the name among all tools that share the store; `InUse` names who has it after `wait_seconds`.
+
+    `stopped` ends the waiting, with `Stopped`.
+    """
+    path = layout.name_lock(name)
+    held: list[int] = []
+
+    def acquired(descriptor: int) -> None:
+        held.append(descriptor)
+        _write_holder(descriptor, Holder(pid=os.getpid(), since=time.time()))
+
+    # Given back on the loop's thread, taken on another: not thread_local. A soft lock outlives its dead holder.
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False, on_acquired=acquired)
+    deadline = anyio.current_time() + wait_seconds
+    pause = _FIRST_PAUSE
+    while not await anyio.to_thread.run_sync(_try, lock, limiter=limiter):
+        if stopped():
+            raise Stopped
+        left = deadline - anyio.current_time()
+        if left <= 0:
+            raise _name_in_use(path, name, wait_seconds)
+        await anyio.sleep(min(pause, left))
+        pause = min(pause * 2, _LONGEST_PAUSE)
+    try:
+        if stopped():
+            raise Stopped  # it came free in the very moment in which nobody wanted it any more
+        yield
+    finally:
+        for descriptor in held:
+            # A lock that nobody holds takes no block of the disk: a copy costs its manifest and nothing else.
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, 0)
+        lock.release()
+
+
+def _try(lock: FileLock) -> bool:
+    with durable.store_faults("lock", lock.lock_file):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:  # an OSError too, so it must not get out of here
+            return False
+    return True
+
+
+def _name_in_use(path: str, name: ModelName, waited: float) -> InUse:
+    holder = None
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            holder = _holder_of(descriptor)
+        finally:
+            os.close(descriptor)
+    who = "another program" if holder is None else holder.describe(time.time())
+    return InUse(
+        f"'{name.text}' is being written by {who}; waited {_span(waited)} for {path}",
+        hint="try again when it has finished",
+        details={"name": name.text, "lock": path, **_known(holder)},
+    )
+
+
+def _known(holder: Holder | None) -> dict[str, Any]:
+    return {} if holder is None else msgspec.to_builtins(holder)
+
+
+def _holder_of(descriptor: int) -> Holder | None:
+    """What the file says, unless the kernel knows better: an earlier holder's words stay in the file when the
+    present one writes none."""
+    written = _read_holder(descriptor)
+    pid = _flock_owner(os.fstat(descriptor))
+    if pid is None or (written is not None and written.pid == pid):
+        return written
+    return Holder(pid=pid, program=_program(pid))
+
+
+def _write_holder(descriptor: int, holder: Holder) -> None:
+    """Best effort: on a full disk the lock still locks."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, msgspec.json.encode(holder) + b"\n", 0)
+
+
+def _read_holder(descriptor: int) -> Holder | None:
+    try:
+        return msgspec.json.decode(os.pread(descriptor, MAX_HOLDER_BYTES, 0), type=Holder)
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def _flock_owner(info: os.stat_result) -> int | None:
+    """Who holds the lock by the kernel's own table, where there is one."""
+    wanted = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
+    try:
+        with open("/proc/locks", encoding="ascii") as table:
+            for line in table:
+                fields = line.split()
+                if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == wanted and fields[4].isdigit():
+                    return int(fields[4]) or None
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _program(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read(64).strip() or "a program"
+    except OSError:
+        return "a program"
+
+
+def _span(seconds: float) -> str:
+    """A length of time as people say it."""
+    seconds = max(seconds, 0.0)
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

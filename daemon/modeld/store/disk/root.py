@@ -1,0 +1,260 @@
+"""Which directory is the store's root, and whether it can be one.
+
+Resolution is a pure function of the configured value and the environment. It never falls back to a place that
+nobody chose: a store in the wrong directory costs gigabytes and looks like lost models. `ConfigError` when nothing
+says where the store is, `RootUnusable` or `PermissionDenied` when it cannot be there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import ntpath
+import os
+import posixpath
+import secrets
+from collections.abc import Mapping
+from types import ModuleType
+
+from modeld.config import ConfigError
+from modeld.store.disk import durable
+from modeld.store.disk.layout import LAYOUT_VERSION, Layout
+from modelwire.errors import ModeldError, PermissionDenied
+
+SHARED_DIRECTORY_MODE = 0o2750
+"""setgid, so that whatever is made inside belongs to the group; only the daemon writes."""
+
+
+class RootUnusable(ModeldError):
+    """The root is known, but it cannot hold a store. Exit code 1; a refused permission is `PermissionDenied`."""
+
+
+# -- which directory
+
+
+def resolve_root(configured: str | None, environ: Mapping[str, str], platform: str) -> str:
+    """The root for `sys.platform`. First hit wins: the configuration's `models_home`, MODELS_HOME, the platform's."""
+    for origin, value in (("models_home", configured), ("MODELS_HOME", environ.get("MODELS_HOME"))):
+        text = (value or "").strip()
+        if text:
+            return _chosen(origin, text, environ, platform)
+    return _platform_root(environ, platform)
+
+
+def _chosen(origin: str, text: str, environ: Mapping[str, str], platform: str) -> str:
+    if "\0" in text:
+        raise ConfigError(f"{origin} contains a NUL")
+    paths = _paths(platform)
+    if text[:2] in ("~/", "~\\"):
+        home = _home(environ, platform)
+        if home is None:
+            raise ConfigError(
+                f"{origin} is '{text}', but there is no home directory: {_home_variable(platform)} is not set",
+                hint="write an absolute path",
+            )
+        text = paths.join(home, text[2:])
+    if not paths.isabs(text):
+        raise ConfigError(
+            f"{origin} is '{text}', which is relative: it would be another store in each working directory",
+            hint="write an absolute path, or one that starts with ~/",
+        )
+    return str(paths.normpath(text))
+
+
+def _platform_root(environ: Mapping[str, str], platform: str) -> str:
+    if platform == "win32":
+        local = _set(environ, "LOCALAPPDATA")
+        if local is None:
+            raise _nowhere("LOCALAPPDATA")
+        return ntpath.join(local, "models")
+    data = None if platform == "darwin" else _set(environ, "XDG_DATA_HOME")
+    if data is not None and posixpath.isabs(data):  # the specification has relative values ignored
+        return posixpath.join(posixpath.normpath(data), "models")
+    home = _home(environ, platform)
+    if home is None:
+        raise _nowhere("HOME")
+    below = "Library/Application Support/models" if platform == "darwin" else ".local/share/models"
+    return posixpath.join(home, below)
+
+
+def _nowhere(variable: str) -> ConfigError:
+    return ConfigError(
+        f"nothing says where the models are: no models_home, no MODELS_HOME, and {variable} is not set",
+        hint="set models_home in the configuration or MODELS_HOME in the environment to an absolute path",
+    )
+
+
+def _home(environ: Mapping[str, str], platform: str) -> str | None:
+    home = _set(environ, _home_variable(platform))
+    return home if home is not None and _paths(platform).isabs(home) else None
+
+
+def _home_variable(platform: str) -> str:
+    return "USERPROFILE" if platform == "win32" else "HOME"
+
+
+def _set(environ: Mapping[str, str], variable: str) -> str | None:
+    return environ.get(variable, "").strip() or None
+
+
+def _paths(platform: str) -> ModuleType:
+    return ntpath if platform == "win32" else posixpath
+
+
+# -- whether it can be one
+
+
+def prepare_root(root: str, *, group: str | None = None) -> Layout:
+    """Make what is missing of the skeleton and check the rest. What fails leaves nothing new behind."""
+    layout = Layout(root if root == "/" else root.rstrip("/"))
+    gid = None if group is None else _group_id(group)
+    made: list[str] = []
+    try:
+        _make_missing(layout, gid, made)
+        _check_one_filesystem(layout)
+        _check_writable(layout)
+        _check_version(layout)
+    except BaseException as fault:
+        for path in reversed(made):
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+        if isinstance(fault, OSError):
+            raise _unusable(layout.root, fault) from fault
+        raise
+    return layout
+
+
+def _make_missing(layout: Layout, gid: int | None, made: list[str]) -> None:
+    ancestors: list[str] = []
+    parent = os.path.dirname(layout.root)
+    while parent != os.path.dirname(parent) and not os.path.lexists(parent):
+        ancestors.append(parent)
+        parent = os.path.dirname(parent)
+    for path in reversed(ancestors):
+        _make_directory(path, None, made)
+    for path in layout.skeleton:
+        _make_directory(path, gid, made)
+    # A store whose own directories vanish with the power takes its synced blobs with it.
+    for path in {os.path.dirname(new) for new in made}:
+        durable.sync_directory(path)
+
+
+def _make_directory(path: str, gid: int | None, made: list[str]) -> None:
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise _not_a_directory(path) from None
+    else:
+        made.append(path)
+    if gid is not None:
+        info = os.stat(path)
+        if info.st_gid != gid or info.st_mode & 0o2750 != SHARED_DIRECTORY_MODE:
+            os.chown(path, -1, gid)
+            os.chmod(path, SHARED_DIRECTORY_MODE)
+
+
+def _not_a_directory(path: str) -> RootUnusable:
+    if os.path.islink(path):
+        fault = "is no directory" if os.path.exists(path) else "does not exist"
+        return RootUnusable(
+            f"the store cannot be at {path}: it is a symbolic link to {os.readlink(path)}, which {fault}",
+            hint="create the directory that the link points to, or mount what should be there, or remove the link",
+        )
+    return RootUnusable(
+        f"the store cannot be at {path}: a file that is no directory is in the way",
+        hint="move it away, or choose another root with models_home or MODELS_HOME",
+    )
+
+
+def _check_one_filesystem(layout: Layout) -> None:
+    home = os.stat(layout.staging).st_dev
+    for path in (layout.blobs_dir, layout.manifests_dir, layout.quarantine_dir):
+        if os.stat(path).st_dev != home:
+            raise RootUnusable(
+                f"{path} and {layout.staging} are on two filesystems: finished bytes could not be renamed into place",
+                hint=f"put all of {layout.root} on one filesystem",
+            )
+
+
+def _check_writable(layout: Layout) -> None:
+    """A directory's mode says nothing about a read-only or full filesystem; only a file does."""
+    probe = os.path.join(layout.staging, f"probe-{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(probe)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    os.close(os.open(probe, flags, 0o600))
+    os.unlink(probe)
+    for path in (layout.blobs_dir, layout.manifests_dir, layout.locks_dir, layout.quarantine_dir):
+        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "not writable", path)
+
+
+def _check_version(layout: Layout) -> None:
+    """Absent: ours to write. Newer than this daemon knows: hands off."""
+    path = layout.version_file
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return _write_version(layout)
+    with open(descriptor, "rb") as file:
+        text = file.read(32).strip()
+    if not text.isdigit():
+        raise RootUnusable(
+            f"{path} does not hold a layout version",
+            hint=f"if this version of modeld made the store, write {LAYOUT_VERSION} into that file",
+        )
+    if int(text) > LAYOUT_VERSION:
+        raise RootUnusable(
+            f"the store at {layout.root} has layout version {int(text)}; this modeld knows up to {LAYOUT_VERSION}",
+            hint="use the newer modeld that made it",
+        )
+    return None
+
+
+def _write_version(layout: Layout) -> None:
+    """Complete before it has its name: an empty version file after a power cut would lock the store for good."""
+    staged = os.path.join(layout.staging, f"version-{secrets.token_hex(8)}")
+    descriptor = durable.create_file(staged)
+    try:
+        try:
+            os.write(descriptor, f"{LAYOUT_VERSION}\n".encode())
+            os.fchmod(descriptor, 0o644)
+            durable.sync_file(descriptor)
+        finally:
+            durable.close(descriptor)
+        durable.name_replacing(staged, layout.version_file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            durable.remove(staged)
+        raise
+    durable.sync_directory(layout.private)
+
+
+def _group_id(group: str) -> int:
+    try:
+        return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ConfigError(f"group is '{group}', which does not exist here", hint=f"make it: groupadd {group}") from None
+
+
+def _unusable(root: str, fault: OSError) -> ModeldError:
+    path = fault.filename if isinstance(fault.filename, str) else root
+    reason = os.strerror(fault.errno) if fault.errno else str(fault)
+    if fault.errno in (errno.EACCES, errno.EPERM):
+        return PermissionDenied(
+            f"permission denied on {path}, which the store at {root} needs",
+            hint=f"run modeld as the user that owns {root}, or change the owner or mode of {path}",
+            details={"path": path, "root": root},
+        )
+    hints = {
+        errno.EROFS: "mount it writable, or choose another root with models_home or MODELS_HOME",
+        errno.ENOSPC: "free some space on that filesystem, or choose another root",
+        errno.EDQUOT: "free some of your quota there, or choose another root",
+        errno.ENOTDIR: "a part of the path is a file: choose another root with models_home or MODELS_HOME",
+    }
+    return RootUnusable(
+        f"the store cannot be at {root}: {path}: {reason}",
+        hint=hints.get(fault.errno or 0, "look at that path, or choose another root with models_home or MODELS_HOME"),
+    )

@@ -1,0 +1,1 @@
+"""The one place where what is visible changes, one change after the other."""

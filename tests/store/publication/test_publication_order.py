@@ -1,0 +1,123 @@
+"""Seen from the kernel: every naming stands between two syncs, and errors that come from there are typed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modeld.store.disk.layout import Layout
+from store.publication_rig import BIG, SMALL, Adding, run_alone
+
+CALL = re.compile(r"^(?:\d+ +)?(\w+)\((.*)\) += 0$")
+UNFINISHED = re.compile(r"^(\d+) +(.*?) *<unfinished \.\.\.>$")
+RESUMED = re.compile(r"^(\d+) +<\.\.\. \w+ resumed>(.*)$")
+PATH_OF_DESCRIPTOR = re.compile(r"^\d+<(.*)>$")
+QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+
+
+def finished_calls(log: str) -> Iterator[str]:
+    """One line for each call, where it ended: strace splits those that other threads interrupt."""
+    begun: dict[str, str] = {}
+    for line in log.splitlines():
+        if (split := UNFINISHED.match(line)) is not None:
+            begun[split[1]] = split[2]
+        elif (resumed := RESUMED.match(line)) is not None:
+            yield f"{resumed[1]} {begun.pop(resumed[1])}{resumed[2]}"
+        else:
+            yield line
+
+
+def order_faults(log: str, layout: Layout) -> list[str]:
+    """What an strace log says against the order: sync the file, name it, sync the directories."""
+    synced: dict[str, int] = {}
+    all_synced = 0
+    named: dict[str, int] = {}
+    faults = []
+    for number, line in enumerate(finished_calls(log), 1):
+        if (match := CALL.match(line)) is None:
+            continue
+        call, arguments = match.groups()
+        if call in ("fsync", "fdatasync") and (path := PATH_OF_DESCRIPTOR.match(arguments)):
+            synced[path[1]] = number
+        elif call == "syncfs":
+            all_synced = number
+        elif call in ("renameat2", "rename", "renameat", "link", "linkat"):
+            source, target = QUOTED.findall(arguments)
+            if target.startswith(layout.blobs_dir):
+                named[target] = number
+                if source not in synced and not all_synced:
+                    faults.append(f"{target} got its name before its bytes were synced")
+    for target, number in named.items():
+        directory = os.path.dirname(target)
+        while len(directory) >= len(layout.blobs_dir):
+            if max(all_synced, synced.get(directory, 0)) < number:
+                faults.append(f"{directory} was not synced after {target} got its name")
+            directory = os.path.dirname(directory)
+    if not named:
+        faults.append("nothing was named")
+    return faults
+
+
+def test_split_lines_of_a_log_are_joined() -> None:
+    log = "7 fsync(3</a> <unfinished ...>\n8 +++ exited with 0 +++\n7 <... fsync resumed>) = 0\n7 fsync(4</b>) = 0"
+    assert [CALL.match(line) is not None for line in finished_calls(log)] == [False, True, True]
+
+
+@pytest.fixture
+def strace() -> tuple[str, ...]:
+    found = shutil.which("strace")
+    if found is None:
+        pytest.skip("strace is not installed")
+    probe = subprocess.run([found, "-o", os.devnull, "true"], capture_output=True, timeout=60, check=False)
+    if probe.returncode != 0:
+        pytest.skip("this machine does not let strace trace")
+    return found, "-f", "-y", "-s", "4096", "-e", "trace=fsync,fdatasync,syncfs,rename,renameat,renameat2,link,linkat"
+
+
+@pytest.mark.parametrize(("size", "mode"), [(0, "one"), (SMALL, "one"), (BIG, "one"), (SMALL, "many")])
+def test_every_naming_stands_between_two_syncs(tmp_path: Path, strace: tuple[str, ...], size: int, mode: str) -> None:
+    adding, log = Adding(tmp_path, size), tmp_path / "log"
+    outcome = run_alone(tmp_path, mode, prefix=(*strace, "-o", str(log)))
+    assert outcome.returncode == 0, outcome.stderr
+    assert order_faults(log.read_text(), adding.layout) == []
+
+
+@pytest.mark.parametrize(
+    ("without", "complaint"),
+    [("sync_file", "before its bytes were synced"), ("sync_directory", "was not synced after")],
+)
+def test_the_order_check_notices_a_missing_sync(
+    tmp_path: Path, strace: tuple[str, ...], without: str, complaint: str
+) -> None:
+    adding, log = Adding(tmp_path), tmp_path / "log"
+    outcome = run_alone(tmp_path, "without", without, prefix=(*strace, "-o", str(log)))
+    assert outcome.returncode == 0, outcome.stderr
+    assert any(complaint in fault for fault in order_faults(log.read_text(), adding.layout))
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("code", ["EIO", "ENOSPC", "EDQUOT"])
+@pytest.mark.parametrize("call", ["fallocate", "pwritev2", "fchmod", "fsync", "renameat2"])
+def test_the_kernel_itself_fails_a_call(tmp_path: Path, strace: tuple[str, ...], call: str, code: str) -> None:
+    """As the sweep above, with the error where a real one comes from: calls that only the store makes."""
+    adding, log = Adding(tmp_path, BIG), tmp_path / "log"
+    for nth in range(1, 20):
+        inject = ("-e", f"trace={call}", "-e", f"inject={call}:error={code}:when={nth}")
+        outcome = run_alone(tmp_path, "reported", prefix=(strace[0], "-f", "-o", str(log), *inject))
+        adding.assert_whole_or_absent()
+        assert adding.temporaries() == []
+        if "INJECTED" not in log.read_text():
+            assert outcome.returncode == 0, outcome.stderr
+            assert nth > 1, f"{call} was never made"
+            return
+        assert outcome.returncode == 3, outcome.stderr
+        assert outcome.stdout.strip() in {"no_space", "quota_exceeded", "internal"}
+        adding.assert_added()
+        os.unlink(adding.name)
+    pytest.fail("the sweep has no end")

@@ -1,0 +1,53 @@
+"""Which source a reference is for."""
+
+from __future__ import annotations
+
+import pytest
+
+from modeld.transfer.http.client import HttpClient
+from modeld.transfer.references.parse import parse
+from modeld.transfer.sources.catalogue import Sources
+from modelwire.errors import InvalidRequest
+
+ENVIRON = {"HOME": "/nonexistent", "HF_ENDPOINT": "https://hub.example/base/"}
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "origin"),
+    [
+        ("/m.gguf", "local files", None),
+        ("https://h.example:8443/m.gguf", "https", "https://h.example:8443"),
+        ("hf:org/repo", "hf https://hub.example", "https://hub.example"),
+        ("ollama:m", "ollama", "https://registry.ollama.ai"),
+        ("ollama:localhost:5000/a/m", "ollama", "http://localhost:5000"),
+        ("oci://ghcr.io/a/m", "oci", "https://ghcr.io"),
+        ("oci://docker.io/m", "oci", "https://registry-1.docker.io"),
+        ("oci://intern:5000/m", "oci", "http://intern:5000"),
+        ("s3://bucket/m", "s3", "https://s3.us-east-1.amazonaws.com"),
+    ],
+)
+def test_each_reference_has_its_source_and_origin(text: str, name: str, origin: str | None) -> None:
+    reference = parse(text)
+    sources = Sources(HttpClient(environ={}, plain_hosts=("intern",)), ENVIRON, plain_hosts=("intern",))
+    source = sources.source(reference)
+    assert (source.name, source.origin(reference)) == (name, origin)
+
+
+def test_a_mirror_is_one_source_for_all_that_ask() -> None:
+    sources = Sources(HttpClient(environ={}), ENVIRON)
+    for text, name in [("hf:a/b", "hf"), ("ollama:x", "ollama"), ("oci://ghcr.io/x", "oci")]:
+        mirror = sources.mirror(parse(text), "https://mirror.example")
+        assert mirror is sources.mirror(parse(text), "https://mirror.example")
+        assert mirror.name == f"{name} https://mirror.example"
+        assert mirror.origin(parse(text)) == "https://mirror.example"
+
+
+@pytest.mark.parametrize("text", ["/m.gguf", "https://h.example/m.gguf", "s3://bucket/m", "name"])
+def test_what_has_no_mirror_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="has no mirrors"):
+        Sources(HttpClient(environ={}), ENVIRON).mirror(parse(text), "https://mirror.example")
+
+
+def test_a_name_in_the_store_has_no_source() -> None:
+    with pytest.raises(InvalidRequest, match="comes from nowhere else"):
+        Sources(HttpClient(environ={}), ENVIRON).source(parse("llama:8b"))
