@@ -215,6 +215,10 @@ class Wire:
         self.close()
 
 
+Start = Callable[..., RealDaemon]
+"""Starts a daemon with the settings given by name, as the fixture `start` does."""
+
+
 def wait_until(condition: Callable[[], object], seconds: float = 20.0, what: str = "the condition") -> None:
     deadline = time.monotonic() + seconds
     while not condition():

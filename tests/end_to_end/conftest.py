@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from held_daemon import HeldDaemon
-from real_daemon import RealDaemon
+from real_daemon import RealDaemon, Start
 
 
 @pytest.fixture
@@ -26,6 +26,17 @@ def stopped(room: Path) -> Iterator[RealDaemon]:
 @pytest.fixture
 def daemon(stopped: RealDaemon) -> RealDaemon:
     return stopped.start()
+
+
+@pytest.fixture
+def start(stopped: RealDaemon) -> Start:
+    """Starts the daemon with some settings of its own."""
+
+    def started(**settings: str) -> RealDaemon:
+        stopped.environ.update({f"MODELD_{name}": value for name, value in settings.items()})
+        return stopped.start()
+
+    return started
 
 
 @pytest.fixture

@@ -1,0 +1,39 @@
+"""Eight daemons at one endpoint, over and over: exactly one owner each time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+
+def race(rounds: int, seed: int = 1) -> None:
+    script = Path(__file__).with_name("endpoint_race.py")
+    with tempfile.TemporaryDirectory(prefix="md-") as directory:
+        run = subprocess.run(
+            [sys.executable, str(script), directory, str(rounds), str(seed)],
+            capture_output=True,
+            text=True,
+            timeout=100 + rounds,
+            check=False,
+        )
+    assert run.returncode == 0, run.stderr
+    outcome = json.loads(run.stdout)
+    assert outcome["breaches"] == []
+    assert sum(outcome["played"].values()) == rounds
+    assert set(outcome["played"]) == {"absent", "stale", "live"}
+
+
+def test_eight_racers_and_one_owner() -> None:
+    race(30)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(600)
+def test_eight_racers_and_one_owner_three_hundred_times() -> None:
+    race(300, seed=os.getpid())
