@@ -1,4 +1,4 @@
-"""One request that takes time, over a shell that notes what it is told: one terminal reply, whatever happens."""
+"""One request that takes time, over a connection that notes what it is told: one terminal reply, whatever happens."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import structlog
 
 from modeld.operations.calling import Caller
 from modeld.server.faults import numbered
-from modeld.server.flight import Flight
-from modeld.server.shell import Shell
+from modeld.server.flight import Flight, Line
 from modelwire import requests
 from modelwire.errors import Internal, Interrupted, LocalError, NotFound, WireError
 from modelwire.values import Done, Value
 
 
-class NotingShell:
-    """Refuses to finish when it is told to, as a shell does with a value that is too long for a reply."""
+class NotingLine:
+    """Refuses to finish when it is told to, as a connection does with a value that is too long for a reply."""
 
     caller = Caller(1000, 1000, "write")
 
@@ -41,8 +40,8 @@ class NotingShell:
         self.landings += 1
 
 
-def flight_over(shell: NotingShell) -> Flight:
-    return Flight(cast(Shell, shell), requests.JobList(id="7"), is_look=False)
+def flight_over(shell: NotingLine) -> Flight:
+    return Flight(cast(Line, shell), requests.JobList(id="7"), is_look=False)
 
 
 async def done(_: Any, __: Any) -> Value:
@@ -50,14 +49,14 @@ async def done(_: Any, __: Any) -> Value:
 
 
 async def test_a_value_is_the_end() -> None:
-    shell = NotingShell()
+    shell = NotingLine()
     await flight_over(shell).fly(done)
     assert (shell.ends, shell.landings) == ([Done(target="x")], 1)
 
 
 @pytest.mark.parametrize("error", [LocalError("the reply has 9000000 bytes"), TypeError("no JSON")], ids=repr)
 async def test_a_value_that_cannot_be_sent_is_an_error_of_this_request_alone(error: Exception) -> None:
-    shell = NotingShell(unsendable=error)
+    shell = NotingLine(unsendable=error)
     with structlog.testing.capture_logs():
         await flight_over(shell).fly(done)
     (end,) = shell.ends
@@ -70,7 +69,7 @@ async def test_what_the_work_raises_is_the_end(error: Exception) -> None:
     async def failing(_: Any, __: Any) -> Value:
         raise error
 
-    shell = NotingShell()
+    shell = NotingLine()
     with structlog.testing.capture_logs() as logs:
         await flight_over(shell).fly(failing)
     (end,) = shell.ends
@@ -85,7 +84,7 @@ async def test_what_the_work_raises_is_the_end(error: Exception) -> None:
 @pytest.mark.parametrize("when", ["before it starts", "while it waits"])
 @pytest.mark.parametrize(("how", "code"), [("cancel", "cancelled"), ("end", "interrupted")])
 async def test_a_cancelled_flight_still_has_its_end(when: str, how: str, code: str) -> None:
-    shell = NotingShell()
+    shell = NotingLine()
     flight = flight_over(shell)
     waiting = anyio.Event()
 
@@ -113,7 +112,7 @@ async def test_a_cancelled_flight_still_has_its_end(when: str, how: str, code: s
 
 async def test_an_end_from_outside_has_its_words_too() -> None:
     """The task group that all flights are in is cancelled: the daemon ends at once."""
-    shell = NotingShell()
+    shell = NotingLine()
     async with anyio.create_task_group() as tasks:
 
         async def long(_: Any, __: Any) -> Value:

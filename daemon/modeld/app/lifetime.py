@@ -71,10 +71,10 @@ class Lifetime:
 
         One wake-up for each `patience`, not a poll: a quiet daemon sleeps until the moment at which it would end.
         """
-        clock: Callable[[], float] = server.loop.time
+        clock: Callable[[], float] = server.hall.loop.time
         while True:
-            busy = server.sessions.count > 0 or any(job.state != "paused" for job in board.jobs)
-            quiet_since = clock() if busy else max(server.last_activity, board.runner.last_end)
+            busy = server.hall.sessions.count > 0 or any(job.state != "paused" for job in board.jobs)
+            quiet_since = clock() if busy else max(server.hall.last_activity, board.runner.last_end)
             remaining = quiet_since + patience - clock()
             if remaining <= 0:
                 self.stop(f"nobody needed the daemon for {patience:g} s")

@@ -109,7 +109,7 @@ def _built(
         auto_started=auto_started,
     )
     server = Server(rooms.endpoint.socket, house, all_handlers(house), access, tasks)
-    house.presence = server.sessions
+    house.presence = server.hall.sessions
     return server, house
 
 

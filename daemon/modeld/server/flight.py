@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import anyio
 
 from modeld.incident import incident
 from modeld.operations.calling import Caller, Long
+from modelwire.connection import ServerConnection
 from modelwire.errors import Cancelled, Interrupted, WireError
 from modelwire.operations import BY_REQUEST
 from modelwire.replies import Reply
 from modelwire.requests import Request
+from modelwire.values import Value
 
-if TYPE_CHECKING:
-    from modeld.server.shell import Shell
+
+class Line(Protocol):
+    """The connection by which the request came, and by which its replies go."""
+
+    caller: Caller
+    wire: ServerConnection
+    writable: bool
+
+    def write(self, frame: bytes) -> None: ...
+
+    def finish(self, request_id: str, value: Value) -> None: ...
+
+    def fail(self, request_id: str, fault: WireError) -> None: ...
+
+    def landed(self, flight: Flight) -> None: ...
+
+    async def until_writable(self) -> None: ...
 
 
 class Flight:
     """What an operation sees as its `Call`."""
 
-    __slots__ = ("_abandoned", "_last_word", "_request", "_scope", "_shell", "is_look")
+    __slots__ = ("_abandoned", "_last_word", "_line", "_request", "_scope", "is_look")
 
-    def __init__(self, shell: Shell, request: Request, *, is_look: bool) -> None:
-        self._shell = shell
+    def __init__(self, line: Line, request: Request, *, is_look: bool) -> None:
+        self._line = line
         self._request = request
         self.is_look = is_look
         self._scope = anyio.CancelScope()
@@ -36,25 +53,25 @@ class Flight:
 
     @property
     def caller(self) -> Caller:
-        return self._shell.caller
+        return self._line.caller
 
     def send(self, reply: Reply) -> None:
         if not self._abandoned:
-            self._shell.write(self._shell.wire.reply(reply))
+            self._line.write(self._line.wire.reply(reply))
 
     def frame(self, reply: Reply) -> bytes:
-        return self._shell.wire.reply(reply)
+        return self._line.wire.reply(reply)
 
     def send_frame(self, frame: bytes) -> None:
         if not self._abandoned:
-            self._shell.write(frame)
+            self._line.write(frame)
 
     @property
     def writable(self) -> bool:
-        return self._shell.writable
+        return self._line.writable
 
     async def until_writable(self) -> None:
-        await self._shell.until_writable()
+        await self._line.until_writable()
 
     def cancel(self) -> None:
         """By the client's wish: the request still gets its terminal reply."""
@@ -76,17 +93,17 @@ class Flight:
             with self._scope:
                 try:
                     # A value that cannot be sent (too long, no JSON) is an error of this request, not of the daemon.
-                    self._shell.finish(self.id, await long(self, self._request))
+                    self._line.finish(self.id, await long(self, self._request))
                 except WireError as fault:
-                    self._shell.fail(self.id, fault)
+                    self._line.fail(self.id, fault)
                 except Exception as error:  # noqa: BLE001 - told by its incident; the connection lives on
-                    self._shell.fail(self.id, incident(error, op=BY_REQUEST[type(self._request)].name))
+                    self._line.fail(self.id, incident(error, op=BY_REQUEST[type(self._request)].name))
                 answered = True
             if not answered:
                 answered = True
-                self._shell.fail(self.id, self._last_word)
+                self._line.fail(self.id, self._last_word)
         finally:
             if not answered:
                 # The daemon itself is being ended at once: say what can still be said.
-                self._shell.fail(self.id, Interrupted("the daemon stopped before this request had ended"))
-            self._shell.landed(self)
+                self._line.fail(self.id, Interrupted("the daemon stopped before this request had ended"))
+            self._line.landed(self)

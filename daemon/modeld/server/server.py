@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
 from collections.abc import Callable
@@ -14,15 +13,12 @@ import structlog
 from modeld.operations.calling import Caller, Handlers
 from modeld.operations.house import House
 from modeld.peers import Access, identify, uid_of
+from modeld.server.hall import Hall
 from modeld.server.refusals import Refusals
-from modeld.server.sessions import Sessions
 from modeld.server.shell import Shell
-from modelwire import limits, replies
+from modelwire import replies
 from modelwire.encoding import encode
 from modelwire.errors import Interrupted, QueueFull, WireError
-from modelwire.operations import BY_REQUEST, CAPABILITIES
-from modelwire.values import PeerView
-from modelwire.vocabulary import ROLE_ORDER, allows
 
 log = structlog.get_logger("modeld.server")
 
@@ -44,33 +40,20 @@ class Server:
     def __init__(
         self, listener: socket.socket, house: House, handlers: Handlers, access: Access, tasks: anyio.abc.TaskGroup
     ) -> None:
-        handlers.check_complete()
-        self.loop = asyncio.get_running_loop()
-        self.handlers = handlers
-        self.tasks = tasks
-        self.write_stall = float(house.settings.limits.write_stall)
-        self.read_stall = float(house.settings.limits.read_stall)
-        self.sessions = Sessions(
-            connections_per_peer=house.settings.limits.connections_per_peer,
-            requests_per_peer=house.settings.limits.requests_per_peer,
-        )
+        self.hall = Hall(house, handlers, tasks)
         self._listener = listener
         self._house = house
         self._access = access
-        self.permitted = {
-            role: frozenset(kind for kind, row in BY_REQUEST.items() if allows(role, row.role)) for role in ROLE_ORDER
-        }
+        self._shells: set[Shell] = set()
         self._refusals = Refusals()
-        self._hellos: dict[Caller, bytes] = {}
-        self.last_activity = self.loop.time()
 
     def open(self) -> None:
         self._listener.setblocking(False)
-        self.loop.add_reader(self._listener.fileno(), self._accept)
+        self.hall.loop.add_reader(self._listener.fileno(), self._accept)
 
     def close_door(self) -> None:
         """No new peers; those inside are served on."""
-        self.loop.remove_reader(self._listener.fileno())
+        self.hall.loop.remove_reader(self._listener.fileno())
 
     def _accept(self) -> None:
         for _ in range(_ACCEPT_BATCH):
@@ -83,7 +66,7 @@ class Server:
                     raise
                 log.warning("no descriptor left for a new connection", error=str(error))
                 self.close_door()
-                self.loop.call_later(_BREATHE_SECONDS, self.open)
+                self.hall.loop.call_later(_BREATHE_SECONDS, self.open)
                 return
             peer_socket.setblocking(False)
             self._admit(peer_socket)
@@ -93,13 +76,13 @@ class Server:
         or turned away on the spot."""
         uid = uid_of(peer_socket)
         if uid is not None and not self._house.accounts.answers_at_once(uid):
-            self.tasks.start_soon(self._admit_stranger, peer_socket, name="admit a stranger")
+            self.hall.tasks.start_soon(self._admit_stranger, peer_socket, name="admit a stranger")
             return
         try:
             self._let_in(peer_socket, self._look_up(peer_socket))
         except QueueFull as fault:
             if turns:
-                self.loop.call_soon(self._admit, peer_socket, turns - 1)
+                self.hall.loop.call_soon(self._admit, peer_socket, turns - 1)
             else:
                 self._turn_away(peer_socket, fault)
         except WireError as fault:
@@ -115,15 +98,17 @@ class Server:
             raise
 
     def _let_in(self, peer_socket: socket.socket, caller: Caller) -> None:
-        self.sessions.enter(caller.uid)
-        self.tasks.start_soon(self._connect, peer_socket, caller, name="connect")
+        self.hall.sessions.enter(caller.uid)
+        self.hall.tasks.start_soon(self._connect, peer_socket, caller, name="connect")
 
     async def _connect(self, peer_socket: socket.socket, caller: Caller) -> None:
         try:
-            await self.loop.connect_accepted_socket(lambda: Shell(self, caller), peer_socket)
+            await self.hall.loop.connect_accepted_socket(
+                lambda: Shell(self.hall, caller, self._came, self._gone), peer_socket
+            )
         except (OSError, RuntimeError) as error:
             peer_socket.close()
-            self.sessions.leave(caller.uid)
+            self.hall.sessions.leave(caller.uid)
             log.info("a peer left while it was being admitted", uid=caller.uid, error=str(error))
 
     def _look_up(self, peer_socket: socket.socket) -> Caller:
@@ -131,7 +116,7 @@ class Server:
         return Caller(peer.uid, peer.gid, self._access.role_of(peer))
 
     def _turn_away(self, peer_socket: socket.socket, fault: WireError) -> None:
-        if self._refusals.worth_telling(fault.code, uid_of(peer_socket), self.loop.time()):
+        if self._refusals.worth_telling(fault.code, uid_of(peer_socket), self.hall.loop.time()):
             self._house.activity.record("peer.refused", outcome=fault.code, message=fault.message)
         try:
             peer_socket.send(encode(replies.Error.of(None, fault)))
@@ -140,30 +125,12 @@ class Server:
         finally:
             peer_socket.close()
 
-    def hello_for(self, caller: Caller) -> bytes:
-        self.last_activity = self.loop.time()
-        if caller not in self._hellos:
-            self._hellos[caller] = encode(
-                replies.Hello(
-                    protocol=replies.ProtocolRange(),
-                    server=self._house.server,
-                    instance=self._house.instance,
-                    store=self._house.store.layout.root,
-                    max_request=limits.MAX_REQUEST,
-                    max_reply=limits.MAX_REPLY,
-                    capabilities=CAPABILITIES,
-                    peer=PeerView(uid=caller.uid, role=caller.role, gid=caller.gid),
-                )
-            )
-        return self._hellos[caller]
+    def _came(self, shell: Shell) -> None:
+        self._shells.add(shell)
 
-    def left(self, shell: Shell) -> None:
-        self.last_activity = self.loop.time()
-        self.sessions.shells.discard(shell)
-        self.sessions.leave(shell.caller.uid)
-
-    def note_cut(self, caller: Caller) -> None:
-        self._house.activity.record("peer.cut", peer=caller.uid, outcome="timeout")
+    def _gone(self, shell: Shell) -> None:
+        self._shells.discard(shell)
+        self.hall.left(shell.caller)
 
     async def end_sessions(self) -> None:
         """Every request in flight gets its terminal reply, then the connections close."""
@@ -171,13 +138,13 @@ class Server:
         stopped = Interrupted(
             "the daemon stopped", hint="connect again when it is back; `events.subscribe` with `since` misses nothing"
         )
-        for shell in list(self.sessions.shells):
+        for shell in list(self._shells):
             shell.end_flights(stopped)
-        await self._until(lambda: not any(shell.busy for shell in self.sessions.shells))
-        for shell in list(self.sessions.shells):
+        await self._until(lambda: not any(shell.busy for shell in self._shells))
+        for shell in list(self._shells):
             shell.hang_up()
-        await self._until(lambda: not self.sessions.shells)
-        for shell in list(self.sessions.shells):
+        await self._until(lambda: not self._shells)
+        for shell in list(self._shells):
             shell.transport.abort()
 
     async def _until(self, condition: Callable[[], bool]) -> None:

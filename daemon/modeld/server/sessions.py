@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from modelwire.errors import QueueFull
-
-if TYPE_CHECKING:
-    from modeld.server.shell import Shell
 
 _COME_BACK_MS = 1000
 
@@ -19,7 +15,6 @@ class Sessions:
         self._requests_per_peer = requests_per_peer
         self._connections: Counter[int] = Counter()
         self._in_flight: Counter[int] = Counter()
-        self.shells: set[Shell] = set()
         self.watchers = 0
 
     @property

@@ -11,15 +11,18 @@ peer can make the daemon hold is one reply above the transport's mark, and what 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import anyio
+import structlog
 
 from modeld.incident import incident
 from modeld.operations.calling import Caller, Long, TakesTime
 from modeld.server.faults import numbered
 from modeld.server.flight import Flight
+from modeld.server.hall import Hall
 from modeld.server.stall import WriteWatch, gone
 from modelwire import replies, requests
 from modelwire.connection import ServerConnection
@@ -30,11 +33,6 @@ from modelwire.limits import PROTOCOL_MAX, PROTOCOL_MIN
 from modelwire.operations import BY_REQUEST, CAPABILITIES
 from modelwire.requests import Request
 from modelwire.values import Done, Value, Welcome
-
-if TYPE_CHECKING:
-    from modeld.server.server import Server
-
-import structlog
 
 log = structlog.get_logger("modeld.server")
 
@@ -53,9 +51,15 @@ _HALF_OPEN_SECONDS = 0.25
 """How soon a peer that had ended its side and then vanishes is noticed, and its place in the queue freed."""
 
 
+Told = Callable[["Shell"], None]
+
+
 class Shell(asyncio.Protocol):
-    def __init__(self, server: Server, caller: Caller) -> None:
-        self._server = server
+    def __init__(self, hall: Hall, caller: Caller, came: Told, left: Told) -> None:
+        """`came` is told when the connection stands, `left` when it is gone."""
+        self._hall = hall
+        self._came = came
+        self._left = left
         self.caller = caller
         self.wire = ServerConnection()
         self._flights: dict[str, Flight] = {}
@@ -67,7 +71,7 @@ class Shell(asyncio.Protocol):
         self._continued = False
         self._looking = False
         self._read_stall: asyncio.TimerHandle | None = None
-        self._permitted = server.permitted[caller.role]
+        self._permitted = hall.permitted[caller.role]
         self._reading = True
         self.writable = True
         self._writable_again = anyio.Event()
@@ -77,9 +81,9 @@ class Shell(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=_WRITE_MARK)
-        self._watch = WriteWatch(self.transport, self._server.loop, self._server.write_stall, self._cut)
-        self._server.sessions.shells.add(self)
-        self.write(self._server.hello_for(self.caller))
+        self._watch = WriteWatch(self.transport, self._hall.loop, self._hall.write_stall, self._cut)
+        self._came(self)
+        self.write(self._hall.hello_for(self.caller))
 
     def data_received(self, data: bytes) -> None:
         if not self._closing:
@@ -101,7 +105,7 @@ class Shell(asyncio.Protocol):
         if gone(self.transport.get_extra_info("socket")):
             self.transport.abort()
         else:
-            self._server.loop.call_later(_HALF_OPEN_SECONDS, self._look_for_reader)
+            self._hall.loop.call_later(_HALF_OPEN_SECONDS, self._look_for_reader)
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -120,7 +124,7 @@ class Shell(asyncio.Protocol):
         self._set_writable()
         for flight in list(self._flights.values()):
             flight.abandon()
-        self._server.left(self)
+        self._left(self)
 
     # -- taking requests
 
@@ -170,7 +174,7 @@ class Shell(asyncio.Protocol):
         self._pause_reading()
         if not self._continued:
             self._continued = True
-            self._server.loop.call_soon(self._continue)
+            self._hall.loop.call_soon(self._continue)
 
     def _pause_reading(self) -> None:
         if self._reading:
@@ -189,7 +193,7 @@ class Shell(asyncio.Protocol):
 
     def _dispatch(self, request: Request) -> None:
         kind = type(request)
-        quick = self._server.handlers.quick.get(kind)
+        quick = self._hall.handlers.quick.get(kind)
         try:
             if kind not in self._permitted:
                 self.caller.require(BY_REQUEST[kind].role, BY_REQUEST[kind].name)
@@ -197,8 +201,8 @@ class Shell(asyncio.Protocol):
                 try:
                     self._finish(request.id, quick(self.caller, request))
                 except TakesTime:
-                    self._begin(request, self._server.handlers.long[kind])
-            elif (long := self._server.handlers.long.get(kind)) is not None:
+                    self._begin(request, self._hall.handlers.long[kind])
+            elif (long := self._hall.handlers.long.get(kind)) is not None:
                 self._begin(request, long)
             else:
                 self._finish(request.id, self._of_connection(request))
@@ -208,13 +212,13 @@ class Shell(asyncio.Protocol):
             self._fail(request.id, incident(error, op=BY_REQUEST[kind].name))
 
     def _begin(self, request: Request, long: Long) -> None:
-        flight = Flight(self, request, is_look=type(request) in self._server.handlers.looks)
+        flight = Flight(self, request, is_look=type(request) in self._hall.handlers.looks)
         if flight.is_look:
             self._looking = True
         else:
-            self._server.sessions.begin(self.caller.uid)
+            self._hall.sessions.begin(self.caller.uid)
         self._flights[request.id] = flight
-        self._server.tasks.start_soon(flight.fly, long, name=f"request {BY_REQUEST[type(request)].name}")
+        self._hall.tasks.start_soon(flight.fly, long, name=f"request {BY_REQUEST[type(request)].name}")
 
     def _of_connection(self, request: Request) -> Value:
         if isinstance(request, requests.Cancel):
@@ -237,7 +241,7 @@ class Shell(asyncio.Protocol):
             if not self._closing:
                 self._go_on_soon()
         else:
-            self._server.sessions.end(self.caller.uid)
+            self._hall.sessions.end(self.caller.uid)
         if not self._closing:
             self._close_when_served()
 
@@ -311,7 +315,7 @@ class Shell(asyncio.Protocol):
         if not self.wire.partial:
             self._stop_read_stall()
         elif self._read_stall is None:
-            self._read_stall = self._server.loop.call_later(self._server.read_stall, self._on_read_stall)
+            self._read_stall = self._hall.loop.call_later(self._hall.read_stall, self._on_read_stall)
 
     def _stop_read_stall(self) -> None:
         if self._read_stall is not None:
@@ -320,7 +324,7 @@ class Shell(asyncio.Protocol):
 
     def _on_read_stall(self) -> None:
         fault = TimedOut(
-            f"half a request came and nothing more for {self._server.read_stall:g} s",
+            f"half a request came and nothing more for {self._hall.read_stall:g} s",
             hint="the connection is closed; end each request with a newline",
         )
         self.write(encode(replies.Error.of(None, fault)))
@@ -328,7 +332,7 @@ class Shell(asyncio.Protocol):
 
     def _cut(self) -> None:
         log.warning("a peer took no reply in time; its connection is cut", uid=self.caller.uid)
-        self._server.note_cut(self.caller)
+        self._hall.note_cut(self.caller)
         self.transport.abort()
 
 
