@@ -12,7 +12,7 @@ import anyio.lowlevel
 from anyio import from_thread, to_thread
 from anyio.abc import UNIXSocketStream
 
-from modelclient import connecting
+from modelclient import connecting, dialing
 from modelclient.async_care import AsyncCare
 from modelclient.async_exchange import AsyncExchange, AsyncWork
 from modelclient.inbox import Inbox
@@ -263,8 +263,8 @@ class AsyncClient(AsyncCare):
         await self._exit.aclose()
 
     async def _connect(self) -> tuple[str, sockets.socket]:
-        endpoint = connecting.find(self._argument)
-        raw = connecting.dial(endpoint, wait=False)
+        endpoint = dialing.find(self._argument)
+        raw = dialing.dial(endpoint, wait=False)
         if raw is not None:
             connected = raw
         else:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
-from modelclient import connecting
+from modelclient import dialing
 from modelclient.locate import Endpoint
 from modelwire.errors import NoDaemon
 
@@ -43,7 +43,7 @@ def missing_packages() -> list[str]:
 
 
 def start(
-    endpoint: Endpoint, deadline: float, *, check_cancelled: Callable[[], None] = connecting.nothing_to_cancel
+    endpoint: Endpoint, deadline: float, *, check_cancelled: Callable[[], None] = dialing.nothing_to_cancel
 ) -> socket.socket:
     """A connection to a daemon that this client or another one has started."""
     _check_installed()
@@ -52,11 +52,11 @@ def start(
     while True:
         check_cancelled()
         with _only_one(endpoint) as ours:
-            connecting.check(endpoint)
-            made = connecting.dial(endpoint)
+            dialing.check(endpoint)
+            made = dialing.dial(endpoint)
             if made is None and ours:
                 in_use = _start_one(endpoint, deadline, check_cancelled)
-                made = connecting.dial(endpoint)
+                made = dialing.dial(endpoint)
         if made is not None:
             return made
         if time.monotonic() + pause >= deadline:

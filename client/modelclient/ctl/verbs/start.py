@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from modelclient import connecting
+from modelclient import dialing
 from modelclient.ctl import exits
 from modelclient.ctl.session import Session
 
@@ -15,7 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(session: Session, _: argparse.Namespace) -> int:
     # Looked at without an answer being waited for: a daemon that is stuck is there all the same.
-    probe = connecting.dial(connecting.find(session.socket))
+    probe = dialing.dial(dialing.find(session.socket))
     if probe is not None:
         probe.close()
     status = session.client().status()
