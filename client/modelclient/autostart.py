@@ -38,6 +38,10 @@ class StartFailed(NoDaemon):
         self.exit_code = exit_code
 
 
+class StillStarting(NoDaemon):
+    """A daemon was started, and the time was over before it had said a word."""
+
+
 def missing_packages() -> list[str]:
     return [name for name in EXTRA if find_spec(name) is None]
 
@@ -55,7 +59,12 @@ def start(
             dialing.check(endpoint)
             made = dialing.dial(endpoint)
             if made is None and ours:
-                in_use = _start_one(endpoint, deadline, check_cancelled)
+                try:
+                    in_use = _start_one(endpoint, deadline, check_cancelled)
+                except StillStarting:
+                    if in_use is None:
+                        raise
+                    raise in_use from None  # the words of the tries before; this one has had no time for any
                 made = dialing.dial(endpoint)
         if made is not None:
             return made
@@ -122,7 +131,7 @@ def _start_one(endpoint: Endpoint, deadline: float, check_cancelled: Callable[[]
     if word == b"ERROR":
         return _told(rest, where, endpoint)
     if line is TOO_LATE:
-        raise NoDaemon(
+        raise StillStarting(
             f"a daemon was started (pid {spawned.pid}) but is not ready yet; it goes on",
             hint=f"try again in a moment; {where}",
         )
