@@ -13,6 +13,7 @@ from held_daemon import HeldDaemon
 from modeld.jobs.ids import made_at
 from real_daemon import RealDaemon, wait_until
 from real_jobs import CHUNK, SIZE, add, replies_until_end, rows, running, show, sparse
+from rough_peers import incidents
 
 COUNTERS = ("bytes_done", "network_bytes", "verified_bytes", "reused_bytes", "committed_bytes", "files_done", "attempt")
 
@@ -101,6 +102,31 @@ def test_a_token_finds_its_job_after_a_restart(held: HeldDaemon) -> None:
         assert wire.terminal(number)["value"] == value
         again = wire.ask("model.add", path=path, name="b", sha256="0" * 64, token="t-2")
         assert {**again, "id": failure["id"]} == failure
+
+
+@pytest.mark.parametrize(
+    ("op", "fields"),
+    [
+        ("model.add", {"name": "b"}),
+        ("model.remove", {"name": "a"}),
+        ("store.sweep", {}),
+    ],
+)
+def test_a_token_is_not_taken_for_other_work(held: HeldDaemon, op: str, fields: dict[str, str]) -> None:
+    held.start()
+    path = sparse(held, "a")
+    fields = fields | ({"path": path} if op == "model.add" else {})
+    with held.connect() as wire:
+        number, job = add(wire, path, "a", token="t")
+        while_it_runs = wire.ask(op, token="t", **fields)
+        held.release()
+        wire.terminal(number)
+        for refused in (while_it_runs, wire.ask(op, token="t", **fields)):
+            assert refused["code"] == "invalid_request"
+            assert "$.token" in refused["message"]
+            assert refused["details"]["job"] == job
+            assert "new token" in refused["hint"]
+    assert not incidents(held)
 
 
 def test_whoever_attaches_sees_the_state_the_progress_and_the_outcome(held: HeldDaemon) -> None:

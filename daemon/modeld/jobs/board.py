@@ -20,7 +20,7 @@ from modeld.jobs.job import Job, Signal
 from modeld.jobs.ledger import Ledger, TokenTaken
 from modeld.jobs.runner import Runner
 from modeld.jobs.tables import Tables
-from modelwire.errors import Cancelled, Draining, Internal, NoSpace, NotFound, QueueFull, WireError
+from modelwire.errors import Cancelled, Draining, Internal, InvalidRequest, NoSpace, NotFound, QueueFull, WireError
 from modelwire.requests import Write
 from modelwire.vocabulary import clamp_priority
 
@@ -90,6 +90,8 @@ class Board:
         if self.draining:
             raise _draining()
         if same := self.jobs.same_work(key, peer, request.token):
+            if same.token is not None and same.token == request.token:
+                _check_token(same, key)
             return await self._join(same, request)
         job = Job(
             id=new_id(),
@@ -154,7 +156,11 @@ class Board:
     async def _finished_under(self, job: Job) -> Attachment | None:
         """The same token gives the same job, also when that job has ended long ago."""
         known = await self._ledger.by_token(job.peer, job.token) if job.token else None
-        return Attachment(self, record.revive(known), joined=True) if known else None
+        if known is None:
+            return None
+        ended = record.revive(known)
+        _check_token(ended, job.key)
+        return Attachment(self, ended, joined=True)
 
     def _withdraw(self, job: Job, error: BaseException) -> None:
         job.withdrawn = True
@@ -270,3 +276,14 @@ def _draining() -> Draining:
         "the daemon is stopping and takes no new work",
         hint="ask again when it is back; what was accepted before goes on by itself",
     )
+
+
+def _check_token(job: Job, key: str) -> None:
+    """A token stands for one piece of work: whoever asks for another under it must not be told how the first ended."""
+    if job.key != key:
+        of = f" of {job.model!r}" if job.model else ""
+        raise InvalidRequest(
+            f"$.token: {job.token!r} stands for job {job.id}, a {job.kind}{of}; this request asks for something else",
+            hint="use a new token for new work; what became of the job: modelctl job " + job.id,
+            details={"job": job.id},
+        )
