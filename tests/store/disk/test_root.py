@@ -152,6 +152,30 @@ def test_a_full_filesystem_that_still_takes_directories_is_noticed(
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.parametrize("step", ["os.open", "durable.sync_file"])
+def test_whoever_was_quicker_and_swept_staging_is_not_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Daemons that start at once on a new store: the owner clears staging while the others still look."""
+    layout = Layout(str(tmp_path / "models"))
+    module, _, name = step.partition(".")
+    stepped = getattr({"os": os, "durable": durable}[module], name)
+
+    def quicker(*arguments: object, **options: object) -> object:
+        done = stepped(*arguments, **options)
+        staged = os.listdir(layout.staging) if os.path.isdir(layout.staging) else []
+        for left in staged:
+            os.unlink(f"{layout.staging}/{left}")
+        if staged:
+            Path(layout.version_file).write_text(f"{LAYOUT_VERSION}\n")
+        return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr(step if module == "os" else f"modeld.store.disk.{step}", quicker)
+        assert prepare_root(layout.root) == layout
+    assert os.listdir(layout.staging) == []
+
+
 def test_a_newer_layout_is_refused_with_both_versions(tmp_path: Path) -> None:
     layout = prepare_root(str(tmp_path / "models"))
     Path(layout.version_file).write_text(f"{LAYOUT_VERSION + 1}\n")

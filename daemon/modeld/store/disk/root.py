@@ -185,7 +185,8 @@ def _check_writable(layout: Layout) -> None:
         os.unlink(probe)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     os.close(os.open(probe, flags, 0o600))
-    os.unlink(probe)
+    with contextlib.suppress(FileNotFoundError):  # a daemon that was quicker sweeps staging as it starts
+        os.unlink(probe)
     for path in (layout.blobs_dir, layout.manifests_dir, layout.locks_dir, layout.quarantine_dir):
         if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "not writable", path)
@@ -225,6 +226,10 @@ def _write_version(layout: Layout) -> None:
         finally:
             durable.close(descriptor)
         durable.name_replacing(staged, layout.version_file)
+    except FileNotFoundError:
+        if not os.path.exists(layout.version_file):
+            raise
+        return  # swept by a daemon that was quicker, which wrote the same before it swept
     except BaseException:
         with contextlib.suppress(OSError):
             durable.remove(staged)
