@@ -1,4 +1,4 @@
-"""A running daemon seen and disturbed from the kernel's side: strace writes down its system calls, fails them or kills it."""
+"""A running daemon seen and disturbed from the kernel's side: strace writes its calls down, fails or kills them."""
 
 from __future__ import annotations
 

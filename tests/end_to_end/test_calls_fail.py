@@ -1,4 +1,4 @@
-"""Each system call with which a daemon publishes, renames or removes fails once, as a dying, full or rationed disk fails.
+"""Each system call with which a daemon publishes, renames or removes fails once, as a dying or a full disk fails.
 
 Whatever fails: success or an error of the wire, every name that is there is whole, no temporary is left, no restart is
 needed, and the same request succeeds afterwards.
@@ -86,7 +86,9 @@ OF_THE_LEDGER = ("fdatasync", "pwrite64")
 SWEPT = [(name, call) for name, verb in VERBS.items() for call in verb.calls]
 
 
-@pytest.mark.parametrize("code", ["EIO", *(pytest.param(code, marks=pytest.mark.torture) for code in ("ENOSPC", "EDQUOT"))])
+@pytest.mark.parametrize(
+    "code", ["EIO", *(pytest.param(code, marks=pytest.mark.torture) for code in ("ENOSPC", "EDQUOT"))]
+)
 @pytest.mark.parametrize(("name", "call"), SWEPT)
 def test_whatever_fails_every_name_is_whole_and_the_next_try_succeeds(
     daemon: RealDaemon, name: str, call: str, code: str

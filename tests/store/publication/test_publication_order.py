@@ -3,70 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from modeld.store.disk.layout import Layout
 from store.publication_rig import BIG, SMALL, Adding, run_alone
-
-CALL = re.compile(r"^(?:\d+ +)?(\w+)\((.*)\) += 0$")
-UNFINISHED = re.compile(r"^(\d+) +(.*?) *<unfinished \.\.\.>$")
-RESUMED = re.compile(r"^(\d+) +<\.\.\. \w+ resumed>(.*)$")
-PATH_OF_DESCRIPTOR = re.compile(r"^\d+<(.*)>$")
-QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
-
-
-def finished_calls(log: str) -> Iterator[str]:
-    """One line for each call, where it ended: strace splits those that other threads interrupt."""
-    begun: dict[str, str] = {}
-    for line in log.splitlines():
-        if (split := UNFINISHED.match(line)) is not None:
-            begun[split[1]] = split[2]
-        elif (resumed := RESUMED.match(line)) is not None:
-            yield f"{resumed[1]} {begun.pop(resumed[1])}{resumed[2]}"
-        else:
-            yield line
-
-
-def order_faults(log: str, layout: Layout) -> list[str]:
-    """What an strace log says against the order: sync the file, name it, sync the directories."""
-    synced: dict[str, int] = {}
-    all_synced = 0
-    named: dict[str, int] = {}
-    faults = []
-    for number, line in enumerate(finished_calls(log), 1):
-        if (match := CALL.match(line)) is None:
-            continue
-        call, arguments = match.groups()
-        if call in ("fsync", "fdatasync") and (path := PATH_OF_DESCRIPTOR.match(arguments)):
-            synced[path[1]] = number
-        elif call == "syncfs":
-            all_synced = number
-        elif call in ("renameat2", "rename", "renameat", "link", "linkat"):
-            source, target = QUOTED.findall(arguments)
-            if target.startswith(layout.blobs_dir):
-                named[target] = number
-                if source not in synced and not all_synced:
-                    faults.append(f"{target} got its name before its bytes were synced")
-    for target, number in named.items():
-        directory = os.path.dirname(target)
-        while len(directory) >= len(layout.blobs_dir):
-            if max(all_synced, synced.get(directory, 0)) < number:
-                faults.append(f"{directory} was not synced after {target} got its name")
-            directory = os.path.dirname(directory)
-    if not named:
-        faults.append("nothing was named")
-    return faults
+from syscall_order import TRACED, finished_calls, order_faults
 
 
 def test_split_lines_of_a_log_are_joined() -> None:
     log = "7 fsync(3</a> <unfinished ...>\n8 +++ exited with 0 +++\n7 <... fsync resumed>) = 0\n7 fsync(4</b>) = 0"
-    assert [CALL.match(line) is not None for line in finished_calls(log)] == [False, True, True]
+    assert list(finished_calls(log)) == ["8 +++ exited with 0 +++", "7 fsync(3</a>) = 0", "7 fsync(4</b>) = 0"]
 
 
 @pytest.fixture
@@ -77,7 +26,7 @@ def strace() -> tuple[str, ...]:
     probe = subprocess.run([found, "-o", os.devnull, "true"], capture_output=True, timeout=60, check=False)
     if probe.returncode != 0:
         pytest.skip("this machine does not let strace trace")
-    return found, "-f", "-y", "-s", "4096", "-e", "trace=fsync,fdatasync,syncfs,rename,renameat,renameat2,link,linkat"
+    return found, "-f", "-y", "-s", "4096", "-e", TRACED
 
 
 @pytest.mark.parametrize(("size", "mode"), [(0, "one"), (SMALL, "one"), (BIG, "one"), (SMALL, "many")])

@@ -16,14 +16,13 @@ from modeld.store.content.blobs import (
     Trusted,
     name_or_find,
     never_trusted,
-    outcome_unknown,
     stat_named,
     sync_names,
 )
 from modeld.store.content.hashing import CHUNK
 from modeld.store.content.ingest import Staged, discard, stage_copy, sync_staged
 from modeld.store.disk import durable
-from modeld.store.disk.durable import FilesystemSync, store_faults
+from modeld.store.disk.durable import FilesystemSync, outcome_unknown, store_faults
 
 if TYPE_CHECKING:
     from modeld.store.digest import Digest

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,9 @@ from modeld.store.content.ingest import Staged, discard, sync_staged
 from modeld.store.content.quarantine import quarantine
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
-from modeld.store.disk.durable import store_fault, store_faults
+from modeld.store.disk.durable import outcome_unknown, store_fault, store_faults
 from modeld.store.observer import Observer, Unwatched
-from modelwire.errors import Corrupt, NotFound, WireError
+from modelwire.errors import Corrupt, NotFound
 
 if TYPE_CHECKING:
     from modeld.store.disk.layout import Layout
@@ -230,14 +230,3 @@ def sync_names(layout: Layout, digest: Digest) -> None:
         with outcome_unknown(), store_faults("sync the directory", directory):
             durable.sync_directory(directory)
         directory = os.path.dirname(directory)
-
-
-@contextlib.contextmanager
-def outcome_unknown() -> Iterator[None]:
-    """For what happens after a naming: the name may last or not, and the same request again settles it."""
-    try:
-        yield
-    except WireError as error:
-        error.details["outcome"] = "unknown"
-        error.retryable = True
-        raise

@@ -278,7 +278,7 @@ def store_fault(error: OSError, doing: str, path: str) -> WireError:
     if error.errno == errno.EIO:
         return Internal(
             f"{message}: the disk under the store reported an error, so these bytes cannot be trusted",
-            hint="Look at the kernel's log and the health of the disk; nothing was published.",
+            hint="Look at the kernel's log and the health of the disk.",
             details=details,
         )
     if error.errno == errno.EFBIG:
@@ -318,6 +318,18 @@ def store_faults(doing: str, path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise store_fault(error, doing, path) from error
+
+
+@contextlib.contextmanager
+def outcome_unknown() -> Iterator[None]:
+    """For what happens after a naming or a removal: it may last or not, and the same request again settles it."""
+    try:
+        yield
+    except WireError as error:
+        error.details["outcome"] = "unknown"
+        error.retryable = True
+        error.hint = f"{error.hint or ''} What was done may not last: the same request again settles that.".strip()
+        raise
 
 
 @contextlib.contextmanager

@@ -278,6 +278,30 @@ def write(layout: Layout, name: ModelName, document: Mapping[str, Any], *, repla
             with contextlib.suppress(OSError):
                 durable.remove(staged)
             raise
+    # ---- The model has its name: from here on nothing is taken back. ----
+    sync_names(layout)
+
+
+def make_lasting(layout: Layout, name: ModelName) -> bool:
+    """For a manifest that says already what is wished: whoever wrote it may have died, or never cared to sync, and
+    who asks is told of a success. False when it is not there any more."""
+    path = layout.manifest(name)
+    with durable.outcome_unknown(), durable.store_faults("make durable", path):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            durable.sync_file(descriptor)
+        finally:
+            durable.close(descriptor)
+    sync_names(layout)
+    return True
+
+
+def sync_names(layout: Layout) -> None:
+    """After a manifest came or went."""
+    with durable.outcome_unknown(), durable.store_faults("sync", layout.manifests_dir):
         durable.sync_directory(layout.manifests_dir)
 
 

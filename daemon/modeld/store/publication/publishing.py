@@ -97,7 +97,7 @@ class Counter:
                     wish.observer.advance(committed=blob.size)
                 shown = standing.usable().format if same and standing is not None else format
                 added = _added(wish, blob, shown, files, path, reused=reused)
-                if not same:
+                if not same or not await self._made_lasting(wish.name):
                     await self._name(wish, added, blob, source, files, standing)
         return added, blob
 
@@ -128,11 +128,15 @@ class Counter:
                 await self._blocking(partial(manifests.write, self.layout, wish.name, document, replace=wish.replace))
         except AlreadyExists:
             # Another tool was faster, without the lock. What it published may be the very same.
-            if not judge(self.index.entry(wish.name), wish, blob.digest, files):
+            same = judge(self.index.entry(wish.name), wish, blob.digest, files)
+            if not same or not await self._made_lasting(wish.name):
                 raise
         # ---- The model is there: from here on nothing is taken back. ----
         if wish.notes is not None:
             await wish.notes.published(added)
+
+    async def _made_lasting(self, name: ModelName) -> bool:
+        return await self._blocking(partial(manifests.make_lasting, self.layout, name))
 
     async def _blocking(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self.threads)

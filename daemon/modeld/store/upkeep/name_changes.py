@@ -11,7 +11,6 @@ from typing import Any, Final, TypeVar, cast
 import anyio
 import anyio.to_thread
 
-from modeld.store.content.blobs import outcome_unknown
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.locks import name_lock
@@ -98,7 +97,7 @@ class NameChanges:
         value = cast("Change | None", self._unsettled.get(key))
         if value is None or not done(value):
             return None
-        await self._blocking(partial(_sync, self._layout))
+        await self._blocking(partial(manifests.sync_names, self._layout))
         self._unsettled.pop(key, None)
         return value
 
@@ -110,10 +109,4 @@ def _remove_manifest(layout: Layout, name: ModelName) -> None:
     path = layout.manifest(name)
     with durable.store_faults("remove the manifest", path):
         durable.remove(path)
-    with outcome_unknown():
-        _sync(layout)
-
-
-def _sync(layout: Layout) -> None:
-    with durable.store_faults("sync", layout.manifests_dir):
-        durable.sync_directory(layout.manifests_dir)
+    manifests.sync_names(layout)
