@@ -24,7 +24,7 @@ __all__ = ["strace"]
 pytestmark = pytest.mark.usefixtures("strace")
 
 LONGEST = 40
-MEANINGS = {"EIO": {"internal"}, "ENOSPC": {"no_space"}, "EDQUOT": {"quota_exceeded"}}
+MEANINGS = {"EIO": {"internal"}, "ENOSPC": {"no_space"}, "EDQUOT": {"quota_exceeded"}, "EROFS": {"permission_denied"}}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ SWEPT = [(name, call) for name, verb in VERBS.items() for call in verb.calls]
 
 
 @pytest.mark.parametrize(
-    "code", ["EIO", *(pytest.param(code, marks=pytest.mark.torture) for code in ("ENOSPC", "EDQUOT"))]
+    "code", ["EIO", *(pytest.param(code, marks=pytest.mark.torture) for code in ("ENOSPC", "EDQUOT", "EROFS"))]
 )
 @pytest.mark.parametrize(("name", "call"), SWEPT)
 def test_whatever_fails_every_name_is_whole_and_the_next_try_succeeds(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from client.ctl import COMMAND
+from held_daemon import HeldDaemon
 from real_daemon import RealDaemon
 
 Done = subprocess.CompletedProcess[str]
@@ -61,6 +62,14 @@ def stopped(room: Path) -> Iterator[RealDaemon]:
 @pytest.fixture
 def daemon(stopped: RealDaemon) -> RealDaemon:
     return stopped.start()
+
+
+@pytest.fixture
+def held(room: Path) -> Iterator[HeldDaemon]:
+    """A daemon whose copying stands still until the test says otherwise; the test starts it."""
+    made = HeldDaemon(str(room))
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from typing import Protocol, TypeVar
 
 from modeld.store.digest import Digest
 
+_AT = " at "
+
 R_contra = TypeVar("R_contra", contravariant=True)
 
 
@@ -116,7 +118,12 @@ class Opener(Protocol):
 
 def giver(opener: Opener, file: FileInfo) -> str:
     """Who gives the bytes of a file: what is condemned, recorded beside the bytes, and told to people."""
-    return opener.name if file.origin is None else f"{opener.name} at {file.origin}"
+    return opener.name if file.origin is None else f"{opener.name}{_AT}{file.origin}"
+
+
+def address_of(who: str | None) -> str | None:
+    """The address in what `giver` says; None for a source without a network."""
+    return (who or "").partition(_AT)[2] or None
 
 
 class Source(Opener, Protocol[R_contra]):

@@ -12,6 +12,7 @@ from modeld.jobs.meter import Meter
 from modeld.operations.house import House
 from modeld.transfer.engine.budget import Share
 from modeld.transfer.routes.events import EventKind, TransferEvent
+from modeld.transfer.source import address_of
 from modelwire.errors import DigestMismatch
 from modelwire.vocabulary import Phase
 
@@ -116,9 +117,8 @@ class Observed:
 
     def _tell(self) -> None:
         self._told, self._told_at = self._done, time.monotonic()
-        self._telling.soon(
-            "phase.download", downloaded_bytes=self._done, total_bytes=self._total, source_url=self._meter.source
-        )
+        address = address_of(self._meter.source)
+        self._telling.soon("phase.download", downloaded_bytes=self._done, total_bytes=self._total, source_url=address)
 
     @property
     def network(self) -> int:

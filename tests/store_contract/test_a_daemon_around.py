@@ -1,0 +1,124 @@
+"""The founding contract, part A, the lines about the daemon around the store: those that no other suite shows through a
+real daemon. Its gate, its peers and its limits are in `end_to_end`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from real_daemon import RealDaemon
+from transfer.doubles import Asked, Reply, Server, file_reply
+from transfer.registries import OllamaDouble, descriptor
+
+MIB = 1 << 20
+EVERY = 32 * MIB
+KIND = "application/vnd.docker.distribution.manifest.v2+json"
+
+
+def phases(daemon: RealDaemon) -> list[dict[str, Any]]:
+    return [event for event in daemon.activity() if event["event"].startswith("phase.")]
+
+
+def test_phases_that_every_watcher_sees(daemon: RealDaemon) -> None:
+    """`checking_local {path}`, `download {downloaded_bytes, total_bytes, source_url}` at 0, then every 32 MiB or 5 s
+    and at the end, `verify {path}`, `ready`; each with its job."""
+    content = b"GGUF" + os.urandom(100 * MIB)
+    digest = hashlib.sha256(content).hexdigest()
+    with Server(lambda asked: file_reply(asked, content)) as web, daemon.connect() as watcher:
+        number = watcher.request("events.subscribe")
+        reply = daemon.ask("model.pull", ref=f"{web.url}/m.gguf", sha256=digest)
+        assert reply["type"] == "result", reply
+        seen: list[dict[str, Any]] = []
+        while not seen or seen[-1]["event"] != "job.done":
+            event = watcher.until(number, "event", "lagged")
+            assert event["type"] == "event"
+            seen.append(event)
+    told = phases(daemon)
+    assert [event["event"] for event in seen if event["event"].startswith("phase.")] == [row["event"] for row in told]
+    downloads = [row for row in told if row["event"] == "phase.download"]
+    others = [row["event"] for row in told if row["event"] != "phase.download"]
+    assert others == ["phase.checking_local", "phase.verify", "phase.ready"]
+    assert told[1:-2] == downloads
+    counts = [row["downloaded_bytes"] for row in downloads]
+    assert (counts[0], counts[-1]) == (0, len(content))
+    assert counts == sorted(counts)
+    steps = [after - before for before, after in pairwise(counts)]
+    # A step may be overshot by what the connections bring between two looks.
+    assert all(step <= EVERY + 16 * MIB for step in steps), steps
+    assert {row["total_bytes"] for row in downloads} == {len(content)}
+    assert {row["source_url"] for row in downloads} == {web.url}
+    assert {row["job"] for row in told} == {reply["value"]["job"]}
+    assert told[0]["path"].endswith(f"{digest}/data")
+    assert told[-2]["path"].endswith("/data.tmp")
+    assert told[-1]["path"] == reply["value"]["path"]
+
+
+def test_breaker_three_failures_of_a_source_and_it_is_left_alone(stopped: RealDaemon) -> None:
+    """The other source goes on serving, and nobody waits for the one that fails."""
+    with OllamaDouble() as mirror, OllamaDouble() as origin:
+        stopped.configure(f'[[mirror]]\nmatch = "ollama:"\nurl = "http://{mirror.host}"\n')
+        stopped.start()
+        route, failing = mirror.server.route, [True]
+        mirror.server.route = lambda asked: Reply(500) if failing[0] else route(asked)
+        for number in range(8):
+            weights, config = b"GGUF %d" % number, b"{}"
+            layers = [descriptor("application/vnd.ollama.image.model", weights)]
+            manifest = {
+                "schemaVersion": 2,
+                "mediaType": KIND,
+                "config": descriptor("application/vnd.docker.container.image.v1+json", config),
+                "layers": layers,
+            }
+            for content in (weights, config):
+                origin.blob(content)
+            origin.put("library/tiny", f"t{number}", manifest)
+            reply = stopped.ask("model.pull", ref=f"ollama:{origin.host}/library/tiny:t{number}")
+            assert reply["type"] == "result", reply
+        assert len(mirror.server.asked) == 3, [asked.target for asked in mirror.server.asked]
+
+
+def test_breaker_a_wrong_digest_is_no_failure_of_the_transport(daemon: RealDaemon) -> None:
+    """It condemns the source for that digest: other bytes of the same source are fetched as before."""
+
+    def route(asked: Asked) -> Reply:
+        return file_reply(asked, asked.path.encode() * 100)
+
+    with Server(route) as web:
+        for number in range(5):
+            reply = daemon.ask("model.pull", ref=f"{web.url}/{number}.gguf", sha256=f"{number:064x}", name=f"m{number}")
+            assert reply["code"] == "digest_mismatch", reply
+        good = hashlib.sha256(b"/good.gguf" * 100).hexdigest()
+        reply = daemon.ask("model.pull", ref=f"{web.url}/good.gguf", sha256=good, name="good")
+        assert reply["type"] == "result", reply
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "directory"])
+@pytest.mark.parametrize("lock", ["store", "endpoint"])
+def test_lock_for_life_links_and_what_is_no_file_are_refused(stopped: RealDaemon, lock: str, kind: str) -> None:
+    stopped.start()
+    path = f"{stopped.root}/.modeld/lock" if lock == "store" else f"{stopped.socket}.lock"
+    assert os.path.isfile(path)
+    assert stopped.terminate() == 0
+    assert os.path.isfile(path), "it is never deleted"
+    os.unlink(path)
+    mine = stopped.file("mine", b"mine")
+    match kind:
+        case "link":
+            os.symlink(mine, path)
+        case "pipe":
+            os.mkfifo(path)
+        case "directory":
+            os.mkdir(path)
+    word, _, said = stopped.spawn().partition(" ")
+    assert word == "ERROR"
+    assert path in json.loads(said)["message"]
+    assert stopped.wait() != 0
+    with open(mine, "rb") as file:
+        assert file.read() == b"mine"
+    os.rmdir(path) if kind == "directory" else os.unlink(path)
+    stopped.start()
