@@ -1,4 +1,5 @@
-"""Eight clients and two foreign tools write into one store at once: whatever is published is whole."""
+"""Eight processes with a client each and two foreign tools write into one store at once: what is published is whole,
+with locks and without any."""
 
 from __future__ import annotations
 
@@ -9,10 +10,14 @@ import random
 import subprocess
 import sys
 import textwrap
-import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from lockless_daemon import LocklessDaemon
 from real_daemon import RealDaemon, wait_until
+from rough_peers import staging
 
 CLIENTS = 8
 ROUNDS = 12
@@ -22,11 +27,11 @@ SHARED = 3
 FOREIGN = textwrap.dedent(
     """
     import fcntl, json, os, random, sys, time
-    root, tool, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
-    template = json.load(open(sys.argv[4]))
-    ends = time.monotonic() + seconds
+    root, tool = sys.argv[1], sys.argv[2]
+    template = json.load(open(sys.argv[3]))
     print("WRITING", flush=True)
-    while time.monotonic() < ends:
+    os.set_blocking(0, False)
+    while sys.stdin.buffer.read(1) is None:
         name = f"common-{random.randrange(3)}"
         with open(os.path.join(root, "locks", name + ".lock"), "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -38,68 +43,103 @@ FOREIGN = textwrap.dedent(
             os.replace(path + "." + tool, path)
     """
 )
+"""Another tool, as it may write to a shared store: until its standard input ends."""
+
+CLIENT = textwrap.dedent(
+    """
+    import json, sys
+    import modelclient
+
+    wishes = json.loads(sys.argv[1])
+    faults = []
+    with modelclient.Client() as client:
+        print("READY", flush=True)
+        sys.stdin.readline()
+        for path, name in wishes:
+            try:
+                client.add(path, name=name).result()
+            except modelclient.WireError as fault:
+                faults.append(f"{name}: {fault.code} {fault}")
+    print(json.dumps(faults), flush=True)
+    """
+)
 
 
-def test_eight_clients_and_two_foreign_tools_corrupt_nothing(daemon: RealDaemon) -> None:
+@pytest.fixture(params=["locks", "no locks"])
+def writable(room: Path, request: pytest.FixtureRequest) -> Iterator[RealDaemon]:
+    made = RealDaemon(str(room)) if request.param == "locks" else LocklessDaemon(str(room))
+    yield made.start()
+    made.close()
+
+
+def run(script: str, *arguments: str, environ: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environ,
+    )
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def wishes_of(daemon: RealDaemon, client: int, shared: list[str]) -> list[tuple[str, str]]:
+    wishes = []
+    for turn in range(ROUNDS):
+        own = daemon.file(f"own-{client}-{turn}.bin", f"{client} {turn}".encode() * 1000)
+        wishes += [
+            (own, f"own-{client}-{turn}"),
+            (shared[turn % SHARED], f"mine-{client}-{turn}"),
+            (shared[turn % SHARED], f"common-{turn % SHARED}"),
+        ]
+    return wishes
+
+
+def test_eight_processes_and_two_foreign_tools_corrupt_nothing(writable: RealDaemon) -> None:
+    daemon = writable
     shared = [daemon.file(f"shared-{n}.bin", random.Random(n).randbytes(300_000)) for n in range(SHARED)]
-    first = daemon.ask("model.add", path=shared[0], name="template")
-    assert first["type"] == "result"
+    assert daemon.ask("model.add", path=shared[0], name="template")["type"] == "result"
     template = os.path.join(daemon.root, "manifests", "template.json")
-    tools = [
-        subprocess.Popen(
-            [sys.executable, "-c", FOREIGN, daemon.root, tool, "6", template], stdout=subprocess.PIPE, text=True
-        )
-        for tool in ("alpha", "beta")
+    tools = [run(FOREIGN, daemon.root, tool, template, environ=daemon.environ) for tool in ("alpha", "beta")]
+    clients = [
+        run(CLIENT, json.dumps(wishes_of(daemon, client, shared)), environ=daemon.environ) for client in range(CLIENTS)
     ]
-    failures: list[str] = []
-
-    def add_all(client: int) -> None:
-        with daemon.connect() as wire:
-            for turn in range(ROUNDS):
-                own = daemon.file(f"own-{client}-{turn}.bin", f"{client} {turn}".encode() * 1000)
-                for path, name in (
-                    (own, f"own-{client}-{turn}"),
-                    (shared[turn % SHARED], f"mine-{client}-{turn}"),
-                    (shared[turn % SHARED], f"common-{turn % SHARED}"),
-                ):
-                    reply = wire.ask("model.add", path=path, name=name)
-                    if reply["type"] != "result":
-                        failures.append(f"{name}: {reply}")
-
     try:
+        assert [said(tool) for tool in tools] == ["WRITING"] * 2
+        assert [said(client) for client in clients] == ["READY"] * CLIENTS
+        for client in clients:
+            assert client.stdin is not None
+            client.stdin.write("\n")
+            client.stdin.flush()
+        told = [client.communicate(timeout=90)[0] for client in clients]
         for tool in tools:
-            assert tool.stdout is not None
-            assert tool.stdout.readline() == "WRITING\n"
-        threads = [threading.Thread(target=add_all, args=(client,)) for client in range(CLIENTS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(90)
-            assert not thread.is_alive()
+            tool.communicate("x", timeout=30)
     finally:
-        for tool in tools:
-            tool.wait(30)
-            assert tool.stdout is not None
-            tool.stdout.close()
-    assert failures == []
-    assert [tool.returncode for tool in tools] == [0, 0]
+        for process in (*tools, *clients):
+            process.kill()
+            process.communicate()
+    assert [json.loads(each) for each in told] == [[]] * CLIENTS
+    assert [process.returncode for process in (*tools, *clients)] == [0] * (CLIENTS + 2)
     every_name_stands_for_its_bytes(daemon)
-    staging = Path(daemon.root, ".modeld", "staging")
-    wait_until(lambda: not list(staging.iterdir()), what="an empty staging directory")
+    wait_until(lambda: not staging(daemon), what="an empty staging directory")
 
 
 def every_name_stands_for_its_bytes(daemon: RealDaemon) -> None:
-    listed = daemon.ask("model.list")["value"]
-    assert listed["damaged"] == []
-    names = {model["name"] for model in listed["models"]}
-    expected = {f"own-{client}-{turn}" for client in range(CLIENTS) for turn in range(ROUNDS)}
-    expected |= {f"mine-{client}-{turn}" for client in range(CLIENTS) for turn in range(ROUNDS)}
-    expected |= {f"common-{n}" for n in range(SHARED)}
-    page = listed
+    page = daemon.ask("model.list")["value"]
+    assert page["damaged"] == []
+    names = {model["name"] for model in page["models"]}
     while page["next"]:
         page = daemon.ask("model.list", after=page["next"])["value"]
         names |= {model["name"] for model in page["models"]}
+    expected = {f"own-{client}-{turn}" for client in range(CLIENTS) for turn in range(ROUNDS)}
+    expected |= {f"mine-{client}-{turn}" for client in range(CLIENTS) for turn in range(ROUNDS)}
+    expected |= {f"common-{n}" for n in range(SHARED)}
     assert expected <= names
+    assert names - expected - {"template"} <= {f"{tool}-{n}" for tool in ("alpha", "beta") for n in range(4)}
     seen: dict[str, str] = {}
     for name in sorted(names):
         resolved = daemon.ask("model.resolve", name=name)["value"]
