@@ -176,12 +176,20 @@ def test_permission_denied_on_the_root_is_exit_13_with_a_hint_and_no_fallback(st
     assert os.listdir(stopped.root) == []
 
 
-@pytest.mark.parametrize("obstacle", ["file", "dangling"])
+@pytest.mark.parametrize("obstacle", ["file", "dangling", "loop", "below a file", "too long"])
 def test_a_root_that_cannot_be_created_is_exit_1(stopped: RealDaemon, obstacle: str) -> None:
-    if obstacle == "file":
-        stopped.file("models", b"in the way")
-    else:
-        os.symlink(f"{stopped.room}/nowhere", stopped.root)
+    match obstacle:
+        case "file":
+            stopped.file("models", b"in the way")
+        case "dangling":
+            os.symlink(f"{stopped.room}/nowhere", stopped.root)
+        case "loop":
+            os.symlink(stopped.root, stopped.root)
+        case "below a file":
+            stopped.root = stopped.file("a-file", b"in the way") + "/models"
+        case "too long":
+            stopped.root = f"{stopped.room}/{'x' * 300}"
+    stopped.environ["MODELS_HOME"] = stopped.root
     done = subprocess.run(
         [*COMMAND, "list"],
         env=stopped.environ,
@@ -194,6 +202,8 @@ def test_a_root_that_cannot_be_created_is_exit_1(stopped: RealDaemon, obstacle: 
     assert done.returncode == 1, done.stderr
     assert stopped.root in done.stderr
     assert "hint: " in done.stderr
+    made = [path for path in Path(stopped.room).rglob("*") if path.name in ("blobs", "manifests", "models")]
+    assert [str(path) for path in made if str(path) != stopped.root] == [], "it never falls back to another place"
 
 
 @needs_root
