@@ -20,6 +20,7 @@ _UNFINISHED = re.compile(r"^(\d+) +(.*?) *<unfinished \.\.\.>$")
 _RESUMED = re.compile(r"^(\d+) +<\.\.\. \w+ resumed>(.*)$")
 _PATH_OF_DESCRIPTOR = re.compile(r"^\d+<(.*)>$")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_CUT = re.compile(r"(?: *<(?:unfinished|detached) \.\.\.>|\) += -?\d+.*)$")
 SUCCESS = r"{\"type\":\"result\""
 _NAMING = ("renameat2", "rename", "renameat", "link", "linkat")
 _SENDING = ("sendto", "sendmsg", "write", "writev")
@@ -27,14 +28,13 @@ _SENDING = ("sendto", "sendmsg", "write", "writev")
 
 def finished_calls(log: str) -> Iterator[str]:
     """One line for each call, where it ended: strace splits those that other threads interrupt. A reply counts from
-    its beginning: the peer may have it before the call returns."""
+    its beginning: the peer may have it, and end the trace, before the call returns."""
     begun: dict[str, str] = {}
     for line in log.splitlines():
-        if (split := _UNFINISHED.match(line)) is not None:
-            if SUCCESS in line:
-                yield f"{split[1]} {split[2]}) = 0"
-            else:
-                begun[split[1]] = split[2]
+        if SUCCESS in line:
+            yield f"{_CUT.sub('', line)}) = 0"
+        elif (split := _UNFINISHED.match(line)) is not None:
+            begun[split[1]] = split[2]
         elif (resumed := _RESUMED.match(line)) is not None:
             if resumed[1] in begun:
                 yield f"{resumed[1]} {begun.pop(resumed[1])}{resumed[2]}"

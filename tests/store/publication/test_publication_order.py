@@ -10,12 +10,18 @@ from pathlib import Path
 import pytest
 
 from store.publication_rig import BIG, SMALL, Adding, run_alone
-from syscall_order import TRACED, finished_calls, order_faults
+from syscall_order import SUCCESS, TRACED, finished_calls, order_faults
 
 
 def test_split_lines_of_a_log_are_joined() -> None:
     log = "7 fsync(3</a> <unfinished ...>\n8 +++ exited with 0 +++\n7 <... fsync resumed>) = 0\n7 fsync(4</b>) = 0"
     assert list(finished_calls(log)) == ["8 +++ exited with 0 +++", "7 fsync(3</a>) = 0", "7 fsync(4</b>) = 0"]
+
+
+@pytest.mark.parametrize("end", [") = 40", " <unfinished ...>", " <detached ...>", ""])
+def test_a_reply_counts_from_its_beginning(end: str) -> None:
+    line = f'7 sendto(4<socket:[1]>, "{SUCCESS}}}", 40, 0, NULL, 0'
+    assert list(finished_calls(f"{line}{end}\n7 <... sendto resumed>) = 40")) == [f"{line}) = 0"]
 
 
 @pytest.fixture
