@@ -22,6 +22,7 @@ _PATH_OF_DESCRIPTOR = re.compile(r"^\d+<(.*)>$")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _CUT = re.compile(r"(?: *<(?:unfinished|detached) \.\.\.>|\) += -?\d+.*)$")
 SUCCESS = r"{\"type\":\"result\""
+_MARK = "the mark"
 _NAMING = ("renameat2", "rename", "renameat", "link", "linkat")
 _SENDING = ("sendto", "sendmsg", "write", "writev")
 
@@ -45,6 +46,7 @@ def finished_calls(log: str) -> Iterator[str]:
 @dataclass
 class _Order:
     layout: Layout
+    adopted: str | None = None
     synced: dict[str, int] = field(default_factory=dict)
     made: dict[str, int] = field(default_factory=dict)
     all_synced: int = 0
@@ -59,12 +61,19 @@ class _Order:
 
     def named(self, source: str, target: str, number: int) -> None:
         self.changes += 1
+        if self.adopted is not None and os.path.basename(source).startswith("adopted-"):
+            source = self.adopted
         if max(self.all_synced, self.synced.get(source, 0)) <= self.made.get(source, 0):
             self.faults.append(f"{target} got its name before its bytes were synced")
         if target.startswith(self.layout.manifests_dir):
             self._settle(f"the manifest {target} got its name")
             self.owed[f"{target} got its name"] = {self.layout.manifests_dir: number}
             return
+        if target.startswith(self.layout.linked):
+            self.owed[f"{_MARK} {target} got its name"] = {self.layout.linked: number, self.layout.private: number}
+            return
+        # After a crash nobody may take a file that is linked from elsewhere for the store's alone.
+        self._settle(f"the blob {target} got its name", only=_MARK)
         directories = {}
         directory = os.path.dirname(target)
         while len(directory) >= len(self.layout.blobs_dir):
@@ -81,18 +90,19 @@ class _Order:
         self.replies += 1
         self._settle("the reply")
 
-    def _settle(self, before: str) -> None:
-        """Nothing may be owed any more when this comes."""
-        for change, directories in self.owed.items():
+    def _settle(self, before: str, only: str = "") -> None:
+        """Nothing of this kind may be owed any more when this comes."""
+        for change in [change for change in self.owed if change.startswith(only)]:
+            directories = self.owed.pop(change)
             for directory, number in directories.items():
                 if max(self.all_synced, self.synced.get(directory, 0)) < number:
                     self.faults.append(f"{directory} was not synced after {change} and before {before}")
-        self.owed.clear()
 
 
-def order_faults(log: str, layout: Layout, *, replies: int = 0) -> list[str]:
-    """`replies`: how many successes are told in it; without any, its end stands for one."""
-    order = _Order(layout)
+def order_faults(log: str, layout: Layout, *, replies: int = 0, adopted: str | None = None) -> list[str]:
+    """`replies`: how many successes are told in it; without any, its end stands for one. `adopted`: the file that
+    became a blob itself: it is synced under its own name."""
+    order = _Order(layout, adopted)
     for number, line in enumerate(finished_calls(log), 1):
         if (match := _CALL.match(line)) is None:
             continue
@@ -105,7 +115,7 @@ def order_faults(log: str, layout: Layout, *, replies: int = 0) -> list[str]:
             order.all_synced = number
         elif call in _NAMING:
             source, target = _QUOTED.findall(arguments)
-            if target.startswith((layout.blobs_dir, layout.manifests_dir)):
+            if target.startswith((layout.blobs_dir, layout.manifests_dir, layout.linked)):
                 order.named(source, target, number)
         elif call in ("unlink", "unlinkat"):
             (path_gone,) = _QUOTED.findall(arguments)

@@ -3,16 +3,20 @@ or took away is on stable storage, and every byte was before its name was."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from real_daemon import RealDaemon
 from syscall_order import SUCCESS, TRACED, order_faults, synced_paths, without_syncs_of
 from traced_daemon import failing_at, strace, traced
+from transfer.doubles import Server, file_reply
 
 __all__ = ["strace"]
 
@@ -52,6 +56,8 @@ def replacing(daemon: RealDaemon) -> dict[str, Any]:
 CHANGES: dict[str, tuple[str, Callable[[RealDaemon], dict[str, Any]]]] = {
     "add": ("model.add", one_file),
     "add a big file": ("model.add", big_file),
+    "add by link": ("model.add", lambda daemon: one_file(daemon) | {"link": True}),
+    "add by move": ("model.add", lambda daemon: one_file(daemon) | {"move": True}),
     "add a directory": ("model.add", directory),
     "add many files": ("model.add", many_files),
     "replace": ("model.add", replacing),
@@ -69,13 +75,61 @@ def test_every_change_is_synced_before_the_reply(daemon: RealDaemon, name: str) 
     with daemon.connect() as wire, traced(daemon, TRACED, full=True) as trace:
         assert wire.ask(op, **asked)["type"] == "result"
     layout, log = Layout(daemon.root), trace.text
-    assert order_faults(log, layout, replies=1) == []
+    adopted = asked["path"] if "link" in asked or "move" in asked else None
+    assert order_faults(log, layout, replies=1, adopted=adopted) == []
     # The check itself notices each sync that is missing.
-    public = (layout.blobs_dir, layout.manifests_dir, layout.staging)
-    watched = [path for path in synced_paths(log) if path.startswith(public)]
+    public = (layout.blobs_dir, layout.manifests_dir, layout.staging, layout.linked)
+    watched = [path for path in synced_paths(log) if path.startswith(public) or path in (adopted, layout.private)]
     assert watched or "syncfs" in log
     for path in watched:
+        assert order_faults(without_syncs_of(log, path), layout, replies=1, adopted=adopted) != [], path
+
+
+@pytest.mark.parametrize("files", [1, 3, 20], ids=["a file", "a directory", "many files"])
+def test_blobs_of_another_tool_are_synced_before_the_reply(daemon: RealDaemon, files: int) -> None:
+    """It has named them and never cared to sync: what is said to be here has to last."""
+    asked = one_file(daemon) if files == 1 else directory(daemon, files)
+    layout = Layout(daemon.root)
+    contents = [Path(asked["path"])] if files == 1 else [*Path(asked["path"]).iterdir()]
+    names = []
+    for content in contents:
+        names.append(Path(layout.blob(Digest(hashlib.sha256(content.read_bytes()).hexdigest()))))
+        names[-1].parent.mkdir(parents=True)
+        names[-1].write_bytes(content.read_bytes())
+    with daemon.connect() as wire, traced(daemon, TRACED, full=True) as trace:
+        reply = wire.ask("model.add", **asked)
+    assert reply["value"]["reused"] is True
+    until_the_manifest = trace.text.split("manifests/new.json")[0]
+    synced = synced_paths(until_the_manifest)
+    assert {str(name) for name in names} <= synced, "the bytes"
+    directories = {str(name.parents[level]) for name in names for level in range(3)}
+    assert directories <= synced or (files > 8 and "syncfs(" in until_the_manifest), "the names"
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["a known digest", "an unknown digest"])
+def test_a_download_is_synced_before_the_reply(daemon: RealDaemon, known: bool) -> None:
+    content = b"GGUF" + os.urandom(5 << 20)
+    expected = {"sha256": hashlib.sha256(content).hexdigest()} if known else {}
+    with Server(lambda asked: file_reply(asked, content)) as web, daemon.connect() as wire:
+        with traced(daemon, TRACED, full=True) as trace:
+            assert wire.ask("model.pull", ref=f"{web.url}/new.gguf", name="new", **expected)["type"] == "result"
+    layout, log = Layout(daemon.root), trace.text
+    assert order_faults(log, layout, replies=1) == []
+    tail = [path for path in synced_paths(log) if path.endswith(".tmp") or path.startswith(layout.manifests_dir)]
+    assert len(tail) > 1
+    for path in tail:
         assert order_faults(without_syncs_of(log, path), layout, replies=1) != [], path
+
+
+def test_a_corrupt_blob_is_out_of_use_for_good_before_the_reply(daemon: RealDaemon) -> None:
+    path = daemon.ask("model.add", **one_file(daemon))["value"]["path"]
+    os.chmod(path, 0o644)
+    Path(path).write_bytes(b"XXXX new")
+    with daemon.connect() as wire, traced(daemon, TRACED, full=True) as trace:
+        assert wire.ask("model.verify", names=["new"])["value"]["ok"] is False
+    assert not os.path.exists(path)
+    after = trace.text.split("corrupt-blob.bin")[1].split(SUCCESS)[0]
+    assert synced_paths(after) >= {Layout(daemon.root).quarantine_dir, os.path.dirname(path)}
 
 
 def first_failure_after_the_change(daemon: RealDaemon, op: str, asked: dict[str, Any]) -> dict[str, Any]:

@@ -87,6 +87,36 @@ def test_the_skeleton_is_made_once_and_kept(tmp_path: Path) -> None:
     assert sorted(str(path) for path in root.rglob("*")) == before
 
 
+def test_what_is_made_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that goes with the power takes its synced blobs along; an empty version file locks the store."""
+    synced: list[str] = []
+    named: list[tuple[str, set[str]]] = []
+    real_sync, real_name = durable.sync_file, durable.name_replacing
+
+    def sync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real_sync(descriptor)
+
+    def name(temporary: str, target: str) -> None:
+        named.append((target, {temporary} & set(synced)))
+        synced.append(f"named {target}")
+        real_name(temporary, target)
+
+    monkeypatch.setattr(durable, "sync_file", sync)
+    monkeypatch.setattr(durable, "name_replacing", name)
+    layout = prepare_root(str(tmp_path / "new" / "er" / "models"))
+    made = {str(path) for path in tmp_path.rglob("*") if path.is_dir()}
+    assert {os.path.dirname(path) for path in made} <= set(synced)
+    ((version, bytes_synced),) = named
+    assert version == layout.version_file
+    assert bytes_synced, "its bytes before its name"
+    assert layout.private in synced[synced.index(f"named {version}") :], "its name after that"
+    synced.clear()
+    prepare_root(layout.root)
+    inside = {os.path.dirname(path) for path in made if path.startswith(f"{layout.root}/")}
+    assert inside <= set(synced), "the start before may have been killed before it came to that"
+
+
 def test_a_link_to_a_directory_is_a_fine_root(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "models").symlink_to("disk")

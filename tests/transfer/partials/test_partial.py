@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modeld.store.digest import Digest
+from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
+from modeld.transfer.partials import journal
 from modeld.transfer.partials.journal import Header, Piece, checksum
 from modeld.transfer.partials.partial import Partial, discard_partial
 
@@ -44,6 +47,31 @@ def test_what_was_recorded_is_found(layout: Layout) -> None:
     assert [(piece.start, piece.end) for piece in partial.pieces] == [(0, 60)]
     assert partial.path == layout.partial(DIGEST)
     assert partial.identities[0].validator == '"one"'
+
+
+def test_the_bytes_are_synced_before_the_line_that_vouches_for_them(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a line may outlive, over a power cut, the bytes that it stands for."""
+    partial = Partial.open(layout, HEADER, DIGEST, None)
+    number = partial.identity("source", '"one"')
+    steps: list[str] = []
+    sync, append = durable.sync_file, journal.append
+
+    def synced(descriptor: int) -> None:
+        steps.append(f"synced {os.path.basename(os.readlink(f'/proc/self/fd/{descriptor}'))}")
+        sync(descriptor)
+
+    def appended(*arguments: Any) -> int:
+        steps.append("vouched")
+        return append(*arguments)
+
+    monkeypatch.setattr(durable, "sync_file", synced)
+    monkeypatch.setattr(journal, "append", appended)
+    partial.record([Piece(0, 60, checksum(CONTENT[:60]), number)])
+    partial.close()
+    assert steps[:2] == [f"synced {os.path.basename(partial.path)}", "vouched"]
+    assert len(steps) == 3, "and the line itself"
 
 
 @pytest.mark.parametrize("header", [Header(DIGEST.hex, 101), Header("cd" * 32, 100)])

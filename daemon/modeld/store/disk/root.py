@@ -135,8 +135,9 @@ def _make_missing(layout: Layout, gid: int | None, made: list[str]) -> None:
         _make_directory(path, None, made)
     for path in layout.skeleton:
         _make_directory(path, gid, made)
-    # A store whose own directories vanish with the power takes its synced blobs with it.
-    for path in {os.path.dirname(new) for new in made}:
+    # A store whose own directories vanish with the power takes its synced blobs with it. Those that were there may be
+    # from a start that was killed right before this: 0.03 ms each when there is nothing to sync.
+    for path in {os.path.dirname(path) for path in (*made, *(path for path in layout.skeleton if path != layout.root))}:
         durable.sync_directory(path)
 
 

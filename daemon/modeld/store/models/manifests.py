@@ -279,7 +279,8 @@ def write(layout: Layout, name: ModelName, document: Mapping[str, Any], *, repla
                 durable.remove(staged)
             raise
     # ---- The model has its name: from here on nothing is taken back. ----
-    sync_names(layout)
+    with durable.outcome_unknown(), durable.store_faults("write the manifest", path):
+        durable.sync_directory(layout.manifests_dir)
 
 
 def make_lasting(layout: Layout, name: ModelName) -> bool:
@@ -295,12 +296,12 @@ def make_lasting(layout: Layout, name: ModelName) -> bool:
             durable.sync_file(descriptor)
         finally:
             durable.close(descriptor)
-    sync_names(layout)
+        durable.sync_directory(layout.manifests_dir)
     return True
 
 
 def sync_names(layout: Layout) -> None:
-    """After a manifest came or went."""
+    """After a manifest came or went of which nobody knows whether that will last."""
     with durable.outcome_unknown(), durable.store_faults("sync", layout.manifests_dir):
         durable.sync_directory(layout.manifests_dir)
 
