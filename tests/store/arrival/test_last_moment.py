@@ -1,4 +1,4 @@
-"""Between the last look at a blob and the name that is given: what changes then is noticed, and no bad byte is named."""
+"""Between the last look at a blob and the name that is given: what changes is noticed, and no bad byte is named."""
 
 from __future__ import annotations
 

@@ -131,7 +131,9 @@ class Landing:
         digest = self.known.sources.get(source)
         if digest is not None and self.expected is not None and not self.expected.matches(digest):
             raise _mismatch(where, self.expected, digest)
-        digest = digest or self.expected
+        if self.how != "move":
+            # A move takes the file away: what it is said to be is no reason for that, only what was read in it.
+            digest = digest or self.expected
         return None if digest is None else self.find_good(digest, self.known.verified.get(digest))
 
     def _by_likeness(self, descriptor: int, where: str, source: Signature) -> Blob | None:
