@@ -1,4 +1,4 @@
-"""`--move` and `--link` with a digest: what was promised is checked against the file itself before anything of it goes."""
+"""`--move` and `--link` with a digest: what was promised is checked against the file itself before any of it goes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from real_daemon import RealDaemon, wait_until
-from rough_peers import staging
+from rough_peers import held_name, staging
 
 CONTENT = b"GGUF" + bytes(70_000)
 HEX = hashlib.sha256(CONTENT).hexdigest()
+LATER = b"later and longer"
 OTHER = {"of the same size": b"MINE" + bytes(70_000), "of another size": b"MINE" + bytes(500)}
 
 
@@ -68,3 +69,47 @@ def test_a_file_that_was_read_before_is_known_for_what_it_was(daemon: RealDaemon
     wait_until(lambda: time.time() - os.stat(path).st_ctime > 2.1, what="two seconds later")
     assert daemon.ask("model.add", path=path, name="mine")["type"] == "result"
     refused(daemon, path, name="m", sha256=HEX, **{how: True})
+
+
+def write_to(path: str, content: bytes) -> None:
+    """As its owner may: the mode is no obstacle to who can change it."""
+    os.chmod(path, 0o644)
+    Path(path).write_bytes(content)
+
+
+def moved_while_the_name_is_held(daemon: RealDaemon, path: str) -> dict[str, Any]:
+    """The file is read, and then written to before its model has a name."""
+    with daemon.connect() as wire:
+        with held_name(daemon, "m"):
+            number = wire.request("model.add", path=path, name="m", move=True)
+            job = wire.until(number, "accepted")["job"]
+            wait_until(lambda: read_whole(daemon, job), what="all bytes are read")
+            write_to(path, LATER)
+        return wire.terminal(number)
+
+
+def read_whole(daemon: RealDaemon, job: str) -> bool:
+    progress = daemon.ask("job.show", job=job)["value"].get("progress") or {}
+    return bool(progress) and progress["bytes_done"] == progress["bytes_total"] == len(CONTENT)
+
+
+def test_move_a_file_that_is_written_to_after_it_was_read_is_not_the_blob(daemon: RealDaemon) -> None:
+    path = daemon.file("mine.gguf", CONTENT)
+    reply = moved_while_the_name_is_held(daemon, path)
+    assert reply["code"] == "source_unavailable", reply
+    assert path in reply["message"]
+    assert Path(path).read_bytes() == LATER
+    assert daemon.ask("model.resolve", name="m")["code"] == "not_found"
+    assert staging(daemon) == []
+    reply = daemon.ask("model.add", path=path, name="m", move=True)
+    assert Path(reply["value"]["path"]).read_bytes() == LATER
+
+
+def test_move_a_file_whose_bytes_are_here_and_that_is_written_to_stays(daemon: RealDaemon) -> None:
+    """The bytes that were read are in the store; those that came later are nowhere else."""
+    assert daemon.ask("model.add", path=daemon.file("a.gguf", CONTENT), name="a")["type"] == "result"
+    path = daemon.file("mine.gguf", CONTENT)
+    assert moved_while_the_name_is_held(daemon, path)["type"] == "result"
+    assert Path(path).read_bytes() == LATER
+    value = daemon.ask("model.resolve", name="m")["value"]
+    assert Path(value["path"]).read_bytes() == CONTENT

@@ -93,6 +93,14 @@ async def test_a_blob_that_is_spoilt_after_it_was_found(
     await assert_good(bench, "m")
 
 
+async def test_a_bad_blob_that_was_there_before(bench: Bench, what: What) -> None:
+    blob_of(bench).parent.mkdir(parents=True)
+    blob_of(bench).write_bytes(BAD)
+    await bench.store.add(what(bench), name="m")
+    assert bench.quarantined() == [BAD]
+    await assert_good(bench, "m")
+
+
 async def test_a_bad_blob_that_appears_right_before_the_name_is_given(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, what: What
 ) -> None:

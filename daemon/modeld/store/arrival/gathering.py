@@ -22,11 +22,12 @@ from modeld.store.arrival.adding import MAX_ATTEMPTS, PROBE_FROM, Intake, Vanish
 from modeld.store.arrival.adopting import How
 from modeld.store.arrival.batch import Batch
 from modeld.store.arrival.collecting import Collection, Part
-from modeld.store.arrival.landing import Known, Landed, Landing
+from modeld.store.arrival.landing import Known, Landed, Landing, changed
 from modeld.store.content import blobs
 from modeld.store.content.blobs import Blob
 from modeld.store.content.blocks import BLOCK, BlockSums, save_blocks
-from modeld.store.digest import Digest
+from modeld.store.digest import Digest, Signature
+from modeld.store.disk.durable import store_faults
 from modeld.store.disk.space import Allotment, Reservation
 from modeld.store.models.manifests import File
 from modeld.store.models.trees import Relinked, only_links_changed
@@ -260,8 +261,11 @@ class _Gathering:
     def _commit(self, landing: Landing, files: list[File]) -> tuple[Blob, bool]:
         """In the publisher's turn. The manifest comes after it."""
         reused = [still_there(self._layout, landed.blob)[0] for landed in self._landed.values() if landed.blob]
-        if self._how == "link":
-            self._mark_linked()
+        match self._how:
+            case "link":
+                self._mark_linked()
+            case "move":
+                self._check_moved()
         staged = landing.batch.staged
         results = landing.batch.commit(trusted=self._is_proven)
         # ---- The blobs have their names: from here on nothing is taken back. ----
@@ -281,6 +285,17 @@ class _Gathering:
     def _is_proven(self, blob: Blob) -> bool:
         proven = self._proven.get(blob.digest)
         return proven is not None and proven.signature == blob.signature
+
+    def _check_moved(self) -> None:
+        """By its old name a file can be written to until that is gone: what was hashed must be what gets the name."""
+        for landed in self._landed.values():
+            if landed.adopted is None or landed.blob is not None:
+                continue
+            path = landed.adopted.staged.path
+            with store_faults("look at", path):
+                now = Signature.of(os.lstat(path))
+            if now != landed.source:
+                raise changed(self._collection.where(landed.part))
 
     def _mark_linked(self) -> None:
         """Before the blobs get their names: after a crash nobody takes a shared file for the store's alone."""

@@ -81,7 +81,7 @@ class Landing:
                 if part is self.collection.parts[self.collection.first]:
                     self.format = detect_format(os.pread(descriptor, HEAD_BYTES, 0), where)
             if not self._is_as_listed(source, part.signature):
-                raise _changed(where)
+                raise changed(where)
             landed = self._found(part, descriptor, where, source) or self._staged(part, descriptor, where, source)
         finally:
             os.close(descriptor)
@@ -175,7 +175,7 @@ class Landing:
         return Landed(part, staged.digest, staged.size, source)
 
 
-def _changed(where: str) -> SourceUnavailable:
+def changed(where: str) -> SourceUnavailable:
     return SourceUnavailable(
         f"{where} changed while it was being added; nothing was added",
         hint="Add it again when no other program is writing it.",

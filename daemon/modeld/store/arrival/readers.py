@@ -45,7 +45,8 @@ class Reader(Protocol):
         """PermissionDenied when the name could not be taken away."""
 
     def remove(self, path: str, signature: Signature) -> bool:
-        """Takes a name away whose bytes the store has now; False when it stands for another file by now."""
+        """Takes a name away whose bytes the store has now; False when it stands for another file by now,
+        or has been written to."""
 
     def remove_empty(self, path: str) -> None:
         """Takes a directory away if nothing is in it any more; otherwise nothing happens."""
@@ -197,7 +198,9 @@ def _remove_in(directory: int, name: str, signature: Signature) -> bool:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return False
-    if (status.st_dev, status.st_ino) != (signature.device, signature.inode):
+    # The time of its last change differs by our own doing: the file was linked and made read-only.
+    now = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    if now != (signature.device, signature.inode, signature.size, signature.mtime_ns):
         return False
     os.unlink(name, dir_fd=directory)
     return True
