@@ -14,7 +14,7 @@ from modeld.store.arrival import adding, adopting, gathering
 from modeld.store.arrival.adopting import How
 from modeld.store.arrival.batch import Batch
 from modeld.store.arrival.collecting import Collection
-from modeld.store.content import blobs
+from modeld.store.content import blobs, hashing
 from modeld.store.digest import Digest
 from modelwire.errors import SourceUnavailable
 from store.adding_bench import Bench
@@ -147,7 +147,7 @@ async def test_a_file_that_is_written_to_while_it_is_adopted(
     """Its owner has made it writable again: what was hashed is not what is there."""
     path = Path(one_file(bench))
     mode = path.stat().st_mode
-    real = adopting.hash_file
+    real = hashing.hash_file
 
     def hash_and_spoil(*arguments: Any, **named: Any) -> Any:
         hashed = real(*arguments, **named)
