@@ -86,12 +86,54 @@ def test_the_slowest_shares_with_the_idle() -> None:
     segments = Segments(8 * MIB)
     slow = segments.take(0.0, 8 * MIB)
     assert slow is not None
+    assert segments.ask(slow, 2 * MIB) == 2 * MIB
     segments.wrote(slow, MIB)
     assert segments.split(0.5) is None, "not slow yet"
     half = segments.split(2.0)
     assert half is not None
     assert (slow.end, half.start, half.end) == (half.start, MIB + 7 * MIB // 2, 8 * MIB)
     assert segments.take(2.0, MIB) is None
+
+
+def test_what_was_asked_for_is_not_given_away() -> None:
+    segments = Segments(8 * MIB)
+    slow = segments.take(0.0, 8 * MIB)
+    assert slow is not None
+    segments.ask(slow, 8 * MIB)
+    assert segments.split(2.0) is None, "all of it is on its way already"
+    segments = Segments(8 * MIB)
+    slow = segments.take(0.0, 8 * MIB)
+    assert slow is not None
+    segments.ask(slow, 6 * MIB)
+    half = segments.split(2.0)
+    assert half is not None
+    assert (half.start, half.end) == (6 * MIB, 8 * MIB)
+
+
+@given(st.lists(st.tuples(st.sampled_from("taws"), st.integers(0, 9), st.integers(1, 9)), max_size=80))
+def test_no_byte_is_asked_for_twice(steps: list[tuple[str, int, int]]) -> None:
+    size, asked = 40, set[int]()
+    segments, busy, now = Segments(size * MIB), list[Segment](), 0.0
+    for step, which, amount in steps:
+        now += 1.0
+        if step in "ts":
+            taken = segments.take(now, amount * MIB) if step == "t" else segments.split(now)
+            busy += [] if taken is None else [taken]
+            continue
+        if not busy:
+            continue
+        segment = busy[which % len(busy)]
+        if step == "a" and segment.position == segment.asked:
+            end = segments.ask(segment, amount * MIB)
+            more = set(range(segment.position, end, MIB // 4))
+            assert not asked & more
+            asked |= more
+        elif step == "w":
+            segments.wrote(segment, min(segment.asked, segment.position + amount * MIB))
+            if segment.left == 0:
+                segments.release(segment)
+                busy.remove(segment)
+    assert sum(segment.left for segment in busy) + segments.have.total <= size * MIB
 
 
 def growing(rates: dict[int, int], *, most: int = 16) -> Growth:

@@ -14,7 +14,13 @@ PIECE: Final = 4 * MIB
 """What one line of the journal vouches for: also the most that a resume reads before it trusts."""
 
 SMALLEST_SPLIT: Final = 2 * MIB
-"""Half of what a slow connection has left; below it another request costs more than it brings."""
+"""The least that a slow connection gives away, and that a request asks for where more is wanted; below it another
+request costs more than it brings."""
+
+REQUEST_SECONDS: Final = 2.0
+"""A request asks for no more than its connection is likely to bring in this time: nobody else can help with what was
+asked for, so this is how long the others may have to wait for the slowest at the end of a file. Connections of more
+than 4 MiB/s ask for whole segments all the same."""
 
 RETAINED: Final = 24 * MIB
 """Bytes kept in memory until they are hashed, over all files; what does not fit is read back from the page cache."""
@@ -27,8 +33,8 @@ class Tuning:
     """Without a single byte."""
 
     segment_bytes: int = 8 * MIB
-    """What one request asks for. Measured against a server that limits each connection, 16 ranges of 8 MiB beat
-    8 of 16 MiB by a third, and 64 MiB loses to both."""
+    """What one connection takes at a time, and one request asks for at most. Measured against a server that limits
+    each connection, 16 ranges of 8 MiB beat 8 of 16 MiB by a third, and 64 MiB loses to both."""
 
     unjournalled_bytes: int = 8 * MIB
     """How much a connection may have written, but not journalled, when it asks for its next segment. With the segment

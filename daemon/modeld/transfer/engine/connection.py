@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import xxhash
@@ -43,6 +44,9 @@ class Connection(threading.Thread):
         self._identity = 0
         self._whole = False
         self._round = 0
+        self._rate: float | None = None
+        """Bytes a second of the last answer that was long enough to tell."""
+
         self._draw = draw
         self._state = draw.assembly.state
         self._descriptor = draw.assembly.partial.descriptor
@@ -92,14 +96,13 @@ class Connection(threading.Thread):
         # Each of them may change at any moment; this answer is to be judged by what was asked for.
         self._round, whole, validator = draw.patience.round, draw.whole, draw.validator
         self._whole = whole
+        end = draw.ask(segment, self._rate)
         self.opening = True
         try:
             if whole:
                 body = draw.opener.open(dataclasses.replace(draw.file, ranges=False), 0, None, None)
             else:
-                body = draw.opener.open(
-                    draw.file, segment.position, None if draw.open_ended else segment.end, validator
-                )
+                body = draw.opener.open(draw.file, segment.position, None if draw.open_ended else end, validator)
         except WireError:
             raise
         except BaseException:
@@ -117,14 +120,20 @@ class Connection(threading.Thread):
                     segment.position = 0
             self._identity = draw.judge(body, segment, validator, whole=whole)
             self._begin_piece(segment.position)
+            began, received = time.monotonic(), self.received
             try:
                 return self._drink(body, segment)
             finally:
+                self._measure(self.received - received, time.monotonic() - began)
                 self._flush(segment)
                 self._end_piece(segment.position)
         finally:
             self.body = None
             body.close()
+
+    def _measure(self, got: int, seconds: float) -> None:
+        if got >= CHUNK:
+            self._rate = got / max(seconds, 0.001)
 
     def _drink(self, body: Body, segment: Segment) -> bool:
         draw = self._draw
@@ -151,7 +160,7 @@ class Connection(threading.Thread):
     def _reach(self, segment: Segment, position: int) -> int:
         """Up to where bytes are to be read into one chunk: for a whole file, over parts that are here already."""
         if not self._whole:
-            return segment.end
+            return segment.asked
         with self._state.lock:
             have = self._state.segments.have
             gap = have.gap(position, segment.end)
@@ -186,7 +195,7 @@ class Connection(threading.Thread):
         if body.end == position and position > segment.start and not self._whole:
             return False  # it gave less than the range, as it announced: the rest is asked for anew
         raise SourceUnavailable(
-            f"{self._draw.name} ended after {position} of the {segment.end} bytes that were asked for"
+            f"{self._draw.name} ended after {position} of the {segment.asked} bytes that were asked for"
             f" of {self._draw.file.path}"
         )
 

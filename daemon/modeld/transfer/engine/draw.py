@@ -21,6 +21,7 @@ from modeld.transfer.partials.segments import UNBOUNDED, Segment
 from modeld.transfer.routes.events import EventKind, OnEvent, TransferEvent
 from modeld.transfer.routes.outcomes import Changed, GaveUp, Net, Quit
 from modeld.transfer.source import Body, FileInfo, Opener, giver
+from modeld.transfer.tuning import REQUEST_SECONDS, SMALLEST_SPLIT
 from modelwire.errors import SourceUnavailable, WireError
 
 _CROWDED: Final = (429, 503)
@@ -174,6 +175,16 @@ class Draw:
                     return state.segments.split(now)
                 return state.segments.take(now, self._tuning.segment_bytes)
 
+    def ask(self, segment: Segment, rate: float | None) -> int:
+        """Up to where the connection is to ask now. `rate` is what it brought last, in bytes a second."""
+        segments, most = self._state.segments, self._tuning.segment_bytes
+        with self._state.lock:
+            if self.whole or segments.size is None:
+                return segments.ask(segment, UNBOUNDED)
+            if rate is None and segments.size - segments.have.total <= most:
+                return segments.ask(segment, most)  # too little for a second connection: one request will do
+            return segments.ask(segment, min(most, max(SMALLEST_SPLIT, int((rate or 0.0) * REQUEST_SECONDS))))
+
     def _is_surplus(self, connection: Connection) -> bool:
         wanted = 1 if self.whole else self._growth.target
         return len(self._connections) > wanted and self._connections[wanted:].count(connection) > 0
@@ -212,7 +223,7 @@ class Draw:
         if body.start != segment.position:
             raise SourceUnavailable(f"{self.name} sent the bytes from {body.start}, not from {segment.position}")
         if size is None and total is not None:
-            self._adopt(total, segment, one_answer=whole or not body.partial)
+            self._adopt(total, segment)
         with self._ours():
             return self.assembly.partial.identity(self.name, validator)
 
@@ -225,7 +236,8 @@ class Draw:
             self._state.fail(fault)
             raise Quit from None
 
-    def _adopt(self, total: int, segment: Segment, *, one_answer: bool) -> None:
+    def _adopt(self, total: int, segment: Segment) -> None:
+        """All of it was asked for before anybody knew how much it is, and so all of it is read."""
         if total == 0:
             raise SourceUnavailable(
                 f"{self.name} sent no bytes at all for {self.file.path}",
@@ -235,14 +247,14 @@ class Draw:
         with self._ours():
             self.assembly.size_is(total)
         with self._state.lock:
-            segment.end = total if one_answer else min(total, segment.position + self._tuning.segment_bytes)
+            segment.asked = segment.end = total
 
     def _not_partial(self, body: Body, segment: Segment, *, changed: bool) -> None:
         """The whole file came, although a part was asked for."""
         size = self._state.segments.size
         if changed:
             raise SourceUnavailable(f"{self.name} has replaced {self.file.path}; it is asked again")
-        if body.start == segment.position and (size is None or segment.end >= size):
+        if body.start == segment.position and (size is None or segment.asked >= size):
             self.whole = self.whole or size is None
             return
         with self._state.lock:

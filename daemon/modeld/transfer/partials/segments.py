@@ -1,4 +1,7 @@
-"""Who fetches what: parts of one file handed out in file order, never twice at once.
+"""Who fetches what: parts of one file handed out in file order, never twice.
+
+A segment is what one connection may ask for; it asks for it in one request or several. Only what was not asked for
+yet is given to another connection: a server sends all of a range that it was asked for, also what nobody reads.
 
 Pure; the caller holds the lock.
 """
@@ -20,16 +23,27 @@ SLOW_SECONDS: Final = 1.0
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """`position` moves forward as bytes are written; `end` may come nearer when half of the rest is given away."""
+    """`position` moves forward as bytes are written, `asked` with each request; `end` may come nearer, but never before
+    `asked`, when a part of the rest is given away."""
 
     start: int
     end: int
     taken_at: float
     position: int = 0
+    asked: int = 0
 
     @property
     def left(self) -> int:
         return self.end - self.position
+
+    @property
+    def half(self) -> int:
+        """Where the part begins that can be given away."""
+        return max(self.asked, self.position + self.left // 2)
+
+    @property
+    def spare(self) -> int:
+        return self.end - self.half
 
 
 class Segments:
@@ -69,33 +83,37 @@ class Segments:
         free = self.next_free()
         if free is None:
             return None
-        segment = Segment(free[0], min(free[1], free[0] + longest), now, free[0])
+        segment = Segment(free[0], min(free[1], free[0] + longest), now, free[0], free[0])
         self._busy.append(segment)
         return segment
 
     def take_all(self, now: float) -> Segment:
         """The whole file for one connection; what is here already is passed over."""
-        segment = Segment(0, self.limit, now, 0)
+        segment = Segment(0, self.limit, now, 0, self.limit)
         self._busy.append(segment)
         return segment
 
+    def ask(self, segment: Segment, longest: int) -> int:
+        """Up to where the next request of this segment goes."""
+        segment.asked = min(segment.end, segment.position + longest)
+        return segment.asked
+
     def slow(self, now: float) -> Segment | None:
-        """The one with the most left, when it takes long and is worth sharing."""
+        """The one with the most to give, when it takes long and is worth sharing."""
         slow = max(
             (segment for segment in self._busy if now - segment.taken_at >= SLOW_SECONDS),
-            key=lambda segment: segment.left,
+            key=lambda segment: segment.spare,
             default=None,
         )
-        return slow if slow is not None and self.size is not None and slow.left >= 2 * SMALLEST_SPLIT else None
+        return slow if slow is not None and self.size is not None and slow.spare >= SMALLEST_SPLIT else None
 
     def split(self, now: float) -> Segment | None:
-        """The second half of what the slowest connection still has to fetch. What that one reads just now is a
-        chunk at most, and so lies before the middle."""
+        """The second half of what the slowest connection still has to fetch, or what of it nobody asked for yet."""
         slow = self.slow(now)
         if slow is None:
             return None
-        middle = slow.position + slow.left // 2
-        half = Segment(middle, slow.end, now, middle)
+        middle = slow.half
+        half = Segment(middle, slow.end, now, middle, middle)
         slow.end = middle
         slow.taken_at = now
         self._busy.append(half)
