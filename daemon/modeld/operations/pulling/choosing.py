@@ -34,6 +34,12 @@ def chosen(
         raise SourceNotFound(
             f"no file of {reference.text} is left by what to include and exclude", hint="Leave some of it out."
         )
+    if all(file.size == 0 for file in files):
+        raise SourceUnavailable(
+            f"{reference.text} has no bytes",
+            hint="Check the address; the file may not be uploaded yet.",
+            retryable=False,
+        )
     if len(files) > parts.MAX_FILES:
         raise InvalidRequest(
             f"{reference.text} has {len(files)} files, a model has at most {parts.MAX_FILES}",

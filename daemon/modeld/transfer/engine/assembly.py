@@ -263,10 +263,13 @@ class Assembly:
         return kept
 
     def close(self) -> None:
-        """What is here stays for a later run, all of it journalled."""
+        """What is here stays for a later run, all of it journalled; a file of nothing but room for it does not."""
         self._end_threads()
         self.room.release()
-        self.partial.close()
+        if self.state.segments.have.total == 0:
+            self.partial.remove()
+        else:
+            self.partial.close()
 
     def _end_threads(self) -> None:
         self.state.end()
