@@ -72,5 +72,5 @@ def test_killed_over_and_over_each_pull_ends_well(stopped: RealDaemon, web: Ngin
         assert partials(stopped) == []
         stopped.kill()
         Path(web.files, f"m{round_}.gguf").unlink()
-    for connections, number in kills.items():
-        print(f"{connections} connections: {number} kills, {twice[connections] / MIB:.1f} MiB fetched twice")
+    for connections, kills_here in kills.items():
+        print(f"{connections} connections: {kills_here} kills, {twice[connections] / MIB:.1f} MiB fetched twice")
