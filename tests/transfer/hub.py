@@ -32,9 +32,12 @@ class Repo:
     tampered: dict[str, bytes] = field(default_factory=dict)
     """What is sent instead of the file of that path."""
 
+    note: str = ""
+    """Of the commit: another one makes another commit of the same files."""
+
     @property
     def commit(self) -> str:
-        told = json.dumps({path: sha256(content) for path, content in sorted(self.files.items())})
+        told = json.dumps({path: sha256(content) for path, content in sorted(self.files.items())}) + self.note
         return hashlib.sha1(told.encode()).hexdigest()
 
 

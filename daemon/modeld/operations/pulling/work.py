@@ -232,9 +232,7 @@ class Pull:
         standing = self._arrivals.standing(self._name)
         # Judged as if it were not to be replaced: the same bytes under the same name need no new manifest.
         same = standing is not None and self._same(wish, standing, first.blob.digest, files)
-        self._current = same and not any(each.fetched for each in arrived)
-        license_ = self._request.license if self._request.license is not None or same else self._meaning.license
-        wish = replace(wish, license=license_, replace=wish.replace and not same)
+        self._current = same
         source = {
             "registry": self._meaning.registry,
             "repo": self._meaning.repo,
@@ -242,13 +240,28 @@ class Pull:
             "filename": first.path,
             "reference": self._followed,
         }
+        if standing is not None and same and self._moved(standing, source):
+            # The same bytes under another revision: the manifest says which, and all else of it stays.
+            wish = replace(wish, license=self._request.license or standing.usable().license, replace=True)
+        elif same:
+            wish = replace(wish, replace=False)
+        else:
+            wish = replace(wish, license=self._request.license or self._meaning.license)
         asker = Asker(peer=self._job.peer, job=self._job.id)
-        told = None if self._current else self._reference.text
+        told = None if same and not any(each.fetched for each in arrived) else self._reference.text
         added = await self._arrivals.publish(wish, arrived, source, asker, told)
         if self._asked and not self._reference.secrets:
             # Not when a user's digest alone said what it is.
             await self._workshop.memory.meant(self._followed, self._meant(arrived))
         return self._pulled(added)
+
+    def _moved(self, standing: Entry, source: dict[str, str]) -> bool:
+        """Whether the source that was asked just now says something else than the manifest of this reference."""
+        if not self._asked or not self._follows(standing):
+            return False
+        recorded = standing.usable().source or Source()
+        # Not the registry: a mirror that answers today has the same to give.
+        return (recorded.repo, recorded.revision) != (source["repo"], source["revision"])
 
     def _same(self, wish: Wish, standing: Entry, digest: Digest, files: list[File]) -> bool:
         if standing.manifest is None or standing.name.text != self._name.text:

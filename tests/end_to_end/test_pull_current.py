@@ -1,0 +1,92 @@
+"""The same reference again: current, moved on, or held by a digest."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pull_rig import MIB, failed, gguf, hex_of, manifest, pulled
+from real_daemon import RealDaemon
+from transfer.doubles import Asked, Reply, Server, file_reply
+from transfer.hub import Hub, Repo
+
+CONTENT, NEWER = gguf(2 * MIB, 101), gguf(2 * MIB + 1, 102)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    files = {"m-Q4_K_M.gguf": CONTENT, "config.json": b"{}"}
+    with Hub({"org/repo": Repo(files, lfs=frozenset({"m-Q4_K_M.gguf"}))}) as made:
+        yield made
+
+
+@pytest.fixture
+def hubbed(stopped: RealDaemon, hub: Hub) -> RealDaemon:
+    stopped.environ |= {"HF_ENDPOINT": hub.url, "MODELD_STORE_GRACE": "0s"}
+    return stopped.start()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_branch_that_moved_without_new_bytes_is_recorded(hubbed: RealDaemon, hub: Hub, whole: bool) -> None:
+    ref = "hf:org/repo" if whole else "hf:org/repo:Q4_K_M"
+    old = pulled(hubbed, ref, license="mit")
+    path = Path(hubbed.root, "manifests", f"{old['name'].replace(':', '+')}.json")
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "model": {"classes": ["a"]}, "theirs": 7}))
+    hub.repos["org/repo"].note = "a commit that changes none of these files"
+    before = len(hub.cdn.asked)
+    new = pulled(hubbed, ref)
+    assert new["current"] is True
+    assert new["reused"] is not whole, "of small files the hub tells no SHA-256, so they are fetched to be compared"
+    assert (new["blob"], new["path"]) == (old["blob"], old["path"])
+    assert new["revision"] == hub.repos["org/repo"].commit != old["revision"]
+    assert len(hub.cdn.asked) == before
+    told = json.loads(path.read_text())
+    assert told["source"] == {**document["source"], "revision": new["revision"]}
+    assert (told["license"], told["theirs"], told["model"]) == ("mit", 7, {"classes": ["a"]})
+    assert told.get("files") == document.get("files")
+    written = path.stat().st_mtime_ns
+    assert pulled(hubbed, ref, offline=True)["revision"] == new["revision"]
+    assert pulled(hubbed, ref)["current"] is True
+    assert path.stat().st_mtime_ns == written, "nothing moved, so nothing is written"
+
+
+def test_the_old_bytes_stay_until_a_sweep(hubbed: RealDaemon, hub: Hub) -> None:
+    old = pulled(hubbed, "hf:org/repo:Q4_K_M")
+    hub.repos["org/repo"].files["m-Q4_K_M.gguf"] = NEWER
+    new = pulled(hubbed, "hf:org/repo:Q4_K_M")
+    assert (new["current"], new["blob"]) == (False, f"sha256:{hex_of(NEWER)}")
+    assert os.path.exists(old["path"])
+    assert hubbed.ask("store.sweep")["value"]["freed_bytes"] >= len(CONTENT)
+    assert not os.path.exists(old["path"])
+    assert os.path.exists(new["path"])
+
+
+def test_a_digest_wins_over_what_the_address_has_now(daemon: RealDaemon) -> None:
+    now = [CONTENT]
+    with Server(lambda asked: file_reply(asked, now[0])) as server:
+        address = f"{server.url}/m.gguf"
+        pulled(daemon, address)
+        now[0] = NEWER
+        pinned = pulled(daemon, address, sha256=hex_of(CONTENT))
+        assert (pinned["current"], pinned["blob"]) == (True, f"sha256:{hex_of(CONTENT)}")
+        assert pulled(daemon, address)["blob"] == f"sha256:{hex_of(NEWER)}"
+        asked = len(server.asked)
+        back = pulled(daemon, address, sha256=hex_of(CONTENT))
+        assert (back["reused"], back["blob"]) == (True, f"sha256:{hex_of(CONTENT)}")
+        assert len(server.asked) == asked, "the bytes are here, so nobody is asked"
+    assert manifest(daemon, "m")["blob"] == f"sha256:{hex_of(CONTENT)}"
+
+
+def test_a_digest_wins_over_what_the_source_says(daemon: RealDaemon) -> None:
+    def route(asked: Asked) -> Reply:
+        return file_reply(asked, CONTENT, {"X-Checksum-Sha256": hex_of(CONTENT)})
+
+    with Server(route) as server:
+        reply = failed(daemon, f"{server.url}/m.gguf", "digest_mismatch", sha256=hex_of(NEWER))
+        assert f"sha256:{hex_of(NEWER)} is expected" in reply["message"]
+        assert [asked.method for asked in server.asked] == ["HEAD"], "no byte of another file is fetched"
