@@ -133,13 +133,14 @@ async def _stop(house: House, server: Server, lifetime: Lifetime) -> None:
 
 
 async def _prune(rooms: Rooms, keep: float) -> None:
-    """Finished jobs are forgotten after a while; once a day is often enough for that."""
+    """Finished jobs are forgotten after a while, and what pulls have learned; once a day is often enough for that."""
     while True:
         try:
             await rooms.ledger.prune(time.time(), keep)
+            await rooms.workshop.memory.prune(time.time(), keep)
         except WireError as error:
             # A full disk, most likely: tomorrow is early enough.
-            log.warning("old jobs could not be forgotten", error=error.message)
+            log.warning("old jobs and what pulls have learned could not be forgotten", error=error.message)
         except Exception as error:  # noqa: BLE001 - tidying up must never be what ends the daemon
             incident(error, work="forgetting old jobs")
         await anyio.sleep(_PRUNE_EVERY_SECONDS)

@@ -66,6 +66,7 @@ class Fetch:
                 progress.advance(done=blob.size, reused=blob.size)
                 progress.finished()
                 self._arrived[number] = Arrived(path=file.path, blob=blob, role=file.role)
+                await self._remember(file, digest)
 
     def as_wanted(self) -> list[File] | None:
         """The files as a manifest would have them; None while some digest is not known."""
@@ -137,9 +138,7 @@ class Fetch:
         self._held.enter_context(self._arrivals.relying_on(blob.digest))
         self._arrived[number] = Arrived(path=file.path, blob=blob, role=file.role, fetched=True)
         progress.finished()
-        version = self._version(file)
-        if version is not None and file.digest is None:
-            await self._workshop.memory.saw(version, blob.digest)
+        await self._remember(file, blob.digest)
 
     # -- what it is called
 
@@ -152,6 +151,15 @@ class Fetch:
     async def _seen(self, file: FileInfo) -> Digest | None:
         version = self._version(file)
         return None if version is None else await self._workshop.memory.seen(version)
+
+    async def _remember(self, file: FileInfo, digest: Digest) -> None:
+        """What a version turned out to be of which its source tells no digest; again each time, as a sign of use.
+
+        Not when the user said the digest: then the bytes may be here from elsewhere, and this version another.
+        """
+        version = self._version(file)
+        if version is not None and file.digest is None and self._expected is None:
+            await self._workshop.memory.saw(version, digest)
 
     def _version(self, file: FileInfo) -> str | None:
         """One that its source names: by a validator, or by an immutable revision of all that it has."""

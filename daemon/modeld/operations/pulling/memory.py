@@ -22,9 +22,6 @@ from modelwire.errors import WireError
 
 ROOM: Final = "pulling"
 
-SEEN_SECONDS: Final = 180 * 86_400.0
-"""A version of a file that was fetched half a year ago is rarely asked for again; then it is fetched once more."""
-
 STEPS: Final = (
     """
     CREATE TABLE meanings (reference TEXT PRIMARY KEY, meaning BLOB NOT NULL, time REAL NOT NULL) WITHOUT ROWID;
@@ -32,6 +29,10 @@ STEPS: Final = (
     CREATE TABLE condemned_sources (
         source TEXT NOT NULL, digest TEXT NOT NULL, validator TEXT, PRIMARY KEY (source, digest)
     ) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE condemned_sources ADD COLUMN time REAL NOT NULL DEFAULT 0;
+    UPDATE condemned_sources SET time = CAST(strftime('%s', 'now') AS REAL);
     """,
 )
 
@@ -87,6 +88,26 @@ class Memory:
         row = (version, digest.hex, time.time())
         await self._write(lambda db: db.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", row))
 
+    async def prune(self, now: float, keep: float) -> int:
+        """Forgets what was neither learned nor used for so long; how much that was.
+
+        Then it is learned once more: a reference is asked again, a file without a digest fetched again, and whoever
+        gave wrong bytes gets another chance to give the right ones.
+        """
+        before = (now - keep,)
+
+        def forget(db: sqlite3.Connection) -> tuple[int, list[Any]]:
+            pardoned = db.execute("SELECT source, digest, validator FROM condemned_sources WHERE time < ?", before)
+            rows = pardoned.fetchall()
+            db.execute("DELETE FROM condemned_sources WHERE time < ?", before)
+            meanings = db.execute("DELETE FROM meanings WHERE time < ?", before).rowcount
+            return len(rows) + meanings + db.execute("DELETE FROM seen WHERE time < ?", before).rowcount, rows
+
+        count, rows = await self._catalog.write(forget)
+        for row in rows:
+            self.condemned.pardon(Condemnation(*row))
+        return count
+
     async def _look_up(self, query: str, key: str) -> Any:
         with contextlib.suppress(WireError):
             row = await self._catalog.read(lambda db: db.execute(query, (key,)).fetchone())
@@ -107,7 +128,8 @@ class Memory:
         def write(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM condemned_sources WHERE source = ? AND digest = ?", (source, digest))
             if holds:
-                db.execute("INSERT INTO condemned_sources VALUES (?, ?, ?)", (source, digest, validator))
+                row = (source, digest, validator, time.time())
+                db.execute("INSERT INTO condemned_sources VALUES (?, ?, ?, ?)", row)
 
         with contextlib.suppress(WireError):
             self._catalog.call(write)

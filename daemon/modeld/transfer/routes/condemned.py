@@ -51,6 +51,13 @@ class Condemned:
             self._by_key[source, digest.hex] = condemnation
         self._on_change(condemnation, True)
 
+    def pardon(self, condemnation: Condemnation) -> None:
+        """Who told this one lets it go; a newer one of the same source and digest stays."""
+        with self._lock:
+            key = (condemnation.source, condemnation.digest)
+            if self._by_key.get(key) == condemnation:
+                del self._by_key[key]
+
     def all(self) -> tuple[Condemnation, ...]:
         with self._lock:
             return tuple(self._by_key.values())
