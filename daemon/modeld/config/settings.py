@@ -25,7 +25,8 @@ MAX_CONNECTIONS: Final = 128
 LOWEST_RATE: Final = 1000
 """Slower than any modem: whoever writes less has meant another unit."""
 
-MIRRORED: Final = ("hf:", "ollama:", "oci:")
+_ADDRESSES: Final = ("https://", "http://")
+MIRRORED: Final = ("hf:", "ollama:", "oci:", "s3:", *_ADDRESSES)
 """Kinds of references whose hosts are interchangeable: a hub and a registry say which bytes they mean."""
 
 SHORTEST_TIMEOUT: Final = 0.1
@@ -177,8 +178,11 @@ class Mirror(_Table, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.match.startswith(MIRRORED):
             raise ValueError(f"match: expected a reference's beginning with one of {', '.join(MIRRORED)}")
-        if not self.url.startswith(("https://", "http://")):
+        if not self.url.startswith(_ADDRESSES):
             raise ValueError("url: expected the address of a hub or registry, such as https://mirror.example")
+        if self.match.startswith(_ADDRESSES) and not (self.match.endswith("/") and self.url.endswith("/")):
+            # Without the slash `https://mirror.example` and `models.example/m` would make another host.
+            raise ValueError("match, url: expected two addresses that end with /: what follows is the same in both")
 
 
 class LogSettings(_Table, frozen=True, kw_only=True):
@@ -197,7 +201,8 @@ class Settings(_Table, frozen=True, kw_only=True):
     mirror: Annotated[
         tuple[Mirror, ...],
         Meta(
-            description='other places for hubs and registries, as [[mirror]] with match = "hf:" and url = "https://…"'
+            description="other places for hubs, registries, buckets and addresses, as [[mirror]] with "
+            'match = "hf:" and url = "https://…"'
         ),
     ] = ()
     store: StoreSettings = field(default_factory=StoreSettings)

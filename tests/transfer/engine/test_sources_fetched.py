@@ -50,7 +50,7 @@ def test_a_mirror_that_has_not_got_it_and_the_hub_that_has(make_rig: MakeRig) ->
     with Hub({}) as mirror, Hub(REPOS) as hub:
         reference = parse("hf:org/quants:Q8_0")
         sources = Sources(rig.client, {"HF_ENDPOINT": hub.url, "HOME": "/nonexistent"})
-        route = [sources.mirror(reference, mirror.url), sources.source(reference)]
+        route = [sources.mirror(reference, "", mirror.url), sources.source(reference)]
         assert sorted(pulled(rig, reference, route)) == ["m-Q8_0.gguf", "mmproj-F16.gguf"]
         assert mirror.server.asked
 
@@ -76,5 +76,5 @@ def test_a_model_of_a_registry(make_rig: MakeRig) -> None:
         layer = descriptor("application/vnd.ollama.image.model", content)
         double.put("library/m", "latest", {"schemaVersion": 2, "mediaType": kind, "config": layer, "layers": [layer]})
         reference = parse("ollama:m")
-        source = Sources(rig.client, {"HOME": "/nonexistent"}).mirror(reference, double.server.url)
+        source = Sources(rig.client, {"HOME": "/nonexistent"}).mirror(reference, "", double.server.url)
         assert pulled(rig, reference, [source]) == {"model.gguf": content}

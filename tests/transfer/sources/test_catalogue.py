@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from modeld.transfer.http.client import HttpClient
 from modeld.transfer.references.parse import parse
 from modeld.transfer.sources.catalogue import Sources
 from modelwire.errors import InvalidRequest
+from transfer.doubles import file_reply, serving
+from transfer.reading import read_all
 
 ENVIRON = {"HOME": "/nonexistent", "HF_ENDPOINT": "https://hub.example/base/"}
 
@@ -36,16 +40,44 @@ def test_each_reference_has_its_source_and_origin(text: str, name: str, origin: 
 def test_a_mirror_is_one_source_for_all_that_ask() -> None:
     sources = Sources(HttpClient(environ={}), ENVIRON)
     for text, name in [("hf:a/b", "hf"), ("ollama:x", "ollama"), ("oci://ghcr.io/x", "oci")]:
-        mirror = sources.mirror(parse(text), "https://mirror.example")
-        assert mirror is sources.mirror(parse(text), "https://mirror.example")
+        mirror = sources.mirror(parse(text), "", "https://mirror.example")
+        assert mirror is sources.mirror(parse(text), "", "https://mirror.example")
         assert mirror.name == f"{name} https://mirror.example"
         assert mirror.origin(parse(text)) == "https://mirror.example"
 
 
-@pytest.mark.parametrize("text", ["/m.gguf", "https://h.example/m.gguf", "s3://bucket/m", "name"])
+@pytest.mark.parametrize("text", ["/m.gguf", "name"])
 def test_what_has_no_mirror_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="has no mirrors"):
-        Sources(HttpClient(environ={}), ENVIRON).mirror(parse(text), "https://mirror.example")
+        Sources(HttpClient(environ={}), ENVIRON).mirror(parse(text), "", "https://mirror.example")
+
+
+SECRET = "s3cr3t-of-the-origin"
+
+
+@pytest.mark.parametrize(
+    ("text", "match", "asked"),
+    [
+        ("https://me:{0}@models.example/a/m.gguf?v=1&sig={0}", "https://models.example/", "/mirror/a/m.gguf?v=1"),
+        ("https://models.example/a/m.gguf", "https://", "/mirror/models.example/a/m.gguf"),
+        ("s3://AKIA:{0}@bucket/a/m.gguf", "s3://bucket/", "/mirror/bucket/a/m.gguf"),
+        ("s3://bucket/a/m.gguf", "s3:", "/mirror/bucket/a/m.gguf"),
+    ],
+)
+def test_a_mirror_is_asked_for_the_same_without_credentials(text: str, match: str, asked: str, tmp_path: Path) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": SECRET}
+    (tmp_path / ".netrc").write_text(f"machine 127.0.0.1 login me password {SECRET}\n")
+    reference, http = parse(text.format(SECRET)), HttpClient(environ={})
+    with serving(lambda request: file_reply(request, b"GGUF1")) as server:
+        url = f"{server.url}/mirror/"
+        mirror = Sources(http, {"HOME": str(tmp_path), **keys}).mirror(reference, match, url)
+        assert mirror.origin(reference) == server.url
+        (file,) = mirror.describe(reference).files
+        assert (file.path, file.size) == ("m.gguf", 5)
+        assert read_all(mirror, file) == b"GGUF1"
+        assert {request.target for request in server.asked} == {asked}
+        assert server.sent_with("Authorization") == server.sent_with("Amz") == server.sent_with(SECRET) == []
+    http.close()
 
 
 def test_a_name_in_the_store_has_no_source() -> None:

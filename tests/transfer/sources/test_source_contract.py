@@ -67,7 +67,7 @@ def huggingface(http: HttpClient, room: Path) -> Iterator[Side]:
 def hub_mirror(http: HttpClient, room: Path) -> Iterator[Side]:
     with Hub({"org/repo": Repo({"m.gguf": CONTENT}, frozenset({"m.gguf"}))}) as hub:
         reference = parse("hf:org/repo/m.gguf")
-        source = Sources(http, {"HOME": str(room)}).mirror(reference, hub.url)
+        source = Sources(http, {"HOME": str(room)}).mirror(reference, "", hub.url)
         yield Side(source, reference, parse("hf:org/none"), True, True)
 
 
@@ -91,7 +91,7 @@ def ollama(http: HttpClient, room: Path) -> Iterator[Side]:
         manifest = {"schemaVersion": 2, "mediaType": kind, "config": config, "layers": [layer]}
         double.put("library/m", "latest", manifest)
         reference = parse("ollama:m")
-        source = Sources(http, {"HOME": str(room)}).mirror(reference, double.server.url)
+        source = Sources(http, {"HOME": str(room)}).mirror(reference, "", double.server.url)
         yield Side(source, reference, parse("ollama:none"), True, True)
 
 

@@ -75,7 +75,7 @@ class Workshop:
     def route(self, reference: Reference, opener: Callable[[str], int]) -> Route[Any]:
         """Mirrors that match, in the order in which they are configured, then where the reference points itself."""
         mirrors = [
-            self._sources.mirror(reference, mirror.url)
+            self._sources.mirror(reference, mirror.match, mirror.url)
             for mirror in self.settings.mirror
             if reference.text.startswith(mirror.match)
         ]

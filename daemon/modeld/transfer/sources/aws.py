@@ -20,8 +20,10 @@ _GIVEN_BY_CLOUD: Final = (
 class AwsAccount:
     """Read anew each time: profiles are files that other programs write."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], *, public: bool = False) -> None:
         self._environ = dict(environ)
+        self._public = public
+        """Nothing is signed, whatever keys there are."""
 
     @property
     def region(self) -> str:
@@ -37,6 +39,8 @@ class AwsAccount:
 
     def keys(self, userinfo: str | None) -> dict[str, Any]:
         """As obstore takes them: those of a reference, of the environment, of the profile, of the cloud, or none."""
+        if self._public:
+            return {"skip_signature": True}
         if userinfo is not None:
             key, _, secret = userinfo.partition(":")
             return {"access_key_id": unquote(key), "secret_access_key": unquote(secret)}

@@ -24,6 +24,7 @@ from modeld.transfer.sources.images import ImageSource
 from modeld.transfer.sources.local import LocalSource
 from modeld.transfer.sources.s3 import S3Source
 from modeld.transfer.sources.web import WebSource
+from modeld.transfer.sources.web_mirror import WebMirror
 from modelwire.errors import InvalidRequest
 
 
@@ -42,7 +43,7 @@ class Sources:
         self._ollama = ImageSource(http, name="ollama", environ=known, plain_hosts=plain_hosts)
         self._s3 = S3Source(http, known)
         self._lock = threading.Lock()
-        self._mirrors: dict[tuple[type, str], Source[Any]] = {}
+        self._mirrors: dict[tuple[type, str, str], Source[Any]] = {}
         """Kept: the tokens of a registry are of its source. There are as many as the configuration names."""
 
     @property
@@ -67,16 +68,17 @@ class Sources:
                 return self._s3
         raise InvalidRequest(f"{reference.text} is the name of a model in the store, which comes from nowhere else")
 
-    def mirror(self, reference: Reference, url: str) -> Source[Any]:
-        """The same reference at another endpoint: a hub, or a registry, at `url`. It gets no credentials."""
-        place = (type(reference), url)
+    def mirror(self, reference: Reference, match: str, url: str) -> Source[Any]:
+        """The same reference at another endpoint: a hub, a registry or buckets at `url`; of an address, what follows
+        `match` follows `url`. It gets no credentials."""
+        place = (type(reference), match, url)
         with self._lock:
             found = self._mirrors.get(place)
             if found is None:
-                found = self._mirrors[place] = self._made(reference, url)
+                found = self._mirrors[place] = self._made(reference, match, url)
             return found
 
-    def _made(self, reference: Reference, url: str) -> Source[Any]:
+    def _made(self, reference: Reference, match: str, url: str) -> Source[Any]:
         match reference:
             case HubReference():
                 return HuggingFaceSource(self._http, url)
@@ -84,7 +86,11 @@ class Sources:
                 return ImageSource(self._http, name="ollama", plain_hosts=self._plain_hosts, base=url)
             case OciReference():
                 return ImageSource(self._http, plain_hosts=self._plain_hosts, base=url)
+            case S3Reference():
+                return S3Source.mirror(self._http, url)
+            case WebReference():
+                return WebMirror(self._http, match, url)
         raise InvalidRequest(
-            f"{reference.text} has no mirrors: only references to hubs and registries (hf:, ollama:, oci:) have them",
+            f"{reference.text} has no mirrors: only what comes over a network has them",
             hint="Correct `match` of the [[mirror]] in the configuration.",
         )

@@ -47,9 +47,17 @@ class S3Source:
 
     name = "s3"
 
-    def __init__(self, http: HttpClient, environ: Mapping[str, str] | None = None) -> None:
+    @classmethod
+    def mirror(cls, http: HttpClient, url: str) -> S3Source:
+        """The same buckets at another endpoint, which gets no keys."""
+        nowhere = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+        return cls(http, account=AwsAccount({"AWS_ENDPOINT_URL": url, **nowhere}, public=True))
+
+    def __init__(
+        self, http: HttpClient, environ: Mapping[str, str] | None = None, *, account: AwsAccount | None = None
+    ) -> None:
         self._http = http
-        self._account = AwsAccount(os.environ if environ is None else environ)
+        self._account = account or AwsAccount(os.environ if environ is None else environ)
         self._lock = threading.Lock()
         self._stores: dict[tuple[object, ...], S3Store] = {}
 
