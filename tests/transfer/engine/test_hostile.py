@@ -26,46 +26,6 @@ from transfer.rig import QUICK, SIZE, Elsewhere, Watcher, content_of, digest_of,
 
 CONTENT = content_of()
 DIGEST = digest_of(CONTENT)
-SURVIVED: tuple[Kind, ...] = (
-    *("drop", "short", "excess", "announces_more", "stall", "changed_etag", "ignored_range", "shifted_range"),
-    *("no_length", "chunked", "drip"),
-)
-"""One of these costs time, not the file."""
-
-
-@pytest.mark.parametrize("connections", [1, 8])
-@pytest.mark.parametrize("at", [0.25, 0.5, 0.9])
-@pytest.mark.parametrize("kind", SURVIVED)
-def test_one_fault_costs_time_and_not_the_file(make_rig: MakeRig, kind: Kind, at: float, connections: int) -> None:
-    rig = make_rig(quick(connections))
-    with Chaos(CONTENT, Fault(kind, at)) as chaos:
-        watcher = Watcher()
-        fetched = rig.fetch(rig.info(chaos.url, CONTENT), watcher=watcher)
-        blob, _ = fetched.commit()
-        assert chaos.faults[0].struck == 1
-    with open(blob.path, "rb") as file:
-        assert file.read() == CONTENT
-    assert fetched.staged.digest == DIGEST
-    assert watcher.done == watcher.verified == SIZE
-    assert sum(fetched.served.values()) == SIZE
-    assert rig.leftovers() == []
-    assert rig.space.promised == 0
-
-
-@pytest.mark.parametrize("connections", [1, 8])
-@pytest.mark.parametrize("at", [0.25, 0.5, 0.9])
-@pytest.mark.parametrize("kind", get_args(Kind))
-def test_a_fault_that_stays_never_gives_wrong_bytes(make_rig: MakeRig, kind: Kind, at: float, connections: int) -> None:
-    rig = make_rig(quick(connections))
-    with Chaos(CONTENT, Fault(kind, at, times=1_000_000)) as chaos:
-        with contextlib.suppress(SourceUnavailable, TimedOut, DigestMismatch):
-            rig.fetch(rig.info(chaos.url, CONTENT)).commit()
-    if os.path.exists(rig.layout.blob(DIGEST)):
-        with open(rig.layout.blob(DIGEST), "rb") as file:
-            assert file.read() == CONTENT
-    assert rig.space.promised == 0
-    assert discard_partial(rig.layout, DIGEST)
-    assert [path for path in rig.leftovers() if "/quarantine/" not in path] == []
 
 
 @pytest.mark.parametrize("kind", ["changed_etag", "changed_content"])

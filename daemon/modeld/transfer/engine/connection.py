@@ -95,6 +95,10 @@ class Connection(threading.Thread):
         draw.patience.admit()
         # Each of them may change at any moment; this answer is to be judged by what was asked for.
         self._round, whole, validator = draw.patience.round, draw.whole, draw.validator
+        if whole and not draw.is_whole(segment):
+            # From the first byte on it would write what others are writing: who comes after them has the whole file.
+            draw.patience.not_asked()
+            raise Quit
         self._whole = whole
         end = draw.ask(segment, self._rate)
         self.opening = True

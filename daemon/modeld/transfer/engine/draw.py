@@ -175,6 +175,9 @@ class Draw:
                     return state.segments.split(now)
                 return state.segments.take(now, self._tuning.segment_bytes)
 
+    def is_whole(self, segment: Segment) -> bool:
+        return segment.start == 0 and segment.end >= self._state.segments.limit
+
     def ask(self, segment: Segment, rate: float | None) -> int:
         """Up to where the connection is to ask now. `rate` is what it brought last, in bytes a second."""
         segments, most = self._state.segments, self._tuning.segment_bytes
