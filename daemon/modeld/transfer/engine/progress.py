@@ -11,6 +11,8 @@ from modelwire.vocabulary import Phase
 
 _ORDER: Final[dict[Phase, int]] = {"checking_local": 0, "reserving": 1, "download": 2, "quarantine": 3, "verify": 4}
 
+_BEFORE: Final[tuple[Phase, ...]] = ("checking_local", "reserving")
+
 
 class TransferObserver(Observer, Protocol):
     """What a job's meter is: an observer with these counters beside it. Set from one thread at a time."""
@@ -41,6 +43,7 @@ class Progress:
         self._lock = threading.Lock()
         self._sizes = list(sizes)
         self._phases: dict[int, Phase] = {}
+        self._begun: set[int] = set()
         self._shown: Phase | None = None
         self._quit = False
         observer.files_total = len(sizes)
@@ -67,13 +70,20 @@ class Progress:
                 self._tell_total()
 
     def _phase(self, number: int, phase: Phase | None) -> None:
-        """Shown is the phase of the file that is furthest behind, so it does not jump to and fro."""
+        """Shown is the phase of the file that is furthest behind, so it does not jump to and fro; once one is
+        fetched, those that have yet to begin are a part of that."""
         with self._lock:
+            self._begun.add(number)
             if phase is None:
                 self._phases.pop(number, None)
             else:
                 self._phases[number] = phase
-            slowest = min(self._phases.values(), key=lambda phase: _ORDER.get(phase, 9), default=self._shown)
+            behind = set(self._phases.values())
+            if self._shown not in (None, *_BEFORE):
+                behind = {"download" if phase in _BEFORE else phase for phase in behind}
+                if len(self._begun) < len(self._sizes):
+                    behind.add("download")
+            slowest = min(behind, key=lambda phase: _ORDER.get(phase, 9), default=self._shown)
             if slowest is not None and slowest != self._shown:
                 self._shown = slowest
                 self._observer.phase(slowest)

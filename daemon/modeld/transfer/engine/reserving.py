@@ -7,6 +7,7 @@ from typing import Final
 
 from modeld.store.disk.space import Reservation, Space
 from modeld.transfer.tuning import MIB
+from modelwire.errors import NoSpace, QuotaExceeded
 
 STEP: Final = 64 * MIB
 
@@ -31,8 +32,14 @@ class Room(Reservation):
 
     def need(self, size: int) -> None:
         """`size` more bytes are about to be written, of a file whose end nobody has told."""
-        if self._unsettled < size:
+        if self._unsettled >= size:
+            return
+        try:
             self.grow(max(size, STEP))
+        except (NoSpace, QuotaExceeded):
+            if size >= STEP:
+                raise
+            self.grow(size)  # near the end of the room no step is taken that may not be needed
 
     def settle(self, size: int) -> None:
         with self._growing:
