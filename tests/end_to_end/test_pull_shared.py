@@ -39,12 +39,14 @@ def assert_sent_once(web: Nginx) -> None:
 
 
 @needs_nginx
-def test_sixteen_clients_four_names_one_fetch(busy: RealDaemon, web: Nginx) -> None:
+@pytest.mark.parametrize("told", [True, False], ids=["digest told", "digest unknown"])
+def test_sixteen_clients_four_names_one_fetch(busy: RealDaemon, web: Nginx, told: bool) -> None:
     address = put(web, "one.gguf", CONTENT)
+    digest = {"sha256": hex_of(CONTENT)} if told else {}
     with ExitStack() as stack:
         wires = [stack.enter_context(busy.connect()) for _ in range(16)]
         numbers = [
-            wire.request("model.pull", ref=address, name=f"m{index % 4}", sha256=hex_of(CONTENT), max_rate=SLOW)
+            wire.request("model.pull", ref=address, name=f"m{index % 4}", max_rate=SLOW, **digest)
             for index, wire in enumerate(wires)
         ]
         replies = [wire.terminal(number) for wire, number in zip(wires, numbers, strict=True)]

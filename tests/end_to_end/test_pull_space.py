@@ -12,10 +12,13 @@ import pytest
 
 from pull_rig import MIB, begun, downloads_open, failed, gguf, hex_of, make_old, partials, pulled
 from real_daemon import RealDaemon, wait_until
-from traced_calls import strace
+from traced_daemon import strace, traced
 from transfer.chaos import Chaos, Fault
 
 DISK = 48 * MIB
+__all__ = ["strace"]
+pytestmark = pytest.mark.usefixtures("strace")
+
 CONTENT = gguf(20 * MIB, 151)
 NO_ALLOCATION = ("trace=fallocate", "inject=fallocate:error=EOPNOTSUPP")
 
@@ -49,7 +52,7 @@ def test_what_running_jobs_still_need_is_not_there_for_others(small: RealDaemon,
         three = stack.enter_context(Chaos(content))
         small.start()
         if not allocates:
-            stack.enter_context(strace(small, *NO_ALLOCATION))
+            stack.enter_context(traced(small, *NO_ALLOCATION))
         first, second = stack.enter_context(small.connect()), stack.enter_context(small.connect())
         a = first.request("model.pull", ref=f"{one.url}/a.gguf", max_rate=slow)
         begun(first, a, MIB)
@@ -77,7 +80,7 @@ def test_a_disk_that_fills_in_the_middle_keeps_what_came(small: RealDaemon) -> N
     with Chaos(CONTENT, rate=4 * MIB) as chaos:
         small.environ["MODELD_TRANSFER_CONNECTIONS_PER_FILE"] = "1"
         small.start()
-        with strace(small, *NO_ALLOCATION), small.connect() as wire:
+        with traced(small, *NO_ALLOCATION), small.connect() as wire:
             number = wire.request("model.pull", ref=f"{chaos.url}/a.gguf", sha256=hex_of(CONTENT))
             begun(wire, number, 10 * MIB)
             filled = fill(small)
