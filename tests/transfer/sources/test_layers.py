@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modeld.transfer.sources.images import choose
@@ -100,6 +100,8 @@ JSON = st.recursive(
 )
 
 
+# On a machine that does much else the first draw of a recursive strategy takes seconds: no fault of what is tested.
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["layers", "config"]), JSON))
 def test_any_manifest_gives_files_or_an_error_of_the_wire(manifest: dict[str, Any]) -> None:
     try:
@@ -108,6 +110,7 @@ def test_any_manifest_gives_files_or_an_error_of_the_wire(manifest: dict[str, An
         return
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.dictionaries(st.sampled_from(["digest", "mediaType", "platform", "runner", "annotations"]), JSON)))
 def test_any_list_of_children_has_a_choice_or_none(children: list[dict[str, Any]]) -> None:
     chosen = choose(children)
