@@ -90,3 +90,18 @@ def test_a_digest_wins_over_what_the_source_says(daemon: RealDaemon) -> None:
         reply = failed(daemon, f"{server.url}/m.gguf", "digest_mismatch", sha256=hex_of(NEWER))
         assert f"sha256:{hex_of(NEWER)} is expected" in reply["message"]
         assert [asked.method for asked in server.asked] == ["HEAD"], "no byte of another file is fetched"
+
+
+def test_who_gave_wrong_bytes_is_asked_again_when_it_has_others(daemon: RealDaemon) -> None:
+    now = [NEWER]
+    with Server(lambda asked: file_reply(asked, now[0])) as server:
+        address, wanted = f"{server.url}/m.gguf", hex_of(CONTENT)
+        failed(daemon, address, "digest_mismatch", sha256=wanted)
+        daemon.kill()
+        daemon.start()
+        before = len(server.asked)
+        failed(daemon, address, "digest_mismatch", sha256=wanted)
+        assert {asked.method for asked in server.asked[before:]} == {"HEAD"}, "it has that version still"
+        now[0] = CONTENT
+        assert pulled(daemon, address, sha256=wanted)["blob"] == f"sha256:{wanted}"
+        assert pulled(daemon, address)["current"] is True

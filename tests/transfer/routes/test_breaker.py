@@ -6,10 +6,15 @@ import threading
 
 import pytest
 
+from modeld.transfer.engine.transfer import Transfer
+from modeld.transfer.references.parse import WebReference, parse
 from modeld.transfer.routes.breaker import Breaker, Breakers
+from modeld.transfer.routes.router import Route
+from modeld.transfer.sources.web import WebSource
 from modelwire.errors import SourceUnavailable
 from transfer.chaos import Chaos, Fault
 from transfer.conftest import MakeRig
+from transfer.doubles import Asked, Reply, serving
 from transfer.rig import Elsewhere, content_of
 
 HOST = "https://host"
@@ -138,3 +143,44 @@ def test_a_dead_host_opens_it_and_a_live_one_does_not(make_rig: MakeRig) -> None
     with Chaos(content, Fault("drop", 0.1, times=5)) as chaos:
         rig.fetch(rig.info(chaos.url, content)).commit()
         assert rig.transfer.breakers.allow(chaos.url)
+
+
+def test_half_open_a_host_sees_one_request_of_fifty_askers(make_rig: MakeRig) -> None:
+    """Counted at the host, which takes its time to answer the one; then it is open to all."""
+    clock, answer = Clock(), threading.Event()
+
+    def route(asked: Asked) -> Reply:
+        answer.wait(10)
+        return Reply(200, {"Accept-Ranges": "bytes"}, b"GGUF1")
+
+    rig = make_rig()
+    with serving(route) as server:
+        transfer = Transfer(rig.layout, rig.space, clock=clock)
+        reference = parse(f"{server.url}/m.gguf")
+        assert isinstance(reference, WebReference)
+        described = Route(reference, [WebSource(rig.client, {})])
+        for _ in range(3):
+            transfer.breakers.failed(server.url)
+        with pytest.raises(SourceUnavailable, match="left alone for 30 s more"):
+            transfer.ask(described)
+        clock.now += 30
+        start, refused, found = threading.Barrier(50), list[str](), list[object]()
+
+        def ask() -> None:
+            start.wait()
+            try:
+                found.append(transfer.ask(described))
+            except SourceUnavailable as fault:
+                refused.append(fault.message)
+                if len(refused) == 49:
+                    answer.set()
+
+        askers = [threading.Thread(target=ask) for _ in range(50)]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join(20)
+        assert (len(found), len(refused), len(server.asked)) == (1, 49, 1)
+        assert all("left alone" in message for message in refused)
+        transfer.ask(described)
+        assert len(server.asked) == 2
