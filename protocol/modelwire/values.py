@@ -274,6 +274,7 @@ class JobView(Value, frozen=True, kw_only=True):
     attempts: int = 0
     peer: int | None = None
     watchers: int = 0
+    max_rate: int | None = None
     progress: Counters | None = None
     error: Failure | None = None
     value: Any = None

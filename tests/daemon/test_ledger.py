@@ -69,7 +69,7 @@ async def test_an_update_changes_only_what_it_names(ledger: Ledger) -> None:
     assert await ledger.update(row.id) == changed
     with pytest.raises(NotFound, match="no job"):
         await ledger.update("0" * 26, state="done")
-    for column in ("id", "token", "request", "state = 'done' --"):
+    for column in ("id", "token", "key", "state = 'done' --"):
         with pytest.raises(TypeError, match="do not change"):
             await ledger.update(row.id, **{column: "x"})
 

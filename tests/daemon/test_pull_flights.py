@@ -16,6 +16,7 @@ from modeld.operations.pulling.flights import Flights, Work
 from modeld.store.arrival.arriving import Arrivals
 from modeld.store.observer import Stopped
 from modeld.transfer.engine.assembly import Fetched
+from modeld.transfer.engine.budget import Budget, Pace
 from modeld.transfer.engine.progress import FileProgress, Progress
 from modeld.transfer.routes.events import TransferEvent, unheard
 from modelwire.errors import SourceNotFound
@@ -62,9 +63,10 @@ class Committing:
 
 
 class Asker:
-    def __init__(self) -> None:
+    def __init__(self, rate: int | None = None) -> None:
         self.meter = Meter()
         self.progress = Progress(cast("Any", self.meter), [None]).file(0)
+        self.share = Budget().share(rate=rate)
 
     def stop(self) -> None:
         self.meter.stop_reason = "cancel"
@@ -81,8 +83,9 @@ class Transfer:
         self.brought = Bytes()
         self.fault = fault
 
-    def __call__(self, progress: FileProgress, on_event: object) -> Fetched:
+    def __call__(self, progress: FileProgress, on_event: object, pace: Pace) -> Fetched:
         self.runs += 1
+        self.pace = pace
         progress.total(10)
         progress.phase("download")
         progress.advance(done=4, network=5)
@@ -107,7 +110,7 @@ async def asked(
     shared: Flights, work: Work, asker: Asker, told: dict[str, object], name: str, route: str = "r"
 ) -> None:
     try:
-        told[name] = await shared.fetch("key", route, work, asker.progress, unheard)
+        told[name] = await shared.fetch("key", route, work, asker.progress, unheard, asker.share)
     except (Stopped, SourceNotFound) as fault:
         told[name] = type(fault)
 
@@ -203,13 +206,14 @@ async def test_what_is_told_is_told_once() -> None:
     heard: list[TransferEvent] = []
     done = threading.Event()
 
-    def work(progress: FileProgress, on_event: Any) -> Fetched:
+    def work(progress: FileProgress, on_event: Any, pace: object) -> Fetched:
         assert done.wait(WAIT)
         on_event(TransferEvent(kind="retry", file="f", source="s", reason="why"))
         return cast("Fetched", Bytes())
 
     async def ask(name: str) -> None:
-        told[name] = await shared.fetch("key", "r", work, Asker().progress, heard.append)
+        asker = Asker()
+        told[name] = await shared.fetch("key", "r", work, asker.progress, heard.append, asker.share)
 
     with anyio.fail_after(WAIT):
         async with anyio.create_task_group() as tasks:
@@ -219,3 +223,32 @@ async def test_what_is_told_is_told_once() -> None:
             done.set()
     assert len(told) == 2
     assert [event.reason for event in heard] == ["why"]
+
+
+async def test_who_joins_brings_a_rate_along_and_takes_it_away() -> None:
+    """Whoever began may be held to little: that must not hold back who comes later, nor stay when only it is left."""
+    shared, work, told = flights(), Transfer(), dict[str, object]()
+    slow, free = Asker(rate=1000), Asker()
+    with anyio.fail_after(WAIT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(asked, shared, work, slow, told, "slow")
+            await until(work.begun.is_set)
+            tasks.start_soon(asked, shared, work, free, told, "free")
+            await until(lambda: free.meter.snapshot().bytes_done)
+            assert work.pace.take(1 << 20, lambda: False) == 1 << 20
+            free.stop()
+            await until(lambda: "free" in told)
+            assert work.pace.take(1 << 20, Looks(3)) == 0, "four seconds until there are 4 KiB"
+            work.may_end.set()
+    assert told["slow"] == ("blob", {"here": 10})
+
+
+class Looks:
+    """Stops at the so many-th look."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left < 0

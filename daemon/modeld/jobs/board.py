@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import anyio
 import anyio.abc
+import msgspec
 
 from modeld.activity import Activity
 from modeld.admission import Gate, Owed, Standing
@@ -21,7 +22,7 @@ from modeld.jobs.ledger import Ledger, TokenTaken
 from modeld.jobs.runner import Runner
 from modeld.jobs.tables import Tables
 from modelwire.errors import Cancelled, Draining, Internal, InvalidRequest, NoSpace, NotFound, QueueFull, WireError
-from modelwire.requests import Write
+from modelwire.requests import ModelPull, Write
 from modelwire.vocabulary import clamp_priority
 
 
@@ -266,9 +267,20 @@ class Board:
         if job.terminal or job.ending:
             return
         job.priority = clamp_priority(priority)
+        if job.share is not None:
+            job.share.set_priority(job.priority)
         if job.state == "queued":
             self.runner.settle(self._gate.prioritize(job.id, job.priority))
         await self._ledger.update(job.id, priority=job.priority)
+
+    async def limit(self, job: Job, max_rate: int | None) -> None:
+        """Another rate for a pull, as if it had been asked for with that one: a pause and a restart keep it."""
+        if job.terminal or job.ending or not isinstance(job.request, ModelPull):
+            return
+        job.request = msgspec.structs.replace(job.request, max_rate=max_rate)
+        if job.share is not None:
+            job.share.set_rate(max_rate)
+        await self._ledger.update(job.id, request=record.encode(job.request))
 
 
 def _draining() -> Draining:

@@ -5,14 +5,17 @@ Only the board changes a job; everybody else reads it and waits for `changed`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import anyio
 
 from modeld.jobs.meter import Meter
+from modeld.transfer.engine.budget import Budget, Share
 from modelwire.errors import WireError, from_code
-from modelwire.requests import Write
+from modelwire.requests import ModelPull, Write
 from modelwire.values import Failure, JobView, Value
 from modelwire.vocabulary import TERMINAL_STATES, JobState, OnDisconnect
 
@@ -59,6 +62,8 @@ class Job:
     watchers: int = 0
     holders: int = 0
     """Those watchers whose leaving may end the job: not who only looks at somebody else's."""
+    share: Share | None = None
+    """Of the bandwidth, while it fetches."""
     meter: Meter = field(default_factory=Meter)
     changed: Signal = field(default_factory=Signal)
     ended: anyio.Event = field(default_factory=anyio.Event)
@@ -76,12 +81,27 @@ class Job:
         """Ended, about to end, or left to the next start: nothing may be decided about it any more."""
         return self.ending or self.ended.is_set()
 
+    @property
+    def max_rate(self) -> int | None:
+        """Bytes a second that it may fetch at most, beside what all may together."""
+        return self.request.max_rate if isinstance(self.request, ModelPull) else None
+
+    @contextmanager
+    def paced_by(self, budget: Budget) -> Iterator[Share]:
+        """For as long as it fetches: a priority or rate that it is given meanwhile counts at once."""
+        self.share = budget.share(priority=self.priority, rate=self.max_rate)
+        try:
+            yield self.share
+        finally:
+            self.share = None
+
     def view(self) -> JobView:
         return JobView(
             id=self.id,
             kind=self.kind,
             state=self.state,
             priority=self.priority,
+            max_rate=self.max_rate,
             created_at=timestamp(self.created_at),
             position=self.position if self.state in ("queued", "running") else None,
             model=self.model,

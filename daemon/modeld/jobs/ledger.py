@@ -78,7 +78,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 _FIELDS = JobRecord.__struct_fields__
 _COLUMNS = ", ".join(f'"{name}"' for name in _FIELDS)
-_CHANGEABLE = frozenset(_FIELDS) - {"id", "kind", "key", "token", "peer_uid", "created_at", "request"}
+_CHANGEABLE = frozenset(_FIELDS) - {"id", "kind", "key", "token", "peer_uid", "created_at"}
 _TERMINAL = ", ".join(f"'{state}'" for state in sorted(TERMINAL_STATES))
 _UNFINISHED = ", ".join(f"'{state}'" for state in get_args(JobState) if state not in TERMINAL_STATES)
 

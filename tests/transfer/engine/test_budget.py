@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from modeld.transfer.engine.budget import BURST_SECONDS, Budget, Share
+from modeld.transfer.engine.budget import BURST_SECONDS, Budget, CommonPace, Share, _Waiting
 
 CHUNK = 1 << 20
 
@@ -32,18 +32,17 @@ class Rehearsal:
     def run(self, seconds: float, *shares: Share) -> dict[Share, int]:
         taken = dict.fromkeys(shares, 0)
         until = self.clock.now + seconds
-        tickets = [(share, number) for number, share in enumerate(shares)]
-        self.budget._waiting = tickets
+        self.budget._waiting = [_Waiting(share) for share in shares]
+        for number, waiting in enumerate(self.budget._waiting):
+            waiting.came = number
         while self.clock.now < until:
             now = self.clock.now
             ready = self.budget._next(now) if self.budget._bucket.wait(now) <= 0 else None
             if ready is None:
                 self.clock.now += 0.001
                 continue
-            size = self.budget._grant(ready[0], CHUNK, now)
-            taken[ready[0]] += size
-            self.budget._waiting.remove(ready)
-            self.budget._waiting.append((ready[0], ready[1] + len(shares)))
+            taken[ready.share] += self.budget._grant(ready.share, CHUNK, now)
+            ready.came += len(shares)
         self.budget._waiting = []
         return taken
 
@@ -111,6 +110,53 @@ def test_what_was_not_read_is_given_back() -> None:
     granted = share.take(CHUNK, lambda: False)
     share.refund(granted)
     assert budget._bucket.available(clock.now) == pytest.approx(250_000)
+
+
+def common(*shares: Share) -> CommonPace:
+    pace = CommonPace()
+    for share in shares:
+        pace.join(share)
+    return pace
+
+
+def waiter(pace: CommonPace | Share, stop: threading.Event) -> tuple[threading.Thread, list[int]]:
+    got: list[int] = []
+    thread = threading.Thread(target=lambda: got.append(pace.take(CHUNK, stop.is_set)))
+    thread.start()
+    return thread, got
+
+
+def test_a_transfer_for_several_is_as_quick_as_the_quickest_of_them() -> None:
+    slow, free = Budget().share(rate=1000), Budget().share()
+    pace = common(slow)
+    thread, got = waiter(pace, threading.Event())
+    assert thread.is_alive(), "four seconds until there are 4 KiB"
+    pace.join(free)
+    thread.join(3)
+    assert got == [CHUNK]
+    pace.leave(free)
+    stop = threading.Event()
+    thread, got = waiter(pace, stop)
+    slow.set_rate(None)
+    thread.join(3)
+    assert got == [CHUNK]
+    pace.leave(slow)
+    pace.refund(1)
+    assert pace.take(CHUNK, stop.is_set) == CHUNK, "what is left of it is the last one's"
+
+
+def test_a_transfer_for_several_is_as_urgent_as_the_most_urgent_of_them() -> None:
+    clock = Clock()
+    budget = Budget(1_000_000, clock)
+    rival, late, early = budget.share(priority=2), budget.share(priority=5), budget.share(priority=1)
+    pace = common(late)
+    waiting = [_Waiting(late, pace._urgency), _Waiting(rival)]
+    budget._waiting = waiting
+    assert budget._next(1.0) is waiting[1]
+    pace.join(early)
+    assert budget._next(1.0) is waiting[0], "also for a read that waits already"
+    early.set_priority(5)
+    assert budget._next(1.0) is waiting[1]
 
 
 def test_stopped_it_waits_no_longer() -> None:

@@ -124,15 +124,14 @@ class Fetch:
 
     async def _fetch(self, number: int, share: Share) -> None:
         file, digest, progress = self._files[number], self._digests[number], self._progress.file(number)
-        work = partial(
-            self._workshop.transfer.fetch_file, self._described, file, expected=self._expected or digest, share=share
-        )
+        work = partial(self._workshop.transfer.fetch_file, self._described, file, expected=self._expected or digest)
         blob, served = await self._workshop.flights.fetch(
             self._key(file, digest),
             self._reference.key,
-            lambda followed, on_event: work(progress=followed, on_event=on_event),
+            lambda followed, on_event, pace: work(progress=followed, on_event=on_event, share=pace),
             progress,
             self._telling.transfer,
+            share,
         )
         self.served.update(served)
         self._held.enter_context(self._arrivals.relying_on(blob.digest))

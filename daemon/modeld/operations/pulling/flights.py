@@ -19,11 +19,12 @@ from modeld.store.arrival.arriving import Arrivals
 from modeld.store.content.blobs import Blob
 from modeld.store.observer import Stopped
 from modeld.transfer.engine.assembly import Fetched
+from modeld.transfer.engine.budget import CommonPace, Pace, Share
 from modeld.transfer.engine.progress import FileProgress, Progress
 from modeld.transfer.routes.events import OnEvent, TransferEvent
 from modelwire.vocabulary import Phase
 
-Work = Callable[[FileProgress, OnEvent], Fetched]
+Work = Callable[[FileProgress, OnEvent, Pace], Fetched]
 """Blocks until the file is whole, verified and durable."""
 
 LOOK_SECONDS: Final = 0.05
@@ -42,7 +43,7 @@ class Flights:
         self._by_key: dict[str, Flight] = {}
 
     async def fetch(
-        self, key: str, route: str, work: Work, progress: FileProgress, on_event: OnEvent
+        self, key: str, route: str, work: Work, progress: FileProgress, on_event: OnEvent, share: Share
     ) -> tuple[Blob, Mapping[str, int]]:
         """The blob, and which source gave how much of it. Raises Stopped when this asker is stopped."""
         while True:
@@ -54,7 +55,7 @@ class Flights:
             if flight is None:
                 flight = self._by_key[key] = Flight(partial(self._forget, key), route)
             try:
-                with flight.joined(progress, on_event):
+                with flight.joined(progress, on_event, share):
                     if began:
                         flight.begin(work, key)
                     return await self._follow(flight, progress)
@@ -96,6 +97,7 @@ class Flight:
         self.ended = anyio.Event()
         self._forget = forget
         self._everybody = _Everybody()
+        self._pace = CommonPace()
         self._loop = asyncio.get_running_loop()
         self._committing = anyio.Lock()
         self._fetched: Fetched | None = None
@@ -110,11 +112,13 @@ class Flight:
     # -- askers
 
     @contextmanager
-    def joined(self, progress: FileProgress, on_event: OnEvent) -> Iterator[None]:
+    def joined(self, progress: FileProgress, on_event: OnEvent, share: Share) -> Iterator[None]:
+        self._pace.join(share)
         self._everybody.join(progress, on_event)
         try:
             yield
         finally:
+            self._pace.leave(share)
             self.leave(progress)
 
     def leave(self, progress: FileProgress) -> bool:
@@ -153,7 +157,7 @@ class Flight:
         fetched: Fetched | None = None
         fault: BaseException | None = None
         try:
-            fetched = work(Progress(self._everybody, [None]).file(0), self._everybody.event)
+            fetched = work(Progress(self._everybody, [None]).file(0), self._everybody.event, self._pace)
         except BaseException as error:  # noqa: BLE001 - told to whoever waits for it
             fault = error
         with contextlib.suppress(RuntimeError):  # the loop is gone: the daemon has stopped without waiting

@@ -10,7 +10,6 @@ from typing import Any, Final
 from modeld.jobs.job import Job
 from modeld.jobs.meter import Meter
 from modeld.operations.house import House
-from modeld.transfer.engine.budget import Share
 from modeld.transfer.routes.events import EventKind, TransferEvent
 from modeld.transfer.source import address_of
 from modelwire.errors import DigestMismatch
@@ -42,10 +41,6 @@ class Telling:
         self._house = house
         self._job = job
         self._loop = asyncio.get_running_loop()
-
-    @property
-    def priority(self) -> int:
-        return self._job.priority
 
     def event(self, name: str, **fields: Any) -> None:
         """On the event loop."""
@@ -82,13 +77,7 @@ class Observed:
         self._told_at = 0.0
         self._total: int | None = None
         self._phase: Phase | None = None
-        self._share: Share | None = None
-        self._priority = 0
         self.stopped = meter.stopped
-
-    def follow_priority(self, share: Share) -> None:
-        """A job that is given another priority while it runs has it for its bytes too."""
-        self._share, self._priority = share, self._telling.priority
 
     def phase(self, phase: Phase) -> None:
         self._meter.phase(phase)
@@ -107,9 +96,6 @@ class Observed:
     def advance(self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0) -> None:
         self._meter.advance(done=done, verified=verified, reused=reused, committed=committed)
         self._done += done
-        if self._share is not None and self._telling.priority != self._priority:
-            self._priority = self._telling.priority
-            self._share.set_priority(self._priority)
         if self._phase != "download":
             return
         if self._done - self._told >= TELL_BYTES or time.monotonic() - self._told_at >= TELL_SECONDS:

@@ -186,9 +186,8 @@ class Pull:
         self._refuse_early(wish, wanted, [file.size for file in files])
         if wanted is not None and len(wanted) == 1:
             self._observed.path = self._arrivals.layout.partial(Digest.parse(wanted[0].blob))
-        share = self._workshop.transfer.budget.share(priority=self._job.priority, rate=self._request.max_rate)
-        self._observed.follow_priority(share)
-        arrived = await fetch.run(share)
+        with self._job.paced_by(self._workshop.transfer.budget) as share:
+            arrived = await fetch.run(share)
         self._served = fetch.served
         return await self._publish(wish, arrived)
 

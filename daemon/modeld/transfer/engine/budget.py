@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 BURST_SECONDS: Final = 0.25
 """What may be saved up: it evens out a busy machine, and is 2.5 % of ten seconds."""
@@ -61,6 +61,14 @@ class _Bucket:
         return max(0.0, (self.grant() - self.available(now)) / self.rate)
 
 
+class Pace(Protocol):
+    """What is asked before each read."""
+
+    def take(self, want: int, stopped: Callable[[], bool], /) -> int: ...
+
+    def refund(self, size: int, /) -> None: ...
+
+
 class Share:
     """One job's part of the budget."""
 
@@ -72,6 +80,10 @@ class Share:
     @property
     def rate(self) -> int | None:
         return self._bucket.rate
+
+    @property
+    def priority(self) -> int:
+        return self._priority
 
     @property
     def limited(self) -> bool:
@@ -88,11 +100,12 @@ class Share:
             self._priority = priority
             self._budget._changed.notify_all()
 
-    def take(self, want: int, stopped: Callable[[], bool]) -> int:
-        """Blocks until some of `want` may be read, and says how much; 0 only when stopped."""
+    def take(self, want: int, stopped: Callable[[], bool], urgency: Callable[[], int] | None = None) -> int:
+        """Blocks until some of `want` may be read, and says how much; 0 only when stopped. `urgency` is the priority
+        where it is not the share's own; it is looked at for as long as this waits."""
         if not self.limited:
             return want
-        return self._budget._take(self, want, stopped)
+        return self._budget._take(_Waiting(self, urgency), want, stopped)
 
     def refund(self, size: int) -> None:
         """What was granted and not read."""
@@ -102,12 +115,62 @@ class Share:
                 self._budget._bucket.spend(-size)
 
 
+class CommonPace:
+    """Of one transfer for several jobs: as quick as the quickest of them may be, as urgent as the most urgent.
+
+    Jobs come and go on one thread, connections take on theirs. The last one stays when it leaves: by then the transfer
+    ends, and what it still takes has to be somebody's.
+    """
+
+    def __init__(self) -> None:
+        self._shares: tuple[Share, ...] = ()
+
+    def join(self, share: Share) -> None:
+        self._shares = (*self._shares, share)
+
+    def leave(self, share: Share) -> None:
+        if len(self._shares) > 1 and share in self._shares:
+            at = self._shares.index(share)
+            self._shares = self._shares[:at] + self._shares[at + 1 :]
+
+    def take(self, want: int, stopped: Callable[[], bool], /) -> int:
+        while not stopped():
+            size = self._take_from(self._quickest(), want, stopped)
+            if size:
+                return size
+        return 0
+
+    def _take_from(self, share: Share, want: int, stopped: Callable[[], bool]) -> int:
+        """0 also when another may take more by now: who waits for little is not to wait on."""
+        return share.take(want, lambda: stopped() or self._quickest() is not share, self._urgency)
+
+    def refund(self, size: int, /) -> None:
+        self._quickest().refund(size)
+
+    def _quickest(self) -> Share:
+        return max(self._shares, key=lambda share: float("inf") if share.rate is None else share.rate)
+
+    def _urgency(self) -> int:
+        return min(share.priority for share in self._shares)
+
+
+class _Waiting:
+    """One read that waits for its turn. Two are never equal."""
+
+    __slots__ = ("came", "share", "urgency")
+
+    def __init__(self, share: Share, urgency: Callable[[], int] | None = None) -> None:
+        self.share = share
+        self.urgency = urgency or (lambda: share.priority)
+        self.came = 0
+
+
 class Budget:
     def __init__(self, rate: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._changed = threading.Condition()
         self._bucket = _Bucket(_checked(rate), clock())
-        self._waiting: list[tuple[Share, int]] = []
+        self._waiting: list[_Waiting] = []
         self._came = 0
 
     @property
@@ -123,26 +186,27 @@ class Budget:
         """For one job; `priority` 1 is served before 5."""
         return Share(self, priority, _checked(rate))
 
-    def _take(self, share: Share, want: int, stopped: Callable[[], bool]) -> int:
+    def _take(self, waiting: _Waiting, want: int, stopped: Callable[[], bool]) -> int:
+        share = waiting.share
         with self._changed:
             self._came += 1
-            ticket = (share, self._came)
-            self._waiting.append(ticket)
+            waiting.came = self._came
+            self._waiting.append(waiting)
             try:
                 while not stopped():
                     now = self._clock()
                     wait = max(self._bucket.wait(now), share._bucket.wait(now))
-                    if wait <= 0 and self._next(now) is ticket:
+                    if wait <= 0 and self._next(now) is waiting:
                         return self._grant(share, want, now)
                     self._changed.wait(min(wait, _LONGEST_WAIT) if wait > 0 else _LONGEST_WAIT)
                 return 0
             finally:
-                self._waiting.remove(ticket)
+                self._waiting.remove(waiting)
                 self._changed.notify_all()
 
-    def _next(self, now: float) -> tuple[Share, int] | None:
-        ready = [ticket for ticket in self._waiting if ticket[0]._bucket.wait(now) <= 0]
-        return min(ready, key=lambda ticket: (ticket[0]._priority, ticket[1]), default=None)
+    def _next(self, now: float) -> _Waiting | None:
+        ready = [each for each in self._waiting if each.share._bucket.wait(now) <= 0]
+        return min(ready, key=lambda each: (each.urgency(), each.came), default=None)
 
     def _grant(self, share: Share, want: int, now: float) -> int:
         own, common = share._bucket, self._bucket

@@ -12,7 +12,7 @@ from typing import Final
 
 from modeld.store.observer import Stopped
 from modeld.transfer.engine.assembly import Assembly
-from modeld.transfer.engine.budget import Share
+from modeld.transfer.engine.budget import Pace
 from modeld.transfer.engine.connection import Connection
 from modeld.transfer.engine.growth import Growth
 from modeld.transfer.engine.patience import Patience
@@ -37,7 +37,7 @@ class Draw:
         opener: Opener,
         file: FileInfo,
         *,
-        share: Share,
+        share: Pace,
         progress: FileProgress,
         on_event: OnEvent,
         has_alternative: Callable[[], bool],

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from modeld.store.digest import Digest
 from modeld.transfer.engine.assembly import Assembly, Fetched, Ground
-from modeld.transfer.engine.budget import Share
+from modeld.transfer.engine.budget import Pace
 from modeld.transfer.engine.draw import Draw
 from modeld.transfer.engine.progress import FileProgress
 from modeld.transfer.partials.journal import Piece
@@ -30,7 +30,7 @@ class Fetching:
         *,
         alternatives: int,
         expected: Digest | None,
-        share: Share,
+        share: Pace,
         progress: FileProgress,
         on_event: OnEvent,
     ) -> None:

@@ -14,7 +14,7 @@ from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.transfer.engine.assembly import Fetched, Ground
-from modeld.transfer.engine.budget import Budget, Share
+from modeld.transfer.engine.budget import Budget, Pace, Share
 from modeld.transfer.engine.fetching import Fetching
 from modeld.transfer.engine.progress import FileProgress, Progress, TransferObserver, Unfollowed
 from modeld.transfer.routes.breaker import Breakers
@@ -139,7 +139,7 @@ class Transfer:
         file: FileInfo,
         *,
         expected: Digest | None = None,
-        share: Share | None = None,
+        share: Pace | None = None,
         progress: FileProgress | None = None,
         on_event: OnEvent = unheard,
     ) -> Fetched:
