@@ -41,6 +41,7 @@ OPERATIONS: dict[str, Operation] = _table(
     (requests.DaemonStatus, values.Status, "read", "read", "core"),
     (requests.DaemonDescribe, values.Description, "read", "read", "core"),
     (requests.DaemonDrain, values.Drained, "control", "admin", "core"),
+    (requests.DaemonConfigure, values.Configured, "control", "admin", "configure"),
     (requests.ModelAdd, values.Added, "write", "write", "add"),
     (requests.ModelPull, values.Pulled, "write", "write", "pull"),
     (requests.ModelList, values.ModelList, "read", "read", "models"),
@@ -60,6 +61,7 @@ OPERATIONS: dict[str, Operation] = _table(
     (requests.JobPause, values.JobView, "control", "write", "jobs"),
     (requests.JobResume, values.JobView, "control", "write", "jobs"),
     (requests.JobPrioritize, values.JobView, "control", "write", "jobs"),
+    (requests.JobConfigure, values.Configured, "control", "write", "configure"),
     (requests.EventsSubscribe, values.EventsEnd, "read", "read", "events"),
 )
 

@@ -18,6 +18,9 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Rate = Annotated[int, msgspec.Meta(ge=1000, le=2**63 - 1)]
 """Bytes a second; a kilobyte at least, for a smaller number was meant in another unit."""
 
+RateLimit = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""The same where a limit can be taken away: 0 is no limit, as in most programs that limit a rate."""
+
 Token = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 """Room for any UUID or hash; it is stored with the job for as long as that is kept."""
 
@@ -67,6 +70,15 @@ class DaemonDrain(Request, tag="daemon.drain", frozen=True, kw_only=True):
     """Stop in good order. `deadline_s` overrides the configured deadline for running jobs."""
 
     deadline_s: float | None = None
+
+
+class DaemonConfigure(Request, tag="daemon.configure", frozen=True, kw_only=True):
+    """Settings of the running daemon, until it stops. What is left out stays as it is.
+
+    `max_rate` is in bytes a second over all downloads, those that run included; 0 for no limit.
+    """
+
+    max_rate: RateLimit | None = None
 
 
 # -- models
@@ -211,6 +223,17 @@ class JobResume(Request, tag="job.resume", frozen=True, kw_only=True):
 class JobPrioritize(Request, tag="job.prioritize", frozen=True, kw_only=True):
     job: str
     priority: int
+
+
+class JobConfigure(Request, tag="job.configure", frozen=True, kw_only=True):
+    """Settings of one job, waiting or running, until it ends. What is left out stays as it is.
+
+    `max_rate` is in bytes a second, of a pull, beside what all downloads may together; 0 for no limit of its own.
+    """
+
+    job: str
+    priority: int | None = None
+    max_rate: RateLimit | None = None
 
 
 # -- events

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
+from msgspec import field
 
+from modelwire.tunable import Change as Change
+from modelwire.tunable import Configured as Configured
+from modelwire.tunable import TransferView as TransferView
+from modelwire.value import Value as Value
 from modelwire.vocabulary import JobState, ModelState, OnDisconnect, Phase, Role
-
-
-class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of all values: unknown fields of a newer daemon are ignored by an older client."""
 
 
 class ModelFile(Value, frozen=True, kw_only=True):
@@ -75,7 +75,7 @@ class Pulled(Added, omit_defaults=False, frozen=True, kw_only=True):
     source: str = ""
     revision: str | None = None
     current: bool = False
-    served: dict[str, int] = {}
+    served: dict[str, int] = field(default_factory=dict)
 
 
 class Resolved(Value, frozen=True, kw_only=True):
@@ -237,7 +237,7 @@ class Failure(Value, frozen=True, kw_only=True):
     message: str
     hint: str | None = None
     retryable: bool = False
-    details: dict[str, Any] = {}
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 class Counters(Value, omit_defaults=False, frozen=True, kw_only=True):
@@ -288,8 +288,8 @@ class QueueView(Value, omit_defaults=False, frozen=True, kw_only=True):
     waiting: int = 0
     running: int = 0
     capacity: int = 0
-    by_priority: dict[str, int] = {}
-    running_by_kind: dict[str, int] = {}
+    by_priority: dict[str, int] = field(default_factory=dict)
+    running_by_kind: dict[str, int] = field(default_factory=dict)
 
 
 class LogView(Value, omit_defaults=False, frozen=True, kw_only=True):
@@ -332,10 +332,11 @@ class Status(Value, frozen=True, kw_only=True):
     queue: QueueView
     log: LogView
     recovery: RecoveryView
+    transfer: TransferView | None = None
     free_bytes: int | None = None
     reserved_bytes: int = 0
     auto_started: bool = False
-    peers: dict[str, int] = {}
+    peers: dict[str, int] = field(default_factory=dict)
 
 
 class Welcome(Value, frozen=True, kw_only=True):

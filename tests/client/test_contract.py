@@ -22,6 +22,7 @@ VALUES: dict[type[Request], values.Value] = {
     requests.DaemonStatus: STATUS,
     requests.DaemonDescribe: values.Description(protocol=1, operations={}, schema={}),
     requests.DaemonDrain: values.Drained(running=1, waiting=2, deadline_s=3.0),
+    requests.DaemonConfigure: values.Configured(settings={"max_rate": values.Change(new=1000)}),
     requests.ModelAdd: ADDED,
     requests.ModelList: values.ModelList(models=(VIEW,)),
     requests.ModelShow: VIEW,
@@ -41,6 +42,7 @@ VALUES: dict[type[Request], values.Value] = {
     requests.JobPause: JOB,
     requests.JobResume: JOB,
     requests.JobPrioritize: JOB,
+    requests.JobConfigure: values.Configured(job="j1", lasts_until="end"),
     requests.EventsSubscribe: values.EventsEnd(last_seq=7, delivered=0),
 }
 
@@ -53,6 +55,8 @@ CALLS: list[tuple[type[Request], Callable[[Any], object], object]] = [
     (requests.DaemonStatus, lambda c: c.status(), STATUS),
     (requests.DaemonDescribe, lambda c: c.describe(), VALUES[requests.DaemonDescribe]),
     (requests.DaemonDrain, lambda c: c.drain(3.0), VALUES[requests.DaemonDrain]),
+    (requests.DaemonConfigure, lambda c: c.configure(max_rate=1000), VALUES[requests.DaemonConfigure]),
+    (requests.JobConfigure, lambda c: c.configure_job("j1", max_rate=0), VALUES[requests.JobConfigure]),
     (requests.ModelAdd, lambda c: c.add("/x", name="tiny").result(), ADDED),
     (requests.ModelPull, lambda c: c.pull("hf:org/repo", name="tiny").result(), VALUES[requests.ModelPull]),
     (requests.ModelList, lambda c: c.list_models(), VALUES[requests.ModelList]),
@@ -134,6 +138,8 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         client.verify("a", "b", **write).result()
         client.verify().result()
         client.sweep(dry_run=True, **write).result()
+        client.configure(max_rate=0)
+        client.configure_job("j", priority=5, max_rate=1000)
     assert made.requests == [
         requests.ModelList(id="1", filter="size>1GB", sort="-size"),
         requests.ModelCopy(id="2", source="a", destination="b", dry_run=True, **write),
@@ -142,6 +148,8 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         requests.ModelVerify(id="5", names=("a", "b"), **write),
         requests.ModelVerify(id="6", all=True),
         requests.StoreSweep(id="7", dry_run=True, **write),
+        requests.DaemonConfigure(id="8", max_rate=0),
+        requests.JobConfigure(id="9", job="j", priority=5, max_rate=1000),
     ]
 
 

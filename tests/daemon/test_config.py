@@ -346,6 +346,12 @@ def test_transfers_have_the_numbers_of_the_design_and_may_have_others(file: Path
     assert load({"MODELD_CONFIG": str(file)}).settings == settings
 
 
+@pytest.mark.parametrize("written", ["0", '"none"', '"0MB"'])
+def test_no_rate_is_no_limit(file: Path, written: str) -> None:
+    file.write_text(f"[transfer]\nmax_rate = {written}\n")
+    assert load({"MODELD_CONFIG": str(file)}).settings.transfer.max_rate is None
+
+
 def test_lists_can_be_written_in_the_environment() -> None:
     settings = load(
         {

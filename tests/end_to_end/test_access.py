@@ -91,6 +91,15 @@ def test_who_is_not_named_is_told_by_name_and_closed(shared: RealDaemon) -> None
     assert not replies[0]["retryable"]
 
 
+def test_who_may_write_configures_neither_the_daemon_nor_the_jobs_of_others(shared: RealDaemon) -> None:
+    daemon = started(shared, **{FOREIGN: "write"})
+    job = daemon.ask("model.add", path=daemon.file("a.gguf", b"bytes"), name="a")["value"]["job"]
+    with stranger(daemon) as wire:
+        assert wire.ask("daemon.configure", max_rate=5000)["code"] == "unauthorized"
+        assert wire.ask("job.configure", job=job, priority=1)["code"] == "unauthorized"
+    assert "transfer" not in daemon.ask("daemon.status")["value"]
+
+
 def test_the_number_that_stands_for_everybody_has_no_right(shared: RealDaemon) -> None:
     """65534 is whom a user namespace cannot name: granting it something would grant it to all of them."""
     daemon = started(shared, **{"65534": "admin"})

@@ -73,6 +73,7 @@ def _all(job: JobView) -> list[tuple[str, str | None]]:
         ("phase", job.progress.phase if job.progress else None),
         ("progress", _progress(job.progress)),
         ("rate", figures.rate(job.progress.rate_bps) if job.progress else None),
+        ("rate limit", figures.rate(job.max_rate)),
         ("bytes from", _served(job)),
         ("attempts", str(job.attempts) if job.attempts > 1 else None),
         ("asked by", f"uid {job.peer}" if job.peer is not None else None),

@@ -34,6 +34,7 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("status", "", "how the daemon is"),
     ("watch", "", "what happens, as it happens"),
     ("log", "", "what has happened"),
+    ("set", "", "another value for a setting of the running daemon, or of a job"),
     ("start", "", "start a daemon when none runs"),
     ("stop", "", "stop the daemon in good order"),
     ("version", "", "the versions of this command and of the daemon"),

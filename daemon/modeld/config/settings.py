@@ -9,6 +9,7 @@ import os
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
+from msgspec.structs import force_setattr
 
 from modeld.config.durations import Duration
 from modeld.config.sizes import Size
@@ -149,7 +150,7 @@ class ActivitySettings(_Table, frozen=True, kw_only=True):
 class TransferSettings(_Table, frozen=True, kw_only=True):
     offline: Annotated[bool, Meta(description="open no connection: only what is here is given out")] = False
     max_rate: Annotated[
-        Size | None, Meta(description='bytes a second over all downloads, such as "20MB"; "none" for no limit')
+        Size | None, Meta(description='bytes a second over all downloads, such as "20MB"; "none" or 0 for no limit')
     ] = None
     connections_per_file: Annotated[
         int, Meta(ge=1, le=MAX_CONNECTIONS, description="most connections that one file is fetched over")
@@ -165,6 +166,8 @@ class TransferSettings(_Table, frozen=True, kw_only=True):
     ] = ()
 
     def __post_init__(self) -> None:
+        if self.max_rate == 0:
+            force_setattr(self, "max_rate", None)
         if self.max_rate is not None and self.max_rate < LOWEST_RATE:
             raise ValueError("max_rate: expected at least 1KB, or none for no limit")
 

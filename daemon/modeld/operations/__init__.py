@@ -1,6 +1,6 @@
 """What the daemon can do, one module for each family of operations."""
 
-from modeld.operations import daemon, events, integrity, jobs, models, naming, space
+from modeld.operations import configuring, daemon, events, integrity, jobs, models, naming, space
 from modeld.operations.calling import Call, Caller, Handlers
 from modeld.operations.house import House
 from modeld.operations.pulling import handling as pulling
@@ -8,6 +8,7 @@ from modeld.operations.pulling import handling as pulling
 
 def all_handlers(house: House) -> Handlers:
     handlers = daemon.handlers(house) | models.handlers(house) | naming.handlers(house) | integrity.handlers(house)
+    handlers |= configuring.handlers(house)
     return handlers | pulling.handlers(house) | space.handlers(house) | jobs.handlers(house) | events.handlers(house)
 
 

@@ -12,7 +12,7 @@ from modeld.operations.calling import Caller, Handlers
 from modeld.operations.house import House
 from modelwire import limits, requests, schema
 from modelwire.errors import InvalidRequest, WireError
-from modelwire.values import Description, Drained, QueueView, Status
+from modelwire.values import Description, Drained, QueueView, Status, TransferView
 
 _LONGEST_DEADLINE = 3600.0
 
@@ -49,6 +49,7 @@ def handlers(house: House) -> Handlers:
             queue=_queue(house),
             log=house.activity.view(),
             recovery=house.recovery,
+            transfer=_transfer(house),
             free_bytes=free(),
             reserved_bytes=house.store.reserved_bytes,
             auto_started=house.auto_started,
@@ -78,6 +79,14 @@ def handlers(house: House) -> Handlers:
         },
         long={},
     )
+
+
+def _transfer(house: House) -> TransferView | None:
+    """Only when there is something to tell."""
+    view = TransferView(
+        max_rate=house.workshop.transfer.budget.rate, max_rate_at_start=house.workshop.max_rate_at_start
+    )
+    return None if view == TransferView() else view
 
 
 def _queue(house: House) -> QueueView:

@@ -60,15 +60,15 @@ def handlers(house: House) -> Handlers:
         return job.view()
 
     async def cancel(call: Call, request: requests.JobCancel) -> JobView:
-        job = await _own(call.caller, request.job)
+        job = await own_job(house, call.caller, request.job)
         await house.board.cancel(job, f"by uid {call.caller.uid}")
         with anyio.move_on_after(_STOP_PATIENCE_SECONDS):
             await job.ended.wait()
         return job.view()
 
     async def pause(call: Call, request: requests.JobPause) -> JobView:
-        job = await _own(call.caller, request.job)
-        _refuse_ended(job, "paused")
+        job = await own_job(house, call.caller, request.job)
+        refuse_ended(job, "paused")
         await house.board.pause(job)
         with anyio.move_on_after(_STOP_PATIENCE_SECONDS):
             while job.state == "running" and not job.ended.is_set():
@@ -76,26 +76,16 @@ def handlers(house: House) -> Handlers:
         return job.view()
 
     async def resume(call: Call, request: requests.JobResume) -> JobView:
-        job = await _own(call.caller, request.job)
-        _refuse_ended(job, "resumed")
+        job = await own_job(house, call.caller, request.job)
+        refuse_ended(job, "resumed")
         await house.board.resume(job)
         return job.view()
 
     async def prioritize(call: Call, request: requests.JobPrioritize) -> JobView:
-        job = await _own(call.caller, request.job)
-        _refuse_ended(job, "given another priority")
+        job = await own_job(house, call.caller, request.job)
+        refuse_ended(job, "given another priority")
         await house.board.prioritize(job, request.priority)
         return job.view()
-
-    async def _own(caller: Caller, job_id: str) -> Job:
-        """One's own jobs, or anybody's for an admin."""
-        job = await house.board.find(job_id)
-        if job.peer != caller.uid and caller.role != "admin":
-            raise Unauthorized(
-                f"job {job.id} belongs to uid {job.peer}; uid {caller.uid} may only control its own jobs",
-                hint="ask its owner, or somebody with the role admin",
-            )
-        return job
 
     return Handlers(
         quick={},
@@ -132,7 +122,18 @@ def _brief(view: JobView) -> JobView:
     return msgspec.structs.replace(view, error=msgspec.structs.replace(error, message=message, details={}))
 
 
-def _refuse_ended(job: Job, what: str) -> None:
+async def own_job(house: House, caller: Caller, job_id: str) -> Job:
+    """One's own jobs, or anybody's for an admin."""
+    job = await house.board.find(job_id)
+    if job.peer != caller.uid and caller.role != "admin":
+        raise Unauthorized(
+            f"job {job.id} belongs to uid {job.peer}; uid {caller.uid} may only control its own jobs",
+            hint="ask its owner, or somebody with the role admin",
+        )
+    return job
+
+
+def refuse_ended(job: Job, what: str) -> None:
     if job.terminal:
         raise InvalidRequest(
             f"job {job.id} is {job.state}: it cannot be {what} any more", hint="ask for the work again if it is wanted"

@@ -6,12 +6,10 @@ import argparse
 import os
 import shlex
 
-from modelclient.ctl import bringing
+from modelclient.ctl import bringing, rates
 from modelclient.ctl.session import Session
 from modelwire.errors import Cancelled
 from modelwire.values import Pulled
-
-_UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -50,17 +48,11 @@ def run(session: Session, args: argparse.Namespace) -> int:
     )
 
 
-def _rate(text: str) -> int:
-    """`20MB`, `500k`, `20MB/s`: decimal, as networks count."""
-    number = text.strip().lower().removesuffix("/s").removesuffix("b")
-    unit = number[-1:] if number[-1:] in ("k", "m", "g") else ""
+def _rate(text: str) -> int | None:
     try:
-        rate = int(float(number.removesuffix(unit)) * _UNITS[unit])
-    except (ValueError, OverflowError):
-        rate = 0
-    if not 1000 <= rate < 2**63:
-        raise argparse.ArgumentTypeError(f"{text!r} is no rate of at least 1kB: write 20MB for 20 megabytes a second")
-    return rate
+        return rates.parse(text) or None
+    except ValueError as fault:
+        raise argparse.ArgumentTypeError(str(fault)) from None
 
 
 def _directory() -> str | None:

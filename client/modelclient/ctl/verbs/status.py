@@ -7,7 +7,7 @@ import argparse
 from modelclient.ctl import exits, figures
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import pairs
-from modelwire.values import RecoveryView, Status
+from modelwire.values import RecoveryView, Status, TransferView
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,11 +39,20 @@ def _rows(status: Status) -> list[tuple[str, str | None]]:
         ("endpoint", status.socket),
         ("store", f"{status.store}: {figures.count(status.models, 'model')}{free}{reserved}"),
         ("jobs", f"{queue.running} running, {queue.waiting} waiting (room for {queue.capacity})"),
+        ("rate limit", _rate_limit(status.transfer)),
         ("clients", f"{status.connections} connected, {status.watchers} watching"),
         ("log", f"{status.log.path}, line {status.log.last_seq}{lost}"),
         ("log error", status.log.last_error),
         ("recovery", _recovery(status.recovery)),
     ]
+
+
+def _rate_limit(now: TransferView | None) -> str | None:
+    """Over all downloads; and what a restart makes of it, when that is something else."""
+    if now is None or (now.max_rate is None and now.max_rate_at_start is None):
+        return None
+    shown, at_start = (figures.rate(rate) or "none" for rate in (now.max_rate, now.max_rate_at_start))
+    return shown if shown == at_start else f"{shown} until the daemon stops ({at_start} as configured)"
 
 
 def _recovery(found: RecoveryView) -> str | None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from modeld.config import Settings
+from modeld.config.sizes import Size
 from modeld.operations.pulling.flights import Flights
 from modeld.operations.pulling.memory import Memory
 from modeld.store import Store
@@ -45,7 +46,7 @@ class Workshop:
         transfer = Transfer(
             store.arrivals.layout,
             store.arrivals.space,
-            max_rate=chosen.max_rate,
+            max_rate=_plain(chosen.max_rate),
             keep_cache=store.arrivals.keep_cache,
             condemned=memory.condemned,
             tuning=tuning,
@@ -55,6 +56,11 @@ class Workshop:
     def close(self) -> None:
         if "_http" in self.__dict__:
             self._http.close()
+
+    @property
+    def max_rate_at_start(self) -> int | None:
+        """Over all downloads, as it is configured."""
+        return _plain(self.settings.transfer.max_rate)
 
     @cached_property
     def flights(self) -> Flights:
@@ -90,3 +96,8 @@ class Workshop:
             else "pull it without `offline`, or add the file from disk",
             details={"reference": reference.text},
         )
+
+
+def _plain(size: Size | None) -> int | None:
+    """A number that can be told over the wire."""
+    return None if size is None else int(size)

@@ -1,0 +1,97 @@
+"""`set KEY=VALUE…`: another value for a setting of the running daemon, or of one job."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from difflib import get_close_matches
+
+from modelclient.ctl import exits, figures, rates
+from modelclient.ctl.session import Session
+from modelclient.ctl.table import pairs
+from modelwire.errors import InvalidRequest
+from modelwire.values import Change, Configured
+from modelwire.vocabulary import PRIORITY_HIGHEST, PRIORITY_LOWEST
+
+
+def _priority(text: str) -> int:
+    if text not in map(str, range(PRIORITY_HIGHEST, PRIORITY_LOWEST + 1)):
+        raise ValueError(f"{text!r} is no priority: {PRIORITY_HIGHEST} is the highest, {PRIORITY_LOWEST} the lowest")
+    return int(text)
+
+
+DAEMON: dict[str, Callable[[str], int]] = {"max_rate": rates.parse}
+JOB: dict[str, Callable[[str], int]] = {"max_rate": rates.parse, "priority": _priority}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "settings", metavar="KEY=VALUE", nargs="+", help="max_rate=20MB/s, or none; of a job also priority=1"
+    )
+    parser.add_argument("--job", metavar="ID", default=None, help="of this job alone (default: of the daemon)")
+
+
+def run(session: Session, args: argparse.Namespace) -> int:
+    wanted = _read(args.settings, JOB if args.job is not None else DAEMON, of_job=args.job is not None)
+    client = session.client()
+    done = client.configure(**wanted) if args.job is None else client.configure_job(args.job, **wanted)
+    _print(session, done)
+    return exits.FINE
+
+
+def _read(words: list[str], known: dict[str, Callable[[str], int]], *, of_job: bool) -> dict[str, int]:
+    wanted: dict[str, int] = {}
+    listed = ", ".join(known)
+    for word in words:
+        key, equals, text = (part.strip() for part in word.partition("="))
+        if not equals:
+            raise InvalidRequest(
+                f"{word!r} is not of the form KEY=VALUE", hint="for example: modelctl set max_rate=20MB/s"
+            )
+        if key not in known:
+            raise InvalidRequest(
+                f"there is no setting {key!r} of {'a job' if of_job else 'the daemon'}", hint=_hint(key, known)
+            )
+        if key in wanted:
+            raise InvalidRequest(f"{key} is given twice", hint="give each setting once")
+        try:
+            wanted[key] = known[key](text)
+        except ValueError as fault:
+            raise InvalidRequest(f"{key}: {fault}", hint=f"what can be set: {listed}") from None
+    return wanted
+
+
+def _hint(key: str, known: dict[str, Callable[[str], int]]) -> str:
+    listed = f"what can be set: {', '.join(known)}"
+    if key in JOB and known is DAEMON:
+        return f"a job has one: modelctl set {key}=… --job ID"
+    if key in DAEMON and known is JOB:
+        return f"the daemon has one: modelctl set {key}=…"
+    near = get_close_matches(key.rpartition(".")[2], known, n=1)
+    return (
+        f"did you mean {near[0]}?" if near else f"{listed}; all others are in the configuration: modeld --print-config"
+    )
+
+
+def _print(session: Session, done: Configured) -> None:
+    if session.json or session.events:
+        (session.out.document if session.json else session.out.record)(done)
+    elif session.quiet:
+        session.out.text("".join(f"{key}\n" for key in done.settings))
+    else:
+        session.out.text(pairs((key, _change(key, change)) for key, change in done.settings.items()))
+        if done.lasts_until == "stop":
+            for key, change in done.settings.items():
+                if change.new != change.at_start:
+                    session.note(f"until the daemon stops: it starts with {_shown(key, change.at_start)} as configured")
+
+
+def _change(key: str, change: Change) -> str:
+    now = _shown(key, change.new)
+    return f"{now} (as before)" if change.old == change.new else f"{now} (was {_shown(key, change.old)})"
+
+
+def _shown(key: str, value: int | None) -> str:
+    if value is None:
+        return "no limit"
+    return figures.rate(value) if key == "max_rate" else str(value)

@@ -1,0 +1,32 @@
+"""What can be changed while the daemon runs, and what it is now: part of `modelwire.values`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import field
+
+from modelwire.value import Value
+
+
+class Change(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """What a setting was and is: None where it is no limit. `at_start` is what the daemon starts with."""
+
+    old: int | None = None
+    new: int | None = None
+    at_start: int | None = None
+
+
+class Configured(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """By setting what has become of it; it lasts until the daemon stops, or until the job ends."""
+
+    settings: dict[str, Change] = field(default_factory=dict)
+    lasts_until: Literal["stop", "end"] = "stop"
+    job: str | None = None
+
+
+class TransferView(Value, frozen=True, kw_only=True):
+    """How the network is used. `max_rate` is the limit over all downloads, `max_rate_at_start` the configured one."""
+
+    max_rate: int | None = None
+    max_rate_at_start: int | None = None

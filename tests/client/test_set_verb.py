@@ -1,0 +1,144 @@
+"""`modelctl set`: what people may write, what the daemon is asked for, and what they are told."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from client.ctl import Ctl
+from client.scripted_peer import JOB, STATUS, Conversation, ScriptedPeer
+from modelclient.ctl import rates
+from modelwire import errors, requests, values
+from modelwire.requests import Request
+
+Peer = Callable[..., ScriptedPeer]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("20MB/s", 20_000_000),
+        ("20MB", 20_000_000),
+        ("20M", 20_000_000),
+        ("20 MB/s", 20_000_000),
+        ("500k", 500_000),
+        ("1.5g", 1_500_000_000),
+        (".5MB", 500_000),
+        ("20MiB/s", 20 << 20),
+        ("8KiBps", 8192),
+        ("1000", 1000),
+        ("1000B/s", 1000),
+        ("none", 0),
+        ("None", 0),
+        ("0", 0),
+        ("0MB/s", 0),
+    ],
+)
+def test_rates_as_people_write_them(text: str, rate: int) -> None:
+    assert rates.parse(text) == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["", "fast", "999", "0.5", "-5MB", "inf", "nan", "1e9", "20MX", "20ib", "9" * 20 + "G", "0.001k"]
+)
+def test_what_is_no_rate_says_what_one_is(text: str) -> None:
+    with pytest.raises(ValueError, match="write 20MB for 20 megabytes a second, or none for no limit"):
+        rates.parse(text)
+
+
+def answers(talk: Conversation, request: Request) -> None:
+    match request:
+        case requests.DaemonConfigure():
+            change = values.Change(old=None, new=request.max_rate or None, at_start=50_000_000)
+            talk.result(request, values.Configured(settings={"max_rate": change}))
+        case requests.JobConfigure(job="mine"):
+            settings = {"priority": values.Change(old=3, new=1), "max_rate": values.Change(old=5000, new=5000)}
+            talk.result(request, values.Configured(settings=settings, lasts_until="end", job="mine"))
+        case requests.JobConfigure():
+            talk.fail(request, errors.NotFound(f"there is no job {request.job!r}"))
+        case requests.DaemonStatus():
+            view = values.TransferView(max_rate=20_000_000, max_rate_at_start=50_000_000)
+            talk.result(request, msgspec.structs.replace(STATUS, transfer=view))
+        case _:
+            talk.result(request, msgspec.structs.replace(JOB, max_rate=5_000_000))
+
+
+@pytest.fixture
+def made(peer: Peer) -> ScriptedPeer:
+    return peer(answers)
+
+
+@pytest.fixture
+def run(made: ScriptedPeer, ctl: Ctl) -> Run:
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return ctl(*arguments, environ={"MODELD_SOCKET": made.path})
+
+    return call
+
+
+def test_a_limit_over_all_downloads(run: Run, made: ScriptedPeer) -> None:
+    done = run("set", "max_rate=20MB/s")
+    assert (done.returncode, done.stdout) == (0, "max_rate  20.0 MB/s (was no limit)\n")
+    assert done.stderr == "modelctl: until the daemon stops: it starts with 50.0 MB/s as configured\n"
+    assert run("set", "max_rate = 50MB").stderr == ""
+    assert run("set", "max_rate=none").stdout == "max_rate  no limit (as before)\n"
+    assert [request.max_rate for request in made.requests if isinstance(request, requests.DaemonConfigure)] == [
+        20_000_000,
+        50_000_000,
+        0,
+    ]
+
+
+def test_of_one_job(run: Run, made: ScriptedPeer) -> None:
+    done = run("set", "priority=1", "max_rate=5kB", "--job", "mine")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "priority  1 (was 3)\nmax_rate  5.00 kB/s (as before)\n"
+    (sent,) = made.requests
+    assert msgspec.structs.replace(sent, id="") == requests.JobConfigure(job="mine", priority=1, max_rate=5000)
+    assert run("set", "max_rate=5kB", "--job", "other").returncode == 3
+
+
+def test_for_programs(run: Run) -> None:
+    told: dict[str, Any] = json.loads(run("set", "max_rate=0", "--json").stdout)
+    assert told == {
+        "settings": {"max_rate": {"old": None, "new": None, "at_start": 50_000_000}},
+        "lasts_until": "stop",
+        "job": None,
+    }
+    assert json.loads(run("set", "max_rate=0", "--events").stdout) == told
+    done = run("set", "max_rate=1MB", "-q")
+    assert (done.stdout, done.stderr) == ("max_rate\n", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "says", "hint"),
+    [
+        ("max_rat=20MB", "there is no setting 'max_rat' of the daemon", "did you mean max_rate?"),
+        ("transfer.max_rate=20MB", "there is no setting 'transfer.max_rate'", "did you mean max_rate?"),
+        ("colour=red", "there is no setting 'colour'", "what can be set: max_rate"),
+        ("max_rate", "'max_rate' is not of the form KEY=VALUE", "modelctl set max_rate=20MB/s"),
+        ("max_rate=fast", "max_rate: 'fast' is no rate", "what can be set: max_rate"),
+        ("max_rate=1MB max_rate=2MB", "max_rate is given twice", "once"),
+        ("priority=1", "there is no setting 'priority' of the daemon", "modelctl set priority=… --job ID"),
+        ("priority=9 --job mine", "priority: '9' is no priority: 1 is the highest, 5 the lowest", "what can be set"),
+        ("", "the following arguments are required: KEY=VALUE", "modelctl set --help"),
+    ],
+)
+def test_what_cannot_be_set(run: Run, made: ScriptedPeer, line: str, says: str, hint: str) -> None:
+    done = run("set", *line.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    first, second = done.stderr.splitlines()
+    assert says in first
+    assert hint in second
+    assert made.requests == []
+
+
+def test_it_is_shown(run: Run) -> None:
+    assert "rate limit  20.0 MB/s until the daemon stops (50.0 MB/s as configured)\n" in run("status").stdout
+    assert "rate limit  5.00 MB/s\n" in run("job", "j1").stdout

@@ -1,0 +1,174 @@
+"""A rate, of all downloads or of one job, and a priority: changed while downloads run, and told to everybody."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from held_daemon import HeldDaemon
+from pull_rig import MIB, begun, ctl, gguf, job_state, put
+from real_daemon import RealDaemon, Wire
+from real_jobs import show
+from speaking_errors import assert_speaks
+from transfer.nginx import Nginx, nginx, nginx_path
+
+needs_nginx = pytest.mark.skipif(nginx_path() is None, reason="nginx is not installed")
+
+CRAWL = 1000
+"""At this rate none of the files below would be here within the hour."""
+
+CONTENT = gguf(8 * MIB + 1, 51)
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Nginx]:
+    with nginx(tmp_path / "nginx") as made:
+        yield made
+
+
+def started(wire: Wire, address: str, name: str, **fields: Any) -> tuple[str, str]:
+    number = wire.request("model.pull", ref=address, name=name, **fields)
+    return number, wire.until(number, "accepted")["job"]
+
+
+def settings(reply: dict[str, Any]) -> dict[str, Any]:
+    assert reply["type"] == "result", reply
+    found: dict[str, Any] = reply["value"]["settings"]
+    return found
+
+
+def events(daemon: RealDaemon, name: str) -> list[dict[str, Any]]:
+    return [event for event in daemon.activity() if event["event"] == name]
+
+
+@needs_nginx
+def test_the_limit_over_all_is_lifted_and_what_crawls_runs(stopped: RealDaemon, web: Nginx) -> None:
+    stopped.configure(f"[transfer]\nmax_rate = {CRAWL}\n[limits]\nrunning_bytes = 3\n")
+    stopped.start()
+    addresses = [put(web, f"{number}.gguf", gguf(8 * MIB, number)) for number in range(3)]
+    with stopped.connect() as wire, stopped.connect() as watcher:
+        watching = watcher.request("events.subscribe", events=["daemon.configured"])
+        jobs = [started(wire, address, f"m{number}") for number, address in enumerate(addresses)]
+        for _, job in jobs:
+            job_state(stopped, job, "running")
+        assert stopped.ask("daemon.status")["value"]["transfer"] == {"max_rate": CRAWL, "max_rate_at_start": CRAWL}
+        done = stopped.ask("daemon.configure", max_rate=0)
+        assert done["value"] == {
+            "settings": {"max_rate": {"old": CRAWL, "new": None, "at_start": CRAWL}},
+            "lasts_until": "stop",
+            "job": None,
+        }
+        for _, job in jobs:
+            job_state(stopped, job, "done")
+        told = watcher.until(watching, "event")
+    assert (told["key"], told["old"], told["new"], told["event"]) == ("max_rate", CRAWL, "none", "daemon.configured")
+    assert isinstance(told["peer"], int)
+    assert stopped.ask("daemon.status")["value"]["transfer"] == {"max_rate_at_start": CRAWL}
+    stopped.terminate()
+    stopped.start()
+    assert stopped.ask("daemon.status")["value"]["transfer"]["max_rate"] == CRAWL, "the configuration counts again"
+
+
+@needs_nginx
+def test_a_limit_that_is_set_slows_down_what_runs(daemon: RealDaemon, web: Nginx) -> None:
+    address = put(web, "a.gguf", gguf(64 * MIB, 5))
+    assert "transfer" not in daemon.ask("daemon.status")["value"]
+    with daemon.connect() as wire:
+        # Its own limit lets it run into the other one in its middle, on a machine of any speed.
+        number, job = started(wire, address, "a", max_rate=40_000_000)
+        begun(wire, number, MIB)
+        assert settings(daemon.ask("daemon.configure", max_rate=CRAWL)) == {
+            "max_rate": {"old": None, "new": CRAWL, "at_start": None}
+        }
+        assert settings(daemon.ask("job.configure", job=job, max_rate=0))["max_rate"]["old"] == 40_000_000
+        seen = show(daemon, job)
+        assert seen["state"] == "running"
+        assert seen["progress"]["bytes_done"] < 64 * MIB
+        assert "max_rate" not in seen
+        daemon.ask("daemon.configure", max_rate=0)
+        assert wire.terminal(number)["type"] == "result"
+
+
+@needs_nginx
+def test_a_jobs_own_limit_survives_its_pause_and_the_daemons_death(daemon: RealDaemon, web: Nginx) -> None:
+    address = put(web, "a.gguf", CONTENT)
+    with daemon.connect() as wire:
+        _, job = started(wire, address, "a", max_rate=5_000_000, on_disconnect="continue")
+        changed = settings(daemon.ask("job.configure", job=job, max_rate=CRAWL, priority=5))
+        assert changed["max_rate"] == {"old": 5_000_000, "new": CRAWL, "at_start": None}
+        assert (changed["priority"]["old"], changed["priority"]["new"]) == (3, 5)
+    daemon.ask("job.pause", job=job)
+    assert daemon.ask("job.resume", job=job)["value"]["max_rate"] == CRAWL
+    daemon.kill()
+    daemon.start()
+    seen = job_state(daemon, job, "running")
+    assert (seen["max_rate"], seen["priority"]) == (CRAWL, 5)
+    lifted = ctl(daemon, "set", "max_rate=none", "--job", job)
+    assert (lifted.returncode, lifted.stdout) == (0, "max_rate  no limit (was 1.00 kB/s)\n"), lifted.stderr
+    job_state(daemon, job, "done")
+    keys = [(event["key"], event["old"], event["new"]) for event in events(daemon, "job.configured")]
+    assert keys == [("priority", 3, 5), ("max_rate", 5_000_000, CRAWL), ("max_rate", CRAWL, "none")]
+    assert {event["job"] for event in events(daemon, "job.configured")} == {job}
+    assert_speaks(daemon.ask("job.configure", job=job, max_rate=0), "invalid_request", job, "done")
+
+
+@needs_nginx
+def test_a_job_that_is_moved_up_while_it_starves_gets_bytes(stopped: RealDaemon, web: Nginx) -> None:
+    """Whoever comes after more important ones has hardly a byte by which it could notice that it is important now. At
+    a tenth of the rate, what is left over, it would not end before the other one."""
+    stopped.configure("[transfer]\nmax_rate = '1MB'\n[limits]\nrunning_bytes = 2\n")
+    stopped.start()
+    long, short = put(web, "long.gguf", gguf(12 * MIB, 6)), put(web, "short.gguf", gguf(2 * MIB, 7))
+    with stopped.connect() as one, stopped.connect() as two:
+        first, rival = started(one, long, "long", priority=1)
+        begun(one, first, MIB // 8)
+        second, starved = started(two, short, "short", priority=5)
+        job_state(stopped, starved, "running")
+        assert stopped.ask("job.prioritize", job=starved, priority=1)["value"]["priority"] == 1
+        assert settings(stopped.ask("job.configure", job=rival, priority=5))["priority"]["new"] == 5
+        assert two.terminal(second)["type"] == "result"
+        assert show(stopped, rival)["state"] == "running"
+
+
+def test_what_cannot_be_configured_is_named(daemon: RealDaemon) -> None:
+    path = daemon.file("a.gguf", CONTENT)
+    job = daemon.ask("model.add", path=path, name="a")["value"]["job"]
+    with daemon.connect() as wire:
+        reply = wire.ask("daemon.configure", max_rat=5)
+        assert_speaks(reply, "invalid_request", "$.max_rat")
+        assert reply["hint"] == "did you mean max_rate?"
+        assert_speaks(wire.ask("daemon.configure", max_rate="20MB"), "invalid_request", "$.max_rate", "int")
+        assert_speaks(wire.ask("daemon.configure", max_rate=-1), "invalid_request", "$.max_rate", ">= 0")
+        assert_speaks(wire.ask("daemon.configure", max_rate=999), "invalid_request", "$.max_rate", "999", "1000")
+        reply = wire.ask("daemon.configure")
+        assert_speaks(reply, "invalid_request", "nothing")
+        assert "max_rate" in reply["hint"]
+        assert_speaks(wire.ask("job.configure", job="none", max_rate=0), "not_found", "none")
+        assert_speaks(wire.ask("job.configure", job=job, priority=1), "invalid_request", job, "done")
+    assert events(daemon, "daemon.configured") == []
+
+
+def test_only_a_pull_has_a_rate(held: HeldDaemon) -> None:
+    held.start()
+    with held.connect() as wire:
+        number = wire.request("model.add", path=held.file("a.gguf", CONTENT), name="a")
+        job = wire.until(number, "accepted")["job"]
+        assert_speaks(held.ask("job.configure", job=job, max_rate=5000), "invalid_request", "$.max_rate", "model.add")
+        assert settings(held.ask("job.configure", job=job, priority=2))["priority"]["new"] == 2
+        held.release()
+        assert wire.terminal(number)["type"] == "result"
+
+
+def test_the_command_tells_what_was_and_what_will_be(daemon: RealDaemon) -> None:
+    done = ctl(daemon, "set", "max_rate=20MB/s")
+    assert (done.returncode, done.stdout) == (0, "max_rate  20.0 MB/s (was no limit)\n")
+    assert "until the daemon stops" in done.stderr
+    assert "rate limit  20.0 MB/s until the daemon stops (none as configured)" in ctl(daemon, "status").stdout
+    assert json.loads(ctl(daemon, "set", "max_rate=0", "--json").stdout)["settings"]["max_rate"]["old"] == 20_000_000
+    assert "rate limit" not in ctl(daemon, "status").stdout
+    assert ctl(daemon, "log", "-n", "1").stdout.rstrip().endswith("key=max_rate  old=20000000  new=none")
+    assert ctl(daemon, "set", "max_rate=5").returncode == 2
