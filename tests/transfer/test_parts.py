@@ -156,6 +156,19 @@ def test_more_connections_as_long_as_they_bring_more() -> None:
     assert growing({2: 10, 4: 20, 6: 30, 16: 80}, most=6).target == 6
 
 
+def test_no_more_connections_where_the_budget_is_the_limit() -> None:
+    growth = Growth(replace(DEFAULT, growth_rest_seconds=10), 0.0, most=16)
+    now = received = 0.0
+    for _ in range(600):
+        now, received = now + 0.1, received + 100 * MIB / 10
+        growth.observe(now, int(received), growth.target, waited=0.5 * now * growth.target)
+    assert growth.target == 2, "also after each rest"
+    for _ in range(600):
+        now, received = now + 0.1, received + 100 * MIB / 10 * growth.target
+        growth.observe(now, int(received), growth.target, waited=0.5 * 60 * 2)
+    assert growth.target == 16, "the limit has gone"
+
+
 def test_a_source_that_wants_fewer_gets_fewer() -> None:
     growth = Growth(DEFAULT, 0.0, most=16)
     growth.refused(1.0, 1)

@@ -15,7 +15,7 @@ All calls block and come from byte threads, several at once for one file. Neithe
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from modeld.store.digest import Digest
 
@@ -66,6 +66,13 @@ class Description:
     """Immutable: the commit or digest that a branch or tag meant at this moment."""
 
     license: str | None = None
+
+
+@runtime_checkable
+class Narrowable(Protocol):
+    """A body that can be kept from running ahead of its reader."""
+
+    def narrow(self, window: int | None) -> None: ...
 
 
 class Body(Protocol):

@@ -32,7 +32,7 @@ class Rehearsal:
     def run(self, seconds: float, *shares: Share) -> dict[Share, int]:
         taken = dict.fromkeys(shares, 0)
         until = self.clock.now + seconds
-        self.budget._waiting = [_Waiting(share) for share in shares]
+        self.budget._waiting = [_Waiting(share, share) for share in shares]
         for number, waiting in enumerate(self.budget._waiting):
             waiting.came = number
         while self.clock.now < until:
@@ -150,7 +150,7 @@ def test_a_transfer_for_several_is_as_urgent_as_the_most_urgent_of_them() -> Non
     budget = Budget(1_000_000, clock)
     rival, late, early = budget.share(priority=2), budget.share(priority=5), budget.share(priority=1)
     pace = common(late)
-    waiting = [_Waiting(late, pace._urgency), _Waiting(rival)]
+    waiting = [_Waiting(late, pace), _Waiting(rival, rival)]
     budget._waiting = waiting
     assert budget._next(1.0) is waiting[1]
     pace.join(early)

@@ -128,7 +128,7 @@ class Fetch:
         blob, served = await self._workshop.flights.fetch(
             self._key(file, digest),
             self._reference.key,
-            lambda followed, on_event, pace: work(progress=followed, on_event=on_event, share=pace),
+            lambda followed, on_event, pace: work(progress=followed, on_event=on_event, pace=pace),
             progress,
             self._telling.transfer,
             share,

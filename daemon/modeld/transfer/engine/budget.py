@@ -16,6 +16,7 @@ BURST_SECONDS: Final = 0.25
 
 GRANT_SECONDS: Final = 0.02
 SMALLEST_GRANT: Final = 4 * 1024
+SMALLEST_WINDOW: Final = 64 * 1024
 
 _LONGEST_WAIT: Final = 0.1
 """After which a waiter looks whether it was stopped."""
@@ -64,6 +65,17 @@ class _Bucket:
 class Pace(Protocol):
     """What is asked before each read."""
 
+    waited: float
+    """Seconds that reads have waited, all of them together."""
+
+    @property
+    def priority(self) -> int: ...
+
+    @property
+    def window(self) -> int | None:
+        """What may lie in the kernel for one connection. It has been sent, and counts for whoever watches the line:
+        where each of ten connections may have the usual megabytes of it, a limit is not kept. None: no limit."""
+
     def take(self, want: int, stopped: Callable[[], bool], /) -> int: ...
 
     def refund(self, size: int, /) -> None: ...
@@ -76,6 +88,7 @@ class Share:
         self._budget = budget
         self._bucket = _Bucket(rate, budget._clock())
         self._priority = priority
+        self.waited = 0.0
 
     @property
     def rate(self) -> int | None:
@@ -89,6 +102,11 @@ class Share:
     def limited(self) -> bool:
         return self._bucket.rate is not None or self._budget.rate is not None
 
+    @property
+    def window(self) -> int | None:
+        rates = [rate for rate in (self.rate, self._budget.rate) if rate is not None]
+        return max(SMALLEST_WINDOW, int(min(rates) * GRANT_SECONDS)) if rates else None
+
     def set_rate(self, rate: int | None) -> None:
         """Bytes a second, None for no limit."""
         with self._budget._changed:
@@ -100,12 +118,12 @@ class Share:
             self._priority = priority
             self._budget._changed.notify_all()
 
-    def take(self, want: int, stopped: Callable[[], bool], urgency: Callable[[], int] | None = None) -> int:
-        """Blocks until some of `want` may be read, and says how much; 0 only when stopped. `urgency` is the priority
-        where it is not the share's own; it is looked at for as long as this waits."""
+    def take(self, want: int, stopped: Callable[[], bool], *, behalf: Pace | None = None) -> int:
+        """Blocks until some of `want` may be read, and says how much; 0 only when stopped. `behalf` is whose priority
+        counts, for as long as this waits, and who has waited, when that is not the share itself."""
         if not self.limited:
             return want
-        return self._budget._take(_Waiting(self, urgency), want, stopped)
+        return self._budget._take(_Waiting(self, behalf or self), want, stopped)
 
     def refund(self, size: int) -> None:
         """What was granted and not read."""
@@ -124,6 +142,15 @@ class CommonPace:
 
     def __init__(self) -> None:
         self._shares: tuple[Share, ...] = ()
+        self.waited = 0.0
+
+    @property
+    def priority(self) -> int:
+        return min(share.priority for share in self._shares)
+
+    @property
+    def window(self) -> int | None:
+        return self._quickest().window
 
     def join(self, share: Share) -> None:
         self._shares = (*self._shares, share)
@@ -142,7 +169,7 @@ class CommonPace:
 
     def _take_from(self, share: Share, want: int, stopped: Callable[[], bool]) -> int:
         """0 also when another may take more by now: who waits for little is not to wait on."""
-        return share.take(want, lambda: stopped() or self._quickest() is not share, self._urgency)
+        return share.take(want, lambda: stopped() or self._quickest() is not share, behalf=self)
 
     def refund(self, size: int, /) -> None:
         self._quickest().refund(size)
@@ -150,18 +177,15 @@ class CommonPace:
     def _quickest(self) -> Share:
         return max(self._shares, key=lambda share: float("inf") if share.rate is None else share.rate)
 
-    def _urgency(self) -> int:
-        return min(share.priority for share in self._shares)
-
 
 class _Waiting:
     """One read that waits for its turn. Two are never equal."""
 
-    __slots__ = ("came", "share", "urgency")
+    __slots__ = ("came", "pace", "share")
 
-    def __init__(self, share: Share, urgency: Callable[[], int] | None = None) -> None:
+    def __init__(self, share: Share, pace: Pace) -> None:
         self.share = share
-        self.urgency = urgency or (lambda: share.priority)
+        self.pace = pace
         self.came = 0
 
 
@@ -192,6 +216,7 @@ class Budget:
             self._came += 1
             waiting.came = self._came
             self._waiting.append(waiting)
+            began = self._clock()
             try:
                 while not stopped():
                     now = self._clock()
@@ -201,12 +226,13 @@ class Budget:
                     self._changed.wait(min(wait, _LONGEST_WAIT) if wait > 0 else _LONGEST_WAIT)
                 return 0
             finally:
+                waiting.pace.waited += self._clock() - began
                 self._waiting.remove(waiting)
                 self._changed.notify_all()
 
     def _next(self, now: float) -> _Waiting | None:
         ready = [each for each in self._waiting if each.share._bucket.wait(now) <= 0]
-        return min(ready, key=lambda each: (each.urgency(), each.came), default=None)
+        return min(ready, key=lambda each: (each.pace.priority, each.came), default=None)
 
     def _grant(self, share: Share, want: int, now: float) -> int:
         own, common = share._bucket, self._bucket

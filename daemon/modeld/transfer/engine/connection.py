@@ -20,7 +20,7 @@ from modeld.transfer.partials.memory import new_buffer
 from modeld.transfer.partials.segments import Segment
 from modeld.transfer.partials.state import Debt
 from modeld.transfer.routes.outcomes import Quit
-from modeld.transfer.source import Body
+from modeld.transfer.source import Body, Narrowable
 from modeld.transfer.tuning import CHUNK, PIECE, RETAINED
 from modelwire.errors import SourceUnavailable, WireError
 
@@ -115,6 +115,8 @@ class Connection(threading.Thread):
         finally:
             self.opening = False
         self.body = body
+        if isinstance(body, Narrowable):
+            body.narrow(draw.pace.window)
         try:
             if draw.stopping:
                 draw.patience.not_asked()
@@ -147,11 +149,11 @@ class Connection(threading.Thread):
             if position >= reach:
                 return self._at_end(body, position)
             want = min(CHUNK - self._filled, reach - position)
-            granted = draw.share.take(want, draw.is_stopping)
+            granted = draw.pace.take(want, draw.is_stopping)
             if granted == 0 or draw.stopping:
                 raise Quit
             got = body.readinto(self._buffer[self._filled : self._filled + granted])
-            draw.share.refund(granted - got)
+            draw.pace.refund(granted - got)
             if draw.stopping:
                 raise Quit  # what an aborted read gave is not to be trusted
             self.received += got

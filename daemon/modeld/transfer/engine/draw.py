@@ -37,7 +37,7 @@ class Draw:
         opener: Opener,
         file: FileInfo,
         *,
-        share: Pace,
+        pace: Pace,
         progress: FileProgress,
         on_event: OnEvent,
         has_alternative: Callable[[], bool],
@@ -45,7 +45,7 @@ class Draw:
         self.assembly = assembly
         self.opener = opener
         self.file = file
-        self.share = share
+        self.pace = pace
         self.name = giver(opener, file)
         self.validator = file.validator
         self.whole = not file.ranges
@@ -95,7 +95,7 @@ class Draw:
                     self._start_connections()
                     state.attention.wait(self._tuning.poll_seconds)
                 self._report()
-                self._growth.observe(self._net.clock(), self._received_now(), len(self._connections))
+                self._growth.observe(self._net.clock(), self._received_now(), len(self._connections), self.pace.waited)
         finally:
             self._end_connections(_GRACE_SECONDS if complete else 0.0)
             self._report()

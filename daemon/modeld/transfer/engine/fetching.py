@@ -30,7 +30,7 @@ class Fetching:
         *,
         alternatives: int,
         expected: Digest | None,
-        share: Pace,
+        pace: Pace,
         progress: FileProgress,
         on_event: OnEvent,
     ) -> None:
@@ -40,7 +40,7 @@ class Fetching:
         self._offers = offers
         self._alternatives = alternatives
         self._expected = expected
-        self._share = share
+        self._pace = pace
         self._progress = progress
         self._on_event = on_event
         self._fault: WireError | None = None
@@ -135,7 +135,7 @@ class Fetching:
                 assembly,
                 offer.opener,
                 offer.file,
-                share=self._share,
+                pace=self._pace,
                 progress=self._progress,
                 on_event=self._on_event,
                 has_alternative=lambda: self._alternatives > 0,

@@ -13,6 +13,10 @@ LEAST_BYTES: Final = 4 * MIB
 LINEAR: Final = 1.7
 """Twice the connections brought nearly twice as much: it is the connection that is limited, so take bigger steps."""
 
+HELD_BACK: Final = 0.3
+"""Of their time, waiting for the budget: then it is the budget that is the limit, and more connections bring nothing
+but what each of them lets the kernel take in at once, past any budget."""
+
 LONGEST_WINDOW: Final = 2.0
 """A window is long enough once this many bytes came in, or this much time passed."""
 
@@ -26,10 +30,11 @@ class Growth:
         self._best = 0.0
         self._settled_at: float | None = None
         self._asked_at = now
-        self._window: tuple[float, int] | None = None
+        self._window: tuple[float, int, float] | None = None
 
-    def observe(self, now: float, received: int, live: int) -> None:
-        """Told now and then how many bytes have come in all, and over how many connections they come."""
+    def observe(self, now: float, received: int, live: int, waited: float = 0.0) -> None:
+        """Told now and then how many bytes have come in all, over how many connections they come, and how many seconds
+        these have waited for the budget, together."""
         if self._settled_at is not None:
             if now - self._settled_at < self._tuning.growth_rest_seconds:
                 return
@@ -38,19 +43,23 @@ class Growth:
         if self._window is None:
             # Connections that are still being made would be held against the number that they are.
             if live >= self.target or now - self._asked_at > LONGEST_WINDOW:
-                self._window = now, received
+                self._window = now, received, waited
             return
         elapsed, got = now - self._window[0], received - self._window[1]
+        held_back = waited - self._window[2] > HELD_BACK * elapsed * max(1, live)
         if elapsed >= LONGEST_WINDOW or (elapsed >= self._tuning.growth_window_seconds and got >= LEAST_BYTES):
-            self._judge(now, got / elapsed)
+            self._judge(now, got / elapsed, held_back)
 
     def refused(self, now: float, live: int) -> None:
         """The source does not want so many."""
         self.target = self._before = max(1, min(self.target, live))
         self._settled_at = now
 
-    def _judge(self, now: float, rate: float) -> None:
+    def _judge(self, now: float, rate: float, held_back: bool) -> None:
         self._asked_at, self._window = now, None
+        if held_back:
+            self._settled_at = now
+            return
         if rate < self._best * self._tuning.growth_factor:
             self.target = self._before
             self._settled_at = now

@@ -94,7 +94,7 @@ class Transfer:
                 described,
                 file,
                 expected=(expected or {}).get(file.path),
-                share=paid,
+                pace=paid,
                 progress=progress.file(number),
                 on_event=on_event,
             )
@@ -139,7 +139,7 @@ class Transfer:
         file: FileInfo,
         *,
         expected: Digest | None = None,
-        share: Pace | None = None,
+        pace: Pace | None = None,
         progress: FileProgress | None = None,
         on_event: OnEvent = unheard,
     ) -> Fetched:
@@ -152,7 +152,7 @@ class Transfer:
             described.offers(file.path, followed.stopped),
             alternatives=described.alternatives + 1,
             expected=expected,
-            share=share or self.budget.share(),
+            pace=pace or self.budget.share(),
             progress=followed,
             on_event=on_event,
         ).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import re
@@ -22,6 +23,16 @@ _UNSATISFIED = re.compile(r"bytes \*/(\d{1,19})\Z")
 
 GATHER_SECONDS: Final = 0.02
 """Progress is told less often than this."""
+
+WIDEST: Final = 1 << 30
+"""The largest window that TCP can announce."""
+
+_WINDOW: Final[int | None] = getattr(socket, "TCP_WINDOW_CLAMP", None)
+"""Linux alone has it. Unlike a smaller buffer it can be taken back."""
+
+_BUFFER_LOCK: Final = 72
+_LOCK_RECEIVING: Final = 2
+"""SO_BUF_LOCK: without it the kernel grows the buffer by what is read, and the window with it."""
 
 FIRST_READ: Final = io.DEFAULT_BUFFER_SIZE
 """The buffer behind the headers: a read at least this big empties it."""
@@ -137,6 +148,16 @@ class HttpBody:
             if got == 0 or time.monotonic() > until:
                 break
         return filled
+
+    def narrow(self, window: int | None) -> None:
+        """How much the kernel may take in ahead of the reader, from now on; None leaves that to the kernel again."""
+        if _WINDOW is None:
+            return
+        with contextlib.suppress(OSError):  # an answer that closes has let go of the socket; a kernel before 5.14
+            narrowed = self._sock.getsockopt(socket.SOL_SOCKET, _BUFFER_LOCK) & _LOCK_RECEIVING
+            if window is not None or narrowed:
+                self._sock.setsockopt(socket.SOL_SOCKET, _BUFFER_LOCK, 0 if window is None else _LOCK_RECEIVING)
+                self._sock.setsockopt(socket.IPPROTO_TCP, _WINDOW, window or WIDEST)
 
     def abort(self) -> None:
         self._aborted = True
