@@ -25,8 +25,24 @@ class Configured(Value, omit_defaults=False, frozen=True, kw_only=True):
     job: str | None = None
 
 
+class HostView(Value, frozen=True, kw_only=True):
+    """A host that is asked, or left alone: `breaker` is told when it is, since when, and when it may be asked again.
+
+    Half-open, one request decides: the next one, or one that is under way (`probing`).
+    """
+
+    host: str
+    connections: int = 0
+    breaker: Literal["open", "half-open"] | None = None
+    since: str | None = None
+    next_probe_s: float | None = None
+    probing: bool = False
+
+
 class TransferView(Value, frozen=True, kw_only=True):
-    """How the network is used. `max_rate` is the limit over all downloads, `max_rate_at_start` the configured one."""
+    """How the network is used, as far as there is something to tell. `max_rate` is the limit over all downloads,
+    `max_rate_at_start` the configured one."""
 
     max_rate: int | None = None
     max_rate_at_start: int | None = None
+    hosts: tuple[HostView, ...] = ()

@@ -8,6 +8,7 @@ from msgspec import field
 
 from modelwire.tunable import Change as Change
 from modelwire.tunable import Configured as Configured
+from modelwire.tunable import HostView as HostView
 from modelwire.tunable import TransferView as TransferView
 from modelwire.value import Value as Value
 from modelwire.vocabulary import JobState, ModelState, OnDisconnect, Phase, Role

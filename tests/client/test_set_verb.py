@@ -52,6 +52,14 @@ def test_what_is_no_rate_says_what_one_is(text: str) -> None:
         rates.parse(text)
 
 
+HOSTS = (
+    values.HostView(host="https://a", breaker="open", since="T", next_probe_s=13.0),
+    values.HostView(host="https://b", breaker="half-open", since="T", next_probe_s=0.0),
+    values.HostView(host="https://c", breaker="half-open", since="T", next_probe_s=1.0, probing=True, connections=1),
+    values.HostView(host="https://d", connections=16),
+)
+
+
 def answers(talk: Conversation, request: Request) -> None:
     match request:
         case requests.DaemonConfigure():
@@ -63,7 +71,7 @@ def answers(talk: Conversation, request: Request) -> None:
         case requests.JobConfigure():
             talk.fail(request, errors.NotFound(f"there is no job {request.job!r}"))
         case requests.DaemonStatus():
-            view = values.TransferView(max_rate=20_000_000, max_rate_at_start=50_000_000)
+            view = values.TransferView(max_rate=20_000_000, max_rate_at_start=50_000_000, hosts=HOSTS)
             talk.result(request, msgspec.structs.replace(STATUS, transfer=view))
         case _:
             talk.result(request, msgspec.structs.replace(JOB, max_rate=5_000_000))
@@ -142,3 +150,13 @@ def test_what_cannot_be_set(run: Run, made: ScriptedPeer, line: str, says: str, 
 def test_it_is_shown(run: Run) -> None:
     assert "rate limit  20.0 MB/s until the daemon stops (50.0 MB/s as configured)\n" in run("status").stdout
     assert "rate limit  5.00 MB/s\n" in run("job", "j1").stdout
+
+
+def test_hosts_that_are_asked_and_that_are_left_alone_are_shown(run: Run) -> None:
+    lines = [line.split(maxsplit=1)[1] for line in run("status").stdout.splitlines() if line.startswith("host ")]
+    assert lines == [
+        "https://a: left alone since T, asked again in 13 s",
+        "https://b: left alone since T, now to be asked once by the next who needs it",
+        "https://c: 1 connection, left alone since T, now being asked once by one",
+        "https://d: 16 connections",
+    ]

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from held_daemon import HeldDaemon
-from pull_rig import MIB, begun, ctl, gguf, job_state, put
-from real_daemon import RealDaemon, Wire
+from pull_rig import MIB, begun, ctl, gguf, job_state, pull, put
+from real_daemon import RealDaemon, Wire, wait_until
 from real_jobs import show
 from speaking_errors import assert_speaks
+from transfer.chaos import unused_port
 from transfer.nginx import Nginx, nginx, nginx_path
 
 needs_nginx = pytest.mark.skipif(nginx_path() is None, reason="nginx is not installed")
@@ -172,3 +173,33 @@ def test_the_command_tells_what_was_and_what_will_be(daemon: RealDaemon) -> None
     assert "rate limit" not in ctl(daemon, "status").stdout
     assert ctl(daemon, "log", "-n", "1").stdout.rstrip().endswith("key=max_rate  old=20000000  new=none")
     assert ctl(daemon, "set", "max_rate=5").returncode == 2
+
+
+@needs_nginx
+def test_the_status_tells_which_hosts_are_asked_and_which_are_left_alone(stopped: RealDaemon, web: Nginx) -> None:
+    stopped.configure("[limits]\nrunning_bytes = 2\n")
+    daemon = stopped.start()
+    address = put(web, "a.gguf", CONTENT)
+    with daemon.connect() as wire, unused_port() as port:
+        dead = f"http://127.0.0.1:{port}"
+        number, job = started(wire, address, "a", max_rate=CRAWL)
+        wait_until(lambda: [host["host"] for host in hosts(daemon)] == [web.plain], what="a connection in the status")
+        assert hosts(daemon)[0]["connections"] >= 1
+        assert pull(daemon, f"{dead}/b.gguf")["code"] == "source_unavailable"
+        while not any("breaker" in host for host in hosts(daemon)):
+            assert pull(daemon, f"{dead}/b.gguf")["code"] == "source_unavailable"
+        left_alone = next(host for host in hosts(daemon) if "breaker" in host)
+        assert (left_alone["host"], left_alone["breaker"]) == (dead, "open")
+        assert 0 < left_alone["next_probe_s"] <= 30
+        assert left_alone["since"].endswith("Z")
+        shown = ctl(daemon, "status").stdout
+        assert f"{dead}: left alone since {left_alone['since']}, asked again in " in shown
+        assert f"{web.plain}: " in shown
+        daemon.ask("job.configure", job=job, max_rate=0)
+        assert wire.terminal(number)["type"] == "result"
+    wait_until(lambda: [host["host"] for host in hosts(daemon)] == [dead], what="no connection in the status")
+
+
+def hosts(daemon: RealDaemon) -> list[dict[str, Any]]:
+    view: dict[str, Any] = daemon.ask("daemon.status")["value"].get("transfer", {})
+    return list(view.get("hosts", ()))

@@ -12,9 +12,12 @@ from modeld.operations.calling import Caller, Handlers
 from modeld.operations.house import House
 from modelwire import limits, requests, schema
 from modelwire.errors import InvalidRequest, WireError
-from modelwire.values import Description, Drained, QueueView, Status, TransferView
+from modelwire.values import Description, Drained, HostView, QueueView, Status, TransferView
 
 _LONGEST_DEADLINE = 3600.0
+
+_HOSTS_SHOWN = 100
+"""More have no meaning for a reader; a status stays a small answer."""
 
 
 def handlers(house: House) -> Handlers:
@@ -84,9 +87,32 @@ def handlers(house: House) -> Handlers:
 def _transfer(house: House) -> TransferView | None:
     """Only when there is something to tell."""
     view = TransferView(
-        max_rate=house.workshop.transfer.budget.rate, max_rate_at_start=house.workshop.max_rate_at_start
+        max_rate=house.workshop.transfer.budget.rate,
+        max_rate_at_start=house.workshop.max_rate_at_start,
+        hosts=_hosts(house),
     )
     return None if view == TransferView() else view
+
+
+def _hosts(house: House) -> tuple[HostView, ...]:
+    """Those in trouble first: on a busy daemon not all may be told."""
+    transfer = house.workshop.transfer
+    connections, now = transfer.hosts.open_connections(), time.time()
+    views = []
+    for host, trouble in transfer.breakers.troubles().items():
+        views.append(
+            HostView(
+                host=host,
+                connections=connections.pop(host, 0),
+                breaker="open" if trouble.state == "open" else "half-open",
+                since=timestamp(now - trouble.seconds),
+                next_probe_s=round(trouble.wait, 1),
+                probing=trouble.probing,
+            )
+        )
+    views.sort(key=lambda view: view.since or "", reverse=True)
+    views += [HostView(host=host, connections=count) for host, count in sorted(connections.items())]
+    return tuple(views[:_HOSTS_SHOWN])
 
 
 def _queue(house: House) -> QueueView:

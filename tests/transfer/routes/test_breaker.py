@@ -8,7 +8,7 @@ import pytest
 
 from modeld.transfer.engine.transfer import Transfer
 from modeld.transfer.references.parse import WebReference, parse
-from modeld.transfer.routes.breaker import Breaker, Breakers
+from modeld.transfer.routes.breaker import Breaker, Breakers, Trouble
 from modeld.transfer.routes.router import Route
 from modeld.transfer.sources.web import WebSource
 from modelwire.errors import SourceUnavailable
@@ -92,6 +92,22 @@ def test_a_bad_probe_opens_it_again() -> None:
     assert not breaker.allow(61)
 
 
+def test_the_trouble_lasts_from_the_first_failure_until_a_probe_succeeds() -> None:
+    breaker = Breaker()
+    breaker.failed(0)
+    assert breaker.trouble(1) is None
+    breaker = opened()
+    assert breaker.trouble(10) == ("open", 10, 20, False)
+    assert breaker.allow(40)
+    assert breaker.trouble(40) == ("half-open", 40, 1, True)
+    breaker.failed(45)
+    assert breaker.trouble(50) == ("open", 50, 25, False)
+    assert breaker.trouble(80) == ("half-open", 80, 0, False)
+    assert breaker.allow(80)
+    breaker.succeeded()
+    assert breaker.trouble(81) is None
+
+
 def test_a_probe_that_was_given_up_leaves_its_turn() -> None:
     breaker = opened()
     assert breaker.allow(30)
@@ -113,7 +129,7 @@ def test_hosts_are_apart_and_no_host_is_never_left_alone() -> None:
     assert not breakers.allow(HOST)
     assert breakers.allow("https://other")
     assert breakers.allow(None)
-    assert breakers.states()[HOST] == "open"
+    assert breakers.troubles() == {HOST: Trouble("open", 0, 30, False)}
 
 
 def test_a_host_that_is_left_alone_is_passed_over(make_rig: MakeRig) -> None:

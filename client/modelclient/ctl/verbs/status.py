@@ -7,7 +7,7 @@ import argparse
 from modelclient.ctl import exits, figures
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import pairs
-from modelwire.values import RecoveryView, Status, TransferView
+from modelwire.values import HostView, RecoveryView, Status, TransferView
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +40,7 @@ def _rows(status: Status) -> list[tuple[str, str | None]]:
         ("store", f"{status.store}: {figures.count(status.models, 'model')}{free}{reserved}"),
         ("jobs", f"{queue.running} running, {queue.waiting} waiting (room for {queue.capacity})"),
         ("rate limit", _rate_limit(status.transfer)),
+        *[("host", _host(host)) for host in (status.transfer.hosts if status.transfer else ())],
         ("clients", f"{status.connections} connected, {status.watchers} watching"),
         ("log", f"{status.log.path}, line {status.log.last_seq}{lost}"),
         ("log error", status.log.last_error),
@@ -53,6 +54,16 @@ def _rate_limit(now: TransferView | None) -> str | None:
         return None
     shown, at_start = (figures.rate(rate) or "none" for rate in (now.max_rate, now.max_rate_at_start))
     return shown if shown == at_start else f"{shown} until the daemon stops ({at_start} as configured)"
+
+
+def _host(host: HostView) -> str:
+    said = [figures.count(host.connections, "connection")] if host.connections else []
+    if host.breaker == "open":
+        said.append(f"left alone since {host.since}, asked again in {figures.duration(host.next_probe_s or 0)}")
+    elif host.breaker is not None:
+        who = "being asked once by one" if host.probing else "to be asked once by the next who needs it"
+        said.append(f"left alone since {host.since}, now {who}")
+    return f"{host.host}: {', '.join(said)}"
 
 
 def _recovery(found: RecoveryView) -> str | None:

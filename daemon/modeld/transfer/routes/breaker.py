@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 FAILURES: Final = 3
 WITHIN_SECONDS: Final = 60.0
@@ -18,16 +18,32 @@ OPEN_SECONDS: Final = 30.0
 State = Literal["closed", "open", "half-open"]
 
 
+class Trouble(NamedTuple):
+    """How a breaker that is not closed stands: since so many seconds, and worth asking in so many."""
+
+    state: State
+    seconds: float
+    wait: float
+    probing: bool
+
+
 class Breaker:
     """Closed until `FAILURES` within `WITHIN_SECONDS`; then open; then exactly one probe decides."""
 
-    __slots__ = ("_failures", "_open_seconds", "_opened_at", "_probing")
+    __slots__ = ("_failures", "_open_seconds", "_opened_at", "_probing", "_troubled_at")
 
     def __init__(self, open_seconds: float = OPEN_SECONDS) -> None:
         self._open_seconds = open_seconds
         self._failures: deque[float] = deque()
         self._opened_at: float | None = None
+        self._troubled_at = 0.0
         self._probing = False
+
+    def trouble(self, now: float) -> Trouble | None:
+        """None while it is closed. A probe that fails begins no new trouble."""
+        if self._opened_at is None:
+            return None
+        return Trouble(self.state(now), now - self._troubled_at, self.wait(now), self._probing)
 
     def state(self, now: float) -> State:
         if self._opened_at is None:
@@ -72,7 +88,7 @@ class Breaker:
         if len(self._failures) < FAILURES:
             return False
         self._failures.clear()
-        self._opened_at = now
+        self._opened_at = self._troubled_at = now
         return True
 
     @property
@@ -128,8 +144,9 @@ class Breakers:
             with self._lock:
                 self._of(origin).abandoned()
 
-    def states(self) -> dict[str, State]:
-        """For `status`."""
+    def troubles(self) -> dict[str, Trouble]:
+        """Of the origins whose breaker is not closed."""
         now = self._clock()
         with self._lock:
-            return {origin: breaker.state(now) for origin, breaker in self._by_origin.items()}
+            found = {origin: breaker.trouble(now) for origin, breaker in self._by_origin.items()}
+        return {origin: trouble for origin, trouble in found.items() if trouble is not None}
