@@ -98,10 +98,6 @@ class AsyncClient(AsyncCare):
     async def drain(self, deadline_s: float | None = None) -> values.Drained:
         return await self.call(requests.DaemonDrain(deadline_s=deadline_s), values.Drained)
 
-    async def configure(self, *, max_rate: int | None = None) -> values.Configured:
-        """Settings of the running daemon, until it stops: `max_rate` over all downloads, 0 for no limit."""
-        return await self.call(requests.DaemonConfigure(max_rate=max_rate), values.Configured)
-
     def add(
         self,
         path: str,
@@ -200,13 +196,6 @@ class AsyncClient(AsyncCare):
 
     async def prioritize(self, job: str, priority: int) -> values.JobView:
         return await self.call(requests.JobPrioritize(job=job, priority=priority), values.JobView)
-
-    async def configure_job(
-        self, job: str, *, priority: int | None = None, max_rate: int | None = None
-    ) -> values.Configured:
-        """Settings of one job, also while it runs: `max_rate` of a pull, 0 for no limit of its own."""
-        request = requests.JobConfigure(job=job, priority=priority, max_rate=max_rate)
-        return await self.call(request, values.Configured)
 
     def subscribe(
         self,

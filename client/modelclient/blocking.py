@@ -67,10 +67,6 @@ class Client(Care):
     def drain(self, deadline_s: float | None = None) -> values.Drained:
         return self.call(requests.DaemonDrain(deadline_s=deadline_s), values.Drained)
 
-    def configure(self, *, max_rate: int | None = None) -> values.Configured:
-        """Settings of the running daemon, until it stops: `max_rate` over all downloads, 0 for no limit."""
-        return self.call(requests.DaemonConfigure(max_rate=max_rate), values.Configured)
-
     def add(
         self,
         path: str,
@@ -169,11 +165,6 @@ class Client(Care):
 
     def prioritize(self, job: str, priority: int) -> values.JobView:
         return self.call(requests.JobPrioritize(job=job, priority=priority), values.JobView)
-
-    def configure_job(self, job: str, *, priority: int | None = None, max_rate: int | None = None) -> values.Configured:
-        """Settings of one job, also while it runs: `max_rate` of a pull, 0 for no limit of its own."""
-        request = requests.JobConfigure(job=job, priority=priority, max_rate=max_rate)
-        return self.call(request, values.Configured)
 
     def subscribe(
         self,

@@ -1,4 +1,5 @@
-"""What the blocking client asks of models and of the store beyond adding and looking: names, verification, space."""
+"""What the blocking client asks of models and of the store beyond adding and looking: names, verification, space;
+and settings that change while things run."""
 
 from __future__ import annotations
 
@@ -123,3 +124,27 @@ class Care:
         """Takes back what nothing holds; with `dry_run` only tells what that is."""
         request = requests.StoreSweep(dry_run=dry_run, priority=priority, on_disconnect=on_disconnect, token=token)
         return self.work(request, values.Swept)
+
+    def configure(
+        self,
+        *,
+        max_rate: int | None = None,
+        running_bytes: int | None = None,
+        running_fetches: int | None = None,
+        waiting_per_peer: int | None = None,
+        waiting_total: int | None = None,
+    ) -> values.Configured:
+        """Settings of the running daemon, until it stops. `max_rate` is over all downloads, 0 for no limit."""
+        request = requests.DaemonConfigure(
+            max_rate=max_rate,
+            running_bytes=running_bytes,
+            running_fetches=running_fetches,
+            waiting_per_peer=waiting_per_peer,
+            waiting_total=waiting_total,
+        )
+        return self.call(request, values.Configured)
+
+    def configure_job(self, job: str, *, priority: int | None = None, max_rate: int | None = None) -> values.Configured:
+        """Settings of one job, also while it runs: `max_rate` of a pull, 0 for no limit of its own."""
+        request = requests.JobConfigure(job=job, priority=priority, max_rate=max_rate)
+        return self.call(request, values.Configured)

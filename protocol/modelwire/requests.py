@@ -21,6 +21,12 @@ Rate = Annotated[int, msgspec.Meta(ge=1000, le=2**63 - 1)]
 RateLimit = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """The same where a limit can be taken away: 0 is no limit, as in most programs that limit a rate."""
 
+Slots = Annotated[int, msgspec.Meta(ge=1, le=64)]
+"""Jobs at the same time; with none nothing would ever run."""
+
+Places = Annotated[int, msgspec.Meta(ge=0, le=65536)]
+"""Jobs that may wait."""
+
 Token = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 """Room for any UUID or hash; it is stored with the job for as long as that is kept."""
 
@@ -75,10 +81,15 @@ class DaemonDrain(Request, tag="daemon.drain", frozen=True, kw_only=True):
 class DaemonConfigure(Request, tag="daemon.configure", frozen=True, kw_only=True):
     """Settings of the running daemon, until it stops. What is left out stays as it is.
 
-    `max_rate` is in bytes a second over all downloads, those that run included; 0 for no limit.
+    `max_rate` is in bytes a second over all downloads, those that run included; 0 for no limit. `running_fetches` are
+    pulls at the same time, `running_bytes` jobs of each other kind; what runs or waits by then is not thrown out.
     """
 
     max_rate: RateLimit | None = None
+    running_bytes: Slots | None = None
+    running_fetches: Slots | None = None
+    waiting_per_peer: Places | None = None
+    waiting_total: Places | None = None
 
 
 # -- models

@@ -138,7 +138,7 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         client.verify("a", "b", **write).result()
         client.verify().result()
         client.sweep(dry_run=True, **write).result()
-        client.configure(max_rate=0)
+        client.configure(max_rate=0, running_bytes=1, running_fetches=2, waiting_per_peer=3, waiting_total=4)
         client.configure_job("j", priority=5, max_rate=1000)
     assert made.requests == [
         requests.ModelList(id="1", filter="size>1GB", sort="-size"),
@@ -148,7 +148,9 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         requests.ModelVerify(id="5", names=("a", "b"), **write),
         requests.ModelVerify(id="6", all=True),
         requests.StoreSweep(id="7", dry_run=True, **write),
-        requests.DaemonConfigure(id="8", max_rate=0),
+        requests.DaemonConfigure(
+            id="8", max_rate=0, running_bytes=1, running_fetches=2, waiting_per_peer=3, waiting_total=4
+        ),
         requests.JobConfigure(id="9", job="j", priority=5, max_rate=1000),
     ]
 

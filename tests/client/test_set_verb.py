@@ -93,7 +93,7 @@ def run(made: ScriptedPeer, ctl: Ctl) -> Run:
 def test_a_limit_over_all_downloads(run: Run, made: ScriptedPeer) -> None:
     done = run("set", "max_rate=20MB/s")
     assert (done.returncode, done.stdout) == (0, "max_rate  20.0 MB/s (was no limit)\n")
-    assert done.stderr == "modelctl: until the daemon stops: it starts with 50.0 MB/s as configured\n"
+    assert done.stderr == "modelctl: max_rate: until the daemon stops, it starts with 50.0 MB/s\n"
     assert run("set", "max_rate = 50MB").stderr == ""
     assert run("set", "max_rate=none").stdout == "max_rate  no limit (as before)\n"
     assert [request.max_rate for request in made.requests if isinstance(request, requests.DaemonConfigure)] == [
@@ -134,6 +134,8 @@ def test_for_programs(run: Run) -> None:
         ("max_rate=fast", "max_rate: 'fast' is no rate", "what can be set: max_rate"),
         ("max_rate=1MB max_rate=2MB", "max_rate is given twice", "once"),
         ("priority=1", "there is no setting 'priority' of the daemon", "modelctl set priority=… --job ID"),
+        ("running_fetches=many", "running_fetches: 'many' is no number of jobs", "what can be set"),
+        ("running_fetches=2 --job mine", "no setting 'running_fetches' of a job", "the daemon has one"),
         ("priority=9 --job mine", "priority: '9' is no priority: 1 is the highest, 5 the lowest", "what can be set"),
         ("", "the following arguments are required: KEY=VALUE", "modelctl set --help"),
     ],

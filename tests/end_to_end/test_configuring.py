@@ -48,7 +48,7 @@ def events(daemon: RealDaemon, name: str) -> list[dict[str, Any]]:
 
 @needs_nginx
 def test_the_limit_over_all_is_lifted_and_what_crawls_runs(stopped: RealDaemon, web: Nginx) -> None:
-    stopped.configure(f"[transfer]\nmax_rate = {CRAWL}\n[limits]\nrunning_bytes = 3\n")
+    stopped.configure(f"[transfer]\nmax_rate = {CRAWL}\n[limits]\nrunning_fetches = 3\n")
     stopped.start()
     addresses = [put(web, f"{number}.gguf", gguf(8 * MIB, number)) for number in range(3)]
     with stopped.connect() as wire, stopped.connect() as watcher:
@@ -56,7 +56,8 @@ def test_the_limit_over_all_is_lifted_and_what_crawls_runs(stopped: RealDaemon, 
         jobs = [started(wire, address, f"m{number}") for number, address in enumerate(addresses)]
         for _, job in jobs:
             job_state(stopped, job, "running")
-        assert stopped.ask("daemon.status")["value"]["transfer"] == {"max_rate": CRAWL, "max_rate_at_start": CRAWL}
+        told = stopped.ask("daemon.status")["value"]["transfer"]
+        assert (told["max_rate"], told["max_rate_at_start"]) == (CRAWL, CRAWL)
         done = stopped.ask("daemon.configure", max_rate=0)
         assert done["value"] == {
             "settings": {"max_rate": {"old": CRAWL, "new": None, "at_start": CRAWL}},
@@ -68,7 +69,7 @@ def test_the_limit_over_all_is_lifted_and_what_crawls_runs(stopped: RealDaemon, 
         told = watcher.until(watching, "event")
     assert (told["key"], told["old"], told["new"], told["event"]) == ("max_rate", CRAWL, "none", "daemon.configured")
     assert isinstance(told["peer"], int)
-    assert stopped.ask("daemon.status")["value"]["transfer"] == {"max_rate_at_start": CRAWL}
+    assert "max_rate" not in stopped.ask("daemon.status")["value"]["transfer"]
     stopped.terminate()
     stopped.start()
     assert stopped.ask("daemon.status")["value"]["transfer"]["max_rate"] == CRAWL, "the configuration counts again"
@@ -121,7 +122,7 @@ def test_a_jobs_own_limit_survives_its_pause_and_the_daemons_death(daemon: RealD
 def test_a_job_that_is_moved_up_while_it_starves_gets_bytes(stopped: RealDaemon, web: Nginx) -> None:
     """Whoever comes after more important ones has hardly a byte by which it could notice that it is important now. At
     a tenth of the rate, what is left over, it would not end before the other one."""
-    stopped.configure("[transfer]\nmax_rate = '1MB'\n[limits]\nrunning_bytes = 2\n")
+    stopped.configure("[transfer]\nmax_rate = '1MB'\n[limits]\nrunning_fetches = 2\n")
     stopped.start()
     long, short = put(web, "long.gguf", gguf(12 * MIB, 6)), put(web, "short.gguf", gguf(2 * MIB, 7))
     with stopped.connect() as one, stopped.connect() as two:
@@ -177,7 +178,7 @@ def test_the_command_tells_what_was_and_what_will_be(daemon: RealDaemon) -> None
 
 @needs_nginx
 def test_the_status_tells_which_hosts_are_asked_and_which_are_left_alone(stopped: RealDaemon, web: Nginx) -> None:
-    stopped.configure("[limits]\nrunning_bytes = 2\n")
+    stopped.configure("[limits]\nrunning_fetches = 2\n")
     daemon = stopped.start()
     address = put(web, "a.gguf", CONTENT)
     with daemon.connect() as wire, unused_port() as port:
@@ -198,6 +199,45 @@ def test_the_status_tells_which_hosts_are_asked_and_which_are_left_alone(stopped
         daemon.ask("job.configure", job=job, max_rate=0)
         assert wire.terminal(number)["type"] == "result"
     wait_until(lambda: [host["host"] for host in hosts(daemon)] == [dead], what="no connection in the status")
+
+
+@needs_nginx
+def test_more_and_fewer_may_run_from_now_on(stopped: RealDaemon, web: Nginx) -> None:
+    stopped.configure("[limits]\nrunning_fetches = 1\nwaiting_total = 1\n")
+    stopped.start()
+    addresses = [put(web, f"{number}.gguf", gguf(8 * MIB, number)) for number in range(3)]
+    with stopped.connect() as wire:
+        _, first = started(wire, addresses[0], "a", max_rate=CRAWL)
+        second = wire.request("model.pull", ref=addresses[1], name="b")
+        assert wire.until(second, "accepted")["position"] == 1
+        assert wire.ask("model.pull", ref=addresses[2], name="c")["code"] == "queue_full"
+        changed = settings(wire.ask("daemon.configure", waiting_total=2, running_bytes=1))
+        assert changed["waiting_total"] == {"old": 1, "new": 2, "at_start": 1}
+        third = wire.request("model.pull", ref=addresses[2], name="c")
+        assert wire.until(third, "accepted")["position"] == 2
+        assert settings(wire.ask("daemon.configure", running_fetches=2))["running_fetches"]["old"] == 1
+        wait_until(lambda: len(stopped.ask("model.list")["value"]["models"]) == 2, what="the others run beside it")
+        assert show(stopped, first)["state"] == "running"
+        assert_speaks(wire.ask("daemon.configure", running_fetches=0), "invalid_request", "$.running_fetches", ">= 1")
+
+
+@needs_nginx
+def test_what_is_on_this_machine_waits_for_no_download(stopped: RealDaemon, web: Nginx) -> None:
+    """With one slot of each kind, and one download that would keep its own for hours."""
+    stopped.configure("[limits]\nrunning_bytes = 1\nrunning_fetches = 1\n")
+    stopped.start()
+    slow, path = put(web, "slow.gguf", CONTENT), stopped.file("local.gguf", gguf(MIB, 3))
+    with stopped.connect() as wire, stopped.connect() as other:
+        _, job = started(wire, slow, "slow", max_rate=CRAWL)
+        job_state(stopped, job, "running")
+        assert other.ask("model.add", path=path, name="added")["type"] == "result"
+        assert other.ask("model.pull", ref=path, name="pulled")["type"] == "result"
+        assert other.ask("model.pull", ref="added")["value"]["current"] is True
+        assert other.ask("model.verify", names=["added"])["type"] == "result"
+        waiting = other.request("model.pull", ref=put(web, "b.gguf", CONTENT), name="b")
+        assert other.until(waiting, "accepted")["position"] == 1, "but the next download does"
+        assert stopped.ask("daemon.status")["value"]["queue"]["running_by_kind"] == {"model.pull": 1}
+        assert show(stopped, job)["state"] == "running"
 
 
 def hosts(daemon: RealDaemon) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ def web(tmp_path: Path) -> Iterator[Nginx]:
 @pytest.fixture(params=[1, 8])
 def busy(stopped: RealDaemon, request: pytest.FixtureRequest) -> RealDaemon:
     """Each with so many connections for a file."""
-    stopped.environ["MODELD_LIMITS_RUNNING_BYTES"] = "8"
+    stopped.environ["MODELD_LIMITS_RUNNING_FETCHES"] = "8"
     stopped.environ["MODELD_TRANSFER_CONNECTIONS_PER_FILE"] = str(request.param)
     return stopped.start()
 

@@ -83,6 +83,10 @@ class Gate:
         line[id_].priority = clamp_priority(priority)
         return self._settle(kind)
 
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
     def relimit(self, limits: Limits) -> Owed:
         """New limits from now on. Nothing that runs or waits is thrown out; more slots start more jobs."""
         self._limits = limits

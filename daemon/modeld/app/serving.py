@@ -22,6 +22,7 @@ from modeld.incident import incident
 from modeld.jobs.board import Board
 from modeld.jobs.restart import drain, restore
 from modeld.operations import House, all_handlers
+from modeld.operations.pulling.handling import FETCHES
 from modeld.peers import Access, Accounts
 from modeld.server import Server
 from modelwire.endpoint import SYSTEM_CONFIG
@@ -76,6 +77,7 @@ def _built(
     limits = Limits(
         waiting_total=settings.limits.waiting_total,
         waiting_per_peer=settings.limits.waiting_per_peer,
+        running={FETCHES: settings.limits.running_fetches},
         running_default=settings.limits.running_bytes,
         ageing=float(settings.jobs.ageing),
     )

@@ -20,6 +20,10 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json", "journal"]
 
 MAX_BYTE_JOBS: Final = 64
+FETCHES: Final = 3
+"""What a line is shared by well: more of them only end later, one after the other would leave a slow source's time
+unused."""
+
 MAX_CONNECTIONS: Final = 128
 """More than this many to one host is what servers take for an attack."""
 
@@ -80,9 +84,14 @@ class LimitSettings(_Table, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=MAX_BYTE_JOBS,
-            description="jobs that move bytes at the same time; by default one for each core, at most 4",
+            description="jobs of each kind that move bytes of this machine at the same time; by default one for each"
+            " core, at most 4",
         ),
     ] = field(default_factory=default_byte_jobs)
+    running_fetches: Annotated[
+        int,
+        Meta(ge=1, le=MAX_BYTE_JOBS, description="pulls from a network at the same time; others do not wait for them"),
+    ] = FETCHES
     write_stall: Annotated[
         Duration, Meta(description="a peer that takes no reply for this long loses its connection")
     ] = Duration(limits.WRITE_STALL_SECONDS)

@@ -32,11 +32,18 @@ Work = Callable[[Job], Awaitable[Value]]
 TookPlace = Callable[[Job], bool]
 """Whether the change that a job announced before a crash happened."""
 
+Queue = Callable[[Job], str]
+"""Where a job lines up: with those whose slots it takes."""
+
 V = TypeVar("V", bound=Value)
 
 
 def _never(_: Job) -> bool:
     return False
+
+
+def _own_kind(job: Job) -> str:
+    return job.kind
 
 
 class Runner:
@@ -50,12 +57,15 @@ class Runner:
         self._tasks = tasks
         self._works: dict[str, Work] = {}
         self._took_place: dict[str, TookPlace] = {}
+        self._queues: dict[str, Queue] = {}
         self.last_end = 0.0
         """On the event loop's clock."""
 
-    def register(self, kind: str, work: Work, took_place: TookPlace = _never) -> None:
+    def register(self, kind: str, work: Work, took_place: TookPlace = _never, queue: Queue = _own_kind) -> None:
+        """`queue` is asked once each time that the job lines up; by default jobs of a kind wait for each other."""
         self._works[kind] = work
         self._took_place[kind] = took_place
+        self._queues[kind] = queue
 
     def took_place(self, job: Job) -> bool:
         """For a restart: when it did, the job is done, else it runs again."""
@@ -72,7 +82,8 @@ class Runner:
                 job.changed.fire()
 
     def ticket(self, job: Job) -> Ticket:
-        return Ticket(job.id, job.peer, job.kind, job.priority, job.order)
+        queue = self._queues.get(job.kind, _own_kind)(job)
+        return Ticket(job.id, job.peer, queue, job.priority, job.order)
 
     def start(self, job: Job) -> None:
         """The state changes here, before the task runs: a cancel in between must find a running job."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from modeld.operations.calling import Call, Caller, Handlers
 from modeld.operations.house import House
 from modeld.operations.jobs import own_job, refuse_ended
+from modeld.operations.pulling.handling import FETCHES
 from modelwire import requests
 from modelwire.errors import InvalidRequest
 from modelwire.values import Change, Configured
@@ -27,6 +30,7 @@ def handlers(house: House) -> Handlers:
             old, new = budget.rate, _rate(request.max_rate)
             budget.set_rate(new)
             changes["max_rate"] = Change(old=old, new=new, at_start=house.workshop.max_rate_at_start)
+        changes |= _relimit(house, request)
         _refuse_nothing(changes, request)
         tell("daemon.configured", changes, peer=caller.uid)
         return Configured(settings=changes, lasts_until="stop")
@@ -57,6 +61,30 @@ def handlers(house: House) -> Handlers:
         quick={requests.DaemonConfigure: configure},
         long={requests.JobConfigure: configure_job},
     )
+
+
+def _relimit(house: House, request: requests.DaemonConfigure) -> dict[str, Change]:
+    """How many may run and wait."""
+    now, at_start = house.gate.limits, house.settings.limits
+    before = {
+        "running_bytes": now.running_default,
+        "running_fetches": now.running_of(FETCHES),
+        "waiting_per_peer": now.waiting_per_peer,
+        "waiting_total": now.waiting_total,
+    }
+    wanted = {key: value for key in before if (value := getattr(request, key)) is not None}
+    if wanted:
+        then = before | wanted
+        limits = replace(
+            now,
+            running={**now.running, FETCHES: then["running_fetches"]},
+            running_default=then["running_bytes"],
+            waiting_per_peer=then["waiting_per_peer"],
+            waiting_total=then["waiting_total"],
+        )
+        house.store.use_threads(then["running_bytes"])
+        house.board.runner.settle(house.gate.relimit(limits))
+    return {key: Change(old=before[key], new=new, at_start=getattr(at_start, key)) for key, new in wanted.items()}
 
 
 def _rate(asked: int) -> int | None:

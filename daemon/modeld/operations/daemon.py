@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import time
+from collections import Counter
 
 from modeld.jobs.job import timestamp
 from modeld.operations.calling import Caller, Handlers
@@ -117,14 +118,16 @@ def _hosts(house: House) -> tuple[HostView, ...]:
 
 def _queue(house: House) -> QueueView:
     now = house.gate.snapshot()
-    by_priority: dict[str, int] = {}
+    by_priority, by_kind = Counter[str](), Counter[str]()
     for job in house.board.jobs:
         if job.state == "queued":
-            by_priority[str(job.priority)] = by_priority.get(str(job.priority), 0) + 1
+            by_priority[str(job.priority)] += 1
+        elif job.state == "running":
+            by_kind[job.kind] += 1
     return QueueView(
         waiting=now.waiting,
         running=now.running,
         capacity=now.waiting_limit,
-        by_priority=by_priority,
-        running_by_kind={kind: len(row.running) for kind, row in now.kinds.items() if row.running},
+        by_priority=dict(by_priority),
+        running_by_kind=dict(by_kind),
     )

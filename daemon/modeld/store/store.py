@@ -120,6 +120,10 @@ class Store:
             lock.close()
             raise
 
+    def use_threads(self, count: int) -> None:
+        """So many read and write bytes at the same time; those that do end in peace."""
+        self._intake.threads.total_tokens = count
+
     def close(self) -> None:
         """Gives the store back to whoever wants it next. Idempotent."""
         self._lock.close()

@@ -20,7 +20,19 @@ def _priority(text: str) -> int:
     return int(text)
 
 
-DAEMON: dict[str, Callable[[str], int]] = {"max_rate": rates.parse}
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or len(text) > 9:
+        raise ValueError(f"{text!r} is no number of jobs")
+    return int(text)
+
+
+DAEMON: dict[str, Callable[[str], int]] = {
+    "max_rate": rates.parse,
+    "running_fetches": _number,
+    "running_bytes": _number,
+    "waiting_total": _number,
+    "waiting_per_peer": _number,
+}
 JOB: dict[str, Callable[[str], int]] = {"max_rate": rates.parse, "priority": _priority}
 
 
@@ -83,7 +95,7 @@ def _print(session: Session, done: Configured) -> None:
         if done.lasts_until == "stop":
             for key, change in done.settings.items():
                 if change.new != change.at_start:
-                    session.note(f"until the daemon stops: it starts with {_shown(key, change.at_start)} as configured")
+                    session.note(f"{key}: until the daemon stops, it starts with {_shown(key, change.at_start)}")
 
 
 def _change(key: str, change: Change) -> str:

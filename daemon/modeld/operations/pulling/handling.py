@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 
 from modeld.jobs.job import Job
@@ -15,8 +17,12 @@ from modeld.operations.working import as_job
 from modeld.store import Asker, Digest, Unproven
 from modeld.transfer.references.types import LocalReference, StoredReference
 from modelwire import requests
-from modelwire.errors import DigestMismatch
+from modelwire.errors import DigestMismatch, WireError
 from modelwire.values import Added, Pulled
+
+FETCHES = "model.pull"
+ADDS = "model.add"
+"""The queues of pulls: of those that go out, and of those that find what they want on this machine."""
 
 
 def handlers(house: House) -> Handlers:
@@ -39,7 +45,14 @@ def handlers(house: House) -> Handlers:
     def took_place(job: Job) -> bool:
         return isinstance(job.intent, Added) and house.store.published(job.intent)
 
-    house.board.runner.register("model.pull", pull_work, took_place)
+    def queue(job: Job) -> str:
+        """What is on this machine is added, and must not wait for a slow line."""
+        with contextlib.suppress(WireError):  # told by the work, which reads it again
+            if isinstance(job.request, requests.ModelPull) and not house.workshop.read(job.request.ref).network:
+                return ADDS
+        return FETCHES
+
+    house.board.runner.register("model.pull", pull_work, took_place, queue)
     return Handlers(quick={}, long={requests.ModelPull: pull})
 
 
