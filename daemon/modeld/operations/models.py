@@ -9,7 +9,7 @@ import msgspec
 from modeld.jobs.job import Job
 from modeld.operations.calling import Call, Caller, Handlers, TakesTime
 from modeld.operations.house import House
-from modeld.operations.working import PublicationNotes, as_job
+from modeld.operations.working import PublicationNotes, as_job, refusals_kept
 from modeld.store import Asker, Digest, ModelName, OwnReader, PeerReader, Reader, Unproven
 from modelwire import limits, requests
 from modelwire.errors import InvalidRequest
@@ -35,19 +35,20 @@ def handlers(house: House) -> Handlers:
 
     async def add_work(job: Job) -> Added:
         request = msgspec.convert(job.request, requests.ModelAdd, from_attributes=True)
-        added: Added = await house.store.add(
-            request.path,
-            name=request.name,
-            sha256=request.sha256,
-            replace=request.replace,
-            license=request.license,
-            how="move" if request.move else "link" if request.link else "copy",
-            order=job.order,
-            observer=job.meter,
-            reader=reader_for(house, job.peer),
-            notes=PublicationNotes(house, job),
-            asker=Asker(peer=job.peer, job=job.id),
-        )
+        async with refusals_kept(house, job, request.path):
+            added: Added = await house.store.add(
+                request.path,
+                name=request.name,
+                sha256=request.sha256,
+                replace=request.replace,
+                license=request.license,
+                how="move" if request.move else "link" if request.link else "copy",
+                order=job.order,
+                observer=job.meter,
+                reader=reader_for(house, job.peer),
+                notes=PublicationNotes(house, job),
+                asker=Asker(peer=job.peer, job=job.id),
+            )
         return added
 
     def add_took_place(job: Job) -> bool:

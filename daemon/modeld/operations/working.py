@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import msgspec
@@ -10,6 +12,8 @@ from modeld.jobs.job import Job
 from modeld.operations.calling import Call
 from modeld.operations.following import follow
 from modeld.operations.house import House
+from modeld.store import Asker, Digest, ModelName
+from modelwire.errors import DigestMismatch
 from modelwire.operations import BY_REQUEST
 from modelwire.requests import Write
 from modelwire.values import Value
@@ -31,6 +35,26 @@ async def as_job(house: House, call: Call, request: Write, key: str, model: str 
 def key_of(request: Write, uid: int, *parts: object) -> str:
     """For work that is the same when these parts are. The asker is one of them: rights may differ."""
     return f"{BY_REQUEST[type(request)].name} {msgspec.json.encode([*parts, uid]).decode()}"
+
+
+@asynccontextmanager
+async def refusals_kept(house: House, job: Job, source: str) -> AsyncIterator[None]:
+    """A model whose name is asked for with other bytes than are expected tells so afterwards, in its history."""
+    try:
+        yield
+    except DigestMismatch as fault:
+        expected, actual = fault.details.get("expected_sha256"), fault.details.get("actual_sha256")
+        if job.model is not None and isinstance(expected, str) and isinstance(actual, str):
+            giver = fault.details.get("source")
+            told = source if giver is None or giver in source else f"{source} ({giver})"
+            await house.store.care.refused(
+                ModelName.parse(job.model),
+                Digest.parse(expected),
+                Digest.parse(actual),
+                told,
+                Asker(peer=job.peer, job=job.id),
+            )
+        raise
 
 
 class PublicationNotes:

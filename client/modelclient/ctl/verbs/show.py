@@ -26,19 +26,24 @@ def run(session: Session, args: argparse.Namespace) -> int:
     if model.files:
         session.out.text("\n" + columns(("FILE", "SIZE", "ROLE", "SHA-256"), map(_row, model.files), right=("SIZE",)))
     if model.history:
-        session.out.text(
-            "\n" + columns(("WHEN", "OUTCOME", "SHA-256", "BY", "FROM", "WITH"), map(_past, model.history))
-        )
+        differing = any(_unexpected(outcome) for outcome in model.history)
+        headings = ("WHEN", "OUTCOME", "SHA-256", *(("EXPECTED",) if differing else ()), "BY", "FROM", "WITH")
+        session.out.text("\n" + columns(headings, (_past(outcome, differing) for outcome in model.history)))
     return exits.FINE
 
 
-def _past(outcome: Provenanced) -> tuple[str, ...]:
+def _unexpected(outcome: Provenanced) -> bool:
+    return outcome.actual is not None and outcome.expected is not None and outcome.actual != outcome.expected
+
+
+def _past(outcome: Provenanced, differing: bool) -> tuple[str, ...]:
     by = "" if outcome.peer is None else f"uid {outcome.peer}"
     found = outcome.actual or outcome.blob
     return (
         outcome.time,
         outcome.outcome,
         figures.short_digest(found),
+        *((figures.short_digest(outcome.expected or "") if _unexpected(outcome) else "",) if differing else ()),
         by,
         outcome.source or "",
         outcome.tool or "",

@@ -13,7 +13,7 @@ from modeld.operations.models import reader_for
 from modeld.operations.pulling.asking import Asking
 from modeld.operations.pulling.outcome import PullNotes, pulled_from
 from modeld.operations.pulling.work import Pull
-from modeld.operations.working import as_job
+from modeld.operations.working import as_job, refusals_kept
 from modeld.store import Asker, Digest, Unproven
 from modeld.transfer.references.types import LocalReference, StoredReference
 from modelwire import requests
@@ -36,11 +36,12 @@ def handlers(house: House) -> Handlers:
     async def pull_work(job: Job) -> Pulled:
         request = msgspec.convert(job.request, requests.ModelPull, from_attributes=True)
         reference = asking.reference(job, request)
-        if isinstance(reference, LocalReference):
-            return await _add(house, job, request, reference)
-        if isinstance(reference, StoredReference):
-            return await _stored(house, job, request, reference)
-        return await Pull(house, job, request, reference).run()
+        async with refusals_kept(house, job, reference.text):
+            if isinstance(reference, LocalReference):
+                return await _add(house, job, request, reference)
+            if isinstance(reference, StoredReference):
+                return await _stored(house, job, request, reference)
+            return await Pull(house, job, request, reference).run()
 
     def took_place(job: Job) -> bool:
         return isinstance(job.intent, Added) and house.store.published(job.intent)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from modeld.store.digest import Digest
+from modeld.store.names import ModelName
 from modelwire.errors import WireError
 from modelwire.values import Added, Provenanced
 from modelwire.version import __version__
@@ -34,6 +35,10 @@ STEPS: Final = (
     CREATE INDEX outcomes_digest ON outcomes (digest, id);
     CREATE TABLE condemned (digest TEXT PRIMARY KEY, reason TEXT NOT NULL, kept_at TEXT) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE outcomes ADD COLUMN model TEXT;
+    CREATE INDEX outcomes_model ON outcomes (model, id) WHERE model IS NOT NULL;
+    """,
 )
 
 TOOL: Final = f"modeld/{__version__}"
@@ -44,19 +49,25 @@ SHOWN: Final = 100
 _AT_ONCE: Final = 500
 """SQLite takes at least 999 values in one statement."""
 
-_NEWEST: Final = (
-    "SELECT id, time, outcome, expected, actual, peer, source, tool, job FROM outcomes"
-    " WHERE digest IN ({}) ORDER BY id DESC LIMIT ?"
+_SHOWN_COLUMNS: Final = "id, time, outcome, expected, actual, peer, source, tool, job"
+_OF_BLOBS: Final = (
+    f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE digest IN ({{}}) AND model IS NULL ORDER BY id DESC LIMIT ?"  # noqa: S608
 )
+_OF_NAME: Final = f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE model = ? ORDER BY id DESC LIMIT ?"  # noqa: S608
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """`outcome` is one of added, verified, mismatch, corrupt, missing, unreadable."""
+    """`outcome` is one of added, verified, mismatch, corrupt, missing, unreadable.
+
+    `model` is for what is not of a blob but of a name: bytes that were offered for it and did not become its own. They
+    are told of no other model, whatever blob was expected.
+    """
 
     digest: Digest
     outcome: str
     actual: Digest | None = None
     source: str | None = None
+    model: ModelName | None = None
 
 
 class Asker(msgspec.Struct, frozen=True):
@@ -107,13 +118,14 @@ class History:
                 each.source,
                 TOOL,
                 asker.job,
+                None if each.model is None else each.model.key,
             )
             for each in outcomes
         ]
         await self._write(
             lambda db: db.executemany(
-                "INSERT INTO outcomes (digest, time, outcome, expected, actual, peer, source, tool, job)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO outcomes (digest, time, outcome, expected, actual, peer, source, tool, job, model)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 rows,
             )
         )
@@ -127,17 +139,29 @@ class History:
             asker,
         )
 
-    async def of(self, digests: Iterable[Digest]) -> tuple[Provenanced, ...]:
-        """The newest outcomes of these blobs, the oldest of them first."""
+    async def refused(self, model: ModelName, expected: Digest, actual: Digest, source: str, asker: Asker) -> None:
+        """Bytes of another digest were offered for the name of a model, which stays what it was."""
+        outcome = Outcome(digest=expected, outcome="mismatch", actual=actual, source=_printable(source), model=model)
+        await self.record([outcome], asker)
+
+    async def renamed(self, old: ModelName, new: ModelName) -> None:
+        await self._write(lambda db: db.execute("UPDATE outcomes SET model = ? WHERE model = ?", (new.key, old.key)))
+
+    async def forget_name(self, name: ModelName) -> None:
+        """Whoever has the name next has nothing to do with what was refused for this one."""
+        await self._write(lambda db: db.execute("DELETE FROM outcomes WHERE model = ?", (name.key,)))
+
+    async def of(self, digests: Iterable[Digest], name: ModelName) -> tuple[Provenanced, ...]:
+        """The newest outcomes of these blobs and of this name, the oldest of them first."""
         if self._catalog is None:
             return ()
         wanted = sorted({digest.hex for digest in digests})
 
         def read(db: sqlite3.Connection) -> list[Any]:
-            found: list[Any] = []
+            found: list[Any] = db.execute(_OF_NAME, (name.key, SHOWN)).fetchall()
             for first in range(0, len(wanted), _AT_ONCE):
                 some = wanted[first : first + _AT_ONCE]
-                found += db.execute(_NEWEST.format(", ".join("?" * len(some))), (*some, SHOWN)).fetchall()
+                found += db.execute(_OF_BLOBS.format(", ".join("?" * len(some))), (*some, SHOWN)).fetchall()
             return sorted(found)[-SHOWN:]
 
         with contextlib.suppress(WireError):

@@ -105,7 +105,9 @@ class Care:
         earlier: Moved | None = None,
     ) -> Moved:
         self._lock.check()
-        return await self._naming.move(source, destination, order=order, notes=notes, stopped=stopped, earlier=earlier)
+        moved = await self._naming.move(source, destination, order=order, notes=notes, stopped=stopped, earlier=earlier)
+        await self.history.renamed(ModelName.parse(moved.source), ModelName.parse(moved.name))
+        return moved
 
     async def remove(
         self,
@@ -117,7 +119,9 @@ class Care:
         stopped: Stop = never,
     ) -> Removed:
         self._lock.check()
-        return await self._naming.remove(name, force=force, order=order, notes=notes, stopped=stopped)
+        removed = await self._naming.remove(name, force=force, order=order, notes=notes, stopped=stopped)
+        await self.history.forget_name(ModelName.parse(removed.name))
+        return removed
 
     def copied(self, value: Copied) -> bool:
         """Whether that copy exists: what a restart asks about a job cut short. So for the next two."""
@@ -128,6 +132,12 @@ class Care:
 
     def removed(self, value: Removed) -> bool:
         return self._naming.removed(value)
+
+    async def refused(self, name: ModelName, expected: Digest, actual: Digest, source: str, asker: Asker) -> None:
+        """Kept with the model of that name, if there is one: who offered other bytes for it, when, and from where."""
+        standing = self._counter.index.entry(name)
+        if standing is not None:
+            await self.history.refused(standing.name, expected, actual, source, asker)
 
     # -- bytes
 
@@ -166,7 +176,7 @@ class Care:
             view,
             manifest=entry.document(),
             verified_at=None if verified is None else rfc3339(verified),
-            history=await self.history.of(named),
+            history=await self.history.of(named, entry.name),
         )
 
     async def select(self, filter_text: str | None, sort: str | None, *, after: str | None, limit: int) -> ModelList:
