@@ -61,6 +61,7 @@ def test_the_defaults_are_those_of_the_design(tmp_path: Path) -> None:
     assert settings.store.min_free == 1 << 30
     assert settings.store.max_bytes is None
     assert settings.store.grace == 3600.0
+    assert settings.store.lock_wait == 30.0
     assert settings.limits.connections_per_peer == limits.CONNECTIONS_PER_PEER == 64
     assert settings.limits.waiting_per_peer == 16
     assert settings.limits.waiting_total == 64
@@ -284,7 +285,9 @@ everything = st.builds(
     Settings,
     models_home=st.none() | names,
     socket=st.none() | names,
-    store=st.builds(StoreSettings, group=st.none() | names, max_bytes=st.none() | sizes, grace=durations),
+    store=st.builds(
+        StoreSettings, group=st.none() | names, max_bytes=st.none() | sizes, grace=durations, lock_wait=durations
+    ),
     limits=st.builds(LimitSettings, running_bytes=st.integers(1, 64), write_stall=durations, read_stall=durations),
     access=st.builds(AccessSettings, users=rights, groups=rights),
     daemon=st.builds(DaemonSettings, idle_exit=durations, endpoint_check=durations),

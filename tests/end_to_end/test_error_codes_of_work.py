@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -117,21 +116,16 @@ def test_source_unavailable_when_the_file_ends_too_early(daemon: RealDaemon) -> 
 
 
 @produces("in_use")
-@pytest.mark.torture
-def test_in_use_by_another_tool_that_holds_the_name(daemon: RealDaemon) -> None:
-    """The daemon's patience with other tools is half a minute."""
+def test_in_use_by_another_tool_that_holds_the_name(stopped: RealDaemon) -> None:
+    stopped.configure("[store]\nlock_wait = '200ms'\n")
+    daemon = stopped.start()
     path = daemon.file("a.bin", b"a")
     with held_name(daemon, "taken"):
-        reply = _patient_add(daemon, path, "taken")
-    assert_speaks(reply, "in_use", "'taken'", str(os.getpid()), "locks/taken.lock")
+        reply = daemon.ask("model.add", path=path, name="taken")
+    assert_speaks(reply, "in_use", "'taken'", str(os.getpid()), "locks/taken.lock", "waited 0.2 s")
+    assert "[store] lock_wait" in reply["hint"]
     assert reply["details"]["pid"] == os.getpid()
     assert staging(daemon) == []
-
-
-def _patient_add(daemon: RealDaemon, path: str, name: str) -> dict[str, Any]:
-    with daemon.connect() as wire:
-        wire.socket.settimeout(90)
-        return wire.ask("model.add", path=path, name=name)
 
 
 def _catalogue(daemon: RealDaemon) -> str:

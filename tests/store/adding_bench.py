@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from modeld.config import StoreSettings
+from modeld.config.durations import Duration
 from modeld.config.sizes import Size
 from modeld.store import Store
 from modeld.store.arrival import adding as adding_module
@@ -19,7 +20,7 @@ from modeld.store.names import ModelName
 from modelwire.errors import Internal
 from modelwire.values import Added
 
-SETTINGS = StoreSettings(min_free=Size(0))
+SETTINGS = StoreSettings(min_free=Size(0), lock_wait=Duration(5))
 
 
 class Bench:
@@ -34,7 +35,7 @@ class Bench:
         layout, lock = Store.claim(self.root, settings)
         self.layout = layout
         self.catalog = Catalog.open(layout.catalog_path)
-        self.store = Store.open(self.root, settings, self.catalog, lock=lock, lock_seconds=5)
+        self.store = Store.open(self.root, settings, self.catalog, lock=lock)
 
     def close(self) -> None:
         self.store.close()

@@ -18,7 +18,7 @@ from modeld.store.digest import Digest
 from modeld.store.upkeep.care import Care
 from modelwire.values import Added, Swept, Value
 
-SETTINGS = StoreSettings(min_free=Size(0), grace=Duration(0))
+SETTINGS = StoreSettings(min_free=Size(0), lock_wait=Duration(5), grace=Duration(0))
 
 DAY = 86_400.0
 
@@ -34,9 +34,7 @@ class Bench:
     def open(self) -> None:
         self.layout, lock = Store.claim(self.root, self._settings)
         self.catalog = Catalog.open(self.layout.catalog_path)
-        self.store = Store.open(
-            self.root, self._settings, self.catalog, lock=lock, lock_seconds=5, byte_threads=self._byte_threads
-        )
+        self.store = Store.open(self.root, self._settings, self.catalog, lock=lock, byte_threads=self._byte_threads)
 
     @property
     def care(self) -> Care:

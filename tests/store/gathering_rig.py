@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 import anyio
 
 from modeld.config import StoreSettings
+from modeld.config.durations import Duration
 from modeld.config.sizes import Size
 from modeld.store import Store, Unproven
 from modeld.store.arrival.adopting import How
@@ -37,7 +38,7 @@ FILES = {
     "same.bin": b"GGUF one",
     "sub/config.json": b"{}",
 }
-SETTINGS = StoreSettings(min_free=Size(0))
+SETTINGS = StoreSettings(min_free=Size(0), lock_wait=Duration(5))
 
 
 class Gathering:
@@ -57,7 +58,7 @@ class Gathering:
     def open(self) -> Iterator[Store]:
         layout, lock = Store.claim(self.root, SETTINGS)
         catalog = Catalog.open(layout.catalog_path)
-        store = Store.open(self.root, SETTINGS, catalog, lock=lock, lock_seconds=5, byte_threads=2)
+        store = Store.open(self.root, SETTINGS, catalog, lock=lock, byte_threads=2)
         try:
             yield store
         finally:

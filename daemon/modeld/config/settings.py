@@ -34,6 +34,9 @@ _ADDRESSES: Final = ("https://", "http://")
 MIRRORED: Final = ("hf:", "ollama:", "oci:", "s3:", *_ADDRESSES)
 """Kinds of references whose hosts are interchangeable: a hub and a registry say which bytes they mean."""
 
+LOCK_WAIT: Final = Duration(30)
+"""Another tool holds a name's lock while it writes one small file; who holds it longer is stuck or fetching."""
+
 SHORTEST_TIMEOUT: Final = 0.1
 """Below a tenth of a second a timeout ends healthy peers on a busy machine."""
 
@@ -66,6 +69,10 @@ class StoreSettings(_Table, frozen=True, kw_only=True):
     grace: Annotated[Duration, Meta(description="how long a blob that nothing holds is safe from a sweep")] = Duration(
         3600
     )
+    lock_wait: Annotated[
+        Duration,
+        Meta(description="how long a change waits for another tool that holds its name; 0 for not at all"),
+    ] = LOCK_WAIT
 
 
 class LimitSettings(_Table, frozen=True, kw_only=True):

@@ -43,9 +43,6 @@ from modelwire.values import Added, ModelList, ModelView, Resolved
 if TYPE_CHECKING:
     from modeld.store.catalogue.catalog import Catalog
 
-LOCK_SECONDS: Final = 30.0
-"""Another tool holds a name's lock while it writes one small file; who holds it longer is stuck or fetching."""
-
 PUBLISH_THREADS: Final = 4
 """One publishes, the others ask for the locks of their names."""
 
@@ -80,7 +77,6 @@ class Store:
         *,
         lock: StoreLock | None = None,
         byte_threads: int | None = None,
-        lock_seconds: float = LOCK_SECONDS,
     ) -> Store:
         """Blocks until recovered. `lock` comes from `claim`; without it the store is claimed here. Whoever opens
         the store closes it; the catalogue stays the caller's."""
@@ -97,7 +93,7 @@ class Store:
                 index=index,
                 publisher=Publisher(),
                 threads=anyio.CapacityLimiter(PUBLISH_THREADS),
-                lock_seconds=lock_seconds,
+                lock_seconds=float(settings.lock_wait),
             )
             space = Space(
                 partial(free_bytes_under, layout.root),

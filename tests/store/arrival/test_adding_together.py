@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
+from modeld.config.durations import Duration
 from modeld.store import Store
 from modeld.store.arrival import adding as adding_module
 from modeld.store.arrival.sources import open_source
@@ -77,9 +79,10 @@ async def test_a_name_that_another_tool_holds_does_not_hold_up_the_others(bench:
     import fcntl
 
     bench.close()
-    layout, lock = Store.claim(bench.root, SETTINGS)
+    hasty = msgspec.structs.replace(SETTINGS, lock_wait=Duration(0.2))
+    layout, lock = Store.claim(bench.root, hasty)
     bench.catalog = Catalog.open(layout.catalog_path)
-    bench.store = Store.open(bench.root, SETTINGS, bench.catalog, lock=lock, lock_seconds=0.2)
+    bench.store = Store.open(bench.root, hasty, bench.catalog, lock=lock)
     descriptor = os.open(bench.layout.name_lock(ModelName.parse("held")), os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

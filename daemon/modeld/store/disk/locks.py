@@ -190,7 +190,7 @@ def _name_in_use(path: str, name: ModelName, waited: float) -> InUse:
     who = "another program" if holder is None else holder.describe(time.time())
     return InUse(
         f"'{name.text}' is being written by {who}; waited {_span(waited)} for {path}",
-        hint="try again when it has finished",
+        hint="try again when it has finished; [store] lock_wait of the configuration is how long is waited",
         details={"name": name.text, "lock": path, **_known(holder)},
     )
 
