@@ -98,7 +98,7 @@ def _transfer(house: House) -> TransferView | None:
 def _hosts(house: House) -> tuple[HostView, ...]:
     """Those in trouble first: on a busy daemon not all may be told."""
     transfer = house.workshop.transfer
-    connections, now = transfer.hosts.open_connections(), time.time()
+    connections = transfer.hosts.open_connections()
     views = []
     for host, trouble in transfer.breakers.troubles().items():
         views.append(
@@ -106,7 +106,7 @@ def _hosts(house: House) -> tuple[HostView, ...]:
                 host=host,
                 connections=connections.pop(host, 0),
                 breaker="open" if trouble.state == "open" else "half-open",
-                since=timestamp(now - trouble.seconds),
+                since=timestamp(trouble.since),
                 next_probe_s=round(trouble.wait, 1),
                 probing=trouble.probing,
             )

@@ -92,20 +92,28 @@ def test_a_bad_probe_opens_it_again() -> None:
     assert not breaker.allow(61)
 
 
-def test_the_trouble_lasts_from_the_first_failure_until_a_probe_succeeds() -> None:
-    breaker = Breaker()
-    breaker.failed(0)
-    assert breaker.trouble(1) is None
-    breaker = opened()
-    assert breaker.trouble(10) == ("open", 10, 20, False)
-    assert breaker.allow(40)
-    assert breaker.trouble(40) == ("half-open", 40, 1, True)
-    breaker.failed(45)
-    assert breaker.trouble(50) == ("open", 50, 25, False)
-    assert breaker.trouble(80) == ("half-open", 80, 0, False)
-    assert breaker.allow(80)
-    breaker.succeeded()
-    assert breaker.trouble(81) is None
+def test_the_trouble_lasts_until_a_probe_succeeds() -> None:
+    clock, calendar = Clock(), Clock()
+    breakers = Breakers(clock, calendar=calendar)
+    for _ in range(2):
+        breakers.failed(HOST)
+    assert breakers.troubles() == {}
+    breakers.failed(HOST)
+    calendar.now, clock.now = 1020, 1020
+    assert breakers.troubles() == {HOST: Trouble("open", 1000, 10, False)}
+    clock.now = 1040
+    assert breakers.troubles() == {HOST: Trouble("half-open", 1000, 0, False)}
+    assert breakers.allow(HOST)
+    assert breakers.troubles() == {HOST: Trouble("half-open", 1000, 1, True)}
+    breakers.failed(HOST)
+    assert breakers.troubles() == {HOST: Trouble("open", 1000, 30, False)}, "a failed probe begins no new trouble"
+    clock.now = 1070
+    assert breakers.allow(HOST)
+    breakers.succeeded(HOST)
+    assert breakers.troubles() == {}
+    for _ in range(3):
+        breakers.failed(HOST)
+    assert breakers.troubles()[HOST].since == 1020
 
 
 def test_a_probe_that_was_given_up_leaves_its_turn() -> None:
@@ -129,7 +137,7 @@ def test_hosts_are_apart_and_no_host_is_never_left_alone() -> None:
     assert not breakers.allow(HOST)
     assert breakers.allow("https://other")
     assert breakers.allow(None)
-    assert breakers.troubles() == {HOST: Trouble("open", 0, 30, False)}
+    assert breakers.troubles()[HOST].state == "open"
 
 
 def test_a_host_that_is_left_alone_is_passed_over(make_rig: MakeRig) -> None:

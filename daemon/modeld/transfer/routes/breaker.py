@@ -19,10 +19,10 @@ State = Literal["closed", "open", "half-open"]
 
 
 class Trouble(NamedTuple):
-    """How a breaker that is not closed stands: since so many seconds, and worth asking in so many."""
+    """How a breaker that is not closed stands: since when (by the calendar), and worth asking in so many seconds."""
 
     state: State
-    seconds: float
+    since: float
     wait: float
     probing: bool
 
@@ -30,20 +30,18 @@ class Trouble(NamedTuple):
 class Breaker:
     """Closed until `FAILURES` within `WITHIN_SECONDS`; then open; then exactly one probe decides."""
 
-    __slots__ = ("_failures", "_open_seconds", "_opened_at", "_probing", "_troubled_at")
+    __slots__ = ("_failures", "_open_seconds", "_opened_at", "_probing")
 
     def __init__(self, open_seconds: float = OPEN_SECONDS) -> None:
         self._open_seconds = open_seconds
         self._failures: deque[float] = deque()
         self._opened_at: float | None = None
-        self._troubled_at = 0.0
         self._probing = False
 
-    def trouble(self, now: float) -> Trouble | None:
-        """None while it is closed. A probe that fails begins no new trouble."""
-        if self._opened_at is None:
-            return None
-        return Trouble(self.state(now), now - self._troubled_at, self.wait(now), self._probing)
+    @property
+    def probing(self) -> bool:
+        """One has been let through, and its outcome is not known yet."""
+        return self._probing
 
     def state(self, now: float) -> State:
         if self._opened_at is None:
@@ -88,7 +86,7 @@ class Breaker:
         if len(self._failures) < FAILURES:
             return False
         self._failures.clear()
-        self._opened_at = self._troubled_at = now
+        self._opened_at = now
         return True
 
     @property
@@ -104,9 +102,16 @@ class Breaker:
 class Breakers:
     """By origin. A source without a network (None) has none, and is always allowed."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, open_seconds: float = OPEN_SECONDS) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        open_seconds: float = OPEN_SECONDS,
+        calendar: Callable[[], float] = time.time,
+    ) -> None:
         self._open_seconds = open_seconds
         self._clock = clock
+        self._calendar = calendar
+        self._troubled_since: dict[str, float] = {}
         self._lock = threading.Lock()
         self._by_origin: dict[str, Breaker] = {}
 
@@ -130,6 +135,7 @@ class Breakers:
             with self._lock:
                 breaker = self._of(origin)
                 breaker.succeeded()
+                self._troubled_since.pop(origin, None)
                 if breaker.clean:
                     del self._by_origin[origin]
 
@@ -137,7 +143,10 @@ class Breakers:
         if origin is None:
             return False
         with self._lock:
-            return self._of(origin).failed(self._clock())
+            opened = self._of(origin).failed(self._clock())
+            if opened:  # also again, by a probe that failed: that is the same trouble
+                self._troubled_since.setdefault(origin, self._calendar())
+            return opened
 
     def abandoned(self, origin: str | None) -> None:
         if origin is not None:
@@ -148,5 +157,8 @@ class Breakers:
         """Of the origins whose breaker is not closed."""
         now = self._clock()
         with self._lock:
-            found = {origin: breaker.trouble(now) for origin, breaker in self._by_origin.items()}
-        return {origin: trouble for origin, trouble in found.items() if trouble is not None}
+            return {
+                origin: Trouble(state, self._troubled_since[origin], breaker.wait(now), breaker.probing)
+                for origin, breaker in self._by_origin.items()
+                if (state := breaker.state(now)) != "closed"
+            }
