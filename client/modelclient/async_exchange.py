@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 
 import anyio
 
-from modelclient.reading import Item, Reading, T
+from modelclient.asking import Ask, T
+from modelclient.reading import Item, Reading
 from modelwire.errors import ModeldError
 from modelwire.replies import Accepted, Progress
-from modelwire.requests import Cancel, Request
+from modelwire.requests import Cancel
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,9 +29,9 @@ class AsyncExchange(Generic[Item, T]):
     The request is sent at the first use. Leaving early cancels it; `detach()` leaves it alone.
     """
 
-    def __init__(self, client: AsyncClient, request: Request, items: tuple[type[Item], ...], value: type[T]) -> None:
+    def __init__(self, client: AsyncClient, ask: Ask[T], items: tuple[type[Item], ...]) -> None:
         self._client = client
-        self._reading = Reading(request, items, value)
+        self._reading = Reading(ask, items)
         self._mailbox: Mailbox | None = None
         self._left = False
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import socket as sockets
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Self, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Self
 
 import anyio
 import anyio.lowlevel
@@ -13,22 +15,21 @@ from anyio import from_thread, to_thread
 from anyio.abc import UNIXSocketStream
 
 from modelclient import connecting, dialing
-from modelclient.async_care import AsyncCare
+from modelclient.asking import Ask, Asks, Operations, P, Pages, T
 from modelclient.async_exchange import AsyncExchange, AsyncWork
 from modelclient.inbox import Inbox
 from modelclient.locate import Endpoint
 from modelclient.reading import EVENT_ITEMS, WORK_ITEMS, Reading
 from modelclient.switchboard import LAST_WORDS_SECONDS, REPLY_SECONDS, Switchboard, silent
-from modelwire import requests, values
+from modelwire import values
 from modelwire.errors import ConnectionLost, LocalError
 from modelwire.replies import Event, Hello, Lagged, Progress, Received
 from modelwire.requests import Request
-from modelwire.vocabulary import PRIORITY_DEFAULT, JobState, OnDisconnect
+from modelwire.vocabulary import JobState
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-T = TypeVar("T", bound=values.Value)
 READ_BYTES = 256 * 1024
 
 
@@ -56,7 +57,35 @@ class Mailbox:
         return reply
 
 
-class AsyncClient(AsyncCare):
+Seen = Event | Progress | Lagged
+"""By whoever has subscribed."""
+
+
+def _answer(asks: Asks[P, T]) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
+    @wraps(asks)
+    async def answered(self: AsyncClient, /, *args: P.args, **named: P.kwargs) -> T:
+        return await self.call(asks(self, *args, **named))
+
+    return answered
+
+
+def _work(asks: Asks[P, T]) -> Callable[Concatenate[AsyncClient, P], AsyncWork[T]]:
+    @wraps(asks)
+    def begun(self: AsyncClient, /, *args: P.args, **named: P.kwargs) -> AsyncWork[T]:
+        return AsyncWork(self, asks(self, *args, **named), WORK_ITEMS)
+
+    return begun
+
+
+def _events(asks: Asks[P, T]) -> Callable[Concatenate[AsyncClient, P], AsyncExchange[Seen, T]]:
+    @wraps(asks)
+    def subscribed(self: AsyncClient, /, *args: P.args, **named: P.kwargs) -> AsyncExchange[Seen, T]:
+        return AsyncExchange(self, asks(self, *args, **named), EVENT_ITEMS)
+
+    return subscribed
+
+
+class AsyncClient:
     """Made by `connect()`; usable inside `async with`, which opens the connection and closes it.
 
     `timeout` bounds each plain answer; work (`add`, `attach`) and subscriptions take the time they take.
@@ -87,143 +116,55 @@ class AsyncClient(AsyncCare):
     def hello(self) -> Hello:
         return self._connection[2]
 
-    # -- operations
+    # -- operations: as they stand in `Operations`
 
-    async def status(self) -> values.Status:
-        return await self.call(requests.DaemonStatus(), values.Status)
+    status = _answer(Operations.status)
+    describe = _answer(Operations.describe)
+    drain = _answer(Operations.drain)
+    show = _answer(Operations.show)
+    resolve = _answer(Operations.resolve)
+    job = _answer(Operations.job)
+    cancel_job = _answer(Operations.cancel_job)
+    pause = _answer(Operations.pause)
+    resume = _answer(Operations.resume)
+    prioritize = _answer(Operations.prioritize)
+    quarantine = _answer(Operations.quarantine)
+    usage = _answer(Operations.usage)
+    configure = _answer(Operations.configure)
+    configure_job = _answer(Operations.configure_job)
 
-    async def describe(self) -> values.Description:
-        return await self.call(requests.DaemonDescribe(), values.Description)
+    add = _work(Operations.add)
+    pull = _work(Operations.pull)
+    attach = _work(Operations.attach)
+    copy = _work(Operations.copy)
+    move = _work(Operations.move)
+    remove = _work(Operations.remove)
+    verify = _work(Operations.verify)
+    sweep = _work(Operations.sweep)
+    subscribe = _events(Operations.subscribe)
 
-    async def drain(self, deadline_s: float | None = None) -> values.Drained:
-        return await self.call(requests.DaemonDrain(deadline_s=deadline_s), values.Drained)
-
-    def add(
+    async def list_models(
         self,
-        path: str,
         *,
-        name: str | None = None,
-        sha256: str | None = None,
-        replace: bool = False,
-        license: str | None = None,  # noqa: A002 - the wire's word
-        move: bool = False,
-        link: bool = False,
-        priority: int = PRIORITY_DEFAULT,
-        on_disconnect: OnDisconnect = "cancel",
-        token: str | None = None,
-    ) -> AsyncWork[values.Added]:
-        """A local file, directory or set of shards into the store. Without a name the daemon makes one of the file's.
-
-        `path` must be absolute. `move` takes the source away in the end, `link` shares its bytes with the store.
-        """
-        request = requests.ModelAdd(
-            path=path,
-            name=name,
-            sha256=sha256,
-            replace=replace,
-            license=license,
-            move=move,
-            link=link,
-            priority=priority,
-            on_disconnect=on_disconnect,
-            token=token,
-        )
-        return self.work(request, values.Added)
-
-    def pull(
-        self,
-        ref: str,
-        *,
-        name: str | None = None,
-        sha256: str | None = None,
-        replace: bool = False,
-        license: str | None = None,  # noqa: A002 - the wire's word
-        include: tuple[str, ...] = (),
-        exclude: tuple[str, ...] = (),
-        offline: bool = False,
-        max_rate: int | None = None,
-        directory: str | None = None,
-        priority: int = PRIORITY_DEFAULT,
-        on_disconnect: OnDisconnect = "cancel",
-        token: str | None = None,
-    ) -> AsyncWork[values.Pulled]:
-        """What a reference means into the store: `hf:org/repo/file`, `ollama:name`, `oci://…`, `https://…`, a path.
-
-        A relative path starts at `directory`. When the work is cancelled, what has arrived is kept for the next time.
-        """
-        request = requests.ModelPull(
-            ref=ref,
-            name=name,
-            sha256=sha256,
-            replace=replace,
-            license=license,
-            include=include,
-            exclude=exclude,
-            offline=offline,
-            max_rate=max_rate,
-            directory=directory,
-            priority=priority,
-            on_disconnect=on_disconnect,
-            token=token,
-        )
-        return self.work(request, values.Pulled)
-
-    async def show(self, name: str) -> values.ModelView:
-        return await self.call(requests.ModelShow(name=name), values.ModelView)
-
-    async def resolve(self, name: str, file: str | None = None) -> values.Resolved:
-        """The path of a model's verified bytes, or of one of its files; look at `state` before trusting it."""
-        return await self.call(requests.ModelResolve(name=name, file=file), values.Resolved)
+        filter: str | None = None,  # noqa: A002 - the wire's word
+        sort: str | None = None,
+    ) -> values.ModelList:
+        """All models, or those that a filter (`size>1GB,name~^llama`) lets through: the daemon's pages, together."""
+        pages = Pages(filter, sort)
+        while not pages.complete:
+            pages.take(await self.call(pages.next()))
+        return pages.whole
 
     async def jobs(self, *, state: JobState | None = None, limit: int = 100) -> tuple[values.JobView, ...]:
-        return (await self.call(requests.JobList(state=state, limit=limit), values.JobList)).jobs
-
-    async def job(self, job: str) -> values.JobView:
-        return await self.call(requests.JobShow(job=job), values.JobView)
-
-    def attach(self, job: str) -> AsyncWork[values.JobView]:
-        """Progress and outcome of a job that somebody has submitted."""
-        return self.work(requests.JobAttach(job=job), values.JobView)
-
-    async def cancel_job(self, job: str) -> values.JobView:
-        return await self.call(requests.JobCancel(job=job), values.JobView)
-
-    async def pause(self, job: str) -> values.JobView:
-        return await self.call(requests.JobPause(job=job), values.JobView)
-
-    async def resume(self, job: str) -> values.JobView:
-        return await self.call(requests.JobResume(job=job), values.JobView)
-
-    async def prioritize(self, job: str, priority: int) -> values.JobView:
-        return await self.call(requests.JobPrioritize(job=job, priority=priority), values.JobView)
-
-    def subscribe(
-        self,
-        *,
-        since: int | None = None,
-        last: int | None = None,
-        follow: bool = True,
-        progress: bool = False,
-        events: tuple[str, ...] = (),
-        model: str | None = None,
-        job: str | None = None,
-    ) -> AsyncExchange[Event | Progress | Lagged, values.EventsEnd]:
-        """Events of the log after `since` (or the newest `last`), then live ones while `follow`."""
-        request = requests.EventsSubscribe(
-            since=since, last=last, follow=follow, progress=progress, events=events, model=model, job=job
-        )
-        return AsyncExchange(self, request, EVENT_ITEMS, values.EventsEnd)
+        """The newest first."""
+        return (await self.call(Operations().jobs(state=state, limit=limit))).jobs
 
     # -- the connection
 
-    def work(self, request: Request, value: type[T]) -> AsyncWork[T]:
-        """One request that becomes a job: what happens on the way, and its value."""
-        return AsyncWork(self, request, WORK_ITEMS, value)
-
-    async def call(self, request: Request, value: type[T]) -> T:
+    async def call(self, ask: Ask[T]) -> T:
         """One request, one answer."""
-        reading: Reading[Received, T] = Reading(request, (), value)
-        mailbox = await self._send(request)
+        reading: Reading[Received, T] = Reading(ask, ())
+        mailbox = await self._send(ask.request)
         try:
             with anyio.fail_after(self.timeout):
                 while not reading.finished:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Self, TypeVar
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Concatenate, Self
 
 from modelclient import connecting
-from modelclient.care import Care
+from modelclient.asking import Ask, Asks, Operations, P, Pages, T
 from modelclient.exchange import Exchange, Work
 from modelclient.inbox import Inbox
 from modelclient.reading import EVENT_ITEMS, WORK_ITEMS, Reading
 from modelclient.switchboard import LAST_WORDS_SECONDS, REPLY_SECONDS, Switchboard, silent
-from modelwire import requests, values
+from modelwire import values
 from modelwire.errors import ConnectionLost
 from modelwire.replies import Event, Hello, Lagged, Progress, Received
 from modelwire.requests import Request
-from modelwire.vocabulary import PRIORITY_DEFAULT, JobState, OnDisconnect
+from modelwire.vocabulary import JobState
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-T = TypeVar("T", bound=values.Value)
 READ_BYTES = 256 * 1024
 _DAY = 86_400.0
 SLICE_SECONDS = 1.0
@@ -29,7 +30,35 @@ waits without end, a Ctrl-C could be lost. And the socket always has a timeout: 
 would otherwise make it non-blocking under the read that it interrupts, which then spins."""
 
 
-class Client(Care):
+Seen = Event | Progress | Lagged
+"""By whoever has subscribed."""
+
+
+def _answer(asks: Asks[P, T]) -> Callable[Concatenate[Client, P], T]:
+    @wraps(asks)
+    def answered(self: Client, /, *args: P.args, **named: P.kwargs) -> T:
+        return self.call(asks(self, *args, **named))
+
+    return answered
+
+
+def _work(asks: Asks[P, T]) -> Callable[Concatenate[Client, P], Work[T]]:
+    @wraps(asks)
+    def begun(self: Client, /, *args: P.args, **named: P.kwargs) -> Work[T]:
+        return Work(self, asks(self, *args, **named), WORK_ITEMS)
+
+    return begun
+
+
+def _events(asks: Asks[P, T]) -> Callable[Concatenate[Client, P], Exchange[Seen, T]]:
+    @wraps(asks)
+    def subscribed(self: Client, /, *args: P.args, **named: P.kwargs) -> Exchange[Seen, T]:
+        return Exchange(self, asks(self, *args, **named), EVENT_ITEMS)
+
+    return subscribed
+
+
+class Client:
     """Connects when it is made. A context manager: its end closes the connection.
 
     `timeout` bounds each plain answer; work (`add`, `attach`) and subscriptions take the time they take.
@@ -56,143 +85,55 @@ class Client(Care):
     def endpoint(self) -> str:
         return self._board.endpoint
 
-    # -- operations
+    # -- operations: as they stand in `Operations`
 
-    def status(self) -> values.Status:
-        return self.call(requests.DaemonStatus(), values.Status)
+    status = _answer(Operations.status)
+    describe = _answer(Operations.describe)
+    drain = _answer(Operations.drain)
+    show = _answer(Operations.show)
+    resolve = _answer(Operations.resolve)
+    job = _answer(Operations.job)
+    cancel_job = _answer(Operations.cancel_job)
+    pause = _answer(Operations.pause)
+    resume = _answer(Operations.resume)
+    prioritize = _answer(Operations.prioritize)
+    quarantine = _answer(Operations.quarantine)
+    usage = _answer(Operations.usage)
+    configure = _answer(Operations.configure)
+    configure_job = _answer(Operations.configure_job)
 
-    def describe(self) -> values.Description:
-        return self.call(requests.DaemonDescribe(), values.Description)
+    add = _work(Operations.add)
+    pull = _work(Operations.pull)
+    attach = _work(Operations.attach)
+    copy = _work(Operations.copy)
+    move = _work(Operations.move)
+    remove = _work(Operations.remove)
+    verify = _work(Operations.verify)
+    sweep = _work(Operations.sweep)
+    subscribe = _events(Operations.subscribe)
 
-    def drain(self, deadline_s: float | None = None) -> values.Drained:
-        return self.call(requests.DaemonDrain(deadline_s=deadline_s), values.Drained)
-
-    def add(
+    def list_models(
         self,
-        path: str,
         *,
-        name: str | None = None,
-        sha256: str | None = None,
-        replace: bool = False,
-        license: str | None = None,  # noqa: A002 - the wire's word
-        move: bool = False,
-        link: bool = False,
-        priority: int = PRIORITY_DEFAULT,
-        on_disconnect: OnDisconnect = "cancel",
-        token: str | None = None,
-    ) -> Work[values.Added]:
-        """A local file, directory or set of shards into the store. Without a name the daemon makes one of the file's.
-
-        `path` must be absolute. `move` takes the source away in the end, `link` shares its bytes with the store.
-        """
-        request = requests.ModelAdd(
-            path=path,
-            name=name,
-            sha256=sha256,
-            replace=replace,
-            license=license,
-            move=move,
-            link=link,
-            priority=priority,
-            on_disconnect=on_disconnect,
-            token=token,
-        )
-        return self.work(request, values.Added)
-
-    def pull(
-        self,
-        ref: str,
-        *,
-        name: str | None = None,
-        sha256: str | None = None,
-        replace: bool = False,
-        license: str | None = None,  # noqa: A002 - the wire's word
-        include: tuple[str, ...] = (),
-        exclude: tuple[str, ...] = (),
-        offline: bool = False,
-        max_rate: int | None = None,
-        directory: str | None = None,
-        priority: int = PRIORITY_DEFAULT,
-        on_disconnect: OnDisconnect = "cancel",
-        token: str | None = None,
-    ) -> Work[values.Pulled]:
-        """What a reference means into the store: `hf:org/repo/file`, `ollama:name`, `oci://…`, `https://…`, a path.
-
-        A relative path starts at `directory`. When the work is cancelled, what has arrived is kept for the next time.
-        """
-        request = requests.ModelPull(
-            ref=ref,
-            name=name,
-            sha256=sha256,
-            replace=replace,
-            license=license,
-            include=include,
-            exclude=exclude,
-            offline=offline,
-            max_rate=max_rate,
-            directory=directory,
-            priority=priority,
-            on_disconnect=on_disconnect,
-            token=token,
-        )
-        return self.work(request, values.Pulled)
-
-    def show(self, name: str) -> values.ModelView:
-        return self.call(requests.ModelShow(name=name), values.ModelView)
-
-    def resolve(self, name: str, file: str | None = None) -> values.Resolved:
-        """The path of a model's verified bytes, or of one of its files; look at `state` before trusting it."""
-        return self.call(requests.ModelResolve(name=name, file=file), values.Resolved)
+        filter: str | None = None,  # noqa: A002 - the wire's word
+        sort: str | None = None,
+    ) -> values.ModelList:
+        """All models, or those that a filter (`size>1GB,name~^llama`) lets through: the daemon's pages, together."""
+        pages = Pages(filter, sort)
+        while not pages.complete:
+            pages.take(self.call(pages.next()))
+        return pages.whole
 
     def jobs(self, *, state: JobState | None = None, limit: int = 100) -> tuple[values.JobView, ...]:
-        return self.call(requests.JobList(state=state, limit=limit), values.JobList).jobs
-
-    def job(self, job: str) -> values.JobView:
-        return self.call(requests.JobShow(job=job), values.JobView)
-
-    def attach(self, job: str) -> Work[values.JobView]:
-        """Progress and outcome of a job that somebody has submitted."""
-        return self.work(requests.JobAttach(job=job), values.JobView)
-
-    def cancel_job(self, job: str) -> values.JobView:
-        return self.call(requests.JobCancel(job=job), values.JobView)
-
-    def pause(self, job: str) -> values.JobView:
-        return self.call(requests.JobPause(job=job), values.JobView)
-
-    def resume(self, job: str) -> values.JobView:
-        return self.call(requests.JobResume(job=job), values.JobView)
-
-    def prioritize(self, job: str, priority: int) -> values.JobView:
-        return self.call(requests.JobPrioritize(job=job, priority=priority), values.JobView)
-
-    def subscribe(
-        self,
-        *,
-        since: int | None = None,
-        last: int | None = None,
-        follow: bool = True,
-        progress: bool = False,
-        events: tuple[str, ...] = (),
-        model: str | None = None,
-        job: str | None = None,
-    ) -> Exchange[Event | Progress | Lagged, values.EventsEnd]:
-        """Events of the log after `since` (or the newest `last`), then live ones while `follow`."""
-        request = requests.EventsSubscribe(
-            since=since, last=last, follow=follow, progress=progress, events=events, model=model, job=job
-        )
-        return Exchange(self, request, EVENT_ITEMS, values.EventsEnd)
+        """The newest first."""
+        return self.call(Operations().jobs(state=state, limit=limit)).jobs
 
     # -- the connection
 
-    def work(self, request: Request, value: type[T]) -> Work[T]:
-        """One request that becomes a job: what happens on the way, and its value."""
-        return Work(self, request, WORK_ITEMS, value)
-
-    def call(self, request: Request, value: type[T]) -> T:
+    def call(self, ask: Ask[T]) -> T:
         """One request, one answer."""
-        reading: Reading[Received, T] = Reading(request, (), value)
-        inbox = self._send(request)
+        reading: Reading[Received, T] = Reading(ask, ())
+        inbox = self._send(ask.request)
         deadline = self._deadline()
         try:
             while not reading.finished:

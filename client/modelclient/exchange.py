@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, Self
 
-from modelclient.reading import Item, Reading, T
+from modelclient.asking import Ask, T
+from modelclient.reading import Item, Reading
 from modelwire.errors import ModeldError
 from modelwire.replies import Accepted, Progress
-from modelwire.requests import Cancel, Request
+from modelwire.requests import Cancel
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -24,10 +25,10 @@ class Exchange(Generic[Item, T]):
     Leaving early, by `close()` or the end of `with`, cancels the request; `detach()` leaves it alone.
     """
 
-    def __init__(self, client: Client, request: Request, items: tuple[type[Item], ...], value: type[T]) -> None:
+    def __init__(self, client: Client, ask: Ask[T], items: tuple[type[Item], ...]) -> None:
         self._client = client
-        self._reading = Reading(request, items, value)
-        self._inbox = client._send(request)
+        self._reading = Reading(ask, items)
+        self._inbox = client._send(ask.request)
         self._left = False
 
     @property

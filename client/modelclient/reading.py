@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
+from modelclient.asking import Ask, T
 from modelclient.switchboard import outcome
 from modelwire.errors import ConnectionLost, LocalError, ModeldError, TimedOut
 from modelwire.replies import Accepted, Error, Event, Lagged, Progress, RawResult, Received, Reply
-from modelwire.requests import Request
-from modelwire.values import Value
 
 Item = TypeVar("Item", bound=Reply)
-T = TypeVar("T", bound=Value)
 
 WORK_ITEMS = (Accepted, Progress)
 EVENT_ITEMS = (Event, Progress, Lagged)
@@ -20,11 +18,11 @@ EVENT_ITEMS = (Event, Progress, Lagged)
 class Reading(Generic[Item, T]):
     """One request and what has come back: items until the terminal reply, then a value or an error for good."""
 
-    def __init__(self, request: Request, items: tuple[type[Item], ...], value: type[T]) -> None:
-        self.request = request
+    def __init__(self, ask: Ask[T], items: tuple[type[Item], ...]) -> None:
+        self.request = ask.request
         self.job: str | None = None
         self._items = items
-        self._value_type = value
+        self._value_type = ask.value
         self._value: T | None = None
         self._error: ModeldError | None = None
 
