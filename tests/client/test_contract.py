@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import modelclient
-from client.scripted_peer import ADDED, JOB, RESOLVED, STATUS, VIEW, Conversation, ScriptedPeer, hello_of
+from client.scripted_peer import ADDED, JOB, RESOLVED, STATUS, VIEW, Conversation, ScriptedPeer
 from modelwire import errors, operations, replies, requests, values
 from modelwire.encoding import encode
 from modelwire.requests import Request
@@ -319,117 +319,6 @@ def test_unknown_replies_and_fields_of_a_newer_daemon_are_ignored(peer: Peer, op
 
     with open_client(peer(newer).path) as client:
         assert client.status().state == "ready"
-
-
-def test_silence_ends_with_a_typed_timeout_and_the_connection_lives_on(peer: Peer, open_client: Open) -> None:
-    held: list[Request] = []
-
-    def first_is_late(talk: Conversation, request: Request) -> None:
-        held.append(request)
-        if len(held) > 1:
-            talk.result(held[0], STATUS)  # the tail of what was given up
-            good(talk, request)
-
-    with open_client(peer(first_is_late).path, timeout=0.2) as client:
-        with pytest.raises(errors.TimedOut, match=r"daemon\.status within 0\.2 s"):
-            client.status()
-        assert client.show("tiny") == VIEW
-
-
-def test_waiting_for_work_can_time_out_and_go_on(peer: Peer, open_client: Open) -> None:
-    opened: list[Request] = []
-
-    def late(talk: Conversation, request: Request) -> None:
-        if isinstance(request, requests.ModelAdd):
-            opened.append(request)
-            talk.accepted(request)
-        else:
-            talk.result(opened[0], ADDED)
-            good(talk, request)
-
-    with open_client(peer(late).path) as client:
-        adding = client.add("/x")
-        with pytest.raises(errors.TimedOut):
-            adding.result(timeout=0.1)
-        client.status()
-        assert adding.result(timeout=10) == ADDED
-
-
-def test_a_daemon_that_says_nothing_is_told_apart(peer: Peer, open_client: Open) -> None:
-    made = peer(good, hello=b"")
-    with pytest.raises(errors.TimedOut, match="says nothing"), open_client(made.path, timeout=0.2):
-        pass
-
-
-def test_another_protocol_is_refused_with_both_sides_named(peer: Peer, open_client: Open) -> None:
-    made = peer(good, hello=encode(hello_of(protocol=replies.ProtocolRange(min=7, max=8))))
-    with pytest.raises(errors.Unsupported, match="protocol 7 to 8, this client 1 to 1"), open_client(made.path):
-        pass
-
-
-def test_work_learns_that_the_daemon_went_away(peer: Peer, open_client: Open) -> None:
-    def dies(talk: Conversation, request: Request) -> None:
-        talk.accepted(request)
-        talk.hang_up()
-
-    with open_client(peer(dies).path) as client:
-        adding = client.add("/x")
-        with pytest.raises(errors.ConnectionLost, match=r"before it answered model\.add") as caught:
-            adding.result()
-        assert "modelctl job j1" in (caught.value.hint or "")
-        with pytest.raises(errors.ConnectionLost):
-            client.status()
-
-
-def test_what_came_before_the_end_is_still_read(peer: Peer, open_client: Open) -> None:
-    def last_words(talk: Conversation, request: Request) -> None:
-        talk.accepted(request)
-        talk.result(request, ADDED)
-        talk.hang_up()
-
-    with open_client(peer(last_words).path) as client:
-        assert client.add("/x").result() == ADDED
-
-
-def test_a_fault_of_the_connection_is_told_to_all(peer: Peer, open_client: Open) -> None:
-    def dies(talk: Conversation, request: Request) -> None:
-        talk.send(replies.Error.of(None, errors.FrameTooLarge("far too long")))
-        talk.hang_up()
-
-    with open_client(peer(dies).path) as client:
-        with pytest.raises(errors.FrameTooLarge, match="far too long"):
-            client.status()
-        with pytest.raises(errors.FrameTooLarge, match="far too long"):
-            client.status()
-
-
-def test_a_refusal_instead_of_a_hello_is_told(peer: Peer, open_client: Open) -> None:
-    made = peer(good, hello=encode(replies.Error.of(None, errors.QueueFull("64 connections are enough"))))
-    with pytest.raises(errors.QueueFull, match="are enough"), open_client(made.path):
-        pass
-
-
-@pytest.mark.parametrize("junk", [b"not json\n", b"[]\n", b'{"type":"result"}\n', b'{"id":5}\n', b"\xff\n"])
-def test_junk_from_the_daemon_is_its_fault(peer: Peer, open_client: Open, junk: bytes) -> None:
-    made = peer(lambda talk, request: talk.raw(junk))
-    with open_client(made.path) as client, pytest.raises(errors.RemoteError):
-        client.status()
-
-
-def test_a_value_of_another_shape_is_the_daemons_fault(peer: Peer, open_client: Open) -> None:
-    made = peer(lambda talk, request: talk.result(request, values.Done(state="odd")))
-    with open_client(made.path) as client:
-        with pytest.raises(errors.RemoteError, match="no Status"):
-            client.status()
-        with pytest.raises(errors.RemoteError, match="no Status"):
-            client.status()  # the frame was good: the connection is
-
-
-def test_a_closed_client_says_so(peer: Peer, open_client: Open) -> None:
-    with open_client(peer(good).path) as client:
-        client.status()
-    with pytest.raises((errors.ConnectionLost, RuntimeError)):
-        client.status()
 
 
 def test_one_class_for_each_code_is_at_hand() -> None:
