@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from modelwire import limits, operations, replies, values
+from modelwire import limits, operations, replies, requests, values
 from modelwire.connection import ServerConnection
 from modelwire.encoding import encode
 from modelwire.errors import WireError
@@ -178,3 +178,38 @@ def hello_of(**changes: Any) -> replies.Hello:
         "peer": values.PeerView(uid=os.getuid(), role="admin"),
     }
     return replies.Hello(**(fields | changes))
+
+
+PULLED = values.Pulled(name="tiny", blob=ADDED.blob, size_bytes=3, format="gguf", path="/x", source="hf:org/repo")
+
+VALUES: dict[type[Request], values.Value] = {
+    requests.DaemonStatus: STATUS,
+    requests.DaemonDescribe: values.Description(protocol=1, operations={}, schema={}),
+    requests.DaemonDrain: values.Drained(running=1, waiting=2, deadline_s=3.0),
+    requests.DaemonConfigure: values.Configured(settings={"max_rate": values.Change(new=1000)}),
+    requests.ModelAdd: ADDED,
+    requests.ModelList: values.ModelList(models=(VIEW,)),
+    requests.ModelShow: VIEW,
+    requests.ModelResolve: RESOLVED,
+    requests.ModelCopy: values.Copied(name="b", source="tiny", blob=VIEW.blob, size_bytes=10),
+    requests.ModelMove: values.Moved(name="b", source="tiny", blob=VIEW.blob, size_bytes=10),
+    requests.ModelRemove: values.Removed(name="tiny", blob=VIEW.blob, size_bytes=10),
+    requests.ModelPull: PULLED,
+    requests.ModelVerify: values.Verification(checked=1),
+    requests.StoreUsage: values.Usage(logical_bytes=20, physical_bytes=10),
+    requests.StoreQuarantine: values.QuarantineList(size_bytes=3),
+    requests.StoreSweep: values.Swept(freed_bytes=3, kept=1),
+    requests.JobList: values.JobList(jobs=(JOB,)),
+    requests.JobShow: JOB,
+    requests.JobAttach: JOB,
+    requests.JobCancel: JOB,
+    requests.JobPause: JOB,
+    requests.JobResume: JOB,
+    requests.JobPrioritize: JOB,
+    requests.JobConfigure: values.Configured(job="j1", lasts_until="end"),
+    requests.EventsSubscribe: values.EventsEnd(last_seq=7, delivered=0),
+}
+
+
+def good(talk: Conversation, request: Request) -> None:
+    talk.result(request, VALUES[type(request)])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from client.scripted_peer import ADDED, STATUS, VIEW, Conversation, ScriptedPeer, hello_of
+from client.scripted_peer import ADDED, STATUS, VIEW, Conversation, ScriptedPeer, good, hello_of
 from modelwire import errors, replies, requests, values
 from modelwire.encoding import encode
 from modelwire.requests import Request
