@@ -106,6 +106,19 @@ def test_blobs_of_another_tool_are_synced_before_the_reply(daemon: RealDaemon, f
     assert directories <= synced or (files > 8 and "syncfs(" in until_the_manifest), "the names"
 
 
+def test_a_manifest_of_another_tool_is_synced_before_the_reply(daemon: RealDaemon) -> None:
+    asked = one_file(daemon)
+    assert daemon.ask("model.add", **asked)["type"] == "result"
+    manifest = Path(Layout(daemon.root).manifests_dir, "new.json")
+    document = manifest.read_bytes()
+    assert daemon.ask("model.remove", name="new")["type"] == "result"
+    manifest.write_bytes(document)
+    with daemon.connect() as wire, traced(daemon, TRACED, full=True) as trace:
+        assert wire.ask("model.add", **asked)["type"] == "result"
+    assert manifest.read_bytes() == document, "it says already what is asked for"
+    assert synced_paths(trace.text.split(SUCCESS)[0]) >= {str(manifest), str(manifest.parent)}
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["a known digest", "an unknown digest"])
 def test_a_download_is_synced_before_the_reply(daemon: RealDaemon, known: bool) -> None:
     content = b"GGUF" + os.urandom(5 << 20)
