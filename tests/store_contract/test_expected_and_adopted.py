@@ -77,11 +77,11 @@ def write_to(path: str, content: bytes) -> None:
     Path(path).write_bytes(content)
 
 
-def moved_while_the_name_is_held(daemon: RealDaemon, path: str) -> dict[str, Any]:
+def adopted_while_the_name_is_held(daemon: RealDaemon, path: str, how: str) -> dict[str, Any]:
     """The file is read, and then written to before its model has a name."""
     with daemon.connect() as wire:
         with held_name(daemon, "m"):
-            number = wire.request("model.add", path=path, name="m", move=True)
+            number = wire.request("model.add", path=path, name="m", **{how: True})
             job = wire.until(number, "accepted")["job"]
             wait_until(lambda: read_whole(daemon, job), what="all bytes are read")
             write_to(path, LATER)
@@ -95,7 +95,7 @@ def read_whole(daemon: RealDaemon, job: str) -> bool:
 
 def test_move_a_file_that_is_written_to_after_it_was_read_is_not_the_blob(daemon: RealDaemon) -> None:
     path = daemon.file("mine.gguf", CONTENT)
-    reply = moved_while_the_name_is_held(daemon, path)
+    reply = adopted_while_the_name_is_held(daemon, path, "move")
     assert reply["code"] == "source_unavailable", reply
     assert path in reply["message"]
     assert Path(path).read_bytes() == LATER
@@ -109,7 +109,15 @@ def test_move_a_file_whose_bytes_are_here_and_that_is_written_to_stays(daemon: R
     """The bytes that were read are in the store; those that came later are nowhere else."""
     assert daemon.ask("model.add", path=daemon.file("a.gguf", CONTENT), name="a")["type"] == "result"
     path = daemon.file("mine.gguf", CONTENT)
-    assert moved_while_the_name_is_held(daemon, path)["type"] == "result"
+    assert adopted_while_the_name_is_held(daemon, path, "move")["type"] == "result"
     assert Path(path).read_bytes() == LATER
     value = daemon.ask("model.resolve", name="m")["value"]
     assert Path(value["path"]).read_bytes() == CONTENT
+
+
+def test_link_a_file_that_is_written_to_after_it_was_read_is_not_the_blob(daemon: RealDaemon) -> None:
+    path = daemon.file("mine.gguf", CONTENT)
+    assert adopted_while_the_name_is_held(daemon, path, "link")["code"] == "source_unavailable"
+    assert daemon.ask("model.resolve", name="m")["code"] == "not_found"
+    assert Path(path).read_bytes() == LATER
+    assert staging(daemon) == []

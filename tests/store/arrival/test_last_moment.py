@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from modeld.store.arrival import adding, adopting, gathering
+from modeld.store.arrival import adding, adopting, batch, gathering
 from modeld.store.arrival.adopting import How
 from modeld.store.arrival.batch import Batch
 from modeld.store.arrival.collecting import Collection
 from modeld.store.content import blobs, hashing
 from modeld.store.digest import Digest
-from modelwire.errors import SourceUnavailable
+from modelwire.errors import Corrupt, SourceUnavailable
 from store.adding_bench import Bench
 
 CONTENT = b"GGUF weights"
@@ -159,3 +159,47 @@ async def test_a_file_that_is_written_to_while_it_is_adopted(
         await bench.store.add(str(path), name="m", how=how)
     bench.assert_nothing_happened()
     assert (path.read_bytes(), path.stat().st_mode, path.stat().st_nlink) == (BAD, mode, 1)
+
+
+async def test_a_link_to_a_blob_that_is_written_to_after_it_was_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is the blob, by another name: what was hashed is not what would be noted as good."""
+    await bench.store.add(one_file(bench), name="before")
+    other_name = bench.directory / "other.gguf"
+    os.link(blob_of(bench), other_name)
+
+    def write() -> None:
+        other_name.chmod(0o644)
+        other_name.write_bytes(BAD)
+
+    once_before(monkeypatch, [(Batch, "let_go")], write)
+    with pytest.raises(SourceUnavailable, match="changed while it was being added"):
+        await bench.store.add(str(other_name), name="m", how="link")
+    assert bench.names() == ["before"]
+    assert bench.staged() == []
+
+
+async def test_a_file_that_is_written_to_in_the_moment_of_its_naming(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be taken back then; but no record calls it good, and it is looked at before it is given out."""
+    path = Path(one_file(bench))
+
+    def write() -> None:
+        path.chmod(0o644)
+        path.write_bytes(BAD)
+        os.utime(path)
+
+    once_before(monkeypatch, [(batch, "stat_named")], write)
+    await bench.store.add(str(path), name="m", how="link")
+    with pytest.raises(Corrupt):
+        await bench.store.proven("m")
+
+
+async def test_two_names_of_one_file_are_linked_together(bench: Bench) -> None:
+    source = directory(bench)
+    os.link(bench.directory / "many" / "m.gguf", bench.directory / "many" / "again.gguf")
+    added = await bench.store.add(source, name="m", how="link")
+    assert [file.path for file in added.files] == ["again.gguf", "config.json", "m.gguf"]
+    await assert_good(bench, "m")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -19,7 +20,7 @@ from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.observer import Stopped, Unwatched
-from modelwire.errors import DigestMismatch, NoSpace, SourceUnavailable
+from modelwire.errors import DigestMismatch, Internal, NoSpace, SourceUnavailable
 from modelwire.vocabulary import Phase
 
 SIZES = [0, 1, 16 * 1024, CHUNK, CHUNK + 1, 5 * CHUNK + 17]
@@ -241,6 +242,25 @@ def test_stopping_leaves_nothing(bench: Bench, look: int) -> None:
         bench.stage(observer)
     assert observer.done <= (look - 1) * CHUNK
     bench.assert_clean()
+
+
+@pytest.mark.parametrize("size", [10, BIG])
+def test_a_close_that_reports_a_loss_condemns_the_bytes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """As a network filesystem does, which finds out only then."""
+    bench.source.write_bytes(os.urandom(size))
+
+    def lossy(descriptor: int) -> None:
+        os.close(descriptor)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(durable, "close", lossy)
+        with pytest.raises(Internal, match="cannot close"):
+            bench.stage()
+    assert os.listdir(bench.layout.staging) == []
+    assert bench.space.promised == 0
 
 
 def test_a_filesystem_that_shares_extents_is_asked_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

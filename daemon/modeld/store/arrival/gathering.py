@@ -98,6 +98,8 @@ class _Gathering:
         self._proven: dict[Digest, Blob] = {}
         self._named: list[Blob] = []
         self._relinked: list[Relinked] = []
+        self._unsure: set[Digest] = set()
+        """Written to in the moment of their naming: nobody has verified what they are now."""
 
     async def run(self) -> Added:
         known = await self._known()
@@ -229,10 +231,11 @@ class _Gathering:
                 continue
             landing.batch.let_go({landed.digest})
             now = blobs.stat_named(self._layout, landed.digest)
-            if only_links_changed(Relinked(landed.source, now.signature)):
-                self._trees.linked.good(landed.digest, now.signature, landed.adopted.source_path)
-                self._landed[path] = replace(landed, blob=now)
-                themselves.add(landed.digest)
+            if not only_links_changed(Relinked(landed.source, now.signature)):
+                raise changed(self._collection.where(landed.part))
+            self._trees.linked.good(landed.digest, now.signature, landed.adopted.source_path)
+            self._landed[path] = replace(landed, blob=now)
+            themselves.add(landed.digest)
         return themselves
 
     # -- names
@@ -261,11 +264,9 @@ class _Gathering:
     def _commit(self, landing: Landing, files: list[File]) -> tuple[Blob, bool]:
         """In the publisher's turn. The manifest comes after it."""
         reused = [still_there(self._layout, landed.blob)[0] for landed in self._landed.values() if landed.blob]
-        match self._how:
-            case "link":
-                self._mark_linked()
-            case "move":
-                self._check_moved()
+        self._check_adopted()
+        if self._how == "link":
+            self._mark_linked()
         staged = landing.batch.staged
         results = landing.batch.commit(trusted=self._is_proven)
         # ---- The blobs have their names: from here on nothing is taken back. ----
@@ -286,7 +287,7 @@ class _Gathering:
         proven = self._proven.get(blob.digest)
         return proven is not None and proven.signature == blob.signature
 
-    def _check_moved(self) -> None:
+    def _check_adopted(self) -> None:
         """By its old name a file can be written to until that is gone: what was hashed must be what gets the name."""
         for landed in self._landed.values():
             if landed.adopted is None or landed.blob is not None:
@@ -294,7 +295,8 @@ class _Gathering:
             path = landed.adopted.staged.path
             with store_faults("look at", path):
                 now = Signature.of(os.lstat(path))
-            if now != landed.source:
+            # Two files of a model may be one with two names: then each adoption changes the other's links.
+            if now != landed.source and (self._how == "move" or not only_links_changed(Relinked(landed.source, now))):
                 raise changed(self._collection.where(landed.part))
 
     def _mark_linked(self) -> None:
@@ -309,9 +311,11 @@ class _Gathering:
         hashed = {(landed.digest, landed.source.inode): landed.adopted for landed in self._landed.values()}
         for blob, was_here in results:
             adopted = hashed.get((blob.digest, blob.signature.inode))
-            if was_here or adopted is None or blob.digest not in self._trees.linked:
+            if was_here or adopted is None:
                 continue
-            if only_links_changed(Relinked(adopted.staged.source, blob.signature)):
+            if not only_links_changed(Relinked(adopted.staged.source, blob.signature)):
+                self._unsure.add(blob.digest)
+            elif blob.digest in self._trees.linked:
                 self._trees.linked.good(blob.digest, blob.signature, adopted.source_path)
 
     # -- the end
@@ -338,7 +342,9 @@ class _Gathering:
             await self._in_thread(self._remove_sources)
         by_digest = {blob.digest: blob for blob in self._named}
         sources = {landed.digest: landed.source for landed in self._landed.values()}
-        await self._intake.records.all_good([(blob, sources[digest]) for digest, blob in by_digest.items()])
+        await self._intake.records.all_good(
+            [(blob, sources[digest]) for digest, blob in by_digest.items() if digest not in self._unsure]
+        )
         await self._intake.records.relinked(self._relinked)
 
     def _remove_sources(self) -> None:
