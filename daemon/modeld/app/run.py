@@ -10,6 +10,7 @@ import structlog
 
 from modeld import logs
 from modeld.activity.redact import redact
+from modeld.app.attentive import event_loop
 from modeld.app.compose import opened
 from modeld.app.readiness import Readiness
 from modeld.app.serving import serve
@@ -40,6 +41,7 @@ def run(loaded: Loaded, readiness: Readiness, *, auto_started: bool) -> int:
             return anyio.run(
                 lambda: serve(rooms, loaded, readiness, instance=instance, auto_started=auto_started),
                 backend="asyncio",
+                backend_options={"loop_factory": event_loop},
             )
     except Exception as error:  # noqa: BLE001 - whatever it was, who started the daemon is told in one line
         return _failed(readiness, error)
