@@ -14,6 +14,7 @@ All calls block and come from byte threads, several at once for one file. Neithe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -44,6 +45,11 @@ class FileInfo:
     ranges: bool = True
     """False when the source is known to give the whole file only."""
 
+    long_requests: int | None = None
+    """None: many short requests over as many connections as bring something. Else one request at a time, for all that
+    is missing in a row, and no more than so many over all files: what gives the bytes fetches them in parallel by
+    itself, costs something to begin, and takes memory."""
+
     origin: str | None = None
     """Scheme, host and port that `open` talks to first. Failures, connections and waiting are counted for it.
     None for a source without a network."""
@@ -66,6 +72,9 @@ class Description:
     """Immutable: the commit or digest that a branch or tag meant at this moment."""
 
     license: str | None = None
+
+    preferred: Mapping[str, tuple[Opener, FileInfo]] = field(default_factory=dict)
+    """By path: another way to the same bytes, tried before the source's own `open`."""
 
 
 @runtime_checkable

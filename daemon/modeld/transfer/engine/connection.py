@@ -40,6 +40,9 @@ class Connection(threading.Thread):
         """In the source's hands: it cannot be woken there, and touches nothing of ours."""
 
         self.body: Body | None = None
+        self._body_at = 0
+        """The offset in the file of its next byte, while it is kept for the next segment."""
+
         self.debt = Debt()
         self._identity = 0
         self._whole = False
@@ -64,6 +67,7 @@ class Connection(threading.Thread):
         except BaseException as fault:  # noqa: BLE001 - raised again by who watches
             self._state.fail(fault)
         finally:
+            self._let_go()
             self._draw.ended(self)
 
     def abort(self) -> None:
@@ -91,6 +95,38 @@ class Connection(threading.Thread):
 
     def _ask(self, segment: Segment) -> bool:
         """True at the end of a file whose size only its end tells."""
+        body = self._going_on(segment) or self._begin(segment)
+        goes_on = False
+        try:
+            self._begin_piece(segment.position)
+            began, received = time.monotonic(), self.received
+            try:
+                at_end = self._drink(body, segment)
+            finally:
+                self._measure(self.received - received, time.monotonic() - began)
+                self._flush(segment)
+                self._end_piece(segment.position)
+            goes_on = self._draw.long and body.end is not None and segment.position < body.end
+            self._body_at = segment.position
+            return at_end
+        finally:
+            if not goes_on:
+                self._let_go()
+
+    def _going_on(self, segment: Segment) -> Body | None:
+        """The body of the segment before, when this one follows it."""
+        if self.body is not None and self._body_at == segment.position:
+            self._draw.ask(segment, None)
+            return self.body
+        self._let_go()
+        return None
+
+    def _let_go(self) -> None:
+        body, self.body = self.body, None
+        if body is not None:
+            body.close()
+
+    def _begin(self, segment: Segment) -> Body:
         draw = self._draw
         draw.patience.admit()
         # Each of them may change at any moment; this answer is to be judged by what was asked for.
@@ -100,13 +136,13 @@ class Connection(threading.Thread):
             draw.patience.not_asked()
             raise Quit
         self._whole = whole
-        end = draw.ask(segment, self._rate)
+        end = draw.end_of_request(segment, draw.ask(segment, self._rate))
         self.opening = True
         try:
             if whole:
                 body = draw.opener.open(dataclasses.replace(draw.file, ranges=False), 0, None, None)
             else:
-                body = draw.opener.open(draw.file, segment.position, None if draw.open_ended else end, validator)
+                body = draw.opener.open(draw.file, segment.position, end, validator)
         except WireError:
             raise
         except BaseException:
@@ -125,17 +161,10 @@ class Connection(threading.Thread):
                 with self._state.lock:
                     segment.position = 0
             self._identity = draw.judge(body, segment, validator, whole=whole)
-            self._begin_piece(segment.position)
-            began, received = time.monotonic(), self.received
-            try:
-                return self._drink(body, segment)
-            finally:
-                self._measure(self.received - received, time.monotonic() - began)
-                self._flush(segment)
-                self._end_piece(segment.position)
-        finally:
-            self.body = None
-            body.close()
+        except BaseException:
+            self._let_go()
+            raise
+        return body
 
     def _measure(self, got: int, seconds: float) -> None:
         if got >= CHUNK:

@@ -49,6 +49,7 @@ class Draw:
         self.name = giver(opener, file)
         self.validator = file.validator
         self.whole = not file.ranges
+        self.long = file.long_requests is not None
         self.uncached = not assembly.ground.keep_cache
         self.stopping = False
         self._net = net
@@ -103,10 +104,10 @@ class Draw:
     def _start_connections(self) -> None:
         segments, now = self._state.segments, self._net.clock()
         wanted = 1
-        if not self.whole and segments.missing is not None:
+        if not self.whole and not self.long and segments.missing is not None:
             wanted = min(self._growth.target, -(-segments.missing // self._tuning.segment_bytes))
         while len(self._connections) < wanted and (segments.next_free() is not None or segments.slow(now) is not None):
-            if not self._net.hosts.take(self.file.origin):
+            if not self._net.hosts.take(self.file.origin, self.file.long_requests):
                 return
             self._started += 1
             connection = Connection(self, self._started)
@@ -148,6 +149,16 @@ class Draw:
     def open_ended(self) -> bool:
         return self._state.segments.size is None
 
+    def end_of_request(self, segment: Segment, asked: int) -> int | None:
+        """What is asked for with the first byte of the segment: that much of it, or all up to what is here already."""
+        if self.open_ended:
+            return None
+        if not self.long:
+            return asked
+        with self._state.lock:
+            gap = self._state.segments.have.gap(segment.position, self._state.segments.limit)
+            return asked if gap is None else max(asked, gap[1])
+
     def next_segment(self, connection: Connection) -> Segment | None:
         """Blocks while the connection is too far ahead of the hash, or of the journal."""
         state = self._state
@@ -182,14 +193,14 @@ class Draw:
         """Up to where the connection is to ask now. `rate` is what it brought last, in bytes a second."""
         segments, most = self._state.segments, self._tuning.segment_bytes
         with self._state.lock:
-            if self.whole or segments.size is None:
+            if self.whole or self.long or segments.size is None:
                 return segments.ask(segment, UNBOUNDED)
             if rate is None and segments.size - segments.have.total <= most:
                 return segments.ask(segment, most)  # too little for a second connection: one request will do
             return segments.ask(segment, min(most, max(SMALLEST_SPLIT, int((rate or 0.0) * REQUEST_SECONDS))))
 
     def _is_surplus(self, connection: Connection) -> bool:
-        wanted = 1 if self.whole else self._growth.target
+        wanted = 1 if self.whole or self.long else self._growth.target
         return len(self._connections) > wanted and self._connections[wanted:].count(connection) > 0
 
     def ended(self, connection: Connection) -> None:

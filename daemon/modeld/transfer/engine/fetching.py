@@ -62,7 +62,7 @@ class Fetching:
     def _next_offer(self, size: int | None, digest: Digest | None) -> Offer:
         """The next that may have these bytes; raises the last fault when there is none."""
         for offer in self._offers:
-            self._alternatives -= 1
+            self._alternatives -= not offer.preferred
             file = offer.file
             wanted = self._expected or digest or file.digest
             if file.digest is not None and wanted is not None and not file.digest.matches(wanted):

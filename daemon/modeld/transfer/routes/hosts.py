@@ -12,12 +12,12 @@ class Hosts:
         self._lock = threading.Lock()
         self._taken: Counter[str] = Counter()
 
-    def take(self, origin: str | None) -> bool:
-        """False when the host has as many as it may; `release` gives back what was taken."""
+    def take(self, origin: str | None, most: int | None = None) -> bool:
+        """False when the host has as many as it may, or as this file allows; `release` gives back what was taken."""
         if origin is None:
             return True
         with self._lock:
-            if self._taken[origin] >= self._most:
+            if self._taken[origin] >= min(self._most, most or self._most):
                 return False
             self._taken[origin] += 1
             return True

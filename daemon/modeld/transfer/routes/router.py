@@ -33,6 +33,8 @@ class Offer:
 
     opener: Opener
     file: FileInfo
+    preferred: bool = False
+    """The same source has another way to the bytes, which comes next."""
 
     @property
     def giver(self) -> str:
@@ -57,13 +59,13 @@ class Described(Generic[R]):
         """The file at its sources, in the order in which they are to be tried. Blocks where one has to be asked."""
         first = _find(self.description, path)
         assert first is not None, path
-        yield Offer(self._route.sources[self._number], first)
+        yield from _ways(self._route.sources[self._number], self.description, first)
         for number in range(self._number + 1, len(self._route.sources)):
             source = self._route.sources[number]
             description = self._describe(number, stopped)
             file = None if description is None else _find(description, path)
-            if file is not None:
-                yield Offer(source, file)
+            if description is not None and file is not None:
+                yield from _ways(source, description, file)
             elif description is not None:
                 self._router.tell(self._on_event, "skipped", path, source.name, "it does not have this file")
 
@@ -169,6 +171,12 @@ class Router:
                 kind=kind, file=file, source=source, reason=reason, attempt=attempt, delay_s=round(delay_s, 3)
             )
         )
+
+
+def _ways(source: Opener, description: Description, file: FileInfo) -> Iterator[Offer]:
+    if file.path in description.preferred:
+        yield Offer(*description.preferred[file.path], preferred=True)
+    yield Offer(source, file)
 
 
 def _find(description: Description, path: str) -> FileInfo | None:
