@@ -12,6 +12,7 @@ from transfer.doubles import Asked, Reply, Server, file_reply, git_blob, sha256
 
 _REVISION = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+|[^/]+)(?:/revision/(?P<rev>.+))?")
 _TREE = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+|[^/]+)/tree/(?P<rev>[^/]+|refs/pr/\d+)")
+_XET_TOKEN = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+|[^/]+)/xet-read-token/(?P<rev>[^/]+)")
 _RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+|[^/]+)/resolve/(?P<rev>[0-9a-f]{40}|[^/]+|refs/pr/\d+)/(?P<path>.+)")
 
 
@@ -35,6 +36,9 @@ class Repo:
     note: str = ""
     """Of the commit: another one makes another commit of the same files."""
 
+    xet: dict[str, str] = field(default_factory=dict)
+    """The xet hash of each path that is in xet storage. Such a path is in LFS too."""
+
     @property
     def commit(self) -> str:
         told = json.dumps({path: sha256(content) for path, content in sorted(self.files.items())}) + self.note
@@ -48,6 +52,9 @@ class Hub:
         self.repos = dict(repos)
         self.page = page
         self.valid = valid
+        self.access: dict[str, object] = {}
+        """What `xet-read-token` answers: `casUrl`, `accessToken`, `exp`. Nothing: there is no such route."""
+
         self.server = Server(self._hub)
         self.cdn = Server(self._cdn)
 
@@ -71,7 +78,12 @@ class Hub:
         if token is not None and token not in self.valid:
             return Reply(401, {"X-Error-Message": "Invalid credentials in Authorization header"})
         # `gpt2/tree/main` could be a repository gpt2/tree: the more special routes come first.
-        for pattern, answer in ((_TREE, self._tree), (_RESOLVE, self._resolve), (_REVISION, self._info)):
+        for pattern, answer in (
+            (_XET_TOKEN, self._xet_token),
+            (_TREE, self._tree),
+            (_RESOLVE, self._resolve),
+            (_REVISION, self._info),
+        ):
             found = pattern.fullmatch(asked.path)
             if found is None:
                 continue
@@ -116,6 +128,11 @@ class Hub:
             headers["Link"] = f'<{address}>; rel="next"'
         return _json(entries[at : at + self.page], headers)
 
+    def _xet_token(self, asked: Asked, found: re.Match[str], repo: Repo, token: str | None) -> Reply:
+        if repo.gated and token not in repo.tokens:
+            return _error(401 if token is None else 403, "GatedRepo", "Access to this model is restricted")
+        return _json(self.access) if self.access else Reply(404)
+
     def _resolve(self, asked: Asked, found: re.Match[str], repo: Repo, token: str | None) -> Reply:
         path = found["path"]
         if repo.gated and token not in repo.tokens:
@@ -125,10 +142,12 @@ class Hub:
         if content is None:
             return _error(404, "EntryNotFound", "Entry not found", headers)
         if path in repo.lfs:
+            xet = {"X-Xet-Hash": repo.xet[path]} if path in repo.xet else {}
             return Reply(
                 302,
                 {
                     **headers,
+                    **xet,
                     "Location": f"{self.cdn.url}/{found['repo']}/{path}?X-Amz-Signature=signed-by-the-hub",
                     "X-Linked-Etag": f'"{sha256(content)}"',
                     "X-Linked-Size": str(len(content)),
@@ -159,8 +178,9 @@ def _entry(path: str, repo: Repo) -> dict[str, object]:
         sha256(content).encode(),
         len(content),
     )
+    xet = {"xetHash": repo.xet[path]} if path in repo.xet else {}
     lfs = {"oid": sha256(content), "size": len(content), "pointerSize": len(pointer)}
-    return {"type": "file", "path": path, "size": len(content), "oid": git_blob(pointer), "lfs": lfs}
+    return {"type": "file", "path": path, "size": len(content), "oid": git_blob(pointer), "lfs": lfs, **xet}
 
 
 def _json(value: object, headers: Mapping[str, str] | None = None) -> Reply:

@@ -90,6 +90,10 @@ class HttpClient:
         """When nothing is transferred any more: servers close them sooner or later, and nobody would notice."""
         self._pool.close_idle()
 
+    @property
+    def stall_seconds(self) -> float:
+        return self._tuning.stall_seconds
+
     def parse(self, address: str) -> Url:
         return parse_url(address, plain_hosts=self._plain_hosts)
 

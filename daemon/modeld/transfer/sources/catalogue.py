@@ -36,6 +36,7 @@ class Sources:
     ) -> None:
         known = os.environ if environ is None else environ
         self._http = http
+        self._environ = known
         self._plain_hosts = plain_hosts
         self._web = WebSource(http, known)
         self._hub = HuggingFaceSource.from_environ(http, known)
@@ -81,7 +82,7 @@ class Sources:
     def _made(self, reference: Reference, match: str, url: str) -> Source[Any]:
         match reference:
             case HubReference():
-                return HuggingFaceSource(self._http, url)
+                return HuggingFaceSource(self._http, url, environ=self._environ)
             case OllamaReference():
                 return ImageSource(self._http, name="ollama", plain_hosts=self._plain_hosts, base=url)
             case OciReference():

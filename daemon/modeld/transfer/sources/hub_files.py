@@ -34,6 +34,8 @@ class HubFile:
     size: int
     digest: Digest | None
     git_blob: str | None
+    xet_hash: str | None = None
+    """Where its bytes are in xet storage, if they are kept there."""
 
 
 def select(files: Sequence[HubFile], reference: HubReference) -> list[HubFile]:

@@ -1,4 +1,4 @@
-"""Repositories of a Hugging Face hub, by plain HTTP.
+"""Repositories of a Hugging Face hub, by plain HTTP; files in xet storage by hf-xet first, where that is installed.
 
 A description takes two questions: what commit the revision means now, and which files that commit has. From then on
 everything is asked for by the commit, so a branch that moves on meanwhile changes nothing.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -19,14 +19,22 @@ from modeld.store import parts
 from modeld.store.digest import Digest
 from modeld.transfer.http.client import Answer, HttpClient
 from modeld.transfer.references.types import DEFAULT_REVISION, HubReference, Secrets
-from modeld.transfer.source import Body, Description, FileInfo
+from modeld.transfer.source import Body, Description, FileInfo, Opener
 from modeld.transfer.sources.git_blob import GitBlobBody
 from modeld.transfer.sources.headers import next_page
 from modeld.transfer.sources.hub_faults import hub_fault
 from modeld.transfer.sources.hub_files import HubFile, select
 from modeld.transfer.sources.hub_token import hub_token
+from modeld.transfer.sources.xet import INSTALL, XetStorage
 from modeld.transfer.urls import Url
-from modelwire.errors import InvalidDigest, InvalidRequest, SourceNotFound, SourceUnauthorized, SourceUnavailable
+from modelwire.errors import (
+    InvalidDigest,
+    InvalidRequest,
+    SourceNotFound,
+    SourceUnauthorized,
+    SourceUnavailable,
+    WireError,
+)
 
 PUBLIC_ENDPOINT: Final = "https://huggingface.co"
 MAX_PAGES: Final = 1_000
@@ -36,7 +44,10 @@ SMALL: Final = 16 << 20
 T = TypeVar("T")
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_LOCATOR = re.compile(r"(?P<git>[0-9a-f]{40}|-) (?P<address>https?://\S+)")
+_LOCATOR = re.compile(r"(?P<git>[0-9a-f]{40}|-|xet) (?P<address>https?://\S+)")
+_ONLY_PLAIN: Final = "xet"
+"""In the place of the git blob: a file in xet storage that is fetched by plain HTTP."""
+
 _ANY: Final = (200, 400, 401, 403, 404, 410, 416, 429, 451, 500, 502, 503, 504)
 _FOUND: Final = (301, 302, 303, 307, 308)
 
@@ -52,6 +63,7 @@ class _Entry(msgspec.Struct):
     size: int = 0
     oid: str = ""
     lfs: _Lfs | None = None
+    xet_hash: str | None = msgspec.field(default=None, name="xetHash")
 
 
 class _Info(msgspec.Struct, rename="camel"):
@@ -72,18 +84,21 @@ class HuggingFaceSource:
         endpoint: str = PUBLIC_ENDPOINT,
         *,
         token: Callable[[], str | None] = lambda: None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
+        """`environ` holds what hf-xet has to know: proxies, authorities, and whether it is wanted."""
         self._http = http
         self._endpoint = endpoint.rstrip("/")
         self._url = http.parse(self._endpoint)
         self._token = token
+        self._xet = XetStorage(http, self._url, environ or {}, self._credentials)
         self.name = f"hf {self._url.origin}"
 
     @classmethod
     def from_environ(cls, http: HttpClient, environ: Mapping[str, str] | None = None) -> HuggingFaceSource:
         """The hub of HF_ENDPOINT with the user's own token, as the hub's client has it."""
         known = os.environ if environ is None else environ
-        return cls(http, known.get("HF_ENDPOINT") or PUBLIC_ENDPOINT, token=lambda: hub_token(known))
+        return cls(http, known.get("HF_ENDPOINT") or PUBLIC_ENDPOINT, token=lambda: hub_token(known), environ=known)
 
     @property
     def endpoint_origin(self) -> str:
@@ -101,9 +116,11 @@ class HuggingFaceSource:
         if info.gated:
             # The list of files is open to all; that the files are not should be said before space is made for them.
             self._check_access(reference, info.sha, files[0].path)
+        described = {file.path: self._file(file, reference, info.sha) for file in files}
         return Description(
             source=reference.text,
-            files=tuple(self._file(file, reference, info.sha) for file in files),
+            files=tuple(described.values()),
+            preferred=self._by_xet(files, described, reference, info.sha),
             registry=self._url.netloc,
             repo=reference.repo,
             revision=info.sha,
@@ -118,10 +135,12 @@ class HuggingFaceSource:
         url = replace(url, userinfo=None)
         try:
             body = self._http.open_range(url, file, start, end, validator, credentials=self._credentials(token))
-        except (SourceUnauthorized, SourceNotFound):
-            self._explain(url, file, token)
+        except WireError as fault:
+            if isinstance(fault, SourceUnauthorized | SourceNotFound):
+                self._explain(url, file, token)
+            self._advise(fault, located["git"])
             raise
-        if located["git"] == "-" or file.size is None or body.start != 0:
+        if located["git"] in ("-", _ONLY_PLAIN) or file.size is None or body.start != 0:
             return body
         return GitBlobBody(body, file.size, located["git"], f"{file.path} from {url.shown}")
 
@@ -190,9 +209,10 @@ class HuggingFaceSource:
 
     def _file(self, file: HubFile, reference: HubReference, commit: str) -> FileInfo:
         checked = file.git_blob is not None and file.size <= SMALL
+        kept = file.git_blob if checked else "-" if file.xet_hash is None else _ONLY_PLAIN
         return FileInfo(
             path=file.path,
-            locator=f"{file.git_blob if checked else '-'} {self._address(reference, commit, file.path)}",
+            locator=f"{kept} {self._address(reference, commit, file.path)}",
             size=file.size,
             digest=file.digest,
             ranges=not checked,
@@ -200,11 +220,30 @@ class HuggingFaceSource:
             role=parts.role_of(file.path),
         )
 
+    def _by_xet(
+        self, files: Sequence[HubFile], described: Mapping[str, FileInfo], reference: HubReference, commit: str
+    ) -> dict[str, tuple[Opener, FileInfo]]:
+        kept_there = [file for file in files if file.xet_hash is not None]
+        if not kept_there or self._xet.reason_against() is not None:
+            return {}
+        access = self._located(reference, f"api/models/{reference.repo}/xet-read-token/{commit}")
+        ways = {file.path: self._xet.way(described[file.path], file.xet_hash or "", access) for file in kept_there}
+        return {path: (self._xet, way) for path, way in ways.items() if way is not None}
+
+    def _advise(self, fault: WireError, kept: str) -> None:
+        """Plain HTTP does not give every file that is in xet storage: the biggest only hf-xet can read."""
+        reason = self._xet.reason_against() if kept == _ONLY_PLAIN else None
+        if reason is not None and not fault.retryable:
+            fault.hint = f"The file is in xet storage, and {reason}: {INSTALL}. {fault.hint or ''}".rstrip()
+
     def _address(self, reference: HubReference, commit: str, path: str) -> str:
+        return self._located(reference, f"{reference.repo}/resolve/{commit}/{quote(path)}")
+
+    def _located(self, reference: HubReference, target: str) -> str:
         scheme, _, rest = self._endpoint.partition("://")
         given = reference.secrets.bearer
         userinfo = "" if given is None else f"{quote(given, safe='')}@"
-        return f"{scheme}://{userinfo}{rest}/{reference.repo}/resolve/{commit}/{quote(path)}"
+        return f"{scheme}://{userinfo}{rest}/{target}"
 
 
 def _bearer_of(url: Url) -> str | None:
@@ -218,7 +257,8 @@ def _hub_file(entry: _Entry) -> HubFile:
         digest = Digest.parse(entry.lfs.oid)
     except InvalidDigest:
         digest = None
-    return HubFile(entry.path, entry.size if entry.lfs.size is None else entry.lfs.size, digest, None)
+    size = entry.size if entry.lfs.size is None else entry.lfs.size
+    return HubFile(entry.path, size, digest, None, entry.xet_hash)
 
 
 def _license(info: _Info) -> str | None:
