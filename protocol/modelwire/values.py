@@ -101,6 +101,8 @@ class Provenanced(Value, frozen=True, kw_only=True):
     tool: str | None = None
     job: str | None = None
     file: str | None = None
+    served: dict[str, int] | None = None
+    """Of bytes that arrived: which source gave how many of them."""
 
 
 class PlanStep(Value, frozen=True, kw_only=True):

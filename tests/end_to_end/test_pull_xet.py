@@ -83,6 +83,9 @@ def test_it_is_told_that_xet_gave_the_bytes_and_the_tokens_are_not(hubbed: RealD
     assert xet.hub.cdn.asked == []
     job = next(each["job"] for each in seen if each.get("job"))
     assert xet.by_xet in ctl(hubbed, "job", job).stdout
+    (arrived,) = hubbed.ask("model.show", name="model")["value"]["history"]
+    assert (arrived["outcome"], arrived["served"]) == ("added", {xet.by_xet: len(CONTENT)})
+    assert f"by {xet.by_xet}" in ctl(hubbed, "show", "model").stdout
     told = repr([hubbed.ask("job.list"), hubbed.ask("daemon.status"), hubbed.ask("model.show", name="model")])
     for secret in (TOKEN, ACCESS, "signed-by-the-store"):
         assert secret not in told

@@ -45,9 +45,15 @@ def _past(outcome: Provenanced, differing: bool) -> tuple[str, ...]:
         figures.short_digest(found),
         *((figures.short_digest(outcome.expected or "") if _unexpected(outcome) else "",) if differing else ()),
         by,
-        outcome.source or "",
+        _from(outcome),
         outcome.tool or "",
     )
+
+
+def _from(outcome: Provenanced) -> str:
+    """What it was called, and who gave the bytes when a network did."""
+    gave = ", ".join(f"{figures.size(size)} by {name}" for name, size in (outcome.served or {}).items())
+    return f"{outcome.source or ''} ({gave})" if gave else outcome.source or ""
 
 
 def _row(file: ModelFile) -> tuple[str, ...]:

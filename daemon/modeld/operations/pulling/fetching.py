@@ -135,7 +135,7 @@ class Fetch:
         )
         self.served.update(served)
         self._held.enter_context(self._arrivals.relying_on(blob.digest))
-        self._arrived[number] = Arrived(path=file.path, blob=blob, role=file.role, fetched=True)
+        self._arrived[number] = Arrived(path=file.path, blob=blob, role=file.role, fetched=True, served=served)
         progress.finished()
         await self._remember(file, blob.digest)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -47,6 +47,9 @@ class Arrived:
     role: str | None = None
     fetched: bool = False
     """Its bytes were not here before."""
+
+    served: Mapping[str, int] = field(default_factory=dict)
+    """Which source gave how many of them."""
 
 
 class Arrivals:
@@ -156,7 +159,8 @@ class Arrivals:
         with anyio.CancelScope(shield=True):
             await self._intake.records.relinked(relinked)
             if told_source is not None:
-                await self._history.arrived(added, told_source, asker)
+                served = {each.blob.digest.text: each.served for each in arrived if each.served}
+                await self._history.arrived(added, told_source, asker, served)
         return added
 
     def _format(self, first: Arrived) -> str:

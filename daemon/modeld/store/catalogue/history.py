@@ -6,10 +6,11 @@ And of blobs that were found bad: why, so that each model that names one can say
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,6 +40,7 @@ STEPS: Final = (
     ALTER TABLE outcomes ADD COLUMN model TEXT;
     CREATE INDEX outcomes_model ON outcomes (model, id) WHERE model IS NOT NULL;
     """,
+    "ALTER TABLE outcomes ADD COLUMN served TEXT;",
 )
 
 TOOL: Final = f"modeld/{__version__}"
@@ -49,7 +51,7 @@ SHOWN: Final = 100
 _AT_ONCE: Final = 500
 """SQLite takes at least 999 values in one statement."""
 
-_SHOWN_COLUMNS: Final = "id, time, outcome, expected, actual, peer, source, tool, job"
+_SHOWN_COLUMNS: Final = "id, time, outcome, expected, actual, peer, source, tool, job, served"
 _OF_BLOBS: Final = (
     f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE digest IN ({{}}) AND model IS NULL ORDER BY id DESC LIMIT ?"  # noqa: S608
 )
@@ -68,6 +70,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     actual: Digest | None = None
     source: str | None = None
     model: ModelName | None = None
+    served: Mapping[str, int] | None = None
+    """Who gave how many of the bytes, when they came over a network."""
 
 
 class Asker(msgspec.Struct, frozen=True):
@@ -119,23 +123,35 @@ class History:
                 TOOL,
                 asker.job,
                 None if each.model is None else each.model.key,
+                json.dumps(dict(each.served)) if each.served else None,
             )
             for each in outcomes
         ]
         await self._write(
             lambda db: db.executemany(
-                "INSERT INTO outcomes (digest, time, outcome, expected, actual, peer, source, tool, job, model)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO outcomes (digest, time, outcome, expected, actual, peer, source, tool, job, model, served)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 rows,
             )
         )
 
-    async def arrived(self, added: Added, source: str, asker: Asker) -> None:
-        """A model's bytes have just been verified on their way in."""
+    async def arrived(
+        self, added: Added, source: str, asker: Asker, served: Mapping[str, Mapping[str, int]] | None = None
+    ) -> None:
+        """A model's bytes have just been verified on their way in. `served` is by the digest's text."""
         digests = dict.fromkeys(Digest.parse(text) for text in (*(file.blob for file in added.files), added.blob))
         await self.acquit(digests)
         await self.record(
-            [Outcome(digest=digest, outcome="added", actual=digest, source=_printable(source)) for digest in digests],
+            [
+                Outcome(
+                    digest=digest,
+                    outcome="added",
+                    actual=digest,
+                    source=_printable(source),
+                    served=(served or {}).get(digest.text),
+                )
+                for digest in digests
+            ],
             asker,
         )
 
@@ -215,7 +231,7 @@ def _printable(path: str) -> str:
 
 
 def _shown(row: tuple[Any, ...]) -> Provenanced:
-    _, moment, outcome, expected, actual, peer, source, tool, job = row
+    _, moment, outcome, expected, actual, peer, source, tool, job, served = row
     return Provenanced(
         time=rfc3339(moment),
         blob=expected,
@@ -226,4 +242,5 @@ def _shown(row: tuple[Any, ...]) -> Provenanced:
         source=source,
         tool=tool,
         job=job,
+        served=None if served is None else json.loads(served),
     )
