@@ -1,7 +1,7 @@
 """Events to a hundred watchers at 500 a second, beside redis pub/sub: from the cause until each watcher has it.
 
-The cause here is a connection above the limit: refusing it records one event and does no other work. That costs more
-than a PUBLISH on an open connection costs redis, and it counts as ours.
+The cause is one small request on an open connection on both sides: PUBLISH there, here the change of a setting, which
+records one event and does no other work.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ EVENTS = 2000
 PER_SECOND = 500
 ROUNDS = 5
 PAYLOAD = 200
+MARK = "daemon.configured"
 
 
 def build_watch(room: str) -> str:
@@ -39,21 +40,21 @@ def watch(program: str, path: str, mark: str, subscribe: str, trigger: str) -> d
 
 
 def ours(path: str, program: str) -> dict[str, float]:
-    return watch(program, path, "peer.refused", '{"id":"w","op":"events.subscribe"}', "")
+    cause = '{"id":"c","op":"daemon.configure","max_rate":1000000000}\n'
+    return watch(program, path, MARK, '{"id":"w","op":"events.subscribe"}', cause)
 
 
 def theirs(path: str, program: str) -> dict[str, float]:
-    payload = "peer.refused" + "x" * PAYLOAD
+    payload = MARK + "x" * PAYLOAD
     publish = f"*3\r\n$7\r\nPUBLISH\r\n$6\r\nevents\r\n${len(payload)}\r\n{payload}\r\n"
-    return watch(program, path, "peer.refused", "SUBSCRIBE events", publish)
+    return watch(program, path, MARK, "SUBSCRIBE events", publish)
 
 
 def main(_: Sequence[str]) -> None:
     room = tempfile.mkdtemp(prefix="modeld-bench-")
     program = build_watch(room)
-    limits = {"MODELD_LIMITS_CONNECTIONS_PER_PEER": str(WATCHERS)}
     header()
-    with daemon(limits) as bench, redis(room) as redis_socket:
+    with daemon() as bench, redis(room) as redis_socket:
         mine: list[dict[str, float]] = []
         reference: list[dict[str, float]] = []
         for _turn in range(ROUNDS):
