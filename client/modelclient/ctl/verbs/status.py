@@ -70,7 +70,8 @@ def _recovery(found: RecoveryView) -> str | None:
     """What the daemon found and mended when it started, when there was anything."""
     said = []
     if found.staging_removed:
-        said.append(f"{found.staging_removed} left-overs removed ({figures.size(found.staging_bytes)})")
+        left = figures.count(found.staging_removed, "left-over")
+        said.append(f"{left} removed ({figures.size(found.staging_bytes)})")
     if found.jobs_resumed:
         said.append(f"{figures.count(found.jobs_resumed, 'job')} resumed")
     if found.models_failed:
