@@ -106,7 +106,12 @@ class Client(threading.Thread):
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         self._ledger.wanted.setdefault(name, set()).add(digest)
         number = wire.request(
-            "model.add", path=path, name=name, replace=shared, on_disconnect="continue", token=f"{name}-{self._count}"
+            "model.add",
+            path=path,
+            name=name,
+            replace=shared,
+            on_disconnect="continue",
+            token=f"{name}-{self._number}-{self._count}",
         )
         reply = wire.until(number, "accepted", "error")
         if reply["type"] == "error":
