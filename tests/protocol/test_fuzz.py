@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import random
+import subprocess
+import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -215,6 +218,18 @@ def fuzz(seed: int, count: int) -> Iterator[Counter[str]]:
 
 
 def growth(seed: int, count: int) -> int:
+    """Of a process that does nothing else: what runs beside the tests in theirs allocates too."""
+    tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    done = subprocess.run(
+        [sys.executable, "-c", f"from protocol.test_fuzz import grown; print(grown({seed}, {count}))"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+def grown(seed: int, count: int) -> int:
     """Bytes held after all lines, less those after the first tenth. Measuring makes it all three times as slow."""
     held = []
     tracemalloc.start()
