@@ -25,6 +25,7 @@ from client.ctl import Ctl
 from modelclient import autostart, connecting
 from modelclient.locate import Endpoint
 from modelwire.errors import NoDaemon
+from real_daemon import wait_until
 
 HERE = Path(__file__).parent
 
@@ -141,9 +142,7 @@ def test_a_lost_race_is_waited_out(stand_in: Ctl, monkeypatch: pytest.MonkeyPatc
 
     thread = threading.Thread(target=ask)
     thread.start()
-    deadline = time.monotonic() + 20
-    while len(started(stand_in)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: len(started(stand_in)) >= 2, 20, "a second try to start")
     os.close(held)
     thread.join(30)
     assert len(answers) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import os
@@ -20,6 +19,7 @@ import pytest
 from modeld.activity import Activity
 from modeld.activity import log as log_module
 from modelwire.errors import Internal, NoSpace, PermissionDenied
+from waiting import eventually
 
 
 @pytest.fixture
@@ -172,13 +172,6 @@ async def test_it_tries_again_by_itself(path: str, opened: Callable[..., Activit
     disk.room = None
     await eventually(lambda: bool(lines(path)))
     assert lines(path)[0]["seq"] == 1
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
 
 
 async def test_a_disk_that_hangs_costs_records_but_never_the_loops_time(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from modeld.store.observer import Stopped
 from modelwire.errors import Draining, NoSpace, WireError
 from modelwire.requests import ModelAdd
 from modelwire.values import Added, Value
+from waiting import eventually
 
 UID, STRANGER = 1000, 2000
 PATIENCE = 10.0
@@ -117,16 +118,11 @@ async def state_at_end(job: Job) -> str:
     return job.state
 
 
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110 - what is waited for knows no event
-        await anyio.sleep(0.001)
-
-
 async def test_a_request_never_joins_a_job_that_is_being_cancelled(tmp_path: Path) -> None:
     """Ctrl-C and the same command again: the second is not told that it was cancelled."""
     async with desk(tmp_path, running=2) as at:
         first = await at.submit("llama")
-        await until(lambda: first.job.attempts)
+        await eventually(lambda: first.job.attempts)
         await at.board.cancel(first.job, "on request")
         assert not first.job.ended.is_set()
         second = await at.submit("llama")
@@ -153,7 +149,7 @@ async def test_a_job_is_joined_by_its_work_and_its_askers_hold_it(tmp_path: Path
         assert second.job is first.job
         assert (first.joined, second.joined) == (False, True)
         first.leave()
-        await until(lambda: first.job.attempts)
+        await eventually(lambda: first.job.attempts)
         assert first.job.state == "running"
         second.leave()
         assert await state_at_end(first.job) == "cancelled"
@@ -206,7 +202,7 @@ async def test_two_cancels_at_once_are_one_end(tmp_path: Path) -> None:
         async with anyio.create_task_group() as both:
             both.start_soon(at.board.cancel, job, "by one")
             both.start_soon(at.board.cancel, job, "by another")
-            await until(lambda: at.ledger.waiting)
+            await eventually(lambda: at.ledger.waiting)
             at.ledger.gate.set()
         assert job.ended.is_set()
         assert at.diary.ends_of(job) == ["job.cancelled"]
@@ -220,7 +216,7 @@ async def test_a_control_that_comes_during_an_end_changes_nothing(tmp_path: Path
         at.ledger.gate = anyio.Event()
         async with anyio.create_task_group() as both:
             both.start_soon(at.board.cancel, job, "first")
-            await until(lambda: at.ledger.waiting)
+            await eventually(lambda: at.ledger.waiting)
             if what == "prioritize":
                 both.start_soon(at.board.prioritize, job, 1)
             else:
@@ -237,16 +233,16 @@ async def test_a_cancel_that_comes_during_a_resume_leaves_no_slot_taken(tmp_path
     async with desk(tmp_path) as at:
         job = await at.job("llama")
         await at.board.pause(job)
-        await until(lambda: job.state == "paused")
+        await eventually(lambda: job.state == "paused")
         at.ledger.gate = anyio.Event()
         async with anyio.create_task_group() as both:
             both.start_soon(at.board.resume, job)
-            await until(lambda: at.ledger.waiting)
+            await eventually(lambda: at.ledger.waiting)
             both.start_soon(at.board.cancel, job, "meanwhile")
             await anyio.lowlevel.checkpoint()
             at.ledger.gate.set()
         assert job.state == "cancelled"
-        await until(lambda: at.gate.snapshot().running == 0)
+        await eventually(lambda: at.gate.snapshot().running == 0)
         at.finish.set()
         other = await at.job("other")
         await other.ended.wait()
@@ -256,11 +252,11 @@ async def test_a_cancel_that_comes_during_a_resume_leaves_no_slot_taken(tmp_path
 async def test_a_resume_waits_for_the_pause_that_is_under_way(tmp_path: Path) -> None:
     async with desk(tmp_path) as at:
         job = await at.job("llama")
-        await until(lambda: job.attempts)
+        await eventually(lambda: job.attempts)
         await at.board.pause(job)
         assert job.state == "running"
         await at.board.resume(job)
-        await until(lambda: job.attempts == 2)
+        await eventually(lambda: job.attempts == 2)
         at.finish.set()
         assert await state_at_end(job) == "done"
 
@@ -268,11 +264,11 @@ async def test_a_resume_waits_for_the_pause_that_is_under_way(tmp_path: Path) ->
 async def test_a_request_for_a_job_that_is_about_to_pause_makes_it_go_on(tmp_path: Path) -> None:
     async with desk(tmp_path) as at:
         job = await at.job("llama")
-        await until(lambda: job.attempts)
+        await eventually(lambda: job.attempts)
         await at.board.pause(job)
         joined = await at.submit("llama")
         assert joined.job is job
-        await until(lambda: job.attempts == 2)
+        await eventually(lambda: job.attempts == 2)
         at.finish.set()
         assert await state_at_end(job) == "done"
 
@@ -281,7 +277,7 @@ async def test_a_resume_that_cannot_be_recorded_leaves_the_job_paused(tmp_path: 
     async with desk(tmp_path) as at:
         job = await at.job("llama")
         await at.board.pause(job)
-        await until(lambda: job.state == "paused")
+        await eventually(lambda: job.state == "paused")
         at.ledger.full = True
         with pytest.raises(NoSpace):
             await at.board.resume(job)
@@ -301,7 +297,7 @@ async def test_a_pause_on_a_full_disk_does_not_end_the_daemon(tmp_path: Path, ru
             job = await at.job("two")
         at.ledger.full = True
         await at.board.pause(job)
-        await until(lambda: job.state == "paused")
+        await eventually(lambda: job.state == "paused")
         at.ledger.full = False
         assert not at.tasks.cancel_scope.cancel_called
         at.finish.set()
@@ -312,7 +308,7 @@ async def test_a_pause_on_a_full_disk_does_not_end_the_daemon(tmp_path: Path, ru
 async def test_a_drain_ends_although_a_job_pauses_meanwhile(tmp_path: Path) -> None:
     async with desk(tmp_path) as at:
         job = await at.job("llama")
-        await until(lambda: job.attempts)
+        await eventually(lambda: job.attempts)
         await at.board.pause(job)
         await drain(at.board, 5.0)
         row = await at.ledger.get(job.id)
@@ -324,28 +320,28 @@ async def test_nothing_is_resumed_or_submitted_while_the_daemon_drains(tmp_path:
     async with desk(tmp_path) as at:
         job = await at.job("llama")
         await at.board.pause(job)
-        await until(lambda: job.state == "paused")
+        await eventually(lambda: job.state == "paused")
         await drain(at.board, 5.0)
         with pytest.raises(Draining):
             await at.board.resume(job)
         with pytest.raises(Draining):
             await at.submit("other")
-        await until(lambda: at.gate.snapshot().running == 0)
+        await eventually(lambda: at.gate.snapshot().running == 0)
 
 
 async def test_a_resume_that_the_drain_overtook_is_kept_for_the_next_start(tmp_path: Path) -> None:
     async with desk(tmp_path) as at:
         job = await at.job("llama")
         await at.board.pause(job)
-        await until(lambda: job.state == "paused")
+        await eventually(lambda: job.state == "paused")
         at.ledger.gate = anyio.Event()
         async with anyio.create_task_group() as both:
             both.start_soon(at.board.resume, job)
-            await until(lambda: at.ledger.waiting)
+            await eventually(lambda: at.ledger.waiting)
             both.start_soon(drain, at.board, 5.0)
-            await until(lambda: job.ended.is_set())
+            await eventually(lambda: job.ended.is_set())
             at.ledger.gate.set()
-        await until(lambda: at.gate.snapshot().running == 0)
+        await eventually(lambda: at.gate.snapshot().running == 0)
         row = await at.ledger.get(job.id)
         assert row is not None
         assert row.state == "queued"
@@ -364,7 +360,7 @@ async def test_a_drain_returns_when_every_asker_was_told(tmp_path: Path) -> None
                 told.append(asked.job.state)
 
         at.tasks.start_soon(asker)
-        await until(lambda: asked.job.attempts)
+        await eventually(lambda: asked.job.attempts)
         at.finish.set()
         await drain(at.board, 5.0)
         assert told == ["done"]
@@ -379,7 +375,7 @@ async def test_a_drain_does_not_wait_for_ever_for_work_that_does_not_stop(tmp_pa
 
         at.board.runner.register("model.add", deaf)
         job = await at.job("llama")
-        await until(lambda: job.attempts)
+        await eventually(lambda: job.attempts)
         await drain(at.board, 0.0, patience=0.05)
         assert job.ended.is_set()
         assert job.failure is not None
@@ -395,6 +391,6 @@ async def test_a_job_that_cannot_be_recorded_was_never_there(tmp_path: Path) -> 
         at.ledger.insert = refuse  # type: ignore[method-assign]
         with pytest.raises(WireError):
             await at.submit("llama")
-        await until(lambda: at.gate.snapshot().running == 0)
+        await eventually(lambda: at.gate.snapshot().running == 0)
         assert len(at.board.jobs) == 0
         assert at.diary.events == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -20,6 +19,7 @@ from modeld.transfer.engine.budget import Budget, Pace
 from modeld.transfer.engine.progress import FileProgress, Progress
 from modeld.transfer.routes.events import TransferEvent, unheard
 from modelwire.errors import SourceNotFound
+from waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -115,21 +115,15 @@ async def asked(
         told[name] = type(fault)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    with anyio.fail_after(WAIT):
-        while not condition():  # noqa: ASYNC110 - what threads do is no event of this loop
-            await anyio.sleep(0.005)
-
-
 async def test_two_share_one_and_who_comes_late_is_told_what_was_missed() -> None:
     shared, work, told = flights(), Transfer(), dict[str, object]()
     one, two = Asker(), Asker()
     with anyio.fail_after(WAIT):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(asked, shared, work, one, told, "one")
-            await until(work.begun.is_set)
+            await eventually(work.begun.is_set)
             tasks.start_soon(asked, shared, work, two, told, "two")
-            await until(lambda: two.meter.snapshot().bytes_done >= 4)
+            await eventually(lambda: two.meter.snapshot().bytes_done >= 4)
             work.may_end.set()
     assert told == {"one": ("blob", {"here": 10}), "two": ("blob", {"here": 10})}
     assert (work.runs, work.brought.committed, work.brought.kept) == (1, 1, 0)
@@ -148,9 +142,9 @@ async def test_who_leaves_does_not_end_it(leaver: str) -> None:
         async with anyio.create_task_group() as tasks:
             for name, asker in askers.items():
                 tasks.start_soon(asked, shared, work, asker, told, name)
-            await until(work.begun.is_set)
+            await eventually(work.begun.is_set)
             askers[leaver].stop()
-            await until(lambda: leaver in told)
+            await eventually(lambda: leaver in told)
             assert work.ended == []
             work.may_end.set()
     assert told == {leaver: Stopped, stays: ("blob", {"here": 10})}
@@ -164,9 +158,9 @@ async def test_the_last_who_leaves_ends_it_and_the_next_begins_anew() -> None:
     with anyio.fail_after(WAIT):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(asked, shared, first, one, told, "one")
-            await until(first.begun.is_set)
+            await eventually(first.begun.is_set)
             one.stop()
-            await until(lambda: "one" in told)
+            await eventually(lambda: "one" in told)
             assert first.ended == ["stopped"]
             tasks.start_soon(asked, shared, second, two, told, "two")
     assert told == {"one": Stopped, "two": ("blob", {"here": 10})}
@@ -180,7 +174,7 @@ async def test_a_failure_is_everybodys_unless_they_would_ask_elsewhere() -> None
     with anyio.fail_after(WAIT):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(asked, shared, work, Asker(), told, "one")
-            await until(work.begun.is_set)
+            await eventually(work.begun.is_set)
             tasks.start_soon(asked, shared, Transfer(), Asker(), told, "same")
             tasks.start_soon(asked, shared, elsewhere, Asker(), told, "other", "another route")
             await anyio.wait_all_tasks_blocked()
@@ -195,9 +189,9 @@ async def test_an_asker_that_is_cancelled_leaves_too() -> None:
     with anyio.fail_after(WAIT):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(asked, shared, work, asker, dict[str, object](), "one")
-            await until(work.begun.is_set)
+            await eventually(work.begun.is_set)
             tasks.cancel_scope.cancel()
-        await until(lambda: work.ended)
+        await eventually(lambda: work.ended)
     assert work.ended == ["stopped"]
 
 
@@ -232,12 +226,12 @@ async def test_who_joins_brings_a_rate_along_and_takes_it_away() -> None:
     with anyio.fail_after(WAIT):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(asked, shared, work, slow, told, "slow")
-            await until(work.begun.is_set)
+            await eventually(work.begun.is_set)
             tasks.start_soon(asked, shared, work, free, told, "free")
-            await until(lambda: free.meter.snapshot().bytes_done)
+            await eventually(lambda: free.meter.snapshot().bytes_done)
             assert work.pace.take(1 << 20, lambda: False) == 1 << 20
             free.stop()
-            await until(lambda: "free" in told)
+            await eventually(lambda: "free" in told)
             assert work.pace.take(1 << 20, Looks(3)) == 0, "four seconds until there are 4 KiB"
             work.may_end.set()
     assert told["slow"] == ("blob", {"here": 10})

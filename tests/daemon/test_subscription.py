@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from modeld.activity import Activity, Filter, Item, Lagged, Latest, Recorded, Subscription
+from waiting import eventually
 
 
 @pytest.fixture
@@ -31,13 +31,6 @@ def opened(path: str) -> Iterator[Callable[..., Activity]]:
     yield make
     for activity in made:
         activity.close()
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
 
 
 async def until(subscription: Subscription, last: int) -> list[Item]:
