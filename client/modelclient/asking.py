@@ -218,12 +218,16 @@ class Operations:
         self,
         *,
         dry_run: bool = False,
+        grace: float | None = None,
         priority: int = PRIORITY_DEFAULT,
         on_disconnect: OnDisconnect = "cancel",
         token: str | None = None,
     ) -> Ask[values.Swept]:
-        """Takes back what nothing holds; with `dry_run` only tells what that is."""
-        request = requests.StoreSweep(dry_run=dry_run, priority=priority, on_disconnect=on_disconnect, token=token)
+        """Takes back what nothing holds and `grace` seconds (the store's own period) left alone; with `dry_run` only
+        tells what that is."""
+        request = requests.StoreSweep(
+            dry_run=dry_run, grace_s=grace, priority=priority, on_disconnect=on_disconnect, token=token
+        )
         return Ask(request, values.Swept)
 
     def configure(

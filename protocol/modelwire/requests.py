@@ -27,6 +27,9 @@ Slots = Annotated[int, msgspec.Meta(ge=1, le=64)]
 Places = Annotated[int, msgspec.Meta(ge=0, le=65536)]
 """Jobs that may wait."""
 
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=36500 * 86400)]
+"""At most a century."""
+
 Token = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 """Room for any UUID or hash; it is stored with the job for as long as that is kept."""
 
@@ -196,9 +199,13 @@ class StoreQuarantine(Request, tag="store.quarantine", frozen=True, kw_only=True
 
 
 class StoreSweep(Write, tag="store.sweep", frozen=True, kw_only=True):
-    """Takes back what nothing holds. With `dry_run` only tells what that is."""
+    """Takes back what nothing holds. With `dry_run` only tells what that is.
+
+    `grace_s` stands for the store's own grace period this once: 0 takes what lost its name a moment ago.
+    """
 
     dry_run: bool = False
+    grace_s: Seconds | None = None
 
 
 # -- jobs

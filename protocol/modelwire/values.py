@@ -215,7 +215,8 @@ class Victim(Value, omit_defaults=False, frozen=True, kw_only=True):
 class Swept(Value, omit_defaults=False, frozen=True, kw_only=True):
     """What a sweep removed, or would remove: `removed` of them, and of very many not all in `victims`.
 
-    `kept` counts the blobs that stay, `notes` what could not be looked at or removed.
+    `kept` counts the blobs that stay. Of these, no model names `waiting`, but their grace period is not over: the last
+    of them may go in `waiting_s`, and that frees `waiting_bytes`. `notes`: what could not be looked at or removed.
     """
 
     victims: tuple[Victim, ...] = ()
@@ -223,6 +224,9 @@ class Swept(Value, omit_defaults=False, frozen=True, kw_only=True):
     freed_bytes: int = 0
     dry_run: bool = False
     kept: int = 0
+    waiting: int = 0
+    waiting_bytes: int = 0
+    waiting_s: float | None = None
     notes: tuple[str, ...] = ()
     job: str | None = None
 

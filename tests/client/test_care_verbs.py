@@ -172,6 +172,29 @@ def test_what_a_sweep_could_not_look_at_is_told_beside(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
+    ("waiting", "told"),
+    [
+        (1, "1 blob (5 B) that no model names stays up to 50 min more: `modelctl sweep --grace 0` takes it now"),
+        (3, "3 blobs (5 B) that no model names stay up to 50 min more: `modelctl sweep --grace 0` takes them now"),
+    ],
+)
+def test_what_a_sweep_does_not_take_yet_is_told_with_the_way_to_it(
+    peer: Peer, ctl: Ctl, waiting: int, told: str
+) -> None:
+    swept = values.Swept(kept=3, waiting=waiting, waiting_bytes=5, waiting_s=3000.0)
+    made = peer(lambda talk, request: talk.result(request, swept))
+    done = ctl("sweep", "--socket", made.path)
+    assert done.stderr.splitlines() == ["modelctl: 0 B freed, 3 blobs kept", f"modelctl: {told}"]
+
+
+@pytest.mark.parametrize("grace", ["-1", "soon", "nan", "inf"])
+def test_a_grace_period_is_a_number_of_seconds(ctl: Ctl, grace: str) -> None:
+    done = ctl("sweep", f"--grace={grace}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--grace" in done.stderr
+
+
+@pytest.mark.parametrize(
     ("line", "request_"),
     [
         ("list --filter size>1GB --sort -size", requests.ModelList(id="1", filter="size>1GB", sort="-size")),
@@ -181,6 +204,7 @@ def test_what_a_sweep_could_not_look_at_is_told_beside(run: Run) -> None:
         ("rm a --force", requests.ModelRemove(id="1", name="a", force=True)),
         ("verify a b", requests.ModelVerify(id="1", names=("a", "b"))),
         ("sweep --dry-run", requests.StoreSweep(id="1", dry_run=True)),
+        ("sweep --grace 0", requests.StoreSweep(id="1", grace_s=0.0)),
     ],
 )
 def test_arguments_become_requests(peer: Peer, ctl: Ctl, line: str, request_: Request) -> None:

@@ -199,8 +199,20 @@ def test_a_sweep_takes_what_nothing_holds(swept: RealDaemon) -> None:
 def test_the_grace_period_of_an_hour_is_kept_by_default(daemon: RealDaemon) -> None:
     added = add(daemon, "a")
     value(daemon.ask("model.remove", name="a"))
-    assert value(daemon.ask("store.sweep"))["victims"] == []
+    swept = value(daemon.ask("store.sweep"))
+    assert (swept["victims"], swept["waiting"], swept["waiting_bytes"]) == ([], 1, added["size_bytes"])
+    assert 3500 < swept["waiting_s"] <= 3600
     assert os.path.exists(added["path"])
+
+
+def test_who_needs_the_space_now_need_not_wait(daemon: RealDaemon) -> None:
+    added = add(daemon, "a")
+    value(daemon.ask("model.remove", name="a"))
+    assert daemon.ask("store.sweep", grace_s=-1)["code"] == "invalid_request"
+    planned = value(daemon.ask("store.sweep", grace_s=0, dry_run=True))
+    assert (planned["removed"], planned["waiting"], os.path.exists(added["path"])) == (1, 0, True)
+    assert value(daemon.ask("store.sweep", grace_s=0))["freed_bytes"] == added["size_bytes"]
+    assert not os.path.exists(added["path"])
 
 
 def test_a_sweep_is_for_admins_and_names_are_for_writers(stopped: RealDaemon) -> None:

@@ -152,10 +152,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     every.add_argument("--color", choices=("auto", "always", "never"), help="colours (default: auto; NO_COLOR counts)")
     every.add_argument("--socket", metavar="PATH", help="the daemon's endpoint")
     every.add_argument("--no-start", action="store_true", help="never start a daemon")
-    every.add_argument("--timeout", metavar="SECONDS", type=_seconds, help="patience with each answer (default: 30)")
+    every.add_argument("--timeout", metavar="SECONDS", type=_patience, help="patience with each answer (default: 30)")
 
 
-def _seconds(text: str) -> float:
+def _patience(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:

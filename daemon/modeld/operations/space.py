@@ -22,12 +22,12 @@ def handlers(house: House) -> Handlers:
         return await care.usage()
 
     async def sweep(call: Call, request: requests.StoreSweep) -> Swept:
-        key = key_of(request, call.caller.uid, request.dry_run)
+        key = key_of(request, call.caller.uid, request.dry_run, request.grace_s)
         return await as_job(house, call, request, key, None, Swept)
 
     async def sweep_work(job: Job) -> Swept:
         request = msgspec.convert(job.request, requests.StoreSweep, from_attributes=True)
-        swept = await care.sweep(dry_run=request.dry_run, order=job.order, observer=job.meter)
+        swept = await care.sweep(dry_run=request.dry_run, grace=request.grace_s, order=job.order, observer=job.meter)
         await anyio.to_thread.run_sync(house.store.reserve.refill)
         return swept
 

@@ -70,10 +70,10 @@ class Sweeper:
         self._trees = LeftoverTrees(counter, records)
         self._alone = anyio.Lock()
 
-    async def sweep(self, *, dry_run: bool, order: int, observer: Observer) -> Swept:
+    async def sweep(self, *, dry_run: bool, grace: float | None, order: int, observer: Observer) -> Swept:
         async with self._alone:
             observer.phase("checking_local")
-            ages = Ages(self._clock(), self._grace)
+            ages = Ages(self._clock(), self._grace if grace is None else grace)
             trees = await self._trees.leftovers(ages)
             links = await self._blocking(partial(self._trees.links_in, trees))
             walk, victims = await self._blocking(partial(self._walk, ages, links, observer))
@@ -93,6 +93,9 @@ class Sweeper:
                 freed_bytes=tally.freed,
                 dry_run=dry_run,
                 kept=max(0, walk.blobs - tally.blobs),
+                waiting=walk.waiting.blobs,
+                waiting_bytes=walk.waiting.gives_back,
+                waiting_s=walk.waiting.longest,
                 notes=tuple(tally.notes[:NOTED]),
             )
 

@@ -61,6 +61,20 @@ class Ages:
         return self.now - max(info.st_mtime, info.st_ctime)
 
 
+@dataclass(slots=True)
+class Waiting:
+    """Blobs that nothing holds, but too young: the last of them may go in `longest` seconds."""
+
+    blobs: int = 0
+    gives_back: int = 0
+    longest: float | None = None
+
+    def count(self, candidate: Candidate, seconds: float) -> None:
+        self.blobs += 1
+        self.gives_back += candidate.gives_back
+        self.longest = max(self.longest or 0.0, seconds)
+
+
 class Walk:
     """Blocking. `blobs` counts those that were seen; `notes` says what could not be looked at."""
 
@@ -70,6 +84,7 @@ class Walk:
         self._ages = ages
         self._held = held
         self.blobs = 0
+        self.waiting = Waiting()
         self.notes: list[str] = []
 
     def candidates(self, *, blobs_too: bool = True) -> Iterator[Candidate]:
@@ -107,10 +122,13 @@ class Walk:
             self.notes.append(f"{entry.path}/data is not a regular file and is left alone")
             return
         unused = self._ages.unused(info)
+        parts = ("blobs", "sha256", fanout, entry.name, "data")
+        reason = f"no model names it, unchanged for {span(unused)}"
+        found = self._candidate("blob", parts, info, reason, digest=entry.name)
         if unused >= self._ages.grace:
-            parts = ("blobs", "sha256", fanout, entry.name, "data")
-            reason = f"no model names it, unchanged for {span(unused)}"
-            yield self._candidate("blob", parts, info, reason, digest=entry.name)
+            yield found
+        else:
+            self.waiting.count(found, self._ages.grace - unused)
 
     def _partial(
         self, parts: tuple[str, ...], entry: os.DirEntry[str], digest: str | None = None

@@ -156,9 +156,12 @@ class Care:
             names, order=order, observer=observer or Unwatched(), asker=asker, failed=failed
         )
 
-    async def sweep(self, *, dry_run: bool = False, order: int = 0, observer: Observer | None = None) -> Swept:
+    async def sweep(
+        self, *, dry_run: bool = False, grace: float | None = None, order: int = 0, observer: Observer | None = None
+    ) -> Swept:
+        """`grace` stands for the configured one."""
         self._lock.check()
-        return await self._sweeper.sweep(dry_run=dry_run, order=order, observer=observer or Unwatched())
+        return await self._sweeper.sweep(dry_run=dry_run, grace=grace, order=order, observer=observer or Unwatched())
 
     # -- looking
 
