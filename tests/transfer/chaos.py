@@ -38,13 +38,16 @@ Kind = Literal[
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)\Z")
 PIECE = 64 * 1024
 
+LONGEST_WAIT_SECONDS = 0.3
+"""Less than the patience of the tests' clients: who loses it asks again."""
+
 
 @dataclass
 class Fault:
     """Strikes `times` times once the server has sent `at` of the file, counted over all connections.
 
-    What strikes an answer's head does so for a request behind `at` too: when many connections ask for the last ranges
-    at the same moment, no request comes after the bytes.
+    A request for what lies behind `at` is answered when the bytes before it were sent: when many connections ask for
+    the last ranges at the same moment, no other would come for the fault to strike.
     """
 
     kind: Kind
@@ -140,44 +143,55 @@ class Chaos:
             with self.lock:
                 self._sockets.discard(sock)
 
-    def _strike(self, *kinds: Kind, asked: int = 0) -> Fault | None:
-        """The fault of one of these kinds whose moment has come. `asked`: where the request begins."""
+    def _wait_for_those_before(self, asked: int) -> None:
+        """Until the fault that this request is to meet has its moment."""
+
+        def early() -> bool:
+            with self.lock:
+                moments = (fault.at * len(self.content) for fault in self.faults if fault.struck < fault.times)
+                return any(self.sent < moment <= asked for moment in moments)
+
+        deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+        while early() and time.monotonic() < deadline and not self.closing.wait(0.002):
+            pass
+
+    def _strike(self, *kinds: Kind) -> Fault | None:
+        """The fault of one of these kinds whose moment has come."""
         with self.lock:
             for fault in self.faults:
-                come = max(self.sent, asked) >= fault.at * len(self.content)
-                if fault.kind in kinds and fault.struck < fault.times and come:
+                if fault.kind in kinds and fault.struck < fault.times and self.sent >= fault.at * len(self.content):
                     fault.struck += 1
                     return fault
         return None
 
     def _answer(self, sock: socket.socket, request: Request) -> bool:
         """Whether the connection stays."""
-        found = _RANGE.match(request.headers.get("range", ""))
-        asked = int(found[1]) if found else 0
-        if self._strike("changed_etag", asked=asked):
+        if found := _RANGE.match(request.headers.get("range", "")):
+            self._wait_for_those_before(int(found[1]))
+        if self._strike("changed_etag"):
             self.etag = '"two"'
-        if self._strike("changed_content", asked=asked):
+        if self._strike("changed_content"):
             self.etag = '"three"'
             self.content = bytes(byte ^ 0x55 for byte in self.content[:PIECE]) + self.content[PIECE:]
-        if self._strike("redirect_loop", asked=asked):
+        if self._strike("redirect_loop"):
             head = f"HTTP/1.1 302 Found\r\nLocation: {self.url}{request.path}\r\nContent-Length: 0\r\n\r\n"
             sock.sendall(head.encode())
             return True
-        if fault := self._strike("status", asked=asked):
+        if fault := self._strike("status"):
             extra = "".join(f"{name}: {value}\r\n" for name, value in fault.headers.items())
             sock.sendall(f"HTTP/1.1 {fault.status} No\r\n{extra}Content-Length: 2\r\n\r\nno".encode())
             return True
-        if self._strike("page", asked=asked):
+        if self._strike("page"):
             page = b"<!DOCTYPE html><html><title>Log in</title></html>"
             sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(page) + page)
             return True
-        if self._strike("pointer", asked=asked):
+        if self._strike("pointer"):
             text = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"ab" * 32 + b"\nsize 12345\n"
             sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text) + text)
             return True
-        return self._send_file(sock, request, asked)
+        return self._send_file(sock, request)
 
-    def _send_file(self, sock: socket.socket, request: Request, asked: int) -> bool:
+    def _send_file(self, sock: socket.socket, request: Request) -> bool:
         size = len(self.content)
         start, end, status = 0, size, 200
         found = _RANGE.match(request.headers.get("range", ""))
@@ -186,22 +200,22 @@ class Chaos:
             found
             and self.ranges
             and (condition is None or condition == self.etag)
-            and not self._strike("ignored_range", asked=asked)
+            and not self._strike("ignored_range")
         ):
-            start, end, status = asked, min(size, int(found[2] or size - 1) + 1), 206
+            start, end, status = int(found[1]), min(size, int(found[2] or size - 1) + 1), 206
             if start >= size:
                 sock.sendall(b"HTTP/1.1 416 No\r\nContent-Range: bytes */%d\r\nContent-Length: 0\r\n\r\n" % size)
                 return True
         head = [f"HTTP/1.1 {status} OK", f"ETag: {self.etag}", "Content-Type: application/octet-stream"]
         if status == 206:
-            moved = 1 if self._strike("shifted_range", asked=asked) else 0
+            moved = 1 if self._strike("shifted_range") else 0
             head.append(f"Content-Range: bytes {start + moved}-{end - 1 + moved}/{size + moved}")
         length = end - start
-        chunked = bool(self._strike("chunked", asked=asked))
-        closes = not chunked and bool(self._strike("no_length", asked=asked))
-        if self._strike("encoding", asked=asked):
+        chunked = bool(self._strike("chunked"))
+        closes = not chunked and bool(self._strike("no_length"))
+        if self._strike("encoding"):
             head.append("Content-Encoding: gzip")
-        if self._strike("announces_more", asked=asked):
+        if self._strike("announces_more"):
             length += 4096
         if chunked:
             head.append("Transfer-Encoding: chunked")

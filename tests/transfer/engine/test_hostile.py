@@ -45,9 +45,9 @@ def test_a_file_that_keeps_changing_is_given_up(make_rig: MakeRig) -> None:
     rig = make_rig()
 
     class Restless(Chaos):
-        def _send_file(self, sock, request, asked):  # type: ignore[no-untyped-def]
+        def _send_file(self, sock, request):  # type: ignore[no-untyped-def]
             self.etag = f'"{len(self.requests)}"'
-            return super()._send_file(sock, request, asked)
+            return super()._send_file(sock, request)
 
     with Restless(CONTENT) as chaos:
         with pytest.raises(SourceUnavailable, match="keeps changing"):
@@ -63,10 +63,10 @@ def test_bytes_of_two_versions_that_do_not_fit_are_fetched_once_more(make_rig: M
         class Mended(Chaos):
             """Says that it is another version from the middle on, and is."""
 
-            def _send_file(self, sock, request, asked):  # type: ignore[no-untyped-def]
+            def _send_file(self, sock, request):  # type: ignore[no-untyped-def]
                 if self.sent > SIZE // 2:
                     self.etag, self.content = '"good"', CONTENT
-                return super()._send_file(sock, request, asked)
+                return super()._send_file(sock, request)
 
         with Mended(wrong) as mended:
             fetched = rig.fetch(rig.info(mended.url, CONTENT))
