@@ -15,18 +15,16 @@ import contextlib
 import os
 import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
+from bench.timed import REFERENCE, Row, command, print_rows, size_of
 from modeld.store.arrival.batch import Batch
 from modeld.store.arrival.sources import open_source
-from modeld.store.content.blobs import Blob, commit, find_good, verify_blob
+from modeld.store.content.blobs import Blob, commit, find_good
 from modeld.store.content.hashing import hash_backend
 from modeld.store.content.ingest import hash_source, stage_copy
 from modeld.store.digest import Digest
@@ -34,57 +32,7 @@ from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.observer import Unwatched
 
-UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 SMALL_SIZE = 16 * 1024
-REFERENCE = "openssl dgst -sha256"
-
-
-@dataclass
-class Row:
-    """One contender: how to run it, what it took, and what it should take at most."""
-
-    name: str
-    run: Callable[[], object]
-    target: str = ""
-    beside: str = REFERENCE
-    is_peer: bool = False
-    """Then the ratio is what modeld takes of it."""
-    prepare: Callable[[], object] = lambda: None
-    walls: list[float] = field(default_factory=list)
-    cpus: list[float] = field(default_factory=list)
-
-    def measure(self) -> None:
-        self.prepare()
-        cpu, start = cpu_seconds(), time.perf_counter()
-        self.run()
-        self.walls.append(time.perf_counter() - start)
-        self.cpus.append(cpu_seconds() - cpu)
-
-    @property
-    def wall(self) -> float:
-        return statistics.median(self.walls)
-
-    @property
-    def cpu(self) -> float:
-        return statistics.median(self.cpus)
-
-
-def cpu_seconds() -> float:
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-
-
-def command(*arguments: str, stdin: str | None = None, **environment: str) -> None:
-    with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open(stdin, "rb")) if stdin else subprocess.DEVNULL
-        subprocess.run(
-            arguments,
-            stdin=source,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=True,
-            env={**os.environ, **environment},
-        )
 
 
 def version_of(*arguments: str) -> str:
@@ -113,7 +61,7 @@ class Source:
 
 
 class Ours:
-    """The store of modeld, called as its daemon calls it."""
+    """The store of modeld, called as its daemon calls it. `last` is the blob of the last add."""
 
     def __init__(self, root: str, source: Source) -> None:
         self.layout = Layout(root)
@@ -121,7 +69,6 @@ class Ours:
         self.space = Space(lambda: 1 << 60)
         self.source = source
         self.last: Blob | None = None
-        self.other: Blob | None = None
 
     def add(self) -> None:
         descriptor = open_source(self.source.path)
@@ -132,17 +79,9 @@ class Ours:
         self.last, _reused = commit(self.layout, staged)
 
     def forget(self) -> None:
-        for blob in (self.last, self.other):
-            if blob is not None:
-                os.truncate(blob.path, 0)
-        self.last = self.other = None
-
-    def add_other(self) -> None:
-        """A second file beside the last one."""
-        first = self.last
-        self.source.renew()
-        self.add()
-        self.last, self.other = first, self.last
+        if self.last is not None:
+            os.truncate(self.last.path, 0)
+        self.last = None
 
     def add_again(self) -> None:
         descriptor = open_source(self.source.path)
@@ -158,20 +97,6 @@ class Ours:
 
     def add_known(self) -> None:
         assert find_good(self.layout, self.digest(), trusted=lambda _blob: True) is not None
-
-    def verify(self) -> None:
-        self._verify(self.last)
-
-    def _verify(self, blob: Blob | None) -> None:
-        assert blob is not None
-        assert verify_blob(self.layout, blob.digest, Unwatched()).good
-
-    def verify_two(self) -> None:
-        threads = [threading.Thread(target=self._verify, args=[blob]) for blob in (self.last, self.other)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
 
     def add_small(self, paths: list[str]) -> None:
         with Batch(self.layout, space=self.space, observer=Unwatched()) as batch:
@@ -302,24 +227,6 @@ def small_rows(directory: str, ours: Ours, count: int, without: set[str]) -> lis
     return rows
 
 
-def print_rows(rows: list[Row]) -> None:
-    by_name = {row.name: row for row in rows}
-    print(f"{'':44} {'wall':>9} {'CPU':>8}  {'ratio':>6}  target")
-    for row in rows:
-        other = by_name.get(row.beside)
-        ratio = ""
-        if other is not None and other is not row:
-            ratio = f"{other.wall / row.wall if row.is_peer else row.wall / other.wall:.2f}"
-        print(f"{row.name:44} {row.wall * 1000:7.1f}ms {row.cpu:7.2f}s  {ratio:>6}  {row.target}")
-
-
-def size_of(text: str) -> int:
-    for unit, factor in UNITS.items():
-        if text.endswith(unit):
-            return int(float(text.removesuffix(unit)) * factor)
-    return int(text)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="What adding a file costs, beside its hash and other stores.")
     parser.add_argument("--size", type=size_of, default=2 << 30, help="of the file: 2GiB, 512MiB (default 2GiB)")
@@ -357,14 +264,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             add,
             Row("modeld, same content again", ours.add_again, "≤ 0.90"),
             Row("modeld, digest given and present", ours.add_known, "≤ 20 ms"),
-            Row("modeld, verify", ours.verify, "≤ 0.90"),
-            Row(
-                "modeld, verify of two at once",
-                ours.verify_two,
-                "≤ 1.25 of one",
-                "modeld, verify",
-                prepare=ours.add_other,
-            ),
             Row("cp", lambda: command("cp", "--reflink=never", source.path, copy)),
             Row("cp; openssl dgst", copy_and_hash),
             *peers(stack, directory, source, add, without),
