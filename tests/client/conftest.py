@@ -10,7 +10,6 @@ import pytest
 from client.both import Calls, open_async, open_blocking
 from client.ctl import Ctl
 from client.scripted_peer import Script, ScriptedPeer
-from real_daemon import RealDaemon
 
 _FOREIGN = ("MODELD_", "MODELS_HOME", "XDG_", "NO_COLOR")
 
@@ -20,12 +19,6 @@ def private_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the person who runs the tests decides where a client looks."""
     for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
         monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a short path: a socket's has 107 bytes at most."""
-    return tmp_path_factory.mktemp("r")
 
 
 @pytest.fixture
@@ -43,18 +36,6 @@ def peer(room: Path) -> Iterator[Callable[..., ScriptedPeer]]:
 def open_client(request: pytest.FixtureRequest) -> Callable[..., Calls]:
     """Both clients behind one face: `with open_client(path) as client`."""
     return open_blocking if request.param == "blocking" else open_async
-
-
-@pytest.fixture
-def stopped(room: Path) -> Iterator[RealDaemon]:
-    made = RealDaemon(str(room))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def daemon(stopped: RealDaemon) -> RealDaemon:
-    return stopped.start()
 
 
 @pytest.fixture

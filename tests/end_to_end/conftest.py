@@ -1,31 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from held_daemon import HeldDaemon
 from real_daemon import RealDaemon, Start
-
-
-@pytest.fixture
-def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a short path: a socket's has 107 bytes at most."""
-    return tmp_path_factory.mktemp("r")
-
-
-@pytest.fixture
-def stopped(room: Path) -> Iterator[RealDaemon]:
-    """A daemon that the test starts itself."""
-    made = RealDaemon(str(room))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def daemon(stopped: RealDaemon) -> RealDaemon:
-    return stopped.start()
 
 
 @pytest.fixture
@@ -37,11 +14,3 @@ def start(stopped: RealDaemon) -> Start:
         return stopped.start()
 
     return started
-
-
-@pytest.fixture
-def held(room: Path) -> Iterator[HeldDaemon]:
-    """A daemon whose copying stands still until the test says otherwise; the test starts it."""
-    made = HeldDaemon(str(room))
-    yield made
-    made.close()

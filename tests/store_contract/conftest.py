@@ -3,14 +3,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from client.ctl import COMMAND
-from held_daemon import HeldDaemon
 from real_daemon import RealDaemon
 
 Done = subprocess.CompletedProcess[str]
@@ -43,33 +40,6 @@ class Ctl:
         assert done.returncode == 0, done.stderr
         assert os.path.isabs(done.stdout)
         return done.stdout.removesuffix("\n")
-
-
-@pytest.fixture
-def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a short path: a socket's has 107 bytes at most."""
-    return tmp_path_factory.mktemp("r")
-
-
-@pytest.fixture
-def stopped(room: Path) -> Iterator[RealDaemon]:
-    """A daemon that the test starts itself."""
-    made = RealDaemon(str(room))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def daemon(stopped: RealDaemon) -> RealDaemon:
-    return stopped.start()
-
-
-@pytest.fixture
-def held(room: Path) -> Iterator[HeldDaemon]:
-    """A daemon whose copying stands still until the test says otherwise; the test starts it."""
-    made = HeldDaemon(str(room))
-    yield made
-    made.close()
 
 
 @pytest.fixture

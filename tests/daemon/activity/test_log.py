@@ -7,36 +7,15 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from daemon.activity.reading import lines
 from modeld.activity import Activity, Item
 from modeld.activity.generations import LINE_BYTES, Replay, last_record, start_of
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "state" / "activity.ndjson")
-
-
-@pytest.fixture
-def opened(path: str) -> Iterator[Callable[..., Activity]]:
-    made: list[Activity] = []
-
-    def make(**options: Any) -> Activity:
-        made.append(Activity.open(path, **options))
-        return made[-1]
-
-    yield make
-    for activity in made:
-        activity.close()
-
-
-def lines(path: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_bytes().splitlines()]
 
 
 def all_lines(path: str) -> list[dict[str, Any]]:

@@ -10,38 +10,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from daemon.activity.reading import lines
 from modeld.activity import Activity
 from modeld.activity import log as log_module
 from modelwire.errors import Internal, NoSpace, PermissionDenied
 from waiting import eventually
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "state" / "activity.ndjson")
-
-
-@pytest.fixture
-def opened(path: str) -> Iterator[Callable[..., Activity]]:
-    made: list[Activity] = []
-
-    def make(**options: Any) -> Activity:
-        made.append(Activity.open(path, **options))
-        return made[-1]
-
-    yield make
-    for activity in made:
-        activity.close()
-
-
-def lines(path: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_bytes().splitlines()]
 
 
 def test_what_is_in_its_place_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -5,32 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from modeld.activity import Activity, Filter, Item, Lagged, Latest, Recorded, Subscription
 from waiting import eventually
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "activity.ndjson")
-
-
-@pytest.fixture
-def opened(path: str) -> Iterator[Callable[..., Activity]]:
-    made: list[Activity] = []
-
-    def make(**options: Any) -> Activity:
-        made.append(Activity.open(path, **options))
-        return made[-1]
-
-    yield make
-    for activity in made:
-        activity.close()
 
 
 async def until(subscription: Subscription, last: int) -> list[Item]:
