@@ -61,6 +61,12 @@ run modelctl pull "http://127.0.0.1:$port/small.gguf" --name small:v1 --max-rate
 run modelctl pull "http://127.0.0.1:$port/small.gguf" --name small:v1
 run modelctl show small:v1
 
+say "Both resolve, and both are what they were when they came"
+run modelctl path tiny:q4
+run modelctl path small:v1
+run modelctl verify tiny:q4 small:v1
+run modelctl list
+
 say "What is here needs no network; what is not says so"
 run modelctl pull "http://127.0.0.1:$port/small.gguf" --name small:v1 --offline
 run modelctl pull hf:org/repo/model.gguf --offline || echo "(exit $?)"
