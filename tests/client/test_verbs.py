@@ -181,6 +181,28 @@ def test_the_log_as_lines_of_json(run: Run, option: str) -> None:
     }
 
 
+def test_the_figures_of_an_event_are_json_where_words_would_not_do(peer: Peer, ctl: Ctl) -> None:
+    fields = {"reused": True, "seconds": 0.5, "none": None, "by": {"a": 1}, "said": 'no "such" file', "word": "plain"}
+    fields |= {"empty": "", "hostile": "a\x1b[2Jb"}
+    line = json.dumps({"type": "event", "id": "1", "seq": 5, "time": "T", "event": "job.done", **fields})
+
+    def tells(talk: Conversation, request: Request) -> None:
+        talk.raw(line.encode() + b"\n")
+        talk.result(request, values.EventsEnd(last_seq=5, delivered=1))
+
+    told = ctl("log", "--socket", peer(tells).path).stdout
+    assert told.partition("job.done  ")[2].split("  ") == [
+        "reused=true",
+        "seconds=0.5",
+        "none=null",
+        'by={"a":1}',
+        'said="no \\"such\\" file"',
+        "word=plain",
+        'empty=""',
+        'hostile="a\\u001b[2Jb"\n',
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "request_"),
     [

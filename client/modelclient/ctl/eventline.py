@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+import msgspec
 
 from modelclient.ctl.output import printable
 from modelclient.ctl.session import Session
 from modelwire.replies import Event, Lagged
 
 _SHOWN = frozenset({"seq", "time", "event", "model", "job", "outcome"})
+_WORD = re.compile(r"[^\s\"\x00-\x20\x7f-\x9f]+")
 _RED, _GREEN, _DIM = "31", "32", "2"
 
 
@@ -41,5 +45,7 @@ def _line(session: Session, event: Event) -> str:
 
 
 def _value(value: Any) -> str:
-    text = printable(value)
-    return f'"{text}"' if " " in text else text
+    """One word as it is, all else as JSON, so that it can be told where it ends."""
+    if isinstance(value, str) and _WORD.fullmatch(value):
+        return value
+    return printable(msgspec.json.encode(value).decode())
