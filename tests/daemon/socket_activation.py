@@ -54,17 +54,22 @@ def activated(
 
 
 def until_listening(path: str, process: subprocess.Popen[str]) -> None:
-    """Wait for the listener without connecting, which would start the command already."""
+    """Wait for the listener without connecting to it."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
             pytest.fail(f"systemd-socket-activate ended: {process.communicate()[1]}")
-        with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as sockets:
-            # Flags 00010000 is __SO_ACCEPTCON: it listens.
-            if any(line.split()[3] == "00010000" and line.rstrip().endswith(f" {path}") for line in sockets):
-                return
+        if listens(path):
+            return
         os.sched_yield()
     pytest.fail(f"nothing listens at {path}")
+
+
+def listens(path: str) -> bool:
+    """As the kernel says: a socket has its path before it takes connections, and connecting would start the command."""
+    with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as sockets:
+        # Flags 00010000 is __SO_ACCEPTCON.
+        return any(line.split()[3] == "00010000" and line.rstrip().endswith(f" {path}") for line in sockets)
 
 
 def connected(path: str) -> socket.socket:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.socket_activation import listens
 from held_daemon import HeldDaemon
 from real_daemon import RealDaemon, wait_until
 
@@ -111,7 +112,7 @@ class Activated:
                 stdout=log,
                 stderr=log,
             )
-        wait_until(lambda: os.path.exists(daemon.socket), what="the socket unit")
+        wait_until(lambda: listens(daemon.socket), what="the socket unit")
 
 
 @HAS_ACTIVATE
