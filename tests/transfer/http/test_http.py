@@ -165,6 +165,21 @@ def test_a_signed_address_that_expired_is_asked_for_again(client: HttpClient, se
     assert len(server.seen) == 2
 
 
+def test_a_redirect_is_remembered_for_who_was_given_it(client: HttpClient, serve: Serve) -> None:
+    def guarded(_path: str, headers: dict[str, str]) -> str:
+        refused = "HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n"
+        return moved(f"{signed.url}/signed") if headers.get("authorization") else refused
+
+    signed = serve(lambda _path, _headers: OK)
+    server = serve(guarded)
+    credentials = {"Authorization": f"Bearer {SECRET}"}
+    client.open_range(f"{server.url}/here", FILE, 0, None, None, credentials=credentials).close()
+    client.open_range(f"http://me:{SECRET}@127.0.0.1:{server.port}/here", FILE, 0, None, None).close()
+    with pytest.raises(SourceUnauthorized):
+        client.open_range(f"{server.url}/here", FILE, 0, None, None)
+    assert len(signed.seen) == 2
+
+
 def test_user_and_password_of_the_address(client: HttpClient, serve: Serve) -> None:
     server = serve(lambda _path, _headers: "HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
     with pytest.raises(SourceUnauthorized) as caught:

@@ -37,6 +37,9 @@ DRAINED: Final = 64 * 1024
 REDIRECT_SECONDS: Final = 300.0
 """How long a redirect of a file is remembered: signed addresses live for an hour, and a hub counts requests."""
 
+_Asked = tuple[str, tuple[tuple[str, str], ...]]
+"""An address and the credentials that it was asked with: a signed address is for who has these, and for nobody else."""
+
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _EXPIRED: Final = (SourceNotFound, SourceUnauthorized)
 
@@ -80,7 +83,7 @@ class HttpClient:
             stall_seconds=tuning.stall_seconds,
         )
         self._lock = threading.Lock()
-        self._redirects: dict[str, tuple[Url, bool, float]] = {}
+        self._redirects: dict[_Asked, tuple[Url, bool, float]] = {}
 
     def close(self) -> None:
         """Idle connections; those in use are closed by who uses them."""
@@ -138,14 +141,15 @@ class HttpClient:
             wanted["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
             if validator is not None:
                 wanted["If-Range"] = validator
-        remembered = self._remembered(url)
+        asked = url.full, tuple(sorted({**_basic(url), **(credentials or {})}.items()))
+        remembered = self._remembered(asked)
         if remembered is not None:
             target, same_origin = remembered
             try:
                 return self._body(target, file, wanted, credentials if same_origin else None, start, end)
             except _EXPIRED:
-                self._forget(url)
-        return self._body(url, file, wanted, credentials, start, end, remember=True)
+                self._forget(asked)
+        return self._body(url, file, wanted, credentials, start, end, remember=asked)
 
     # -- one request and its redirects
 
@@ -223,7 +227,7 @@ class HttpClient:
         start: int,
         end: int | None,
         *,
-        remember: bool = False,
+        remember: _Asked | None = None,
     ) -> Body:
         reply = self._send("GET", url, headers, credentials)
         try:
@@ -242,23 +246,23 @@ class HttpClient:
             raise
         if isinstance(body, EmptyBody):
             self._settle(reply)
-        if remember and reply.url is not url:
+        if remember is not None and reply.url is not url:
             with self._lock:
                 if len(self._redirects) >= 256:
                     self._redirects.pop(next(iter(self._redirects)))
-                self._redirects[url.full] = (reply.url, reply.url.origin == url.origin, self._clock())
+                self._redirects[remember] = (reply.url, reply.url.origin == url.origin, self._clock())
         return body
 
-    def _remembered(self, url: Url) -> tuple[Url, bool] | None:
+    def _remembered(self, asked: _Asked) -> tuple[Url, bool] | None:
         with self._lock:
-            found = self._redirects.get(url.full)
+            found = self._redirects.get(asked)
             if found is None or self._clock() - found[2] > REDIRECT_SECONDS:
                 return None
             return found[0], found[1]
 
-    def _forget(self, url: Url) -> None:
+    def _forget(self, asked: _Asked) -> None:
         with self._lock:
-            self._redirects.pop(url.full, None)
+            self._redirects.pop(asked, None)
 
     # -- what happens to the connection
 
