@@ -32,6 +32,7 @@ ANSWERS = {
     "/passwd.gguf": Reply(302, {"Location": "file:///etc/passwd"}),
     "/plain.gguf": Reply(307, {"Location": "http://files.example/m.gguf"}),
     "/lost.gguf": Reply(302, {"Location": "http://[::1/x"}),
+    "/dots.gguf": Reply(302, {"Location": "https://files..example/m.gguf"}),
     "/page.gguf": Reply(200, {"Content-Type": "text/html; charset=utf-8"}, PAGE),
     "/hidden-page.gguf": Reply(200, BINARY, PAGE),
     "/pointer.gguf": Reply(200, BINARY, POINTER),
@@ -79,6 +80,7 @@ def assert_nothing_stays(daemon: RealDaemon) -> None:
         ("passwd", "source_unavailable", "redirects to the scheme 'file'; that is not followed", "https"),
         ("plain", "source_unavailable", "redirects somewhere that is not allowed: http://files.example", "https"),
         ("lost", "source_unavailable", "redirects to an address that cannot be read", "https"),
+        ("dots", "source_unavailable", "'files..example' is not a host name", "https"),
         ("page", "source_unavailable", "sent a web page instead of page.gguf", "open the address in a browser"),
         ("hidden-page", "source_unavailable", "sent a web page instead of hidden-page.gguf", "in a browser"),
         ("pointer", "source_unavailable", "sent a Git LFS pointer instead of the content of pointer.gguf", "resolve"),
@@ -123,6 +125,13 @@ def test_what_a_hub_does_not_give(stopped: RealDaemon, ref: str, code: str, says
         assert_speaks(reply, code, says, retryable=False)
         assert hint is None or hint in reply["hint"]
         assert_nothing_stays(stopped)
+
+
+@pytest.mark.parametrize("host", ["models..example", "two words.example", f"{'m' * 64}.example"])
+def test_a_host_that_cannot_be(daemon: RealDaemon, host: str) -> None:
+    reply = daemon.ask("model.pull", ref=f"https://{host}/m.gguf")
+    assert_speaks(reply, "invalid_request", f"{host!r} is not a host name", retryable=False)
+    assert_nothing_stays(daemon)
 
 
 def test_a_host_that_nobody_knows(daemon: RealDaemon) -> None:

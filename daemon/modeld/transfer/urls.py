@@ -116,12 +116,15 @@ def allows_plain(host: str, plain_hosts: Collection[str]) -> bool:
 
 
 def _ascii(host: str) -> str:
-    if host.isascii():
-        return host.lower()
+    """Checked in ASCII too: an empty or overlong label makes a UnicodeError of the resolver, a space an InvalidURL of
+    http.client, and neither is a fault of the source or of the network."""
     try:
-        return host.encode("idna").decode("ascii")
+        name = host.encode("idna").decode("ascii").lower()
     except UnicodeError:
-        raise InvalidRequest(f"{host[:80]!r} is not a host name", hint="Check the address.") from None
+        name = ""
+    if not name or any(character <= " " or character == "\x7f" for character in name):
+        raise InvalidRequest(f"{host[:80]!r} is not a host name", hint="Check the address.")
+    return name
 
 
 def _bad_redirect(url: Url, where: str) -> SourceUnavailable:

@@ -117,6 +117,8 @@ def test_redirects_are_followed(client: HttpClient, serve: Serve, status: int) -
         ("gopher://x", "scheme 'gopher'"),
         ("http://example.com/x", "not allowed"),
         ("//[bad/x", "cannot be read"),
+        ("https://a..b/x", "'a..b' is not a host name"),
+        ("https://a b.com/x", "'a b.com' is not a host name"),
         ("/here", "in a circle"),
     ],
 )
@@ -191,7 +193,16 @@ def test_user_and_password_of_the_address(client: HttpClient, serve: Serve) -> N
 
 @pytest.mark.parametrize(
     "address",
-    ["http://example.com/m", "http://10.0.0.1/m", "ftp://h/m", "file:///m", "https:///m", "https://[::1/m", "/m"],
+    [
+        *("http://example.com/m", "http://10.0.0.1/m", "ftp://h/m", "file:///m", "https:///m", "https://[::1/m", "/m"),
+        *(
+            "https://a..b/m",
+            "https://.b/m",
+            f"https://{'a' * 64}.com/m",
+            "https://a b.com/m",
+            f"https://[::1%{'a' * 64}]/m",
+        ),
+    ],
 )
 def test_addresses_that_are_not_fetched(client: HttpClient, address: str) -> None:
     with pytest.raises(InvalidRequest):
