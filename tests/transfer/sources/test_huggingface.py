@@ -278,6 +278,17 @@ def test_what_does_not_answer_as_a_hub_does_is_said(http: HttpClient, answer: Re
         assert "HF_ENDPOINT" in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize("told", [{"size": -5, "oid": "a" * 40}, {"size": 9, "lfs": {"oid": "a" * 64, "size": -5}}])
+def test_a_size_below_nothing_is_no_size(http: HttpClient, told: dict[str, object]) -> None:
+    def answer(asked: Asked) -> Reply:
+        tree = [{"type": "file", "path": "m.gguf", **told}]
+        return Reply(200, {}, json.dumps(tree if "/tree/" in asked.target else {"sha": "a" * 40}).encode())
+
+    with serving(answer) as server:
+        with pytest.raises(SourceUnavailable, match="does not answer as a hub does"):
+            HuggingFaceSource(http, server.url).describe(HubReference(repo="org/repo"))
+
+
 def test_rate_limits_are_told_with_their_wait(http: HttpClient) -> None:
     with serving(lambda asked: Reply(429, {"RateLimit": '"api";r=0;t=55'})) as server:
         with pytest.raises(SourceUnavailable) as caught:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -52,15 +52,19 @@ _ANY: Final = (200, 400, 401, 403, 404, 410, 416, 429, 451, 500, 502, 503, 504)
 _FOUND: Final = (301, 302, 303, 307, 308)
 
 
+_Size = Annotated[int, msgspec.Meta(ge=0)]
+"""Of less than nothing all is here from the start, and its hash never comes."""
+
+
 class _Lfs(msgspec.Struct):
     oid: str = ""
-    size: int | None = None
+    size: _Size | None = None
 
 
 class _Entry(msgspec.Struct):
     type: str
     path: str
-    size: int = 0
+    size: _Size = 0
     oid: str = ""
     lfs: _Lfs | None = None
     xet_hash: str | None = msgspec.field(default=None, name="xetHash")
