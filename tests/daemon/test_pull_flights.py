@@ -42,6 +42,7 @@ class Bytes:
 
     staged: Staged = field(default_factory=Staged)
     served: dict[str, int] = field(default_factory=lambda: {"here": 10})
+    as_described: bool = True
     kept: int = 0
     committed: int = 0
 
@@ -125,7 +126,7 @@ async def test_two_share_one_and_who_comes_late_is_told_what_was_missed() -> Non
             tasks.start_soon(asked, shared, work, two, told, "two")
             await eventually(lambda: two.meter.snapshot().bytes_done >= 4)
             work.may_end.set()
-    assert told == {"one": ("blob", {"here": 10}), "two": ("blob", {"here": 10})}
+    assert told == {"one": ("blob", {"here": 10}, True), "two": ("blob", {"here": 10}, True)}
     assert (work.runs, work.brought.committed, work.brought.kept) == (1, 1, 0)
     first, second = one.meter.snapshot(), two.meter.snapshot()
     assert first.bytes_done == second.bytes_done == 10
@@ -147,7 +148,7 @@ async def test_who_leaves_does_not_end_it(leaver: str) -> None:
             await eventually(lambda: leaver in told)
             assert work.ended == []
             work.may_end.set()
-    assert told == {leaver: Stopped, stays: ("blob", {"here": 10})}
+    assert told == {leaver: Stopped, stays: ("blob", {"here": 10}, True)}
     assert work.runs == 1
 
 
@@ -163,7 +164,7 @@ async def test_the_last_who_leaves_ends_it_and_the_next_begins_anew() -> None:
             await eventually(lambda: "one" in told)
             assert first.ended == ["stopped"]
             tasks.start_soon(asked, shared, second, two, told, "two")
-    assert told == {"one": Stopped, "two": ("blob", {"here": 10})}
+    assert told == {"one": Stopped, "two": ("blob", {"here": 10}, True)}
     assert (first.runs, second.runs) == (1, 1)
 
 
@@ -179,7 +180,7 @@ async def test_a_failure_is_everybodys_unless_they_would_ask_elsewhere() -> None
             tasks.start_soon(asked, shared, elsewhere, Asker(), told, "other", "another route")
             await anyio.wait_all_tasks_blocked()
             work.may_end.set()
-    assert told == {"one": SourceNotFound, "same": SourceNotFound, "other": ("blob", {"here": 10})}
+    assert told == {"one": SourceNotFound, "same": SourceNotFound, "other": ("blob", {"here": 10}, True)}
     assert (work.runs, elsewhere.runs) == (1, 1)
 
 
@@ -234,7 +235,7 @@ async def test_who_joins_brings_a_rate_along_and_takes_it_away() -> None:
             await eventually(lambda: "free" in told)
             assert work.pace.take(1 << 20, Looks(3)) == 0, "four seconds until there are 4 KiB"
             work.may_end.set()
-    assert told["slow"] == ("blob", {"here": 10})
+    assert told["slow"] == ("blob", {"here": 10}, True)
 
 
 class Looks:

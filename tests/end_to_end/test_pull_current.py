@@ -105,3 +105,32 @@ def test_who_gave_wrong_bytes_is_asked_again_when_it_has_others(daemon: RealDaem
         now[0] = CONTENT
         assert pulled(daemon, address, sha256=wanted)["blob"] == f"sha256:{wanted}"
         assert pulled(daemon, address)["current"] is True
+
+
+def test_what_replaced_a_file_meanwhile_is_not_taken_for_it(daemon: RealDaemon) -> None:
+    old, new = gguf(16 * MIB, 103), gguf(16 * MIB, 104)
+    now, ranges = [old], []
+
+    def replaced_after_the_first_range(asked: Asked) -> Reply:
+        if asked.method == "GET":
+            ranges.append(asked)
+            now[0] = old if len(ranges) == 1 else new
+        return file_reply(asked, now[0])
+
+    with Server(replaced_after_the_first_range) as server:
+        assert pulled(daemon, f"{server.url}/m.gguf")["blob"] == f"sha256:{hex_of(new)}"
+        server.route = lambda asked: file_reply(asked, old)
+        assert pulled(daemon, f"{server.url}/m.gguf")["blob"] == f"sha256:{hex_of(old)}", "it was taken back"
+
+
+def test_what_another_source_has_is_not_taken_for_it(stopped: RealDaemon) -> None:
+    def only_described(asked: Asked) -> Reply:
+        return file_reply(asked, NEWER) if asked.method == "HEAD" else Reply(404)
+
+    same_size = gguf(len(NEWER), 105)
+    with Server(only_described) as mirror, Server(lambda asked: file_reply(asked, same_size)) as origin:
+        stopped.configure(f'[[mirror]]\nmatch = "{origin.url}/"\nurl = "{mirror.url}/"\n')
+        stopped.start()
+        assert pulled(stopped, f"{origin.url}/m.gguf")["blob"] == f"sha256:{hex_of(same_size)}"
+        mirror.route = lambda asked: file_reply(asked, NEWER)
+        assert pulled(stopped, f"{origin.url}/m.gguf")["blob"] == f"sha256:{hex_of(NEWER)}"

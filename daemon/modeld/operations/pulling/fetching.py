@@ -125,7 +125,7 @@ class Fetch:
     async def _fetch(self, number: int, share: Share) -> None:
         file, digest, progress = self._files[number], self._digests[number], self._progress.file(number)
         work = partial(self._workshop.transfer.fetch_file, self._described, file, expected=self._expected or digest)
-        blob, served = await self._workshop.flights.fetch(
+        blob, served, as_described = await self._workshop.flights.fetch(
             self._key(file, digest),
             self._reference.key,
             lambda followed, on_event, pace: work(progress=followed, on_event=on_event, pace=pace),
@@ -137,7 +137,8 @@ class Fetch:
         self._held.enter_context(self._arrivals.relying_on(blob.digest))
         self._arrived[number] = Arrived(path=file.path, blob=blob, role=file.role, fetched=True, served=served)
         progress.finished()
-        await self._remember(file, blob.digest)
+        if as_described:
+            await self._remember(file, blob.digest)
 
     # -- what it is called
 

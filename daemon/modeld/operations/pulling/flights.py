@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import anyio
 
@@ -35,6 +35,17 @@ LEAVE_SECONDS: Final = 3.0
 disk that hangs must not keep a cancelled job from ending."""
 
 
+class Landed(NamedTuple):
+    """What a transfer came to."""
+
+    blob: Blob
+    served: Mapping[str, int]
+    """Which source gave how much of it."""
+
+    as_described: bool
+    """These are the bytes of the version that was described."""
+
+
 class Flights:
     """Of one daemon, by what is fetched."""
 
@@ -44,8 +55,8 @@ class Flights:
 
     async def fetch(
         self, key: str, route: str, work: Work, progress: FileProgress, on_event: OnEvent, share: Share
-    ) -> tuple[Blob, Mapping[str, int]]:
-        """The blob, and which source gave how much of it. Raises Stopped when this asker is stopped."""
+    ) -> Landed:
+        """Raises Stopped when this asker is stopped."""
         while True:
             flight = self._by_key.get(key)
             if flight is not None and flight.deserted:
@@ -70,7 +81,7 @@ class Flights:
         if self._by_key.get(key) is flight:
             del self._by_key[key]
 
-    async def _follow(self, flight: Flight, progress: FileProgress) -> tuple[Blob, Mapping[str, int]]:
+    async def _follow(self, flight: Flight, progress: FileProgress) -> Landed:
         try:
             await _until(flight.ended, progress)
             return await flight.land(self._arrivals)
@@ -102,8 +113,7 @@ class Flight:
         self._committing = anyio.Lock()
         self._fetched: Fetched | None = None
         self._fault: BaseException | None = None
-        self._blob: Blob | None = None
-        self._served: Mapping[str, int] = {}
+        self._came: Landed | None = None
 
     @property
     def deserted(self) -> bool:
@@ -129,16 +139,17 @@ class Flight:
             self._end()
         return True
 
-    async def land(self, arrivals: Arrivals) -> tuple[Blob, Mapping[str, int]]:
+    async def land(self, arrivals: Arrivals) -> Landed:
         """After the end: the first who comes gives the blob its name."""
         async with self._committing:
             if self._fault is not None:
                 raise self._fault
-            if self._blob is None:
+            if self._came is None:
                 assert self._fetched is not None, "a transfer without a fault has brought a file"
                 fetched, self._fetched = self._fetched, None
                 try:
-                    self._blob = await arrivals.commit(fetched.staged.digest, fetched.commit)
+                    blob = await arrivals.commit(fetched.staged.digest, fetched.commit)
+                    self._came = Landed(blob, fetched.served, fetched.as_described)
                 except Exception as fault:
                     self._fault = fault
                     raise
@@ -146,7 +157,7 @@ class Flight:
                     # Cancelled before it began: the next who comes does it, and when nobody does, it is kept.
                     self._fetched = fetched
                     raise
-            return self._blob, self._served
+            return self._came
 
     # -- the thread
 
@@ -168,7 +179,6 @@ class Flight:
 
     def _landed(self, fetched: Fetched | None, fault: BaseException | None) -> None:
         self._fetched, self._fault = fetched, fault
-        self._served = {} if fetched is None else fetched.served
         self.ended.set()
         if self.deserted or fault is not None:
             self._end()

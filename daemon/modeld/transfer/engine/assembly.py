@@ -61,6 +61,10 @@ class Fetched:
     first_seen: bool
     """No source or user said what the digest must be."""
 
+    as_described: bool
+    """False when the file was replaced while it was fetched, or another source gave its own: of the version that was
+    described these bytes say nothing."""
+
     _layout: Layout
     _partial: Partial
 
@@ -216,7 +220,7 @@ class Assembly:
 
     # -- ends
 
-    def seal(self, hashed: Hashed, path: str, *, first_seen: bool) -> Fetched:
+    def seal(self, hashed: Hashed, path: str, *, first_seen: bool, as_described: bool) -> Fetched:
         """Durable and read-only; the partial goes over to what is returned."""
         self._end_threads()
         size = self.state.segments.limit
@@ -233,6 +237,7 @@ class Assembly:
             source=max(served, key=lambda name: served[name], default=""),
             served=served,
             first_seen=first_seen,
+            as_described=as_described,
             _layout=self.ground.layout,
             _partial=self.partial,
         )

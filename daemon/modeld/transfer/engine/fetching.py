@@ -45,6 +45,7 @@ class Fetching:
         self._on_event = on_event
         self._fault: WireError | None = None
         self._restarts = 0
+        self._as_described = True
 
     def run(self) -> Fetched:
         """A verified file. Raises Stopped, the disk's error, DigestMismatch, or what the last source said; what is
@@ -120,7 +121,9 @@ class Fetching:
                         continue
                     done = True
                     return self._mismatch(assembly, offer, assembly.digest, hashed.digest)
-                fetched = assembly.seal(hashed, file.path, first_seen=assembly.digest is None)
+                fetched = assembly.seal(
+                    hashed, file.path, first_seen=assembly.digest is None, as_described=self._as_described
+                )
                 done = True
                 return fetched
         finally:
@@ -151,11 +154,13 @@ class Fetching:
                 self._tell("failover", before, end.fault.message, kept=kept)
                 if assembly.digest is None:
                     # Nothing says that two sources have the same bytes.
+                    self._as_described = False
                     assembly.start_over(offer.file.size, offer.file.validator)
             except Changed as change:
                 offer = Offer(
                     offer.opener, replace(offer.file, size=change.size, validator=change.validator, digest=None)
                 )
+                self._as_described = False
                 self._restart(assembly, offer, change.what)
 
     def _restart(self, assembly: Assembly, offer: Offer, why: str) -> None:
