@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -100,6 +101,55 @@ class Server:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(10)
+
+
+class Scripted:
+    """For answers that no library would give: each is the text that `script` makes of a path and headers."""
+
+    def __init__(self, script: Callable[[str, dict[str, str]], str]) -> None:
+        self.script = script
+        self.seen: list[tuple[str, dict[str, str]]] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._open: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            self._open.append(sock)
+            self._threads.append(threading.Thread(target=self._serve, args=(sock,)))
+            self._threads[-1].start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError), sock, sock.makefile("rb") as lines:
+            while line := lines.readline().decode():
+                headers: dict[str, str] = {}
+                while (header := lines.readline().decode().strip()) != "":
+                    name, _, value = header.partition(":")
+                    headers[name.lower()] = value.strip()
+                lines.read(int(headers.get("content-length", 0)))
+                target = line.split()[1]
+                self.seen.append((target, headers))
+                answer = self.script(target, headers)
+                if not answer:
+                    return
+                sock.sendall(answer.encode("latin-1"))
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for sock in self._open:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
 
 
 @contextlib.contextmanager

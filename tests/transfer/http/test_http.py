@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import socket
-import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -16,60 +14,12 @@ from modeld.transfer.source import FileInfo
 from modeld.transfer.tuning import Tuning
 from modelwire.errors import InvalidRequest, SourceUnauthorized, SourceUnavailable, TimedOut, WireError
 from transfer.chaos import unused_port
+from transfer.doubles import Scripted
 
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz"
 QUICK = Tuning(connect_seconds=2, stall_seconds=0.3)
 FILE = FileInfo(path="m", locator="", size=5)
 OK = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
-
-
-class Scripted:
-    """Answers each request with what `script` makes of its path and headers, as text."""
-
-    def __init__(self, script: Callable[[str, dict[str, str]], str]) -> None:
-        self.script = script
-        self.seen: list[tuple[str, dict[str, str]]] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._open: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            self._open.append(sock)
-            self._threads.append(threading.Thread(target=self._serve, args=(sock,)))
-            self._threads[-1].start()
-
-    def _serve(self, sock: socket.socket) -> None:
-        with contextlib.suppress(OSError), sock, sock.makefile("rb") as lines:
-            while line := lines.readline().decode():
-                headers: dict[str, str] = {}
-                while (header := lines.readline().decode().strip()) != "":
-                    name, _, value = header.partition(":")
-                    headers[name.lower()] = value.strip()
-                lines.read(int(headers.get("content-length", 0)))
-                target = line.split()[1]
-                self.seen.append((target, headers))
-                answer = self.script(target, headers)
-                if not answer:
-                    return
-                sock.sendall(answer.encode("latin-1"))
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for sock in self._open:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(10)
 
 
 Serve = Callable[[Callable[[str, dict[str, str]], str]], Scripted]

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 
+from modeld.transfer.http.response import BadFraming
 from modelwire.errors import SourceNotFound, SourceUnauthorized, SourceUnavailable, TimedOut, WireError
 
 TRANSPORT_FAULTS: Final = (OSError, http.client.HTTPException, ssl.SSLError)
@@ -131,6 +132,13 @@ def status_fault(status: int, headers: Mapping[str, str], shown: str) -> WireErr
 def transport_fault(error: Exception, shown: str, doing: str, *, seconds: float | None = None) -> WireError:
     """For a request that got no whole answer. `doing` completes "while …"."""
     details = {"source": shown}
+    if isinstance(error, BadFraming):
+        return SourceUnavailable(
+            f"{shown} does not tell how long its answer is in a way that HTTP knows ({str(error)!a})",
+            hint="A proxy or the server is broken: use another source.",
+            retryable=False,
+            details=details,
+        )
     if isinstance(error, ssl.SSLCertVerificationError):
         return SourceUnavailable(
             f"the certificate of {shown} is not valid here: {error.verify_message}",

@@ -15,6 +15,7 @@ from typing import Final
 
 from modeld.transfer.http.answers import TRANSPORT_FAULTS, transport_fault
 from modeld.transfer.http.proxies import Proxies, Proxy
+from modeld.transfer.http.response import Response
 from modeld.transfer.urls import Url
 from modelwire.errors import SourceUnavailable
 
@@ -110,6 +111,7 @@ class Pool:
     def _connect(self, url: Url) -> http.client.HTTPConnection:
         proxy = self._proxies.of(url)
         connection = self._make(url, proxy)
+        connection.response_class = Response
         where = url.origin if proxy is None else f"{url.origin} (through the proxy {proxy.shown})"
         try:
             connection.connect()
