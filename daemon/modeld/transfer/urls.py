@@ -88,7 +88,7 @@ def parse_url(text: str, *, plain_hosts: Collection[str] = ()) -> Url:
 def follow(url: Url, location: str, *, plain_hosts: Collection[str] = ()) -> Url:
     """Where a redirect leads; SourceUnavailable when no redirect may lead there."""
     try:
-        joined = urljoin(url.full, location)
+        joined = urljoin(url.full, _as_sent(location))
         scheme = urlsplit(joined).scheme
     except ValueError:
         raise _bad_redirect(url, "to an address that cannot be read") from None
@@ -100,6 +100,14 @@ def follow(url: Url, location: str, *, plain_hosts: Collection[str] = ()) -> Url
         return parse_url(joined, plain_hosts=plain_hosts)
     except InvalidRequest as fault:
         raise _bad_redirect(url, f"somewhere that is not allowed: {fault.message}") from None
+
+
+def _as_sent(location: str) -> str:
+    """Headers are read as Latin-1. What is not ASCII in them is mostly an address in UTF-8 that nobody encoded."""
+    try:
+        return location.encode("latin-1").decode()
+    except UnicodeError:
+        return location
 
 
 def is_loopback(host: str) -> bool:

@@ -38,6 +38,17 @@ def serve() -> Iterator[Serve]:
         server.close()
 
 
+def test_a_redirect_in_letters_that_nobody_encoded(client: HttpClient, serve: Serve) -> None:
+    sent = "/mod\u00e8le \u6a21.gguf".encode().decode("latin-1")
+
+    def script(path: str, _headers: dict[str, str]) -> str:
+        if path == "/mod%C3%A8le%20%E6%A8%A1.gguf":
+            return OK
+        return f"HTTP/1.1 302 Found\r\nLocation: {sent}\r\nContent-Length: 0\r\n\r\n"
+
+    assert client.request("GET", f"{serve(script).url}/here").body == b"hello"
+
+
 @pytest.mark.parametrize(
     "framing",
     [
