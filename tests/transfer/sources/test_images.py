@@ -229,6 +229,19 @@ def test_a_password_is_not_sent_to_a_realm_without_encryption(http: HttpClient, 
             described(ImageSource(http, environ=known), f"oci://{host}/team/model:v1")
 
 
+@pytest.mark.parametrize("lasts", [b"9" * 400, b"1e999", b"NaN", b"-1", b'"soon"'])
+def test_a_token_that_lasts_for_no_time_that_can_be(http: HttpClient, lasts: bytes) -> None:
+    def route(asked: Asked) -> Reply:
+        if asked.path == "/token":
+            return Reply(200, {}, b'{"token": "given", "expires_in": ' + lasts + b"}")
+        if asked.headers.get("Authorization") == "Bearer given":
+            return Reply(404)
+        return Reply(401, {"WWW-Authenticate": f'Bearer realm="{server.url}/token"'})
+
+    with serving(route) as server, pytest.raises(SourceNotFound):
+        described(ImageSource(http, environ={"HOME": "/nonexistent"}), f"oci://{server.url[7:]}/team/model:v1")
+
+
 # -- Ollama
 
 

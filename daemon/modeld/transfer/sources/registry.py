@@ -28,6 +28,7 @@ MAX_MANIFEST: Final = 4 << 20
 TOKEN_SECONDS: Final = 60.0
 """How long a token lasts that does not say so itself: the protocol's own figure."""
 
+LONGEST_TOKEN: Final = 3600.0
 MAX_TOKENS: Final = 256
 _ANY: Final = (200, 307, 400, 401, 403, 404, 405, 410, 429, 500, 502, 503, 504)
 _REPO = re.compile(r"/v2/(?P<repo>.+)/(?:manifests|blobs)/[^/]+")
@@ -143,7 +144,7 @@ class Registry:
         if bearer is not None:
             token = self._fetch_token(url, bearer, login)
         elif any(each.scheme == "basic" for each in asked) and login is not None and login.user:
-            token = _Token(basic(login.user, login.password), self._clock() + 3600.0)
+            token = _Token(basic(login.user, login.password), self._clock() + LONGEST_TOKEN)
         else:
             raise _refused(answer, signed_in=login is not None)
         with self._lock:
@@ -182,9 +183,10 @@ class Registry:
         if not isinstance(token, str) or not token:
             raise _odd(realm.shown, "gives no token")
         lasts = content.get("expires_in")
-        seconds = float(lasts) if isinstance(lasts, int | float) and lasts > 0 else TOKEN_SECONDS
+        # The least first: there are whole numbers that no float holds.
+        seconds = min(lasts, LONGEST_TOKEN) if isinstance(lasts, int | float) and lasts > 0 else TOKEN_SECONDS
         # A tenth early: what is asked with it shall not expire on its way.
-        return _Token(f"Bearer {token}", self._clock() + min(seconds, 3600.0) * 0.9)
+        return _Token(f"Bearer {token}", self._clock() + seconds * 0.9)
 
 
 def _place(url: Url) -> tuple[str, str | None]:
