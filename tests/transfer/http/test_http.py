@@ -117,6 +117,19 @@ def test_a_signed_address_that_expired_is_asked_for_again(client: HttpClient, se
     assert len(server.seen) == 2
 
 
+@pytest.mark.parametrize("failing", ["HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 400 No\r\n\r\n", ""])
+def test_a_redirect_to_a_host_that_fails_by_now_is_not_held_to(client: HttpClient, serve: Serve, failing: str) -> None:
+    good = serve(lambda _path, _headers: OK)
+    first = iter([OK])
+    fails = serve(lambda _path, _headers: next(first, failing))
+    hosts = iter([fails, good])
+    server = serve(lambda _path, _headers: moved(f"{next(hosts).url}/m"))
+    client.open_range(f"{server.url}/here", FILE, 0, None, None).close()
+    with pytest.raises(SourceUnavailable):
+        client.open_range(f"{server.url}/here", FILE, 0, None, None)
+    client.open_range(f"{server.url}/here", FILE, 0, None, None).close()
+
+
 def test_a_redirect_is_remembered_for_who_was_given_it(client: HttpClient, serve: Serve) -> None:
     def guarded(_path: str, headers: dict[str, str]) -> str:
         refused = "HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n"

@@ -149,6 +149,10 @@ class HttpClient:
                 return self._body(target, file, wanted, credentials if same_origin else None, start, end)
             except _EXPIRED:
                 self._forget(asked)
+            except WireError:
+                # Asked again, who redirects may know of a host that works.
+                self._forget(asked)
+                raise
         return self._body(url, file, wanted, credentials, start, end, remember=asked)
 
     # -- one request and its redirects
