@@ -194,7 +194,10 @@ class Fetching:
                 "quarantine_path": kept,
             },
         )
-        return offer if name == offer.giver else Offer(offer.opener, offer.file)
+        # All of it may be of an earlier run: then what the source has by now was not asked for yet.
+        untried = culprit is not None and culprit.validator != offer.file.validator
+        untried = untried and assembly.resumed == assembly.state.segments.size
+        return offer if name == offer.giver and not untried else Offer(offer.opener, offer.file)
 
     def _tell(self, kind: EventKind, offer: Offer, reason: str, *, kept: int = 0) -> None:
         self._on_event(TransferEvent(kind=kind, file=offer.file.path, source=offer.giver, reason=reason, bytes=kept))
