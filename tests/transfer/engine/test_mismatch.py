@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from modeld.transfer.tuning import PIECE
 from modelwire.errors import DigestMismatch
 from transfer.chaos import Chaos
 from transfer.conftest import MakeRig
+from transfer.doubles import Asked, Reply, Server
 from transfer.rig import Rig, content_of, digest_of
 
 CONTENT = content_of()
@@ -46,3 +48,31 @@ def test_a_version_of_an_earlier_run_that_is_still_there_is_not_fetched_again(ma
         with pytest.raises(DigestMismatch):
             rig.fetch(rig.info(chaos.url, CONTENT, validator=chaos.etag))
         assert chaos.requests == []
+
+
+def unannounced(*answers: bytes) -> Server:
+    """One after the other, and the last for ever; nothing but the end of the connection tells how long they are."""
+    given = iter(answers)
+
+    def route(_asked: Asked) -> Reply:
+        return Reply(200, {"Connection": "close"}, next(given, answers[-1]))
+
+    return Server(route)
+
+
+def test_an_end_that_nobody_announced_may_be_that_of_a_broken_connection(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    with unannounced(CONTENT[:-1], CONTENT[: len(CONTENT) // 2], CONTENT) as server:
+        fetched = rig.fetch(replace(rig.info(server.url), digest=DIGEST))
+        fetched.commit()
+    assert fetched.staged.digest == DIGEST
+    assert rig.transfer.condemned.all() == ()
+
+
+def test_who_ends_in_the_same_way_twice_has_another_file(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    with unannounced(OTHER) as server:
+        with pytest.raises(DigestMismatch):
+            rig.fetch(replace(rig.info(server.url), digest=DIGEST))
+        assert len(server.asked) == 2
+    assert [each.digest for each in rig.transfer.condemned.all()] == [DIGEST.hex]

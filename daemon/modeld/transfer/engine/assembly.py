@@ -125,6 +125,9 @@ class Assembly:
     # -- beginning, also again
 
     def _start(self, size: int | None, pieces: tuple[Piece, ...]) -> None:
+        self.size_by_end = False
+        """Nobody told the size but the end of the answer."""
+
         self.state = State(Segments(size), self.ground.buffers, self.partial.resumable)
         for piece in pieces:
             if piece.end - piece.start <= PIECE and (size is None or piece.end <= size):

@@ -279,6 +279,7 @@ class Draw:
 
     def learned_size(self, size: int) -> None:
         """The stream is over, and its framing says that this was all."""
+        self.assembly.size_by_end = True
         self.assembly.size_is(size)
 
     def failed(self, fault: WireError, round_began: int) -> None:

@@ -46,6 +46,8 @@ class Fetching:
         self._fault: WireError | None = None
         self._restarts = 0
         self._as_described = True
+        self._ended: Digest | None = None
+        """Of wrong bytes whose end nobody announced."""
 
     def run(self) -> Fetched:
         """A verified file. Raises Stopped, the disk's error, DigestMismatch, or what the last source said; what is
@@ -118,6 +120,11 @@ class Fetching:
                 if assembly.digest is not None and not assembly.digest.matches(hashed.digest):
                     if len(assembly.contributors()) > 1:
                         self._restart(assembly, offer, "bytes of several versions do not fit together")
+                        continue
+                    if assembly.size_by_end and hashed.digest != self._ended:
+                        # A connection that breaks off may look the same; but not twice at the same byte.
+                        self._ended = hashed.digest
+                        self._restart(assembly, offer, "its end was not announced, and may have come too early")
                         continue
                     done = True
                     return self._mismatch(assembly, offer, assembly.digest, hashed.digest)
