@@ -118,6 +118,7 @@ class Assembly:
         try:
             self._start(size, self.partial.pieces)
         except BaseException:
+            self.state.end()  # one of the two threads may have been started
             self.partial.close()
             self.room.release()
             raise

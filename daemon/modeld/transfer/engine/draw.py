@@ -111,8 +111,12 @@ class Draw:
                 return
             self._started += 1
             connection = Connection(self, self._started)
+            try:
+                connection.start()
+            except BaseException:
+                self._net.hosts.release(self.file.origin)
+                raise
             self._connections.append(connection)
-            connection.start()
             if segments.next_free() is None:
                 return
 
