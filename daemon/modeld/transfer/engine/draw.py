@@ -59,6 +59,7 @@ class Draw:
         self._on_event = on_event
         self._connections: list[Connection] = []
         self._started = 0
+        self._in_line = False
         self._received = self._told = 0
         self._outcome: GaveUp | Changed | None = None
         self.patience = Patience(
@@ -98,6 +99,7 @@ class Draw:
                 self._report()
                 self._growth.observe(self._net.clock(), self._received_now(), len(self._connections), self.pace.waited)
         finally:
+            self._leave_line()
             self._end_connections(_GRACE_SECONDS if complete else 0.0)
             self._report()
 
@@ -107,7 +109,7 @@ class Draw:
         if not self.whole and not self.long and segments.missing is not None:
             wanted = min(self._growth.target, -(-segments.missing // self._tuning.segment_bytes))
         while len(self._connections) < wanted and (segments.next_free() is not None or segments.slow(now) is not None):
-            if not self._net.hosts.take(self.file.origin, self.file.long_requests):
+            if not self._may_connect():
                 return
             self._started += 1
             connection = Connection(self, self._started)
@@ -119,6 +121,21 @@ class Draw:
             self._connections.append(connection)
             if segments.next_free() is None:
                 return
+
+    def _may_connect(self) -> bool:
+        hosts, origin = self._net.hosts, self.file.origin
+        taken = hosts.take(origin, self.file.long_requests, in_line=self._in_line)
+        # Long requests have few places by design, which only the end of one frees.
+        needy = not taken and not self._connections and not self.long
+        if origin is not None and needy != self._in_line:
+            self._in_line = needy
+            (hosts.wait if needy else hosts.served)(origin)
+        return taken
+
+    def _leave_line(self) -> None:
+        if self._in_line and self.file.origin is not None:
+            self._in_line = False
+            self._net.hosts.served(self.file.origin)
 
     def _end_connections(self, grace: float) -> None:
         with self._state.lock:
@@ -205,7 +222,9 @@ class Draw:
 
     def _is_surplus(self, connection: Connection) -> bool:
         wanted = 1 if self.whole or self.long else self._growth.target
-        return len(self._connections) > wanted and self._connections[wanted:].count(connection) > 0
+        if len(self._connections) > wanted and self._connections[wanted:].count(connection) > 0:
+            return True
+        return len(self._connections) > 1 and self._net.hosts.give_up(self.file.origin)
 
     def ended(self, connection: Connection) -> None:
         with self._state.lock:
