@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import anyio
+import msgspec
 
 from modeld.jobs.meter import Meter
 from modeld.transfer.engine.budget import Budget, Share
 from modelwire.errors import WireError, from_code
 from modelwire.requests import ModelPull, Write
-from modelwire.values import Failure, JobView, Value
+from modelwire.values import Counters, Failure, JobView, Value
 from modelwire.vocabulary import TERMINAL_STATES, JobState, OnDisconnect
 
 
@@ -111,10 +112,17 @@ class Job:
             attempts=self.attempts,
             peer=self.peer,
             watchers=self.watchers,
-            progress=self.meter.snapshot(),
+            progress=self._progress(),
             error=self.failure_value() if self.failure else None,
             value=self.value,
         )
+
+    def _progress(self) -> Counters:
+        now = self.meter.snapshot()
+        if self.state == "running":
+            return now
+        # What does not run has no speed: the meter's would fade from one look to the next.
+        return msgspec.structs.replace(now, rate_bps=None, eta_s=None)
 
     def failure_value(self) -> Failure | None:
         fault = self.failure
