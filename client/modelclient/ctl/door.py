@@ -25,6 +25,7 @@ PROTOCOL = 1
 
 
 def main() -> int:
+    _stand_in_for_closed_streams()
     arguments = sys.argv[1:]
     if len(arguments) == 2 and arguments[0] in VERBS and (path := _ask(arguments[1])):
         try:
@@ -36,6 +37,17 @@ def main() -> int:
     from modelclient.ctl.command import main as command
 
     return command(arguments)
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Where standard streams are closed, the next socket or file would get their numbers, and what is printed.
+
+    What stands in for the output can only be read, so that writing fails as it does on a closed one.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)
+            setattr(sys, name, os.fdopen(opened, mode, errors="backslashreplace", closefd=False))
 
 
 def _ask(name: str) -> str | None:
