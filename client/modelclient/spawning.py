@@ -45,6 +45,7 @@ class Spawned:
                 pass_fds=(write_end,),
                 start_new_session=True,
                 cwd="/",
+                env=_environment(),
             )
         except OSError as error:
             os.close(self._read_end)
@@ -91,6 +92,14 @@ class Spawned:
                     break
                 held += more
         return held.partition(b"\n")[0]
+
+
+def _environment() -> dict[str, str]:
+    """This one, fit for another working directory: a configuration file is found where the client found it."""
+    environment = dict(os.environ)
+    if (config := environment.get("MODELD_CONFIG", "").strip()) and not config.startswith("~"):
+        environment["MODELD_CONFIG"] = os.path.abspath(config)
+    return environment
 
 
 def _open_log() -> tuple[str | None, int | None]:
