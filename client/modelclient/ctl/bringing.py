@@ -14,6 +14,7 @@ from modelclient.ctl.telling import tell
 from modelclient.exchange import Work
 from modelwire.errors import Cancelled, InvalidRequest
 from modelwire.values import Added, Pulled
+from modelwire.vocabulary import PRIORITY_DEFAULT
 
 Brought = TypeVar("Brought", Added, Pulled)
 
@@ -24,8 +25,20 @@ def configure(parser: argparse.ArgumentParser, *, made_of: str, license_from: st
     parser.add_argument("--sha256", metavar="HEX", default=None, help="the digest that the file must have")
     parser.add_argument("--replace", action="store_true", default=False, help="take the place of a model of that name")
     parser.add_argument("--license", metavar="ID", default=None, help=f"noted in the manifest{license_from}")
-    parser.add_argument("--priority", type=int, choices=range(1, 6), default=3, help="1 is the highest (default: 3)")
+    parser.add_argument(
+        "--priority", type=int, choices=range(1, 6), default=PRIORITY_DEFAULT, help="1 is the highest (default: 3)"
+    )
     parser.add_argument("--detach", action="store_true", default=False, help="print the job's id and leave it running")
+
+
+def options_of(args: argparse.Namespace) -> list[str]:
+    """As words, for the same command once more: without its digest it would not be checked, nor replace anything."""
+    words: list[str] = []
+    for option in ("name", "sha256", "license"):
+        if getattr(args, option) is not None:
+            words += [f"--{option}", getattr(args, option)]
+    words += ["--replace"] if args.replace else []
+    return words + (["--priority", str(args.priority)] if args.priority != PRIORITY_DEFAULT else [])
 
 
 def bring_in(

@@ -8,7 +8,7 @@ import shlex
 
 from modelclient.ctl import bringing
 from modelclient.ctl.session import Session
-from modelwire.errors import Cancelled
+from modelwire.errors import Cancelled, InvalidRequest
 from modelwire.values import Added
 
 
@@ -21,6 +21,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(session: Session, args: argparse.Namespace) -> int:
+    if not args.path:
+        raise InvalidRequest("the path is empty", hint="name a file or a directory; . is the one you are in")
     path = bringing.written(os.path.abspath(args.path), "path")
     client = session.client()
     return bringing.bring_in(
@@ -43,11 +45,11 @@ def run(session: Session, args: argparse.Namespace) -> int:
 
 
 def _stopped(job: str | None, args: argparse.Namespace) -> Cancelled:
-    again = f"modelctl add {shlex.quote(args.path)}" + (f" --name {shlex.quote(args.name)}" if args.name else "")
-    again += " --move" if args.move else " --link" if args.link else ""
+    words = ["modelctl", "add", args.path, *bringing.options_of(args)]
+    words += ["--move"] if args.move else ["--link"] if args.link else []
     return Cancelled(
         f"interrupted: job {job} was stopped, and {args.name or os.path.basename(args.path)} was not added",
-        hint=f"to go on, run it again: {again}",
+        hint=f"to go on, run it again: {shlex.join(words)}",
     )
 
 

@@ -66,14 +66,12 @@ def _directory() -> str | None:
 
 
 def _stopped(job: str | None, args: argparse.Namespace) -> Cancelled:
-    words = ["modelctl", "pull", args.ref]
-    for option in ("name", "sha256", "license"):
-        if getattr(args, option) is not None:
-            words += [f"--{option}", getattr(args, option)]
+    words = ["modelctl", "pull", args.ref, *bringing.options_of(args)]
     for option in ("include", "exclude"):
         for glob in getattr(args, option):
             words += [f"--{option}", glob]
-    words += ["--replace"] if args.replace else []
+    words += ["--offline"] if args.offline else []
+    words += ["--max-rate", str(args.max_rate)] if args.max_rate else []
     return Cancelled(
         f"interrupted: job {job} was stopped; what has arrived is kept",
         hint=f"to go on from there, run it again: {shlex.join(words)}",
