@@ -62,8 +62,8 @@ class Conversation:
     def fail(self, request: Request, fault: WireError) -> None:
         self.send(replies.Error.of(request.id, fault))
 
-    def accepted(self, request: Request, position: int = 0) -> None:
-        self.send(replies.Accepted(id=request.id, job="j1", position=position))
+    def accepted(self, request: Request, position: int = 0, *, joined: bool = False) -> None:
+        self.send(replies.Accepted(id=request.id, job="j1", position=position, joined=joined))
 
     def progress(self, request: Request, **counters: Any) -> None:
         now = values.Counters(phase="copy", **counters) if counters else COUNTERS

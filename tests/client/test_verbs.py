@@ -209,7 +209,8 @@ def test_the_figures_of_an_event_are_json_where_words_would_not_do(peer: Peer, c
         ("log", requests.EventsSubscribe(id="1", last=20, follow=False)),
         ("log -n 3", requests.EventsSubscribe(id="1", last=3, follow=False)),
         ("log --since 9", requests.EventsSubscribe(id="1", since=9, follow=False)),
-        ("log -f --since 9 -n 3", requests.EventsSubscribe(id="1", since=9, last=3)),
+        ("log -f --since 9", requests.EventsSubscribe(id="1", since=9)),
+        ("log -f -n 3", requests.EventsSubscribe(id="1", last=3)),
         ("watch --model m", requests.EventsSubscribe(id="1", progress=True, model="m")),
         ("jobs --state failed -n 3", requests.JobList(id="1", state="failed", limit=3)),
         ("cancel j9", requests.JobCancel(id="1", job="j9")),
@@ -235,6 +236,8 @@ def held(talk: Conversation, request: Request) -> None:
         target = talk.wire.open[request.target]
         talk.result(request, values.Done(target=request.target))
         talk.fail(target, errors.Cancelled("as asked"))
+    elif isinstance(request, requests.JobShow):
+        talk.result(request, JOB)
     else:
         talk.accepted(request)
         talk.progress(request)

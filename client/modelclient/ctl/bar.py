@@ -22,9 +22,10 @@ _WORDS = {"checking_local": "checking", "reserving": "reserving", "publish": "pu
 class ProgressLine:
     """Show what arrives, then `clear` before anything else is written."""
 
-    def __init__(self, *, live: bool, wanted: bool = True) -> None:
+    def __init__(self, *, live: bool, wanted: bool = True, attached: bool = False) -> None:
         self._live = live and wanted
         self._wanted = wanted
+        self._attached = attached
         self._drawn = False
         self._told_at: float | None = None
         self._told_tenth = 0
@@ -33,7 +34,9 @@ class ProgressLine:
     def show(self, reply: Accepted | Progress, *, label: str = "") -> None:
         if not self._wanted:
             return
-        text = waiting(reply) if isinstance(reply, Accepted) else describe(reply, bar=self._live)
+        text = (
+            waiting(reply, attached=self._attached) if isinstance(reply, Accepted) else describe(reply, bar=self._live)
+        )
         if not text:
             return
         text = f"{label}  {text}" if label else text
@@ -78,8 +81,9 @@ def share_of(now: Progress) -> float | None:
     return min(now.bytes_done / now.bytes_total, 1.0) if now.bytes_total else None
 
 
-def waiting(accepted: Accepted) -> str:
-    shared = " (shared with a job that was there already)" if accepted.joined else ""
+def waiting(accepted: Accepted, *, attached: bool = False) -> str:
+    """What there is to say of its place. Who attached has asked for that very job, and it may have ended long ago."""
+    shared = " (shared with a job that was there already)" if accepted.joined and not attached else ""
     if accepted.position == 0:
         return f"job {accepted.job} runs{shared}" if shared else ""
     return f"job {accepted.job} waits, {figures.count(accepted.position, 'job')} before it{shared}"

@@ -82,12 +82,12 @@ def exit_code(error: ModeldError) -> int:
     return FAILED
 
 
-def hint(error: ModeldError) -> str:
+def hint(error: ModeldError, verb: str | None = None) -> str:
     """What to do next: in the daemon's words when it has some."""
     if error.hint:
         return error.hint
     if isinstance(error, WireError):
-        return _NEXT.get(error.code, "see modelctl VERB --help")
+        return _NEXT.get(error.code, f"see modelctl {verb + ' ' if verb else ''}--help")
     if isinstance(error, ConnectionLost):
         return "see whether it is there again: modelctl status"
     if isinstance(error, RemoteError):
@@ -97,9 +97,14 @@ def hint(error: ModeldError) -> str:
     return "start a daemon: modelctl start"
 
 
-def as_json(error: ModeldError) -> dict[str, object]:
+def words(error: ModeldError) -> str:
+    """The message for people, who do not write JSON: `$.filter: …` is the wire's way to say where the fault is."""
+    return error.message.removeprefix("$.")
+
+
+def as_json(error: ModeldError, verb: str | None = None) -> dict[str, object]:
     """The value of `{"error": …}`."""
-    made: dict[str, object] = {"code": code(error), "message": error.message, "hint": hint(error)}
+    made: dict[str, object] = {"code": code(error), "message": error.message, "hint": hint(error, verb)}
     if isinstance(error, WireError):
         made["retryable"] = error.retryable
         if error.retry_after_ms is not None:

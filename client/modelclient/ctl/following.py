@@ -61,9 +61,9 @@ def interruptible() -> Iterator[Interruption]:
         signal.signal(signal.SIGINT, before)
 
 
-def follow(session: Session, work: Work[T]) -> T:
+def follow(session: Session, work: Work[T], *, attached: bool = False) -> T:
     """To the end of the work: its value, or its error raised. Everything that comes by is shown."""
-    line = ProgressLine(live=session.live, wanted=session.progress)
+    line = ProgressLine(live=session.live, wanted=session.progress, attached=attached)
     try:
         for reply in work:
             _show(session, line, reply)

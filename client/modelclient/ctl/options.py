@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -91,7 +91,12 @@ class VerbParser(Parser):
             self.configured = True
             _add_common(self)
             import_module(f"modelclient.ctl.verbs.{self.verb}").configure(self)
-        return super().parse_known_args(args, namespace)
+        found, unknown = super().parse_known_args(args, namespace)
+        if (
+            unknown
+        ):  # the parser above this one would refuse them too, and point to a help that says nothing of the verb
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -153,6 +158,22 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     every.add_argument("--socket", metavar="PATH", help="the daemon's endpoint")
     every.add_argument("--no-start", action="store_true", help="never start a daemon")
     every.add_argument("--timeout", metavar="SECONDS", type=_patience, help="patience with each answer (default: 30)")
+
+
+def number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """The type of an argument that counts something."""
+
+    def read(text: str) -> int:
+        try:
+            found = int(text)
+        except ValueError:
+            found = least - 1
+        if found < least or (most is not None and found > most):
+            to = f" to {most}" if most is not None else ""
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least}{to}")
+        return found
+
+    return read
 
 
 def _patience(text: str) -> float:

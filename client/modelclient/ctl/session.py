@@ -12,12 +12,12 @@ from modelclient.ctl.output import Output, complain, printable
 from modelwire.errors import ModeldError, NoDaemon
 
 
-def tell(error: ModeldError, *, as_json: bool, exit_code: int | None = None) -> int:
+def tell(error: ModeldError, *, as_json: bool, exit_code: int | None = None, verb: str | None = None) -> int:
     """Two lines for people, with `--json` also a document for programs; and the exit code."""
-    complain(f"modelctl: {printable(error.message)}")
-    complain(f"hint: {printable(exits.hint(error))}")
+    complain(f"modelctl: {printable(exits.words(error))}")
+    complain(f"hint: {printable(exits.hint(error, verb))}")
     if as_json:
-        Output().document({"error": exits.as_json(error)})
+        Output().document({"error": exits.as_json(error, verb)})
     return exits.exit_code(error) if exit_code is None else exit_code
 
 
@@ -34,6 +34,7 @@ class Session:
         self.progress: bool = not (args.no_progress or args.quiet or args.json or args.events)
         self.out = Output()
         self._color: str = args.color
+        self._verb: str = args.verb
         self._client: Client | None = None
 
     def client(self, *, start: bool = True) -> Client:
@@ -69,7 +70,7 @@ class Session:
 
     def fail(self, error: ModeldError, *, exit_code: int | None = None) -> int:
         """What is told of an error, here and in no other place."""
-        return tell(error, as_json=self.json, exit_code=exit_code)
+        return tell(error, as_json=self.json, exit_code=exit_code, verb=self._verb)
 
     def close(self) -> None:
         if self._client is not None:

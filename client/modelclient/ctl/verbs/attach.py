@@ -18,7 +18,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(session: Session, args: argparse.Namespace) -> int:
     client = session.client()
     try:
-        job = follow(session, client.attach(args.job))
+        if client.job(args.job).state == "paused":
+            session.note(f"job {args.job} is paused; it goes on after: modelctl resume {args.job}")
+        job = follow(session, client.attach(args.job), attached=True)
     except KeyboardInterrupt:
         complain(f"modelctl: left job {args.job}; it may go on without you")
         complain(f"hint: see what it does: modelctl job {args.job}; end it: modelctl cancel {args.job}")

@@ -7,6 +7,7 @@ from typing import get_args
 
 from modelclient.ctl import exits
 from modelclient.ctl.jobview import HEADINGS, row
+from modelclient.ctl.options import number
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
 from modelwire.vocabulary import JobState
@@ -14,7 +15,9 @@ from modelwire.vocabulary import JobState
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", choices=get_args(JobState), default=None, help="only these")
-    parser.add_argument("-n", dest="limit", metavar="N", type=int, default=100, help="the newest N (default: 100)")
+    parser.add_argument(
+        "-n", dest="limit", metavar="N", type=number(1, 1000), default=100, help="the newest N (default: 100)"
+    )
 
 
 def run(session: Session, args: argparse.Namespace) -> int:
@@ -29,5 +32,5 @@ def run(session: Session, args: argparse.Namespace) -> int:
     elif jobs:
         session.out.text(columns(HEADINGS, map(row, jobs)))
     else:
-        session.note("there are no jobs")
+        session.note(f"no job is {args.state}" if args.state else "there are no jobs")
     return exits.FINE

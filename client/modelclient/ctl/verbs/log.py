@@ -6,6 +6,7 @@ import argparse
 
 from modelclient.ctl import exits
 from modelclient.ctl.eventline import print_event
+from modelclient.ctl.options import number
 from modelclient.ctl.session import Session
 from modelwire.replies import Event, Lagged
 
@@ -13,9 +14,12 @@ LAST = 20
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-n", dest="last", metavar="N", type=int, default=None, help=f"the newest N (default: {LAST})")
     parser.add_argument("-f", "--follow", action="store_true", default=False, help="go on with what happens next")
-    parser.add_argument("--since", metavar="SEQ", type=int, default=None, help="everything after this line")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "-n", dest="last", metavar="N", type=number(0), default=None, help=f"the newest N (default: {LAST})"
+    )
+    which.add_argument("--since", metavar="SEQ", type=number(0), default=None, help="everything after this line")
 
 
 def run(session: Session, args: argparse.Namespace) -> int:

@@ -13,6 +13,9 @@ from modelwire.errors import InvalidRequest
 from modelwire.values import Change, Configured
 from modelwire.vocabulary import PRIORITY_HIGHEST, PRIORITY_LOWEST
 
+MOST_SLOTS = 64
+"""What the wire takes: `modelwire.requests.Slots`."""
+
 
 def _priority(text: str) -> int:
     if text not in map(str, range(PRIORITY_HIGHEST, PRIORITY_LOWEST + 1)):
@@ -26,10 +29,16 @@ def _number(text: str) -> int:
     return int(text)
 
 
+def _slots(text: str) -> int:
+    if not 1 <= _number(text) <= MOST_SLOTS:
+        raise ValueError(f"{text!r} is no number of jobs from 1 to {MOST_SLOTS}")
+    return int(text)
+
+
 DAEMON: dict[str, Callable[[str], int]] = {
     "max_rate": rates.parse,
-    "running_fetches": _number,
-    "running_bytes": _number,
+    "running_fetches": _slots,
+    "running_bytes": _slots,
     "waiting_total": _number,
     "waiting_per_peer": _number,
 }

@@ -19,6 +19,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(session: Session, args: argparse.Namespace) -> int:
     lines: dict[str, ProgressLine] = {}
     raw = session.json or session.events
+    if args.job is not None:
+        session.client().job(args.job)  # of one that is not there nothing would ever come
     wanted = session.progress or raw
     with session.client().subscribe(progress=wanted, model=args.model, job=args.job) as events:
         try:

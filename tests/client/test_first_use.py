@@ -1,0 +1,147 @@
+"""What somebody meets who uses a verb for the first time, a little wrongly: words that can be acted on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from client.ctl import Ctl
+from client.scripted_peer import JOB, Conversation, ScriptedPeer
+from modelwire import errors, requests, values
+from modelwire.requests import Request
+
+Peer = Callable[..., ScriptedPeer]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+PAUSED = msgspec.structs.replace(JOB, id="j3", state="paused")
+
+
+def answers(talk: Conversation, request: Request) -> None:
+    match request:
+        case requests.JobShow(job="j3"):
+            talk.result(request, PAUSED)
+        case requests.JobShow(job="nope") | requests.JobAttach(job="nope"):
+            talk.fail(request, errors.NotFound("there is no job 'nope'"))
+        case requests.JobAttach():
+            talk.accepted(request, 1 if request.job == "j2" else 0, joined=True)
+            talk.result(request, JOB)
+        case requests.JobList():
+            talk.result(request, values.JobList())
+        case requests.ModelList():
+            talk.fail(request, errors.InvalidRequest("$.filter: 'x' cannot be used", hint="for example: size>1GB"))
+        case requests.ModelAdd():
+            talk.fail(request, errors.InvalidRequest("/dev/null is a character device, not a regular file"))
+        case _:
+            talk.result(request, JOB)
+
+
+@pytest.fixture
+def made(peer: Peer) -> ScriptedPeer:
+    return peer(answers)
+
+
+@pytest.fixture
+def run(made: ScriptedPeer, ctl: Ctl) -> Run:
+    return lambda *arguments: ctl(*arguments, environ={"MODELD_SOCKET": made.path})
+
+
+def test_an_attachment_shares_nothing(run: Run) -> None:
+    """The daemon says `joined` of every attachment; of a job that has ended nothing runs any more."""
+    assert run("attach", "j1").stderr == ""
+    assert run("attach", "j2").stderr == "modelctl: job j1 waits, 1 job before it\n"
+
+
+def test_an_attachment_to_a_job_that_rests_says_what_it_waits_for(run: Run) -> None:
+    assert run("attach", "j3").stderr == "modelctl: job j3 is paused; it goes on after: modelctl resume j3\n"
+    assert run("attach", "j3", "-q").stderr == ""
+
+
+def test_watching_a_job_that_is_not_there_ends(run: Run, made: ScriptedPeer) -> None:
+    done = run("watch", "--job", "nope")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (3, "modelctl: there is no job 'nope'")
+
+
+def test_an_empty_path_is_not_the_working_directory(run: Run, made: ScriptedPeer) -> None:
+    done = run("add", "")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "modelctl: the path is empty\nhint: name a file or a directory; . is the one you are in\n",
+    )
+    assert made.requests == []
+
+
+def test_fields_of_the_wire_are_told_as_words(run: Run) -> None:
+    assert run("list", "--filter", "x").stderr == "modelctl: filter: 'x' cannot be used\nhint: for example: size>1GB\n"
+
+
+def test_a_hint_names_the_verb(run: Run) -> None:
+    assert run("add", "/dev/null").stderr.splitlines()[1] == "hint: see modelctl add --help"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("jobs -n 0", "argument -n: '0' is not a number from 1 to 1000"),
+        ("jobs -n -1", "argument -n: '-1' is not a number from 1 to 1000"),
+        ("jobs -n 1001", "argument -n: '1001' is not a number from 1 to 1000"),
+        ("log -n x", "argument -n: 'x' is not a number from 0"),
+        ("log -n -1", "argument -n: '-1' is not a number from 0"),
+        ("log --since -1", "argument --since: '-1' is not a number from 0"),
+        ("log --since 5 -n 2", "argument -n: not allowed with argument --since"),
+        ("path a b", "unrecognized arguments: b"),
+    ],
+)
+def test_what_a_verb_cannot_take(run: Run, made: ScriptedPeer, line: str, says: str) -> None:
+    done = run(*line.split())
+    assert (done.returncode, done.stderr) == (2, f"modelctl: {says}\nhint: see modelctl {line.split()[0]} --help\n")
+    assert made.requests == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "least"), [("running_fetches", 1), ("running_bytes", 1), ("waiting_total", 0), ("waiting_per_peer", 0)]
+)
+def test_too_few_jobs(run: Run, made: ScriptedPeer, setting: str, least: int) -> None:
+    done = run("set", f"{setting}={least - 1}")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        2,
+        f"modelctl: {setting}: '{least - 1}' is no number of jobs" + (" from 1 to 64" if least else ""),
+    )
+    assert made.requests == []
+
+
+def test_no_jobs_of_a_state_are_not_no_jobs(run: Run) -> None:
+    assert run("jobs").stderr == "modelctl: there are no jobs\n"
+    assert run("jobs", "--state", "running").stderr == "modelctl: no job is running\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "add f --name n --sha256 " + "a" * 64 + " --license mit --replace --move",
+        "add f --link --priority 1",
+        "pull hf:a/b --name n --max-rate 20000000 --include *.gguf --replace",
+        "pull hf:a/b --offline --priority 5",
+    ],
+)
+def test_to_go_on_after_ctrl_c_is_the_same_command(peer: Peer, ctl: Ctl, line: str) -> None:
+    """A hint without the digest would skip the check, one without --replace would be refused."""
+
+    def held(talk: Conversation, request: Request) -> None:
+        if isinstance(request, requests.Cancel):
+            talk.fail(talk.wire.open[request.target], errors.Cancelled("as asked"))
+            talk.result(request, values.Done(target=request.target))
+        else:
+            talk.accepted(request)
+
+    made = peer(held)
+    with ctl.open(*line.split(), "--socket", made.path) as process:
+        made.saw(requests.ModelAdd if line.startswith("add") else requests.ModelPull)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    again = err.rpartition("run it again: ")[2].replace("'", "").split()
+    assert again[0] == "modelctl"
+    assert sorted(again[1:]) == sorted(line.split())
