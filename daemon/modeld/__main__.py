@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from modeld.config import ConfigError, dump, load
+from modeld.config import ConfigError, Settings, dump, load
+from modeld.config.load import SEE_ALL
 from modelwire.version import __version__
 
 _EXIT_USAGE = 2
@@ -55,6 +56,17 @@ def overrides(flags: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def _check_places(settings: Settings) -> None:
+    """Places that are written down must be good for every start. Where none are, a start finds its own."""
+    from modeld.config.places import state_directory
+    from modeld.store import resolve_root
+
+    if settings.models_home:
+        resolve_root(settings.models_home, os.environ, sys.platform)
+    if settings.state_dir:
+        state_directory(settings, os.environ)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser().parse_args(arguments)
     from modeld.app.readiness import Readiness
@@ -62,9 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     readiness = Readiness(flags.ready_fd)
     try:
         loaded = load(os.environ, overrides=overrides(flags), path=flags.config)
+        if flags.check_config:
+            _check_places(loaded.settings)
     except ConfigError as error:
-        for problem in error.problems if flags.check_config else ():
-            sys.stderr.write(f"modeld: {problem}\n")
+        if flags.check_config:
+            sys.stderr.write("".join(f"modeld: {problem}\n" for problem in error.problems))
+            sys.stderr.write(f"  {error.hint}\n" if error.hint not in (None, SEE_ALL) else "")
+            return _EXIT_USAGE
         return readiness.failed(error.message, hint=error.hint, code="invalid_request", exit_code=_EXIT_USAGE)
     if flags.print_config:
         sys.stdout.write(dump(loaded.settings))

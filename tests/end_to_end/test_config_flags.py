@@ -68,6 +68,24 @@ def test_a_bad_configuration_is_told_with_its_place(stopped: RealDaemon) -> None
     assert "running_bytes" in run.stderr
 
 
+def test_each_problem_is_told_once(stopped: RealDaemon) -> None:
+    stopped.configure("[limits]\nrunning_bytes = -3\nwrite_stal = '1s'\n[transfr]\nx = 1\n")
+    told = modeld(stopped, "--check-config").stderr.splitlines()
+    assert len(told) == 3
+    for word in ("running_bytes", "write_stal'", "transfr"):
+        assert len([line for line in told if word in line]) == 1, told
+
+
+@pytest.mark.parametrize("setting", ["models_home", "state_dir"])
+def test_a_place_that_no_start_would_take_is_not_called_good(stopped: RealDaemon, setting: str) -> None:
+    stopped.environ.pop("MODELD_STATE_DIR", None)  # it would be above the file
+    stopped.configure(f"{setting} = 'some/where'\n")
+    run = modeld(stopped, "--check-config")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert setting in run.stderr
+    assert "absolute path" in run.stderr
+
+
 def test_a_file_is_checked_before_it_is_installed(stopped: RealDaemon, room: Path) -> None:
     candidate = room / "candidate.toml"
     candidate.write_text("[log]\nlevel = 'loud'\n", encoding="utf-8")

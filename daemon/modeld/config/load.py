@@ -35,6 +35,8 @@ class Loaded:
 
 _Values = dict[str, dict[str, Any]]
 
+SEE_ALL = "modeld --check-config lists every problem of the file"
+
 
 def load(environ: Mapping[str, str], *, overrides: Mapping[str, Any] | None = None, path: str | None = None) -> Loaded:
     """The settings. `overrides` are flags by dotted key (`log.level`), where None means not given; `path` is the
@@ -48,9 +50,7 @@ def load(environ: Mapping[str, str], *, overrides: Mapping[str, Any] | None = No
     _read_overrides(overrides or {}, values, problems)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ConfigError(
-            problems[0] + more, hint="modeld --check-config lists every problem of the file", problems=problems
-        )
+        raise ConfigError(problems[0] + more, hint=SEE_ALL, problems=problems)
     top = values.pop("")
     try:
         settings = msgspec.convert({**top, **values}, Settings, dec_hook=decode_hook)
