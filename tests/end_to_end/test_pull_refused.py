@@ -169,3 +169,18 @@ def test_a_port_that_speaks_no_tls(daemon: RealDaemon, tls: Nginx) -> None:
     reply = daemon.ask("model.pull", ref=f"{address}/m.gguf")
     assert_speaks(reply, "source_unavailable", f"no encrypted connection to {address}")
     assert "Is it https" in reply["hint"]
+
+
+@pytest.mark.parametrize("ref", ["llama3:8b", "model.gguf"])
+def test_a_name_alone_is_told_how_to_say_where_it_comes_from(daemon: RealDaemon, ref: str) -> None:
+    refused = daemon.ask("model.pull", ref=ref, directory="/srv")
+    assert (refused["code"], refused["message"]) == ("not_found", f"there is no model named '{ref}'")
+    assert f"ollama:{ref}" in refused["hint"]
+    assert f"./{ref}" in refused["hint"]
+    assert_speaks(refused, "not_found", ref)
+
+
+def test_a_name_that_is_nearly_one_is_asked_about(daemon: RealDaemon, room: Path) -> None:
+    (room / "tiny").write_bytes(b"tiny")
+    assert daemon.ask("model.add", path=str(room / "tiny"), name="llama3:8b")["type"] == "result"
+    assert daemon.ask("model.pull", ref="llama3:8c")["hint"] == "did you mean llama3:8b?"

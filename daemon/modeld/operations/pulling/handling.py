@@ -17,7 +17,7 @@ from modeld.operations.working import as_job, refusals_kept
 from modeld.store import Asker, Digest, Unproven
 from modeld.transfer.references.types import LocalReference, StoredReference
 from modelwire import requests
-from modelwire.errors import DigestMismatch, WireError
+from modelwire.errors import DigestMismatch, NotFound, WireError
 from modelwire.values import Added, Pulled
 
 FETCHES = "model.pull"
@@ -85,6 +85,14 @@ async def _stored(house: House, job: Job, request: requests.ModelPull, reference
 
     try:
         resolved = house.store.resolve(name)
+    except NotFound as fault:
+        if fault.details.get("close"):
+            raise
+        raise NotFound(
+            fault.message,
+            hint=f"a name alone means what is here; to fetch it, say where from: ollama:{name}, hf:org/repo, ./{name}",
+            details=fault.details,
+        ) from None
     except Unproven:
         resolved = await house.store.proven(name, asker=Asker(peer=job.peer, job=job.id), failed=failed)
     view = house.store.show(resolved.name)
