@@ -245,13 +245,21 @@ def _group_id(group: str) -> int:
         raise ConfigError(f"group is '{group}', which does not exist here", hint=f"make it: groupadd {group}") from None
 
 
+def _there(path: str) -> str:
+    """What refuses: the file that could not be made is not there, so its mode is no advice; its directory's is."""
+    while path != os.path.dirname(path) and not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path
+
+
 def _unusable(root: str, fault: OSError) -> ModeldError:
     path = fault.filename if isinstance(fault.filename, str) else root
     reason = os.strerror(fault.errno) if fault.errno else str(fault)
     if fault.errno in (errno.EACCES, errno.EPERM):
+        place = _there(path)
         return PermissionDenied(
-            f"permission denied on {path}, which the store at {root} needs",
-            hint=f"run modeld as the user that owns {root}, or change the owner or mode of {path}",
+            f"permission denied on {place}, which the store at {root} needs",
+            hint=f"run modeld as the user that owns {place}, or change the owner or mode of {place}",
             details={"path": path, "root": root},
         )
     hints = {
