@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from client.ctl import Ctl
-from client.scripted_peer import JOB, Conversation, ScriptedPeer
+from client.scripted_peer import JOB, STATUS, Conversation, ScriptedPeer
 from modelwire import errors, requests, values
 from modelwire.requests import Request
 
@@ -145,3 +145,14 @@ def test_to_go_on_after_ctrl_c_is_the_same_command(peer: Peer, ctl: Ctl, line: s
     again = err.rpartition("run it again: ")[2].replace("'", "").split()
     assert again[0] == "modelctl"
     assert sorted(again[1:]) == sorted(line.split())
+
+
+@pytest.mark.parametrize(("free", "shown"), [(5_000_000, "2 models, 5.00 MB free"), (None, "it cannot be read now")])
+def test_a_store_that_is_away_is_not_told_as_if_it_were_there(
+    peer: Peer, ctl: Ctl, free: int | None, shown: str
+) -> None:
+    """The daemon goes on answering with the number of models that it last saw."""
+    status = msgspec.structs.replace(STATUS, free_bytes=free)
+    made = peer(lambda talk, request: talk.result(request, status))
+    (store,) = [line for line in ctl("status", "--socket", made.path).stdout.splitlines() if line.startswith("store")]
+    assert store.split(maxsplit=1)[1] == f"/srv/models: {shown}"

@@ -29,7 +29,6 @@ def run(session: Session, _: argparse.Namespace) -> int:
 
 def _rows(status: Status) -> list[tuple[str, str | None]]:
     queue = status.queue
-    free = f", {figures.size(status.free_bytes)} free" if status.free_bytes is not None else ""
     reserved = f", {figures.size(status.reserved_bytes)} reserved" if status.reserved_bytes else ""
     started = "started by a client" if status.auto_started else "started"
     lost = f", {figures.count(status.log.lost, 'line')} lost" if status.log.lost else ""
@@ -37,7 +36,7 @@ def _rows(status: Status) -> list[tuple[str, str | None]]:
         ("state", status.state),
         ("daemon", f"{status.server}, pid {status.pid}, {started} {figures.duration(status.uptime_s)} ago"),
         ("endpoint", status.socket),
-        ("store", f"{status.store}: {figures.count(status.models, 'model')}{free}{reserved}"),
+        ("store", f"{status.store}: {_room(status)}{reserved}"),
         ("jobs", f"{queue.running} running, {queue.waiting} waiting (room for {queue.capacity})"),
         ("rate limit", _rate_limit(status.transfer)),
         *[("host", _host(host)) for host in (status.transfer.hosts if status.transfer else ())],
@@ -46,6 +45,13 @@ def _rows(status: Status) -> list[tuple[str, str | None]]:
         ("log error", status.log.last_error),
         ("recovery", _recovery(status.recovery)),
     ]
+
+
+def _room(status: Status) -> str:
+    """What the store has. While it cannot be read the daemon tells the models that it last saw, and no free space."""
+    if status.free_bytes is None:
+        return "it cannot be read now"
+    return f"{figures.count(status.models, 'model')}, {figures.size(status.free_bytes)} free"
 
 
 def _rate_limit(now: TransferView | None) -> str | None:
