@@ -13,6 +13,9 @@ from modelwire.errors import TimedOut
 GRACE_SECONDS = 10.0
 """Beyond the daemon's own deadline for its jobs: for what it writes at the end."""
 
+LONGEST_SECONDS = 3600
+"""The daemon takes no longer deadline."""
+
 UNSEEN_SECONDS = 1.0
 """From its path being gone to its end a daemon takes milliseconds."""
 
@@ -21,8 +24,18 @@ PAUSE_SECONDS = 0.02
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--deadline", metavar="SECONDS", type=float, default=None, help="how long running jobs may take to end"
+        "--deadline", metavar="SECONDS", type=_seconds, default=None, help="how long running jobs may take to end"
     )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= LONGEST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to {LONGEST_SECONDS}")
+    return seconds
 
 
 def run(session: Session, args: argparse.Namespace) -> int:
