@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 
 from client.ctl import Ctl
-from client.scripted_peer import JOB, STATUS, Conversation, ScriptedPeer
+from client.scripted_peer import ADDED, JOB, STATUS, Conversation, ScriptedPeer
 from modelwire import errors, requests, values
 from modelwire.requests import Request
 
@@ -156,3 +157,37 @@ def test_a_store_that_is_away_is_not_told_as_if_it_were_there(
     made = peer(lambda talk, request: talk.result(request, status))
     (store,) = [line for line in ctl("status", "--socket", made.path).stdout.splitlines() if line.startswith("store")]
     assert store.split(maxsplit=1)[1] == f"/srv/models: {shown}"
+
+
+@pytest.mark.parametrize("line", ["add /dev/null", "attach nope", "list", "rm nope"])
+def test_the_raw_stream_ends_with_the_error(peer: Peer, ctl: Ctl, line: str) -> None:
+    """As it ends with the result otherwise: who reads only the stream would wait for its last record."""
+
+    def refuse(talk: Conversation, request: Request) -> None:
+        talk.fail(request, errors.NotFound("it is not there", hint="look elsewhere"))
+
+    made = peer(refuse)
+    done = ctl(*line.split(), "--events", "--socket", made.path)
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, last.pop("retryable")) == (3, False)
+    assert last == {"type": "error", "code": "not_found", "message": "it is not there", "hint": "look elsewhere"}
+    assert done.stderr == "modelctl: it is not there\nhint: look elsewhere\n"
+
+
+@pytest.mark.parametrize("deadline", ["-1", "soon", "nan", "3601"])
+def test_a_deadline_is_a_number_of_seconds(run: Run, made: ScriptedPeer, deadline: str) -> None:
+    done = run("stop", f"--deadline={deadline}")
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"modelctl: argument --deadline: '{deadline}' is not a number of seconds from 0 to 3600\n"
+        "hint: see modelctl stop --help\n",
+    )
+    assert made.requests == []
+
+
+def test_one_file_is_not_files(peer: Peer, ctl: Ctl) -> None:
+    one = msgspec.structs.replace(
+        ADDED, files=(values.ModelFile(path="a/b", blob=ADDED.blob, size_bytes=1, role="weights"),)
+    )
+    made = peer(lambda talk, request: talk.result(request, one))
+    assert ctl("add", "f", "--socket", made.path).stdout.startswith("tiny  10 B  gguf, 1 file\n")

@@ -92,7 +92,7 @@ def _leave(session: Session, work: Work[Brought], known: Callable[[Brought], str
 
 
 def _show(session: Session, brought: Brought, known: Callable[[Brought], str]) -> None:
-    files = f", {len(brought.files)} files" if brought.files else ""
+    files = f", {figures.count(len(brought.files), 'file')}" if brought.files else ""
     tell(
         session,
         brought,

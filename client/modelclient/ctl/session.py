@@ -12,12 +12,21 @@ from modelclient.ctl.output import Output, complain, printable
 from modelwire.errors import ModeldError, NoDaemon
 
 
-def tell(error: ModeldError, *, as_json: bool, exit_code: int | None = None, verb: str | None = None) -> int:
-    """Two lines for people, with `--json` also a document for programs; and the exit code."""
+def tell(
+    error: ModeldError,
+    *,
+    as_json: bool,
+    as_event: bool = False,
+    exit_code: int | None = None,
+    verb: str | None = None,
+) -> int:
+    """Two lines for people, for programs a document or the last record of the stream; and the exit code."""
     complain(f"modelctl: {printable(exits.words(error))}")
     complain(f"hint: {printable(exits.hint(error, verb))}")
     if as_json:
         Output().document({"error": exits.as_json(error, verb)})
+    elif as_event:
+        Output().record({"type": "error", **exits.as_json(error, verb)})
     return exits.exit_code(error) if exit_code is None else exit_code
 
 
@@ -70,7 +79,7 @@ class Session:
 
     def fail(self, error: ModeldError, *, exit_code: int | None = None) -> int:
         """What is told of an error, here and in no other place."""
-        return tell(error, as_json=self.json, exit_code=exit_code, verb=self._verb)
+        return tell(error, as_json=self.json, as_event=self.events, exit_code=exit_code, verb=self._verb)
 
     def close(self) -> None:
         if self._client is not None:

@@ -27,7 +27,11 @@ def run(session: Session, args: argparse.Namespace) -> int:
         except WireError as error:
             code = code or exits.exit_code(error)
             outcomes.append({"name": name, "error": exits.as_json(error)})
-            tell(error, as_json=session.json and len(args.names) == 1)
+            tell(
+                error,
+                as_json=session.json and len(args.names) == 1,
+                as_event=session.events and not session.json,
+            )
         else:
             outcomes.append(removed)
             _show(session, removed)
