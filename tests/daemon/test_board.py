@@ -77,11 +77,13 @@ class Desk:
     finish: anyio.Event = field(default_factory=anyio.Event)
 
     async def work(self, job: Job) -> Value:
-        """Runs until told to end or to stop, as byte work does."""
-        while not self.finish.is_set():
-            if job.meter.stopped():
-                raise Stopped
+        """Runs until told to end or to stop, as byte work does; told both, it stops."""
+        while not job.meter.stopped():
+            if self.finish.is_set():
+                break
             await anyio.sleep(0.001)
+        else:
+            raise Stopped
         request = cast("ModelAdd", job.request)
         return Added(name=request.name or "", blob="sha256:" + "0" * 64, size_bytes=1, format="gguf", path="/x")
 
