@@ -111,8 +111,27 @@ class RealDaemon:
             return wire.ask(op, **fields)
 
     def activity(self) -> list[dict[str, Any]]:
-        with open(os.path.join(self.state, "activity.ndjson"), encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+        """All lines up to now. Who was answered may look before a line is written: the log has a thread of its own."""
+        told = self._last_line()
+        lines: list[dict[str, Any]] = []
+
+        def written() -> bool:
+            with open(os.path.join(self.state, "activity.ndjson"), encoding="utf-8") as file:
+                lines[:] = [json.loads(line) for line in file if line.endswith("\n")]
+            return not told or (bool(lines) and lines[-1]["seq"] >= told)
+
+        wait_until(written, what=f"line {told} of the activity log")
+        return lines
+
+    def _last_line(self) -> int:
+        """Zero for a daemon that has ended: it wrote all that it had."""
+        if self.process is None or self.process.poll() is not None:
+            return 0
+        try:
+            log = self.ask("daemon.status")["value"]["log"]
+        except OSError:
+            return 0
+        return 0 if log["lost"] else int(log["last_seq"])
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
