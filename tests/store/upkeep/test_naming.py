@@ -10,7 +10,11 @@ from typing import Any
 
 import anyio
 import pytest
+from filelock import FileLock
 
+from modeld.config import StoreSettings
+from modeld.config.durations import Duration
+from modeld.config.sizes import Size
 from modeld.store.disk import durable
 from modeld.store.names import ModelName
 from modelwire.errors import AlreadyExists, Corrupt, InUse, InvalidName, NotFound, Unsupported, WireError
@@ -208,6 +212,25 @@ async def test_a_removed_model_leaves_its_blob(bench: Bench) -> None:
     assert bench.care.removed(removed)
     with pytest.raises(NotFound):
         await bench.care.remove("a")
+
+
+@pytest.mark.parametrize("spelled", ["llama:8B", "LLAMA:8b"])
+async def test_a_name_that_another_tool_locks_is_left_alone_in_every_spelling(tmp_path: Path, spelled: str) -> None:
+    """The other tool locks the file of the name as it is spelled there."""
+    bench = Bench(tmp_path, StoreSettings(min_free=Size(0), lock_wait=Duration(0.1)))
+    try:
+        await bench.add("llama:8B")
+        with FileLock(bench.layout.name_lock(ModelName.parse("llama:8B")), fallback_to_soft=False):
+            with pytest.raises(InUse):
+                await bench.care.remove(spelled)
+            with pytest.raises(InUse):
+                await bench.care.move(spelled, "other")
+        assert bench.names() == ["llama:8B"]
+        await bench.care.move(spelled, "other")
+        await bench.care.remove("Other")
+        assert bench.names() == []
+    finally:
+        bench.close()
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"schema_version": 1, "blob": "sha256:x", "size_bytes": 1}'])

@@ -111,9 +111,9 @@ class Naming:
             return done
         earlier = earlier or cast("Moved | None", self._changes.unsettled(key))
         old, new = ModelName.parse(source), ModelName.parse(destination)
-        if not self._half_moved(earlier):
-            self._movable(old, new)
-        async with self._changes.turn(order, stopped, old, new):
+        standing = self._exact(old) if self._half_moved(earlier) else self._movable(old, new)
+        # By the spelling that the file has: that is the lock which other tools take for it.
+        async with self._changes.turn(order, stopped, standing.name, new):
             half = self._half_moved(earlier)
             entry = self._exact(old) if half else self._movable(old, new)
             manifest = entry.usable()
@@ -172,8 +172,9 @@ class Naming:
         if (done := await self._changes.made_lasting(key, self.removed)) is not None:
             return done
         wanted = ModelName.parse(name)
-        self._removable(wanted, force)
-        async with self._changes.turn(order, stopped, wanted):
+        standing = self._removable(wanted, force)
+        # By the spelling that the file has: that is the lock which other tools take for it.
+        async with self._changes.turn(order, stopped, standing.name):
             entry = self._removable(wanted, force)
             manifest = entry.manifest
             value = Removed(
