@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from modeld.store.disk.listing import settled
 from modeld.store.sweeping import victims
 from modeld.store.sweeping.marks import Marks
 from store.care_bench import DAY, Bench
+from waiting import eventually
 
 
 @pytest.fixture
@@ -42,6 +45,27 @@ def test_marks_are_read_again_only_after_a_change(bench: Bench, monkeypatch: pyt
     assert len(read) == 2
     os.unlink(bench.manifest("a"))
     assert marks.look().digests == {"b" * 64}
+
+
+async def test_what_an_editor_writes_into_a_manifest_in_place_holds_its_blob(bench: Bench) -> None:
+    """The directory's times do not change by that, so the sweep before must not be what this one goes by."""
+
+    def old_enough() -> bool:
+        return all(settled(os.stat(path), time.time_ns()) for path in (bench.layout.manifests_dir, bench.manifest("a")))
+
+    await bench.add("a", b"first")
+    await eventually(old_enough)
+    await bench.care.sweep()
+    second = bench.plant(b"second")
+    told = os.stat(bench.layout.manifests_dir)
+    with open(bench.manifest("a"), "r+") as manifest:
+        text = manifest.read().replace(bench.document("a")["blob"], second.text)
+        manifest.seek(0)
+        manifest.write(text.replace('"size_bytes": 5', '"size_bytes": 6'))
+    assert os.stat(bench.layout.manifests_dir).st_mtime_ns == told.st_mtime_ns
+    swept = await bench.care.sweep()
+    assert [victim.size_bytes for victim in swept.victims] == [5]
+    assert bench.store.resolve("a").path == bench.layout.blob(second)
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(-1, "0 s"), (0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"),

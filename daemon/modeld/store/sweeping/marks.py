@@ -33,7 +33,11 @@ class Marked:
 
 
 class Marks:
-    """Blocking, for one thread at a time. A look costs one stat while the directory has not changed."""
+    """Blocking, for one thread at a time. A look costs one stat while the directory has not changed.
+
+    A file that somebody writes in place, an editor for one, changes no directory: only `look_closely` notices it, for
+    a stat of each file.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._path = layout.manifests_dir
@@ -47,9 +51,12 @@ class Marks:
             started = time.time_ns()
             if times_of(info) != self._times:
                 self._read_all()
-            # A file that is written in place changes no directory; that it has its name suffices for another look.
             self._times = times_of(info) if settled(info, started) and not self._marked.unreadable else None
         return self._marked
+
+    def look_closely(self) -> Marked:
+        self._times = None
+        return self.look()
 
     def _read_all(self) -> None:
         seen: dict[str, tuple[Times, frozenset[str]]] = {}
