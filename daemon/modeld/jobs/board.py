@@ -18,7 +18,7 @@ from modeld.admission import Gate, Owed, Standing
 from modeld.jobs import record
 from modeld.jobs.ids import new_id
 from modeld.jobs.job import Job, Signal
-from modeld.jobs.ledger import Ledger, TokenTaken
+from modeld.jobs.ledger import JobRecord, Ledger, TokenTaken
 from modeld.jobs.runner import Runner
 from modeld.jobs.tables import Tables
 from modelwire.errors import Cancelled, Draining, Internal, InvalidRequest, NoSpace, NotFound, QueueFull, WireError
@@ -159,7 +159,7 @@ class Board:
         known = await self._ledger.by_token(job.peer, job.token) if job.token else None
         if known is None:
             return None
-        ended = record.revive(known)
+        ended = self._known(known)
         _check_token(ended, job.key)
         return Attachment(self, ended, joined=True)
 
@@ -192,7 +192,7 @@ class Board:
         if job := self.jobs.get(job_id):
             return job
         if known := await self._ledger.get(job_id):
-            return record.revive(known)
+            return self._known(known)
         raise NotFound(
             f"there is no job {job_id!r}",
             hint="`modelctl jobs` lists them; a finished job is forgotten after the time in [jobs] keep",
@@ -202,8 +202,13 @@ class Board:
         """The newest first: live ones as they are now, finished ones from the ledger."""
         stored = await self._ledger.recent(limit, state)
         live = [job for job in self.jobs if state is None or job.state == state]
-        past = [record.revive(row) for row in stored if self.jobs.live(row.id) is None]
+        past = [self._known(row) for row in stored if self.jobs.live(row.id) is None]
+        past = [job for job in past if state is None or job.state == state]
         return sorted([*live, *past], key=lambda job: job.id, reverse=True)[:limit]
+
+    def _known(self, row: JobRecord) -> Job:
+        """What is remembered of a job goes before what is written: its end may not have been written down yet."""
+        return self.jobs.get(row.id) or record.revive(row)
 
     # -- control
 

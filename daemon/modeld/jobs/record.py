@@ -8,7 +8,7 @@ import msgspec
 
 from modeld.jobs.job import Job, failure_error
 from modeld.jobs.ledger import JobRecord
-from modelwire.errors import Unsupported
+from modelwire.errors import Interrupted, Unsupported
 from modelwire.operations import OPERATIONS
 from modelwire.requests import Write
 from modelwire.values import Failure, Value
@@ -85,16 +85,22 @@ def restore(row: JobRecord) -> Job:
 
 
 def revive(row: JobRecord) -> Job:
-    """A finished row, to be looked at."""
+    """A row that is no live job, to be looked at."""
     job = _job(row, Write())
     job.recorded.set()
-    if job.terminal:
-        job.ended.set()
-        job.meter.phase("done" if row.state == "done" else "queued")
+    job.ended.set()
     if row.result:
         job.value = _value(row)
     if row.error:
         job.failure = failure_error(msgspec.json.decode(row.error, type=Failure))
+    if job.terminal:
+        job.meter.phase("done" if row.state == "done" else "queued")
+    else:
+        job.failure = Interrupted(
+            f"job {row.id} has ended, and its end could not be written down",
+            hint="the daemon's log tells how it ended; the next start takes it up again",
+            details={"job": row.id},
+        )
     return job
 
 

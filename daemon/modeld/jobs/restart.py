@@ -59,6 +59,8 @@ async def drain(board: Board, deadline: float, *, patience: float = _STOP_SECOND
         # It waits for somebody else's lock or for a disk that hangs: the ledger has it, so it may be left.
         board.runner.park(job)
     with anyio.move_on_after(_LAST_WORDS_SECONDS):
+        await board.runner.record_owed_ends()
+    with anyio.move_on_after(_LAST_WORDS_SECONDS):
         while board.attached:
             await board.departure.wait()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import anyio
@@ -58,6 +59,9 @@ class Runner:
         self._works: dict[str, Work] = {}
         self._took_place: dict[str, TookPlace] = {}
         self._queues: dict[str, Queue] = {}
+        self._owed_ends: dict[str, dict[str, object]] = {}
+        """By job: what the ledger has to be told of an end that it could not take. Few: on a full disk nothing new is
+        admitted but what frees space."""
         self.last_end = 0.0
         """On the event loop's clock."""
 
@@ -219,19 +223,29 @@ class Runner:
         job.changed.fire()
 
     async def _record_end(self, job: Job, state: JobState) -> None:
+        changes: dict[str, object] = {
+            "state": state,
+            "started_at": job.started_at,
+            "ended_at": job.ended_at,
+            "attempts": job.attempts,
+            "result": record.encode(job.value) if job.value else None,
+            "error": record.encode(failure) if (failure := job.failure_value()) else None,
+        }
         try:
-            await self._ledger.update(
-                job.id,
-                state=state,
-                started_at=job.started_at,
-                ended_at=job.ended_at,
-                attempts=job.attempts,
-                result=record.encode(job.value) if job.value else None,
-                error=record.encode(failure) if (failure := job.failure_value()) else None,
-            )
+            await self._ledger.update(job.id, **changes)
         except WireError as error:
-            # The work has ended either way: say so now, and let the next start find the same end again.
+            # The work has ended either way: say so now, and write it down with the next end, or when the daemon stops.
+            self._owed_ends[job.id] = changes
             log.warning("the end of a job could not be recorded", job=job.id, state=state, error=error.message)
+        else:
+            await self.record_owed_ends()
+
+    async def record_owed_ends(self) -> None:
+        """Else the next start would run again what was cancelled, or has failed, and whose asker was told so."""
+        with suppress(WireError):
+            for job_id, changes in list(self._owed_ends.items()):
+                await self._ledger.update(job_id, **changes)
+                self._owed_ends.pop(job_id, None)
 
     def note(self, job: Job, event: str, **figures: object) -> None:
         """One line in the activity log."""
