@@ -136,6 +136,8 @@ def test_searches_use_an_index(catalog: Catalog) -> None:
     for query in (
         "SELECT * FROM jobs WHERE state IN ('queued', 'running', 'paused')",
         "SELECT * FROM jobs WHERE peer_uid = 1 AND token = 'x'",
+        "SELECT job FROM joined_tokens WHERE peer_uid = 1 AND token = 'x'",
+        "SELECT token FROM joined_tokens WHERE job = 'x'",
         "SELECT * FROM jobs WHERE state = 'done' ORDER BY id DESC LIMIT 5",
         "DELETE FROM jobs WHERE ended_at < 5 AND state IN ('done')",
     ):

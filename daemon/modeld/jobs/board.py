@@ -7,7 +7,7 @@ before anybody is told. Whatever happens between the two, a restart finds the jo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import anyio
 import anyio.abc
@@ -91,9 +91,14 @@ class Board:
         if self.draining:
             raise _draining()
         if same := self.jobs.same_work(key, peer, request.token):
-            if same.token is not None and same.token == request.token:
-                _check_token(same, key)
-            return await self._join(same, request)
+            if request.token is not None:
+                _check_token(same, key, request.token)
+            try:
+                return await self._join(same, request, peer)
+            except TokenTaken:
+                if known := await self._finished_under(request.token, key, peer):
+                    return known
+                raise
         job = Job(
             id=new_id(),
             kind=kind,
@@ -109,7 +114,7 @@ class Board:
         try:
             standing = self._gate.offer(self.runner.ticket(job))
         except QueueFull:
-            if known := await self._finished_under(job):
+            if known := await self._finished_under(request.token, key, peer):
                 return known
             raise
         job.order = standing.order
@@ -119,30 +124,33 @@ class Board:
         try:
             # Shielded: a job that the ledger has and nobody was told of would run unasked after a restart.
             with anyio.CancelScope(shield=True):
-                await self._record(job)
+                await self._written(job.kind, lambda: self._ledger.insert(record.of(job)))
         except BaseException as error:
             self._withdraw(job, error)
-            if isinstance(error, TokenTaken) and (known := await self._finished_under(job)):
+            if isinstance(error, TokenTaken) and (known := await self._finished_under(request.token, key, peer)):
                 return known
             raise
         job.recorded.set()
         self.runner.note(job, "job.queued", position=job.position, priority=job.priority)
         return attachment
 
-    async def _record(self, job: Job) -> None:
+    async def _written(self, kind: str, write: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._ledger.insert(record.of(job))
+            await write()
         except NoSpace:
-            if not self._relief(job.kind):
+            if not self._relief(kind):
                 raise
-            await self._ledger.insert(record.of(job))
+            await write()
 
-    async def _join(self, job: Job, request: Write) -> Attachment:
+    async def _join(self, job: Job, request: Write, peer: int) -> Attachment:
         attachment = Attachment(self, job, joined=True)
         try:
             await job.recorded.wait()
             if job.withdrawn:
                 raise job.failure or Internal("the job that this request joined could not be recorded")
+            if (token := request.token) is not None and token != job.token:
+                await self._written(job.kind, lambda: self._ledger.join(job.id, peer, token))
+                self.jobs.join(job, peer, token)
             if request.on_disconnect == "continue" and job.on_disconnect == "cancel":
                 job.on_disconnect = "continue"
                 await self._ledger.update(job.id, on_disconnect="continue")
@@ -154,13 +162,13 @@ class Board:
             raise
         return attachment
 
-    async def _finished_under(self, job: Job) -> Attachment | None:
+    async def _finished_under(self, token: str | None, key: str, peer: int) -> Attachment | None:
         """The same token gives the same job, also when that job has ended long ago."""
-        known = await self._ledger.by_token(job.peer, job.token) if job.token else None
-        if known is None:
+        known = None if token is None else await self._ledger.by_token(peer, token)
+        if known is None or token is None:
             return None
         ended = self._known(known)
-        _check_token(ended, job.key)
+        _check_token(ended, key, token)
         return Attachment(self, ended, joined=True)
 
     def _withdraw(self, job: Job, error: BaseException) -> None:
@@ -295,12 +303,12 @@ def _draining() -> Draining:
     )
 
 
-def _check_token(job: Job, key: str) -> None:
+def _check_token(job: Job, key: str, token: str) -> None:
     """A token stands for one piece of work: whoever asks for another under it must not be told how the first ended."""
     if job.key != key:
         of = f" of {job.model!r}" if job.model else ""
         raise InvalidRequest(
-            f"$.token: {job.token!r} stands for job {job.id}, a {job.kind}{of}; this request asks for something else",
+            f"$.token: {token!r} stands for job {job.id}, a {job.kind}{of}; this request asks for something else",
             hint="use a new token for new work; what became of the job: modelctl job " + job.id,
             details={"job": job.id},
         )

@@ -46,6 +46,16 @@ SCHEMA = (
     CREATE INDEX jobs_by_end ON jobs (ended_at) WHERE ended_at IS NOT NULL;
     CREATE INDEX jobs_by_order ON jobs ("order");
     """,
+    # A job that several requests share has a token of each.
+    """
+    CREATE TABLE joined_tokens (
+        peer_uid INTEGER NOT NULL,
+        token TEXT NOT NULL,
+        job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+        PRIMARY KEY (peer_uid, token)
+    ) WITHOUT ROWID;
+    CREATE INDEX joined_tokens_by_job ON joined_tokens (job);
+    """,
 )
 
 
@@ -112,8 +122,13 @@ class Ledger:
         return await self._catalog.read(_selecting(f"{condition} ORDER BY id DESC LIMIT ?", (*values, limit)))
 
     async def by_token(self, peer_uid: int, token: str) -> JobRecord | None:
-        rows = await self._catalog.read(_selecting("WHERE peer_uid = ? AND token = ?", (peer_uid, token)))
+        """The job that was made under this token, or joined under it."""
+        rows = await self._catalog.read(_under_token(peer_uid, token))
         return rows[0] if rows else None
+
+    async def join(self, id_: str, peer_uid: int, token: str) -> None:
+        """From now on the token stands for this job. `TokenTaken` when it stands for another one."""
+        await self._catalog.write(_joining(id_, peer_uid, token))
 
     async def prune(self, now: float, keep: float = KEEP_SECONDS) -> int:
         """Forgets jobs that ended longer ago than `keep`; how many they were."""
@@ -157,23 +172,37 @@ def _inserting(record: JobRecord) -> Callable[[sqlite3.Connection], None]:
     marks = ", ".join("?" * len(values))
 
     def insert(connection: sqlite3.Connection) -> None:
-        try:
-            connection.execute(f"INSERT INTO jobs ({_COLUMNS}) VALUES ({marks})", values)  # noqa: S608
-        except sqlite3.IntegrityError:
-            _explain_conflict(connection, record)
-            raise
+        if record.token is not None:
+            _refuse_taken(connection, record.peer_uid, record.token)
+        connection.execute(f"INSERT INTO jobs ({_COLUMNS}) VALUES ({marks})", values)  # noqa: S608
 
     return insert
 
 
-def _explain_conflict(connection: sqlite3.Connection, record: JobRecord) -> None:
-    taken = _selecting("WHERE peer_uid = ? AND token = ?", (record.peer_uid, record.token))(connection)
-    if taken:
-        raise TokenTaken(
-            f"the token {record.token!r} belongs to job {taken[0].id} already",
-            hint="attach to that job, or use a new token for new work",
-            details={"job": taken[0].id},
-        )
+def _joining(id_: str, peer_uid: int, token: str) -> Callable[[sqlite3.Connection], None]:
+    def join(connection: sqlite3.Connection) -> None:
+        _refuse_taken(connection, peer_uid, token, unless=id_)
+        connection.execute("INSERT OR IGNORE INTO joined_tokens VALUES (?, ?, ?)", (peer_uid, token, id_))
+
+    return join
+
+
+def _under_token(peer_uid: int, token: str) -> Callable[[sqlite3.Connection], list[JobRecord]]:
+    return _selecting(
+        "WHERE id = (SELECT id FROM jobs WHERE peer_uid = ?1 AND token = ?2"
+        " UNION ALL SELECT job FROM joined_tokens WHERE peer_uid = ?1 AND token = ?2)",
+        (peer_uid, token),
+    )
+
+
+def _refuse_taken(connection: sqlite3.Connection, peer_uid: int, token: str, unless: str | None = None) -> None:
+    for taken in _under_token(peer_uid, token)(connection):
+        if taken.id != unless:
+            raise TokenTaken(
+                f"the token {token!r} belongs to job {taken.id} already",
+                hint="attach to that job, or use a new token for new work",
+                details={"job": taken.id},
+            )
 
 
 def _updating(id_: str, changes: dict[str, Any]) -> Callable[[sqlite3.Connection], JobRecord]:

@@ -15,6 +15,8 @@ class Tables:
         self._live: dict[str, Job] = {}
         self._by_key: dict[str, Job] = {}
         self._by_token: dict[tuple[int, str], Job] = {}
+        self._joined: dict[str, list[tuple[int, str]]] = {}
+        """By job: the tokens under which others have joined it."""
         self._finished: dict[str, Job] = {}
 
     def __iter__(self) -> Iterator[Job]:
@@ -43,8 +45,14 @@ class Tables:
         if job.token:
             self._by_token[job.peer, job.token] = job
 
+    def join(self, job: Job, peer: int, token: str) -> None:
+        """From now on the token stands for this job too, as long as it lives."""
+        if job.id in self._live and (peer, token) not in self._by_token:
+            self._by_token[peer, token] = job
+            self._joined.setdefault(job.id, []).append((peer, token))
+
     def close_to_joining(self, job: Job) -> None:
-        """Whoever asks for its work from now on gets a job of their own. Its token stays with it."""
+        """Whoever asks for its work from now on gets a job of their own. Its tokens stay with it."""
         if self._by_key.get(job.key) is job:
             del self._by_key[job.key]
 
@@ -53,6 +61,8 @@ class Tables:
         self.close_to_joining(job)
         if job.token and self._by_token.get((job.peer, job.token)) is job:
             del self._by_token[job.peer, job.token]
+        for joined in self._joined.pop(job.id, ()):
+            del self._by_token[joined]
         if remember:
             self._finished[job.id] = job
             while len(self._finished) > _REMEMBERED:
