@@ -76,7 +76,7 @@ class Lifetime:
             busy = server.hall.sessions.count > 0 or any(job.state != "paused" for job in board.jobs)
             quiet_since = clock() if busy else max(server.hall.last_activity, board.runner.last_end)
             remaining = quiet_since + patience - clock()
-            if remaining <= 0:
+            if remaining <= 0 and server.close_door_if_empty():
                 self.stop(f"nobody needed the daemon for {patience:g} s")
                 return
-            await anyio.sleep(remaining)
+            await anyio.sleep(remaining if remaining > 0 else patience)

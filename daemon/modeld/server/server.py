@@ -55,6 +55,15 @@ class Server:
         """No new peers; those inside are served on."""
         self.hall.loop.remove_reader(self._listener.fileno())
 
+    def close_door_if_empty(self) -> bool:
+        """Whether nobody is here and nobody waits at the door, which is then closed: in one step, so that nobody is let
+        in only to be sent away. Who comes after it gets no hello, and starts a daemon anew."""
+        self._accept()
+        if self.hall.sessions.count:
+            return False
+        self.close_door()
+        return True
+
     def _accept(self) -> None:
         for _ in range(_ACCEPT_BATCH):
             try:
