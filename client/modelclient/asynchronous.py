@@ -179,15 +179,8 @@ class AsyncClient:
         if self._opened is not None:
             raise LocalError("this client is already connected", hint="make one with connect() for each connection")
         async with AsyncExitStack() as stack:
-            endpoint, raw = await self._connect()
-            board = Switchboard(endpoint)
-            try:
-                stream = await UNIXSocketStream.from_socket(raw)
-            except BaseException:  # a cancel too must not leak the socket
-                raw.close()
-                raise
+            board, stream, hello = await self._greeted()
             await stack.enter_async_context(stream)
-            hello = await self._greeting(board, stream)
             self._opened = board, stream, hello
             self._read_all = anyio.Event()
             tasks = await stack.enter_async_context(anyio.create_task_group())
@@ -202,6 +195,25 @@ class AsyncClient:
         self._end(ConnectionLost("this client is closed", hint="make a new one with connect()"))
         # Without the error: the task group would hand it on wrapped in a group.
         await self._exit.aclose()
+
+    async def _greeted(self) -> tuple[Switchboard, UNIXSocketStream, Hello]:
+        left = connecting.GREETINGS
+        while True:
+            left -= 1
+            endpoint, raw = await self._connect()
+            board = Switchboard(endpoint)
+            try:
+                stream = await UNIXSocketStream.from_socket(raw)
+            except BaseException:  # a cancel too must not leak the socket
+                raw.close()
+                raise
+            try:
+                return board, stream, await self._greeting(board, stream)
+            except BaseException as fault:
+                with anyio.CancelScope(shield=True):
+                    await stream.aclose()
+                if not (left and isinstance(fault, ConnectionLost)):
+                    raise
 
     async def _connect(self) -> tuple[str, sockets.socket]:
         endpoint = dialing.find(self._argument)

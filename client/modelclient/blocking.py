@@ -73,13 +73,16 @@ class Client:
         start_timeout: float = connecting.START_SECONDS,
     ) -> None:
         self.timeout = timeout
-        endpoint, self._socket = connecting.connect(socket, start=start, start_seconds=start_timeout)
-        self._board = Switchboard(endpoint.path)
-        try:
-            self.hello = self._greeting()
-        except BaseException:  # Ctrl-C too must not leak the socket
-            self._socket.close()
-            raise
+        for left in reversed(range(connecting.GREETINGS)):
+            endpoint, self._socket = connecting.connect(socket, start=start, start_seconds=start_timeout)
+            self._board = Switchboard(endpoint.path)
+            try:
+                self.hello = self._greeting()
+                break
+            except BaseException as fault:  # Ctrl-C too must not leak the socket
+                self._socket.close()
+                if not (left and isinstance(fault, ConnectionLost)):
+                    raise
 
     @property
     def endpoint(self) -> str:

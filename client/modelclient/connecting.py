@@ -16,6 +16,10 @@ from modelwire.errors import NoDaemon
 START_SECONDS = 10.0
 """From no daemon to a ready one takes a third of a second; recovery of a large store after a crash, a few."""
 
+GREETINGS = 3
+"""How often a daemon is looked for that goes away before it has said hello. One that ends just now does that to whoever
+came a moment too late: nothing was asked of it, so the next look finds its successor, or that there is none."""
+
 
 def absent(endpoint: Endpoint) -> NoDaemon:
     if endpoint.system:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,39 @@ def test_a_cold_client_starts_a_daemon_and_gets_its_answer(stand_in: Ctl, open_c
     assert status.pid == int(pid)
     assert session != str(os.getsid(0))  # Ctrl-C in the client's terminal is not for the daemon
     assert directory == "/"
+
+
+@contextmanager
+def leaving(path: str, *, lets_in: bool) -> Iterator[None]:
+    """A daemon that ends without a word as soon as somebody knocks."""
+
+    def serve() -> None:
+        with door:
+            assert select.select([door], [], [], 30)[0]
+            os.unlink(path)
+            if lets_in:
+                door.accept()[0].close()
+
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(path)
+        door.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join(30)
+
+
+@pytest.mark.parametrize("lets_in", [False, True])
+def test_who_comes_as_a_daemon_ends_starts_the_next_one(
+    stand_in: Ctl, open_client: Callable[..., Any], lets_in: bool
+) -> None:
+    path = Path(stand_in.environ["XDG_RUNTIME_DIR"]) / "modeld" / "modeld.sock"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with leaving(str(path), lets_in=lets_in), open_client(None) as client:
+        assert client.status().pid == int(started(stand_in)[0][0])
+    assert len(started(stand_in)) == 1
 
 
 def test_twenty_cold_clients_start_one_daemon(stand_in: Ctl) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +58,30 @@ def test_a_daemon_that_says_nothing_is_told_apart(peer: Peer, open_client: Open)
     made = peer(good, hello=b"")
     with pytest.raises(errors.TimedOut, match="says nothing"), open_client(made.path, timeout=0.2):
         pass
+
+
+def test_a_daemon_that_always_goes_away_is_not_asked_for_ever(room: Path, open_client: Open) -> None:
+    path, knocks = str(room / "s"), 0
+
+    def serve() -> None:
+        nonlocal knocks
+        with suppress(OSError):
+            while True:
+                door.accept()[0].close()
+                knocks += 1
+
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(path)
+        door.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            with pytest.raises(errors.ConnectionLost, match="went away"), open_client(path):
+                pass
+        finally:
+            door.shutdown(socket.SHUT_RDWR)
+            thread.join(30)
+    assert knocks == 3
 
 
 def test_another_protocol_is_refused_with_both_sides_named(peer: Peer, open_client: Open) -> None:
