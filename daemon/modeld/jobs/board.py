@@ -25,6 +25,9 @@ from modelwire.errors import Cancelled, Draining, Internal, InvalidRequest, NoSp
 from modelwire.requests import ModelPull, Write
 from modelwire.vocabulary import clamp_priority
 
+_ECHO = 100
+"""Characters of a peer's own text that an error repeats: an id has 26."""
+
 
 def _no_relief(_kind: str) -> bool:
     return False
@@ -202,7 +205,7 @@ class Board:
         if known := await self._ledger.get(job_id):
             return self._known(known)
         raise NotFound(
-            f"there is no job {job_id!r}",
+            f"there is no job {job_id[:_ECHO]!r}",
             hint="`modelctl jobs` lists them; a finished job is forgotten after the time in [jobs] keep",
         )
 

@@ -10,6 +10,7 @@ import msgspec
 from modeld.activity import Filter, Item, Lagged, Recorded, Subscription
 from modeld.operations.calling import Call, Handlers
 from modeld.operations.house import House
+from modeld.store.names import MAX_STEM_BYTES
 from modelwire import replies, requests
 from modelwire.encoding import splice
 from modelwire.errors import InvalidRequest
@@ -89,6 +90,13 @@ def _check(request: requests.EventsSubscribe) -> None:
         raise InvalidRequest(
             "$.last: since and last exclude each other", hint="`since` starts after a seq, `last` counts from the end"
         )
+    for name in ("model", "job"):
+        text = getattr(request, name)
+        if text is not None and len(text) > MAX_STEM_BYTES:
+            raise InvalidRequest(
+                f"$.{name}: it has {len(text)} characters, and no {name} has a name of more than {MAX_STEM_BYTES}",
+                hint="each event is compared with it, so it is no longer than it can be",
+            )
     for name in ("since", "last"):
         value = getattr(request, name)
         if value is not None and value < 0:

@@ -51,6 +51,13 @@ _HALF_OPEN_SECONDS = 0.25
 """How soon a peer that had ended its side and then vanishes is noticed, and its place in the queue freed."""
 
 
+_ECHO = 100
+"""Characters of a peer's own text that an error repeats; an id has at most 64."""
+
+_ECHOED = 20
+"""Of the capabilities that a client misses."""
+
+
 Told = Callable[["Shell"], None]
 
 
@@ -225,7 +232,7 @@ class Shell(asyncio.Protocol):
             flight = self._flights.get(request.target)
             if flight is None:
                 raise InvalidRequest(
-                    f"$.target: no request {request.target!r} is in flight on this connection",
+                    f"$.target: no request {request.target[:_ECHO]!r} is in flight on this connection",
                     hint="it may have ended; a job is cancelled by job.cancel",
                 )
             flight.cancel()
@@ -343,7 +350,7 @@ def _welcome(request: requests.Hello) -> Welcome:
             hint="bring the older of the two up to date",
             details={"min": PROTOCOL_MIN, "max": PROTOCOL_MAX, "wanted": request.protocol},
         )
-    missing = [name for name in request.required if name not in CAPABILITIES]
+    missing = [name[:_ECHO] for name in request.required if name not in CAPABILITIES][:_ECHOED]
     if missing:
         raise Unsupported(
             f"the client needs {', '.join(missing)}; this daemon has {', '.join(CAPABILITIES)}",

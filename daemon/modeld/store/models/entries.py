@@ -32,6 +32,10 @@ def unknown(_path: str) -> None:
 MANY: Final = 64
 """Blobs that are looked at on the event loop: 0.1 ms. Models of more are looked at in a thread."""
 
+_ECHO: Final = 500
+"""Characters of a path that is not there that are compared with those that are, and repeated: all of a usual one. A
+request has room for a million, and comparing these kept everybody waiting for a quarter of a second."""
+
 _SUSPECT = "a file that the store shares with somebody has changed; it is verified before it is given out"
 
 
@@ -109,6 +113,7 @@ class Entry:
         if alone == path:
             return self.resolved
         names = [file.path for file in manifest.files] or [alone or "one file without a name"]
+        path = path[:_ECHO]
         close = difflib.get_close_matches(path, names, n=3, cutoff=0.4)
         raise NotFound(
             f"'{manifest.name}' has no file {path!r}",
