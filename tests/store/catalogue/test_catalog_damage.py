@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modeld.store.catalogue.catalog import Catalog
-from modeld.store.catalogue.catalog_file import translated
+from modeld.store.catalogue.catalog_file import COMPANIONS, translated
 from modelwire.errors import (
     Corrupt,
     Internal,
@@ -156,6 +156,27 @@ def test_faults_of_the_disk_are_typed(code: int, typed: type[WireError], path: s
     assert type(told) is typed
     assert path in str(told)
     assert "SQLITE_SOMETHING" in str(told)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_nothing_is_acknowledged_that_is_written_to_a_file_without_a_name(path: str, replaced: bool) -> None:
+    """SQLite does not notice: it goes on with the file that it has open, and the next start finds nothing of that."""
+    make(path, 3)
+    catalog = Catalog.open(path)
+    try:
+        for suffix in COMPANIONS:
+            Path(path + suffix).unlink(missing_ok=True)
+        if replaced:
+            Path(path).touch()
+        with pytest.raises(Internal, match="removed or replaced"):
+            catalog.call(lambda c: c.execute("INSERT INTO things VALUES (7, 'x')").close())
+        assert ids(catalog._connection) == [0, 1, 2, 7]
+    finally:
+        catalog.close()
+    again = Catalog.open(path)
+    again.migrate("things", STEPS)
+    assert again.call(ids) == []
+    again.close()
 
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from modeld.store.catalogue.catalog_file import condemn, open_or_replace, translated
+from modeld.store.catalogue.catalog_file import condemn, file_at, open_or_replace, translated, vanished
 from modelwire.errors import Corrupt, Interrupted, LocalError, Unsupported
 
 T = TypeVar("T")
@@ -64,6 +64,7 @@ class Catalog:
         self.set_aside = set_aside
         """Where a damaged file went, so that the start can announce it."""
         self._connection = connection
+        self._file = file_at(path)
         self._inside = False
         connection.set_authorizer(self._authorize)
         self._waiting: list[_Call] = []
@@ -170,6 +171,9 @@ class Catalog:
                 if not connection.in_transaction:
                     raise _TransactionLost
             connection.execute(_COMMIT)
+            if file_at(self.path) != self._file:
+                for call in calls:
+                    call.value, call.error = None, call.error or vanished(self.path)
         except (_TransactionLost, sqlite3.Error) as error:
             with contextlib.suppress(sqlite3.Error):
                 if connection.in_transaction:

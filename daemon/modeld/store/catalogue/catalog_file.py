@@ -134,6 +134,24 @@ def condemn(path: str) -> None:
         os.close(os.open(path + CONDEMNED, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
+def file_at(path: str) -> tuple[int, int] | None:
+    """Which file stands there: SQLite goes on writing to the one that it has opened, also when that has no name."""
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+def vanished(path: str) -> Internal:
+    return Internal(
+        f"the catalogue {path} was removed or replaced while it was in use: nothing that is written to it would last",
+        hint="restart the daemon: it makes a new one; no model is lost",
+        retryable=True,
+        details={"path": path},
+    )
+
+
 def _primary(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
