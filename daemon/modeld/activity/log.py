@@ -201,8 +201,9 @@ class Log:
 
     def _size_of_current(self) -> int:
         status = os.fstat(self._descriptor)
-        if status.st_nlink == 0:
-            # Somebody removed the file: writing on would lose every line without a trace.
+        if not _leads_to(self.path, status):
+            # Somebody removed the file, or rotated it away: writing on would lose every line without a trace.
+            self._sync()
             replacement = _open(self.path)
             os.close(self._descriptor)
             self._descriptor, self._torn, self._directory_synced = replacement, False, False
@@ -261,6 +262,13 @@ def _open(path: str) -> int:
         with contextlib.suppress(PermissionError):
             os.fchmod(descriptor, 0o600)
     return descriptor
+
+
+def _leads_to(path: str, status: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), status)
+    except FileNotFoundError:
+        return False
 
 
 def _newest_seq(path: str, keep: int) -> int:

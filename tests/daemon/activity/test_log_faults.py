@@ -196,6 +196,25 @@ async def test_a_file_that_somebody_removed_is_made_again(path: str, opened: Cal
     assert [line["seq"] for line in lines(path)] == [2]
 
 
+@pytest.mark.parametrize("moved_to", ["activity-20261120", "activity.ndjson.1"])
+@pytest.mark.parametrize("made_again", [False, True])
+async def test_a_file_that_another_program_rotated_is_made_again(
+    path: str, opened: Callable[..., Activity], moved_to: str, made_again: bool
+) -> None:
+    """Written on under a name that nobody looks at, the lines would be missing for whoever goes on from a number, and
+    after a restart the numbers would begin anew."""
+    activity = opened()
+    activity.record("x")
+    await activity.flush()
+    os.rename(path, os.path.join(os.path.dirname(path), moved_to))
+    if made_again:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    activity.record("y")
+    assert await activity.settled()
+    assert [line["seq"] for line in lines(path)] == [2]
+    assert opened().last_seq == 2
+
+
 RECORDER = """
 import asyncio, os, sys
 from modeld.activity import Activity, Item
