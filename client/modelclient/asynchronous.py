@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import socket as sockets
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Self
 import anyio
 import anyio.lowlevel
 from anyio import from_thread, to_thread
-from anyio.abc import UNIXSocketStream
+from anyio.abc import SocketAttribute, UNIXSocketStream
 
 from modelclient import connecting, dialing
 from modelclient.asking import Ask, Asks, Operations, P, Pages, T
@@ -104,7 +103,7 @@ class AsyncClient:
         self._start = start
         self._start_timeout = start_timeout
         self._exit = AsyncExitStack()
-        self._sending = anyio.Lock()
+        self._sending = anyio.Semaphore(1, fast_acquire=True)  # no lock: another task may give it back
         self._mailboxes: dict[str, Mailbox] = {}
         self._opened: tuple[Switchboard, UNIXSocketStream, Hello] | None = None
 
@@ -183,7 +182,7 @@ class AsyncClient:
             await stack.enter_async_context(stream)
             self._opened = board, stream, hello
             self._read_all = anyio.Event()
-            tasks = await stack.enter_async_context(anyio.create_task_group())
+            self._tasks = tasks = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(tasks.cancel_scope.cancel)
             tasks.start_soon(self._read, board, stream, name="modelclient reader")
             self._exit = stack.pop_all()
@@ -256,17 +255,37 @@ class AsyncClient:
         inbox, frame = board.open(request)
         mailbox = self._mailboxes[inbox.id] = Mailbox(inbox)
         try:
-            async with self._sending:
-                # Half a frame would spoil the connection for all its users: a sender that is cancelled finishes first.
-                with anyio.fail_after(math.inf if self.timeout is None else self.timeout, shield=True):
-                    await stream.send(frame)
-        except (TimeoutError, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            async with AsyncExitStack() as turn:
+                await turn.enter_async_context(self._sending)
+                if rest := _pushed(stream, frame):
+                    # Half a frame would spoil the connection for all its users. A task of its own sends what is left,
+                    # whatever becomes of this one: asyncio's own `cancel` and `wait_for` respect no shield.
+                    sent = anyio.Event()
+                    self._tasks.start_soon(self._send_rest, board, stream, rest, turn.pop_all(), sent)
+                    with anyio.CancelScope(shield=True):
+                        await sent.wait()
+                    if board.fault is not None:
+                        raise board.fault
+        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
             await self._hear_last_words()
             raise self._end(board.lost()) from None
         except BaseException:  # a request whose sending was cancelled is not waited for
             self._forget(inbox.id)
             raise
         return mailbox
+
+    async def _send_rest(
+        self, board: Switchboard, stream: UNIXSocketStream, rest: bytes, turn: AsyncExitStack, sent: anyio.Event
+    ) -> None:
+        try:
+            async with turn:
+                with anyio.fail_after(self.timeout):
+                    await stream.send(rest)
+        except (TimeoutError, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            await self._hear_last_words()
+            self._end(board.lost())
+        finally:
+            sent.set()
 
     async def _send_only(self, request: Request) -> None:
         self._forget((await self._send(request)).id)
@@ -299,6 +318,14 @@ class AsyncClient:
     @property
     def _board(self) -> Switchboard:
         return self._connection[0]
+
+
+def _pushed(stream: UNIXSocketStream, frame: bytes) -> bytes:
+    """What the socket did not take at once: nothing, unless the daemon does not read."""
+    try:
+        return frame[stream.extra(SocketAttribute.raw_socket).send(frame) :]  # noqa: S610 - no database
+    except (BlockingIOError, InterruptedError):
+        return frame
 
 
 async def _receive(stream: UNIXSocketStream) -> bytes:
