@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 Kind = Literal[
     "drop",
@@ -75,7 +75,7 @@ class Chaos:
         """Bytes a second for each connection."""
 
         self.ranges = ranges
-        self.etag = '"one"'
+        self.etag: str | None = '"one"'
         self.requests: list[Request] = []
         self.sent = 0
         self.counts: dict[int, int] = {}
@@ -92,7 +92,7 @@ class Chaos:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> Chaos:
+    def __enter__(self) -> Self:
         thread = threading.Thread(target=self._accept, name="chaos-accept")
         thread.start()
         self._threads.append(thread)
@@ -206,7 +206,9 @@ class Chaos:
             if start >= size:
                 sock.sendall(b"HTTP/1.1 416 No\r\nContent-Range: bytes */%d\r\nContent-Length: 0\r\n\r\n" % size)
                 return True
-        head = [f"HTTP/1.1 {status} OK", f"ETag: {self.etag}", "Content-Type: application/octet-stream"]
+        head = [f"HTTP/1.1 {status} OK", "Content-Type: application/octet-stream"]
+        if self.etag is not None:
+            head.append(f"ETag: {self.etag}")
         if status == 206:
             moved = 1 if self._strike("shifted_range") else 0
             head.append(f"Content-Range: bytes {start + moved}-{end - 1 + moved}/{size + moved}")

@@ -131,7 +131,7 @@ def test_failover_without_a_digest_begins_anew(make_rig: MakeRig) -> None:
             Elsewhere(rig.client, "mirror", f"{first.url}/m"),
             Elsewhere(rig.client, "origin", f"{second.url}/m"),
         ]
-        fetched = rig.fetch(replace(rig.info(second.url), size=SIZE), sources=sources)
+        fetched = rig.fetch(replace(rig.info(second.url), size=SIZE, validator=first.etag), sources=sources)
         fetched.commit()
     assert fetched.staged.digest == digest_of(other)
     assert fetched.served == {f"origin at {second.url}": SIZE}

@@ -21,7 +21,7 @@ OTHER = content_of(seed=9)
 DIGEST = digest_of(CONTENT)
 
 
-def left_whole(rig: Rig, content: bytes, giver: str, validator: str) -> None:
+def left_whole(rig: Rig, content: bytes, giver: str, validator: str | None) -> None:
     """As a run leaves it that was stopped while the last bytes were hashed."""
     partial = Partial.open(rig.layout, Header(DIGEST.hex, len(content), None), DIGEST, None)
     os.pwrite(partial.descriptor, content, 0)

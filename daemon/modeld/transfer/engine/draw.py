@@ -48,7 +48,8 @@ class Draw:
         self.pace = pace
         self.name = giver(opener, file)
         self.validator = file.validator
-        self.whole = not file.ranges
+        # What nothing tells the version of comes in one answer: two of them may be of two versions.
+        self.whole = not file.ranges or self._is_unproven()
         self.long = file.long_requests is not None
         self.uncached = not assembly.ground.keep_cache
         self.stopping = False
@@ -312,6 +313,14 @@ class Draw:
             if others > 0 and fault.details.get("status") in _CROWDED:
                 self._growth.refused(self._net.clock(), others)
         self.patience.failed(fault, round_began)
+        have = self._state.segments.have.total
+        if have and self._is_unproven():
+            self._stop_with(Changed("", self._state.segments.size, None, broke_off=True))
+            raise Quit
+
+    def _is_unproven(self) -> bool:
+        """Nothing tells whether the next answer is of the same version as the last one."""
+        return self.assembly.digest is None and self.validator is None
 
     def _stop_with(self, outcome: GaveUp | Changed) -> None:
         with self._state.lock:

@@ -168,15 +168,30 @@ class Fetching:
                     offer.opener, replace(offer.file, size=change.size, validator=change.validator, digest=None)
                 )
                 self._as_described = False
-                self._restart(assembly, offer, change.what)
+                if change.broke_off:
+                    self._begin_anew(assembly, offer)
+                else:
+                    self._restart(assembly, offer, change.what)
 
     def _restart(self, assembly: Assembly, offer: Offer, why: str) -> None:
+        end = SourceUnavailable(
+            f"{offer.giver} keeps changing {offer.file.path} while it is fetched: {why}",
+            hint="Pull again when nobody is replacing it.",
+        )
+        self._from_the_first_byte(assembly, offer, why, end)
+
+    def _begin_anew(self, assembly: Assembly, offer: Offer) -> None:
+        why = "it breaks off, and nothing tells whether the rest is of the same version: no digest, no ETag, no date"
+        end = SourceUnavailable(
+            f"{offer.giver} cannot give all of {offer.file.path}: {why}",
+            hint="Give its digest with --sha256: then what has arrived is kept and goes on.",
+        )
+        self._from_the_first_byte(assembly, offer, why, end)
+
+    def _from_the_first_byte(self, assembly: Assembly, offer: Offer, why: str, end: SourceUnavailable) -> None:
         self._restarts += 1
         if self._restarts > self._net.tuning.restarts:
-            raise SourceUnavailable(
-                f"{offer.giver} keeps changing {offer.file.path} while it is fetched: {why}",
-                hint="Pull again when nobody is replacing it.",
-            )
+            raise end
         self._tell("restarted", offer, why)
         assembly.start_over(offer.file.size, offer.file.validator)
 

@@ -31,13 +31,15 @@ class GaveUp(Exception):
 
 
 class Changed(Exception):
-    """The file is another one now, and no digest says that its bytes are the same."""
+    """The file is another one now, and no digest says that its bytes are the same. Or, when an answer has broken off:
+    nothing tells whether it is another one."""
 
-    def __init__(self, what: str, size: int | None, validator: str | None) -> None:
+    def __init__(self, what: str, size: int | None, validator: str | None, *, broke_off: bool = False) -> None:
         super().__init__(what)
         self.what = what
         self.size = size
         self.validator = validator
+        self.broke_off = broke_off
 
 
 class Quit(Exception):
