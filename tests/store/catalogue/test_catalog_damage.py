@@ -170,7 +170,7 @@ def test_nothing_is_acknowledged_that_is_written_to_a_file_without_a_name(path: 
             Path(path).touch()
         with pytest.raises(Internal, match="removed or replaced"):
             catalog.call(lambda c: c.execute("INSERT INTO things VALUES (7, 'x')").close())
-        assert ids(catalog._connection) == [0, 1, 2, 7]
+        assert ids(catalog._connection) == [0, 1, 2], "what was refused is not in it either: it may come back"
     finally:
         catalog.close()
     again = Catalog.open(path)

@@ -6,12 +6,14 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modeld.store.disk.listing import settled
 from modeld.store.sweeping import victims
 from modeld.store.sweeping.marks import Marks
+from modeld.store.sweeping.sweep import Sweeper
 from store.care_bench import DAY, Bench
 from waiting import eventually
 
@@ -47,24 +49,49 @@ def test_marks_are_read_again_only_after_a_change(bench: Bench, monkeypatch: pyt
     assert marks.look().digests == {"b" * 64}
 
 
-async def test_what_an_editor_writes_into_a_manifest_in_place_holds_its_blob(bench: Bench) -> None:
-    """The directory's times do not change by that, so the sweep before must not be what this one goes by."""
-
-    def old_enough() -> bool:
-        return all(settled(os.stat(path), time.time_ns()) for path in (bench.layout.manifests_dir, bench.manifest("a")))
-
-    await bench.add("a", b"first")
-    await eventually(old_enough)
-    await bench.care.sweep()
-    second = bench.plant(b"second")
+def edit_in_place(bench: Bench, name: str, blob: str) -> None:
+    """As an editor does that keeps the file: its directory's times do not change by that."""
     told = os.stat(bench.layout.manifests_dir)
-    with open(bench.manifest("a"), "r+") as manifest:
-        text = manifest.read().replace(bench.document("a")["blob"], second.text)
+    with open(bench.manifest(name), "r+") as manifest:
+        text = manifest.read().replace(bench.document(name)["blob"], blob)
         manifest.seek(0)
         manifest.write(text.replace('"size_bytes": 5', '"size_bytes": 6'))
     assert os.stat(bench.layout.manifests_dir).st_mtime_ns == told.st_mtime_ns
+
+
+async def old_enough(bench: Bench) -> None:
+    """Until a change could be told by the times."""
+    paths = (bench.layout.manifests_dir, bench.manifest("a"))
+    await eventually(lambda: all(settled(os.stat(path), time.time_ns()) for path in paths))
+
+
+async def test_what_an_editor_writes_into_a_manifest_in_place_holds_its_blob(bench: Bench) -> None:
+    """The sweep before must not be what this one goes by."""
+    await bench.add("a", b"first")
+    await old_enough(bench)
+    await bench.care.sweep()
+    second = bench.plant(b"second")
+    edit_in_place(bench, "a", second.text)
     swept = await bench.care.sweep()
     assert [victim.size_bytes for victim in swept.victims] == [5]
+    assert bench.store.resolve("a").path == bench.layout.blob(second)
+
+
+async def test_what_an_editor_writes_while_a_sweep_is_under_way_holds_its_blob_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.add("a", b"first")
+    second = bench.plant(b"second")
+    await old_enough(bench)
+    remove = Sweeper._remove_some
+
+    def edited_before(*arguments: Any) -> Any:
+        edit_in_place(bench, "a", second.text)
+        return remove(*arguments)
+
+    monkeypatch.setattr(Sweeper, "_remove_some", edited_before)
+    await bench.care.sweep()
+    assert os.path.exists(bench.layout.blob(second))
     assert bench.store.resolve("a").path == bench.layout.blob(second)
 
 

@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS schema_steps (
 
 # Told apart by their text from what a function could execute: the statement cache goes by text, and
 # only statements that are not in it are shown to the authorizer.
-_BEGIN, _COMMIT = "BEGIN IMMEDIATE -- owner", "COMMIT -- owner"
+_BEGIN, _COMMIT, _ROLLBACK = "BEGIN IMMEDIATE -- owner", "COMMIT -- owner", "ROLLBACK"
 
 
 class _Settleable(Protocol):
@@ -170,14 +170,16 @@ class Catalog:
                 self._run_in_savepoint(call)
                 if not connection.in_transaction:
                     raise _TransactionLost
-            connection.execute(_COMMIT)
             if file_at(self.path) != self._file:
+                connection.execute(_ROLLBACK)
                 for call in calls:
                     call.value, call.error = None, call.error or vanished(self.path)
+                return
+            connection.execute(_COMMIT)
         except (_TransactionLost, sqlite3.Error) as error:
             with contextlib.suppress(sqlite3.Error):
                 if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                    connection.execute(_ROLLBACK)
             # Space may suffice for the small ones. After a failed fsync nothing is tried again:
             # the kernel may have dropped the pages and a second fsync would report success.
             lost_by_one = isinstance(error, _TransactionLost) or _is_full(error)

@@ -13,6 +13,7 @@ import sqlite3
 import stat
 import time
 
+from modeld.store.disk.durable import store_fault
 from modelwire.errors import (
     Corrupt,
     Internal,
@@ -143,7 +144,12 @@ def file_at(path: str) -> tuple[int, int] | None:
     return info.st_dev, info.st_ino
 
 
-def vanished(path: str) -> Internal:
+def vanished(path: str) -> WireError:
+    directory = os.path.dirname(path)
+    try:
+        os.lstat(directory)
+    except OSError as fault:
+        return store_fault(fault, "look at", directory)
     return Internal(
         f"the catalogue {path} was removed or replaced while it was in use: nothing that is written to it would last",
         hint="restart the daemon: it makes a new one; no model is lost",

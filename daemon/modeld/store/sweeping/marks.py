@@ -33,30 +33,18 @@ class Marked:
 
 
 class Marks:
-    """Blocking, for one thread at a time. A look costs one stat while the directory has not changed.
-
-    A file that somebody writes in place, an editor for one, changes no directory: only `look_closely` notices it, for
-    a stat of each file.
-    """
+    """Blocking, for one thread at a time. A look costs a stat of each file, and reads those that have changed: what
+    somebody writes in place, an editor for one, changes no directory."""
 
     def __init__(self, layout: Layout) -> None:
         self._path = layout.manifests_dir
-        self._times: Times | None = None
         self._files: dict[str, tuple[Times, frozenset[str]]] = {}
         self._marked = Marked(frozenset(), ())
 
     def look(self) -> Marked:
         with store_faults("read", self._path):
-            info = os.stat(self._path)
-            started = time.time_ns()
-            if times_of(info) != self._times:
-                self._read_all()
-            self._times = times_of(info) if settled(info, started) and not self._marked.unreadable else None
+            self._read_all()
         return self._marked
-
-    def look_closely(self) -> Marked:
-        self._times = None
-        return self.look()
 
     def _read_all(self) -> None:
         seen: dict[str, tuple[Times, frozenset[str]]] = {}

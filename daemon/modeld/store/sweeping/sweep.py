@@ -100,7 +100,7 @@ class Sweeper:
             )
 
     def _walk(self, ages: Ages, links: Links, observer: Observer) -> tuple[Walk, list[Candidate]]:
-        marked = self._marks.look_closely()
+        marked = self._marks.look()
         walk = Walk(self._layout, ages, marked.digests | self._holds.blobs(), links)
         if marked.unreadable:
             walk.notes.append(f"no blob is removed: {marked.unreadable[0]} cannot be read and may name any of them")
