@@ -23,7 +23,7 @@ from modeld.store.publication.publishing import Counter
 from modeld.store.publication.records import Records
 from modeld.store.sweeping.leftover_trees import LeftoverTrees
 from modeld.store.sweeping.marks import Marks
-from modeld.store.sweeping.victims import Ages, Candidate, Links, Walk
+from modeld.store.sweeping.victims import PARTIAL_SECONDS, Ages, Candidate, Links, Walk
 from modelwire.values import Swept, Victim
 
 T = TypeVar("T")
@@ -77,6 +77,8 @@ class Sweeper:
             trees = await self._trees.leftovers(ages)
             links = await self._blocking(partial(self._trees.links_in, trees))
             walk, victims = await self._blocking(partial(self._walk, ages, links, observer))
+            if walk.unfinished:
+                walk.notes.append(_kept_for_later(walk.unfinished))
             observer.total(sum(victim.size for victim in victims))
             tally = _Tally(notes=walk.notes)
             if not dry_run:
@@ -155,3 +157,9 @@ class Sweeper:
 
     async def _blocking(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self._counter.threads)
+
+
+def _kept_for_later(sizes: Sequence[int]) -> str:
+    downloads = "1 unfinished download" if len(sizes) == 1 else f"{len(sizes)} unfinished downloads"
+    days = PARTIAL_SECONDS // 86_400
+    return f"{downloads} ({sum(sizes)} bytes) will be kept until nobody has gone on with it for {days} days"

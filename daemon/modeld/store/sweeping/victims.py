@@ -85,6 +85,9 @@ class Walk:
         self._held = held
         self.blobs = 0
         self.waiting = Waiting()
+        self.unfinished: list[int] = []
+        """Sizes of downloads that are kept for whoever goes on with them."""
+
         self.notes: list[str] = []
 
     def candidates(self, *, blobs_too: bool = True) -> Iterator[Candidate]:
@@ -143,6 +146,8 @@ class Walk:
         if age >= PARTIAL_SECONDS:
             reason = f"a download that nobody has gone on with for {span(age)}"
             yield Candidate("partial", parts, size, size, reason, Identity.of(info), digest)
+        else:
+            self.unfinished.append(size)
 
     def _in_staging(self) -> Iterator[Candidate]:
         for entry in self._entries(self._layout.staging):
