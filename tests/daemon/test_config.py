@@ -27,7 +27,6 @@ from modeld.config import (
     Size,
     StoreSettings,
     TransferSettings,
-    check,
     dump,
     load,
 )
@@ -44,7 +43,7 @@ def file(tmp_path: Path) -> Path:
 def refused(file: Path, content: str | bytes) -> ConfigError:
     file.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(ConfigError) as refusal:
-        check(str(file))
+        load({}, path=str(file))
     assert "\n" not in refusal.value.message
     assert refusal.value.exit_code == 2
     return refusal.value
@@ -169,7 +168,7 @@ def test_a_fifo_does_not_keep_the_daemon_from_starting(file: Path) -> None:
     os.mkfifo(file)
     assert stat.S_ISFIFO(os.lstat(file).st_mode)
     with pytest.raises(ConfigError, match="cannot be read: it is not a regular file"):
-        check(str(file))
+        load({}, path=str(file))
 
 
 def test_a_file_beyond_all_measure_is_refused(file: Path) -> None:
@@ -300,7 +299,7 @@ everything = st.builds(
 def test_what_is_printed_reads_back(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> None:
     file = tmp_path_factory.getbasetemp() / f"printed-{os.getpid()}.toml"
     file.write_text(dump(settings), encoding="utf-8", newline="")
-    assert check(str(file)).settings == settings
+    assert load({}, path=str(file)).settings == settings
 
 
 def test_the_defaults_are_printed_with_a_word_on_each_key() -> None:

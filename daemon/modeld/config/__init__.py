@@ -6,7 +6,6 @@ that no other room reads a file or a variable to find out how it should behave.
 This package costs a tomllib and nothing more to import: `modeld --check-config` and a failing start answer at once.
 """
 
-from modeld.config.check import check
 from modeld.config.dump import dump
 from modeld.config.durations import Duration, format_duration, parse_duration
 from modeld.config.errors import ConfigError
@@ -41,7 +40,6 @@ __all__ = [
     "Size",
     "StoreSettings",
     "TransferSettings",
-    "check",
     "dump",
     "format_duration",
     "format_size",
