@@ -12,9 +12,12 @@ from daemon.board_rig import STRANGER, desk, state_at_end
 from modeld.jobs.job import Job
 from modeld.jobs.ledger import JobRecord
 from modeld.jobs.restart import drain, restore
-from modelwire.errors import Draining, NoSpace, WireError
-from modelwire.values import Value
+from modelwire.errors import Draining, NoSpace, PermissionDenied, WireError
+from modelwire.values import Added, Value
 from waiting import eventually
+
+
+PUBLISHED = Added(name="llama", blob="sha256:" + "0" * 64, size_bytes=1, format="gguf", path="/x")
 
 
 async def test_a_request_never_joins_a_job_that_is_being_cancelled(tmp_path: Path) -> None:
@@ -91,6 +94,20 @@ async def test_a_restored_job_is_not_ended_by_a_stranger_who_looked(tmp_path: Pa
         await anyio.lowlevel.checkpoint()
         at.finish.set()
         assert await state_at_end(job) == "done"
+
+
+async def test_a_start_outlives_a_publication_that_cannot_be_looked_at(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        job = (await at.submit("llama", on_disconnect="continue")).job
+        await at.board.runner.about_to_publish(job, PUBLISHED)
+
+    def unreadable(_job: Job) -> bool:
+        raise PermissionDenied("one manifest cannot be read")
+
+    async with desk(tmp_path) as at:
+        assert await restore(at.board, at.ledger, unreadable) == 1
+        at.finish.set()
+        assert await state_at_end(await at.board.find(job.id)) == "done", "the work has the last word"
 
 
 async def test_two_cancels_at_once_are_one_end(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from modeld.jobs import record
 from modeld.jobs.board import Board
 from modeld.jobs.job import Job
 from modeld.jobs.ledger import Ledger
+from modelwire.errors import WireError
 
 Published = Callable[[Job], bool]
 """Whether the publication that a job announced before the crash took place."""
@@ -24,7 +25,7 @@ async def restore(board: Board, ledger: Ledger, published: Published) -> int:
         board.jobs.enter(job)
         if job.failure is not None:
             await board.runner.end(job, "failed", failure=job.failure)
-        elif job.intent is not None and published(job):
+        elif job.intent is not None and _took_place(job, published):
             await board.runner.end(job, "done", value=job.intent)
         elif job.state != "paused":
             job.state = "queued"
@@ -32,6 +33,13 @@ async def restore(board: Board, ledger: Ledger, published: Published) -> int:
             board.readmit(job)
             resumed += 1
     return resumed
+
+
+def _took_place(job: Job, published: Published) -> bool:
+    try:
+        return published(job)
+    except WireError:
+        return False  # run again, the work meets the same fault and says so; a daemon that does not start helps nobody
 
 
 _STOP_SECONDS = 10.0
