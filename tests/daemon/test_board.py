@@ -16,7 +16,6 @@ from modelwire.errors import Draining, NoSpace, PermissionDenied, WireError
 from modelwire.values import Added, Value
 from waiting import eventually
 
-
 PUBLISHED = Added(name="llama", blob="sha256:" + "0" * 64, size_bytes=1, format="gguf", path="/x")
 
 
