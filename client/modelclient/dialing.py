@@ -16,6 +16,12 @@ CONNECT_SECONDS = 10
 _NOBODY = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
 
 
+class Barred(NoDaemon):
+    """Somebody may be there, but this user is not let in. `exit_code` is that of a refused permission."""
+
+    exit_code = 13
+
+
 def find(argument: str | None) -> Endpoint:
     """The endpoint to use, its place checked."""
     try:
@@ -46,11 +52,12 @@ def dial(endpoint: Endpoint, *, wait: bool = True) -> socket.socket | None:
         made.close()
         if error.errno in _NOBODY or (error.errno == errno.EAGAIN and not wait):
             return None
+        what = f"the endpoint {endpoint.path} does not answer: {error.strerror or error}"
         if error.errno in (errno.EACCES, errno.EPERM):
             hint = "ask its operator for access, or use a daemon of your own with --socket"
-        else:
-            hint = "look at the daemon's log; another endpoint can be chosen with --socket or MODELD_SOCKET"
-        raise NoDaemon(f"the endpoint {endpoint.path} does not answer: {error.strerror or error}", hint=hint) from None
+            raise Barred(what, hint=hint) from None
+        hint = "look at the daemon's log; another endpoint can be chosen with --socket or MODELD_SOCKET"
+        raise NoDaemon(what, hint=hint) from None
     except BaseException:  # Ctrl-C too must not leak the socket
         made.close()
         raise
