@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from modelclient.ctl.exits import USAGE
 from modelwire.version import __version__
@@ -55,6 +55,8 @@ DEFAULTS: dict[str, Any] = {
 
 _NO_VERB = re.compile(r"^argument VERB: invalid choice: '(.*?)' \(choose")
 
+Amount = TypeVar("Amount", int, float)
+
 
 class UsageError(Exception):
     """The command line says what cannot be done."""
@@ -92,9 +94,8 @@ class VerbParser(Parser):
             _add_common(self)
             import_module(f"modelclient.ctl.verbs.{self.verb}").configure(self)
         found, unknown = super().parse_known_args(args, namespace)
-        if (
-            unknown
-        ):  # the parser above this one would refuse them too, and point to a help that says nothing of the verb
+        if unknown:
+            # The parser above this one would refuse them too, and point to a help that says nothing of the verb.
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown
 
@@ -157,30 +158,29 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     every.add_argument("--color", choices=("auto", "always", "never"), help="colours (default: auto; NO_COLOR counts)")
     every.add_argument("--socket", metavar="PATH", help="the daemon's endpoint")
     every.add_argument("--no-start", action="store_true", help="never start a daemon")
-    every.add_argument("--timeout", metavar="SECONDS", type=_patience, help="patience with each answer (default: 30)")
+    every.add_argument(
+        "--timeout", metavar="SECONDS", type=seconds(0.001, 1e6), help="patience with each answer (default: 30)"
+    )
 
 
 def number(least: int, most: int | None = None) -> Callable[[str], int]:
     """The type of an argument that counts something."""
+    return _bounded(int, "a number", least, most)
 
-    def read(text: str) -> int:
+
+def seconds(least: float, most: float) -> Callable[[str], float]:
+    return _bounded(float, "a number of seconds", least, most)
+
+
+def _bounded(convert: Callable[[str], Amount], what: str, least: float, most: float | None) -> Callable[[str], Amount]:
+    def read(text: str) -> Amount:
         try:
-            found = int(text)
+            found = convert(text)
+            if found >= least and (most is None or found <= most):
+                return found
         except ValueError:
-            found = least - 1
-        if found < least or (most is not None and found > most):
-            to = f" to {most}" if most is not None else ""
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least}{to}")
-        return found
+            pass
+        to = f" to {most:.15g}" if most is not None else ""
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what} from {least:.15g}{to}")
 
     return read
-
-
-def _patience(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds

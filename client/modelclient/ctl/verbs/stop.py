@@ -7,6 +7,7 @@ import os
 import time
 
 from modelclient.ctl import exits, figures
+from modelclient.ctl.options import seconds
 from modelclient.ctl.session import Session
 from modelwire.errors import TimedOut
 
@@ -24,18 +25,12 @@ PAUSE_SECONDS = 0.02
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--deadline", metavar="SECONDS", type=_seconds, default=None, help="how long running jobs may take to end"
+        "--deadline",
+        metavar="SECONDS",
+        type=seconds(0, LONGEST_SECONDS),
+        default=None,
+        help="how long running jobs may take to end",
     )
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= LONGEST_SECONDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to {LONGEST_SECONDS}")
-    return seconds
 
 
 def run(session: Session, args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from modelclient.ctl import exits, figures
+from modelclient.ctl.options import seconds
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
 from modelclient.ctl.telling import carry_out, tell
@@ -20,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace",
         metavar="SECONDS",
-        type=_seconds,
+        type=seconds(0, CENTURY),
         default=None,
         help="what nothing has held for this long may go; 0: what was removed just now too (default: `[store] grace`)",
     )
@@ -50,16 +51,6 @@ def _still_waiting(swept: Swept) -> str:
     stays, them = ("stays", "it") if swept.waiting == 1 else ("stay", "them")
     span = figures.duration(swept.waiting_s or 0.0)
     return f"{blobs} that no model names {stays} up to {span} more: `modelctl sweep --grace 0` takes {them} now"
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= CENTURY:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0")
-    return seconds
 
 
 def _row(victim: Victim) -> tuple[str, ...]:
