@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from client.ctl import COMMAND
-from real_daemon import RealDaemon, Wire, wait_until
+from real_daemon import RealDaemon, Wire
 from transfer.nginx import Nginx
+from waiting import wait_until
 
 MIB = 1 << 20
 

@@ -9,9 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from waiting import wait_until
 
 START_SECONDS = 20.0
 
@@ -236,11 +237,3 @@ class Wire:
 
 Start = Callable[..., RealDaemon]
 """Starts a daemon with the settings given by name, as the fixture `start` does."""
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 20.0, what: str = "the condition") -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{what} did not come true within {seconds} s")
-        time.sleep(0.01)

@@ -8,7 +8,8 @@ import sqlite3
 import tempfile
 from typing import Any
 
-from real_daemon import RealDaemon, Wire, wait_until
+from real_daemon import RealDaemon, Wire
+from waiting import wait_until
 
 CHUNK = 4 << 20
 SIZE = 8 * CHUNK

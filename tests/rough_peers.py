@@ -22,7 +22,8 @@ from typing import Any
 
 import pytest
 
-from real_daemon import RealDaemon, Wire, wait_until
+from real_daemon import RealDaemon, Wire
+from waiting import wait_until
 
 SHORT = os.environ.get("MODELD_TORTURE") == "short"
 

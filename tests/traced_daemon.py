@@ -12,7 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from real_daemon import RealDaemon, wait_until
+from real_daemon import RealDaemon
+from waiting import wait_until
 
 SECONDS = 10
 

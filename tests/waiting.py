@@ -1,7 +1,8 @@
-"""Waiting, on an event loop, for what has no event of its own."""
+"""Waiting, always with a deadline, for what has no event of its own."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import anyio
@@ -11,3 +12,11 @@ async def eventually(condition: Callable[[], object], seconds: float = 30.0) -> 
     with anyio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in threads and processes
             await anyio.sleep(0.002)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20.0, what: str = "the condition") -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true within {seconds} s")
+        time.sleep(0.01)

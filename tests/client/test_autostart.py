@@ -27,7 +27,7 @@ from client.ctl import Ctl
 from modelclient import autostart, connecting
 from modelclient.locate import Endpoint
 from modelwire.errors import NoDaemon
-from real_daemon import wait_until
+from waiting import wait_until
 
 HERE = Path(__file__).parent
 

@@ -19,7 +19,8 @@ import modelclient
 from client.ctl import Ctl
 from modelwire import replies
 from modelwire.errors import Cancelled, ConnectionLost, DigestMismatch, NotFound
-from real_daemon import RealDaemon, wait_until
+from real_daemon import RealDaemon
+from waiting import wait_until
 
 Open = Callable[..., Any]
 SLOW_BYTES = 1 << 30

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from real_daemon import RealDaemon, Wire, wait_until
+from real_daemon import RealDaemon, Wire
 from rough_peers import (
     FOREIGN_UID,
     connect_as,
@@ -20,6 +20,7 @@ from rough_peers import (
     staging,
     write_access,
 )
+from waiting import wait_until
 
 pytestmark = needs_root
 

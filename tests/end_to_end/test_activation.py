@@ -14,7 +14,8 @@ import pytest
 
 from daemon.socket_activation import listens
 from held_daemon import HeldDaemon
-from real_daemon import RealDaemon, wait_until
+from real_daemon import RealDaemon
+from waiting import wait_until
 
 ACTIVATE = shutil.which("systemd-socket-activate")
 HAS_ACTIVATE = pytest.mark.skipif(ACTIVATE is None, reason="systemd-socket-activate is not installed")

@@ -16,8 +16,9 @@ from contextlib import ExitStack
 import pytest
 
 from held_daemon import HeldDaemon
-from real_daemon import RealDaemon, Wire, wait_until
+from real_daemon import RealDaemon, Wire
 from rough_peers import MIB, SHORT, Latencies, incidents, line, many_models, measuring, scaled, sparse, status
+from waiting import wait_until
 
 PROMISED_REFUSAL_MS = 20.0
 PROMISED_STATUS_MS = 50.0

@@ -11,11 +11,12 @@ import pytest
 
 from held_daemon import HeldDaemon
 from pull_rig import MIB, begun, ctl, gguf, job_state, pull, put
-from real_daemon import RealDaemon, Wire, wait_until
+from real_daemon import RealDaemon, Wire
 from real_jobs import show
 from speaking_errors import assert_speaks
 from transfer.chaos import unused_port
 from transfer.nginx import Nginx, nginx, nginx_path
+from waiting import wait_until
 
 needs_nginx = pytest.mark.skipif(nginx_path() is None, reason="nginx is not installed")
 

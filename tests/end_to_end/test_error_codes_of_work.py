@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from held_daemon import HeldDaemon
-from real_daemon import RealDaemon, wait_until
+from real_daemon import RealDaemon
 from rough_peers import (
     MIB,
     held_name,
@@ -21,6 +21,7 @@ from rough_peers import (
     status,
 )
 from speaking_errors import assert_speaks, produces
+from waiting import wait_until
 
 # -- room
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from held_daemon import HeldDaemon
-from real_daemon import RealDaemon, Wire, wait_until
+from real_daemon import RealDaemon, Wire
+from waiting import wait_until
 
 MANY = 10_000
 

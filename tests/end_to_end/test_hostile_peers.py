@@ -17,7 +17,7 @@ import pytest
 
 from held_daemon import HeldDaemon
 from modelwire.operations import OPERATIONS
-from real_daemon import RealDaemon, Wire, wait_until
+from real_daemon import RealDaemon, Wire
 from rough_peers import (
     MIB,
     SHORT,
@@ -30,6 +30,7 @@ from rough_peers import (
     staging,
     status,
 )
+from waiting import wait_until
 from wire_fuzz import Fuzz
 
 GENEROUS_MS = 250.0

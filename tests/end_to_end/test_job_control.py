@@ -8,8 +8,9 @@ import time
 import pytest
 
 from held_daemon import HeldDaemon
-from real_daemon import RealDaemon, wait_until
+from real_daemon import RealDaemon
 from real_jobs import SIZE, add, rows, running, show, sparse, staging
+from waiting import wait_until
 
 
 @pytest.mark.parametrize("on_disconnect", ["cancel", "continue"])

@@ -11,9 +11,10 @@ import pytest
 
 from held_daemon import HeldDaemon
 from modeld.jobs.ids import made_at
-from real_daemon import RealDaemon, wait_until
+from real_daemon import RealDaemon
 from real_jobs import CHUNK, SIZE, add, replies_until_end, rows, running, show, sparse
 from rough_peers import incidents
+from waiting import wait_until
 
 COUNTERS = ("bytes_done", "network_bytes", "verified_bytes", "reused_bytes", "committed_bytes", "files_done", "attempt")
 

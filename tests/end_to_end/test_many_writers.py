@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from lockless_daemon import LocklessDaemon
-from real_daemon import RealDaemon, wait_until
+from real_daemon import RealDaemon
 from rough_peers import staging
+from waiting import wait_until
 
 CLIENTS = 8
 ROUNDS = 12

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from real_daemon import RealDaemon, wait_until
+from real_daemon import RealDaemon
 from real_jobs import staging
 from traced_daemon import killed_at, strace
+from waiting import wait_until
 
 __all__ = ["strace"]
 

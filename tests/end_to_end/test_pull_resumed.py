@@ -13,9 +13,10 @@ import pytest
 
 from client.ctl import COMMAND
 from pull_rig import MIB, begun, gguf, hex_of, job_state, partials, pulled, put, sent
-from real_daemon import RealDaemon, wait_until
+from real_daemon import RealDaemon
 from transfer.hub import Hub, Repo
 from transfer.nginx import Nginx, nginx, nginx_path
+from waiting import wait_until
 
 needs_nginx = pytest.mark.skipif(nginx_path() is None, reason="nginx is not installed")
 

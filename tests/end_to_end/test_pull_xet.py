@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from pull_rig import MIB, begun, ctl, everything_kept, gguf, hex_of, job_state, partials, pulled
-from real_daemon import RealDaemon, wait_until
+from real_daemon import RealDaemon
 from transfer.doubles import Asked, Reply
 from transfer.xet_rig import ACCESS, PATH, TOKEN, Xet, alive, children, fake_hf_xet, xet_hub
 from transfer.xet_storage import Gate
+from waiting import wait_until
 
 CONTENT = gguf(48 * MIB + 99, 21)
 HELD = 28 * MIB

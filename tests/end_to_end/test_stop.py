@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from held_daemon import HeldDaemon
-from real_daemon import RealDaemon, Wire, wait_until
+from real_daemon import RealDaemon, Wire
 from real_jobs import add, show, staging
+from waiting import wait_until
 
 CROWD = 50
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from pull_rig import MIB, gguf, hex_of, job_state, partials, put, sent
-from real_daemon import RealDaemon, wait_until
+from real_daemon import RealDaemon
 from transfer.nginx import Nginx, nginx, nginx_path
+from waiting import wait_until
 
 pytestmark = [
     pytest.mark.torture,

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from real_daemon import RealDaemon, wait_until
+from real_daemon import RealDaemon
+from waiting import wait_until
 
 RACERS = 8
 ROUNDS = 3

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from real_daemon import RealDaemon, wait_until
+from real_daemon import RealDaemon
+from waiting import wait_until
 
 WEIGHTS = b"GGUF" + bytes(3000)
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from real_daemon import RealDaemon, wait_until
+from real_daemon import RealDaemon
 from rough_peers import held_name, staging
+from waiting import wait_until
 
 CONTENT = b"GGUF" + bytes(70_000)
 HEX = hashlib.sha256(CONTENT).hexdigest()

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from real_daemon import RealDaemon, Wire, wait_until
+from real_daemon import RealDaemon, Wire
 from rough_peers import scaled
 from store_contract.several import assert_nothing_there
+from waiting import wait_until
 
 pytestmark = pytest.mark.torture
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from modeld.transfer.routes.condemned import Condemned
 from modeld.transfer.tuning import Tuning
 from transfer.rig import QUICK, Rig, own_threads
+from waiting import wait_until
 
 MakeRig = Callable[..., Rig]
 
@@ -27,15 +27,6 @@ def make_rig(tmp_path: Path) -> Iterator[MakeRig]:
     yield make
     for rig in rigs:
         rig.client.close()
-    assert _soon(lambda: not any(rig.transfer.hosts.open_connections() for rig in rigs))
-    assert _soon(lambda: not own_threads()), own_threads()
+    wait_until(lambda: not any(rig.transfer.hosts.open_connections() for rig in rigs), 10, "the end of its connections")
+    wait_until(lambda: not own_threads(), 10, "the end of its threads")
     gc.collect()  # an unclosed socket is an error, and is to be one of this test
-
-
-def _soon(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True

@@ -7,10 +7,11 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,14 @@ def nginx(directory: Path, *, extra: str = "") -> Iterator[Nginx]:
             [program, "-c", str(directory / "nginx.conf"), "-p", str(directory)], stdout=output, stderr=output
         )
     try:
-        deadline = time.monotonic() + 20
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", tls), 1):
-                break
+
+        def answers() -> bool:
             assert server.poll() is None, (directory / "output").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", tls), 1):
+                return True
+            return False
+
+        wait_until(answers, what="nginx")
         yield Nginx(
             f"http://127.0.0.1:{plain}",
             f"https://localhost:{tls}",

@@ -15,7 +15,7 @@ from modeld.store.disk.listing import SETTLED_NS
 from modeld.store.models.manifests import File
 from modeld.store.models.trees import Trees, leftovers, only_links_changed
 from modeld.store.names import ModelName
-from real_daemon import wait_until
+from waiting import wait_until
 
 NAME = ModelName("m", "8b")
 ONE, TWO = Digest("ab" * 32), Digest("cd" * 32)

@@ -11,10 +11,10 @@ from modeld.store.observer import Stopped
 from modeld.transfer.routes.hosts import Hosts
 from modeld.transfer.source import FileInfo
 from modeld.transfer.tuning import MIB
-from real_daemon import wait_until
 from transfer.chaos import Chaos
 from transfer.conftest import MakeRig
 from transfer.rig import SIZE, Rig, Watcher, content_of, quick
+from waiting import wait_until
 
 MOST = 6
 

@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from transfer import rig as rig_module
 from transfer.chaos import PIECE, Chaos
 from transfer.conftest import MakeRig
 from transfer.rig import QUICK, SIZE, Watcher, content_of, digest_of, quick
+from waiting import wait_until
 
 CONTENT = content_of()
 DIGEST = digest_of(CONTENT)
@@ -33,10 +33,7 @@ def start(root: Path, chaos: Chaos, digest: str, connections: int) -> subprocess
 
 
 def kill_when(worker: subprocess.Popen[bytes], chaos: Chaos, sent: int) -> None:
-    deadline = time.monotonic() + 30
-    while chaos.sent < sent and worker.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    wait_until(lambda: chaos.sent >= sent or worker.poll() is not None, 30, "the bytes")
     worker.send_signal(signal.SIGKILL)
     worker.wait(30)
     assert worker.stdout is not None

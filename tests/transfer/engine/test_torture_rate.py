@@ -16,6 +16,7 @@ from modeld.store.observer import Stopped
 from modeld.transfer.tuning import DEFAULT
 from transfer.metered_server import Metered, metered
 from transfer.rig import Rig, Watcher
+from waiting import wait_until
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(600)]
 
@@ -88,10 +89,7 @@ def test_a_limit_that_comes_in_mid_flight_counts_within_a_moment(tmp_path: Path)
         rig.transfer.budget.set_rate(200_000_000)
         with fetching(rig, server, 5):
             began = server.sent()
-            deadline = time.monotonic() + 30
-            while server.sent() < began + (64 << 20):
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            wait_until(lambda: server.sent() >= began + (64 << 20), 30, "the first 64 MiB")
             rig.transfer.budget.set_rate(rate)
             before, began_at = server.sent(), time.monotonic()
             time.sleep(WINDOW_SECONDS)

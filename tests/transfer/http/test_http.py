@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,28 +14,12 @@ from modeld.transfer.source import FileInfo
 from modeld.transfer.tuning import Tuning
 from modelwire.errors import InvalidRequest, SourceUnauthorized, SourceUnavailable, TimedOut, WireError
 from transfer.chaos import unused_port
-from transfer.doubles import Scripted
+from transfer.http.conftest import Serve
 
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz"
 QUICK = Tuning(connect_seconds=2, stall_seconds=0.3)
 FILE = FileInfo(path="m", locator="", size=5)
 OK = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
-
-
-Serve = Callable[[Callable[[str, dict[str, str]], str]], Scripted]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    servers: list[Scripted] = []
-
-    def start(script: Callable[[str, dict[str, str]], str]) -> Scripted:
-        servers.append(Scripted(script))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 @pytest.fixture

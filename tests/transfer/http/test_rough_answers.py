@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,12 +10,10 @@ from modeld.transfer.http.client import HttpClient
 from modeld.transfer.source import FileInfo
 from modeld.transfer.tuning import Tuning
 from modelwire.errors import SourceUnavailable
-from transfer.doubles import Scripted
+from transfer.http.conftest import Serve
 
 FILE = FileInfo(path="m", locator="", size=5)
 OK = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
-
-Serve = Callable[[Callable[[str, dict[str, str]], str]], Scripted]
 
 
 @pytest.fixture
@@ -23,19 +21,6 @@ def client() -> Iterator[HttpClient]:
     client = HttpClient(environ={}, tuning=Tuning(connect_seconds=2, stall_seconds=0.5))
     yield client
     client.close()
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    servers: list[Scripted] = []
-
-    def start(script: Callable[[str, dict[str, str]], str]) -> Scripted:
-        servers.append(Scripted(script))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 def test_a_redirect_in_letters_that_nobody_encoded(client: HttpClient, serve: Serve) -> None:

@@ -13,6 +13,7 @@ from modeld.transfer.http.body import _BUFFER_LOCK, _LOCK_RECEIVING, HttpBody
 from modeld.transfer.http.client import HttpClient
 from modeld.transfer.source import FileInfo, Narrowable
 from transfer.metered_server import metered
+from waiting import wait_until
 
 MIB = 1 << 20
 WINDOW = 64 * 1024
@@ -55,9 +56,14 @@ def kept_small(body: HttpBody) -> bool:
 
 
 def settled(sent: Callable[[], int]) -> int:
-    """Once the server can give no more away."""
-    before = -1
-    while (now := sent()) != before:
-        before = now
-        time.sleep(0.1)
-    return now
+    """Once the server has given nothing more away for a tenth of a second."""
+    last, since = sent(), time.monotonic()
+
+    def quiet() -> bool:
+        nonlocal last, since
+        if (now := sent()) != last:
+            last, since = now, time.monotonic()
+        return time.monotonic() - since >= 0.1
+
+    wait_until(quiet, what="the end of its sending")
+    return last

@@ -24,12 +24,12 @@ from modeld.transfer.references.parse import parse
 from modeld.transfer.routes.router import Route
 from modeld.transfer.sources.catalogue import Sources
 from modelwire.errors import NoSpace, SourceUnauthorized, SourceUnavailable
-from real_daemon import wait_until
 from transfer.conftest import MakeRig
 from transfer.doubles import Asked, Reply
 from transfer.rig import QUICK, Rig, Watcher
 from transfer.xet_rig import ACCESS, PATH, TOKEN, Xet, children, fake_hf_xet, shown_of, xet_hub
 from transfer.xet_storage import Gate
+from waiting import wait_until
 
 MIB = 1 << 20
 SIZE = 12 * MIB + 4321

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from modeld.transfer.xet.body import COMMAND
 from modeld.transfer.xet.child import LARGEST, SLOW_SECONDS, SMALLEST, Windows, told
 from modeld.transfer.xet.frames import DATA, END, HEADER, Order
-from real_daemon import wait_until
 from transfer.xet_rig import fake_hf_xet
 from transfer.xet_storage import put
+from waiting import wait_until
 
 MIB = 1 << 20
 SECRET = "s3cr3tS3cr3tS3cr3t"
