@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import mmap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from modeld.transfer.tuning import CHUNK, RETAINED
 
@@ -15,13 +16,28 @@ def new_buffer(size: int = CHUNK) -> memoryview:
 
 
 class Buffers:
-    """Shared by all files: so much memory, however many connections there are."""
+    """Shared by all files: so much memory, however many connections there are, and none while nothing is fetched."""
 
     def __init__(self, most: int = RETAINED // CHUNK, make: Callable[[], memoryview] = new_buffer) -> None:
         self._make = make
         self._lock = threading.Lock()
         self._left = most
         self._free: list[memoryview] = []
+        self._transfers = 0
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """For as long as one file is fetched. The end of the last one gives the memory back to the system."""
+        with self._lock:
+            self._transfers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._transfers -= 1
+                if self._transfers == 0:
+                    self._left += len(self._free)
+                    self._free.clear()
 
     def take(self) -> memoryview | None:
         """None when too many are filled: then the bytes are read back from the page cache."""
@@ -35,10 +51,7 @@ class Buffers:
 
     def give_back(self, buffer: memoryview) -> None:
         with self._lock:
-            self._free.append(buffer)
-
-    def trim(self) -> None:
-        """When nothing is transferred: the memory goes back to the system."""
-        with self._lock:
-            self._left += len(self._free)
-            self._free.clear()
+            if self._transfers:
+                self._free.append(buffer)
+            else:  # by a thread that ends after its file
+                self._left += 1
