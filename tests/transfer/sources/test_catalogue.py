@@ -19,7 +19,6 @@ ENVIRON = {"HOME": "/nonexistent", "HF_ENDPOINT": "https://hub.example/base/"}
 @pytest.mark.parametrize(
     ("text", "name", "origin"),
     [
-        ("/m.gguf", "local files", None),
         ("https://h.example:8443/m.gguf", "https", "https://h.example:8443"),
         ("hf:org/repo", "hf https://hub.example", "https://hub.example"),
         ("ollama:m", "ollama", "https://registry.ollama.ai"),
@@ -80,6 +79,7 @@ def test_a_mirror_is_asked_for_the_same_without_credentials(text: str, match: st
     http.close()
 
 
-def test_a_name_in_the_store_has_no_source() -> None:
+@pytest.mark.parametrize("text", ["/m.gguf", "llama:8b"])
+def test_what_is_on_this_machine_has_no_source(text: str) -> None:
     with pytest.raises(InvalidRequest, match="comes from nowhere else"):
-        Sources(HttpClient(environ={}), ENVIRON).source(parse("llama:8b"))
+        Sources(HttpClient(environ={}), ENVIRON).source(parse(text))

@@ -36,14 +36,6 @@ class Side:
     missing: Reference
     pinned: bool
     vouched: bool
-    networked: bool = True
-
-
-@contextlib.contextmanager
-def local(http: HttpClient, room: Path) -> Iterator[Side]:
-    (room / "m.gguf").write_bytes(CONTENT)
-    reference = parse(str(room / "m.gguf"))
-    yield Side(Sources(http, {}).source(reference), reference, parse(str(room / "none.gguf")), False, False, False)
 
 
 @contextlib.contextmanager
@@ -107,7 +99,7 @@ def s3(http: HttpClient, room: Path) -> Iterator[Side]:
 
 
 Making = Callable[[HttpClient, Path], contextlib.AbstractContextManager[Side]]
-MAKERS: dict[str, Making] = {made.__name__: made for made in (local, web, huggingface, hub_mirror, oci, ollama, s3)}
+MAKERS: dict[str, Making] = {made.__name__: made for made in (web, huggingface, hub_mirror, oci, ollama, s3)}
 
 
 @pytest.fixture(params=MAKERS)
@@ -135,7 +127,7 @@ def test_a_description_says_what_the_reference_means(side: Side) -> None:
     assert file.digest == (Digest(sha256(CONTENT)) if side.vouched else None)
     assert file.role == "weights"
     assert file.origin == side.source.origin(side.reference)
-    assert (file.origin is not None) == side.networked
+    assert file.origin is not None
     assert side.source.describe(side.reference) == found, "asked again, the same"
     assert "locator" not in repr(found), "it may hold a signature"
 

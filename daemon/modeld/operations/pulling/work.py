@@ -18,7 +18,6 @@ import msgspec
 
 from modeld.jobs.job import Job
 from modeld.operations.house import House
-from modeld.operations.models import reader_for
 from modeld.operations.pulling.choosing import chosen, is_single
 from modeld.operations.pulling.fetching import Fetch
 from modeld.operations.pulling.memory import Meaning, MeantFile
@@ -151,8 +150,7 @@ class Pull:
     # -- what is not
 
     async def _fetch(self, wish: Wish, held: ExitStack) -> Pulled:
-        reader = reader_for(self._house, self._job.peer)
-        route = self._workshop.route(self._reference, reader.open)
+        route = self._workshop.route(self._reference)
         left = threading.Event()
         ask = partial(
             self._workshop.transfer.ask,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -78,14 +78,14 @@ class Workshop:
     def read(self, text: str, directory: str | None = None) -> Reference:
         return parse(text, directory=directory, hubs=self._sources.hubs, plain_hosts=self.settings.transfer.plain_hosts)
 
-    def route(self, reference: Reference, opener: Callable[[str], int]) -> Route[Any]:
+    def route(self, reference: Reference) -> Route[Any]:
         """Mirrors that match, in the order in which they are configured, then where the reference points itself."""
         mirrors = [
             self._sources.mirror(reference, mirror.match, mirror.url)
             for mirror in self.settings.mirror
             if reference.text.startswith(mirror.match)
         ]
-        return Route(reference, [*mirrors, self._sources.source(reference, opener)])
+        return Route(reference, [*mirrors, self._sources.source(reference)])
 
     def refuse_offline(self, reference: Reference) -> Offline:
         configured = self.settings.transfer.offline

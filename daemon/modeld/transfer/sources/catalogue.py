@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from modeld.store.arrival.sources import open_source
 from modeld.transfer.http.client import HttpClient
 from modeld.transfer.references.types import (
     HubReference,
-    LocalReference,
     OciReference,
     OllamaReference,
     Reference,
@@ -21,7 +19,6 @@ from modeld.transfer.references.types import (
 from modeld.transfer.source import Source
 from modeld.transfer.sources.huggingface import HuggingFaceSource
 from modeld.transfer.sources.images import ImageSource
-from modeld.transfer.sources.local import LocalSource
 from modeld.transfer.sources.s3 import S3Source
 from modeld.transfer.sources.web import WebSource
 from modeld.transfer.sources.web_mirror import WebMirror
@@ -52,11 +49,9 @@ class Sources:
         """For `references.parse`: the origins whose addresses are those of a hub."""
         return frozenset({self._hub.endpoint_origin})
 
-    def source(self, reference: Reference, opener: Callable[[str], int] = open_source) -> Source[Any]:
-        """Where the reference itself points. `opener` opens local files with the rights of who asked."""
+    def source(self, reference: Reference) -> Source[Any]:
+        """Where the reference itself points."""
         match reference:
-            case LocalReference():
-                return LocalSource(opener)
             case WebReference():
                 return self._web
             case HubReference():
@@ -67,7 +62,7 @@ class Sources:
                 return self._oci
             case S3Reference():
                 return self._s3
-        raise InvalidRequest(f"{reference.text} is the name of a model in the store, which comes from nowhere else")
+        raise InvalidRequest(f"{reference.text} is on this machine, and comes from nowhere else")
 
     def mirror(self, reference: Reference, match: str, url: str) -> Source[Any]:
         """The same reference at another endpoint: a hub, a registry or buckets at `url`; of an address, what follows
