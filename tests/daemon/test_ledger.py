@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 
 from modeld.jobs.ids import Ids
-from modeld.jobs.ledger import JobRecord, Ledger, TokenTaken
+from modeld.jobs.ledger import SCHEMA, JobRecord, Ledger, TokenTaken
 from modeld.store.catalogue.catalog import Catalog
 from modelwire.errors import AlreadyExists, NotFound
 
@@ -49,9 +50,7 @@ def job(**fields: object) -> JobRecord:
 
 
 async def test_a_record_comes_back_as_it_was(ledger: Ledger) -> None:
-    full = job(
-        token="t", peer_pid=7, model="llama:8b", started_at=1.5, ended_at=2.5, attempts=3, result=b"{}", error=b"[]"
-    )
+    full = job(token="t", model="llama:8b", started_at=1.5, ended_at=2.5, attempts=3, result=b"{}", error=b"[]")
     bare = job()
     await ledger.insert(full)
     await ledger.insert(bare)
@@ -79,7 +78,6 @@ async def test_open_jobs_come_in_the_order_of_admission(ledger: Ledger) -> None:
     for order, state in states.items():
         await ledger.insert(job(order=order, state=state))
     assert [row.order for row in await ledger.open_jobs()] == [2, 5, 9]
-    assert [row.order for row in ledger.open_jobs_now()] == [2, 5, 9]
     assert ledger.next_order_now() == 10
 
 
@@ -117,18 +115,34 @@ async def test_prune_forgets_old_finished_jobs_only(ledger: Ledger) -> None:
         await ledger.insert(row)
     assert await ledger.prune(now) == 2
     assert {row.id for row in await ledger.recent(10)} == {row.id for row in kept}
-    assert ledger.prune_now(now, keep=DAY) == 1
+    assert await ledger.prune(now, keep=DAY) == 1
 
 
-def test_start_up_works_without_an_event_loop(catalog: Catalog) -> None:
-    ledger = Ledger(catalog)
-    assert ledger.next_order_now() == 1
-    row = job(order=41)
-    ledger.insert_now(row)
-    assert ledger.update_now(row.id, state="failed", error=b"{}").state == "failed"
-    assert ledger.open_jobs_now() == []
-    again = Ledger(catalog)
-    assert again.next_order_now() == 42
+def test_the_next_order_needs_no_event_loop(catalog: Catalog) -> None:
+    assert Ledger(catalog).next_order_now() == 1
+    asyncio.run(Ledger(catalog).insert(job(order=41, state="failed")))
+    assert Ledger(catalog).next_order_now() == 42
+
+
+async def test_a_catalogue_with_the_column_peer_pid_is_read_and_takes_new_rows(catalog: Catalog) -> None:
+    """Ledgers had that column, and filled it with nothing."""
+    before = [SCHEMA[0].replace("priority INTEGER", "peer_pid INTEGER, priority INTEGER"), *SCHEMA[1:]]
+    catalog.migrate("jobs", before)
+    old = job(token="old")
+    names = old.__struct_fields__
+    statement = f"""INSERT INTO jobs ("{'", "'.join(names)}", peer_pid) VALUES ({"?, " * len(names)}NULL)"""
+    await catalog.write(lambda connection: connection.execute(statement, msgspec.structs.astuple(old)).rowcount)
+    ledger, new = Ledger(catalog), job(token="new", order=2)
+    await ledger.insert(new)
+    assert await ledger.open_jobs() == [old, new]
+    assert await ledger.update(old.id, state="running") == msgspec.structs.replace(old, state="running")
+    assert await ledger.by_token(1000, "old") == msgspec.structs.replace(old, state="running")
+
+
+async def test_the_column_peer_pid_is_not_made_anew(catalog: Catalog) -> None:
+    Ledger(catalog)
+    columns = await catalog.read(lambda connection: connection.execute("PRAGMA table_info(jobs)").fetchall())
+    assert "peer_pid" not in {name for _, name, *_ in columns}
 
 
 def test_searches_use_an_index(catalog: Catalog) -> None:
