@@ -59,7 +59,7 @@ async def test_what_was_not_used_for_so_long_is_forgotten(path: str) -> None:
         assert not memory.condemned.holds("hf at https://hub", WRONG, '"one"'), "nor does the running daemon know it"
         memory.condemned.condemn("hf at https://hub", WRONG, '"one"')
     with closing(Catalog.open(path)) as catalog:
-        assert len(Memory(catalog).condemned.all()) == 1
+        assert len(Memory(catalog).condemned._by_key) == 1
 
 
 async def test_a_catalogue_of_before_keeps_who_gave_wrong_bytes(path: str) -> None:

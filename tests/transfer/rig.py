@@ -158,6 +158,10 @@ class Rig:
             described, file, expected=expected, progress=progress.file(0), on_event=self.events.append
         )
 
+    def only_partial(self) -> bool:
+        """Whether nothing is left beside blobs but what the file is resumed from: its bytes and its journal."""
+        return {os.path.basename(os.path.dirname(path))[:9] for path in self.leftovers()} <= {".partial-"}
+
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]
 

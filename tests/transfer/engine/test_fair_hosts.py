@@ -22,7 +22,7 @@ MOST = 6
 def begin(rig: Rig, file: FileInfo, watcher: Watcher) -> threading.Thread:
     def fetch() -> None:
         with contextlib.suppress(Stopped):
-            rig.fetch(file, watcher=watcher).discard()
+            rig.fetch(file, watcher=watcher).keep()
 
     thread = threading.Thread(target=fetch)
     thread.start()

@@ -11,7 +11,6 @@ from typing import get_args
 import pytest
 
 from modeld.store.observer import Stopped
-from modeld.transfer.partials.partial import discard_partial
 from modelwire.errors import (
     DigestMismatch,
     SourceNotFound,
@@ -35,7 +34,6 @@ def test_without_a_digest_two_versions_are_never_mixed(make_rig: MakeRig, kind: 
     with Chaos(CONTENT, Fault(kind, 0.5)) as chaos:
         file = replace(rig.info(chaos.url), size=SIZE, validator='"one"')
         fetched = rig.fetch(file)
-        assert fetched.first_seen
         assert fetched.staged.digest == digest_of(chaos.content)
         fetched.commit()
     assert "restarted" in rig.kinds()
@@ -95,7 +93,7 @@ def test_wrong_bytes_are_set_aside_and_the_source_condemned(make_rig: MakeRig) -
         chaos.etag = '"two"'
         rig.fetch(replace(file, validator='"two"')).commit()
     assert os.path.exists(rig.layout.blob(DIGEST))
-    assert rig.transfer.condemned.all() == ()
+    assert rig.transfer.condemned._by_key == {}
 
 
 def test_a_condemned_source_is_replaced_by_the_next(make_rig: MakeRig) -> None:
@@ -105,7 +103,7 @@ def test_a_condemned_source_is_replaced_by_the_next(make_rig: MakeRig) -> None:
         fetched = rig.fetch(rig.info(good.url, CONTENT), sources=sources)
         fetched.commit()
     assert fetched.served == {f"origin at {good.url}": SIZE}
-    assert [each.source for each in rig.transfer.condemned.all()] == [f"mirror at {bad.url}"]
+    assert [each.source for each in rig.transfer.condemned._by_key.values()] == [f"mirror at {bad.url}"]
 
 
 def test_failover_keeps_the_bytes_that_are_here(make_rig: MakeRig) -> None:
@@ -170,8 +168,7 @@ def test_each_status_is_an_error_with_a_cause(make_rig: MakeRig, status: int, er
         with pytest.raises(error, match=f"answers {status}") as caught:
             rig.fetch(rig.info(chaos.url, CONTENT))
     assert caught.value.hint or status == 408
-    assert discard_partial(rig.layout, DIGEST)
-    assert rig.leftovers() == []
+    assert rig.only_partial()
 
 
 def test_retry_after_is_obeyed(make_rig: MakeRig) -> None:
@@ -222,7 +219,6 @@ def test_a_file_of_which_nothing_is_known(make_rig: MakeRig, faults: list[Fault]
         watcher = Watcher()
         fetched = rig.fetch(rig.info(chaos.url), watcher=watcher)
         fetched.commit()
-    assert fetched.first_seen
     assert fetched.staged.digest == DIGEST
     assert watcher.totals[-1] == SIZE
 
@@ -295,14 +291,6 @@ def test_what_is_complete_needs_no_network(make_rig: MakeRig) -> None:
     blob, _ = fetched.commit()
     assert blob.size == SIZE
     assert rig.leftovers() == []
-
-
-def test_discarded_it_leaves_nothing(make_rig: MakeRig) -> None:
-    rig = make_rig()
-    with Chaos(CONTENT) as chaos:
-        rig.fetch(rig.info(chaos.url, CONTENT)).discard()
-    assert rig.leftovers() == []
-    assert rig.space.promised == 0
 
 
 def test_two_fetches_of_one_digest_do_not_write_into_one_file(make_rig: MakeRig) -> None:

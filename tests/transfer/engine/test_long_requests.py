@@ -29,7 +29,7 @@ def test_one_request_gives_all_segments(make_rig: MakeRig) -> None:
         found = rig.fetch(rig.info(server.url, CONTENT, long_requests=2))
         assert ranges(server.asked) == [f"bytes=0-{SIZE - 1}"]
     assert found.served == {f"plain at {server.url}": SIZE}
-    found.discard()
+    found.keep()
 
 
 def test_what_is_missing_after_a_stop_is_asked_for_once(make_rig: MakeRig) -> None:
@@ -40,7 +40,7 @@ def test_what_is_missing_after_a_stop_is_asked_for_once(make_rig: MakeRig) -> No
             rig.fetch(file, watcher=Watcher(stop_after=SIZE // 2))
         server.asked.clear()
         watcher = Watcher()
-        rig.fetch(file, watcher=watcher).discard()
+        rig.fetch(file, watcher=watcher).keep()
         (only,) = ranges(server.asked)
     start = int(only.removeprefix("bytes=").partition("-")[0])
     assert watcher.reused == start > 0
@@ -60,7 +60,7 @@ def test_an_answer_that_breaks_off_is_asked_for_from_there(make_rig: MakeRig) ->
         return Reply(whole.status, told, whole.body[: SIZE // 2])
 
     with serving(answer) as server:
-        rig.fetch(rig.info(server.url, CONTENT, long_requests=1)).discard()
+        rig.fetch(rig.info(server.url, CONTENT, long_requests=1)).keep()
         first, second = ranges(server.asked)
     assert first == f"bytes=0-{SIZE - 1}"
     assert second == f"bytes={SIZE // 2}-{SIZE - 1}"
@@ -85,7 +85,7 @@ def test_only_so_many_files_are_asked_for_at_once(make_rig: MakeRig) -> None:
     with serving(answer) as server:
         file = rig.info(server.url, CONTENT, long_requests=1)
         files = [replace(file, path=f"{name}.gguf", digest=None, validator=None) for name in "abc"]
-        threads = [threading.Thread(target=lambda each=each: rig.fetch(each).discard()) for each in files]
+        threads = [threading.Thread(target=lambda each=each: rig.fetch(each).keep()) for each in files]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -114,7 +114,7 @@ def two_ways(make_rig: MakeRig, better: Answer) -> tuple[dict[str, int], list[st
         progress = Progress(Watcher(), [file.size]).file(0)
         found = rig.transfer.fetch_file(described, file, progress=progress, on_event=rig.events.append)
         served = {name.partition(" ")[0]: size for name, size in found.served.items()}
-        found.discard()
+        found.keep()
     return served, rig.kinds()
 
 

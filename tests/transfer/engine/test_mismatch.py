@@ -66,7 +66,7 @@ def test_an_end_that_nobody_announced_may_be_that_of_a_broken_connection(make_ri
         fetched = rig.fetch(replace(rig.info(server.url), digest=DIGEST))
         fetched.commit()
     assert fetched.staged.digest == DIGEST
-    assert rig.transfer.condemned.all() == ()
+    assert rig.transfer.condemned._by_key == {}
 
 
 def test_who_ends_in_the_same_way_twice_has_another_file(make_rig: MakeRig) -> None:
@@ -75,4 +75,4 @@ def test_who_ends_in_the_same_way_twice_has_another_file(make_rig: MakeRig) -> N
         with pytest.raises(DigestMismatch):
             rig.fetch(replace(rig.info(server.url), digest=DIGEST))
         assert len(server.asked) == 2
-    assert [each.digest for each in rig.transfer.condemned.all()] == [DIGEST.hex]
+    assert [each.digest for each in rig.transfer.condemned._by_key.values()] == [DIGEST.hex]

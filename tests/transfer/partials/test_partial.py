@@ -13,7 +13,7 @@ from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.transfer.partials import journal
 from modeld.transfer.partials.journal import Header, Piece, checksum
-from modeld.transfer.partials.partial import Partial, discard_partial
+from modeld.transfer.partials.partial import Partial
 
 DIGEST = Digest("ab" * 32)
 HEADER = Header(DIGEST.hex, 100)
@@ -121,13 +121,11 @@ def test_a_pipe_in_its_place_does_not_block(layout: Layout) -> None:
     assert opened(layout).path.startswith(layout.staging)
 
 
-def test_one_that_is_being_written_is_neither_shared_nor_discarded(layout: Layout) -> None:
+def test_one_that_is_being_written_is_not_shared_and_removed_it_is_gone(layout: Layout) -> None:
     first = Partial.open(layout, HEADER, DIGEST, None)
     assert opened(layout).path != first.path
-    assert not discard_partial(layout, DIGEST)
-    first.close()
-    assert discard_partial(layout, DIGEST)
-    assert not os.path.exists(layout.partial_dir(DIGEST))
+    first.remove()
+    assert os.listdir(f"{layout.root}/blobs/sha256/{DIGEST.hex[:2]}") == []
 
 
 def test_a_data_file_that_was_cut_keeps_what_it_has(layout: Layout) -> None:
@@ -141,9 +139,3 @@ def test_a_journal_of_another_time_begins_anew(layout: Layout) -> None:
     Path(f"{layout.partial_dir(DIGEST)}/journal").write_bytes(b"what is this\n")
     partial = opened(layout)
     assert (partial.pieces, partial.path) == ((), layout.partial(DIGEST))
-
-
-def test_to_discard_what_is_not_there_is_success(layout: Layout) -> None:
-    assert discard_partial(layout, DIGEST)
-    assert discard_partial(layout, None)
-    assert os.listdir(f"{layout.root}/blobs/sha256") == []

@@ -46,20 +46,11 @@ class Ground:
 
 @dataclass(slots=True, kw_only=True)
 class Fetched:
-    """A file that is whole, verified and durable, and has no name yet. Ends with `commit`, `keep` or `discard`."""
-
-    path: str
-    """Within the model."""
+    """A file that is whole, verified and durable, and has no name yet. Ends with `commit` or `keep`."""
 
     staged: Staged
-    source: str
-    """The one that gave most of it."""
-
     served: Mapping[str, int]
     """Bytes by source, those of earlier runs included."""
-
-    first_seen: bool
-    """No source or user said what the digest must be."""
 
     as_described: bool
     """False when the file was replaced while it was fetched, or another source gave its own: of the version that was
@@ -83,11 +74,6 @@ class Fetched:
         """Not now: the next fetch of it finds it whole. Idempotent, and harmless after `commit`."""
         self.staged.reservation.release()
         self._partial.close()
-
-    def discard(self) -> None:
-        """Never: nothing stays. Harmless after `commit`."""
-        self.staged.reservation.release()
-        self._partial.remove()
 
 
 class Assembly:
@@ -224,7 +210,7 @@ class Assembly:
 
     # -- ends
 
-    def seal(self, hashed: Hashed, path: str, *, first_seen: bool, as_described: bool) -> Fetched:
+    def seal(self, hashed: Hashed, *, as_described: bool) -> Fetched:
         """Durable and read-only; the partial goes over to what is returned."""
         self._end_threads()
         size = self.state.segments.limit
@@ -234,13 +220,9 @@ class Assembly:
             seal(self.ground.layout, self.partial.descriptor, self.partial.path)
             signature = Signature.of(os.fstat(self.partial.descriptor))
         staged = Staged(self.partial.path, hashed.digest, size, hashed.blocks, signature, self.room)
-        served = self.served()
         return Fetched(
-            path=path,
             staged=staged,
-            source=max(served, key=lambda name: served[name], default=""),
-            served=served,
-            first_seen=first_seen,
+            served=self.served(),
             as_described=as_described,
             _layout=self.ground.layout,
             _partial=self.partial,

@@ -128,9 +128,7 @@ class Fetching:
                         continue
                     done = True
                     return self._mismatch(assembly, offer, assembly.digest, hashed.digest)
-                fetched = assembly.seal(
-                    hashed, file.path, first_seen=assembly.digest is None, as_described=self._as_described
-                )
+                fetched = assembly.seal(hashed, as_described=self._as_described)
                 done = True
                 return fetched
         finally:

@@ -37,10 +37,6 @@ class Headers(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._values)
 
-    def get_all(self, name: str) -> list[str]:
-        """For those whose values hold commas: WWW-Authenticate."""
-        return self._values.get(name.lower(), [])
-
 
 _RESET = re.compile(r"(?:^|[;,\s])t=(\d{1,7})")
 _REMAINING = re.compile(r"(?:^|[;,\s])r=(\d{1,9})")

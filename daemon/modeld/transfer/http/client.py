@@ -89,10 +89,6 @@ class HttpClient:
         """Idle connections; those in use are closed by who uses them."""
         self._pool.close()
 
-    def close_idle(self) -> None:
-        """When nothing is transferred any more: servers close them sooner or later, and nobody would notice."""
-        self._pool.close_idle()
-
     @property
     def stall_seconds(self) -> float:
         return self._tuning.stall_seconds

@@ -89,9 +89,6 @@ class Pool:
 
     def close(self) -> None:
         self._closed = True
-        self.close_idle()
-
-    def close_idle(self) -> None:
         with self._lock:
             connections = [connection for idle in self._idle.values() for connection, _ in idle]
             self._idle.clear()

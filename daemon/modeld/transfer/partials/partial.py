@@ -46,24 +46,6 @@ def partial_dir(layout: Layout, digest: Digest | None, key: str | None) -> str |
     return None
 
 
-def discard_partial(layout: Layout, digest: Digest | None, key: str | None = None) -> bool:
-    """Takes a download back that nobody will go on with; False when somebody is writing it."""
-    directory = partial_dir(layout, digest, key)
-    if directory is None or not os.path.isdir(directory):
-        return True
-    try:
-        lock = _lock(f"{directory}/{_JOURNAL}")
-    except _Taken:
-        return False
-    except OSError:
-        return not os.path.isdir(directory)
-    try:
-        _remove(directory)
-    finally:
-        os.close(lock)
-    return True
-
-
 class Partial:
     """`pieces` and `identities` are what an earlier run left; empty after `begin`. `identity` and `record` may be
     called from several threads."""

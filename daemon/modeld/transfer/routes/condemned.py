@@ -57,7 +57,3 @@ class Condemned:
             key = (condemnation.source, condemnation.digest)
             if self._by_key.get(key) == condemnation:
                 del self._by_key[key]
-
-    def all(self) -> tuple[Condemnation, ...]:
-        with self._lock:
-            return tuple(self._by_key.values())
