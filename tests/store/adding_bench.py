@@ -56,7 +56,7 @@ class Bench:
         return os.listdir(self.layout.staging)
 
     def names(self) -> list[str]:
-        return [view.name for view in self.store.list()]
+        return [view.name for view in self.store._index.page(None, None).models]
 
     def blobs(self) -> list[bytes]:
         return sorted(path.read_bytes() for path in Path(self.layout.blobs_dir).glob("*/*/data"))

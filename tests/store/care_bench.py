@@ -101,7 +101,7 @@ class Bench:
             file.write(content)
 
     def names(self) -> list[str]:
-        return [view.name for view in self.store.list()]
+        return [view.name for view in self.store._index.page(None, None).models]
 
     def blobs(self) -> list[str]:
         return sorted(str(path) for path in Path(self.layout.blobs_dir).glob("*/*/data"))

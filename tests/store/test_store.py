@@ -84,7 +84,7 @@ async def test_a_restart_reports_what_it_found(tmp_path: Path) -> None:
     store = Store.open(root, SETTINGS)
     assert store.recovery.staging_removed == 1
     assert store.recovery.models_failed == ("a",)
-    assert [view.state for view in store.page().models] == ["failed"]
+    assert [view.state for view in store._index.page(None, None).models] == ["failed"]
     with pytest.raises(NotFound):
         store.show("b")
     store.close()
@@ -170,8 +170,8 @@ def test_eight_processes_without_any_lock(tmp_path: Path, sharing: str) -> None:
             started.communicate()
 
     store = Store.open(root, SETTINGS)
-    assert len(store.list()) == 90
-    for view in store.list():
+    assert len(store._index.page(None, None).models) == 90
+    for view in store._index.page(None, None).models:
         assert view.path is not None
         assert "sha256:" + hashlib.sha256(Path(view.path).read_bytes()).hexdigest() == view.blob
     assert store.recovery.staging_removed == 0

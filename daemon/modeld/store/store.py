@@ -38,7 +38,7 @@ from modeld.store.upkeep.integrity import Failed
 from modeld.store.upkeep.proving import Proving
 from modeld.store.upkeep.recover import RecoveryReport, recover
 from modelwire.errors import WireError
-from modelwire.values import Added, ModelList, ModelView, Resolved
+from modelwire.values import Added, ModelView, Resolved
 
 if TYPE_CHECKING:
     from modeld.store.catalogue.catalog import Catalog
@@ -191,13 +191,6 @@ class Store:
         """All about one model, with its manifest as it is in the file."""
         entry = self._index.find(name)
         return msgspec.structs.replace(entry.view(), manifest=entry.document())
-
-    def page(self, *, after: str | None = None, limit: int | None = None) -> ModelList:
-        """The models after a name, at most `limit`; damaged files among them are told in `damaged`."""
-        return self._index.page(after, limit)
-
-    def list(self) -> list[ModelView]:
-        return [*self._index.page(None, None).models]
 
     def published(self, added: Added) -> bool:
         """Whether the name stands for exactly this content now: what a restart asks about a job cut short."""

@@ -133,8 +133,8 @@ def test_bytes_of_another_tool_are_made_durable_before_they_count(bench: Bench, 
     directories = [
         os.stat(path).st_ino
         for path in (
-            bench.layout.blob_dir(DIGEST),
-            os.path.dirname(bench.layout.blob_dir(DIGEST)),
+            os.path.dirname(bench.layout.blob(DIGEST)),
+            os.path.dirname(os.path.dirname(bench.layout.blob(DIGEST))),
             bench.layout.blobs_dir,
         )
     ]
@@ -259,8 +259,8 @@ def test_a_name_whose_durability_is_unknown_stays_and_the_retry_settles_it(
     monkeypatch.setattr(durable, "sync_directory", record)
     _blob, reused = commit(bench.layout, bench.stage())
     assert reused
-    fanout = os.path.dirname(bench.layout.blob_dir(DIGEST))
-    assert synced == [bench.layout.blob_dir(DIGEST), fanout, bench.layout.blobs_dir]
+    fanout = os.path.dirname(os.path.dirname(bench.layout.blob(DIGEST)))
+    assert synced == [os.path.dirname(bench.layout.blob(DIGEST)), fanout, bench.layout.blobs_dir]
 
 
 def test_many_at_once_make_one_blob(bench: Bench) -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from modeld.store.content.blocks import BLOCK, BlockSummer, BlockSums, damaged_blocks, load_blocks, save_blocks
+from modeld.store.content.blocks import BLOCK, BlockSummer, BlockSums, load_blocks, save_blocks
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
-from modeld.store.observer import Stopped, Unwatched
 
 DIGEST = Digest("ab" * 32)
 
@@ -87,24 +86,3 @@ def test_a_damaged_file_counts_as_absent(tmp_path: Path, content: bytes, damage:
     path.chmod(0o600)
     path.write_bytes(bad)
     assert load_blocks(layout, DIGEST) is None
-
-
-def test_damage_is_found_where_it_is(stored: int, content: bytes) -> None:
-    block_sums = BlockSums(len(content), sums_of(content))
-    assert damaged_blocks(stored, block_sums, Unwatched()) == []
-    os.pwrite(stored, bytes([content[BLOCK + 7] ^ 1]), BLOCK + 7)
-    assert damaged_blocks(stored, block_sums, Unwatched()) == [(BLOCK, BLOCK)]
-    os.ftruncate(stored, BLOCK * 2)
-    assert damaged_blocks(stored, block_sums, Unwatched()) == [
-        (BLOCK, BLOCK),
-        (2 * BLOCK, len(content) - 2 * BLOCK),
-    ]
-
-
-def test_looking_for_damage_can_be_stopped(stored: int, content: bytes) -> None:
-    class Unwanted(Unwatched):
-        def stopped(self) -> bool:
-            return True
-
-    with pytest.raises(Stopped):
-        damaged_blocks(stored, BlockSums(len(content), sums_of(content)), Unwanted())

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +13,7 @@ import pytest
 
 from modeld.store.content import hashing
 from modeld.store.content.blocks import BlockSummer
-from modeld.store.content.hashing import CHUNK, FrontToBackReader, FrontToBackWriter, HashRing, hash_backend, hash_file
+from modeld.store.content.hashing import CHUNK, FrontToBackReader, FrontToBackWriter, HashRing, hash_file
 from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.observer import Stopped, Unwatched
@@ -51,20 +49,6 @@ def descriptor(tmp_path: Path) -> Iterator[int]:
     opened = durable.create_file(str(tmp_path / "file"))
     yield opened
     os.close(opened)
-
-
-def test_hashlib_is_openssl_here() -> None:
-    backend = hash_backend()
-    assert backend.accelerated
-    assert "SSL" in backend.name
-
-
-def test_the_pure_fallback_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    pure = importlib.import_module("_sha2" if sys.version_info >= (3, 12) else "_sha256")
-    monkeypatch.setattr(hashlib, "sha256", pure.sha256)
-    backend = hash_backend()
-    assert not backend.accelerated
-    assert "fallback" in backend.name
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -20,7 +20,7 @@ def layout(tmp_path: Path) -> Layout:
     made = Layout(str(tmp_path / "models"))
     for path in made.skeleton:
         os.makedirs(path, exist_ok=True)
-    os.makedirs(made.blob_dir(DIGEST))
+    os.makedirs(os.path.dirname(made.blob(DIGEST)))
     Path(made.blob(DIGEST)).write_bytes(b"one")
     return made
 

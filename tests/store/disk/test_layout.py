@@ -34,10 +34,8 @@ def test_everything_private_lies_in_one_directory() -> None:
 
 def test_directories_agree_with_the_files_in_them() -> None:
     layout = Layout("/m")
-    assert layout.blob(DIGEST).startswith(layout.blob_dir(DIGEST) + "/")
     assert layout.partial(DIGEST).startswith(layout.partial_dir(DIGEST) + "/")
-    assert layout.blob_dir(DIGEST).startswith(layout.fanout_dir(DIGEST) + "/")
-    assert layout.fanout_dir(DIGEST).startswith(layout.blobs_dir + "/")
+    assert layout.blob(DIGEST).startswith(layout.blobs_dir + "/")
 
 
 def test_parents_come_before_children_in_the_skeleton() -> None:

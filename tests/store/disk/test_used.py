@@ -34,7 +34,7 @@ def test_committed_blobs_count_and_nothing_else(tmp_path: Path) -> None:
     put(layout, layout.partial(Digest("ef" * 32)), 100)
     put(layout, f"{layout.staging}/x", 100)
     os.symlink("/", f"{layout.blobs_dir}/elsewhere")
-    os.makedirs(layout.blob_dir(Digest("01" * 32)))
+    os.makedirs(os.path.dirname(layout.blob(Digest("01" * 32))))
     assert UsedBytes(layout)() == 15
 
 

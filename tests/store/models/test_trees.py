@@ -32,7 +32,7 @@ def layout(tmp_path: Path) -> Layout:
     for path in made.skeleton:
         os.makedirs(path, exist_ok=True)
     for digest, content in ((ONE, b"one"), (TWO, b"{}")):
-        os.makedirs(made.blob_dir(digest))
+        os.makedirs(os.path.dirname(made.blob(digest)))
         Path(made.blob(digest)).write_bytes(content)
     return made
 

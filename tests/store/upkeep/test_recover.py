@@ -27,7 +27,7 @@ def layout(tmp_path: Path) -> Layout:
 def put_model(layout: Layout, stem: str, *, with_blob: bool = True) -> None:
     digest = DIGEST if with_blob else Digest("62" * 32)
     if with_blob:
-        os.makedirs(layout.blob_dir(digest), exist_ok=True)
+        os.makedirs(os.path.dirname(layout.blob(digest)), exist_ok=True)
         Path(layout.blob(digest)).write_bytes(b"abc")
     document = {"schema_version": 1, "blob": digest.text, "size_bytes": 3}
     Path(layout.manifests_dir, f"{stem}.json").write_text(json.dumps(document))
@@ -88,7 +88,6 @@ def test_models_without_their_bytes_are_reported_and_kept(layout: Layout) -> Non
     Path(layout.manifests_dir, "torn.json").write_text("{")
     report = recover(layout, Index(layout))
     assert report.models_failed == ("lost",)
-    assert report.models_checked == 2
     assert len(report.damaged) == 1
     assert "torn.json" in report.damaged[0]
     assert os.path.exists(f"{layout.manifests_dir}/lost.json")
@@ -119,7 +118,6 @@ def test_a_start_that_has_no_time_says_what_it_left(layout: Layout) -> None:
         Path(layout.staging, f"{number}").write_text("x")
     index = Index(layout)
     report = recover(layout, index, Slow())
-    assert report.models_checked == 64
     assert any("64 of 100 models" in note for note in report.notes)
     assert any(layout.staging in note for note in report.notes)
     assert len(index.page(None, None).models) == 100

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from modeld.store.disk import durable
-from modeld.store.observer import Observer, check
 
 if TYPE_CHECKING:
     from modeld.store.digest import Digest
@@ -105,22 +104,3 @@ def load_blocks(layout: Layout, digest: Digest) -> BlockSums | None:
     if magic != _MAGIC or block != BLOCK or count != -(-size // BLOCK):
         return None
     return BlockSums(size, struct.unpack_from(f">{count}Q", body, _HEAD.size))
-
-
-def damaged_blocks(descriptor: int, block_sums: BlockSums, observer: Observer) -> list[tuple[int, int]]:
-    """(offset, length) of each block whose bytes are missing or wrong."""
-    piece = memoryview(bytearray(4 * 1024 * 1024))
-    damaged = []
-    for offset, length in block_sums.ranges():
-        summer, position = BlockSummer(), offset
-        while position < offset + length:
-            check(observer)
-            got = durable.read_at(descriptor, piece[: min(len(piece), offset + length - position)], position)
-            if got == 0:
-                break
-            summer.update(piece[:got])
-            position += got
-            observer.advance(verified=got)
-        if position < offset + length or summer.finish() != (block_sums.sums[offset // BLOCK],):
-            damaged.append((offset, length))
-    return damaged

@@ -14,7 +14,6 @@ import os
 import queue
 import sys
 import threading
-from dataclasses import dataclass
 from types import TracebackType
 
 from modeld.store.content.blocks import BlockSummer
@@ -36,22 +35,6 @@ _BEHIND = 8 * CHUNK
 
 _UNKNOWN_FLAG = (errno.EOPNOTSUPP, errno.EINVAL)
 _HAS_FLAGS = sys.platform == "linux"
-
-
-@dataclass(frozen=True, slots=True)
-class HashBackend:
-    name: str
-    accelerated: bool
-
-
-def hash_backend() -> HashBackend:
-    """Python's own SHA-256 is six times slower than OpenSSL's: a daemon on it has to say so."""
-    module = type(hashlib.sha256()).__module__
-    if module == "_hashlib":
-        import ssl
-
-        return HashBackend(ssl.OPENSSL_VERSION, accelerated=True)
-    return HashBackend(f"the pure fallback {module}", accelerated=False)
 
 
 class HashRing:

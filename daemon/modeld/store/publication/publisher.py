@@ -32,14 +32,6 @@ class Publisher:
         self._waiting: list[_Waiter] = []
         self._arrivals = itertools.count()
 
-    @property
-    def waiting(self) -> int:
-        return sum(not waiter.gone for waiter in self._waiting)
-
-    @property
-    def busy(self) -> bool:
-        return self._taken
-
     @asynccontextmanager
     async def turn(self, order: int) -> AsyncIterator[None]:
         """Hold the turn; `order` is the job's place of admission, the lowest among the waiting comes first."""

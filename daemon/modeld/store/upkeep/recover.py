@@ -33,7 +33,6 @@ class RecoveryReport:
     seconds: float
     staging_removed: int = 0
     staging_bytes: int = 0
-    models_checked: int = 0
     models_failed: tuple[str, ...] = ()
     """Names whose blob is missing or of another size. Their manifests are kept."""
     damaged: tuple[str, ...] = ()
@@ -47,12 +46,11 @@ def recover(layout: Layout, index: Index, clock: Callable[[], float] = time.mono
     with durable.store_faults("sync", layout.manifests_dir):
         # A manifest that was named but not synced by a killed run is visible, so it must last from here on.
         durable.sync_directory(layout.manifests_dir)
-    checked, failed, damaged = _check_models(index, clock() + CHECK_SECONDS, clock, notes)
+    failed, damaged = _check_models(index, clock() + CHECK_SECONDS, clock, notes)
     return RecoveryReport(
         seconds=clock() - started,
         staging_removed=removed,
         staging_bytes=freed,
-        models_checked=checked,
         models_failed=tuple(failed),
         damaged=tuple(damaged),
         notes=tuple(notes),
@@ -87,7 +85,7 @@ def _remove(entry: os.DirEntry[str]) -> int:
 
 def _check_models(
     index: Index, deadline: float, clock: Callable[[], float], notes: list[str]
-) -> tuple[int, list[str], list[str]]:
+) -> tuple[list[str], list[str]]:
     failed: list[str] = []
     damaged: list[str] = []
     checked, after = 0, None
@@ -98,7 +96,7 @@ def _check_models(
         damaged += page.damaged
         after = page.next
         if after is None:
-            return checked, failed, damaged
+            return failed, damaged
         if clock() > deadline:
             notes.append(f"{checked} of {len(index.names())} models were checked at the start, the rest when asked for")
-            return checked, failed, damaged
+            return failed, damaged
