@@ -95,9 +95,6 @@ class Switchboard:
         self._inboxes.pop(request_id, None)
         self._wire.open.pop(request_id, None)
 
-    def is_open(self, request_id: str) -> bool:
-        return self.fault is None and request_id in self._inboxes
-
 
 def _check_hello(hello: Hello) -> None:
     """Whether this client and that daemon have a protocol in common."""

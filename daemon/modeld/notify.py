@@ -11,7 +11,6 @@ import json
 import os
 import socket
 import stat
-import time
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,28 +33,8 @@ def status(text: str, *, environ: Mapping[str, str] | None = None) -> bool:
     return _send(_status(text), environ)
 
 
-def reloading(*, environ: Mapping[str, str] | None = None) -> bool:
-    """A reload begins; `ready` ends it."""
-    now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-    return _send(["RELOADING=1", f"MONOTONIC_USEC={now}"], environ)
-
-
 def stopping(status: str = "", *, environ: Mapping[str, str] | None = None) -> bool:
     return _send(["STOPPING=1", *_status(status)], environ)
-
-
-def alive(*, environ: Mapping[str, str] | None = None) -> bool:
-    """For the watchdog, see `watchdog_seconds`."""
-    return _send(["WATCHDOG=1"], environ)
-
-
-def watchdog_seconds(*, environ: Mapping[str, str] | None = None, pid: int | None = None) -> float | None:
-    """How often `alive` is expected, None when nobody watches. Half of it is a good interval."""
-    given = os.environ if environ is None else environ
-    own = os.getpid() if pid is None else pid
-    microseconds = _number(given.get("WATCHDOG_USEC"))
-    meant = _number(given.get("WATCHDOG_PID", str(own)))
-    return microseconds / 1e6 if microseconds and meant == own else None
 
 
 def _status(text: str) -> list[str]:

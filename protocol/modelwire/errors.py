@@ -183,7 +183,6 @@ class Internal(WireError):
 
 
 BY_CODE: dict[str, type[WireError]] = {cls.code: cls for cls in WireError.__subclasses__()}
-CODES = tuple(BY_CODE)
 
 
 def from_code(

@@ -43,7 +43,7 @@ def failing(fault: errors.WireError) -> Callable[[Conversation, Request], None]:
     return lambda talk, request: talk.fail(request, fault)
 
 
-@pytest.mark.parametrize("code", errors.CODES)
+@pytest.mark.parametrize("code", errors.BY_CODE)
 def test_both_clients_raise_the_class_of_the_code(peer: Peer, open_client: Callable[..., Any], code: str) -> None:
     fault = errors.BY_CODE[code]("what, which, why", hint="do this", retry_after_ms=70, details={"a": [1]})
     with open_client(peer(failing(fault)).path) as client:
@@ -67,7 +67,7 @@ def test_a_code_of_a_newer_daemon_is_internal_and_named(peer: Peer, open_client:
             client.status()
 
 
-@pytest.mark.parametrize("code", errors.CODES)
+@pytest.mark.parametrize("code", errors.BY_CODE)
 def test_the_command_says_what_and_what_next(peer: Peer, ctl: Ctl, code: str) -> None:
     made = peer(failing(errors.BY_CODE[code](f"the thing is {code}")))
     done = ctl("--socket", made.path, "path", "tiny")
@@ -80,7 +80,7 @@ def test_the_command_says_what_and_what_next(peer: Peer, ctl: Ctl, code: str) ->
 
 
 def test_the_table_knows_every_code() -> None:
-    assert exits.BY_CODE.keys() == set(errors.CODES)
+    assert exits.BY_CODE.keys() == set(errors.BY_CODE)
 
 
 def test_the_daemons_hint_wins_and_json_has_it_all(peer: Peer, ctl: Ctl) -> None:

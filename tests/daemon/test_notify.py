@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,18 +49,6 @@ def test_what_systemd_is_told(manager: Manager) -> None:
     assert manager.heard() == ["STATUS=3 jobs"]
     assert notify.stopping("SIGTERM", environ=manager.environ)
     assert manager.heard() == ["STOPPING=1", "STATUS=SIGTERM"]
-    assert notify.alive(environ=manager.environ)
-    assert manager.heard() == ["WATCHDOG=1"]
-
-
-def test_a_reload_says_when_it_began(manager: Manager) -> None:
-    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-    assert notify.reloading(environ=manager.environ)
-    first, second = manager.heard()
-    assert first == "RELOADING=1"
-    name, _, value = second.partition("=")
-    assert name == "MONOTONIC_USEC"
-    assert before <= int(value) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
 
 
 def test_a_status_cannot_smuggle_in_another_message(manager: Manager) -> None:
@@ -91,22 +78,6 @@ def test_a_full_queue_does_not_stop_the_daemon(manager: Manager) -> None:
 
 def test_nothing_is_sent_for_an_empty_status(manager: Manager) -> None:
     assert not notify.status("", environ=manager.environ)
-
-
-@pytest.mark.parametrize(
-    ("environ", "seconds"),
-    [
-        ({}, None),
-        ({"WATCHDOG_USEC": "30000000"}, 30.0),
-        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "77"}, 30.0),
-        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "78"}, None),
-        ({"WATCHDOG_USEC": "0"}, None),
-        ({"WATCHDOG_USEC": "soon"}, None),
-        ({"WATCHDOG_USEC": "-5"}, None),
-    ],
-)
-def test_the_watchdog(environ: dict[str, str], seconds: float | None) -> None:
-    assert notify.watchdog_seconds(environ=environ, pid=77) == seconds
 
 
 # --- sockets ---

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from modelwire.errors import CODES
+from modelwire.errors import BY_CODE
 from real_daemon import RealDaemon
 from rough_peers import (
     FOREIGN_UID,
@@ -232,7 +232,7 @@ def test_corrupt(daemon: RealDaemon, how: str) -> None:
 
 
 def test_every_code_is_produced_here() -> None:
-    assert produced(os.path.dirname(__file__)) == set(CODES)
+    assert produced(os.path.dirname(__file__)) == set(BY_CODE)
 
 
 def test_a_stored_failure_is_told_again_as_it_was(daemon: RealDaemon) -> None:

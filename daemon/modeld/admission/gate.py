@@ -99,14 +99,6 @@ class Gate:
             moves.extend(owed.moves)
         return Owed(tuple(starts), tuple(moves))
 
-    def position(self, id_: str) -> int:
-        """0 when it runs, else its place among those of its kind as of now."""
-        kind = self._kind_of[id_]
-        if id_ in self._running[kind]:
-            return 0
-        ranking = self._lines[kind].ranked(self._clock())
-        return 1 + next(index for index, place in enumerate(ranking) if place.ticket.id == id_)
-
     def snapshot(self) -> Snapshot:
         now = self._clock()
         kinds = {
@@ -121,9 +113,7 @@ class Gate:
             running=sum(len(running) for running in self._running.values()),
             waiting=self._waiting,
             waiting_limit=self._limits.waiting_total,
-            waiting_by_peer=MappingProxyType(dict(self._waiting_of)),
             kinds=MappingProxyType(kinds),
-            next_order=self._next_order,
         )
 
     def _slot_free(self, kind: str) -> bool:

@@ -54,9 +54,6 @@ class Line:
     def __iter__(self) -> Iterator[Place]:
         return iter(self._places.values())
 
-    def peers(self) -> int:
-        return len(self._waiting_of)
-
     def change_ageing(self, ageing: float) -> None:
         self._ageing = ageing
 

@@ -57,6 +57,4 @@ class Snapshot:
     running: int
     waiting: int
     waiting_limit: int
-    waiting_by_peer: Mapping[Hashable, int]
     kinds: Mapping[str, KindSnapshot]
-    next_order: int

@@ -22,7 +22,6 @@ def test_serves_and_leaves_nothing_but_the_lock_file(path: str, directory: str) 
     with acquired(path) as endpoint:
         assert connects(path)
         assert endpoint.still_ours()
-        assert not endpoint.is_inherited
         assert endpoint.socket.getblocking() is False
         assert not endpoint.socket.get_inheritable()
         assert sorted(os.listdir(directory)) == ["modeld.sock", "modeld.sock.lock"]

@@ -15,7 +15,6 @@ from modeld.listener import Endpoint, UnusableEndpoint
 def test_an_inherited_socket_is_served_and_never_unlinked(path: str, directory: str) -> None:
     with listening(path) as made_by_the_manager:
         endpoint = Endpoint.inherited(os.dup(made_by_the_manager.fileno()))
-        assert endpoint.is_inherited
         assert endpoint.path == path
         assert endpoint.still_ours()
         assert endpoint.socket.getblocking() is False

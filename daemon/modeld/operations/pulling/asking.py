@@ -89,9 +89,6 @@ class Asking:
             )
         return found
 
-    def forget(self, job: Job) -> None:
-        self._secret.pop(job.key, None)
-
 
 def _fingerprint(reference: Reference) -> str:
     """Two askers with two passwords share no job."""
