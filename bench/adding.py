@@ -23,13 +23,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from bench.timed import REFERENCE, Row, command, print_rows, size_of
-from modeld.store.arrival.batch import Batch
-from modeld.store.arrival.sources import open_source
-from modeld.store.content.blobs import Blob, commit, find_good
-from modeld.store.content.ingest import hash_source, stage_copy
+from modeld.store.blobs.blobs import Blob, commit, find_good
+from modeld.store.blobs.staging import hash_source, stage_copy
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
+from modeld.store.ingest.batch import Batch
+from modeld.store.ingest.sources import open_source
 from modeld.store.observer import Unwatched
 
 SMALL_SIZE = 16 * 1024

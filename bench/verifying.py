@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bench.adding import Ours, Source
 from bench.timed import REFERENCE, Row, command, print_rows, size_of
-from modeld.store.content.blobs import Blob, verify_blob
-from modeld.store.content.hashing import CHUNK, FrontToBackReader
+from modeld.store.blobs.blobs import Blob, verify_blob
+from modeld.store.blobs.hashing import CHUNK, FrontToBackReader
 from modeld.store.disk.layout import Layout
 from modeld.store.observer import Unwatched
 

@@ -22,8 +22,7 @@ class LocklessDaemon(RealDaemon):
 def _main() -> int:
     from modeld.__main__ import main
     from modeld.store.disk import locks
-    from modeld.store.publication import publisher, publishing
-    from modeld.store.upkeep import name_changes
+    from modeld.store.publish import name_changes, publisher, publishing
 
     @asynccontextmanager
     async def nobody(*_: object, **__: object) -> AsyncIterator[None]:

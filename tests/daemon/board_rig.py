@@ -12,11 +12,11 @@ import anyio
 import anyio.lowlevel
 
 from modeld.activity import Activity
-from modeld.admission import Gate, Limits
+from modeld.jobs.admission import Gate, Limits
 from modeld.jobs.board import Attachment, Board
 from modeld.jobs.job import Job
 from modeld.jobs.ledger import JobRecord, Ledger
-from modeld.store.catalogue.catalog import Catalog
+from modeld.store.catalog.catalog import Catalog
 from modeld.store.observer import Stopped
 from modelwire.errors import NoSpace
 from modelwire.requests import ModelAdd

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from modeld.admission import Gate, Limits, Owed, Standing, Ticket
+from modeld.jobs.admission import Gate, Limits, Owed, Standing, Ticket
 from modelwire.errors import QueueFull
 
 KINDS = ("bytes", "verify", "quick")

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from modeld.app.attentive import LOOK_ON_SECONDS, event_loop
+from modeld.app.event_loop import LOOK_ON_SECONDS, event_loop
 
 if sys.platform != "linux":
     pytest.skip("other systems have the plain loop", allow_module_level=True)
 
-from modeld.app.attentive import AttentiveSelector
+from modeld.app.event_loop import AttentiveSelector
 
 
 class Clock:

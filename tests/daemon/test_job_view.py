@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modeld.jobs.job import Job
-from modeld.jobs.meter import Meter
+from modeld.jobs.progress import Meter
 from modelwire.requests import ModelAdd
 from modelwire.vocabulary import JobState
 

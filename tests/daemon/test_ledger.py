@@ -12,7 +12,7 @@ import pytest
 
 from modeld.jobs.ids import Ids
 from modeld.jobs.ledger import SCHEMA, JobRecord, Ledger, TokenTaken
-from modeld.store.catalogue.catalog import Catalog
+from modeld.store.catalog.catalog import Catalog
 from modelwire.errors import AlreadyExists, NotFound
 
 DAY = 24 * 3600.0

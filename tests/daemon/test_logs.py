@@ -17,8 +17,8 @@ from typing import Any, TextIO
 import pytest
 import structlog
 
-from modeld import logs
 from modeld.config import LogSettings
+from modeld.observe import logs
 
 
 @dataclass
@@ -172,7 +172,7 @@ class Holder:
 @pytest.mark.parametrize("style", ["json", "console", "journal"])
 def test_no_secret_gets_out(log: Log, style: str) -> None:
     log.configure(style, redact=hide)
-    logger = structlog.get_logger("modeld.transfer").bind(bound="s3cret")
+    logger = structlog.get_logger("modeld.download").bind(bound="s3cret")
     logger.info("got s3cret", token="abc123", deep={"list": ["s3cret", {"token": "abc123"}]}, thing=Holder())
     try:
         local_variable = "abc" + "123"

@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeld.jobs.meter import Meter
+from modeld.jobs.progress import Meter
 from modelwire.values import Counters
 
 GROWING = ("bytes_done", "network_bytes", "verified_bytes", "reused_bytes", "committed_bytes", "files_done", "attempt")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from modeld import notify
-from modeld.notify import ReadyPipe, passed_sockets
+from modeld.observe import notify
+from modeld.observe.notify import ReadyPipe, passed_sockets
 
 
 class Manager:
@@ -84,7 +84,7 @@ def test_nothing_is_sent_for_an_empty_status(manager: Manager) -> None:
 
 PASSED = """
 import json, os, sys
-from modeld.notify import inherited_socket, passed_sockets
+from modeld.observe.notify import inherited_socket, passed_sockets
 os.environ["LISTEN_PID"] = os.environ.get("LISTEN_PID") or str(os.getpid())
 found = passed_sockets(os.environ)
 print(json.dumps({

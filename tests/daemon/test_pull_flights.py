@@ -10,14 +10,14 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from modeld.jobs.meter import Meter
-from modeld.operations.pulling.flights import Flights, Work
-from modeld.store.arrival.arriving import Arrivals
+from modeld.download.engine.assembly import Fetched
+from modeld.download.engine.budget import Budget, Pace
+from modeld.download.engine.progress import FileProgress, Progress
+from modeld.download.routes.events import TransferEvent, unheard
+from modeld.jobs.progress import Meter
+from modeld.pulls.shared_downloads import Flights, Work
+from modeld.store.ingest.downloaded import Arrivals
 from modeld.store.observer import Stopped
-from modeld.transfer.engine.assembly import Fetched
-from modeld.transfer.engine.budget import Budget, Pace
-from modeld.transfer.engine.progress import FileProgress, Progress
-from modeld.transfer.routes.events import TransferEvent, unheard
 from modelwire.errors import SourceNotFound
 from waiting import eventually
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from modeld.operations.pulling.memory import ROOM, STEPS, Meaning, MeantFile, Memory
-from modeld.store.catalogue.catalog import Catalog
+from modeld.pulls.memory import ROOM, STEPS, Meaning, MeantFile, Memory
+from modeld.store.catalog.catalog import Catalog
 from modeld.store.digest import Digest
 
 pytestmark = pytest.mark.anyio

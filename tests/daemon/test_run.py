@@ -14,7 +14,7 @@ import pytest
 
 from modeld.app import run as running
 from modeld.app.readiness import Readiness
-from modeld.app.serving import _prune
+from modeld.app.serve import _prune
 from modeld.config import ConfigError, load
 from modelwire.errors import Corrupt, InUse, ModeldError, NoSpace
 
@@ -74,7 +74,7 @@ async def test_a_full_disk_keeps_nobody_from_serving(monkeypatch: pytest.MonkeyP
     async def not_now(_: float) -> None:
         raise Asked
 
-    monkeypatch.setattr("modeld.app.serving.anyio.sleep", not_now)
+    monkeypatch.setattr("modeld.app.serve.anyio.sleep", not_now)
     rooms: Any = Rooms()
     with pytest.raises(Asked):
         await _prune(rooms, 0.0)

@@ -132,7 +132,7 @@ def test_the_state_is_not_in_the_store() -> None:
 
 ANSWERS_ONCE = """
 import json, os, sys
-from modeld.notify import inherited_socket
+from modeld.observe.notify import inherited_socket
 from modeld.listener import Endpoint
 endpoint = Endpoint.inherited(inherited_socket())
 endpoint.socket.setblocking(True)

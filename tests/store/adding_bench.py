@@ -13,9 +13,9 @@ from modeld.config import StoreSettings
 from modeld.config.durations import Duration
 from modeld.config.sizes import Size
 from modeld.store import Store
-from modeld.store.arrival import adding as adding_module
-from modeld.store.catalogue.catalog import Catalog
-from modeld.store.content import blobs, ingest
+from modeld.store.blobs import blobs, staging
+from modeld.store.catalog.catalog import Catalog
+from modeld.store.ingest import adding as adding_module
 from modeld.store.names import ModelName
 from modelwire.errors import Internal
 from modelwire.values import Added
@@ -75,8 +75,8 @@ class Work:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.done: list[str] = []
         for module, function in (
-            (ingest, "stage_copy"),
-            (ingest, "hash_source"),
+            (staging, "stage_copy"),
+            (staging, "hash_source"),
             (blobs, "verify_blob"),
             (adding_module, "resembles_one"),
         ):
@@ -98,7 +98,7 @@ class Work:
 
 def settle_source(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if sources had not changed for hours: the change time of a file cannot be set back."""
-    monkeypatch.setattr("modeld.store.publication.records._SETTLED_NS", -(10**18))
+    monkeypatch.setattr("modeld.store.publish.records._SETTLED_NS", -(10**18))
 
 
 class Notes:

@@ -17,11 +17,11 @@ from modeld.config import StoreSettings
 from modeld.config.durations import Duration
 from modeld.config.sizes import Size
 from modeld.store import Store, Unproven
-from modeld.store.arrival.adopting import How
-from modeld.store.catalogue.catalog import Catalog
-from modeld.store.content.hashing import CHUNK
+from modeld.store.blobs.hashing import CHUNK
+from modeld.store.catalog.catalog import Catalog
 from modeld.store.disk import durable, links
-from modeld.store.models import trees
+from modeld.store.ingest.adopt import How
+from modeld.store.manifests import trees
 from modelwire.errors import NotFound
 from modelwire.values import Added
 from store.publication_rig import Faults, FaultyLibc, FaultyOs

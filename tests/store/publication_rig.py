@@ -15,14 +15,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from modeld.store.arrival.batch import Batch
-from modeld.store.content.blobs import Blob, commit
-from modeld.store.content.hashing import CHUNK
-from modeld.store.content.ingest import stage_copy
+from modeld.store.blobs.blobs import Blob, commit
+from modeld.store.blobs.hashing import CHUNK
+from modeld.store.blobs.staging import stage_copy
 from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
+from modeld.store.ingest.batch import Batch
 from modeld.store.observer import Unwatched
 from modelwire.errors import WireError
 

@@ -15,7 +15,7 @@ import pytest
 from modeld.config import StoreSettings
 from modeld.config.sizes import Size
 from modeld.store import RootUnusable, Store
-from modeld.store.catalogue.catalog import Catalog
+from modeld.store.catalog.catalog import Catalog
 from modeld.store.names import ModelName
 from modelwire.errors import InUse, NotFound
 
@@ -98,7 +98,7 @@ ADDING = """
     from modeld.config.sizes import Size
     from modeld.store import Store
     from modeld.store.disk import locks
-    from modeld.store.publication import publisher, publishing
+    from modeld.store.publish import publisher, publishing
     from modelwire.errors import WireError
 
     root, jobs = sys.argv[1], json.loads(sys.argv[2])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from modeld.transfer.routes.condemned import Condemned
-from modeld.transfer.tuning import Tuning
+from modeld.download.routes.condemned import Condemned
+from modeld.download.tuning import Tuning
 from transfer.rig import QUICK, Rig, own_threads
 from waiting import wait_until
 

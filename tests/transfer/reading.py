@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modeld.transfer.source import FileInfo, Opener
+from modeld.download.source import FileInfo, Opener
 
 
 def read_all(

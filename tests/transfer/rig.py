@@ -13,18 +13,18 @@ import threading
 from collections.abc import Iterable
 from dataclasses import replace
 
+from modeld.download.engine.assembly import Fetched
+from modeld.download.engine.downloads import Transfer
+from modeld.download.engine.progress import Progress, Unfollowed
+from modeld.download.http.client import HttpClient
+from modeld.download.routes.condemned import Condemned
+from modeld.download.routes.events import TransferEvent
+from modeld.download.routes.router import Described, Route
+from modeld.download.source import Body, Description, FileInfo
+from modeld.download.tuning import MIB, Tuning
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
-from modeld.transfer.engine.assembly import Fetched
-from modeld.transfer.engine.progress import Progress, Unfollowed
-from modeld.transfer.engine.transfer import Transfer
-from modeld.transfer.http.client import HttpClient
-from modeld.transfer.routes.condemned import Condemned
-from modeld.transfer.routes.events import TransferEvent
-from modeld.transfer.routes.router import Described, Route
-from modeld.transfer.source import Body, Description, FileInfo
-from modeld.transfer.tuning import MIB, Tuning
 
 SIZE = 8 * MIB + 12345
 """Many of the small segments that tests use, and no round number."""

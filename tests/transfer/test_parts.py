@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeld.transfer.engine.growth import Growth
-from modeld.transfer.http.proxies import Proxies
-from modeld.transfer.partials import journal
-from modeld.transfer.partials.extents import Extents
-from modeld.transfer.partials.journal import Header, Identity, Piece
-from modeld.transfer.partials.segments import Segment, Segments
-from modeld.transfer.tuning import DEFAULT, MIB
-from modeld.transfer.urls import follow, parse_url
+from modeld.download.engine.connection_count import Growth
+from modeld.download.http.proxies import Proxies
+from modeld.download.partials import journal
+from modeld.download.partials.extents import Extents
+from modeld.download.partials.journal import Header, Identity, Piece
+from modeld.download.partials.segments import Segment, Segments
+from modeld.download.tuning import DEFAULT, MIB
+from modeld.download.urls import follow, parse_url
 from modelwire.errors import InvalidRequest, SourceUnavailable
 
 LIMIT = 40

@@ -80,7 +80,7 @@ def children(of: int | None = None) -> list[int]:
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
             found.update(int(child) for child in task.read_text().split())
-    return sorted(child for child in found if "modeld.transfer.xet.child" in _read(child, "cmdline"))
+    return sorted(child for child in found if "modeld.download.xet.child" in _read(child, "cmdline"))
 
 
 def _read(pid: int, name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from modeld.store.catalogue.catalog import Catalog
+from modeld.store.catalog.catalog import Catalog
 from modelwire.errors import AlreadyExists, NotFound
 from modelwire.vocabulary import TERMINAL_STATES, JobState, OnDisconnect
 

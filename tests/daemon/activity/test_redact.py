@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeld.activity.redact import MARK, MAX_TEXT, redact, redact_text
+from modeld.observe.redact import MARK, MAX_TEXT, redact, redact_text
 
 S = "s3cr3tValue"  # what must never be seen; every fixture holds it or spells out its own
 HF = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"

@@ -10,7 +10,7 @@ import pytest
 from modeld.config import StoreSettings
 from modeld.config.sizes import Size
 from modeld.store import OwnReader
-from modeld.store.content.blocks import BLOCK
+from modeld.store.blobs.block_checksums import BLOCK
 from modeld.store.names import ModelName
 from modelwire.errors import (
     AlreadyExists,

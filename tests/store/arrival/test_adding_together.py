@@ -14,10 +14,10 @@ import pytest
 
 from modeld.config.durations import Duration
 from modeld.store import Store
-from modeld.store.arrival import adding as adding_module
-from modeld.store.arrival.sources import open_source
-from modeld.store.catalogue.catalog import Catalog
+from modeld.store.catalog.catalog import Catalog
 from modeld.store.digest import Signature
+from modeld.store.ingest import adding as adding_module
+from modeld.store.ingest.sources import open_source
 from modeld.store.names import ModelName
 from modelwire.errors import (
     AlreadyExists,
@@ -55,8 +55,8 @@ async def test_one_name_at_once_has_one_winner(bench: Bench, monkeypatch: pytest
         async def nobody(*_arguments: object, **_options: object) -> Any:
             yield
 
-        monkeypatch.setattr("modeld.store.publication.publishing.name_lock", nobody)
-        monkeypatch.setattr("modeld.store.publication.publisher.Publisher.turn", nobody)
+        monkeypatch.setattr("modeld.store.publish.publishing.name_lock", nobody)
+        monkeypatch.setattr("modeld.store.publish.publisher.Publisher.turn", nobody)
     outcomes: list[str] = []
 
     async def add(number: int) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from modeld.store.arrival.batch import TOGETHER_FROM, Batch
-from modeld.store.content.blobs import Blob, stat_blob
-from modeld.store.content.hashing import CHUNK
+from modeld.store.blobs.blobs import Blob, stat_blob
+from modeld.store.blobs.hashing import CHUNK
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import FilesystemSync
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
+from modeld.store.ingest.batch import TOGETHER_FROM, Batch
 from modeld.store.observer import Unwatched
 from modelwire.errors import DigestMismatch
 

@@ -12,8 +12,8 @@ from typing import cast
 
 import pytest
 
-from modeld.store.arrival.adopting import How
 from modeld.store.disk.listing import times_of
+from modeld.store.ingest.adopt import How
 from modelwire.errors import WireError
 from store import gathering_rig
 from store.gathering_rig import FILES, Gathering, plant

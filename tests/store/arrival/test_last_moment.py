@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from modeld.store.arrival import adding, adopting, batch, gathering
-from modeld.store.arrival.adopting import How
-from modeld.store.arrival.batch import Batch
-from modeld.store.arrival.collecting import Collection
-from modeld.store.content import blobs, hashing
+from modeld.store.blobs import blobs, hashing
 from modeld.store.digest import Digest
+from modeld.store.ingest import adding, adopt, batch, gathering
+from modeld.store.ingest.adopt import How
+from modeld.store.ingest.batch import Batch
+from modeld.store.ingest.collect import Collection
 from modelwire.errors import Corrupt, SourceUnavailable
 from store.adding_bench import Bench
 
@@ -154,7 +154,7 @@ async def test_a_file_that_is_written_to_while_it_is_adopted(
         spoil(path)
         return hashed
 
-    monkeypatch.setattr(adopting, "hash_file", hash_and_spoil)
+    monkeypatch.setattr(adopt, "hash_file", hash_and_spoil)
     with pytest.raises(SourceUnavailable, match="changed while it was being read"):
         await bench.store.add(str(path), name="m", how=how)
     bench.assert_nothing_happened()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from modeld.store.arrival import sources
-from modeld.store.arrival.sources import open_source, open_source_as
+from modeld.store.ingest import sources
+from modeld.store.ingest.sources import open_source, open_source_as
 from modelwire.errors import InvalidRequest, PermissionDenied, SourceNotFound
 
 STRANGER, FRIEND, CLUB = 64_001, 64_002, 64_003

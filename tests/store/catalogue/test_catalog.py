@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from modeld.store.catalogue.catalog import Catalog
+from modeld.store.catalog.catalog import Catalog
 from modelwire.errors import (
     Interrupted,
     LocalError,
@@ -239,7 +239,7 @@ def test_a_mistake_in_a_statement_stays_what_it_is(catalog: Catalog) -> None:
 
 WRITER = """
 import asyncio, os, sys
-from modeld.store.catalogue.catalog import Catalog
+from modeld.store.catalog.catalog import Catalog
 
 async def main():
     catalog = Catalog.open(sys.argv[1])

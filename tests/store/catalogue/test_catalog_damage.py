@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from modeld.store.catalogue.catalog import Catalog
-from modeld.store.catalogue.catalog_file import COMPANIONS, translated
+from modeld.store.catalog.catalog import Catalog
+from modeld.store.catalog.catalog_file import COMPANIONS, translated
 from modelwire.errors import (
     Corrupt,
     Internal,

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from modeld.store.content import blobs
-from modeld.store.content.blobs import Blob, commit, find_good, never_trusted, stat_blob, verify_blob
-from modeld.store.content.hashing import CHUNK
-from modeld.store.content.ingest import Staged, stage_copy
+from modeld.store.blobs import blobs
+from modeld.store.blobs.blobs import Blob, commit, find_good, never_trusted, stat_blob, verify_blob
+from modeld.store.blobs.hashing import CHUNK
+from modeld.store.blobs.staging import Staged, stage_copy
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout

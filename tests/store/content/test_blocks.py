@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from modeld.store.content.blocks import BLOCK, BlockSummer, BlockSums, load_blocks, save_blocks
+from modeld.store.blobs.block_checksums import BLOCK, BlockSummer, BlockSums, load_blocks, save_blocks
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 

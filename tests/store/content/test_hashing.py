@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from modeld.store.content import hashing
-from modeld.store.content.blocks import BlockSummer
-from modeld.store.content.hashing import CHUNK, FrontToBackReader, FrontToBackWriter, HashRing, hash_file
+from modeld.store.blobs import hashing
+from modeld.store.blobs.block_checksums import BlockSummer
+from modeld.store.blobs.hashing import CHUNK, FrontToBackReader, FrontToBackWriter, HashRing, hash_file
 from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.observer import Stopped, Unwatched

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from modeld.store.content.blocks import BlockSummer
-from modeld.store.content.hashing import CHUNK
-from modeld.store.content.ingest import Staged, discard, hash_source, stage_copy
+from modeld.store.blobs.block_checksums import BlockSummer
+from modeld.store.blobs.hashing import CHUNK
+from modeld.store.blobs.staging import Staged, discard, hash_source, stage_copy
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from modeld.store.content.blobs import stat_blob
-from modeld.store.content.linked import Linked
+from modeld.store.blobs.blobs import stat_blob
+from modeld.store.blobs.linked import Linked
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk.layout import Layout
 

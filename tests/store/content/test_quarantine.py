@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modeld.store.content.quarantine import quarantine
+from modeld.store.blobs.quarantine import quarantine
 from modeld.store.disk.layout import Layout
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

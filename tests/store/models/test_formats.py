@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modeld.store.models.formats import detect_format
+from modeld.inspect.formats import detect_format
 
 
 @pytest.mark.parametrize(

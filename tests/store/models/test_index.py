@@ -13,9 +13,9 @@ import pytest
 from modeld.store.digest import Digest
 from modeld.store.disk.listing import SETTLED_NS
 from modeld.store.disk.root import prepare_root
-from modeld.store.models import manifests
-from modeld.store.models.entries import Unproven
-from modeld.store.models.index import Index
+from modeld.store.manifests import manifests
+from modeld.store.manifests.entries import Unproven
+from modeld.store.manifests.index import Index
 from modeld.store.names import ModelName
 from modelwire.errors import Corrupt, InvalidName, NotFound, Unsupported, WireError
 

@@ -18,8 +18,8 @@ from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.root import prepare_root
-from modeld.store.models import manifests
-from modeld.store.models.manifests import MAX_MANIFEST, compose, encode, parse, read, read_document, write
+from modeld.store.manifests import manifests
+from modeld.store.manifests.manifests import MAX_MANIFEST, compose, encode, parse, read, read_document, write
 from modeld.store.names import ModelName
 from modelwire.errors import AlreadyExists, Corrupt, NoSpace, PermissionDenied, Unsupported, WireError
 from modelwire.version import __version__

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from modeld.store.models.query import Query, Row
+from modeld.store.manifests.query import Query, Row
 from modelwire.errors import InvalidRequest
 from modelwire.values import ModelView
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from modeld.store.content.linked import Linked
+from modeld.store.blobs.linked import Linked
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.listing import SETTLED_NS
-from modeld.store.models.manifests import File
-from modeld.store.models.trees import Trees, leftovers, only_links_changed
+from modeld.store.manifests.manifests import File
+from modeld.store.manifests.trees import Trees, leftovers, only_links_changed
 from modeld.store.names import ModelName
 from waiting import wait_until
 

@@ -9,7 +9,7 @@ import pytest
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from modeld.store.publication.publisher import Publisher
+from modeld.store.publish.publisher import Publisher
 
 
 class Watched:

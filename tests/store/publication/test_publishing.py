@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from modeld.store.digest import Digest
-from modeld.store.models.entries import Entry
-from modeld.store.models.manifests import File, Manifest
+from modeld.store.manifests.entries import Entry
+from modeld.store.manifests.manifests import File, Manifest
 from modeld.store.names import ModelName
 from modeld.store.observer import Unwatched
-from modeld.store.publication.publishing import Wish, judge
+from modeld.store.publish.publishing import Wish, judge
 from modelwire.errors import AlreadyExists, Corrupt, Unsupported
 
 DIGEST, OTHER = Digest("ab" * 32), Digest("cd" * 32)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from modeld.store.disk.listing import settled
-from modeld.store.sweeping import victims
-from modeld.store.sweeping.marks import Marks
-from modeld.store.sweeping.sweep import Sweeper
+from modeld.store.maintain import victims
+from modeld.store.maintain.marks import Marks
+from modeld.store.maintain.sweep import Sweeper
 from store.care_bench import DAY, Bench
 from waiting import eventually
 
@@ -26,7 +26,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def test_marks_are_read_again_only_after_a_change(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from modeld.store.sweeping import marks as module
+    from modeld.store.maintain import marks as module
 
     monkeypatch.setattr(module, "settled", lambda *_: True)
     read: list[str] = []

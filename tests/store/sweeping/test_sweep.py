@@ -15,11 +15,11 @@ import pytest
 from modeld.config import StoreSettings
 from modeld.config.durations import Duration
 from modeld.config.sizes import Size
-from modeld.store.content import blobs
+from modeld.store.blobs import blobs
 from modeld.store.digest import Digest
 from modeld.store.disk import removal
+from modeld.store.maintain import sweep as sweep_module
 from modeld.store.observer import Stopped, Unwatched
-from modeld.store.sweeping import sweep as sweep_module
 from store.care_bench import DAY, Bench, kinds, later
 
 
@@ -108,7 +108,7 @@ async def test_while_one_manifest_cannot_be_read_no_blob_goes(bench: Bench, monk
     await bench.care.remove("a")
     too_long = Path(bench.manifest("huge"))
     too_long.write_text("x" * 100)
-    monkeypatch.setattr("modeld.store.sweeping.marks.LONGEST", 50)
+    monkeypatch.setattr("modeld.store.maintain.marks.LONGEST", 50)
     swept = await bench.care.sweep()
     assert swept.victims == ()
     assert "no blob is removed" in swept.notes[0]

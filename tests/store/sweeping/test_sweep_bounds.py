@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from modeld.store.sweeping import sweep as sweep_module
+from modeld.store.maintain import sweep as sweep_module
 from store.care_bench import DAY, Bench, kinds, later
 
 

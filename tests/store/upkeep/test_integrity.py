@@ -11,12 +11,12 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from modeld.store.catalogue.history import Asker
-from modeld.store.content import blobs
+from modeld.store.blobs import blobs
+from modeld.store.catalog.history import Asker
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
+from modeld.store.maintain import verify
 from modeld.store.observer import Observer, Stopped, Unwatched
-from modeld.store.upkeep import integrity
 from modelwire.errors import Corrupt, NotFound, WireError
 from modelwire.values import Verified
 from store.care_bench import Bench
@@ -209,10 +209,10 @@ async def test_good_bytes_that_arrive_meanwhile_are_not_taken_away(
 ) -> None:
     added = await bench.add("a")
     bench.spoil(added.path)
-    looked: list[integrity.Look] = []
-    real = integrity._look_at
+    looked: list[verify.Look] = []
+    real = verify._look_at
 
-    def mended_after_the_look(layout: Layout, digest: Digest, observer: Observer) -> integrity.Look:
+    def mended_after_the_look(layout: Layout, digest: Digest, observer: Observer) -> verify.Look:
         look = real(layout, digest, observer)
         if not looked:
             os.unlink(added.path)
@@ -220,7 +220,7 @@ async def test_good_bytes_that_arrive_meanwhile_are_not_taken_away(
         looked.append(look)
         return look
 
-    monkeypatch.setattr(integrity, "_look_at", mended_after_the_look)
+    monkeypatch.setattr(verify, "_look_at", mended_after_the_look)
     assert (await bench.care.verify()).ok
     assert len(looked) == 2
     assert bench.quarantined() == []
@@ -322,7 +322,7 @@ async def test_a_model_of_many_files_is_verified_when_all_of_them_are(bench: Ben
 
 async def test_of_a_long_history_the_newest_are_shown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     await bench.add("a")
-    monkeypatch.setattr("modeld.store.catalogue.history.SHOWN", 3)
+    monkeypatch.setattr("modeld.store.catalog.history.SHOWN", 3)
     for number in range(5):
         await bench.care.verify(asker=Asker(peer=number))
     assert [past.peer for past in (await bench.care.show("a")).history] == [2, 3, 4]
@@ -360,7 +360,7 @@ async def test_a_full_catalogue_does_not_keep_bad_bytes_in_use(bench: Bench, mon
 
 
 def test_the_shared_observer_is_an_observer() -> None:
-    shared: Observer = integrity._Shared(Unwatched())
+    shared: Observer = verify._Shared(Unwatched())
     shared.phase("verify")
     shared.total(1)
     shared.advance(verified=1)

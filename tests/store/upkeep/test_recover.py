@@ -12,8 +12,8 @@ from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.root import prepare_root
-from modeld.store.models.index import Index
-from modeld.store.upkeep.recover import recover
+from modeld.store.maintain.recover import recover
+from modeld.store.manifests.index import Index
 from modelwire.errors import WireError
 
 DIGEST = Digest("61" * 32)

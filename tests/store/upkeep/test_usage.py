@@ -11,8 +11,8 @@ from typing import Any
 import anyio
 import pytest
 
-from modeld.store.catalogue import uses as uses_module
-from modeld.store.catalogue.uses import Uses
+from modeld.store.catalog import uses as uses_module
+from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
 from modelwire.errors import InvalidRequest
 from modelwire.values import ModelList, ModelUsage

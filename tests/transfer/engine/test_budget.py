@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from modeld.transfer.engine.budget import BURST_SECONDS, Budget, CommonPace, Share, _Waiting
+from modeld.download.engine.budget import BURST_SECONDS, Budget, CommonPace, Share, _Waiting
 
 CHUNK = 1 << 20
 

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
+from modeld.download.routes.hosts import Hosts
+from modeld.download.source import FileInfo
+from modeld.download.tuning import MIB
 from modeld.store.observer import Stopped
-from modeld.transfer.routes.hosts import Hosts
-from modeld.transfer.source import FileInfo
-from modeld.transfer.tuning import MIB
 from transfer.chaos import Chaos
 from transfer.conftest import MakeRig
 from transfer.rig import SIZE, Rig, Watcher, content_of, quick

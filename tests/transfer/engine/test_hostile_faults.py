@@ -11,7 +11,7 @@ from typing import get_args
 
 import pytest
 
-from modeld.transfer.partials import journal
+from modeld.download.partials import journal
 from modelwire.errors import DigestMismatch, SourceUnavailable, TimedOut
 from transfer.chaos import Chaos, Fault, Kind
 from transfer.conftest import MakeRig

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from modeld.download.partials import journal
 from modeld.store.disk.layout import Layout
-from modeld.transfer.partials import journal
 from transfer import rig as rig_module
 from transfer.chaos import PIECE, Chaos
 from transfer.conftest import MakeRig

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from modeld.download.engine.progress import Progress
+from modeld.download.routes.router import Route
+from modeld.download.source import Description, FileInfo
 from modeld.store.observer import Stopped
-from modeld.transfer.engine.progress import Progress
-from modeld.transfer.routes.router import Route
-from modeld.transfer.source import Description, FileInfo
 from transfer.conftest import MakeRig
 from transfer.doubles import Asked, Reply, file_reply, serving
 from transfer.doubles import Route as Answer

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from modeld.transfer.partials.journal import Header, Piece, checksum
-from modeld.transfer.partials.partial import Partial
-from modeld.transfer.tuning import PIECE
+from modeld.download.partials.journal import Header, Piece, checksum
+from modeld.download.partials.partial import Partial
+from modeld.download.tuning import PIECE
 from modelwire.errors import DigestMismatch
 from transfer.chaos import Chaos
 from transfer.conftest import MakeRig

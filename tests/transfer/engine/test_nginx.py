@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from modeld.download.http.client import HttpClient
+from modeld.download.source import FileInfo
 from modeld.store.observer import Stopped
-from modeld.transfer.http.client import HttpClient
-from modeld.transfer.source import FileInfo
 from modelwire.errors import SourceUnavailable
 from transfer.conftest import MakeRig
 from transfer.nginx import Nginx, nginx, nginx_path

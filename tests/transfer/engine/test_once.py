@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from modeld.transfer.partials.segments import Segment, Segments
-from modeld.transfer.tuning import DEFAULT, MIB
+from modeld.download.partials.segments import Segment, Segments
+from modeld.download.tuning import DEFAULT, MIB
 from transfer.chaos import Chaos
 from transfer.conftest import MakeRig
 from transfer.rig import content_of, digest_of

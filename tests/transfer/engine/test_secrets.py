@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from modeld.activity.redact import redact
-from modeld.transfer.http.client import HttpClient
-from modeld.transfer.references.parse import parse
-from modeld.transfer.sources.catalogue import Sources
+from modeld.download.http.client import HttpClient
+from modeld.observe.redact import redact
+from modeld.sources.references.parse import parse
+from modeld.sources.registered import Sources
 from modelwire.errors import WireError
 from transfer.doubles import Asked, Reply, Server, serving
 from transfer.registries import packed, with_docker_config

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from modeld.download.engine.progress import Progress
+from modeld.download.routes.router import Route
+from modeld.download.source import Source
+from modeld.sources.references.parse import Reference, parse
+from modeld.sources.registered import Sources
 from modeld.store.digest import Digest
-from modeld.transfer.engine.progress import Progress
-from modeld.transfer.references.parse import Reference, parse
-from modeld.transfer.routes.router import Route
-from modeld.transfer.source import Source
-from modeld.transfer.sources.catalogue import Sources
 from modelwire.errors import DigestMismatch, WireError
 from transfer.conftest import MakeRig
 from transfer.hub import Hub, Repo

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from modeld.transfer.engine.connection import Connection
-from modeld.transfer.partials.frontier import Frontier
+from modeld.download.engine.connection import Connection
+from modeld.download.partials.frontier import Frontier
 from transfer.chaos import Chaos
 from transfer.conftest import MakeRig
 from transfer.rig import content_of

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from modeld.download.tuning import DEFAULT
 from modeld.store.observer import Stopped
-from modeld.transfer.tuning import DEFAULT
 from transfer.metered_server import Metered, metered
 from transfer.rig import Rig, Watcher
 from waiting import wait_until

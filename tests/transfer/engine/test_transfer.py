@@ -7,12 +7,12 @@ import threading
 
 import pytest
 
+from modeld.download.engine.downloads import Transfer
+from modeld.download.partials.buffers import Buffers
+from modeld.download.routes.router import Route
+from modeld.download.source import Description, FileInfo
+from modeld.download.tuning import CHUNK, RETAINED
 from modeld.store.disk.space import Space
-from modeld.transfer.engine.transfer import Transfer
-from modeld.transfer.partials.memory import Buffers
-from modeld.transfer.routes.router import Route
-from modeld.transfer.source import Description, FileInfo
-from modeld.transfer.tuning import CHUNK, RETAINED
 from modelwire.errors import NoSpace, SourceNotFound, SourceUnavailable, WireError
 from transfer.chaos import Chaos, Fault
 from transfer.conftest import MakeRig

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from modeld.transfer.http.answers import retry_after
-from modeld.transfer.http.client import HttpClient
-from modeld.transfer.source import FileInfo
-from modeld.transfer.tuning import Tuning
+from modeld.download.http.answers import retry_after
+from modeld.download.http.client import HttpClient
+from modeld.download.source import FileInfo
+from modeld.download.tuning import Tuning
 from modelwire.errors import InvalidRequest, SourceUnauthorized, SourceUnavailable, TimedOut, WireError
 from transfer.chaos import unused_port
 from transfer.http.conftest import Serve

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from modeld.transfer.http.client import HttpClient
-from modeld.transfer.source import FileInfo
-from modeld.transfer.tuning import Tuning
+from modeld.download.http.client import HttpClient
+from modeld.download.source import FileInfo
+from modeld.download.tuning import Tuning
 from modelwire.errors import SourceUnavailable
 from transfer.http.conftest import Serve
 

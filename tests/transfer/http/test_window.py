@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from modeld.transfer.http.body import _BUFFER_LOCK, _LOCK_RECEIVING, HttpBody
-from modeld.transfer.http.client import HttpClient
-from modeld.transfer.source import FileInfo, Narrowable
+from modeld.download.http.body import _BUFFER_LOCK, _LOCK_RECEIVING, HttpBody
+from modeld.download.http.client import HttpClient
+from modeld.download.source import FileInfo, Narrowable
 from transfer.metered_server import metered
 from waiting import wait_until
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from modeld.download.partials import journal
+from modeld.download.partials.journal import Header, Piece, checksum
+from modeld.download.partials.partial import Partial
 from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
-from modeld.transfer.partials import journal
-from modeld.transfer.partials.journal import Header, Piece, checksum
-from modeld.transfer.partials.partial import Partial
 
 DIGEST = Digest("ab" * 32)
 HEADER = Header(DIGEST.hex, 100)

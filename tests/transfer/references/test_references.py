@@ -6,8 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from modeld.store.names import ModelName
-from modeld.transfer.references.parse import (
+from modeld.sources.references.parse import (
     HubReference,
     LocalReference,
     OciReference,
@@ -19,6 +18,7 @@ from modeld.transfer.references.parse import (
     parse,
     suggest_name,
 )
+from modeld.store.names import ModelName
 from modelwire.errors import InvalidRequest
 
 HEX = "0123456789abcdef" * 4

@@ -6,11 +6,11 @@ import threading
 
 import pytest
 
-from modeld.transfer.engine.transfer import Transfer
-from modeld.transfer.references.parse import WebReference, parse
-from modeld.transfer.routes.breaker import Breaker, Breakers, Trouble
-from modeld.transfer.routes.router import Route
-from modeld.transfer.sources.web import WebSource
+from modeld.download.engine.downloads import Transfer
+from modeld.download.routes.breaker import Breaker, Breakers, Trouble
+from modeld.download.routes.router import Route
+from modeld.sources.references.parse import WebReference, parse
+from modeld.sources.web import WebSource
 from modelwire.errors import SourceUnavailable
 from transfer.chaos import Chaos, Fault
 from transfer.conftest import MakeRig

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from modeld.transfer.http.client import HttpClient
-from modeld.transfer.references.parse import parse
-from modeld.transfer.sources.catalogue import Sources
+from modeld.download.http.client import HttpClient
+from modeld.sources.references.parse import parse
+from modeld.sources.registered import Sources
 from modelwire.errors import InvalidRequest
 from transfer.doubles import file_reply, serving
 from transfer.reading import read_all

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeld.transfer.sources.challenge import Challenge, challenges
-from modeld.transfer.sources.docker_config import registry_login
+from modeld.sources.challenge import Challenge, challenges
+from modeld.sources.credentials.docker_config import registry_login
 from modelwire.errors import SourceUnauthorized
 from transfer.registries import packed, with_docker_config
 
@@ -56,7 +56,7 @@ def test_a_helper_may_give_a_token(tmp_path: Path) -> None:
 def test_a_helper_that_fails_is_named_and_its_words_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
 ) -> None:
-    monkeypatch.setattr("modeld.transfer.sources.docker_config.HELPER_SECONDS", 0.3 if "sleep" in script else 20.0)
+    monkeypatch.setattr("modeld.sources.credentials.docker_config.HELPER_SECONDS", 0.3 if "sleep" in script else 20.0)
     environ = with_docker_config(tmp_path, {"credHelpers": {"ghcr.io": "vault"}}) | helper(tmp_path, script)
     with pytest.raises(SourceUnauthorized, match=f"docker-credential-vault.*{said}") as caught:
         registry_login("ghcr.io", environ)

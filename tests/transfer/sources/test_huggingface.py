@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from modeld.transfer.http.client import HttpClient
-from modeld.transfer.references.parse import parse
-from modeld.transfer.references.types import HubReference
-from modeld.transfer.source import Description
-from modeld.transfer.sources.hub_token import hub_token
-from modeld.transfer.sources.huggingface import HuggingFaceSource
+from modeld.download.http.client import HttpClient
+from modeld.download.source import Description
+from modeld.sources.credentials.hub_token import hub_token
+from modeld.sources.huggingface import HuggingFaceSource
+from modeld.sources.references.parse import parse
+from modeld.sources.references.types import HubReference
 from modelwire.errors import (
     DigestMismatch,
     InvalidRequest,

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from modeld.transfer.http.client import HttpClient
-from modeld.transfer.references.parse import parse
-from modeld.transfer.references.types import ImageReference
-from modeld.transfer.source import Description
-from modeld.transfer.sources.images import ImageSource
+from modeld.download.http.client import HttpClient
+from modeld.download.source import Description
+from modeld.sources.images import ImageSource
+from modeld.sources.references.parse import parse
+from modeld.sources.references.types import ImageReference
 from modelwire.errors import (
     DigestMismatch,
     InvalidRequest,

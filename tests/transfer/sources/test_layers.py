@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modeld.transfer.sources.images import choose
-from modeld.transfer.sources.layers import files_of
+from modeld.sources.images import choose
+from modeld.sources.layers import files_of
 from modelwire.errors import SourceUnavailable, Unsupported, WireError
 from transfer.registries import CNCF, OCI_MANIFEST
 

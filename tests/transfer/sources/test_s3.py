@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from modeld.transfer.http.client import HttpClient
-from modeld.transfer.references.parse import parse
-from modeld.transfer.references.types import S3Reference
-from modeld.transfer.source import Description
-from modeld.transfer.sources.aws import AwsAccount
-from modeld.transfer.sources.s3 import S3Source
+from modeld.download.http.client import HttpClient
+from modeld.download.source import Description
+from modeld.sources.credentials.aws import AwsAccount
+from modeld.sources.references.parse import parse
+from modeld.sources.references.types import S3Reference
+from modeld.sources.s3 import S3Source
 from modelwire.errors import (
     InvalidRequest,
     SourceNotFound,

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from modeld.download.http.client import HttpClient
+from modeld.download.source import FileInfo, Source
+from modeld.sources.references.parse import Reference, parse
+from modeld.sources.registered import Sources
 from modeld.store import parts
 from modeld.store.digest import Digest
-from modeld.transfer.http.client import HttpClient
-from modeld.transfer.references.parse import Reference, parse
-from modeld.transfer.source import FileInfo, Source
-from modeld.transfer.sources.catalogue import Sources
 from modelwire.errors import SourceNotFound, SourceUnavailable, WireError
 from transfer.buckets import buckets
 from transfer.doubles import Reply, file_reply, serving, sha256

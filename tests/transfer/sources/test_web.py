@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modeld.download.http.client import HttpClient
+from modeld.download.source import Description
+from modeld.sources import headers
+from modeld.sources.references.parse import parse
+from modeld.sources.references.types import WebReference
+from modeld.sources.web import WebSource
 from modeld.store.digest import Digest
-from modeld.transfer.http.client import HttpClient
-from modeld.transfer.references.parse import parse
-from modeld.transfer.references.types import WebReference
-from modeld.transfer.source import Description
-from modeld.transfer.sources import headers
-from modeld.transfer.sources.web import WebSource
 from modelwire.errors import SourceNotFound, SourceUnauthorized, SourceUnavailable, WireError
 from transfer.doubles import Asked, Reply, Route, file_reply, serving, sha256
 from transfer.reading import read_all

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
+from modeld.download.engine.assembly import Fetched
+from modeld.download.engine.downloads import Transfer
+from modeld.download.engine.progress import Progress
+from modeld.download.routes.router import Route
+from modeld.sources.references.parse import parse
+from modeld.sources.registered import Sources
 from modeld.store.disk import durable
 from modeld.store.disk.space import Space
 from modeld.store.observer import Stopped
-from modeld.transfer.engine.assembly import Fetched
-from modeld.transfer.engine.progress import Progress
-from modeld.transfer.engine.transfer import Transfer
-from modeld.transfer.references.parse import parse
-from modeld.transfer.routes.router import Route
-from modeld.transfer.sources.catalogue import Sources
 from modelwire.errors import NoSpace, SourceUnauthorized, SourceUnavailable
 from transfer.conftest import MakeRig
 from transfer.doubles import Asked, Reply
@@ -147,7 +147,7 @@ def test_neither_token_can_be_read_from_outside(make_rig: MakeRig, xet: Xet) -> 
     shown = shown_of(child)
     gate.opened.set()
     thread.join(30)
-    assert "modeld.transfer.xet.child" in shown
+    assert "modeld.download.xet.child" in shown
     for secret in (TOKEN, ACCESS, "pass"):
         assert secret not in shown
     assert content_of(seen[0]) == xet.content

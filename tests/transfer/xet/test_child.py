@@ -10,9 +10,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeld.transfer.xet.body import COMMAND
-from modeld.transfer.xet.child import LARGEST, SLOW_SECONDS, SMALLEST, Windows, told
-from modeld.transfer.xet.frames import DATA, END, HEADER, Order
+from modeld.download.xet.body import COMMAND
+from modeld.download.xet.child import LARGEST, SLOW_SECONDS, SMALLEST, Windows, told
+from modeld.download.xet.frames import DATA, END, HEADER, Order
 from transfer.xet_rig import fake_hf_xet
 from transfer.xet_storage import put
 from waiting import wait_until
