@@ -23,11 +23,11 @@ from typing import Any
 import pytest
 
 import modelclient
-from client.ctl import Ctl
 from modelclient import autostart, connecting
 from modelclient.locate import Endpoint
 from modelwire.errors import NoDaemon
-from waiting import wait_until
+from rigs.command import Ctl
+from rigs.waiting import wait_until
 
 HERE = Path(__file__).parent
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from client.ctl import Ctl
-from client.scripted_peer import Conversation, ScriptedPeer
 from modelclient.ctl import exits
 from modelwire import errors, replies, requests
 from modelwire.requests import Request
+from rigs.command import Ctl
+from rigs.scripted_peer import Conversation, ScriptedPeer
 
 Peer = Callable[..., ScriptedPeer]
 

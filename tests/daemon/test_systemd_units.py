@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.socket_activation import DEADLINE_SECONDS, activated, connected, tool
 from modeld.config import DaemonSettings, Settings, parse_duration, state_directory
+from rigs.socket_activation import DEADLINE_SECONDS, activated, connected, tool
 
 UNITS = Path(__file__).parents[2] / "systemd"
 FLAVOURS = {"system": UNITS, "user": UNITS / "user"}

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from modelwire.errors import BY_CODE
-from real_daemon import RealDaemon
-from rough_peers import (
+from rigs.error_codes import assert_speaks, produced, produces
+from rigs.real_daemon import RealDaemon
+from rigs.rough_peers import (
     FOREIGN_UID,
     MIB,
     connect_as,
@@ -28,7 +29,6 @@ from rough_peers import (
     status,
     write_access,
 )
-from speaking_errors import assert_speaks, produced, produces
 
 # -- the request
 

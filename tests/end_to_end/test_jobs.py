@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from held_daemon import HeldDaemon
-from real_daemon import RealDaemon
-from real_jobs import CHUNK, SIZE, add, replies_until_end, rows, running, show, sparse
-from rough_peers import incidents
-from waiting import wait_until
+from rigs.held_daemon import HeldDaemon
+from rigs.real_daemon import RealDaemon
+from rigs.real_jobs import CHUNK, SIZE, add, replies_until_end, rows, running, show, sparse
+from rigs.rough_peers import incidents
+from rigs.waiting import wait_until
 
 COUNTERS = ("bytes_done", "network_bytes", "verified_bytes", "reused_bytes", "committed_bytes", "files_done", "attempt")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pull_rig import MIB, begun, gguf, pulled
-from real_daemon import RealDaemon
-from transfer.hub import Hub, Repo
+from rigs.hub_server import Hub, Repo
+from rigs.pull_rig import MIB, begun, gguf, pulled
+from rigs.real_daemon import RealDaemon
 
 FILES = {
     "model-00001-of-00002.gguf": gguf(9 * MIB + 1, 141),

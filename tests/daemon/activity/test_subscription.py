@@ -12,7 +12,7 @@ import pytest
 
 from modeld.activity import Activity, Filter, Item, Lagged, Latest, Recorded, Subscription
 from modeld.activity.fanout import Watcher
-from waiting import eventually
+from rigs.waiting import eventually
 
 
 class Reader:

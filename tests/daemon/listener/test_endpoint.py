@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.listener.listening import acquired, connects, in_child, listening, stale_socket
 from modeld.listener import AlreadyServing, Endpoint
+from rigs.listeners import acquired, connects, in_child, listening, stale_socket
 
 
 def test_serves_and_leaves_nothing_but_the_lock_file(path: str, directory: str) -> None:

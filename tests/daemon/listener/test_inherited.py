@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from daemon.listener.listening import connects, listening
 from modeld.listener import Endpoint, UnusableEndpoint
+from rigs.listeners import connects, listening
 
 
 def test_an_inherited_socket_is_served_and_never_unlinked(path: str, directory: str) -> None:
