@@ -23,12 +23,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from bench.timed import REFERENCE, Row, command, print_rows, size_of
-from modeld.store.blobs.blobs import Blob, commit, find_good
-from modeld.store.blobs.staging import hash_source, stage_copy
+from modeld.store.blobs.blobs import Blob, find_good
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
-from modeld.store.ingest.batch import Batch
+from modeld.store.ingest.commit import Batch
+from modeld.store.ingest.copying import hash_source, stage_copy
 from modeld.store.ingest.sources import open_source
 from modeld.store.observer import Unwatched
 
@@ -76,7 +76,9 @@ class Ours:
             staged = stage_copy(self.layout, descriptor, self.source.path, space=self.space, observer=Unwatched())
         finally:
             os.close(descriptor)
-        self.last, _reused = commit(self.layout, staged)
+        batch = Batch(self.layout)
+        batch.take(staged)
+        self.last = batch.commit()[0].blob
 
     def forget(self) -> None:
         if self.last is not None:
@@ -86,7 +88,7 @@ class Ours:
     def add_again(self) -> None:
         descriptor = open_source(self.source.path)
         try:
-            digest, _source = hash_source(descriptor, self.source.path, observer=Unwatched())
+            digest = hash_source(descriptor, self.source.path, observer=Unwatched())
         finally:
             os.close(descriptor)
         assert find_good(self.layout, digest, trusted=lambda _blob: True) is not None
@@ -99,14 +101,15 @@ class Ours:
         assert find_good(self.layout, self.digest(), trusted=lambda _blob: True) is not None
 
     def add_small(self, paths: list[str]) -> None:
-        with Batch(self.layout, space=self.space, observer=Unwatched()) as batch:
-            for path in paths:
-                descriptor = open_source(path)
-                try:
-                    batch.stage(descriptor, path)
-                finally:
-                    os.close(descriptor)
-            batch.commit()
+        batch = Batch(self.layout, len(paths))
+        sync = batch.syncs_alone(SMALL_SIZE)
+        for path in paths:
+            descriptor = open_source(path)
+            try:
+                batch.take(stage_copy(self.layout, descriptor, path, space=self.space, observer=Unwatched(), sync=sync))
+            finally:
+                os.close(descriptor)
+        batch.commit()
 
 
 def truncate_big_files(directory: str) -> None:

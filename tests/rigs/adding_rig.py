@@ -13,9 +13,9 @@ from modeld.config import StoreSettings
 from modeld.config.durations import Duration
 from modeld.config.sizes import Size
 from modeld.store import Store
-from modeld.store.blobs import blobs, staging
+from modeld.store.blobs import blobs
 from modeld.store.catalog.catalog import Catalog
-from modeld.store.ingest import adding as adding_module
+from modeld.store.ingest import copying, present
 from modeld.store.names import ModelName
 from modelwire.errors import Internal
 from modelwire.values import Added
@@ -75,10 +75,10 @@ class Work:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.done: list[str] = []
         for module, function in (
-            (staging, "stage_copy"),
-            (staging, "hash_source"),
+            (copying, "stage_copy"),
+            (copying, "hash_source"),
             (blobs, "verify_blob"),
-            (adding_module, "resembles_one"),
+            (present, "resembles_one"),
         ):
             self._count(monkeypatch, module, function)
 

@@ -56,7 +56,7 @@ def _main() -> int:
     from modeld.__main__ import main
     from modeld.jobs.job import Job
     from modeld.jobs.runner import Runner
-    from modeld.store.blobs import staging
+    from modeld.store.ingest import copying
     from modeld.store.observer import Observer, check
     from modelwire.values import Added
 
@@ -72,7 +72,7 @@ def _main() -> int:
     def die(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    vars(staging)["check"] = held
+    vars(copying)["check"] = held
     moment = os.environ.pop(DIES, None)
     if moment == "announced":
         record = Runner.about_to_publish

@@ -20,7 +20,7 @@ from modeld.pulls.memory import version_of
 from modeld.pulls.shared import Workshop
 from modeld.sources.references.parse import Reference
 from modeld.store import Digest
-from modeld.store.ingest.downloaded import Arrived
+from modeld.store.ingest.ingest import ReadyFile
 from modeld.store.manifests.manifests import File
 from modeld.store.observer import Stopped
 
@@ -38,7 +38,7 @@ class Fetch:
         held: ExitStack,
     ) -> None:
         self._workshop = workshop
-        self._arrivals = workshop.store.arrivals
+        self._ingest = workshop.store.ingest
         self._reference = reference
         self._described = described
         self._files = files
@@ -47,7 +47,7 @@ class Fetch:
         self._held = held
         self._progress = Progress(observed, [file.size for file in files])
         self._digests: list[Digest | None] = []
-        self._arrived: dict[int, Arrived] = {}
+        self._arrived: dict[int, ReadyFile] = {}
         self.served: Counter[str] = Counter()
 
     # -- before the first byte
@@ -60,12 +60,12 @@ class Fetch:
             if digest is None:
                 continue
             progress = self._progress.file(number)
-            blob = await self._arrivals.find(digest, self._held, progress)
+            blob = await self._ingest.find(digest, self._held, progress)
             if blob is not None:
                 progress.total(blob.size)
                 progress.advance(done=blob.size, reused=blob.size)
                 progress.finished()
-                self._arrived[number] = Arrived(path=file.path, blob=blob, role=file.role)
+                self._arrived[number] = ReadyFile(path=file.path, content=blob, role=file.role)
                 await self._remember(file, digest)
 
     def as_wanted(self) -> list[File] | None:
@@ -84,20 +84,20 @@ class Fetch:
         for number, file in enumerate(self._files):
             if number not in self._arrived and file.size is not None:
                 missing += max(0, file.size - self._partial_bytes(self._digests[number]))
-        self._arrivals.space.reserve(missing).release()
+        self._ingest.space.reserve(missing).release()
 
     def _partial_bytes(self, digest: Digest | None) -> int:
         """What an earlier attempt has put onto the disk."""
         if digest is None:
             return 0
         try:
-            return os.stat(self._arrivals.layout.partial(digest)).st_blocks * 512
+            return os.stat(self._workshop.store.layout.partial(digest)).st_blocks * 512
         except OSError:
             return 0
 
     # -- bytes
 
-    async def run(self, share: Share) -> list[Arrived]:
+    async def run(self, share: Share) -> list[ReadyFile]:
         """All files, in their order. When one fails the others stop, and what has arrived stays."""
         if len(self._files) > len(self._arrived):
             self.check_room()
@@ -125,7 +125,7 @@ class Fetch:
     async def _fetch(self, number: int, share: Share) -> None:
         file, digest, progress = self._files[number], self._digests[number], self._progress.file(number)
         work = partial(self._workshop.transfer.fetch_file, self._described, file, expected=self._expected or digest)
-        blob, served, as_described = await self._workshop.flights.fetch(
+        blob, served, as_described, learned = await self._workshop.flights.fetch(
             self._key(file, digest),
             self._reference.key,
             lambda followed, on_event, pace: work(progress=followed, on_event=on_event, pace=pace),
@@ -134,8 +134,10 @@ class Fetch:
             share,
         )
         self.served.update(served)
-        self._held.enter_context(self._arrivals.relying_on(blob.digest))
-        self._arrived[number] = Arrived(path=file.path, blob=blob, role=file.role, fetched=True, served=served)
+        self._held.enter_context(self._ingest.relying_on(blob.digest))
+        self._arrived[number] = ReadyFile(
+            path=file.path, content=blob, role=file.role, new=True, served=served, learned=learned
+        )
         progress.finished()
         if as_described:
             await self._remember(file, blob.digest)

@@ -26,11 +26,11 @@ from modeld.pulls.own_thread import in_own_thread
 from modeld.pulls.selection import chosen, is_single
 from modeld.sources.references.parse import HubReference, Reference, StoredReference, WebReference
 from modeld.store import Asker, Digest, ModelName
-from modeld.store.ingest.downloaded import Arrived, files_of, first_of
+from modeld.store.ingest.ingest import ReadyFile, first_of, listed
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.manifests import File, Source
 from modeld.store.parts import first_weights
-from modeld.store.publish.publishing import Wish
+from modeld.store.publish.publishing import PublishRequest
 from modelwire import requests
 from modelwire.errors import DigestMismatch, InvalidRequest, WireError
 from modelwire.values import Added, Pulled
@@ -41,7 +41,8 @@ class Pull:
         assert request.name is not None, "a request is given a name before it is admitted"
         self._house = house
         self._workshop = house.workshop
-        self._arrivals = house.store.arrivals
+        self._ingest = house.store.ingest
+        self._publishing = self._ingest.publishing
         self._job = job
         self._request = request
         self._reference = reference
@@ -55,11 +56,11 @@ class Pull:
         self._meaning = Meaning()
         self._served: Counter[str] = Counter()
         self._name = ModelName.parse(request.name)
-        self._observed = Observed(job.meter, self._telling, self._arrivals.layout.manifest(self._name))
+        self._observed = Observed(job.meter, self._telling, house.store.layout.manifest(self._name))
 
     async def run(self) -> Pulled:
         self._job.meter.phase("checking_local")
-        layout = self._arrivals.layout
+        layout = self._house.store.layout
         here = layout.manifest(self._name) if self._expected is None else layout.blob(self._expected)
         self._telling.event("phase.checking_local", path=here)
         try:
@@ -72,28 +73,28 @@ class Pull:
         return pulled
 
     async def _pull(self, held: ExitStack) -> Pulled:
-        wish = self._wish(self._arrivals.standing(self._name))
+        request = self._publish_request(self._publishing.standing(self._name))
         remembered = None if self._reference.secrets else await self._workshop.memory.meaning(self._followed)
         offline = self._request.offline or self._workshop.settings.transfer.offline
         if self._expected is not None and is_single(self._reference):
             found = await self._find(self._expected, held)
             if found is not None:
                 self._meaning = remembered or self._written()
-                return await self._publish(wish, [replace(found, path=self._path_of_one())])
+                return await self._publish(request, [replace(found, path=self._path_of_one())])
         if offline:
-            return await self._here(wish, remembered, held)
-        return await self._fetch(wish, held)
+            return await self._here(request, remembered, held)
+        return await self._fetch(request, held)
 
     # -- what is here
 
-    async def _find(self, digest: Digest, held: ExitStack) -> Arrived | None:
-        blob = await self._arrivals.find(digest, held, self._observed)
+    async def _find(self, digest: Digest, held: ExitStack) -> ReadyFile | None:
+        blob = await self._ingest.find(digest, held, self._observed)
         if blob is None:
             return None
         self._job.meter.total(blob.size)
         self._job.meter.files(total=1, done=1)
         self._job.meter.advance(done=blob.size, reused=blob.size)
-        return Arrived(path="", blob=blob)
+        return ReadyFile(path="", content=blob)
 
     def _written(self) -> Meaning:
         """What the spelling alone says of where it comes from, when nobody was asked."""
@@ -109,7 +110,7 @@ class Pull:
         hint = "" if isinstance(self._reference, StoredReference) else self._reference.name_hint
         return os.path.basename(hint.rstrip("/")) or "model"
 
-    async def _here(self, wish: Wish, remembered: Meaning | None, held: ExitStack) -> Pulled:
+    async def _here(self, request: PublishRequest, remembered: Meaning | None, held: ExitStack) -> Pulled:
         """Without a network: what the reference meant when it was last asked, if all of that is here still."""
         remembered = remembered or self._recorded()
         if remembered is None or not remembered.files:
@@ -117,21 +118,21 @@ class Pull:
         if self._expected is not None and [self._expected.hex] != [file.digest for file in remembered.files]:
             raise self._workshop.refuse_offline(self._reference)
         self._meaning = remembered
-        arrived: list[Arrived] = []
+        arrived: list[ReadyFile] = []
         for file in remembered.files:
-            blob = await self._arrivals.find(Digest(file.digest), held, self._observed)
+            blob = await self._ingest.find(Digest(file.digest), held, self._observed)
             if blob is None:
                 raise self._workshop.refuse_offline(self._reference)
-            arrived.append(Arrived(path=file.path, blob=blob, role=file.role))
-        size = sum(each.blob.size for each in arrived)
+            arrived.append(ReadyFile(path=file.path, content=blob, role=file.role))
+        size = sum(each.size for each in arrived)
         self._job.meter.total(size)
         self._job.meter.files(total=len(arrived), done=len(arrived))
         self._job.meter.advance(done=size, reused=size)
-        return await self._publish(wish, arrived)
+        return await self._publish(request, arrived)
 
     def _recorded(self) -> Meaning | None:
         """The same from the manifest of a model that was pulled by this reference: the catalogue may be a new one."""
-        standing = self._arrivals.standing(self._name)
+        standing = self._publishing.standing(self._name)
         if standing is None or not self._follows(standing):
             return None
         manifest, source = standing.usable(), standing.usable().source or Source()
@@ -149,7 +150,7 @@ class Pull:
 
     # -- what is not
 
-    async def _fetch(self, wish: Wish, held: ExitStack) -> Pulled:
+    async def _fetch(self, request: PublishRequest, held: ExitStack) -> Pulled:
         route = self._workshop.route(self._reference)
         left = threading.Event()
         ask = partial(
@@ -181,31 +182,31 @@ class Pull:
         )
         await fetch.look()
         wanted = fetch.as_wanted()
-        self._refuse_early(wish, wanted, [file.size for file in files])
+        self._refuse_early(request, wanted, [file.size for file in files])
         if wanted is not None and len(wanted) == 1:
-            self._observed.path = self._arrivals.layout.partial(Digest.parse(wanted[0].blob))
+            self._observed.path = self._house.store.layout.partial(Digest.parse(wanted[0].blob))
         with self._job.paced_by(self._workshop.transfer.budget) as share:
             arrived = await fetch.run(share)
         self._served = fetch.served
-        return await self._publish(wish, arrived)
+        return await self._publish(request, arrived)
 
-    def _refuse_early(self, wish: Wish, files: list[File] | None, sizes: list[int | None]) -> None:
+    def _refuse_early(self, request: PublishRequest, files: list[File] | None, sizes: list[int | None]) -> None:
         """A name that may not be given is refused before the first byte is fetched for it."""
         if files is None:
             known = [size for size in sizes if size is not None]
-            self._arrivals.judge_unseen(wish, sum(known) if len(known) == len(sizes) else None)
+            self._publishing.judge_unseen(request, sum(known) if len(known) == len(sizes) else None)
             return
         if len(files) == 1:
-            self._arrivals.judge(wish, Digest.parse(files[0].blob))
+            self._publishing.judge(request, Digest.parse(files[0].blob))
             return
         first = first_weights([(file.path, file.role or "", file.size_bytes) for file in files])
-        self._arrivals.judge(wish, Digest.parse(files[first].blob), files)
+        self._publishing.judge(request, Digest.parse(files[first].blob), files)
 
     # -- the name
 
-    def _wish(self, standing: Entry | None) -> Wish:
+    def _publish_request(self, standing: Entry | None) -> PublishRequest:
         """A name that was pulled by the same reference follows it: what it means now takes its place."""
-        return Wish(
+        return PublishRequest(
             name=self._name,
             replace=self._request.replace or self._follows(standing),
             license=self._request.license,
@@ -223,12 +224,12 @@ class Pull:
             return False
         return isinstance(source, dict) and source.get("reference") == self._followed
 
-    async def _publish(self, wish: Wish, arrived: list[Arrived]) -> Pulled:
-        first = arrived[first_of(arrived)]
-        files = files_of(arrived)
-        standing = self._arrivals.standing(self._name)
+    async def _publish(self, request: PublishRequest, arrived: list[ReadyFile]) -> Pulled:
+        first = first_of(arrived)
+        files = [] if len(arrived) == 1 else listed(arrived)
+        standing = self._publishing.standing(self._name)
         # Judged as if it were not to be replaced: the same bytes under the same name need no new manifest.
-        same = standing is not None and self._same(wish, standing, first.blob.digest, files)
+        same = standing is not None and self._same(request, standing, first.digest, files)
         self._current = same
         source = {
             "registry": self._meaning.registry,
@@ -239,14 +240,14 @@ class Pull:
         }
         if standing is not None and same and self._moved(standing, source):
             # The same bytes under another revision: the manifest says which, and all else of it stays.
-            wish = replace(wish, license=self._request.license or standing.usable().license, replace=True)
+            request = replace(request, license=self._request.license or standing.usable().license, replace=True)
         elif same:
-            wish = replace(wish, replace=False)
+            request = replace(request, replace=False)
         else:
-            wish = replace(wish, license=self._request.license or self._meaning.license)
+            request = replace(request, license=self._request.license or self._meaning.license)
         asker = Asker(peer=self._job.peer, job=self._job.id)
-        told = None if same and not any(each.fetched for each in arrived) else self._reference.text
-        added = await self._arrivals.publish(wish, arrived, source, asker, told)
+        told = None if same and not any(each.new for each in arrived) else self._reference.text
+        added = await self._ingest.publish(request, arrived, source, asker, alone=len(arrived) == 1, told_source=told)
         if self._asked and not self._reference.secrets:
             # Not when a user's digest alone said what it is.
             await self._workshop.memory.meant(self._followed, self._meant(arrived))
@@ -260,16 +261,16 @@ class Pull:
         # Not the registry: a mirror that answers today has the same to give.
         return (recorded.repo, recorded.revision) != (source["repo"], source["revision"])
 
-    def _same(self, wish: Wish, standing: Entry, digest: Digest, files: list[File]) -> bool:
+    def _same(self, request: PublishRequest, standing: Entry, digest: Digest, files: list[File]) -> bool:
         if standing.manifest is None or standing.name.text != self._name.text:
             return False
         try:
-            return self._arrivals.judge(replace(wish, replace=False), digest, files)
+            return self._publishing.judge(replace(request, replace=False), digest, files)
         except WireError:
             return False
 
-    def _meant(self, arrived: list[Arrived]) -> Meaning:
-        files = tuple(MeantFile(each.path, each.blob.digest.hex, each.blob.size, each.role) for each in arrived)
+    def _meant(self, arrived: list[ReadyFile]) -> Meaning:
+        files = tuple(MeantFile(each.path, each.digest.hex, each.size, each.role) for each in arrived)
         return msgspec.structs.replace(self._meaning, files=files)
 
     def _pulled(self, added: Added) -> Pulled:

@@ -44,10 +44,10 @@ class Workshop:
             files_at_once=chosen.files_at_once,
         )
         transfer = Transfer(
-            store.arrivals.layout,
-            store.arrivals.space,
+            store.layout,
+            store.ingest.space,
             max_rate=_plain(chosen.max_rate),
-            keep_cache=store.arrivals.keep_cache,
+            keep_cache=store.ingest.keep_cache,
             condemned=memory.condemned,
             tuning=tuning,
         )
@@ -64,7 +64,7 @@ class Workshop:
 
     @cached_property
     def flights(self) -> Flights:
-        return Flights(self.store.arrivals)
+        return Flights(self.store.ingest)
 
     @cached_property
     def _http(self) -> HttpClient:

@@ -20,7 +20,8 @@ from modeld.download.engine.budget import CommonPace, Pace, Share
 from modeld.download.engine.progress import FileProgress, Progress
 from modeld.download.routes.events import OnEvent, TransferEvent
 from modeld.store.blobs.blobs import Blob
-from modeld.store.ingest.downloaded import Arrivals
+from modeld.store.ingest.ingest import Ingest
+from modeld.store.ingest.look import Learned
 from modeld.store.observer import Stopped
 from modelwire.vocabulary import Phase
 
@@ -45,12 +46,15 @@ class Landed(NamedTuple):
     as_described: bool
     """These are the bytes of the version that was described."""
 
+    learned: Learned | None
+    """What the bytes say about themselves."""
+
 
 class Flights:
     """Of one daemon, by what is fetched."""
 
-    def __init__(self, arrivals: Arrivals) -> None:
-        self._arrivals = arrivals
+    def __init__(self, ingest: Ingest) -> None:
+        self._ingest = ingest
         self._by_key: dict[str, Flight] = {}
 
     async def fetch(
@@ -84,7 +88,7 @@ class Flights:
     async def _follow(self, flight: Flight, progress: FileProgress) -> Landed:
         try:
             await _until(flight.ended, progress)
-            return await flight.land(self._arrivals)
+            return await flight.land(self._ingest)
         except Stopped:
             if flight.leave(progress):
                 with anyio.move_on_after(LEAVE_SECONDS, shield=True):
@@ -139,7 +143,7 @@ class Flight:
             self._end()
         return True
 
-    async def land(self, arrivals: Arrivals) -> Landed:
+    async def land(self, ingest: Ingest) -> Landed:
         """After the end: the first who comes gives the blob its name."""
         async with self._committing:
             if self._fault is not None:
@@ -148,8 +152,8 @@ class Flight:
                 assert self._fetched is not None, "a transfer without a fault has brought a file"
                 fetched, self._fetched = self._fetched, None
                 try:
-                    blob = await arrivals.commit(fetched.staged.digest, fetched.commit)
-                    self._came = Landed(blob, fetched.served, fetched.as_described)
+                    blob = await ingest.commit(fetched)
+                    self._came = Landed(blob, fetched.served, fetched.as_described, fetched.learned)
                 except Exception as fault:
                     self._fault = fault
                     raise

@@ -20,11 +20,9 @@ from modeld.store.disk.reserve import Reserve
 from modeld.store.disk.root import prepare_root
 from modeld.store.disk.space import Space, free_bytes_under
 from modeld.store.disk.used import UsedBytes
-from modeld.store.ingest.adding import Intake
 from modeld.store.ingest.adopt import How
 from modeld.store.ingest.collect import collect
-from modeld.store.ingest.downloaded import Arrivals
-from modeld.store.ingest.gathering import add_collection
+from modeld.store.ingest.ingest import Ingest
 from modeld.store.ingest.readers import OwnReader, Reader
 from modeld.store.maintain.care import Care, nobody_is_told
 from modeld.store.maintain.proving import Proving
@@ -35,7 +33,7 @@ from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
 from modeld.store.observer import JobObserver, Unwatched
 from modeld.store.publish.publisher import Publisher
-from modeld.store.publish.publishing import Counter, Notes, Wish
+from modeld.store.publish.publishing import Notes, Publishing, PublishRequest
 from modeld.store.publish.records import Records
 from modelwire.errors import WireError
 from modelwire.values import Added, ModelView, Resolved
@@ -50,17 +48,16 @@ PUBLISH_THREADS: Final = 4
 class Store:
     """One root, held by this process alone. All calls from the event loop's thread."""
 
-    def __init__(self, lock: StoreLock, intake: Intake, care: Care, recovery: RecoveryReport) -> None:
-        self.layout = intake.counter.layout
+    def __init__(self, lock: StoreLock, ingest: Ingest, care: Care, recovery: RecoveryReport) -> None:
+        self.layout = ingest.publishing.layout
         self.care = care
         self.recovery = recovery
         self.reserve = Reserve(self.layout)
         self.reserve.refill()
         self._lock = lock
-        self._index = intake.counter.index
-        self._intake = intake
-        self.arrivals = Arrivals(intake, care.history)
-        self._proving = Proving(intake.counter, intake.records, care)
+        self._index = ingest.publishing.index
+        self.ingest = ingest
+        self._proving = Proving(ingest.publishing, ingest.records, care)
 
     @classmethod
     def claim(cls, root: str, settings: StoreSettings, *, endpoint: str | None = None) -> tuple[Layout, StoreLock]:
@@ -88,7 +85,7 @@ class Store:
             linked = Linked(layout)
             linked.load()
             index = Index(layout, history.reason_at, Trees(layout, linked))
-            counter = Counter(
+            publishing = Publishing(
                 layout=layout,
                 index=index,
                 publisher=Publisher(),
@@ -102,23 +99,24 @@ class Store:
                 used=None if settings.max_bytes is None else UsedBytes(layout),
             )
             records, threads = Records(catalog), anyio.CapacityLimiter(byte_threads or default_byte_jobs())
-            care = Care(lock, counter, records, history, threads, float(settings.grace), Uses(catalog))
-            intake = Intake(
-                counter=counter,
+            care = Care(lock, publishing, records, history, threads, float(settings.grace), Uses(catalog))
+            ingest = Ingest(
+                publishing=publishing,
                 records=records,
+                history=history,
                 space=space,
                 holds=care.holds,
                 threads=threads,
                 keep_cache=settings.keep_cache,
             )
-            return cls(lock, intake, care, recover(layout, index))
+            return cls(lock, ingest, care, recover(layout, index))
         except BaseException:
             lock.close()
             raise
 
     def use_threads(self, count: int) -> None:
         """So many read and write bytes at the same time; those that do end in peace."""
-        self._intake.threads.total_tokens = count
+        self.ingest.threads.total_tokens = count
 
     def close(self) -> None:
         """Gives the store back to whoever wants it next. Idempotent."""
@@ -147,7 +145,7 @@ class Store:
         The same content under the same name again is success. `observer.stopped` ends the work at the next chunk,
         with `Stopped`; once the publication has begun it is finished.
         """
-        wish = Wish(
+        request = PublishRequest(
             name=ModelName.suggest(path) if name is None else ModelName.parse(name),
             expected=None if sha256 is None else Digest.parse(sha256),
             replace=replace,
@@ -158,18 +156,11 @@ class Store:
         )
         self._lock.check()
         reader = reader or OwnReader()
-        collection = await self._intake.in_thread(partial(collect, path, how, reader, self.layout))
-        if collection is None:
-            wish.observer.files(total=1)
-            added = await self._intake.add(wish, path, reader.open)
-            wish.observer.files(done=1)
-        else:
-            try:
-                added = await add_collection(self._intake, wish, collection, how)
-            finally:
-                collection.close()
-        await self.care.history.arrived(added, path, asker)
-        return added
+        collection = await self.ingest.in_thread(partial(collect, path, how, reader, self.layout))
+        try:
+            return await self.ingest.add(request, collection, how, path, asker)
+        finally:
+            collection.close()
 
     # -- reading: synchronous, past any queue
 
@@ -214,4 +205,4 @@ class Store:
     @property
     def reserved_bytes(self) -> int:
         """Promised to running jobs and not written yet."""
-        return self._intake.space.promised
+        return self.ingest.space.promised

@@ -16,16 +16,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from modeld.store.blobs.blobs import stat_blob
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import hash_file
-from modeld.store.blobs.staging import Staged, check_unchanged
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable, links
 from modeld.store.disk.durable import source_faults, store_faults
+from modeld.store.ingest.copying import check_unchanged
+from modeld.store.ingest.staged import Staged, changed, digest_mismatch
+from modeld.store.manifests.trees import Relinked, only_links_changed
 from modeld.store.observer import HashingIsDoing, Observer
-from modelwire.errors import DigestMismatch, PermissionDenied, SourceUnavailable, Unsupported, WireError
+from modelwire.errors import PermissionDenied, SourceUnavailable, Unsupported, WireError
 
 if TYPE_CHECKING:
+    from modeld.store.blobs.blobs import Blob
+    from modeld.store.blobs.linked import Linked
     from modeld.store.disk.layout import Layout
     from modeld.store.disk.space import Space
 
@@ -37,22 +42,63 @@ _TICK_NS: Final = 12_000_000
 _NO_LINKS = (errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
-@dataclass(frozen=True, slots=True)
-class Adopted:
-    """A staged file that is the source itself, and what the source was like before."""
+@dataclass(slots=True, kw_only=True, eq=False)
+class Adopted(Staged):
+    """A staged file that is the source itself. `source` is its signature since nobody may write to it; `mode` and
+    `owner` are those of before."""
 
-    staged: Staged
-    source_path: str
+    layout: Layout
+    linked: Linked
+    how: How
     mode: int
     owner: int
 
-    def give_back(self) -> None:
-        """After a failure: the source is as writable as before, and belongs to whom it did."""
+    def check(self) -> None:
+        """By its old name a file can be written to until that is gone: what was hashed must be what gets the name."""
+        with store_faults("look at", self.path):
+            now = Signature.of(os.lstat(self.path))
+        # Two files of a model may be one with two names: then each adoption changes the other's links.
+        if now != self.source and (self.how == "move" or not only_links_changed(Relinked(self.source, now))):
+            raise changed(self.origin)
+        if self.how == "link" and not os.path.lexists(self.layout.blob(self.digest)):
+            # Before the blob gets its name: after a crash nobody takes a shared file for the store's alone.
+            self.linked.good(self.digest, self.source, self.origin)
+
+    def named(self, blob: Blob) -> bool:
+        """Getting its name has changed the file's signature, and nothing else of it may have changed since it was
+        hashed: else the old signature stays, and the model is suspect from the start."""
+        if not only_links_changed(Relinked(self.source, blob.signature)):
+            return False
+        if blob.digest in self.linked:
+            self.linked.good(blob.digest, blob.signature, self.origin)
+        return True
+
+    def is_blob(self, blob: Blob) -> bool:
+        """Whether the source is this blob already, by another name of the same file."""
+        return (blob.digest, blob.signature.inode) == (self.digest, self.source.inode)
+
+    def share(self, blob: Blob) -> None:
+        """The source is this blob, and the staged name is gone: from now on the blob counts as shared."""
+        if not only_links_changed(Relinked(self.source, blob.signature)):
+            raise changed(self.origin)
+        self.linked.good(self.digest, blob.signature, self.origin)
+
+    def discard(self) -> None:
+        """A source that did not become a blob is as writable as before, and belongs to whom it did."""
+        self.take_back()
+        with contextlib.suppress(WireError):
+            blob = stat_blob(self.layout, self.digest)
+            if blob is None:
+                self.linked.forget(self.digest)
+            if blob is None or not self.is_blob(blob):
+                self._give_back()
+
+    def _give_back(self) -> None:
         with contextlib.suppress(OSError):
-            descriptor = os.open(self.source_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+            descriptor = os.open(self.origin, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
             try:
                 status = os.fstat(descriptor)
-                if (status.st_dev, status.st_ino) == (self.staged.source.device, self.staged.source.inode):
+                if (status.st_dev, status.st_ino) == (self.source.device, self.source.inode):
                     _restore(descriptor, self.mode, self.owner)
             finally:
                 os.close(descriptor)
@@ -68,6 +114,7 @@ def stage_adopted(
     expected: Digest | None,
     space: Space,
     observer: Observer,
+    linked: Linked,
 ) -> Adopted | None:
     """The open file, named in the staging directory, hashed, read-only and durable. Blocks; for a byte thread.
 
@@ -93,7 +140,8 @@ def stage_adopted(
             source = _close_to_writers(layout, source_fd, source_path, how, status)
             digest, blocks = _hash(source_fd, source_path, source, observer)
             if expected is not None and not expected.matches(digest):
-                raise _mismatch(source_path, expected, digest)
+                hint = "Check where the file and the digest come from; the file is as it was."
+                raise digest_mismatch(source_path, expected, digest, hint)
             with store_faults("make durable", path):
                 durable.sync_file(source_fd)
         except BaseException:
@@ -104,8 +152,20 @@ def stage_adopted(
             durable.remove(path)
         reservation.release()
         raise
-    staged = Staged(path, digest, source.size, blocks, source, reservation)
-    return Adopted(staged, source_path, status.st_mode, status.st_uid)
+    return Adopted(
+        path=path,
+        digest=digest,
+        size=source.size,
+        blocks=blocks,
+        origin=source_path,
+        source=source,
+        reservation=reservation,
+        layout=layout,
+        linked=linked,
+        how=how,
+        mode=status.st_mode,
+        owner=status.st_uid,
+    )
 
 
 def _ours_alone(status: os.stat_result) -> bool:
@@ -198,12 +258,4 @@ def _not_the_owner(path: str, owner: int, asker: int) -> WireError:
         f"{path} cannot be linked: it belongs to user {owner}, and user {asker} may not make it read-only",
         hint="ask its owner to add it, or add it without --link: then it is copied",
         details={"path": path, "owner": owner, "uid": asker},
-    )
-
-
-def _mismatch(path: str, expected: Digest, actual: Digest) -> DigestMismatch:
-    return DigestMismatch(
-        f"{path} has the digest {actual.text}, {expected.text} was expected; nothing was added",
-        hint="Check where the file and the digest come from; the file is as it was.",
-        details={"path": path, "expected_sha256": expected.hex, "actual_sha256": actual.hex},
     )

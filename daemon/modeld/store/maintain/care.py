@@ -35,7 +35,7 @@ from modeld.store.names import ModelName
 from modeld.store.observer import Observer, Unwatched
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.name_changes import Stop, never
-from modeld.store.publish.publishing import Counter, Notes
+from modeld.store.publish.publishing import Notes, Publishing
 from modeld.store.publish.records import Records
 from modeld.store.publish.renaming import Naming
 from modelwire.errors import Corrupt, WireError
@@ -57,7 +57,7 @@ class Care:
     def __init__(
         self,
         lock: StoreLock,
-        counter: Counter,
+        publishing: Publishing,
         records: Records,
         history: History,
         byte_threads: anyio.CapacityLimiter,
@@ -65,16 +65,16 @@ class Care:
         uses: Uses,
     ) -> None:
         self._lock = lock
-        self._counter = counter
+        self._publishing = publishing
         self._records = records
         self._walks = anyio.CapacityLimiter(_WALKS)
         self.holds = Holds()
         self.uses = uses
         self.history = history
-        self._naming = Naming(counter, records, self.holds, uses)
-        self._integrity = Integrity(counter, records, history, byte_threads)
-        self._sweeper = Sweeper(counter, records, self.holds, grace)
-        self._selections = Selections(counter.index, uses)
+        self._naming = Naming(publishing, records, self.holds, uses)
+        self._integrity = Integrity(publishing, records, history, byte_threads)
+        self._sweeper = Sweeper(publishing, records, self.holds, grace)
+        self._selections = Selections(publishing.index, uses)
 
     # -- names
 
@@ -135,7 +135,7 @@ class Care:
 
     async def refused(self, name: ModelName, expected: Digest, actual: Digest, source: str, asker: Asker) -> None:
         """Kept with the model of that name, if there is one: who offered other bytes for it, when, and from where."""
-        standing = self._counter.index.entry(name)
+        standing = self._publishing.index.entry(name)
         if standing is not None:
             await self.history.refused(standing.name, expected, actual, source, asker)
 
@@ -167,13 +167,13 @@ class Care:
 
     async def show(self, name: str) -> ModelView:
         """All about one model: its manifest as it is in the file, and what became of each look at its bytes."""
-        entry = self._counter.index.find(name)
+        entry = self._publishing.index.find(name)
         view = self._selections.with_use(entry.view())
         named = list(blobs_named(entry.usable()))
         if len(named) > MANY:
-            blobs = await anyio.to_thread.run_sync(partial(_there, self._counter.layout, named), limiter=self._walks)
+            blobs = await anyio.to_thread.run_sync(partial(_there, self._publishing.layout, named), limiter=self._walks)
         else:
-            blobs = _there(self._counter.layout, named)
+            blobs = _there(self._publishing.layout, named)
         verified = await self._records.verified_at(blobs) if len(blobs) == len(named) else None
         return msgspec.structs.replace(
             view,
@@ -186,10 +186,10 @@ class Care:
         return await self._selections.page(filter_text, sort, after=after, limit=limit)
 
     async def quarantined(self) -> QuarantineList:
-        return await anyio.to_thread.run_sync(partial(quarantine.kept, self._counter.layout), limiter=self._walks)
+        return await anyio.to_thread.run_sync(partial(quarantine.kept, self._publishing.layout), limiter=self._walks)
 
     async def usage(self) -> Usage:
-        layout, index = self._counter.layout, self._counter.index
+        layout, index = self._publishing.layout, self._publishing.index
         named: dict[str, dict[str, int]] = {}
         for number, text in enumerate(list(index.names()), 1):
             entry: Entry | None = index.entry(ModelName.parse(text))

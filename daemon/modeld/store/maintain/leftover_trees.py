@@ -17,7 +17,7 @@ from modeld.store.disk.removal import Identity
 from modeld.store.maintain.victims import Ages, Candidate, Links, span
 from modeld.store.manifests import trees
 from modeld.store.names import ModelName
-from modeld.store.publish.publishing import Counter
+from modeld.store.publish.publishing import Publishing
 from modeld.store.publish.records import Records
 from modelwire.errors import InvalidName, WireError
 
@@ -29,10 +29,10 @@ _AT_ONCE: Final = 200
 class LeftoverTrees:
     """For the event loop."""
 
-    def __init__(self, counter: Counter, records: Records) -> None:
-        self._counter = counter
-        self._index = counter.index
-        self._layout = counter.layout
+    def __init__(self, publishing: Publishing, records: Records) -> None:
+        self._publishing = publishing
+        self._index = publishing.index
+        self._layout = publishing.layout
         self._records = records
 
     async def leftovers(self, ages: Ages) -> list[Candidate]:
@@ -75,7 +75,7 @@ class LeftoverTrees:
         gone: list[Candidate] = []
         for candidate in candidates:
             path = "/".join((self._layout.root, *candidate.parts))
-            async with self._counter.publisher.turn(order):
+            async with self._publishing.publisher.turn(order):
                 if self._is_wanted(candidate):
                     continue
                 with anyio.CancelScope(shield=True):
@@ -101,4 +101,4 @@ class LeftoverTrees:
         return entry.tree == path or entry.tree.startswith(f"{path}/")
 
     async def _blocking(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._counter.threads)
+        return await anyio.to_thread.run_sync(work, limiter=self._publishing.threads)

@@ -21,7 +21,7 @@ from modeld.store.maintain.care import Care, nobody_is_told
 from modeld.store.maintain.verify import Failed
 from modeld.store.manifests.entries import Entry, cannot_be_used
 from modeld.store.observer import Stopped, Unwatched
-from modeld.store.publish.publishing import Counter
+from modeld.store.publish.publishing import Publishing
 from modeld.store.publish.records import Records
 from modelwire.errors import Corrupt
 from modelwire.values import Resolved, Verification
@@ -51,11 +51,11 @@ class _Turn:
 class Proving:
     """For the event loop."""
 
-    def __init__(self, counter: Counter, records: Records, care: Care) -> None:
-        self._index = counter.index
-        self._trees = counter.index.trees
-        self._threads = counter.threads
-        self._layout = counter.layout
+    def __init__(self, publishing: Publishing, records: Records, care: Care) -> None:
+        self._index = publishing.index
+        self._trees = publishing.index.trees
+        self._threads = publishing.threads
+        self._layout = publishing.layout
         self._records = records
         self._care = care
         self._turns: dict[str, _Turn] = {}

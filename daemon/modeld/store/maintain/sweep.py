@@ -22,7 +22,7 @@ from modeld.store.maintain.marks import Marks
 from modeld.store.maintain.victims import PARTIAL_SECONDS, Ages, Candidate, Links, Walk
 from modeld.store.observer import Observer, Stopped
 from modeld.store.publish.holds import Holds
-from modeld.store.publish.publishing import Counter
+from modeld.store.publish.publishing import Publishing
 from modeld.store.publish.records import Records
 from modelwire.values import Swept, Victim
 
@@ -58,16 +58,21 @@ class Sweeper:
     """One sweep at a time; a second one waits for the first."""
 
     def __init__(
-        self, counter: Counter, records: Records, holds: Holds, grace: float, clock: Callable[[], float] = time.time
+        self,
+        publishing: Publishing,
+        records: Records,
+        holds: Holds,
+        grace: float,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._counter = counter
-        self._layout = counter.layout
+        self._publishing = publishing
+        self._layout = publishing.layout
         self._records = records
         self._holds = holds
         self._grace = grace
         self._clock = clock
-        self._marks = Marks(counter.layout)
-        self._trees = LeftoverTrees(counter, records)
+        self._marks = Marks(publishing.layout)
+        self._trees = LeftoverTrees(publishing, records)
         self._alone = anyio.Lock()
 
     async def sweep(self, *, dry_run: bool, grace: float | None, order: int, observer: Observer) -> Swept:
@@ -118,7 +123,7 @@ class Sweeper:
             if observer.stopped():
                 raise Stopped
             some = victims[first : first + AT_ONCE]
-            async with self._counter.publisher.turn(order):
+            async with self._publishing.publisher.turn(order):
                 observer.phase("publish")
                 with anyio.CancelScope(shield=True):
                     gone = await self._blocking(partial(self._remove_some, some, tally))
@@ -150,13 +155,13 @@ class Sweeper:
             return remove_entry(root, victim.parts, victim.identity)
         removed = remove_file(root, victim.parts, victim.identity)
         if removed and victim.digest is not None:
-            self._counter.index.trees.linked.forget(Digest(victim.digest))
+            self._publishing.index.trees.linked.forget(Digest(victim.digest))
             with suppress(OSError):  # checksums for a repair, of what is not there any more
                 os.unlink(self._layout.blocks(Digest(victim.digest)))
         return removed
 
     async def _blocking(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._counter.threads)
+        return await anyio.to_thread.run_sync(work, limiter=self._publishing.threads)
 
 
 def _kept_for_later(sizes: Sequence[int]) -> str:

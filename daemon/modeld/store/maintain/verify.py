@@ -31,7 +31,7 @@ from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.named import blobs_named
 from modeld.store.names import ModelName
 from modeld.store.observer import Observer, check
-from modeld.store.publish.publishing import Counter
+from modeld.store.publish.publishing import Publishing
 from modeld.store.publish.records import Records
 from modelwire.errors import Corrupt, NotFound, WireError
 from modelwire.values import Verification, Verified
@@ -64,8 +64,10 @@ class Look:
 class Integrity:
     """For the event loop; the hashing is done in `threads`."""
 
-    def __init__(self, counter: Counter, records: Records, history: History, threads: anyio.CapacityLimiter) -> None:
-        self.counter = counter
+    def __init__(
+        self, publishing: Publishing, records: Records, history: History, threads: anyio.CapacityLimiter
+    ) -> None:
+        self.publishing = publishing
         self.records = records
         self.history = history
         self.threads = threads
@@ -93,7 +95,7 @@ class Integrity:
         ]
 
     async def _entries(self, names: Sequence[str] | None) -> list[Entry]:
-        index = self.counter.index
+        index = self.publishing.index
         if names is not None:
             found = [index.find(name) for name in names]
             return list({entry.name: entry for entry in found}.values())
@@ -112,7 +114,7 @@ class _Looking:
 
     def __init__(self, room: Integrity, order: int, observer: Observer, asker: Asker, failed: Failed) -> None:
         self._room = room
-        self._layout = room.counter.layout
+        self._layout = room.publishing.layout
         self._order = order
         self._observer = observer
         self._shared = _Shared(observer)
@@ -173,9 +175,9 @@ class _Looking:
 
     async def _condemn(self, look: Look) -> Look | None:
         """Out of use with it. None when it is not the same any more that was looked at."""
-        digest, history, counter = look.outcome.digest, self._room.history, self._room.counter
+        digest, history, publishing = look.outcome.digest, self._room.history, self._room.publishing
         reason = look.fault or "its blob is corrupt"
-        async with counter.publisher.turn(self._order):
+        async with publishing.publisher.turn(self._order):
             check(self._observer)
             with anyio.CancelScope(shield=True):
                 if not await self._blocking(partial(_unchanged, self._layout, look)):
@@ -192,7 +194,7 @@ class _Looking:
                 condemned = Condemned(reason, kept_at)
                 await history.condemn(digest, condemned)
                 await self._room.records.gone(digest)
-                counter.index.trees.linked.forget(digest)
+                publishing.index.trees.linked.forget(digest)
         self._observer.phase("verify")
         for name in await self._room.models_naming(digest):
             self._failed(name, digest, condemned.sentence)
@@ -206,7 +208,7 @@ class _Looking:
         await self._room.history.record([look.outcome for look in looks], self._asker)
 
     async def _blocking(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._room.counter.threads)
+        return await anyio.to_thread.run_sync(work, limiter=self._room.publishing.threads)
 
 
 class _Shared:

@@ -16,7 +16,7 @@ from modeld.store.disk.layout import Layout
 from modeld.store.disk.locks import name_lock
 from modeld.store.manifests import manifests
 from modeld.store.names import ModelName
-from modeld.store.publish.publishing import Counter
+from modeld.store.publish.publishing import Publishing
 from modeld.store.publish.records import Records
 from modelwire.errors import WireError
 from modelwire.values import Copied, Moved, Removed
@@ -38,10 +38,10 @@ def never() -> bool:
 class NameChanges:
     """For the event loop."""
 
-    def __init__(self, counter: Counter, records: Records) -> None:
-        self._counter = counter
-        self._index = counter.index
-        self._layout = counter.layout
+    def __init__(self, publishing: Publishing, records: Records) -> None:
+        self._publishing = publishing
+        self._index = publishing.index
+        self._layout = publishing.layout
         self._records = records
         self._unsettled: dict[tuple[str, ...], Copied | Moved | Removed] = {}
         """By request: what was done, but may not last."""
@@ -49,13 +49,13 @@ class NameChanges:
     @asynccontextmanager
     async def turn(self, order: int, stopped: Stop, *names: ModelName) -> AsyncIterator[None]:
         """The names' locks in one order for everybody, then the turn."""
-        counter = self._counter
+        publishing = self._publishing
         async with AsyncExitStack() as stack:
             for name in sorted(names, key=lambda name: name.key):
                 await stack.enter_async_context(
-                    name_lock(self._layout, name, counter.lock_seconds, counter.threads, stopped=stopped)
+                    name_lock(self._layout, name, publishing.lock_seconds, publishing.threads, stopped=stopped)
                 )
-            await stack.enter_async_context(counter.publisher.turn(order))
+            await stack.enter_async_context(publishing.publisher.turn(order))
             yield
 
     # -- steps, each within the turn
@@ -102,7 +102,7 @@ class NameChanges:
         return value
 
     async def _blocking(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._counter.threads)
+        return await anyio.to_thread.run_sync(work, limiter=self._publishing.threads)
 
 
 def _remove_manifest(layout: Layout, name: ModelName) -> None:

@@ -66,34 +66,9 @@ class Records:
         if catalog is not None:
             catalog.migrate(ROOM, STEPS)
 
-    async def verified_as(self, digest: Digest) -> Signature | None:
-        """The signature of the blob when its bytes were last found good."""
-        known = self._verified.get(digest.hex)
-        if known is not None:
-            return known
-        rows = await self._rows("SELECT signature FROM verification WHERE digest = ?", digest.hex)
-        return _signature(rows[0][0]) if rows else None
-
-    async def digest_of_source(self, source: Signature) -> Digest | None:
-        """What a file of exactly this signature was hashed to."""
-        rows = await self._rows("SELECT digest FROM source WHERE signature = ?", _text(source))
-        return Digest(rows[0][0]) if rows else None
-
     async def digests_of_size(self, size: int) -> list[Digest]:
         rows = await self._rows("SELECT digest FROM verification WHERE size = ? LIMIT ?", size, SAME_SIZE)
         return [Digest(row[0]) for row in rows]
-
-    async def good(self, blob: Blob, source: Signature | None) -> None:
-        """The store has hashed this blob, or the source that it now equals, and found it good."""
-        self._verified[blob.digest.hex] = blob.signature
-        now = time.time()
-
-        def write(db: sqlite3.Connection) -> None:
-            db.execute(_GOOD, (blob.digest.hex, _text(blob.signature), blob.size, now, now))
-            if source is not None and _is_settled(source):
-                _remember_source(db, source, blob.digest)
-
-        await self._write(write)
 
     async def verified(self, blobs: Sequence[Blob]) -> None:
         """All bytes of these have been hashed just now, and they are good."""
@@ -119,13 +94,13 @@ class Records:
         return min((known[blob.digest.hex][1] for blob in blobs), default=None)
 
     async def digests_of_sources(self, sources: Sequence[Signature]) -> dict[Signature, Digest]:
-        """As `digest_of_source`, for many at once."""
+        """What files of exactly these signatures were hashed to; those that are not known are left out."""
         texts = {_text(source): source for source in sources}
         rows = await self._look_up("SELECT signature, digest FROM source WHERE signature", list(texts))
         return {texts[signature]: Digest(digest) for signature, digest in rows}
 
     async def verified_all(self, digests: Iterable[Digest]) -> dict[Digest, Signature]:
-        """As `verified_as`, for many at once; those that never were are left out."""
+        """The signatures of the blobs when their bytes were last found good; those that never were are left out."""
         hexes = {digest.hex for digest in digests}
         known = {text: self._verified[text] for text in hexes if text in self._verified}
         rows = await self._look_up(
@@ -134,12 +109,12 @@ class Records:
         known.update((text, _signature(signature)) for text, signature in rows)
         return {Digest(text): signature for text, signature in known.items()}
 
-    async def all_good(self, found: Sequence[tuple[Blob, Signature]]) -> None:
-        """As `good`, for many at once: each with the source that it equals."""
+    async def good(self, found: Sequence[tuple[Blob, Signature | None]]) -> None:
+        """The store has hashed these blobs, or the sources beside them that they now equal, and found them good."""
         self._verified.update((blob.digest.hex, blob.signature) for blob, _ in found)
         now = time.time()
         rows = [(blob.digest.hex, _text(blob.signature), blob.size, now, now) for blob, _ in found]
-        sources = [(source, blob.digest) for blob, source in found if _is_settled(source)]
+        sources = [(source, blob.digest) for blob, source in found if source is not None and _is_settled(source)]
 
         def write(db: sqlite3.Connection) -> None:
             db.executemany(_GOOD, rows)

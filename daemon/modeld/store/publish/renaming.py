@@ -18,7 +18,7 @@ from modeld.store.manifests.manifests import Manifest
 from modeld.store.names import ModelName
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.name_changes import NameChanges, Stop, never
-from modeld.store.publish.publishing import Counter, Notes
+from modeld.store.publish.publishing import Notes, Publishing
 from modeld.store.publish.records import Records
 from modelwire.errors import AlreadyExists, Corrupt, NotFound, Unsupported, WireError
 from modelwire.values import Copied, Moved, PlanStep, Removed
@@ -27,10 +27,10 @@ from modelwire.values import Copied, Moved, PlanStep, Removed
 class Naming:
     """For the event loop. `earlier` is what an attempt that was cut short had announced."""
 
-    def __init__(self, counter: Counter, records: Records, holds: Holds, uses: Uses) -> None:
-        self._changes = NameChanges(counter, records)
-        self._index = counter.index
-        self._layout = counter.layout
+    def __init__(self, publishing: Publishing, records: Records, holds: Holds, uses: Uses) -> None:
+        self._changes = NameChanges(publishing, records)
+        self._index = publishing.index
+        self._layout = publishing.layout
         self._holds = holds
         self._uses = uses
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import pytest
 
 from modeld.config.durations import Duration
 from modeld.store import Store
+from modeld.store.blobs.blobs import Blob
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.digest import Signature
-from modeld.store.ingest import adding as adding_module
-from modeld.store.ingest.sources import open_source
+from modeld.store.disk.layout import Layout
+from modeld.store.ingest.present import still_there
 from modeld.store.names import ModelName
 from modelwire.errors import (
     AlreadyExists,
@@ -124,16 +126,15 @@ async def test_a_blob_that_vanishes_in_the_last_moment_is_copied_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     added = await bench.store.add(bench.file(), name="a")
-    real = adding_module.still_there
     taken: list[bool] = []
 
     def take_it_first(*arguments: Any) -> Any:
         if not taken:
             taken.append(True)
             os.unlink(added.path)
-        return real(*arguments)
+        return still_there(*arguments)
 
-    monkeypatch.setattr(adding_module, "still_there", take_it_first)
+    monkeypatch.setattr("modeld.store.ingest.ingest.still_there", take_it_first)
     again = await bench.store.add(bench.file(), name="b", sha256=added.blob)
     assert taken
     assert Path(again.path).read_bytes() == b"GGUF weights"
@@ -142,15 +143,16 @@ async def test_a_blob_that_vanishes_in_the_last_moment_is_copied_again(
 async def test_a_blob_that_keeps_vanishing_ends_in_an_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     added = await bench.store.add(bench.file(), name="a")
 
-    def gone(*_arguments: Any) -> Any:
-        raise adding_module.Vanished
+    def changed(layout: Layout, blob: Blob) -> None:
+        still_there(layout, replace(blob, signature=replace(blob.signature, size=-1)))
 
-    monkeypatch.setattr(adding_module, "still_there", gone)
+    monkeypatch.setattr("modeld.store.ingest.ingest.still_there", changed)
     with pytest.raises(Corrupt, match="disappears"):
         await bench.store.add(bench.file(), name="b", sha256=added.blob)
+    assert bench.staged() == []
 
 
-def test_a_file_that_cannot_be_looked_at_is_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_cannot_be_looked_at_is_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     path = bench.file()
     before = len(os.listdir("/proc/self/fd"))
 
@@ -160,7 +162,7 @@ def test_a_file_that_cannot_be_looked_at_is_closed(bench: Bench, monkeypatch: py
     with monkeypatch.context() as patched:
         patched.setattr(Signature, "of", broken)
         with pytest.raises(WireError):
-            adding_module.OpenFile.open(path, open_source)
+            await bench.store.add(path, name="a")
     assert len(os.listdir("/proc/self/fd")) == before
 
 
