@@ -10,7 +10,7 @@ from modeld.jobs.job import Job
 from modeld.operations.calling import Call, Caller, Handlers, TakesTime
 from modeld.operations.house import House
 from modeld.operations.working import PublicationNotes, as_job, refusals_kept
-from modeld.store import Asker, Digest, ModelName, OwnReader, PeerReader, Reader, Unproven
+from modeld.store import Asker, Digest, ModelName, PeerReader, Reader, Unproven
 from modelwire import limits, requests
 from modelwire.errors import InvalidRequest
 from modelwire.values import Added, ModelList, ModelView, Resolved
@@ -155,5 +155,5 @@ def _key(request: requests.ModelAdd, caller: Caller) -> str:
 def reader_for(house: House, uid: int) -> Reader:
     """The daemon opens with its own rights; for another user it opens only what that user could read."""
     if uid in (house.own_uid, 0):
-        return OwnReader(uid)
+        return Reader(uid)
     return PeerReader(uid, house.accounts.groups_of(uid))

@@ -134,7 +134,7 @@ class Fetch:
             share,
         )
         self.served.update(served)
-        self._held.enter_context(self._ingest.relying_on(blob.digest))
+        self._held.enter_context(self._ingest.holds.relying_on(blob.digest))
         self._arrived[number] = ReadyFile(
             path=file.path, content=blob, role=file.role, new=True, served=served, learned=learned
         )

@@ -6,7 +6,7 @@ Other rooms take what they need from here; its own modules import each other dir
 from modeld.store.catalog.history import Asker
 from modeld.store.digest import Digest
 from modeld.store.disk.root import RootUnusable, resolve_root
-from modeld.store.ingest.readers import OwnReader, PeerReader, Reader
+from modeld.store.ingest.readers import PeerReader, Reader
 from modeld.store.maintain.recover import RecoveryReport
 from modeld.store.manifests.entries import Unproven
 from modeld.store.names import ModelName
@@ -18,7 +18,6 @@ __all__ = [
     "Digest",
     "ModelName",
     "Observer",
-    "OwnReader",
     "PeerReader",
     "Reader",
     "RecoveryReport",

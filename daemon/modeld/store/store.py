@@ -20,10 +20,11 @@ from modeld.store.disk.reserve import Reserve
 from modeld.store.disk.root import prepare_root
 from modeld.store.disk.space import Space, free_bytes_under
 from modeld.store.disk.used import UsedBytes
+from modeld.store.ingest.adding import add_local
 from modeld.store.ingest.adopt import How
 from modeld.store.ingest.collect import collect
 from modeld.store.ingest.ingest import Ingest
-from modeld.store.ingest.readers import OwnReader, Reader
+from modeld.store.ingest.readers import Reader
 from modeld.store.maintain.care import Care, nobody_is_told
 from modeld.store.maintain.proving import Proving
 from modeld.store.maintain.recover import RecoveryReport, recover
@@ -155,10 +156,10 @@ class Store:
             notes=notes,
         )
         self._lock.check()
-        reader = reader or OwnReader()
+        reader = reader or Reader()
         collection = await self.ingest.in_thread(partial(collect, path, how, reader, self.layout))
         try:
-            return await self.ingest.add(request, collection, how, path, asker)
+            return await add_local(self.ingest, request, collection, how, path, asker)
         finally:
             collection.close()
 

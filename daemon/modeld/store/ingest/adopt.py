@@ -11,19 +11,18 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from modeld.store.blobs.blobs import stat_blob
+from modeld.store.blobs.blobs import stat_named
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import hash_file
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable, links
 from modeld.store.disk.durable import source_faults, store_faults
 from modeld.store.ingest.copying import check_unchanged
-from modeld.store.ingest.staged import Staged, changed, digest_mismatch
+from modeld.store.ingest.staged import Staged, changed, digest_mismatch, staging_name
 from modeld.store.manifests.trees import Relinked, only_links_changed
 from modeld.store.observer import HashingIsDoing, Observer
 from modelwire.errors import PermissionDenied, SourceUnavailable, Unsupported, WireError
@@ -73,27 +72,30 @@ class Adopted(Staged):
             self.linked.good(blob.digest, blob.signature, self.origin)
         return True
 
-    def is_blob(self, blob: Blob) -> bool:
-        """Whether the source is this blob already, by another name of the same file."""
-        return (blob.digest, blob.signature.inode) == (self.digest, self.source.inode)
+    def is_blob(self) -> bool:
+        """Whether the source is the blob of its digest, by another name of the same file."""
+        with contextlib.suppress(OSError):
+            return os.lstat(self.layout.blob(self.digest)).st_ino == self.source.inode
+        return False
 
-    def share(self, blob: Blob) -> None:
-        """The source is this blob, and the staged name is gone: from now on the blob counts as shared."""
+    def share(self) -> Blob:
+        """The source is the blob, and the staged name is gone: from now on the blob counts as shared."""
+        blob = stat_named(self.layout, self.digest)
         if not only_links_changed(Relinked(self.source, blob.signature)):
             raise changed(self.origin)
         self.linked.good(self.digest, blob.signature, self.origin)
+        return blob
 
     def discard(self) -> None:
         """A source that did not become a blob is as writable as before, and belongs to whom it did."""
         self.take_back()
-        with contextlib.suppress(WireError):
-            blob = stat_blob(self.layout, self.digest)
-            if blob is None:
-                self.linked.forget(self.digest)
-            if blob is None or not self.is_blob(blob):
-                self._give_back()
-
-    def _give_back(self) -> None:
+        try:
+            if os.lstat(self.layout.blob(self.digest)).st_ino == self.source.inode:
+                return
+        except (FileNotFoundError, NotADirectoryError):
+            self.linked.forget(self.digest)
+        except OSError:
+            return  # it may be the blob
         with contextlib.suppress(OSError):
             descriptor = os.open(self.origin, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
             try:
@@ -124,21 +126,25 @@ def stage_adopted(
     """
     with source_faults(source_path):
         status = os.fstat(source_fd)
-    if how == "move" and not _ours_alone(status):
+    if how == "move" and (status.st_nlink != 1 or os.geteuid() not in (0, status.st_uid)):
         return None
     if how == "link" and asker not in (0, status.st_uid):
-        raise _not_the_owner(source_path, status.st_uid, asker)
+        why = f"it belongs to user {status.st_uid}, and user {asker} may not make it read-only"
+        raise _not_linked(PermissionDenied, source_path, why, owner=status.st_uid, uid=asker)
+    observer.phase("reserving")
     observer.phase("link")
     observer.total(status.st_size)
-    reservation = space.adopt(status.st_size)
-    path = f"{layout.staging}/adopted-{os.getpid()}-{secrets.token_hex(8)}.tmp"
-    try:
+    with staging_name(layout, "adopted", space.adopt(status.st_size)) as (path, reservation):
         if not _link(layout, source_fd, source_path, path, how):
             reservation.release()
             return None
         try:
             source = _close_to_writers(layout, source_fd, source_path, how, status)
-            digest, blocks = _hash(source_fd, source_path, source, observer)
+            observer.phase("verify")
+            summer = BlockSummer()
+            with source_faults(source_path):
+                digest, size = hash_file(source_fd, source.size, HashingIsDoing(observer), summer=summer)
+            check_unchanged(source_fd, source_path, source, size)
             if expected is not None and not expected.matches(digest):
                 hint = "Check where the file and the digest come from; the file is as it was."
                 raise digest_mismatch(source_path, expected, digest, hint)
@@ -147,16 +153,11 @@ def stage_adopted(
         except BaseException:
             _restore(source_fd, status.st_mode, status.st_uid)
             raise
-    except BaseException:
-        with contextlib.suppress(OSError):
-            durable.remove(path)
-        reservation.release()
-        raise
     return Adopted(
         path=path,
         digest=digest,
-        size=source.size,
-        blocks=blocks,
+        size=size,
+        blocks=summer.finish(),
         origin=source_path,
         source=source,
         reservation=reservation,
@@ -166,10 +167,6 @@ def stage_adopted(
         mode=status.st_mode,
         owner=status.st_uid,
     )
-
-
-def _ours_alone(status: os.stat_result) -> bool:
-    return status.st_nlink == 1 and (status.st_uid == os.geteuid() or os.geteuid() == 0)
 
 
 def _link(layout: Layout, source_fd: int, source_path: str, path: str, how: How) -> bool:
@@ -182,23 +179,13 @@ def _link(layout: Layout, source_fd: int, source_path: str, path: str, how: How)
         if how == "move" and (refused or error.errno in _NO_LINKS):
             return False
         if error.errno == errno.EXDEV:
-            raise Unsupported(
-                f"{source_path} cannot be linked: it is on another filesystem than the store {layout.root}",
-                hint="add it without --link: then it is copied",
-                details={"path": source_path, "store": layout.root},
-            ) from error
+            why = f"it is on another filesystem than the store {layout.root}"
+            raise _not_linked(Unsupported, source_path, why, store=layout.root) from error
         if refused:
-            raise PermissionDenied(
-                f"{source_path} cannot be linked: the system does not let the daemon link to a file of another user",
-                hint="add it without --link: then it is copied",
-                details={"path": source_path},
-            ) from error
+            why = "the system does not let the daemon link to a file of another user"
+            raise _not_linked(PermissionDenied, source_path, why) from error
         if error.errno in _NO_LINKS:
-            raise Unsupported(
-                f"{source_path} cannot be linked: {error.strerror}",
-                hint="add it without --link: then it is copied",
-                details={"path": source_path},
-            ) from error
+            raise _not_linked(Unsupported, source_path, str(error.strerror)) from error
         raise durable.store_fault(error, "link to", source_path) from error
     return True
 
@@ -214,7 +201,7 @@ def _close_to_writers(layout: Layout, source_fd: int, source_path: str, how: How
     except OSError as error:
         raise PermissionDenied(
             f"{source_path} cannot become a blob of the store: the daemon may not make it read-only ({error.strerror})",
-            hint="add it without --link: then it is copied",
+            hint="Add it without --link: then it is copied.",
             details={"path": source_path},
         ) from error
     with source_faults(source_path):
@@ -237,15 +224,6 @@ def _times_tell_everything() -> bool:
     return version is not None and os.uname().sysname == "Linux" and (int(version[1]), int(version[2])) >= (6, 13)
 
 
-def _hash(source_fd: int, source_path: str, source: Signature, observer: Observer) -> tuple[Digest, tuple[int, ...]]:
-    observer.phase("verify")
-    summer = BlockSummer()
-    with source_faults(source_path):
-        digest, size = hash_file(source_fd, source.size, HashingIsDoing(observer), summer=summer)
-    check_unchanged(source_fd, source_path, source, size)
-    return digest, summer.finish()
-
-
 def _restore(descriptor: int, mode: int, owner: int) -> None:
     with contextlib.suppress(OSError):
         if os.fstat(descriptor).st_uid != owner:
@@ -253,9 +231,6 @@ def _restore(descriptor: int, mode: int, owner: int) -> None:
         os.fchmod(descriptor, mode & 0o7777)
 
 
-def _not_the_owner(path: str, owner: int, asker: int) -> WireError:
-    return PermissionDenied(
-        f"{path} cannot be linked: it belongs to user {owner}, and user {asker} may not make it read-only",
-        hint="ask its owner to add it, or add it without --link: then it is copied",
-        details={"path": path, "owner": owner, "uid": asker},
-    )
+def _not_linked(kind: type[WireError], path: str, why: str, **details: object) -> WireError:
+    hint = "Add it without --link: then it is copied."
+    return kind(f"{path} cannot be linked: {why}", hint=hint, details={"path": path, **details})

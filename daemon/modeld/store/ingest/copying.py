@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from modeld.store.blobs.quarantine import quarantine
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import source_faults, store_faults
-from modeld.store.ingest.staged import Staged, changed, digest_mismatch, seal
+from modeld.store.ingest.staged import Staged, changed, digest_mismatch, seal, staging_name
 from modeld.store.observer import Observer, check
 
 if TYPE_CHECKING:
@@ -43,9 +42,7 @@ def stage_copy(
         source = Signature.of(os.fstat(source_fd))
     observer.phase("reserving")
     observer.total(source.size)
-    reservation = space.reserve(source.size)
-    path = f"{layout.staging}/ingest-{os.getpid()}-{secrets.token_hex(8)}.tmp"
-    try:
+    with staging_name(layout, "ingest", space.reserve(source.size)) as (path, reservation):
         with store_faults("create the staging file", path):
             target_fd = _create(layout, path)
         try:
@@ -66,11 +63,6 @@ def stage_copy(
             raise
         with store_faults("close", path):
             durable.close(target_fd)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            durable.remove(path)
-        reservation.release()
-        raise
     return Staged(
         path=path,
         digest=digest,

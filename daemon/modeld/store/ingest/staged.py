@@ -7,6 +7,9 @@ or the next start takes them away.
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -61,6 +64,19 @@ class Staged:
     def discard(self) -> None:
         """Takes back all that staging did. A name that the bytes got stays. Idempotent."""
         self.take_back()
+
+
+@contextlib.contextmanager
+def staging_name(layout: Layout, kind: str, reservation: Reservation) -> Iterator[tuple[str, Reservation]]:
+    """A new path in the staging directory. When the work within fails, neither a file nor the room is left."""
+    path = f"{layout.staging}/{kind}-{os.getpid()}-{secrets.token_hex(8)}.tmp"
+    try:
+        yield path, reservation
+    except BaseException:
+        with contextlib.suppress(OSError):
+            durable.remove(path)
+        reservation.release()
+        raise
 
 
 def seal(layout: Layout, descriptor: int, path: str, *, sync: bool = True) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from modeld.config import StoreSettings
 from modeld.config.sizes import Size
-from modeld.store import OwnReader
+from modeld.store import Reader
 from modeld.store.blobs.block_checksums import BLOCK
 from modeld.store.names import ModelName
 from modelwire.errors import (
@@ -288,7 +288,7 @@ async def test_a_limit_on_bytes_counts_what_is_there(bench: Bench) -> None:
 
 
 async def test_a_source_that_is_closed_to_the_peer_is_closed(bench: Bench) -> None:
-    class Refusing(OwnReader):
+    class Refusing(Reader):
         def open(self, path: str) -> int:
             raise InvalidRequest(f"not {path}")
 
