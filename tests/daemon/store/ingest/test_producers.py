@@ -210,9 +210,8 @@ def test_a_look_that_fails_stops_nothing_and_says_why(
     assert {each.learned for each in staged} == {Learned(unknown="a header that nobody foresaw")}
 
 
-def test_each_call_of_the_commit_fails_once(
-    tmp_path: Path, producer: Producer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("name", PRODUCERS)
+def test_each_call_of_the_commit_fails_once(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def strike(_name: str) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
