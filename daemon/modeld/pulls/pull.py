@@ -73,7 +73,7 @@ class Pull:
         return pulled
 
     async def _pull(self, held: ExitStack) -> Pulled:
-        request = self._publish_request(self._publishing.standing(self._name))
+        request = self._publish_request(self._publishing.index.entry(self._name))
         remembered = None if self._reference.secrets else await self._workshop.memory.meaning(self._followed)
         offline = self._request.offline or self._workshop.settings.transfer.offline
         if self._expected is not None and is_single(self._reference):
@@ -132,7 +132,7 @@ class Pull:
 
     def _recorded(self) -> Meaning | None:
         """The same from the manifest of a model that was pulled by this reference: the catalogue may be a new one."""
-        standing = self._publishing.standing(self._name)
+        standing = self._publishing.index.entry(self._name)
         if standing is None or not self._follows(standing):
             return None
         manifest, source = standing.usable(), standing.usable().source or Source()
@@ -227,7 +227,7 @@ class Pull:
     async def _publish(self, request: PublishRequest, arrived: list[ReadyFile]) -> Pulled:
         first = first_of(arrived)
         files = [] if len(arrived) == 1 else listed(arrived)
-        standing = self._publishing.standing(self._name)
+        standing = self._publishing.index.entry(self._name)
         # Judged as if it were not to be replaced: the same bytes under the same name need no new manifest.
         same = standing is not None and self._same(request, standing, first.digest, files)
         self._current = same

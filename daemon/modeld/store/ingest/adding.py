@@ -31,6 +31,7 @@ from modeld.store.ingest.staged import Staged, changed
 from modeld.store.manifests.manifests import File
 from modeld.store.manifests.trees import Relinked
 from modeld.store.observer import Observer, SharedObserver, Stopped, check
+from modeld.store.parts import first_weights
 from modeld.store.publish.publishing import PublishRequest
 from modelwire.errors import DigestMismatch, InvalidRequest
 from modelwire.values import Added
@@ -81,10 +82,10 @@ class _Adding:
         self._request = request
         self._collection = collection
         self._how: How = how
-        self._presence = ingest.presence(held)
         self._files: dict[str, ReadyFile] = {}
         self._shared = None if collection.alone else SharedObserver(request.observer)
         self._observer: Observer = self._shared or request.observer
+        self._presence = ingest.presence(held, self._observer)
         self._to_write: set[str] = set()
         self._space = ingest.space
         """For the files of `_to_write` and those that are adopted: room that was promised for all of them."""
@@ -98,6 +99,7 @@ class _Adding:
             # A file by itself is promised its room when it is staged.
             batch = Batch(self._layout) if alone else await self._in_thread(partial(self._begin, promised))
             try:
+                self._presence.syncs_names = not batch.shares_syncs
                 await self._land_all(batch)
                 if batch.staged or not alone:
                     there = await self._there(batch)
@@ -128,7 +130,8 @@ class _Adding:
             if digest is None:
                 return
             known.append(File(path=part.path, blob=digest.text, size_bytes=part.signature.size, role=part.role))
-        stands = Digest.parse(known[self._collection.first].blob)
+        first = first_weights([(file.path, file.role or "", file.size_bytes) for file in known])
+        stands = Digest.parse(known[first].blob)
         self._ingest.publishing.judge(self._request, stands, [] if self._collection.alone else known)
 
     def _begin(self, promised: ExitStack) -> Batch:
@@ -201,15 +204,7 @@ class _Adding:
 
     def _find_or_stage(self, batch: Batch, part: Part, descriptor: int, where: str, source: Signature) -> ReadyFile:
         expected = self._request.expected
-        found = self._presence.find_file(
-            descriptor,
-            where,
-            source,
-            how=self._how,
-            expected=expected,
-            observer=self._observer,
-            sync=not batch.shares_syncs,
-        )
+        found = self._presence.find_file(descriptor, where, source, self._how, expected)
         if found is not None:
             known = source if found.read else None
             return ReadyFile(path=part.path, content=found.blob, role=part.role, source=known)
@@ -261,7 +256,7 @@ class _Adding:
                 batch.let_go({staged.digest})
                 found[staged.digest] = staged.share()
         for digest in there - found.keys():
-            blob = self._presence.find(digest, self._observer, sync=not batch.shares_syncs)
+            blob = self._presence.find(digest)
             if blob is not None:
                 found[digest] = blob
         batch.let_go(found)

@@ -52,8 +52,6 @@ class Collection:
     """Of the directory; without one the files are opened by their own paths."""
     reader: Reader
     parts: tuple[Part, ...]
-    first: int
-    """Which of them stands for the model."""
     alone: bool = False
     """One file that is a model by itself."""
 
@@ -150,8 +148,8 @@ def _collect(path: str, reader: Reader, layout: Layout) -> Collection | None:
 def _single(path: str, reader: Reader) -> Collection:
     """One file by itself."""
     directory, name = os.path.split(path)
-    signature = _look(path, reader)
-    return Collection(directory.rstrip("/"), None, reader, (Part(name, parts.role_of(name), signature),), 0, True)
+    part = Part(name, parts.role_of(name), _look(path, reader))
+    return Collection(directory.rstrip("/"), None, reader, (part,), alone=True)
 
 
 def _refuse_in_store(path: str, layout: Layout) -> None:
@@ -190,8 +188,7 @@ def _look(path: str, reader: Reader) -> Signature:
 
 def _collection(root: str, descriptor: int | None, reader: Reader, found: list[tuple[str, Signature]]) -> Collection:
     made = tuple(Part(path, parts.role_of(path), signature) for path, signature in sorted(found))
-    first = parts.first_weights([(part.path, part.role, part.signature.size) for part in made])
-    return Collection(root.rstrip("/"), descriptor, reader, made, first)
+    return Collection(root.rstrip("/"), descriptor, reader, made)
 
 
 def _check_paths(where: str, paths: list[str]) -> None:

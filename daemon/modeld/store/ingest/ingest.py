@@ -75,12 +75,7 @@ def first_of(files: Sequence[ReadyFile]) -> ReadyFile:
 def listed(files: Sequence[ReadyFile]) -> list[File]:
     """As a manifest has them."""
     return [
-        File(
-            path=file.path,
-            blob=file.digest.text,
-            size_bytes=file.size,
-            role=file.role or parts.role_of(file.path),
-        )
+        File(path=file.path, blob=file.digest.text, size_bytes=file.size, role=file.role or parts.role_of(file.path))
         for file in files
     ]
 
@@ -100,21 +95,21 @@ class Ingest:
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self.threads)
 
-    def presence(self, held: ExitStack) -> Presence:
+    def presence(self, held: ExitStack, observer: Observer) -> Presence:
         """What it finds is held until `held` is closed."""
         linked = self.publishing.index.trees.linked
-        return Presence(self.publishing.layout, linked, self.records, self.holds, held)
+        return Presence(self.publishing.layout, linked, self.records, self.holds, held, observer)
 
     # -- downloads
 
     async def find(self, digest: Digest, held: ExitStack, observer: Observer) -> Blob | None:
         """The good blob, if it is here: no sweep takes it before `held` is closed, nor what is to become it."""
-        presence = self.presence(held)
+        presence = self.presence(held, observer)
         presence.hold(digest)
         if not os.path.lexists(self.publishing.layout.blob(digest)):
             return None
         await presence.recall(digests=[digest])
-        return await self.in_thread(partial(presence.find, digest, observer))
+        return await self.in_thread(partial(presence.find, digest))
 
     async def commit(self, staged: Staged) -> Blob:
         """Names bytes that were verified just now, and records that they were. What the look at them learned is in

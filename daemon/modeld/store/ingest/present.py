@@ -45,12 +45,18 @@ class Found(NamedTuple):
 class Presence:
     """For one request and all its files. `recall` is for the event loop, the rest blocks, in any thread."""
 
-    def __init__(self, layout: Layout, linked: Linked, records: Records, holds: Holds, held: ExitStack) -> None:
+    def __init__(
+        self, layout: Layout, linked: Linked, records: Records, holds: Holds, held: ExitStack, observer: Observer
+    ) -> None:
         self._layout = layout
         self._linked = linked
         self._records = records
         self._holds = holds
         self._held = held
+        self._observer = observer
+        self.syncs_names = True
+        """Of what it finds: whoever named it may have died, or never cared to sync. Else the caller does that."""
+
         self._holding = threading.Lock()
         self._sources: dict[Signature, Digest] = {}
         self._verified: dict[Digest, Signature] = {}
@@ -73,30 +79,26 @@ class Presence:
         with self._holding:
             self._held.enter_context(self._holds.relying_on(digest))
 
-    def find(self, digest: Digest, observer: Observer, *, sync: bool = True) -> Blob | None:
-        """The good blob, if it is here. Without `sync` its name may not last: the caller has it synced."""
+    def find(self, digest: Digest) -> Blob | None:
+        """The good blob, if it is here."""
         self.hold(digest)
         if not os.path.lexists(self._layout.blob(digest)):
             return None
         trusted = self._verified.get(digest)
         return blobs.find_good(
-            self._layout, digest, trusted=lambda blob: blob.signature == trusted, observer=observer, sync=sync
+            self._layout,
+            digest,
+            trusted=lambda blob: blob.signature == trusted,
+            observer=self._observer,
+            sync=self.syncs_names,
         )
 
     def find_file(
-        self,
-        descriptor: int,
-        path: str,
-        source: Signature,
-        *,
-        how: How,
-        expected: Digest | None,
-        observer: Observer,
-        sync: bool,
+        self, descriptor: int, path: str, source: Signature, how: How, expected: Digest | None
     ) -> Found | None:
         """The good blob of an open file's content, found without copying. DigestMismatch when it is known to be another
         than expected."""
-        blob, read = self._find_linked(source, observer, sync), True
+        blob, read = self._find_linked(source), True
         if blob is None:
             digest = self.recorded(source)
             if digest is not None and expected is not None and not expected.matches(digest):
@@ -105,16 +107,16 @@ class Presence:
                 # A move takes the file away: what it is said to be is no reason for that, only what was read in it.
                 digest, read = expected, expected is None
             if digest is None and how == "copy":
-                digest = self._hash_if_alike(descriptor, path, source, observer)
-            blob = None if digest is None else self.find(digest, observer, sync=sync)
+                digest = self._hash_if_alike(descriptor, path, source)
+            blob = None if digest is None else self.find(digest)
         if blob is None or blob.size != source.size:
             return None  # of another size: the file is not what was expected of it, and reading it will tell
         if expected is not None and not expected.matches(blob.digest):
             raise _known_mismatch(path, expected, blob.digest)
-        observer.advance(done=blob.size, reused=blob.size)
+        self._observer.advance(done=blob.size, reused=blob.size)
         return Found(blob, read)
 
-    def _find_linked(self, source: Signature, observer: Observer, sync: bool) -> Blob | None:
+    def _find_linked(self, source: Signature) -> Blob | None:
         """The file is a blob already, by another name, because it was linked before."""
         digest = self._linked.digest_of(source) if self._linked else None
         if digest is None:
@@ -122,19 +124,19 @@ class Presence:
         before = self._linked.signature(digest)
         if before is not None:
             self._verified[digest] = before
-        blob = self.find(digest, observer, sync=sync)
+        blob = self.find(digest)
         if blob is not None and blob.signature != before:
             self._linked.good(digest, blob.signature)
         return blob
 
-    def _hash_if_alike(self, descriptor: int, path: str, source: Signature, observer: Observer) -> Digest | None:
+    def _hash_if_alike(self, descriptor: int, path: str, source: Signature) -> Digest | None:
         """Reading a file costs less than copying it, but reading it first and then copying it costs more: so it is
         hashed alone only when a blob of its size has some of its blocks too."""
         candidates = self._same_size.get(source.size)
         if not candidates or not resembles_one(self._layout, descriptor, path, source.size, candidates):
             return None
-        observer.phase("verify")
-        return copying.hash_source(descriptor, path, observer=observer)
+        self._observer.phase("verify")
+        return copying.hash_source(descriptor, path, observer=self._observer)
 
 
 def still_there(layout: Layout, blob: Blob) -> None:

@@ -68,18 +68,14 @@ class Publishing:
     threads: anyio.CapacityLimiter
     lock_seconds: float
 
-    def standing(self, name: ModelName) -> Entry | None:
-        """What the name stands for now."""
-        return self.index.entry(name)
-
     def judge(self, request: PublishRequest, digest: Digest | None, files: Sequence[File] = ()) -> bool:
         """Whether the name says already what is requested; raises when it must not be given."""
-        return judge(self.standing(request.name), request, digest, files)
+        return judge(self.index.entry(request.name), request, digest, files)
 
     def judge_unseen(self, request: PublishRequest, size: int | None) -> None:
         """The same for bytes of an unknown digest: other bytes, when they have another size."""
         self.judge(request, None)
-        standing = self.standing(request.name)
+        standing = self.index.entry(request.name)
         if standing is None or request.replace or standing.manifest is None or size is None:
             return
         if standing.manifest.total_bytes != size:
@@ -147,7 +143,7 @@ class Publishing:
                 await self._blocking(write)
         except AlreadyExists:
             # Another tool was faster, without the lock. What it published may be the very same.
-            same = judge(self.index.entry(request.name), request, blob.digest, files)
+            same = self.judge(request, blob.digest, files)
             if not same or not await self._made_lasting(request.name):
                 raise
         # ---- The model is there: from here on nothing is taken back. ----
