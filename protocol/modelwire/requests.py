@@ -5,33 +5,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
+from modelwire.units import LARGEST, LONGEST, SLOWEST_RATE
 from modelwire.vocabulary import PRIORITY_DEFAULT, JobState, OnDisconnect
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 """How many, or the number of an event: never negative, and within what a database column or a C library holds."""
 
 
-Rate = Annotated[int, msgspec.Meta(ge=1000, le=2**63 - 1)]
-"""Bytes a second; a kilobyte at least, for a smaller number was meant in another unit."""
+Rate = Annotated[int, msgspec.Meta(ge=SLOWEST_RATE, le=LARGEST)]
+"""Bytes a second."""
 
-RateLimit = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+RateLimit = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 """The same where a limit can be taken away: 0 is no limit, as in most programs that limit a rate."""
 
-Slots = Annotated[int, msgspec.Meta(ge=1, le=64)]
+MOST_SLOTS: Final = 64
+Slots = Annotated[int, msgspec.Meta(ge=1, le=MOST_SLOTS)]
 """Jobs at the same time; with none nothing would ever run."""
 
 Places = Annotated[int, msgspec.Meta(ge=0, le=65536)]
 """Jobs that may wait."""
 
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=36500 * 86400)]
-"""At most a century."""
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 
 Token = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 """Room for any UUID or hash; it is stored with the job for as long as that is kept."""
+
+
+JOBS_LISTED: Final = 100
+"""Jobs in a list whose length the client leaves open."""
 
 
 class Request(
@@ -213,7 +218,7 @@ class StoreSweep(Write, tag="store.sweep", frozen=True, kw_only=True):
 
 class JobList(Request, tag="job.list", frozen=True, kw_only=True):
     state: JobState | None = None
-    limit: Count = 100
+    limit: Count = JOBS_LISTED
 
 
 class JobShow(Request, tag="job.show", frozen=True, kw_only=True):

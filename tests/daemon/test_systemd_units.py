@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from daemon.socket_activation import DEADLINE_SECONDS, activated, connected, tool
-from modeld.config import DaemonSettings, Settings, parse_duration, state_directory
+from modeld.config import DaemonSettings, Settings, state_directory
+from modelwire.units import parse_duration
 
 UNITS = Path(__file__).parents[2] / "systemd"
 FLAVOURS = {"system": UNITS, "user": UNITS / "user"}

@@ -12,7 +12,6 @@ import anyio
 import msgspec
 import pytest
 
-from modeld.config.durations import Duration
 from modeld.store import Store
 from modeld.store.arrival import adding as adding_module
 from modeld.store.arrival.sources import open_source
@@ -26,6 +25,7 @@ from modelwire.errors import (
     SourceUnavailable,
     WireError,
 )
+from modelwire.units import Duration
 from modelwire.values import Added
 from store.adding_bench import SETTINGS, Bench, Notes
 

@@ -13,13 +13,12 @@ import anyio
 import pytest
 
 from modeld.config import StoreSettings
-from modeld.config.durations import Duration
-from modeld.config.sizes import Size
 from modeld.store.content import blobs
 from modeld.store.digest import Digest
 from modeld.store.disk import removal
 from modeld.store.observer import Stopped, Unwatched
 from modeld.store.sweeping import sweep as sweep_module
+from modelwire.units import Duration, Size
 from store.care_bench import DAY, Bench, kinds, later
 
 

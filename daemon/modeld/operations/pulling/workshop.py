@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 from modeld.config import Settings
-from modeld.config.sizes import Size
 from modeld.operations.pulling.flights import Flights
 from modeld.operations.pulling.memory import Memory
 from modeld.store import Store
@@ -20,6 +19,7 @@ from modeld.transfer.routes.router import Route
 from modeld.transfer.sources.catalogue import Sources
 from modeld.transfer.tuning import DEFAULT
 from modelwire.errors import Offline
+from modelwire.units import Size
 
 
 @dataclass(frozen=True)
