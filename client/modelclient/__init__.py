@@ -9,14 +9,14 @@
 Names are loaded when they are first used: `modelctl path` lives below this package and starts within milliseconds.
 """
 
-TYPE_CHECKING = False  # not typing's: importing typing takes as long as the whole first door of the command
+TYPE_CHECKING = False  # not from typing: importing it takes as long as the whole fast path of the command
 if TYPE_CHECKING:
+    from modelclient.async_client import AsyncClient as AsyncClient
+    from modelclient.async_client import connect as connect
     from modelclient.async_exchange import AsyncExchange as AsyncExchange
     from modelclient.async_exchange import AsyncWork as AsyncWork
-    from modelclient.asynchronous import AsyncClient as AsyncClient
-    from modelclient.asynchronous import connect as connect
     from modelclient.autostart import StartFailed as StartFailed
-    from modelclient.blocking import Client as Client
+    from modelclient.client import Client as Client
     from modelclient.exchange import Exchange as Exchange
     from modelclient.exchange import Work as Work
     from modelwire import errors as errors
@@ -56,15 +56,15 @@ if TYPE_CHECKING:
     from modelwire.version import __version__ as __version__
 
 _HOMES = {
-    "AsyncClient": "modelclient.asynchronous",
+    "AsyncClient": "modelclient.async_client",
     "AsyncExchange": "modelclient.async_exchange",
     "AsyncWork": "modelclient.async_exchange",
-    "Client": "modelclient.blocking",
+    "Client": "modelclient.client",
     "Exchange": "modelclient.exchange",
     "StartFailed": "modelclient.autostart",
     "Work": "modelclient.exchange",
     "__version__": "modelwire.version",
-    "connect": "modelclient.asynchronous",
+    "connect": "modelclient.async_client",
 }
 _MODULES = ("errors", "replies", "values")
 

@@ -15,7 +15,7 @@ import pytest
 
 from client.ctl import Ctl
 from client.scripted_peer import ADDED, JOB, RESOLVED, STATUS, VIEW, Conversation, ScriptedPeer, hello_of
-from modelclient.ctl.options import VERBS
+from modelclient.ctl.command_line import VERBS
 from modelwire import errors, requests, values
 from modelwire.encoding import encode
 from modelwire.replies import ProtocolRange

@@ -1,4 +1,4 @@
-"""One module for each verb: `configure(parser)` adds its arguments, `run(session, args)` gives the exit code.
+"""One module for each verb: `configure(parser)` adds its arguments, `run(session, args)` returns the exit code.
 
-A module is imported when its verb is called. Which verbs there are stands in `modelclient.ctl.options`.
+A module is imported when its verb is called. The table of verbs is in `modelclient.ctl.command_line`.
 """

@@ -1,18 +1,15 @@
-"""`attach ID`: follow a job until it ends."""
+"""`attach ID`: follows a job until it ends."""
 
 from __future__ import annotations
 
 import argparse
 
-from modelclient.ctl import exits
-from modelclient.ctl.following import follow
+from modelclient.ctl.follow import follow
+from modelclient.ctl.jobview import configure as configure
 from modelclient.ctl.jobview import failure, print_job
 from modelclient.ctl.output import complain
 from modelclient.ctl.session import Session
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("job", metavar="ID", help="the job")
+from modelwire import exits
 
 
 def run(session: Session, args: argparse.Namespace) -> int:
@@ -27,5 +24,4 @@ def run(session: Session, args: argparse.Namespace) -> int:
         return exits.INTERRUPTED
     if (error := failure(job)) is not None:
         raise error
-    print_job(session, job)
-    return exits.FINE
+    return print_job(session, job)

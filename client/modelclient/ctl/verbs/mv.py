@@ -1,12 +1,13 @@
-"""`mv SRC DST`: another name for a model."""
+"""`mv SRC DST`: renames a model."""
 
 from __future__ import annotations
 
 import argparse
 
-from modelclient.ctl import exits, figures
+from modelclient.ctl.follow import carry_out
 from modelclient.ctl.session import Session
-from modelclient.ctl.telling import carry_out, tell
+from modelwire import exits
+from modelwire.units import rounded_size
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +22,6 @@ def run(session: Session, args: argparse.Namespace) -> int:
         lambda: client.move(args.source, args.destination),
         f"modelctl mv {args.source} {args.destination}",
     )
-    text = f"{moved.name}  {figures.size(moved.size_bytes)}  was {moved.source}\n"
-    tell(session, moved, quiet=f"{moved.name}\n", text=text)
+    text = f"{moved.name}  {rounded_size(moved.size_bytes)}  was {moved.source}\n"
+    session.show_result(moved, quiet=f"{moved.name}\n", text=text)
     return exits.FINE
