@@ -22,37 +22,7 @@ if TYPE_CHECKING:
     from modelwire import errors as errors
     from modelwire import replies as replies
     from modelwire import values as values
-    from modelwire.errors import AlreadyExists as AlreadyExists
-    from modelwire.errors import Cancelled as Cancelled
-    from modelwire.errors import ConnectionLost as ConnectionLost
-    from modelwire.errors import Corrupt as Corrupt
-    from modelwire.errors import DigestMismatch as DigestMismatch
-    from modelwire.errors import Draining as Draining
-    from modelwire.errors import FrameTooLarge as FrameTooLarge
-    from modelwire.errors import Internal as Internal
-    from modelwire.errors import Interrupted as Interrupted
-    from modelwire.errors import InUse as InUse
-    from modelwire.errors import InvalidDigest as InvalidDigest
-    from modelwire.errors import InvalidName as InvalidName
-    from modelwire.errors import InvalidRequest as InvalidRequest
-    from modelwire.errors import LocalError as LocalError
-    from modelwire.errors import ModeldError as ModeldError
-    from modelwire.errors import NoDaemon as NoDaemon
-    from modelwire.errors import NoSpace as NoSpace
-    from modelwire.errors import NotFound as NotFound
-    from modelwire.errors import Offline as Offline
-    from modelwire.errors import PermissionDenied as PermissionDenied
-    from modelwire.errors import QueueFull as QueueFull
-    from modelwire.errors import QuotaExceeded as QuotaExceeded
-    from modelwire.errors import RemoteError as RemoteError
-    from modelwire.errors import SourceNotFound as SourceNotFound
-    from modelwire.errors import SourceUnauthorized as SourceUnauthorized
-    from modelwire.errors import SourceUnavailable as SourceUnavailable
-    from modelwire.errors import TimedOut as TimedOut
-    from modelwire.errors import Unauthorized as Unauthorized
-    from modelwire.errors import UnknownOperation as UnknownOperation
-    from modelwire.errors import Unsupported as Unsupported
-    from modelwire.errors import WireError as WireError
+    from modelwire.errors import *  # noqa: F403 - one class for each code, in one table
     from modelwire.version import __version__ as __version__
 
 _HOMES = {

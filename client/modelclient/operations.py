@@ -89,15 +89,12 @@ Method = Callable[Concatenate[Any, P], R]
 
 
 def answer(method: Method[P, Call[T]]) -> Operation[P, T, Coroutine[Any, Any, T]]:
+    @steps
     @wraps(method)
-    def blocking(client: BlockingCaller, /, *args: P.args, **named: P.kwargs) -> T:
-        return client.call(method(client, *args, **named))
+    def one_step(client: Any, /, *args: P.args, **named: P.kwargs) -> Generator[Call[T], T, T]:
+        return (yield method(client, *args, **named))
 
-    @wraps(method)
-    async def awaited(client: AsyncCaller, /, *args: P.args, **named: P.kwargs) -> T:
-        return await client.call(method(client, *args, **named))
-
-    return Operation(blocking, awaited)
+    return one_step
 
 
 def steps(method: Method[P, Generator[Call[V], V, R]]) -> Operation[P, R, Coroutine[Any, Any, R]]:

@@ -42,7 +42,7 @@ def _carry_out(args: argparse.Namespace) -> int:
 
     session = Session(args)
     try:
-        return int(import_module(f"modelclient.ctl.verbs.{args.module}").run(session, args))
+        return import_module(f"modelclient.ctl.verbs.{args.module}").run(session, args) or exits.FINE
     except ModeldError as error:
         return session.fail(error)
     finally:

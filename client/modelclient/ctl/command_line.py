@@ -89,7 +89,9 @@ class VerbParser(Parser):
         if not self.configured:
             self.configured = True
             _add_common(self)
-            import_module(f"modelclient.ctl.verbs.{self.verb}").configure(self)
+            configure = getattr(import_module(f"modelclient.ctl.verbs.{self.verb}"), "configure", None)
+            if configure is not None:
+                configure(self)
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             # The parser above this one would refuse them too, and point to a help that does not have the verb.

@@ -7,7 +7,6 @@ import argparse
 from modelclient.ctl.output import count
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import pairs
-from modelwire import exits
 from modelwire.errors import WireError, from_code
 from modelwire.units import rounded_rate, rounded_size
 from modelwire.values import Counters, JobView
@@ -24,15 +23,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="ID", help="the job's id")
 
 
-def print_job(session: Session, job: JobView) -> int:
+def print_job(session: Session, job: JobView) -> None:
     session.show_result(job, quiet=f"{job.id}\n", text=pairs(_all(job)))
-    return exits.FINE
 
 
-def print_state(session: Session, job: JobView) -> int:
+def print_state(session: Session, job: JobView) -> None:
     """After a control: the state of the job now."""
     session.show_result(job, quiet=f"{job.id}\n", text=f"{job.id}  {_state(job)}\n")
-    return exits.FINE
 
 
 def failure(job: JobView) -> WireError | None:

@@ -11,7 +11,6 @@ from modelclient.ctl.output import count, printable
 from modelclient.ctl.session import Session
 from modelclient.exchange import Work
 from modelclient.operations import NewModel
-from modelwire import exits
 from modelwire.errors import Cancelled, InvalidRequest
 from modelwire.units import rounded_size
 from modelwire.values import Added, Pulled
@@ -66,7 +65,7 @@ def submit(
     detach: bool,
     interrupted: Callable[[str | None], Cancelled],
     known: Callable[[Made], str],
-) -> int:
+) -> None:
     """`interrupted` makes the report of a job that Ctrl-C stopped; `known` says what of the model was there before."""
     supervise(
         session,
@@ -74,7 +73,6 @@ def submit(
         lambda work: _leave(session, work, known) if detach else _show(session, follow(session, work), known),
         lambda job, _: interrupted(job),
     )
-    return exits.FINE
 
 
 def sendable(text: str, what: str) -> str:

@@ -20,12 +20,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--link", action="store_true", help="share the bytes with the source, which becomes read-only")
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     if not args.path:
         raise InvalidRequest("the path is empty", hint="name a file or a directory; . is the one you are in")
     path = submit.sendable(os.path.abspath(args.path), "path")
     client = session.client()
-    return submit.submit(
+    submit.submit(
         session,
         lambda: client.add(path, move=args.move, link=args.link, **submit.options(args)),
         detach=args.detach,

@@ -9,10 +9,9 @@ from modelclient.ctl.jobview import configure as configure
 from modelclient.ctl.jobview import failure, print_job
 from modelclient.ctl.output import complain
 from modelclient.ctl.session import Session
-from modelwire import exits
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     client = session.client()
     try:
         if client.job(args.job).state == "paused":
@@ -21,7 +20,7 @@ def run(session: Session, args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         complain(f"modelctl: left job {args.job}; it may go on without you")
         complain(f"hint: see what it does: modelctl job {args.job}; end it: modelctl cancel {args.job}")
-        return exits.INTERRUPTED
+        raise
     if (error := failure(job)) is not None:
         raise error
-    return print_job(session, job)
+    print_job(session, job)

@@ -7,7 +7,6 @@ import argparse
 from modelclient.ctl.follow import carry_out
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
-from modelwire import exits
 from modelwire.units import rounded_size
 from modelwire.values import Copied, PlanStep
 
@@ -18,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show the plan, change nothing")
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     client = session.client()
     copied = carry_out(
         session,
@@ -29,7 +28,6 @@ def run(session: Session, args: argparse.Namespace) -> int:
         _plan(copied) if copied.dry_run else f"{copied.name}  {rounded_size(copied.size_bytes)}  as {copied.source}\n"
     )
     session.show_result(copied, quiet=f"{copied.name}\n", text=text)
-    return exits.FINE
 
 
 def _plan(copied: Copied) -> str:

@@ -9,5 +9,5 @@ from modelclient.ctl.jobview import print_job
 from modelclient.ctl.session import Session
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
-    return print_job(session, session.client().job(args.job))
+def run(session: Session, args: argparse.Namespace) -> None:
+    print_job(session, session.client().job(args.job))

@@ -9,7 +9,6 @@ from modelclient.ctl.arguments import number
 from modelclient.ctl.jobview import HEADINGS, row
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
-from modelwire import exits
 from modelwire.requests import JOBS_LISTED
 from modelwire.vocabulary import JobState
 
@@ -26,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     jobs = session.client().jobs(state=args.state, limit=args.limit)
     session.show_list(
         jobs,
@@ -34,4 +33,3 @@ def run(session: Session, args: argparse.Namespace) -> int:
         text=columns(HEADINGS, map(row, jobs)),
         none=f"no job is {args.state}" if args.state else "there are no jobs",
     )
-    return exits.FINE

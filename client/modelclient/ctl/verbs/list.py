@@ -7,7 +7,6 @@ import argparse
 from modelclient.ctl.output import short_digest
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
-from modelwire import exits
 from modelwire.units import rounded_size
 from modelwire.values import ModelView
 
@@ -25,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sort", metavar="KEY", help="name, size, format, state or used; -KEY: reversed")
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     chosen = ",".join(args.filter) or None
     listed = session.client().list_models(filter=chosen, sort=args.sort)
     session.show_list(
@@ -36,7 +35,6 @@ def run(session: Session, args: argparse.Namespace) -> int:
     )
     for text in listed.damaged:
         session.note(f"a manifest cannot be read: {text}")
-    return exits.FINE
 
 
 def _row(model: ModelView) -> tuple[str, ...]:

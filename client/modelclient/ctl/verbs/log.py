@@ -7,7 +7,6 @@ import argparse
 from modelclient.ctl.arguments import number
 from modelclient.ctl.eventline import print_event
 from modelclient.ctl.session import Session
-from modelwire import exits
 from modelwire.replies import Event, Lagged
 
 LAST = 20
@@ -20,10 +19,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--since", metavar="SEQ", type=number(0), help="show everything after this number")
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     last = args.last if args.last is not None or args.since is not None else LAST
     with session.client().subscribe(since=args.since, last=last, follow=args.follow) as events:
         for event in events:
             if isinstance(event, Event | Lagged):
                 print_event(session, event)
-    return exits.FINE

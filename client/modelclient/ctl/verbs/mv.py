@@ -6,7 +6,6 @@ import argparse
 
 from modelclient.ctl.follow import carry_out
 from modelclient.ctl.session import Session
-from modelwire import exits
 from modelwire.units import rounded_size
 
 
@@ -15,7 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("destination", metavar="DST", help="its name from now on")
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     client = session.client()
     moved = carry_out(
         session,
@@ -24,4 +23,3 @@ def run(session: Session, args: argparse.Namespace) -> int:
     )
     text = f"{moved.name}  {rounded_size(moved.size_bytes)}  was {moved.source}\n"
     session.show_result(moved, quiet=f"{moved.name}\n", text=text)
-    return exits.FINE

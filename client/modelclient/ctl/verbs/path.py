@@ -10,7 +10,6 @@ import argparse
 
 from modelclient.ctl.fast_path import GIVEN_OUT
 from modelclient.ctl.session import Session
-from modelwire import exits
 from modelwire.errors import Corrupt, NotFound, WireError
 from modelwire.values import Resolved
 
@@ -20,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", metavar="F", help="one file of the model, by its path in the model")
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     resolved = session.client().resolve(args.name, args.file)
     if resolved.state not in GIVEN_OUT:
         raise _withheld(resolved)
@@ -28,7 +27,6 @@ def run(session: Session, args: argparse.Namespace) -> int:
         session.show(resolved, quiet="")
     else:
         session.out.path(resolved.path)
-    return exits.FINE
 
 
 def _withheld(resolved: Resolved) -> WireError:

@@ -26,10 +26,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-rate", metavar="RATE", type=rate, help="at most, such as 20MB/s")
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     ref = submit.sendable(args.ref, "reference")
     client = session.client()
-    return submit.submit(
+    submit.submit(
         session,
         lambda: client.pull(
             ref,

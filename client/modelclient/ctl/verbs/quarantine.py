@@ -6,18 +6,13 @@ import argparse
 
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
-from modelwire import exits
 from modelwire.units import rounded_size
 from modelwire.values import Quarantined
 
 HEADINGS = ("TIME", "SIZE", "REASON", "PATH")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """No arguments of its own."""
-
-
-def run(session: Session, _: argparse.Namespace) -> int:
+def run(session: Session, _: argparse.Namespace) -> None:
     kept = session.client().quarantine()
     session.show_list(
         kept.items,
@@ -27,7 +22,6 @@ def run(session: Session, _: argparse.Namespace) -> int:
     )
     if kept.items and not session.raw:
         session.note(f"{rounded_size(kept.size_bytes)} in all; a sweep takes them back after 30 days")
-    return exits.FINE
 
 
 def _row(item: Quarantined) -> tuple[str, ...]:

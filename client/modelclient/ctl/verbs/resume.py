@@ -9,5 +9,5 @@ from modelclient.ctl.jobview import print_state
 from modelclient.ctl.session import Session
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
-    return print_state(session, session.client().resume(args.job))
+def run(session: Session, args: argparse.Namespace) -> None:
+    print_state(session, session.client().resume(args.job))

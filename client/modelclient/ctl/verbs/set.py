@@ -8,7 +8,6 @@ from difflib import get_close_matches
 
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import pairs
-from modelwire import exits
 from modelwire.errors import InvalidRequest
 from modelwire.requests import MOST_SLOTS
 from modelwire.units import parse_rate, rounded_rate
@@ -54,12 +53,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--job", metavar="ID", help="change this job alone (default: the daemon)")
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     wanted = _read(args.settings, JOB if args.job is not None else DAEMON, of_job=args.job is not None)
     client = session.client()
     done = client.configure(**wanted) if args.job is None else client.configure_job(args.job, **wanted)
     _print(session, done)
-    return exits.FINE
 
 
 def _read(words: list[str], known: dict[str, Callable[[str], int]], *, of_job: bool) -> dict[str, int]:

@@ -7,7 +7,6 @@ import argparse
 from modelclient.ctl.output import short_digest
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns, pairs
-from modelwire import exits
 from modelwire.units import rounded_size
 from modelwire.values import ModelFile, ModelView, Provenanced
 
@@ -16,10 +15,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="the model")
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     model = session.client().show(args.name)
     session.show(model, quiet=f"{model.name}\n", text=_text(model))
-    return exits.FINE
 
 
 def _text(model: ModelView) -> str:

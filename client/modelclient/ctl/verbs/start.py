@@ -6,14 +6,9 @@ import argparse
 
 from modelclient import dialing
 from modelclient.ctl.session import Session
-from modelwire import exits
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """No arguments of its own."""
-
-
-def run(session: Session, _: argparse.Namespace) -> int:
+def run(session: Session, _: argparse.Namespace) -> None:
     # Connects without waiting for an answer: a daemon that is stuck runs all the same.
     probe = dialing.dial(dialing.find(session.socket))
     if probe is not None:
@@ -26,4 +21,3 @@ def run(session: Session, _: argparse.Namespace) -> int:
         quiet=f"{status.socket}\n",
         text=f"{word}: {status.server}, pid {status.pid}, at {status.socket}\n",
     )
-    return exits.FINE

@@ -7,19 +7,13 @@ import argparse
 from modelclient.ctl.output import count
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import pairs
-from modelwire import exits
 from modelwire.units import rounded_duration, rounded_rate, rounded_size
 from modelwire.values import HostView, RecoveryView, Status, TransferView
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """No arguments of its own."""
-
-
-def run(session: Session, _: argparse.Namespace) -> int:
+def run(session: Session, _: argparse.Namespace) -> None:
     status = session.client(start=False).status()
     session.show(status, quiet=f"{status.state}\n", text=pairs(_rows(status)))
-    return exits.FINE
 
 
 def _rows(status: Status) -> list[tuple[str, str | None]]:

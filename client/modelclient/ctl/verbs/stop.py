@@ -10,7 +10,6 @@ from modelclient.ctl.arguments import seconds
 from modelclient.ctl.output import count
 from modelclient.ctl.session import Session
 from modelclient.platform import system
-from modelwire import exits
 from modelwire.errors import TimedOut
 from modelwire.units import rounded_duration
 
@@ -31,11 +30,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--deadline",
         metavar="SECONDS",
         type=seconds(0, LONGEST_SECONDS),
-        help="give running jobs this long to end",
+        help="give running jobs this long to end, such as 90 or 15m",
     )
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     client = session.client(start=False)
     status = client.status()
     drained = client.drain(args.deadline)
@@ -53,7 +52,6 @@ def run(session: Session, args: argparse.Namespace) -> int:
         quiet="",
         text=f"stopped: {status.server}, pid {status.pid}\n",
     )
-    return exits.FINE
 
 
 def _gone(pid: int, endpoint: str, deadline: float) -> bool:

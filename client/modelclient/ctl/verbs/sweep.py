@@ -9,7 +9,6 @@ from modelclient.ctl.follow import carry_out
 from modelclient.ctl.output import count
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
-from modelwire import exits
 from modelwire.units import LONGEST, rounded_duration, rounded_size
 from modelwire.values import Swept, Victim
 
@@ -22,11 +21,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--grace",
         metavar="SECONDS",
         type=seconds(0, LONGEST),
-        help="remove what nothing has held for this long; 0: also what lost its name just now (default: [store] grace)",
+        help="remove what nothing has held for this long, such as 3600 or 1h; 0: also what lost its name just now"
+        " (default: the [store] grace of the configuration)",
     )
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     client = session.client()
     swept = carry_out(session, lambda: client.sweep(dry_run=args.dry_run, grace=args.grace), "modelctl sweep")
     session.show_result(
@@ -41,7 +41,6 @@ def run(session: Session, args: argparse.Namespace) -> int:
         session.note(f"{rounded_size(swept.freed_bytes)} {done}, {count(swept.kept, 'blob')} kept")
         if swept.waiting:
             session.note(_still_waiting(swept))
-    return exits.FINE
 
 
 def _still_waiting(swept: Swept) -> str:

@@ -6,22 +6,16 @@ import argparse
 
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns, pairs
-from modelwire import exits
 from modelwire.units import rounded_size
 from modelwire.values import ModelUsage, Usage
 
 HEADINGS = ("NAME", "SIZE", "OWN", "SHARED")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """No arguments of its own."""
-
-
-def run(session: Session, _: argparse.Namespace) -> int:
+def run(session: Session, _: argparse.Namespace) -> None:
     usage = session.client().usage()
     table = columns(HEADINGS, map(_row, usage.models), right=HEADINGS[1:]) + "\n" if usage.models else ""
     session.show(usage, quiet=f"{usage.physical_bytes}\n", text=table + pairs(_totals(usage)))
-    return exits.FINE
 
 
 def _row(model: ModelUsage) -> tuple[str, ...]:

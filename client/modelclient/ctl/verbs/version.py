@@ -6,22 +6,17 @@ import argparse
 
 from modelclient.ctl.output import printable
 from modelclient.ctl.session import Session
-from modelwire import exits
 from modelwire.limits import PROTOCOL_MAX, PROTOCOL_MIN
 from modelwire.version import __version__
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """No arguments of its own."""
-
-
-def run(session: Session, _: argparse.Namespace) -> int:
+def run(session: Session, _: argparse.Namespace) -> None:
     mine = f"modelctl/{__version__}"
     if not session.raw:
         # Before the daemon is asked: one of another protocol is a reason to look here, and ends in an error.
         session.out.line(__version__ if session.quiet else mine.replace("/", " "))
         if session.quiet:
-            return exits.FINE
+            return
     client = session.running()
     server = client.hello.server if client else None
     session.show(
@@ -29,4 +24,3 @@ def run(session: Session, _: argparse.Namespace) -> int:
         quiet="",
         text=f"{printable(server).replace('/', ' ', 1)}\n" if server else "no daemon runs\n",
     )
-    return exits.FINE

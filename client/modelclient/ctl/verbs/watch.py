@@ -7,7 +7,6 @@ import argparse
 from modelclient.ctl.eventline import print_event
 from modelclient.ctl.progress_line import ProgressLine
 from modelclient.ctl.session import Session
-from modelwire import exits
 from modelwire.replies import Progress
 
 
@@ -16,7 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--job", metavar="ID", help="show only this job")
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     lines: dict[str, ProgressLine] = {}
     if args.job is not None:
         session.client().job(args.job)  # an unknown job is an error: nothing would ever come of it
@@ -37,7 +36,6 @@ def run(session: Session, args: argparse.Namespace) -> int:
                         del lines[event.job]
         finally:
             _clear(lines)
-    return exits.FINE
 
 
 def _clear(lines: dict[str, ProgressLine]) -> None:
