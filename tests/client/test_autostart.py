@@ -231,7 +231,7 @@ def test_a_client_without_the_daemons_packages_says_what_to_install(stand_in: Ct
         "import modelclient.{0} as home; sys.exit(home.main())"
     )
     wanted = "this installation lacks structlog\n"
-    for module, arguments, word in (("ctl.__main__", ["list"], "hint"), ("daemon_entry", [], "modeld")):
+    for module, arguments, word in (("ctl.fast_path", ["list"], "hint"), ("daemon_entry", [], "modeld")):
         done = subprocess.run(
             [sys.executable, "-c", code.format(module), *arguments],
             env=stand_in.environ,

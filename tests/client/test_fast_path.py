@@ -97,7 +97,7 @@ def test_another_protocol_is_left_to_the_command(peer: Peer, ctl: Ctl) -> None:
 def test_the_plain_call_loads_next_to_nothing(peer: Peer, ctl: Ctl) -> None:
     """What may be imported is fixed here: a stray import would cost more than the whole answer."""
     code = (
-        "import sys; before = set(sys.modules); from modelclient.ctl.__main__ import main\n"
+        "import sys; before = set(sys.modules); from modelclient.ctl.fast_path import main\n"
         "code = main(); print(*sorted(set(sys.modules) - before), file=sys.stderr); sys.exit(code)"
     )
     done = subprocess.run(

@@ -33,7 +33,7 @@ def _seconds(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        return parse_duration(text)
+        return float(parse_duration(text))  # the wire takes no subclass
 
 
 def _bounded(convert: Callable[[str], Amount], what: str, least: float, most: float | None) -> Callable[[str], Amount]:

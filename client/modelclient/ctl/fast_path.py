@@ -7,6 +7,9 @@ whatever is not the plain good case, every error and every unusual state, is lef
 
 from __future__ import annotations
 
+import os
+import sys
+
 TYPE_CHECKING = False  # typing's own takes longer to import than all of this module
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,15 +18,42 @@ if TYPE_CHECKING:
     from modelclient.platform.interface import Channel
 
 VERBS = ("path", "resolve")
-GIVEN_OUT = ("ready", "loaded")
-"""States in which the path is the whole answer. The full command gives out the path in the same ones."""
+PLAIN_STATES = ("ready", "loaded")
+"""States in which the path is the whole answer. What becomes of any other the full command decides."""
 
 PATIENCE_SECONDS = 5.0
 LONGEST_ANSWER = 64 * 1024
 PROTOCOL = 1
 
 
-def answer(arguments: Sequence[str]) -> str | None:
+def main() -> int:
+    _stand_in_for_closed_streams()
+    arguments = sys.argv[1:]
+    path = _answer(arguments)
+    if path is not None:
+        try:
+            os.write(1, os.fsencode(path) + b"\n")
+        except OSError:
+            pass  # the full command reports what is wrong with its output
+        else:
+            return 0
+    from modelclient.ctl.command import main as command
+
+    return command(arguments)
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Where standard streams are closed, the next socket or file would get their numbers, and what is printed.
+
+    What stands in for the output can only be read, so that writing fails as it does on a closed one.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)
+            setattr(sys, name, os.fdopen(opened, mode, errors="backslashreplace", closefd=False))
+
+
+def _answer(arguments: Sequence[str]) -> str | None:
     """The path to print, or None whenever there is anything to explain."""
     if len(arguments) != 2 or arguments[0] not in VERBS:
         return None
@@ -68,7 +98,7 @@ def _path_in(hello: str, answer: str) -> str | None:
     if not spoken["min"] <= PROTOCOL <= spoken["max"] or reply["id"] != "1" or reply["type"] != "result":
         return None
     value = reply["value"]
-    return str(value["path"]) if value["state"] in GIVEN_OUT else None
+    return str(value["path"]) if value["state"] in PLAIN_STATES else None
 
 
 def _decoded(text: str) -> Any:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 
-from modelclient.ctl.fast_path import GIVEN_OUT
 from modelclient.ctl.session import Session
 from modelwire.errors import Corrupt, NotFound, WireError
 from modelwire.values import Resolved
+from modelwire.vocabulary import GIVEN_OUT
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
