@@ -157,7 +157,7 @@ class AsyncConnection:
         except OSError:
             await self._hear_last_words()
             raise self._end(wire.lost()) from None
-        except BaseException:  # a request whose sending was cancelled is not waited for
+        except BaseException:  # no exchange waits for a request whose sending was cancelled
             self._forget(inbox.id)
             raise
         return mailbox
@@ -176,7 +176,7 @@ class AsyncConnection:
             sent.set()
 
     async def _hear_last_words(self) -> None:
-        """A daemon that hangs up may have said why: the reader is given the time to find it."""
+        """A daemon that hangs up may have sent its reason: the reader gets the time to find it."""
         with anyio.move_on_after(LAST_WORDS_SECONDS):
             await self._read_all.wait()
 

@@ -33,7 +33,7 @@ _LONGEST_PAUSE = 0.5
 
 
 class StartFailed(NoDaemon):
-    """A daemon was started and gave up; these are its words. `exit_code` is the one that it ended with."""
+    """A daemon was started and gave up. Message, hint and code are its own; `exit_code` is the one that it ended with."""
 
     def __init__(
         self, message: str, *, hint: str | None = None, code: str | None = None, exit_code: int = exits.NO_DAEMON
@@ -108,8 +108,8 @@ def _start_one(endpoint: Endpoint, deadline: float, check_cancelled: Callable[[]
         return None
     if word == b"ERROR":
         return _failed(rest, where, endpoint)
-    said = f": {words}" if (words := spawned.last_words()) else ""
-    raise StartFailed(f"a daemon was started and ended before it was ready{said}", hint=where, code="internal")
+    reason = f": {words}" if (words := spawned.last_words()) else ""
+    raise StartFailed(f"a daemon was started and ended before it was ready{reason}", hint=where, code="internal")
 
 
 def _spawn(endpoint: Endpoint) -> Spawned:
@@ -136,16 +136,16 @@ def _environment() -> dict[str, str]:
 
 def _failed(rest: bytes, where: str, endpoint: Endpoint) -> StartFailed:
     try:
-        said: dict[str, Any] = dict(json.loads(rest))
+        report: dict[str, Any] = dict(json.loads(rest))
     except (ValueError, TypeError):
-        said = {}
-    code, exit_code = said.get("code"), said.get("exit")
+        report = {}
+    code, exit_code = report.get("code"), report.get("exit")
     failure = StartFailed(
-        str(said.get("message") or "a daemon was started and could not go on"),
-        hint=str(said.get("hint") or where),
+        str(report.get("message") or "a daemon was started and could not go on"),
+        hint=str(report.get("hint") or where),
         code=str(code) if code else None,
         exit_code=exit_code if isinstance(exit_code, int) and exit_code > 0 else exits.NO_DAEMON,
     )
-    if code == "in_use" and said.get("endpoint") in (None, endpoint.path):
+    if code == "in_use" and report.get("endpoint") in (None, endpoint.path):
         return failure  # the race for this endpoint is lost: its winner will answer
     raise failure

@@ -104,11 +104,11 @@ class Connection:
             self._channel.settimeout(min(left, SLICE_SECONDS))
             data = self._channel.recv(READ_BYTES)
         except TimeoutError:
-            return  # the caller looks again whether it still has the time
+            return  # the caller checks its deadline again
         except OSError:
             data = b""  # reset: the daemon is as gone as after a clean end
         self._wire.feed(data)
 
     def _hear_last_words(self) -> None:
-        """A daemon that hangs up may have said why: what has arrived is read before the loss is reported."""
+        """A daemon that hangs up may have sent its reason: reads what has arrived before the loss is reported."""
         self.wait_closed(LAST_WORDS_SECONDS)

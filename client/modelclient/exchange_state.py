@@ -92,7 +92,7 @@ class ExchangeState(Generic[Item, T]):
         )
 
     def _absorb(self, reply: Received) -> Item | None:
-        """An item for the caller, or None: this reply ended the exchange or is of no interest to it."""
+        """An item for the caller, or None: this reply ended the exchange or is none of its items."""
         if isinstance(reply, RawResult | Error):
             try:
                 self._value = _outcome(reply, self._value_type)

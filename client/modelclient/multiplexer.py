@@ -20,7 +20,7 @@ LAST_WORDS_SECONDS = 1.0
 
 
 class Multiplexer:
-    """Rules: `open` and send its frame, `feed` what arrives, `take` from the inbox, `forget` what is no longer wanted.
+    """Rules: `open` and send its frame, `feed` what arrives, `take` from the inbox, `forget` a request to drop its replies.
 
     After a fault of the connection every inbox ends with it, and so does every later `open`.
     """
@@ -62,11 +62,11 @@ class Multiplexer:
         before = f" before it answered {', '.join(waiting)}" if waiting else ""
         return ConnectionLost(
             f"the daemon at {self.endpoint} went away{before}",
-            hint="connect again; `modelctl jobs` tells what became of the work",
+            hint="connect again; `modelctl jobs` shows what became of the work",
         )
 
     def end(self, fault: ModeldError) -> ModeldError:
-        """The connection is of no more use. The first fault given is the one that is reported, and returned."""
+        """Ends every inbox with the first fault given, and returns that one."""
         self.fault = self.fault or fault
         for inbox in self._inboxes.values():
             inbox.end(self.fault)

@@ -10,7 +10,7 @@ ModeldError
 ├── ConnectionLost         the daemon went away before the terminal reply
 └── WireError              an answer of the daemon; one subclass for each code
 
-A message says what went wrong, with which thing and why; the hint says what to do next.
+A message reports what went wrong, with which thing and why; the hint is what to do next.
 """
 
 from __future__ import annotations

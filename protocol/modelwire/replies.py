@@ -37,7 +37,7 @@ class Hello(Reply, tag="hello", omit_defaults=True, frozen=True, kw_only=True):
 
 
 class Accepted(Reply, tag="accepted", frozen=True, kw_only=True):
-    """A write was admitted or joined. Position 0 is running; a new `accepted` tells a new position."""
+    """A write was admitted or joined. Position 0 is running; a new `accepted` reports a new position."""
 
     job: str
     position: int

@@ -104,9 +104,9 @@ class DaemonConfigure(Request, tag="daemon.configure", frozen=True, kw_only=True
 
 
 class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
-    """A local file, a directory, or a set of GGUF shards (by any part) into the store.
+    """Adds a local file, a directory, or a set of GGUF shards (by any part) to the store.
 
-    The path is absolute: the daemon has another working directory. `move` takes the source away once the model is
+    The path is absolute: the daemon has another working directory. `move` removes the source once the model is
     there, `link` lets the store and the source share their bytes.
     """
 
@@ -120,7 +120,7 @@ class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
 
 
 class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
-    """What a reference means into the store: of the network, of this machine, or there already.
+    """Fetches what a reference names into the store: from the network, from this machine, or from the store itself.
 
     `directory` is where relative paths start. `sha256` is of a model of one file, and stronger than what its source
     says; `include` and `exclude` are globs over the paths of a model of many. `offline` opens no connection for this
@@ -179,7 +179,7 @@ class ModelMove(Write, tag="model.move", frozen=True, kw_only=True):
 
 
 class ModelRemove(Write, tag="model.remove", frozen=True, kw_only=True):
-    """Takes the name away, not the bytes. `force` also when somebody holds the model."""
+    """Removes the name, not the bytes. `force` also when a client holds the model."""
 
     name: str
     force: bool = False
@@ -204,7 +204,7 @@ class StoreQuarantine(Request, tag="store.quarantine", frozen=True, kw_only=True
 
 
 class StoreSweep(Write, tag="store.sweep", frozen=True, kw_only=True):
-    """Takes back what nothing holds. With `dry_run` only tells what that is.
+    """Removes what nothing holds. With `dry_run` only reports what that is.
 
     `grace_s` stands for the store's own grace period this once: 0 takes what lost its name a moment ago.
     """

@@ -18,7 +18,7 @@ class Change(Value, omit_defaults=False, frozen=True, kw_only=True):
 
 
 class Configured(Value, omit_defaults=False, frozen=True, kw_only=True):
-    """By setting what has become of it; it lasts until the daemon stops, or until the job ends."""
+    """What became of each setting; it lasts until the daemon stops, or until the job ends."""
 
     settings: dict[str, Change] = field(default_factory=dict)
     lasts_until: Literal["stop", "end"] = "stop"
@@ -26,7 +26,7 @@ class Configured(Value, omit_defaults=False, frozen=True, kw_only=True):
 
 
 class HostView(Value, frozen=True, kw_only=True):
-    """A host that is asked, or left alone: `breaker` is told when it is, since when, and when it may be asked again.
+    """A host that is asked, or left alone: then `breaker` has its state, since when, and when it may be asked again.
 
     Half-open, one request decides: the next one, or one that is under way (`probing`).
     """
@@ -40,7 +40,7 @@ class HostView(Value, frozen=True, kw_only=True):
 
 
 class TransferView(Value, frozen=True, kw_only=True):
-    """How the network is used, as far as there is something to tell. `max_rate` is the limit over all downloads,
+    """How the network is used; what has no value is left out. `max_rate` is the limit over all downloads,
     `max_rate_at_start` the configured one."""
 
     max_rate: int | None = None

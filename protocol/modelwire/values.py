@@ -1,4 +1,4 @@
-"""The typed values that operations answer with. Optional fields are left out of the JSON when they say nothing."""
+"""The typed values that operations answer with. An optional field that has no value is left out of the JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ModelFile(Value, frozen=True, kw_only=True):
 
 
 class Provenance(Value, frozen=True, kw_only=True):
-    """Where a manifest says that its bytes come from."""
+    """The origin of the bytes, as the manifest records it."""
 
     registry: str = ""
     repo: str = ""
@@ -33,7 +33,7 @@ class Provenance(Value, frozen=True, kw_only=True):
 
 
 class ModelView(Value, frozen=True, kw_only=True):
-    """One model: what its manifest says, and its state on this machine."""
+    """One model: the facts of its manifest, and its state on this machine."""
 
     name: str
     format: str
@@ -69,8 +69,8 @@ class Added(Value, omit_defaults=False, frozen=True, kw_only=True):
 class Pulled(Added, omit_defaults=False, frozen=True, kw_only=True):
     """The outcome of a pull.
 
-    `source` is the reference as it is recorded, `revision` what it meant at that moment; `current` says that the name
-    stood for this already. `served` tells which source gave how many bytes.
+    `source` is the reference as it is recorded, `revision` what it meant at that moment. `current`: the name stood for
+    this already. `served` is how many bytes each source gave.
     """
 
     source: str = ""
@@ -158,7 +158,7 @@ class Verified(Value, omit_defaults=False, frozen=True, kw_only=True):
 
 
 class Verification(Value, omit_defaults=False, frozen=True, kw_only=True):
-    """`models` has the failed ones first, and of very many good ones not all: `checked` says how many they were."""
+    """`models` has the failed ones first, and of very many good ones not all: `checked` is their number."""
 
     models: tuple[Verified, ...] = ()
     ok: bool = True
@@ -354,7 +354,7 @@ class Welcome(Value, frozen=True, kw_only=True):
 
 
 class Description(Value, frozen=True, kw_only=True):
-    """Everything this daemon speaks, as JSON Schema."""
+    """Every operation, reply and error of this daemon, as JSON Schema."""
 
     protocol: int
     operations: dict[str, Any]
@@ -362,7 +362,7 @@ class Description(Value, frozen=True, kw_only=True):
 
 
 class Done(Value, frozen=True, kw_only=True):
-    """Nothing more to say than which thing it was done to."""
+    """The outcome of what has no other value: which thing it was done to."""
 
     target: str | None = None
     state: str | None = None

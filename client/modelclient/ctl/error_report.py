@@ -42,7 +42,7 @@ def report(error: ModeldError, *, as_json: bool = False, as_event: bool = False,
 
 
 def _hint(error: ModeldError, verb: str | None = None) -> str:
-    """What to do next: in the daemon's words when it gave some."""
+    """What to do next: the daemon's own hint, when it sent one."""
     if error.hint:
         return error.hint
     if isinstance(error, WireError):
@@ -57,7 +57,7 @@ def _hint(error: ModeldError, verb: str | None = None) -> str:
 
 
 def _words(error: ModeldError) -> str:
-    """The message for people, who do not write JSON: `$.filter: …` is the wire's way to say where the fault is."""
+    """The message for people, who do not write JSON: `$.filter: …` is how the wire names the field at fault."""
     return error.message.removeprefix("$.")
 
 

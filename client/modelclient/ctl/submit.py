@@ -23,8 +23,8 @@ def configure(parser: argparse.ArgumentParser, *, made_of: str, license_from: st
     """The options that say what the model is called, what it must be, and how its job is to run."""
     parser.add_argument("--name", help=f"the model's name (default: made of {made_of})")
     parser.add_argument("--sha256", metavar="HEX", help="the digest that the file must have")
-    parser.add_argument("--replace", action="store_true", help="take the place of a model of that name")
-    parser.add_argument("--license", metavar="ID", help=f"noted in the manifest{license_from}")
+    parser.add_argument("--replace", action="store_true", help="replace a model of that name")
+    parser.add_argument("--license", metavar="ID", help=f"the license that the manifest records{license_from}")
     parser.add_argument(
         "--priority",
         type=int,

@@ -25,6 +25,6 @@ def columns(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Se
 
 def pairs(rows: Iterable[tuple[str, str | None]]) -> str:
     """Labels on the left, their values on the right; an empty value leaves out its line."""
-    said = [(word, printable(text)) for word, text in rows if text]
-    width = max((len(word) for word, _ in said), default=0)
-    return "".join(f"{word.ljust(width)}{GAP}{text}\n" for word, text in said)
+    shown = [(label, printable(text)) for label, text in rows if text]
+    width = max((len(label) for label, _ in shown), default=0)
+    return "".join(f"{label.ljust(width)}{GAP}{text}\n" for label, text in shown)

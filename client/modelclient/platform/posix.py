@@ -54,7 +54,7 @@ def endpoint_fault(path: str, *, named: bool, system: bool) -> str | None:
     try:
         info = os.stat(path)
     except OSError:
-        return None  # connecting says it better
+        return None  # connecting reports it better
     return None if stat.S_ISSOCK(info.st_mode) else f"the endpoint {path} is not a socket"
 
 

@@ -14,7 +14,7 @@ from modelwire.values import Copied, PlanStep
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help="the model")
     parser.add_argument("destination", metavar="DST", help="its second name")
-    parser.add_argument("--dry-run", action="store_true", help="show the plan, change nothing")
+    parser.add_argument("--dry-run", action="store_true", help="only show what would be done")
 
 
 def run(session: Session, args: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="list only these: size>1GB, format=gguf, name~^llama, state=failed, used>30d; repeat it to narrow further",
     )
-    parser.add_argument("--sort", metavar="KEY", help="name, size, format, state or used; -KEY: reversed")
+    parser.add_argument("--sort", metavar="KEY", help="sort by name, size, format, state or used; -KEY reverses")
 
 
 def run(session: Session, args: argparse.Namespace) -> None:

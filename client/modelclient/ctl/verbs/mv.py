@@ -11,7 +11,7 @@ from modelwire.units import rounded_size
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help="the model")
-    parser.add_argument("destination", metavar="DST", help="its name from now on")
+    parser.add_argument("destination", metavar="DST", help="its new name")
 
 
 def run(session: Session, args: argparse.Namespace) -> None:

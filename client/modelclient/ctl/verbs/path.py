@@ -16,7 +16,9 @@ from modelwire.vocabulary import GIVEN_OUT
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="the model")
-    parser.add_argument("--file", metavar="F", help="one file of the model, by its path in the model")
+    parser.add_argument(
+        "--file", metavar="F", help="print the path of one file of the model, given by its path in the model"
+    )
 
 
 def run(session: Session, args: argparse.Namespace) -> None:

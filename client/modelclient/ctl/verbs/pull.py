@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--exclude", metavar="GLOB", action="append", default=[], help="leave out these files; repeatable"
     )
     parser.add_argument("--offline", action="store_true", help="open no connection; use only what this machine has")
-    parser.add_argument("--max-rate", metavar="RATE", type=rate, help="at most, such as 20MB/s")
+    parser.add_argument("--max-rate", metavar="RATE", type=rate, help="fetch at most this much, such as 20MB/s")
 
 
 def run(session: Session, args: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from modelwire.values import Removed
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", metavar="NAME", nargs="+", help="the models")
-    parser.add_argument("--force", action="store_true", help="remove also models that are in use")
+    parser.add_argument("--force", action="store_true", help="also remove models that are in use")
 
 
 def run(session: Session, args: argparse.Namespace) -> int:

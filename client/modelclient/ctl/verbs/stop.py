@@ -44,7 +44,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
     deadline = time.monotonic() + drained.deadline_s + GRACE_SECONDS
     if not (client.wait_closed(deadline - time.monotonic()) and _gone(status.pid, client.endpoint, deadline)):
         raise TimedOut(
-            f"the daemon (pid {status.pid}) was told to stop and has not ended yet",
+            f"the daemon (pid {status.pid}) has been asked to stop and has not ended yet",
             hint="see what it is waiting for: modelctl status; or end it: kill " + str(status.pid),
         )
     session.show(
