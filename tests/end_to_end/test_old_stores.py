@@ -165,6 +165,7 @@ def test_open_jobs_go_on_and_the_paused_ones_rest_until_they_are_resumed(old: Ol
     kept = {name: old.journalled(name) for name in ("killed", "paused")}
     assert min(kept.values()) >= BIG // 2
     old.daemon.start()
+    assert old.value("daemon.status")["recovery"]["jobs_resumed"] == len(GO_ON)
     old.done(*GO_ON)
     assert old.content("announced") == gguf("announced")
     assert old.content("waiting-add") == gguf("waiting-add")
@@ -213,6 +214,7 @@ def test_a_model_that_had_its_name_is_not_published_again(version: str, room: Pa
         before = (path.stat().st_ino, path.read_bytes())
         old.daemon.start()
         old.done("named")
+        assert old.value("daemon.status")["recovery"]["jobs_resumed"] == 0
         assert (path.stat().st_ino, path.read_bytes()) == before
         assert old.content("named") == gguf("named")
         with old.daemon.connect() as wire:

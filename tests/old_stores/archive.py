@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import tarfile
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ def unpack(version: str, name: str, room: Path) -> dict[str, Any]:
     """What the daemon of that version said of it right before its end.
 
     Inodes and times of change are others than the catalogue knows, and the daemon has to cope with that by itself.
-    Only what the world outside of the store is now is written into it: where the sources of open jobs lie, and the
-    user who asked for them.
+    Only what lies outside of the store is brought up to date in it: where the sources of open jobs are, and the user
+    who asked for them.
     """
     archive = Path(__file__).parent / version / name
     with tarfile.open(archive.with_suffix(".tar.xz")) as tar:
-        tar.extractall(room, filter="tar")
+        tar.extractall(room, filter=_of_today)
     facts: dict[str, Any] = json.loads(archive.with_suffix(".json").read_bytes())
     with closing(sqlite3.connect(room / "models" / ".modeld" / "catalog.sqlite")) as catalog, catalog:
         catalog.execute(
@@ -32,10 +33,14 @@ def unpack(version: str, name: str, room: Path) -> dict[str, Any]:
         )
         for table in ("jobs", "joined_tokens"):
             catalog.execute(f"UPDATE {table} SET peer_uid = ?", (os.getuid(),))
-    for partial in partials(room):
-        for path in (*partial.iterdir(), partial):
-            os.utime(path)  # the archive grows old, and a sweep takes downloads of last week
     return facts
+
+
+def _of_today(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
+    """No file of the future where the clock is behind, and no download so old that a sweep would take it."""
+    now = time.time()
+    downloading = ".partial-" in member.name or "/.modeld/partials/" in member.name
+    return tarfile.tar_filter(member, path).replace(mtime=now if downloading else min(member.mtime, now), deep=False)
 
 
 def partials(room: Path) -> list[Path]:
