@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from client.ctl import COMMAND
 from client.tape import played
+from rigs.command import COMMAND
 
 TAPES = sorted(Path(__file__).parent.glob("tape_*.ndjson"))
 LINES: list[dict[str, Any]] = [json.loads(line) for tape in TAPES for line in tape.read_text("utf-8").splitlines()]

@@ -13,8 +13,8 @@ import pytest
 
 from old_stores.archive import VERSIONS, partials, proven, unpack
 from old_stores.served import BIG, CONFIG, Served, big, gguf, safetensors
-from pull_rig import job_state, manifest, pulled
-from real_daemon import RealDaemon
+from rigs.pull_rig import job_state, manifest, pulled
+from rigs.real_daemon import RealDaemon
 
 ALL_KNOWLEDGE = {"MODELD_JOBS_KEEP": "36500d"}
 """Archives grow old; by default a job that has ended is forgotten after a month."""

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from old_stores.served import CONFIG, Served, gguf, safetensors
-from real_daemon import RealDaemon
-from waiting import wait_until
+from rigs.real_daemon import RealDaemon
+from rigs.waiting import wait_until
 
 MODELCTL = str(Path(sys.executable).with_name("modelctl"))
 CORRUPT = 6

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-from transfer.doubles import Asked, Reply, Server, file_reply
-from transfer.hub import Hub, Repo
+from rigs.hub_server import Hub, Repo
+from rigs.scripted_server import Asked, Reply, Server, file_reply
 
 CONFIG = '[limits]\nrunning_bytes = 1\nrunning_fetches = 1\n\n[transfer]\nplain_hosts = ["models.test", "hub.test"]\n'
 
