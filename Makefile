@@ -32,6 +32,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/vulture
 	$(BIN)/python -m modelwire.schema | cmp - protocol/schema.json
 
 torture: $(STAMP)

@@ -15,6 +15,7 @@ import contextlib
 import os
 import resource
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -22,14 +23,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from bench.timed import REFERENCE, Row, command, print_rows
-from modeld.store.arrival.batch import Batch
-from modeld.store.arrival.sources import open_source
-from modeld.store.content.blobs import Blob, commit, find_good
-from modeld.store.content.hashing import hash_backend
-from modeld.store.content.ingest import hash_source, stage_copy
+from modeld.store.blobs.blobs import Blob, commit, find_good
+from modeld.store.blobs.staging import hash_source, stage_copy
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
+from modeld.store.ingest.batch import Batch
+from modeld.store.ingest.sources import open_source
 from modeld.store.observer import Unwatched
 from modelwire.units import parse_size
 
@@ -276,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for row in rows:
                 row.measure()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{options.size / (1 << 30):g} GiB, medians of {options.rounds}, SHA-256 by {hash_backend().name}")
+        print(f"{options.size / (1 << 30):g} GiB, medians of {options.rounds}, SHA-256 by {ssl.OPENSSL_VERSION}")
         print_rows(rows)
         print(f"peak memory of this process: {peak:.0f} MiB (target ≤ 80)")
     return 0

@@ -27,15 +27,15 @@ from typing import Any
 
 from bench import hub_site
 from bench.table import header, median, row
+from modeld.download.engine.downloads import Transfer
+from modeld.download.http.client import HttpClient
+from modeld.download.routes.router import Described, Route
+from modeld.download.source import Body, Description, FileInfo
+from modeld.sources.huggingface import HuggingFaceSource
+from modeld.sources.references.types import HubReference
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space, free_bytes_under
-from modeld.transfer.engine.transfer import Transfer
-from modeld.transfer.http.client import HttpClient
-from modeld.transfer.references.types import HubReference
-from modeld.transfer.routes.router import Described, Route
-from modeld.transfer.source import Body, Description, FileInfo
-from modeld.transfer.sources.huggingface import HuggingFaceSource
 from modelwire.units import parse_size
 
 LIMITED = 100

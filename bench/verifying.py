@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -20,8 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bench.adding import Ours, Source
 from bench.timed import REFERENCE, Row, command, print_rows
-from modeld.store.content.blobs import Blob, verify_blob
-from modeld.store.content.hashing import CHUNK, FrontToBackReader, hash_backend
+from modeld.store.blobs.blobs import Blob, verify_blob
+from modeld.store.blobs.hashing import CHUNK, FrontToBackReader
 from modeld.store.disk.layout import Layout
 from modeld.store.observer import Unwatched
 from modelwire.units import parse_size
@@ -115,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
             for row in rows:
                 row.measure()
-        print(f"{options.size / (1 << 30):g} GiB, medians of {options.rounds}, SHA-256 by {hash_backend().name}")
+        print(f"{options.size / (1 << 30):g} GiB, medians of {options.rounds}, SHA-256 by {ssl.OPENSSL_VERSION}")
         print_rows(rows)
     return 0
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from held_daemon import HeldDaemon
-from real_daemon import RealDaemon
+from rigs.held_daemon import HeldDaemon
+from rigs.real_daemon import RealDaemon
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Whoever runs the suite in the background of a script has Ctrl-C ignored, also by all that the tests start.

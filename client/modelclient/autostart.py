@@ -33,7 +33,7 @@ _LONGEST_PAUSE = 0.5
 
 
 class StartFailed(NoDaemon):
-    """A daemon was started and gave up. Message, hint and code are its own; `exit_code` is the one that it ended with."""
+    """A daemon was started and gave up. Message, hint and code are its own, `exit_code` is what it ended with."""
 
     def __init__(
         self, message: str, *, hint: str | None = None, code: str | None = None, exit_code: int = exits.NO_DAEMON

@@ -20,7 +20,7 @@ LAST_WORDS_SECONDS = 1.0
 
 
 class Multiplexer:
-    """Rules: `open` and send its frame, `feed` what arrives, `take` from the inbox, `forget` a request to drop its replies.
+    """Rules: `open` and send its frame, `feed` what arrives, `take` from the inbox, `forget` a request that was left.
 
     After a fault of the connection every inbox ends with it, and so does every later `open`.
     """

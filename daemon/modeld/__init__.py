@@ -1,1 +1,1 @@
-"""The daemon. Rooms import downward only; the order stands in pyproject.toml and is checked."""
+"""The daemon. Rooms import downward only; pyproject.toml has the order, and `make check` holds the code to it."""

@@ -6,7 +6,7 @@ pid: a pid can be another process by the time one looks. Every failed look-up en
 The daemon's own user and root are admin. Everybody else has what the configuration's [access] table gives to their
 user or to one of their groups, the highest right of them, or nothing.
 
-A platform whose peers are no uids (a Windows pipe has a SID) needs its own `identify` and a `Peer.key` of its own kind.
+A platform whose peers are no uids (a Windows pipe has a SID) needs its own `identify` and a `Peer` of its own kind.
 """
 
 from __future__ import annotations
@@ -51,11 +51,6 @@ class Peer:
     gid: int
     pid: int
     name: str
-
-    @property
-    def key(self) -> str:
-        """What limits for each peer are counted by: one user, however many processes."""
-        return f"uid:{self.uid}"
 
     def __str__(self) -> str:
         return f"uid {self.uid} ({self.name})" if self.name else f"uid {self.uid}"

@@ -168,7 +168,6 @@ class Internal(WireError, code="internal"): ...
 
 
 BY_CODE: dict[str, type[WireError]] = {cls.code: cls for cls in WireError.__subclasses__()}
-CODES = tuple(BY_CODE)
 
 
 def from_code(

@@ -7,8 +7,6 @@ time costs one look at each byte.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 
 class LineTooLong(Exception):
     """More bytes than the cap before a newline."""
@@ -63,10 +61,6 @@ class LineBuffer:
         line = bytes(self._data[self._start : end])
         self._start = self._searched = end + 1
         return line
-
-    def lines(self) -> Iterator[bytes]:
-        while (line := self.take()) is not None:
-            yield line
 
     def rest(self) -> bytes:
         """What is left when the peer has ended: an unterminated last line counts as a line."""

@@ -40,6 +40,3 @@ WATCHER_QUEUE = 256
 
 PROGRESS_INTERVAL_SECONDS = 0.1
 """At most ten progress replies a second for each request: a person reads no faster."""
-
-SOCKET_PATH_BYTES = 107
-"""`sun_path` is 108 bytes with its NUL on Linux; macOS has 104, see `endpoint`."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from client.both import Calls, open_async, open_blocking
-from client.ctl import Ctl
-from client.scripted_peer import Script, ScriptedPeer
+from rigs.both_clients import Calls, open_async, open_blocking
+from rigs.command import Ctl
+from rigs.scripted_peer import Script, ScriptedPeer
 
 _FOREIGN = ("MODELD_", "MODELS_HOME", "XDG_", "NO_COLOR")
 

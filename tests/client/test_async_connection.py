@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import modelclient
-from client.scripted_peer import STATUS, hello_of
 from modelwire import replies
 from modelwire.encoding import encode
+from rigs.scripted_peer import STATUS, hello_of
 
 
 class Deaf:

@@ -23,12 +23,12 @@ from typing import Any
 import pytest
 
 import modelclient
-from client.ctl import Ctl
 from modelclient import autostart, connect_or_start
 from modelclient.locate import Endpoint
 from modelclient.platform import posix_starting
 from modelwire.errors import NoDaemon
-from waiting import wait_until
+from rigs.command import Ctl
+from rigs.waiting import wait_until
 
 HERE = Path(__file__).parent
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from client.ctl import COMMAND, Ctl
-from client.scripted_peer import RESOLVED, VIEW, Conversation, ScriptedPeer
 from modelwire import errors, requests, values
 from modelwire.requests import Request
+from rigs.command import COMMAND, Ctl
+from rigs.scripted_peer import RESOLVED, VIEW, Conversation, ScriptedPeer
 
 Peer = Callable[..., ScriptedPeer]
 

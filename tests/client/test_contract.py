@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 import modelclient
-from client.scripted_peer import (
+from modelwire import errors, operations, replies, requests, values
+from modelwire.encoding import encode
+from modelwire.requests import Request
+from rigs.scripted_peer import (
     ADDED,
     JOB,
     RESOLVED,
@@ -19,9 +22,6 @@ from client.scripted_peer import (
     ScriptedPeer,
     good,
 )
-from modelwire import errors, operations, replies, requests, values
-from modelwire.encoding import encode
-from modelwire.requests import Request
 
 Peer = Callable[..., ScriptedPeer]
 Open = Callable[..., Any]

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from client.scripted_peer import ADDED, STATUS, VIEW, Conversation, ScriptedPeer, good, hello_of
 from modelwire import errors, replies, requests, values
 from modelwire.encoding import encode
 from modelwire.requests import Request
+from rigs.scripted_peer import ADDED, STATUS, VIEW, Conversation, ScriptedPeer, good, hello_of
 
 Peer = Callable[..., ScriptedPeer]
 Open = Callable[..., Any]

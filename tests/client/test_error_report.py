@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from client.ctl import Ctl
-from client.scripted_peer import Conversation, ScriptedPeer
 from modelwire import errors, replies, requests
 from modelwire.requests import Request
+from rigs.command import Ctl
+from rigs.scripted_peer import Conversation, ScriptedPeer
 
 Peer = Callable[..., ScriptedPeer]
 
@@ -42,7 +42,7 @@ def failing(fault: errors.WireError) -> Callable[[Conversation, Request], None]:
     return lambda talk, request: talk.fail(request, fault)
 
 
-@pytest.mark.parametrize("code", errors.CODES)
+@pytest.mark.parametrize("code", errors.BY_CODE)
 def test_both_clients_raise_the_class_of_the_code(peer: Peer, open_client: Callable[..., Any], code: str) -> None:
     fault = errors.BY_CODE[code]("what, which, why", hint="do this", retry_after_ms=70, details={"a": [1]})
     with open_client(peer(failing(fault)).path) as client:
@@ -66,7 +66,7 @@ def test_a_code_of_a_newer_daemon_is_internal_and_named(peer: Peer, open_client:
             client.status()
 
 
-@pytest.mark.parametrize("code", errors.CODES)
+@pytest.mark.parametrize("code", errors.BY_CODE)
 def test_the_command_says_what_and_what_next(peer: Peer, ctl: Ctl, code: str) -> None:
     made = peer(failing(errors.BY_CODE[code](f"the thing is {code}")))
     done = ctl("--socket", made.path, "path", "tiny")

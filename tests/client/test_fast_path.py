@@ -9,12 +9,12 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from client.ctl import Ctl
-from client.scripted_peer import RESOLVED, Conversation, ScriptedPeer, hello_of
 from modelwire import errors, replies
 from modelwire.encoding import encode
 from modelwire.replies import ProtocolRange
 from modelwire.requests import Request
+from rigs.command import Ctl
+from rigs.scripted_peer import RESOLVED, Conversation, ScriptedPeer, hello_of
 
 Peer = Callable[..., ScriptedPeer]
 FULL = "import sys; from modelclient.ctl.command import main; sys.exit(main(sys.argv[1:]))"

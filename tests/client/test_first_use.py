@@ -10,10 +10,10 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from client.ctl import Ctl
-from client.scripted_peer import ADDED, JOB, STATUS, Conversation, ScriptedPeer
 from modelwire import errors, requests, values
 from modelwire.requests import Request
+from rigs.command import Ctl
+from rigs.scripted_peer import ADDED, JOB, STATUS, Conversation, ScriptedPeer
 
 Peer = Callable[..., ScriptedPeer]
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -12,11 +12,11 @@ from typing import Any, assert_type
 
 import pytest
 
-from client.scripted_peer import ScriptedPeer, good
 from modelclient import AsyncClient, AsyncExchange, AsyncWork, Client, Exchange, Work
 from modelclient.operations import Operation, Operations, Seen
 from modelwire import values
 from modelwire.replies import Accepted, Progress
+from rigs.scripted_peer import ScriptedPeer, good
 
 NAMES = sorted(name for name, value in vars(Operations).items() if isinstance(value, Operation))
 

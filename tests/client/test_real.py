@@ -16,11 +16,11 @@ import anyio
 import pytest
 
 import modelclient
-from client.ctl import Ctl
 from modelwire import replies
 from modelwire.errors import Cancelled, ConnectionLost, DigestMismatch, NotFound
-from real_daemon import RealDaemon
-from waiting import wait_until
+from rigs.command import Ctl
+from rigs.real_daemon import RealDaemon
+from rigs.waiting import wait_until
 
 Open = Callable[..., Any]
 SLOW_BYTES = 1 << 30

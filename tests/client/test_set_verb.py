@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from client.ctl import Ctl
-from client.scripted_peer import JOB, STATUS, Conversation, ScriptedPeer
 from modelwire import errors, requests, values
 from modelwire.requests import Request
+from rigs.command import Ctl
+from rigs.scripted_peer import JOB, STATUS, Conversation, ScriptedPeer
 
 Peer = Callable[..., ScriptedPeer]
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from client.ctl import Ctl
+from rigs.command import Ctl
 
 
 def test_a_relative_configuration_file_is_the_one_in_this_directory(ctl: Ctl) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from client.ctl import Ctl
-from client.scripted_peer import ADDED, JOB, RESOLVED, STATUS, VIEW, Conversation, ScriptedPeer, hello_of
 from modelclient.ctl.command_line import VERBS
 from modelwire import errors, requests, values
 from modelwire.encoding import encode
 from modelwire.replies import ProtocolRange
 from modelwire.requests import Request
+from rigs.command import Ctl
+from rigs.scripted_peer import ADDED, JOB, RESOLVED, STATUS, VIEW, Conversation, ScriptedPeer, hello_of
 
 Peer = Callable[..., ScriptedPeer]
 Run = Callable[..., subprocess.CompletedProcess[str]]

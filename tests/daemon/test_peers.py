@@ -113,7 +113,6 @@ def test_identifies_a_peer_of_our_own() -> None:
         assert uid_of(left) == os.getuid()
     assert (found.uid, found.gid, found.pid) == (os.getuid(), os.getgid(), os.getpid())
     assert found.name == pwd.getpwuid(os.getuid()).pw_name
-    assert found.key == f"uid:{os.getuid()}"
 
 
 @AS_ROOT

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.socket_activation import DEADLINE_SECONDS, activated, connected, tool
 from modeld.config import DaemonSettings, Settings, state_directory
 from modelwire.units import parse_duration
+from rigs.socket_activation import DEADLINE_SECONDS, activated, connected, tool
 
 UNITS = Path(__file__).parents[2] / "systemd"
 FLAVOURS = {"system": UNITS, "user": UNITS / "user"}
@@ -133,7 +133,7 @@ def test_the_state_is_not_in_the_store() -> None:
 
 ANSWERS_ONCE = """
 import json, os, sys
-from modeld.notify import inherited_socket
+from modeld.observe.notify import inherited_socket
 from modeld.listener import Endpoint
 endpoint = Endpoint.inherited(inherited_socket())
 endpoint.socket.setblocking(True)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from real_daemon import RealDaemon, Start
+from rigs.real_daemon import RealDaemon, Start
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from real_daemon import RealDaemon, Wire
-from rough_peers import (
+from rigs.real_daemon import RealDaemon, Wire
+from rigs.rough_peers import (
     FOREIGN_UID,
     connect_as,
     everything_until_close,
@@ -20,7 +20,7 @@ from rough_peers import (
     staging,
     write_access,
 )
-from waiting import wait_until
+from rigs.waiting import wait_until
 
 pytestmark = needs_root
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon.socket_activation import listens
-from held_daemon import HeldDaemon
-from real_daemon import RealDaemon
-from waiting import wait_until
+from rigs.held_daemon import HeldDaemon
+from rigs.real_daemon import RealDaemon
+from rigs.socket_activation import listens
+from rigs.waiting import wait_until
 
 ACTIVATE = shutil.which("systemd-socket-activate")
 HAS_ACTIVATE = pytest.mark.skipif(ACTIVATE is None, reason="systemd-socket-activate is not installed")

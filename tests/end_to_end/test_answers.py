@@ -15,10 +15,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from held_daemon import HeldDaemon
-from real_daemon import RealDaemon, Wire
-from rough_peers import MIB, SHORT, Latencies, incidents, line, many_models, measuring, scaled, sparse, status
-from waiting import wait_until
+from rigs.held_daemon import HeldDaemon
+from rigs.real_daemon import RealDaemon, Wire
+from rigs.rough_peers import MIB, SHORT, Latencies, incidents, line, many_models, measuring, scaled, sparse, status
+from rigs.waiting import wait_until
 
 PROMISED_REFUSAL_MS = 20.0
 PROMISED_STATUS_MS = 50.0

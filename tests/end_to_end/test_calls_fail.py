@@ -15,9 +15,9 @@ import pytest
 
 from end_to_end.test_names_killed import whole_names
 from modelwire.errors import BY_CODE
-from real_daemon import RealDaemon
-from rough_peers import staging
-from traced_daemon import failing_at, strace
+from rigs.real_daemon import RealDaemon
+from rigs.rough_peers import staging
+from rigs.traced_daemon import failing_at, strace
 
 __all__ = ["strace"]
 

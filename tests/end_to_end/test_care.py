@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from real_daemon import RealDaemon
+from rigs.real_daemon import RealDaemon
 
 NO_GRACE = "[store]\ngrace = 0\n"
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from modelwire.version import __version__
-from real_daemon import RealDaemon
+from rigs.real_daemon import RealDaemon
 
 
 def modeld(daemon: RealDaemon, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from held_daemon import HeldDaemon
-from pull_rig import MIB, begun, ctl, gguf, job_state, pull, put
-from real_daemon import RealDaemon, Wire
-from real_jobs import show
-from speaking_errors import assert_speaks
-from transfer.chaos import unused_port
-from transfer.nginx import Nginx, nginx, nginx_path
-from waiting import wait_until
+from rigs.chaos_server import unused_port
+from rigs.error_codes import assert_speaks
+from rigs.held_daemon import HeldDaemon
+from rigs.pull_rig import MIB, begun, ctl, gguf, job_state, pull, put
+from rigs.real_daemon import RealDaemon, Wire
+from rigs.real_jobs import show
+from rigs.real_nginx import Nginx, nginx, nginx_path
+from rigs.waiting import wait_until
 
 needs_nginx = pytest.mark.skipif(nginx_path() is None, reason="nginx is not installed")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from real_daemon import RealDaemon
+from rigs.real_daemon import RealDaemon
 
 
 def public(root: str) -> dict[str, tuple[int, int]]:

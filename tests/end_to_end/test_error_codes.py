@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from modelwire.errors import CODES
-from real_daemon import RealDaemon
-from rough_peers import (
+from modelwire.errors import BY_CODE
+from rigs.error_codes import assert_speaks, produced, produces
+from rigs.real_daemon import RealDaemon
+from rigs.rough_peers import (
     FOREIGN_UID,
     MIB,
     connect_as,
@@ -28,7 +29,6 @@ from rough_peers import (
     status,
     write_access,
 )
-from speaking_errors import assert_speaks, produced, produces
 
 # -- the request
 
@@ -232,7 +232,7 @@ def test_corrupt(daemon: RealDaemon, how: str) -> None:
 
 
 def test_every_code_is_produced_here() -> None:
-    assert produced(os.path.dirname(__file__)) == set(CODES)
+    assert produced(os.path.dirname(__file__)) == set(BY_CODE)
 
 
 def test_a_stored_failure_is_told_again_as_it_was(daemon: RealDaemon) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from real_daemon import RealDaemon
-from speaking_errors import assert_speaks, produces
-from transfer.doubles import Asked, Reply, Server, file_reply
+from rigs.error_codes import assert_speaks, produces
+from rigs.real_daemon import RealDaemon
+from rigs.scripted_server import Asked, Reply, Server, file_reply
 
 CONTENT = b"GGUF" + b"m" * 5000
 

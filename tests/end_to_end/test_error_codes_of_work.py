@@ -11,17 +11,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from held_daemon import HeldDaemon
-from real_daemon import RealDaemon
-from rough_peers import (
+from rigs.error_codes import assert_speaks, produces
+from rigs.held_daemon import HeldDaemon
+from rigs.real_daemon import RealDaemon
+from rigs.rough_peers import (
     MIB,
     held_name,
     needs_root,
     staging,
     status,
 )
-from speaking_errors import assert_speaks, produces
-from waiting import wait_until
+from rigs.waiting import wait_until
 
 # -- room
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from held_daemon import HeldDaemon
-from real_daemon import RealDaemon, Wire
-from waiting import wait_until
+from rigs.held_daemon import HeldDaemon
+from rigs.real_daemon import RealDaemon, Wire
+from rigs.waiting import wait_until
 
 MANY = 10_000
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from real_daemon import RealDaemon
+from rigs.real_daemon import RealDaemon
 
 DISK_MIB = 24
 

@@ -10,8 +10,8 @@ import pytest
 
 from end_to_end.test_full_disk import fill, small
 from end_to_end.test_names_killed import whole_names
-from real_daemon import RealDaemon
-from rough_peers import staging
+from rigs.real_daemon import RealDaemon
+from rigs.rough_peers import staging
 
 __all__ = ["small"]
 

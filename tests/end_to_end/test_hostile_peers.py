@@ -15,10 +15,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from held_daemon import HeldDaemon
 from modelwire.operations import OPERATIONS
-from real_daemon import RealDaemon, Wire
-from rough_peers import (
+from rigs.held_daemon import HeldDaemon
+from rigs.real_daemon import RealDaemon, Wire
+from rigs.rough_peers import (
     MIB,
     SHORT,
     everything_until_close,
@@ -30,8 +30,8 @@ from rough_peers import (
     staging,
     status,
 )
-from waiting import wait_until
-from wire_fuzz import Fuzz
+from rigs.waiting import wait_until
+from rigs.wire_fuzz import Fuzz
 
 GENEROUS_MS = 250.0
 """What somebody else's answer may take in the everyday suite, on a machine that runs other tests too."""

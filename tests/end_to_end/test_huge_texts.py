@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from modelwire.limits import MIB
-from real_daemon import RealDaemon
+from rigs.real_daemon import RealDaemon
 
 HUGE = "\x7f" * (MIB - 1000)
 """Python's own notation of this character takes four, and JSON one more."""

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from held_daemon import HeldDaemon
-from real_daemon import RealDaemon
-from real_jobs import SIZE, add, rows, running, show, sparse, staging
-from waiting import wait_until
+from rigs.held_daemon import HeldDaemon
+from rigs.real_daemon import RealDaemon
+from rigs.real_jobs import SIZE, add, rows, running, show, sparse, staging
+from rigs.waiting import wait_until
 
 
 @pytest.mark.parametrize("on_disconnect", ["cancel", "continue"])

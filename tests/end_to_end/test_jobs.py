@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from held_daemon import HeldDaemon
-from modeld.jobs.ids import made_at
-from real_daemon import RealDaemon
-from real_jobs import CHUNK, SIZE, add, replies_until_end, rows, running, show, sparse
-from rough_peers import incidents
-from waiting import wait_until
+from rigs.held_daemon import HeldDaemon
+from rigs.real_daemon import RealDaemon
+from rigs.real_jobs import CHUNK, SIZE, add, replies_until_end, rows, running, show, sparse
+from rigs.rough_peers import incidents
+from rigs.waiting import wait_until
 
 COUNTERS = ("bytes_done", "network_bytes", "verified_bytes", "reused_bytes", "committed_bytes", "files_done", "attempt")
 
@@ -28,13 +27,11 @@ def test_a_job_is_on_the_disk_before_it_is_acknowledged(held: HeldDaemon) -> Non
         assert [row[0] for row in rows(held)] == [job]
 
 
-def test_ids_sort_by_time_and_tell_it(held: HeldDaemon) -> None:
+def test_ids_sort_by_time(held: HeldDaemon) -> None:
     held.start()
-    before = time.time()
     with held.connect() as wire:
         ids = [add(wire, sparse(held, f"s{index}"), f"m{index}")[1] for index in range(5)]
     assert ids == sorted(ids)
-    assert before - 0.01 <= made_at(ids[0]) <= made_at(ids[-1]) <= time.time()
     listed = [job["id"] for job in held.ask("job.list")["value"]["jobs"]]
     assert listed == sorted(ids, reverse=True)
 

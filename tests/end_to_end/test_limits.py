@@ -9,9 +9,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from real_daemon import RealDaemon, Start, Wire
-from rough_peers import everything_until_close, exchange, incidents, line, status
-from waiting import wait_until
+from rigs.real_daemon import RealDaemon, Start, Wire
+from rigs.rough_peers import everything_until_close, exchange, incidents, line, status
+from rigs.waiting import wait_until
 
 # -- half a request
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from lockless_daemon import LocklessDaemon
-from real_daemon import RealDaemon
-from rough_peers import staging
-from waiting import wait_until
+from rigs.lockless_daemon import LocklessDaemon
+from rigs.real_daemon import RealDaemon
+from rigs.rough_peers import staging
+from rigs.waiting import wait_until
 
 CLIENTS = 8
 ROUNDS = 12

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from real_daemon import RealDaemon
-from real_jobs import staging
-from traced_daemon import killed_at, strace
-from waiting import wait_until
+from rigs.real_daemon import RealDaemon
+from rigs.real_jobs import staging
+from rigs.traced_daemon import killed_at, strace
+from rigs.waiting import wait_until
 
 __all__ = ["strace"]
 

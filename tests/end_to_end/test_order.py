@@ -13,10 +13,10 @@ import pytest
 
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
-from real_daemon import RealDaemon
-from syscall_order import SUCCESS, TRACED, order_faults, synced_paths, without_syncs_of
-from traced_daemon import failing_at, strace, traced
-from transfer.doubles import Server, file_reply
+from rigs.real_daemon import RealDaemon
+from rigs.scripted_server import Server, file_reply
+from rigs.syscall_order import SUCCESS, TRACED, order_faults, synced_paths, without_syncs_of
+from rigs.traced_daemon import failing_at, strace, traced
 
 __all__ = ["strace"]
 

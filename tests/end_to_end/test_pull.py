@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pull_rig import (
+from rigs.hub_server import Hub, Repo
+from rigs.pull_rig import (
     MIB,
     ctl,
     everything_kept,
@@ -24,10 +25,9 @@ from pull_rig import (
     put,
     sent,
 )
-from real_daemon import RealDaemon
-from transfer.doubles import Asked, Reply, Server, file_reply
-from transfer.hub import Hub, Repo
-from transfer.nginx import Nginx, nginx, nginx_path
+from rigs.real_daemon import RealDaemon
+from rigs.real_nginx import Nginx, nginx, nginx_path
+from rigs.scripted_server import Asked, Reply, Server, file_reply
 
 needs_nginx = pytest.mark.skipif(nginx_path() is None, reason="nginx is not installed")
 

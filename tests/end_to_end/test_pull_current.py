@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pull_rig import MIB, failed, gguf, hex_of, manifest, pulled
-from real_daemon import RealDaemon
-from transfer.doubles import Asked, Reply, Server, file_reply
-from transfer.hub import Hub, Repo
+from rigs.hub_server import Hub, Repo
+from rigs.pull_rig import MIB, failed, gguf, hex_of, manifest, pulled
+from rigs.real_daemon import RealDaemon
+from rigs.scripted_server import Asked, Reply, Server, file_reply
 
 CONTENT, NEWER = gguf(2 * MIB, 101), gguf(2 * MIB + 1, 102)
 

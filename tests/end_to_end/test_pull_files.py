@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pull_rig import MIB, gguf, pulled
-from real_daemon import RealDaemon
-from transfer.hub import Hub, Repo
+from rigs.hub_server import Hub, Repo
+from rigs.pull_rig import MIB, begun, gguf, pulled
+from rigs.real_daemon import RealDaemon
 
 FILES = {
     "model-00001-of-00002.gguf": gguf(9 * MIB + 1, 141),
@@ -66,3 +66,23 @@ def test_all_files_are_one_progress(stopped: RealDaemon) -> None:
         assert seen[-1]["network_bytes"] == small, "only what the hub tells no SHA-256 of"
         assert again["revision"] != value["revision"]
         assert pulled(stopped, "hf:org/repo")["current"] is True
+
+
+def test_one_that_fails_stops_the_others_and_what_came_stays(stopped: RealDaemon) -> None:
+    files = {"a.gguf": gguf(16 * MIB, 151), "b.gguf": gguf(2 * MIB, 152), "c.gguf": gguf(MIB, 153)}
+    repo = Repo(dict(files), lfs=frozenset(files))
+    with Hub({"org/repo": repo}) as hub:
+        stopped.environ |= {"HF_ENDPOINT": hub.url, "MODELD_TRANSFER_FILES_AT_ONCE": "2"}
+        stopped.start()
+        with stopped.connect() as wire:
+            number = wire.request("model.pull", ref="hf:org/repo", max_rate=2 * MIB)
+            begun(wire, number, MIB // 2)
+            del repo.files["c.gguf"]
+            while (reply := wire.read())["type"] not in ("result", "error"):
+                if reply["type"] == "progress":
+                    assert reply["bytes_done"] < 12 * MIB, "the first file is not waited for"
+        assert (reply["type"], reply["code"]) == ("error", "source_not_found"), reply
+        repo.files["c.gguf"] = files["c.gguf"]
+        seen, _ = followed(stopped, "hf:org/repo")
+        assert seen[-1]["reused_bytes"] > 2 * MIB
+        assert seen[-1]["network_bytes"] < sum(map(len, files.values())) - 2 * MIB

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pull_rig import MIB, gguf, hex_of, pulled
-from real_daemon import RealDaemon
-from transfer.buckets import KEY, SECRET
-from transfer.chaos import Chaos, Fault
-from transfer.doubles import Asked, Reply, Server, file_reply
-from transfer.hub import Hub, Repo
+from rigs.chaos_server import Chaos, Fault
+from rigs.hub_server import Hub, Repo
+from rigs.pull_rig import MIB, gguf, hex_of, pulled
+from rigs.real_daemon import RealDaemon
+from rigs.real_s3 import KEY, SECRET
+from rigs.scripted_server import Asked, Reply, Server, file_reply
 
 CONTENT = gguf(24 * MIB + 9, 111)
 

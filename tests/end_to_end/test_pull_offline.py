@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from pull_rig import MIB, ctl, failed, gguf, pulled
-from real_daemon import RealDaemon
-from traced_daemon import strace, traced
-from transfer.doubles import Server, file_reply
-from transfer.hub import Hub, Repo
+from rigs.hub_server import Hub, Repo
+from rigs.pull_rig import MIB, ctl, failed, gguf, pulled
+from rigs.real_daemon import RealDaemon
+from rigs.scripted_server import Server, file_reply
+from rigs.traced_daemon import strace, traced
 
 CONTENT = gguf(MIB, 131)
 NETWORK = re.compile(r"\b(?:AF_INET6?|AF_NETLINK|AF_PACKET)\b|sin6?_port")

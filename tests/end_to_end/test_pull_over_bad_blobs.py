@@ -9,10 +9,10 @@ from typing import Any
 
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
-from real_daemon import RealDaemon
-from rough_peers import held_name
-from transfer.doubles import Asked, Reply, Server, file_reply
-from waiting import wait_until
+from rigs.real_daemon import RealDaemon
+from rigs.rough_peers import held_name
+from rigs.scripted_server import Asked, Reply, Server, file_reply
+from rigs.waiting import wait_until
 
 CONTENT = b"GGUF" + bytes(50_000)
 BAD = b"BAD!" + bytes(50_000)

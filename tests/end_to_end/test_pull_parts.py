@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from pull_rig import MIB, failed, gguf, hex_of, pulled
-from real_daemon import RealDaemon
-from transfer.buckets import KEY, SECRET, Buckets, buckets
-from transfer.doubles import Asked, Reply, Server, file_reply
-from transfer.hub import Hub, Repo
-from transfer.registries import (
+from rigs.hub_server import Hub, Repo
+from rigs.pull_rig import MIB, failed, gguf, hex_of, pulled
+from rigs.real_daemon import RealDaemon
+from rigs.real_s3 import KEY, SECRET, Buckets, buckets
+from rigs.registries import (
     CNCF,
     PASSWORD,
     USER,
@@ -28,6 +27,7 @@ from transfer.registries import (
     packed,
     real_registry,
 )
+from rigs.scripted_server import Asked, Reply, Server, file_reply
 
 WEIGHTS, CARD = gguf(3 * MIB + 5, 91), b"# a card"
 CONFIG = b'{"descriptor":{},"config":{},"modelfs":{"type":"layers","diffIds":[]}}'

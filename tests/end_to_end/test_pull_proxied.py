@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pull_rig import MIB, failed, gguf, hex_of, pulled
-from real_daemon import RealDaemon
-from transfer.doubles import Server, file_reply
-from transfer.nginx import Nginx, nginx, nginx_path
-from transfer.registries import packed
-from transfer.tunnel import Tunnels
+from rigs.pull_rig import MIB, failed, gguf, hex_of, pulled
+from rigs.real_daemon import RealDaemon
+from rigs.real_nginx import Nginx, nginx, nginx_path
+from rigs.registries import packed
+from rigs.scripted_server import Server, file_reply
+from rigs.tunnel_proxy import Tunnels
 
 needs_nginx = pytest.mark.skipif(
     nginx_path() is None or shutil.which("openssl") is None, reason="nginx and openssl are not installed"

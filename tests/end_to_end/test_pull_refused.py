@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pull_rig import MIB, gguf, partials
-from real_daemon import RealDaemon
-from speaking_errors import assert_speaks
-from transfer.doubles import Asked, Reply, Server, file_reply
-from transfer.hub import Hub, Repo
-from transfer.nginx import Nginx, nginx, nginx_path
+from rigs.error_codes import assert_speaks
+from rigs.hub_server import Hub, Repo
+from rigs.pull_rig import MIB, gguf, partials
+from rigs.real_daemon import RealDaemon
+from rigs.real_nginx import Nginx, nginx, nginx_path
+from rigs.scripted_server import Asked, Reply, Server, file_reply
 
 CONTENT = gguf(MIB, 81)
 PAGE = b"<!-- a notice -->\n<!DOCTYPE html><html><title>Sign in</title></html>"

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from client.ctl import COMMAND
-from pull_rig import MIB, begun, gguf, hex_of, job_state, partials, pulled, put, sent
-from real_daemon import RealDaemon
-from transfer.hub import Hub, Repo
-from transfer.nginx import Nginx, nginx, nginx_path
-from waiting import wait_until
+from rigs.command import COMMAND
+from rigs.hub_server import Hub, Repo
+from rigs.pull_rig import MIB, begun, gguf, hex_of, job_state, partials, pulled, put, sent
+from rigs.real_daemon import RealDaemon
+from rigs.real_nginx import Nginx, nginx, nginx_path
+from rigs.waiting import wait_until
 
 needs_nginx = pytest.mark.skipif(nginx_path() is None, reason="nginx is not installed")
 

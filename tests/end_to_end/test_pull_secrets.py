@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 import pytest
 
-from pull_rig import ctl, everything_kept, gguf
-from real_daemon import RealDaemon, Wire
-from transfer.doubles import Asked, Reply, Server, file_reply
-from transfer.hub import Hub, Repo
-from transfer.registries import packed
+from rigs.hub_server import Hub, Repo
+from rigs.pull_rig import ctl, everything_kept, gguf
+from rigs.real_daemon import RealDaemon, Wire
+from rigs.registries import packed
+from rigs.scripted_server import Asked, Reply, Server, file_reply
 
 CONTENT = gguf(200_000, 121)
 SECRET = "qX9-s3cr3t-Tok3n_zZ7w"

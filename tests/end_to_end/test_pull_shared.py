@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pull_rig import MIB, begun, gguf, hex_of, put, sent
-from real_daemon import RealDaemon
-from transfer.nginx import Nginx, nginx, nginx_path
-from transfer.registries import OllamaDouble, descriptor, modelpack, real_registry
-from waiting import wait_until
+from rigs.pull_rig import MIB, begun, gguf, hex_of, put, sent
+from rigs.real_daemon import RealDaemon
+from rigs.real_nginx import Nginx, nginx, nginx_path
+from rigs.registries import OllamaDouble, descriptor, modelpack, real_registry
+from rigs.waiting import wait_until
 
 needs_nginx = pytest.mark.skipif(nginx_path() is None, reason="nginx is not installed")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pull_rig import MIB, begun, downloads_open, failed, gguf, hex_of, make_old, partials, pulled
-from real_daemon import RealDaemon
-from traced_daemon import strace, traced
-from transfer.chaos import Chaos, Fault
-from waiting import wait_until
+from rigs.chaos_server import Chaos, Fault
+from rigs.pull_rig import MIB, begun, downloads_open, failed, gguf, hex_of, make_old, partials, pulled
+from rigs.real_daemon import RealDaemon
+from rigs.traced_daemon import strace, traced
+from rigs.waiting import wait_until
 
 DISK = 48 * MIB
 __all__ = ["strace"]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pull_rig import MIB, begun, downloads_open, gguf, hex_of, make_old, partials, pulled
-from real_daemon import RealDaemon
-from transfer.chaos import Chaos, Fault, Kind
-from waiting import wait_until
+from rigs.chaos_server import Chaos, Fault, Kind
+from rigs.pull_rig import MIB, begun, downloads_open, gguf, hex_of, make_old, partials, pulled
+from rigs.real_daemon import RealDaemon
+from rigs.waiting import wait_until
 
 CONTENT = gguf(12 * MIB + 5, 161)
 FAULTS: tuple[Kind, ...] = ("stall", "drop", "status", "ignored_range", "announces_more")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pull_rig import MIB, begun, ctl, everything_kept, gguf, hex_of, job_state, partials, pulled
-from real_daemon import RealDaemon
-from transfer.doubles import Asked, Reply
-from transfer.xet_rig import ACCESS, PATH, TOKEN, Xet, alive, children, fake_hf_xet, xet_hub
-from transfer.xet_storage import Gate
-from waiting import wait_until
+from rigs.pull_rig import MIB, begun, ctl, everything_kept, gguf, hex_of, job_state, partials, pulled
+from rigs.real_daemon import RealDaemon
+from rigs.scripted_server import Asked, Reply
+from rigs.waiting import wait_until
+from rigs.xet_rig import ACCESS, PATH, TOKEN, Xet, alive, children, fake_hf_xet, xet_hub
+from rigs.xet_server import Gate
 
 CONTENT = gguf(48 * MIB + 99, 21)
 HELD = 28 * MIB

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from real_daemon import RealDaemon, Start, Wire
-from rough_peers import held_name, status
-from waiting import wait_until
+from rigs.real_daemon import RealDaemon, Start, Wire
+from rigs.rough_peers import held_name, status
+from rigs.waiting import wait_until
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pull_rig import MIB, ctl, failed, gguf, hex_of, pulled, put
-from real_daemon import RealDaemon
-from transfer.nginx import Nginx, nginx, nginx_path
+from rigs.pull_rig import MIB, ctl, failed, gguf, hex_of, pulled, put
+from rigs.real_daemon import RealDaemon
+from rigs.real_nginx import Nginx, nginx, nginx_path
 
 needs_nginx = pytest.mark.skipif(nginx_path() is None, reason="nginx is not installed")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from real_daemon import RealDaemon
+from rigs.real_daemon import RealDaemon
 
 SECONDS = 5.0
 """Generous: it takes a quarter of one on a quiet machine."""

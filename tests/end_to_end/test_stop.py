@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from held_daemon import HeldDaemon
-from real_daemon import RealDaemon, Wire
-from real_jobs import add, show, staging
-from waiting import wait_until
+from rigs.held_daemon import HeldDaemon
+from rigs.real_daemon import RealDaemon, Wire
+from rigs.real_jobs import add, show, staging
+from rigs.waiting import wait_until
 
 CROWD = 50
 

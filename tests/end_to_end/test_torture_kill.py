@@ -23,9 +23,9 @@ from typing import Any
 
 import pytest
 
-from real_daemon import RealDaemon, Wire
-from real_jobs import staging
-from waiting import wait_until
+from rigs.real_daemon import RealDaemon, Wire
+from rigs.real_jobs import staging
+from rigs.waiting import wait_until
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(3600)]
 

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from end_to_end.test_names_killed import VERBS, WITHOUT, Verb, all_ended, ask, whole_names
-from real_daemon import RealDaemon
-from rough_peers import scaled, staging
-from traced_daemon import killed_at, strace
-from waiting import wait_until
+from rigs.real_daemon import RealDaemon
+from rigs.rough_peers import scaled, staging
+from rigs.traced_daemon import killed_at, strace
+from rigs.waiting import wait_until
 
 __all__ = ["strace"]
 

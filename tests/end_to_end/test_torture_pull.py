@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pull_rig import MIB, gguf, hex_of, job_state, partials, put, sent
-from real_daemon import RealDaemon
-from transfer.nginx import Nginx, nginx, nginx_path
-from waiting import wait_until
+from rigs.pull_rig import MIB, gguf, hex_of, job_state, partials, put, sent
+from rigs.real_daemon import RealDaemon
+from rigs.real_nginx import Nginx, nginx, nginx_path
+from rigs.waiting import wait_until
 
 pytestmark = [
     pytest.mark.torture,

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from real_daemon import RealDaemon
-from waiting import wait_until
+from rigs.real_daemon import RealDaemon
+from rigs.waiting import wait_until
 
 RACERS = 8
 ROUNDS = 3

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from real_daemon import RealDaemon
-from rough_peers import MIB, everything_until_close, exchange, held_name, line, send_unwelcome
+from rigs.real_daemon import RealDaemon
+from rigs.rough_peers import MIB, everything_until_close, exchange, held_name, line, send_unwelcome
 
 
 def test_the_daemon_speaks_first(daemon: RealDaemon) -> None:

@@ -11,7 +11,7 @@ from modelwire.connection import ServerConnection
 from modelwire.decoding import BadRequest
 from modelwire.encoding import encode, splice
 from modelwire.errors import Internal, LocalError, NotFound
-from protocol.speaking import HELLO, allowed_before_the_end, client_with, frame, terminals
+from rigs.frames import HELLO, allowed_before_the_end, client_with, frame, terminals
 
 
 def server_with(*ids: str) -> ServerConnection:

@@ -10,7 +10,7 @@ from modelwire.client import ClientConnection
 from modelwire.connection import ServerConnection
 from modelwire.encoding import encode
 from modelwire.errors import Internal, LocalError, RemoteError
-from protocol.speaking import HELLO, allowed_before_the_end, client_with, frame, terminals
+from rigs.frames import HELLO, allowed_before_the_end, client_with, frame, terminals
 
 # -- the client: requests
 

@@ -12,7 +12,7 @@ import pytest
 import modelwire
 from modelwire import limits, schema
 from modelwire.decoding import BadRequest, decode_request
-from modelwire.errors import CODES
+from modelwire.errors import BY_CODE
 from modelwire.operations import OPERATIONS
 
 PROTOCOL = os.path.dirname(os.path.dirname(os.path.abspath(modelwire.__file__)))
@@ -97,7 +97,7 @@ def test_it_is_json_and_says_the_limits() -> None:
 
 
 def test_every_error_code_appears() -> None:
-    assert {row["code"] for row in schema.document()["errors"]} == set(CODES)
+    assert {row["code"] for row in schema.document()["errors"]} == set(BY_CODE)
 
 
 def test_every_reference_leads_somewhere_and_every_definition_is_reachable() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from client.ctl import COMMAND
-from real_daemon import RealDaemon
+from rigs.command import COMMAND
+from rigs.real_daemon import RealDaemon
 
 Done = subprocess.CompletedProcess[str]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from real_daemon import RealDaemon
-from transfer.doubles import Asked, Reply, Server, file_reply
-from transfer.registries import OllamaDouble, descriptor
+from rigs.real_daemon import RealDaemon
+from rigs.registries import OllamaDouble, descriptor
+from rigs.scripted_server import Asked, Reply, Server, file_reply
 
 MIB = 1 << 20
 EVERY = 32 * MIB

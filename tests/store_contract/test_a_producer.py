@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from real_daemon import RealDaemon
+from rigs.real_daemon import RealDaemon
+from rigs.scripted_server import Asked, Reply, Server, file_reply
+from rigs.waiting import wait_until
 from store_contract.test_a_shared_store import CONTENT, HEX, publish_by_hand, strictly_read
-from transfer.doubles import Asked, Reply, Server, file_reply
-from waiting import wait_until
 
 POWERLESS = ("setpriv", "--inh-caps=-all", "--bounding-set=-all") if os.geteuid() == 0 else ()
 """Root without its capabilities obeys the modes of files as anybody does."""

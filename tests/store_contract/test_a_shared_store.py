@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from real_daemon import RealDaemon
+from rigs.real_daemon import RealDaemon
 from store_contract.conftest import Ctl
 
 CONTENT = b"GGUF" + bytes(1000)

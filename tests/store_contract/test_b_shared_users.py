@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from client.ctl import COMMAND
-from real_daemon import RealDaemon
-from rough_peers import FOREIGN_UID, connect_as, needs_root, write_access
+from rigs.command import COMMAND
+from rigs.real_daemon import RealDaemon
+from rigs.rough_peers import FOREIGN_UID, connect_as, needs_root, write_access
 from store_contract.conftest import Done
 
 CONTENT = b"GGUF" + bytes(5000)

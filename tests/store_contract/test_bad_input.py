@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from held_daemon import HeldDaemon
-from real_daemon import RealDaemon
-from rough_peers import staging
+from rigs.held_daemon import HeldDaemon
+from rigs.real_daemon import RealDaemon
+from rigs.rough_peers import staging
+from rigs.waiting import wait_until
 from store_contract.test_a_producer import POWERLESS, everything
-from waiting import wait_until
 
 CONTENT = b"GGUF" + bytes(1000)
 HEX = hashlib.sha256(CONTENT).hexdigest()

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from real_daemon import RealDaemon
-from rough_peers import held_name, staging
-from waiting import wait_until
+from rigs.real_daemon import RealDaemon
+from rigs.rough_peers import held_name, staging
+from rigs.waiting import wait_until
 
 CONTENT = b"GGUF" + bytes(70_000)
 HEX = hashlib.sha256(CONTENT).hexdigest()

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from real_daemon import RealDaemon
-from rough_peers import FOREIGN_UID, connect_as, needs_root, write_access
+from rigs.real_daemon import RealDaemon
+from rigs.rough_peers import FOREIGN_UID, connect_as, needs_root, write_access
+from rigs.several_files import EXAMPLE, assert_nothing_there, directory, leftovers, shards, tree_of
 from store_contract.conftest import Ctl
-from store_contract.several import EXAMPLE, assert_nothing_there, directory, leftovers, shards, tree_of
 
 CONTENT = b"GGUF" + bytes(70_000)
 HEX = hashlib.sha256(CONTENT).hexdigest()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from llama_engine import TOKENS, generated_tokens
+from rigs.llama_engine import TOKENS, generated_tokens
+from rigs.tiny_gguf import write_tiny_llama
 from store_contract.conftest import Ctl
-from tiny_gguf import write_tiny_llama
 
 
 def test_an_engine_loads_what_path_prints_and_generates(room: Path, ctl: Ctl) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from rigs.several_files import EXAMPLE, WEIGHTS, directory, leftovers, shards, tree_of
 from store_contract.conftest import Ctl
-from store_contract.several import EXAMPLE, WEIGHTS, directory, leftovers, shards, tree_of
 
 # -- directories
 

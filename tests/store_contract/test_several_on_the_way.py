@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from held_daemon import HeldDaemon
-from real_daemon import RealDaemon
+from rigs.held_daemon import HeldDaemon
+from rigs.real_daemon import RealDaemon
+from rigs.several_files import assert_nothing_there, directory, leftovers, tree_of
+from rigs.waiting import wait_until
 from store_contract.conftest import Ctl
-from store_contract.several import assert_nothing_there, directory, leftovers, tree_of
-from waiting import wait_until
 
 
 def test_progress_is_that_of_all_files_and_never_steps_back(room: Path, daemon: RealDaemon) -> None:

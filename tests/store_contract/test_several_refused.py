@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from real_daemon import RealDaemon
+from rigs.real_daemon import RealDaemon
+from rigs.several_files import WEIGHTS, assert_nothing_there, directory, shards
 from store_contract.conftest import Ctl
-from store_contract.several import WEIGHTS, assert_nothing_there, directory, shards
 
 
 def _symlink(source: Path) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from real_daemon import RealDaemon, Wire
-from rough_peers import scaled
-from store_contract.several import assert_nothing_there
-from waiting import wait_until
+from rigs.real_daemon import RealDaemon, Wire
+from rigs.rough_peers import scaled
+from rigs.several_files import assert_nothing_there
+from rigs.waiting import wait_until
 
 pytestmark = pytest.mark.torture
 

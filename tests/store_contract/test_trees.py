@@ -6,8 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+from rigs.several_files import EXAMPLE, directory, leftovers, tree_of
 from store_contract.conftest import Ctl
-from store_contract.several import EXAMPLE, directory, leftovers, tree_of
 
 
 def test_a_damaged_tree_is_made_again_before_it_is_given_out(room: Path, ctl: Ctl) -> None:

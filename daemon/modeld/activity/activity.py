@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 
 from modeld.activity.encode import Stamp, event_line, progress_line
-from modeld.activity.fanout import Fanout, Watcher
+from modeld.activity.fanout import Fanout
 from modeld.activity.log import KEEP, MAX_BYTES, Log
 from modeld.activity.record import Filter, Latest, Recorded
 from modeld.activity.subscription import Subscription
@@ -74,10 +74,6 @@ class Activity:
     def forget_progress(self, job: str) -> None:
         """For a job that stops without an end, paused or parked."""
         self._fanout.forget_progress(job)
-
-    def watch(self, wake: Callable[[], None], wanted: Filter = EVERYTHING) -> Watcher:
-        """Live only. `wake` is called on the loop, at most once until `pending`, and must not raise."""
-        return self._fanout.watch(wanted, wake)
 
     def subscribe(self, since: int | None = None, wanted: Filter = EVERYTHING) -> Subscription:
         """What was recorded after `since`, then live; without it live only, from this moment on."""

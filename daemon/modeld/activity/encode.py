@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from modeld.activity.generations import LINE_BYTES
-from modeld.activity.redact import redact
+from modeld.observe.redact import redact
 
 LEADING = ("job", "model", "digest", "peer", "outcome")
 """These stand in front, in this order, so that the log can be read by eye."""

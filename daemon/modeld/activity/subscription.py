@@ -6,7 +6,6 @@ files until it is within what a watcher may be behind; then the ring has all of 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -23,7 +22,7 @@ T = TypeVar("T")
 
 
 class Subscription:
-    """`next` gives what comes next; `close` lets go. One task reads it."""
+    """`stored` gives what is recorded, then `hand_over` what comes live; `close` lets go. One task reads it."""
 
     def __init__(
         self, log: Log, fanout: Fanout, limiter: anyio.CapacityLimiter, wanted: Filter, since: int | None
@@ -37,7 +36,6 @@ class Subscription:
         self._until = 0
         self._replay: Replay | None = None
         self._watcher: Watcher | None = None
-        self._news = asyncio.Event()
         self._closed = False
         if since is None:
             self._go_live()
@@ -47,11 +45,6 @@ class Subscription:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def live(self) -> bool:
-        """Whether all that was stored has been given."""
-        return self._watcher is not None
 
     async def stored(self) -> Sequence[Item]:
         """The next items of what is recorded already. Nothing: that was all, and from here on it is live."""
@@ -64,17 +57,6 @@ class Subscription:
                 return items
         return ()
 
-    async def next(self) -> Sequence[Item]:
-        """Waits until there is something: stored first, then live. Nothing once it is closed."""
-        if items := await self.stored():
-            return items
-        while self._watcher is not None and not self._closed:
-            self._news.clear()
-            if items := self._watcher.pending():
-                return items
-            await self._news.wait()
-        return ()
-
     def hand_over(self, wake: Callable[[], None]) -> Watcher:
         """Once it is live: the watcher itself, which calls `wake` from now on. For a reader that needs no task to be
         woken: with 100 watchers of single events that is a fifth of the cost."""
@@ -84,16 +66,15 @@ class Subscription:
         return self._watcher
 
     def close(self) -> None:
-        """At once and from anywhere on the loop; a `next` that waits gives nothing."""
+        """At once and from anywhere on the loop; a `stored` that waits gives nothing."""
         self._closed = True
-        self._news.set()
         if self._watcher is not None:
             self._watcher.close()
         if self._replay is not None:
             self._replay.close()
 
     def _go_live(self) -> Watcher:
-        self._watcher = self._fanout.watch(self._wanted, self._news.set, since=self._last)
+        self._watcher = self._fanout.watch(self._wanted, _unheard, since=self._last)
         return self._watcher
 
     async def _open_replay(self) -> None:
@@ -137,3 +118,7 @@ class Subscription:
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(function, limiter=self._limiter)
+
+
+def _unheard() -> None:
+    """What comes before the watcher is handed over: its first `pending` gives it."""

@@ -13,14 +13,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from modeld.activity import Activity
-from modeld.app.sole_writer import sole_writer
+from modeld.app.log_lock import sole_writer
 from modeld.config import Settings
 from modeld.config.places import log_directory
 from modeld.jobs.ledger import Ledger
 from modeld.listener import Endpoint
-from modeld.operations.pulling.workshop import Workshop
+from modeld.pulls.shared import Workshop
 from modeld.store import Store, resolve_root
-from modeld.store.catalogue.catalog import Catalog
+from modeld.store.catalog.catalog import Catalog
 from modelwire.endpoint import socket_path
 from modelwire.values import RecoveryView
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from modeld import notify
+from modeld.observe import notify
 
 
 class Readiness:

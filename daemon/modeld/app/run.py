@@ -8,16 +8,16 @@ import uuid
 import anyio
 import structlog
 
-from modeld import logs
-from modeld.activity.redact import redact
-from modeld.app.attentive import event_loop
 from modeld.app.compose import opened
+from modeld.app.event_loop import event_loop
 from modeld.app.readiness import Readiness
-from modeld.app.serving import serve
+from modeld.app.serve import serve
 from modeld.config import ConfigError
 from modeld.config.load import Loaded
-from modeld.incident import incident
-from modeld.notify import inherited_socket
+from modeld.observe import logs
+from modeld.observe.incident import incident
+from modeld.observe.notify import inherited_socket
+from modeld.observe.redact import redact
 from modeld.store.disk.durable import store_fault
 from modelwire import exits
 from modelwire.errors import InUse, ModeldError, NoSpace, PermissionDenied, QuotaExceeded, WireError

@@ -14,8 +14,8 @@ import anyio.abc
 import msgspec
 
 from modeld.activity import Activity
-from modeld.admission import Gate, Owed, Standing
 from modeld.jobs import record
+from modeld.jobs.admission import Gate, Owed, Standing
 from modeld.jobs.ids import new_id
 from modeld.jobs.job import Job, Signal
 from modeld.jobs.ledger import JobRecord, Ledger, TokenTaken

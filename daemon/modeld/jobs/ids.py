@@ -11,15 +11,12 @@ import secrets
 import time
 from collections.abc import Callable
 
-from modelwire.errors import InvalidRequest
-
 LENGTH = 26
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 _RANDOM_BITS = 80
 _RANDOM_MASK = (1 << _RANDOM_BITS) - 1
 _TIME_LIMIT = 1 << 48
-_VALUE_OF = {letter: value for value, letter in enumerate(ALPHABET)}
 
 
 class Ids:
@@ -44,28 +41,6 @@ class Ids:
 
 new_id = Ids().new
 """The process has one source, because the promise of rising ids is the process's."""
-
-
-def parse(text: str) -> str:
-    """The id itself when it is well-formed; else `InvalidRequest` with the one reason why not."""
-    if len(text) != LENGTH:
-        raise InvalidRequest(f"job id {text[:64]!r} has {len(text)} characters, not {LENGTH}", hint=_HINT)
-    if wrong := next((letter for letter in text if letter not in _VALUE_OF), None):
-        raise InvalidRequest(f"job id {text!r} has the character {wrong!r}, which no id has", hint=_HINT)
-    if text[0] > "7":
-        raise InvalidRequest(f"job id {text!r} is greater than any id", hint=_HINT)
-    return text
-
-
-def made_at(id_: str) -> float:
-    """When the id was made, in seconds since 1970."""
-    value = 0
-    for letter in parse(id_):
-        value = value << 5 | _VALUE_OF[letter]
-    return (value >> _RANDOM_BITS) / 1000
-
-
-_HINT = "`modelctl jobs` lists the ids"
 
 
 def _text(value: int) -> str:

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 import anyio
 import msgspec
 
-from modeld.jobs.meter import Meter
-from modeld.transfer.engine.budget import Budget, Share
+from modeld.download.engine.budget import Budget, Share
+from modeld.jobs.progress import Meter
 from modelwire.errors import WireError, from_code
 from modelwire.requests import ModelPull, Write
 from modelwire.values import Counters, Failure, JobView, Value

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from modeld.store.catalogue.catalog import Catalog
+from modeld.store.catalog.catalog import Catalog
 from modelwire.errors import AlreadyExists, NotFound
 from modelwire.vocabulary import TERMINAL_STATES, JobState, OnDisconnect
 
@@ -27,7 +27,6 @@ SCHEMA = (
         key TEXT NOT NULL,
         token TEXT,
         peer_uid INTEGER NOT NULL,
-        peer_pid INTEGER,
         priority INTEGER NOT NULL,
         "order" INTEGER NOT NULL,
         state TEXT NOT NULL,
@@ -77,7 +76,6 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     on_disconnect: OnDisconnect
     created_at: float
     token: str | None = None
-    peer_pid: int | None = None
     model: str | None = None
     started_at: float | None = None
     ended_at: float | None = None
@@ -94,7 +92,7 @@ _UNFINISHED = ", ".join(f"'{state}'" for state in get_args(JobState) if state no
 
 
 class Ledger:
-    """Async on the event loop; the methods that end in `_now` block, for start-up before it runs."""
+    """Async on the event loop; `next_order_now` blocks, for start-up before the loop runs."""
 
     def __init__(self, catalog: Catalog) -> None:
         """Brings the tables up to date: blocking."""
@@ -114,7 +112,7 @@ class Ledger:
 
     async def open_jobs(self) -> list[JobRecord]:
         """What has not ended, in the order of admission."""
-        return await self._catalog.read(_selecting(_OPEN))
+        return await self._catalog.read(_selecting(f"""WHERE state IN ({_UNFINISHED}) ORDER BY "order", id"""))
 
     async def recent(self, limit: int, state: str | None = None) -> list[JobRecord]:
         """The newest first; ids sort by time."""
@@ -134,24 +132,9 @@ class Ledger:
         """Forgets jobs that ended longer ago than `keep`; how many they were."""
         return await self._catalog.write(_pruning(now - keep))
 
-    def insert_now(self, record: JobRecord) -> None:
-        self._catalog.call(_inserting(record))
-
-    def update_now(self, id_: str, **changes: Any) -> JobRecord:
-        return self._catalog.call(_updating(id_, changes))
-
-    def open_jobs_now(self) -> list[JobRecord]:
-        return self._catalog.call(_selecting(_OPEN))
-
-    def prune_now(self, now: float, keep: float = KEEP_SECONDS) -> int:
-        return self._catalog.call(_pruning(now - keep))
-
     def next_order_now(self) -> int:
         """The first admission number that no job has had, for the gate to go on from."""
         return self._catalog.call(_next_order)
-
-
-_OPEN = f"""WHERE state IN ({_UNFINISHED}) ORDER BY "order", id"""
 
 
 def _selecting(rest: str, values: Sequence[Any] = ()) -> Callable[[sqlite3.Connection], list[JobRecord]]:

@@ -13,13 +13,13 @@ import msgspec
 import structlog
 
 from modeld.activity import Activity
-from modeld.admission import Gate, Owed, Ticket
-from modeld.incident import incident
 from modeld.jobs import record
+from modeld.jobs.admission import Gate, Owed, Ticket
 from modeld.jobs.job import Job
 from modeld.jobs.ledger import Ledger
-from modeld.jobs.meter import StopReason
+from modeld.jobs.progress import StopReason
 from modeld.jobs.tables import Tables
+from modeld.observe.incident import incident
 from modeld.store.observer import Stopped
 from modelwire.errors import Cancelled, Interrupted, WireError
 from modelwire.limits import PROGRESS_INTERVAL_SECONDS

@@ -92,10 +92,6 @@ class Endpoint:
         path = address if isinstance(address, str) else ""  # bytes: an abstract address
         return cls(path, listening, _inode_at(path) if path else None)
 
-    @property
-    def is_inherited(self) -> bool:
-        return self._held is None
-
     def still_ours(self) -> bool:
         """Whether the path still leads to this socket. If not, somebody removed or replaced it, no client can reach
         this daemon any more, and it had better end. The inode is not given to another file while the socket lives."""

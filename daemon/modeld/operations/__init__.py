@@ -1,9 +1,9 @@
 """What the daemon can do, one module for each family of operations."""
 
 from modeld.operations import configuring, daemon, events, integrity, jobs, models, naming, space
+from modeld.operations import pull as pulling
 from modeld.operations.calling import Call, Caller, Handlers
 from modeld.operations.house import House
-from modeld.operations.pulling import handling as pulling
 
 
 def all_handlers(house: House) -> Handlers:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from modeld.operations.calling import Call, Caller, Handlers
 from modeld.operations.house import House
 from modeld.operations.jobs import own_job, refuse_ended
-from modeld.operations.pulling.handling import FETCHES
+from modeld.operations.pull import FETCHES
 from modelwire import requests
 from modelwire.errors import InvalidRequest
 from modelwire.values import Change, Configured

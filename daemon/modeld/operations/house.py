@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from modeld.activity import Activity
-from modeld.admission import Gate
 from modeld.config import Settings
+from modeld.jobs.admission import Gate
 from modeld.jobs.board import Board
 from modeld.jobs.ledger import Ledger
-from modeld.operations.pulling.workshop import Workshop
 from modeld.peers import Accounts
+from modeld.pulls.shared import Workshop
 from modeld.store import Store
 from modelwire.values import RecoveryView
 

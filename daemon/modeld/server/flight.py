@@ -6,7 +6,7 @@ from typing import Protocol
 
 import anyio
 
-from modeld.incident import incident
+from modeld.observe.incident import incident
 from modeld.operations.calling import Caller, Long
 from modelwire.connection import ServerConnection
 from modelwire.errors import Cancelled, Interrupted, WireError

@@ -18,7 +18,7 @@ from typing import Any, cast
 import anyio
 import structlog
 
-from modeld.incident import incident
+from modeld.observe.incident import incident
 from modeld.operations.calling import Caller, Long, TakesTime
 from modeld.server.faults import numbered
 from modeld.server.flight import Flight

@@ -3,15 +3,15 @@
 Other rooms take what they need from here; its own modules import each other directly.
 """
 
-from modeld.store.arrival.readers import OwnReader, PeerReader, Reader
-from modeld.store.catalogue.history import Asker
+from modeld.store.catalog.history import Asker
 from modeld.store.digest import Digest
 from modeld.store.disk.root import RootUnusable, resolve_root
-from modeld.store.models.entries import Unproven
+from modeld.store.ingest.readers import OwnReader, PeerReader, Reader
+from modeld.store.maintain.recover import RecoveryReport
+from modeld.store.manifests.entries import Unproven
 from modeld.store.names import ModelName
 from modeld.store.observer import Observer, Stopped
 from modeld.store.store import Store
-from modeld.store.upkeep.recover import RecoveryReport
 
 __all__ = [
     "Asker",

@@ -10,15 +10,9 @@ import msgspec
 
 from modeld.config import StoreSettings
 from modeld.config.settings import default_byte_jobs
-from modeld.store.arrival.adding import Intake
-from modeld.store.arrival.adopting import How
-from modeld.store.arrival.arriving import Arrivals
-from modeld.store.arrival.collecting import collect
-from modeld.store.arrival.gathering import add_collection
-from modeld.store.arrival.readers import OwnReader, Reader
-from modeld.store.catalogue.history import NOBODY, Asker, History
-from modeld.store.catalogue.uses import Uses
-from modeld.store.content.linked import Linked
+from modeld.store.blobs.linked import Linked
+from modeld.store.catalog.history import NOBODY, Asker, History
+from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.locks import StoreLock
@@ -26,22 +20,28 @@ from modeld.store.disk.reserve import Reserve
 from modeld.store.disk.root import prepare_root
 from modeld.store.disk.space import Space, free_bytes_under
 from modeld.store.disk.used import UsedBytes
-from modeld.store.models.index import Index
-from modeld.store.models.trees import Trees
+from modeld.store.ingest.adding import Intake
+from modeld.store.ingest.adopt import How
+from modeld.store.ingest.collect import collect
+from modeld.store.ingest.downloaded import Arrivals
+from modeld.store.ingest.gathering import add_collection
+from modeld.store.ingest.readers import OwnReader, Reader
+from modeld.store.maintain.care import Care, nobody_is_told
+from modeld.store.maintain.proving import Proving
+from modeld.store.maintain.recover import RecoveryReport, recover
+from modeld.store.maintain.verify import Failed
+from modeld.store.manifests.index import Index
+from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
 from modeld.store.observer import JobObserver, Unwatched
-from modeld.store.publication.publisher import Publisher
-from modeld.store.publication.publishing import Counter, Notes, Wish
-from modeld.store.publication.records import Records
-from modeld.store.upkeep.care import Care, nobody_is_told
-from modeld.store.upkeep.integrity import Failed
-from modeld.store.upkeep.proving import Proving
-from modeld.store.upkeep.recover import RecoveryReport, recover
+from modeld.store.publish.publisher import Publisher
+from modeld.store.publish.publishing import Counter, Notes, Wish
+from modeld.store.publish.records import Records
 from modelwire.errors import WireError
-from modelwire.values import Added, ModelList, ModelView, Resolved
+from modelwire.values import Added, ModelView, Resolved
 
 if TYPE_CHECKING:
-    from modeld.store.catalogue.catalog import Catalog
+    from modeld.store.catalog.catalog import Catalog
 
 PUBLISH_THREADS: Final = 4
 """One publishes, the others ask for the locks of their names."""
@@ -191,13 +191,6 @@ class Store:
         """All about one model, with its manifest as it is in the file."""
         entry = self._index.find(name)
         return msgspec.structs.replace(entry.view(), manifest=entry.document())
-
-    def page(self, *, after: str | None = None, limit: int | None = None) -> ModelList:
-        """The models after a name, at most `limit`; damaged files among them are told in `damaged`."""
-        return self._index.page(after, limit)
-
-    def list(self) -> list[ModelView]:
-        return [*self._index.page(None, None).models]
 
     def published(self, added: Added) -> bool:
         """Whether the name stands for exactly this content now: what a restart asks about a job cut short."""

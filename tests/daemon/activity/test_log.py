@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from daemon.activity.reading import lines
 from modeld.activity import Activity, Item
 from modeld.activity.generations import LINE_BYTES, Replay, last_record, start_of
+from rigs.activity_log import lines
 
 
 def all_lines(path: str) -> list[dict[str, Any]]:

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from daemon.activity.reading import lines
 from modeld.activity import Activity
 from modeld.activity import log as log_module
 from modelwire.errors import Internal, NoSpace, PermissionDenied
-from waiting import eventually
+from rigs.activity_log import lines
+from rigs.waiting import eventually
 
 
 def test_what_is_in_its_place_is_refused_in_one_line(tmp_path: Path) -> None:

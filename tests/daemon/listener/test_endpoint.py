@@ -14,15 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from daemon.listener.listening import acquired, connects, in_child, listening, stale_socket
 from modeld.listener import AlreadyServing, Endpoint
+from rigs.listeners import acquired, connects, in_child, listening, stale_socket
 
 
 def test_serves_and_leaves_nothing_but_the_lock_file(path: str, directory: str) -> None:
     with acquired(path) as endpoint:
         assert connects(path)
         assert endpoint.still_ours()
-        assert not endpoint.is_inherited
         assert endpoint.socket.getblocking() is False
         assert not endpoint.socket.get_inheritable()
         assert sorted(os.listdir(directory)) == ["modeld.sock", "modeld.sock.lock"]

@@ -7,20 +7,21 @@ import os
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 import pytest
 
+from rigs import endpoint_race
+
 
 def race(rounds: int, seed: int = 1) -> None:
-    script = Path(__file__).with_name("endpoint_race.py")
     with tempfile.TemporaryDirectory(prefix="md-") as directory:
         run = subprocess.run(
-            [sys.executable, str(script), directory, str(rounds), str(seed)],
+            [sys.executable, endpoint_race.__file__, directory, str(rounds), str(seed)],
             capture_output=True,
             text=True,
             timeout=100 + rounds,
             check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
     assert run.returncode == 0, run.stderr
     outcome = json.loads(run.stdout)

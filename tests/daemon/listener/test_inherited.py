@@ -8,14 +8,13 @@ import sys
 
 import pytest
 
-from daemon.listener.listening import connects, listening
 from modeld.listener import Endpoint, UnusableEndpoint
+from rigs.listeners import connects, listening
 
 
 def test_an_inherited_socket_is_served_and_never_unlinked(path: str, directory: str) -> None:
     with listening(path) as made_by_the_manager:
         endpoint = Endpoint.inherited(os.dup(made_by_the_manager.fileno()))
-        assert endpoint.is_inherited
         assert endpoint.path == path
         assert endpoint.still_ours()
         assert endpoint.socket.getblocking() is False

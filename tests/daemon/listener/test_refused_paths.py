@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from daemon.listener.listening import AS_ROOT, OTHER_UID, acquired, connects, in_child, listening, stale_socket
 from modeld.listener import Endpoint, UnusableEndpoint
 from modeld.listener.endpoint import _temporary_name
 from modelwire.endpoint import PATH_LIMIT
 from modelwire.errors import ModeldError, PermissionDenied
+from rigs.listeners import AS_ROOT, OTHER_UID, acquired, connects, in_child, listening, stale_socket
 
 
 def make_file(path: str) -> None:

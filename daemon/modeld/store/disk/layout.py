@@ -27,13 +27,6 @@ class Layout:
     def blobs_dir(self) -> str:
         return f"{self.root}/blobs/sha256"
 
-    def fanout_dir(self, digest: Digest) -> str:
-        """The parent that the blobs of one leading byte share."""
-        return f"{self.root}/blobs/sha256/{digest.hex[:2]}"
-
-    def blob_dir(self, digest: Digest) -> str:
-        return f"{self.root}/blobs/sha256/{digest.hex[:2]}/{digest.hex}"
-
     def blob(self, digest: Digest) -> str:
         return f"{self.root}/blobs/sha256/{digest.hex[:2]}/{digest.hex}/data"
 

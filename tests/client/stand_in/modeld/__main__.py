@@ -9,7 +9,7 @@ import sys
 
 from msgspec.structs import replace
 
-from client.scripted_peer import STATUS, ScriptedPeer
+from rigs.scripted_peer import STATUS, ScriptedPeer
 
 
 def main() -> int:

@@ -1,0 +1,227 @@
+"""One file from whichever of its sources can give it: failover, restarts, and what a wrong digest means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from modeld.download.engine.assembly import Assembly, Fetched, Ground
+from modeld.download.engine.attempt import Draw
+from modeld.download.engine.budget import Pace
+from modeld.download.engine.progress import FileProgress
+from modeld.download.partials.journal import Piece
+from modeld.download.routes.condemned import Condemned
+from modeld.download.routes.events import EventKind, OnEvent, TransferEvent
+from modeld.download.routes.outcomes import Changed, GaveUp, Net
+from modeld.download.routes.router import Offer
+from modeld.store.digest import Digest
+from modelwire.errors import DigestMismatch, SourceUnavailable, WireError
+
+
+class Fetching:
+    """Blocks in `run`; for a byte thread. `offers` may block too, when the next source has to be asked."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        net: Net,
+        condemned: Condemned,
+        offers: Iterator[Offer],
+        *,
+        alternatives: int,
+        expected: Digest | None,
+        pace: Pace,
+        progress: FileProgress,
+        on_event: OnEvent,
+    ) -> None:
+        self._ground = ground
+        self._net = net
+        self._condemned = condemned
+        self._offers = offers
+        self._alternatives = alternatives
+        self._expected = expected
+        self._pace = pace
+        self._progress = progress
+        self._on_event = on_event
+        self._fault: WireError | None = None
+        self._restarts = 0
+        self._as_described = True
+        self._ended: Digest | None = None
+        """Of wrong bytes whose end nobody announced."""
+
+    def run(self) -> Fetched:
+        """A verified file. Raises Stopped, the disk's error, DigestMismatch, or what the last source said; what is
+        here by then stays for a later run, except bytes of a wrong digest."""
+        offer = self._next_offer(None, None)
+        while True:
+            found = self._assemble(offer)
+            if isinstance(found, Fetched):
+                self._progress.finished()
+                return found
+            offer = self._next_offer(found.file.size, found.file.digest) if found is offer else found
+
+    # -- sources
+
+    def _next_offer(self, size: int | None, digest: Digest | None) -> Offer:
+        """The next that may have these bytes; raises the last fault when there is none."""
+        for offer in self._offers:
+            self._alternatives -= not offer.preferred
+            file = offer.file
+            wanted = self._expected or digest or file.digest
+            if file.digest is not None and wanted is not None and not file.digest.matches(wanted):
+                self._skip(offer, f"it has sha256:{file.digest.hex}, sha256:{wanted.hex} is expected", wanted)
+            elif size is not None and file.size is not None and file.size != size:
+                self._skip(offer, f"it has {file.size} bytes, {size} are expected", None)
+            elif self._condemned.holds(offer.giver, wanted, file.validator):
+                self._skip(offer, "it gave wrong bytes for this digest before, and still has that version", wanted)
+            else:
+                return Offer(offer.opener, replace(file, digest=wanted, size=file.size if size is None else size))
+        assert self._fault is not None, "a route has a source"
+        raise self._fault
+
+    def _skip(self, offer: Offer, reason: str, expected: Digest | None) -> None:
+        self._tell("skipped", offer, reason)
+        if self._fault is not None:
+            return
+        message = f"{offer.giver} is not asked for {offer.file.path}: {reason}"
+        if expected is None:
+            self._fault = SourceUnavailable(message, retryable=False)
+        else:
+            self._fault = DigestMismatch(
+                message,
+                hint="Check where the digest comes from, or pull again when the source has another version.",
+                details={"source": offer.giver, "expected_sha256": expected.hex},
+            )
+
+    # -- one assembly
+
+    def _assemble(self, offer: Offer) -> Fetched | Offer:
+        """The file; or, when its bytes were wrong, the offer to begin with anew: the same one when that has to be
+        replaced by the next."""
+        file = offer.file
+        assembly = Assembly(
+            self._ground,
+            digest=file.digest,
+            size=file.size,
+            validator=file.validator,
+            key=None if file.validator is None else f"{offer.giver}\0{file.locator}",
+            progress=self._progress,
+            damaged=lambda piece: self._tell("damaged_piece", offer, _damage(piece)),
+        )
+        done = False
+        try:
+            if assembly.resumed:
+                self._tell("resumed", offer, "an earlier run left bytes here", kept=assembly.resumed)
+            while True:
+                offer = self._fill(assembly, offer)
+                hashed = assembly.wait_hashed()
+                if hashed is None:
+                    continue
+                if assembly.digest is not None and not assembly.digest.matches(hashed.digest):
+                    if len(assembly.contributors()) > 1:
+                        self._restart(assembly, offer, "bytes of several versions do not fit together")
+                        continue
+                    if assembly.size_by_end and hashed.digest != self._ended:
+                        # A connection that breaks off may look the same; but not twice at the same byte.
+                        self._ended = hashed.digest
+                        self._restart(assembly, offer, "its end was not announced, and may have come too early")
+                        continue
+                    done = True
+                    return self._mismatch(assembly, offer, assembly.digest, hashed.digest)
+                fetched = assembly.seal(hashed, as_described=self._as_described)
+                done = True
+                return fetched
+        finally:
+            if not done:
+                assembly.close()
+
+    def _fill(self, assembly: Assembly, offer: Offer) -> Offer:
+        """Every byte is there afterwards; the source that gave the last of them."""
+        while True:
+            draw = Draw(
+                self._net,
+                assembly,
+                offer.opener,
+                offer.file,
+                pace=self._pace,
+                progress=self._progress,
+                on_event=self._on_event,
+                has_alternative=lambda: self._alternatives > 0,
+            )
+            try:
+                draw.run()
+                return offer
+            except GaveUp as end:
+                self._fault = end.fault
+                before = offer
+                offer = self._next_offer(assembly.state.segments.size, assembly.digest)
+                kept = assembly.state.segments.have.total
+                self._tell("failover", before, end.fault.message, kept=kept)
+                if assembly.digest is None:
+                    # Nothing says that two sources have the same bytes.
+                    self._as_described = False
+                    assembly.start_over(offer.file.size, offer.file.validator)
+            except Changed as change:
+                offer = Offer(
+                    offer.opener, replace(offer.file, size=change.size, validator=change.validator, digest=None)
+                )
+                self._as_described = False
+                if change.broke_off:
+                    self._begin_anew(assembly, offer)
+                else:
+                    self._restart(assembly, offer, change.what)
+
+    def _restart(self, assembly: Assembly, offer: Offer, why: str) -> None:
+        end = SourceUnavailable(
+            f"{offer.giver} keeps changing {offer.file.path} while it is fetched: {why}",
+            hint="Pull again when nobody is replacing it.",
+        )
+        self._from_the_first_byte(assembly, offer, why, end)
+
+    def _begin_anew(self, assembly: Assembly, offer: Offer) -> None:
+        why = "it breaks off, and nothing tells whether the rest is of the same version: no digest, no ETag, no date"
+        end = SourceUnavailable(
+            f"{offer.giver} cannot give all of {offer.file.path}: {why}",
+            hint="Give its digest with --sha256: then what has arrived is kept and goes on.",
+        )
+        self._from_the_first_byte(assembly, offer, why, end)
+
+    def _from_the_first_byte(self, assembly: Assembly, offer: Offer, why: str, end: SourceUnavailable) -> None:
+        self._restarts += 1
+        if self._restarts > self._net.tuning.restarts:
+            raise end
+        self._tell("restarted", offer, why)
+        assembly.start_over(offer.file.size, offer.file.validator)
+
+    def _mismatch(self, assembly: Assembly, offer: Offer, expected: Digest, actual: Digest) -> Offer:
+        """Not a fault of the transport: who gave wrong bytes is not asked again until it has others."""
+        numbers = assembly.contributors()
+        culprit = assembly.partial.identities[numbers[0]] if numbers else None
+        name = offer.giver if culprit is None else culprit.name
+        self._progress.phase("quarantine")
+        kept = assembly.condemn()
+        self._condemned.condemn(name, expected, culprit.validator if culprit else offer.file.validator)
+        self._tell("condemned", offer, f"{name} gave sha256:{actual.hex}, sha256:{expected.hex} is expected")
+        self._fault = DigestMismatch(
+            f"{name} gave bytes of {offer.file.path} with the digest {actual.text}, {expected.text} was expected;"
+            " nothing was published",
+            hint="Check where the digest comes from; the source is asked again when it has another version.",
+            details={
+                "source": name,
+                "path": offer.file.path,
+                "expected_sha256": expected.hex,
+                "actual_sha256": actual.hex,
+                "quarantine_path": kept,
+            },
+        )
+        # All of it may be of an earlier run: then what the source has by now was not asked for yet.
+        untried = culprit is not None and culprit.validator != offer.file.validator
+        untried = untried and assembly.resumed == assembly.state.segments.size
+        return offer if name == offer.giver and not untried else Offer(offer.opener, offer.file)
+
+    def _tell(self, kind: EventKind, offer: Offer, reason: str, *, kept: int = 0) -> None:
+        self._on_event(TransferEvent(kind=kind, file=offer.file.path, source=offer.giver, reason=reason, bytes=kept))
+
+
+def _damage(piece: Piece) -> str:
+    return f"the bytes {piece.start}-{piece.end - 1} of an earlier run are not what it wrote; they are fetched again"

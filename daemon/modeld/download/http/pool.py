@@ -1,0 +1,165 @@
+"""Connections that stay open between requests: one TLS handshake for many segments."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from modeld.download.http.answers import TRANSPORT_FAULTS, transport_fault
+from modeld.download.http.proxies import Proxies, Proxy
+from modeld.download.http.response import Response
+from modeld.download.urls import Url
+from modelwire.errors import SourceUnavailable
+
+IDLE_SECONDS: Final = 50.0
+"""Servers close after 60 to 75 s; asking on a connection that is just being closed costs a round trip."""
+
+IDLE_PER_ORIGIN: Final = 16
+IDLE_TOTAL: Final = 48
+
+
+def tls_context(environ: Mapping[str, str]) -> ssl.SSLContext:
+    """Trust as the system has it, or as SSL_CERT_FILE and SSL_CERT_DIR say."""
+    file, directory = environ.get("SSL_CERT_FILE") or None, environ.get("SSL_CERT_DIR") or None
+    try:
+        if file and not os.path.isfile(file):
+            raise FileNotFoundError(f"{file} is not a file")
+        context = ssl.create_default_context(cafile=file, capath=directory)
+    except (OSError, ssl.SSLError) as fault:
+        raise SourceUnavailable(
+            f"SSL_CERT_FILE or SSL_CERT_DIR of the daemon's environment cannot be used: {fault}",
+            hint="Correct the variable, or unset it to use the system's authorities.",
+            retryable=False,
+        ) from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class Pool:
+    """Thread-safe. A connection is either idle here or owned by one request."""
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *,
+        connect_seconds: float,
+        stall_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._environ = dict(environ)
+        self._proxies = Proxies(environ)
+        self._connect_seconds = connect_seconds
+        self._stall_seconds = stall_seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._tls: ssl.SSLContext | None = None
+        self._idle: dict[str, list[tuple[http.client.HTTPConnection, float]]] = {}
+        self._closed = False
+
+    def take(self, url: Url, *, fresh: bool = False) -> tuple[http.client.HTTPConnection, bool]:
+        """A connection, and whether it was used before: then it may turn out to be closed by now."""
+        while not fresh:
+            with self._lock:
+                idle = self._idle.get(url.origin)
+                if not idle:
+                    break
+                connection, since = idle.pop()
+            if self._clock() - since < IDLE_SECONDS and _is_quiet(connection):
+                return connection, True
+            connection.close()
+        return self._connect(url), False
+
+    def give_back(self, url: Url, connection: http.client.HTTPConnection) -> None:
+        with self._lock:
+            idle = self._idle.setdefault(url.origin, [])
+            total = sum(len(others) for others in self._idle.values())
+            if not self._closed and len(idle) < IDLE_PER_ORIGIN and total < IDLE_TOTAL and connection.sock:
+                idle.append((connection, self._clock()))
+                return
+        connection.close()
+
+    def close(self) -> None:
+        self._closed = True
+        with self._lock:
+            connections = [connection for idle in self._idle.values() for connection, _ in idle]
+            self._idle.clear()
+        for connection in connections:
+            connection.close()
+
+    def target(self, url: Url) -> str:
+        """What stands in the request line."""
+        return url.full if url.scheme == "http" and self._proxies.of(url) is not None else url.target
+
+    def proxy_headers(self, url: Url) -> dict[str, str]:
+        proxy = self._proxies.of(url)
+        if url.scheme == "http" and proxy is not None and proxy.authorization:
+            return {"Proxy-Authorization": proxy.authorization}
+        return {}
+
+    def _connect(self, url: Url) -> http.client.HTTPConnection:
+        proxy = self._proxies.of(url)
+        connection = self._make(url, proxy)
+        connection.response_class = Response
+        where = url.origin if proxy is None else f"{url.origin} (through the proxy {proxy.shown})"
+        try:
+            connection.connect()
+            assert connection.sock is not None
+            connection.sock.settimeout(self._stall_seconds)
+        except TRANSPORT_FAULTS as fault:
+            connection.close()
+            if proxy is not None and isinstance(fault, OSError) and "Tunnel connection failed" in str(fault):
+                raise SourceUnavailable(
+                    f"the proxy {proxy.shown} makes no connection to {url.origin}: {fault}",
+                    hint="Check https_proxy and no_proxy, and what the proxy allows.",
+                ) from None
+            raise transport_fault(fault, where, "connecting", seconds=self._connect_seconds) from None
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _make(self, url: Url, proxy: Proxy | None) -> http.client.HTTPConnection:
+        seconds = self._connect_seconds
+        if proxy is not None and proxy.tls:
+            raise SourceUnavailable(
+                f"the proxy {proxy.shown} is given as https, which is not spoken to proxies",
+                hint="Give the proxy as http://host:port; what goes through it is encrypted all the same.",
+                retryable=False,
+            )
+        if url.scheme == "http":
+            host, port = (url.host, url.port) if proxy is None else (proxy.host, proxy.port)
+            return http.client.HTTPConnection(host, port, timeout=seconds)
+        with self._lock:
+            if self._tls is None:
+                self._tls = tls_context(self._environ)
+        if proxy is None:
+            return http.client.HTTPSConnection(url.host, url.port, timeout=seconds, context=self._tls)
+        connection = http.client.HTTPSConnection(proxy.host, proxy.port, timeout=seconds, context=self._tls)
+        headers = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+        connection.set_tunnel(url.host, url.port, headers)
+        return connection
+
+
+def abort(sock: socket.socket) -> None:
+    """Wakes a thread that waits for bytes; the method of the plain socket, so that TLS state is left to that thread."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _is_quiet(connection: http.client.HTTPConnection) -> bool:
+    """An idle connection that can be read was closed, or sent more than it was asked for: neither can be used."""
+    sock = connection.sock
+    if sock is None or (isinstance(sock, ssl.SSLSocket) and sock.pending()):
+        return False
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return not poll.poll(0)

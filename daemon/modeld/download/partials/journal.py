@@ -1,0 +1,135 @@
+"""What of a partial is on stable storage, and which source it came from: append-only lines beside the bytes.
+
+A line is written only after its bytes were synced, and carries a checksum of itself: what a crash leaves of the last
+one counts as absent, and so does everything behind a line that is not whole. The journal saves work and proves
+nothing: each piece is compared with its checksum before it is used, and the digest of the whole decides.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import xxhash
+
+from modeld.download.partials.extents import Extents
+from modeld.store.disk import durable
+
+_MAX_BYTES: Final = 256 * 1024 * 1024
+"""Of a download of 10 TiB: a bigger file is not ours."""
+
+
+class Header(msgspec.Struct, frozen=True, tag="modeld-journal-1", forbid_unknown_fields=True):
+    """The file that is being fetched: None where nobody has told yet."""
+
+    digest: str | None
+    size: int | None
+    validator: str | None = None
+    """Only when the digest is unknown: then it alone says that the bytes belong to one version of the file."""
+
+
+class Identity(msgspec.Struct, frozen=True, tag="source", forbid_unknown_fields=True):
+    """One version of the file at one source. Pieces name it by its number: the first line is 0."""
+
+    name: str
+    validator: str | None
+
+
+class Piece(msgspec.Struct, frozen=True, tag="piece", forbid_unknown_fields=True):
+    start: int
+    end: int
+    checksum: str
+    source: int
+
+
+_Line = Header | Identity | Piece
+_DECODER: msgspec.json.Decoder[Header | Identity | Piece] = msgspec.json.Decoder(_Line)
+_ENCODER = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a journal that was found says."""
+
+    header: Header
+    identities: tuple[Identity, ...]
+    pieces: tuple[Piece, ...]
+    """In file order and without overlap."""
+    length: int
+    """Of the part of the journal that is whole."""
+
+
+def checksum(data: memoryview) -> str:
+    return xxhash.xxh3_64_hexdigest(data)
+
+
+def encode(lines: Iterable[Header | Identity | Piece]) -> bytes:
+    return b"".join(
+        xxhash.xxh3_64_hexdigest(body).encode() + b" " + body + b"\n" for body in map(_ENCODER.encode, lines)
+    )
+
+
+def append(descriptor: int, lines: Sequence[Header | Identity | Piece], offset: int) -> int:
+    """Durable on return; the new length."""
+    data = encode(lines)
+    durable.write_at(descriptor, memoryview(data), offset)
+    durable.sync_file(descriptor)
+    return offset + len(data)
+
+
+def read(descriptor: int) -> Told | None:
+    """None when it is empty, damaged from the start, or not a journal."""
+    size = os.fstat(descriptor).st_size
+    if size == 0 or size > _MAX_BYTES:
+        return None
+    data = bytearray(size)
+    got = durable.read_at(descriptor, memoryview(data), 0)
+    return parse(bytes(data[:got]))
+
+
+def parse(data: bytes) -> Told | None:
+    header: Header | None = None
+    identities: list[Identity] = []
+    pieces: list[Piece] = []
+    length = 0
+    while (end := data.find(b"\n", length)) >= 0:
+        line = _decode(data[length:end])
+        if line is None or isinstance(line, Header) is not (header is None):
+            break
+        if isinstance(line, Header):
+            header = line
+        elif isinstance(line, Identity):
+            identities.append(line)
+        elif not 0 <= line.start < line.end or not 0 <= line.source < len(identities):
+            break
+        else:
+            pieces.append(line)
+        length = end + 1
+    if header is None:
+        return None
+    return Told(header, tuple(identities), _apart(pieces, header.size), length)
+
+
+def _decode(line: bytes) -> _Line | None:
+    mark, _, body = line.partition(b" ")
+    if xxhash.xxh3_64_hexdigest(body).encode() != mark:
+        return None
+    try:
+        return _DECODER.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _apart(pieces: list[Piece], size: int | None) -> tuple[Piece, ...]:
+    """Of two that overlap, the later one's bytes lie there now."""
+    claimed = Extents()
+    kept: list[Piece] = []
+    for piece in reversed(pieces):
+        if (size is None or piece.end <= size) and not claimed.overlaps(piece.start, piece.end):
+            claimed.add(piece.start, piece.end)
+            kept.append(piece)
+    kept.sort(key=lambda piece: piece.start)
+    return tuple(kept)

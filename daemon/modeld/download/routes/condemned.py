@@ -1,0 +1,59 @@
+"""Sources that gave wrong bytes for a digest: not asked for it again until they have another file."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from modeld.store.digest import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Condemnation:
+    source: str
+    digest: str
+    """64 hex: the one that was expected."""
+
+    validator: str | None
+    """Of the version that was wrong. None: nothing will tell when it changes."""
+
+
+class Condemned:
+    """`known` and `on_change` are for who wants it to outlive the daemon: called with each one that is new, or that
+    does not hold any more (False). From byte threads."""
+
+    def __init__(
+        self,
+        known: Iterable[Condemnation] = (),
+        on_change: Callable[[Condemnation, bool], None] = lambda _condemnation, _holds: None,
+    ) -> None:
+        self._lock = threading.Lock()
+        self._by_key = {(each.source, each.digest): each for each in known}
+        self._on_change = on_change
+
+    def holds(self, source: str, digest: Digest | None, validator: str | None) -> bool:
+        if digest is None:
+            return False
+        with self._lock:
+            found = self._by_key.get((source, digest.hex))
+            if found is None:
+                return False
+            if found.validator == validator or validator is None:
+                return True
+            del self._by_key[source, digest.hex]
+        self._on_change(found, False)
+        return False
+
+    def condemn(self, source: str, digest: Digest, validator: str | None) -> None:
+        condemnation = Condemnation(source, digest.hex, validator)
+        with self._lock:
+            self._by_key[source, digest.hex] = condemnation
+        self._on_change(condemnation, True)
+
+    def pardon(self, condemnation: Condemnation) -> None:
+        """Who told this one lets it go; a newer one of the same source and digest stays."""
+        with self._lock:
+            key = (condemnation.source, condemnation.digest)
+            if self._by_key.get(key) == condemnation:
+                del self._by_key[key]

@@ -1,0 +1,183 @@
+"""From which source: those of a reference in their order, each asked only while its breaker allows it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from modeld.download.routes.backoff import delay
+from modeld.download.routes.events import EventKind, OnEvent, TransferEvent, unheard
+from modeld.download.routes.outcomes import Net
+from modeld.download.source import Description, FileInfo, Opener, Source, giver
+from modeld.store.observer import Stopped
+from modelwire.errors import Offline, SourceUnavailable, WireError
+
+R = TypeVar("R")
+
+DESCRIBE_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Route(Generic[R]):
+    """Mirrors first, the origin last: its error is the one that is told when all fail."""
+
+    reference: R
+    sources: Sequence[Source[R]]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One file, as one source describes it."""
+
+    opener: Opener
+    file: FileInfo
+    preferred: bool = False
+    """The same source has another way to the bytes, which comes next."""
+
+    @property
+    def giver(self) -> str:
+        return giver(self.opener, self.file)
+
+
+class Described(Generic[R]):
+    """What the first source that answered says of a reference; the others are asked only when they are needed."""
+
+    def __init__(
+        self, router: Router, route: Route[R], number: int, description: Description, on_event: OnEvent
+    ) -> None:
+        self.description = description
+        self._router = router
+        self._route = route
+        self._number = number
+        self._on_event = on_event
+        self._lock = threading.Lock()
+        self._others: dict[int, Description | None] = {}
+
+    def offers(self, path: str, stopped: Callable[[], bool]) -> Iterator[Offer]:
+        """The file at its sources, in the order in which they are to be tried. Blocks where one has to be asked."""
+        first = _find(self.description, path)
+        assert first is not None, path
+        yield from _ways(self._route.sources[self._number], self.description, first)
+        for number in range(self._number + 1, len(self._route.sources)):
+            source = self._route.sources[number]
+            description = self._describe(number, stopped)
+            file = None if description is None else _find(description, path)
+            if description is not None and file is not None:
+                yield from _ways(source, description, file)
+            elif description is not None:
+                self._router.tell(self._on_event, "skipped", path, source.name, "it does not have this file")
+
+    @property
+    def alternatives(self) -> int:
+        return len(self._route.sources) - self._number - 1
+
+    def _describe(self, number: int, stopped: Callable[[], bool]) -> Description | None:
+        with self._lock:
+            if number not in self._others:
+                source = self._route.sources[number]
+                try:
+                    self._others[number] = self._router.ask(source, self._route.reference, stopped, self._on_event)
+                except WireError as fault:
+                    self._others[number] = None
+                    self._router.tell(self._on_event, "skipped", "", source.name, fault.message)
+            return self._others[number]
+
+
+class Router:
+    def __init__(self, net: Net) -> None:
+        self._net = net
+
+    def describe(
+        self, route: Route[R], *, stopped: Callable[[], bool] = lambda: False, on_event: OnEvent = unheard
+    ) -> Described[R]:
+        """Blocks. Raises what the last source said when none answers; Stopped; Offline at once."""
+        if not route.sources:
+            raise SourceUnavailable("no source is configured for this reference", retryable=False)
+        faults: list[tuple[str, WireError]] = []
+        for number, source in enumerate(route.sources):
+            try:
+                description = self.ask(source, route.reference, stopped, on_event)
+            except Offline:
+                raise
+            except WireError as fault:
+                faults.append((source.name, fault))
+                if number + 1 < len(route.sources):
+                    self.tell(on_event, "failover", "", source.name, fault.message)
+                continue
+            return Described(self, route, number, description, on_event)
+        last = faults[-1][1]
+        if len(faults) > 1:
+            last.details["tried"] = [{"source": name, "message": fault.message} for name, fault in faults]
+        raise last
+
+    def ask(self, source: Source[R], reference: R, stopped: Callable[[], bool], on_event: OnEvent) -> Description:
+        """One source, a few times when it is worth it."""
+        breakers, origin = self._net.breakers, source.origin(reference)
+        failures = 0
+        while True:
+            if stopped():
+                raise Stopped
+            if not breakers.allow(origin):
+                wait = breakers.wait(origin)
+                raise SourceUnavailable(
+                    f"{origin} failed too often and is left alone for {wait:.0f} s more",
+                    hint="Try again then, or configure a mirror.",
+                    retry_after_ms=round(wait * 1000),
+                )
+            try:
+                description = source.describe(reference)
+            except WireError as fault:
+                failures += 1
+                self._judge_host(origin, source.name, fault, on_event)
+                wait_s = delay(failures, fault, self._net.tuning)
+                if not fault.retryable or failures >= DESCRIBE_TRIES or wait_s is None:
+                    raise
+                self.tell(on_event, "retry", "", source.name, fault.message, attempt=failures, delay_s=wait_s)
+                self._sleep(wait_s, stopped)
+            except BaseException:
+                breakers.abandoned(origin)
+                raise
+            else:
+                breakers.succeeded(origin)
+                return description
+
+    def _judge_host(self, origin: str | None, name: str, fault: WireError, on_event: OnEvent) -> None:
+        if not fault.retryable:
+            self._net.breakers.succeeded(origin)
+        elif self._net.breakers.failed(origin):
+            self.tell(on_event, "breaker_opened", "", name, f"{origin} failed too often: {fault.message}")
+
+    def _sleep(self, seconds: float, stopped: Callable[[], bool]) -> None:
+        never = threading.Event()
+        until = self._net.clock() + seconds
+        while not stopped() and (left := until - self._net.clock()) > 0:
+            never.wait(min(left, self._net.tuning.poll_seconds))
+
+    @staticmethod
+    def tell(
+        on_event: OnEvent,
+        kind: EventKind,
+        file: str,
+        source: str,
+        reason: str,
+        *,
+        attempt: int = 1,
+        delay_s: float = 0.0,
+    ) -> None:
+        on_event(
+            TransferEvent(
+                kind=kind, file=file, source=source, reason=reason, attempt=attempt, delay_s=round(delay_s, 3)
+            )
+        )
+
+
+def _ways(source: Opener, description: Description, file: FileInfo) -> Iterator[Offer]:
+    if file.path in description.preferred:
+        yield Offer(*description.preferred[file.path], preferred=True)
+    yield Offer(source, file)
+
+
+def _find(description: Description, path: str) -> FileInfo | None:
+    return next((file for file in description.files if file.path == path), None)

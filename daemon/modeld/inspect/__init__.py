@@ -1,0 +1,1 @@
+"""What bytes say about themselves: today the format of a model file."""

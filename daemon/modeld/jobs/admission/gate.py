@@ -1,0 +1,199 @@
+"""The gate: admits, refuses, orders and starts jobs. Pure state, no I/O, the clock passed in.
+
+Rules:
+- A running slot that is free is never left empty while a ticket of its kind waits.
+- A ticket is admitted once, is started at most once, and leaves by `finish` or `withdraw`.
+- What has to be done for others because of a call is returned by that call and by nothing else.
+
+Ageing changes the order without a call. Such moves are told with the next call that touches the kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import replace
+from types import MappingProxyType
+
+from modeld.jobs.admission.limits import Limits
+from modeld.jobs.admission.pace import Pace
+from modeld.jobs.admission.ticket import NOTHING, Clock, KindSnapshot, Owed, Snapshot, Standing, Ticket
+from modeld.jobs.admission.waiting_queue import Line, Place
+from modelwire.errors import QueueFull
+from modelwire.vocabulary import clamp_priority
+
+
+class Gate:
+    """Not thread-safe: it belongs to the event loop's thread."""
+
+    def __init__(self, limits: Limits, clock: Clock, *, first_order: int = 1) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._next_order = first_order
+        self._lines: dict[str, Line] = {}
+        self._running: dict[str, dict[str, Ticket]] = {}
+        self._kind_of: dict[str, str] = {}
+        self._waiting = 0
+        self._waiting_of: dict[Hashable, int] = {}
+        self._pace = Pace()
+
+    def __contains__(self, id_: str) -> bool:
+        return id_ in self._kind_of
+
+    def __len__(self) -> int:
+        return len(self._kind_of)
+
+    def offer(self, ticket: Ticket) -> Standing:
+        """Admits a new job or raises `QueueFull`. Position 0: it holds a running slot already."""
+        if not self._slot_free(ticket.kind):
+            self._refuse_when_full(ticket.peer)
+        return self._admit(ticket)
+
+    def restore(self, ticket: Ticket) -> Standing:
+        """Takes back a job that was admitted before, at start or on resume: it is never refused.
+
+        It lines up anew, so call this in admission order at start.
+        """
+        return self._admit(ticket)
+
+    def finish(self, id_: str) -> Owed:
+        """A running job ended. Letting go twice owes nothing."""
+        kind = self._kind_of.get(id_)
+        if kind is None:
+            return NOTHING
+        if id_ not in self._running[kind]:
+            raise ValueError(f"job {id_} waits: it cannot finish before it started")
+        return self._let_go(id_, kind)
+
+    def withdraw(self, id_: str) -> Owed:
+        """A job goes away, waiting or running: cancelled, paused, or never made durable."""
+        kind = self._kind_of.get(id_)
+        if kind is None:
+            return NOTHING
+        return self._let_go(id_, kind)
+
+    def prioritize(self, id_: str, priority: int) -> Owed:
+        """Changes the asked priority; the time already waited keeps counting.
+
+        Owes nothing for a job that runs, or that is not at the gate: paused, ended, not yet back.
+        """
+        kind = self._kind_of.get(id_)
+        if kind is None or id_ not in self._lines[kind]:
+            return NOTHING
+        line = self._lines[kind]
+        line[id_].priority = clamp_priority(priority)
+        return self._settle(kind)
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    def relimit(self, limits: Limits) -> Owed:
+        """New limits from now on. Nothing that runs or waits is thrown out; more slots start more jobs."""
+        self._limits = limits
+        starts: list[str] = []
+        moves: list[tuple[str, int]] = []
+        for kind, line in self._lines.items():
+            line.change_ageing(limits.ageing)
+            owed = self._settle(kind)
+            starts.extend(owed.starts)
+            moves.extend(owed.moves)
+        return Owed(tuple(starts), tuple(moves))
+
+    def snapshot(self) -> Snapshot:
+        now = self._clock()
+        kinds = {
+            kind: KindSnapshot(
+                limit=self._limits.running_of(kind),
+                running=tuple(self._running[kind]),
+                waiting=tuple(place.ticket.id for place in line.ranked(now)),
+            )
+            for kind, line in self._lines.items()
+        }
+        return Snapshot(
+            running=sum(len(running) for running in self._running.values()),
+            waiting=self._waiting,
+            waiting_limit=self._limits.waiting_total,
+            kinds=MappingProxyType(kinds),
+        )
+
+    def _slot_free(self, kind: str) -> bool:
+        return len(self._running.get(kind, ())) < self._limits.running_of(kind)
+
+    def _refuse_when_full(self, peer: Hashable) -> None:
+        limits, mine = self._limits, self._waiting_of.get(peer, 0)
+        if self._waiting >= limits.waiting_total:
+            message = f"{self._waiting} jobs are waiting already and the limit is {limits.waiting_total}"
+            places = 1
+        elif mine >= limits.waiting_per_peer:
+            message = f"{mine} jobs of this peer are waiting already and its limit is {limits.waiting_per_peer}"
+            # Places become free for all peers in turn; one of them in so many is this peer's.
+            places = len(self._waiting_of)
+        else:
+            return
+        raise QueueFull(
+            message,
+            hint="wait for a job to end, or cancel one that is no longer wanted",
+            retry_after_ms=self._pace.retry_after_ms(self._clock(), places),
+            details={
+                "depth": self._waiting,
+                "limit": limits.waiting_total,
+                "peer_depth": mine,
+                "peer_limit": limits.waiting_per_peer,
+            },
+        )
+
+    def _admit(self, ticket: Ticket) -> Standing:
+        if ticket.id in self._kind_of:
+            raise ValueError(f"job {ticket.id} is at the gate already")
+        if not ticket.order:
+            ticket = replace(ticket, order=self._next_order)
+        self._next_order = max(self._next_order, ticket.order + 1)
+        kind = ticket.kind
+        line = self._lines.get(kind)
+        if line is None:
+            line = self._lines[kind] = Line(self._limits.ageing)
+            self._running[kind] = {}
+        self._kind_of[ticket.id] = kind
+        if self._slot_free(kind):
+            # Free slots are filled at once, so nobody of this kind waits here.
+            self._running[kind][ticket.id] = ticket
+            return Standing(0, ticket.order)
+        now = self._clock()
+        place = Place(ticket, clamp_priority(ticket.priority), now)
+        line.join(place)
+        self._count_waiting(ticket.peer, +1)
+        moves = line.told(line.ranked(now))
+        return Standing(place.position, ticket.order, tuple(move for move in moves if move[0] != ticket.id))
+
+    def _let_go(self, id_: str, kind: str) -> Owed:
+        del self._kind_of[id_]
+        if self._running[kind].pop(id_, None) is None:
+            place = self._lines[kind].leave(id_)
+            self._count_waiting(place.ticket.peer, -1)
+            self._pace.freed(self._clock())
+        return self._settle(kind)
+
+    def _settle(self, kind: str) -> Owed:
+        """Fills the free slots of a kind from the head of its line and numbers the rest."""
+        line = self._lines[kind]
+        if not line:
+            return NOTHING
+        now = self._clock()
+        running = self._running[kind]
+        ranking = line.ranked(now)
+        free = max(0, self._limits.running_of(kind) - len(running))
+        starting, staying = ranking[:free], ranking[free:]
+        for place in starting:
+            line.start(place.ticket.id)
+            running[place.ticket.id] = place.ticket
+            self._count_waiting(place.ticket.peer, -1)
+            self._pace.freed(now)
+        return Owed(tuple(place.ticket.id for place in starting), line.told(staying))
+
+    def _count_waiting(self, peer: Hashable, change: int) -> None:
+        self._waiting += change
+        count = self._waiting_of.get(peer, 0) + change
+        if count:
+            self._waiting_of[peer] = count
+        else:
+            del self._waiting_of[peer]

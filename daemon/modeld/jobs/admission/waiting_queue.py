@@ -1,0 +1,127 @@
+"""The waiting tickets of one kind of work, and the order in which they will start.
+
+Three rules, in this sequence:
+1. The effective priority decides: the asked one, one level better for every `ageing` seconds waited.
+2. Within a level, the peer that was served longest ago goes first. A peer that has nothing waiting
+   is forgotten and joins as if served just now: otherwise a stream of newcomers, never served
+   before, would pass everybody who waits.
+3. Within a level and a peer, first come, first served.
+
+No ticket starves. After at most 4 x `ageing` it is at the best level; from then on only tickets of
+its own peer that came before it, and for each of these one of every other waiting peer, go first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from heapq import heapify, heappop, heapreplace
+
+from modeld.jobs.admission.ticket import Ticket
+from modelwire.vocabulary import PRIORITY_HIGHEST
+
+
+@dataclass(slots=True)
+class Place:
+    """One waiting ticket; `position` is the last one that was told."""
+
+    ticket: Ticket
+    priority: int
+    since: float
+    position: int = 0
+
+
+class Line:
+    """Places in order of arrival, with the moment (a count, not a time) each peer was served last."""
+
+    def __init__(self, ageing: float) -> None:
+        self._ageing = ageing
+        self._places: dict[str, Place] = {}
+        self._served: dict[Hashable, int] = {}
+        self._waiting_of: dict[Hashable, int] = {}
+        self._turn = 0
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, id_: str) -> bool:
+        return id_ in self._places
+
+    def __getitem__(self, id_: str) -> Place:
+        return self._places[id_]
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self._places.values())
+
+    def change_ageing(self, ageing: float) -> None:
+        self._ageing = ageing
+
+    def join(self, place: Place) -> None:
+        peer = place.ticket.peer
+        self._places[place.ticket.id] = place
+        if peer not in self._served:
+            self._turn += 1
+            self._served[peer] = self._turn
+        self._waiting_of[peer] = self._waiting_of.get(peer, 0) + 1
+
+    def leave(self, id_: str) -> Place:
+        """Takes a ticket out without a start: its peer keeps its turn while it has others waiting."""
+        place = self._places.pop(id_)
+        peer = place.ticket.peer
+        self._waiting_of[peer] -= 1
+        if not self._waiting_of[peer]:
+            del self._waiting_of[peer], self._served[peer]
+        return place
+
+    def start(self, id_: str) -> Place:
+        """Takes a ticket out because it runs now: its peer goes behind the other peers."""
+        place = self.leave(id_)
+        if place.ticket.peer in self._served:
+            self._turn += 1
+            self._served[place.ticket.peer] = self._turn
+        return place
+
+    def effective(self, place: Place, now: float) -> int:
+        risen = int(max(0.0, now - place.since) / self._ageing)
+        return max(PRIORITY_HIGHEST, place.priority - risen)
+
+    def ranked(self, now: float) -> list[Place]:
+        """Everybody in the order of their starts, by playing the starts through: O(n log n)."""
+        levels: dict[int, dict[Hashable, deque[Place]]] = {}
+        for place in self._places.values():
+            queues = levels.setdefault(self.effective(place, now), {})
+            queues.setdefault(place.ticket.peer, deque()).append(place)
+        served, turn = dict(self._served), self._turn
+        ranking: list[Place] = []
+        for level in sorted(levels):
+            queues = levels[level]
+            if len(queues) == 1:
+                ((peer, queue),) = queues.items()
+                ranking.extend(queue)
+                turn += len(queue)
+                served[peer] = turn
+                continue
+            # A turn belongs to one peer only, so the heap never compares peers, which may have no order.
+            heap = [(served[peer], peer) for peer in queues]
+            heapify(heap)
+            while heap:
+                peer = heap[0][1]
+                queue = queues[peer]
+                ranking.append(queue.popleft())
+                turn += 1
+                served[peer] = turn
+                if queue:
+                    heapreplace(heap, (turn, peer))
+                else:
+                    heappop(heap)
+        return ranking
+
+    def told(self, ranking: list[Place]) -> tuple[tuple[str, int], ...]:
+        """Numbers the ranking from 1 and gives those whose number is new."""
+        moves: list[tuple[str, int]] = []
+        for position, place in enumerate(ranking, 1):
+            if place.position != position:
+                place.position = position
+                moves.append((place.ticket.id, position))
+        return tuple(moves)

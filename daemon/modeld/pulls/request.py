@@ -1,0 +1,125 @@
+"""A request to pull, read and checked before anything is queued, and rid of what is secret in it.
+
+A reference may hold a password or a signed query. The ledger, the log and the manifest get its canonical spelling,
+which has none; the secret itself stays in memory for as long as its job lives. So such a job cannot go on after a
+restart, and says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from hashlib import blake2b
+
+import msgspec
+
+from modeld.jobs.job import Job
+from modeld.pulls.shared import Workshop
+from modeld.sources.references.parse import Reference, suggest_name
+from modeld.sources.references.types import HubReference, LocalReference, StoredReference
+from modeld.store import Digest, ModelName
+from modelwire import requests
+from modelwire.errors import Interrupted, InvalidRequest
+
+LONGEST_LICENSE = 1024
+LONGEST_GLOBS = 16 * 1024
+"""Together: they are part of the job's row and of its key."""
+
+_SECRET = "model.pull with a secret "  # noqa: S105 - the beginning of a key that says that there is one
+_PLAIN = "model.pull "
+
+
+_PEPPER = os.urandom(32)
+"""New in each process, so that what reaches the disk says nothing about the secret."""
+
+
+class Asking:
+    """Remembers the references that hold secrets, by the key of their job."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._workshop = workshop
+        self._secret: dict[str, Reference] = {}
+
+    def read(self, request: requests.ModelPull, uid: int) -> tuple[requests.ModelPull, str]:
+        """The request as it may be stored, and the key of the work that it asks for."""
+        _check(request)
+        reference = _with_globs(self._workshop.read(request.ref, request.directory), request)
+        name = ModelName.parse(request.name) if request.name is not None else suggest_name(reference)
+        if isinstance(reference, StoredReference) and request.name is not None and name != reference.name:
+            raise InvalidRequest(
+                f"$.name: '{reference.name.text}' is in the store; a pull gives it no second name",
+                hint=f"modelctl cp {reference.name.text} {name.text}",
+            )
+        stored = msgspec.structs.replace(request, ref=reference.text, name=name.text, directory=None)
+        parts: list[object] = [
+            reference.key,
+            stored.include,
+            stored.exclude,
+            stored.name,
+            stored.sha256,
+            stored.replace,
+            stored.license,
+            stored.offline,
+        ]
+        key = msgspec.json.encode([*parts, stored.max_rate, uid]).decode()
+        if not reference.secrets:
+            return stored, _PLAIN + key
+        return stored, _SECRET + key + _fingerprint(reference)
+
+    def remember(self, key: str, request: requests.ModelPull, live: Iterable[str]) -> None:
+        """Before the job is asked for. `live` are the keys of jobs that have not ended: the others are forgotten."""
+        if key.startswith(_SECRET):
+            kept = set(live)
+            self._secret = {known: reference for known, reference in self._secret.items() if known in kept}
+            reference = self._workshop.read(request.ref, request.directory)
+            self._secret[key] = _with_globs(reference, request)
+
+    def reference(self, job: Job, request: requests.ModelPull) -> Reference:
+        """For the work."""
+        if not job.key.startswith(_SECRET):
+            return _with_globs(self._workshop.read(request.ref), request)
+        found = self._secret.get(job.key)
+        if found is None:
+            raise Interrupted(
+                f"the reference of job {job.id} held a password or a signed query, which is kept nowhere:"
+                " since the daemon was started again it cannot go on",
+                hint="pull it again with the whole reference; what has arrived is kept",
+                retryable=False,
+            )
+        return found
+
+
+def _fingerprint(reference: Reference) -> str:
+    """Two askers with two passwords share no job."""
+    secrets = f"{reference.secrets.userinfo}\0{reference.secrets.query}"
+    return blake2b(secrets.encode(), digest_size=8, key=_PEPPER).hexdigest()
+
+
+def _check(request: requests.ModelPull) -> None:
+    if request.sha256 is not None:
+        Digest.parse(request.sha256)
+    if request.license is not None and (size := len(request.license.encode())) > LONGEST_LICENSE:
+        raise InvalidRequest(
+            f"$.license: it has {size} bytes, {LONGEST_LICENSE} are allowed",
+            hint="give the license's name or address, not its text",
+        )
+    for field in ("include", "exclude"):
+        globs = getattr(request, field)
+        if sum(len(glob) + 3 for glob in globs) > LONGEST_GLOBS:
+            raise InvalidRequest(f"$.{field}: the globs are longer than {LONGEST_GLOBS} characters", hint="give fewer")
+        if not all(globs):
+            raise InvalidRequest(f"$.{field}: a glob is empty, and fits nothing", hint="leave it out")
+
+
+def _with_globs(reference: Reference, request: requests.ModelPull) -> Reference:
+    if not request.include and not request.exclude:
+        return reference
+    if isinstance(reference, (LocalReference, StoredReference)):
+        raise InvalidRequest(
+            "$.include: files are chosen from what a network source has, not from what is on this machine",
+            hint="add the directory that has only the wanted files",
+        )
+    if isinstance(reference, HubReference):
+        return replace(reference, include=request.include, exclude=request.exclude)
+    return reference

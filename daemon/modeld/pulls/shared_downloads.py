@@ -1,0 +1,290 @@
+"""One fetch for many: jobs that want the same bytes share their transfer, and it ends when the last has left.
+
+A flight has a thread of its own, and no asker is its owner: whoever began it may be cancelled while others wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Final, NamedTuple
+
+import anyio
+
+from modeld.download.engine.assembly import Fetched
+from modeld.download.engine.budget import CommonPace, Pace, Share
+from modeld.download.engine.progress import FileProgress, Progress
+from modeld.download.routes.events import OnEvent, TransferEvent
+from modeld.store.blobs.blobs import Blob
+from modeld.store.ingest.downloaded import Arrivals
+from modeld.store.observer import Stopped
+from modelwire.vocabulary import Phase
+
+Work = Callable[[FileProgress, OnEvent, Pace], Fetched]
+"""Blocks until the file is whole, verified and durable."""
+
+LOOK_SECONDS: Final = 0.05
+"""How soon an asker that is stopped notices."""
+
+LEAVE_SECONDS: Final = 3.0
+"""How long the last asker waits for the connections to end and the journal to be written. That takes milliseconds; a
+disk that hangs must not keep a cancelled job from ending."""
+
+
+class Landed(NamedTuple):
+    """What a transfer came to."""
+
+    blob: Blob
+    served: Mapping[str, int]
+    """Which source gave how much of it."""
+
+    as_described: bool
+    """These are the bytes of the version that was described."""
+
+
+class Flights:
+    """Of one daemon, by what is fetched."""
+
+    def __init__(self, arrivals: Arrivals) -> None:
+        self._arrivals = arrivals
+        self._by_key: dict[str, Flight] = {}
+
+    async def fetch(
+        self, key: str, route: str, work: Work, progress: FileProgress, on_event: OnEvent, share: Share
+    ) -> Landed:
+        """Raises Stopped when this asker is stopped."""
+        while True:
+            flight = self._by_key.get(key)
+            if flight is not None and flight.deserted:
+                await _until(flight.ended, progress)
+                continue
+            began = flight is None
+            if flight is None:
+                flight = self._by_key[key] = Flight(partial(self._forget, key), route)
+            try:
+                with flight.joined(progress, on_event, share):
+                    if began:
+                        flight.begin(work, key)
+                    return await self._follow(flight, progress)
+            except Stopped:
+                raise
+            except Exception:
+                # It asked other sources than this asker would.
+                if began or flight.route == route:
+                    raise
+
+    def _forget(self, key: str, flight: Flight) -> None:
+        if self._by_key.get(key) is flight:
+            del self._by_key[key]
+
+    async def _follow(self, flight: Flight, progress: FileProgress) -> Landed:
+        try:
+            await _until(flight.ended, progress)
+            return await flight.land(self._arrivals)
+        except Stopped:
+            if flight.leave(progress):
+                with anyio.move_on_after(LEAVE_SECONDS, shield=True):
+                    await flight.ended.wait()
+            raise
+
+
+async def _until(ended: anyio.Event, progress: FileProgress) -> None:
+    while not ended.is_set():
+        if progress.stopped():
+            raise Stopped
+        with anyio.move_on_after(LOOK_SECONDS):
+            await ended.wait()
+
+
+class Flight:
+    """On the event loop, but for what its thread calls: `_run` and the observer's methods."""
+
+    def __init__(self, forget: Callable[[Flight], None], route: str) -> None:
+        self.route = route
+        self.ended = anyio.Event()
+        self._forget = forget
+        self._everybody = _Everybody()
+        self._pace = CommonPace()
+        self._loop = asyncio.get_running_loop()
+        self._committing = anyio.Lock()
+        self._fetched: Fetched | None = None
+        self._fault: BaseException | None = None
+        self._came: Landed | None = None
+
+    @property
+    def deserted(self) -> bool:
+        return self._everybody.deserted
+
+    # -- askers
+
+    @contextmanager
+    def joined(self, progress: FileProgress, on_event: OnEvent, share: Share) -> Iterator[None]:
+        self._pace.join(share)
+        self._everybody.join(progress, on_event)
+        try:
+            yield
+        finally:
+            self._pace.leave(share)
+            self.leave(progress)
+
+    def leave(self, progress: FileProgress) -> bool:
+        """True for the last one: the transfer ends, and keeps what it has."""
+        if not self._everybody.leave(progress):
+            return False
+        if self.ended.is_set():
+            self._end()
+        return True
+
+    async def land(self, arrivals: Arrivals) -> Landed:
+        """After the end: the first who comes gives the blob its name."""
+        async with self._committing:
+            if self._fault is not None:
+                raise self._fault
+            if self._came is None:
+                assert self._fetched is not None, "a transfer without a fault has brought a file"
+                fetched, self._fetched = self._fetched, None
+                try:
+                    blob = await arrivals.commit(fetched.staged.digest, fetched.commit)
+                    self._came = Landed(blob, fetched.served, fetched.as_described)
+                except Exception as fault:
+                    self._fault = fault
+                    raise
+                except BaseException:
+                    # Cancelled before it began: the next who comes does it, and when nobody does, it is kept.
+                    self._fetched = fetched
+                    raise
+            return self._came
+
+    # -- the thread
+
+    def begin(self, work: Work, key: str) -> None:
+        threading.Thread(target=self._run, args=(work,), name=f"fetch {key[:24]}", daemon=True).start()
+
+    def _run(self, work: Work) -> None:
+        fetched: Fetched | None = None
+        fault: BaseException | None = None
+        try:
+            fetched = work(Progress(self._everybody, [None]).file(0), self._everybody.event, self._pace)
+        except BaseException as error:  # noqa: BLE001 - told to whoever waits for it
+            fault = error
+        with contextlib.suppress(RuntimeError):  # the loop is gone: the daemon has stopped without waiting
+            self._loop.call_soon_threadsafe(self._landed, fetched, fault)
+            return
+        if fetched is not None:
+            fetched.keep()
+
+    def _landed(self, fetched: Fetched | None, fault: BaseException | None) -> None:
+        self._fetched, self._fault = fetched, fault
+        self.ended.set()
+        if self.deserted or fault is not None:
+            self._end()
+
+    def _end(self) -> None:
+        self._forget(self)
+        if self._fetched is not None:
+            self._fetched.keep()
+            self._fetched = None
+
+
+class _Everybody:
+    """The observer of the transfer: what it is told, all askers are. Who comes late is told what it has missed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._askers: dict[FileProgress, OnEvent] = {}
+        self._network = 0
+        self._source: str | None = None
+        self._attempt = 1
+        self._counts = {"done": 0, "verified": 0, "reused": 0}
+        self._size: int | None = None
+        self._phase: Phase | None = None
+        self.deserted = False
+        self.files_done = 0
+        self.files_total: int | None = None
+
+    def join(self, progress: FileProgress, on_event: OnEvent) -> None:
+        with self._lock:
+            self._askers[progress] = on_event
+            progress.total(self._size)
+            progress.advance(**self._counts)
+            if self._source is not None:
+                progress.source(self._source)
+            if self._phase is not None:
+                progress.phase(self._phase)
+
+    def leave(self, progress: FileProgress) -> bool:
+        """True for the last one."""
+        with self._lock:
+            if self._askers.pop(progress, None) is None or self._askers:
+                return False
+            self.deserted = True
+            return True
+
+    # -- called by the transfer, from one thread at a time
+
+    def event(self, event: TransferEvent) -> None:
+        """Told once, by the first asker: all of them are heard in one log."""
+        with self._lock:
+            first = next(iter(self._askers.values()), None)
+        if first is not None:
+            first(event)
+
+    def stopped(self) -> bool:
+        return self.deserted
+
+    def phase(self, phase: Phase) -> None:
+        with self._lock:
+            self._phase = phase
+            for progress in self._askers:
+                progress.phase(phase)
+
+    def total(self, size: int | None) -> None:
+        with self._lock:
+            self._size = size
+            for progress in self._askers:
+                progress.total(size)
+
+    def advance(self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0) -> None:
+        with self._lock:
+            for name, more in (("done", done), ("verified", verified), ("reused", reused)):
+                self._counts[name] += more
+            for progress in self._askers:
+                progress.advance(done=done, verified=verified, reused=reused, committed=committed)
+
+    @property
+    def network(self) -> int:
+        return self._network
+
+    @network.setter
+    def network(self, total: int) -> None:
+        with self._lock:
+            more, self._network = total - self._network, total
+            for progress in self._askers:
+                progress.advance(network=more)
+
+    @property
+    def source(self) -> str | None:
+        return self._source
+
+    @source.setter
+    def source(self, name: str | None) -> None:
+        with self._lock:
+            self._source = name
+            for progress in self._askers if name is not None else ():
+                progress.source(name or "")
+
+    @property
+    def attempt(self) -> int:
+        return self._attempt
+
+    @attempt.setter
+    def attempt(self, number: int) -> None:
+        with self._lock:
+            for _more in range(number - self._attempt):
+                for progress in self._askers:
+                    progress.attempted()
+            self._attempt = number

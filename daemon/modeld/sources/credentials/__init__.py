@@ -1,0 +1,1 @@
+"""User names, passwords and tokens for sources, from the files in which other tools keep them."""

@@ -1,0 +1,251 @@
+"""Objects in buckets of S3 and of what speaks like it.
+
+obstore, of the extra `s3`, finds credentials, signs and lists; the bytes come over the same HTTP client as all others,
+from signed addresses. So they have the same ranges, resumption and limits.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import quote
+
+from modeld.download.http.client import HttpClient
+from modeld.download.source import Body, Description, FileInfo
+from modeld.sources import headers
+from modeld.sources.credentials.aws import AwsAccount
+from modeld.sources.references.types import S3Reference
+from modeld.store import parts
+from modelwire.errors import (
+    InvalidRequest,
+    SourceNotFound,
+    SourceUnauthorized,
+    SourceUnavailable,
+    Unsupported,
+    WireError,
+)
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+SIGNED_FOR: Final = timedelta(minutes=15)
+"""An address is signed for each range anew; this is for a connection that has to wait."""
+
+_SECONDS: Final = 20
+_STATUS = re.compile(r"status code: (\d{3})")
+_MOVED: Final = (301, 302, 303, 307, 308)
+MAX_STORES: Final = 32
+
+
+class S3Source:
+    """Credentials: those of the reference, else of the environment, else of the profile in ~/.aws, else what the
+    machine is given by its cloud; with none of these the bucket has to be public."""
+
+    name = "s3"
+
+    @classmethod
+    def mirror(cls, http: HttpClient, url: str) -> S3Source:
+        """The same buckets at another endpoint, which gets no keys."""
+        nowhere = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+        return cls(http, account=AwsAccount({"AWS_ENDPOINT_URL": url, **nowhere}, public=True))
+
+    def __init__(
+        self, http: HttpClient, environ: Mapping[str, str] | None = None, *, account: AwsAccount | None = None
+    ) -> None:
+        self._http = http
+        self._account = account or AwsAccount(os.environ if environ is None else environ)
+        self._lock = threading.Lock()
+        self._stores: dict[tuple[object, ...], S3Store] = {}
+
+    def origin(self, reference: S3Reference) -> str:  # noqa: ARG002 - buckets are part of the path
+        return self._http.parse(self._base()).origin
+
+    def describe(self, reference: S3Reference) -> Description:
+        origin = self.origin(reference)
+        files = [self._one(reference, origin)] if reference.folder is None else self._below(reference, origin)
+        reason = parts.paths_fault([file.path for file in files])
+        if reason is not None:
+            raise InvalidRequest(f"{reference.text} cannot be in the store: {reason}", hint="Name one object of it.")
+        return Description(
+            source=reference.text, files=tuple(files), registry=origin.partition("://")[2], repo=reference.bucket
+        )
+
+    def open(self, file: FileInfo, start: int, end: int | None, validator: str | None) -> Body:
+        userinfo, _, rest = file.locator.partition("@s3:")
+        bucket, _, key = rest.partition("/")
+        return self._http.open_range(self._signed("GET", bucket, key, userinfo or None), file, start, end, validator)
+
+    # -- describing
+
+    def _one(self, reference: S3Reference, origin: str) -> FileInfo:
+        address = self._signed("HEAD", reference.bucket, reference.path, reference.secrets.userinfo)
+        answer = self._http.request("HEAD", address, redirects=False, ok=(*_MOVED, 200, 400, 403, 404))
+        if answer.status != 200:
+            raise self._refused(reference, answer.status, answer.headers.get("x-amz-bucket-region"))
+        path = reference.path.rpartition("/")[2]
+        return FileInfo(
+            path=path,
+            locator=_locator(reference, reference.path),
+            size=headers.content_length(answer.headers),
+            digest=headers.digest_of(answer.headers),
+            validator=headers.validator(answer.headers),
+            origin=origin,
+            role=parts.role_of(path),
+        )
+
+    def _below(self, reference: S3Reference, origin: str) -> list[FileInfo]:
+        store = self._store(reference.bucket, self._settings(reference.secrets.userinfo))
+        self._check_no_redirect(reference)
+        import obstore
+        from obstore.exceptions import BaseError
+
+        files: list[FileInfo] = []
+        try:
+            for page in obstore.list(store, prefix=reference.path or None):
+                for found in page:
+                    path = found["path"].removeprefix(reference.path)
+                    if not path or path.endswith("/"):
+                        continue
+                    files.append(
+                        FileInfo(
+                            path=path,
+                            locator=_locator(reference, found["path"]),
+                            size=found["size"],
+                            validator=found["e_tag"],
+                            origin=origin,
+                            role=parts.role_of(path),
+                        )
+                    )
+                if len(files) > parts.MAX_FILES:
+                    raise InvalidRequest(
+                        f"{reference.text} has more than {parts.MAX_FILES} objects, too many for one model",
+                        hint="Name a prefix further down.",
+                    )
+        except (BaseError, OSError, ValueError) as fault:
+            raise self._fault(reference, fault) from None
+        if not files:
+            raise SourceNotFound(f"there is nothing below {reference.text}", hint="Check the bucket and the prefix.")
+        return files
+
+    def _check_no_redirect(self, reference: S3Reference) -> None:
+        """obstore follows redirects of a listing with the session's token in a header; so it is not led to one.
+        Where a bucket is depends on nobody's keys: it is asked without any."""
+        address = f"{self._base()}/{reference.bucket}?list-type=2&max-keys=0"
+        answer = self._http.request("GET", address, redirects=False, ok=(*_MOVED, 200, 400, 401, 403, 404, 405, 501))
+        if answer.status in _MOVED:
+            raise self._refused(reference, answer.status, answer.headers.get("x-amz-bucket-region"))
+
+    # -- the bucket
+
+    def _signed(self, method: Literal["GET", "HEAD"], bucket: str, key: str, userinfo: str | None) -> str:
+        settings = self._settings(userinfo)
+        store = self._store(bucket, settings)
+        if settings.get("skip_signature"):
+            return f"{self._base()}/{bucket}/{quote(key)}"
+        import obstore
+        from obstore.exceptions import BaseError
+
+        try:
+            return obstore.sign(store, method, key, SIGNED_FOR)
+        except BaseError as fault:
+            raise SourceUnauthorized(
+                f"no address could be signed for s3://{bucket}/{key} ({type(fault).__name__})",
+                hint="Check the AWS credentials of the daemon.",
+            ) from None
+
+    def _base(self) -> str:
+        return (self._account.endpoint or f"https://s3.{self._account.region}.amazonaws.com").rstrip("/")
+
+    def _settings(self, userinfo: str | None) -> dict[str, Any]:
+        settings: dict[str, Any] = {"region": self._account.region, **self._account.keys(userinfo)}
+        if self._account.endpoint is not None:
+            self._http.parse(self._account.endpoint)  # refuses plain http where it is not allowed
+            settings["endpoint"] = self._account.endpoint
+        return settings
+
+    def _store(self, bucket: str, settings: dict[str, Any]) -> S3Store:
+        place = (bucket, *sorted(settings.items()))
+        with self._lock:
+            found = self._stores.get(place)
+            if found is None:
+                if len(self._stores) >= MAX_STORES:
+                    self._stores.clear()
+                found = self._stores[place] = self._made(bucket, settings)
+            return found
+
+    @staticmethod
+    def _made(bucket: str, settings: dict[str, Any]) -> S3Store:
+        try:
+            from obstore.exceptions import BaseError
+            from obstore.store import S3Store
+        except ImportError:
+            raise Unsupported(
+                "s3:// needs the extra s3, which is not installed",
+                hint="Install it beside the daemon: pip install 'modeld[daemon,s3]'.",
+                details={"extra": "s3"},
+            ) from None
+        try:
+            return S3Store(
+                bucket,
+                **settings,
+                client_options={
+                    "allow_http": str(settings.get("endpoint", "")).startswith("http://"),
+                    "timeout": timedelta(seconds=_SECONDS),
+                    "connect_timeout": timedelta(seconds=_SECONDS),
+                },
+                retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=_SECONDS)},
+            )
+        except (BaseError, ValueError, TypeError) as fault:
+            raise InvalidRequest(
+                f"the bucket {bucket} cannot be used as it is configured ({type(fault).__name__})",
+                hint="Check the AWS_… variables of the daemon's environment.",
+            ) from None
+
+    # -- what is wrong
+
+    def _fault(self, reference: S3Reference, fault: Exception) -> WireError:
+        kind = type(fault).__name__
+        # Listing has no exceptions of its own for a refusal; the rest of the text may hold anything.
+        status = _STATUS.search(str(fault))
+        if status is not None and int(status[1]) in (301, 400, 401, 403, 404):
+            return self._refused(reference, int(status[1]), None)
+        return SourceUnavailable(
+            f"the bucket {reference.bucket} cannot be listed ({kind})",
+            hint="Check AWS_REGION, AWS_ENDPOINT_URL and the network.",
+            details={"source": reference.text},
+        )
+
+    def _refused(self, reference: S3Reference, status: int, region: str | None) -> WireError:
+        details = {"source": reference.text, "status": status}
+        if region and region != self._account.region:
+            return SourceUnavailable(
+                f"the bucket {reference.bucket} is in the region {region[:40]}, not in {self._account.region}",
+                hint=f"Set AWS_REGION={region[:40]} for the daemon.",
+                retryable=False,
+                details=details,
+            )
+        if status == 404:
+            return SourceNotFound(
+                f"there is no {reference.text}", hint="Check the bucket and the key.", details=details
+            )
+        if status in (400, 401, 403):
+            return SourceUnauthorized(
+                f"{reference.text} is not given to whoever asked",
+                hint="Check the access key, its rights (s3:GetObject, and s3:ListBucket for a prefix) and the clock;"
+                " without that right a missing object is refused the same way.",
+                details=details,
+            )
+        return SourceUnavailable(
+            f"the bucket {reference.bucket} answers {status} and does not say where it is",
+            hint="Set AWS_REGION, or AWS_ENDPOINT_URL, for the daemon.",
+            retryable=False,
+            details=details,
+        )
+
+
+def _locator(reference: S3Reference, key: str) -> str:
+    return f"{quote(reference.secrets.userinfo or '', safe=':%')}@s3:{reference.bucket}/{key}"

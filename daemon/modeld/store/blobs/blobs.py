@@ -1,0 +1,232 @@
+"""Committed bytes under the name that their digest gives them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modeld.store.blobs.hashing import hash_file
+from modeld.store.blobs.quarantine import quarantine
+from modeld.store.blobs.staging import Staged, discard, sync_staged
+from modeld.store.digest import Digest, Signature
+from modeld.store.disk import durable
+from modeld.store.disk.durable import outcome_unknown, store_fault, store_faults
+from modeld.store.observer import Observer, Unwatched
+from modelwire.errors import Corrupt, NotFound
+
+if TYPE_CHECKING:
+    from modeld.store.disk.layout import Layout
+
+MAX_ATTEMPTS = 5
+"""At naming: each failed one means that someone else put a bad blob there in the meantime."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    digest: Digest
+    size: int
+    path: str
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a blob's bytes hash to. `blob.signature` was taken before the first byte was read: if the file
+    changes while it is hashed, a record of this verification does not match the file any more."""
+
+    blob: Blob
+    actual: Digest
+
+    @property
+    def good(self) -> bool:
+        return self.blob.digest.matches(self.actual)
+
+
+Trusted = Callable[[Blob], bool]
+"""Whether the last verification of this blob was good and recorded exactly this signature."""
+
+
+def never_trusted(_blob: Blob) -> bool:
+    return False
+
+
+def stat_blob(layout: Layout, digest: Digest) -> Blob | None:
+    """One lstat. None when there is nothing; Corrupt when what is there is not a file."""
+    path = layout.blob(digest)
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise store_fault(error, "look at", path) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise Corrupt(
+            f"{path} is not a regular file, so it is not a blob",
+            hint="Verify the models that name it; the next add of this content puts the file back.",
+            details={"path": path},
+        )
+    return Blob(digest, status.st_size, path, Signature.of(status))
+
+
+def verify_blob(layout: Layout, digest: Digest, observer: Observer) -> Verified:
+    """Hashes what lies in the store. Drops only those pages from the cache that it brought in."""
+    path = layout.blob(digest)
+    descriptor = _open_blob(path, digest)
+    try:
+        with store_faults("read", path):
+            status = os.fstat(descriptor)
+            observer.total(status.st_size)
+            actual, _size = hash_file(descriptor, status.st_size, observer)
+    finally:
+        os.close(descriptor)
+    return Verified(Blob(digest, status.st_size, path, Signature.of(status)), actual)
+
+
+def find_good(
+    layout: Layout,
+    digest: Digest,
+    *,
+    size: int | None = None,
+    trusted: Trusted = never_trusted,
+    observer: Observer | None = None,
+    sync: bool = True,
+) -> Blob | None:
+    """The blob if it is here, is good, and its name is durable: then there is nothing to add.
+
+    One without a matching record of its verification is hashed first; a bad one goes to quarantine and
+    counts as absent. Who looks for many has all their names synced together in the end, and not here.
+    """
+    try:
+        blob = stat_blob(layout, digest)
+    except Corrupt:
+        _set_aside(layout, layout.blob(digest))
+        return None
+    if blob is None:
+        return None
+    if size is not None and blob.size != size:
+        _set_aside(layout, blob.path)
+        return None
+    if not trusted(blob):
+        blob = _prove(layout, digest, observer or Unwatched())
+    if blob is not None and sync:
+        # Whoever named it may have died, or never cared to sync.
+        sync_names(layout, digest)
+    return blob
+
+
+def commit(
+    layout: Layout, staged: Staged, *, trusted: Trusted = never_trusted, observer: Observer | None = None
+) -> tuple[Blob, bool]:
+    """Names staged bytes; True beside the blob when the same content was here already and is used.
+
+    Up to the naming every failure takes the staged file away. After it nothing is undone: the bytes are
+    good, only how durable their name is stays unknown, and the same request again settles that.
+    """
+    try:
+        sync_staged(staged)
+        found = name_or_find(layout, staged, trusted, observer or Unwatched())
+    except BaseException:
+        discard(staged)
+        raise
+    # ---- The blob has its name: from here on nothing is taken back. ----
+    discard(staged)
+    if found is not None:
+        return found, True
+    sync_names(layout, staged.digest)
+    return stat_named(layout, staged.digest), False
+
+
+def stat_named(layout: Layout, digest: Digest) -> Blob:
+    """The blob that was named a moment ago."""
+    blob = stat_blob(layout, digest)
+    if blob is None:
+        raise NotFound(
+            f"{layout.blob(digest)} disappeared right after it was named",
+            hint="Another program removes blobs of this store.",
+            retryable=True,
+            details={"path": layout.blob(digest)},
+        )
+    return blob
+
+
+def name_or_find(layout: Layout, staged: Staged, trusted: Trusted, observer: Observer) -> Blob | None:
+    """None when the staged file has its name now, else the good blob that has it."""
+    path = layout.blob(staged.digest)
+    for _attempt in range(MAX_ATTEMPTS):
+        with store_faults("name the blob", path):
+            try:
+                named = durable.name_without_replacing(staged.path, path)
+            except FileNotFoundError:
+                durable.make_directories(os.path.dirname(path), below=layout.root)
+                named = durable.name_without_replacing(staged.path, path)
+        if named:
+            return None
+        found = find_good(layout, staged.digest, size=staged.size, trusted=trusted, observer=observer)
+        if found is not None:
+            return found
+    raise Corrupt(
+        f"{path} is taken by bad bytes again each time they are set aside",
+        hint="Find the program that writes there.",
+        details={"path": path},
+    )
+
+
+def _prove(layout: Layout, digest: Digest, observer: Observer) -> Blob | None:
+    """The blob with the signature that was verified, made as lasting as one of our own."""
+    try:
+        verified = verify_blob(layout, digest, observer)
+    except NotFound:
+        return None
+    if not verified.good:
+        _set_aside(layout, verified.blob.path)
+        return None
+    descriptor = _open_blob(verified.blob.path, digest)
+    try:
+        with store_faults("make durable", verified.blob.path):
+            status = os.fstat(descriptor)
+            if Signature.of(status) != verified.blob.signature:
+                raise Corrupt(
+                    f"{verified.blob.path} changed while it was verified",
+                    hint="Another program writes to a blob of this store; find it, then try again.",
+                    retryable=True,
+                    details={"path": verified.blob.path},
+                )
+            if status.st_mode & 0o222:
+                # Another tool left it writable. Where it belongs to someone else it stays so, and the
+                # signature has to tell.
+                with contextlib.suppress(PermissionError):
+                    durable.make_read_only(descriptor)
+            durable.sync_file(descriptor)
+            return Blob(digest, status.st_size, verified.blob.path, Signature.of(os.fstat(descriptor)))
+    finally:
+        os.close(descriptor)
+
+
+def _open_blob(path: str, digest: Digest) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"the blob {digest.text} is not in the store", details={"path": path}) from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Corrupt(f"{path} is a symbolic link, so it is not a blob", details={"path": path}) from None
+        raise store_fault(error, "open", path) from error
+
+
+def _set_aside(layout: Layout, path: str) -> None:
+    with store_faults("set aside the bad blob", path), contextlib.suppress(FileNotFoundError):
+        quarantine(layout, path, "corrupt-blob")
+
+
+def sync_names(layout: Layout, digest: Digest) -> None:
+    """The blob's directory, and those above it that a fan-out may have made: 0.03 ms each when clean."""
+    directory = os.path.dirname(layout.blob(digest))
+    for _level in range(3):
+        with outcome_unknown(), store_faults("sync the directory", directory):
+            durable.sync_directory(directory)
+        directory = os.path.dirname(directory)

@@ -1,0 +1,136 @@
+"""Blobs that share their bytes with a name outside the store: `add --link` makes them.
+
+Whoever has the other name can write through it. So the signature under which such a blob was last found good is kept
+beside the catalogue, in a file of its own that was durable before the blob got its name, and each answer compares it.
+A difference makes the models of that blob suspect: they are hashed before they are given out again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from modeld.store.digest import Digest, Signature
+from modeld.store.disk import durable
+from modeld.store.disk.durable import store_faults
+from modelwire.errors import InvalidDigest
+
+if TYPE_CHECKING:
+    from modeld.store.blobs.blobs import Blob
+    from modeld.store.disk.layout import Layout
+
+_UNKNOWN = Signature(0, 0, -1, 0, 0)
+"""No file has it: a mark that cannot be read makes its blob suspect."""
+
+
+class _Mark(msgspec.Struct, frozen=True):
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    source: str = ""
+
+
+class Linked:
+    """Reading is a look into a dict, for any thread; writing blocks."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._signatures: dict[str, Signature] = {}
+        """By the digest in hex."""
+        self._sources: dict[str, str] = {}
+        """Where the other name was when the link was made: for people who look for the culprit."""
+
+    def load(self) -> None:
+        """What the last run knew. A mark without a blob is left over from a removal, or from a link that failed."""
+        with store_faults("read", self._layout.linked), contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self._layout.linked):
+                try:
+                    digest = Digest(name)
+                except InvalidDigest:
+                    continue
+                if os.path.lexists(self._layout.blob(digest)):
+                    self._signatures[name], self._sources[name] = _read(self._layout.linked_blob(digest))
+                else:
+                    durable.remove(self._layout.linked_blob(digest))
+
+    def __contains__(self, digest: Digest) -> bool:
+        return digest.hex in self._signatures
+
+    def __bool__(self) -> bool:
+        return bool(self._signatures)
+
+    def signature(self, digest: Digest) -> Signature | None:
+        """Of the blob when it was last found good; None when it is the store's alone."""
+        return self._signatures.get(digest.hex)
+
+    def suspect(self, digest: Digest, status: os.stat_result) -> bool:
+        """Whether the bytes may have changed since they were last found good."""
+        known = self._signatures.get(digest.hex)
+        return known is not None and known != Signature.of(status)
+
+    def digest_of(self, source: Signature) -> Digest | None:
+        """Which blob this very file is, whatever its bytes are by now."""
+        for text, known in self._signatures.items():
+            if (known.device, known.inode) == (source.device, source.inode):
+                return Digest(text)
+        return None
+
+    def good(self, digest: Digest, signature: Signature, source: str = "") -> None:
+        """Durable on return: before a linked blob gets its name, and each time that it was found good again."""
+        path = self._layout.linked_blob(digest)
+        source = source or self._sources.get(digest.hex, "")
+        mark = _Mark(
+            signature.device, signature.inode, signature.size, signature.mtime_ns, signature.ctime_ns, _text(source)
+        )
+        temporary = f"{self._layout.staging}/linked-{secrets.token_hex(8)}"
+        with store_faults("note the linked blob", path):
+            durable.make_directories(self._layout.linked, below=self._layout.root)
+            descriptor = durable.create_file(temporary)
+            try:
+                try:
+                    durable.write_at(descriptor, memoryview(msgspec.json.encode(mark) + b"\n"), 0)
+                    durable.sync_file(descriptor)
+                finally:
+                    durable.close(descriptor)
+                durable.name_replacing(temporary, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    durable.remove(temporary)
+                raise
+            durable.sync_directory(self._layout.linked)
+            durable.sync_directory(self._layout.private)
+        self._signatures[digest.hex] = signature
+        self._sources[digest.hex] = source
+
+    def relinked(self, blob: Blob, before: Signature) -> None:
+        """The store has taken away a name of this blob. With no other left it is the store's alone."""
+        if self.signature(blob.digest) != before:
+            return
+        if os.lstat(blob.path).st_nlink == 1:
+            self.forget(blob.digest)
+        else:
+            self.good(blob.digest, blob.signature)
+
+    def forget(self, digest: Digest) -> None:
+        """The blob is gone, or never became one. A mark that stays behind only costs a verification."""
+        self._signatures.pop(digest.hex, None)
+        with contextlib.suppress(OSError):
+            durable.remove(self._layout.linked_blob(digest))
+
+
+def _read(path: str) -> tuple[Signature, str]:
+    with contextlib.suppress(OSError, msgspec.MsgspecError, ValueError):
+        with open(path, "rb") as file:
+            mark = msgspec.json.decode(file.read(65536), type=_Mark)
+        return Signature(mark.device, mark.inode, mark.size, mark.mtime_ns, mark.ctime_ns), mark.source
+    return _UNKNOWN, ""
+
+
+def _text(path: str) -> str:
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,0 +1,280 @@
+"""The catalogue: one SQLite file, one thread that owns it, everything that waits committed together.
+
+A caller hands over a function of the connection and gets its value back when that is durable. The
+price of durability is one fsync for each commit, not for each call: whatever arrives while a commit
+is under way shares the next one. Each function has a savepoint of its own, so that one that fails
+takes nothing with it.
+
+What a function must keep to: it may run twice (when SQLite gave up a whole transaction because of
+another one), so it changes nothing but the database; and it begins and ends no transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from modeld.store.catalog.catalog_file import condemn, file_at, open_or_replace, translated, vanished
+from modelwire.errors import Corrupt, Interrupted, LocalError, Unsupported
+
+T = TypeVar("T")
+
+_STEPS_TABLE = """
+CREATE TABLE IF NOT EXISTS schema_steps (
+    room TEXT NOT NULL, step INTEGER NOT NULL, applied_at REAL NOT NULL, PRIMARY KEY (room, step)
+) WITHOUT ROWID
+"""
+
+
+# Told apart by their text from what a function could execute: the statement cache goes by text, and
+# only statements that are not in it are shown to the authorizer.
+_BEGIN, _COMMIT, _ROLLBACK = "BEGIN IMMEDIATE -- owner", "COMMIT -- owner", "ROLLBACK"
+
+
+class _Settleable(Protocol):
+    def set_result(self, result: Any, /) -> None: ...
+    def set_exception(self, error: BaseException, /) -> None: ...
+    def done(self) -> bool: ...
+
+
+@dataclass(slots=True)
+class _Call:
+    """One function on its way through the owner thread. A call of the event loop's has that loop."""
+
+    run: Callable[[sqlite3.Connection], Any]
+    writes: bool
+    future: _Settleable
+    loop: asyncio.AbstractEventLoop | None
+    value: Any = None
+    error: BaseException | None = None
+
+
+class Catalog:
+    """Safe to use from any thread; `write` and `read` from the event loop, `call` from elsewhere."""
+
+    def __init__(self, path: str, connection: sqlite3.Connection, set_aside: str | None) -> None:
+        self.path = path
+        self.set_aside = set_aside
+        """Where a damaged file went, so that the start can announce it."""
+        self._connection = connection
+        self._file = file_at(path)
+        self._inside = False
+        connection.set_authorizer(self._authorize)
+        self._waiting: list[_Call] = []
+        self._changed = threading.Condition()
+        self._closed = False
+        self._owner = threading.Thread(target=self._own, name="catalog", daemon=True)
+        self._owner.start()
+
+    @classmethod
+    def open(cls, path: str) -> Catalog:
+        """Blocking. The directory must exist. Raises typed errors of one line."""
+        connection, set_aside = open_or_replace(path)
+        return cls(path, connection, set_aside)
+
+    def migrate(self, room: str, steps: Sequence[str]) -> None:
+        """Brings a room's tables to the last of its steps; all missing steps succeed together or not at all.
+
+        Steps are only ever appended. A catalogue of a newer modeld is refused rather than guessed at.
+        """
+
+        def apply(connection: sqlite3.Connection) -> None:
+            connection.execute(_STEPS_TABLE)
+            (done,) = connection.execute(
+                "SELECT coalesce(max(step), 0) FROM schema_steps WHERE room = ?", (room,)
+            ).fetchone()
+            if done > len(steps):
+                raise Unsupported(
+                    f"the catalogue {self.path} has version {done} of its {room} tables, "
+                    f"this modeld knows {len(steps)}",
+                    hint="run the newer modeld, or move the catalogue away: history is lost, models are kept",
+                    details={"room": room, "found": done, "known": len(steps)},
+                )
+            for number, step in enumerate(steps[done:], done + 1):
+                for statement in _statements(step):
+                    connection.execute(statement)
+                connection.execute("INSERT INTO schema_steps VALUES (?, ?, ?)", (room, number, time.time()))
+
+        self.call(apply)
+
+    async def write(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs and commits the function. A caller that is cancelled meanwhile does not undo it."""
+        return await self._ask(function, writes=True)
+
+    async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Sees every write that was asked for before. A function that writes here is refused."""
+        return await self._ask(function, writes=False)
+
+    def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """`write` for start-up and other threads: blocks until durable."""
+        if threading.current_thread() is self._owner:
+            raise LocalError("a catalogue function called the catalogue: it would wait for itself")
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._submit(_Call(function, writes=True, future=future, loop=None))
+        return future.result()
+
+    def close(self) -> None:
+        """Blocking: what was asked for before is done, what comes after is refused. Idempotent."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._owner.join()
+
+    async def _ask(self, function: Callable[[sqlite3.Connection], T], *, writes: bool) -> T:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._submit(_Call(function, writes, future, loop))
+        return await future
+
+    def _submit(self, call: _Call) -> None:
+        with self._changed:
+            if self._closed:
+                raise Interrupted("the catalogue is closed: the daemon is stopping")
+            self._waiting.append(call)
+            if len(self._waiting) == 1:
+                self._changed.notify()
+
+    def _own(self) -> None:
+        """The owner thread. Nothing raised by a function or by SQLite ends it."""
+        with contextlib.closing(self._connection):
+            while batch := self._next_batch():
+                writes = [call for call in batch if call.writes]
+                if writes:
+                    self._commit(writes)
+                    _deliver(writes)
+                if len(writes) < len(batch):
+                    reads = [call for call in batch if not call.writes]
+                    self._read(reads)
+                    _deliver(reads)
+
+    def _next_batch(self) -> list[_Call]:
+        with self._changed:
+            while not self._waiting and not self._closed:
+                self._changed.wait()
+            batch, self._waiting = self._waiting, []
+            return batch
+
+    def _commit(self, calls: list[_Call]) -> None:
+        """One transaction for all. When SQLite gives it up, each is tried in one of its own."""
+        connection = self._connection
+        try:
+            connection.execute(_BEGIN)
+            for call in calls:
+                self._run_in_savepoint(call)
+                if not connection.in_transaction:
+                    raise _TransactionLost
+            if file_at(self.path) != self._file:
+                connection.execute(_ROLLBACK)
+                for call in calls:
+                    call.value, call.error = None, call.error or vanished(self.path)
+                return
+            connection.execute(_COMMIT)
+        except (_TransactionLost, sqlite3.Error) as error:
+            with contextlib.suppress(sqlite3.Error):
+                if connection.in_transaction:
+                    connection.execute(_ROLLBACK)
+            # Space may suffice for the small ones. After a failed fsync nothing is tried again:
+            # the kernel may have dropped the pages and a second fsync would report success.
+            lost_by_one = isinstance(error, _TransactionLost) or _is_full(error)
+            if len(calls) > 1 and lost_by_one:
+                for call in calls:
+                    call.value = call.error = None
+                    self._commit([call])
+            elif isinstance(error, sqlite3.Error):
+                for call in calls:
+                    call.error = self._told(error)
+
+    def _run_in_savepoint(self, call: _Call) -> None:
+        connection = self._connection
+        connection.execute("SAVEPOINT one")
+        try:
+            self._inside = True
+            call.value = call.run(connection)
+            self._inside = False
+            connection.execute("RELEASE one")
+        except BaseException as error:  # noqa: BLE001 - it belongs to the caller, whatever it is
+            self._inside = False
+            call.value, call.error = None, self._told(error)
+            if connection.in_transaction:
+                connection.execute("ROLLBACK TO one")
+                connection.execute("RELEASE one")
+
+    def _read(self, calls: list[_Call]) -> None:
+        connection = self._connection
+        connection.execute("PRAGMA query_only = ON")
+        for call in calls:
+            try:
+                call.value = call.run(connection)
+            except BaseException as error:  # noqa: BLE001 - it belongs to the caller, whatever it is
+                refused = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY
+                call.error = LocalError("a catalogue read tried to write") if refused else self._told(error)
+        connection.execute("PRAGMA query_only = OFF")
+
+    def _authorize(self, action: int, *_: str | None) -> int:
+        refused = self._inside and action == sqlite3.SQLITE_TRANSACTION
+        return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK
+
+    def _told(self, error: BaseException) -> BaseException:
+        """The error in the form in which its caller gets it."""
+        if isinstance(error, sqlite3.Error):
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_AUTH:
+                return LocalError("a catalogue function began or ended a transaction: it shares one with others")
+            typed = translated(error, self.path)
+            if isinstance(typed, Corrupt):
+                condemn(self.path)
+            return typed
+        if isinstance(error, StopIteration):
+            # No future accepts this one, and the caller would wait for ever.
+            return LocalError("a catalogue function let a StopIteration out")
+        return error
+
+
+class _TransactionLost(Exception):
+    """SQLite rolled the whole transaction back because of one statement in it."""
+
+
+def _is_full(error: BaseException) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+
+
+def _deliver(batch: list[_Call]) -> None:
+    """One hop into each event loop for the whole batch: a hop costs more than the call itself."""
+    loops: dict[asyncio.AbstractEventLoop | None, list[_Call]] = {}
+    for call in batch:
+        loops.setdefault(call.loop, []).append(call)
+    for loop, calls in loops.items():
+        if loop is None:
+            _settle(calls)
+            continue
+        # The loop ended while its calls ran: nobody is left to tell, and what was written stays written.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_settle, calls)
+
+
+def _settle(calls: Iterable[_Call]) -> None:
+    for call in calls:
+        if call.future.done():
+            continue  # the caller was cancelled
+        if call.error is not None:
+            call.future.set_exception(call.error)
+        else:
+            call.future.set_result(call.value)
+
+
+def _statements(script: str) -> Iterator[str]:
+    """`executescript` would commit first, so a script is cut into its statements here."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if statement.strip():
+        yield statement

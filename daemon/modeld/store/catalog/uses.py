@@ -1,0 +1,85 @@
+"""When each model was last given out: what tells old models from those in use.
+
+Noted on the way of every answer, so noting is one assignment; it is written down seconds later, many at once. A crash
+loses those seconds, and nothing depends on them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from modelwire.errors import WireError
+
+if TYPE_CHECKING:
+    from modeld.store.catalog.catalog import Catalog
+
+ROOM: Final = "uses"
+
+STEPS: Final = ("CREATE TABLE uses (name TEXT PRIMARY KEY, used_at REAL NOT NULL) WITHOUT ROWID",)
+
+COALESCE_SECONDS: Final = 5.0
+"""A model that is asked for a thousand times a second is one row each five seconds."""
+
+
+class Uses:
+    """Belongs to the event loop. Without a catalogue it lasts as long as the process."""
+
+    def __init__(self, catalog: Catalog | None) -> None:
+        self._catalog = catalog
+        self._unwritten: dict[str, float] = {}
+        self._news: anyio.Event | None = None
+        self._at: dict[str, float] = {}
+        if catalog is not None:
+            catalog.migrate(ROOM, STEPS)
+            self._at.update(catalog.call(lambda db: db.execute("SELECT name, used_at FROM uses").fetchall()))
+
+    def note(self, name: str) -> None:
+        self._unwritten[name] = time.time()
+        if self._news is not None:
+            self._news.set()
+            self._news = None
+
+    def of(self, name: str) -> float | None:
+        return self._unwritten.get(name) or self._at.get(name)
+
+    def moved(self, old: str, new: str) -> None:
+        """A model has another name now."""
+        at = self.of(old)
+        if at is not None:
+            self._unwritten[new] = at
+
+    def forget(self, name: str) -> None:
+        """Whatever gets this name next has not been used."""
+        self._unwritten.pop(name, None)
+        if self._at.pop(name, None) is not None:
+            self._unwritten[name] = 0.0
+
+    async def keep(self) -> None:
+        """For as long as the daemon runs; wakes up only when there is something to write."""
+        while True:
+            if not self._unwritten:
+                self._news = anyio.Event()
+                await self._news.wait()
+            await anyio.sleep(COALESCE_SECONDS)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Writes what is not written yet; a full disk keeps nothing from working."""
+        now, self._unwritten = self._unwritten, {}
+        self._at.update(now)
+        for name in [name for name, at in now.items() if not at]:
+            del self._at[name]
+        if self._catalog is None or not now:
+            return
+
+        def write(db: sqlite3.Connection) -> None:
+            db.executemany("INSERT OR REPLACE INTO uses VALUES (?, ?)", [row for row in now.items() if row[1]])
+            db.executemany("DELETE FROM uses WHERE name = ?", [(name,) for name, at in now.items() if not at])
+
+        with contextlib.suppress(WireError):
+            await self._catalog.write(write)

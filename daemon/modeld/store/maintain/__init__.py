@@ -1,0 +1,1 @@
+"""What is done with models and blobs that are there: verify, count, sweep, recover."""

@@ -1,0 +1,104 @@
+"""Trees that no manifest asks for any more: of models that other tools removed, and of bytes that were replaced."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter as Tally
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Final, TypeVar
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+from modeld.store.disk.removal import Identity
+from modeld.store.maintain.victims import Ages, Candidate, Links, span
+from modeld.store.manifests import trees
+from modeld.store.names import ModelName
+from modeld.store.publish.publishing import Counter
+from modeld.store.publish.records import Records
+from modelwire.errors import InvalidName, WireError
+
+T = TypeVar("T")
+
+_AT_ONCE: Final = 200
+
+
+class LeftoverTrees:
+    """For the event loop."""
+
+    def __init__(self, counter: Counter, records: Records) -> None:
+        self._counter = counter
+        self._index = counter.index
+        self._layout = counter.layout
+        self._records = records
+
+    async def leftovers(self, ages: Ages) -> list[Candidate]:
+        wanted: list[str] = []
+        for number, text in enumerate(list(self._index.names()), 1):
+            entry = self._index.entry(ModelName.parse(text))
+            if entry is not None and entry.tree is not None:
+                wanted.append(entry.tree)
+            if number % _AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()
+        found = await self._blocking(partial(trees.leftovers, self._layout, wanted))
+        return [candidate for path in sorted(found) if (candidate := self._candidate(path, ages)) is not None]
+
+    def _candidate(self, path: str, ages: Ages) -> Candidate | None:
+        try:
+            info = os.lstat(path)
+        except OSError:
+            return None
+        unused = ages.unused(info)
+        if unused < ages.grace:
+            return None
+        parts = tuple(path[len(self._layout.root) + 1 :].split("/"))
+        return Candidate(
+            "tree", parts, 0, 0, f"no model is shown by it, unchanged for {span(unused)}", Identity.of(info)
+        )
+
+    def links_in(self, candidates: Sequence[Candidate]) -> Links:
+        """Blocking."""
+        found: Tally[tuple[int, int]] = Tally()
+        for candidate in candidates:
+            for directory, _, names in os.walk("/".join((self._layout.root, *candidate.parts))):
+                for name in names:
+                    with suppress(OSError):
+                        info = os.lstat(f"{directory}/{name}")
+                        found[info.st_dev, info.st_ino] += 1
+        return found
+
+    async def remove(self, candidates: Sequence[Candidate], order: int, notes: list[str]) -> list[Candidate]:
+        """Those that went. Each is judged again in the publisher's turn: a model may ask for it by now."""
+        gone: list[Candidate] = []
+        for candidate in candidates:
+            path = "/".join((self._layout.root, *candidate.parts))
+            async with self._counter.publisher.turn(order):
+                if self._is_wanted(candidate):
+                    continue
+                with anyio.CancelScope(shield=True):
+                    try:
+                        relinked = await self._blocking(partial(self._index.trees.remove, path))
+                    except (WireError, OSError) as fault:
+                        notes.append(f"{path} cannot be removed: {fault}")
+                        continue
+                    await self._records.relinked(relinked)
+            gone.append(candidate)
+        return gone
+
+    def _is_wanted(self, candidate: Candidate) -> bool:
+        """Its second part below the trees' directory names the model, a third one its content."""
+        below = candidate.parts[2:]
+        try:
+            entry = self._index.entry(ModelName.from_stem(below[0]))
+        except InvalidName:
+            return False
+        if entry is None or entry.tree is None:
+            return False
+        path = "/".join((self._layout.root, *candidate.parts))
+        return entry.tree == path or entry.tree.startswith(f"{path}/")
+
+    async def _blocking(self, work: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(work, limiter=self._counter.threads)

@@ -1,0 +1,165 @@
+"""Taking back what nothing holds. What is a victim is decided twice: on a walk beside all other work, and once more in
+the publisher's turn, right before it goes. So no add can be half way between finding a blob and naming it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from modeld.store.digest import Digest
+from modeld.store.disk.removal import remove_entry, remove_file
+from modeld.store.maintain.leftover_trees import LeftoverTrees
+from modeld.store.maintain.marks import Marks
+from modeld.store.maintain.victims import PARTIAL_SECONDS, Ages, Candidate, Links, Walk
+from modeld.store.observer import Observer, Stopped
+from modeld.store.publish.holds import Holds
+from modeld.store.publish.publishing import Counter
+from modeld.store.publish.records import Records
+from modelwire.values import Swept, Victim
+
+T = TypeVar("T")
+
+SHOWN: Final = 10_000
+"""Victims of one answer: 3 MB, where a reply may have 8."""
+
+NOTED: Final = 100
+
+AT_ONCE: Final = 200
+"""Removed in one turn: some ten milliseconds in which nothing is published."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    shown: list[Victim] = field(default_factory=list)
+    removed: int = 0
+    blobs: int = 0
+    freed: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def count(self, root: str, victim: Candidate) -> None:
+        self.removed += 1
+        self.blobs += victim.is_blob
+        self.freed += victim.gives_back
+        if len(self.shown) < SHOWN:
+            path = "/".join((root, *victim.parts))
+            self.shown.append(Victim(path=path, kind=victim.kind, size_bytes=victim.size, reason=victim.reason))
+
+
+class Sweeper:
+    """One sweep at a time; a second one waits for the first."""
+
+    def __init__(
+        self, counter: Counter, records: Records, holds: Holds, grace: float, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._counter = counter
+        self._layout = counter.layout
+        self._records = records
+        self._holds = holds
+        self._grace = grace
+        self._clock = clock
+        self._marks = Marks(counter.layout)
+        self._trees = LeftoverTrees(counter, records)
+        self._alone = anyio.Lock()
+
+    async def sweep(self, *, dry_run: bool, grace: float | None, order: int, observer: Observer) -> Swept:
+        async with self._alone:
+            observer.phase("checking_local")
+            ages = Ages(self._clock(), self._grace if grace is None else grace)
+            trees = await self._trees.leftovers(ages)
+            links = await self._blocking(partial(self._trees.links_in, trees))
+            walk, victims = await self._blocking(partial(self._walk, ages, links, observer))
+            if walk.unfinished:
+                walk.notes.append(_kept_for_later(walk.unfinished))
+            observer.total(sum(victim.size for victim in victims))
+            tally = _Tally(notes=walk.notes)
+            if not dry_run:
+                await self._remove(victims, tally, order, observer)
+                # The blobs first: losing a link makes a blob look used.
+                victims = await self._trees.remove(trees, order, tally.notes)
+            else:
+                victims += trees
+            for victim in victims:
+                tally.count(self._layout.root, victim)
+            return Swept(
+                victims=tuple(tally.shown),
+                removed=tally.removed,
+                freed_bytes=tally.freed,
+                dry_run=dry_run,
+                kept=max(0, walk.blobs - tally.blobs),
+                waiting=walk.waiting.blobs,
+                waiting_bytes=walk.waiting.gives_back,
+                waiting_s=walk.waiting.longest,
+                notes=tuple(tally.notes[:NOTED]),
+            )
+
+    def _walk(self, ages: Ages, links: Links, observer: Observer) -> tuple[Walk, list[Candidate]]:
+        marked = self._marks.look()
+        walk = Walk(self._layout, ages, marked.digests | self._holds.blobs(), links)
+        if marked.unreadable:
+            walk.notes.append(f"no blob is removed: {marked.unreadable[0]} cannot be read and may name any of them")
+        victims: list[Candidate] = []
+        for victim in walk.candidates(blobs_too=not marked.unreadable):
+            if observer.stopped():
+                raise Stopped
+            victims.append(victim)
+        return walk, victims
+
+    async def _remove(self, victims: Sequence[Candidate], tally: _Tally, order: int, observer: Observer) -> None:
+        for first in range(0, len(victims), AT_ONCE):
+            if observer.stopped():
+                raise Stopped
+            some = victims[first : first + AT_ONCE]
+            async with self._counter.publisher.turn(order):
+                observer.phase("publish")
+                with anyio.CancelScope(shield=True):
+                    gone = await self._blocking(partial(self._remove_some, some, tally))
+            for victim in gone:
+                observer.advance(done=victim.size)
+            await self._records.gone(*(Digest(victim.digest) for victim in gone if victim.digest and victim.is_blob))
+
+    def _remove_some(self, victims: Sequence[Candidate], tally: _Tally) -> list[Candidate]:
+        """Blocking, in the turn: nothing is published meanwhile, at least not by this daemon."""
+        marked = self._marks.look()
+        held = marked.digests | self._holds.blobs()
+        gone: list[Candidate] = []
+        for victim in victims:
+            if victim.digest is not None and (marked.unreadable or victim.digest in held):
+                continue
+            try:
+                removed = self._remove_one(victim)
+            except OSError as fault:
+                tally.notes.append(f"{'/'.join(victim.parts)} cannot be removed: {fault.strerror or fault}")
+                continue
+            if removed:
+                gone.append(victim)
+                tally.count(self._layout.root, victim)
+        return gone
+
+    def _remove_one(self, victim: Candidate) -> bool:
+        root = self._layout.root
+        if not victim.is_blob:
+            return remove_entry(root, victim.parts, victim.identity)
+        removed = remove_file(root, victim.parts, victim.identity)
+        if removed and victim.digest is not None:
+            self._counter.index.trees.linked.forget(Digest(victim.digest))
+            with suppress(OSError):  # checksums for a repair, of what is not there any more
+                os.unlink(self._layout.blocks(Digest(victim.digest)))
+        return removed
+
+    async def _blocking(self, work: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(work, limiter=self._counter.threads)
+
+
+def _kept_for_later(sizes: Sequence[int]) -> str:
+    downloads = "1 unfinished download" if len(sizes) == 1 else f"{len(sizes)} unfinished downloads"
+    days = PARTIAL_SECONDS // 86_400
+    return f"{downloads} ({sum(sizes)} bytes) will be kept until nobody has gone on with it for {days} days"

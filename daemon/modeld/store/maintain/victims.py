@@ -1,0 +1,206 @@
+"""What a sweep may take back, as seen by one walk over the store; whether it really goes is decided again later.
+
+Only what the store made is looked at, by its own names: whatever else lies there belongs to somebody else. No link is
+followed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from modeld.store.blobs.quarantine import KEPT_SECONDS, taken_at
+from modeld.store.disk.layout import Layout
+from modeld.store.disk.removal import Identity
+
+PARTIAL_SECONDS: Final = 7 * 86_400
+"""A download that nobody has gone on with for a week is not gone on with."""
+
+STAGING_SECONDS: Final = 86_400
+"""Running work writes to its staged file at least each minute; a day leaves room for a machine that was asleep."""
+
+_FANOUT = re.compile(r"[0-9a-f]{2}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_PARTIAL = re.compile(r"\.partial-([0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """`parts` is its path below the root. `digest` is what has to be unheld, in hex."""
+
+    kind: str
+    parts: tuple[str, ...]
+    size: int
+    gives_back: int
+    reason: str
+    identity: Identity
+    digest: str | None = None
+
+    @property
+    def is_blob(self) -> bool:
+        return self.kind == "blob"
+
+
+Links = Mapping[tuple[int, int], int]
+"""By device and inode: how many names of a file are among what goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """Times before which something is old, in seconds since the epoch."""
+
+    now: float
+    grace: float
+
+    def unused(self, info: os.stat_result) -> float:
+        """Seconds since the file last changed in any way: also by getting its name, another link, or being touched."""
+        return self.now - max(info.st_mtime, info.st_ctime)
+
+
+@dataclass(slots=True)
+class Waiting:
+    """Blobs that nothing holds, but too young: the last of them may go in `longest` seconds."""
+
+    blobs: int = 0
+    gives_back: int = 0
+    longest: float | None = None
+
+    def count(self, candidate: Candidate, seconds: float) -> None:
+        self.blobs += 1
+        self.gives_back += candidate.gives_back
+        self.longest = max(self.longest or 0.0, seconds)
+
+
+class Walk:
+    """Blocking. `blobs` counts those that were seen; `notes` says what could not be looked at."""
+
+    def __init__(self, layout: Layout, ages: Ages, held: frozenset[str], links: Links) -> None:
+        self._layout = layout
+        self._links = links
+        self._ages = ages
+        self._held = held
+        self.blobs = 0
+        self.waiting = Waiting()
+        self.unfinished: list[int] = []
+        """Sizes of downloads that are kept for whoever goes on with them."""
+
+        self.notes: list[str] = []
+
+    def candidates(self, *, blobs_too: bool = True) -> Iterator[Candidate]:
+        yield from self._in_staging()
+        yield from self._in_quarantine()
+        for entry in self._entries(self._layout.keyed_partials):
+            # Of downloads whose digest nobody has told: a running one is written to all the time.
+            yield from self._partial((".modeld", "partials", entry.name), entry)
+        for fanout in self._entries(self._layout.blobs_dir):
+            if _FANOUT.fullmatch(fanout.name) and fanout.is_dir(follow_symlinks=False):
+                for entry in self._entries(fanout.path):
+                    yield from self._in_fanout(fanout.name, entry, blobs_too)
+
+    def _in_fanout(self, fanout: str, entry: os.DirEntry[str], blobs_too: bool) -> Iterator[Candidate]:
+        if not entry.is_dir(follow_symlinks=False):
+            return
+        if (partial := _PARTIAL.fullmatch(entry.name)) is not None:
+            if partial[1] not in self._held:
+                yield from self._partial(("blobs", "sha256", fanout, entry.name), entry, partial[1])
+        elif _DIGEST.fullmatch(entry.name) and entry.name.startswith(fanout):
+            self.blobs += 1
+            if blobs_too and entry.name not in self._held:
+                yield from self._blob(fanout, entry)
+
+    def _blob(self, fanout: str, entry: os.DirEntry[str]) -> Iterator[Candidate]:
+        try:
+            info = os.lstat(f"{entry.path}/data")
+        except (FileNotFoundError, NotADirectoryError):
+            self.blobs -= 1
+            return
+        except OSError as fault:
+            self.notes.append(f"{entry.path} cannot be looked at: {fault.strerror}")
+            return
+        if not stat.S_ISREG(info.st_mode):
+            self.notes.append(f"{entry.path}/data is not a regular file and is left alone")
+            return
+        unused = self._ages.unused(info)
+        parts = ("blobs", "sha256", fanout, entry.name, "data")
+        reason = f"no model names it, unchanged for {span(unused)}"
+        found = self._candidate("blob", parts, info, reason, digest=entry.name)
+        if unused >= self._ages.grace:
+            yield found
+        else:
+            self.waiting.count(found, self._ages.grace - unused)
+
+    def _partial(
+        self, parts: tuple[str, ...], entry: os.DirEntry[str], digest: str | None = None
+    ) -> Iterator[Candidate]:
+        info = _stat(entry)
+        if info is None:
+            return
+        inside = [below for below in map(_stat, self._entries(entry.path)) if below is not None]
+        size = sum(below.st_size for below in inside)
+        newest = max([info.st_mtime, *(below.st_mtime for below in inside)])
+        age = self._ages.now - newest
+        if age >= PARTIAL_SECONDS:
+            reason = f"a download that nobody has gone on with for {span(age)}"
+            yield Candidate("partial", parts, size, size, reason, Identity.of(info), digest)
+        else:
+            self.unfinished.append(size)
+
+    def _in_staging(self) -> Iterator[Candidate]:
+        for entry in self._entries(self._layout.staging):
+            info = _stat(entry)
+            if info is None:
+                continue
+            unused = self._ages.unused(info)
+            if unused >= max(STAGING_SECONDS, self._ages.grace):
+                parts = (".modeld", "staging", entry.name)
+                yield self._candidate("staging", parts, info, f"unfinished, unchanged for {span(unused)}")
+
+    def _in_quarantine(self) -> Iterator[Candidate]:
+        for entry in self._entries(self._layout.quarantine_dir):
+            info = _stat(entry)
+            if info is None:
+                continue
+            age = self._ages.now - taken_at(entry.name, info)
+            if age >= KEPT_SECONDS:
+                parts = ("locks", "quarantine", entry.name)
+                yield self._candidate("quarantine", parts, info, f"kept for {span(age)}, which is long enough")
+
+    def _candidate(
+        self, kind: str, parts: tuple[str, ...], info: os.stat_result, reason: str, digest: str | None = None
+    ) -> Candidate:
+        # One of two names of the same bytes gives nothing back, unless the other goes too.
+        names = info.st_nlink - self._links.get((info.st_dev, info.st_ino), 0)
+        gives_back = info.st_size if names <= 1 and not stat.S_ISDIR(info.st_mode) else 0
+        return Candidate(kind, parts, info.st_size, gives_back, reason, Identity.of(info), digest)
+
+    def _entries(self, path: str) -> Iterator[os.DirEntry[str]]:
+        """In the order of names, so that a plan is the same each time; what disappears meanwhile is passed over."""
+        try:
+            with os.scandir(path) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            return
+        except OSError as fault:
+            self.notes.append(f"{path} cannot be looked at: {fault.strerror}")
+            return
+        yield from found
+
+
+def span(seconds: float) -> str:
+    """A length of time as people say it."""
+    for unit, name in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Of the thing itself; None when it has disappeared since it was listed."""
+    try:
+        return entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,246 @@
+"""Names to models for readers: the manifests on disk, remembered, and believed only as long as stat agrees.
+
+Other tools publish and remove manifests without telling anybody. So nothing here is trusted by itself: each answer
+costs a stat of the manifest and one of each blob, and that is nearly all it costs. Answers are synchronous.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from modeld.store.blobs.linked import Linked
+from modeld.store.digest import Digest
+from modeld.store.disk import durable
+from modeld.store.disk.layout import Layout
+from modeld.store.disk.listing import Listing, settled, times_of
+from modeld.store.manifests import manifests
+from modeld.store.manifests.entries import MANY, Entry, Unproven, Why, cannot_be_used, unknown
+from modeld.store.manifests.manifests import Manifest
+from modeld.store.manifests.trees import Trees
+from modeld.store.names import ModelName
+from modelwire.errors import NotFound, WireError
+from modelwire.values import ModelFile, ModelList, ModelView, Provenance, Resolved
+
+
+class Index:
+    """Reads of one store's manifests. For the event loop's thread."""
+
+    def __init__(self, layout: Layout, why: Why = unknown, trees: Trees | None = None) -> None:
+        self._layout = layout
+        self.trees = trees or Trees(layout, Linked(layout))
+        self._why = why
+        self._entries: dict[str, Entry] = {}
+        """By the name's exact spelling."""
+        self._listing = Listing(layout)
+
+    # -- answers
+
+    def resolve(self, text: str) -> Resolved:
+        """The path behind a name. `NotFound`, `InvalidName`, or `Corrupt` when the bytes are not all there.
+
+        `Unproven` when that cannot be told by a few looks at the disk.
+        """
+        entry = self._entries.get(text)
+        if entry is not None and entry.settled and entry.resolved is not None and entry.plain:
+            path, size = entry.blobs[0]
+            try:
+                info = os.lstat(entry.path)
+                blob = os.lstat(path)
+            except OSError:
+                return self._resolve_anew(text)
+            if (
+                (info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_size) == entry.times
+                and blob.st_size == size
+                and stat.S_ISREG(blob.st_mode)
+            ):
+                return entry.resolved
+        return self._resolve_anew(text)
+
+    def resolve_file(self, text: str, file: str) -> Resolved:
+        """As `resolve`, for one file of a model."""
+        self._resolve_anew(text)
+        return self.find(text).resolved_file(file)
+
+    def find(self, text: str) -> Entry:
+        """The entry that a name means: itself, else another spelling of it, else the same with its default tag."""
+        name = ModelName.parse(text)
+        for candidate in (name, name.with_default_tag):
+            if candidate is not None:
+                entry = self.entry(candidate)
+                if entry is not None:
+                    return entry
+        close = self._listing.close_to(name)
+        raise NotFound(
+            f"there is no model named '{name.text}'",
+            hint=f"did you mean {' or '.join(close)}?" if close else "`modelctl list` shows what is there",
+            details={"name": name.text, "close": close},
+        )
+
+    def entry(self, name: ModelName) -> Entry | None:
+        """The model of exactly this name, in whichever spelling; None when there is none."""
+        entry = self._load(name)
+        if entry is None:
+            spelling = self._listing.spelling(name)
+            if spelling is not None and spelling != name.text:
+                entry = self._load(ModelName.parse(spelling))
+        return entry
+
+    def names(self) -> list[str]:
+        return self._listing.names()
+
+    def page(self, after: str | None, limit: int | None) -> ModelList:
+        """The models that follow a name, in the order of names; `next` when there are more."""
+        names = self._listing.names()
+        first = 0 if after is None else bisect_right(names, after)
+        chosen = names[first:] if limit is None else names[first : first + max(limit, 1)]
+        views: list[ModelView] = []
+        damaged: list[str] = []
+        for text in chosen:
+            entry = self._remembered(text) or self._load(ModelName.parse(text))
+            if entry is None:
+                continue
+            if entry.fault is not None:
+                damaged.append(entry.fault.message)
+            else:
+                views.append(entry.view())
+        if after is None:
+            damaged += [f"{self._layout.manifests_dir}/{stem}.json: {why}" for stem, why in self._listing.refused]
+        more = first + len(chosen) < len(names)
+        return ModelList(models=tuple(views), next=chosen[-1] if more else None, damaged=tuple(damaged))
+
+    def published_at(self, name: str) -> float:
+        """When the manifest of a model that was just listed was written, in seconds since the epoch."""
+        entry = self._entries.get(name)
+        return 0.0 if entry is None else entry.times[0] / 1e9
+
+    # -- changes that this daemon makes itself
+
+    def forget(self) -> None:
+        """What is remembered of manifests: something that it depends on has changed."""
+        self._entries.clear()
+
+    @contextmanager
+    def changing(self, name: ModelName) -> Iterator[None]:
+        """Around the call that publishes or removes the manifest of this name."""
+        with self._listing.changing(name):
+            try:
+                yield
+            finally:
+                self._entries.pop(name.text, None)
+
+    # -- the disk
+
+    def _resolve_anew(self, text: str) -> Resolved:
+        entry = self.find(text)
+        entry.usable()
+        if len(entry.blobs) > MANY:
+            raise Unproven(entry)
+        reason = entry.missing()
+        if reason is not None:
+            raise cannot_be_used(entry, reason)
+        if not entry.proven():
+            raise Unproven(entry)
+        assert entry.resolved is not None, "an entry with a manifest resolves"
+        return entry.resolved
+
+    def _remembered(self, text: str) -> Entry | None:
+        """What `_load` gives for a name whose file has not changed, at half the price."""
+        entry = self._entries.get(text)
+        if entry is None or not entry.settled:
+            return None
+        try:
+            return entry if times_of(os.lstat(entry.path)) == entry.times else None
+        except OSError:
+            return None
+
+    def _load(self, name: ModelName) -> Entry | None:
+        """The entry of this spelling, from memory when the file is still the one that was read."""
+        path = self._layout.manifest(name)
+        try:
+            info = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            self._entries.pop(name.text, None)
+            return None
+        except OSError as fault:
+            raise durable.store_fault(fault, "look for the manifest", path) from fault
+        entry = self._entries.get(name.text)
+        if entry is None or not entry.settled or entry.times != times_of(info):
+            entry = self._read(name, path, info)
+            if entry is None:
+                self._entries.pop(name.text, None)
+            else:
+                self._entries[name.text] = entry
+        return entry
+
+    def _read(self, name: ModelName, path: str, seen: os.stat_result) -> Entry | None:
+        started = time.time_ns()
+        try:
+            manifest, info = manifests.read(path, name)
+        except FileNotFoundError:
+            return None
+        except (WireError, OSError) as error:
+            fault = error if isinstance(error, WireError) else durable.store_fault(error, "read the manifest", path)
+            return Entry(name, path, times_of(seen), settled(seen, started), None, fault)
+        digest = manifest.digest
+        first = self._layout.blob(digest)
+        blobs = {first: manifest.size_bytes}
+        digests = {first: digest}
+        for file in manifest.files:  # a file's own size counts: another tool's `size_bytes` may be that of all files
+            each = Digest.parse(file.blob)
+            digests[self._layout.blob(each)] = each
+            blobs[self._layout.blob(each)] = file.size_bytes
+        tree = self.trees.path(name, manifest.files) if manifest.files else None
+        shown = tree or first
+        linked = tuple((path, each) for path, each in digests.items() if each in self.trees.linked)
+        return Entry(
+            name,
+            path,
+            times_of(info),
+            settled(info, started),
+            manifest,
+            None,
+            tuple(blobs.items()),
+            Resolved(name=name.text, path=shown, blob=digest.text, state="ready"),
+            _view(manifest, digest, shown),
+            self._why,
+            self.trees,
+            tree,
+            linked,
+            not manifest.files and not linked,
+        )
+
+
+def _view(manifest: Manifest, digest: Digest, path: str) -> ModelView:
+    return ModelView(
+        name=manifest.name,
+        format=manifest.format,
+        blob=digest.text,
+        size_bytes=manifest.total_bytes,
+        state="ready",
+        path=path,
+        license=manifest.license,
+        source=_provenance(manifest),
+        produced_by=manifest.produced_by,
+        produced_at=manifest.produced_at,
+        files=tuple(
+            ModelFile(path=file.path, blob=file.blob, size_bytes=file.size_bytes, role=file.role)
+            for file in manifest.files
+        ),
+    )
+
+
+def _provenance(manifest: Manifest) -> Provenance | None:
+    source = manifest.source
+    if source is None:
+        return None
+    return Provenance(
+        registry=source.registry or "",
+        repo=source.repo or "",
+        revision=source.revision or "",
+        filename=source.filename or "",
+    )

@@ -1,0 +1,231 @@
+"""Directories that show a model of several files under the files' own names, for engines that load directories.
+
+A tree holds hard links to blobs (symbolic ones where the filesystem has none, or where the blob is linked from
+outside: its signature must not change by our own doing). It is made of the manifest alone and can be made again at any
+time: so it is never synced, and one that is not exactly what the manifest says is replaced. Its directory is named
+after its content, so no reader ever finds the files of one version beside those of another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import stat
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modeld.store.blobs.linked import Linked
+from modeld.store.digest import Digest, Signature
+from modeld.store.disk import links
+from modeld.store.disk.durable import store_faults
+from modeld.store.disk.listing import Times, settled, times_of
+
+if TYPE_CHECKING:
+    from modeld.store.disk.layout import Layout
+    from modeld.store.manifests.manifests import File
+    from modeld.store.names import ModelName
+
+
+@dataclass(frozen=True, slots=True)
+class Relinked:
+    """A blob whose links were counted anew by our own doing: its bytes are the same, its signature is not."""
+
+    before: Signature
+    after: Signature
+
+
+class Trees:
+    """`path` and `proven` are for the event loop; the rest blocks."""
+
+    def __init__(self, layout: Layout, linked: Linked) -> None:
+        self._layout = layout
+        self.linked = linked
+        self._proofs: dict[str, tuple[tuple[str, Times], ...]] = {}
+        """Of each tree that was found whole: its directories, and their times then."""
+        self._building = threading.Lock()
+
+    def path(self, name: ModelName, files: Sequence[File]) -> str:
+        content = "".join(f"{file.path}\n{file.blob}\n" for file in files)
+        return f"{self._layout.trees_of(name)}/{hashlib.sha256(content.encode()).hexdigest()[:32]}"
+
+    def proven(self, tree: str) -> bool:
+        """Whether nothing was added to the tree or taken from it since it was found whole: a stat each directory."""
+        proof = self._proofs.get(tree)
+        if proof is None:
+            return False
+        try:
+            return all(times_of(os.lstat(directory)) == times for directory, times in proof)
+        except OSError:
+            return False
+
+    def ensure(self, name: ModelName, files: Sequence[File]) -> tuple[str, list[Relinked]]:
+        """The tree, made or mended if needed. An error of the wire when the disk does not allow it."""
+        tree = self.path(name, files)
+        with self._building, store_faults("make the tree", tree):
+            if self._whole(tree, files):
+                return tree, []
+            return tree, self._make(tree, files)
+
+    def remove(self, directory: str) -> list[Relinked]:
+        """A tree, or all trees of a model. What is gone already is fine."""
+        aside = f"{self._layout.staging}/tree-{secrets.token_hex(8)}"
+        with self._building, store_faults("remove the tree", directory):
+            try:
+                os.rename(directory, aside)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+            for tree in [known for known in self._proofs if known == directory or known.startswith(f"{directory}/")]:
+                del self._proofs[tree]
+            return _discard(aside)
+
+    # -- looking
+
+    def _whole(self, tree: str, files: Sequence[File]) -> bool:
+        """Whether each name is there and leads to its blob, and nothing else is there."""
+        started = time.time_ns()
+        expected = {file.path: self._layout.blob(Digest.parse(file.blob)) for file in files}
+        directories: list[tuple[str, Times]] = []
+        all_settled = True
+        try:
+            for directory, found in _walk(tree):
+                info = os.lstat(directory)
+                directories.append((directory, times_of(info)))
+                all_settled = all_settled and settled(info, started)
+                for name in found:
+                    path = f"{directory}/{name}"
+                    if not _leads_to(path, expected.pop(path[len(tree) + 1 :], None)):
+                        return False
+        except OSError:
+            return False
+        if expected:
+            return False
+        if all_settled:  # else it may change once more without its times telling
+            self._proofs[tree] = tuple(directories)
+        return True
+
+    # -- making
+
+    def _make(self, tree: str, files: Sequence[File]) -> list[Relinked]:
+        fresh = f"{self._layout.staging}/tree-{secrets.token_hex(8)}"
+        relinked: list[Relinked] = []
+        try:
+            self._make_directory(fresh)
+            for directory in sorted({os.path.dirname(file.path) for file in files}):
+                self._make_inner(fresh, directory)
+            for file in files:
+                relinked += self._link(Digest.parse(file.blob), f"{fresh}/{file.path}", f"{tree}/{file.path}")
+            parent = os.path.dirname(tree)
+            if os.path.islink(parent):
+                os.unlink(parent)
+            self._make_directory(parent)
+            aside = f"{self._layout.staging}/tree-{secrets.token_hex(8)}"
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(tree, aside)
+                relinked += _discard(aside)
+            os.rename(fresh, tree)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                _discard(fresh)
+            raise
+        return relinked
+
+    def _make_directory(self, path: str) -> None:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path)
+            # Whoever may read the blobs may read the tree; a service's umask would hide it.
+            os.chmod(path, stat.S_IMODE(os.stat(self._layout.blobs_dir).st_mode))
+
+    def _make_inner(self, tree: str, directory: str) -> None:
+        path = tree
+        for component in directory.split("/") if directory else ():
+            path = f"{path}/{component}"
+            self._make_directory(path)
+
+    def _link(self, digest: Digest, path: str, final: str) -> list[Relinked]:
+        blob = self._layout.blob(digest)
+        before = Signature.of(os.lstat(blob))
+        if not links.link_or_symlink(blob, path, hard=digest not in self.linked, final=final):
+            return []
+        return [Relinked(before, Signature.of(os.lstat(blob)))]
+
+
+def only_links_changed(change: Relinked) -> bool:
+    """A write in good faith changes the time of modification; the number of links changes only the other one."""
+    before, after = change.before, change.after
+    return (before.device, before.inode, before.size, before.mtime_ns) == (
+        after.device,
+        after.inode,
+        after.size,
+        after.mtime_ns,
+    )
+
+
+def _discard(tree: str) -> list[Relinked]:
+    """Takes away what lies there, file by file: each blob that loses a link is told by its signatures."""
+    relinked: list[Relinked] = []
+    if not stat.S_ISDIR(os.lstat(tree).st_mode):
+        os.unlink(tree)
+        return []
+    for directory, names in _walk(tree) if hasattr(os, "O_PATH") else ():
+        for name in names:
+            path = f"{directory}/{name}"
+            descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                before = Signature.of(os.fstat(descriptor))
+                os.unlink(path)
+                relinked.append(Relinked(before, Signature.of(os.fstat(descriptor))))
+            finally:
+                os.close(descriptor)
+    shutil.rmtree(tree)
+    return relinked
+
+
+def leftovers(layout: Layout, wanted: Iterable[str]) -> list[str]:
+    """Trees that no manifest asks for: those of removed models, and of bytes that were replaced. Never through a link.
+
+    `wanted` are the trees of all models. Told as directories that can be given to `Trees.remove`.
+    """
+    keep = set(wanted)
+    stems = {os.path.dirname(tree) for tree in keep}
+    found: list[str] = []
+    with store_faults("read", layout.trees), os.scandir(layout.trees) as entries:
+        for model in entries:
+            if model.path not in stems:
+                found.append(model.path)
+            elif model.is_dir(follow_symlinks=False):
+                with os.scandir(model.path) as trees:
+                    found += [tree.path for tree in trees if tree.path not in keep]
+    return found
+
+
+def _walk(tree: str) -> Iterable[tuple[str, list[str]]]:
+    """Each directory with the names in it that are no directories."""
+    pending = [tree]
+    if not stat.S_ISDIR(os.lstat(tree).st_mode):
+        raise NotADirectoryError(tree)
+    while pending:
+        directory = pending.pop()
+        with os.scandir(directory) as entries:
+            names = []
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                else:
+                    names.append(entry.name)
+        yield directory, names
+
+
+def _leads_to(path: str, blob: str | None) -> bool:
+    if blob is None:
+        return False
+    status = os.lstat(path)
+    if stat.S_ISLNK(status.st_mode):
+        return os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path))) == blob
+    target = os.lstat(blob)
+    return (status.st_dev, status.st_ino) == (target.st_dev, target.st_ino)

@@ -1,0 +1,66 @@
+"""Whose turn it is to change what is visible: one publication at a time, the earliest admitted first.
+
+Byte work runs in parallel, so jobs finish in any order; what readers see still changes in the order of admission
+among those that are ready, and never twice at once. Correctness does not hang on it (publication replaces nothing by
+accident, turn or no turn): the turn makes the order explicable and keeps check-then-publish from losing work.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+
+
+@dataclass(order=True, slots=True)
+class _Waiter:
+    order: int
+    arrival: int
+    granted: anyio.Event = field(compare=False)
+    gone: bool = field(compare=False, default=False)
+
+
+class Publisher:
+    """Belongs to one event loop; only its own task of the moment may publish."""
+
+    def __init__(self) -> None:
+        self._taken = False
+        self._waiting: list[_Waiter] = []
+        self._arrivals = itertools.count()
+
+    @asynccontextmanager
+    async def turn(self, order: int) -> AsyncIterator[None]:
+        """Hold the turn; `order` is the job's place of admission, the lowest among the waiting comes first."""
+        if self._taken:
+            await self._wait(order)
+        else:
+            self._taken = True
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    async def _wait(self, order: int) -> None:
+        waiter = _Waiter(order, next(self._arrivals), anyio.Event())
+        heapq.heappush(self._waiting, waiter)
+        try:
+            await waiter.granted.wait()
+        except BaseException:
+            # Cancelled in the same step in which the turn arrived: it is ours, and somebody waits for it.
+            if waiter.granted.is_set():
+                self._pass_on()
+            else:
+                waiter.gone = True
+            raise
+
+    def _pass_on(self) -> None:
+        while self._waiting:
+            waiter = heapq.heappop(self._waiting)
+            if not waiter.gone:
+                waiter.granted.set()
+                return
+        self._taken = False

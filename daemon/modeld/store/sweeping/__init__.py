@@ -1,1 +1,0 @@
-"""Removing what nothing holds any more."""

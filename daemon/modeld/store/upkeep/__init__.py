@@ -1,1 +1,0 @@
-"""What is done with models that are there: naming, removing, verifying, counting, recovering."""

@@ -1,0 +1,72 @@
+"""Answers that few servers give, and a client has to understand, or to refuse for what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from daemon.download.http.conftest import Serve
+from modeld.download.http.client import HttpClient
+from modeld.download.source import FileInfo
+from modeld.download.tuning import Tuning
+from modelwire.errors import SourceUnavailable
+
+FILE = FileInfo(path="m", locator="", size=5)
+OK = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+
+
+@pytest.fixture
+def client() -> Iterator[HttpClient]:
+    client = HttpClient(environ={}, tuning=Tuning(connect_seconds=2, stall_seconds=0.5))
+    yield client
+    client.close()
+
+
+def test_a_redirect_in_letters_that_nobody_encoded(client: HttpClient, serve: Serve) -> None:
+    sent = "/mod\u00e8le \u6a21.gguf".encode().decode("latin-1")
+
+    def script(path: str, _headers: dict[str, str]) -> str:
+        if path == "/mod%C3%A8le%20%E6%A8%A1.gguf":
+            return OK
+        return f"HTTP/1.1 302 Found\r\nLocation: {sent}\r\nContent-Length: 0\r\n\r\n"
+
+    assert client.request("GET", f"{serve(script).url}/here").body == b"hello"
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        *("Content-Length: +5", "Content-Length: 0_5", "Content-Length: -5", "Content-Length: 0x5"),
+        *("Content-Length: 5, 6", "Content-Length: 5\r\nContent-Length: 6", "Transfer-Encoding: gzip, chunked"),
+    ],
+)
+@pytest.mark.parametrize("status", ["200 OK", "206 Partial Content\r\nContent-Range: bytes 0-4/9"])
+def test_a_length_that_is_none_is_not_believed(client: HttpClient, serve: Serve, framing: str, status: str) -> None:
+    server = serve(lambda _path, _headers: f"HTTP/1.1 {status}\r\nConnection: close\r\n{framing}\r\n\r\nhello")
+    with pytest.raises(SourceUnavailable, match="how long its answer is"):
+        client.open_range(f"{server.url}/m", FILE, 0, None, None)
+
+
+@pytest.mark.parametrize(
+    "framing", ["Content-Length: 5, 5", "Content-Length:\t5 ", "Content-Length: 5\r\nContent-Length: 5"]
+)
+def test_a_length_that_is_told_twice(client: HttpClient, serve: Serve, framing: str) -> None:
+    server = serve(lambda _path, _headers: f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\nhello")
+    body = client.open_range(f"{server.url}/m", FILE, 0, None, None)
+    assert body.readinto(memoryview(bytearray(9))) == 5
+    body.close()
+
+
+@pytest.mark.parametrize("hints", [1, 3])
+def test_what_comes_before_the_answer_is_passed_over(client: HttpClient, serve: Serve, hints: int) -> None:
+    early = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n" * hints
+    server = serve(lambda _path, _headers: f"HTTP/1.1 102 Processing\r\n\r\n{early}{OK}")
+    for _ in range(2):
+        assert client.request("GET", f"{server.url}/m").body == b"hello"
+
+
+def test_what_never_comes_to_an_answer(client: HttpClient, serve: Serve) -> None:
+    server = serve(lambda _path, _headers: "HTTP/1.1 103 Early Hints\r\n\r\n" * 1000)
+    with pytest.raises(SourceUnavailable, match="does not speak HTTP"):
+        client.request("GET", f"{server.url}/m")

@@ -1,0 +1,194 @@
+"""The ring hashes exactly what was submitted, stops at once, and leaves no thread behind."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modeld.store.blobs import hashing
+from modeld.store.blobs.block_checksums import BlockSummer
+from modeld.store.blobs.hashing import CHUNK, FrontToBackReader, FrontToBackWriter, HashRing, hash_file
+from modeld.store.digest import Digest
+from modeld.store.disk import durable
+from modeld.store.observer import Stopped, Unwatched
+
+SIZES = [0, 1, 4095, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK + 17]
+
+
+class Counting(Unwatched):
+    """Adds up what it is told, and wants no more after so many looks."""
+
+    def __init__(self, looks: int | None = None) -> None:
+        self.verified = 0
+        self.looks = looks
+
+    def advance(self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0) -> None:
+        self.verified += verified
+
+    def stopped(self) -> bool:
+        if self.looks is None:
+            return False
+        self.looks -= 1
+        return self.looks < 0
+
+
+@pytest.fixture(autouse=True)
+def no_thread_stays() -> Iterator[None]:
+    yield
+    assert [thread.name for thread in threading.enumerate() if thread.name == "modeld-sha256"] == []
+
+
+@pytest.fixture
+def descriptor(tmp_path: Path) -> Iterator[int]:
+    opened = durable.create_file(str(tmp_path / "file"))
+    yield opened
+    os.close(opened)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_file_hashes_to_what_hashlib_says(descriptor: int, size: int) -> None:
+    content = os.urandom(size)
+    os.pwrite(descriptor, content, 0)
+    observer, summer = Counting(), BlockSummer()
+    assert hash_file(descriptor, size, observer, summer=summer) == (
+        Digest(hashlib.sha256(content).hexdigest()),
+        size,
+    )
+    assert observer.verified == size
+    expected = BlockSummer()
+    expected.update(memoryview(content))
+    assert summer.finish() == expected.finish()
+
+
+@pytest.mark.parametrize("size", [100, 3 * CHUNK])
+def test_only_the_asked_bytes_and_no_more_than_there_are(descriptor: int, size: int) -> None:
+    content = os.urandom(size)
+    os.pwrite(descriptor, content, 0)
+    digest, read = hash_file(descriptor, size - 10, Unwatched())
+    assert (digest.hex, read) == (hashlib.sha256(content[:-10]).hexdigest(), size - 10)
+    digest, read = hash_file(descriptor, size + 10 + CHUNK, Unwatched())
+    assert (digest.hex, read) == (hashlib.sha256(content).hexdigest(), size)
+
+
+@pytest.mark.parametrize("looks", [0, 1, 3])
+def test_it_stops_within_one_chunk(descriptor: int, looks: int) -> None:
+    os.ftruncate(descriptor, 8 * CHUNK)
+    observer = Counting(looks)
+    with pytest.raises(Stopped):
+        hash_file(descriptor, 8 * CHUNK, observer)
+    assert observer.looks == -1
+    assert observer.verified <= looks * CHUNK
+
+
+def test_a_buffer_is_not_handed_out_while_it_is_hashed() -> None:
+    pieces = [os.urandom(1000) for _ in range(50)]
+    with HashRing(buffers=2, chunk=1000) as ring:
+        for piece in pieces:
+            buffer = ring.take()
+            buffer[:] = piece
+            ring.submit(len(piece))
+        assert ring.finish().hex == hashlib.sha256(b"".join(pieces)).hexdigest()
+        assert ring.newly_hashed() == 50_000
+        assert ring.newly_hashed() == 0
+
+
+@pytest.mark.parametrize("when", ["take", "finish"])
+def test_a_failing_hash_fails_the_work(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    class Failing:
+        def update(self, _data: memoryview) -> None:
+            raise MemoryError
+
+    monkeypatch.setattr(hashlib, "sha256", Failing)
+    with HashRing(buffers=1, chunk=10) as ring:
+        ring.take()
+        ring.submit(10)
+        with pytest.raises(MemoryError):
+            ring.take() if when == "take" else ring.finish()
+
+
+def test_buffers_are_page_aligned() -> None:
+    import ctypes
+
+    with HashRing() as ring:
+        for _index in range(hashing.BUFFERS):
+            buffer = ring.take()
+            assert ctypes.addressof(ctypes.c_char.from_buffer(buffer)) % os.sysconf("SC_PAGESIZE") == 0
+            ring.submit(1)
+
+
+def without_flags(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """An older kernel: refuses uncached calls, and the flags that were tried are recorded."""
+    tried: list[int] = []
+    read_at, write_at = durable.read_at, durable.write_at
+
+    def read(descriptor: int, into: memoryview, offset: int, flags: int = 0) -> int:
+        tried.append(flags)
+        if flags == durable.RWF_DONTCACHE:
+            raise OSError(errno.EOPNOTSUPP, "no such flag")
+        return read_at(descriptor, into, offset, flags)
+
+    def write(descriptor: int, data: memoryview, offset: int, flags: int = 0) -> None:
+        tried.append(flags)
+        if flags == durable.RWF_DONTCACHE:
+            raise OSError(errno.EOPNOTSUPP, "no such flag")
+        write_at(descriptor, data, offset, flags)
+
+    monkeypatch.setattr(durable, "read_at", read)
+    monkeypatch.setattr(durable, "write_at", write)
+    return tried
+
+
+def test_an_older_kernel_is_asked_once(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = without_flags(monkeypatch)
+    dropped: list[tuple[int, int]] = []
+
+    def forget(_descriptor: int, offset: int, length: int) -> None:
+        dropped.append((offset, length))
+
+    monkeypatch.setattr(durable, "forget_pages", forget)
+    content = os.urandom(CHUNK)
+    writer = FrontToBackWriter(descriptor)
+    for index in range(3):
+        writer.write(memoryview(content), index * CHUNK)
+    assert tried == [durable.RWF_DONTCACHE, 0, 0, 0]
+    assert dropped == [(0, CHUNK), (0, 2 * CHUNK), (0, 3 * CHUNK)]
+    tried.clear()
+    reader, buffer = FrontToBackReader(descriptor, 3 * CHUNK), memoryview(bytearray(CHUNK))
+    for index in range(3):
+        assert reader.read(buffer, index * CHUNK) == CHUNK
+        assert buffer == content
+    assert tried.count(durable.RWF_DONTCACHE) == 1
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_reading_leaves_the_cache_as_it_was(descriptor: int, monkeypatch: pytest.MonkeyPatch, cached: bool) -> None:
+    os.ftruncate(descriptor, 3 * CHUNK)
+    without_flags(monkeypatch)
+    dropped: list[int] = []
+
+    def forget(_descriptor: int, offset: int, _length: int) -> None:
+        dropped.append(offset)
+
+    monkeypatch.setattr(durable, "forget_pages", forget)
+    monkeypatch.setattr(FrontToBackReader, "_was_cached", lambda _reader: cached)
+    hash_file(descriptor, 3 * CHUNK, Unwatched())
+    assert dropped == ([] if cached else [0, CHUNK, 2 * CHUNK])
+
+
+def test_a_real_failure_of_an_uncached_call_is_not_swallowed(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object) -> int:
+        raise OSError(errno.EIO, "bad sector")
+
+    monkeypatch.setattr(durable, "write_at", fail)
+    monkeypatch.setattr(durable, "read_at", fail)
+    data = memoryview(bytearray(CHUNK))
+    with pytest.raises(OSError, match="bad sector"):
+        FrontToBackWriter(descriptor).write(data, 0)
+    with pytest.raises(OSError, match="bad sector"):
+        FrontToBackReader(descriptor, CHUNK).read(data, 0)

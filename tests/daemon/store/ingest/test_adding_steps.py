@@ -1,0 +1,214 @@
+"""Adding, step by step: who is told when, and each step that fails or is cancelled."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from modeld.store.disk import durable
+from modeld.store.observer import Stopped, Unwatched
+from modelwire.errors import (
+    Internal,
+    WireError,
+)
+from modelwire.values import Added
+from rigs.adding_rig import Bench, Notes
+
+
+async def test_the_blob_is_there_before_and_the_manifest_after_the_note(bench: Bench) -> None:
+    notes = Notes(bench)
+    await bench.store.add(bench.file(), name="a", notes=notes)
+    assert notes.told == [("about", True, False), ("published", True, True)]
+    await bench.store.add(bench.file(), name="a", notes=notes)
+    assert len(notes.told) == 2
+
+
+async def test_a_note_that_fails_prevents_the_publication(bench: Bench) -> None:
+    notes = Notes(bench)
+    notes.fail_at = "about"
+    with pytest.raises(Internal):
+        await bench.store.add(bench.file(), name="a", notes=notes)
+    assert bench.names() == []
+    notes.fail_at = "published"
+    with pytest.raises(Internal):
+        await bench.store.add(bench.file(), name="a", notes=notes)
+    assert bench.names() == ["a"]
+
+
+async def test_a_restart_can_ask_whether_it_happened(bench: Bench) -> None:
+    added = await bench.store.add(bench.file(), name="a")
+    assert bench.store.published(added)
+    await bench.store.add(bench.file("x", b"other"), name="a", replace=True)
+    assert not bench.store.published(added)
+    assert not bench.store.published(Added(name="b", blob=added.blob, size_bytes=1, format="", path=""))
+    os.unlink(bench.store.resolve("a").path)
+    assert not bench.store.published(added)
+
+
+class Progress(Unwatched):
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.counts = dict.fromkeys(("done", "verified", "reused", "committed"), 0)
+        self.size: int | None = None
+        self.stop_at = ""
+
+    def phase(self, phase: Any) -> None:
+        self.phases.append(phase)
+
+    def total(self, size: int | None) -> None:
+        self.size = size
+
+    def advance(self, **counts: int) -> None:
+        for count, by in counts.items():
+            self.counts[count] += by
+
+    def stopped(self) -> bool:
+        return self.stop_at in self.phases
+
+
+async def test_progress_tells_new_bytes_and_reused_ones_apart(bench: Bench) -> None:
+    new, same = Progress(), Progress()
+    await bench.store.add(bench.file(), name="a", observer=new)
+    assert new.counts == {"done": 12, "verified": 12, "reused": 0, "committed": 12}
+    assert new.phases == ["checking_local", "reserving", "copy", "publish"]
+    assert new.size == 12
+    added = bench.store.resolve("a")
+    await bench.store.add(bench.file(), name="b", sha256=added.blob, observer=same)
+    assert same.counts == {"done": 12, "verified": 0, "reused": 12, "committed": 0}
+
+
+async def test_work_that_is_not_wanted_any_more_leaves_nothing(bench: Bench) -> None:
+    progress = Progress()
+    progress.stop_at = "copy"
+    with pytest.raises(Stopped):
+        await bench.store.add(bench.file(), name="a", observer=progress)
+    bench.assert_nothing_happened()
+
+
+# -- cancellation and faults
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_cancelled_at_each_hop_it_is_there_or_not(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    outcomes: set[str] = set()
+    real = anyio.to_thread.run_sync
+    for nth in range(1, 50):
+        name, path = f"m{nth}", bench.file(f"m{nth}", b"content %d" % nth)
+        hops = 0
+        with monkeypatch.context() as patched, anyio.CancelScope() as scope:
+
+            async def hop(*arguments: Any, nth: int = nth, scope: anyio.CancelScope = scope, **named: Any) -> Any:
+                nonlocal hops
+                hops += 1
+                if hops == nth and moment == "before":
+                    scope.cancel()
+                try:
+                    return await real(*arguments, **named)
+                finally:
+                    if hops == nth and moment == "after":
+                        scope.cancel()
+
+            patched.setattr(anyio.to_thread, "run_sync", hop)
+            await bench.store.add(path, name=name)
+        assert bench.staged() == []
+        assert bench.store.reserved_bytes == 0
+        there = name in bench.names()
+        if there:
+            assert bench.store.resolve(name).state == "ready"
+        outcomes.add(f"{'cancelled' if scope.cancelled_caught else 'answered'}, {'there' if there else 'absent'}")
+        with anyio.fail_after(30):  # no lock, turn or slot is held by what was cancelled
+            await bench.store.add(path, name=name)
+        if hops < nth:
+            break
+    else:
+        pytest.fail("the hops have no end")
+    assert outcomes >= {"cancelled, absent", "answered, there"}
+    assert "answered, absent" not in outcomes
+
+
+CHANGING = [
+    "create_file",
+    "write_at",
+    "make_read_only",
+    "share_with_group_of",
+    "sync_file",
+    "sync_directory",
+    "make_directories",
+    "name_without_replacing",
+    "name_replacing",
+    "close",
+]
+
+
+class Fault:
+    """Fails the n-th call of all those that change the disk."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, nth: int, code: int) -> None:
+        self.count = 0
+        self.struck = ""
+        for name in CHANGING:
+            self._wrap(monkeypatch, name, getattr(durable, name), nth, code)
+
+    def _wrap(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, real: Callable[..., object], nth: int, code: int
+    ) -> None:
+        def step(*arguments: Any, **named: Any) -> object:
+            self.count += 1
+            if self.count != nth:
+                return real(*arguments, **named)
+            self.struck = name
+            if name == "close":
+                real(*arguments, **named)
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(durable, name, step)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+@pytest.mark.parametrize("replace", [False, True])
+async def test_each_step_of_an_add_fails_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, code: int, replace: bool
+) -> None:
+    struck: set[str] = set()
+    for nth in range(1, 100):
+        name = f"m{nth}"
+        old = b"old %d" % nth
+        if replace:
+            await bench.store.add(bench.file("old", old), name=name)
+        content = b"new %d" % nth  # not random: a directory that is there already makes fewer steps
+        path = bench.file(content=content)
+        with monkeypatch.context() as patched:
+            fault = Fault(patched, nth, code)
+            failed = False
+            try:
+                await bench.store.add(path, name=name, replace=replace)
+            except WireError:
+                failed = True
+        struck.add(fault.struck)
+        assert bench.staged() == [], fault.struck
+        assert bench.store.reserved_bytes == 0
+        if name in bench.names():
+            resolved = bench.store.resolve(name)
+            assert Path(resolved.path).read_bytes() in ((old, content) if replace else (content,))
+        else:
+            assert failed
+            assert not replace
+        added = await bench.store.add(path, name=name, replace=replace)
+        assert Path(added.path).read_bytes() == content
+        if not fault.struck:
+            assert not failed
+            break
+    else:
+        pytest.fail("the sweep has no end")
+    assert struck == {*CHANGING, ""}
+
+
+# -- many at once

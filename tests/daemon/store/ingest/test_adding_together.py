@@ -1,0 +1,184 @@
+"""Adding at the same time as others: other adds, other tools, bytes that vanish or change."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+
+from modeld.store import Store
+from modeld.store.catalog.catalog import Catalog
+from modeld.store.digest import Signature
+from modeld.store.ingest import adding as adding_module
+from modeld.store.ingest.sources import open_source
+from modeld.store.names import ModelName
+from modelwire.errors import (
+    AlreadyExists,
+    Corrupt,
+    InUse,
+    SourceUnavailable,
+    WireError,
+)
+from modelwire.units import Duration
+from modelwire.values import Added
+from rigs.adding_rig import SETTINGS, Bench, Notes
+
+
+async def test_many_names_at_once_are_all_there(bench: Bench) -> None:
+    paths = [bench.file(f"f{number}", b"%d" % (number % 5)) for number in range(40)]
+
+    async def add(path: str, name: str) -> None:
+        await bench.store.add(path, name=name)
+
+    async with anyio.create_task_group() as group:
+        for number, path in enumerate(paths):
+            group.start_soon(add, path, f"m{number}")
+    assert len(bench.names()) == 40
+    assert len(bench.blobs()) == 5
+    assert {view.state for view in bench.store._index.page(None, None).models} == {"ready"}
+
+
+@pytest.mark.parametrize("locks", ["real", "none"])
+async def test_one_name_at_once_has_one_winner(bench: Bench, monkeypatch: pytest.MonkeyPatch, locks: str) -> None:
+    """With every lock taken away the outcome is the same: locks save work, they do not keep the promise."""
+    from contextlib import asynccontextmanager
+
+    if locks == "none":
+
+        @asynccontextmanager
+        async def nobody(*_arguments: object, **_options: object) -> Any:
+            yield
+
+        monkeypatch.setattr("modeld.store.publish.publishing.name_lock", nobody)
+        monkeypatch.setattr("modeld.store.publish.publisher.Publisher.turn", nobody)
+    outcomes: list[str] = []
+
+    async def add(number: int) -> None:
+        path = bench.file(f"f{number}", b"content %d" % (number % 4))
+        try:
+            outcomes.append((await bench.store.add(path, name="one")).blob)
+        except AlreadyExists:
+            outcomes.append("refused")
+
+    async with anyio.create_task_group() as group:
+        for number in range(16):
+            group.start_soon(add, number)
+    winners = {outcome for outcome in outcomes if outcome != "refused"}
+    assert winners == {bench.store.resolve("one").blob}
+    assert outcomes.count("refused") == 12
+    assert bench.staged() == []
+
+
+async def test_a_name_that_another_tool_holds_does_not_hold_up_the_others(bench: Bench) -> None:
+    import fcntl
+
+    bench.close()
+    hasty = msgspec.structs.replace(SETTINGS, lock_wait=Duration(0.2))
+    layout, lock = Store.claim(bench.root, hasty)
+    bench.catalog = Catalog.open(layout.catalog_path)
+    bench.store = Store.open(bench.root, hasty, bench.catalog, lock=lock)
+    descriptor = os.open(bench.layout.name_lock(ModelName.parse("held")), os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        async with anyio.create_task_group() as group:
+
+            async def add_held() -> None:
+                with pytest.raises(InUse, match="'held'"):
+                    await bench.store.add(bench.file("h", b"h"), name="held", order=1)
+
+            group.start_soon(add_held)
+            with anyio.fail_after(30):
+                await bench.store.add(bench.file("f", b"f"), name="free", order=2)
+    finally:
+        os.close(descriptor)
+    assert bench.names() == ["free"]
+    assert bench.staged() == []
+
+
+async def test_a_manifest_of_another_tool_that_came_first_is_not_overwritten(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It appears between the look in our turn and the naming; same bytes are success, others are refused."""
+    same = await bench.store.add(bench.file(), name="template")
+    template = Path(bench.layout.manifest(ModelName.parse("template"))).read_text()
+
+    class Intruder(Notes):
+        async def about_to_publish(self, added: Added) -> None:
+            text = template.replace("template", added.name)
+            Path(bench.layout.manifest(ModelName.parse(added.name))).write_text(text)
+
+    added = await bench.store.add(bench.file(), name="same", notes=Intruder(bench))
+    assert added.blob == same.blob
+    with pytest.raises(AlreadyExists):
+        await bench.store.add(bench.file("x", b"other"), name="other", notes=Intruder(bench))
+    assert bench.store.resolve("other").blob == same.blob
+
+
+async def test_a_blob_that_vanishes_in_the_last_moment_is_copied_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = await bench.store.add(bench.file(), name="a")
+    real = adding_module.still_there
+    taken: list[bool] = []
+
+    def take_it_first(*arguments: Any) -> Any:
+        if not taken:
+            taken.append(True)
+            os.unlink(added.path)
+        return real(*arguments)
+
+    monkeypatch.setattr(adding_module, "still_there", take_it_first)
+    again = await bench.store.add(bench.file(), name="b", sha256=added.blob)
+    assert taken
+    assert Path(again.path).read_bytes() == b"GGUF weights"
+
+
+async def test_a_blob_that_keeps_vanishing_ends_in_an_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    added = await bench.store.add(bench.file(), name="a")
+
+    def gone(*_arguments: Any) -> Any:
+        raise adding_module.Vanished
+
+    monkeypatch.setattr(adding_module, "still_there", gone)
+    with pytest.raises(Corrupt, match="disappears"):
+        await bench.store.add(bench.file(), name="b", sha256=added.blob)
+
+
+def test_a_file_that_cannot_be_looked_at_is_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = bench.file()
+    before = len(os.listdir("/proc/self/fd"))
+
+    def broken(_status: os.stat_result) -> Signature:
+        raise OSError(errno.EIO, "broken")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Signature, "of", broken)
+        with pytest.raises(WireError):
+            adding_module.OpenFile.open(path, open_source)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_an_expected_digest_teaches_nothing_about_a_file_that_was_not_read(bench: Bench, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.bin", tmp_path / "second.bin"
+    first.write_bytes(b"a" * 4096)
+    second.write_bytes(b"b" * 4096)
+    for path in (first, second):
+        os.utime(path, (1, 1))
+    added = await bench.store.add(str(first), name="first")
+    claimed = await bench.store.add(str(second), name="claimed", sha256=added.blob.removeprefix("sha256:"))
+    assert claimed.blob == added.blob
+    honest = await bench.store.add(str(second), name="honest")
+    assert honest.blob == "sha256:" + hashlib.sha256(second.read_bytes()).hexdigest()
+
+
+async def test_a_file_that_hides_its_size_is_refused(bench: Bench) -> None:
+    """A file of the kernel's says that it is empty and is not."""
+    with pytest.raises(SourceUnavailable, match="there are more"):
+        await bench.store.add("/proc/version", name="version")
+    assert bench.store.count() == 0

@@ -1,0 +1,115 @@
+"""Adding a directory with each system call on its way failing once, and killed at each: all of it or nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from modeld.store.disk.listing import times_of
+from modeld.store.ingest.adopt import How
+from modelwire.errors import WireError
+from rigs import gathering_rig
+from rigs.gathering_rig import FILES, Gathering, plant
+from rigs.publication_rig import Faults
+
+HOWS = ("copy", "move", "link")
+
+
+def sweep(tmp_path: Path, step: int) -> Iterator[tuple[int, Gathering]]:
+    for nth in range(1, 1000, step):
+        directory = tmp_path / str(nth)
+        directory.mkdir()
+        yield nth, Gathering(directory)
+    pytest.fail("the sweep has no end")
+
+
+def blobs(gathering: Gathering) -> set[bytes]:
+    return {path.read_bytes() for path in Path(gathering.root, "blobs").glob("*/*/*/data")}
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize(("code", "step"), [(errno.EIO, 4), (errno.ENOSPC, 11)])
+def test_each_call_fails_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: How, code: int, step: int) -> None:
+    def strike(_name: str) -> None:
+        raise OSError(code, os.strerror(code))
+
+    kinds: set[str] = set()
+    for nth, gathering in sweep(tmp_path, step):
+        faults = Faults(nth, strike)
+        with gathering.open() as store:
+            descriptors = len(os.listdir("/proc/self/fd"))
+            failed = False
+            with monkeypatch.context() as patched:
+                plant(patched, faults)
+                try:
+                    gathering.add(store, how)
+                except WireError:
+                    failed = True
+            kinds.update(faults.struck)
+            if not faults.struck:
+                break
+            assert store.reserved_bytes == 0, faults.struck
+            assert len(os.listdir("/proc/self/fd")) <= descriptors, faults.struck
+            assert blobs(gathering) <= set(FILES.values()), "no blob is torn"
+            if not {"unlink", "rename"} & set(faults.struck):
+                assert gathering.temporaries() == [], faults.struck
+            shown = gathering.shown(store)
+            assert shown in (None, FILES), "no set is torn"
+            if not failed:
+                assert shown == FILES
+            if how != "move" or shown is None:
+                assert gathering.left_at_source() == FILES, "no source is lost"
+            # The same request succeeds without a restart.
+            if shown is None or gathering.left_at_source() == FILES:
+                gathering.add(store, how)
+            assert gathering.shown(store) == FILES
+    assert len(kinds) > 4, kinds
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_killed_at_a_call(tmp_path: Path, how: How) -> None:
+    for nth, gathering in sweep(tmp_path, 17):
+        done = subprocess.run(
+            [sys.executable, os.path.abspath(gathering_rig.__file__), str(gathering.source.parent), how, str(nth)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        assert done.returncode in (0, 137), done.stderr
+        with gathering.open() as store:
+            assert gathering.temporaries() == [], "the start has swept what the dead run left"
+            shown = gathering.shown(store)
+            assert shown in (None, FILES)
+            assert blobs(gathering) <= set(FILES.values())
+            left = gathering.left_at_source()
+            assert shown == FILES or left == FILES, "every byte is in one of the two places"
+            gathering.make_source()
+            gathering.add(store, how)
+            assert gathering.shown(store) == FILES
+        if done.returncode == 0:
+            assert nth > 17
+            return
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_the_same_again_changes_nothing(tmp_path: Path, how: str) -> None:
+    gathering = Gathering(tmp_path)
+    with gathering.open() as store:
+        first = gathering.add(store, cast("How", how))
+        manifest = Path(gathering.root, "manifests", "m.json")
+        before = times_of(manifest.stat())
+        gathering.make_source()
+        again = gathering.add(store, cast("How", how))
+        assert (again.path, again.files, again.reused) == (first.path, first.files, True)
+        assert times_of(manifest.stat()) == before
+        assert store.published(again)
+        assert gathering.shown(store) == FILES

@@ -1,0 +1,365 @@
+"""Names by manifest: what a copy is, what is refused, and what is found again when the disk fails in between."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from filelock import FileLock
+
+from modeld.config import StoreSettings
+from modeld.store.disk import durable
+from modeld.store.names import ModelName
+from modelwire.errors import AlreadyExists, Corrupt, InUse, InvalidName, NotFound, Unsupported, WireError
+from modelwire.units import Duration, Size
+from modelwire.values import Copied, Moved, Removed
+from rigs.maintain_rig import Bench, Told
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+# -- cp
+
+
+async def test_a_copy_keeps_every_field_but_the_name(bench: Bench) -> None:
+    await bench.add("a", license="mit")
+    document = bench.document("a") | {"theirs": {"deep": [1, None]}, "big": 2**70}
+    Path(bench.manifest("a")).write_text(json.dumps(document))
+    await bench.care.copy("a", "b:c")
+    assert bench.document("b:c") == document | {"name": "b:c"}
+    assert bench.document("a") == document
+
+
+async def test_a_model_of_several_files_is_copied_with_all_of_them(bench: Bench) -> None:
+    bench.write_manifest("many", {"x/one.bin": b"1", "two.bin": b"22", "again.bin": b"1"})
+    copied = await bench.care.copy("many", "more")
+    files = bench.document("many")["files"]
+    assert list(copied.blobs) == [file["blob"] for file in files]
+    assert bench.document("more")["files"] == files
+    assert [step.action for step in copied.plan] == ["share", "share", "write"]
+
+
+async def test_the_plan_is_what_happens(bench: Bench) -> None:
+    await bench.add("a")
+    before = sorted(os.listdir(bench.layout.manifests_dir))
+    planned = bench.care.plan_copy("a", "b")
+    assert planned == bench.care.plan_copy("a", "b")
+    assert sorted(os.listdir(bench.layout.manifests_dir)) == before
+    assert await bench.care.copy("a", "b") == planned
+    assert planned.plan[-1].path == bench.manifest("b")
+    assert planned.plan[-1].size_bytes == os.stat(bench.manifest("b")).st_size
+
+
+async def test_the_default_tag_is_found_by_a_copy(bench: Bench) -> None:
+    await bench.add("a:latest")
+    assert (await bench.care.copy("a", "b")).source == "a:latest"
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "error"),
+    [
+        ("nope", "b", NotFound),
+        ("nope", "nope", NotFound),
+        ("a", "a", AlreadyExists),
+        ("a", "A", AlreadyExists),
+        ("a", "other", AlreadyExists),
+        ("a", "OTHER", AlreadyExists),
+        ("", "b", InvalidName),
+        ("a", "", InvalidName),
+        ("a", "x/y", InvalidName),
+        ("a", "x\\y", InvalidName),
+        ("a", "x\0y", InvalidName),
+        ("a", "x..y", InvalidName),
+        ("hollow", "b", Corrupt),
+        ("broken", "b", Corrupt),
+        ("newer", "b", Unsupported),
+    ],
+)
+@pytest.mark.parametrize("verb", ["plan_copy", "copy", "move"])
+async def test_refusals(bench: Bench, verb: str, source: str, destination: str, error: type[WireError]) -> None:
+    await bench.add("a")
+    await bench.add("other", b"other")
+    hollow = await bench.add("hollow", b"hollow")
+    os.unlink(hollow.path)
+    Path(bench.manifest("broken")).write_text("{")
+    Path(bench.manifest("newer")).write_text('{"schema_version": 2}')
+    before = {path.name: path.read_bytes() for path in Path(bench.layout.manifests_dir).iterdir()}
+    if verb == "move" and source == "hollow":
+        return  # what has no bytes may still change its name
+
+    async def attempt() -> None:
+        outcome = getattr(bench.care, verb)(source, destination)
+        if verb != "plan_copy":
+            await outcome
+
+    with pytest.raises(error) as caught:
+        await attempt()
+    assert caught.value.hint
+    assert {path.name: path.read_bytes() for path in Path(bench.layout.manifests_dir).iterdir()} == before
+    assert bench.staged() == []
+
+
+async def test_a_manifest_that_another_tool_makes_meanwhile_is_not_replaced(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.add("a")
+    real = durable.name_without_replacing
+
+    def beaten(temporary: str, name: str) -> bool:
+        Path(name).write_text("theirs")
+        return real(temporary, name)
+
+    monkeypatch.setattr(durable, "name_without_replacing", beaten)
+    with pytest.raises(AlreadyExists):
+        await bench.care.copy("a", "b")
+    assert Path(bench.manifest("b")).read_text() == "theirs"
+
+
+# -- mv
+
+
+async def test_a_move_writes_before_it_removes(bench: Bench) -> None:
+    await bench.add("a")
+    told = Told(bench)
+    moved = await bench.care.move("a", "b:c", notes=told)
+    assert bench.names() == ["b:c"]
+    assert bench.document("b:c")["name"] == "b:c"
+    assert [(what, seen) for what, _, seen in told.told] == [("about", ["a.json"]), ("published", ["b+c.json"])]
+    assert bench.care.moved(moved)
+
+
+async def test_readers_find_one_of_the_names_at_every_moment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looked at from the disk, as any reader without the daemon would, before and after each step on it."""
+    await bench.add("a")
+    moments: list[tuple[bool, bool]] = []
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            moments.append((os.path.exists(bench.manifest("a")), os.path.exists(bench.manifest("b"))))
+            return getattr(os, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(durable, "os", Watched())
+        await bench.care.move("a", "b")
+    assert {(True, False), (True, True), (False, True)} == set(moments)
+
+
+async def test_a_move_of_what_is_held_is_refused(bench: Bench) -> None:
+    await bench.add("a")
+    bench.care.holds.register(names=lambda name: "pid 7" if name.text == "a" else None)
+    with pytest.raises(InUse, match="pid 7"):
+        await bench.care.move("a", "b")
+    assert bench.names() == ["a"]
+
+
+async def test_what_changes_names_does_not_guess_at_tags(bench: Bench) -> None:
+    await bench.add("a:latest")
+    for change in (bench.care.move("a", "b"), bench.care.remove("a")):
+        with pytest.raises(NotFound, match="only 'a:latest'"):
+            await change
+    assert bench.names() == ["a:latest"]
+
+
+async def test_a_move_that_a_crash_cut_short_is_finished(bench: Bench) -> None:
+    await bench.add("a")
+    await bench.care.copy("a", "b")
+    manifest = bench.store.show("a")
+    earlier = Moved(name="b", source="a", blob=manifest.blob, size_bytes=manifest.size_bytes)
+    assert not bench.care.moved(earlier)
+    assert await bench.care.move("a", "b", earlier=earlier) == earlier
+    assert bench.names() == ["b"]
+    assert bench.care.moved(earlier)
+
+
+async def test_a_move_cut_short_leaves_other_bytes_alone(bench: Bench) -> None:
+    added = await bench.add("a")
+    await bench.add("b", b"others")
+    earlier = Moved(name="b", source="a", blob=added.blob, size_bytes=added.size_bytes)
+    with pytest.raises(AlreadyExists):
+        await bench.care.move("a", "b", earlier=earlier)
+    assert bench.names() == ["a", "b"]
+
+
+async def test_uses_go_along(bench: Bench) -> None:
+    await bench.add("a")
+    bench.store.resolve("a")
+    used = bench.care.uses.of("a")
+    await bench.care.move("a", "b")
+    assert used
+    assert (bench.care.uses.of("b"), bench.care.uses.of("a")) == (used, None)
+
+
+# -- rm
+
+
+async def test_a_removed_model_leaves_its_blob(bench: Bench) -> None:
+    added = await bench.add("a")
+    removed = await bench.care.remove("A")
+    assert removed == Removed(name="a", blob=added.blob, size_bytes=added.size_bytes)
+    assert bench.names() == []
+    assert os.path.exists(added.path)
+    assert bench.care.removed(removed)
+    with pytest.raises(NotFound):
+        await bench.care.remove("a")
+
+
+@pytest.mark.parametrize("spelled", ["llama:8B", "LLAMA:8b"])
+async def test_a_name_that_another_tool_locks_is_left_alone_in_every_spelling(tmp_path: Path, spelled: str) -> None:
+    """The other tool locks the file of the name as it is spelled there."""
+    bench = Bench(tmp_path, StoreSettings(min_free=Size(0), lock_wait=Duration(0.1)))
+    try:
+        await bench.add("llama:8B")
+        with FileLock(bench.layout.name_lock(ModelName.parse("llama:8B")), fallback_to_soft=False):
+            with pytest.raises(InUse):
+                await bench.care.remove(spelled)
+            with pytest.raises(InUse):
+                await bench.care.move(spelled, "other")
+        assert bench.names() == ["llama:8B"]
+        await bench.care.move(spelled, "other")
+        await bench.care.remove("Other")
+        assert bench.names() == []
+    finally:
+        bench.close()
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"schema_version": 1, "blob": "sha256:x", "size_bytes": 1}'])
+async def test_a_damaged_manifest_can_be_removed(bench: Bench, content: str) -> None:
+    Path(bench.manifest("bad")).write_text(content)
+    assert (await bench.care.remove("bad")).blob is None
+    assert not os.path.exists(bench.manifest("bad"))
+
+
+async def test_a_manifest_of_another_version_is_left_to_its_tool(bench: Bench) -> None:
+    Path(bench.manifest("newer")).write_text('{"schema_version": 2}')
+    with pytest.raises(Unsupported):
+        await bench.care.remove("newer")
+    assert os.path.exists(bench.manifest("newer"))
+
+
+async def test_what_is_held_is_removed_only_by_force(bench: Bench) -> None:
+    await bench.add("a")
+    bench.care.holds.register(names=lambda name: f"a lease of pid 7 on {name.text}")
+    with pytest.raises(InUse, match="a lease of pid 7 on a") as caught:
+        await bench.care.remove("a")
+    assert caught.value.details["holder"] == "a lease of pid 7 on a"
+    await bench.care.remove("a", force=True)
+    assert bench.names() == []
+
+
+async def test_a_link_in_place_of_a_manifest_is_removed_and_not_followed(bench: Bench, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.json"
+    outside.write_text("precious")
+    os.symlink(outside, bench.manifest("link"))
+    await bench.care.remove("link")
+    assert outside.read_text() == "precious"
+    assert not os.path.lexists(bench.manifest("link"))
+
+
+# -- together
+
+
+async def test_many_changes_of_the_same_names_at_once_lose_nothing(bench: Bench) -> None:
+    await bench.add("a")
+    done: list[object] = []
+
+    async def attempt(change: Any) -> None:
+        try:
+            done.append(await change)
+        except (AlreadyExists, NotFound):
+            done.append(None)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(4):
+            tasks.start_soon(attempt, bench.care.copy("a", "b"))
+            tasks.start_soon(attempt, bench.care.move("a", f"c{number}"))
+            tasks.start_soon(attempt, bench.care.move("b", f"d{number}"))
+    kept = bench.names()
+    assert len([value for value in done if isinstance(value, Moved) and value.source == "a"]) == 1
+    assert len([name for name in kept if name.startswith("c")]) == 1
+    assert len({json.dumps({**bench.document(name), "name": ""}) for name in kept}) == 1
+
+
+async def test_opposite_moves_do_not_wait_for_each_other_forever(bench: Bench) -> None:
+    await bench.add("a", b"1")
+    await bench.add("b", b"2")
+
+    async def attempt(source: str, destination: str) -> None:
+        with pytest.raises(AlreadyExists):
+            await bench.care.move(source, destination)
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(attempt, "a", "b")
+                tasks.start_soon(attempt, "b", "a")
+    assert bench.names() == ["a", "b"]
+
+
+# -- failures
+
+
+@pytest.mark.parametrize("verb", ["copy", "move", "remove"])
+async def test_an_outcome_that_is_unknown_is_settled_by_the_same_request(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """The directory could not be synced: the change is visible, and may not last. Asked again it is made to last."""
+    await bench.add("a")
+    arguments = ("a",) if verb == "remove" else ("a", "b")
+    real = durable.sync_directory
+
+    def fail(path: str) -> None:
+        raise OSError(5, "lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(durable, "sync_directory", fail)
+        with pytest.raises(WireError):
+            await getattr(bench.care, verb)(*arguments)
+        with pytest.raises(WireError, match="lost"):
+            await getattr(bench.care, verb)(*arguments)
+    synced: list[str] = []
+
+    def counted(path: str) -> None:
+        synced.append(path)
+        real(path)
+
+    monkeypatch.setattr(durable, "sync_directory", counted)
+    value = await getattr(bench.care, verb)(*arguments)
+    assert value.name == arguments[-1]
+    assert bench.layout.manifests_dir in synced
+    assert bench.names() == {"copy": ["a", "b"], "move": ["b"], "remove": []}[verb]
+    with pytest.raises((AlreadyExists, NotFound)):
+        await getattr(bench.care, verb)(*arguments)
+
+
+async def test_what_forbids_the_announcement_prevents_the_change(bench: Bench) -> None:
+    await bench.add("a")
+
+    class Forbids(Told):
+        async def about_to_publish(self, value: object, /) -> None:
+            raise Corrupt("no")
+
+    for change in (
+        bench.care.copy("a", "b", notes=Forbids(bench)),
+        bench.care.move("a", "b", notes=Forbids(bench)),
+        bench.care.remove("a", notes=Forbids(bench)),
+    ):
+        with pytest.raises(Corrupt, match="no"):
+            await change
+    assert bench.names() == ["a"]
+    await bench.care.move("a", "b")
+
+
+def test_values_of_damaged_names_are_asked_about_without_an_error(bench: Bench) -> None:
+    assert not bench.care.copied(Copied(name="a", source="b", blob="", size_bytes=0))
+    assert not bench.care.moved(Moved(name="a", source="b", blob="", size_bytes=0))
+    assert bench.care.removed(Removed(name=ModelName.parse("a").text))

@@ -1,0 +1,117 @@
+"""A board with its real parts, work that runs until it is told to end, and a disk that is slow or full."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import anyio.lowlevel
+
+from modeld.activity import Activity
+from modeld.jobs.admission import Gate, Limits
+from modeld.jobs.board import Attachment, Board
+from modeld.jobs.job import Job
+from modeld.jobs.ledger import JobRecord, Ledger
+from modeld.store.catalog.catalog import Catalog
+from modeld.store.observer import Stopped
+from modelwire.errors import NoSpace
+from modelwire.requests import ModelAdd
+from modelwire.values import Added, Value
+
+UID, STRANGER = 1000, 2000
+PATIENCE = 10.0
+
+
+class Diary:
+    """Stands for the activity log."""
+
+    watchers = 0
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+
+    def record(self, event: str, **fields: Any) -> None:
+        self.events.append((event, str(fields.get("job"))))
+
+    def forget_progress(self, job: str) -> None:
+        pass
+
+    def ends_of(self, job: Job) -> list[str]:
+        ends = ("job.done", "job.failed", "job.cancelled")
+        return [event for event, of in self.events if of == job.id and event in ends]
+
+
+class SlowLedger(Ledger):
+    """A real one whose updates wait while `gate` is closed, or fail as on a full disk."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        super().__init__(catalog)
+        self.gate = anyio.Event()
+        self.gate.set()
+        self.waiting = 0
+        self.full = False
+
+    async def update(self, id_: str, **changes: Any) -> JobRecord:
+        self.waiting += 1
+        await self.gate.wait()
+        self.waiting -= 1
+        if self.full:
+            raise NoSpace("the catalogue's disk is full")
+        return await super().update(id_, **changes)
+
+
+@dataclass
+class Desk:
+    board: Board
+    ledger: SlowLedger
+    diary: Diary
+    gate: Gate
+    tasks: anyio.abc.TaskGroup
+    finish: anyio.Event = field(default_factory=anyio.Event)
+
+    async def work(self, job: Job) -> Value:
+        """Runs until told to end or to stop, as byte work does; told both, it stops."""
+        while not job.meter.stopped():
+            if self.finish.is_set():
+                break
+            await anyio.sleep(0.001)
+        else:
+            raise Stopped
+        request = cast("ModelAdd", job.request)
+        return Added(name=request.name or "", blob="sha256:" + "0" * 64, size_bytes=1, format="gguf", path="/x")
+
+    async def submit(self, name: str, *, uid: int = UID, **fields: Any) -> Attachment:
+        request = ModelAdd(id="1", path="/source", name=name, **fields)
+        return await self.board.submit(request, kind="model.add", key=f"{uid} {name}", model=name, peer=uid)
+
+    async def job(self, name: str, **fields: Any) -> Job:
+        """One that goes on although nobody is attached to it."""
+        asked = await self.submit(name, on_disconnect="continue", **fields)
+        asked.leave()
+        return asked.job
+
+
+@asynccontextmanager
+async def desk(directory: Path, *, running: int = 1) -> AsyncIterator[Desk]:
+    catalog = Catalog.open(str(directory / "catalog.sqlite"))
+    try:
+        ledger, diary = SlowLedger(catalog), Diary()
+        gate = Gate(Limits(running_default=running), anyio.current_time, first_order=ledger.next_order_now())
+        async with anyio.create_task_group() as tasks:
+            board = Board(gate, ledger, cast("Activity", diary), tasks)
+            made = Desk(board, ledger, diary, gate, tasks)
+            board.runner.register("model.add", made.work)
+            with anyio.fail_after(PATIENCE):
+                yield made
+            tasks.cancel_scope.cancel()
+    finally:
+        catalog.close()
+
+
+async def state_at_end(job: Job) -> str:
+    await job.ended.wait()
+    return job.state

@@ -1,0 +1,114 @@
+"""A directory on its way into a store of its own, with faults planted in the system calls that change the disk.
+
+Also a program: `python gathering_rig.py DIRECTORY HOW N` adds it and dies at the N-th call.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import anyio
+
+from modeld.config import StoreSettings
+from modeld.store import Store, Unproven
+from modeld.store.blobs.hashing import CHUNK
+from modeld.store.catalog.catalog import Catalog
+from modeld.store.disk import durable, links
+from modeld.store.ingest.adopt import How
+from modeld.store.manifests import trees
+from modelwire.errors import NotFound
+from modelwire.units import Duration, Size
+from modelwire.values import Added
+from rigs.publication_rig import Faults, FaultyLibc, FaultyOs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
+
+FILES = {
+    "a-00001-of-00002.gguf": b"GGUF one",
+    "a-00002-of-00002.gguf": b"GGUF two",
+    "big.bin": bytes(CHUNK + 4097),
+    "same.bin": b"GGUF one",
+    "sub/config.json": b"{}",
+}
+SETTINGS = StoreSettings(min_free=Size(0), lock_wait=Duration(5))
+
+
+class Gathering:
+    def __init__(self, directory: Path) -> None:
+        self.root = str(directory / "models")
+        self.source = directory / "source"
+        self.make_source()
+
+    def make_source(self) -> None:
+        for name, content in FILES.items():
+            path = self.source / name
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+
+    @contextmanager
+    def open(self) -> Iterator[Store]:
+        layout, lock = Store.claim(self.root, SETTINGS)
+        catalog = Catalog.open(layout.catalog_path)
+        store = Store.open(self.root, SETTINGS, catalog, lock=lock, byte_threads=2)
+        try:
+            yield store
+        finally:
+            store.close()
+            catalog.close()
+
+    def add(self, store: Store, how: How = "copy") -> Added:
+        async def add() -> Added:
+            return await store.add(str(self.source), name="m", how=how)
+
+        return anyio.run(add)
+
+    def shown(self, store: Store) -> dict[str, bytes] | None:
+        """The whole model by the path that is given out; None when there is none."""
+
+        async def resolve() -> str:
+            try:
+                return store.resolve("m").path
+            except Unproven:
+                return (await store.proven("m")).path
+
+        try:
+            tree = Path(anyio.run(resolve))
+        except NotFound:
+            return None
+        return {str(file.relative_to(tree)): file.read_bytes() for file in tree.rglob("*") if file.is_file()}
+
+    def left_at_source(self) -> dict[str, bytes]:
+        files = (file for file in self.source.rglob("*") if file.is_file())
+        return {str(file.relative_to(self.source)): file.read_bytes() for file in files}
+
+    def temporaries(self) -> list[str]:
+        return os.listdir(f"{self.root}/.modeld/staging")
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, faults: Faults) -> None:
+    for module in (durable, links, trees):
+        monkeypatch.setattr(module, "os", FaultyOs(faults))
+    monkeypatch.setattr(durable, "_LIBC", FaultyLibc(durable._LIBC, faults))
+
+
+def main(directory: str, how: str, nth: int) -> None:
+    gathering = Gathering(Path(directory))
+    with gathering.open() as store:
+        faults = Faults(nth, lambda _name: os._exit(137))
+        faulty_os = FaultyOs(faults)
+        for module in (durable, links, trees):
+            vars(module)["os"] = faulty_os
+        vars(durable)["_LIBC"] = FaultyLibc(durable._LIBC, faults)
+        gathering.add(store, cast("How", how))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
