@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, get_args
 
 from modelwire.values import Counters
@@ -162,13 +162,7 @@ class JobProgress:
     def advance(
         self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0, network: int = 0
     ) -> None:
-        with self._lock:
-            self.done += done
-            self.verified += verified
-            self.reused += reused
-            self.committed += committed
-            self.network += network
-            self._tell()
+        self._add(done, verified, reused, committed, network)
 
     def stopped(self) -> bool:
         return self.stop_reason is not None
@@ -206,7 +200,19 @@ class JobProgress:
         for listener in self._listeners:
             listener(self)
 
-    # -- called by the files; with the lock held
+    # -- called by the files
+
+    def _add(self, done: int, verified: int, reused: int, committed: int, network: int) -> None:
+        with self._lock:
+            self.done += done
+            self.verified += verified
+            self.reused += reused
+            self.committed += committed
+            self.network += network
+            for listener in self._listeners:
+                listener(self)
+
+    # -- called with the lock held
 
     def _forget_files(self) -> None:
         self._files_at: dict[Phase, int] = {}
@@ -239,21 +245,22 @@ class JobProgress:
     def _show_furthest_behind(self) -> None:
         """Once bytes of one file move, the files that prepare or have not begun count as part of the first work that
         was seen: the phase shown does not jump to and fro."""
-        active = [phase for phase, files in self._files_at.items() if files]
-        working = [phase for phase in active if _PHASES[phase] == "working"]
-        if self._first_work is not None:
-            working.append(self._first_work)
-        if not working:
-            self._show(self._first_of(active))
-            return
-        self._first_work = self._first_of(working)
-        if self._not_begun or any(_PHASES[phase] == "preparing" for phase in active):
-            self._show(self._first_work)
-        else:
-            self._show(self._first_of(active))
-
-    def _first_of(self, phases: Iterable[Phase]) -> Phase:
-        return min(phases, key=lambda phase: _PLACE[phase], default=self.current_phase)
+        preparing: Phase | None = None
+        working: Phase | None = None
+        for phase, files in self._files_at.items():
+            if files and _PHASES[phase] == "working":
+                working = _first_of(phase, working)
+            elif files:
+                preparing = _first_of(phase, preparing)
+        if working is not None:
+            self._first_work = _first_of(working, self._first_work)
+        shown = working
+        if self._first_work is None:
+            shown = preparing
+        elif self._not_begun or preparing is not None:
+            shown = self._first_work
+        if shown is not None:
+            self._show(shown)
 
     def _show(self, phase: Phase) -> None:
         if phase != self.current_phase:
@@ -294,7 +301,7 @@ class FileProgress:
     def advance(
         self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0, network: int = 0
     ) -> None:
-        self._job.advance(done=done, verified=verified, reused=reused, committed=committed, network=network)
+        self._job._add(done, verified, reused, committed, network)
 
     def stopped(self) -> bool:
         return self._job._files_stopped or self._job.stopped()
@@ -315,6 +322,10 @@ class FileProgress:
         with self._job._lock:
             self._job.files_done += 1
             self._job._move(self, None)
+
+
+def _first_of(phase: Phase, other: Phase | None) -> Phase:
+    return phase if other is None or _PLACE[phase] < _PLACE[other] else other
 
 
 def check(progress: JobProgress | FileProgress) -> None:

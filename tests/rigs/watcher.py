@@ -13,6 +13,7 @@ class Watcher(JobProgress):
         super().__init__()
         self.phases: list[Phase] = []
         self.totals: list[int | None] = []
+        self._before = (0, 0, 0, 0, 0)
         self._stop_after = stop_after
         self._stop_at = stop_at
         self.add_listener(self._look)
@@ -22,12 +23,9 @@ class Watcher(JobProgress):
             self.phases.append(progress.current_phase)
         if progress.total_bytes != (self.totals[-1] if self.totals else None):
             self.totals.append(progress.total_bytes)
-
-    def advance(
-        self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0, network: int = 0
-    ) -> None:
-        assert min(done, verified, reused, committed, network) >= 0, "progress never goes back"
-        super().advance(done=done, verified=verified, reused=reused, committed=committed, network=network)
+        counters = (progress.done, progress.verified, progress.reused, progress.committed, progress.network)
+        assert all(now >= before for now, before in zip(counters, self._before, strict=True)), "progress went back"
+        self._before = counters
 
     def stopped(self) -> bool:
         if self._stop_at is not None and self._stop_at in self.phases:
