@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from modeld.progress import FileProgress
 from modeld.store.blobs.linked import Linked
 from modeld.store.digest import Digest
 from modeld.store.ingest.adopt import How, stage_adopted
@@ -14,7 +15,6 @@ from modeld.store.ingest.collect import collect
 from modeld.store.ingest.commit import Batch
 from modeld.store.ingest.copying import stage_copy
 from modeld.store.ingest.readers import Reader
-from modeld.store.observer import Unwatched
 from rigs.chaos_server import Chaos
 from rigs.download_rig import Rig
 
@@ -90,7 +90,7 @@ def _local(contents: dict[str, bytes], how: How) -> Producer:
                     if how == "copy":
                         sync = batch.syncs_alone(part.signature.size)
                         staged = stage_copy(
-                            place.layout, descriptor, where, space=place.space, observer=Unwatched(), sync=sync
+                            place.layout, descriptor, where, space=place.space, observer=FileProgress(), sync=sync
                         )
                     else:
                         adopted = stage_adopted(
@@ -101,7 +101,7 @@ def _local(contents: dict[str, bytes], how: How) -> Producer:
                             asker=os.geteuid(),
                             expected=None,
                             space=place.space,
-                            observer=Unwatched(),
+                            observer=FileProgress(),
                             linked=place.linked,
                         )
                         assert adopted is not None

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob, Trusted, never_trusted
 from modeld.store.blobs.hashing import CHUNK
 from modeld.store.digest import Digest
@@ -24,7 +25,6 @@ from modeld.store.disk.space import Space
 from modeld.store.ingest.commit import Batch
 from modeld.store.ingest.copying import stage_copy
 from modeld.store.ingest.staged import Staged
-from modeld.store.observer import Observer, Unwatched
 from modelwire.errors import WireError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def plant_faults(monkeypatch: pytest.MonkeyPatch, faults: Faults) -> None:
 
 
 def commit(
-    layout: Layout, staged: Staged, *, trusted: Trusted = never_trusted, observer: Observer | None = None
+    layout: Layout, staged: Staged, *, trusted: Trusted = never_trusted, observer: FileProgress | None = None
 ) -> tuple[Blob, bool]:
     """A batch of one: the blob, and whether it was here before."""
     batch = Batch(layout)
@@ -127,7 +127,7 @@ class Adding:
 
     def stage(self, path: str, *, sync: bool = True) -> Staged:
         with open(path, "rb") as file:
-            return stage_copy(self.layout, file.fileno(), path, space=self.space, observer=Unwatched(), sync=sync)
+            return stage_copy(self.layout, file.fileno(), path, space=self.space, observer=FileProgress(), sync=sync)
 
     def run(self) -> tuple[Blob, bool]:
         return commit(self.layout, self.stage(self.source))

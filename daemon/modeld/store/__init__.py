@@ -10,19 +10,16 @@ from modeld.store.ingest.readers import PeerReader, Reader
 from modeld.store.maintain.recover import RecoveryReport
 from modeld.store.manifests.entries import Unproven
 from modeld.store.names import ModelName
-from modeld.store.observer import Observer, Stopped
 from modeld.store.store import Store
 
 __all__ = [
     "Asker",
     "Digest",
     "ModelName",
-    "Observer",
     "PeerReader",
     "Reader",
     "RecoveryReport",
     "RootUnusable",
-    "Stopped",
     "Store",
     "Unproven",
     "resolve_root",

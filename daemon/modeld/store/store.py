@@ -10,6 +10,7 @@ import msgspec
 
 from modeld.config import StoreSettings
 from modeld.config.settings import default_byte_jobs
+from modeld.progress import JobProgress
 from modeld.store.blobs.linked import Linked
 from modeld.store.catalog.history import NOBODY, Asker, History
 from modeld.store.catalog.uses import Uses
@@ -32,7 +33,6 @@ from modeld.store.maintain.verify import Failed
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
-from modeld.store.observer import JobObserver, Unwatched
 from modeld.store.publish.publisher import Publisher
 from modeld.store.publish.publishing import Notes, Publishing, PublishRequest
 from modeld.store.publish.records import Records
@@ -135,7 +135,7 @@ class Store:
         license: str | None = None,  # noqa: A002 - the field's name
         how: How = "copy",
         order: int = 0,
-        observer: JobObserver | None = None,
+        observer: JobProgress | None = None,
         reader: Reader | None = None,
         notes: Notes[Added] | None = None,
         asker: Asker = NOBODY,
@@ -152,7 +152,7 @@ class Store:
             replace=replace,
             license=license,
             order=order,
-            observer=observer or Unwatched(),
+            observer=observer or JobProgress(),
             notes=notes,
         )
         self._lock.check()

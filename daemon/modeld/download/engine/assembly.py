@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from modeld.download.engine.progress import FileProgress
 from modeld.download.engine.room import Room
 from modeld.download.partials.buffers import Buffers
 from modeld.download.partials.frontier import Frontier
@@ -18,13 +17,13 @@ from modeld.download.partials.partial import Partial
 from modeld.download.partials.segments import Segments
 from modeld.download.partials.state import Hashed, State
 from modeld.download.tuning import PIECE, Tuning
+from modeld.progress import FileProgress, Stopped
 from modeld.store.blobs.quarantine import quarantine
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
 from modeld.store.disk.space import Space
 from modeld.store.ingest.staged import Staged, seal
-from modeld.store.observer import Stopped
 
 if TYPE_CHECKING:
     from modeld.store.disk.layout import Layout

@@ -15,6 +15,7 @@ from typing import Final
 
 import anyio
 
+from modeld.progress import FileProgress, Stopped, check
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
 from modeld.store.catalog.history import Asker
@@ -30,7 +31,6 @@ from modeld.store.ingest.present import Vanished
 from modeld.store.ingest.staged import Staged, changed
 from modeld.store.manifests.manifests import File
 from modeld.store.manifests.trees import Relinked
-from modeld.store.observer import Observer, SharedObserver, Stopped, check
 from modeld.store.parts import first_weights
 from modeld.store.publish.publishing import PublishRequest
 from modelwire.errors import DigestMismatch, InvalidRequest
@@ -56,8 +56,6 @@ async def add_local(
         )
     ingest.publishing.judge(request, request.expected)
     request.observer.phase("checking_local")
-    request.observer.total(collection.size)
-    request.observer.files(total=len(collection.parts))
     attempt = 1
     while True:
         try:
@@ -83,9 +81,9 @@ class _Adding:
         self._collection = collection
         self._how: How = how
         self._files: dict[str, ReadyFile] = {}
-        self._shared = None if collection.alone else SharedObserver(request.observer)
-        self._observer: Observer = self._shared or request.observer
-        self._presence = ingest.presence(held, self._observer)
+        progress = request.observer.files([part.signature.size for part in collection.parts])
+        self._progress = dict(zip((part.path for part in collection.parts), progress, strict=True))
+        self._presence = ingest.presence(held)
         self._to_write: set[str] = set()
         self._space = ingest.space
         """For the files of `_to_write` and those that are adopted: room that was promised for all of them."""
@@ -166,8 +164,7 @@ class _Adding:
                     await self._in_thread(partial(self._land, batch, portion))
                 except Exception as fault:  # noqa: BLE001 - raised below, when the other threads have stopped
                     faults.append(fault)
-                    if self._shared is not None:
-                        self._shared.failed = True
+                    self._request.observer.stop_files()
                     return
 
         async with anyio.create_task_group() as tasks:
@@ -184,7 +181,8 @@ class _Adding:
     def _land(self, batch: Batch, portion: list[Part]) -> None:
         """Blocking. Whatever it raises, it leaves no name and no file but in the batch."""
         for part in portion:
-            check(self._observer)
+            progress = self._progress[part.path]
+            check(progress)
             where = self._collection.where(part)
             descriptor = self._collection.open(part)
             try:
@@ -194,17 +192,15 @@ class _Adding:
                 ctime_ns = part.signature.ctime_ns if self._how == "copy" else source.ctime_ns
                 if source != replace(part.signature, ctime_ns=ctime_ns):
                     raise changed(where)
-                self._files[part.path] = self._find_or_stage(batch, part, descriptor, where, source)
+                self._files[part.path] = self._find_or_stage(batch, part, descriptor, source)
             finally:
                 os.close(descriptor)
-            if self._shared is not None:
-                self._shared.file_done()
-            else:
-                self._request.observer.files(done=1)
+            progress.finished()
 
-    def _find_or_stage(self, batch: Batch, part: Part, descriptor: int, where: str, source: Signature) -> ReadyFile:
+    def _find_or_stage(self, batch: Batch, part: Part, descriptor: int, source: Signature) -> ReadyFile:
+        where, progress = self._collection.where(part), self._progress[part.path]
         expected = self._request.expected
-        found = self._presence.find_file(descriptor, where, source, self._how, expected)
+        found = self._presence.find_file(descriptor, where, source, self._how, expected, progress)
         if found is not None:
             known = source if found.read else None
             return ReadyFile(path=part.path, content=found.blob, role=part.role, source=known)
@@ -218,7 +214,7 @@ class _Adding:
                 asker=self._collection.reader.uid,
                 expected=expected,
                 space=self._space,
-                observer=self._observer,
+                observer=progress,
                 linked=self._linked,
             )
         if staged is None:
@@ -229,7 +225,7 @@ class _Adding:
                 expected=expected,
                 # What was believed to be here, or to be adopted, has to ask for its room now.
                 space=self._space if part.path in self._to_write else self._ingest.space,
-                observer=self._observer,
+                observer=progress,
                 keep_cache=self._ingest.keep_cache,
                 sync=batch.syncs_alone(source.size),
             )
@@ -249,6 +245,7 @@ class _Adding:
     def _settle(self, batch: Batch, there: set[Digest]) -> None:
         """Blocking; all that can be done before the publisher's turn: no publication waits for a whole read."""
         self._collection.check_complete()
+        progress = FileProgress(self._request.observer)
         found: dict[Digest, Blob] = {}
         for staged in batch.staged:
             if staged.digest in there and isinstance(staged, Adopted) and staged.is_blob():
@@ -256,14 +253,14 @@ class _Adding:
                 batch.let_go({staged.digest})
                 found[staged.digest] = staged.share()
         for digest in there - found.keys():
-            blob = self._presence.find(digest)
+            blob = self._presence.find(digest, progress)
             if blob is not None:
                 found[digest] = blob
         batch.let_go(found)
         for path, file in self._files.items():
             if isinstance(file.content, Staged) and file.digest in found:
                 self._files[path] = replace(file, content=found[file.digest])
-                self._observer.advance(reused=file.size)
+                progress.advance(reused=file.size)
         if batch.shares_syncs:
             batch.sync_names({file.digest for file in self._files.values() if isinstance(file.content, Blob)})
         batch.prepare()

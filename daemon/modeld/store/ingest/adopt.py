@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import stat_named
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import hash_file
@@ -24,7 +25,6 @@ from modeld.store.disk.durable import source_faults, store_faults
 from modeld.store.ingest.copying import check_unchanged
 from modeld.store.ingest.staged import Staged, changed, digest_mismatch, staging_name
 from modeld.store.manifests.trees import Relinked, only_links_changed
-from modeld.store.observer import HashingIsDoing, Observer
 from modelwire.errors import PermissionDenied, SourceUnavailable, Unsupported, WireError
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def stage_adopted(
     asker: int,
     expected: Digest | None,
     space: Space,
-    observer: Observer,
+    observer: FileProgress,
     linked: Linked,
 ) -> Adopted | None:
     """The open file, named in the staging directory, hashed, read-only and durable. Blocks; for a byte thread.
@@ -143,7 +143,7 @@ def stage_adopted(
             observer.phase("verify")
             summer = BlockSummer()
             with source_faults(source_path):
-                digest, size = hash_file(source_fd, source.size, HashingIsDoing(observer), summer=summer)
+                digest, size = hash_file(source_fd, source.size, observer, summer=summer, as_done=True)
             check_unchanged(source_fd, source_path, source, size)
             if expected is not None and not expected.matches(digest):
                 hint = "Check where the file and the digest come from; the file is as it was."

@@ -13,13 +13,13 @@ import os
 from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 
+from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob, Trusted, find_good, never_trusted, stat_named, sync_names
 from modeld.store.blobs.block_checksums import BLOCK, BlockSums, save_blocks
 from modeld.store.blobs.hashing import CHUNK
 from modeld.store.disk import durable
 from modeld.store.disk.durable import FilesystemSync, outcome_unknown, store_faults
 from modeld.store.ingest.look import Learned, look_at
-from modeld.store.observer import Observer, Unwatched
 from modelwire.errors import Corrupt
 
 if TYPE_CHECKING:
@@ -111,13 +111,13 @@ class Batch:
             staged.learned = learned[staged.digest]
         self._prepared = True
 
-    def commit(self, *, trusted: Trusted = never_trusted, observer: Observer | None = None) -> list[Committed]:
+    def commit(self, *, trusted: Trusted = never_trusted, observer: FileProgress | None = None) -> list[Committed]:
         """Blocking; once. The blob of each file, in the order in which they came."""
         try:
             for staged in self._staged:
                 staged.check()
             self.prepare()
-            return self._commit(trusted, observer or Unwatched())
+            return self._commit(trusted, observer or FileProgress())
         finally:
             self.discard()
 
@@ -131,7 +131,7 @@ class Batch:
             with contextlib.suppress(OSError):
                 together.close()
 
-    def _commit(self, trusted: Trusted, observer: Observer) -> list[Committed]:
+    def _commit(self, trusted: Trusted, observer: FileProgress) -> list[Committed]:
         layout = self._layout
         named: set[Digest] = set()
         found: list[Blob | None] = []
@@ -177,7 +177,7 @@ def _sync(staged: Staged) -> None:
             durable.close(descriptor)
 
 
-def _name_or_find(layout: Layout, staged: Staged, trusted: Trusted, observer: Observer) -> Blob | None:
+def _name_or_find(layout: Layout, staged: Staged, trusted: Trusted, observer: FileProgress) -> Blob | None:
     """None when the staged file has its name now, else the good blob that has it."""
     path = layout.blob(staged.digest)
     for _attempt in range(MAX_ATTEMPTS):

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from modeld.progress import FileProgress, check
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import CHUNK, FrontToBackReader, FrontToBackWriter, HashRing, hash_file
 from modeld.store.blobs.quarantine import quarantine
@@ -15,7 +16,6 @@ from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import source_faults, store_faults
 from modeld.store.ingest.staged import Staged, changed, digest_mismatch, seal, staging_name
-from modeld.store.observer import Observer, check
 
 if TYPE_CHECKING:
     from modeld.store.disk.layout import Layout
@@ -29,7 +29,7 @@ def stage_copy(
     *,
     expected: Digest | None = None,
     space: Space,
-    observer: Observer,
+    observer: FileProgress,
     keep_cache: bool = False,
     sync: bool = True,
 ) -> Staged:
@@ -75,7 +75,7 @@ def stage_copy(
     )
 
 
-def hash_source(source_fd: int, source_path: str, *, observer: Observer) -> Digest:
+def hash_source(source_fd: int, source_path: str, *, observer: FileProgress) -> Digest:
     """The digest of an open file, without writing a byte.
 
     For content that may be here already: reading it alone costs less than copying it for nothing.
@@ -124,7 +124,7 @@ class _Copy:
     source_path: str
     size: int
     reservation: Reservation
-    observer: Observer
+    observer: FileProgress
     keep_cache: bool
 
     def run(self) -> tuple[Digest, int, tuple[int, ...]]:

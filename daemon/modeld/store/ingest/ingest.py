@@ -19,6 +19,7 @@ import anyio
 import anyio.to_thread
 
 from modeld.inspect.formats import format_of_name
+from modeld.progress import FileProgress
 from modeld.store import parts
 from modeld.store.blobs.blobs import Blob
 from modeld.store.catalog.history import Asker, History
@@ -30,7 +31,6 @@ from modeld.store.ingest.present import Presence, still_there
 from modeld.store.ingest.staged import Staged
 from modeld.store.manifests.manifests import File
 from modeld.store.manifests.trees import Relinked
-from modeld.store.observer import Observer
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.publishing import Publishing, PublishRequest
 from modeld.store.publish.records import Records
@@ -95,21 +95,21 @@ class Ingest:
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self.threads)
 
-    def presence(self, held: ExitStack, observer: Observer) -> Presence:
+    def presence(self, held: ExitStack) -> Presence:
         """What it finds is held until `held` is closed."""
         linked = self.publishing.index.trees.linked
-        return Presence(self.publishing.layout, linked, self.records, self.holds, held, observer)
+        return Presence(self.publishing.layout, linked, self.records, self.holds, held)
 
     # -- downloads
 
-    async def find(self, digest: Digest, held: ExitStack, observer: Observer) -> Blob | None:
+    async def find(self, digest: Digest, held: ExitStack, progress: FileProgress) -> Blob | None:
         """The good blob, if it is here: no sweep takes it before `held` is closed, nor what is to become it."""
-        presence = self.presence(held, observer)
+        presence = self.presence(held)
         presence.hold(digest)
         if not os.path.lexists(self.publishing.layout.blob(digest)):
             return None
         await presence.recall(digests=[digest])
-        return await self.in_thread(partial(presence.find, digest))
+        return await self.in_thread(partial(presence.find, digest, progress))
 
     async def commit(self, staged: Staged) -> Blob:
         """Names bytes that were verified just now, and records that they were. What the look at them learned is in

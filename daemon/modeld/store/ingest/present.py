@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import Final, NamedTuple
 
+from modeld.progress import FileProgress
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
 from modeld.store.blobs.block_checksums import BLOCK, BlockSummer, load_blocks
@@ -23,7 +24,6 @@ from modeld.store.disk.layout import Layout
 from modeld.store.ingest import copying
 from modeld.store.ingest.adopt import How
 from modeld.store.ingest.staged import digest_mismatch
-from modeld.store.observer import Observer
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.records import Records
 from modelwire.errors import Corrupt, DigestMismatch
@@ -45,15 +45,12 @@ class Found(NamedTuple):
 class Presence:
     """For one request and all its files. `recall` is for the event loop, the rest blocks, in any thread."""
 
-    def __init__(
-        self, layout: Layout, linked: Linked, records: Records, holds: Holds, held: ExitStack, observer: Observer
-    ) -> None:
+    def __init__(self, layout: Layout, linked: Linked, records: Records, holds: Holds, held: ExitStack) -> None:
         self._layout = layout
         self._linked = linked
         self._records = records
         self._holds = holds
         self._held = held
-        self._observer = observer
         self.syncs_names = True
         """Of what it finds: whoever named it may have died, or never cared to sync. Else the caller does that."""
 
@@ -79,7 +76,7 @@ class Presence:
         with self._holding:
             self._held.enter_context(self._holds.relying_on(digest))
 
-    def find(self, digest: Digest) -> Blob | None:
+    def find(self, digest: Digest, progress: FileProgress) -> Blob | None:
         """The good blob, if it is here."""
         self.hold(digest)
         if not os.path.lexists(self._layout.blob(digest)):
@@ -89,16 +86,22 @@ class Presence:
             self._layout,
             digest,
             trusted=lambda blob: blob.signature == trusted,
-            observer=self._observer,
+            observer=progress,
             sync=self.syncs_names,
         )
 
     def find_file(
-        self, descriptor: int, path: str, source: Signature, how: How, expected: Digest | None
+        self,
+        descriptor: int,
+        path: str,
+        source: Signature,
+        how: How,
+        expected: Digest | None,
+        progress: FileProgress,
     ) -> Found | None:
         """The good blob of an open file's content, found without copying. DigestMismatch when it is known to be another
         than expected."""
-        blob, read = self._find_linked(source), True
+        blob, read = self._find_linked(source, progress), True
         if blob is None:
             digest = self.recorded(source)
             if digest is not None and expected is not None and not expected.matches(digest):
@@ -107,16 +110,16 @@ class Presence:
                 # A move takes the file away: what it is said to be is no reason for that, only what was read in it.
                 digest, read = expected, expected is None
             if digest is None and how == "copy":
-                digest = self._hash_if_alike(descriptor, path, source)
-            blob = None if digest is None else self.find(digest)
+                digest = self._hash_if_alike(descriptor, path, source, progress)
+            blob = None if digest is None else self.find(digest, progress)
         if blob is None or blob.size != source.size:
             return None  # of another size: the file is not what was expected of it, and reading it will tell
         if expected is not None and not expected.matches(blob.digest):
             raise _known_mismatch(path, expected, blob.digest)
-        self._observer.advance(done=blob.size, reused=blob.size)
+        progress.advance(done=blob.size, reused=blob.size)
         return Found(blob, read)
 
-    def _find_linked(self, source: Signature) -> Blob | None:
+    def _find_linked(self, source: Signature, progress: FileProgress) -> Blob | None:
         """The file is a blob already, by another name, because it was linked before."""
         digest = self._linked.digest_of(source) if self._linked else None
         if digest is None:
@@ -124,19 +127,19 @@ class Presence:
         before = self._linked.signature(digest)
         if before is not None:
             self._verified[digest] = before
-        blob = self.find(digest)
+        blob = self.find(digest, progress)
         if blob is not None and blob.signature != before:
             self._linked.good(digest, blob.signature)
         return blob
 
-    def _hash_if_alike(self, descriptor: int, path: str, source: Signature) -> Digest | None:
+    def _hash_if_alike(self, descriptor: int, path: str, source: Signature, progress: FileProgress) -> Digest | None:
         """Reading a file costs less than copying it, but reading it first and then copying it costs more: so it is
         hashed alone only when a blob of its size has some of its blocks too."""
         candidates = self._same_size.get(source.size)
         if not candidates or not resembles_one(self._layout, descriptor, path, source.size, candidates):
             return None
-        self._observer.phase("verify")
-        return copying.hash_source(descriptor, path, observer=self._observer)
+        progress.phase("verify")
+        return copying.hash_source(descriptor, path, observer=progress)
 
 
 def still_there(layout: Layout, blob: Blob) -> None:

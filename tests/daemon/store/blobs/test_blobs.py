@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob, find_good, stat_blob, verify_blob
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
-from modeld.store.observer import Unwatched
 from modelwire.errors import Corrupt, NotFound
 
 CONTENT = b"weights" * 1000
@@ -76,17 +76,17 @@ def test_nothing_there_is_not_an_error(bench: Bench) -> None:
     assert stat_blob(bench.layout, DIGEST) is None
     assert find_good(bench.layout, DIGEST) is None
     with pytest.raises(NotFound, match=DIGEST.text):
-        verify_blob(bench.layout, DIGEST, Unwatched())
+        verify_blob(bench.layout, DIGEST, FileProgress())
 
 
 def test_verifying_tells_good_from_bad_and_changes_nothing(bench: Bench) -> None:
     path = bench.plant(CONTENT)
     before = Signature.of(os.stat(path))
-    verified = verify_blob(bench.layout, DIGEST, Unwatched())
+    verified = verify_blob(bench.layout, DIGEST, FileProgress())
     assert verified.good
     assert verified.blob == Blob(DIGEST, len(CONTENT), path, before)
     bench.plant(b"bad")
-    verified = verify_blob(bench.layout, DIGEST, Unwatched())
+    verified = verify_blob(bench.layout, DIGEST, FileProgress())
     assert not verified.good
     assert verified.actual.hex == hashlib.sha256(b"bad").hexdigest()
     assert Path(path).read_bytes() == b"bad"
@@ -98,13 +98,13 @@ def test_verifying_does_not_follow_a_link(bench: Bench) -> None:
     bench.source.write_bytes(CONTENT)
     os.symlink(bench.source, path)
     with pytest.raises(Corrupt, match="symbolic link"):
-        verify_blob(bench.layout, DIGEST, Unwatched())
+        verify_blob(bench.layout, DIGEST, FileProgress())
 
 
 def test_a_change_during_verification_leaves_a_record_that_does_not_match(bench: Bench) -> None:
     path = bench.plant(CONTENT)
 
-    class Writing(Unwatched):
+    class Writing(FileProgress):
         def stopped(self) -> bool:
             os.utime(path, ns=(9, 9))
             return False

@@ -13,7 +13,6 @@ import anyio
 import msgspec
 import pytest
 
-from modeld.config.durations import Duration
 from modeld.store import Store
 from modeld.store.blobs.blobs import Blob
 from modeld.store.catalog.catalog import Catalog
@@ -28,6 +27,7 @@ from modelwire.errors import (
     SourceUnavailable,
     WireError,
 )
+from modelwire.units import Duration
 from modelwire.values import Added
 from rigs.adding_rig import SETTINGS, Bench, Notes
 

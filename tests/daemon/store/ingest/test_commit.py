@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import stat_blob
 from modeld.store.blobs.hashing import CHUNK
 from modeld.store.digest import Digest, Signature
@@ -19,7 +20,6 @@ from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.ingest.commit import TOGETHER_FROM, Batch, Committed
 from modeld.store.ingest.copying import stage_copy
-from modeld.store.observer import Unwatched
 from modelwire.errors import DigestMismatch
 
 MANY = 20
@@ -53,7 +53,7 @@ class Bench:
                 str(path),
                 expected=expected,
                 space=self.space,
-                observer=Unwatched(),
+                observer=FileProgress(),
                 sync=batch.syncs_alone(len(content)),
             )
         batch.take(staged)

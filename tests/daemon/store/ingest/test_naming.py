@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from modeld.progress import FileProgress, Stopped
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob, find_good, never_trusted, stat_blob
 from modeld.store.blobs.hashing import CHUNK
@@ -21,7 +22,6 @@ from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.ingest.copying import stage_copy
 from modeld.store.ingest.staged import Staged
-from modeld.store.observer import Stopped, Unwatched
 from modelwire.errors import Corrupt, Internal
 from rigs.publication_rig import commit
 
@@ -42,7 +42,7 @@ class Bench:
         self.source.write_bytes(content)
         with open(self.source, "rb") as file:
             return stage_copy(
-                self.layout, file.fileno(), str(self.source), space=self.space, observer=Unwatched(), sync=sync
+                self.layout, file.fileno(), str(self.source), space=self.space, observer=FileProgress(), sync=sync
             )
 
     def plant(self, content: bytes, digest: Digest = DIGEST) -> str:
@@ -244,7 +244,7 @@ def test_stopping_while_an_untrusted_blob_is_hashed(bench: Bench) -> None:
     bench.plant(CONTENT)
     staged = bench.stage()
 
-    class Unwanted(Unwatched):
+    class Unwanted(FileProgress):
         def stopped(self) -> bool:
             return True
 
