@@ -6,18 +6,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from modeld.sources.references.parse import (
-    HubReference,
-    LocalReference,
-    OciReference,
-    OllamaReference,
-    Reference,
-    S3Reference,
-    StoredReference,
-    WebReference,
-    parse,
-    suggest_name,
-)
+from modeld.sources.huggingface.reference import HubReference
+from modeld.sources.kinds import KINDS
+from modeld.sources.local import LocalReference
+from modeld.sources.parse import parse
+from modeld.sources.reference import Reference
+from modeld.sources.registries.reference import OciReference, OllamaReference
+from modeld.sources.s3 import S3Reference
+from modeld.sources.stored import StoredReference
+from modeld.sources.web import WebReference
 from modeld.store.names import ModelName
 from modelwire.errors import InvalidRequest
 
@@ -94,7 +91,7 @@ FORMS: list[tuple[str, str, str]] = [
 
 
 def read(text: str) -> Reference:
-    return parse(text, directory="/cwd", hubs=("http://127.0.0.1:7777",), plain_hosts=("intern",))
+    return parse(text, directory="/cwd", environ={"HF_ENDPOINT": "http://127.0.0.1:7777"}, plain_hosts=("intern",))
 
 
 @pytest.mark.parametrize(("written", "text", "name"), FORMS, ids=[form[0] for form in FORMS])
@@ -102,7 +99,7 @@ def test_each_form_is_read_and_can_be_read_again(written: str, text: str, name: 
     reference = read(written)
     assert reference.text == text
     assert read(text) == reference
-    suggested = suggest_name(reference)
+    suggested = reference.suggested_name
     assert suggested.text == name
     assert ModelName.parse(suggested.text) == suggested
 
@@ -119,6 +116,11 @@ def test_each_form_is_a_value_of_its_own_kind() -> None:
     assert not read("/x").network
     assert not read("x").network
     assert read("hf:o/r").network
+
+
+def test_every_registered_kind_is_among_the_forms() -> None:
+    read_here = {type(read(written)) for written, _, _ in FORMS}
+    assert {kind.reference for kind in KINDS} == read_here
 
 
 REFUSED: dict[str, str] = {
@@ -288,7 +290,7 @@ def test_any_text_is_a_reference_or_is_refused(text: str) -> None:
         return
     assert read(reference.text) == reference
     assert read(reference.text).text == reference.text
-    ModelName.parse(suggest_name(reference).text)
+    ModelName.parse(reference.suggested_name.text)
 
 
 BY_ITS_PLACE = [written for written, _ in SECRET if "download" not in written]
