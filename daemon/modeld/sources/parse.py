@@ -63,7 +63,7 @@ def parse(
         raise NotAReference("its scheme is not one of those that are known", rule="scheme")
     except NotAReference as fault:
         raise InvalidRequest(
-            f"{'…' if fault.rule == 'character' else shown(text)} is not a reference to a model: {fault.reason}",
+            f"{shown('…' if fault.rule == 'character' else text)} is not a reference to a model: {fault.reason}",
             hint=_HINT if fault.hint is None else f"{fault.hint} {_HINT}",
             details={"rule": fault.rule, "accepted": list(_FORMS)},
         ) from None
