@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 from modeld.config import Settings
-from modeld.config.sizes import Size
 from modeld.download.engine.downloads import Transfer
 from modeld.download.http.client import HttpClient
 from modeld.download.routes.router import Route
@@ -20,6 +19,7 @@ from modeld.sources.sources import Sources
 from modeld.store import Store
 from modeld.store.catalog.catalog import Catalog
 from modelwire.errors import Offline
+from modelwire.units import Size
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The first door of `modelctl`: answers `path NAME` when a daemon runs, and hands everything else to the full command.
+"""The fast path of `modelctl`: answers `path NAME` when a daemon runs, and leaves everything else to the full command.
 
 People put `$(modelctl path NAME)` into loops and prompts, so it must feel like a shell builtin. The interpreter starts
 in 8 ms; `json` adds 5 to that, `socket` 5, msgspec 20. So only their C halves are used here, and nothing is decided:
@@ -12,12 +12,14 @@ import sys
 
 TYPE_CHECKING = False  # typing's own takes longer to import than all of this module
 if TYPE_CHECKING:
-    from _socket import socket
+    from collections.abc import Sequence
     from typing import Any
 
+    from modelclient.platform.interface import Channel
+
 VERBS = ("path", "resolve")
-GIVEN_OUT = ("ready", "loaded")
-"""States in which the path is the whole answer."""
+PLAIN_STATES = ("ready", "loaded")
+"""States in which the path is the whole answer. What becomes of any other the full command decides."""
 
 PATIENCE_SECONDS = 5.0
 LONGEST_ANSWER = 64 * 1024
@@ -27,11 +29,12 @@ PROTOCOL = 1
 def main() -> int:
     _stand_in_for_closed_streams()
     arguments = sys.argv[1:]
-    if len(arguments) == 2 and arguments[0] in VERBS and (path := _ask(arguments[1])):
+    path = _answer(arguments)
+    if path is not None:
         try:
             os.write(1, os.fsencode(path) + b"\n")
         except OSError:
-            pass  # the full command knows what to say about its output
+            pass  # the full command reports what is wrong with its output
         else:
             return 0
     from modelclient.ctl.command import main as command
@@ -50,37 +53,38 @@ def _stand_in_for_closed_streams() -> None:
             setattr(sys, name, os.fdopen(opened, mode, errors="backslashreplace", closefd=False))
 
 
-def _ask(name: str) -> str | None:
-    """The path for a name, or None whenever there is anything to explain."""
-    # Names are ASCII and need no escapes in JSON; which of them are good is the daemon's to say.
-    if name.startswith("-") or not (name.isascii() and name.isprintable()) or '"' in name or "\\" in name:
+def _answer(arguments: Sequence[str]) -> str | None:
+    """The path to print, or None whenever there is anything to explain."""
+    if len(arguments) != 2 or arguments[0] not in VERBS:
+        return None
+    name = arguments[1]
+    # Names are ASCII and need no escapes in JSON; which of them are good the daemon decides.
+    if not name or name[0] == "-" or not (name.isascii() and name.isprintable()) or '"' in name or "\\" in name:
         return None
     try:
-        from _socket import AF_UNIX, SOCK_STREAM, socket
-
         from modelclient import locate
+        from modelclient.platform import system
 
         endpoint = locate.find()
         if locate.fault(endpoint) is not None:
             return None
-        connection = socket(AF_UNIX, SOCK_STREAM)
+        channel = system.connect(endpoint.path, wait=False)
         try:
-            connection.settimeout(PATIENCE_SECONDS)
-            connection.connect(endpoint.path)
+            channel.settimeout(PATIENCE_SECONDS)
             # Without waiting for the hello: when it turns out to be another protocol, the answer is not used.
-            connection.sendall(b'{"op":"model.resolve","id":"1","name":"%s"}\n' % name.encode())
-            return _path_in(*_two_lines(connection))
+            channel.sendall(b'{"op":"model.resolve","id":"1","name":"%s"}\n' % name.encode())
+            return _path_in(*_two_lines(channel))
         finally:
-            connection.close()
+            channel.close()
     except (OSError, ValueError, ImportError, LookupError, TypeError, StopIteration):
         return None
 
 
-def _two_lines(connection: socket) -> tuple[str, str]:
-    """The daemon's hello and its answer."""
+def _two_lines(channel: Channel) -> tuple[str, str]:
+    """The daemon's hello and its reply."""
     held = b""
     while held.count(b"\n") < 2:
-        more = connection.recv(LONGEST_ANSWER)
+        more = channel.recv(LONGEST_ANSWER)
         held += more
         if not more or len(held) > LONGEST_ANSWER:
             raise ValueError("no answer")
@@ -94,7 +98,7 @@ def _path_in(hello: str, answer: str) -> str | None:
     if not spoken["min"] <= PROTOCOL <= spoken["max"] or reply["id"] != "1" or reply["type"] != "result":
         return None
     value = reply["value"]
-    return str(value["path"]) if value["state"] in GIVEN_OUT else None
+    return str(value["path"]) if value["state"] in PLAIN_STATES else None
 
 
 def _decoded(text: str) -> Any:

@@ -1,45 +1,46 @@
-"""The command line: which verbs there are, and the options that may stand before or after each of them."""
+"""The command line: the table of verbs, and the options that may stand before or after each of them."""
 
 from __future__ import annotations
 
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
-from modelclient.ctl.exits import USAGE
+from modelclient.ctl.arguments import seconds
+from modelwire.limits import REPLY_SECONDS
 from modelwire.version import __version__
 
 VERBS: tuple[tuple[str, str, str], ...] = (
-    ("add", "", "a file into the store"),
-    ("pull", "", "what a reference means into the store"),
-    ("list", "ls", "the models that are there"),
-    ("show", "inspect", "everything about one model"),
-    ("path", "resolve", "the path of a model, and nothing else"),
-    ("cp", "", "a second name for a model"),
-    ("mv", "", "another name for a model"),
-    ("rm", "", "names away; the bytes wait for a sweep"),
+    ("add", "", "add a file, a directory or a set of shards to the store"),
+    ("pull", "", "fetch what a reference names into the store"),
+    ("list", "ls", "list the models"),
+    ("show", "inspect", "show everything about one model"),
+    ("path", "resolve", "print the path of a model, and nothing else"),
+    ("cp", "", "give a model a second name"),
+    ("mv", "", "rename a model"),
+    ("rm", "", "remove names; the bytes stay until a sweep"),
     ("verify", "", "hash the bytes of models again"),
-    ("quarantine", "", "bad bytes that are kept"),
-    ("usage", "", "what the models take"),
-    ("sweep", "gc", "take back what nothing holds"),
-    ("jobs", "ps", "work that runs, waits or has ended"),
-    ("job", "", "everything about one job"),
+    ("quarantine", "", "list the bad bytes that are kept"),
+    ("usage", "", "show the space that the models take"),
+    ("sweep", "gc", "remove what nothing holds"),
+    ("jobs", "ps", "list the jobs that run, wait or have ended"),
+    ("job", "", "show everything about one job"),
     ("attach", "", "follow a job until it ends"),
     ("cancel", "", "end a job"),
-    ("pause", "", "let a job rest"),
-    ("resume", "", "let a paused job go on"),
-    ("status", "", "how the daemon is"),
-    ("watch", "", "what happens, as it happens"),
-    ("log", "", "what has happened"),
-    ("set", "", "another value for a setting of the running daemon, or of a job"),
-    ("start", "", "start a daemon when none runs"),
+    ("pause", "", "pause a job"),
+    ("resume", "", "resume a paused job"),
+    ("status", "", "show how the daemon is"),
+    ("watch", "", "show events and progress as they happen"),
+    ("log", "", "show past events"),
+    ("set", "", "change settings of the running daemon, or of a job"),
+    ("start", "", "start a daemon if none runs"),
     ("stop", "", "stop the daemon in good order"),
-    ("version", "", "the versions of this command and of the daemon"),
+    ("version", "", "print the versions of this command and of the daemon"),
 )
-"""Name, short form, what it does. The module of a verb has its name."""
+"""Name, short form, what it does. A verb is one line here and the module of its name in `modelclient.ctl.verbs`."""
 
 DEFAULTS: dict[str, Any] = {
     "json": False,
@@ -49,27 +50,23 @@ DEFAULTS: dict[str, Any] = {
     "color": "auto",
     "socket": None,
     "no_start": False,
-    "timeout": 30.0,
+    "timeout": REPLY_SECONDS,
 }
-
 
 _NO_VERB = re.compile(r"^argument VERB: invalid choice: '(.*?)' \(choose")
 
-Amount = TypeVar("Amount", int, float)
-
 
 class UsageError(Exception):
-    """The command line says what cannot be done."""
+    """The command line cannot be carried out."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.exit_code = USAGE
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line and where to look in a second one."""
+    """Reports what is wrong in one line, and where to look in a second one."""
 
     def error(self, message: str) -> NoReturn:
         found = _NO_VERB.search(message)
@@ -92,10 +89,12 @@ class VerbParser(Parser):
         if not self.configured:
             self.configured = True
             _add_common(self)
-            import_module(f"modelclient.ctl.verbs.{self.verb}").configure(self)
+            configure = getattr(import_module(f"modelclient.ctl.verbs.{self.verb}"), "configure", None)
+            if configure is not None:
+                configure(self)
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            # The parser above this one would refuse them too, and point to a help that says nothing of the verb.
+            # The parser above this one would refuse them too, and point to a help that does not have the verb.
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown
 
@@ -122,11 +121,9 @@ def _with_reversed_order(arguments: Sequence[str]) -> list[str]:
 
 
 def _parser() -> Parser:
-    # Two ends of one command line write into one namespace: a default of the verb's side must not undo the other side.
     parser = Parser(
         prog="modelctl",
         description="Talks to modeld, the daemon that owns this machine's store of model weights.",
-        argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"modelctl {__version__}")
@@ -140,7 +137,6 @@ def _parser() -> Parser:
             aliases=[short] if short else [],
             help=does,
             description=does[0].upper() + does[1:] + ".",
-            argument_default=argparse.SUPPRESS,
             allow_abbrev=False,
         )
         verb.verb = name
@@ -150,37 +146,18 @@ def _parser() -> Parser:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    every = parser.add_argument_group("options of every verb")
-    every.add_argument("--json", action="store_true", help="one JSON document on standard output")
-    every.add_argument("--events", action="store_true", help="everything that the daemon says, as NDJSON")
-    every.add_argument("-q", "--quiet", action="store_true", help="names, ids or paths only")
-    every.add_argument("--no-progress", action="store_true", help="nothing about progress on standard error")
+    # Two ends of one command line write into one namespace: a default of the verb's side must not undo the other side.
+    every = parser.add_argument_group("options of every verb", argument_default=argparse.SUPPRESS)
+    every.add_argument("--json", action="store_true", help="print one JSON document")
+    every.add_argument("--events", action="store_true", help="print everything that the daemon sends, as NDJSON")
+    every.add_argument("-q", "--quiet", action="store_true", help="print names, ids or paths only")
+    every.add_argument("--no-progress", action="store_true", help="show no progress on standard error")
     every.add_argument("--color", choices=("auto", "always", "never"), help="colours (default: auto; NO_COLOR counts)")
     every.add_argument("--socket", metavar="PATH", help="the daemon's endpoint")
     every.add_argument("--no-start", action="store_true", help="never start a daemon")
     every.add_argument(
-        "--timeout", metavar="SECONDS", type=seconds(0.001, 1e6), help="patience with each answer (default: 30)"
+        "--timeout",
+        metavar="SECONDS",
+        type=seconds(0.001, 1e6),
+        help=f"how long to wait for each answer (default: {REPLY_SECONDS:g})",
     )
-
-
-def number(least: int, most: int | None = None) -> Callable[[str], int]:
-    """The type of an argument that counts something."""
-    return _bounded(int, "a number", least, most)
-
-
-def seconds(least: float, most: float) -> Callable[[str], float]:
-    return _bounded(float, "a number of seconds", least, most)
-
-
-def _bounded(convert: Callable[[str], Amount], what: str, least: float, most: float | None) -> Callable[[str], Amount]:
-    def read(text: str) -> Amount:
-        try:
-            found = convert(text)
-            if found >= least and (most is None or found <= most):
-                return found
-        except ValueError:
-            pass
-        to = f" to {most:.15g}" if most is not None else ""
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what} from {least:.15g}{to}")
-
-    return read

@@ -1,34 +1,26 @@
-"""Everything of a client but its socket: requests out, bytes in, each reply to whoever waits for it.
+"""A client's connection without its socket: requests out, bytes in, each reply to the inbox of its request.
 
-Both clients stand on this. They differ only in how they wait for bytes.
+Both connections stand on this. They differ only in how they wait for bytes.
 """
 
 from __future__ import annotations
-
-from functools import cache
-from typing import Any, TypeVar
-
-import msgspec
 
 from modelclient.inbox import Inbox
 from modelwire import limits
 from modelwire.client import ClientConnection
 from modelwire.errors import ConnectionLost, ModeldError, RemoteError, TimedOut, Unsupported
-from modelwire.replies import Error, Hello, RawResult
+from modelwire.replies import Error, Hello
 from modelwire.requests import Request
-from modelwire.values import Value
 
-T = TypeVar("T", bound=Value)
-
-REPLY_SECONDS = 30.0
-"""Reads are answered in microseconds; a daemon that is silent for this long is stuck."""
+READ_BYTES = 256 * 1024
+"""Taken from the socket at once: a long list in few steps, small against a program's memory."""
 
 LAST_WORDS_SECONDS = 1.0
-"""How long a daemon that has hung up is listened to for its reason: it is there already, or never."""
+"""How long the client reads on after the daemon has hung up: its reason has arrived already, or never will."""
 
 
-class Switchboard:
-    """Rules: `open` and send its frame, `feed` what arrives, `take` from the inbox, `forget` what is no longer wanted.
+class Multiplexer:
+    """Rules: `open` and send its frame, `feed` what arrives, `take` from the inbox, `forget` a request that was left.
 
     After a fault of the connection every inbox ends with it, and so does every later `open`.
     """
@@ -58,7 +50,7 @@ class Switchboard:
                     self._inboxes[reply.id].put(reply)
                     touched.append(reply.id)
                     if reply.terminal:
-                        del self._inboxes[reply.id]  # the waiter holds it until it has taken the rest
+                        del self._inboxes[reply.id]  # the exchange holds it until it has taken the rest
                 elif isinstance(reply, Error):
                     self.end(reply.to_exception())
         except RemoteError as error:
@@ -70,11 +62,11 @@ class Switchboard:
         before = f" before it answered {', '.join(waiting)}" if waiting else ""
         return ConnectionLost(
             f"the daemon at {self.endpoint} went away{before}",
-            hint="connect again; `modelctl jobs` tells what became of the work",
+            hint="connect again; `modelctl jobs` shows what became of the work",
         )
 
     def end(self, fault: ModeldError) -> ModeldError:
-        """The connection is of no more use; the first reason given is the one that is told."""
+        """Ends every inbox with the first fault given, and returns that one."""
         self.fault = self.fault or fault
         for inbox in self._inboxes.values():
             inbox.end(self.fault)
@@ -111,22 +103,3 @@ def silent(endpoint: str) -> TimedOut:
         f"the daemon at {endpoint} accepts connections but says nothing",
         hint="it may be stuck: see its log; stop it and try again",
     )
-
-
-def outcome(reply: RawResult | Error, value: type[T]) -> T:
-    """The typed value of a terminal reply; its error is raised."""
-    if isinstance(reply, Error):
-        raise reply.to_exception()
-    try:
-        decoded: T = _decoder(value).decode(reply.value)
-    except msgspec.MsgspecError as error:
-        raise RemoteError(
-            f"the daemon's answer is no {value.__name__}: {error}",
-            hint="the daemon is of another version: compare `modelctl version`",
-        ) from None
-    return decoded
-
-
-@cache
-def _decoder(value: type[Any]) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(value)

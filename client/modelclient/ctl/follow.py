@@ -1,4 +1,4 @@
-"""Work in front of a person: progress while it runs, Ctrl-C as a request to stop in good order."""
+"""Work in front of a person: progress while it runs, and Ctrl-C as a request to stop it in good order."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TypeVar
 
-from modelclient.ctl.bar import ProgressLine
+from modelclient.ctl.progress_line import ProgressLine
 from modelclient.ctl.session import Session
 from modelclient.exchange import Work
-from modelwire.errors import ModeldError
+from modelwire.errors import Cancelled, ModeldError
 from modelwire.replies import Accepted, Progress
 from modelwire.values import Value
 
 T = TypeVar("T", bound=Value)
+R = TypeVar("R")
 
 
 class Interruption:
-    """Whether Ctrl-C came, and what to do then. The second one is no longer polite."""
+    """Whether Ctrl-C came, and what to do then. The second one ends the command at once."""
 
     def __init__(self) -> None:
         self.happened = False
@@ -39,7 +40,7 @@ class Interruption:
             self._carry_out(self._answer)
 
     def _carry_out(self, answer: Callable[[], None]) -> None:
-        with suppress(ModeldError):  # whoever waits is about to learn it in a better place
+        with suppress(ModeldError):  # the wait that is going on ends with the same error, in a better place
             answer()
 
 
@@ -62,7 +63,7 @@ def interruptible() -> Iterator[Interruption]:
 
 
 def follow(session: Session, work: Work[T], *, attached: bool = False) -> T:
-    """To the end of the work: its value, or its error raised. Everything that comes by is shown."""
+    """Shows what comes until the work ends. Returns its value or raises its error."""
     line = ProgressLine(live=session.live, wanted=session.progress, attached=attached)
     try:
         for reply in work:
@@ -77,3 +78,32 @@ def _show(session: Session, line: ProgressLine, reply: Accepted | Progress) -> N
         session.out.record(reply)
     else:
         line.show(reply)
+
+
+def supervise(
+    session: Session,
+    start: Callable[[], Work[T]],
+    until: Callable[[Work[T]], R],
+    interrupted: Callable[[str | None, Cancelled], Cancelled],
+) -> R:
+    """Starts work and waits as `until` does. Ctrl-C stops the work; `interrupted` makes the report from its job."""
+    with interruptible() as interruption:
+        work = start()
+        interruption.leads_to(work.cancel)
+        try:
+            return until(work)
+        except Cancelled as error:
+            if not interruption.happened:
+                raise
+            session.fail(interrupted(work.job, error))
+            raise KeyboardInterrupt from None
+
+
+def carry_out(session: Session, start: Callable[[], Work[T]], again: str) -> T:
+    """To the end of the work. After Ctrl-C, `again` is the command that goes on."""
+    return supervise(
+        session,
+        start,
+        lambda work: follow(session, work),
+        lambda _, error: Cancelled(f"interrupted: {error.message}", hint=f"to go on, run it again: {again}"),
+    )

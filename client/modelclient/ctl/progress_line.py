@@ -1,4 +1,4 @@
-"""How far a job is, on standard error: one line drawn over on a screen, plain lines now and then elsewhere."""
+"""How far a job is, on standard error: one line drawn over and over on a screen, plain lines now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import shutil
 import sys
 import time
 
-from modelclient.ctl import figures
-from modelclient.ctl.output import complain, printable
+from modelclient.ctl.output import complain, count, printable
 from modelwire.replies import Accepted, Progress
+from modelwire.units import rounded_duration, rounded_rate, rounded_size
 
 LINE_SECONDS = 10.0
 TENTH_SECONDS = 2.0
@@ -27,9 +27,9 @@ class ProgressLine:
         self._wanted = wanted
         self._attached = attached
         self._drawn = False
-        self._told_at: float | None = None
-        self._told_tenth = 0
-        self._told_wait = ""
+        self._shown_at: float | None = None
+        self._shown_tenth = 0
+        self._shown_wait = ""
 
     def show(self, reply: Accepted | Progress, *, label: str = "") -> None:
         if not self._wanted:
@@ -64,16 +64,16 @@ class ProgressLine:
 
     def _is_news(self, reply: Accepted | Progress, text: str) -> bool:
         if isinstance(reply, Accepted):
-            news = text != self._told_wait
-            self._told_wait = text
+            news = text != self._shown_wait
+            self._shown_wait = text
             return news
         now = time.monotonic()
-        if self._told_at is None:
-            self._told_at = now  # what is over in a moment needs no lines at all
+        if self._shown_at is None:
+            self._shown_at = now  # what is over in a moment needs no lines at all
         tenth = int((share_of(reply) or 0.0) * 10)
-        if now < self._told_at + (TENTH_SECONDS if tenth > self._told_tenth else LINE_SECONDS):
+        if now < self._shown_at + (TENTH_SECONDS if tenth > self._shown_tenth else LINE_SECONDS):
             return False
-        self._told_at, self._told_tenth = now, tenth
+        self._shown_at, self._shown_tenth = now, tenth
         return True
 
 
@@ -82,11 +82,11 @@ def share_of(now: Progress) -> float | None:
 
 
 def waiting(accepted: Accepted, *, attached: bool = False) -> str:
-    """What there is to say of its place. Who attached has asked for that very job, and it may have ended long ago."""
+    """The job's place in the queue. A client that attached asked for that very job, and it may have ended already."""
     shared = " (shared with a job that was there already)" if accepted.joined and not attached else ""
     if accepted.position == 0:
         return f"job {accepted.job} runs{shared}" if shared else ""
-    return f"job {accepted.job} waits, {figures.count(accepted.position, 'job')} before it{shared}"
+    return f"job {accepted.job} waits, {count(accepted.position, 'job')} before it{shared}"
 
 
 def describe(now: Progress, *, bar: bool) -> str:
@@ -96,15 +96,15 @@ def describe(now: Progress, *, bar: bool) -> str:
         filled = int(share * WIDTH)
         drawn = f"[{'#' * filled}{'.' * (WIDTH - filled)}] " if bar else ""
         parts.append(f"{drawn}{share * 100:3.0f} %")
-        parts.append(f"{figures.size(now.bytes_done)} of {figures.size(now.bytes_total)}")
+        parts.append(f"{rounded_size(now.bytes_done)} of {rounded_size(now.bytes_total)}")
     elif now.bytes_done:
-        parts.append(figures.size(now.bytes_done))
+        parts.append(rounded_size(now.bytes_done))
     if now.files_total and now.files_total > 1:
         parts.append(f"file {min(now.files_done + 1, now.files_total)} of {now.files_total}")
     if now.rate_bps:
-        parts.append(figures.rate(now.rate_bps))
+        parts.append(rounded_rate(now.rate_bps))
     if now.eta_s is not None and share is not None and share < 1:
-        parts.append(f"{figures.duration(now.eta_s)} left")
+        parts.append(f"{rounded_duration(now.eta_s)} left")
     if now.attempt > 1:
         parts.append(f"attempt {now.attempt}")
     if now.source:

@@ -1,52 +1,9 @@
-"""What `modelctl` ends with: one table, and the second line of an error that brings none of its own."""
+"""How `modelctl` reports an error: two lines for people, a document or a record for programs, and the exit code."""
 
 from __future__ import annotations
 
+from modelclient.ctl.output import Output, complain, printable
 from modelwire.errors import ConnectionLost, LocalError, ModeldError, NoDaemon, RemoteError, WireError
-
-FINE = 0
-FAILED = 1
-USAGE = 2
-NOT_FOUND = 3
-CREDENTIALS = 4
-EXISTS = 5
-INTEGRITY = 6
-BUSY = 7
-SPACE = 8
-NO_DAEMON = 9
-SOURCE = 10
-PERMISSION = 13
-INTERRUPTED = 130
-BROKEN_PIPE = 141
-"""128 + SIGPIPE: what the shell shows for any command whose reader left."""
-
-BY_CODE = {
-    "invalid_request": USAGE,
-    "unsupported": FAILED,
-    "unknown_operation": FAILED,
-    "frame_too_large": FAILED,
-    "unauthorized": PERMISSION,
-    "not_found": NOT_FOUND,
-    "already_exists": EXISTS,
-    "invalid_name": USAGE,
-    "invalid_digest": USAGE,
-    "digest_mismatch": INTEGRITY,
-    "corrupt": INTEGRITY,
-    "permission_denied": PERMISSION,
-    "queue_full": BUSY,
-    "draining": BUSY,
-    "no_space": SPACE,
-    "quota_exceeded": SPACE,
-    "source_unavailable": SOURCE,
-    "source_not_found": NOT_FOUND,
-    "source_unauthorized": CREDENTIALS,
-    "offline": SOURCE,
-    "in_use": EXISTS,
-    "cancelled": FAILED,
-    "timeout": FAILED,
-    "interrupted": FAILED,
-    "internal": FAILED,
-}
 
 _NEXT = {
     "unsupported": "compare the versions: modelctl version",
@@ -73,17 +30,19 @@ _NEXT = {
 }
 
 
-def exit_code(error: ModeldError) -> int:
-    if isinstance(error, WireError):
-        return BY_CODE.get(error.code, FAILED)
-    if isinstance(error, NoDaemon):
-        # A daemon that could not start says what it ended with: 13 for a root that it may not use.
-        return int(getattr(error, "exit_code", NO_DAEMON))
-    return FAILED
+def report(error: ModeldError, *, as_json: bool = False, as_event: bool = False, verb: str | None = None) -> int:
+    """Two lines on standard error, for programs a document or the last record of the stream; returns the exit code."""
+    complain(f"modelctl: {printable(_words(error))}")
+    complain(f"hint: {printable(_hint(error, verb))}")
+    if as_json:
+        Output().document({"error": as_value(error, verb)})
+    elif as_event:
+        Output().record({"type": "error", **as_value(error, verb)})
+    return error.exit_code
 
 
-def hint(error: ModeldError, verb: str | None = None) -> str:
-    """What to do next: in the daemon's words when it has some."""
+def _hint(error: ModeldError, verb: str | None = None) -> str:
+    """What to do next: the daemon's own hint, when it sent one."""
     if error.hint:
         return error.hint
     if isinstance(error, WireError):
@@ -97,14 +56,14 @@ def hint(error: ModeldError, verb: str | None = None) -> str:
     return "start a daemon: modelctl start"
 
 
-def words(error: ModeldError) -> str:
-    """The message for people, who do not write JSON: `$.filter: …` is the wire's way to say where the fault is."""
+def _words(error: ModeldError) -> str:
+    """The message for people, who do not write JSON: `$.filter: …` is how the wire names the field at fault."""
     return error.message.removeprefix("$.")
 
 
-def as_json(error: ModeldError, verb: str | None = None) -> dict[str, object]:
+def as_value(error: ModeldError, verb: str | None = None) -> dict[str, object]:
     """The value of `{"error": …}`."""
-    made: dict[str, object] = {"code": code(error), "message": error.message, "hint": hint(error, verb)}
+    made: dict[str, object] = {"code": _code(error), "message": error.message, "hint": _hint(error, verb)}
     if isinstance(error, WireError):
         made["retryable"] = error.retryable
         if error.retry_after_ms is not None:
@@ -114,7 +73,7 @@ def as_json(error: ModeldError, verb: str | None = None) -> dict[str, object]:
     return made
 
 
-def code(error: ModeldError) -> str:
+def _code(error: ModeldError) -> str:
     """The wire's code, or a word of the same kind for what never crossed it."""
     if isinstance(error, NoDaemon):
         return str(getattr(error, "code", None) or "no_daemon")

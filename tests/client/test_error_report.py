@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from modelclient.ctl import exits
 from modelwire import errors, replies, requests
 from modelwire.requests import Request
 from rigs.command import Ctl
@@ -77,10 +76,6 @@ def test_the_command_says_what_and_what_next(peer: Peer, ctl: Ctl, code: str) ->
     assert what_next.startswith("hint: ")
     assert len(what_next) > len("hint: ") + 8
     assert done.stdout == ""
-
-
-def test_the_table_knows_every_code() -> None:
-    assert exits.BY_CODE.keys() == set(errors.BY_CODE)
 
 
 def test_the_daemons_hint_wins_and_json_has_it_all(peer: Peer, ctl: Ctl) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelclient.ctl.bar import ProgressLine, describe
+from modelclient.ctl.progress_line import ProgressLine, describe
 from modelwire.replies import Accepted, Progress
 from modelwire.values import Counters
 
@@ -22,7 +22,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr("modelclient.ctl.bar.time.monotonic", made)
+    monkeypatch.setattr("modelclient.ctl.progress_line.time.monotonic", made)
     return made
 
 

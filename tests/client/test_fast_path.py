@@ -1,4 +1,4 @@
-"""The first door says what the full command says, to the byte, or leaves it to it."""
+"""The fast path says what the full command says, to the byte, or leaves it to it."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ ANSWERS: dict[str, Callable[[Conversation, Request], None]] = {
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_the_door_and_the_command_say_the_same(peer: Peer, ctl: Ctl, answer: str) -> None:
-    door, full = both(ctl, peer(ANSWERS[answer]), "tiny")
-    assert (door.returncode, door.stdout, door.stderr) == (full.returncode, full.stdout, full.stderr)
+def test_the_fast_and_the_command_say_the_same(peer: Peer, ctl: Ctl, answer: str) -> None:
+    fast, full = both(ctl, peer(ANSWERS[answer]), "tiny")
+    assert (fast.returncode, fast.stdout, fast.stderr) == (full.returncode, full.stdout, full.stderr)
     if answer in ("ready", "loaded", "newer"):
-        assert (door.returncode, door.stdout, door.stderr) == (0, "/srv/models/tiny\n", "")
+        assert (fast.returncode, fast.stdout, fast.stderr) == (0, "/srv/models/tiny\n", "")
     elif answer != "odd path":
-        assert door.returncode not in (0, 130)
-        assert door.stdout == ""
-        assert len(door.stderr.splitlines()) == 2
+        assert fast.returncode not in (0, 130)
+        assert fast.stdout == ""
+        assert len(fast.stderr.splitlines()) == 2
 
 
 @pytest.mark.parametrize("state", ["suspect", "failed"])
@@ -82,22 +82,22 @@ def test_bytes_that_are_not_sure_have_no_path(peer: Peer, ctl: Ctl, state: str) 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "caf\u00e9", "a\nb", "", "--json"])
 def test_odd_names_reach_the_daemon_unchanged_or_not_at_all(peer: Peer, ctl: Ctl, name: str) -> None:
     made = peer(lambda talk, request: talk.fail(request, errors.InvalidName("no")))
-    door, full = both(ctl, made, name)
-    assert (door.returncode, door.stdout, door.stderr) == (full.returncode, full.stdout, full.stderr)
-    assert door.returncode == 2
+    fast, full = both(ctl, made, name)
+    assert (fast.returncode, fast.stdout, fast.stderr) == (full.returncode, full.stdout, full.stderr)
+    assert fast.returncode == 2
 
 
 def test_another_protocol_is_left_to_the_command(peer: Peer, ctl: Ctl) -> None:
     made = peer(resolving(), hello=encode(hello_of(protocol=ProtocolRange(min=2, max=3))))
-    door, full = both(ctl, made, "tiny")
-    assert (door.returncode, door.stdout, door.stderr) == (full.returncode, full.stdout, full.stderr)
-    assert "speaks protocol 2 to 3" in door.stderr
+    fast, full = both(ctl, made, "tiny")
+    assert (fast.returncode, fast.stdout, fast.stderr) == (full.returncode, full.stdout, full.stderr)
+    assert "speaks protocol 2 to 3" in fast.stderr
 
 
 def test_the_plain_call_loads_next_to_nothing(peer: Peer, ctl: Ctl) -> None:
     """What may be imported is fixed here: a stray import would cost more than the whole answer."""
     code = (
-        "import sys; before = set(sys.modules); from modelclient.ctl.door import main\n"
+        "import sys; before = set(sys.modules); from modelclient.ctl.fast_path import main\n"
         "code = main(); print(*sorted(set(sys.modules) - before), file=sys.stderr); sys.exit(code)"
     )
     done = subprocess.run(
