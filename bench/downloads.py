@@ -31,8 +31,8 @@ from modeld.download.engine.downloads import Transfer
 from modeld.download.http.client import HttpClient
 from modeld.download.routes.router import Described, Route
 from modeld.download.source import Body, Description, FileInfo
-from modeld.sources.huggingface import HuggingFaceSource
-from modeld.sources.references.types import HubReference
+from modeld.sources.huggingface.reference import HubReference
+from modeld.sources.huggingface.source import HuggingFaceSource
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space, free_bytes_under

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modeld.download.http.answers import status_fault
 from modeld.download.http.client import Answer
-from modeld.sources.references.types import HubReference
+from modeld.sources.huggingface.reference import HubReference
 from modelwire.errors import SourceNotFound, SourceUnauthorized, WireError
 
 

@@ -14,10 +14,19 @@ from typing import Any, Final
 from modeld.download.http.client import HttpClient
 from modeld.download.source import Body, Description, FileInfo
 from modeld.download.urls import allows_plain
-from modeld.sources import layers
 from modeld.sources.credentials.docker_config import RegistryLogin, registry_login
-from modeld.sources.references.types import ImageReference
-from modeld.sources.registry import Document, Registry
+from modeld.sources.kind import NetworkKind
+from modeld.sources.registries import layers
+from modeld.sources.registries.reference import (
+    OLLAMA_HOST,
+    OLLAMA_SITE,
+    ImageReference,
+    OciReference,
+    OllamaReference,
+    read_oci,
+    read_ollama,
+)
+from modeld.sources.registries.registry import Document, Registry
 from modeld.store.digest import Digest
 from modelwire.errors import DigestMismatch, SourceUnavailable, WireError
 
@@ -39,7 +48,7 @@ MAX_DEPTH: Final = 3
 _REGISTRIES: Final[Mapping[str, str]] = {
     "docker.io": "registry-1.docker.io",
     "index.docker.io": "registry-1.docker.io",
-    "ollama.com": "registry.ollama.ai",
+    OLLAMA_SITE: OLLAMA_HOST,
 }
 
 
@@ -199,3 +208,24 @@ def _license(registry: Registry, repo: str, chosen: Document, userinfo: str | No
     listed = descriptor.get("licenses") if isinstance(descriptor, dict) else None
     named = [each for each in listed if isinstance(each, str)] if isinstance(listed, list) else []
     return " AND ".join(named) or None
+
+
+OLLAMA: Final = NetworkKind(
+    name="ollama",
+    reference=OllamaReference,
+    forms=("ollama:name[:tag], ollama:namespace/name[:tag]",),
+    read=read_ollama,
+    sites=(OLLAMA_SITE,),
+    source=lambda setup: ImageSource(setup.http, name="ollama", environ=setup.environ, plain_hosts=setup.plain_hosts),
+    mirror=lambda setup, _match, url: ImageSource(setup.http, name="ollama", plain_hosts=setup.plain_hosts, base=url),
+)
+
+OCI: Final = NetworkKind(
+    name="oci",
+    reference=OciReference,
+    forms=("oci://host/repo[:tag], oci://host/repo@sha256:…",),
+    read=read_oci,
+    authorities=("oci",),
+    source=lambda setup: ImageSource(setup.http, environ=setup.environ, plain_hosts=setup.plain_hosts),
+    mirror=lambda setup, _match, url: ImageSource(setup.http, plain_hosts=setup.plain_hosts, base=url),
+)

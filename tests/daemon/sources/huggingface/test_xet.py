@@ -19,8 +19,8 @@ from modeld.download.engine.assembly import Fetched
 from modeld.download.engine.downloads import Transfer
 from modeld.download.routes.router import Route
 from modeld.progress import Stopped
-from modeld.sources.references.parse import parse
-from modeld.sources.registered import Sources
+from modeld.sources.parse import parse
+from modeld.sources.sources import Sources
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
@@ -62,7 +62,7 @@ def as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def fetched(rig: Rig, xet: Xet, watcher: Watcher | None = None, **environ: str) -> Fetched:
-    reference = parse("hf:org/repo", hubs=frozenset({xet.hub.url}))
+    reference = parse("hf:org/repo", environ={"HF_ENDPOINT": xet.hub.url})
     source = Sources(rig.client, xet.environ | environ).source(reference)
     described = rig.transfer.ask(Route(reference, [source]), on_event=rig.events.append)
     (file,) = described.description.files
@@ -102,7 +102,7 @@ def test_the_users_token_goes_to_the_hub_alone(make_rig: MakeRig, xet: Xet) -> N
 def test_any_range_is_that_of_the_file(make_rig: MakeRig, xet: Xet, places: tuple[int, int | None]) -> None:
     start, end = places
     rig = make_rig(PATIENT)
-    reference = parse("hf:org/repo", hubs=frozenset({xet.hub.url}))
+    reference = parse("hf:org/repo", environ={"HF_ENDPOINT": xet.hub.url})
     opener, file = Sources(rig.client, xet.environ).source(reference).describe(reference).preferred[PATH]
     body = opener.open(file, start, end, file.validator)
     found, buffer = bytearray(), memoryview(bytearray(100_000))

@@ -14,9 +14,9 @@ import pytest
 from modeld.download.http.client import HttpClient
 from modeld.download.source import Description
 from modeld.sources.credentials.hub_token import hub_token
-from modeld.sources.huggingface import HuggingFaceSource
-from modeld.sources.references.parse import parse
-from modeld.sources.references.types import HubReference
+from modeld.sources.huggingface.reference import HubReference
+from modeld.sources.huggingface.source import HuggingFaceSource
+from modeld.sources.parse import parse
 from modelwire.errors import (
     DigestMismatch,
     InvalidRequest,
@@ -81,7 +81,7 @@ def source_of(hub: Hub, http: HttpClient, token: str | None = None) -> HuggingFa
 
 
 def described(hub: Hub, http: HttpClient, text: str, token: str | None = None) -> Description:
-    reference = parse(text, hubs=(hub.url,))
+    reference = parse(text, environ={"HF_ENDPOINT": hub.url})
     assert isinstance(reference, HubReference)
     return source_of(hub, http, token).describe(reference)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modeld.sources.images import choose
-from modeld.sources.layers import files_of
+from modeld.sources.registries.layers import files_of
+from modeld.sources.registries.source import choose
 from modelwire.errors import SourceUnavailable, Unsupported, WireError
 from rigs.registries import CNCF, OCI_MANIFEST
 

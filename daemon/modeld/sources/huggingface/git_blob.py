@@ -16,32 +16,14 @@ class GitBlobBody:
     """
 
     def __init__(self, body: Body, size: int, expected: str, what: str) -> None:
+        self.start, self.end, self.total = body.start, body.end, body.total
+        self.partial, self.validator = body.partial, body.validator
         self._body = body
         self._size = size
         self._expected = expected
         self._what = what
         self._at = 0
         self._hash = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-
-    @property
-    def start(self) -> int:
-        return self._body.start
-
-    @property
-    def end(self) -> int | None:
-        return self._body.end
-
-    @property
-    def total(self) -> int | None:
-        return self._body.total
-
-    @property
-    def partial(self) -> bool:
-        return self._body.partial
-
-    @property
-    def validator(self) -> str | None:
-        return self._body.validator
 
     def readinto(self, into: memoryview) -> int:
         got = self._body.readinto(into)

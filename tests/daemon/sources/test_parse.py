@@ -6,18 +6,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from modeld.sources.references.parse import (
-    HubReference,
-    LocalReference,
-    OciReference,
-    OllamaReference,
-    Reference,
-    S3Reference,
-    StoredReference,
-    WebReference,
-    parse,
-    suggest_name,
-)
+from modeld.sources.huggingface.reference import HubReference
+from modeld.sources.local import LocalReference
+from modeld.sources.parse import parse
+from modeld.sources.reference import Reference
+from modeld.sources.registries.reference import OciReference, OllamaReference
+from modeld.sources.s3 import S3Reference
+from modeld.sources.stored import StoredReference
+from modeld.sources.web import WebReference
 from modeld.store.names import ModelName
 from modelwire.errors import InvalidRequest
 
@@ -94,7 +90,7 @@ FORMS: list[tuple[str, str, str]] = [
 
 
 def read(text: str) -> Reference:
-    return parse(text, directory="/cwd", hubs=("http://127.0.0.1:7777",), plain_hosts=("intern",))
+    return parse(text, directory="/cwd", environ={"HF_ENDPOINT": "http://127.0.0.1:7777"}, plain_hosts=("intern",))
 
 
 @pytest.mark.parametrize(("written", "text", "name"), FORMS, ids=[form[0] for form in FORMS])
@@ -102,7 +98,7 @@ def test_each_form_is_read_and_can_be_read_again(written: str, text: str, name: 
     reference = read(written)
     assert reference.text == text
     assert read(text) == reference
-    suggested = suggest_name(reference)
+    suggested = reference.suggested_name
     assert suggested.text == name
     assert ModelName.parse(suggested.text) == suggested
 
@@ -288,7 +284,7 @@ def test_any_text_is_a_reference_or_is_refused(text: str) -> None:
         return
     assert read(reference.text) == reference
     assert read(reference.text).text == reference.text
-    ModelName.parse(suggest_name(reference).text)
+    ModelName.parse(reference.suggested_name.text)
 
 
 BY_ITS_PLACE = [written for written, _ in SECRET if "download" not in written]

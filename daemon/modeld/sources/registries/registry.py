@@ -14,11 +14,11 @@ from urllib.parse import quote, urlencode
 
 from modeld.download.http.answers import status_fault
 from modeld.download.http.client import Answer, HttpClient
+from modeld.download.http.headers import basic
 from modeld.download.source import Body, FileInfo
 from modeld.download.urls import Url
-from modeld.sources.challenge import Challenge, challenges
 from modeld.sources.credentials.docker_config import RegistryLogin
-from modeld.sources.credentials.netrc import basic
+from modeld.sources.registries.challenge import Challenge, challenges
 from modeld.store.digest import Digest
 from modelwire.errors import DigestMismatch, SourceNotFound, SourceUnauthorized, SourceUnavailable, WireError
 

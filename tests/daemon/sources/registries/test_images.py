@@ -13,9 +13,9 @@ import pytest
 
 from modeld.download.http.client import HttpClient
 from modeld.download.source import Description
-from modeld.sources.images import ImageSource
-from modeld.sources.references.parse import parse
-from modeld.sources.references.types import ImageReference
+from modeld.sources.parse import parse
+from modeld.sources.registries.reference import ImageReference
+from modeld.sources.registries.source import ImageSource
 from modelwire.errors import (
     DigestMismatch,
     InvalidRequest,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from modeld.download.http.client import HttpClient
-from modeld.sources.references.parse import parse
-from modeld.sources.registered import Sources
+from modeld.sources.parse import parse
+from modeld.sources.sources import Sources
 from modelwire.errors import InvalidRequest
 from rigs.described_bytes import read_all
 from rigs.scripted_server import file_reply, serving

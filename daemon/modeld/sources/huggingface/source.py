@@ -6,7 +6,6 @@ everything is asked for by the commit, so a branch that moves on meanwhile chang
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,15 +15,17 @@ from urllib.parse import quote
 import msgspec
 
 from modeld.download.http.client import Answer, HttpClient
+from modeld.download.http.headers import next_page
 from modeld.download.source import Body, Description, FileInfo, Opener
 from modeld.download.urls import Url
 from modeld.sources.credentials.hub_token import hub_token
-from modeld.sources.git_blob import GitBlobBody
-from modeld.sources.headers import next_page
-from modeld.sources.hub_faults import hub_fault
-from modeld.sources.hub_files import HubFile, select
-from modeld.sources.references.types import DEFAULT_REVISION, HubReference, Secrets
-from modeld.sources.xet import INSTALL, XetStorage
+from modeld.sources.huggingface.faults import hub_fault
+from modeld.sources.huggingface.files import HubFile, select
+from modeld.sources.huggingface.git_blob import GitBlobBody
+from modeld.sources.huggingface.reference import DEFAULT_REVISION, PUBLIC_ENDPOINT, SITES, HubReference, read
+from modeld.sources.huggingface.xet import INSTALL, XetStorage
+from modeld.sources.kind import NetworkKind
+from modeld.sources.reference import Secrets
 from modeld.store import parts
 from modeld.store.digest import Digest
 from modelwire.errors import (
@@ -36,7 +37,6 @@ from modelwire.errors import (
     WireError,
 )
 
-PUBLIC_ENDPOINT: Final = "https://huggingface.co"
 MAX_PAGES: Final = 1_000
 SMALL: Final = 16 << 20
 """Files outside LFS have at most 10 MiB on the hub; they are fetched whole, so that their git SHA-1 can be checked."""
@@ -99,14 +99,10 @@ class HuggingFaceSource:
         self.name = f"hf {self._url.origin}"
 
     @classmethod
-    def from_environ(cls, http: HttpClient, environ: Mapping[str, str] | None = None) -> HuggingFaceSource:
+    def from_environ(cls, http: HttpClient, environ: Mapping[str, str]) -> HuggingFaceSource:
         """The hub of HF_ENDPOINT with the user's own token, as the hub's client has it."""
-        known = os.environ if environ is None else environ
-        return cls(http, known.get("HF_ENDPOINT") or PUBLIC_ENDPOINT, token=lambda: hub_token(known), environ=known)
-
-    @property
-    def endpoint_origin(self) -> str:
-        return self._url.origin
+        endpoint = environ.get("HF_ENDPOINT") or PUBLIC_ENDPOINT
+        return cls(http, endpoint, token=lambda: hub_token(environ), environ=environ)
 
     def origin(self, reference: HubReference) -> str:  # noqa: ARG002 - one hub for all
         return self._url.origin
@@ -291,3 +287,19 @@ def _odd(answer: Answer, what: str) -> SourceUnavailable:
         retryable=False,
         details={"source": answer.url.shown},
     )
+
+
+KIND: Final = NetworkKind(
+    name="hf",
+    reference=HubReference,
+    forms=(
+        "hf:org/repo/path/in/repo[@revision]",
+        "hf:org/repo[@revision]",
+        "hf:org/repo:Q4_K_M[@revision]",
+        "https://huggingface.co/…",
+    ),
+    read=read,
+    sites=SITES,
+    source=lambda setup: HuggingFaceSource.from_environ(setup.http, setup.environ),
+    mirror=lambda setup, _match, url: HuggingFaceSource(setup.http, url, environ=setup.environ),
+)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Final
 
-from modeld.sources.references.types import HubReference
+from modeld.sources.globs import wanted
+from modeld.sources.huggingface.reference import HubReference
 from modeld.store import parts
 from modeld.store.digest import Digest
 from modelwire.errors import InvalidRequest, SourceNotFound
@@ -56,17 +56,6 @@ def select(files: Sequence[HubFile], reference: HubReference) -> list[HubFile]:
             hint=_there(file.path for file in files),
         )
     return sorted(chosen, key=lambda file: file.path)
-
-
-def wanted(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    """Globs of the whole path, as the hub's own client takes them: `*` also crosses `/`, and `dir/` means all in it."""
-    if include and not any(_fits(path, glob) for glob in include):
-        return False
-    return not any(_fits(path, glob) for glob in exclude)
-
-
-def _fits(path: str, glob: str) -> bool:
-    return fnmatchcase(path, glob + "*" if glob.endswith("/") else glob)
 
 
 def _with_its_shards(files: Sequence[HubFile], reference: HubReference, path: str) -> list[HubFile]:

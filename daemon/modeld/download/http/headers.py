@@ -1,4 +1,4 @@
-"""What the headers of an answer tell about a file: its digest, size and name."""
+"""What the headers of an answer say about a file: its digest, size, version and name. And one of a request."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def content_length(headers: Mapping[str, str]) -> int | None:
     return number(headers.get("Content-Length"))
 
 
-def validator(headers: Mapping[str, str]) -> str | None:
-    """What If-Range takes: a strong ETag, else the date."""
+def validator_of(headers: Mapping[str, str]) -> str | None:
+    """What If-Range takes: a strong ETag, else the date. A weak one says only that two versions mean the same."""
     etag = (headers.get("ETag") or "").strip()
     if etag and not etag.startswith("W/"):
         return etag
@@ -90,3 +90,8 @@ def _of_base64(found: re.Match[str] | None) -> Digest | None:
         return Digest(base64.b64decode(found[1], validate=True).hex())
     except (binascii.Error, ValueError, InvalidDigest):
         return None
+
+
+def basic(user: str, password: str) -> str:
+    """The value of an Authorization header."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")

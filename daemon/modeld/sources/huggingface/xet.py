@@ -25,8 +25,9 @@ from modeld.download.urls import Url
 from modeld.download.xet.body import XetBody
 from modeld.download.xet.frames import Fault
 from modeld.download.xet.installed import reason_against
-from modeld.sources.hub_faults import hub_fault
-from modeld.sources.references.types import HubReference, Secrets
+from modeld.sources.huggingface.faults import hub_fault
+from modeld.sources.huggingface.reference import HubReference
+from modeld.sources.reference import Secrets
 from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnauthorized, SourceUnavailable, WireError
 from modelwire.version import __version__
 
