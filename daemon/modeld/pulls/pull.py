@@ -246,7 +246,7 @@ class Pull:
             request = replace(request, license=self._request.license or self._meaning.license)
         asker = Asker(peer=self._job.peer, job=self._job.id)
         told = None if same and not any(each.new for each in arrived) else self._reference.text
-        added = await self._ingest.publish(request, arrived, source, asker, alone=len(arrived) == 1, told_source=told)
+        added = await self._ingest.publish(request, arrived, source, asker, alone=len(arrived) == 1, provenance=told)
         if self._asked and not self._reference.secrets:
             # Not when a user's digest alone said what it is.
             await self._workshop.memory.meant(self._followed, self._meant(arrived))

@@ -46,7 +46,7 @@ the same threads."""
 
 
 async def add_local(
-    ingest: Ingest, request: PublishRequest, collection: Collection, how: How, told_source: str, asker: Asker
+    ingest: Ingest, request: PublishRequest, collection: Collection, how: How, provenance: str, asker: Asker
 ) -> Added:
     """The collection under a name. Returns when the model is complete, verified and durable."""
     if request.expected is not None and not collection.alone:
@@ -60,7 +60,7 @@ async def add_local(
     while True:
         try:
             with ExitStack() as held:
-                return await _Adding(ingest, request, collection, how, held).run(told_source, asker)
+                return await _Adding(ingest, request, collection, how, held).run(provenance, asker)
         except Vanished:
             if attempt == MAX_ATTEMPTS:
                 raise
@@ -88,7 +88,7 @@ class _Adding:
         self._space = ingest.space
         """For the files of `_to_write` and those that are adopted: room that was promised for all of them."""
 
-    async def run(self, told_source: str, asker: Asker) -> Added:
+    async def run(self, provenance: str, asker: Asker) -> Added:
         collection, alone = self._collection, self._collection.alone
         expected = [] if self._request.expected is None else [self._request.expected]
         await self._presence.recall(sources=[part.signature for part in collection.parts], digests=expected)
@@ -105,7 +105,7 @@ class _Adding:
                 files = [self._files[part.path] for part in collection.parts]
                 origin = {"registry": "local", "filename": printable(first_of(files).path)}
                 added = await self._ingest.publish(
-                    self._request, files, origin, asker, alone=alone, told_source=told_source, batch=batch
+                    self._request, files, origin, asker, alone=alone, provenance=provenance, batch=batch
                 )
             finally:
                 if not batch.ended:

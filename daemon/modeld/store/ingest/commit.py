@@ -83,7 +83,7 @@ class Batch:
         self._staged.append(staged)
 
     def let_go(self, digests: Collection[Digest]) -> None:
-        """These have turned out to be in the store already: their staged names go now, the rest at the end."""
+        """The store has these already: their staged names go now; what else staging did is taken back at the end."""
         found = [staged for staged in self._staged if staged.digest in digests]
         self._staged = [staged for staged in self._staged if staged.digest not in digests]
         self._let_go += found
@@ -91,7 +91,7 @@ class Batch:
             staged.take_back()
 
     def sync_names(self, digests: Collection[Digest]) -> None:
-        """Of blobs that were found: whoever named them may have died, or never cared to sync."""
+        """Of blobs that were found: the program that named them may not have done it."""
         if not self._sync_together(len(digests)):
             for digest in digests:
                 sync_names(self._layout, digest)

@@ -112,8 +112,7 @@ class Ingest:
         return await self.in_thread(partial(presence.find, digest, progress))
 
     async def commit(self, staged: Staged) -> Blob:
-        """Names bytes that were verified just now, and records that they were. What the look at them learned is in
-        `staged` afterwards."""
+        """Names bytes that were verified just now, and records that. `staged.learned` is set afterwards."""
         recorded = (await self.records.verified_all([staged.digest])).get(staged.digest)
 
         def commit() -> Committed:
@@ -136,12 +135,12 @@ class Ingest:
         asker: Asker,
         *,
         alone: bool,
-        told_source: str | None,
+        provenance: str | None,
         batch: Batch | None = None,
     ) -> Added:
-        """A model of one file by itself (`alone`), or of several with a tree. What of them is staged is in `batch`.
+        """A model of one file by itself (`alone`), or of several with a tree. Staged ones are in `batch` too.
 
-        Without `told_source` nothing has arrived, and the history says nothing.
+        `provenance` is the source for the history; None when nothing was read or fetched.
         """
         layout, trees = self.publishing.layout, self.publishing.index.trees
         first, tree = first_of(files), [] if alone else listed(files)
@@ -183,7 +182,7 @@ class Ingest:
                 good = [(each.blob, sources[digest]) for digest, each in named.items() if each.sure]
                 await self.records.good(good)
             await self.records.relinked(relinked)
-            if told_source is not None:
+            if provenance is not None:
                 served = {file.digest.text: file.served for file in files if file.served}
-                await self.history.arrived(added, told_source, asker, served)
+                await self.history.arrived(added, provenance, asker, served)
         return added

@@ -52,7 +52,7 @@ class Presence:
         self._holds = holds
         self._held = held
         self.syncs_names = True
-        """Of what it finds: whoever named it may have died, or never cared to sync. Else the caller does that."""
+        """Of the blobs that it finds: the program that named them may not have done it. Else the caller does."""
 
         self._holding = threading.Lock()
         self._sources: dict[Signature, Digest] = {}

@@ -1,6 +1,6 @@
-"""A file on its way into the store: whole, verified, on the store's filesystem, without a name that anyone looks for.
+"""A file on its way into the store: whole, verified, on the store's filesystem, and without a name that a reader finds.
 
-Every producer yields these and nothing else. `commit` gives them their names; until then, whatever happens, `discard`
+Every producer yields these and nothing else. The commit gives them their names; until then, whatever happens, `discard`
 or the next start takes them away.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Staged:
-    """Ends with `discard`, which the commit calls too."""
+    """`discard` ends it; the commit calls it too."""
 
     path: str
     digest: Digest
