@@ -10,6 +10,9 @@ import pytest
 from modeld.config import StoreSettings
 from modeld.store import Reader
 from modeld.store.blobs.block_checksums import BLOCK
+from modeld.store.digest import Digest
+from modeld.store.ingest import look
+from modeld.store.ingest.look import Learned
 from modeld.store.names import ModelName
 from modelwire.errors import (
     AlreadyExists,
@@ -277,6 +280,52 @@ async def test_no_space_is_said_before_the_first_byte(bench: Bench) -> None:
     with pytest.raises(NoSpace, match="are needed"):
         await bench.store.add(bench.file(), name="a")
     bench.assert_nothing_happened()
+
+
+async def test_what_was_believed_to_be_here_asks_for_its_room(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The records know all files, so nothing is promised for them; then a blob turns out to be bad."""
+    settle_source(monkeypatch)
+    (bench.directory / "many").mkdir()
+    for name in ("a.gguf", "b.gguf"):
+        bench.file(f"many/{name}", name.encode() * 100)
+    added = await bench.store.add(str(bench.directory / "many"), name="a")
+    spoilt = Path(bench.layout.blob(Digest.parse(added.blob)))
+    spoilt.chmod(0o644)
+    spoilt.write_bytes(b"x" * spoilt.stat().st_size)
+    bench.reopen(StoreSettings(min_free=Size(1 << 60)))
+    with pytest.raises(NoSpace, match="are needed"):
+        await bench.store.add(str(bench.directory / "many"), name="b")
+    assert bench.names() == ["a"]
+    assert bench.staged() == []
+    assert bench.store.reserved_bytes == 0
+
+
+async def test_the_format_is_what_the_bytes_say_else_the_name(bench: Bench) -> None:
+    renamed = await bench.store.add(bench.file("m.bin", b"GGUF weights"), name="a")
+    assert (renamed.format, (await bench.store.add(bench.file("m.onnx", b"no magic"), name="b")).format) == (
+        "gguf",
+        "onnx",
+    )
+    again = await bench.store.add(bench.file("other.weights", b"no magic"), name="c")
+    assert (again.format, again.reused) == ("weights", True)
+
+
+async def test_each_new_blob_of_a_model_is_looked_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    real = look.look
+
+    def counted(descriptor: int) -> Learned:
+        looked.append(os.pread(descriptor, 20, 0).decode())
+        return real(descriptor)
+
+    monkeypatch.setattr(look, "look", counted)
+    (bench.directory / "many").mkdir()
+    for name, content in {"a.gguf": b"one", "b.gguf": b"two", "c.gguf": b"one"}.items():
+        bench.file(f"many/{name}", content)
+    await bench.store.add(bench.file("single.gguf", b"two"), name="single")
+    assert looked == ["two"]
+    await bench.store.add(str(bench.directory / "many"), name="many")
+    assert sorted(looked) == ["one", "two"]
 
 
 async def test_a_limit_on_bytes_counts_what_is_there(bench: Bench) -> None:

@@ -18,6 +18,7 @@ from modeld.store.blobs.blobs import Blob
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.digest import Signature
 from modeld.store.disk.layout import Layout
+from modeld.store.ingest.adopt import How
 from modeld.store.ingest.present import still_there
 from modeld.store.names import ModelName
 from modelwire.errors import (
@@ -29,7 +30,7 @@ from modelwire.errors import (
 )
 from modelwire.units import Duration
 from modelwire.values import Added
-from rigs.adding_rig import SETTINGS, Bench, Notes
+from rigs.adding_rig import SETTINGS, Bench, Notes, settle_source
 
 
 async def test_many_names_at_once_are_all_there(bench: Bench) -> None:
@@ -166,14 +167,18 @@ async def test_a_file_that_cannot_be_looked_at_is_closed(bench: Bench, monkeypat
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_an_expected_digest_teaches_nothing_about_a_file_that_was_not_read(bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["copy", "link"])
+async def test_an_expected_digest_teaches_nothing_about_a_file_that_was_not_read(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: How
+) -> None:
+    settle_source(monkeypatch)
     first, second = tmp_path / "first.bin", tmp_path / "second.bin"
     first.write_bytes(b"a" * 4096)
     second.write_bytes(b"b" * 4096)
     for path in (first, second):
         os.utime(path, (1, 1))
     added = await bench.store.add(str(first), name="first")
-    claimed = await bench.store.add(str(second), name="claimed", sha256=added.blob.removeprefix("sha256:"))
+    claimed = await bench.store.add(str(second), name="claimed", sha256=added.blob.removeprefix("sha256:"), how=how)
     assert claimed.blob == added.blob
     honest = await bench.store.add(str(second), name="honest")
     assert honest.blob == "sha256:" + hashlib.sha256(second.read_bytes()).hexdigest()
