@@ -68,7 +68,7 @@ async def _add(house: House, job: Job, request: requests.ModelPull, reference: L
         license=request.license,
         order=job.order,
         observer=job.meter,
-        reader=reader_for(house, job.peer),
+        reader=await reader_for(house, job.peer),
         notes=PullNotes(house, job, lambda added: pulled_from(added, source)),
         asker=Asker(peer=job.peer, job=job.id),
     )

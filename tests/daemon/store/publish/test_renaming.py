@@ -15,6 +15,7 @@ from filelock import FileLock
 from modeld.config import StoreSettings
 from modeld.config.durations import Duration
 from modeld.config.sizes import Size
+from modeld.platform import durable as calls
 from modeld.store.disk import durable
 from modeld.store.names import ModelName
 from modelwire.errors import AlreadyExists, Corrupt, InUse, InvalidName, NotFound, Unsupported, WireError
@@ -150,7 +151,8 @@ async def test_readers_find_one_of_the_names_at_every_moment(bench: Bench, monke
             return getattr(os, name)
 
     with monkeypatch.context() as patched:
-        patched.setattr(durable, "os", Watched())
+        for module in (durable, calls):
+            patched.setattr(module, "os", Watched())
         await bench.care.move("a", "b")
     assert {(True, False), (True, True), (False, True)} == set(moments)
 
