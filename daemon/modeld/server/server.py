@@ -114,7 +114,10 @@ class Server:
         uid = None if peer is None else peer.uid
         if self._refusals.worth_telling(uid, self.hall.loop.time(), has_role=role is not None):
             self._house.activity.record("peer.refused", outcome=fault.code, message=fault.message)
-        connection.refuse(encode(replies.Error.of(None, fault)))
+        try:
+            connection.refuse(encode(replies.Error.of(None, fault)))
+        except OSError as error:
+            log.debug("a refused peer had already left", error=str(error))
 
     def _came(self, shell: Shell) -> None:
         self._shells.add(shell)

@@ -20,10 +20,12 @@ def reopen(descriptor: int, flags: int) -> int:
 
 
 def access_list(descriptor: int) -> bytes | None:
-    """The POSIX access list as the kernel stores it; None when the file has none.
+    """The POSIX access list as the kernel stores it; None when the file has none, or the system has no such lists.
 
     A descriptor opened with O_PATH has no attributes of its own; its name under /proc has.
     """
+    if sys.platform != "linux":
+        return None
     try:
         return os.getxattr(f"/proc/self/fd/{descriptor}", "system.posix_acl_access")
     except OSError:

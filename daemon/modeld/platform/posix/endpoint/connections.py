@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from modeld.platform.posix.peers import Peer, identify
@@ -46,10 +45,11 @@ class Connection:
             raise
 
     def refuse(self, last_words: bytes) -> None:
-        """Sends what the peer takes at once, and closes."""
-        with suppress(OSError):  # it has left already
+        """Sends what the peer takes at once, and closes. OSError when it has left already."""
+        try:
             self._socket.send(last_words)
-        self._socket.close()
+        finally:
+            self._socket.close()
 
     def close(self) -> None:
         self._socket.close()
