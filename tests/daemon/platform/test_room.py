@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,3 +82,10 @@ def test_what_it_looks_for_is_found(source: str) -> None:
 )
 def test_prose_and_what_every_system_has_is_left_alone(source: str) -> None:
     assert not list(foreign(source))
+
+
+def test_it_costs_little_in_a_child_that_needs_one_function_of_it() -> None:
+    script = "import sys; import modeld.platform; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert "modeld.platform.posix.children" in loaded
+    assert {"anyio", "asyncio", "dataclasses", "hashlib", "inspect", "msgspec", "secrets"}.isdisjoint(loaded)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from modeld.platform.posix.peers import GroupId, UserId
 
@@ -14,8 +13,7 @@ ROOT: Final[UserId] = 0
 """The user who can do as it likes whatever the daemon says."""
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(NamedTuple):
     """`groups` are those that the database lists for the user, not those that some process of the user runs with."""
 
     name: str

@@ -11,8 +11,7 @@ import errno
 import fcntl
 import os
 import stat
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 # O_NONBLOCK: a FIFO in the lock's place is refused by its type instead of being waited for.
 _OPEN: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -35,8 +34,7 @@ class Held(Exception):
         """Of the lock's file, for `owner`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(NamedTuple):
     """Who has a lock by the kernel's own table."""
 
     pid: int

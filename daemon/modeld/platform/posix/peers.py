@@ -9,8 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 UserId: TypeAlias = int
 """What this system knows a user by. Others than POSIX have something else: the text of a SID on Windows."""
@@ -26,8 +25,7 @@ _NOBODY_ID: Final = 0xFFFFFFFF
 """(uid_t) -1, which the kernel reports for a socket that has no peer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """One peer as the kernel knows it. `gid` is the group that it runs as; `pid` is for the log only, 0 where the
     kernel does not report it."""
 

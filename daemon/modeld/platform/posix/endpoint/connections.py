@@ -11,7 +11,7 @@ from modeld.platform.posix.peers import Peer, identify
 from modeld.platform.posix.polling import hung_up
 
 if TYPE_CHECKING:
-    import asyncio  # 6 MB and 40 ms, in programs too that need no more of this room than a lock
+    import asyncio  # only the types: see modeld.platform
 
 Listening: TypeAlias = socket.socket
 """What an endpoint listens on."""

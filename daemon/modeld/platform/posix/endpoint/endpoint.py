@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import socket
 import stat
 import zlib
@@ -136,7 +135,7 @@ def _temporary_tag(name: str) -> str:
 
 
 def _temporary_name(name: str) -> str:
-    return f"{_temporary_tag(name)}{secrets.token_hex(2)}"
+    return f"{_temporary_tag(name)}{os.urandom(2).hex()}"
 
 
 def _check_path(path: str, temporary: str) -> None:
