@@ -6,9 +6,9 @@ Such a thread must not keep the process from ending, as those of the usual pool 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Final, Generic, TypeVar
 
 import anyio
@@ -21,12 +21,8 @@ LOOK_SECONDS: Final = 0.05
 """How soon a waiter that is stopped notices."""
 
 
-def _nothing(*_: object) -> None:
-    pass
-
-
 class OwnThread(Generic[T]):
-    """For the event loop, which `on_end` is called on; `on_lost` gets what was made for a loop that is gone, in the
+    """For the event loop, where `on_end` is called too. For a loop that is gone, `on_lost` gets the result, in the
     thread."""
 
     def __init__(
@@ -34,15 +30,14 @@ class OwnThread(Generic[T]):
         work: Callable[[], T],
         *,
         name: str,
-        on_end: Callable[[], None] = _nothing,
-        on_lost: Callable[[T], None] = _nothing,
+        on_end: Callable[[], None] = lambda: None,
+        on_lost: Callable[[T], object] = lambda _: None,
     ) -> None:
         self.ended = anyio.Event()
+        self.outcome = Future[T]()
         self._work = work
         self._on_end = on_end
         self._on_lost = on_lost
-        self._values: list[T] = []
-        self.fault: BaseException | None = None
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -50,44 +45,29 @@ class OwnThread(Generic[T]):
         try:
             self._thread.start()
         except BaseException as fault:
-            self.fault = fault
+            self.outcome.set_exception(fault)
             self._end()
             raise
 
     async def wait(self, stopped: Callable[[], bool]) -> None:
-        """Until the work has ended. Raises Stopped as soon as `stopped()` is true; the work goes on."""
+        """Until the work has ended. Raises Stopped as soon as `stopped()` is true; the work goes on alone."""
         while not self.ended.is_set():
             if stopped():
                 raise Stopped
             with anyio.move_on_after(LOOK_SECONDS):
                 await self.ended.wait()
 
-    def result(self) -> T:
-        """After the end: what the work returned or raised."""
-        if self.fault is not None:
-            raise self.fault
-        return self._values[0]
-
     def _run(self) -> None:
         try:
-            self._values.append(self._work())
-        except BaseException as fault:  # noqa: BLE001 - raised by `result`
-            self.fault = fault
-        with contextlib.suppress(RuntimeError):  # the loop is gone: the daemon has stopped without waiting
+            self.outcome.set_result(self._work())
+        except BaseException as fault:  # noqa: BLE001 - for those who wait for the outcome
+            self.outcome.set_exception(fault)
+        try:
             self._loop.call_soon_threadsafe(self._end)
-            return
-        for value in self._values:
-            self._on_lost(value)
+        except RuntimeError:  # the loop is gone: the daemon has stopped without waiting
+            if self.outcome.exception() is None:
+                self._on_lost(self.outcome.result())
 
     def _end(self) -> None:
         self.ended.set()
         self._on_end()
-
-
-async def in_own_thread(work: Callable[[], T], stopped: Callable[[], bool], *, name: str) -> T:
-    """What `work` returns or raises; Stopped as soon as `stopped()` is true, or Cancelled as usual: it goes on alone
-    then, and its result is dropped."""
-    thread = OwnThread(work, name=name)
-    thread.start()
-    await thread.wait(stopped)
-    return thread.result()

@@ -21,7 +21,7 @@ from modeld.pulls.events import PullEvents
 from modeld.pulls.files import FileFetcher
 from modeld.pulls.memory import Meaning, MeantFile
 from modeld.pulls.outcome import PullNotes, pulled_from
-from modeld.pulls.own_thread import in_own_thread
+from modeld.pulls.own_thread import OwnThread
 from modeld.pulls.plan import Plan
 from modeld.sources.references.parse import Reference
 from modeld.store import Asker, Digest
@@ -135,10 +135,13 @@ class Pull:
             stopped=lambda: left.is_set() or stopped(),
             on_event=self._events.transfer,
         )
+        thread = OwnThread(ask, name=f"ask for job {self._job.id}")
+        thread.start()
         try:
-            return await in_own_thread(ask, stopped, name=f"ask for job {self._job.id}")
+            await thread.wait(stopped)
         finally:
             left.set()
+        return thread.outcome.result()
 
     async def _publish(
         self,

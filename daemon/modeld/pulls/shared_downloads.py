@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from operator import sub
 from typing import Final, NamedTuple
 
 import anyio
@@ -148,7 +149,7 @@ class SharedDownload:
             if self._fault is not None:
                 raise self._fault
             if self._downloaded is None:
-                fetched, self._fetched = self.thread.result(), None
+                fetched, self._fetched = self.thread.outcome.result(), None
                 try:
                     blob = await arrivals.commit(fetched.staged.digest, fetched.commit)
                 except Exception as fault:
@@ -170,8 +171,8 @@ class SharedDownload:
         self._on_event(event)
 
     def _ended(self) -> None:
-        if self.thread.fault is None:
-            self._fetched = self.thread.result()
+        if self.thread.outcome.exception() is None:
+            self._fetched = self.thread.outcome.result()
         if self.abandoned or self._fetched is None:
             self._discard()
 
@@ -188,25 +189,23 @@ class _Forward:
 
     def __init__(self, shared: JobProgress, progress: FileProgress) -> None:
         self._progress = progress
-        self._done = self._verified = self._reused = 0
-        self._network, self._attempt = shared.network, shared.attempt
         self._source: str | None = None
+        self._attempt = shared.attempt
+        self._bytes = (0, 0, 0, shared.network)
 
     def __call__(self, shared: JobProgress) -> None:
         progress = self._progress
-        if shared.source != self._source and shared.source is not None:
+        if shared.source is not None and shared.source != self._source:
             self._source = shared.source
             progress.source(shared.source)
         for _more in range(shared.attempt - self._attempt):
             progress.attempted()
+        self._attempt = shared.attempt
         progress.total(shared.total_bytes)
-        progress.advance(
-            done=shared.done - self._done,
-            verified=shared.verified - self._verified,
-            reused=shared.reused - self._reused,
-            network=shared.network - self._network,
-        )
-        self._done, self._verified, self._reused = shared.done, shared.verified, shared.reused
-        self._network, self._attempt = shared.network, shared.attempt
+        before, now = self._bytes, (shared.done, shared.verified, shared.reused, shared.network)
+        done, verified, reused, network = map(sub, now, before)
+        if now != before:
+            self._bytes = now
+            progress.advance(done=done, verified=verified, reused=reused, network=network)
         if shared.current_phase != "queued":
             progress.phase(shared.current_phase)
