@@ -245,3 +245,21 @@ class Looks:
     def __call__(self) -> bool:
         self.left -= 1
         return self.left < 0
+
+
+async def test_a_thread_that_cannot_be_started_fails_for_all_and_the_next_begins_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared, work, told = downloads(), Transfer(), dict[str, object]()
+    work.may_end.set()
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched, anyio.fail_after(WAIT):
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="new thread"):
+            await asked(shared, work, Asker(), told, "one")
+    with anyio.fail_after(WAIT):
+        await asked(shared, work, Asker(), told, "two")
+    assert told == {"two": ("blob", {"here": 10}, True)}
