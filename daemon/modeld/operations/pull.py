@@ -14,7 +14,8 @@ from modeld.operations.working import PublicationNotes, as_job, refusals_kept
 from modeld.pulls.local import add_local, use_stored
 from modeld.pulls.pull import Pull
 from modeld.pulls.request import PullRequests
-from modeld.sources.references.types import LocalReference, StoredReference
+from modeld.sources.local import LocalReference
+from modeld.sources.stored import StoredReference
 from modeld.store import Digest
 from modelwire import requests
 from modelwire.errors import WireError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from modeld.jobs.job import Job
 from modeld.pulls.outcome import PullNotes, pulled_from
-from modeld.sources.references.types import LocalReference, StoredReference
+from modeld.sources.local import LocalReference
+from modeld.sources.stored import StoredReference
 from modeld.store import Asker, Digest, Reader, Store, Unproven
 from modeld.store.maintain.verify import Failed
 from modeld.store.publish.publishing import Notes

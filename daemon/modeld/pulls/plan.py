@@ -9,13 +9,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from urllib.parse import urlsplit
 
 from modeld.download.source import FileInfo
 from modeld.pulls.memory import Meaning, MeantFile, version_of
-from modeld.sources.hub_files import wanted
-from modeld.sources.references.parse import Reference
-from modeld.sources.references.types import HubReference, S3Reference, StoredReference, WebReference
+from modeld.sources.globs import wanted
+from modeld.sources.reference import Reference
 from modeld.store import Digest, ModelName, parts
 from modeld.store.ingest.downloaded import Arrivals, Arrived, files_of, first_of
 from modeld.store.manifests.entries import Entry
@@ -56,18 +54,6 @@ class Plan:
         request = self.request
         globs = [*(f"+{glob}" for glob in request.include), *(f"-{glob}" for glob in request.exclude)]
         return " ".join([self.reference.text, *globs])
-
-    @property
-    def single(self) -> bool:
-        """Whether the reference can only mean one file, whatever its source says."""
-        match self.reference:
-            case WebReference():
-                return True
-            case HubReference(path=str() as path, folder=None):
-                return parts.shard_set(path) is None
-            case S3Reference(folder=None):
-                return True
-        return False
 
     def follows(self, standing: Entry | None) -> bool:
         """Whether the name was pulled by the same reference: then what that means now takes its place."""
@@ -111,25 +97,21 @@ class Plan:
 
     def written_meaning(self) -> Meaning:
         """What the spelling alone says of where it comes from."""
-        if isinstance(self.reference, WebReference):
-            address = urlsplit(self.reference.address)
-            return Meaning(registry=address.netloc, repo=address.path)
-        return Meaning(repo=self.reference.repo if isinstance(self.reference, HubReference) else "")
+        registry, repo = self.reference.written_place
+        return Meaning(registry=registry, repo=repo)
 
     def path_of_one(self, meaning: Meaning) -> str:
         """The name of the file, when its digest was found here and no source was asked."""
         if len(meaning.files) == 1:
             return meaning.files[0].path
-        hint = "" if isinstance(self.reference, StoredReference) else self.reference.name_hint
-        return os.path.basename(hint.rstrip("/")) or "model"
+        return os.path.basename(self.reference.name_hint.rstrip("/")) or "model"
 
     # -- the files of a source
 
     def choose(self, files: Sequence[FileInfo]) -> list[FileInfo]:
         """Those that are wanted, as the files of one model; refused when they cannot be that."""
         text = self.reference.text
-        if not isinstance(self.reference, HubReference):  # a hub's source has chosen already
-            files = [file for file in files if wanted(file.path, self.request.include, self.request.exclude)]
+        files = [file for file in files if wanted(file.path, self.request.include, self.request.exclude)]
         if not files:
             raise SourceNotFound(
                 f"no file of {text} is left by what to include and exclude", hint="Leave some of it out."

@@ -23,7 +23,7 @@ from modeld.pulls.memory import Meaning, MeantFile
 from modeld.pulls.outcome import PullNotes, pulled_from
 from modeld.pulls.own_thread import OwnThread
 from modeld.pulls.plan import Plan
-from modeld.sources.references.parse import Reference
+from modeld.sources.reference import Reference
 from modeld.store import Asker, Digest
 from modeld.store.ingest.downloaded import Arrived
 from modeld.store.publish.publishing import Notes, Wish
@@ -78,7 +78,7 @@ class Pull:
         )
         if not plan.reference.secrets:
             remembered = await self._context.memory.meaning(plan.followed)
-        if plan.expected is not None and plan.single:
+        if plan.expected is not None and plan.reference.is_single:
             meaning = remembered or plan.written_meaning()
             found = await self._find([(plan.path_of_one(meaning), plan.expected, None)], held)
             if found is not None:

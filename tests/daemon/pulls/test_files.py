@@ -14,7 +14,7 @@ from modeld.progress import Stopped
 from modeld.store.disk.space import Reservation
 from modelwire.errors import NoSpace, SourceNotFound
 from rigs.download_rig import digest_of
-from rigs.pull_rig import PullBench
+from rigs.pull_bench import PullBench
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ from modeld.pulls.memory import Meaning, MeantFile
 from modeld.store import Digest, parts
 from modelwire.errors import AlreadyExists, InvalidRequest, SourceNotFound, SourceUnavailable, WireError
 from rigs.download_rig import digest_of
-from rigs.pull_rig import PullBench
+from rigs.pull_bench import PullBench
 
 pytestmark = pytest.mark.anyio
 
@@ -83,7 +83,7 @@ def test_one_digest_is_not_that_of_several_files(bench: PullBench) -> None:
     ],
 )
 def test_what_can_only_be_one_file(bench: PullBench, ref: str, single: bool) -> None:
-    assert bench.plan(ref).single == single
+    assert bench.plan(ref).reference.is_single == single
 
 
 def test_a_version_is_named_by_its_source_and_never_by_a_secret(bench: PullBench) -> None:
