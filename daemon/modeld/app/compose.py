@@ -21,7 +21,7 @@ from modeld.config import Settings
 from modeld.config.load import Loaded
 from modeld.config.places import log_directory
 from modeld.jobs.ledger import Ledger
-from modeld.pulls.shared import Workshop
+from modeld.pulls.context import PullContext
 from modeld.store import Store, resolve_root
 from modeld.store.catalog.catalog import Catalog
 from modelwire.endpoint import SYSTEM_CONFIG, socket_path
@@ -39,7 +39,7 @@ class Rooms:
     endpoint: platform.endpoint.Endpoint
     accounts: Accounts
     access: Access
-    workshop: Workshop
+    pulls: PullContext
     recovery: RecoveryView
 
 
@@ -64,8 +64,8 @@ def opened(
         closing.callback(catalog.close)
         ledger = Ledger(catalog)
         store = Store.open(root, settings.store, catalog, lock=lock, byte_threads=settings.limits.running_bytes)
-        workshop = Workshop.open(store, catalog, settings, environ)
-        closing.callback(workshop.close)
+        pulls = PullContext.open(store, catalog, settings, environ)
+        closing.callback(pulls.close)
         log = os.path.join(log_directory(settings, environ), "activity.ndjson")
         closing.enter_context(sole_writer(log, root))
         activity = Activity.open(
@@ -89,7 +89,7 @@ def opened(
             holder = {"instance": instance, "store": root}
             endpoint = platform.endpoint.Endpoint.acquire(path, shared=settings.access.opens_to_others, holder=holder)
         closing.callback(endpoint.close)
-        yield Rooms(store, catalog, ledger, activity, endpoint, accounts, access, workshop, _recovery(store, catalog))
+        yield Rooms(store, catalog, ledger, activity, endpoint, accounts, access, pulls, _recovery(store, catalog))
 
 
 def _recovery(store: Store, catalog: Catalog) -> RecoveryView:

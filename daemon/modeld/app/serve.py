@@ -89,7 +89,7 @@ def _built(
         gate=gate,
         ledger=rooms.ledger,
         activity=rooms.activity,
-        workshop=rooms.workshop,
+        pulls=rooms.pulls,
         recovery=rooms.recovery,
         drain=lambda deadline: lifetime.stop("asked to by a client", deadline=deadline),
         instance=instance,
@@ -129,7 +129,7 @@ async def _prune(rooms: Rooms, keep: float) -> None:
     while True:
         try:
             await rooms.ledger.prune(time.time(), keep)
-            await rooms.workshop.memory.prune(time.time(), keep)
+            await rooms.pulls.memory.prune(time.time(), keep)
         except WireError as error:
             # A full disk, most likely: tomorrow is early enough.
             log.warning("old jobs and what pulls have learned could not be forgotten", error=error.message)

@@ -12,7 +12,7 @@ from modeld.config import Settings
 from modeld.jobs.admission import Gate
 from modeld.jobs.board import Board
 from modeld.jobs.ledger import Ledger
-from modeld.pulls.shared import Workshop
+from modeld.pulls.context import PullContext
 from modeld.store import Store
 from modelwire.values import RecoveryView
 
@@ -41,7 +41,7 @@ class House:
     gate: Gate
     ledger: Ledger
     activity: Activity
-    workshop: Workshop
+    pulls: PullContext
     recovery: RecoveryView
     drain: Callable[[float | None], float]
     """Begins to stop, and tells the deadline in seconds."""
