@@ -26,10 +26,10 @@ def handlers(house: House) -> Handlers:
     def configure(caller: Caller, request: requests.DaemonConfigure) -> Configured:
         changes: dict[str, Change] = {}
         if request.max_rate is not None:
-            budget = house.workshop.transfer.budget
+            budget = house.pulls.transfer.budget
             old, new = budget.rate, _rate(request.max_rate)
             budget.set_rate(new)
-            changes["max_rate"] = Change(old=old, new=new, at_start=house.workshop.max_rate_at_start)
+            changes["max_rate"] = Change(old=old, new=new, at_start=house.pulls.max_rate_at_start)
         changes |= _relimit(house, request)
         _refuse_nothing(changes, request)
         tell("daemon.configured", changes, peer=caller.uid)

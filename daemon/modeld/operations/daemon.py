@@ -88,8 +88,8 @@ def handlers(house: House) -> Handlers:
 def _transfer(house: House) -> TransferView | None:
     """Only when there is something to tell."""
     view = TransferView(
-        max_rate=house.workshop.transfer.budget.rate,
-        max_rate_at_start=house.workshop.max_rate_at_start,
+        max_rate=house.pulls.transfer.budget.rate,
+        max_rate_at_start=house.pulls.max_rate_at_start,
         hosts=_hosts(house),
     )
     return None if view == TransferView() else view
@@ -97,7 +97,7 @@ def _transfer(house: House) -> TransferView | None:
 
 def _hosts(house: House) -> tuple[HostView, ...]:
     """Those in trouble first: on a busy daemon not all may be told."""
-    transfer = house.workshop.transfer
+    transfer = house.pulls.transfer
     connections = transfer.hosts.open_connections()
     views = []
     for host, trouble in transfer.breakers.troubles().items():
