@@ -234,10 +234,7 @@ class _Adding:
 
     async def _there(self, batch: Batch) -> set[Digest]:
         """What was staged and may lie in the store by now, with what the records say of it."""
-        digests = {staged.digest for staged in batch.staged}
-        for digest in digests:
-            self._presence.hold(digest)
-        there = {digest for digest in digests if os.path.lexists(self._layout.blob(digest))}
+        there = {staged.digest for staged in batch.staged if os.path.lexists(self._layout.blob(staged.digest))}
         if there:
             await self._presence.recall(digests=there)
         return there
