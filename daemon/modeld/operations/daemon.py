@@ -28,7 +28,7 @@ def handlers(house: House) -> Handlers:
         """Whoever asks how the daemon is gets an answer, above all when the store cannot be read just now."""
         nonlocal counted
         with contextlib.suppress(WireError):
-            counted = house.store.count()
+            counted = house.store.models.count()
         return counted
 
     def free() -> int | None:

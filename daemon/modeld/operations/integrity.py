@@ -8,14 +8,14 @@ from modeld.jobs.job import Job
 from modeld.operations.calling import Call, Handlers
 from modeld.operations.house import House
 from modeld.operations.working import as_job, key_of
-from modeld.store import Asker, Digest, ModelName
+from modeld.store import Digest, ModelName, Requester
 from modelwire import requests
 from modelwire.errors import InvalidRequest
 from modelwire.values import QuarantineList, Verification
 
 
 def handlers(house: House) -> Handlers:
-    care = house.store.care
+    store = house.store
 
     async def verify(call: Call, request: requests.ModelVerify) -> Verification:
         names = sorted({ModelName.parse(name).text for name in request.names})
@@ -30,20 +30,20 @@ def handlers(house: House) -> Handlers:
     async def verify_work(job: Job) -> Verification:
         request = msgspec.convert(job.request, requests.ModelVerify, from_attributes=True)
 
-        def failed(name: str, digest: Digest, reason: str) -> None:
+        def on_failed(name: str, digest: Digest, reason: str) -> None:
             house.activity.record("model.failed", job=job.id, model=name, digest=digest.text, message=reason)
 
-        return await care.verify(
+        return await store.verifier.verify(
             None if request.all else request.names,
             order=job.order,
             observer=job.meter,
-            asker=Asker(peer=job.peer, job=job.id),
-            failed=failed,
+            requester=Requester(peer=job.peer, job=job.id),
+            on_failed=on_failed,
         )
 
     async def quarantine(call: Call, _: requests.StoreQuarantine) -> QuarantineList:
         await call.until_writable()
-        return await care.quarantined()
+        return await store.quarantined()
 
     house.board.runner.register("model.verify", verify_work)
     return Handlers(quick={}, long={requests.ModelVerify: verify, requests.StoreQuarantine: quarantine})

@@ -10,7 +10,7 @@ from modeld.jobs.job import Job
 from modeld.operations.calling import Call, Caller, Handlers, TakesTime
 from modeld.operations.house import House
 from modeld.operations.working import PublicationNotes, as_job, refusals_kept
-from modeld.store import Asker, Digest, ModelName, OwnReader, PeerReader, Reader, Unproven
+from modeld.store import Digest, ModelName, OwnReader, PeerReader, Reader, Requester, WouldBlock
 from modelwire import limits, requests
 from modelwire.errors import InvalidRequest
 from modelwire.values import Added, ModelList, ModelView, Resolved
@@ -47,7 +47,7 @@ def handlers(house: House) -> Handlers:
                 observer=job.meter,
                 reader=reader_for(house, job.peer),
                 notes=PublicationNotes(house, job),
-                asker=Asker(peer=job.peer, job=job.id),
+                requester=Requester(peer=job.peer, job=job.id),
             )
         return added
 
@@ -55,37 +55,37 @@ def handlers(house: House) -> Handlers:
         """Its content alone does not tell: the name may have stood for it before, and the job was to change what is
         said about it."""
         intent = job.intent
-        if not isinstance(intent, Added) or not house.store.published(intent):
+        if not isinstance(intent, Added) or not house.store.models.stands_for(intent):
             return False
         request = job.request
         if not isinstance(request, requests.ModelAdd):
             return True
         if request.move and os.path.lexists(request.path):
             return False  # the source was to go: asked again, the work finds its bytes and takes it away
-        return house.store.show(intent.name).license == request.license
+        return house.store.models.view(intent.name).license == request.license
 
     async def list_models(call: Call, request: requests.ModelList) -> ModelList:
         await call.until_writable()
         limit = min(request.limit or _PAGE, _PAGE)
         return _cut_to_size(
-            await house.store.care.select(request.filter, request.sort, after=request.after, limit=limit)
+            await house.store.models.page(request.filter, request.sort, after=request.after, limit=limit)
         )
 
     async def show(_: Call, request: requests.ModelShow) -> ModelView:
-        return await house.store.care.show(request.name)
+        return await house.store.models.show(request.name)
 
     def resolve(_: Caller, request: requests.ModelResolve) -> Resolved:
         try:
             return house.store.resolve(request.name, request.file)
-        except Unproven:
+        except WouldBlock:
             raise TakesTime from None
 
     async def resolve_slowly(call: Call, request: requests.ModelResolve) -> Resolved:
-        def failed(name: str, digest: Digest, reason: str) -> None:
+        def on_failed(name: str, digest: Digest, reason: str) -> None:
             house.activity.record("model.failed", model=name, digest=digest.text, message=reason)
 
-        asker = Asker(peer=call.caller.uid)
-        return await house.store.proven(request.name, request.file, asker=asker, failed=failed)
+        requester = Requester(peer=call.caller.uid)
+        return await house.store.resolver.resolve(request.name, request.file, requester=requester, on_failed=on_failed)
 
     house.board.runner.register("model.add", add_work, add_took_place)
     return Handlers(

@@ -14,11 +14,11 @@ from modelwire.values import Copied, Moved, Removed
 
 
 def handlers(house: House) -> Handlers:
-    care = house.store.care
+    renaming = house.store.renaming
 
     async def copy(call: Call, request: requests.ModelCopy) -> Copied:
         if request.dry_run:
-            return msgspec.structs.replace(care.plan_copy(request.source, request.destination), dry_run=True)
+            return msgspec.structs.replace(renaming.plan_copy(request.source, request.destination), dry_run=True)
         name = _checked(request.source, request.destination)
         key = key_of(request, call.caller.uid, request.source, request.destination)
         return await as_job(house, call, request, key, name, Copied)
@@ -26,7 +26,7 @@ def handlers(house: House) -> Handlers:
     async def copy_work(job: Job) -> Copied:
         request = msgspec.convert(job.request, requests.ModelCopy, from_attributes=True)
         notes, stopped = PublicationNotes(house, job), job.meter.stopped
-        return await care.copy(request.source, request.destination, order=job.order, notes=notes, stopped=stopped)
+        return await renaming.copy(request.source, request.destination, order=job.order, notes=notes, stopped=stopped)
 
     async def move(call: Call, request: requests.ModelMove) -> Moved:
         name = _checked(request.source, request.destination)
@@ -35,7 +35,7 @@ def handlers(house: House) -> Handlers:
 
     async def move_work(job: Job) -> Moved:
         request = msgspec.convert(job.request, requests.ModelMove, from_attributes=True)
-        return await care.move(
+        return await renaming.move(
             request.source,
             request.destination,
             order=job.order,
@@ -52,13 +52,13 @@ def handlers(house: House) -> Handlers:
     async def remove_work(job: Job) -> Removed:
         request = msgspec.convert(job.request, requests.ModelRemove, from_attributes=True)
         notes, stopped = PublicationNotes(house, job), job.meter.stopped
-        return await care.remove(request.name, force=request.force, order=job.order, notes=notes, stopped=stopped)
+        return await renaming.remove(request.name, force=request.force, order=job.order, notes=notes, stopped=stopped)
 
     runner = house.board.runner
-    runner.register("model.copy", copy_work, lambda job: isinstance(job.intent, Copied) and care.copied(job.intent))
-    runner.register("model.move", move_work, lambda job: isinstance(job.intent, Moved) and care.moved(job.intent))
+    runner.register("model.copy", copy_work, lambda job: isinstance(job.intent, Copied) and renaming.copied(job.intent))
+    runner.register("model.move", move_work, lambda job: isinstance(job.intent, Moved) and renaming.moved(job.intent))
     runner.register(
-        "model.remove", remove_work, lambda job: isinstance(job.intent, Removed) and care.removed(job.intent)
+        "model.remove", remove_work, lambda job: isinstance(job.intent, Removed) and renaming.removed(job.intent)
     )
     return Handlers(quick={}, long={requests.ModelCopy: copy, requests.ModelMove: move, requests.ModelRemove: remove})
 

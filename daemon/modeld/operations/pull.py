@@ -15,7 +15,7 @@ from modeld.pulls.outcome import PullNotes, pulled_from
 from modeld.pulls.pull import Pull
 from modeld.pulls.request import Asking
 from modeld.sources.references.types import LocalReference, StoredReference
-from modeld.store import Asker, Digest, Unproven
+from modeld.store import Digest, Requester, WouldBlock
 from modelwire import requests
 from modelwire.errors import DigestMismatch, NotFound, WireError
 from modelwire.values import Added, Pulled
@@ -44,7 +44,7 @@ def handlers(house: House) -> Handlers:
             return await Pull(house, job, request, reference).run()
 
     def took_place(job: Job) -> bool:
-        return isinstance(job.intent, Added) and house.store.published(job.intent)
+        return isinstance(job.intent, Added) and house.store.models.stands_for(job.intent)
 
     def queue(job: Job) -> str:
         """What is on this machine is added, and must not wait for a slow line."""
@@ -70,7 +70,7 @@ async def _add(house: House, job: Job, request: requests.ModelPull, reference: L
         observer=job.meter,
         reader=reader_for(house, job.peer),
         notes=PullNotes(house, job, lambda added: pulled_from(added, source)),
-        asker=Asker(peer=job.peer, job=job.id),
+        requester=Requester(peer=job.peer, job=job.id),
     )
     return pulled_from(added, source)
 
@@ -80,7 +80,7 @@ async def _stored(house: House, job: Job, request: requests.ModelPull, reference
     job.meter.phase("checking_local")
     name = reference.name.text
 
-    def failed(name: str, digest: Digest, reason: str) -> None:
+    def on_failed(name: str, digest: Digest, reason: str) -> None:
         house.activity.record("model.failed", model=name, digest=digest.text, message=reason)
 
     try:
@@ -93,9 +93,11 @@ async def _stored(house: House, job: Job, request: requests.ModelPull, reference
             hint=f"a name alone means what is here; to fetch it, say where from: ollama:{name}, hf:org/repo, ./{name}",
             details=fault.details,
         ) from None
-    except Unproven:
-        resolved = await house.store.proven(name, asker=Asker(peer=job.peer, job=job.id), failed=failed)
-    view = house.store.show(resolved.name)
+    except WouldBlock:
+        resolved = await house.store.resolver.resolve(
+            name, requester=Requester(peer=job.peer, job=job.id), on_failed=on_failed
+        )
+    view = house.store.models.view(resolved.name)
     expected, actual = request.sha256 and Digest.parse(request.sha256), Digest.parse(view.blob)
     if expected and not actual.matches(expected):
         raise DigestMismatch(

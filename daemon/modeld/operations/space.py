@@ -15,11 +15,11 @@ from modelwire.values import Swept, Usage
 
 
 def handlers(house: House) -> Handlers:
-    care = house.store.care
+    store = house.store
 
     async def usage(call: Call, _: requests.StoreUsage) -> Usage:
         await call.until_writable()
-        return await care.usage()
+        return await store.usage()
 
     async def sweep(call: Call, request: requests.StoreSweep) -> Swept:
         key = key_of(request, call.caller.uid, request.dry_run, request.grace_s)
@@ -27,8 +27,10 @@ def handlers(house: House) -> Handlers:
 
     async def sweep_work(job: Job) -> Swept:
         request = msgspec.convert(job.request, requests.StoreSweep, from_attributes=True)
-        swept = await care.sweep(dry_run=request.dry_run, grace=request.grace_s, order=job.order, observer=job.meter)
-        await anyio.to_thread.run_sync(house.store.reserve.refill)
+        swept = await store.sweeper.sweep(
+            dry_run=request.dry_run, grace=request.grace_s, order=job.order, observer=job.meter
+        )
+        await anyio.to_thread.run_sync(store.reserve.refill)
         return swept
 
     house.board.runner.register("store.sweep", sweep_work)

@@ -12,7 +12,7 @@ from modeld.jobs.job import Job
 from modeld.operations.calling import Call
 from modeld.operations.following import follow
 from modeld.operations.house import House
-from modeld.store import Asker, Digest, ModelName
+from modeld.store import Digest, ModelName, Requester
 from modelwire.errors import DigestMismatch
 from modelwire.operations import BY_REQUEST
 from modelwire.requests import Write
@@ -47,13 +47,12 @@ async def refusals_kept(house: House, job: Job, source: str) -> AsyncIterator[No
         if job.model is not None and isinstance(expected, str) and isinstance(actual, str):
             giver = fault.details.get("source")
             told = source if giver is None or giver in source else f"{source} ({giver})"
-            await house.store.care.refused(
-                ModelName.parse(job.model),
-                Digest.parse(expected),
-                Digest.parse(actual),
-                told,
-                Asker(peer=job.peer, job=job.id),
-            )
+            standing = house.store.index.entry(ModelName.parse(job.model))
+            if standing is not None:
+                requester = Requester(peer=job.peer, job=job.id)
+                await house.store.history.refused(
+                    standing.name, Digest.parse(expected), Digest.parse(actual), told, requester
+                )
         raise
 
 

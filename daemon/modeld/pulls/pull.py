@@ -25,7 +25,7 @@ from modeld.pulls.outcome import PullNotes, pulled_from
 from modeld.pulls.own_thread import in_own_thread
 from modeld.pulls.selection import chosen, is_single
 from modeld.sources.references.parse import HubReference, Reference, StoredReference, WebReference
-from modeld.store import Asker, Digest, ModelName
+from modeld.store import Digest, ModelName, Requester
 from modeld.store.ingest.downloaded import Arrived, files_of, first_of
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.manifests import File, Source
@@ -244,9 +244,9 @@ class Pull:
             wish = replace(wish, replace=False)
         else:
             wish = replace(wish, license=self._request.license or self._meaning.license)
-        asker = Asker(peer=self._job.peer, job=self._job.id)
+        requester = Requester(peer=self._job.peer, job=self._job.id)
         told = None if same and not any(each.fetched for each in arrived) else self._reference.text
-        added = await self._arrivals.publish(wish, arrived, source, asker, told)
+        added = await self._arrivals.publish(wish, arrived, source, requester, told)
         if self._asked and not self._reference.secrets:
             # Not when a user's digest alone said what it is.
             await self._workshop.memory.meant(self._followed, self._meant(arrived))

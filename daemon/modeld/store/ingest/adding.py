@@ -21,13 +21,13 @@ from modeld.store.blobs import blobs, staging
 from modeld.store.blobs.blobs import Blob
 from modeld.store.blobs.block_checksums import BLOCK, BlockSummer, BlockSums, load_blocks, save_blocks
 from modeld.store.blobs.staging import Staged
+from modeld.store.catalog.records import Records
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.publishing import Counter, Wish, judge
-from modeld.store.publish.records import Records
 from modelwire.errors import Corrupt, DigestMismatch
 from modelwire.values import Added
 

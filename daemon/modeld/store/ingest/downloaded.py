@@ -20,15 +20,14 @@ from modeld.inspect.formats import HEAD_BYTES, detect_format
 from modeld.store import parts
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob, Trusted
-from modeld.store.catalog.history import Asker, History
-from modeld.store.digest import Digest
+from modeld.store.catalog.history import History, Requester
+from modeld.store.digest import Digest, Relinked
 from modeld.store.disk.durable import store_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.ingest.adding import Intake, Vanished, still_there
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.manifests import File, taken
-from modeld.store.manifests.trees import Relinked
 from modeld.store.names import ModelName
 from modeld.store.observer import Observer
 from modeld.store.publish.publishing import Wish, judge
@@ -121,7 +120,12 @@ class Arrivals:
             raise fault
 
     async def publish(
-        self, wish: Wish, arrived: Sequence[Arrived], source: Mapping[str, str], asker: Asker, told_source: str | None
+        self,
+        wish: Wish,
+        arrived: Sequence[Arrived],
+        source: Mapping[str, str],
+        requester: Requester,
+        told_source: str | None,
     ) -> Added:
         """One file is a model by itself; several are one with a tree. Without `told_source` nothing has arrived."""
         first = arrived[first_of(arrived)]
@@ -160,7 +164,7 @@ class Arrivals:
             await self._intake.records.relinked(relinked)
             if told_source is not None:
                 served = {each.blob.digest.text: each.served for each in arrived if each.served}
-                await self._history.arrived(added, told_source, asker, served)
+                await self._history.arrived(added, told_source, requester, served)
         return added
 
     def _format(self, first: Arrived) -> str:

@@ -21,7 +21,7 @@ import anyio.to_thread
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
 from modeld.store.blobs.block_checksums import BLOCK, BlockSums, save_blocks
-from modeld.store.digest import Digest, Signature
+from modeld.store.digest import Digest, Relinked, Signature
 from modeld.store.disk.durable import store_faults
 from modeld.store.disk.space import Allotment, Reservation
 from modeld.store.ingest.adding import MAX_ATTEMPTS, PROBE_FROM, Intake, Vanished, printable, still_there
@@ -30,7 +30,6 @@ from modeld.store.ingest.batch import Batch
 from modeld.store.ingest.collect import Collection, Part
 from modeld.store.ingest.landing import Known, Landed, Landing, changed
 from modeld.store.manifests.manifests import File
-from modeld.store.manifests.trees import Relinked, only_links_changed
 from modeld.store.observer import SharedObserver, Stopped
 from modeld.store.publish.publishing import Wish, judge
 from modelwire.errors import Corrupt, InvalidRequest, WireError
@@ -231,7 +230,7 @@ class _Gathering:
                 continue
             landing.batch.let_go({landed.digest})
             now = blobs.stat_named(self._layout, landed.digest)
-            if not only_links_changed(Relinked(landed.source, now.signature)):
+            if not landed.source.only_links_changed(now.signature):
                 raise changed(self._collection.where(landed.part))
             self._trees.linked.good(landed.digest, now.signature, landed.adopted.source_path)
             self._landed[path] = replace(landed, blob=now)
@@ -296,7 +295,7 @@ class _Gathering:
             with store_faults("look at", path):
                 now = Signature.of(os.lstat(path))
             # Two files of a model may be one with two names: then each adoption changes the other's links.
-            if now != landed.source and (self._how == "move" or not only_links_changed(Relinked(landed.source, now))):
+            if now != landed.source and (self._how == "move" or not landed.source.only_links_changed(now)):
                 raise changed(self._collection.where(landed.part))
 
     def _mark_linked(self) -> None:
@@ -313,7 +312,7 @@ class _Gathering:
             adopted = hashed.get((blob.digest, blob.signature.inode))
             if was_here or adopted is None:
                 continue
-            if not only_links_changed(Relinked(adopted.staged.source, blob.signature)):
+            if not adopted.staged.source.only_links_changed(blob.signature):
                 self._unsure.add(blob.digest)
             elif blob.digest in self._trees.linked:
                 self._trees.linked.good(blob.digest, blob.signature, adopted.source_path)

@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, NoReturn
 
@@ -26,6 +26,7 @@ from modeld.store.disk.layout import Layout
 from modeld.store.names import ModelName
 from modelwire.errors import AlreadyExists, Corrupt, InvalidDigest, Unsupported
 from modelwire.limits import MIB
+from modelwire.values import ModelFile
 from modelwire.version import __version__
 
 SCHEMA_VERSION: Final = 1
@@ -92,8 +93,29 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def total_bytes(self) -> int:
-        """Of all files. `size_bytes` is that of `blob` alone: whoever knows only the nine fields finds them true."""
+        """Of all files. `size_bytes` is that of `blob` alone: a reader of only the nine fields finds them true."""
         return sum(file.size_bytes for file in self.files) if self.files else self.size_bytes
+
+    def blobs(self) -> dict[Digest, int]:
+        """Each blob once, with its size: the one that stands for the model, then the others as the files list them.
+
+        A file's own size counts: another tool's `size_bytes` may be that of all files.
+        """
+        sizes = {self.digest: self.size_bytes}
+        for file in self.files:
+            sizes[Digest.parse(file.blob)] = file.size_bytes
+        return sizes
+
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """The blob of each file, in the manifest's order."""
+        return tuple(file.blob for file in self.files) or (self.blob,)
+
+    def is_of(self, blob: str, files: Iterable[File | ModelFile]) -> bool:
+        """Whether this is a model of exactly these files. Roles do not count: they are guessed from the names."""
+        return self.digest.text == blob and {(file.path, file.blob) for file in self.files} == {
+            (file.path, file.blob) for file in files
+        }
 
 
 class _Version(msgspec.Struct):

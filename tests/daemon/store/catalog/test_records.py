@@ -11,8 +11,8 @@ import pytest
 
 from modeld.store.blobs.blobs import Blob
 from modeld.store.catalog.catalog import Catalog
+from modeld.store.catalog.records import KEPT_SOURCES, SAME_SIZE, Records
 from modeld.store.digest import Digest, Signature
-from modeld.store.publish.records import KEPT_SOURCES, SAME_SIZE, Records
 
 DIGEST = Digest("ab" * 32)
 LONG_AGO = time.time_ns() - 3600 * 10**9

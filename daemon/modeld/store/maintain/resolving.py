@@ -1,39 +1,37 @@
 """Paths that are given out only after a closer look: trees that have to be made, bytes that may have changed.
 
-What the event loop can tell by a few stats it tells itself (`Index.resolve`). Whoever asks for a model that takes more
-waits here, while all others are answered: no path is ever given out for bytes that nobody has verified.
+The event loop answers by itself what a few stats decide (`Index.resolve`). A request that takes more waits here, while
+all others are answered: no path is ever given out for bytes that were not verified.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import anyio
-import anyio.to_thread
 
 from modeld.store.blobs.blobs import stat_blob
-from modeld.store.catalog.history import NOBODY, Asker
-from modeld.store.maintain.care import Care, nobody_is_told
-from modeld.store.maintain.verify import Failed
+from modeld.store.catalog.history import THE_DAEMON, Requester
+from modeld.store.catalog.records import Records
+from modeld.store.catalog.uses import Uses
+from modeld.store.maintain.verify import OnFailed, Verifier, ignore_failed
 from modeld.store.manifests.entries import Entry, cannot_be_used
+from modeld.store.manifests.states import Answer
 from modeld.store.observer import Stopped, Unwatched
-from modeld.store.publish.publishing import Counter
-from modeld.store.publish.records import Records
+from modeld.store.publish.name_changes import NameChanges
 from modelwire.errors import Corrupt
 from modelwire.values import Resolved, Verification
-
-T = TypeVar("T")
 
 MAX_ATTEMPTS: Final = 3
 """At a model that changes each time it is looked at."""
 
 
 class _Stoppable(Unwatched):
-    """Ends hashing that nobody waits for any more."""
+    """Ends hashing that no request waits for any more."""
 
     def __init__(self) -> None:
         self.unwanted = False
@@ -48,73 +46,82 @@ class _Turn:
     waiting: int = 0
 
 
-class Proving:
+class Resolver:
     """For the event loop."""
 
-    def __init__(self, counter: Counter, records: Records, care: Care) -> None:
-        self._index = counter.index
-        self._trees = counter.index.trees
-        self._threads = counter.threads
-        self._layout = counter.layout
+    def __init__(self, changes: NameChanges, records: Records, uses: Uses, verifier: Verifier) -> None:
+        self._changes = changes
+        self._index = changes.index
+        self._trees = changes.index.trees
         self._records = records
-        self._care = care
+        self._uses = uses
+        self._verifier = verifier
         self._turns: dict[str, _Turn] = {}
-        """By name: a hundred who ask for one model have it looked at once."""
+        """By name: a hundred requests for one model have it looked at once."""
 
     async def resolve(
-        self, name: str, file: str | None = None, *, asker: Asker = NOBODY, failed: Failed = nobody_is_told
+        self,
+        name: str,
+        file: str | None = None,
+        *,
+        requester: Requester = THE_DAEMON,
+        on_failed: OnFailed = ignore_failed,
     ) -> Resolved:
-        """As `Index.resolve`, with all the time that it takes."""
+        """As `Store.resolve`, with all the time that it takes."""
         for _attempt in range(MAX_ATTEMPTS):
             entry = self._index.find(name)
             with self._turn_at(entry) as turn:
                 async with turn.lock:
-                    if await self._prove(entry, asker, failed):
-                        assert entry.resolved is not None, "an entry with a manifest resolves"
-                        return entry.resolved if file is None else entry.resolved_file(file)
+                    resolved = await self._prepared(entry, requester, on_failed)
+                    if resolved is not None:
+                        self._uses.note(resolved.name)
+                        return resolved if file is None else entry.resolved_file(file)
         raise Corrupt(
             f"'{name}' changes each time it is looked at",
             hint="find the program that writes to its files, then ask again",
             details={"name": name},
         )
 
-    async def _prove(self, entry: Entry, asker: Asker, failed: Failed) -> bool:
-        """Whether the entry can be given out as it is; raises when the model cannot be used."""
-        manifest = entry.usable()
-        reason = await self._in_thread(entry.missing)
-        if reason is not None:
-            raise cannot_be_used(entry, reason)
-        if entry.suspects() and await self._not_verified_since(entry):
-            await self._verify(entry, asker, failed)
+    async def _prepared(self, entry: Entry, requester: Requester, on_failed: OnFailed) -> Resolved | None:
+        """The answer, once all that it needs is there; None when the model has changed meanwhile. Raises when the
+        model cannot be used."""
+        look = await self._changes.in_thread(entry.look)
+        resolved = entry.checked(look)
+        if look.state.answer is Answer.VERIFY and await self._not_verified_since(entry):
+            await self._verify(entry, requester, on_failed)
             if await self._not_verified_since(entry):
-                return False
+                return None
         if entry.tree is not None:
-            _, relinked = await self._in_thread(partial(self._trees.ensure, entry.name, manifest.files))
+            ensure = partial(self._trees.ensure, entry.name, entry.usable().files)
+            _, relinked = await self._changes.in_thread(ensure)
             await self._records.relinked(relinked)
-        return True
+        return resolved
 
     async def _not_verified_since(self, entry: Entry) -> bool:
-        """Whether some bytes may have changed after they were last hashed: by this, or by a `verify` in between."""
+        """Whether some bytes may have changed after they were last hashed: by this, or by an add in between."""
         for digest, signature in (await self._records.verified_all(entry.suspects())).items():
-            blob = await self._in_thread(partial(stat_blob, self._layout, digest))
+            blob = await self._changes.in_thread(partial(stat_blob, self._changes.layout, digest))
             if blob is not None and blob.signature == signature:
-                await self._in_thread(partial(self._trees.linked.good, digest, signature))
+                await self._changes.in_thread(partial(self._trees.linked.good, digest, signature))
         return bool(entry.suspects())
 
-    async def _verify(self, entry: Entry, asker: Asker, failed: Failed) -> None:
-        verification = await self._verification(entry, asker, failed)
+    async def _verify(self, entry: Entry, requester: Requester, on_failed: OnFailed) -> None:
+        verification = await self._verification(entry, requester, on_failed)
         if not verification.ok:
             bad = next(model for model in verification.models if not model.ok)
             raise cannot_be_used(entry, bad.reason or "its bytes are not what they were")
 
-    async def _verification(self, entry: Entry, asker: Asker, failed: Failed) -> Verification:
+    async def _verification(self, entry: Entry, requester: Requester, on_failed: OnFailed) -> Verification:
         observer = _Stoppable()
         ended: list[Verification | Exception] = []
         done = anyio.Event()
 
         async def verify() -> None:
             try:
-                ended.append(await self._care.verify([entry.name.text], observer=observer, asker=asker, failed=failed))
+                names = [entry.name.text]
+                ended.append(
+                    await self._verifier.verify(names, observer=observer, requester=requester, on_failed=on_failed)
+                )
             except Exception as fault:  # noqa: BLE001 - raised again below, out of the task group
                 ended.append(fault)
             done.set()
@@ -141,6 +148,3 @@ class Proving:
             turn.waiting -= 1
             if not turn.waiting:
                 self._turns.pop(entry.name.text, None)
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._threads)
