@@ -8,7 +8,6 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from modeld.store.blobs.hashing import hash_file
 from modeld.store.blobs.quarantine import quarantine
@@ -16,11 +15,9 @@ from modeld.store.blobs.staging import Staged, discard, sync_staged
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import outcome_unknown, store_fault, store_faults
+from modeld.store.disk.layout import Layout
 from modeld.store.observer import Observer, Unwatched
 from modelwire.errors import Corrupt, NotFound
-
-if TYPE_CHECKING:
-    from modeld.store.disk.layout import Layout
 
 MAX_ATTEMPTS = 5
 """At naming: each failed one means that someone else put a bad blob there in the meantime."""

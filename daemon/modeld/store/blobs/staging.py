@@ -11,7 +11,6 @@ import hashlib
 import os
 import secrets
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import CHUNK, FrontToBackReader, FrontToBackWriter, HashRing, hash_file
@@ -19,12 +18,10 @@ from modeld.store.blobs.quarantine import quarantine
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import source_faults, store_faults
+from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Reservation, Space
 from modeld.store.observer import Observer, check
 from modelwire.errors import DigestMismatch, SourceUnavailable
-
-if TYPE_CHECKING:
-    from modeld.store.disk.layout import Layout
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import re
 import secrets
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import hash_file
@@ -22,12 +22,10 @@ from modeld.store.blobs.staging import Staged, check_unchanged
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable, links
 from modeld.store.disk.durable import source_faults, store_faults
+from modeld.store.disk.layout import Layout
+from modeld.store.disk.space import Space
 from modeld.store.observer import HashingIsDoing, Observer
 from modelwire.errors import DigestMismatch, PermissionDenied, SourceUnavailable, Unsupported, WireError
-
-if TYPE_CHECKING:
-    from modeld.store.disk.layout import Layout
-    from modeld.store.disk.space import Space
 
 How = Literal["copy", "move", "link"]
 

@@ -9,19 +9,16 @@ import contextlib
 import os
 from collections.abc import Collection
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from modeld.store.blobs.blobs import Blob, Trusted, name_or_find, never_trusted, stat_named, sync_names
 from modeld.store.blobs.hashing import CHUNK
 from modeld.store.blobs.staging import Staged, discard, stage_copy, sync_staged
+from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.durable import FilesystemSync, outcome_unknown, store_faults
-
-if TYPE_CHECKING:
-    from modeld.store.digest import Digest
-    from modeld.store.disk.layout import Layout
-    from modeld.store.disk.space import Space
-    from modeld.store.observer import Observer
+from modeld.store.disk.layout import Layout
+from modeld.store.disk.space import Space
+from modeld.store.observer import Observer
 
 TOGETHER_FROM = 8
 """Fewer files are synced one by one: a sync of the whole filesystem is for many."""

@@ -95,31 +95,31 @@ class Victims:
         for found in chain(keyed_partials(self._layout), walk(self._layout, self._observer)):
             if isinstance(found, BlobFile):
                 self.blobs += 1
-                if blobs_too and found.digest not in self._held:
-                    yield from self._blob(found)
+                if blobs_too and found.digest not in self._held and (victim := self._blob(found)) is not None:
+                    yield victim
             elif isinstance(found, Partial):
-                if found.digest not in self._held:
-                    yield from self._partial(found)
+                if found.digest not in self._held and (victim := self._partial(found)) is not None:
+                    yield victim
             elif isinstance(found, Unusable):
                 self.notes.append(f"{self._layout.root}/{'/'.join(found.parts)} {found.reason}")
 
-    def _blob(self, blob: BlobFile) -> Iterator[Candidate]:
+    def _blob(self, blob: BlobFile) -> Candidate | None:
         unused = self._ages.unused(blob.info)
         reason = f"no model names it, unchanged for {span(unused)}"
         found = self._candidate("blob", blob.parts, blob.info, reason, digest=blob.digest)
         if unused >= self._ages.grace:
-            yield found
-        else:
-            self.waiting.count(found, self._ages.grace - unused)
+            return found
+        self.waiting.count(found, self._ages.grace - unused)
+        return None
 
-    def _partial(self, partial: Partial) -> Iterator[Candidate]:
+    def _partial(self, partial: Partial) -> Candidate | None:
         age = self._ages.now - partial.newest
         if age >= PARTIAL_SECONDS:
             reason = f"a download that nobody has gone on with for {span(age)}"
             identity = Identity.of(partial.info)
-            yield Candidate("partial", partial.parts, partial.size, partial.size, reason, identity, partial.digest)
-        else:
-            self.unfinished.append(partial.size)
+            return Candidate("partial", partial.parts, partial.size, partial.size, reason, identity, partial.digest)
+        self.unfinished.append(partial.size)
+        return None
 
     def _in_staging(self) -> Iterator[Candidate]:
         for entry in self._entries(self._layout.staging):

@@ -1,7 +1,9 @@
 """The one walk over the blob tree: usage, the store's limit and a sweep take what lies there from here.
 
-It goes down by descriptors, so no step below the tree's top leads through a link, also not through one that is put
-there meanwhile. It lists one fan-out directory at a time, a 256th of the store, and asks there whether it is wanted.
+It goes down by descriptors and enters no link below the tree's top. It lists one fan-out directory at a time, a 256th
+of the store, and asks there whether it is still wanted. A blob costs one stat: whether its directory is one, the
+listing has said. A program that puts a link there in between could as well put any file there, and a sweep opens what
+it removes once more, step by step.
 """
 
 from __future__ import annotations
@@ -17,8 +19,7 @@ from typing import NamedTuple
 from modeld.store.disk.layout import Layout
 from modeld.store.observer import Observer, Unwatched, check
 
-_BELOW = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_PATH = _BELOW | getattr(os, "O_PATH", os.O_RDONLY)
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _FANOUT = re.compile(r"[0-9a-f]{2}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -50,7 +51,7 @@ class Partial(NamedTuple):
 
 
 class Stray(NamedTuple):
-    """Nothing that the store makes: it belongs to another program."""
+    """Nothing that the store makes: it belongs to another program, or has disappeared since it was listed."""
 
     parts: tuple[str, ...]
 
@@ -66,7 +67,7 @@ Found = BlobFile | Partial | Stray | Unusable
 
 
 def walk(layout: Layout, observer: Observer | None = None) -> Iterator[Found]:
-    """Blocking. In the order of names; what disappears meanwhile is passed over. `Stopped` when it is not wanted."""
+    """Blocking. In the order of names; `Stopped` when it is not wanted any more."""
     observer = observer or Unwatched()
     for parts, parent in _entries(layout, ("blobs", "sha256")):
         check(observer)
@@ -75,22 +76,13 @@ def walk(layout: Layout, observer: Observer | None = None) -> Iterator[Found]:
         elif not _FANOUT.fullmatch(parts[-1]):
             yield Stray(parts)
         else:
-            directory = _open(parent, parts, os.O_RDONLY | _BELOW)
-            if isinstance(directory, int):
-                try:
-                    yield from _in_fanout(directory, parts)
-                finally:
-                    os.close(directory)
-            elif directory is not None:
-                yield directory
+            yield from _in_fanout(parent, parts)
 
 
-def keyed_partials(layout: Layout) -> Iterator[Partial | Unusable]:
+def keyed_partials(layout: Layout) -> Iterator[Found]:
     """Downloads whose digest no source has said. They lie in a directory of their own."""
     for parts, parent in _entries(layout, (".modeld", "partials")):
-        found = parent if isinstance(parent, Unusable) else _partial(parent, parts, None)
-        if isinstance(found, (Partial, Unusable)):
-            yield found
+        yield parent if isinstance(parent, Unusable) else _partial(parent, parts, None)
 
 
 def _entries(layout: Layout, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int | Unusable]]:
@@ -101,82 +93,69 @@ def _entries(layout: Layout, above: tuple[str, ...]) -> Iterator[tuple[tuple[str
     except FileNotFoundError:
         return
     except OSError as fault:
-        yield above, _unusable(above, fault)
+        yield above, Unusable(above, f"cannot be looked at: {fault.strerror}")
         return
     try:
         for name in sorted(os.listdir(directory)):
             yield (*above, name), directory
     except OSError as fault:
-        yield above, _unusable(above, fault)
+        yield above, Unusable(above, f"cannot be looked at: {fault.strerror}")
     finally:
         os.close(directory)
 
 
-def _in_fanout(fanout: int, above: tuple[str, ...]) -> Iterator[Found]:
+def _in_fanout(parent: int, parts: tuple[str, ...]) -> Iterator[Found]:
     try:
-        names = sorted(os.listdir(fanout))
+        fanout = os.open(parts[-1], _DIRECTORY, dir_fd=parent)
     except OSError as fault:
-        yield _unusable(above, fault)
+        yield _instead(parts, fault)
         return
-    for name in names:
-        found: Found | None
-        if _DIGEST.fullmatch(name) and name.startswith(above[-1]):
-            found = _blob(fanout, name, above)
-        elif (partial := _PARTIAL.fullmatch(name)) is not None:
-            found = _partial(fanout, (*above, name), partial[1])
-        else:
-            found = Stray((*above, name))
-        if found is not None:
-            yield found
-
-
-def _blob(fanout: int, name: str, above: tuple[str, ...]) -> Found | None:
-    directory = _open(fanout, (*above, name), _PATH)
-    if not isinstance(directory, int):
-        return directory
     try:
-        info = os.stat("data", dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return Stray((*above, name))
+        with os.scandir(fanout) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+        for entry in listed:
+            name = entry.name
+            if _DIGEST.fullmatch(name) and name.startswith(parts[-1]) and entry.is_dir(follow_symlinks=False):
+                yield _blob(fanout, parts, name)
+            elif (partial := _PARTIAL.fullmatch(name)) is not None:
+                yield _partial(fanout, (*parts, name), partial[1])
+            else:
+                yield Stray((*parts, name))
     except OSError as fault:
-        return _unusable((*above, name), fault)
+        yield _instead(parts, fault)
     finally:
-        os.close(directory)
+        os.close(fanout)
+
+
+def _blob(fanout: int, above: tuple[str, ...], name: str) -> Found:
+    try:
+        info = os.stat(f"{name}/data", dir_fd=fanout, follow_symlinks=False)
+    except OSError as fault:
+        return _instead((*above, name), fault)
     if stat.S_ISREG(info.st_mode):
         return BlobFile(name, info)
     return Unusable((*above, name, "data"), "is not a regular file and is left alone")
 
 
-def _partial(parent: int, parts: tuple[str, ...], digest: str | None) -> Found | None:
-    directory = _open(parent, parts, os.O_RDONLY | _BELOW)
-    if not isinstance(directory, int):
-        return directory
+def _partial(parent: int, parts: tuple[str, ...], digest: str | None) -> Found:
     try:
-        info = os.fstat(directory)
-        size, newest = 0, info.st_mtime
-        for name in os.listdir(directory):
-            with contextlib.suppress(FileNotFoundError):
-                inside = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                size += inside.st_size
-                newest = max(newest, inside.st_mtime)
+        directory = os.open(parts[-1], _DIRECTORY, dir_fd=parent)
+        try:
+            info = os.fstat(directory)
+            size, newest = 0, info.st_mtime
+            for name in os.listdir(directory):
+                with contextlib.suppress(FileNotFoundError):
+                    inside = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    size += inside.st_size
+                    newest = max(newest, inside.st_mtime)
+        finally:
+            os.close(directory)
     except OSError as fault:
-        return _unusable(parts, fault)
-    finally:
-        os.close(directory)
+        return _instead(parts, fault)
     return Partial(parts, digest, info, size, newest)
 
 
-def _open(parent: int, parts: tuple[str, ...], flags: int) -> int | Stray | Unusable | None:
-    """The directory's descriptor; None when it has disappeared."""
-    try:
-        return os.open(parts[-1], flags, dir_fd=parent)
-    except FileNotFoundError:
-        return None
-    except OSError as fault:
-        if fault.errno in (errno.ENOTDIR, errno.ELOOP, errno.EMLINK):
-            return Stray(parts)
-        return _unusable(parts, fault)
-
-
-def _unusable(parts: tuple[str, ...], fault: OSError) -> Unusable:
+def _instead(parts: tuple[str, ...], fault: OSError) -> Stray | Unusable:
+    if fault.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK):
+        return Stray(parts)
     return Unusable(parts, f"cannot be looked at: {fault.strerror}")

@@ -17,10 +17,11 @@ a blob disappears, or changes its size           failed     failed     failed
 verify finds all bytes good                      ready      ready      -
 verify finds a corrupt blob, and sets it aside   failed     failed     -
 verify finds a blob missing or unreadable        -          -          failed
-the missing bytes are added or pulled again      ready      ready      ready
-its manifest is copied or moved: the new name is ready      suspect    failed (a copy is refused)
+a client asks for its path, and it is given out  ready      ready      -
+its bytes are added or pulled again              ready      suspect    ready; suspect while the blob counts as linked
+its manifest is copied or moved: the new name is ready      suspect    failed; a copy is refused
 its manifest is replaced by one of other bytes   ready      ready      ready
-its manifest is removed                          no model   no model   no model
+its manifest is removed, or damaged              no model   no model   no model
 
 A state that a model has before its bytes are here, or while a client uses it, is one more condition: its row here, its
 test in `Entry.look`.

@@ -47,6 +47,9 @@ async def test_each_blob_counts_once(bench: Bench, tmp_path: Path) -> None:
     partial = Path(bench.layout.partial(Digest("c" * 64)))
     partial.parent.mkdir(parents=True)
     partial.write_bytes(b"p")
+    keyed = Path(bench.layout.keyed_partials) / "key" / "data.tmp"
+    keyed.parent.mkdir(parents=True)
+    keyed.write_bytes(b"keyed")
     usage = await bench.store.usage()
     assert usage.models == (
         ModelUsage(name="a", logical_bytes=100, own_bytes=0, shared_bytes=100),
@@ -55,7 +58,7 @@ async def test_each_blob_counts_once(bench: Bench, tmp_path: Path) -> None:
     )
     assert (usage.logical_bytes, usage.physical_bytes) == (230, 137)
     assert (usage.shared_bytes, usage.unnamed_bytes) == (100, 7)
-    assert (usage.quarantine_bytes, usage.staging_bytes) == (5, 3)
+    assert (usage.quarantine_bytes, usage.staging_bytes) == (5, 8)
 
 
 async def test_files_of_one_model_that_are_the_same_are_there_once(bench: Bench) -> None:
