@@ -34,7 +34,7 @@ STEPS: Final = (
 )
 
 KEPT_SOURCES: Final = 10_000
-"""A signature takes about 200 bytes; nobody adds more files than this again and again."""
+"""A signature takes about 200 bytes; a user hardly adds more files than this again and again."""
 
 SAME_SIZE: Final = 8
 """Blobs of one size that are worth a look: fine-tunes of one model often have the same size to the byte."""

@@ -1,4 +1,4 @@
-"""When each model was last given out: what tells old models from those in use.
+"""When each model was last given out: what distinguishes old models from those in use.
 
 Noted on the way of every answer, so noting is one assignment; it is written down seconds later, many at once. A crash
 loses those seconds, and nothing depends on them.

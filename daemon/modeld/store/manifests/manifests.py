@@ -306,8 +306,8 @@ def write(layout: Layout, name: ModelName, document: Mapping[str, Any], *, repla
 
 
 def make_lasting(layout: Layout, name: ModelName) -> bool:
-    """For a manifest that says already what is wished: whoever wrote it may have died, or never cared to sync, and
-    who asks is told of a success. False when it is not there any more."""
+    """For a manifest that already says what a request wants: its writer may have died, or never syncs, and the request
+    is answered with success. False when it is not there any more."""
     path = layout.manifest(name)
     with durable.outcome_unknown(), durable.store_faults("make durable", path):
         try:
@@ -323,7 +323,7 @@ def make_lasting(layout: Layout, name: ModelName) -> bool:
 
 
 def sync_names(layout: Layout) -> None:
-    """After a manifest came or went of which nobody knows whether that will last."""
+    """After a manifest came or went and it is unknown whether that lasts."""
     with durable.outcome_unknown(), durable.store_faults("sync", layout.manifests_dir):
         durable.sync_directory(layout.manifests_dir)
 
@@ -355,5 +355,5 @@ def _stage(layout: Layout, data: bytes) -> str:
 
 
 def _readers_mode(layout: Layout) -> int:
-    """In a store that a group shares, the group reads; else whoever the directories let in."""
+    """In a store that a group shares, the group reads; else all whom the directories let in."""
     return 0o640 if os.stat(layout.manifests_dir).st_mode & stat.S_ISGID else 0o644

@@ -146,7 +146,7 @@ class Trees:
 
 
 def _discard(tree: str) -> list[Relinked]:
-    """Takes away what lies there, file by file: each blob that loses a link is told by its signatures."""
+    """Takes away what lies there, file by file: returns the signatures of each blob that loses a link."""
     relinked: list[Relinked] = []
     if not stat.S_ISDIR(os.lstat(tree).st_mode):
         os.unlink(tree)
@@ -168,7 +168,7 @@ def _discard(tree: str) -> list[Relinked]:
 def leftovers(layout: Layout, wanted: Iterable[str]) -> list[str]:
     """Trees that no manifest asks for: those of removed models, and of bytes that were replaced. Never through a link.
 
-    `wanted` are the trees of all models. Told as directories that can be given to `Trees.remove`.
+    `wanted` are the trees of all models. Returns directories that can be given to `Trees.remove`.
     """
     keep = set(wanted)
     stems = {os.path.dirname(tree) for tree in keep}
