@@ -14,7 +14,7 @@ import anyio
 import msgspec
 
 from modeld.download.engine.budget import Budget, Share
-from modeld.jobs.progress import Meter
+from modeld.progress import JobProgress
 from modelwire.errors import WireError, from_code
 from modelwire.requests import ModelPull, Write
 from modelwire.values import Counters, Failure, JobView, Value
@@ -65,7 +65,7 @@ class Job:
     """Those watchers whose leaving may end the job: not who only looks at somebody else's."""
     share: Share | None = None
     """Of the bandwidth, while it fetches."""
-    meter: Meter = field(default_factory=Meter)
+    meter: JobProgress = field(default_factory=JobProgress)
     changed: Signal = field(default_factory=Signal)
     ended: anyio.Event = field(default_factory=anyio.Event)
     recorded: anyio.Event = field(default_factory=anyio.Event)

@@ -17,10 +17,9 @@ from modeld.jobs import record
 from modeld.jobs.admission import Gate, Owed, Ticket
 from modeld.jobs.job import Job
 from modeld.jobs.ledger import Ledger
-from modeld.jobs.progress import StopReason
 from modeld.jobs.tables import Tables
 from modeld.observe.incident import incident
-from modeld.store.observer import Stopped
+from modeld.progress import Stopped, StopReason
 from modelwire.errors import Cancelled, Interrupted, WireError
 from modelwire.limits import PROGRESS_INTERVAL_SECONDS
 from modelwire.values import Counters, Value

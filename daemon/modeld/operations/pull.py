@@ -14,7 +14,8 @@ from modeld.operations.working import as_job, refusals_kept
 from modeld.pulls.outcome import PullNotes, pulled_from
 from modeld.pulls.pull import Pull
 from modeld.pulls.request import Asking
-from modeld.sources.references.types import LocalReference, StoredReference
+from modeld.sources.local import LocalReference
+from modeld.sources.stored import StoredReference
 from modeld.store import Digest, Requester, WouldBlock
 from modelwire import requests
 from modelwire.errors import DigestMismatch, NotFound, WireError

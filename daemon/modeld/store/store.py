@@ -10,6 +10,7 @@ import anyio.to_thread
 
 from modeld.config import StoreSettings
 from modeld.config.settings import default_byte_jobs
+from modeld.progress import JobProgress
 from modeld.store.blobs.linked import Linked
 from modeld.store.blobs.quarantine import kept
 from modeld.store.catalog.catalog import Catalog
@@ -38,7 +39,6 @@ from modeld.store.manifests.index import Index
 from modeld.store.manifests.models import Models
 from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
-from modeld.store.observer import JobObserver, Unwatched
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.name_changes import Notes
 from modeld.store.publish.publisher import Publisher
@@ -168,7 +168,7 @@ class Store:
         license: str | None = None,  # noqa: A002 - the field's name
         how: How = "copy",
         order: int = 0,
-        observer: JobObserver | None = None,
+        observer: JobProgress | None = None,
         reader: Reader | None = None,
         notes: Notes[Added] | None = None,
         requester: Requester = THE_DAEMON,
@@ -185,16 +185,14 @@ class Store:
             replace=replace,
             license=license,
             order=order,
-            observer=observer or Unwatched(),
+            observer=observer or JobProgress(),
             notes=notes,
         )
         self._lock.check()
         reader = reader or OwnReader()
         collection = await self._intake.in_thread(partial(collect, path, how, reader, self.layout))
         if collection is None:
-            wish.observer.files(total=1)
             added = await self._intake.add(wish, path, reader.open)
-            wish.observer.files(done=1)
         else:
             try:
                 added = await add_collection(self._intake, wish, collection, how)

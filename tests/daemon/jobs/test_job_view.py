@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modeld.jobs.job import Job
-from modeld.jobs.progress import Meter
+from modeld.progress import JobProgress
 from modelwire.requests import ModelAdd
 from modelwire.vocabulary import JobState
 
@@ -30,7 +30,7 @@ def half_way(clock: Clock) -> Job:
         priority=3,
         on_disconnect="cancel",
         created_at=0.0,
-        meter=Meter(clock),
+        meter=JobProgress(clock),
     )
     job.state = "running"
     job.meter.phase("copy")

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from modeld.progress import FileProgress
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import hash_file
 from modeld.store.blobs.staging import Staged, check_unchanged
@@ -24,7 +25,6 @@ from modeld.store.disk import durable, links
 from modeld.store.disk.durable import source_faults, store_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
-from modeld.store.observer import HashingIsDoing, Observer
 from modelwire.errors import DigestMismatch, PermissionDenied, SourceUnavailable, Unsupported, WireError
 
 How = Literal["copy", "move", "link"]
@@ -65,7 +65,7 @@ def stage_adopted(
     asker: int,
     expected: Digest | None,
     space: Space,
-    observer: Observer,
+    observer: FileProgress,
 ) -> Adopted | None:
     """The open file, named in the staging directory, hashed, read-only and durable. Blocks; for a byte thread.
 
@@ -175,11 +175,13 @@ def _times_tell_everything() -> bool:
     return version is not None and os.uname().sysname == "Linux" and (int(version[1]), int(version[2])) >= (6, 13)
 
 
-def _hash(source_fd: int, source_path: str, source: Signature, observer: Observer) -> tuple[Digest, tuple[int, ...]]:
+def _hash(
+    source_fd: int, source_path: str, source: Signature, observer: FileProgress
+) -> tuple[Digest, tuple[int, ...]]:
     observer.phase("verify")
     summer = BlockSummer()
     with source_faults(source_path):
-        digest, size = hash_file(source_fd, source.size, HashingIsDoing(observer), summer=summer)
+        digest, size = hash_file(source_fd, source.size, observer, summer=summer, as_done=True)
     check_unchanged(source_fd, source_path, source, size)
     return digest, summer.finish()
 

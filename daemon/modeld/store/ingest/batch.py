@@ -10,6 +10,7 @@ import os
 from collections.abc import Collection
 from types import TracebackType
 
+from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob, Trusted, name_or_find, never_trusted, stat_named, sync_names
 from modeld.store.blobs.hashing import CHUNK
 from modeld.store.blobs.staging import Staged, discard, stage_copy, sync_staged
@@ -18,7 +19,6 @@ from modeld.store.disk import durable
 from modeld.store.disk.durable import FilesystemSync, outcome_unknown, store_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
-from modeld.store.observer import Observer
 
 TOGETHER_FROM = 8
 """Fewer files are synced one by one: a sync of the whole filesystem is for many."""
@@ -31,7 +31,7 @@ class Batch:
     whoever asks for the same again finds it.
     """
 
-    def __init__(self, layout: Layout, *, space: Space, observer: Observer) -> None:
+    def __init__(self, layout: Layout, *, space: Space, observer: FileProgress) -> None:
         self._layout = layout
         self._space = space
         self._observer = observer

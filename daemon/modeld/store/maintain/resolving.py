@@ -14,6 +14,7 @@ from typing import Final
 
 import anyio
 
+from modeld.progress import JobProgress, Stopped
 from modeld.store.blobs.blobs import stat_blob
 from modeld.store.catalog.history import THE_DAEMON, Requester
 from modeld.store.catalog.records import Records
@@ -21,23 +22,12 @@ from modeld.store.catalog.uses import Uses
 from modeld.store.maintain.verify import OnFailed, Verifier, ignore_failed
 from modeld.store.manifests.entries import Entry, cannot_be_used
 from modeld.store.manifests.states import Answer
-from modeld.store.observer import Stopped, Unwatched
 from modeld.store.publish.name_changes import NameChanges
 from modelwire.errors import Corrupt
 from modelwire.values import Resolved, Verification
 
 MAX_ATTEMPTS: Final = 3
 """At a model that changes each time it is looked at."""
-
-
-class _Stoppable(Unwatched):
-    """Ends hashing that no request waits for any more."""
-
-    def __init__(self) -> None:
-        self.unwanted = False
-
-    def stopped(self) -> bool:
-        return self.unwanted
 
 
 @dataclass(slots=True)
@@ -112,7 +102,7 @@ class Resolver:
             raise cannot_be_used(entry, bad.reason or "its bytes are not what they were")
 
     async def _verification(self, entry: Entry, requester: Requester, on_failed: OnFailed) -> Verification:
-        observer = _Stoppable()
+        observer = JobProgress()
         ended: list[Verification | Exception] = []
         done = anyio.Event()
 
@@ -131,7 +121,7 @@ class Resolver:
             try:
                 await done.wait()
             finally:
-                observer.unwanted = True
+                observer.stop_reason = "cancel"
         if isinstance(ended[0], Stopped):
             raise Corrupt(f"'{entry.name.text}' was not verified: the daemon is stopping", retryable=True)
         if isinstance(ended[0], Exception):

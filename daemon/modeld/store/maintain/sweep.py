@@ -14,6 +14,7 @@ from typing import Final
 
 import anyio
 
+from modeld.progress import JobProgress, Stopped
 from modeld.store.catalog.records import Records
 from modeld.store.digest import Digest
 from modeld.store.disk.locks import StoreLock
@@ -21,7 +22,6 @@ from modeld.store.disk.removal import remove_entry, remove_file
 from modeld.store.maintain.leftover_trees import LeftoverTrees
 from modeld.store.maintain.marks import Marks
 from modeld.store.maintain.victims import PARTIAL_SECONDS, Ages, Candidate, Links, Victims
-from modeld.store.observer import Observer, Stopped, Unwatched
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.name_changes import NameChanges
 from modelwire.values import Swept, Victim
@@ -76,11 +76,11 @@ class Sweeper:
         self._alone = anyio.Lock()
 
     async def sweep(
-        self, *, dry_run: bool = False, grace: float | None = None, order: int = 0, observer: Observer | None = None
+        self, *, dry_run: bool = False, grace: float | None = None, order: int = 0, observer: JobProgress | None = None
     ) -> Swept:
         """`grace` stands for the configured one."""
         self._lock.check()
-        observer = observer or Unwatched()
+        observer = observer or JobProgress()
         async with self._alone:
             observer.phase("checking_local")
             ages = Ages(self._clock(), self._grace if grace is None else grace)
@@ -109,14 +109,14 @@ class Sweeper:
                 notes=tuple(tally.notes[:NOTED]),
             )
 
-    def _look(self, ages: Ages, links: Links, observer: Observer) -> tuple[Victims, list[Candidate]]:
+    def _look(self, ages: Ages, links: Links, observer: JobProgress) -> tuple[Victims, list[Candidate]]:
         marked = self._marks.look()
-        victims = Victims(self._layout, ages, marked.digests | self._holds.blobs(), links, observer)
+        victims = Victims(self._layout, ages, marked.digests | self._holds.blobs(), links, observer.stopped)
         if marked.unreadable:
             victims.notes.append(f"no blob is removed: {marked.unreadable[0]} cannot be read and may name any of them")
         return victims, list(victims.candidates(blobs_too=not marked.unreadable))
 
-    async def _remove(self, victims: Sequence[Candidate], tally: _Tally, order: int, observer: Observer) -> None:
+    async def _remove(self, victims: Sequence[Candidate], tally: _Tally, order: int, observer: JobProgress) -> None:
         for first in range(0, len(victims), AT_ONCE):
             if observer.stopped():
                 raise Stopped

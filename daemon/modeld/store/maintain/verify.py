@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from threading import Lock
 from typing import Final
 
 import anyio
 import anyio.to_thread
 
+from modeld.progress import FileProgress, JobProgress, check
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
 from modeld.store.blobs.quarantine import quarantine
@@ -29,7 +29,6 @@ from modeld.store.disk.durable import store_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.locks import StoreLock
 from modeld.store.manifests.entries import Entry
-from modeld.store.observer import Observer, Unwatched, check
 from modeld.store.publish.name_changes import NameChanges
 from modelwire.errors import Corrupt, NotFound, WireError
 from modelwire.values import Verification, Verified
@@ -84,13 +83,13 @@ class Verifier:
         names: Sequence[str] | None = None,
         *,
         order: int = 0,
-        observer: Observer | None = None,
+        observer: JobProgress | None = None,
         requester: Requester = THE_DAEMON,
         on_failed: OnFailed = ignore_failed,
     ) -> Verification:
         """These models, or all of them. `NotFound` before the first byte is read when there is no such model."""
         self._lock.check()
-        index, observer = self.changes.index, observer or Unwatched()
+        index, observer = self.changes.index, observer or JobProgress()
         if names is None:
             entries = [entry async for entry in index.entries()]
         else:
@@ -109,14 +108,14 @@ class _Run:
     """One verification under way."""
 
     def __init__(
-        self, verifier: Verifier, order: int, observer: Observer, requester: Requester, on_failed: OnFailed
+        self, verifier: Verifier, order: int, observer: JobProgress, requester: Requester, on_failed: OnFailed
     ) -> None:
         self._verifier = verifier
         self._changes = verifier.changes
         self._layout = verifier.changes.layout
         self._order = order
         self._observer = observer
-        self._shared = _Shared(observer)
+        self._shared = FileProgress(observer)
         self._requester = requester
         self._on_failed = on_failed
         self._findings: dict[Digest, Finding] = {}
@@ -212,35 +211,14 @@ class _Run:
         await self._verifier.history.record([finding.outcome for finding in findings], self._requester)
 
 
-class _Shared:
-    """One observer for several threads: what each has hashed counts as done."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self._lock = Lock()
-
-    def phase(self, phase: str) -> None:
-        """The phase is the whole work's, not that of one blob."""
-
-    def total(self, size: int | None) -> None:
-        """So is the total."""
-
-    def advance(self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0) -> None:
-        with self._lock:
-            self._observer.advance(done=done or verified, verified=verified, reused=reused, committed=committed)
-
-    def stopped(self) -> bool:
-        return self._observer.stopped()
-
-
-def _look_at(layout: Layout, digest: Digest, observer: Observer) -> Finding:
+def _look_at(layout: Layout, digest: Digest, observer: FileProgress) -> Finding:
     """Blocking. Raises nothing but `Stopped`: a blob that cannot be read is an outcome too."""
     check(observer)
     path = layout.blob(digest)
     try:
         if blobs.stat_blob(layout, digest) is None:
             return Finding(Outcome(digest=digest, outcome="missing"), None, f"its blob is missing: {path}")
-        verified = blobs.verify_blob(layout, digest, observer)
+        verified = blobs.verify_blob(layout, digest, observer, as_done=True)
     except NotFound:
         return Finding(Outcome(digest=digest, outcome="missing"), None, f"its blob is missing: {path}")
     except Corrupt as fault:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -17,7 +17,6 @@ from modeld.store.blobs.quarantine import KEPT_SECONDS, taken_at
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.removal import Identity
 from modeld.store.maintain.walk import BlobFile, Partial, Unusable, keyed_partials, walk
-from modeld.store.observer import Observer
 
 PARTIAL_SECONDS: Final = 7 * 86_400
 """A download that was not resumed for a week is given up."""
@@ -76,12 +75,14 @@ class Waiting:
 class Victims:
     """Blocking. `blobs` counts those that were seen; `notes` says what could not be looked at."""
 
-    def __init__(self, layout: Layout, ages: Ages, held: frozenset[str], links: Links, observer: Observer) -> None:
+    def __init__(
+        self, layout: Layout, ages: Ages, held: frozenset[str], links: Links, stopped: Callable[[], bool]
+    ) -> None:
         self._layout = layout
         self._links = links
         self._ages = ages
         self._held = held
-        self._observer = observer
+        self._stopped = stopped
         self.blobs = 0
         self.waiting = Waiting()
         self.unfinished: list[int] = []
@@ -92,7 +93,7 @@ class Victims:
     def candidates(self, *, blobs_too: bool = True) -> Iterator[Candidate]:
         yield from self._in_staging()
         yield from self._in_quarantine()
-        for found in chain(keyed_partials(self._layout), walk(self._layout, self._observer)):
+        for found in chain(keyed_partials(self._layout), walk(self._layout, self._stopped)):
             if isinstance(found, BlobFile):
                 self.blobs += 1
                 if blobs_too and found.digest not in self._held and (victim := self._blob(found)) is not None:

@@ -13,11 +13,11 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from modeld.progress import Stopped
 from modeld.store.disk.layout import Layout
-from modeld.store.observer import Observer, Unwatched, check
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -66,11 +66,11 @@ class Unusable(NamedTuple):
 Found = BlobFile | Partial | Stray | Unusable
 
 
-def walk(layout: Layout, observer: Observer | None = None) -> Iterator[Found]:
-    """Blocking. In the order of names; `Stopped` when it is not wanted any more."""
-    observer = observer or Unwatched()
+def walk(layout: Layout, stopped: Callable[[], bool] = lambda: False) -> Iterator[Found]:
+    """Blocking. In the order of names; raises `Stopped` once `stopped` is true."""
     for parts, parent in _entries(layout, ("blobs", "sha256")):
-        check(observer)
+        if stopped():
+            raise Stopped
         if isinstance(parent, Unusable):
             yield parent
         elif not _FANOUT.fullmatch(parts[-1]):

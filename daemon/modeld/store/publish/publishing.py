@@ -13,13 +13,13 @@ from typing import Any
 
 import anyio
 
+from modeld.progress import JobProgress
 from modeld.store.blobs.blobs import Blob
 from modeld.store.digest import Digest
 from modeld.store.manifests import manifests
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.manifests import File
 from modeld.store.names import ModelName
-from modeld.store.observer import JobObserver
 from modeld.store.publish.name_changes import NameChanges, Notes, announced
 from modelwire.errors import AlreadyExists, Corrupt, Unsupported
 from modelwire.values import Added, ModelFile
@@ -37,7 +37,7 @@ class Wish:
     replace: bool = False
     license: str | None = None
     order: int
-    observer: JobObserver
+    observer: JobProgress
     notes: Notes[Added] | None = None
 
 

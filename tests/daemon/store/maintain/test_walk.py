@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from modeld.progress import Stopped
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.root import prepare_root
 from modeld.store.maintain.walk import BlobFile, Partial, Stray, Unusable, keyed_partials, walk
-from modeld.store.observer import Stopped, Unwatched
 
 ONE, TWO = Digest("ab" * 32), Digest("cd" * 32)
 
@@ -146,15 +146,8 @@ def test_it_ends_when_it_is_not_wanted(layout: Layout) -> None:
     for number in range(4):
         put(layout.blob(Digest(f"{number:02x}" * 32)))
 
-    class Ends(Unwatched):
-        def __init__(self) -> None:
-            self.asked = 0
-
-        def stopped(self) -> bool:
-            self.asked += 1
-            return self.asked > 2
-
-    found = walk(layout, Ends())
+    wanted = iter([False, False, True])
+    found = walk(layout, lambda: next(wanted))
     assert [type(next(found)), type(next(found))] == [BlobFile, BlobFile]
     with pytest.raises(Stopped):
         next(found)
