@@ -61,14 +61,7 @@ class Store:
     """
 
     def __init__(
-        self,
-        lock: StoreLock,
-        intake: Intake,
-        *,
-        grace: float,
-        history: History,
-        uses: Uses,
-        recovery: RecoveryReport,
+        self, lock: StoreLock, intake: Intake, *, grace: float, history: History, uses: Uses, recovery: RecoveryReport
     ) -> None:
         changes, records, self.holds = intake.counter, intake.records, intake.holds
         self.layout = changes.layout

@@ -130,11 +130,7 @@ class History:
         )
 
     async def arrived(
-        self,
-        added: Added,
-        source: str,
-        requester: Requester,
-        served: Mapping[str, Mapping[str, int]] | None = None,
+        self, added: Added, source: str, requester: Requester, served: Mapping[str, Mapping[str, int]] | None = None
     ) -> None:
         """A model's bytes have just been verified on their way in. `served` is by the digest's text."""
         served = served or {}

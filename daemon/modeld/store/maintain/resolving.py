@@ -102,31 +102,19 @@ class Resolver:
             raise cannot_be_used(entry, bad.reason or "its bytes are not what they were")
 
     async def _verification(self, entry: Entry, requester: Requester, on_failed: OnFailed) -> Verification:
-        observer = JobProgress()
-        ended: list[Verification | Exception] = []
-        done = anyio.Event()
-
-        async def verify() -> None:
-            try:
-                names = [entry.name.text]
-                ended.append(
-                    await self._verifier.verify(names, observer=observer, requester=requester, on_failed=on_failed)
-                )
-            except Exception as fault:  # noqa: BLE001 - raised again below, out of the task group
-                ended.append(fault)
-            done.set()
-
+        progress, names = JobProgress(), [entry.name.text]
+        fault: Exception
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(verify, name=f"verifying {entry.name.text}")
+            tasks.start_soon(_stop_when_cancelled, progress)
             try:
-                await done.wait()
+                return await self._verifier.verify(names, observer=progress, requester=requester, on_failed=on_failed)
+            except Stopped:
+                fault = Corrupt(f"'{entry.name.text}' was not verified: the daemon is stopping", retryable=True)
+            except Exception as error:  # noqa: BLE001 - raised below, out of the task group
+                fault = error
             finally:
-                observer.stop_reason = "cancel"
-        if isinstance(ended[0], Stopped):
-            raise Corrupt(f"'{entry.name.text}' was not verified: the daemon is stopping", retryable=True)
-        if isinstance(ended[0], Exception):
-            raise ended[0]
-        return ended[0]
+                tasks.cancel_scope.cancel()
+        raise fault
 
     @contextmanager
     def _turn_at(self, entry: Entry) -> Iterator[_Turn]:
@@ -138,3 +126,11 @@ class Resolver:
             turn.waiting -= 1
             if not turn.waiting:
                 self._turns.pop(entry.name.text, None)
+
+
+async def _stop_when_cancelled(progress: JobProgress) -> None:
+    """A thread that hashes for a request whose client is gone notices it by this."""
+    try:
+        await anyio.sleep_forever()
+    finally:
+        progress.stop_reason = "cancel"

@@ -65,12 +65,7 @@ class Verifier:
     """For the event loop; the hashing is done in `threads`."""
 
     def __init__(
-        self,
-        changes: NameChanges,
-        lock: StoreLock,
-        records: Records,
-        history: History,
-        threads: anyio.CapacityLimiter,
+        self, changes: NameChanges, lock: StoreLock, records: Records, history: History, threads: anyio.CapacityLimiter
     ) -> None:
         self.changes = changes
         self.records = records

@@ -90,41 +90,35 @@ def _entries(layout: Layout, above: tuple[str, ...]) -> Iterator[tuple[tuple[str
     may be reached by a link, which is the user's choice; nothing below."""
     try:
         directory = os.open("/".join((layout.root, *above)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in sorted(os.listdir(directory)):
+                yield (*above, name), directory
+        finally:
+            os.close(directory)
     except FileNotFoundError:
         return
     except OSError as fault:
         yield above, Unusable(above, f"cannot be looked at: {fault.strerror}")
-        return
-    try:
-        for name in sorted(os.listdir(directory)):
-            yield (*above, name), directory
-    except OSError as fault:
-        yield above, Unusable(above, f"cannot be looked at: {fault.strerror}")
-    finally:
-        os.close(directory)
 
 
 def _in_fanout(parent: int, parts: tuple[str, ...]) -> Iterator[Found]:
     try:
         fanout = os.open(parts[-1], _DIRECTORY, dir_fd=parent)
+        try:
+            with os.scandir(fanout) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+            for entry in listed:
+                name = entry.name
+                if _DIGEST.fullmatch(name) and name.startswith(parts[-1]) and entry.is_dir(follow_symlinks=False):
+                    yield _blob(fanout, parts, name)
+                elif (partial := _PARTIAL.fullmatch(name)) is not None:
+                    yield _partial(fanout, (*parts, name), partial[1])
+                else:
+                    yield Stray((*parts, name))
+        finally:
+            os.close(fanout)
     except OSError as fault:
         yield _instead(parts, fault)
-        return
-    try:
-        with os.scandir(fanout) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
-        for entry in listed:
-            name = entry.name
-            if _DIGEST.fullmatch(name) and name.startswith(parts[-1]) and entry.is_dir(follow_symlinks=False):
-                yield _blob(fanout, parts, name)
-            elif (partial := _PARTIAL.fullmatch(name)) is not None:
-                yield _partial(fanout, (*parts, name), partial[1])
-            else:
-                yield Stray((*parts, name))
-    except OSError as fault:
-        yield _instead(parts, fault)
-    finally:
-        os.close(fanout)
 
 
 def _blob(fanout: int, above: tuple[str, ...], name: str) -> Found:

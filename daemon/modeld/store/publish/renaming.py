@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, Unpack
 
 import anyio
 
@@ -23,7 +23,7 @@ from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.manifests import Manifest
 from modeld.store.names import ModelName
 from modeld.store.publish.holds import Holds
-from modeld.store.publish.name_changes import NameChanges, Notes, Stop, announced, never
+from modeld.store.publish.name_changes import NameChanges, Terms, announced, never
 from modelwire.errors import AlreadyExists, Corrupt, NotFound, Unsupported, WireError
 from modelwire.values import Copied, Moved, PlanStep, Removed
 
@@ -93,13 +93,7 @@ class Renaming:
         self._removals = _Kind[Removed](self.removed)
 
     async def _change(
-        self,
-        kind: _Kind[Change],
-        request: tuple[str, ...],
-        plan: Callable[[], _Plan[Change]],
-        order: int,
-        notes: Notes[Change] | None,
-        stopped: Stop,
+        self, kind: _Kind[Change], request: tuple[str, ...], plan: Callable[[], _Plan[Change]], **terms: Unpack[Terms]
     ) -> Change:
         """Planned twice: to refuse at once what cannot be done, and again when nothing else changes names."""
         self._lock.check()
@@ -108,10 +102,11 @@ class Renaming:
             await self._changes.in_thread(partial(manifests.sync_names, self._layout))
             kind.settle(*request)
             return known
+        order, stopped = terms.get("order", 0), terms.get("stopped", never)
         async with self._changes.turn(order, *plan().names, stopped=stopped):
             planned = plan()
             with anyio.CancelScope(shield=True), kind.remembering(planned.value, *request):
-                async with announced(notes, planned.value):
+                async with announced(terms.get("notes"), planned.value):
                     await planned.carry_out()
                 if planned.leaves is not None:
                     await self._remove_trees(planned.leaves)
@@ -130,20 +125,12 @@ class Renaming:
         value, _, _ = self._planned(source, destination)
         return value
 
-    async def copy(
-        self,
-        source: str,
-        destination: str,
-        *,
-        order: int = 0,
-        notes: Notes[Copied] | None = None,
-        stopped: Stop = never,
-    ) -> Copied:
+    async def copy(self, source: str, destination: str, **terms: Unpack[Terms]) -> Copied:
         def plan() -> _Plan[Copied]:
             value, name, document = self._planned(source, destination)
             return _Plan(value, (name,), lambda: self._changes.write(name, document))
 
-        return await self._change(self._copies, (source, destination), plan, order, notes, stopped)
+        return await self._change(self._copies, (source, destination), plan, **terms)
 
     def copied(self, value: Copied) -> bool:
         """Whether that copy exists: what a restart asks about a job cut short."""
@@ -176,14 +163,7 @@ class Renaming:
     # -- mv
 
     async def move(
-        self,
-        source: str,
-        destination: str,
-        *,
-        order: int = 0,
-        notes: Notes[Moved] | None = None,
-        stopped: Stop = never,
-        earlier: Moved | None = None,
+        self, source: str, destination: str, *, earlier: Moved | None = None, **terms: Unpack[Terms]
     ) -> Moved:
         """The new name is there before the old one goes: readers find at least one of them at every moment."""
         old, new = ModelName.parse(source), ModelName.parse(destination)
@@ -205,7 +185,7 @@ class Renaming:
 
             return _Plan(value, (entry.name, new), carry_out, leaves=entry.name)
 
-        moved = await self._change(self._moves, (source, destination), plan, order, notes, stopped)
+        moved = await self._change(self._moves, (source, destination), plan, **terms)
         await self._history.renamed(ModelName.parse(moved.source), new)
         return moved
 
@@ -232,15 +212,7 @@ class Renaming:
 
     # -- rm
 
-    async def remove(
-        self,
-        name: str,
-        *,
-        force: bool = False,
-        order: int = 0,
-        notes: Notes[Removed] | None = None,
-        stopped: Stop = never,
-    ) -> Removed:
+    async def remove(self, name: str, *, force: bool = False, **terms: Unpack[Terms]) -> Removed:
         """The manifest goes, the blobs stay. A damaged manifest can be removed too."""
         wanted = ModelName.parse(name)
 
@@ -259,7 +231,7 @@ class Renaming:
 
             return _Plan(value, (entry.name,), carry_out, leaves=entry.name)
 
-        removed = await self._change(self._removals, (name,), plan, order, notes, stopped)
+        removed = await self._change(self._removals, (name,), plan, **terms)
         await self._history.forget_name(ModelName.parse(removed.name))
         return removed
 
