@@ -7,11 +7,11 @@ import contextlib
 import time
 from typing import Any, Final
 
+from modeld.activity import Activity
 from modeld.download.routes.events import EventKind, TransferEvent
 from modeld.download.source import address_of
-from modeld.jobs.job import Job
+from modeld.jobs.job import AnyJob
 from modeld.jobs.progress import Meter
-from modeld.operations.house import House
 from modelwire.errors import DigestMismatch
 from modelwire.vocabulary import Phase
 
@@ -37,14 +37,14 @@ _EVENTS: Final[dict[EventKind, str]] = {
 class Telling:
     """Of one job. `transfer` and what `Observed` calls come from byte threads."""
 
-    def __init__(self, house: House, job: Job) -> None:
-        self._house = house
+    def __init__(self, activity: Activity, job: AnyJob) -> None:
+        self._activity = activity
         self._job = job
         self._loop = asyncio.get_running_loop()
 
     def event(self, name: str, **fields: Any) -> None:
         """On the event loop."""
-        self._house.activity.record(name, job=self._job.id, model=self._job.model, **fields)
+        self._activity.record(name, job=self._job.id, model=self._job.model, **fields)
 
     def soon(self, name: str, **fields: Any) -> None:
         """From any thread."""

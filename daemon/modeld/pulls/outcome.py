@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from modeld.jobs.job import Job
-from modeld.operations.house import House
-from modeld.operations.working import PublicationNotes
+from modeld.jobs.publication import PublicationNotes
 from modelwire.values import Added, Pulled
 
 
@@ -27,8 +25,8 @@ def pulled_from(
 class PullNotes:
     """The store tells of models added; the ledger wants to know them as pulled."""
 
-    def __init__(self, house: House, job: Job, made: Callable[[Added], Pulled]) -> None:
-        self._notes = PublicationNotes(house, job)
+    def __init__(self, notes: PublicationNotes[Pulled], made: Callable[[Added], Pulled]) -> None:
+        self._notes = notes
         self._made = made
 
     async def about_to_publish(self, value: Added, /) -> None:

@@ -16,14 +16,16 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from modeld.activity import Activity
 from modeld.jobs.job import Job
-from modeld.operations.house import House
+from modeld.jobs.publication import PublicationNotes
 from modeld.pulls.events import Observed, Telling
 from modeld.pulls.files import Fetch
 from modeld.pulls.memory import Meaning, MeantFile
 from modeld.pulls.outcome import PullNotes, pulled_from
 from modeld.pulls.own_thread import in_own_thread
 from modeld.pulls.selection import chosen, is_single
+from modeld.pulls.shared import Workshop
 from modeld.sources.references.parse import HubReference, Reference, StoredReference, WebReference
 from modeld.store import Asker, Digest, ModelName
 from modeld.store.ingest.downloaded import Arrived, files_of, first_of
@@ -37,11 +39,19 @@ from modelwire.values import Added, Pulled
 
 
 class Pull:
-    def __init__(self, house: House, job: Job, request: requests.ModelPull, reference: Reference) -> None:
+    def __init__(
+        self,
+        workshop: Workshop,
+        activity: Activity,
+        job: Job[requests.ModelPull, Pulled],
+        reference: Reference,
+        notes: PublicationNotes[Pulled],
+    ) -> None:
+        request = job.request
         assert request.name is not None, "a request is given a name before it is admitted"
-        self._house = house
-        self._workshop = house.workshop
-        self._arrivals = house.store.arrivals
+        self._workshop = workshop
+        self._arrivals = workshop.store.arrivals
+        self._notes = notes
         self._job = job
         self._request = request
         self._reference = reference
@@ -49,7 +59,7 @@ class Pull:
         globs = [*(f"+{glob}" for glob in request.include), *(f"-{glob}" for glob in request.exclude)]
         self._followed = " ".join([reference.text, *globs])
         """What the name stands for from now on: the reference, and which of its files."""
-        self._telling = Telling(house, job)
+        self._telling = Telling(activity, job)
         self._current = False
         self._asked = False
         self._meaning = Meaning()
@@ -184,10 +194,21 @@ class Pull:
         self._refuse_early(wish, wanted, [file.size for file in files])
         if wanted is not None and len(wanted) == 1:
             self._observed.path = self._arrivals.layout.partial(Digest.parse(wanted[0].blob))
-        with self._job.paced_by(self._workshop.transfer.budget) as share:
-            arrived = await fetch.run(share)
+        arrived = await self._paced(fetch)
         self._served = fetch.served
         return await self._publish(wish, arrived)
+
+    async def _paced(self, fetch: Fetch) -> list[Arrived]:
+        """A priority or rate that the job is given meanwhile counts at once."""
+        job = self._job
+        share = self._workshop.transfer.budget.share(priority=job.priority, rate=job.request.max_rate)
+
+        def apply() -> None:
+            share.set_priority(job.priority)
+            share.set_rate(job.request.max_rate)
+
+        with job.follows_settings(apply):
+            return await fetch.run(share)
 
     def _refuse_early(self, wish: Wish, files: list[File] | None, sizes: list[int | None]) -> None:
         """A name that may not be given is refused before the first byte is fetched for it."""
@@ -211,7 +232,7 @@ class Pull:
             license=self._request.license,
             order=self._job.order,
             observer=self._job.meter,
-            notes=PullNotes(self._house, self._job, self._pulled),
+            notes=PullNotes(self._notes, self._pulled),
         )
 
     def _follows(self, standing: Entry | None) -> bool:

@@ -14,7 +14,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from modeld.jobs.job import Job
+from modeld.jobs.job import AnyJob
 from modeld.pulls.shared import Workshop
 from modeld.sources.references.parse import Reference, suggest_name
 from modeld.sources.references.types import HubReference, LocalReference, StoredReference
@@ -75,7 +75,7 @@ class Asking:
             reference = self._workshop.read(request.ref, request.directory)
             self._secret[key] = _with_globs(reference, request)
 
-    def reference(self, job: Job, request: requests.ModelPull) -> Reference:
+    def reference(self, job: AnyJob, request: requests.ModelPull) -> Reference:
         """For the work."""
         if not job.key.startswith(_SECRET):
             return _with_globs(self._workshop.read(request.ref), request)

@@ -1,4 +1,4 @@
-"""Accepts peers, gives each a role before it may say a word, and keeps the shells together."""
+"""Accepts peers, gives each a role before it may say a word, and keeps their connections together."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import anyio
 import anyio.abc
 import structlog
 
-from modeld.operations.calling import Caller, Handlers
-from modeld.operations.house import House
-from modeld.peers import Access, identify, uid_of
-from modeld.server.hall import Hall
+from modeld.operations.operation import Caller
+from modeld.operations.registry import Operations
+from modeld.operations.services import Services
+from modeld.peers import Access, Accounts, identify, uid_of
+from modeld.server.connection import PeerConnection
+from modeld.server.peer_limits import PeerLimits
 from modeld.server.refusals import Refusals
-from modeld.server.shell import Shell
+from modeld.server.shared import SharedState
 from modelwire import replies
 from modelwire.encoding import encode
 from modelwire.errors import Interrupted, QueueFull, WireError
@@ -38,30 +40,38 @@ _OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOME
 
 class Server:
     def __init__(
-        self, listener: socket.socket, house: House, handlers: Handlers, access: Access, tasks: anyio.abc.TaskGroup
+        self,
+        listener: socket.socket,
+        services: Services,
+        operations: Operations,
+        peer_limits: PeerLimits,
+        access: Access,
+        accounts: Accounts,
+        tasks: anyio.abc.TaskGroup,
     ) -> None:
-        self.hall = Hall(house, handlers, tasks)
+        self.shared = SharedState(services, operations, peer_limits, tasks)
         self._listener = listener
-        self._house = house
+        self._activity = services.activity
+        self._accounts = accounts
         self._access = access
-        self._shells: set[Shell] = set()
+        self._connections: set[PeerConnection] = set()
         self._refusals = Refusals()
 
     def open(self) -> None:
         self._listener.setblocking(False)
-        self.hall.loop.add_reader(self._listener.fileno(), self._accept)
+        self.shared.loop.add_reader(self._listener.fileno(), self._accept)
 
-    def close_door(self) -> None:
+    def stop_accepting(self) -> None:
         """No new peers; those inside are served on."""
-        self.hall.loop.remove_reader(self._listener.fileno())
+        self.shared.loop.remove_reader(self._listener.fileno())
 
-    def close_door_if_empty(self) -> bool:
-        """Whether nobody is here and nobody waits at the door, which is then closed: in one step, so that nobody is let
-        in only to be sent away. Who comes after it gets no hello, and starts a daemon anew."""
+    def stop_accepting_if_empty(self) -> bool:
+        """Whether no peer is connected and none waits to be accepted. Then none is accepted from here on, in the same
+        step: a peer that comes now gets no hello, and starts a daemon anew."""
         self._accept()
-        if self.hall.sessions.count:
+        if self.shared.peer_limits.count:
             return False
-        self.close_door()
+        self.stop_accepting()
         return True
 
     def _accept(self) -> None:
@@ -74,8 +84,8 @@ class Server:
                 if error.errno not in _OUT_OF_ROOM:
                     raise
                 log.warning("no descriptor left for a new connection", error=str(error))
-                self.close_door()
-                self.hall.loop.call_later(_BREATHE_SECONDS, self.open)
+                self.stop_accepting()
+                self.shared.loop.call_later(_BREATHE_SECONDS, self.open)
                 return
             peer_socket.setblocking(False)
             self._admit(peer_socket)
@@ -84,14 +94,14 @@ class Server:
         """A foreign user's names may come from a slow directory server: that is asked in a thread. Others are let in
         or turned away on the spot."""
         uid = uid_of(peer_socket)
-        if uid is not None and not self._house.accounts.answers_at_once(uid):
-            self.hall.tasks.start_soon(self._admit_stranger, peer_socket, name="admit a stranger")
+        if uid is not None and not self._accounts.answers_at_once(uid):
+            self.shared.tasks.start_soon(self._admit_stranger, peer_socket, name="admit a stranger")
             return
         try:
             self._let_in(peer_socket, self._look_up(peer_socket))
         except QueueFull as fault:
             if turns:
-                self.hall.loop.call_soon(self._admit, peer_socket, turns - 1)
+                self.shared.loop.call_soon(self._admit, peer_socket, turns - 1)
             else:
                 self._turn_away(peer_socket, fault)
         except WireError as fault:
@@ -107,26 +117,26 @@ class Server:
             raise
 
     def _let_in(self, peer_socket: socket.socket, caller: Caller) -> None:
-        self.hall.sessions.enter(caller.uid)
-        self.hall.tasks.start_soon(self._connect, peer_socket, caller, name="connect")
+        self.shared.peer_limits.enter(caller.uid)
+        self.shared.tasks.start_soon(self._connect, peer_socket, caller, name="connect")
 
     async def _connect(self, peer_socket: socket.socket, caller: Caller) -> None:
         try:
-            await self.hall.loop.connect_accepted_socket(
-                lambda: Shell(self.hall, caller, self._came, self._gone), peer_socket
+            await self.shared.loop.connect_accepted_socket(
+                lambda: PeerConnection(self.shared, caller, self._opened, self._closed), peer_socket
             )
         except (OSError, RuntimeError) as error:
             peer_socket.close()
-            self.hall.sessions.leave(caller.uid)
+            self.shared.peer_limits.leave(caller.uid)
             log.info("a peer left while it was being admitted", uid=caller.uid, error=str(error))
 
     def _look_up(self, peer_socket: socket.socket) -> Caller:
-        peer = identify(peer_socket, self._house.accounts)
+        peer = identify(peer_socket, self._accounts)
         return Caller(peer.uid, peer.gid, self._access.role_of(peer))
 
     def _turn_away(self, peer_socket: socket.socket, fault: WireError) -> None:
-        if self._refusals.worth_telling(fault.code, uid_of(peer_socket), self.hall.loop.time()):
-            self._house.activity.record("peer.refused", outcome=fault.code, message=fault.message)
+        if self._refusals.worth_telling(fault.code, uid_of(peer_socket), self.shared.loop.time()):
+            self._activity.record("peer.refused", outcome=fault.code, message=fault.message)
         try:
             peer_socket.send(encode(replies.Error.of(None, fault)))
         except OSError as error:
@@ -134,27 +144,27 @@ class Server:
         finally:
             peer_socket.close()
 
-    def _came(self, shell: Shell) -> None:
-        self._shells.add(shell)
+    def _opened(self, connection: PeerConnection) -> None:
+        self._connections.add(connection)
 
-    def _gone(self, shell: Shell) -> None:
-        self._shells.discard(shell)
-        self.hall.left(shell.caller)
+    def _closed(self, connection: PeerConnection) -> None:
+        self._connections.discard(connection)
+        self.shared.left(connection.caller)
 
-    async def end_sessions(self) -> None:
+    async def end_connections(self) -> None:
         """Every request in flight gets its terminal reply, then the connections close."""
-        self.close_door()
+        self.stop_accepting()
         stopped = Interrupted(
             "the daemon stopped", hint="connect again when it is back; `events.subscribe` with `since` misses nothing"
         )
-        for shell in list(self._shells):
-            shell.end_flights(stopped)
-        await self._until(lambda: not any(shell.busy for shell in self._shells))
-        for shell in list(self._shells):
-            shell.hang_up()
-        await self._until(lambda: not self._shells)
-        for shell in list(self._shells):
-            shell.transport.abort()
+        for connection in list(self._connections):
+            connection.end_requests(stopped)
+        await self._until(lambda: not any(connection.busy for connection in self._connections))
+        for connection in list(self._connections):
+            connection.hang_up()
+        await self._until(lambda: not self._connections)
+        for connection in list(self._connections):
+            connection.transport.abort()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         with anyio.move_on_after(_LAST_WORDS_SECONDS):

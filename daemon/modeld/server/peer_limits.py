@@ -1,4 +1,4 @@
-"""Who is connected and what they have in flight, counted by user: a limit binds all of that user's programs."""
+"""Connections and requests in flight, counted by user: a limit binds all programs of that user together."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from modelwire.errors import QueueFull
 _COME_BACK_MS = 1000
 
 
-class Sessions:
+class PeerLimits:
     def __init__(self, *, connections_per_peer: int, requests_per_peer: int) -> None:
         self._connections_per_peer = connections_per_peer
         self._requests_per_peer = requests_per_peer
         self._connections: Counter[int] = Counter()
         self._in_flight: Counter[int] = Counter()
-        self.watchers = 0
 
     @property
     def count(self) -> int:

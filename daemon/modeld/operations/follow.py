@@ -1,18 +1,18 @@
-"""Keeps one asker informed about one job until it ends."""
+"""Keeps one client informed about one job until it ends."""
 
 from __future__ import annotations
 
 import anyio
 
 from modeld.jobs.board import Attachment
-from modeld.jobs.job import Job
-from modeld.operations.calling import Call
+from modeld.jobs.job import AnyJob, Job, V, W
+from modeld.operations.operation import Call
 from modelwire.limits import PROGRESS_INTERVAL_SECONDS
 from modelwire.replies import Accepted, Progress
 from modelwire.values import Counters
 
 
-async def follow(call: Call, attachment: Attachment) -> Job:
+async def follow(call: Call, attachment: Attachment[W, V]) -> Job[W, V]:
     """Positions as they change, progress at most ten times a second, and the job when it has ended.
 
     Nothing is queued here for a slow peer: it gets the newest figures once it takes them.
@@ -38,6 +38,6 @@ async def follow(call: Call, attachment: Attachment) -> Job:
         return job
 
 
-def _patience(job: Job) -> float | None:
+def _patience(job: AnyJob) -> float | None:
     """A running job is looked at ten times a second; one that waits tells of itself."""
     return PROGRESS_INTERVAL_SECONDS if job.state == "running" else None

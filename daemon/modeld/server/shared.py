@@ -1,4 +1,4 @@
-"""What all connections share: who may do what, how long a peer may take, who is there."""
+"""What all connections of the daemon share: its operations, its limits, and what each role may do."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import asyncio
 
 import anyio.abc
 
-from modeld.operations.calling import Caller, Handlers
-from modeld.operations.house import House
-from modeld.server.sessions import Sessions
+from modeld.operations.operation import Caller
+from modeld.operations.registry import Operations
+from modeld.operations.services import Services
+from modeld.server.peer_limits import PeerLimits
 from modelwire import limits, replies
 from modelwire.encoding import encode
 from modelwire.operations import BY_REQUEST, CAPABILITIES
@@ -16,19 +17,17 @@ from modelwire.values import PeerView
 from modelwire.vocabulary import ROLE_ORDER, allows
 
 
-class Hall:
-    def __init__(self, house: House, handlers: Handlers, tasks: anyio.abc.TaskGroup) -> None:
-        handlers.check_complete()
-        self._house = house
-        self.handlers = handlers
+class SharedState:
+    def __init__(
+        self, services: Services, operations: Operations, peer_limits: PeerLimits, tasks: anyio.abc.TaskGroup
+    ) -> None:
+        self._services = services
+        self.operations = operations
         self.tasks = tasks
         self.loop = asyncio.get_running_loop()
-        self.write_stall = float(house.settings.limits.write_stall)
-        self.read_stall = float(house.settings.limits.read_stall)
-        self.sessions = Sessions(
-            connections_per_peer=house.settings.limits.connections_per_peer,
-            requests_per_peer=house.settings.limits.requests_per_peer,
-        )
+        self.write_stall = float(services.settings.limits.write_stall)
+        self.read_stall = float(services.settings.limits.read_stall)
+        self.peer_limits = peer_limits
         self.permitted = {
             role: frozenset(kind for kind, row in BY_REQUEST.items() if allows(role, row.role)) for role in ROLE_ORDER
         }
@@ -41,9 +40,9 @@ class Hall:
             self._hellos[caller] = encode(
                 replies.Hello(
                     protocol=replies.ProtocolRange(),
-                    server=self._house.server,
-                    instance=self._house.instance,
-                    store=self._house.store.layout.root,
+                    server=self._services.daemon.server,
+                    instance=self._services.daemon.instance,
+                    store=self._services.store.layout.root,
                     max_request=limits.MAX_REQUEST,
                     max_reply=limits.MAX_REPLY,
                     capabilities=CAPABILITIES,
@@ -54,7 +53,7 @@ class Hall:
 
     def left(self, caller: Caller) -> None:
         self.last_activity = self.loop.time()
-        self.sessions.leave(caller.uid)
+        self.peer_limits.leave(caller.uid)
 
     def note_cut(self, caller: Caller) -> None:
-        self._house.activity.record("peer.cut", peer=caller.uid, outcome="timeout")
+        self._services.activity.record("peer.cut", peer=caller.uid, outcome="timeout")

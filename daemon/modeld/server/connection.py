@@ -19,10 +19,11 @@ import anyio
 import structlog
 
 from modeld.observe.incident import incident
-from modeld.operations.calling import Caller, Long, TakesTime
+from modeld.operations.operation import Caller, TakesTime
+from modeld.operations.registry import Run
 from modeld.server.faults import numbered
-from modeld.server.flight import Flight
-from modeld.server.hall import Hall
+from modeld.server.running_request import RunningRequest
+from modeld.server.shared import SharedState
 from modeld.server.stall import WriteWatch, gone
 from modelwire import replies, requests
 from modelwire.connection import ServerConnection
@@ -58,18 +59,18 @@ _ECHOED = 20
 """Of the capabilities that a client misses."""
 
 
-Told = Callable[["Shell"], None]
+Reported = Callable[["PeerConnection"], None]
 
 
-class Shell(asyncio.Protocol):
-    def __init__(self, hall: Hall, caller: Caller, came: Told, left: Told) -> None:
-        """`came` is told when the connection stands, `left` when it is gone."""
-        self._hall = hall
-        self._came = came
-        self._left = left
+class PeerConnection(asyncio.Protocol):
+    def __init__(self, shared: SharedState, caller: Caller, opened: Reported, closed: Reported) -> None:
+        """`opened` is called when the connection stands, `closed` when it is gone."""
+        self._shared = shared
+        self._opened = opened
+        self._closed = closed
         self.caller = caller
         self.wire = ServerConnection()
-        self._flights: dict[str, Flight] = {}
+        self._running: dict[str, RunningRequest] = {}
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._in_turn = False
@@ -78,7 +79,7 @@ class Shell(asyncio.Protocol):
         self._continued = False
         self._looking = False
         self._read_stall: asyncio.TimerHandle | None = None
-        self._permitted = hall.permitted[caller.role]
+        self._permitted = shared.permitted[caller.role]
         self._reading = True
         self.writable = True
         self._writable_again = anyio.Event()
@@ -88,9 +89,9 @@ class Shell(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=_WRITE_MARK)
-        self._watch = WriteWatch(self.transport, self._hall.loop, self._hall.write_stall, self._cut)
-        self._came(self)
-        self.write(self._hall.hello_for(self.caller))
+        self._watch = WriteWatch(self.transport, self._shared.loop, self._shared.write_stall, self._cut)
+        self._opened(self)
+        self.write(self._shared.hello_for(self.caller))
 
     def data_received(self, data: bytes) -> None:
         if not self._closing:
@@ -112,7 +113,7 @@ class Shell(asyncio.Protocol):
         if gone(self.transport.get_extra_info("socket")):
             self.transport.abort()
         else:
-            self._hall.loop.call_later(_HALF_OPEN_SECONDS, self._look_for_reader)
+            self._shared.loop.call_later(_HALF_OPEN_SECONDS, self._look_for_reader)
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -129,9 +130,9 @@ class Shell(asyncio.Protocol):
         self._stop_read_stall()
         self._watch.stop()
         self._set_writable()
-        for flight in list(self._flights.values()):
-            flight.abandon()
-        self._left(self)
+        for running in list(self._running.values()):
+            running.abandon()
+        self._closed(self)
 
     # -- taking requests
 
@@ -181,7 +182,7 @@ class Shell(asyncio.Protocol):
         self._pause_reading()
         if not self._continued:
             self._continued = True
-            self._hall.loop.call_soon(self._continue)
+            self._shared.loop.call_soon(self._continue)
 
     def _pause_reading(self) -> None:
         if self._reading:
@@ -200,7 +201,7 @@ class Shell(asyncio.Protocol):
 
     def _dispatch(self, request: Request) -> None:
         kind = type(request)
-        quick = self._hall.handlers.quick.get(kind)
+        quick = self._shared.operations.quick.get(kind)
         try:
             if kind not in self._permitted:
                 self.caller.require(BY_REQUEST[kind].role, BY_REQUEST[kind].name)
@@ -208,9 +209,9 @@ class Shell(asyncio.Protocol):
                 try:
                     self._finish(request.id, quick(self.caller, request))
                 except TakesTime:
-                    self._begin(request, self._hall.handlers.long[kind])
-            elif (long := self._hall.handlers.long.get(kind)) is not None:
-                self._begin(request, long)
+                    self._begin(request, self._shared.operations.slow[kind])
+            elif (slow := self._shared.operations.slow.get(kind)) is not None:
+                self._begin(request, slow)
             else:
                 self._finish(request.id, self._of_connection(request))
         except WireError as fault:
@@ -218,37 +219,37 @@ class Shell(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001 - told by its incident; the connection lives on
             self._fail(request.id, incident(error, op=BY_REQUEST[kind].name))
 
-    def _begin(self, request: Request, long: Long) -> None:
-        flight = Flight(self, request, is_look=type(request) in self._hall.handlers.looks)
-        if flight.is_look:
+    def _begin(self, request: Request, operation: Run) -> None:
+        running = RunningRequest(self, request, is_look=type(request) in self._shared.operations.looks)
+        if running.is_look:
             self._looking = True
         else:
-            self._hall.sessions.begin(self.caller.uid)
-        self._flights[request.id] = flight
-        self._hall.tasks.start_soon(flight.fly, long, name=f"request {BY_REQUEST[type(request)].name}")
+            self._shared.peer_limits.begin(self.caller.uid)
+        self._running[request.id] = running
+        self._shared.tasks.start_soon(running.run, operation, name=f"request {BY_REQUEST[type(request)].name}")
 
     def _of_connection(self, request: Request) -> Value:
         if isinstance(request, requests.Cancel):
-            flight = self._flights.get(request.target)
-            if flight is None:
+            running = self._running.get(request.target)
+            if running is None:
                 raise InvalidRequest(
                     f"$.target: no request {request.target[:_ECHO]!r} is in flight on this connection",
                     hint="it may have ended; a job is cancelled by job.cancel",
                 )
-            flight.cancel()
+            running.cancel()
             return Done(target=request.target)
         return _welcome(cast("requests.Hello", request))
 
     # -- answering
 
-    def landed(self, flight: Flight) -> None:
-        self._flights.pop(flight.id, None)
-        if flight.is_look:
+    def ended(self, running: RunningRequest) -> None:
+        self._running.pop(running.id, None)
+        if running.is_look:
             self._looking = False
             if not self._closing:
                 self._go_on_soon()
         else:
-            self._hall.sessions.end(self.caller.uid)
+            self._shared.peer_limits.end(self.caller.uid)
         if not self._closing:
             self._close_when_served()
 
@@ -298,13 +299,13 @@ class Shell(asyncio.Protocol):
 
     # -- ending
 
-    def end_flights(self, fault: WireError) -> None:
-        for flight in list(self._flights.values()):
-            flight.end(fault)
+    def end_requests(self, fault: WireError) -> None:
+        for running in list(self._running.values()):
+            running.end(fault)
 
     @property
     def busy(self) -> bool:
-        return bool(self._flights)
+        return bool(self._running)
 
     def hang_up(self) -> None:
         """Sends what is written, then closes. Requests in flight are given up."""
@@ -314,7 +315,7 @@ class Shell(asyncio.Protocol):
         self.transport.close()
 
     def _close_when_served(self) -> None:
-        if self._eof and not self._flights and not self.wire.partial:
+        if self._eof and not self._running and not self.wire.partial:
             self.hang_up()
 
     def _mind_read_stall(self) -> None:
@@ -322,7 +323,7 @@ class Shell(asyncio.Protocol):
         if not self.wire.partial:
             self._stop_read_stall()
         elif self._read_stall is None:
-            self._read_stall = self._hall.loop.call_later(self._hall.read_stall, self._on_read_stall)
+            self._read_stall = self._shared.loop.call_later(self._shared.read_stall, self._on_read_stall)
 
     def _stop_read_stall(self) -> None:
         if self._read_stall is not None:
@@ -331,7 +332,7 @@ class Shell(asyncio.Protocol):
 
     def _on_read_stall(self) -> None:
         fault = TimedOut(
-            f"half a request came and nothing more for {self._hall.read_stall:g} s",
+            f"half a request came and nothing more for {self._shared.read_stall:g} s",
             hint="the connection is closed; end each request with a newline",
         )
         self.write(encode(replies.Error.of(None, fault)))
@@ -339,7 +340,7 @@ class Shell(asyncio.Protocol):
 
     def _cut(self) -> None:
         log.warning("a peer took no reply in time; its connection is cut", uid=self.caller.uid)
-        self._hall.note_cut(self.caller)
+        self._shared.note_cut(self.caller)
         self.transport.abort()
 
 

@@ -7,7 +7,8 @@ from typing import Protocol
 import anyio
 
 from modeld.observe.incident import incident
-from modeld.operations.calling import Caller, Long
+from modeld.operations.operation import Caller
+from modeld.operations.registry import Run
 from modelwire.connection import ServerConnection
 from modelwire.errors import Cancelled, Interrupted, WireError
 from modelwire.operations import BY_REQUEST
@@ -16,7 +17,7 @@ from modelwire.requests import Request
 from modelwire.values import Value
 
 
-class Line(Protocol):
+class ReplyChannel(Protocol):
     """The connection by which the request came, and by which its replies go."""
 
     caller: Caller
@@ -29,18 +30,18 @@ class Line(Protocol):
 
     def fail(self, request_id: str, fault: WireError) -> None: ...
 
-    def landed(self, flight: Flight) -> None: ...
+    def ended(self, running: RunningRequest) -> None: ...
 
     async def until_writable(self) -> None: ...
 
 
-class Flight:
+class RunningRequest:
     """What an operation sees as its `Call`."""
 
-    __slots__ = ("_abandoned", "_last_word", "_line", "_request", "_scope", "is_look")
+    __slots__ = ("_abandoned", "_channel", "_last_word", "_request", "_scope", "is_look")
 
-    def __init__(self, line: Line, request: Request, *, is_look: bool) -> None:
-        self._line = line
+    def __init__(self, channel: ReplyChannel, request: Request, *, is_look: bool) -> None:
+        self._channel = channel
         self._request = request
         self.is_look = is_look
         self._scope = anyio.CancelScope()
@@ -53,25 +54,25 @@ class Flight:
 
     @property
     def caller(self) -> Caller:
-        return self._line.caller
+        return self._channel.caller
 
     def send(self, reply: Reply) -> None:
         if not self._abandoned:
-            self._line.write(self._line.wire.reply(reply))
+            self._channel.write(self._channel.wire.reply(reply))
 
     def frame(self, reply: Reply) -> bytes:
-        return self._line.wire.reply(reply)
+        return self._channel.wire.reply(reply)
 
     def send_frame(self, frame: bytes) -> None:
         if not self._abandoned:
-            self._line.write(frame)
+            self._channel.write(frame)
 
     @property
     def writable(self) -> bool:
-        return self._line.writable
+        return self._channel.writable
 
     async def until_writable(self) -> None:
-        await self._line.until_writable()
+        await self._channel.until_writable()
 
     def cancel(self) -> None:
         """By the client's wish: the request still gets its terminal reply."""
@@ -87,23 +88,23 @@ class Flight:
         self._abandoned = True
         self._scope.cancel()
 
-    async def fly(self, long: Long) -> None:
+    async def run(self, operation: Run) -> None:
         answered = False
         try:
             with self._scope:
                 try:
                     # A value that cannot be sent (too long, no JSON) is an error of this request, not of the daemon.
-                    self._line.finish(self.id, await long(self, self._request))
+                    self._channel.finish(self.id, await operation(self, self._request))
                 except WireError as fault:
-                    self._line.fail(self.id, fault)
+                    self._channel.fail(self.id, fault)
                 except Exception as error:  # noqa: BLE001 - told by its incident; the connection lives on
-                    self._line.fail(self.id, incident(error, op=BY_REQUEST[type(self._request)].name))
+                    self._channel.fail(self.id, incident(error, op=BY_REQUEST[type(self._request)].name))
                 answered = True
             if not answered:
                 answered = True
-                self._line.fail(self.id, self._last_word)
+                self._channel.fail(self.id, self._last_word)
         finally:
             if not answered:
                 # The daemon itself is being ended at once: say what can still be said.
-                self._line.fail(self.id, Interrupted("the daemon stopped before this request had ended"))
-            self._line.landed(self)
+                self._channel.fail(self.id, Interrupted("the daemon stopped before this request had ended"))
+            self._channel.ended(self)

@@ -8,35 +8,36 @@ import anyio
 import msgspec
 
 from modeld.activity import Filter, Item, Lagged, Recorded, Subscription
-from modeld.operations.calling import Call, Handlers
-from modeld.operations.house import House
+from modeld.operations.operation import Call, SlowOperation
 from modeld.store.names import MAX_STEM_BYTES
-from modelwire import replies, requests
+from modelwire import replies
 from modelwire.encoding import splice
 from modelwire.errors import InvalidRequest
+from modelwire.requests import EventsSubscribe
 from modelwire.values import EventsEnd
 
 
-def handlers(house: House) -> Handlers:
-    async def subscribe(call: Call, request: requests.EventsSubscribe) -> EventsEnd:
+class Subscribe(SlowOperation[EventsSubscribe, EventsEnd]):
+    request, value = EventsSubscribe, EventsEnd
+
+    async def run(self, call: Call, request: EventsSubscribe, /) -> EventsEnd:
         _check(request)
+        activity = self._services.activity
         wanted = Filter(frozenset(request.events), request.model, request.job, request.progress)
         since = request.since
         if since is None and (request.last is not None or not request.follow):
-            since = max(0, house.activity.last_seq - (request.last or 0))
-        telling = _Telling(call)
-        with house.activity.subscribe(since, wanted) as subscription:
+            since = max(0, activity.last_seq - (request.last or 0))
+        writer = _EventWriter(call)
+        with activity.subscribe(since, wanted) as subscription:
             while items := await subscription.stored():
-                telling.tell(items)
+                writer.write(items)
                 await call.until_writable()
             if request.follow:
-                await _follow(call, subscription, telling)
-        return EventsEnd(last_seq=house.activity.last_seq, delivered=telling.delivered)
-
-    return Handlers(quick={}, long={requests.EventsSubscribe: subscribe})
+                await _follow(call, subscription, writer)
+        return EventsEnd(last_seq=activity.last_seq, delivered=writer.delivered)
 
 
-async def _follow(call: Call, subscription: Subscription, telling: _Telling) -> None:
+async def _follow(call: Call, subscription: Subscription, writer: _EventWriter) -> None:
     """Live events are written in the very call that records them; until the request is cancelled.
 
     A peer that does not read leaves its place in the ring, and is told what it missed once it reads again.
@@ -45,7 +46,7 @@ async def _follow(call: Call, subscription: Subscription, telling: _Telling) -> 
 
     def deliver() -> None:
         if call.writable:
-            telling.tell(watcher.pending())
+            writer.write(watcher.pending())
         else:
             held_up.set()
 
@@ -58,7 +59,7 @@ async def _follow(call: Call, subscription: Subscription, telling: _Telling) -> 
         deliver()
 
 
-class _Telling:
+class _EventWriter:
     """Frames made of lines that were encoded once for all watchers."""
 
     def __init__(self, call: Call) -> None:
@@ -67,7 +68,7 @@ class _Telling:
         self._event = splice(b"event", self._id, b"{").removesuffix(b"\n")
         self.delivered = 0
 
-    def tell(self, items: Sequence[Item]) -> None:
+    def write(self, items: Sequence[Item]) -> None:
         if len(items) == 1 and isinstance(record := items[0], Recorded):
             self.delivered += 1
             self._call.send_frame(self._event + record.tail)
@@ -85,7 +86,7 @@ class _Telling:
         return splice(b"progress", self._id, item.line)
 
 
-def _check(request: requests.EventsSubscribe) -> None:
+def _check(request: EventsSubscribe) -> None:
     if request.since is not None and request.last is not None:
         raise InvalidRequest(
             "$.last: since and last exclude each other", hint="`since` starts after a seq, `last` counts from the end"

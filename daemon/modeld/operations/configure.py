@@ -4,68 +4,65 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from modeld.operations.calling import Call, Caller, Handlers
-from modeld.operations.house import House
-from modeld.operations.jobs import own_job, refuse_ended
-from modeld.operations.pull import FETCHES
-from modelwire import requests
+import msgspec
+
+from modeld.operations.job_control import own_open_job
+from modeld.operations.model_pull import FETCHES
+from modeld.operations.operation import Call, Caller, QuickOperation, SlowOperation
+from modeld.operations.services import Services
 from modelwire.errors import InvalidRequest
+from modelwire.requests import DaemonConfigure, JobConfigure, ModelPull
 from modelwire.values import Change, Configured
 
 _SLOWEST = 1000
 """As in a pull's own `max_rate`: whoever writes less has meant another unit."""
 
 
-def handlers(house: House) -> Handlers:
-    def tell(event: str, changes: dict[str, Change], **about: object) -> None:
-        """One line for each setting. A limit that there is not is told in a word: the log leaves out what is null."""
-        for key, change in changes.items():
-            old, new = ("none" if value is None else value for value in (change.old, change.new))
-            house.activity.record(event, **about, key=key, old=old, new=new)
+class ConfigureDaemon(QuickOperation[DaemonConfigure, Configured]):
+    request, value = DaemonConfigure, Configured
 
-    def configure(caller: Caller, request: requests.DaemonConfigure) -> Configured:
+    def answer(self, caller: Caller, request: DaemonConfigure, /) -> Configured:
+        workshop = self._services.workshop
         changes: dict[str, Change] = {}
         if request.max_rate is not None:
-            budget = house.workshop.transfer.budget
+            budget = workshop.transfer.budget
             old, new = budget.rate, _rate(request.max_rate)
             budget.set_rate(new)
-            changes["max_rate"] = Change(old=old, new=new, at_start=house.workshop.max_rate_at_start)
-        changes |= _relimit(house, request)
+            changes["max_rate"] = Change(old=old, new=new, at_start=workshop.max_rate_at_start)
+        changes |= _relimit(self._services, request)
         _refuse_nothing(changes, request)
-        tell("daemon.configured", changes, peer=caller.uid)
+        _record(self._services, "daemon.configured", changes, peer=caller.uid)
         return Configured(settings=changes, lasts_until="stop")
 
-    async def configure_job(call: Call, request: requests.JobConfigure) -> Configured:
-        job = await own_job(house, call.caller, request.job)
-        refuse_ended(job, "changed")
+
+class ConfigureJob(SlowOperation[JobConfigure, Configured]):
+    request, value = JobConfigure, Configured
+
+    async def run(self, call: Call, request: JobConfigure, /) -> Configured:
+        board = self._services.board
+        job = await own_open_job(self._services, call.caller, request.job, "changed")
         changes: dict[str, Change] = {}
         rate = None if request.max_rate is None else _rate(request.max_rate)
-        if request.max_rate is not None and not isinstance(job.request, requests.ModelPull):
+        if request.max_rate is not None and not isinstance(job.request, ModelPull):
             raise InvalidRequest(
-                f"$.max_rate: job {job.id} is a {job.kind}, and only a model.pull has a rate",
+                f"$.max_rate: job {job.id} is a {job.kind.name}, and only a model.pull has a rate",
                 hint="its priority can be changed; `modelctl jobs` tells which jobs are pulls",
             )
         if request.priority is not None:
             old = job.priority
-            await house.board.prioritize(job, request.priority)
+            await board.prioritize(job, request.priority)
             changes["priority"] = Change(old=old, new=job.priority)
         if request.max_rate is not None:
-            before = job.max_rate
-            await house.board.limit(job, rate)
-            changes["max_rate"] = Change(old=before, new=rate)
+            changes["max_rate"] = Change(old=job.request.max_rate, new=rate)
+            await board.change_request(job, msgspec.structs.replace(job.request, max_rate=rate))
         _refuse_nothing(changes, request)
-        tell("job.configured", changes, job=job.id, model=job.model, peer=call.caller.uid)
+        _record(self._services, "job.configured", changes, job=job.id, model=job.model, peer=call.caller.uid)
         return Configured(settings=changes, lasts_until="end", job=job.id)
 
-    return Handlers(
-        quick={requests.DaemonConfigure: configure},
-        long={requests.JobConfigure: configure_job},
-    )
 
-
-def _relimit(house: House, request: requests.DaemonConfigure) -> dict[str, Change]:
+def _relimit(services: Services, request: DaemonConfigure) -> dict[str, Change]:
     """How many may run and wait."""
-    now, at_start = house.gate.limits, house.settings.limits
+    now, at_start = services.gate.limits, services.settings.limits
     before = {
         "running_bytes": now.running_default,
         "running_fetches": now.running_of(FETCHES),
@@ -82,9 +79,16 @@ def _relimit(house: House, request: requests.DaemonConfigure) -> dict[str, Chang
             waiting_per_peer=then["waiting_per_peer"],
             waiting_total=then["waiting_total"],
         )
-        house.store.use_threads(then["running_bytes"])
-        house.board.runner.settle(house.gate.relimit(limits))
+        services.store.use_threads(then["running_bytes"])
+        services.board.runner.settle(services.gate.relimit(limits))
     return {key: Change(old=before[key], new=new, at_start=getattr(at_start, key)) for key, new in wanted.items()}
+
+
+def _record(services: Services, event: str, changes: dict[str, Change], **about: object) -> None:
+    """One line for each setting. No limit is written as a word: the log leaves out what is null."""
+    for key, change in changes.items():
+        old, new = ("none" if value is None else value for value in (change.old, change.new))
+        services.activity.record(event, **about, key=key, old=old, new=new)
 
 
 def _rate(asked: int) -> int | None:
@@ -96,7 +100,7 @@ def _rate(asked: int) -> int | None:
     return asked or None
 
 
-def _refuse_nothing(changes: dict[str, Change], request: requests.DaemonConfigure | requests.JobConfigure) -> None:
+def _refuse_nothing(changes: dict[str, Change], request: DaemonConfigure | JobConfigure) -> None:
     if not changes:
         known = [field for field in request.__struct_fields__ if field not in ("id", "job")]
         raise InvalidRequest(
