@@ -257,7 +257,7 @@ def test_lines_of_the_standard_library_are_adopted(log: Log) -> None:
 
 def test_python_warnings_are_off() -> None:
     code = (
-        "import warnings; from modeld import logs; from modeld.config import LogSettings\n"
+        "import warnings; from modeld.observe import logs; from modeld.config import LogSettings\n"
         "logs.configure(LogSettings()); warnings.warn('old', DeprecationWarning); warnings.warn('odd')"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
