@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 import anyio
 
 from modeld.jobs.progress import Meter, StopReason
-from modeld.jobs.states import OVER, STATES, Event, Stage, after
+from modeld.jobs.states import STATES, Event, Stage, after
 from modelwire.errors import Unsupported, WireError
 from modelwire.requests import Write
 from modelwire.values import Value
@@ -123,11 +123,6 @@ class Job(Generic[W, V]):
     @property
     def terminal(self) -> bool:
         return self.state in TERMINAL_STATES
-
-    @property
-    def over(self) -> bool:
-        """Ended, about to end, or left to the next start: no client decides anything about it any more."""
-        return self.stage in OVER
 
     def outcome(self) -> V:
         """Of a job that has ended. Raises its failure."""

@@ -52,9 +52,6 @@ Event = Asked | End | Literal["start", "stop", "restore", "withdraw"]
 STATES: Final[dict[Stage, JobState]] = {state: state for state in get_args(JobState)}
 """The stages that clients see."""
 
-OVER: Final = frozenset[Stage]({"parked", "left", "ending", "done", "failed", "cancelled", "withdrawn"})
-"""Ended, about to end, or left to the next start: no client decides anything about such a job."""
-
 TABLE: Final[dict[Stage, dict[Event, Stage]]] = {
     "queued": {
         "start": "running",
