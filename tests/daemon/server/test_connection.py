@@ -149,7 +149,8 @@ async def connected(
             with anyio.fail_after(20):
                 yield case
         finally:
-            case.connection.connection_lost(None)
+            if not case.closed:
+                case.connection.connection_lost(None)
             case.transport.let_go()
             tasks.cancel_scope.cancel()
     assert case.closed == 1
@@ -299,7 +300,6 @@ async def test_what_runs_when_the_peer_goes_is_ended_without_a_reply() -> None:
         await eventually(lambda: not case.connection.busy)
         assert case.take() == []
         assert case.limits._in_flight == {}
-        case.closed = 0
 
 
 @pytest.mark.parametrize(
