@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from bench.timed import REFERENCE, Row, command, print_rows, size_of
+from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob, commit, find_good
 from modeld.store.blobs.staging import hash_source, stage_copy
 from modeld.store.digest import Digest
@@ -30,7 +31,6 @@ from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.ingest.batch import Batch
 from modeld.store.ingest.sources import open_source
-from modeld.store.observer import Unwatched
 
 SMALL_SIZE = 16 * 1024
 
@@ -73,7 +73,7 @@ class Ours:
     def add(self) -> None:
         descriptor = open_source(self.source.path)
         try:
-            staged = stage_copy(self.layout, descriptor, self.source.path, space=self.space, observer=Unwatched())
+            staged = stage_copy(self.layout, descriptor, self.source.path, space=self.space, observer=FileProgress())
         finally:
             os.close(descriptor)
         self.last, _reused = commit(self.layout, staged)
@@ -86,7 +86,7 @@ class Ours:
     def add_again(self) -> None:
         descriptor = open_source(self.source.path)
         try:
-            digest, _source = hash_source(descriptor, self.source.path, observer=Unwatched())
+            digest, _source = hash_source(descriptor, self.source.path, observer=FileProgress())
         finally:
             os.close(descriptor)
         assert find_good(self.layout, digest, trusted=lambda _blob: True) is not None
@@ -99,7 +99,7 @@ class Ours:
         assert find_good(self.layout, self.digest(), trusted=lambda _blob: True) is not None
 
     def add_small(self, paths: list[str]) -> None:
-        with Batch(self.layout, space=self.space, observer=Unwatched()) as batch:
+        with Batch(self.layout, space=self.space, observer=FileProgress()) as batch:
             for path in paths:
                 descriptor = open_source(path)
                 try:

@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bench.adding import Ours, Source
 from bench.timed import REFERENCE, Row, command, print_rows, size_of
+from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob, verify_blob
 from modeld.store.blobs.hashing import CHUNK, FrontToBackReader
 from modeld.store.disk.layout import Layout
-from modeld.store.observer import Unwatched
 
 
 def together(work: Callable[[Blob], None], blobs: Sequence[Blob]) -> None:
@@ -68,7 +68,7 @@ def read(blob: Blob, *, keep_cache: bool = False) -> None:
 
 def rows_of(layout: Layout, blobs: Sequence[Blob]) -> Iterator[Row]:
     def verify(blob: Blob) -> None:
-        if not verify_blob(layout, blob.digest, Unwatched()).good:
+        if not verify_blob(layout, blob.digest, FileProgress()).good:
             raise RuntimeError(f"{blob.path} is corrupt")
 
     def warm() -> None:

@@ -16,8 +16,8 @@ from modeld.jobs.admission import Gate, Limits
 from modeld.jobs.board import Attachment, Board
 from modeld.jobs.job import AnyJob, Job, Kind
 from modeld.jobs.ledger import JobRecord, Ledger
+from modeld.progress import Stopped
 from modeld.store.catalog.catalog import Catalog
-from modeld.store.observer import Stopped
 from modelwire.errors import NoSpace, WireError
 from modelwire.requests import ModelAdd
 from modelwire.values import Added

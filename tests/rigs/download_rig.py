@@ -15,7 +15,6 @@ from dataclasses import replace
 
 from modeld.download.engine.assembly import Fetched
 from modeld.download.engine.downloads import Transfer
-from modeld.download.engine.progress import Progress, Unfollowed
 from modeld.download.http.client import HttpClient
 from modeld.download.routes.condemned import Condemned
 from modeld.download.routes.events import TransferEvent
@@ -25,6 +24,7 @@ from modeld.download.tuning import MIB, Tuning
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
+from rigs.watcher import Watcher
 
 SIZE = 8 * MIB + 12345
 """Many of the small segments that tests use, and no round number."""
@@ -87,33 +87,6 @@ class Elsewhere(Plain):
         return Description(source=self.name, files=(file,), registry="test")
 
 
-class Watcher(Unfollowed):
-    """Follows one job; `stop_after` bytes of it, it is not wanted any more."""
-
-    def __init__(self, stop_after: int | None = None) -> None:
-        super().__init__()
-        self.done = self.verified = self.reused = self.committed = 0
-        self.totals: list[int | None] = []
-        self.phases: list[str] = []
-        self._stop_after = stop_after
-
-    def phase(self, phase: str) -> None:
-        self.phases.append(phase)
-
-    def total(self, size: int | None) -> None:
-        self.totals.append(size)
-
-    def advance(self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0) -> None:
-        assert min(done, verified, reused, committed) >= 0, "progress never goes back"
-        self.done += done
-        self.verified += verified
-        self.reused += reused
-        self.committed += committed
-
-    def stopped(self) -> bool:
-        return self._stop_after is not None and self.done >= self._stop_after
-
-
 class Rig:
     def __init__(self, root: str, tuning: Tuning = QUICK, condemned: Condemned | None = None) -> None:
         os.makedirs(f"{root}/blobs/sha256", exist_ok=True)
@@ -153,9 +126,9 @@ class Rig:
         watcher: Watcher | None = None,
     ) -> Fetched:
         described = self.described(file, sources)
-        progress = Progress(watcher or Watcher(), [file.size])
+        (progress,) = (watcher or Watcher()).files([file.size])
         return self.transfer.fetch_file(
-            described, file, expected=expected, progress=progress.file(0), on_event=self.events.append
+            described, file, expected=expected, progress=progress, on_event=self.events.append
         )
 
     def only_partial(self) -> bool:

@@ -56,13 +56,13 @@ def _main() -> int:
     from modeld.__main__ import main
     from modeld.jobs.job import AnyJob
     from modeld.jobs.runner import Runner
+    from modeld.progress import FileProgress, check
     from modeld.store.blobs import staging
-    from modeld.store.observer import Observer, check
     from modelwire.values import Added
 
     path = os.environ.pop(HOLD)
 
-    def held(observer: Observer) -> None:
+    def held(observer: FileProgress) -> None:
         check(observer)
         since = time.monotonic()
         while _still_held(path, since):

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob, commit
 from modeld.store.blobs.hashing import CHUNK
 from modeld.store.blobs.staging import stage_copy
@@ -23,7 +24,6 @@ from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.ingest.batch import Batch
-from modeld.store.observer import Unwatched
 from modelwire.errors import WireError
 
 if TYPE_CHECKING:
@@ -123,13 +123,13 @@ class Adding:
                 self.source,
                 expected=expected,
                 space=self.space,
-                observer=Unwatched(),
+                observer=FileProgress(),
             )
         return commit(self.layout, staged)
 
     def run_many(self) -> list[tuple[Blob, bool]]:
         """The content and others made of it, as a batch."""
-        with Batch(self.layout, space=self.space, observer=Unwatched()) as batch:
+        with Batch(self.layout, space=self.space, observer=FileProgress()) as batch:
             for index in range(MANY):
                 path = f"{self.source}-{index}"
                 Path(path).write_bytes(self.content[index:])

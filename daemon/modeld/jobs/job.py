@@ -14,8 +14,8 @@ from typing import Any, Final, Generic, TypeVar
 
 import anyio
 
-from modeld.jobs.progress import Meter, StopReason
 from modeld.jobs.states import STATES, Event, Stage, after
+from modeld.progress import JobProgress, StopReason
 from modelwire.errors import Unsupported, WireError
 from modelwire.requests import Write
 from modelwire.values import Value
@@ -99,7 +99,7 @@ class Job(Generic[W, V]):
     watchers: int = 0
     holders: int = 0
     """Those watchers whose leaving may end the job: not who only looks at somebody else's."""
-    meter: Meter = field(default_factory=Meter)
+    meter: JobProgress = field(default_factory=JobProgress)
     changed: Signal = field(default_factory=Signal)
     ended: anyio.Event = field(default_factory=anyio.Event)
     recorded: anyio.Event = field(default_factory=anyio.Event)

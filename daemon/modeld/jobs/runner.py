@@ -18,7 +18,7 @@ from modeld.jobs.job import AnyJob, Job, V, W
 from modeld.jobs.ledger import Ledger
 from modeld.jobs.states import End
 from modeld.observe.incident import incident
-from modeld.store.observer import Stopped
+from modeld.progress import Stopped
 from modelwire.errors import Cancelled, Interrupted, WireError
 from modelwire.limits import PROGRESS_INTERVAL_SECONDS
 from modelwire.values import Counters, Value

@@ -11,7 +11,7 @@ from modeld.activity import Activity
 from modeld.download.routes.events import EventKind, TransferEvent
 from modeld.download.source import address_of
 from modeld.jobs.job import AnyJob
-from modeld.jobs.progress import Meter
+from modeld.progress import JobProgress
 from modelwire.errors import DigestMismatch
 from modelwire.vocabulary import Phase
 
@@ -35,12 +35,16 @@ _EVENTS: Final[dict[EventKind, str]] = {
 
 
 class Telling:
-    """Of one job. `transfer` and what `Observed` calls come from byte threads."""
+    """Of one job. `transfer` and `look` are called from byte threads."""
 
-    def __init__(self, activity: Activity, job: AnyJob) -> None:
+    def __init__(self, activity: Activity, job: AnyJob, path: str) -> None:
         self._activity = activity
         self._job = job
         self._loop = asyncio.get_running_loop()
+        self.path = path
+        self._phase: Phase | None = None
+        self._told = -1
+        self._told_at = 0.0
 
     def event(self, name: str, **fields: Any) -> None:
         """On the event loop."""
@@ -64,84 +68,23 @@ class Telling:
         if "quarantine_path" in fault.details:
             self.event("phase.quarantine", **{name: fault.details.get(name) for name in wanted})
 
+    # -- phases
 
-class Observed:
-    """The job's meter, for the transfer: what goes by is told as phases too."""
+    def look(self, progress: JobProgress) -> None:
+        """Listens to the job's progress, from any thread."""
+        phase, done = progress.current_phase, progress.done
+        if phase != self._phase:
+            if "download" in (phase, self._phase) and done != self._told:
+                self._tell(progress)
+            if phase == "verify" and self._told >= 0:
+                self.soon("phase.verify", path=self.path)
+            self._phase = phase
+        elif phase == "download" and (
+            done - self._told >= TELL_BYTES or time.monotonic() - self._told_at >= TELL_SECONDS
+        ):
+            self._tell(progress)
 
-    def __init__(self, meter: Meter, telling: Telling, path: str) -> None:
-        self._meter = meter
-        self._telling = telling
-        self.path = path
-        self._done = 0
-        self._told = -1
-        self._told_at = 0.0
-        self._total: int | None = None
-        self._phase: Phase | None = None
-        self.stopped = meter.stopped
-
-    def phase(self, phase: Phase) -> None:
-        self._meter.phase(phase)
-        if phase == self._phase:
-            return
-        if "download" in (phase, self._phase) and self._done != self._told:
-            self._tell()
-        if phase == "verify" and self._phase is not None:
-            self._telling.soon("phase.verify", path=self.path)
-        self._phase = phase
-
-    def total(self, size: int | None) -> None:
-        self._total = size
-        self._meter.total(size)
-
-    def advance(self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0) -> None:
-        self._meter.advance(done=done, verified=verified, reused=reused, committed=committed)
-        self._done += done
-        if self._phase != "download":
-            return
-        if self._done - self._told >= TELL_BYTES or time.monotonic() - self._told_at >= TELL_SECONDS:
-            self._tell()
-
-    def _tell(self) -> None:
-        self._told, self._told_at = self._done, time.monotonic()
-        address = address_of(self._meter.source)
-        self._telling.soon("phase.download", downloaded_bytes=self._done, total_bytes=self._total, source_url=address)
-
-    @property
-    def network(self) -> int:
-        return self._meter.network
-
-    @network.setter
-    def network(self, size: int) -> None:
-        self._meter.network = size
-
-    @property
-    def source(self) -> str | None:
-        return self._meter.source
-
-    @source.setter
-    def source(self, name: str | None) -> None:
-        self._meter.source = name
-
-    @property
-    def attempt(self) -> int:
-        return self._meter.attempt
-
-    @attempt.setter
-    def attempt(self, number: int) -> None:
-        self._meter.attempt = number
-
-    @property
-    def files_done(self) -> int:
-        return self._meter.files_done
-
-    @files_done.setter
-    def files_done(self, number: int) -> None:
-        self._meter.files_done = number
-
-    @property
-    def files_total(self) -> int | None:
-        return self._meter.files_total
-
-    @files_total.setter
-    def files_total(self, number: int | None) -> None:
-        self._meter.files_total = number
+    def _tell(self, progress: JobProgress) -> None:
+        self._told, self._told_at = progress.done, time.monotonic()
+        address, total = address_of(progress.source), progress.total_bytes
+        self.soon("phase.download", downloaded_bytes=self._told, total_bytes=total, source_url=address)

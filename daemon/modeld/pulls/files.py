@@ -12,17 +12,16 @@ from typing import Any
 import anyio
 
 from modeld.download.engine.budget import Share
-from modeld.download.engine.progress import Progress
 from modeld.download.routes.router import Described
 from modeld.download.source import FileInfo
-from modeld.pulls.events import Observed, Telling
+from modeld.progress import JobProgress, Stopped
+from modeld.pulls.events import Telling
 from modeld.pulls.memory import version_of
 from modeld.pulls.shared import Workshop
 from modeld.sources.references.parse import Reference
 from modeld.store import Digest
 from modeld.store.ingest.downloaded import Arrived
 from modeld.store.manifests.manifests import File
-from modeld.store.observer import Stopped
 
 
 class Fetch:
@@ -33,7 +32,7 @@ class Fetch:
         described: Described[Any],
         files: Sequence[FileInfo],
         expected: Digest | None,
-        observed: Observed,
+        progress: JobProgress,
         telling: Telling,
         held: ExitStack,
     ) -> None:
@@ -45,7 +44,8 @@ class Fetch:
         self._expected = expected
         self._telling = telling
         self._held = held
-        self._progress = Progress(observed, [file.size for file in files])
+        self._job = progress
+        self._progress = progress.files([file.size for file in files])
         self._digests: list[Digest | None] = []
         self._arrived: dict[int, Arrived] = {}
         self.served: Counter[str] = Counter()
@@ -59,7 +59,7 @@ class Fetch:
             self._digests.append(digest)
             if digest is None:
                 continue
-            progress = self._progress.file(number)
+            progress = self._progress[number]
             blob = await self._arrivals.find(digest, self._held, progress)
             if blob is not None:
                 progress.total(blob.size)
@@ -112,7 +112,7 @@ class Fetch:
                     await self._fetch(number, share)
                 except Exception as fault:  # noqa: BLE001 - the first of them is raised below
                     faults.append(fault)
-                    self._progress.quit()
+                    self._job.stop_files()
 
         async with anyio.create_task_group() as tasks:
             for number in range(len(self._files)):
@@ -123,7 +123,7 @@ class Fetch:
         return [self._arrived[number] for number in range(len(self._files))]
 
     async def _fetch(self, number: int, share: Share) -> None:
-        file, digest, progress = self._files[number], self._digests[number], self._progress.file(number)
+        file, digest, progress = self._files[number], self._digests[number], self._progress[number]
         work = partial(self._workshop.transfer.fetch_file, self._described, file, expected=self._expected or digest)
         blob, served, as_described = await self._workshop.flights.fetch(
             self._key(file, digest),

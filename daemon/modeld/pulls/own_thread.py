@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 
 import anyio
 
-from modeld.store.observer import Stopped
+from modeld.progress import Stopped
 
 T = TypeVar("T")
 

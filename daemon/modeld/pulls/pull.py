@@ -19,7 +19,7 @@ import msgspec
 from modeld.activity import Activity
 from modeld.jobs.job import Job
 from modeld.jobs.publication import PublicationNotes
-from modeld.pulls.events import Observed, Telling
+from modeld.pulls.events import Telling
 from modeld.pulls.files import Fetch
 from modeld.pulls.memory import Meaning, MeantFile
 from modeld.pulls.outcome import PullNotes, pulled_from
@@ -59,25 +59,28 @@ class Pull:
         globs = [*(f"+{glob}" for glob in request.include), *(f"-{glob}" for glob in request.exclude)]
         self._followed = " ".join([reference.text, *globs])
         """What the name stands for from now on: the reference, and which of its files."""
-        self._telling = Telling(activity, job)
         self._current = False
         self._asked = False
         self._meaning = Meaning()
         self._served: Counter[str] = Counter()
         self._name = ModelName.parse(request.name)
-        self._observed = Observed(job.meter, self._telling, self._arrivals.layout.manifest(self._name))
+        self._progress = job.meter
+        self._telling = Telling(activity, job, self._arrivals.layout.manifest(self._name))
 
     async def run(self) -> Pulled:
-        self._job.meter.phase("checking_local")
+        self._progress.phase("checking_local")
         layout = self._arrivals.layout
         here = layout.manifest(self._name) if self._expected is None else layout.blob(self._expected)
         self._telling.event("phase.checking_local", path=here)
+        self._progress.add_listener(self._telling.look)
         try:
             with ExitStack() as held:
                 pulled = await self._pull(held)
         except DigestMismatch as fault:
             self._telling.mismatch(fault)
             raise
+        finally:
+            self._progress.remove_listener(self._telling.look)
         self._telling.event("phase.ready", path=pulled.path)
         return pulled
 
@@ -97,12 +100,13 @@ class Pull:
     # -- what is here
 
     async def _find(self, digest: Digest, held: ExitStack) -> Arrived | None:
-        blob = await self._arrivals.find(digest, held, self._observed)
+        (progress,) = self._progress.files([None])
+        blob = await self._arrivals.find(digest, held, progress)
         if blob is None:
             return None
-        self._job.meter.total(blob.size)
-        self._job.meter.files(total=1, done=1)
-        self._job.meter.advance(done=blob.size, reused=blob.size)
+        progress.total(blob.size)
+        progress.advance(done=blob.size, reused=blob.size)
+        progress.finished()
         return Arrived(path="", blob=blob)
 
     def _written(self) -> Meaning:
@@ -128,15 +132,14 @@ class Pull:
             raise self._workshop.refuse_offline(self._reference)
         self._meaning = remembered
         arrived: list[Arrived] = []
-        for file in remembered.files:
-            blob = await self._arrivals.find(Digest(file.digest), held, self._observed)
+        progress = self._progress.files([file.size for file in remembered.files])
+        for file, here in zip(remembered.files, progress, strict=True):
+            blob = await self._arrivals.find(Digest(file.digest), held, here)
             if blob is None:
                 raise self._workshop.refuse_offline(self._reference)
+            here.advance(done=blob.size, reused=blob.size)
+            here.finished()
             arrived.append(Arrived(path=file.path, blob=blob, role=file.role))
-        size = sum(each.blob.size for each in arrived)
-        self._job.meter.total(size)
-        self._job.meter.files(total=len(arrived), done=len(arrived))
-        self._job.meter.advance(done=size, reused=size)
         return await self._publish(wish, arrived)
 
     def _recorded(self) -> Meaning | None:
@@ -165,11 +168,11 @@ class Pull:
         ask = partial(
             self._workshop.transfer.ask,
             route,
-            stopped=lambda: left.is_set() or self._job.meter.stopped(),
+            stopped=lambda: left.is_set() or self._progress.stopped(),
             on_event=self._telling.transfer,
         )
         try:
-            described = await in_own_thread(ask, self._job.meter.stopped, name=f"ask for job {self._job.id}")
+            described = await in_own_thread(ask, self._progress.stopped, name=f"ask for job {self._job.id}")
         finally:
             left.set()
         description = described.description
@@ -187,13 +190,13 @@ class Pull:
             license=description.license,
         )
         fetch = Fetch(
-            self._workshop, self._reference, described, files, self._expected, self._observed, self._telling, held
+            self._workshop, self._reference, described, files, self._expected, self._progress, self._telling, held
         )
         await fetch.look()
         wanted = fetch.as_wanted()
         self._refuse_early(wish, wanted, [file.size for file in files])
         if wanted is not None and len(wanted) == 1:
-            self._observed.path = self._arrivals.layout.partial(Digest.parse(wanted[0].blob))
+            self._telling.path = self._arrivals.layout.partial(Digest.parse(wanted[0].blob))
         arrived = await self._paced(fetch)
         self._served = fetch.served
         return await self._publish(wish, arrived)
@@ -231,7 +234,7 @@ class Pull:
             replace=self._request.replace or self._follows(standing),
             license=self._request.license,
             order=self._job.order,
-            observer=self._job.meter,
+            observer=self._progress,
             notes=PullNotes(self._notes, self._pulled),
         )
 

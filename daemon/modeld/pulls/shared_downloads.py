@@ -17,12 +17,10 @@ import anyio
 
 from modeld.download.engine.assembly import Fetched
 from modeld.download.engine.budget import CommonPace, Pace, Share
-from modeld.download.engine.progress import FileProgress, Progress
-from modeld.download.routes.events import OnEvent, TransferEvent
+from modeld.download.routes.events import OnEvent, TransferEvent, unheard
+from modeld.progress import FileProgress, JobProgress, Stopped
 from modeld.store.blobs.blobs import Blob
 from modeld.store.ingest.downloaded import Arrivals
-from modeld.store.observer import Stopped
-from modelwire.vocabulary import Phase
 
 Work = Callable[[FileProgress, OnEvent, Pace], Fetched]
 """Blocks until the file is whole, verified and durable."""
@@ -101,13 +99,16 @@ async def _until(ended: anyio.Event, progress: FileProgress) -> None:
 
 
 class Flight:
-    """On the event loop, but for what its thread calls: `_run` and the observer's methods."""
+    """On the event loop, but for what its thread calls: `_run` and `_event`."""
 
     def __init__(self, forget: Callable[[Flight], None], route: str) -> None:
         self.route = route
         self.ended = anyio.Event()
         self._forget = forget
-        self._everybody = _Everybody()
+        self._askers: dict[FileProgress, tuple[OnEvent, _Forward]] = {}
+        self._heard: OnEvent = unheard
+        self._progress = JobProgress()
+        (self._file,) = self._progress.files([None])
         self._pace = CommonPace()
         self._loop = asyncio.get_running_loop()
         self._committing = anyio.Lock()
@@ -117,14 +118,17 @@ class Flight:
 
     @property
     def deserted(self) -> bool:
-        return self._everybody.deserted
+        return self._progress.stopped()
 
     # -- askers
 
     @contextmanager
     def joined(self, progress: FileProgress, on_event: OnEvent, share: Share) -> Iterator[None]:
         self._pace.join(share)
-        self._everybody.join(progress, on_event)
+        forward = _Forward(self._progress, progress)
+        self._askers[progress] = on_event, forward
+        self._progress.add_listener(forward)
+        self._choose_hearer()
         try:
             yield
         finally:
@@ -133,11 +137,21 @@ class Flight:
 
     def leave(self, progress: FileProgress) -> bool:
         """True for the last one: the transfer ends, and keeps what it has."""
-        if not self._everybody.leave(progress):
+        if progress not in self._askers:
             return False
+        _, forward = self._askers.pop(progress)
+        self._progress.remove_listener(forward)
+        self._choose_hearer()
+        if self._askers:
+            return False
+        self._progress.stop_reason = "cancel"
         if self.ended.is_set():
             self._end()
         return True
+
+    def _choose_hearer(self) -> None:
+        """One: all of them are heard in one log."""
+        self._heard = next((on_event for on_event, _ in self._askers.values()), unheard)
 
     async def land(self, arrivals: Arrivals) -> Landed:
         """After the end: the first who comes gives the blob its name."""
@@ -168,7 +182,7 @@ class Flight:
         fetched: Fetched | None = None
         fault: BaseException | None = None
         try:
-            fetched = work(Progress(self._everybody, [None]).file(0), self._everybody.event, self._pace)
+            fetched = work(self._file, self._event, self._pace)
         except BaseException as error:  # noqa: BLE001 - told to whoever waits for it
             fault = error
         with contextlib.suppress(RuntimeError):  # the loop is gone: the daemon has stopped without waiting
@@ -176,6 +190,9 @@ class Flight:
             return
         if fetched is not None:
             fetched.keep()
+
+    def _event(self, event: TransferEvent) -> None:
+        self._heard(event)
 
     def _landed(self, fetched: Fetched | None, fault: BaseException | None) -> None:
         self._fetched, self._fault = fetched, fault
@@ -190,101 +207,31 @@ class Flight:
             self._fetched = None
 
 
-class _Everybody:
-    """The observer of the transfer: what it is told, all askers are. Who comes late is told what it has missed."""
+class _Forward:
+    """Reports to one job what a shared download reports; first what it has missed, but neither bytes from the network
+    nor attempts, which were not for it."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._askers: dict[FileProgress, OnEvent] = {}
-        self._network = 0
+    def __init__(self, shared: JobProgress, progress: FileProgress) -> None:
+        self._progress = progress
+        self._done = self._verified = self._reused = 0
+        self._network, self._attempt = shared.network, shared.attempt
         self._source: str | None = None
-        self._attempt = 1
-        self._counts = {"done": 0, "verified": 0, "reused": 0}
-        self._size: int | None = None
-        self._phase: Phase | None = None
-        self.deserted = False
-        self.files_done = 0
-        self.files_total: int | None = None
 
-    def join(self, progress: FileProgress, on_event: OnEvent) -> None:
-        with self._lock:
-            self._askers[progress] = on_event
-            progress.total(self._size)
-            progress.advance(**self._counts)
-            if self._source is not None:
-                progress.source(self._source)
-            if self._phase is not None:
-                progress.phase(self._phase)
-
-    def leave(self, progress: FileProgress) -> bool:
-        """True for the last one."""
-        with self._lock:
-            if self._askers.pop(progress, None) is None or self._askers:
-                return False
-            self.deserted = True
-            return True
-
-    # -- called by the transfer, from one thread at a time
-
-    def event(self, event: TransferEvent) -> None:
-        """Told once, by the first asker: all of them are heard in one log."""
-        with self._lock:
-            first = next(iter(self._askers.values()), None)
-        if first is not None:
-            first(event)
-
-    def stopped(self) -> bool:
-        return self.deserted
-
-    def phase(self, phase: Phase) -> None:
-        with self._lock:
-            self._phase = phase
-            for progress in self._askers:
-                progress.phase(phase)
-
-    def total(self, size: int | None) -> None:
-        with self._lock:
-            self._size = size
-            for progress in self._askers:
-                progress.total(size)
-
-    def advance(self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0) -> None:
-        with self._lock:
-            for name, more in (("done", done), ("verified", verified), ("reused", reused)):
-                self._counts[name] += more
-            for progress in self._askers:
-                progress.advance(done=done, verified=verified, reused=reused, committed=committed)
-
-    @property
-    def network(self) -> int:
-        return self._network
-
-    @network.setter
-    def network(self, total: int) -> None:
-        with self._lock:
-            more, self._network = total - self._network, total
-            for progress in self._askers:
-                progress.advance(network=more)
-
-    @property
-    def source(self) -> str | None:
-        return self._source
-
-    @source.setter
-    def source(self, name: str | None) -> None:
-        with self._lock:
-            self._source = name
-            for progress in self._askers if name is not None else ():
-                progress.source(name or "")
-
-    @property
-    def attempt(self) -> int:
-        return self._attempt
-
-    @attempt.setter
-    def attempt(self, number: int) -> None:
-        with self._lock:
-            for _more in range(number - self._attempt):
-                for progress in self._askers:
-                    progress.attempted()
-            self._attempt = number
+    def __call__(self, shared: JobProgress) -> None:
+        progress = self._progress
+        if shared.source != self._source and shared.source is not None:
+            self._source = shared.source
+            progress.source(shared.source)
+        for _more in range(shared.attempt - self._attempt):
+            progress.attempted()
+        progress.total(shared.total_bytes)
+        progress.advance(
+            done=shared.done - self._done,
+            verified=shared.verified - self._verified,
+            reused=shared.reused - self._reused,
+            network=shared.network - self._network,
+        )
+        self._done, self._verified, self._reused = shared.done, shared.verified, shared.reused
+        self._network, self._attempt = shared.network, shared.attempt
+        if shared.current_phase != "queued":
+            progress.phase(shared.current_phase)

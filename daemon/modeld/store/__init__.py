@@ -10,20 +10,17 @@ from modeld.store.ingest.readers import OwnReader, PeerReader, Reader
 from modeld.store.maintain.recover import RecoveryReport
 from modeld.store.manifests.entries import Unproven
 from modeld.store.names import ModelName
-from modeld.store.observer import Observer, Stopped
 from modeld.store.store import Store
 
 __all__ = [
     "Asker",
     "Digest",
     "ModelName",
-    "Observer",
     "OwnReader",
     "PeerReader",
     "Reader",
     "RecoveryReport",
     "RootUnusable",
-    "Stopped",
     "Store",
     "Unproven",
     "resolve_root",

@@ -10,6 +10,7 @@ import msgspec
 
 from modeld.config import StoreSettings
 from modeld.config.settings import default_byte_jobs
+from modeld.progress import JobProgress
 from modeld.store.blobs.linked import Linked
 from modeld.store.catalog.history import NOBODY, Asker, History
 from modeld.store.catalog.uses import Uses
@@ -33,7 +34,6 @@ from modeld.store.maintain.verify import Failed
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
-from modeld.store.observer import JobObserver, Unwatched
 from modeld.store.publish.publisher import Publisher
 from modeld.store.publish.publishing import Counter, Notes, Wish
 from modeld.store.publish.records import Records
@@ -136,7 +136,7 @@ class Store:
         license: str | None = None,  # noqa: A002 - the field's name
         how: How = "copy",
         order: int = 0,
-        observer: JobObserver | None = None,
+        observer: JobProgress | None = None,
         reader: Reader | None = None,
         notes: Notes[Added] | None = None,
         asker: Asker = NOBODY,
@@ -153,16 +153,14 @@ class Store:
             replace=replace,
             license=license,
             order=order,
-            observer=observer or Unwatched(),
+            observer=observer or JobProgress(),
             notes=notes,
         )
         self._lock.check()
         reader = reader or OwnReader()
         collection = await self._intake.in_thread(partial(collect, path, how, reader, self.layout))
         if collection is None:
-            wish.observer.files(total=1)
             added = await self._intake.add(wish, path, reader.open)
-            wish.observer.files(done=1)
         else:
             try:
                 added = await add_collection(self._intake, wish, collection, how)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from modeld.jobs.job import AnyJob, Job
-from modeld.jobs.progress import Meter
 from modeld.jobs.record import Unreadable
 from modeld.jobs.states import Event
 from modeld.operations.job_view import view_of
+from modeld.progress import JobProgress
 from modelwire.requests import ModelAdd
 from modelwire.vocabulary import JobState
 
@@ -33,7 +33,7 @@ def half_way(clock: Clock) -> AnyJob:
         priority=3,
         on_disconnect="cancel",
         created_at=0.0,
-        meter=Meter(clock),
+        meter=JobProgress(clock),
     )
     job.move("start")
     job.meter.phase("copy")

@@ -12,12 +12,10 @@ import pytest
 
 from modeld.download.engine.assembly import Fetched
 from modeld.download.engine.budget import Budget, Pace
-from modeld.download.engine.progress import FileProgress, Progress
 from modeld.download.routes.events import TransferEvent, unheard
-from modeld.jobs.progress import Meter
+from modeld.progress import FileProgress, JobProgress, Stopped
 from modeld.pulls.shared_downloads import Flights, Work
 from modeld.store.ingest.downloaded import Arrivals
-from modeld.store.observer import Stopped
 from modelwire.errors import SourceNotFound
 from rigs.waiting import eventually
 
@@ -65,8 +63,8 @@ class Committing:
 
 class Asker:
     def __init__(self, rate: int | None = None) -> None:
-        self.meter = Meter()
-        self.progress = Progress(cast("Any", self.meter), [None]).file(0)
+        self.meter = JobProgress()
+        (self.progress,) = self.meter.files([None])
         self.share = Budget().share(rate=rate)
 
     def stop(self) -> None:

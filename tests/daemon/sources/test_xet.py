@@ -17,17 +17,17 @@ import pytest
 from daemon.conftest import MakeRig
 from modeld.download.engine.assembly import Fetched
 from modeld.download.engine.downloads import Transfer
-from modeld.download.engine.progress import Progress
 from modeld.download.routes.router import Route
+from modeld.progress import Stopped
 from modeld.sources.references.parse import parse
 from modeld.sources.registered import Sources
 from modeld.store.disk import durable
 from modeld.store.disk.space import Space
-from modeld.store.observer import Stopped
 from modelwire.errors import NoSpace, SourceUnauthorized, SourceUnavailable
-from rigs.download_rig import QUICK, Rig, Watcher
+from rigs.download_rig import QUICK, Rig
 from rigs.scripted_server import Asked, Reply
 from rigs.waiting import wait_until
+from rigs.watcher import Watcher
 from rigs.xet_rig import ACCESS, PATH, TOKEN, Xet, children, fake_hf_xet, shown_of, xet_hub
 from rigs.xet_server import Gate
 
@@ -64,8 +64,8 @@ def fetched(rig: Rig, xet: Xet, watcher: Watcher | None = None, **environ: str) 
     source = Sources(rig.client, xet.environ | environ).source(reference)
     described = rig.transfer.ask(Route(reference, [source]), on_event=rig.events.append)
     (file,) = described.description.files
-    progress = Progress(watcher or Watcher(), [file.size])
-    return rig.transfer.fetch_file(described, file, progress=progress.file(0), on_event=rig.events.append)
+    (progress,) = (watcher or Watcher()).files([file.size])
+    return rig.transfer.fetch_file(described, file, progress=progress, on_event=rig.events.append)
 
 
 def content_of(found: Fetched) -> bytes:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from modeld.download.engine.progress import FileProgress
 from modeld.download.engine.room import Room
 from modeld.download.partials.buffers import Buffers
 from modeld.download.partials.frontier import Frontier
@@ -18,6 +17,7 @@ from modeld.download.partials.partial import Partial
 from modeld.download.partials.segments import Segments
 from modeld.download.partials.state import Hashed, State
 from modeld.download.tuning import PIECE, Tuning
+from modeld.progress import FileProgress, Stopped
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob, Trusted, never_trusted
 from modeld.store.blobs.block_checksums import BlockSums, save_blocks
@@ -27,7 +27,6 @@ from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
 from modeld.store.disk.space import Space
-from modeld.store.observer import Observer, Stopped
 
 if TYPE_CHECKING:
     from modeld.store.disk.layout import Layout
@@ -59,7 +58,7 @@ class Fetched:
     _layout: Layout
     _partial: Partial
 
-    def commit(self, trusted: Trusted = never_trusted, observer: Observer | None = None) -> tuple[Blob, bool]:
+    def commit(self, trusted: Trusted = never_trusted, observer: FileProgress | None = None) -> tuple[Blob, bool]:
         """Blocking; the `Commit` of a publication. Once."""
         try:
             blob, reused = blobs.commit(self._layout, self.staged, trusted=trusted, observer=observer)

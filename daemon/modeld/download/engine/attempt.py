@@ -14,14 +14,13 @@ from modeld.download.engine.assembly import Assembly
 from modeld.download.engine.budget import Pace
 from modeld.download.engine.connection import Connection
 from modeld.download.engine.connection_count import Growth
-from modeld.download.engine.progress import FileProgress
 from modeld.download.engine.retry import Patience
 from modeld.download.partials.segments import UNBOUNDED, Segment
 from modeld.download.routes.events import EventKind, OnEvent, TransferEvent
 from modeld.download.routes.outcomes import Changed, GaveUp, Net, Quit
 from modeld.download.source import Body, FileInfo, Opener, giver
 from modeld.download.tuning import REQUEST_SECONDS, SMALLEST_SPLIT
-from modeld.store.observer import Stopped
+from modeld.progress import FileProgress, Stopped
 from modelwire.errors import SourceUnavailable, WireError
 
 _CROWDED: Final = (429, 503)

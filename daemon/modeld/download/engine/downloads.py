@@ -9,7 +9,6 @@ from typing import TypeVar
 from modeld.download.engine.assembly import Fetched, Ground
 from modeld.download.engine.budget import Budget, Pace
 from modeld.download.engine.fetching import Fetching
-from modeld.download.engine.progress import FileProgress, Progress, Unfollowed
 from modeld.download.routes.breaker import Breakers
 from modeld.download.routes.condemned import Condemned
 from modeld.download.routes.events import OnEvent, unheard
@@ -18,6 +17,7 @@ from modeld.download.routes.outcomes import Net
 from modeld.download.routes.router import Described, Route, Router
 from modeld.download.source import FileInfo
 from modeld.download.tuning import DEFAULT, Tuning
+from modeld.progress import FileProgress
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
@@ -64,7 +64,7 @@ class Transfer:
         on_event: OnEvent = unheard,
     ) -> Fetched:
         """Blocks until the file is whole, verified and durable. `expected` is stronger than what a source says."""
-        followed = progress or Progress(Unfollowed(), [file.size]).file(0)
+        followed = progress or FileProgress()
         with self._ground.buffers.in_use():
             return Fetching(
                 self._ground,

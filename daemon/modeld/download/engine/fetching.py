@@ -8,12 +8,12 @@ from dataclasses import replace
 from modeld.download.engine.assembly import Assembly, Fetched, Ground
 from modeld.download.engine.attempt import Draw
 from modeld.download.engine.budget import Pace
-from modeld.download.engine.progress import FileProgress
 from modeld.download.partials.journal import Piece
 from modeld.download.routes.condemned import Condemned
 from modeld.download.routes.events import EventKind, OnEvent, TransferEvent
 from modeld.download.routes.outcomes import Changed, GaveUp, Net
 from modeld.download.routes.router import Offer
+from modeld.progress import FileProgress
 from modeld.store.digest import Digest
 from modelwire.errors import DigestMismatch, SourceUnavailable, WireError
 

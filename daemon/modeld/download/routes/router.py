@@ -11,7 +11,7 @@ from modeld.download.routes.backoff import delay
 from modeld.download.routes.events import EventKind, OnEvent, TransferEvent, unheard
 from modeld.download.routes.outcomes import Net
 from modeld.download.source import Description, FileInfo, Opener, Source, giver
-from modeld.store.observer import Stopped
+from modeld.progress import Stopped
 from modelwire.errors import Offline, SourceUnavailable, WireError
 
 R = TypeVar("R")

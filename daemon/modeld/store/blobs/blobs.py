@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from modeld.progress import FileProgress
 from modeld.store.blobs.hashing import hash_file
 from modeld.store.blobs.quarantine import quarantine
 from modeld.store.blobs.staging import Staged, discard, sync_staged
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import outcome_unknown, store_fault, store_faults
-from modeld.store.observer import Observer, Unwatched
 from modelwire.errors import Corrupt, NotFound
 
 if TYPE_CHECKING:
@@ -73,15 +73,16 @@ def stat_blob(layout: Layout, digest: Digest) -> Blob | None:
     return Blob(digest, status.st_size, path, Signature.of(status))
 
 
-def verify_blob(layout: Layout, digest: Digest, observer: Observer) -> Verified:
-    """Hashes what lies in the store. Drops only those pages from the cache that it brought in."""
+def verify_blob(layout: Layout, digest: Digest, observer: FileProgress, *, as_done: bool = False) -> Verified:
+    """Hashes what lies in the store. Drops only those pages from the cache that it brought in. `as_done` is that of
+    `hash_file`."""
     path = layout.blob(digest)
     descriptor = _open_blob(path, digest)
     try:
         with store_faults("read", path):
             status = os.fstat(descriptor)
             observer.total(status.st_size)
-            actual, _size = hash_file(descriptor, status.st_size, observer)
+            actual, _size = hash_file(descriptor, status.st_size, observer, as_done=as_done)
     finally:
         os.close(descriptor)
     return Verified(Blob(digest, status.st_size, path, Signature.of(status)), actual)
@@ -93,7 +94,7 @@ def find_good(
     *,
     size: int | None = None,
     trusted: Trusted = never_trusted,
-    observer: Observer | None = None,
+    observer: FileProgress | None = None,
     sync: bool = True,
 ) -> Blob | None:
     """The blob if it is here, is good, and its name is durable: then there is nothing to add.
@@ -112,7 +113,7 @@ def find_good(
         _set_aside(layout, blob.path)
         return None
     if not trusted(blob):
-        blob = _prove(layout, digest, observer or Unwatched())
+        blob = _prove(layout, digest, observer or FileProgress())
     if blob is not None and sync:
         # Whoever named it may have died, or never cared to sync.
         sync_names(layout, digest)
@@ -120,7 +121,7 @@ def find_good(
 
 
 def commit(
-    layout: Layout, staged: Staged, *, trusted: Trusted = never_trusted, observer: Observer | None = None
+    layout: Layout, staged: Staged, *, trusted: Trusted = never_trusted, observer: FileProgress | None = None
 ) -> tuple[Blob, bool]:
     """Names staged bytes; True beside the blob when the same content was here already and is used.
 
@@ -129,7 +130,7 @@ def commit(
     """
     try:
         sync_staged(staged)
-        found = name_or_find(layout, staged, trusted, observer or Unwatched())
+        found = name_or_find(layout, staged, trusted, observer or FileProgress())
     except BaseException:
         discard(staged)
         raise
@@ -154,7 +155,7 @@ def stat_named(layout: Layout, digest: Digest) -> Blob:
     return blob
 
 
-def name_or_find(layout: Layout, staged: Staged, trusted: Trusted, observer: Observer) -> Blob | None:
+def name_or_find(layout: Layout, staged: Staged, trusted: Trusted, observer: FileProgress) -> Blob | None:
     """None when the staged file has its name now, else the good blob that has it."""
     path = layout.blob(staged.digest)
     for _attempt in range(MAX_ATTEMPTS):
@@ -176,7 +177,7 @@ def name_or_find(layout: Layout, staged: Staged, trusted: Trusted, observer: Obs
     )
 
 
-def _prove(layout: Layout, digest: Digest, observer: Observer) -> Blob | None:
+def _prove(layout: Layout, digest: Digest, observer: FileProgress) -> Blob | None:
     """The blob with the signature that was verified, made as lasting as one of our own."""
     try:
         verified = verify_blob(layout, digest, observer)

@@ -14,12 +14,13 @@ import os
 import queue
 import sys
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
+from modeld.progress import FileProgress, check
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.digest import Digest
 from modeld.store.disk import durable
-from modeld.store.observer import Observer, check
 
 CHUNK = 4 * 1024 * 1024
 """2 ms of hashing: few enough calls, and a cancel is answered at once."""
@@ -179,11 +180,21 @@ class FrontToBackWriter:
 
 
 def hash_file(
-    descriptor: int, size: int, observer: Observer, *, summer: BlockSummer | None = None
+    descriptor: int,
+    size: int,
+    observer: FileProgress,
+    *,
+    summer: BlockSummer | None = None,
+    as_done: bool = False,
 ) -> tuple[Digest, int]:
-    """The digest of the first `size` bytes, and how many of them there were."""
+    """The digest of the first `size` bytes, and how many of them there were. With `as_done`, hashing is all there is
+    to do to the file: what is hashed counts as done."""
+
+    def report(hashed: int) -> None:
+        observer.advance(done=hashed if as_done else 0, verified=hashed)
+
     if size <= CHUNK:
-        return _hash_small(descriptor, size, observer, summer)
+        return _hash_small(descriptor, size, observer, summer, report)
     reader = FrontToBackReader(descriptor, size)
     offset = 0
     with HashRing() as ring:
@@ -197,18 +208,20 @@ def hash_file(
             if summer is not None:
                 summer.update(buffer[:got])
             offset += got
-            observer.advance(verified=ring.newly_hashed())
+            report(ring.newly_hashed())
         digest = ring.finish()
-        observer.advance(verified=ring.newly_hashed())
+        report(ring.newly_hashed())
     return digest, offset
 
 
-def _hash_small(descriptor: int, size: int, observer: Observer, summer: BlockSummer | None) -> tuple[Digest, int]:
+def _hash_small(
+    descriptor: int, size: int, observer: FileProgress, summer: BlockSummer | None, report: Callable[[int], None]
+) -> tuple[Digest, int]:
     check(observer)
     buffer = memoryview(bytearray(size))
     got = durable.read_at(descriptor, buffer, 0) if size else 0
     if summer is not None:
         summer.update(buffer[:got])
     digest = Digest(hashlib.sha256(buffer[:got]).hexdigest())
-    observer.advance(verified=got)
+    report(got)
     return digest, got

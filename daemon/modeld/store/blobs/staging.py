@@ -13,6 +13,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from modeld.progress import FileProgress, check
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import CHUNK, FrontToBackReader, FrontToBackWriter, HashRing, hash_file
 from modeld.store.blobs.quarantine import quarantine
@@ -20,7 +21,6 @@ from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import source_faults, store_faults
 from modeld.store.disk.space import Reservation, Space
-from modeld.store.observer import Observer, check
 from modelwire.errors import DigestMismatch, SourceUnavailable
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def stage_copy(
     *,
     expected: Digest | None = None,
     space: Space,
-    observer: Observer,
+    observer: FileProgress,
     keep_cache: bool = False,
     sync: bool = True,
 ) -> Staged:
@@ -125,7 +125,7 @@ def sync_staged(staged: Staged) -> None:
             durable.close(descriptor)
 
 
-def hash_source(source_fd: int, source_path: str, *, observer: Observer) -> tuple[Digest, Signature]:
+def hash_source(source_fd: int, source_path: str, *, observer: FileProgress) -> tuple[Digest, Signature]:
     """The digest of an open file and what it was then, without writing a byte.
 
     For content that may be here already: reading it alone costs less than copying it for nothing.
@@ -177,7 +177,7 @@ def _fill(
     source_path: str,
     size: int,
     reservation: Reservation,
-    observer: Observer,
+    observer: FileProgress,
     keep_cache: bool,
 ) -> _Read:
     observer.phase("copy")
@@ -224,7 +224,7 @@ def _copy_small(
     source_path: str,
     size: int,
     reservation: Reservation,
-    observer: Observer,
+    observer: FileProgress,
 ) -> _Read:
     """One buffer, no thread: to start one costs more than to hash a small file."""
     data = memoryview(bytearray(size))
@@ -241,7 +241,7 @@ def _copy_small(
     return _Read(Digest(hashlib.sha256(data).hexdigest()), got, summer.finish())
 
 
-def _hash_clone(target_fd: int, target_path: str, size: int, observer: Observer) -> _Read:
+def _hash_clone(target_fd: int, target_path: str, size: int, observer: FileProgress) -> _Read:
     """The store's side is hashed: what the source says afterwards does not matter any more."""
     observer.phase("verify")
     summer = BlockSummer()
@@ -251,7 +251,7 @@ def _hash_clone(target_fd: int, target_path: str, size: int, observer: Observer)
 
 
 def _mismatch(
-    layout: Layout, path: str, source_path: str, expected: Digest, actual: Digest, observer: Observer
+    layout: Layout, path: str, source_path: str, expected: Digest, actual: Digest, observer: FileProgress
 ) -> DigestMismatch:
     observer.phase("quarantine")
     kept: str | None = None

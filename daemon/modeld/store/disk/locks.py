@@ -21,11 +21,11 @@ import anyio.to_thread
 import msgspec
 from filelock import FileLock, Timeout
 
+from modeld.progress import Stopped
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.root import RootUnusable
 from modeld.store.names import ModelName
-from modeld.store.observer import Stopped
 from modelwire.errors import Internal, InUse
 
 MAX_HOLDER_BYTES: Final = 4096

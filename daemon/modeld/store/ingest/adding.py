@@ -101,11 +101,11 @@ class _Adding:
         self._layout = intake.counter.layout
         self._wish = wish
         self._file = file
+        (self._progress,) = wish.observer.files([file.signature.size])
 
     async def run(self) -> Added:
         wish, file = self._wish, self._file
         wish.observer.phase("checking_local")
-        wish.observer.total(file.signature.size)
         known = await self._intake.records.digest_of_source(file.signature)
         if known is not None:
             if wish.expected is not None and not known.matches(wish.expected):
@@ -136,7 +136,7 @@ class _Adding:
         blob = await self._find_good(digest)
         if blob is None or blob.size != self._file.signature.size:
             return None  # of another size: the file is not what was expected of it, and reading it will tell
-        self._wish.observer.advance(done=blob.size, reused=blob.size)
+        self._progress.advance(done=blob.size, reused=blob.size)
         return blob
 
     async def _find_good(self, digest: Digest) -> Blob | None:
@@ -151,7 +151,7 @@ class _Adding:
                 self._layout,
                 digest,
                 trusted=lambda blob: blob.signature == recorded,
-                observer=self._wish.observer,
+                observer=self._progress,
             )
         )
 
@@ -166,9 +166,9 @@ class _Adding:
             return None
         if not await self._intake.in_thread(partial(resembles_one, self._layout, file, candidates)):
             return None
-        self._wish.observer.phase("verify")
+        self._progress.phase("verify")
         digest, _ = await self._intake.in_thread(
-            partial(staging.hash_source, file.descriptor, file.path, observer=self._wish.observer)
+            partial(staging.hash_source, file.descriptor, file.path, observer=self._progress)
         )
         return digest
 
@@ -185,7 +185,7 @@ class _Adding:
                     file.path,
                     expected=self._wish.expected,
                     space=self._intake.space,
-                    observer=self._wish.observer,
+                    observer=self._progress,
                     keep_cache=self._intake.keep_cache,
                 )
             )
@@ -215,6 +215,7 @@ class _Adding:
             source={"registry": "local", "filename": printable(os.path.basename(file.path))},
         )
         await self._intake.records.good(blob, None if unread else file.signature)
+        self._progress.finished()
         return added
 
 

@@ -16,13 +16,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from modeld.progress import FileProgress
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import hash_file
 from modeld.store.blobs.staging import Staged, check_unchanged
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable, links
 from modeld.store.disk.durable import source_faults, store_faults
-from modeld.store.observer import HashingIsDoing, Observer
 from modelwire.errors import DigestMismatch, PermissionDenied, SourceUnavailable, Unsupported, WireError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def stage_adopted(
     asker: int,
     expected: Digest | None,
     space: Space,
-    observer: Observer,
+    observer: FileProgress,
 ) -> Adopted | None:
     """The open file, named in the staging directory, hashed, read-only and durable. Blocks; for a byte thread.
 
@@ -177,11 +177,13 @@ def _times_tell_everything() -> bool:
     return version is not None and os.uname().sysname == "Linux" and (int(version[1]), int(version[2])) >= (6, 13)
 
 
-def _hash(source_fd: int, source_path: str, source: Signature, observer: Observer) -> tuple[Digest, tuple[int, ...]]:
+def _hash(
+    source_fd: int, source_path: str, source: Signature, observer: FileProgress
+) -> tuple[Digest, tuple[int, ...]]:
     observer.phase("verify")
     summer = BlockSummer()
     with source_faults(source_path):
-        digest, size = hash_file(source_fd, source.size, HashingIsDoing(observer), summer=summer)
+        digest, size = hash_file(source_fd, source.size, observer, summer=summer, as_done=True)
     check_unchanged(source_fd, source_path, source, size)
     return digest, summer.finish()
 

@@ -18,10 +18,10 @@ from modeld.store.disk import durable
 from modeld.store.disk.durable import FilesystemSync, outcome_unknown, store_faults
 
 if TYPE_CHECKING:
+    from modeld.progress import FileProgress
     from modeld.store.digest import Digest
     from modeld.store.disk.layout import Layout
     from modeld.store.disk.space import Space
-    from modeld.store.observer import Observer
 
 TOGETHER_FROM = 8
 """Fewer files are synced one by one: a sync of the whole filesystem is for many."""
@@ -34,7 +34,7 @@ class Batch:
     whoever asks for the same again finds it.
     """
 
-    def __init__(self, layout: Layout, *, space: Space, observer: Observer) -> None:
+    def __init__(self, layout: Layout, *, space: Space, observer: FileProgress) -> None:
         self._layout = layout
         self._space = space
         self._observer = observer

@@ -17,6 +17,7 @@ from typing import TypeVar
 import anyio
 
 from modeld.inspect.formats import HEAD_BYTES, detect_format
+from modeld.progress import FileProgress
 from modeld.store import parts
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob, Trusted
@@ -30,7 +31,6 @@ from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.manifests import File, taken
 from modeld.store.manifests.trees import Relinked
 from modeld.store.names import ModelName
-from modeld.store.observer import Observer
 from modeld.store.publish.publishing import Wish, judge
 from modelwire.errors import Corrupt
 from modelwire.values import Added
@@ -75,7 +75,7 @@ class Arrivals:
         """No sweep takes this blob meanwhile."""
         return self._intake.holds.relying_on(digest)
 
-    async def find(self, digest: Digest, held: ExitStack, observer: Observer) -> Blob | None:
+    async def find(self, digest: Digest, held: ExitStack, observer: FileProgress) -> Blob | None:
         """The good blob, if it is here: no sweep takes it before `held` is closed, nor what is to become it."""
         held.enter_context(self._intake.holds.relying_on(digest))
         if not os.path.lexists(self.layout.blob(digest)):

@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 import anyio
 import anyio.to_thread
 
+from modeld.progress import FileProgress, Stopped
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
 from modeld.store.blobs.block_checksums import BLOCK, BlockSums, save_blocks
@@ -31,7 +32,6 @@ from modeld.store.ingest.collect import Collection, Part
 from modeld.store.ingest.landing import Known, Landed, Landing, changed
 from modeld.store.manifests.manifests import File
 from modeld.store.manifests.trees import Relinked, only_links_changed
-from modeld.store.observer import SharedObserver, Stopped
 from modeld.store.publish.publishing import Wish, judge
 from modelwire.errors import Corrupt, InvalidRequest, WireError
 from modelwire.values import Added
@@ -54,7 +54,7 @@ async def add_collection(intake: Intake, wish: Wish, collection: Collection, how
     judge(intake.counter.index.entry(wish.name), wish, wish.expected if collection.alone else None)
     wish.observer.phase("checking_local")
     wish.observer.total(collection.size)
-    wish.observer.files(total=len(collection.parts))
+    wish.observer.files_total = len(collection.parts)
     for _attempt in range(MAX_ATTEMPTS):
         try:
             with ExitStack() as held:
@@ -93,7 +93,7 @@ class _Gathering:
         self._collection = collection
         self._how: How = how
         self._held = held
-        self._observer = SharedObserver(wish.observer)
+        self._observer = FileProgress(wish.observer)
         self._landed: dict[str, Landed] = {}
         self._proven: dict[Digest, Blob] = {}
         self._named: list[Blob] = []
@@ -181,7 +181,7 @@ class _Gathering:
                     await self._in_thread(partial(self._land, landing, portion))
                 except Exception as fault:  # noqa: BLE001 - raised below, when the other threads have stopped
                     faults.append(fault)
-                    self._observer.failed = True
+                    self._wish.observer.stop_files()
                     return
 
         async with anyio.create_task_group() as tasks:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from modeld.inspect.formats import HEAD_BYTES, detect_format
+from modeld.progress import FileProgress, check
 from modeld.store.blobs import blobs, staging
 from modeld.store.blobs.blobs import Blob
 from modeld.store.blobs.linked import Linked
@@ -22,7 +23,6 @@ from modeld.store.ingest.adding import OpenFile, resembles_one
 from modeld.store.ingest.adopt import Adopted, How, stage_adopted
 from modeld.store.ingest.batch import Batch
 from modeld.store.ingest.collect import Collection, Part
-from modeld.store.observer import SharedObserver, check
 from modeld.store.publish.holds import Holds
 from modelwire.errors import DigestMismatch, SourceUnavailable
 
@@ -65,7 +65,7 @@ class Landing:
     """What was promised for the whole."""
     single_space: Space
     """Where one file gets room that was not promised: a move that turns out to have to copy."""
-    observer: SharedObserver
+    observer: FileProgress
     format: str = "unknown"
     """Of the file that stands for the model."""
     _holding: threading.Lock = field(default_factory=threading.Lock)
@@ -85,7 +85,7 @@ class Landing:
             landed = self._found(part, descriptor, where, source) or self._staged(part, descriptor, where, source)
         finally:
             os.close(descriptor)
-        self.observer.file_done()
+        self.observer.finished()
         return landed
 
     def _is_as_listed(self, now: Signature, listed: Signature) -> bool:

@@ -16,6 +16,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
+from modeld.progress import JobProgress
 from modeld.store.blobs import quarantine
 from modeld.store.blobs.blobs import Blob, stat_blob
 from modeld.store.catalog.history import NOBODY, Asker, History, rfc3339
@@ -32,7 +33,6 @@ from modeld.store.manifests.manifests import Manifest
 from modeld.store.manifests.named import blobs_named
 from modeld.store.manifests.selection import Selections
 from modeld.store.names import ModelName
-from modeld.store.observer import Observer, Unwatched
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.name_changes import Stop, never
 from modeld.store.publish.publishing import Counter, Notes
@@ -146,22 +146,22 @@ class Care:
         names: Sequence[str] | None = None,
         *,
         order: int = 0,
-        observer: Observer | None = None,
+        observer: JobProgress | None = None,
         asker: Asker = NOBODY,
         failed: Failed = nobody_is_told,
     ) -> Verification:
         """All models, or these; `failed` is told of each model that a corrupt blob takes out of use."""
         self._lock.check()
         return await self._integrity.verify(
-            names, order=order, observer=observer or Unwatched(), asker=asker, failed=failed
+            names, order=order, observer=observer or JobProgress(), asker=asker, failed=failed
         )
 
     async def sweep(
-        self, *, dry_run: bool = False, grace: float | None = None, order: int = 0, observer: Observer | None = None
+        self, *, dry_run: bool = False, grace: float | None = None, order: int = 0, observer: JobProgress | None = None
     ) -> Swept:
         """`grace` stands for the configured one."""
         self._lock.check()
-        return await self._sweeper.sweep(dry_run=dry_run, grace=grace, order=order, observer=observer or Unwatched())
+        return await self._sweeper.sweep(dry_run=dry_run, grace=grace, order=order, observer=observer or JobProgress())
 
     # -- looking
 

@@ -15,12 +15,12 @@ from typing import Final, TypeVar
 import anyio
 import anyio.to_thread
 
+from modeld.progress import JobProgress, Stopped
 from modeld.store.blobs.blobs import stat_blob
 from modeld.store.catalog.history import NOBODY, Asker
 from modeld.store.maintain.care import Care, nobody_is_told
 from modeld.store.maintain.verify import Failed
 from modeld.store.manifests.entries import Entry, cannot_be_used
-from modeld.store.observer import Stopped, Unwatched
 from modeld.store.publish.publishing import Counter
 from modeld.store.publish.records import Records
 from modelwire.errors import Corrupt
@@ -30,16 +30,6 @@ T = TypeVar("T")
 
 MAX_ATTEMPTS: Final = 3
 """At a model that changes each time it is looked at."""
-
-
-class _Stoppable(Unwatched):
-    """Ends hashing that nobody waits for any more."""
-
-    def __init__(self) -> None:
-        self.unwanted = False
-
-    def stopped(self) -> bool:
-        return self.unwanted
 
 
 @dataclass(slots=True)
@@ -108,7 +98,7 @@ class Proving:
             raise cannot_be_used(entry, bad.reason or "its bytes are not what they were")
 
     async def _verification(self, entry: Entry, asker: Asker, failed: Failed) -> Verification:
-        observer = _Stoppable()
+        observer = JobProgress()
         ended: list[Verification | Exception] = []
         done = anyio.Event()
 
@@ -124,7 +114,7 @@ class Proving:
             try:
                 await done.wait()
             finally:
-                observer.unwanted = True
+                observer.stop_reason = "cancel"
         if isinstance(ended[0], Stopped):
             raise Corrupt(f"'{entry.name.text}' was not verified: the daemon is stopping", retryable=True)
         if isinstance(ended[0], Exception):

@@ -15,12 +15,12 @@ from typing import Final, TypeVar
 import anyio
 import anyio.to_thread
 
+from modeld.progress import JobProgress, Stopped
 from modeld.store.digest import Digest
 from modeld.store.disk.removal import remove_entry, remove_file
 from modeld.store.maintain.leftover_trees import LeftoverTrees
 from modeld.store.maintain.marks import Marks
 from modeld.store.maintain.victims import PARTIAL_SECONDS, Ages, Candidate, Links, Walk
-from modeld.store.observer import Observer, Stopped
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.publishing import Counter
 from modeld.store.publish.records import Records
@@ -70,7 +70,7 @@ class Sweeper:
         self._trees = LeftoverTrees(counter, records)
         self._alone = anyio.Lock()
 
-    async def sweep(self, *, dry_run: bool, grace: float | None, order: int, observer: Observer) -> Swept:
+    async def sweep(self, *, dry_run: bool, grace: float | None, order: int, observer: JobProgress) -> Swept:
         async with self._alone:
             observer.phase("checking_local")
             ages = Ages(self._clock(), self._grace if grace is None else grace)
@@ -101,7 +101,7 @@ class Sweeper:
                 notes=tuple(tally.notes[:NOTED]),
             )
 
-    def _walk(self, ages: Ages, links: Links, observer: Observer) -> tuple[Walk, list[Candidate]]:
+    def _walk(self, ages: Ages, links: Links, observer: JobProgress) -> tuple[Walk, list[Candidate]]:
         marked = self._marks.look()
         walk = Walk(self._layout, ages, marked.digests | self._holds.blobs(), links)
         if marked.unreadable:
@@ -113,7 +113,7 @@ class Sweeper:
             victims.append(victim)
         return walk, victims
 
-    async def _remove(self, victims: Sequence[Candidate], tally: _Tally, order: int, observer: Observer) -> None:
+    async def _remove(self, victims: Sequence[Candidate], tally: _Tally, order: int, observer: JobProgress) -> None:
         for first in range(0, len(victims), AT_ONCE):
             if observer.stopped():
                 raise Stopped

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from threading import Lock
 from typing import Final, TypeVar
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from modeld.progress import FileProgress, JobProgress, check
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
 from modeld.store.blobs.quarantine import quarantine
@@ -30,7 +30,6 @@ from modeld.store.disk.layout import Layout
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.named import blobs_named
 from modeld.store.names import ModelName
-from modeld.store.observer import Observer, check
 from modeld.store.publish.publishing import Counter
 from modeld.store.publish.records import Records
 from modelwire.errors import Corrupt, NotFound, WireError
@@ -71,7 +70,7 @@ class Integrity:
         self.threads = threads
 
     async def verify(
-        self, names: Sequence[str] | None, *, order: int, observer: Observer, asker: Asker, failed: Failed
+        self, names: Sequence[str] | None, *, order: int, observer: JobProgress, asker: Asker, failed: Failed
     ) -> Verification:
         """These models, or all of them. `NotFound` before the first byte is read when there is no such model."""
         entries = await self._entries(names)
@@ -110,12 +109,12 @@ class Integrity:
 class _Looking:
     """One verification under way."""
 
-    def __init__(self, room: Integrity, order: int, observer: Observer, asker: Asker, failed: Failed) -> None:
+    def __init__(self, room: Integrity, order: int, observer: JobProgress, asker: Asker, failed: Failed) -> None:
         self._room = room
         self._layout = room.counter.layout
         self._order = order
         self._observer = observer
-        self._shared = _Shared(observer)
+        self._shared = FileProgress(observer)
         self._asker = asker
         self._failed = failed
         self._looks: dict[Digest, Look] = {}
@@ -209,35 +208,14 @@ class _Looking:
         return await anyio.to_thread.run_sync(work, limiter=self._room.counter.threads)
 
 
-class _Shared:
-    """One observer for several threads: what each has hashed counts as done."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self._lock = Lock()
-
-    def phase(self, phase: str) -> None:
-        """The phase is the whole work's, not that of one blob."""
-
-    def total(self, size: int | None) -> None:
-        """So is the total."""
-
-    def advance(self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0) -> None:
-        with self._lock:
-            self._observer.advance(done=done or verified, verified=verified, reused=reused, committed=committed)
-
-    def stopped(self) -> bool:
-        return self._observer.stopped()
-
-
-def _look_at(layout: Layout, digest: Digest, observer: Observer) -> Look:
+def _look_at(layout: Layout, digest: Digest, observer: FileProgress) -> Look:
     """Blocking. Raises nothing but `Stopped`: a blob that cannot be read is an outcome too."""
     check(observer)
     path = layout.blob(digest)
     try:
         if blobs.stat_blob(layout, digest) is None:
             return Look(Outcome(digest=digest, outcome="missing"), None, f"its blob is missing: {path}")
-        verified = blobs.verify_blob(layout, digest, observer)
+        verified = blobs.verify_blob(layout, digest, observer, as_done=True)
     except NotFound:
         return Look(Outcome(digest=digest, outcome="missing"), None, f"its blob is missing: {path}")
     except Corrupt as fault:

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import anyio
 import anyio.to_thread
 
+from modeld.progress import JobProgress
 from modeld.store.blobs.blobs import Blob
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
@@ -23,7 +24,6 @@ from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.manifests import File, Manifest
 from modeld.store.names import ModelName
-from modeld.store.observer import JobObserver
 from modeld.store.publish.publisher import Publisher
 from modelwire.errors import AlreadyExists, Corrupt, Unsupported
 from modelwire.values import Added, ModelFile
@@ -54,7 +54,7 @@ class Wish:
     replace: bool = False
     license: str | None = None
     order: int
-    observer: JobObserver
+    observer: JobProgress
     notes: Notes[Added] | None = None
 
 

@@ -16,7 +16,8 @@ from modeld.download.tuning import CHUNK, RETAINED
 from modeld.store.disk.space import Space
 from modelwire.errors import NoSpace, SourceNotFound, SourceUnavailable, WireError
 from rigs.chaos_server import Chaos, Fault
-from rigs.download_rig import Plain, Watcher, content_of
+from rigs.download_rig import Plain, content_of
+from rigs.watcher import Watcher
 
 CONTENT = content_of(3_000_001, 0)
 

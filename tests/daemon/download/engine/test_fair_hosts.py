@@ -11,10 +11,11 @@ from daemon.conftest import MakeRig
 from modeld.download.routes.hosts import Hosts
 from modeld.download.source import FileInfo
 from modeld.download.tuning import MIB
-from modeld.store.observer import Stopped
+from modeld.progress import Stopped
 from rigs.chaos_server import Chaos
-from rigs.download_rig import SIZE, Rig, Watcher, content_of, quick
+from rigs.download_rig import SIZE, Rig, content_of, quick
 from rigs.waiting import wait_until
+from rigs.watcher import Watcher
 
 MOST = 6
 

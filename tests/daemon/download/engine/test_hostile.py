@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from daemon.conftest import MakeRig
-from modeld.store.observer import Stopped
+from modeld.progress import Stopped
 from modelwire.errors import (
     DigestMismatch,
     SourceNotFound,
@@ -21,7 +21,8 @@ from modelwire.errors import (
     WireError,
 )
 from rigs.chaos_server import Chaos, Fault, Kind
-from rigs.download_rig import QUICK, SIZE, Elsewhere, Watcher, content_of, digest_of, quick
+from rigs.download_rig import QUICK, SIZE, Elsewhere, content_of, digest_of, quick
+from rigs.watcher import Watcher
 
 CONTENT = content_of()
 DIGEST = digest_of(CONTENT)

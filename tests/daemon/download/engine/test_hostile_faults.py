@@ -15,7 +15,8 @@ from daemon.conftest import MakeRig
 from modeld.download.partials import journal
 from modelwire.errors import DigestMismatch, SourceUnavailable, TimedOut
 from rigs.chaos_server import Chaos, Fault, Kind
-from rigs.download_rig import SIZE, Rig, Watcher, content_of, digest_of, quick
+from rigs.download_rig import SIZE, Rig, content_of, digest_of, quick
+from rigs.watcher import Watcher
 
 CONTENT = content_of()
 DIGEST = digest_of(CONTENT)

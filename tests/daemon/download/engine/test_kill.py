@@ -17,8 +17,9 @@ from modeld.download.partials import journal
 from modeld.store.disk.layout import Layout
 from rigs import download_rig as rig_module
 from rigs.chaos_server import PIECE, Chaos
-from rigs.download_rig import QUICK, SIZE, Watcher, content_of, digest_of, quick
+from rigs.download_rig import QUICK, SIZE, content_of, digest_of, quick
 from rigs.waiting import wait_until
+from rigs.watcher import Watcher
 
 CONTENT = content_of()
 DIGEST = digest_of(CONTENT)

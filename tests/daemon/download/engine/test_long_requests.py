@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 
 from daemon.conftest import MakeRig
-from modeld.download.engine.progress import Progress
 from modeld.download.routes.router import Route
 from modeld.download.source import Description, FileInfo
-from modeld.store.observer import Stopped
-from rigs.download_rig import SIZE, Plain, Rig, Watcher, content_of, quick
+from modeld.progress import Stopped
+from rigs.download_rig import SIZE, Plain, Rig, content_of, quick
 from rigs.scripted_server import Asked, Reply, file_reply, serving
 from rigs.scripted_server import Route as Answer
+from rigs.watcher import Watcher
 
 CONTENT = content_of()
 
@@ -111,7 +111,7 @@ def two_ways(make_rig: MakeRig, better: Answer) -> tuple[dict[str, int], list[st
         file = rig.info(own.url, CONTENT)
         source = TwoWays(rig, rig.info(other.url, CONTENT))
         described = rig.transfer.ask(Route(file, [source]), on_event=rig.events.append)
-        progress = Progress(Watcher(), [file.size]).file(0)
+        (progress,) = Watcher().files([file.size])
         found = rig.transfer.fetch_file(described, file, progress=progress, on_event=rig.events.append)
         served = {name.partition(" ")[0]: size for name, size in found.served.items()}
         found.keep()

@@ -12,10 +12,11 @@ import pytest
 from daemon.conftest import MakeRig
 from modeld.download.http.client import HttpClient
 from modeld.download.source import FileInfo
-from modeld.store.observer import Stopped
+from modeld.progress import Stopped
 from modelwire.errors import SourceUnavailable
-from rigs.download_rig import SIZE, Plain, Watcher, content_of, digest_of, quick
+from rigs.download_rig import SIZE, Plain, content_of, digest_of, quick
 from rigs.real_nginx import Nginx, nginx, nginx_path
+from rigs.watcher import Watcher
 
 CONTENT = content_of()
 DIGEST = digest_of(CONTENT)

@@ -8,26 +8,26 @@ import pytest
 
 from daemon.conftest import MakeRig
 from daemon.sources.test_huggingface import REPOS
-from modeld.download.engine.progress import Progress
 from modeld.download.routes.router import Route
 from modeld.download.source import Source
 from modeld.sources.references.parse import Reference, parse
 from modeld.sources.registered import Sources
 from modeld.store.digest import Digest
 from modelwire.errors import DigestMismatch, WireError
-from rigs.download_rig import Rig, Watcher
+from rigs.download_rig import Rig
 from rigs.hub_server import Hub, Repo
 from rigs.registries import OllamaDouble, descriptor
+from rigs.watcher import Watcher
 
 
 def pulled(rig: Rig, reference: Reference, sources: list[Source[Reference]]) -> dict[str, bytes]:
     described = rig.transfer._router.describe(Route(reference, sources), on_event=rig.events.append)
     files = described.description.files
-    progress = Progress(Watcher(), [file.size for file in files])
+    progress = Watcher().files([file.size for file in files])
     found = {}
     for number, file in enumerate(files):
         fetched = rig.transfer.fetch_file(
-            described, file, expected=None, progress=progress.file(number), on_event=rig.events.append
+            described, file, expected=None, progress=progress[number], on_event=rig.events.append
         )
         if file.digest is not None:
             assert fetched.staged.digest == file.digest

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from modeld.download.tuning import DEFAULT
-from modeld.store.observer import Stopped
-from rigs.download_rig import Rig, Watcher
+from modeld.progress import Stopped
+from rigs.download_rig import Rig
 from rigs.metered_server import Metered, metered
 from rigs.waiting import wait_until
+from rigs.watcher import Watcher
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(600)]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from modeld.progress import FileProgress, Stopped
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob, commit, find_good, never_trusted, stat_blob, verify_blob
 from modeld.store.blobs.hashing import CHUNK
@@ -20,7 +21,6 @@ from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
-from modeld.store.observer import Stopped, Unwatched
 from modelwire.errors import Corrupt, Internal, NotFound
 
 CONTENT = b"weights" * 1000
@@ -39,7 +39,7 @@ class Bench:
     def stage(self, content: bytes = CONTENT) -> Staged:
         self.source.write_bytes(content)
         with open(self.source, "rb") as file:
-            return stage_copy(self.layout, file.fileno(), str(self.source), space=self.space, observer=Unwatched())
+            return stage_copy(self.layout, file.fileno(), str(self.source), space=self.space, observer=FileProgress())
 
     def plant(self, content: bytes, digest: Digest = DIGEST) -> str:
         """What another tool, or a fault, left under a blob's name."""
@@ -145,7 +145,7 @@ def test_what_was_staged_without_a_sync_is_synced_before_its_name(bench: Bench, 
     bench.source.write_bytes(CONTENT)
     with open(bench.source, "rb") as file:
         staged = stage_copy(
-            bench.layout, file.fileno(), str(bench.source), space=bench.space, observer=Unwatched(), sync=False
+            bench.layout, file.fileno(), str(bench.source), space=bench.space, observer=FileProgress(), sync=False
         )
     assert synced == []
     blob, _reused = commit(bench.layout, staged)
@@ -193,17 +193,17 @@ def test_nothing_there_is_not_an_error(bench: Bench) -> None:
     assert stat_blob(bench.layout, DIGEST) is None
     assert find_good(bench.layout, DIGEST) is None
     with pytest.raises(NotFound, match=DIGEST.text):
-        verify_blob(bench.layout, DIGEST, Unwatched())
+        verify_blob(bench.layout, DIGEST, FileProgress())
 
 
 def test_verifying_tells_good_from_bad_and_changes_nothing(bench: Bench) -> None:
     path = bench.plant(CONTENT)
     before = Signature.of(os.stat(path))
-    verified = verify_blob(bench.layout, DIGEST, Unwatched())
+    verified = verify_blob(bench.layout, DIGEST, FileProgress())
     assert verified.good
     assert verified.blob == Blob(DIGEST, len(CONTENT), path, before)
     bench.plant(b"bad")
-    verified = verify_blob(bench.layout, DIGEST, Unwatched())
+    verified = verify_blob(bench.layout, DIGEST, FileProgress())
     assert not verified.good
     assert verified.actual.hex == hashlib.sha256(b"bad").hexdigest()
     assert Path(path).read_bytes() == b"bad"
@@ -215,13 +215,13 @@ def test_verifying_does_not_follow_a_link(bench: Bench) -> None:
     bench.source.write_bytes(CONTENT)
     os.symlink(bench.source, path)
     with pytest.raises(Corrupt, match="symbolic link"):
-        verify_blob(bench.layout, DIGEST, Unwatched())
+        verify_blob(bench.layout, DIGEST, FileProgress())
 
 
 def test_a_change_during_verification_leaves_a_record_that_does_not_match(bench: Bench) -> None:
     path = bench.plant(CONTENT)
 
-    class Writing(Unwatched):
+    class Writing(FileProgress):
         def stopped(self) -> bool:
             os.utime(path, ns=(9, 9))
             return False
@@ -301,7 +301,7 @@ def test_stopping_while_an_untrusted_blob_is_hashed(bench: Bench) -> None:
     bench.plant(CONTENT)
     staged = bench.stage()
 
-    class Unwanted(Unwatched):
+    class Unwanted(FileProgress):
         def stopped(self) -> bool:
             return True
 

@@ -11,24 +11,27 @@ from pathlib import Path
 
 import pytest
 
+from modeld.progress import FileProgress, Stopped
 from modeld.store.blobs import hashing
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import CHUNK, FrontToBackReader, FrontToBackWriter, HashRing, hash_file
 from modeld.store.digest import Digest
 from modeld.store.disk import durable
-from modeld.store.observer import Stopped, Unwatched
 
 SIZES = [0, 1, 4095, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK + 17]
 
 
-class Counting(Unwatched):
+class Counting(FileProgress):
     """Adds up what it is told, and wants no more after so many looks."""
 
     def __init__(self, looks: int | None = None) -> None:
+        super().__init__()
         self.verified = 0
         self.looks = looks
 
-    def advance(self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0) -> None:
+    def advance(
+        self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0, network: int = 0
+    ) -> None:
         self.verified += verified
 
     def stopped(self) -> bool:
@@ -70,9 +73,9 @@ def test_a_file_hashes_to_what_hashlib_says(descriptor: int, size: int) -> None:
 def test_only_the_asked_bytes_and_no_more_than_there_are(descriptor: int, size: int) -> None:
     content = os.urandom(size)
     os.pwrite(descriptor, content, 0)
-    digest, read = hash_file(descriptor, size - 10, Unwatched())
+    digest, read = hash_file(descriptor, size - 10, FileProgress())
     assert (digest.hex, read) == (hashlib.sha256(content[:-10]).hexdigest(), size - 10)
-    digest, read = hash_file(descriptor, size + 10 + CHUNK, Unwatched())
+    digest, read = hash_file(descriptor, size + 10 + CHUNK, FileProgress())
     assert (digest.hex, read) == (hashlib.sha256(content).hexdigest(), size)
 
 
@@ -177,7 +180,7 @@ def test_reading_leaves_the_cache_as_it_was(descriptor: int, monkeypatch: pytest
 
     monkeypatch.setattr(durable, "forget_pages", forget)
     monkeypatch.setattr(FrontToBackReader, "_was_cached", lambda _reader: cached)
-    hash_file(descriptor, 3 * CHUNK, Unwatched())
+    hash_file(descriptor, 3 * CHUNK, FileProgress())
     assert dropped == ([] if cached else [0, CHUNK, 2 * CHUNK])
 
 

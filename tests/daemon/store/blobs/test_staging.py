@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from modeld.progress import FileProgress, Stopped
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import CHUNK
 from modeld.store.blobs.staging import Staged, discard, hash_source, stage_copy
@@ -19,7 +20,6 @@ from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
-from modeld.store.observer import Stopped, Unwatched
 from modelwire.errors import DigestMismatch, Internal, NoSpace, SourceUnavailable
 from modelwire.vocabulary import Phase
 
@@ -27,10 +27,11 @@ SIZES = [0, 1, 16 * 1024, CHUNK, CHUNK + 1, 5 * CHUNK + 17]
 BIG = 3 * CHUNK
 
 
-class Recorder(Unwatched):
+class Recorder(FileProgress):
     """Remembers what it is told; `at_look` is called at each look whether to stop, with its number."""
 
     def __init__(self, at_look: Callable[[int], bool] | None = None) -> None:
+        super().__init__()
         self.phases: list[Phase] = []
         self.totals: list[int | None] = []
         self.done = self.verified = 0
@@ -43,7 +44,9 @@ class Recorder(Unwatched):
     def total(self, size: int | None) -> None:
         self.totals.append(size)
 
-    def advance(self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0) -> None:
+    def advance(
+        self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0, network: int = 0
+    ) -> None:
         self.done += done
         self.verified += verified
 
@@ -63,7 +66,7 @@ class Bench:
         self._open: list[int] = []
 
     def stage(
-        self, observer: Unwatched | None = None, expected: Digest | None = None, space: Space | None = None
+        self, observer: FileProgress | None = None, expected: Digest | None = None, space: Space | None = None
     ) -> Staged:
         descriptor = os.open(self.source, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -73,7 +76,7 @@ class Bench:
                 str(self.source),
                 expected=expected,
                 space=space or self.space,
-                observer=observer or Unwatched(),
+                observer=observer or FileProgress(),
             )
         finally:
             os.close(descriptor)
@@ -308,7 +311,7 @@ def test_a_shared_store_gets_files_of_its_group(bench: Bench) -> None:
 def test_a_source_is_hashed_without_writing(bench: Bench, size: int) -> None:
     digest = bench.fill(size)
     with open(bench.source, "rb") as file:
-        assert hash_source(file.fileno(), str(bench.source), observer=Unwatched()) == (
+        assert hash_source(file.fileno(), str(bench.source), observer=FileProgress()) == (
             digest,
             Signature.of(os.stat(bench.source)),
         )

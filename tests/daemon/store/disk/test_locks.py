@@ -16,11 +16,11 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from modeld.progress import Stopped
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.locks import StoreLock, name_lock
 from modeld.store.disk.root import RootUnusable, prepare_root
 from modeld.store.names import ModelName
-from modeld.store.observer import Stopped
 from modelwire.errors import Internal, InUse, WireError
 
 NAME = ModelName.parse("llama:8b")

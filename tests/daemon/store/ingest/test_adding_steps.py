@@ -11,14 +11,15 @@ from typing import Any
 import anyio
 import pytest
 
+from modeld.progress import JobProgress, Stopped
 from modeld.store.disk import durable
-from modeld.store.observer import Stopped, Unwatched
 from modelwire.errors import (
     Internal,
     WireError,
 )
 from modelwire.values import Added
 from rigs.adding_rig import Bench, Notes
+from rigs.watcher import Watcher
 
 
 async def test_the_blob_is_there_before_and_the_manifest_after_the_note(bench: Bench) -> None:
@@ -51,43 +52,24 @@ async def test_a_restart_can_ask_whether_it_happened(bench: Bench) -> None:
     assert not bench.store.published(added)
 
 
-class Progress(Unwatched):
-    def __init__(self) -> None:
-        self.phases: list[str] = []
-        self.counts = dict.fromkeys(("done", "verified", "reused", "committed"), 0)
-        self.size: int | None = None
-        self.stop_at = ""
-
-    def phase(self, phase: Any) -> None:
-        self.phases.append(phase)
-
-    def total(self, size: int | None) -> None:
-        self.size = size
-
-    def advance(self, **counts: int) -> None:
-        for count, by in counts.items():
-            self.counts[count] += by
-
-    def stopped(self) -> bool:
-        return self.stop_at in self.phases
+def counts(progress: JobProgress) -> dict[str, int]:
+    return {name: getattr(progress, name) for name in ("done", "verified", "reused", "committed")}
 
 
 async def test_progress_tells_new_bytes_and_reused_ones_apart(bench: Bench) -> None:
-    new, same = Progress(), Progress()
+    new, same = Watcher(), Watcher()
     await bench.store.add(bench.file(), name="a", observer=new)
-    assert new.counts == {"done": 12, "verified": 12, "reused": 0, "committed": 12}
+    assert counts(new) == {"done": 12, "verified": 12, "reused": 0, "committed": 12}
     assert new.phases == ["checking_local", "reserving", "copy", "publish"]
-    assert new.size == 12
+    assert new.totals == [12]
     added = bench.store.resolve("a")
     await bench.store.add(bench.file(), name="b", sha256=added.blob, observer=same)
-    assert same.counts == {"done": 12, "verified": 0, "reused": 12, "committed": 0}
+    assert counts(same) == {"done": 12, "verified": 0, "reused": 12, "committed": 0}
 
 
 async def test_work_that_is_not_wanted_any_more_leaves_nothing(bench: Bench) -> None:
-    progress = Progress()
-    progress.stop_at = "copy"
     with pytest.raises(Stopped):
-        await bench.store.add(bench.file(), name="a", observer=progress)
+        await bench.store.add(bench.file(), name="a", observer=Watcher(stop_at="copy"))
     bench.assert_nothing_happened()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob, stat_blob
 from modeld.store.blobs.hashing import CHUNK
 from modeld.store.digest import Digest, Signature
@@ -17,7 +18,6 @@ from modeld.store.disk.durable import FilesystemSync
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.ingest.batch import TOGETHER_FROM, Batch
-from modeld.store.observer import Unwatched
 from modelwire.errors import DigestMismatch
 
 
@@ -30,7 +30,7 @@ class Bench:
         self.sources.mkdir()
 
     def batch(self) -> Batch:
-        return Batch(self.layout, space=self.space, observer=Unwatched())
+        return Batch(self.layout, space=self.space, observer=FileProgress())
 
     def stage(self, batch: Batch, content: bytes, expected: Digest | None = None) -> Digest:
         path = self.sources / str(len(os.listdir(self.sources)))

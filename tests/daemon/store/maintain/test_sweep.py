@@ -15,12 +15,13 @@ import pytest
 from modeld.config import StoreSettings
 from modeld.config.durations import Duration
 from modeld.config.sizes import Size
+from modeld.progress import Stopped
 from modeld.store.blobs import blobs
 from modeld.store.digest import Digest
 from modeld.store.disk import removal
 from modeld.store.maintain import sweep as sweep_module
-from modeld.store.observer import Stopped, Unwatched
 from rigs.maintain_rig import DAY, Bench, kinds, later
+from rigs.watcher import Watcher
 
 
 @pytest.fixture
@@ -340,17 +341,8 @@ async def test_a_stop_ends_it_between_two_portions(bench: Bench, monkeypatch: py
         bench.plant(bytes([number]))
     monkeypatch.setattr(sweep_module, "AT_ONCE", 2)
 
-    class Impatient(Unwatched):
-        gone = 0
-
-        def advance(self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0) -> None:
-            self.gone += done
-
-        def stopped(self) -> bool:
-            return self.gone >= 2
-
     with pytest.raises(Stopped):
-        await bench.care.sweep(observer=Impatient())
+        await bench.care.sweep(observer=Watcher(stop_after=2))
     assert len(bench.blobs()) == 4
     assert len((await bench.care.sweep()).victims) == 4
 

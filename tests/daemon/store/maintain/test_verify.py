@@ -11,15 +11,16 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from modeld.progress import FileProgress, Stopped
 from modeld.store.blobs import blobs
 from modeld.store.catalog.history import Asker
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.maintain import verify
-from modeld.store.observer import Observer, Stopped, Unwatched
 from modelwire.errors import Corrupt, NotFound, WireError
 from modelwire.values import Verified
 from rigs.maintain_rig import Bench
+from rigs.watcher import Watcher
 
 
 @pytest.fixture
@@ -49,9 +50,9 @@ async def test_each_blob_is_hashed_once(bench: Bench, monkeypatch: pytest.Monkey
     hashed: list[str] = []
     real = blobs.verify_blob
 
-    def counted(layout: Layout, digest: Digest, observer: Observer) -> blobs.Verified:
+    def counted(layout: Layout, digest: Digest, observer: FileProgress, **how: bool) -> blobs.Verified:
         hashed.append(digest.hex)
-        return real(layout, digest, observer)
+        return real(layout, digest, observer, **how)
 
     monkeypatch.setattr(blobs, "verify_blob", counted)
     outcome = await bench.care.verify()
@@ -65,9 +66,9 @@ async def test_several_blobs_are_hashed_at_the_same_time(bench: Bench, monkeypat
     both = threading.Barrier(2, timeout=20)
     real = blobs.verify_blob
 
-    def waits(layout: Layout, digest: Digest, observer: Observer) -> blobs.Verified:
+    def waits(layout: Layout, digest: Digest, observer: FileProgress, **how: bool) -> blobs.Verified:
         both.wait()
-        return real(layout, digest, observer)
+        return real(layout, digest, observer, **how)
 
     monkeypatch.setattr(blobs, "verify_blob", waits)
     assert (await bench.care.verify()).ok
@@ -193,7 +194,7 @@ async def test_an_unknown_name_fails_before_anything_is_read(bench: Bench, monke
 async def test_a_blob_that_cannot_be_read_is_told_and_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     added = await bench.add("a")
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **_how: bool) -> None:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(blobs, "hash_file", fail)
@@ -212,7 +213,7 @@ async def test_good_bytes_that_arrive_meanwhile_are_not_taken_away(
     looked: list[verify.Look] = []
     real = verify._look_at
 
-    def mended_after_the_look(layout: Layout, digest: Digest, observer: Observer) -> verify.Look:
+    def mended_after_the_look(layout: Layout, digest: Digest, observer: FileProgress) -> verify.Look:
         look = real(layout, digest, observer)
         if not looked:
             os.unlink(added.path)
@@ -226,32 +227,11 @@ async def test_good_bytes_that_arrive_meanwhile_are_not_taken_away(
     assert bench.quarantined() == []
 
 
-class Watching(Unwatched):
-    def __init__(self) -> None:
-        self.totals: list[int | None] = []
-        self.phases: list[str] = []
-        self.done = self.verified = 0
-        self.stop_at = 1 << 60
-
-    def total(self, size: int | None) -> None:
-        self.totals.append(size)
-
-    def phase(self, phase: str) -> None:
-        self.phases.append(phase)
-
-    def advance(self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0) -> None:
-        self.done += done
-        self.verified += verified
-
-    def stopped(self) -> bool:
-        return self.done >= self.stop_at
-
-
 async def test_progress_is_that_of_all_bytes(bench: Bench) -> None:
     await bench.add("a", b"1" * 5_000_000)
     await bench.add("b", b"2" * 10)
     await bench.care.copy("b", "c")
-    watching = Watching()
+    watching = Watcher()
     await bench.care.verify(observer=watching)
     assert (watching.totals, watching.phases) == ([5_000_010], ["verify"])
     assert watching.done == watching.verified == 5_000_010
@@ -260,8 +240,7 @@ async def test_progress_is_that_of_all_bytes(bench: Bench) -> None:
 async def test_a_stop_ends_it_and_what_was_found_is_kept(bench: Bench) -> None:
     for number in range(6):
         await bench.add(f"m{number}", str(number).encode() * 10)
-    watching = Watching()
-    watching.stop_at = 20
+    watching = Watcher(stop_after=20)
     with pytest.raises(Stopped):
         await bench.care.verify(observer=watching)
     verified = [name for name in bench.names() if any(
@@ -357,14 +336,6 @@ async def test_a_full_catalogue_does_not_keep_bad_bytes_in_use(bench: Bench, mon
     assert not (await bench.care.verify()).ok
     assert not os.path.exists(added.path)
     assert "corrupt" in str(states(bench)["a"][1])
-
-
-def test_the_shared_observer_is_an_observer() -> None:
-    shared: Observer = verify._Shared(Unwatched())
-    shared.phase("verify")
-    shared.total(1)
-    shared.advance(verified=1)
-    assert not shared.stopped()
 
 
 async def test_many_verifications_at_once_agree(bench: Bench) -> None:

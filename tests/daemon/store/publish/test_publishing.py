@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from modeld.progress import JobProgress
 from modeld.store.digest import Digest
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.manifests import File, Manifest
 from modeld.store.names import ModelName
-from modeld.store.observer import Unwatched
 from modeld.store.publish.publishing import Wish, judge
 from modelwire.errors import AlreadyExists, Corrupt, Unsupported
 
@@ -18,7 +18,7 @@ DIGEST, OTHER = Digest("ab" * 32), Digest("cd" * 32)
 
 
 def wish(name: str = "llama", **changes: Any) -> Wish:
-    return Wish(name=ModelName.parse(name), order=0, observer=Unwatched(), **changes)
+    return Wish(name=ModelName.parse(name), order=0, observer=JobProgress(), **changes)
 
 
 def entry(name: str = "llama", **changes: Any) -> Entry:

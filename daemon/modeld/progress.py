@@ -1,0 +1,334 @@
+"""How far a job is: one `JobProgress` for the job, one `FileProgress` for each of its files.
+
+Byte threads report here, at least once for each 4 MiB and several times for each small file, so every method is cheap.
+The event loop takes snapshots. The counters in snapshots only grow, whatever the work reports: a second attempt starts
+where the counters of the first one stood until it has caught up, so that no client sees a step back.
+
+To add a phase, add it to the wire's vocabulary and one line to `_PHASES`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Literal, get_args
+
+from modelwire.values import Counters
+from modelwire.vocabulary import Phase
+
+StopReason = Literal["cancel", "pause", "park"]
+
+_Kind = Literal["idle", "preparing", "working"]
+
+
+def _complete(table: dict[Phase, _Kind]) -> dict[Phase, _Kind]:
+    if odd := set(get_args(Phase)) ^ table.keys():
+        raise LookupError(f"the wire and the table of phases differ in {', '.join(sorted(odd))}")
+    return table
+
+
+_PHASES: Final = _complete(
+    {
+        "queued": "idle",
+        "checking_local": "preparing",
+        "reserving": "preparing",
+        "link": "preparing",
+        "download": "working",
+        "copy": "working",
+        "quarantine": "working",
+        "verify": "working",
+        "publish": "working",
+        "done": "idle",
+    }
+)
+"""In the order in which a file passes through them: a job shows the phase of the file that is furthest behind."""
+
+_PLACE: Final[Mapping[Phase, int]] = {phase: place for place, phase in enumerate(_PHASES)}
+
+_SMOOTHING_SECONDS: Final = 5.0
+"""The rate shown is an average that forgets with this time constant: short enough to follow a real change, long
+enough that the figure can be read."""
+
+_SHORTEST_SAMPLE: Final = 0.05
+
+
+class Stopped(Exception):
+    """Raised by byte work after `stopped()` turned true; the work leaves nothing behind."""
+
+
+class JobProgress:
+    """Thread-safe. The public counters are those of the current attempt; only a snapshot never goes back."""
+
+    __slots__ = (
+        "_clock",
+        "_files_at",
+        "_files_stopped",
+        "_first_work",
+        "_known_bytes",
+        "_listeners",
+        "_lock",
+        "_not_begun",
+        "_rate",
+        "_sample_done",
+        "_sample_time",
+        "_seen",
+        "_unknown_sizes",
+        "attempt",
+        "committed",
+        "current_phase",
+        "done",
+        "files_done",
+        "files_total",
+        "network",
+        "reused",
+        "source",
+        "stop_reason",
+        "total_bytes",
+        "verified",
+    )
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._listeners: tuple[Listener, ...] = ()
+        self._seen = Counters()
+        self.current_phase: Phase = "queued"
+        self.total_bytes: int | None = None
+        self.files_total: int | None = None
+        self.source: str | None = None
+        self.begin_attempt(1)
+
+    # -- called on the event loop
+
+    def begin_attempt(self, attempt: int) -> None:
+        """The work starts over: what it reports from here counts anew, what was shown stays until it is passed."""
+        self.attempt = attempt
+        self.stop_reason: StopReason | None = None
+        self.done = self.verified = self.reused = self.committed = self.network = 0
+        self._rate: float | None = None
+        self._sample_done, self._sample_time = 0, self._clock()
+        self._forget_files()
+
+    def snapshot(self) -> Counters:
+        """The counters now: never less than at the call before."""
+        self._sample()
+        seen = self._seen
+        done = max(self.done, seen.bytes_done)
+        total = self.total_bytes if self.total_bytes is not None else seen.bytes_total
+        eta = None
+        if self._rate and total is not None and _PHASES[self.current_phase] != "idle":
+            eta = round(max(0, total - done) / self._rate, 1)
+        self._seen = Counters(
+            phase=self.current_phase,
+            bytes_done=done,
+            bytes_total=max(total, done) if total is not None else None,
+            network_bytes=max(self.network, seen.network_bytes),
+            verified_bytes=max(self.verified, seen.verified_bytes),
+            reused_bytes=max(self.reused, seen.reused_bytes),
+            committed_bytes=max(self.committed, seen.committed_bytes),
+            rate_bps=round(self._rate) if self._rate is not None else None,
+            eta_s=eta,
+            source=self.source,
+            attempt=max(self.attempt, seen.attempt),
+            files_done=max(self.files_done, seen.files_done),
+            files_total=self.files_total,
+        )
+        return self._seen
+
+    def _sample(self) -> None:
+        now = self._clock()
+        elapsed = now - self._sample_time
+        if elapsed < _SHORTEST_SAMPLE:
+            return
+        current = (self.done - self._sample_done) / elapsed
+        weight = 1 - math.exp(-elapsed / _SMOOTHING_SECONDS)
+        self._rate = current if self._rate is None else self._rate + weight * (current - self._rate)
+        self._sample_done, self._sample_time = self.done, now
+
+    # -- called by the work, from any thread
+
+    def phase(self, phase: Phase) -> None:
+        """Of the job as a whole: before its files begin, or after they are finished."""
+        with self._lock:
+            self._show(phase)
+
+    def total(self, size: int | None) -> None:
+        with self._lock:
+            self.total_bytes = size
+            self._tell()
+
+    def advance(
+        self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0, network: int = 0
+    ) -> None:
+        self._add(done, verified, reused, committed, network)
+
+    def stopped(self) -> bool:
+        return self.stop_reason is not None
+
+    def files(self, sizes: Sequence[int | None]) -> list[FileProgress]:
+        """One for each file of the job, from here on. Their sizes make the total, unknown while one of them is."""
+        files = [FileProgress(self) for _ in sizes]
+        with self._lock:
+            self._forget_files()
+            self._not_begun = self.files_total = len(files)
+            self._unknown_sizes = len(files)
+            for file, size in zip(files, sizes, strict=True):
+                file._of_total = file._not_begun = True
+                self._set_size(file, size)
+            self._sum_up()
+        return files
+
+    def stop_files(self) -> None:
+        """One file has failed: `stopped()` of the others turns true, so that they end and keep what they have."""
+        self._files_stopped = True
+
+    # -- listeners
+
+    def add_listener(self, listener: Listener) -> None:
+        """Calls it now, and after each change in the thread that reports it. It must not report to this job."""
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
+            listener(self)
+
+    def remove_listener(self, listener: Listener) -> None:
+        with self._lock:
+            self._listeners = tuple(each for each in self._listeners if each != listener)
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener(self)
+
+    # -- called by the files
+
+    def _add(self, done: int, verified: int, reused: int, committed: int, network: int) -> None:
+        with self._lock:
+            self.done += done
+            self.verified += verified
+            self.reused += reused
+            self.committed += committed
+            self.network += network
+            for listener in self._listeners:
+                listener(self)
+
+    # -- called with the lock held
+
+    def _forget_files(self) -> None:
+        self._files_at: dict[Phase, int] = {}
+        self._first_work: Phase | None = None
+        self._files_stopped = False
+        self._not_begun = self._known_bytes = self._unknown_sizes = self.files_done = 0
+
+    def _set_size(self, file: FileProgress, size: int | None) -> None:
+        if size is None:
+            return
+        self._known_bytes += size - (file._size or 0)
+        self._unknown_sizes -= file._size is None
+        file._size = size
+
+    def _sum_up(self) -> None:
+        self.total_bytes = None if self._unknown_sizes else self._known_bytes
+        self._tell()
+
+    def _move(self, file: FileProgress, phase: Phase | None) -> None:
+        if file._not_begun:
+            file._not_begun = False
+            self._not_begun -= 1
+        if file._phase is not None:
+            self._files_at[file._phase] -= 1
+        if phase is not None:
+            self._files_at[phase] = self._files_at.get(phase, 0) + 1
+        file._phase = phase
+        self._show_furthest_behind()
+
+    def _show_furthest_behind(self) -> None:
+        """Once bytes of one file move, the files that prepare or have not begun count as part of the first work that
+        was seen: the phase shown does not jump to and fro."""
+        preparing: Phase | None = None
+        working: Phase | None = None
+        for phase, files in self._files_at.items():
+            if files and _PHASES[phase] == "working":
+                working = _first_of(phase, working)
+            elif files:
+                preparing = _first_of(phase, preparing)
+        if working is not None:
+            self._first_work = _first_of(working, self._first_work)
+        shown = working
+        if self._first_work is None:
+            shown = preparing
+        elif self._not_begun or preparing is not None:
+            shown = self._first_work
+        if shown is not None:
+            self._show(shown)
+
+    def _show(self, phase: Phase) -> None:
+        if phase != self.current_phase:
+            self.current_phase = phase
+            self._tell()
+
+
+Listener = Callable[[JobProgress], None]
+"""Sees each change of a job's progress. It is called with the progress locked: it must be quick, and may only read."""
+
+
+class FileProgress:
+    """One file's part of a job; thread-safe.
+
+    Those that `JobProgress.files` makes count for the job's total and its number of files. Others only report their
+    bytes and phases; without a job, for work that nothing follows or stops.
+    """
+
+    __slots__ = ("_job", "_not_begun", "_of_total", "_phase", "_size")
+
+    def __init__(self, job: JobProgress | None = None) -> None:
+        self._job = JobProgress() if job is None else job
+        self._phase: Phase | None = None
+        self._size: int | None = None
+        self._of_total = self._not_begun = False
+
+    def phase(self, phase: Phase) -> None:
+        if phase != self._phase:
+            with self._job._lock:
+                self._job._move(self, phase)
+
+    def total(self, size: int | None) -> None:
+        if self._of_total and size != self._size:
+            with self._job._lock:
+                self._job._set_size(self, size)
+                self._job._sum_up()
+
+    def advance(
+        self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0, network: int = 0
+    ) -> None:
+        self._job._add(done, verified, reused, committed, network)
+
+    def stopped(self) -> bool:
+        return self._job._files_stopped or self._job.stopped()
+
+    def source(self, name: str) -> None:
+        """Where the bytes come from now."""
+        with self._job._lock:
+            self._job.source = name
+            self._job._tell()
+
+    def attempted(self) -> None:
+        """The source is asked once more."""
+        with self._job._lock:
+            self._job.attempt += 1
+            self._job._tell()
+
+    def finished(self) -> None:
+        with self._job._lock:
+            self._job.files_done += 1
+            self._job._move(self, None)
+
+
+def _first_of(phase: Phase, other: Phase | None) -> Phase:
+    return phase if other is None or _PLACE[phase] < _PLACE[other] else other
+
+
+def check(progress: JobProgress | FileProgress) -> None:
+    """Raises Stopped when the work is to end."""
+    if progress.stopped():
+        raise Stopped
