@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from bench.timed import REFERENCE, Row, command, print_rows, size_of
+from bench.timed import REFERENCE, Row, command, print_rows
 from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob, commit, find_good
 from modeld.store.blobs.staging import hash_source, stage_copy
@@ -31,6 +31,7 @@ from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.ingest.batch import Batch
 from modeld.store.ingest.sources import open_source
+from modelwire.units import parse_size
 
 SMALL_SIZE = 16 * 1024
 
@@ -229,7 +230,7 @@ def small_rows(directory: str, ours: Ours, count: int, without: set[str]) -> lis
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="What adding a file costs, beside its hash and other stores.")
-    parser.add_argument("--size", type=size_of, default=2 << 30, help="of the file: 2GiB, 512MiB (default 2GiB)")
+    parser.add_argument("--size", type=parse_size, default=2 << 30, help="of the file: 2GiB, 512MiB (default 2GiB)")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each contender (default 5)")
     parser.add_argument("--small", type=int, default=1000, metavar="COUNT", help="small files; 0 for none")
     parser.add_argument("--directory", default=None, help="on the filesystem to measure (default: the temporary one)")

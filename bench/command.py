@@ -50,14 +50,14 @@ def main(_: Sequence[str]) -> None:
     with daemon() as bench:
         small = bench.file("small", 4096)
         seconds([modelctl(), "add", small, "--name", "small", "-q"], bench.environ)
-        first_door(bench)
+        fast_path(bench)
         verbs(bench)
         others(bench)
         unchanged(bench)
     cold_start()
 
 
-def first_door(bench: Bench) -> None:
+def fast_path(bench: Bench) -> None:
     bare, path = in_turns(bench.environ, [sys.executable, "-c", "pass"], [modelctl(), "path", "small"])
     show("modelctl path small", path, "python -c pass", bare, 2.0)
 

@@ -31,13 +31,13 @@ from modeld.download.engine.downloads import Transfer
 from modeld.download.http.client import HttpClient
 from modeld.download.routes.router import Described, Route
 from modeld.download.source import Body, Description, FileInfo
-from modeld.sources.huggingface import HuggingFaceSource
-from modeld.sources.references.types import HubReference
+from modeld.sources.huggingface.reference import HubReference
+from modeld.sources.huggingface.source import HuggingFaceSource
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space, free_bytes_under
+from modelwire.units import parse_size
 
-UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 LIMITED = 100
 """MB/s for each connection of the limited server."""
 
@@ -211,13 +211,6 @@ def make_file(path: str, size: int) -> str:
     return done.stdout.split()[0]
 
 
-def size_of(text: str) -> int:
-    for unit, factor in UNITS.items():
-        if text.endswith(unit):
-            return int(float(text.removesuffix(unit)) * factor)
-    return int(text)
-
-
 def compare(what: str, mine: Runs, other: Runs, name: str, target: float | None) -> None:
     ratio = median(mine.walls) / median(other.walls)
     row(
@@ -232,7 +225,7 @@ def compare(what: str, mine: Runs, other: Runs, name: str, target: float | None)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="What a download costs, beside curl, hf download and aria2.")
-    parser.add_argument("--size", type=size_of, default=2 << 30, help="of the file: 2GiB, 512MiB (default 2GiB)")
+    parser.add_argument("--size", type=parse_size, default=2 << 30, help="of the file: 2GiB, 512MiB (default 2GiB)")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each contender (default 5)")
     parser.add_argument("--directory", default=None, help="on the filesystem to measure (default: the temporary one)")
     parser.add_argument("--without", action="append", default=[], help="leave out aria2c")

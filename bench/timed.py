@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 REFERENCE = "openssl dgst -sha256"
 
 
@@ -72,10 +71,3 @@ def print_rows(rows: list[Row]) -> None:
         if other is not None and other is not row:
             ratio = f"{other.wall / row.wall if row.is_peer else row.wall / other.wall:.2f}"
         print(f"{row.name:44} {row.wall * 1000:7.1f}ms {row.cpu:7.2f}s  {ratio:>6}  {row.target}")
-
-
-def size_of(text: str) -> int:
-    for unit, factor in UNITS.items():
-        if text.endswith(unit):
-            return int(float(text.removesuffix(unit)) * factor)
-    return int(text)

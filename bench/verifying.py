@@ -20,11 +20,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from bench.adding import Ours, Source
-from bench.timed import REFERENCE, Row, command, print_rows, size_of
+from bench.timed import REFERENCE, Row, command, print_rows
 from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob, verify_blob
 from modeld.store.blobs.hashing import CHUNK, FrontToBackReader
 from modeld.store.disk.layout import Layout
+from modelwire.units import parse_size
 
 
 def together(work: Callable[[Blob], None], blobs: Sequence[Blob]) -> None:
@@ -94,7 +95,7 @@ def rows_of(layout: Layout, blobs: Sequence[Blob]) -> Iterator[Row]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="What verifying costs, beside hashing and beside reading.")
-    parser.add_argument("--size", type=size_of, default=2 << 30, help="of each blob: 2GiB, 512MiB (default 2GiB)")
+    parser.add_argument("--size", type=parse_size, default=2 << 30, help="of each blob: 2GiB, 512MiB (default 2GiB)")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each (default 5)")
     parser.add_argument("--directory", default=None, help="on the filesystem to measure (default: the temporary one)")
     options = parser.parse_args(arguments)

@@ -9,62 +9,32 @@
 Names are loaded when they are first used: `modelctl path` lives below this package and starts within milliseconds.
 """
 
-TYPE_CHECKING = False  # not typing's: importing typing takes as long as the whole first door of the command
+TYPE_CHECKING = False  # not from typing: importing it takes as long as the whole fast path of the command
 if TYPE_CHECKING:
+    from modelclient.async_client import AsyncClient as AsyncClient
+    from modelclient.async_client import connect as connect
     from modelclient.async_exchange import AsyncExchange as AsyncExchange
     from modelclient.async_exchange import AsyncWork as AsyncWork
-    from modelclient.asynchronous import AsyncClient as AsyncClient
-    from modelclient.asynchronous import connect as connect
     from modelclient.autostart import StartFailed as StartFailed
-    from modelclient.blocking import Client as Client
+    from modelclient.client import Client as Client
     from modelclient.exchange import Exchange as Exchange
     from modelclient.exchange import Work as Work
     from modelwire import errors as errors
     from modelwire import replies as replies
     from modelwire import values as values
-    from modelwire.errors import AlreadyExists as AlreadyExists
-    from modelwire.errors import Cancelled as Cancelled
-    from modelwire.errors import ConnectionLost as ConnectionLost
-    from modelwire.errors import Corrupt as Corrupt
-    from modelwire.errors import DigestMismatch as DigestMismatch
-    from modelwire.errors import Draining as Draining
-    from modelwire.errors import FrameTooLarge as FrameTooLarge
-    from modelwire.errors import Internal as Internal
-    from modelwire.errors import Interrupted as Interrupted
-    from modelwire.errors import InUse as InUse
-    from modelwire.errors import InvalidDigest as InvalidDigest
-    from modelwire.errors import InvalidName as InvalidName
-    from modelwire.errors import InvalidRequest as InvalidRequest
-    from modelwire.errors import LocalError as LocalError
-    from modelwire.errors import ModeldError as ModeldError
-    from modelwire.errors import NoDaemon as NoDaemon
-    from modelwire.errors import NoSpace as NoSpace
-    from modelwire.errors import NotFound as NotFound
-    from modelwire.errors import Offline as Offline
-    from modelwire.errors import PermissionDenied as PermissionDenied
-    from modelwire.errors import QueueFull as QueueFull
-    from modelwire.errors import QuotaExceeded as QuotaExceeded
-    from modelwire.errors import RemoteError as RemoteError
-    from modelwire.errors import SourceNotFound as SourceNotFound
-    from modelwire.errors import SourceUnauthorized as SourceUnauthorized
-    from modelwire.errors import SourceUnavailable as SourceUnavailable
-    from modelwire.errors import TimedOut as TimedOut
-    from modelwire.errors import Unauthorized as Unauthorized
-    from modelwire.errors import UnknownOperation as UnknownOperation
-    from modelwire.errors import Unsupported as Unsupported
-    from modelwire.errors import WireError as WireError
+    from modelwire.errors import *  # noqa: F403 - one class for each code, in one table
     from modelwire.version import __version__ as __version__
 
 _HOMES = {
-    "AsyncClient": "modelclient.asynchronous",
+    "AsyncClient": "modelclient.async_client",
     "AsyncExchange": "modelclient.async_exchange",
     "AsyncWork": "modelclient.async_exchange",
-    "Client": "modelclient.blocking",
+    "Client": "modelclient.client",
     "Exchange": "modelclient.exchange",
     "StartFailed": "modelclient.autostart",
     "Work": "modelclient.exchange",
     "__version__": "modelwire.version",
-    "connect": "modelclient.asynchronous",
+    "connect": "modelclient.async_client",
 }
 _MODULES = ("errors", "replies", "values")
 

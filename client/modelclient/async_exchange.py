@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, Self
+from types import TracebackType
+from typing import Any, Generic, Self
 
 import anyio
+import anyio.lowlevel
 
-from modelclient.asking import Ask, T
-from modelclient.reading import Item, Reading
+from modelclient.async_connection import AsyncConnection, Mailbox
+from modelclient.exchange_state import Call, ExchangeState, Item, T
 from modelwire.errors import ModeldError
 from modelwire.replies import Accepted, Progress
 from modelwire.requests import Cancel
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from modelclient.asynchronous import AsyncClient, Mailbox
-
 CANCEL_SECONDS = 5.0
-"""A cancel is a hundred bytes. When the daemon does not even take these, closing the connection tells it."""
+"""A cancel is a hundred bytes. When the daemon does not even take these, closing the connection cancels as well."""
 
 
 class AsyncExchange(Generic[Item, T]):
@@ -29,16 +26,15 @@ class AsyncExchange(Generic[Item, T]):
     The request is sent at the first use. Leaving early cancels it; `detach()` leaves it alone.
     """
 
-    def __init__(self, client: AsyncClient, ask: Ask[T], items: tuple[type[Item], ...]) -> None:
-        self._client = client
-        self._reading = Reading(ask, items)
+    def __init__(self, connection: AsyncConnection, call: Call[T], items: tuple[type[Item], ...]) -> None:
+        self._connection = connection
+        self._state = ExchangeState(call, items)
         self._mailbox: Mailbox | None = None
-        self._left = False
 
     @property
     def job(self) -> str | None:
-        """The job's id, as soon as a reply has told it."""
-        return self._reading.job
+        """The job's id, as soon as a reply has named it."""
+        return self._state.job
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._all().__await__()
@@ -58,7 +54,7 @@ class AsyncExchange(Generic[Item, T]):
     async def __anext__(self) -> Item:
         item = await self._next()
         if item is None:
-            self._reading.value()  # an error never passes in silence
+            self._state.value()  # an error never passes in silence
             raise StopAsyncIteration
         return item
 
@@ -69,23 +65,23 @@ class AsyncExchange(Generic[Item, T]):
                 while await self._next() is not None:
                     pass
         except TimeoutError:
-            raise self._reading.timed_out(timeout) from None
-        return self._reading.value()
+            raise self._state.timed_out(timeout) from None
+        return self._state.value()
 
     async def cancel(self) -> None:
         """Asks the daemon to end the request. The terminal reply still comes; this does not wait for it."""
-        if self._mailbox is not None and not self._done():
-            await self._client._send_only(Cancel(target=self._mailbox.id))
+        if self._mailbox is not None and not self._state.over:
+            self._connection._forget((await self._connection._send(Cancel(target=self._mailbox.inbox.id))).inbox.id)
 
     def detach(self) -> None:
         """Leaves without cancelling: the daemon goes on, this side hears no more of it."""
-        self._left = True
+        self._state.left = True
         if self._mailbox is not None:
-            self._client._forget(self._mailbox.id)
+            self._connection._forget(self._mailbox.inbox.id)
 
     async def aclose(self) -> None:
         """Cancels what is not finished. Also done when the caller itself is being cancelled: hence the shield."""
-        if not self._done():
+        if not self._state.over:
             # Without a connection the daemon has noticed by itself.
             with suppress(ModeldError), anyio.move_on_after(CANCEL_SECONDS, shield=True):
                 await self.cancel()
@@ -95,25 +91,24 @@ class AsyncExchange(Generic[Item, T]):
         async with self:
             return await self.result()
 
-    def _done(self) -> bool:
-        return self._left or self._reading.finished
-
     async def _opened(self) -> Mailbox:
         if self._mailbox is None:
-            self._mailbox = await self._client._send(self._reading.request)
+            self._mailbox = await self._connection._send(self._state.request)
+            self._state.inbox = self._mailbox.inbox
         return self._mailbox
 
     async def _next(self) -> Item | None:
-        while not self._done():
-            try:
-                reply = await (await self._opened()).take()
-            except ModeldError as error:
-                self._reading.fail(error)
-                break
-            item = self._reading.absorb(reply)
-            if item is not None:
-                return item
-        return None
+        if self._state.over:
+            return None
+        try:
+            mailbox = await self._opened()
+        except ModeldError as error:
+            self._state.fail(error)
+            return None
+        await anyio.lowlevel.checkpoint_if_cancelled()  # also when there is no need to wait
+        while (item := self._state.poll()) is None and not self._state.over:
+            await mailbox.wait()
+        return item
 
 
 class AsyncWork(AsyncExchange[Accepted | Progress, T]):
@@ -127,6 +122,6 @@ class AsyncWork(AsyncExchange[Accepted | Progress, T]):
                     if isinstance(item, Accepted):
                         return item
         except TimeoutError:
-            raise self._reading.timed_out(timeout) from None
-        self._reading.value()
+            raise self._state.timed_out(timeout) from None
+        self._state.value()
         return None

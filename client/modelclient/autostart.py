@@ -1,23 +1,26 @@
-"""Starts a daemon for the client that finds none: waited for with a bound, and only one for many clients.
+"""Starts a daemon for the client that finds none, waits for it with a bound, and starts one for many clients.
 
-Many clients may come at once. A lock beside the endpoint keeps them from starting one each; it only saves work.
-The daemon's own lifetime lock decides: whoever loses it says `in_use`, and its client goes on trying to connect.
+Many clients may come at once. A lock beside the endpoint keeps them from starting one each; it only saves work. The
+daemon's own lifetime lock decides: a daemon that loses it reports `in_use`, and its client goes on trying to connect.
+
+The daemon reports by one line: `READY {"socket":…,"pid":…}` or `ERROR {"message":…,"hint":…,"code":…,"exit":…}`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import socket
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
-from modelclient import dialing
+from modelclient import dialing, platform
 from modelclient.locate import Endpoint
+from modelclient.platform.interface import Channel, Spawned
+from modelwire import exits
 from modelwire.errors import NoDaemon
 
 EXTRA = ("modeld", "structlog", "filelock", "xxhash")
@@ -30,16 +33,18 @@ _LONGEST_PAUSE = 0.5
 
 
 class StartFailed(NoDaemon):
-    """A daemon was started and gave up; these are its words. `exit_code` is what it ended with."""
+    """A daemon was started and gave up. Message, hint and code are its own, `exit_code` is what it ended with."""
 
-    def __init__(self, message: str, *, hint: str | None = None, code: str | None = None, exit_code: int = 9) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, code: str | None = None, exit_code: int = exits.NO_DAEMON
+    ) -> None:
         super().__init__(message, hint=hint)
         self.code = code
         self.exit_code = exit_code
 
 
 class StillStarting(NoDaemon):
-    """A daemon was started, and the time was over before it had said a word."""
+    """A daemon was started, and the deadline passed before it reported anything."""
 
 
 def missing_packages() -> list[str]:
@@ -48,14 +53,17 @@ def missing_packages() -> list[str]:
 
 def start(
     endpoint: Endpoint, deadline: float, *, check_cancelled: Callable[[], None] = dialing.nothing_to_cancel
-) -> socket.socket:
+) -> Channel:
     """A connection to a daemon that this client or another one has started."""
     _check_installed()
     pause = _FIRST_PAUSE
     in_use: NoDaemon | None = None
     while True:
         check_cancelled()
-        with _only_one(endpoint) as ours:
+        if not endpoint.named:
+            with suppress(OSError):  # the daemon will report what is wrong with the place
+                os.makedirs(os.path.dirname(endpoint.path), mode=0o700, exist_ok=True)
+        with platform.starting().start_lock(endpoint.path + ".start") as ours:
             dialing.check(endpoint)
             made = dialing.dial(endpoint)
             if made is None and ours:
@@ -64,7 +72,7 @@ def start(
                 except StillStarting:
                     if in_use is None:
                         raise
-                    raise in_use from None  # the words of the tries before; this one has had no time for any
+                    raise in_use from None  # what the tries before it reported; this one had no time to report anything
                 made = dialing.dial(endpoint)
         if made is not None:
             return made
@@ -85,72 +93,59 @@ def _check_installed() -> None:
         )
 
 
-@contextmanager
-def _only_one(endpoint: Endpoint) -> Iterator[bool]:
-    """Whether this client is the one to start a daemon. Where nothing can be locked, each is.
-
-    The file stays: a lock whose file is removed can be held twice. The directory itself is locked by the daemon.
-    """
-    directory = os.path.dirname(endpoint.path)
-    try:
-        if not endpoint.named:
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-        if os.stat(directory).st_uid != os.getuid():
-            yield True  # a stranger could hold a lock there for ever
-            return
-        held = os.open(endpoint.path + ".start", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError:
-        yield True  # the daemon will say what is wrong with the place
-        return
-    try:
-        yield _locked(held)
-    finally:
-        os.close(held)
-
-
-def _locked(held: int) -> bool:
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # a filesystem without locks: more work, the same outcome
-    return True
-
-
 def _start_one(endpoint: Endpoint, deadline: float, check_cancelled: Callable[[], None]) -> StartFailed | None:
-    """None when the daemon is ready; its words when another one holds the lock, for then waiting may help."""
-    from modelclient.spawning import TOO_LATE, Spawned
-
-    spawned = Spawned(endpoint.path)
+    """None when the daemon is ready; its own error when another one holds the lock, for then waiting may help."""
+    spawned = _spawn(endpoint)
     line = spawned.first_line(deadline, check_cancelled)
     where = f"see {spawned.log_path}" if spawned.log_path else "run `modeld` to see why"
-    word, _, rest = line.partition(b" ")
-    if word == b"READY":
-        return None
-    if word == b"ERROR":
-        return _told(rest, where, endpoint)
-    if line is TOO_LATE:
+    if line is None:
         raise StillStarting(
             f"a daemon was started (pid {spawned.pid}) but is not ready yet; it goes on",
             hint=f"try again in a moment; {where}",
         )
-    said = f": {words}" if (words := spawned.last_words()) else ""
-    raise StartFailed(f"a daemon was started and ended before it was ready{said}", hint=where, code="internal")
+    word, _, rest = line.partition(b" ")
+    if word == b"READY":
+        return None
+    if word == b"ERROR":
+        return _failed(rest, where, endpoint)
+    reason = f": {words}" if (words := spawned.last_words()) else ""
+    raise StartFailed(f"a daemon was started and ended before it was ready{reason}", hint=where, code="internal")
 
 
-def _told(rest: bytes, where: str, endpoint: Endpoint) -> StartFailed:
+def _spawn(endpoint: Endpoint) -> Spawned:
+    import platformdirs
+
+    if not sys.executable:
+        raise NoDaemon("no daemon runs, and this program does not know its interpreter", hint="run `modeld` first")
+    log_path = os.path.join(platformdirs.user_state_dir("modeld", appauthor=False), "daemon.log")
+    # -P: a folder that is called modeld in some working directory is not the daemon.
+    command = [sys.executable, "-P", "-m", "modeld", "--auto-started", "--socket", endpoint.path]
     try:
-        said: dict[str, Any] = dict(json.loads(rest))
+        return platform.starting().spawn(command, _environment(), log_path)
+    except OSError as error:
+        raise NoDaemon(f"no daemon could be started: {error}", hint="run `modeld` to see why") from None
+
+
+def _environment() -> dict[str, str]:
+    """This one, fit for another working directory: a configuration file is found where the client found it."""
+    environment = dict(os.environ)
+    if (config := environment.get("MODELD_CONFIG", "").strip()) and not config.startswith("~"):
+        environment["MODELD_CONFIG"] = os.path.abspath(config)
+    return environment
+
+
+def _failed(rest: bytes, where: str, endpoint: Endpoint) -> StartFailed:
+    try:
+        report: dict[str, Any] = dict(json.loads(rest))
     except (ValueError, TypeError):
-        said = {}
-    code, exit_code = said.get("code"), said.get("exit")
+        report = {}
+    code, exit_code = report.get("code"), report.get("exit")
     failure = StartFailed(
-        str(said.get("message") or "a daemon was started and could not go on"),
-        hint=str(said.get("hint") or where),
+        str(report.get("message") or "a daemon was started and could not go on"),
+        hint=str(report.get("hint") or where),
         code=str(code) if code else None,
-        exit_code=exit_code if isinstance(exit_code, int) and exit_code > 0 else 9,
+        exit_code=exit_code if isinstance(exit_code, int) and exit_code > 0 else exits.NO_DAEMON,
     )
-    if code == "in_use" and said.get("endpoint") in (None, endpoint.path):
+    if code == "in_use" and report.get("endpoint") in (None, endpoint.path):
         return failure  # the race for this endpoint is lost: its winner will answer
     raise failure

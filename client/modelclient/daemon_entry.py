@@ -1,8 +1,10 @@
-"""The `modeld` script of an installation that may lack the daemon's packages: then it says what to install."""
+"""The `modeld` script of an installation that may lack the daemon's packages: then it reports what to install."""
 
 from __future__ import annotations
 
 import sys
+
+from modelwire import exits
 
 
 def main() -> int:
@@ -11,10 +13,10 @@ def main() -> int:
     if missing := missing_packages():
         sys.stderr.write(f"modeld: the daemon cannot run: this installation lacks {', '.join(missing)}\n")
         sys.stderr.write(f"modeld: install it: {INSTALL}\n")
-        return 9
+        return exits.NO_DAEMON
     from modeld.__main__ import main as run
 
-    return int(run() or 0)
+    return int(run() or exits.FINE)
 
 
 if __name__ == "__main__":

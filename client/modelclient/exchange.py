@@ -5,18 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Generic, Self
+from types import TracebackType
+from typing import Generic, Self
 
-from modelclient.asking import Ask, T
-from modelclient.reading import Item, Reading
+from modelclient.connection import Connection
+from modelclient.exchange_state import Call, ExchangeState, Item, T
 from modelwire.errors import ModeldError
 from modelwire.replies import Accepted, Progress
 from modelwire.requests import Cancel
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from modelclient.blocking import Client
 
 
 class Exchange(Generic[Item, T]):
@@ -25,16 +21,15 @@ class Exchange(Generic[Item, T]):
     Leaving early, by `close()` or the end of `with`, cancels the request; `detach()` leaves it alone.
     """
 
-    def __init__(self, client: Client, ask: Ask[T], items: tuple[type[Item], ...]) -> None:
-        self._client = client
-        self._reading = Reading(ask, items)
-        self._inbox = client._send(ask.request)
-        self._left = False
+    def __init__(self, connection: Connection, call: Call[T], items: tuple[type[Item], ...]) -> None:
+        self._connection = connection
+        self._state = ExchangeState(call, items)
+        self._state.inbox = self._inbox = connection._send(call.request)
 
     @property
     def job(self) -> str | None:
-        """The job's id, as soon as a reply has told it."""
-        return self._reading.job
+        """The job's id, as soon as a reply has named it."""
+        return self._state.job
 
     def __iter__(self) -> Iterator[Item]:
         return self
@@ -42,7 +37,7 @@ class Exchange(Generic[Item, T]):
     def __next__(self) -> Item:
         item = self._next(None)
         if item is None:
-            self._reading.value()  # an error never passes in silence
+            self._state.value()  # an error never passes in silence
             raise StopIteration
         return item
 
@@ -53,21 +48,21 @@ class Exchange(Generic[Item, T]):
             while self._next(deadline) is not None:
                 pass
         except TimeoutError:
-            raise self._reading.timed_out(timeout) from None
-        return self._reading.value()
+            raise self._state.timed_out(timeout) from None
+        return self._state.value()
 
     def cancel(self) -> None:
         """Asks the daemon to end the request. The terminal reply still comes; this does not wait for it."""
-        if not self._done():
-            self._client._board.forget(self._client._send(Cancel(target=self._inbox.id)).id)
+        if not self._state.over:
+            self._connection._forget(self._connection._send(Cancel(target=self._inbox.id)).id)
 
     def detach(self) -> None:
         """Leaves without cancelling: the daemon goes on, this side hears no more of it."""
-        self._left = True
-        self._client._board.forget(self._inbox.id)
+        self._state.left = True
+        self._connection._forget(self._inbox.id)
 
     def close(self) -> None:
-        if self._done():
+        if self._state.over:
             return
         with suppress(ModeldError):  # without a connection the daemon has noticed by itself
             self.cancel()
@@ -81,20 +76,10 @@ class Exchange(Generic[Item, T]):
     ) -> None:
         self.close()
 
-    def _done(self) -> bool:
-        return self._left or self._reading.finished
-
     def _next(self, deadline: float | None) -> Item | None:
-        while not self._done():
-            try:
-                reply = self._client._take(self._inbox, deadline)
-            except ModeldError as error:
-                self._reading.fail(error)
-                break
-            item = self._reading.absorb(reply)
-            if item is not None:
-                return item
-        return None
+        while (item := self._state.poll()) is None and not self._state.over:
+            self._connection._receive(deadline)
+        return item
 
 
 class Work(Exchange[Accepted | Progress, T]):
@@ -108,6 +93,6 @@ class Work(Exchange[Accepted | Progress, T]):
                 if isinstance(item, Accepted):
                     return item
         except TimeoutError:
-            raise self._reading.timed_out(timeout) from None
-        self._reading.value()
+            raise self._state.timed_out(timeout) from None
+        self._state.value()
         return None

@@ -1,7 +1,7 @@
 """Replies to one request that have arrived and were not yet taken. Pure, and bounded however slow the taker is.
 
 Progress of a job replaces older progress of that job. Events are kept up to a limit; those beyond it are counted and
-told as one `lagged`, in their place, as the daemon does for a watcher that does not read. Everything else is kept:
+reported as one `lagged`, in their place, as the daemon does for a watcher that does not read. Everything else is kept:
 there is one terminal reply, and an `accepted` for each new position.
 """
 

@@ -10,9 +10,8 @@ from typing import Any
 
 from modeld.config import ConfigError, Settings, dump, load
 from modeld.config.load import SEE_ALL
+from modelwire import exits
 from modelwire.version import __version__
-
-_EXIT_USAGE = 2
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if flags.check_config:
             sys.stderr.write("".join(f"modeld: {problem}\n" for problem in error.problems))
             sys.stderr.write(f"  {error.hint}\n" if error.hint not in (None, SEE_ALL) else "")
-            return _EXIT_USAGE
-        return readiness.failed(error.message, hint=error.hint, code="invalid_request", exit_code=_EXIT_USAGE)
+            return exits.USAGE
+        return readiness.failed(error.message, hint=error.hint, code="invalid_request", exit_code=exits.USAGE)
     if flags.print_config:
         sys.stdout.write(dump(loaded.settings))
         return 0

@@ -67,7 +67,7 @@ class ClientConnection:
     def _decode(self, line: bytes) -> replies.Received | None:
         try:
             if not line.isascii():
-                line.decode()  # a result's value stays raw here: whoever decodes it relies on its being UTF-8
+                line.decode()  # a result's value stays raw here: its decoder relies on UTF-8
             reply = _REPLY.decode(line)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             self._refuse_unless_unknown(line, error)

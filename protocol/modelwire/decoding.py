@@ -1,4 +1,4 @@
-"""One line to one typed request, or to the typed error that says what is wrong with it.
+"""One line to one typed request, or to the typed error that reports what is wrong with it.
 
 The good line is decoded once, straight into its struct. Only a line that fails is read again, to find out whether it
 is JSON at all (fatal: there is no resynchronising), which request it meant to be, and which field is at fault. Of a key

@@ -3,9 +3,9 @@
 First hit wins: `MODELD_SOCKET`; `socket` in the configuration file; `$XDG_RUNTIME_DIR/modeld/modeld.sock`;
 `/run/user/<uid>/modeld/modeld.sock` where that directory exists; a directory of the user's own under the
 temporary directory. The last two exist because a shell without a login session (cron, su, a container) has no
-XDG_RUNTIME_DIR. Whoever uses a directory checks its owner and mode: see `unsafe_directory`.
+XDG_RUNTIME_DIR. A caller checks a directory's owner and mode: see `unsafe_directory`.
 
-This module imports nothing but `os` and `stat`: the command's first door uses it, and there each millisecond counts.
+This module imports nothing but `os` and `stat`: the command's fast path uses it, and there each millisecond counts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import stat
 import sys
 
-TYPE_CHECKING = False  # collections.abc costs the first door of the command a millisecond
+TYPE_CHECKING = False  # collections.abc costs the fast path of the command a millisecond
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

@@ -1,13 +1,16 @@
 """Every error that crosses the wire: one class for each code, converted here in both directions.
 
+The classes at the end of this module are the table of codes: the code on the wire, the exit code of a command that ends
+with it, and whether the same request can succeed later. A new error is one row there.
+
 ModeldError
 ├── LocalError             this side broke a rule of the protocol: a bug here
 ├── RemoteError            the peer broke a rule of the protocol: a bug there
-├── NoDaemon               nobody answers at the endpoint and none could be started
+├── NoDaemon               no daemon answers at the endpoint and none could be started
 ├── ConnectionLost         the daemon went away before the terminal reply
-└── WireError              an answer of the daemon; one subclass for each code below
+└── WireError              an answer of the daemon; one subclass for each code
 
-A message says what went wrong, with which thing and why; the hint says what to do next.
+A message reports what went wrong, with which thing and why; the hint is what to do next.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from modelwire import exits
+
 
 def _plain(value: Any) -> Any:
-    """What JSON has a form for. An error is stored and sent from places that must not fail for what it carries."""
+    """The value as JSON can hold it: storing or sending an error must not fail because of what its details hold."""
     if value is None or type(value) in (str, bool, int, float):
         return value
     if isinstance(value, Mapping):
@@ -30,7 +35,9 @@ def _plain(value: Any) -> Any:
 
 
 class ModeldError(Exception):
-    """Base of everything that modeld raises on purpose."""
+    """Base of everything that modeld raises on purpose. A command that ends with it has `exit_code`."""
+
+    exit_code: int = exits.FAILED
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -49,6 +56,8 @@ class RemoteError(ModeldError):
 class NoDaemon(ModeldError):
     """No daemon answers, and none was or could be started."""
 
+    exit_code = exits.NO_DAEMON
+
 
 class ConnectionLost(ModeldError):
     """The connection ended before the terminal reply: the outcome is unknown."""
@@ -59,6 +68,14 @@ class WireError(ModeldError):
 
     code: ClassVar[str]
     retryable_by_default: ClassVar[bool] = False
+
+    def __init_subclass__(
+        cls, *, code: str | None = None, exit_code: int | None = None, retryable: bool | None = None
+    ) -> None:
+        """A row of the table. What a further subclass leaves out it inherits."""
+        cls.code = cls.code if code is None else code
+        cls.exit_code = cls.exit_code if exit_code is None else exit_code
+        cls.retryable_by_default = cls.retryable_by_default if retryable is None else retryable
 
     def __init__(
         self,
@@ -75,111 +92,79 @@ class WireError(ModeldError):
         self.details: dict[str, Any] = _plain(details or {})
 
 
-class InvalidRequest(WireError):
-    code = "invalid_request"
+class InvalidRequest(WireError, code="invalid_request", exit_code=exits.USAGE): ...
 
 
-class Unsupported(WireError):
-    code = "unsupported"
+class Unsupported(WireError, code="unsupported"): ...
 
 
-class UnknownOperation(WireError):
-    code = "unknown_operation"
+class UnknownOperation(WireError, code="unknown_operation"): ...
 
 
-class FrameTooLarge(WireError):
-    code = "frame_too_large"
+class FrameTooLarge(WireError, code="frame_too_large"): ...
 
 
-class Unauthorized(WireError):
-    code = "unauthorized"
+class Unauthorized(WireError, code="unauthorized", exit_code=exits.PERMISSION): ...
 
 
-class NotFound(WireError):
-    code = "not_found"
+class NotFound(WireError, code="not_found", exit_code=exits.NOT_FOUND): ...
 
 
-class AlreadyExists(WireError):
-    code = "already_exists"
+class AlreadyExists(WireError, code="already_exists", exit_code=exits.EXISTS): ...
 
 
-class InvalidName(WireError):
-    code = "invalid_name"
+class InvalidName(WireError, code="invalid_name", exit_code=exits.USAGE): ...
 
 
-class InvalidDigest(WireError):
-    code = "invalid_digest"
+class InvalidDigest(WireError, code="invalid_digest", exit_code=exits.USAGE): ...
 
 
-class DigestMismatch(WireError):
-    code = "digest_mismatch"
+class DigestMismatch(WireError, code="digest_mismatch", exit_code=exits.INTEGRITY): ...
 
 
-class Corrupt(WireError):
-    code = "corrupt"
+class Corrupt(WireError, code="corrupt", exit_code=exits.INTEGRITY): ...
 
 
-class PermissionDenied(WireError):
-    code = "permission_denied"
+class PermissionDenied(WireError, code="permission_denied", exit_code=exits.PERMISSION): ...
 
 
-class QueueFull(WireError):
-    code = "queue_full"
-    retryable_by_default = True
+class QueueFull(WireError, code="queue_full", exit_code=exits.BUSY, retryable=True): ...
 
 
-class Draining(WireError):
-    code = "draining"
-    retryable_by_default = True
+class Draining(WireError, code="draining", exit_code=exits.BUSY, retryable=True): ...
 
 
-class NoSpace(WireError):
-    code = "no_space"
-    retryable_by_default = True
+class NoSpace(WireError, code="no_space", exit_code=exits.SPACE, retryable=True): ...
 
 
-class QuotaExceeded(WireError):
-    code = "quota_exceeded"
+class QuotaExceeded(WireError, code="quota_exceeded", exit_code=exits.SPACE): ...
 
 
-class SourceUnavailable(WireError):
-    code = "source_unavailable"
-    retryable_by_default = True
+class SourceUnavailable(WireError, code="source_unavailable", exit_code=exits.SOURCE, retryable=True): ...
 
 
-class SourceNotFound(WireError):
-    code = "source_not_found"
+class SourceNotFound(WireError, code="source_not_found", exit_code=exits.NOT_FOUND): ...
 
 
-class SourceUnauthorized(WireError):
-    code = "source_unauthorized"
+class SourceUnauthorized(WireError, code="source_unauthorized", exit_code=exits.CREDENTIALS): ...
 
 
-class Offline(WireError):
-    code = "offline"
+class Offline(WireError, code="offline", exit_code=exits.SOURCE): ...
 
 
-class InUse(WireError):
-    code = "in_use"
-    retryable_by_default = True
+class InUse(WireError, code="in_use", exit_code=exits.EXISTS, retryable=True): ...
 
 
-class Cancelled(WireError):
-    code = "cancelled"
+class Cancelled(WireError, code="cancelled"): ...
 
 
-class TimedOut(WireError):
-    code = "timeout"
-    retryable_by_default = True
+class TimedOut(WireError, code="timeout", retryable=True): ...
 
 
-class Interrupted(WireError):
-    code = "interrupted"
-    retryable_by_default = True
+class Interrupted(WireError, code="interrupted", retryable=True): ...
 
 
-class Internal(WireError):
-    code = "internal"
+class Internal(WireError, code="internal"): ...
 
 
 BY_CODE: dict[str, type[WireError]] = {cls.code: cls for cls in WireError.__subclasses__()}

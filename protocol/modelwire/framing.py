@@ -19,7 +19,7 @@ class LineTooLong(Exception):
 class LineBuffer:
     """Rules: feed bytes, then take lines until there is none; at the end of all bytes, the rest.
 
-    After `LineTooLong` the buffer is of no more use.
+    After `LineTooLong` the buffer cannot be used any more.
     """
 
     __slots__ = ("_cap", "_data", "_line", "_searched", "_start")

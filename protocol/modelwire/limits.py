@@ -29,8 +29,11 @@ WAITING_TOTAL = 64
 WRITE_STALL_SECONDS = 60.0
 """A reply that is not taken for this long ends that connection, and only that one."""
 
+REPLY_SECONDS = 30.0
+"""A client's patience with a plain answer. Reads take microseconds; a daemon that is silent for this long is stuck."""
+
 READ_STALL_SECONDS = 30.0
-"""Half a request that does not go on for this long is dropped: nobody types frames by hand that slowly."""
+"""Half a request that does not go on for this long is dropped: even a person who types frames by hand is faster."""
 
 WATCHER_QUEUE = 256
 """Events a watcher may be behind before `lagged`; the log fills the gap."""

@@ -37,7 +37,7 @@ class Hello(Reply, tag="hello", omit_defaults=True, frozen=True, kw_only=True):
 
 
 class Accepted(Reply, tag="accepted", frozen=True, kw_only=True):
-    """A write was admitted or joined. Position 0 is running; a new `accepted` tells a new position."""
+    """A write was admitted or joined. Position 0 is running; a new `accepted` reports a new position."""
 
     job: str
     position: int
@@ -64,23 +64,7 @@ class Progress(Reply, tag="progress", frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, id: str, job: str, now: Counters) -> Progress:  # noqa: A002 - the wire's word
-        return cls(
-            id=id,
-            job=job,
-            phase=now.phase,
-            bytes_done=now.bytes_done,
-            bytes_total=now.bytes_total,
-            network_bytes=now.network_bytes,
-            verified_bytes=now.verified_bytes,
-            reused_bytes=now.reused_bytes,
-            committed_bytes=now.committed_bytes,
-            rate_bps=now.rate_bps,
-            eta_s=now.eta_s,
-            source=now.source,
-            attempt=now.attempt,
-            files_done=now.files_done,
-            files_total=now.files_total,
-        )
+        return cls(id=id, job=job, **msgspec.structs.asdict(now))
 
 
 class Event(Reply, tag="event", omit_defaults=True, frozen=True, kw_only=True):

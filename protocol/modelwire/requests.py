@@ -5,33 +5,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
+from modelwire.units import LARGEST, LONGEST, SLOWEST_RATE
 from modelwire.vocabulary import PRIORITY_DEFAULT, JobState, OnDisconnect
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 """How many, or the number of an event: never negative, and within what a database column or a C library holds."""
 
 
-Rate = Annotated[int, msgspec.Meta(ge=1000, le=2**63 - 1)]
-"""Bytes a second; a kilobyte at least, for a smaller number was meant in another unit."""
+Rate = Annotated[int, msgspec.Meta(ge=SLOWEST_RATE, le=LARGEST)]
+"""Bytes a second."""
 
-RateLimit = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+RateLimit = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 """The same where a limit can be taken away: 0 is no limit, as in most programs that limit a rate."""
 
-Slots = Annotated[int, msgspec.Meta(ge=1, le=64)]
+MOST_SLOTS: Final = 64
+Slots = Annotated[int, msgspec.Meta(ge=1, le=MOST_SLOTS)]
 """Jobs at the same time; with none nothing would ever run."""
 
 Places = Annotated[int, msgspec.Meta(ge=0, le=65536)]
 """Jobs that may wait."""
 
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=36500 * 86400)]
-"""At most a century."""
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 
 Token = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 """Room for any UUID or hash; it is stored with the job for as long as that is kept."""
+
+
+JOBS_LISTED: Final = 100
+"""Jobs in a list whose length the client leaves open."""
 
 
 class Request(
@@ -99,9 +104,9 @@ class DaemonConfigure(Request, tag="daemon.configure", frozen=True, kw_only=True
 
 
 class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
-    """A local file, a directory, or a set of GGUF shards (by any part) into the store.
+    """Adds a local file, a directory, or a set of GGUF shards (by any part) to the store.
 
-    The path is absolute: the daemon has another working directory. `move` takes the source away once the model is
+    The path is absolute: the daemon has another working directory. `move` removes the source once the model is
     there, `link` lets the store and the source share their bytes.
     """
 
@@ -115,7 +120,7 @@ class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
 
 
 class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
-    """What a reference means into the store: of the network, of this machine, or there already.
+    """Fetches what a reference names into the store: from the network, from this machine, or from the store itself.
 
     `directory` is where relative paths start. `sha256` is of a model of one file, and stronger than what its source
     says; `include` and `exclude` are globs over the paths of a model of many. `offline` opens no connection for this
@@ -174,7 +179,7 @@ class ModelMove(Write, tag="model.move", frozen=True, kw_only=True):
 
 
 class ModelRemove(Write, tag="model.remove", frozen=True, kw_only=True):
-    """Takes the name away, not the bytes. `force` also when somebody holds the model."""
+    """Removes the name, not the bytes. `force` also when a client holds the model."""
 
     name: str
     force: bool = False
@@ -199,7 +204,7 @@ class StoreQuarantine(Request, tag="store.quarantine", frozen=True, kw_only=True
 
 
 class StoreSweep(Write, tag="store.sweep", frozen=True, kw_only=True):
-    """Takes back what nothing holds. With `dry_run` only tells what that is.
+    """Removes what nothing holds. With `dry_run` only reports what that is.
 
     `grace_s` stands for the store's own grace period this once: 0 takes what lost its name a moment ago.
     """
@@ -213,7 +218,7 @@ class StoreSweep(Write, tag="store.sweep", frozen=True, kw_only=True):
 
 class JobList(Request, tag="job.list", frozen=True, kw_only=True):
     state: JobState | None = None
-    limit: Count = 100
+    limit: Count = JOBS_LISTED
 
 
 class JobShow(Request, tag="job.show", frozen=True, kw_only=True):

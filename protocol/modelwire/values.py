@@ -1,17 +1,16 @@
-"""The typed values that operations answer with. Optional fields are left out of the JSON when they say nothing."""
+"""The typed values that operations answer with. An optional field that has no value is left out of the JSON."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from msgspec import field
+from msgspec import Struct, field
 
-from modelwire.tunable import Change as Change
-from modelwire.tunable import Configured as Configured
-from modelwire.tunable import HostView as HostView
-from modelwire.tunable import TransferView as TransferView
-from modelwire.value import Value as Value
 from modelwire.vocabulary import JobState, ModelState, OnDisconnect, Phase, Role
+
+
+class Value(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of all values: unknown fields of a newer daemon are ignored by an older client."""
 
 
 class ModelFile(Value, frozen=True, kw_only=True):
@@ -24,7 +23,7 @@ class ModelFile(Value, frozen=True, kw_only=True):
 
 
 class Provenance(Value, frozen=True, kw_only=True):
-    """Where a manifest says that its bytes come from."""
+    """The origin of the bytes, as the manifest records it."""
 
     registry: str = ""
     repo: str = ""
@@ -33,7 +32,7 @@ class Provenance(Value, frozen=True, kw_only=True):
 
 
 class ModelView(Value, frozen=True, kw_only=True):
-    """One model: what its manifest says, and its state on this machine."""
+    """One model: the facts of its manifest, and its state on this machine."""
 
     name: str
     format: str
@@ -69,8 +68,8 @@ class Added(Value, omit_defaults=False, frozen=True, kw_only=True):
 class Pulled(Added, omit_defaults=False, frozen=True, kw_only=True):
     """The outcome of a pull.
 
-    `source` is the reference as it is recorded, `revision` what it meant at that moment; `current` says that the name
-    stood for this already. `served` tells which source gave how many bytes.
+    `source` is the reference as it is recorded, `revision` what it meant at that moment. `current`: the name stood for
+    this already. `served` is how many bytes each source gave.
     """
 
     source: str = ""
@@ -158,7 +157,7 @@ class Verified(Value, omit_defaults=False, frozen=True, kw_only=True):
 
 
 class Verification(Value, omit_defaults=False, frozen=True, kw_only=True):
-    """`models` has the failed ones first, and of very many good ones not all: `checked` says how many they were."""
+    """`models` has the failed ones first, and of very many good ones not all: `checked` is their number."""
 
     models: tuple[Verified, ...] = ()
     ok: bool = True
@@ -318,6 +317,45 @@ class RecoveryView(Value, omit_defaults=False, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+class Change(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """What a setting was and is: None where it is no limit. `at_start` is what the daemon starts with."""
+
+    old: int | None = None
+    new: int | None = None
+    at_start: int | None = None
+
+
+class Configured(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """What became of each setting; it lasts until the daemon stops, or until the job ends."""
+
+    settings: dict[str, Change] = field(default_factory=dict)
+    lasts_until: Literal["stop", "end"] = "stop"
+    job: str | None = None
+
+
+class HostView(Value, frozen=True, kw_only=True):
+    """A host that is asked, or left alone: then `breaker` has its state, since when, and when it may be asked again.
+
+    Half-open, one request decides: the next one, or one that is under way (`probing`).
+    """
+
+    host: str
+    connections: int = 0
+    breaker: Literal["open", "half-open"] | None = None
+    since: str | None = None
+    next_probe_s: float | None = None
+    probing: bool = False
+
+
+class TransferView(Value, frozen=True, kw_only=True):
+    """How the network is used; what has no value is left out. `max_rate` is the limit over all downloads,
+    `max_rate_at_start` the configured one."""
+
+    max_rate: int | None = None
+    max_rate_at_start: int | None = None
+    hosts: tuple[HostView, ...] = ()
+
+
 class PeerView(Value, frozen=True, kw_only=True):
     uid: int
     role: Role
@@ -354,7 +392,7 @@ class Welcome(Value, frozen=True, kw_only=True):
 
 
 class Description(Value, frozen=True, kw_only=True):
-    """Everything this daemon speaks, as JSON Schema."""
+    """Every operation, reply and error of this daemon, as JSON Schema."""
 
     protocol: int
     operations: dict[str, Any]
@@ -362,7 +400,7 @@ class Description(Value, frozen=True, kw_only=True):
 
 
 class Done(Value, frozen=True, kw_only=True):
-    """Nothing more to say than which thing it was done to."""
+    """The outcome of what has no other value: which thing it was done to."""
 
     target: str | None = None
     state: str | None = None

@@ -26,6 +26,8 @@ Phase = Literal[
 OnDisconnect = Literal["cancel", "continue"]
 
 ModelState = Literal["available", "downloading", "ready", "loaded", "suspect", "failed"]
+GIVEN_OUT: Final = frozenset({"ready", "loaded"})
+"""States in which a model's path may be given out as complete, verified bytes."""
 
 PRIORITY_HIGHEST: Final = 1
 PRIORITY_DEFAULT: Final = 3

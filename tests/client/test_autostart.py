@@ -23,8 +23,9 @@ from typing import Any
 import pytest
 
 import modelclient
-from modelclient import autostart, connecting
+from modelclient import autostart, connect_or_start
 from modelclient.locate import Endpoint
+from modelclient.platform import posix_starting
 from modelwire.errors import NoDaemon
 from rigs.command import Ctl
 from rigs.waiting import wait_until
@@ -103,7 +104,7 @@ def test_twenty_cold_clients_start_one_daemon(stand_in: Ctl) -> None:
 
 
 def test_clients_that_cannot_lock_still_end_with_one_daemon(stand_in: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autostart, "_locked", lambda held: True)
+    monkeypatch.setattr(posix_starting, "_locked", lambda held: True)
     pids: list[int] = []
 
     def ask() -> None:
@@ -216,9 +217,9 @@ def test_no_start_is_kept_to(stand_in: Ctl, open_client: Callable[..., Any]) -> 
 
 def test_the_system_service_is_not_ours_to_start(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = Endpoint(str(room / "system.sock"), system=True)
-    monkeypatch.setattr(connecting, "find", lambda argument: endpoint)
+    monkeypatch.setattr(connect_or_start, "find", lambda argument: endpoint)
     with pytest.raises(NoDaemon, match="system service does not answer") as caught:
-        connecting.connect()
+        connect_or_start.connect_or_start()
     assert "systemctl" in (caught.value.hint or "")
 
 
@@ -230,7 +231,7 @@ def test_a_client_without_the_daemons_packages_says_what_to_install(stand_in: Ct
         "import modelclient.{0} as home; sys.exit(home.main())"
     )
     wanted = "this installation lacks structlog\n"
-    for module, arguments, word in (("ctl.door", ["list"], "hint"), ("daemon_entry", [], "modeld")):
+    for module, arguments, word in (("ctl.fast_path", ["list"], "hint"), ("daemon_entry", [], "modeld")):
         done = subprocess.run(
             [sys.executable, "-c", code.format(module), *arguments],
             env=stand_in.environ,

@@ -205,6 +205,8 @@ def test_a_grace_period_is_a_number_of_seconds(ctl: Ctl, grace: str) -> None:
         ("verify a b", requests.ModelVerify(id="1", names=("a", "b"))),
         ("sweep --dry-run", requests.StoreSweep(id="1", dry_run=True)),
         ("sweep --grace 0", requests.StoreSweep(id="1", grace_s=0.0)),
+        ("sweep --grace 1h30m", requests.StoreSweep(id="1", grace_s=5400.0)),
+        ("sweep --grace 1e3", requests.StoreSweep(id="1", grace_s=1000.0)),
     ],
 )
 def test_arguments_become_requests(peer: Peer, ctl: Ctl, line: str, request_: Request) -> None:

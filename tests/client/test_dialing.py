@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
-import socket
 from typing import Any
 
 import pytest
 
 from modelclient import dialing
-from modelclient.ctl import exits
 from modelclient.locate import Endpoint
+from modelwire import exits
 from modelwire.errors import NoDaemon
 
 
@@ -20,12 +20,12 @@ from modelwire.errors import NoDaemon
 def test_a_refused_permission_ends_as_one(monkeypatch: pytest.MonkeyPatch, number: int, code: int) -> None:
     """Root, as which a suite may run, is refused by no socket."""
 
-    class Refusing(socket.socket):
+    class Refusing(_socket.socket):
         def connect(self, _address: Any) -> None:
             raise OSError(number, "refused")
 
-    monkeypatch.setattr(socket, "socket", Refusing)
+    monkeypatch.setattr(_socket, "socket", Refusing)
     with pytest.raises(NoDaemon, match=r"/nowhere/modeld\.sock does not answer: refused") as caught:
         dialing.dial(Endpoint("/nowhere/modeld.sock"))
-    assert exits.exit_code(caught.value) == code
+    assert caught.value.exit_code == code
     assert caught.value.hint

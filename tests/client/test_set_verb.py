@@ -10,8 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from modelclient.ctl import rates
-from modeld.config.sizes import parse_size
 from modelwire import errors, requests, values
 from modelwire.requests import Request
 from rigs.command import Ctl
@@ -19,49 +17,6 @@ from rigs.scripted_peer import JOB, STATUS, Conversation, ScriptedPeer
 
 Peer = Callable[..., ScriptedPeer]
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.mark.parametrize(
-    ("text", "rate"),
-    [
-        ("20MB/s", 20_000_000),
-        ("20MB", 20_000_000),
-        ("20M", 20 << 20),
-        ("20mb", 20_000_000),
-        ("20 MB/s", 20_000_000),
-        ("500k", 500 << 10),
-        ("1.5g", 3 << 29),
-        (".5MB", 500_000),
-        ("20MiB/s", 20 << 20),
-        ("1000", 1000),
-        ("1000B/s", 1000),
-        ("none", 0),
-        ("None", 0),
-        ("0", 0),
-        ("0MB/s", 0),
-    ],
-)
-def test_rates_as_people_write_them(text: str, rate: int) -> None:
-    assert rates.parse(text) == rate
-
-
-@pytest.mark.parametrize(
-    "text", ["", "fast", "999", "0.5", "-5MB", "inf", "nan", "1e9", "20MX", "20ib", "9" * 20 + "G", "0.001k"]
-)
-def test_what_is_no_rate_says_what_one_is(text: str) -> None:
-    with pytest.raises(ValueError, match="write 20MB for 20 megabytes a second, or none for no limit"):
-        rates.parse(text)
-
-
-@pytest.mark.parametrize("text", ["20Mbps", "20mbps", "20 Mbit/s", "20Mbit", "1Gbps", "8KiBps"])
-def test_bits_are_not_taken_for_bytes(text: str) -> None:
-    with pytest.raises(ValueError, match=r"bytes, not bits: 100 Mbit/s are 12\.5MB"):
-        rates.parse(text)
-
-
-def test_a_unit_means_the_same_in_the_configuration() -> None:
-    for text in ("20M", "20MB", "20MiB", "500k", "500kB", "1.5G", "1000"):
-        assert rates.parse(text) == parse_size(text)
 
 
 HOSTS = (

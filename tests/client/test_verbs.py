@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from modelclient.ctl.options import VERBS
+from modelclient.ctl.command_line import VERBS
 from modelwire import errors, requests, values
 from modelwire.encoding import encode
 from modelwire.replies import ProtocolRange

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from modeld.config import DaemonSettings, Settings, parse_duration, state_directory
+from modeld.config import DaemonSettings, Settings, state_directory
+from modelwire.units import parse_duration
 from rigs.socket_activation import DEADLINE_SECONDS, activated, connected, tool
 
 UNITS = Path(__file__).parents[2] / "systemd"

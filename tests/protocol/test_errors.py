@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from modelwire import errors
-from modelwire.errors import BY_CODE, Internal, NoSpace, WireError, from_code
+from modelwire import errors, exits
+from modelwire.errors import BY_CODE, Internal, NoSpace, QueueFull, WireError, from_code
 from modelwire.replies import Error
 
 PROTOCOL = """
@@ -98,3 +98,17 @@ def test_one_base_catches_all_that_is_raised_on_purpose() -> None:
         assert (raised.message, raised.hint, str(raised)) == ("why", "next", "why")
     assert not issubclass(errors.LocalError, WireError)
     assert not issubclass(errors.RemoteError, WireError)
+
+
+def test_every_code_has_an_exit_code_of_the_table() -> None:
+    """A script branches on these; 0 would report success, and 130 and 141 are those of signals."""
+    known = {value for name, value in vars(exits).items() if name.isupper()} - {0, exits.INTERRUPTED, exits.BROKEN_PIPE}
+    assert {cls.exit_code for cls in BY_CODE.values()} <= known
+
+
+def test_a_further_subclass_inherits_its_row() -> None:
+    class Narrower(QueueFull):
+        pass
+
+    assert (Narrower.code, Narrower.exit_code, Narrower.retryable_by_default) == ("queue_full", exits.BUSY, True)
+    assert BY_CODE["queue_full"] is QueueFull

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 from modeld.config import StoreSettings
-from modeld.config.durations import Duration
-from modeld.config.sizes import Size
 from modeld.store import Store
 from modeld.store.blobs import blobs, staging
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.ingest import adding as adding_module
 from modeld.store.names import ModelName
 from modelwire.errors import Internal
+from modelwire.units import Duration, Size
 from modelwire.values import Added
 
 SETTINGS = StoreSettings(min_free=Size(0), lock_wait=Duration(5))

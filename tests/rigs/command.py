@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-COMMAND = (sys.executable, "-c", "import sys; from modelclient.ctl.door import main; sys.exit(main())")
+COMMAND = (sys.executable, "-c", "import sys; from modelclient.ctl.fast_path import main; sys.exit(main())")
 
 
 class Ctl:

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, cast
 import anyio
 
 from modeld.config import StoreSettings
-from modeld.config.durations import Duration
-from modeld.config.sizes import Size
 from modeld.store import Store, Unproven
 from modeld.store.blobs.hashing import CHUNK
 from modeld.store.catalog.catalog import Catalog
@@ -23,6 +21,7 @@ from modeld.store.disk import durable, links
 from modeld.store.ingest.adopt import How
 from modeld.store.manifests import trees
 from modelwire.errors import NotFound
+from modelwire.units import Duration, Size
 from modelwire.values import Added
 from rigs.publication_rig import Faults, FaultyLibc, FaultyOs
 

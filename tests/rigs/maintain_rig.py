@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from modeld.config import StoreSettings
-from modeld.config.durations import Duration
-from modeld.config.sizes import Size
 from modeld.store import Store
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.digest import Digest
 from modeld.store.maintain.care import Care
+from modelwire.units import Duration, Size
 from modelwire.values import Added, Swept, Value
 
 SETTINGS = StoreSettings(min_free=Size(0), lock_wait=Duration(5), grace=Duration(0))

@@ -1,1 +1,1 @@
-"""The `modelctl` command: `door` answers the plain `path NAME` within milliseconds, `command` does everything."""
+"""The `modelctl` command: `fast_path` answers the plain `path NAME` within milliseconds, `command` does everything."""

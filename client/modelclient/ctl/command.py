@@ -1,4 +1,4 @@
-"""The full command: options, verb, and the one place where a fault becomes two lines and an exit code."""
+"""The full command: options, verb, and the one place where an error becomes two lines and an exit code."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
 
-from modelclient.ctl import exits
-from modelclient.ctl.options import UsageError, parse
+from modelclient.ctl.command_line import UsageError, parse
+from modelclient.ctl.error_report import report
 from modelclient.ctl.output import complain
+from modelwire import exits
 from modelwire.errors import InvalidRequest, ModeldError
-
-if TYPE_CHECKING:
-    from modelclient.ctl.session import Session
 
 
 def main(arguments: Sequence[str]) -> int:
     try:
         args = parse(arguments)
     except UsageError as error:
-        return _unusable(error, as_json="--json" in arguments)
+        return report(InvalidRequest(error.message, hint=error.hint), as_json="--json" in arguments)
     except SystemExit as asked:  # --help, --version
         return int(asked.code or 0)
     try:
@@ -30,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read this has enough. Standard output is closed here, or the interpreter complains at its end.
+        # The reader of the output has left. Standard output is closed here, or the interpreter complains at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.BROKEN_PIPE
     except OSError as error:
@@ -41,23 +38,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _carry_out(args: argparse.Namespace) -> int:
-    from modelclient.ctl.session import Session
+    from modelclient.ctl.session import Session  # it imports the client, which `--help` does not need
 
     session = Session(args)
     try:
-        return _run(session, args)
+        return import_module(f"modelclient.ctl.verbs.{args.module}").run(session, args) or exits.FINE
     except ModeldError as error:
         return session.fail(error)
     finally:
         session.close()
-
-
-def _unusable(error: UsageError, *, as_json: bool) -> int:
-    from modelclient.ctl.session import tell
-
-    return tell(InvalidRequest(error.message, hint=error.hint), as_json=as_json)
-
-
-def _run(session: Session, args: argparse.Namespace) -> int:
-    code = import_module(f"modelclient.ctl.verbs.{args.module}").run(session, args)
-    return int(code)

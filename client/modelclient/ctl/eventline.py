@@ -45,7 +45,7 @@ def _line(session: Session, event: Event) -> str:
 
 
 def _value(value: Any) -> str:
-    """One word as it is, all else as JSON, so that it can be told where it ends."""
+    """One word as it is, all else as JSON, so that its end can be seen."""
     if isinstance(value, str) and _WORD.fullmatch(value):
         return value
     return printable(msgspec.json.encode(value).decode())

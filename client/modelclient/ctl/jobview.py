@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from modelclient.ctl import exits, figures
+import argparse
+
+from modelclient.ctl.output import count
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import pairs
 from modelwire.errors import WireError, from_code
+from modelwire.units import rounded_rate, rounded_size
 from modelwire.values import Counters, JobView
 
 HEADINGS = ("JOB", "STATE", "KIND", "MODEL", "PROGRESS", "CREATED")
@@ -15,24 +18,18 @@ def row(job: JobView) -> tuple[str, ...]:
     return (job.id, _state(job), job.kind, job.model or "", _progress(job.progress), job.created_at)
 
 
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The argument of a verb for one job."""
+    parser.add_argument("job", metavar="ID", help="the job's id")
+
+
 def print_job(session: Session, job: JobView) -> None:
-    if session.json:
-        session.out.document(job)
-    elif session.events:
-        session.out.record({"type": "result", "value": job})
-    elif session.quiet:
-        session.out.line(job.id)
-    else:
-        session.out.text(pairs(_all(job)))
+    session.show_result(job, quiet=f"{job.id}\n", text=pairs(_all(job)))
 
 
-def print_state(session: Session, job: JobView) -> int:
-    """After a control: what the job is now."""
-    if session.json or session.events or session.quiet:
-        print_job(session, job)
-    else:
-        session.out.line(f"{job.id}  {_state(job)}")
-    return exits.FINE
+def print_state(session: Session, job: JobView) -> None:
+    """After a control: the state of the job now."""
+    session.show_result(job, quiet=f"{job.id}\n", text=f"{job.id}  {_state(job)}\n")
 
 
 def failure(job: JobView) -> WireError | None:
@@ -44,22 +41,22 @@ def failure(job: JobView) -> WireError | None:
 
 
 def _state(job: JobView) -> str:
-    return f"{job.state} ({figures.count(job.position, 'job')} before it)" if job.position else job.state
+    return f"{job.state} ({count(job.position, 'job')} before it)" if job.position else job.state
 
 
 def _progress(now: Counters | None) -> str:
     if now is None:
         return ""
     if now.bytes_total:
-        return f"{100 * now.bytes_done / now.bytes_total:.0f} % of {figures.size(now.bytes_total)}"
-    return figures.size(now.bytes_done) if now.bytes_done else ""
+        return f"{100 * now.bytes_done / now.bytes_total:.0f} % of {rounded_size(now.bytes_total)}"
+    return rounded_size(now.bytes_done) if now.bytes_done else ""
 
 
 def _served(job: JobView) -> str | None:
     """Which source gave how much, of a pull."""
     served = job.value.get("served") if isinstance(job.value, dict) else None
     if served:
-        return ", ".join(f"{name} ({figures.size(size)})" for name, size in served.items())
+        return ", ".join(f"{name} ({rounded_size(size)})" for name, size in served.items())
     return job.progress.source if job.progress else None
 
 
@@ -72,12 +69,12 @@ def _all(job: JobView) -> list[tuple[str, str | None]]:
         ("priority", str(job.priority)),
         ("phase", job.progress.phase if job.progress else None),
         ("progress", _progress(job.progress)),
-        ("rate", figures.rate(job.progress.rate_bps) if job.progress else None),
-        ("rate limit", figures.rate(job.max_rate)),
+        ("rate", rounded_rate(job.progress.rate_bps) if job.progress else None),
+        ("rate limit", rounded_rate(job.max_rate)),
         ("bytes from", _served(job)),
         ("attempts", str(job.attempts) if job.attempts > 1 else None),
         ("asked by", f"uid {job.peer}" if job.peer is not None else None),
-        ("watched by", figures.count(job.watchers, "client") if job.watchers else None),
+        ("watched by", count(job.watchers, "client") if job.watchers else None),
         ("when left", job.on_disconnect),
         ("created", job.created_at),
         ("started", job.started_at),

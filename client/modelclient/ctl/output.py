@@ -1,4 +1,4 @@
-"""What goes to standard output, and how it looks: data for programs as it is, for people without control characters."""
+"""Standard output and standard error: data for programs as it is, text for people without control characters."""
 
 from __future__ import annotations
 
@@ -53,3 +53,13 @@ def complain(text: str) -> None:
         sys.stderr.flush()
     except OSError:
         pass
+
+
+def count(number: int, thing: str) -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{number} {thing if number == 1 else thing + 's'}"
+
+
+def short_digest(text: str) -> str:
+    """Enough of a digest to tell two apart by eye."""
+    return text.removeprefix("sha256:")[:12]

@@ -1,33 +1,17 @@
-"""What a verb works with: the options, the outputs, and a connection that is made when it is first wanted."""
+"""What a verb works with: the options, the outputs, and a connection that is made when it is first needed."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Sequence
+from typing import Any
 
-from modelclient.blocking import Client
-from modelclient.ctl import exits
+from modelclient.client import Client
+from modelclient.ctl.error_report import report
 from modelclient.ctl.output import Output, complain, printable
 from modelwire.errors import ModeldError, NoDaemon
-
-
-def tell(
-    error: ModeldError,
-    *,
-    as_json: bool,
-    as_event: bool = False,
-    exit_code: int | None = None,
-    verb: str | None = None,
-) -> int:
-    """Two lines for people, for programs a document or the last record of the stream; and the exit code."""
-    complain(f"modelctl: {printable(exits.words(error))}")
-    complain(f"hint: {printable(exits.hint(error, verb))}")
-    if as_json:
-        Output().document({"error": exits.as_json(error, verb)})
-    elif as_event:
-        Output().record({"type": "error", **exits.as_json(error, verb)})
-    return exits.exit_code(error) if exit_code is None else exit_code
 
 
 class Session:
@@ -65,21 +49,50 @@ class Session:
         return self.progress and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
     def colored(self, text: str, code: str) -> str:
-        """Text for standard output in a colour, where colours are wanted."""
+        """Text for standard output in a colour, where colours are used."""
         if self._color == "always":
             wanted = True
         else:
             wanted = self._color == "auto" and not os.environ.get("NO_COLOR") and sys.stdout.isatty()
         return f"\x1b[{code}m{text}\x1b[0m" if wanted else text
 
+    @property
+    def raw(self) -> bool:
+        """Whether a program reads standard output."""
+        return self.json or self.events
+
+    def show(self, value: Any, *, quiet: str, text: str = "") -> None:
+        """The value for a program, in names only, or as text for people."""
+        if self.json:
+            self.out.document(value)
+        elif self.events:
+            self.out.record(value)
+        else:
+            self.out.text(quiet if self.quiet else text)
+
+    def show_result(self, value: Any, *, quiet: str, text: str) -> None:
+        """The same of finished work, whose stream of events ends with it."""
+        stream = self.events and not self.json
+        self.show({"type": "result", "value": value} if stream else value, quiet=quiet, text=text)
+
+    def show_list(self, items: Sequence[Any], *, quiet: Sequence[str], text: str, none: str) -> None:
+        """The items as one document, one record each, names only, or a table; `none` is noted when there are none."""
+        if self.events and not self.json:
+            for item in items:
+                self.out.record(item)
+        elif items or self.json or self.quiet:
+            self.show(items, quiet="".join(f"{name}\n" for name in quiet), text=text)
+        else:
+            self.note(none)
+
     def note(self, text: str) -> None:
         """A word beside the data, for people."""
         if not self.quiet:
             complain(f"modelctl: {printable(text)}")
 
-    def fail(self, error: ModeldError, *, exit_code: int | None = None) -> int:
-        """What is told of an error, here and in no other place."""
-        return tell(error, as_json=self.json, as_event=self.events, exit_code=exit_code, verb=self._verb)
+    def fail(self, error: ModeldError) -> int:
+        """Reports an error, and returns its exit code."""
+        return report(error, as_json=self.json, as_event=self.events, verb=self._verb)
 
     def close(self) -> None:
         if self._client is not None:

@@ -1,4 +1,4 @@
-"""Aligned text for people: rows under headings, and pairs of a word and what it says."""
+"""Aligned text for people: rows under headings, and pairs of a label and its value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def columns(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Se
 
 
 def pairs(rows: Iterable[tuple[str, str | None]]) -> str:
-    """Words on the left, what they say on the right; what says nothing is left out."""
-    said = [(word, printable(text)) for word, text in rows if text]
-    width = max((len(word) for word, _ in said), default=0)
-    return "".join(f"{word.ljust(width)}{GAP}{text}\n" for word, text in said)
+    """Labels on the left, their values on the right; an empty value leaves out its line."""
+    shown = [(label, printable(text)) for label, text in rows if text]
+    width = max((len(label) for label, _ in shown), default=0)
+    return "".join(f"{label.ljust(width)}{GAP}{text}\n" for label, text in shown)

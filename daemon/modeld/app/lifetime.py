@@ -17,6 +17,7 @@ import structlog
 from modeld.jobs.board import Board
 from modeld.listener import Endpoint
 from modeld.server import Server
+from modelwire import exits
 
 log = structlog.get_logger("modeld.lifetime")
 
@@ -32,9 +33,9 @@ class Lifetime:
         self._signalled = False
         self.deadline = deadline
         self.reason = ""
-        self.exit_code = 0
+        self.exit_code = exits.FINE
 
-    def stop(self, reason: str, *, deadline: float | None = None, exit_code: int = 0) -> float:
+    def stop(self, reason: str, *, deadline: float | None = None, exit_code: int = exits.FINE) -> float:
         """The first reason counts; the deadline that is in force is given back."""
         if not self._stop.is_set():
             self.reason, self.exit_code = reason, exit_code
@@ -64,7 +65,7 @@ class Lifetime:
         while endpoint.still_ours():  # noqa: ASYNC110 - an unlink by another program is no event here
             await anyio.sleep(every)
         log.error("the endpoint was removed or replaced", socket=endpoint.path)
-        self.stop("the endpoint is no longer ours", exit_code=1)
+        self.stop("the endpoint is no longer ours", exit_code=exits.FAILED)
 
     async def mind_idleness(self, server: Server, board: Board, patience: float) -> None:
         """Ends a daemon that a client started once nobody has needed it for a while.

@@ -19,14 +19,13 @@ from modeld.observe.incident import incident
 from modeld.observe.notify import inherited_socket
 from modeld.observe.redact import redact
 from modeld.store.disk.durable import store_fault
-from modelwire.errors import ModeldError, WireError
+from modelwire import exits
+from modelwire.errors import InUse, ModeldError, NoSpace, PermissionDenied, QuotaExceeded, WireError
 
 log = structlog.get_logger("modeld.app")
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXITS = {"in_use": 5, "no_space": 8, "quota_exceeded": 8, "permission_denied": 13}
-"""The codes of the command, so that a start that failed reads the same through both."""
+OWN_EXITS = (InUse, NoSpace, QuotaExceeded, PermissionDenied)
+"""Failed starts that a service manager or a script can tell apart; every other one ends with `FAILED`."""
 
 
 def run(loaded: Loaded, readiness: Readiness, *, auto_started: bool) -> int:
@@ -51,12 +50,12 @@ def _failed(readiness: Readiness, error: Exception) -> int:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, ConfigError):
-        return readiness.failed(error.message, hint=error.hint, code="invalid_request", exit_code=EXIT_USAGE)
+        return readiness.failed(error.message, hint=error.hint, code="invalid_request", exit_code=exits.USAGE)
     if isinstance(error, OSError) and error.filename is not None:
         error = store_fault(error, "use", os.fsdecode(error.filename))
     if not isinstance(error, ModeldError):
         error = incident(error)
     code = error.code if isinstance(error, WireError) else "internal"
     endpoint = error.details.get("endpoint") if isinstance(error, WireError) else None
-    exit_code = EXITS.get(code, EXIT_FAILED)
+    exit_code = error.exit_code if isinstance(error, OWN_EXITS) else exits.FAILED
     return readiness.failed(error.message, hint=error.hint, code=code, exit_code=exit_code, endpoint=endpoint)

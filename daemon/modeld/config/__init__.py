@@ -7,7 +7,6 @@ This package costs a tomllib and nothing more to import: `modeld --check-config`
 """
 
 from modeld.config.dump import dump
-from modeld.config.durations import Duration, format_duration, parse_duration
 from modeld.config.errors import ConfigError
 from modeld.config.load import Loaded, load
 from modeld.config.places import log_directory, state_directory
@@ -23,29 +22,22 @@ from modeld.config.settings import (
     StoreSettings,
     TransferSettings,
 )
-from modeld.config.sizes import Size, format_size, parse_size
 
 __all__ = [
     "AccessSettings",
     "ActivitySettings",
     "ConfigError",
     "DaemonSettings",
-    "Duration",
     "JobSettings",
     "LimitSettings",
     "Loaded",
     "LogSettings",
     "Mirror",
     "Settings",
-    "Size",
     "StoreSettings",
     "TransferSettings",
     "dump",
-    "format_duration",
-    "format_size",
     "load",
     "log_directory",
-    "parse_duration",
-    "parse_size",
     "state_directory",
 ]

@@ -10,10 +10,9 @@ from typing import Any
 
 import msgspec
 
-from modeld.config.durations import Duration, format_duration, parse_duration
 from modeld.config.fields import Key, keys
 from modeld.config.settings import Settings
-from modeld.config.sizes import Size, format_size
+from modelwire.units import Duration, Size, format_duration, format_size, parse_duration
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 

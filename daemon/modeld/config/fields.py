@@ -14,9 +14,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
-from modeld.config.durations import Duration, parse_duration
 from modeld.config.settings import Settings
-from modeld.config.sizes import Size, parse_size
+from modelwire.units import Duration, Rate, Size, parse_duration, parse_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +77,8 @@ def _key(table: str, field: msgspec.structs.FieldInfo) -> Key:
 def decode_hook(wanted: type, value: Any) -> Any:
     if wanted is Size:
         return parse_size(value)
+    if wanted is Rate:
+        return Rate(parse_size(value.removesuffix("/s") if isinstance(value, str) else value))
     if wanted is Duration:
         return parse_duration(value)
     raise NotImplementedError(wanted)  # how msgspec is told that it does not concern this hook

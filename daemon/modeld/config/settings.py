@@ -11,9 +11,8 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct, field
 from msgspec.structs import force_setattr
 
-from modeld.config.durations import Duration
-from modeld.config.sizes import Size
 from modelwire import limits
+from modelwire.units import SLOWEST_RATE, Duration, Rate, Size
 from modelwire.vocabulary import Role
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -26,9 +25,6 @@ unused."""
 
 MAX_CONNECTIONS: Final = 128
 """More than this many to one host is what servers take for an attack."""
-
-LOWEST_RATE: Final = 1000
-"""Slower than any modem: whoever writes less has meant another unit."""
 
 _ADDRESSES: Final = ("https://", "http://")
 MIRRORED: Final = ("hf:", "ollama:", "oci:", "s3:", *_ADDRESSES)
@@ -166,7 +162,7 @@ class ActivitySettings(_Table, frozen=True, kw_only=True):
 class TransferSettings(_Table, frozen=True, kw_only=True):
     offline: Annotated[bool, Meta(description="open no connection: only what is here is given out")] = False
     max_rate: Annotated[
-        Size | None, Meta(description='bytes a second over all downloads, such as "20MB"; "none" or 0 for no limit')
+        Rate | None, Meta(description='bytes a second over all downloads, such as "20MB"; "none" or 0 for no limit')
     ] = None
     connections_per_file: Annotated[
         int, Meta(ge=1, le=MAX_CONNECTIONS, description="most connections that one file is fetched over")
@@ -184,7 +180,7 @@ class TransferSettings(_Table, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.max_rate == 0:
             force_setattr(self, "max_rate", None)
-        if self.max_rate is not None and self.max_rate < LOWEST_RATE:
+        if self.max_rate is not None and self.max_rate < SLOWEST_RATE:
             raise ValueError("max_rate: expected at least 1KB, or none for no limit")
 
 

@@ -1,5 +1,5 @@
 """Bytes from elsewhere into the store: sources in their order, resumed, verified, within a budget.
 
-The room knows the store and nothing of jobs, operations or sockets. `transfer` is its door, `source` the seam behind
-which each kind of source lives.
+The room knows the store and nothing of jobs, operations or sockets. `engine.downloads` is its entry, `source` the
+interface that each kind of place in `modeld.sources` implements.
 """

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Final, Literal, cast
+from typing import Final, Literal
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from modelwire.errors import InvalidRequest, SourceUnavailable
 
 Scheme = Literal["http", "https"]
-_PORTS: Final[dict[str, int]] = {"http": 80, "https": 443}
+_SCHEMES: Final[dict[str, Scheme]] = {"http": "http", "https": "https"}
+_PORTS: Final[dict[Scheme, int]] = {"http": 80, "https": 443}
 _PLAIN: Final = "%/:=&?~#+!$,;'@()*[]"
 """What a path or query may hold as it is; anything else (spaces, letters beyond ASCII) is percent-encoded."""
 
@@ -47,10 +48,15 @@ class Url:
 
     @property
     def credentials(self) -> tuple[str, str] | None:
-        if self.userinfo is None:
-            return None
-        user, _, password = self.userinfo.partition(":")
-        return unquote(user), unquote(password)
+        return user_and_password(self.userinfo)
+
+
+def user_and_password(userinfo: str | None) -> tuple[str, str] | None:
+    """Of `user:password`, percent-encoded, as an address has it before the `@`."""
+    if userinfo is None:
+        return None
+    user, _, password = userinfo.partition(":")
+    return unquote(user), unquote(password)
 
 
 def parse_url(text: str, *, plain_hosts: Collection[str] = ()) -> Url:
@@ -64,12 +70,12 @@ def parse_url(text: str, *, plain_hosts: Collection[str] = ()) -> Url:
             "an address that cannot be read: its host or its port is not one",
             hint="Check the address; in a user or a password, write / ? # [ and ] as %2F %3F %23 %5B and %5D.",
         ) from None
-    if parts.scheme not in _PORTS:
+    scheme = _SCHEMES.get(parts.scheme)
+    if scheme is None:
         raise InvalidRequest(
             f"the scheme {parts.scheme[:20]!r} is not one to fetch from; only https, and http to this machine, are",
             hint="Give an https:// address.",
         )
-    scheme = cast("Scheme", parts.scheme)
     if not host:
         raise InvalidRequest(f"an address without a host: {parts.scheme}://…", hint="Check the address.")
     host = _ascii(host)
@@ -92,7 +98,7 @@ def follow(url: Url, location: str, *, plain_hosts: Collection[str] = ()) -> Url
         scheme = urlsplit(joined).scheme
     except ValueError:
         raise _bad_redirect(url, "to an address that cannot be read") from None
-    if scheme not in _PORTS:
+    if scheme not in _SCHEMES:
         raise _bad_redirect(url, f"to the scheme {scheme[:20]!r}")
     if url.scheme == "https" and scheme == "http":
         raise _bad_redirect(url, "from https to http, where anybody on the way could change the bytes")

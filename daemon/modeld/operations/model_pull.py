@@ -12,7 +12,8 @@ from modeld.operations.services import Services
 from modeld.pulls.outcome import PullNotes, pulled_from
 from modeld.pulls.pull import Pull as NetworkPull
 from modeld.pulls.request import Asking
-from modeld.sources.references.types import LocalReference, StoredReference
+from modeld.sources.local import LocalReference
+from modeld.sources.stored import StoredReference
 from modeld.store import Digest, Unproven
 from modelwire.errors import DigestMismatch, NotFound, WireError
 from modelwire.requests import ModelPull

@@ -18,7 +18,7 @@ from modeld.progress import JobProgress, Stopped
 from modeld.pulls.events import Telling
 from modeld.pulls.memory import version_of
 from modeld.pulls.shared import Workshop
-from modeld.sources.references.parse import Reference
+from modeld.sources.reference import Reference
 from modeld.store import Digest
 from modeld.store.ingest.downloaded import Arrived
 from modeld.store.manifests.manifests import File

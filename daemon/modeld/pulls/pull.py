@@ -12,7 +12,6 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -24,9 +23,9 @@ from modeld.pulls.files import Fetch
 from modeld.pulls.memory import Meaning, MeantFile
 from modeld.pulls.outcome import PullNotes, pulled_from
 from modeld.pulls.own_thread import in_own_thread
-from modeld.pulls.selection import chosen, is_single
+from modeld.pulls.selection import chosen
 from modeld.pulls.shared import Workshop
-from modeld.sources.references.parse import HubReference, Reference, StoredReference, WebReference
+from modeld.sources.reference import Reference
 from modeld.store import Asker, Digest, ModelName
 from modeld.store.ingest.downloaded import Arrived, files_of, first_of
 from modeld.store.manifests.entries import Entry
@@ -88,7 +87,7 @@ class Pull:
         wish = self._wish(self._arrivals.standing(self._name))
         remembered = None if self._reference.secrets else await self._workshop.memory.meaning(self._followed)
         offline = self._request.offline or self._workshop.settings.transfer.offline
-        if self._expected is not None and is_single(self._reference):
+        if self._expected is not None and self._reference.is_single:
             found = await self._find(self._expected, held)
             if found is not None:
                 self._meaning = remembered or self._written()
@@ -111,17 +110,14 @@ class Pull:
 
     def _written(self) -> Meaning:
         """What the spelling alone says of where it comes from, when nobody was asked."""
-        if isinstance(self._reference, WebReference):
-            parts = urlsplit(self._reference.address)
-            return Meaning(registry=parts.netloc, repo=parts.path)
-        return Meaning(repo=self._reference.repo if isinstance(self._reference, HubReference) else "")
+        registry, repo = self._reference.written_place
+        return Meaning(registry=registry, repo=repo)
 
     def _path_of_one(self) -> str:
         known = self._meaning.files
         if len(known) == 1:
             return known[0].path
-        hint = "" if isinstance(self._reference, StoredReference) else self._reference.name_hint
-        return os.path.basename(hint.rstrip("/")) or "model"
+        return os.path.basename(self._reference.name_hint.rstrip("/")) or "model"
 
     async def _here(self, wish: Wish, remembered: Meaning | None, held: ExitStack) -> Pulled:
         """Without a network: what the reference meant when it was last asked, if all of that is here still."""

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 from hashlib import blake2b
 
 import msgspec
 
 from modeld.jobs.job import AnyJob
 from modeld.pulls.shared import Workshop
-from modeld.sources.references.parse import Reference, suggest_name
-from modeld.sources.references.types import HubReference, LocalReference, StoredReference
+from modeld.sources.reference import Reference
 from modeld.store import Digest, ModelName
 from modelwire import requests
 from modelwire.errors import Interrupted, InvalidRequest
@@ -45,11 +43,11 @@ class Asking:
         """The request as it may be stored, and the key of the work that it asks for."""
         _check(request)
         reference = _with_globs(self._workshop.read(request.ref, request.directory), request)
-        name = ModelName.parse(request.name) if request.name is not None else suggest_name(reference)
-        if isinstance(reference, StoredReference) and request.name is not None and name != reference.name:
+        name = ModelName.parse(request.name) if request.name is not None else reference.suggested_name
+        if reference.fixed_name is not None and name != reference.fixed_name:
             raise InvalidRequest(
-                f"$.name: '{reference.name.text}' is in the store; a pull gives it no second name",
-                hint=f"modelctl cp {reference.name.text} {name.text}",
+                f"$.name: '{reference.text}' is in the store; a pull gives it no second name",
+                hint=f"modelctl cp {reference.text} {name.text}",
             )
         stored = msgspec.structs.replace(request, ref=reference.text, name=name.text, directory=None)
         parts: list[object] = [
@@ -115,11 +113,9 @@ def _check(request: requests.ModelPull) -> None:
 def _with_globs(reference: Reference, request: requests.ModelPull) -> Reference:
     if not request.include and not request.exclude:
         return reference
-    if isinstance(reference, (LocalReference, StoredReference)):
+    if not reference.network:
         raise InvalidRequest(
             "$.include: files are chosen from what a network source has, not from what is on this machine",
             hint="add the directory that has only the wanted files",
         )
-    if isinstance(reference, HubReference):
-        return replace(reference, include=request.include, exclude=request.exclude)
-    return reference
+    return reference.choosing(request.include, request.exclude)

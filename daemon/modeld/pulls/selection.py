@@ -5,31 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modeld.download.source import FileInfo
-from modeld.sources.hub_files import wanted
-from modeld.sources.references.parse import Reference
-from modeld.sources.references.types import HubReference, S3Reference, WebReference
+from modeld.sources.globs import wanted
+from modeld.sources.reference import Reference
 from modeld.store import parts
 from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnavailable
-
-
-def is_single(reference: Reference) -> bool:
-    """Whether it can only mean one file, whatever its source says."""
-    match reference:
-        case WebReference():
-            return True
-        case HubReference():
-            return reference.path is not None and reference.folder is None and parts.shard_set(reference.path) is None
-        case S3Reference():
-            return reference.folder is None
-    return False
 
 
 def chosen(
     files: Sequence[FileInfo], reference: Reference, include: Sequence[str], exclude: Sequence[str]
 ) -> list[FileInfo]:
     """Those that are wanted, as the files of one model; refused when they cannot be that."""
-    if not isinstance(reference, HubReference):  # a hub's source has chosen already
-        files = [file for file in files if wanted(file.path, include, exclude)]
+    files = [file for file in files if wanted(file.path, include, exclude)]
     if not files:
         raise SourceNotFound(
             f"no file of {reference.text} is left by what to include and exclude", hint="Leave some of it out."

@@ -8,18 +8,18 @@ from functools import cached_property
 from typing import Any
 
 from modeld.config import Settings
-from modeld.config.sizes import Size
 from modeld.download.engine.downloads import Transfer
 from modeld.download.http.client import HttpClient
 from modeld.download.routes.router import Route
 from modeld.download.tuning import DEFAULT
 from modeld.pulls.memory import Memory
 from modeld.pulls.shared_downloads import Flights
-from modeld.sources.references.parse import Reference, parse
-from modeld.sources.registered import Sources
+from modeld.sources.reference import Reference
+from modeld.sources.sources import Sources
 from modeld.store import Store
 from modeld.store.catalog.catalog import Catalog
 from modelwire.errors import Offline
+from modelwire.units import Size
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Workshop:
         return Sources(self._http, self._environ, plain_hosts=self.settings.transfer.plain_hosts)
 
     def read(self, text: str, directory: str | None = None) -> Reference:
-        return parse(text, directory=directory, hubs=self._sources.hubs, plain_hosts=self.settings.transfer.plain_hosts)
+        return self._sources.read(text, directory)
 
     def route(self, reference: Reference) -> Route[Any]:
         """Mirrors that match, in the order in which they are configured, then where the reference points itself."""

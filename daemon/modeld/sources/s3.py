@@ -6,19 +6,19 @@ from signed addresses. So they have the same ranges, resumption and limits.
 
 from __future__ import annotations
 
-import os
 import re
 import threading
-from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
 
+from modeld.download.http import headers
 from modeld.download.http.client import HttpClient
 from modeld.download.source import Body, Description, FileInfo
-from modeld.sources import headers
 from modeld.sources.credentials.aws import AwsAccount
-from modeld.sources.references.types import S3Reference
+from modeld.sources.kind import NetworkKind
+from modeld.sources.reference import NotAReference, Reference, Secrets, Written
 from modeld.store import parts
 from modelwire.errors import (
     InvalidRequest,
@@ -39,25 +39,59 @@ _SECONDS: Final = 20
 _STATUS = re.compile(r"status code: (\d{3})")
 _MOVED: Final = (301, 302, 303, 307, 308)
 MAX_STORES: Final = 32
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Reference(Reference):
+    """One object, or all below a prefix (`path` ends with `/`, or is empty)."""
+
+    bucket: str
+    path: str
+
+    @property
+    def text(self) -> str:
+        return f"s3://{self.bucket}/{self.path}"
+
+    @property
+    def folder(self) -> str | None:
+        return self.path if self.path.endswith("/") or not self.path else None
+
+    @property
+    def name_hint(self) -> str:
+        return self.path.rstrip("/") or self.bucket
+
+    @property
+    def is_single(self) -> bool:
+        return self.folder is None
+
+
+def read(written: Written) -> S3Reference | None:
+    if written.scheme != "s3":
+        return None
+    rest = written.rest
+    if not rest.startswith("//"):
+        raise NotAReference("after s3: come two slashes and a bucket", rule="s3")
+    if "?" in rest or "#" in rest:
+        raise NotAReference("it has a query, which a bucket's objects do not have", rule="s3")
+    authority, _, path = rest[2:].partition("/")
+    userinfo, _, bucket = authority.rpartition("@")
+    if not _BUCKET.fullmatch(bucket) or ".." in bucket:
+        raise NotAReference("what follows s3:// is not the name of a bucket", rule="bucket")
+    reason = parts.path_fault(path.removesuffix("/")) if path else None
+    if reason is not None:
+        raise NotAReference(f"its key cannot be the path of a file: {reason}", rule="path")
+    return S3Reference(bucket=bucket, path=path, secrets=Secrets(userinfo or None))
 
 
 class S3Source:
-    """Credentials: those of the reference, else of the environment, else of the profile in ~/.aws, else what the
-    machine is given by its cloud; with none of these the bucket has to be public."""
+    """Credentials: those of the reference, else those of `account`."""
 
     name = "s3"
 
-    @classmethod
-    def mirror(cls, http: HttpClient, url: str) -> S3Source:
-        """The same buckets at another endpoint, which gets no keys."""
-        nowhere = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
-        return cls(http, account=AwsAccount({"AWS_ENDPOINT_URL": url, **nowhere}, public=True))
-
-    def __init__(
-        self, http: HttpClient, environ: Mapping[str, str] | None = None, *, account: AwsAccount | None = None
-    ) -> None:
+    def __init__(self, http: HttpClient, account: AwsAccount) -> None:
         self._http = http
-        self._account = account or AwsAccount(os.environ if environ is None else environ)
+        self._account = account
         self._lock = threading.Lock()
         self._stores: dict[tuple[object, ...], S3Store] = {}
 
@@ -92,7 +126,7 @@ class S3Source:
             locator=_locator(reference, reference.path),
             size=headers.content_length(answer.headers),
             digest=headers.digest_of(answer.headers),
-            validator=headers.validator(answer.headers),
+            validator=headers.validator_of(answer.headers),
             origin=origin,
             role=parts.role_of(path),
         )
@@ -249,3 +283,14 @@ class S3Source:
 
 def _locator(reference: S3Reference, key: str) -> str:
     return f"{quote(reference.secrets.userinfo or '', safe=':%')}@s3:{reference.bucket}/{key}"
+
+
+KIND: Final = NetworkKind(
+    name="s3",
+    reference=S3Reference,
+    forms=("s3://bucket/key, s3://bucket/prefix/",),
+    read=read,
+    authorities=("s3",),
+    source=lambda setup: S3Source(setup.http, AwsAccount(setup.environ)),
+    mirror=lambda setup, _match, url: S3Source(setup.http, AwsAccount.public(url)),
+)

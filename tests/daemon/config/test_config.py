@@ -19,12 +19,10 @@ from modeld.config import (
     ActivitySettings,
     ConfigError,
     DaemonSettings,
-    Duration,
     LimitSettings,
     LogSettings,
     Mirror,
     Settings,
-    Size,
     StoreSettings,
     TransferSettings,
     dump,
@@ -33,6 +31,7 @@ from modeld.config import (
 from modeld.config.fields import all_keys
 from modeld.config.file import LARGEST_FILE
 from modelwire import limits
+from modelwire.units import Duration, Size
 
 
 @pytest.fixture
@@ -346,6 +345,11 @@ def test_transfers_have_the_numbers_of_the_design_and_may_have_others(file: Path
     )
     file.write_text(dump(settings), encoding="utf-8")
     assert load({"MODELD_CONFIG": str(file)}).settings == settings
+
+
+def test_a_rate_may_name_its_second(file: Path) -> None:
+    file.write_text('[transfer]\nmax_rate = "20MB/s"\n')
+    assert load({"MODELD_CONFIG": str(file)}).settings.transfer.max_rate == 20_000_000
 
 
 @pytest.mark.parametrize("written", ["0", '"none"', '"0MB"'])

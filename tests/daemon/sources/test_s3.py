@@ -11,9 +11,8 @@ import pytest
 from modeld.download.http.client import HttpClient
 from modeld.download.source import Description
 from modeld.sources.credentials.aws import AwsAccount
-from modeld.sources.references.parse import parse
-from modeld.sources.references.types import S3Reference
-from modeld.sources.s3 import S3Source
+from modeld.sources.parse import parse
+from modeld.sources.s3 import S3Reference, S3Source
 from modelwire.errors import (
     InvalidRequest,
     SourceNotFound,
@@ -60,7 +59,7 @@ def described(source: S3Source, text: str) -> Description:
 
 
 def test_an_object_is_described_and_read_by_ranges(server: Buckets, http: HttpClient) -> None:
-    source = S3Source(http, server.signed)
+    source = S3Source(http, AwsAccount(server.signed))
     for key, content in FILES.items():
         found = described(source, f"s3://weights/{key}")
         (file,) = found.files
@@ -72,7 +71,7 @@ def test_an_object_is_described_and_read_by_ranges(server: Buckets, http: HttpCl
 
 
 def test_all_below_a_prefix(server: Buckets, http: HttpClient) -> None:
-    source = S3Source(http, server.signed)
+    source = S3Source(http, AwsAccount(server.signed))
     found = described(source, "s3://weights/set/")
     assert {file.path: read_all(source, file) for file in found.files} == {
         "a b+c.gguf": FILES["set/a b+c.gguf"],
@@ -92,12 +91,12 @@ def test_all_below_a_prefix(server: Buckets, http: HttpClient) -> None:
 )
 def test_what_is_not_there_is_said(server: Buckets, http: HttpClient, text: str, kind: type[WireError]) -> None:
     with pytest.raises(kind) as caught:
-        described(S3Source(http, server.signed), text)
+        described(S3Source(http, AwsAccount(server.signed)), text)
     assert caught.value.hint
 
 
 def test_keys_of_the_reference_are_used_and_not_shown(server: Buckets, http: HttpClient) -> None:
-    source = S3Source(http, server.environ)
+    source = S3Source(http, AwsAccount(server.environ))
     secret = SECRET.replace("/", "%2F").replace("+", "%2B")
     found = described(source, f"s3://{KEY}:{secret}@weights/models/m.gguf")
     assert found.source == "s3://weights/models/m.gguf"
@@ -108,7 +107,7 @@ def test_keys_of_the_reference_are_used_and_not_shown(server: Buckets, http: Htt
 
 def test_without_keys_nothing_is_signed(http: HttpClient) -> None:
     with serving(lambda asked: Reply(403)) as refusing:
-        source = S3Source(http, {"AWS_ENDPOINT_URL": refusing.url, "HOME": "/nonexistent"})
+        source = S3Source(http, AwsAccount({"AWS_ENDPOINT_URL": refusing.url, "HOME": "/nonexistent"}))
         with pytest.raises(SourceUnauthorized, match="is not given to whoever asked") as caught:
             described(source, "s3://weights/m.gguf")
         assert "s3:GetObject" in (caught.value.hint or "")
@@ -119,7 +118,7 @@ def test_without_keys_nothing_is_signed(http: HttpClient) -> None:
 
 def test_the_region_of_the_bucket_is_named(http: HttpClient) -> None:
     with serving(lambda asked: Reply(301, {"x-amz-bucket-region": "eu-central-1"})) as elsewhere:
-        source = S3Source(http, source_environ(elsewhere.url))
+        source = S3Source(http, AwsAccount(source_environ(elsewhere.url)))
         assert source.origin(S3Reference(bucket="weights", path="x")) == elsewhere.url
         with pytest.raises(SourceUnavailable, match="is in the region eu-central-1") as caught:
             described(source, "s3://weights/m.gguf")
@@ -155,10 +154,10 @@ def test_a_missing_extra_is_named(http: HttpClient, server: Buckets, monkeypatch
     for module in ("obstore", "obstore.store", "obstore.exceptions"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(Unsupported, match="extra s3") as caught:
-        described(S3Source(http, server.signed), "s3://weights/models/m.gguf")
+        described(S3Source(http, AwsAccount(server.signed)), "s3://weights/models/m.gguf")
     assert "modeld[daemon,s3]" in (caught.value.hint or "")
 
 
 def test_plain_http_to_another_machine_is_refused(http: HttpClient) -> None:
     with pytest.raises(InvalidRequest, match="not encrypted"):
-        described(S3Source(http, source_environ("http://minio.example:9000")), "s3://weights/m.gguf")
+        described(S3Source(http, AwsAccount(source_environ("http://minio.example:9000"))), "s3://weights/m.gguf")

@@ -1,4 +1,7 @@
-"""What holds for every source: the same suite over all of them, each against the other side that it has."""
+"""What holds for every source: the same suite over all registered kinds, each against the other side that it has.
+
+A kind that is registered without a line in SIDES fails here.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,14 @@ import pytest
 
 from modeld.download.http.client import HttpClient
 from modeld.download.source import FileInfo, Source
-from modeld.sources.references.parse import Reference, parse
-from modeld.sources.registered import Sources
+from modeld.sources.kind import NetworkKind
+from modeld.sources.kinds import KINDS
+from modeld.sources.parse import parse
+from modeld.sources.reference import Reference
+from modeld.sources.sources import Sources
 from modeld.store import parts
 from modeld.store.digest import Digest
+from modeld.store.names import ModelName
 from modelwire.errors import SourceNotFound, SourceUnavailable, WireError
 from rigs.described_bytes import read_all
 from rigs.hub_server import Hub, Repo
@@ -50,8 +57,9 @@ def web(http: HttpClient, room: Path) -> Iterator[Side]:
 def huggingface(http: HttpClient, room: Path) -> Iterator[Side]:
     with Hub({"org/repo": Repo({"m.gguf": CONTENT}, frozenset({"m.gguf"}))}) as hub:
         reference = parse("hf:org/repo/m.gguf")
-        sources = Sources(http, {"HF_ENDPOINT": hub.url, "HOME": str(room)})
-        assert sources.hubs == {hub.url}
+        environ = {"HF_ENDPOINT": hub.url, "HOME": str(room)}
+        sources = Sources(http, environ)
+        assert sources.read(f"{hub.url}/org/repo/blob/main/m.gguf") == parse("hf:org/repo/m.gguf@main")
         yield Side(sources.source(reference), reference, parse("hf:org/none"), True, True)
 
 
@@ -99,15 +107,42 @@ def s3(http: HttpClient, room: Path) -> Iterator[Side]:
 
 
 Making = Callable[[HttpClient, Path], contextlib.AbstractContextManager[Side]]
-MAKERS: dict[str, Making] = {made.__name__: made for made in (web, huggingface, hub_mirror, oci, ollama, s3)}
+SIDES: dict[str, Making] = {"https": web, "hf": huggingface, "oci": oci, "ollama": ollama, "s3": s3}
+NETWORK = {kind.name: kind for kind in KINDS if isinstance(kind, NetworkKind)}
+MIRROR = "mirror of hf"
 
 
-@pytest.fixture(params=MAKERS)
+def making(name: str) -> Making:
+    if name == MIRROR:
+        return hub_mirror
+    assert name in SIDES, f"the kind {name!r} is registered and has no other side: give it one in SIDES"
+    return SIDES[name]
+
+
+@pytest.fixture(params=[*NETWORK, MIRROR])
 def side(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Side]:
     http = HttpClient(environ={})
-    with MAKERS[request.param](http, tmp_path) as made:
+    with making(request.param)(http, tmp_path) as made:
         yield made
         http.close()
+
+
+@pytest.mark.parametrize("kind", NETWORK.values(), ids=NETWORK)
+def test_its_reference_is_of_its_kind_and_is_read_again(kind: NetworkKind, tmp_path: Path) -> None:
+    http = HttpClient(environ={})
+    with making(kind.name)(http, tmp_path) as side:
+        reference = side.reference
+        assert type(reference) is type(side.missing) is kind.reference
+        assert parse(reference.text) == reference
+        assert ModelName.parse(reference.suggested_name.text) == reference.suggested_name
+        assert reference.choosing(("*.gguf",), ("*.bin",)).text == reference.text
+        assert all(isinstance(said, str) for said in reference.written_place)
+        assert side.source.name.split()[0] == kind.name
+        sources = Sources(http, {"HOME": str(tmp_path)})
+        match, url = reference.text.rpartition("/")[0], "https://mirror.example"
+        assert sources.mirror(reference, match, url).origin(reference) == url
+        assert sources.mirror(reference, match, url) is sources.mirror(reference, match, url)
+    http.close()
 
 
 def only_file(side: Side) -> FileInfo:
@@ -188,10 +223,10 @@ def test_what_is_not_there_is_said_once_and_for_all(side: Side) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("maker", [name for name in MAKERS if name != "local"])
-def test_an_other_side_that_is_gone_may_come_back(maker: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [*NETWORK, MIRROR])
+def test_an_other_side_that_is_gone_may_come_back(name: str, tmp_path: Path) -> None:
     http = HttpClient(environ={})
-    with MAKERS[maker](http, tmp_path) as side:
+    with making(name)(http, tmp_path) as side:
         file = only_file(side)
     http.close()
     with pytest.raises(SourceUnavailable) as caught:

@@ -8,15 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from modeld.download.http.client import HttpClient
 from modeld.download.source import Description
-from modeld.sources import headers
-from modeld.sources.references.parse import parse
-from modeld.sources.references.types import WebReference
-from modeld.sources.web import WebSource
+from modeld.sources.parse import parse
+from modeld.sources.web import WebReference, WebSource
 from modeld.store.digest import Digest
 from modelwire.errors import SourceNotFound, SourceUnauthorized, SourceUnavailable, WireError
 from rigs.described_bytes import read_all
@@ -198,30 +194,3 @@ def test_user_and_password_of_the_address_come_before_netrc(http: HttpClient, tm
         assert read_all(WebSource(http, {}), found.files[0]) == CONTENT
         expected = "Basic " + base64.b64encode(b"me:s3c ret").decode()
         assert {asked.headers.get("Authorization") for asked in server.asked} == {expected}
-
-
-# -- headers of strangers
-
-
-@pytest.mark.parametrize(
-    ("link", "expected"),
-    [
-        ('<https://h/2>; rel="next"', "https://h/2"),
-        ("<https://h/2>; rel=next", "https://h/2"),
-        ('<https://h/1>; rel="prev", <https://h/3>; rel="last next"; title="x, y"', "https://h/3"),
-        ('<https://h/1>; rel="nextish"', None),
-        ('<https://h/1>; rel="prev"', None),
-        ("", None),
-    ],
-)
-def test_the_next_page(link: str, expected: str | None) -> None:
-    assert headers.next_page({"Link": link}) == expected
-
-
-@given(st.dictionaries(st.sampled_from(["Link", "Digest", "Repr-Digest", "Content-Disposition", "ETag"]), st.text()))
-def test_any_header_is_read_or_passed_over(told: dict[str, str]) -> None:
-    headers.next_page(told)
-    headers.digest_of(told)
-    headers.filename_of(told)
-    headers.validator(told)
-    assert headers.number(told.get("ETag")) is None or told["ETag"].strip().isdigit()

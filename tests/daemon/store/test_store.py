@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from modeld.config import StoreSettings
-from modeld.config.sizes import Size
 from modeld.store import RootUnusable, Store
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.names import ModelName
 from modelwire.errors import InUse, NotFound
+from modelwire.units import Size
 
 SETTINGS = StoreSettings(min_free=Size(0))
 
@@ -95,7 +95,7 @@ ADDING = """
     import anyio
     from contextlib import asynccontextmanager
     from modeld.config import StoreSettings
-    from modeld.config.sizes import Size
+    from modelwire.units import Size
     from modeld.store import Store
     from modeld.store.disk import locks
     from modeld.store.publish import publisher, publishing

@@ -1,4 +1,5 @@
-"""One module for each verb: `configure(parser)` adds its arguments, `run(session, args)` gives the exit code.
+"""One module for each verb. `configure(parser)` adds its arguments, if it has any; `run(session, args)` does the work,
+raises an error or returns an exit code, and None for success.
 
-A module is imported when its verb is called. Which verbs there are stands in `modelclient.ctl.options`.
+A module is imported when its verb is called. The table of verbs is in `modelclient.ctl.command_line`.
 """

@@ -1,21 +1,17 @@
-"""`attach ID`: follow a job until it ends."""
+"""`attach ID`: follows a job until it ends."""
 
 from __future__ import annotations
 
 import argparse
 
-from modelclient.ctl import exits
-from modelclient.ctl.following import follow
+from modelclient.ctl.follow import follow
+from modelclient.ctl.jobview import configure as configure
 from modelclient.ctl.jobview import failure, print_job
 from modelclient.ctl.output import complain
 from modelclient.ctl.session import Session
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("job", metavar="ID", help="the job")
-
-
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     client = session.client()
     try:
         if client.job(args.job).state == "paused":
@@ -24,8 +20,7 @@ def run(session: Session, args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         complain(f"modelctl: left job {args.job}; it may go on without you")
         complain(f"hint: see what it does: modelctl job {args.job}; end it: modelctl cancel {args.job}")
-        return exits.INTERRUPTED
+        raise
     if (error := failure(job)) is not None:
         raise error
     print_job(session, job)
-    return exits.FINE

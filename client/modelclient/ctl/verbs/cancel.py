@@ -1,16 +1,13 @@
-"""`cancel ID`: end a job; its partial is kept."""
+"""`cancel ID`: ends a job; what has arrived is kept."""
 
 from __future__ import annotations
 
 import argparse
 
+from modelclient.ctl.jobview import configure as configure
 from modelclient.ctl.jobview import print_state
 from modelclient.ctl.session import Session
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("job", metavar="ID", help="the job")
-
-
-def run(session: Session, args: argparse.Namespace) -> int:
-    return print_state(session, session.client().cancel_job(args.job))
+def run(session: Session, args: argparse.Namespace) -> None:
+    print_state(session, session.client().cancel_job(args.job))

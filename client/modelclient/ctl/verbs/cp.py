@@ -1,23 +1,23 @@
-"""`cp SRC DST`: a second name for the same bytes."""
+"""`cp SRC DST`: gives the same bytes a second name."""
 
 from __future__ import annotations
 
 import argparse
 
-from modelclient.ctl import exits, figures
+from modelclient.ctl.follow import carry_out
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
-from modelclient.ctl.telling import carry_out, tell
+from modelwire.units import rounded_size
 from modelwire.values import Copied, PlanStep
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help="the model")
     parser.add_argument("destination", metavar="DST", help="its second name")
-    parser.add_argument("--dry-run", action="store_true", default=False, help="show the plan, change nothing")
+    parser.add_argument("--dry-run", action="store_true", help="only show what would be done")
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     client = session.client()
     copied = carry_out(
         session,
@@ -25,10 +25,9 @@ def run(session: Session, args: argparse.Namespace) -> int:
         f"modelctl cp {args.source} {args.destination}",
     )
     text = (
-        _plan(copied) if copied.dry_run else f"{copied.name}  {figures.size(copied.size_bytes)}  as {copied.source}\n"
+        _plan(copied) if copied.dry_run else f"{copied.name}  {rounded_size(copied.size_bytes)}  as {copied.source}\n"
     )
-    tell(session, copied, quiet=f"{copied.name}\n", text=text)
-    return exits.FINE
+    session.show_result(copied, quiet=f"{copied.name}\n", text=text)
 
 
 def _plan(copied: Copied) -> str:
@@ -36,4 +35,4 @@ def _plan(copied: Copied) -> str:
 
 
 def _row(step: PlanStep) -> tuple[str, str, str]:
-    return (step.action, figures.size(step.size_bytes), step.path)
+    return (step.action, rounded_size(step.size_bytes), step.path)

@@ -1,12 +1,13 @@
-"""`list`: the models that are there."""
+"""`list`: the models of the store."""
 
 from __future__ import annotations
 
 import argparse
 
-from modelclient.ctl import exits, figures
+from modelclient.ctl.output import short_digest
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
+from modelwire.units import rounded_size
 from modelwire.values import ModelView
 
 HEADINGS = ("NAME", "SIZE", "FORMAT", "STATE", "SHA-256")
@@ -18,29 +19,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="EXPR",
         action="append",
         default=[],
-        help="only these: size>1GB, format=gguf, name~^llama, state=failed, used>30d; several have to hold together",
+        help="list only these: size>1GB, format=gguf, name~^llama, state=failed, used>30d; repeat it to narrow further",
     )
-    parser.add_argument("--sort", metavar="KEY", default=None, help="name, size, format, state or used; -KEY: reversed")
+    parser.add_argument("--sort", metavar="KEY", help="sort by name, size, format, state or used; -KEY reverses")
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     chosen = ",".join(args.filter) or None
     listed = session.client().list_models(filter=chosen, sort=args.sort)
-    if session.json:
-        session.out.document(listed.models)
-    elif session.events:
-        for model in listed.models:
-            session.out.record(model)
-    elif session.quiet:
-        session.out.text("".join(f"{model.name}\n" for model in listed.models))
-    elif listed.models:
-        session.out.text(columns(HEADINGS, map(_row, listed.models), right=("SIZE",)))
-    else:
-        session.note("no model is like that" if chosen else "there are no models yet: modelctl add PATH")
+    session.show_list(
+        listed.models,
+        quiet=[model.name for model in listed.models],
+        text=columns(HEADINGS, map(_row, listed.models), right=("SIZE",)),
+        none="no model is like that" if chosen else "there are no models yet: modelctl add PATH",
+    )
     for text in listed.damaged:
         session.note(f"a manifest cannot be read: {text}")
-    return exits.FINE
 
 
 def _row(model: ModelView) -> tuple[str, ...]:
-    return (model.name, figures.size(model.size_bytes), model.format, model.state, figures.short_digest(model.blob))
+    return (model.name, rounded_size(model.size_bytes), model.format, model.state, short_digest(model.blob))

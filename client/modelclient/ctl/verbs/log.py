@@ -1,12 +1,11 @@
-"""`log`: what has happened, from the daemon's durable log."""
+"""`log`: past events, from the daemon's durable log."""
 
 from __future__ import annotations
 
 import argparse
 
-from modelclient.ctl import exits
+from modelclient.ctl.arguments import number
 from modelclient.ctl.eventline import print_event
-from modelclient.ctl.options import number
 from modelclient.ctl.session import Session
 from modelwire.replies import Event, Lagged
 
@@ -14,18 +13,15 @@ LAST = 20
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-f", "--follow", action="store_true", default=False, help="go on with what happens next")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with new events as they come")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "-n", dest="last", metavar="N", type=number(0), default=None, help=f"the newest N (default: {LAST})"
-    )
-    which.add_argument("--since", metavar="SEQ", type=number(0), default=None, help="everything after this line")
+    which.add_argument("-n", dest="last", metavar="N", type=number(0), help=f"show the newest N (default: {LAST})")
+    which.add_argument("--since", metavar="SEQ", type=number(0), help="show everything after this number")
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     last = args.last if args.last is not None or args.since is not None else LAST
     with session.client().subscribe(since=args.since, last=last, follow=args.follow) as events:
         for event in events:
             if isinstance(event, Event | Lagged):
                 print_event(session, event)
-    return exits.FINE

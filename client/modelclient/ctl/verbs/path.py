@@ -1,38 +1,38 @@
-"""`path NAME`: where a model's verified bytes are. The first door answers the plain call; this says everything else.
+"""`path NAME`: where a model's verified bytes are. The fast path answers the plain call; this handles everything else.
 
-A model of several files is a directory that has them under their own names, also when they are shards: an engine that
-wants the first shard is given it with `--file`.
+A model of several files is a directory that has them under their own names, also when they are shards: `--file` gives
+an engine the first shard.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from modelclient.ctl import exits
-from modelclient.ctl.door import GIVEN_OUT
 from modelclient.ctl.session import Session
 from modelwire.errors import Corrupt, NotFound, WireError
 from modelwire.values import Resolved
+from modelwire.vocabulary import GIVEN_OUT
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="the model")
-    parser.add_argument("--file", metavar="F", default=None, help="one file of the model, by its path in the model")
+    parser.add_argument(
+        "--file", metavar="F", help="print the path of one file of the model, given by its path in the model"
+    )
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     resolved = session.client().resolve(args.name, args.file)
     if resolved.state not in GIVEN_OUT:
         raise _withheld(resolved)
-    if session.json or session.events:
-        (session.out.document if session.json else session.out.record)(resolved)
+    if session.raw:
+        session.show(resolved, quiet="")
     else:
         session.out.path(resolved.path)
-    return exits.FINE
 
 
 def _withheld(resolved: Resolved) -> WireError:
-    """A path that is printed is taken for complete, verified bytes. For anything less there is no path."""
+    """A caller takes a printed path for complete, verified bytes. For anything less there is no path."""
     details = {"name": resolved.name, "state": resolved.state}
     if resolved.state in ("available", "downloading"):
         return NotFound(

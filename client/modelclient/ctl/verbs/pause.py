@@ -1,16 +1,13 @@
-"""`pause ID`: let a job rest."""
+"""`pause ID`: pauses a job."""
 
 from __future__ import annotations
 
 import argparse
 
+from modelclient.ctl.jobview import configure as configure
 from modelclient.ctl.jobview import print_state
 from modelclient.ctl.session import Session
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("job", metavar="ID", help="the job")
-
-
-def run(session: Session, args: argparse.Namespace) -> int:
-    return print_state(session, session.client().pause(args.job))
+def run(session: Session, args: argparse.Namespace) -> None:
+    print_state(session, session.client().pause(args.job))

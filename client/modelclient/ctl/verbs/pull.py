@@ -1,4 +1,4 @@
-"""`pull REF`: what a reference means into the store."""
+"""`pull REF`: fetches what a reference names into the store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import argparse
 import os
 import shlex
 
-from modelclient.ctl import bringing, rates
+from modelclient.ctl import submit
+from modelclient.ctl.arguments import rate
 from modelclient.ctl.session import Session
 from modelwire.errors import Cancelled
 from modelwire.values import Pulled
@@ -14,45 +15,35 @@ from modelwire.values import Pulled
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ref", metavar="REF", help="hf:org/repo/file.gguf, ollama:name, oci://…, https://…, or a path")
-    bringing.configure(parser, made_of="the reference", license_from=" (default: what it says)")
-    parser.add_argument("--include", metavar="GLOB", action="append", default=[], help="only these files; repeatable")
-    parser.add_argument("--exclude", metavar="GLOB", action="append", default=[], help="not these files; repeatable")
+    submit.configure(parser, made_of="the reference", license_from=" (default: the one that the source names)")
     parser.add_argument(
-        "--offline", action="store_true", default=False, help="open no connection: what is here, or not"
+        "--include", metavar="GLOB", action="append", default=[], help="fetch only these files; repeatable"
     )
-    parser.add_argument("--max-rate", metavar="RATE", type=_rate, default=None, help="bytes a second, such as 20MB")
+    parser.add_argument(
+        "--exclude", metavar="GLOB", action="append", default=[], help="leave out these files; repeatable"
+    )
+    parser.add_argument("--offline", action="store_true", help="open no connection; use only what this machine has")
+    parser.add_argument("--max-rate", metavar="RATE", type=rate, help="fetch at most this much, such as 20MB/s")
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
-    ref = bringing.written(args.ref, "reference")
+def run(session: Session, args: argparse.Namespace) -> None:
+    ref = submit.sendable(args.ref, "reference")
     client = session.client()
-    return bringing.bring_in(
+    submit.submit(
         session,
         lambda: client.pull(
             ref,
-            name=args.name,
-            sha256=args.sha256,
-            replace=args.replace,
-            license=args.license,
             include=tuple(args.include),
             exclude=tuple(args.exclude),
             offline=args.offline,
             max_rate=args.max_rate,
             directory=_directory(),
-            priority=args.priority,
-            on_disconnect="continue" if args.detach else "cancel",
+            **submit.options(args),
         ),
         detach=args.detach,
-        stopped=lambda job: _stopped(job, args),
+        interrupted=lambda job: _interrupted(job, args),
         known=_known,
     )
-
-
-def _rate(text: str) -> int | None:
-    try:
-        return rates.parse(text) or None
-    except ValueError as fault:
-        raise argparse.ArgumentTypeError(str(fault)) from None
 
 
 def _directory() -> str | None:
@@ -65,8 +56,8 @@ def _directory() -> str | None:
     return directory
 
 
-def _stopped(job: str | None, args: argparse.Namespace) -> Cancelled:
-    words = ["modelctl", "pull", args.ref, *bringing.options_of(args)]
+def _interrupted(job: str | None, args: argparse.Namespace) -> Cancelled:
+    words = ["modelctl", "pull", args.ref, *submit.words(args)]
     for option in ("include", "exclude"):
         for glob in getattr(args, option):
             words += [f"--{option}", glob]

@@ -1,37 +1,28 @@
-"""`quarantine`: bad bytes that are kept for whoever wants to know what happened."""
+"""`quarantine`: bad bytes that are kept, so that their cause can be found."""
 
 from __future__ import annotations
 
 import argparse
 
-from modelclient.ctl import exits, figures
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
+from modelwire.units import rounded_size
 from modelwire.values import Quarantined
 
 HEADINGS = ("TIME", "SIZE", "REASON", "PATH")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Nothing of its own."""
-
-
-def run(session: Session, _: argparse.Namespace) -> int:
+def run(session: Session, _: argparse.Namespace) -> None:
     kept = session.client().quarantine()
-    if session.json:
-        session.out.document(kept.items)
-    elif session.events:
-        for item in kept.items:
-            session.out.record(item)
-    elif session.quiet:
-        session.out.text("".join(f"{item.path}\n" for item in kept.items))
-    elif kept.items:
-        session.out.text(columns(HEADINGS, map(_row, kept.items), right=("SIZE",)))
-        session.note(f"{figures.size(kept.size_bytes)} in all; a sweep takes them back after 30 days")
-    else:
-        session.note("nothing is in quarantine")
-    return exits.FINE
+    session.show_list(
+        kept.items,
+        quiet=[item.path for item in kept.items],
+        text=columns(HEADINGS, map(_row, kept.items), right=("SIZE",)),
+        none="nothing is in quarantine",
+    )
+    if kept.items and not session.raw:
+        session.note(f"{rounded_size(kept.size_bytes)} in all; a sweep takes them back after 30 days")
 
 
 def _row(item: Quarantined) -> tuple[str, ...]:
-    return (item.time, figures.size(item.size_bytes), item.reason, item.path)
+    return (item.time, rounded_size(item.size_bytes), item.reason, item.path)

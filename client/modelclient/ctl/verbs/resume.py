@@ -1,16 +1,13 @@
-"""`resume ID`: let a paused job go on."""
+"""`resume ID`: resumes a paused job."""
 
 from __future__ import annotations
 
 import argparse
 
+from modelclient.ctl.jobview import configure as configure
 from modelclient.ctl.jobview import print_state
 from modelclient.ctl.session import Session
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("job", metavar="ID", help="the job")
-
-
-def run(session: Session, args: argparse.Namespace) -> int:
-    return print_state(session, session.client().resume(args.job))
+def run(session: Session, args: argparse.Namespace) -> None:
+    print_state(session, session.client().resume(args.job))

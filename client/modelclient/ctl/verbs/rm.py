@@ -1,33 +1,35 @@
-"""`rm NAME…`: names away; the bytes wait for a sweep."""
+"""`rm NAME…`: removes names; the bytes stay until a sweep."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from modelclient.ctl import exits, figures
-from modelclient.ctl.session import Session, tell
-from modelclient.ctl.telling import carry_out
+from modelclient.ctl.error_report import as_value, report
+from modelclient.ctl.follow import carry_out
+from modelclient.ctl.session import Session
+from modelwire import exits
 from modelwire.errors import WireError
+from modelwire.units import rounded_size
 from modelwire.values import Removed
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", metavar="NAME", nargs="+", help="the models")
-    parser.add_argument("--force", action="store_true", default=False, help="also when a model is in use")
+    parser.add_argument("--force", action="store_true", help="also remove models that are in use")
 
 
 def run(session: Session, args: argparse.Namespace) -> int:
-    """Each name for itself: one that cannot be removed does not keep the others. The first failure decides the code."""
+    """One name that cannot be removed does not keep the others. The first failure decides the exit code."""
     outcomes: list[Any] = []
     code = exits.FINE
     for name in args.names:
         try:
             removed = _remove(session, name, force=args.force)
         except WireError as error:
-            code = code or exits.exit_code(error)
-            outcomes.append({"name": name, "error": exits.as_json(error)})
-            tell(
+            code = code or error.exit_code
+            outcomes.append({"name": name, "error": as_value(error)})
+            report(
                 error,
                 as_json=session.json and len(args.names) == 1,
                 as_event=session.events and not session.json,
@@ -53,4 +55,4 @@ def _show(session: Session, removed: Removed) -> None:
     elif session.quiet:
         session.out.line(removed.name)
     elif not session.json:
-        session.out.line(f"{removed.name}  {figures.size(removed.size_bytes)}  removed")
+        session.out.line(f"{removed.name}  {rounded_size(removed.size_bytes)}  removed")

@@ -1,4 +1,4 @@
-"""`set KEY=VALUE…`: another value for a setting of the running daemon, or of one job."""
+"""`set KEY=VALUE…`: changes settings of the running daemon, or of one job."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import argparse
 from collections.abc import Callable
 from difflib import get_close_matches
 
-from modelclient.ctl import exits, figures, rates
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import pairs
 from modelwire.errors import InvalidRequest
+from modelwire.requests import MOST_SLOTS
+from modelwire.units import parse_rate, rounded_rate
 from modelwire.values import Change, Configured
 from modelwire.vocabulary import PRIORITY_HIGHEST, PRIORITY_LOWEST
-
-MOST_SLOTS = 64
-"""What the wire takes: `modelwire.requests.Slots`."""
 
 
 def _priority(text: str) -> int:
@@ -36,28 +34,30 @@ def _slots(text: str) -> int:
 
 
 DAEMON: dict[str, Callable[[str], int]] = {
-    "max_rate": rates.parse,
+    "max_rate": parse_rate,
     "running_fetches": _slots,
     "running_bytes": _slots,
     "waiting_total": _number,
     "waiting_per_peer": _number,
 }
-JOB: dict[str, Callable[[str], int]] = {"max_rate": rates.parse, "priority": _priority}
+JOB: dict[str, Callable[[str], int]] = {"max_rate": parse_rate, "priority": _priority}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "settings", metavar="KEY=VALUE", nargs="+", help="max_rate=20MB/s, or none; of a job also priority=1"
+        "settings",
+        metavar="KEY=VALUE",
+        nargs="+",
+        help="such as max_rate=20MB/s or max_rate=none; for a job also priority=1",
     )
-    parser.add_argument("--job", metavar="ID", default=None, help="of this job alone (default: of the daemon)")
+    parser.add_argument("--job", metavar="ID", help="change this job alone (default: the daemon)")
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     wanted = _read(args.settings, JOB if args.job is not None else DAEMON, of_job=args.job is not None)
     client = session.client()
     done = client.configure(**wanted) if args.job is None else client.configure_job(args.job, **wanted)
     _print(session, done)
-    return exits.FINE
 
 
 def _read(words: list[str], known: dict[str, Callable[[str], int]], *, of_job: bool) -> dict[str, int]:
@@ -95,16 +95,15 @@ def _hint(key: str, known: dict[str, Callable[[str], int]]) -> str:
 
 
 def _print(session: Session, done: Configured) -> None:
-    if session.json or session.events:
-        (session.out.document if session.json else session.out.record)(done)
-    elif session.quiet:
-        session.out.text("".join(f"{key}\n" for key in done.settings))
-    else:
-        session.out.text(pairs((key, _change(key, change)) for key, change in done.settings.items()))
-        if done.lasts_until == "stop":
-            for key, change in done.settings.items():
-                if change.new != change.at_start:
-                    session.note(f"{key}: until the daemon stops, it starts with {_shown(key, change.at_start)}")
+    session.show(
+        done,
+        quiet="".join(f"{key}\n" for key in done.settings),
+        text=pairs((key, _change(key, change)) for key, change in done.settings.items()),
+    )
+    if done.lasts_until == "stop" and not session.raw:
+        for key, change in done.settings.items():
+            if change.new != change.at_start:
+                session.note(f"{key}: until the daemon stops, it starts with {_shown(key, change.at_start)}")
 
 
 def _change(key: str, change: Change) -> str:
@@ -115,4 +114,4 @@ def _change(key: str, change: Change) -> str:
 def _shown(key: str, value: int | None) -> str:
     if value is None:
         return "no limit"
-    return figures.rate(value) if key == "max_rate" else str(value)
+    return rounded_rate(value) if key == "max_rate" else str(value)

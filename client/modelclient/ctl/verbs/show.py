@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from modelclient.ctl import exits, figures
+from modelclient.ctl.output import short_digest
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns, pairs
+from modelwire.units import rounded_size
 from modelwire.values import ModelFile, ModelView, Provenanced
 
 
@@ -14,22 +15,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="the model")
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     model = session.client().show(args.name)
-    if session.json or session.events:
-        (session.out.document if session.json else session.out.record)(model)
-        return exits.FINE
-    if session.quiet:
-        session.out.line(model.name)
-        return exits.FINE
-    session.out.text(pairs(_rows(model)))
+    session.show(model, quiet=f"{model.name}\n", text=_text(model))
+
+
+def _text(model: ModelView) -> str:
+    text = pairs(_rows(model))
     if model.files:
-        session.out.text("\n" + columns(("FILE", "SIZE", "ROLE", "SHA-256"), map(_row, model.files), right=("SIZE",)))
+        text += "\n" + columns(("FILE", "SIZE", "ROLE", "SHA-256"), map(_row, model.files), right=("SIZE",))
     if model.history:
         differing = any(_unexpected(outcome) for outcome in model.history)
         headings = ("WHEN", "OUTCOME", "SHA-256", *(("EXPECTED",) if differing else ()), "BY", "FROM", "WITH")
-        session.out.text("\n" + columns(headings, (_past(outcome, differing) for outcome in model.history)))
-    return exits.FINE
+        text += "\n" + columns(headings, (_past(outcome, differing) for outcome in model.history))
+    return text
 
 
 def _unexpected(outcome: Provenanced) -> bool:
@@ -42,8 +41,8 @@ def _past(outcome: Provenanced, differing: bool) -> tuple[str, ...]:
     return (
         outcome.time,
         outcome.outcome,
-        figures.short_digest(found),
-        *((figures.short_digest(outcome.expected or "") if _unexpected(outcome) else "",) if differing else ()),
+        short_digest(found),
+        *((short_digest(outcome.expected or "") if _unexpected(outcome) else "",) if differing else ()),
         by,
         _from(outcome),
         outcome.tool or "",
@@ -51,13 +50,13 @@ def _past(outcome: Provenanced, differing: bool) -> tuple[str, ...]:
 
 
 def _from(outcome: Provenanced) -> str:
-    """What it was called, and who gave the bytes when a network did."""
-    gave = ", ".join(f"{figures.size(size)} by {name}" for name, size in (outcome.served or {}).items())
+    """The source, and which places gave the bytes when they came over a network."""
+    gave = ", ".join(f"{rounded_size(size)} by {name}" for name, size in (outcome.served or {}).items())
     return f"{outcome.source or ''} ({gave})" if gave else outcome.source or ""
 
 
 def _row(file: ModelFile) -> tuple[str, ...]:
-    return (file.path, figures.size(file.size_bytes), file.role or "", figures.short_digest(file.blob))
+    return (file.path, rounded_size(file.size_bytes), file.role or "", short_digest(file.blob))
 
 
 def _rows(model: ModelView) -> list[tuple[str, str | None]]:
@@ -68,7 +67,7 @@ def _rows(model: ModelView) -> list[tuple[str, str | None]]:
         ("state", model.state),
         ("reason", model.reason),
         ("path", model.path),
-        ("size", f"{figures.size(model.size_bytes)} ({model.size_bytes} bytes)"),
+        ("size", f"{rounded_size(model.size_bytes)} ({model.size_bytes} bytes)"),
         ("format", model.format),
         ("blob", model.blob),
         ("license", model.license),

@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import argparse
 
-from modelclient.ctl import exits, figures
+from modelclient.ctl.output import count
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import pairs
+from modelwire.units import rounded_duration, rounded_rate, rounded_size
 from modelwire.values import HostView, RecoveryView, Status, TransferView
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Nothing of its own."""
-
-
-def run(session: Session, _: argparse.Namespace) -> int:
+def run(session: Session, _: argparse.Namespace) -> None:
     status = session.client(start=False).status()
-    if session.json:
-        session.out.document(status)
-    elif session.events:
-        session.out.record(status)
-    elif session.quiet:
-        session.out.line(status.state)
-    else:
-        session.out.text(pairs(_rows(status)))
-    return exits.FINE
+    session.show(status, quiet=f"{status.state}\n", text=pairs(_rows(status)))
 
 
 def _rows(status: Status) -> list[tuple[str, str | None]]:
     queue = status.queue
-    reserved = f", {figures.size(status.reserved_bytes)} reserved" if status.reserved_bytes else ""
+    reserved = f", {rounded_size(status.reserved_bytes)} reserved" if status.reserved_bytes else ""
     started = "started by a client" if status.auto_started else "started"
-    lost = f", {figures.count(status.log.lost, 'line')} lost" if status.log.lost else ""
+    lost = f", {count(status.log.lost, 'line')} lost" if status.log.lost else ""
     return [
         ("state", status.state),
-        ("daemon", f"{status.server}, pid {status.pid}, {started} {figures.duration(status.uptime_s)} ago"),
+        ("daemon", f"{status.server}, pid {status.pid}, {started} {rounded_duration(status.uptime_s)} ago"),
         ("endpoint", status.socket),
         ("store", f"{status.store}: {_room(status)}{reserved}"),
         ("jobs", f"{queue.running} running, {queue.waiting} waiting (room for {queue.capacity})"),
@@ -48,24 +37,24 @@ def _rows(status: Status) -> list[tuple[str, str | None]]:
 
 
 def _room(status: Status) -> str:
-    """What the store has. While it cannot be read the daemon tells the models that it last saw, and no free space."""
+    """The contents of the store. While it cannot be read, the daemon reports the models that it saw last."""
     if status.free_bytes is None:
         return "it cannot be read now"
-    return f"{figures.count(status.models, 'model')}, {figures.size(status.free_bytes)} free"
+    return f"{count(status.models, 'model')}, {rounded_size(status.free_bytes)} free"
 
 
 def _rate_limit(now: TransferView | None) -> str | None:
-    """Over all downloads; and what a restart makes of it, when that is something else."""
+    """Over all downloads; and the one after a restart, when that differs."""
     if now is None or (now.max_rate is None and now.max_rate_at_start is None):
         return None
-    shown, at_start = (figures.rate(rate) or "none" for rate in (now.max_rate, now.max_rate_at_start))
+    shown, at_start = (rounded_rate(rate) or "none" for rate in (now.max_rate, now.max_rate_at_start))
     return shown if shown == at_start else f"{shown} until the daemon stops ({at_start} as configured)"
 
 
 def _host(host: HostView) -> str:
-    said = [figures.count(host.connections, "connection")] if host.connections else []
+    said = [count(host.connections, "connection")] if host.connections else []
     if host.breaker == "open":
-        said.append(f"left alone since {host.since}, asked again in {figures.duration(host.next_probe_s or 0)}")
+        said.append(f"left alone since {host.since}, asked again in {rounded_duration(host.next_probe_s or 0)}")
     elif host.breaker is not None:
         who = "being asked once by one" if host.probing else "to be asked once by the next who needs it"
         said.append(f"left alone since {host.since}, now {who}")
@@ -76,10 +65,10 @@ def _recovery(found: RecoveryView) -> str | None:
     """What the daemon found and mended when it started, when there was anything."""
     said = []
     if found.staging_removed:
-        left = figures.count(found.staging_removed, "left-over")
-        said.append(f"{left} removed ({figures.size(found.staging_bytes)})")
+        left = count(found.staging_removed, "left-over")
+        said.append(f"{left} removed ({rounded_size(found.staging_bytes)})")
     if found.jobs_resumed:
-        said.append(f"{figures.count(found.jobs_resumed, 'job')} resumed")
+        said.append(f"{count(found.jobs_resumed, 'job')} resumed")
     if found.models_failed:
         said.append(f"failed: {', '.join(found.models_failed)}")
     if found.catalog_set_aside:

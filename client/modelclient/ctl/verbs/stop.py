@@ -1,4 +1,4 @@
-"""`stop`: the daemon ends in good order, and this returns when it has. Never starts one."""
+"""`stop`: asks the daemon to end in good order, and returns when it has. Never starts one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import argparse
 import os
 import time
 
-from modelclient.ctl import exits, figures
-from modelclient.ctl.options import seconds
+from modelclient.ctl.arguments import seconds
+from modelclient.ctl.output import count
 from modelclient.ctl.session import Session
+from modelclient.platform import system
 from modelwire.errors import TimedOut
+from modelwire.units import rounded_duration
 
 GRACE_SECONDS = 10.0
 """Beyond the daemon's own deadline for its jobs: for what it writes at the end."""
@@ -28,39 +30,37 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--deadline",
         metavar="SECONDS",
         type=seconds(0, LONGEST_SECONDS),
-        default=None,
-        help="how long running jobs may take to end",
+        help="give running jobs this long to end, such as 90 or 15m",
     )
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     client = session.client(start=False)
     status = client.status()
     drained = client.drain(args.deadline)
-    running = figures.count(drained.running, "running job")
+    running = count(drained.running, "running job")
     if drained.running:
-        session.note(f"waiting up to {figures.duration(drained.deadline_s)} for {running}")
+        session.note(f"waiting up to {rounded_duration(drained.deadline_s)} for {running}")
     deadline = time.monotonic() + drained.deadline_s + GRACE_SECONDS
     if not (client.wait_closed(deadline - time.monotonic()) and _gone(status.pid, client.endpoint, deadline)):
         raise TimedOut(
-            f"the daemon (pid {status.pid}) was told to stop and has not ended yet",
+            f"the daemon (pid {status.pid}) has been asked to stop and has not ended yet",
             hint="see what it is waiting for: modelctl status; or end it: kill " + str(status.pid),
         )
-    if session.json or session.events:
-        said = {"pid": status.pid, "stopped": True, "running": drained.running, "waiting": drained.waiting}
-        (session.out.document if session.json else session.out.record)(said)
-    elif not session.quiet:
-        session.out.line(f"stopped: {status.server}, pid {status.pid}")
-    return exits.FINE
+    session.show(
+        {"pid": status.pid, "stopped": True, "running": drained.running, "waiting": drained.waiting},
+        quiet="",
+        text=f"stopped: {status.server}, pid {status.pid}\n",
+    )
 
 
 def _gone(pid: int, endpoint: str, deadline: float) -> bool:
-    """Whether the daemon has ended. Not found out by connecting: a service manager would start the next one.
+    """Whether the daemon has ended. Connecting would not show it: a service manager would start the next one.
 
     Its path goes before its locks and its process. One in another container cannot be seen: then the path decides.
     """
     unlinked_at: float | None = None
-    while not _ended(pid):
+    while not system.has_ended(pid):
         now = time.monotonic()
         if unlinked_at is None and not os.path.lexists(endpoint):
             unlinked_at = now
@@ -70,17 +70,3 @@ def _gone(pid: int, endpoint: str, deadline: float) -> bool:
             return False
         time.sleep(PAUSE_SECONDS)
     return True
-
-
-def _ended(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] == b"Z"  # ended, and its parent has not asked yet
-    except (OSError, IndexError):
-        return False

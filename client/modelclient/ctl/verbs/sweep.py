@@ -1,37 +1,35 @@
-"""`sweep`: takes back what nothing holds."""
+"""`sweep`: removes what nothing holds."""
 
 from __future__ import annotations
 
 import argparse
 
-from modelclient.ctl import exits, figures
-from modelclient.ctl.options import seconds
+from modelclient.ctl.arguments import seconds
+from modelclient.ctl.follow import carry_out
+from modelclient.ctl.output import count
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
-from modelclient.ctl.telling import carry_out, tell
+from modelwire.units import LONGEST, rounded_duration, rounded_size
 from modelwire.values import Swept, Victim
-
-CENTURY = 36500 * 86400
 
 HEADINGS = ("KIND", "SIZE", "REASON", "PATH")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true", default=False, help="only tell what would go")
+    parser.add_argument("--dry-run", action="store_true", help="only show what would be removed")
     parser.add_argument(
         "--grace",
         metavar="SECONDS",
-        type=seconds(0, CENTURY),
-        default=None,
-        help="what nothing has held for this long may go; 0: what was removed just now too (default: `[store] grace`)",
+        type=seconds(0, LONGEST),
+        help="remove what nothing has held for this long, such as 3600 or 1h; 0: also what lost its name just now"
+        " (default: the [store] grace of the configuration)",
     )
 
 
-def run(session: Session, args: argparse.Namespace) -> int:
+def run(session: Session, args: argparse.Namespace) -> None:
     client = session.client()
     swept = carry_out(session, lambda: client.sweep(dry_run=args.dry_run, grace=args.grace), "modelctl sweep")
-    tell(
-        session,
+    session.show_result(
         swept,
         quiet="".join(f"{victim.path}\n" for victim in swept.victims),
         text=columns(HEADINGS, map(_row, swept.victims), right=("SIZE",)) if swept.victims else "",
@@ -40,18 +38,17 @@ def run(session: Session, args: argparse.Namespace) -> int:
         session.note(text)
     done = "would be freed" if swept.dry_run else "freed"
     if not session.json:
-        session.note(f"{figures.size(swept.freed_bytes)} {done}, {figures.count(swept.kept, 'blob')} kept")
+        session.note(f"{rounded_size(swept.freed_bytes)} {done}, {count(swept.kept, 'blob')} kept")
         if swept.waiting:
             session.note(_still_waiting(swept))
-    return exits.FINE
 
 
 def _still_waiting(swept: Swept) -> str:
-    blobs = f"{figures.count(swept.waiting, 'blob')} ({figures.size(swept.waiting_bytes)})"
+    blobs = f"{count(swept.waiting, 'blob')} ({rounded_size(swept.waiting_bytes)})"
     stays, them = ("stays", "it") if swept.waiting == 1 else ("stay", "them")
-    span = figures.duration(swept.waiting_s or 0.0)
+    span = rounded_duration(swept.waiting_s or 0.0)
     return f"{blobs} that no model names {stays} up to {span} more: `modelctl sweep --grace 0` takes {them} now"
 
 
 def _row(victim: Victim) -> tuple[str, ...]:
-    return (victim.kind, figures.size(victim.size_bytes), victim.reason, victim.path)
+    return (victim.kind, rounded_size(victim.size_bytes), victim.reason, victim.path)

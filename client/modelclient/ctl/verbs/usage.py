@@ -1,45 +1,34 @@
-"""`usage`: what the models take."""
+"""`usage`: the space that the models take."""
 
 from __future__ import annotations
 
 import argparse
 
-from modelclient.ctl import exits, figures
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns, pairs
+from modelwire.units import rounded_size
 from modelwire.values import ModelUsage, Usage
 
 HEADINGS = ("NAME", "SIZE", "OWN", "SHARED")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Nothing of its own."""
-
-
-def run(session: Session, _: argparse.Namespace) -> int:
+def run(session: Session, _: argparse.Namespace) -> None:
     usage = session.client().usage()
-    if session.json or session.events:
-        (session.out.document if session.json else session.out.record)(usage)
-    elif session.quiet:
-        session.out.line(str(usage.physical_bytes))
-    else:
-        if usage.models:
-            session.out.text(columns(HEADINGS, map(_row, usage.models), right=HEADINGS[1:]) + "\n")
-        session.out.text(pairs(_totals(usage)))
-    return exits.FINE
+    table = columns(HEADINGS, map(_row, usage.models), right=HEADINGS[1:]) + "\n" if usage.models else ""
+    session.show(usage, quiet=f"{usage.physical_bytes}\n", text=table + pairs(_totals(usage)))
 
 
 def _row(model: ModelUsage) -> tuple[str, ...]:
     return (
         model.name,
-        figures.size(model.logical_bytes),
-        figures.size(model.own_bytes),
-        figures.size(model.shared_bytes),
+        rounded_size(model.logical_bytes),
+        rounded_size(model.own_bytes),
+        rounded_size(model.shared_bytes),
     )
 
 
 def _totals(usage: Usage) -> list[tuple[str, str | None]]:
-    """What is nothing is left out, but for the first two."""
+    """A total of zero is left out, except for the first two."""
     rest = [
         ("shared by several", usage.shared_bytes),
         ("of no model", usage.unnamed_bytes),
@@ -47,8 +36,8 @@ def _totals(usage: Usage) -> list[tuple[str, str | None]]:
         ("unfinished", usage.staging_bytes),
     ]
     return [
-        ("all models", figures.size(usage.logical_bytes)),
-        ("on the disk", figures.size(usage.physical_bytes)),
-        *((word, figures.size(count) if count else None) for word, count in rest),
-        ("free", None if usage.free_bytes is None else figures.size(usage.free_bytes)),
+        ("all models", rounded_size(usage.logical_bytes)),
+        ("on the disk", rounded_size(usage.physical_bytes)),
+        *((word, rounded_size(count) if count else None) for word, count in rest),
+        ("free", None if usage.free_bytes is None else rounded_size(usage.free_bytes)),
     ]

@@ -1,14 +1,16 @@
-"""`verify [NAME…|--all]`: every byte hashed again."""
+"""`verify [NAME…|--all]`: hashes every byte again."""
 
 from __future__ import annotations
 
 import argparse
 
-from modelclient.ctl import exits, figures
+from modelclient.ctl.follow import carry_out
+from modelclient.ctl.output import count
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
-from modelclient.ctl.telling import carry_out, tell
+from modelwire import exits
 from modelwire.errors import InvalidRequest
+from modelwire.units import rounded_size
 from modelwire.values import Verification, Verified
 
 HEADINGS = ("NAME", "SIZE", "FILES", "RESULT")
@@ -16,7 +18,7 @@ HEADINGS = ("NAME", "SIZE", "FILES", "RESULT")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="the models (default: all)")
-    parser.add_argument("--all", action="store_true", default=False, help="all models")
+    parser.add_argument("--all", action="store_true", help="all models")
 
 
 def run(session: Session, args: argparse.Namespace) -> int:
@@ -29,8 +31,7 @@ def run(session: Session, args: argparse.Namespace) -> int:
     if session.json:
         session.out.document(verification.models)
     else:
-        tell(
-            session,
+        session.show_result(
             verification,
             quiet="".join(f"{model.name}\n" for model in bad),
             text=columns(HEADINGS, map(_row, verification.models), right=("SIZE", "FILES"))
@@ -42,7 +43,7 @@ def run(session: Session, args: argparse.Namespace) -> int:
 
 
 def _row(model: Verified) -> tuple[str, ...]:
-    return (model.name, figures.size(model.size_bytes), str(model.files), "good" if model.ok else "BAD")
+    return (model.name, rounded_size(model.size_bytes), str(model.files), "good" if model.ok else "BAD")
 
 
 def _explain(session: Session, verification: Verification, bad: list[Verified]) -> None:
@@ -53,4 +54,4 @@ def _explain(session: Session, verification: Verification, bad: list[Verified]) 
     elif not verification.checked:
         session.note("there are no models yet: modelctl add PATH")
     elif verification.checked > len(verification.models):
-        session.note(f"{figures.count(verification.checked, 'model')} in all, all of them good")
+        session.note(f"{count(verification.checked, 'model')} in all, all of them good")

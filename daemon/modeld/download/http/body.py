@@ -14,6 +14,7 @@ from typing import Final
 
 from modeld.download.content import check_type
 from modeld.download.http.answers import TRANSPORT_FAULTS, Headers, status_fault, transport_fault
+from modeld.download.http.headers import validator_of
 from modeld.download.http.pool import abort
 from modeld.download.source import FileInfo
 from modelwire.errors import SourceUnavailable
@@ -56,14 +57,6 @@ def size_of(header: str | None) -> int | None:
     return None if found is None else int(found[1])
 
 
-def strong_validator(headers: Mapping[str, str]) -> str | None:
-    """What If-Range takes: a weak ETag says only that two versions mean the same."""
-    etag = (headers.get("ETag") or "").strip()
-    if etag and not etag.startswith("W/"):
-        return etag
-    return (headers.get("Last-Modified") or "").strip() or None
-
-
 class HttpBody:
     """See `modeld.download.source.Body`. `done` is called once, with whether the connection can be used again."""
 
@@ -83,7 +76,7 @@ class HttpBody:
         self.start = start
         self.total = total
         self.partial = partial
-        self.validator = strong_validator(Headers(response.headers))
+        self.validator = validator_of(Headers(response.headers))
         self.content_type = response.headers.get("Content-Type")
         self._response = response
         self._sock = sock
@@ -210,7 +203,7 @@ def body_of(
     """The bytes behind an answer's head; or the error that the head means. Only an HttpBody calls `done`."""
     status, headers = response.status, Headers(response.headers)
     if status == 416 and start == 0 and size_of(headers.get("Content-Range")) == 0:
-        return EmptyBody(strong_validator(headers))
+        return EmptyBody(validator_of(headers))
     if status not in (200, 206):
         raise status_fault(status, headers, shown)
     check_type(headers.get("Content-Type"), file, shown)

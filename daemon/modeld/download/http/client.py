@@ -7,7 +7,6 @@ other headers; they go to the origin that they were given for and never further.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import os
@@ -20,6 +19,7 @@ from typing import Final
 
 from modeld.download.http.answers import TRANSPORT_FAULTS, Headers, status_fault, transport_fault
 from modeld.download.http.body import EmptyBody, body_of
+from modeld.download.http.headers import basic
 from modeld.download.http.pool import Pool
 from modeld.download.source import Body, FileInfo
 from modeld.download.tuning import DEFAULT, MIB, Tuning
@@ -298,10 +298,7 @@ class HttpClient:
 
 def _basic(url: Url) -> dict[str, str]:
     """User and password of the address itself."""
-    if url.credentials is None:
-        return {}
-    secret = ":".join(url.credentials).encode()
-    return {"Authorization": "Basic " + base64.b64encode(secret).decode("ascii")}
+    return {} if url.credentials is None else {"Authorization": basic(*url.credentials)}
 
 
 def _lost(what: str, url: Url) -> WireError:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+from modeld.download.http.headers import basic
 from modeld.download.urls import Url, is_loopback
 from modelwire.errors import InvalidRequest
 
@@ -63,8 +63,7 @@ def _parse(text: str) -> Proxy | None:
         )
     authorization = None
     if parts.username is not None:
-        secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        authorization = "Basic " + base64.b64encode(secret.encode()).decode("ascii")
+        authorization = basic(unquote(parts.username), unquote(parts.password or ""))
     return Proxy(host, port or _SCHEME_PORT[parts.scheme], parts.scheme == "https", authorization)
 
 

@@ -6,7 +6,8 @@ import configparser
 import os
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import unquote
+
+from modeld.download.urls import user_and_password
 
 _READ: Final = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "region", "endpoint_url")
 _GIVEN_BY_CLOUD: Final = (
@@ -23,7 +24,12 @@ class AwsAccount:
     def __init__(self, environ: Mapping[str, str], *, public: bool = False) -> None:
         self._environ = dict(environ)
         self._public = public
-        """Nothing is signed, whatever keys there are."""
+
+    @classmethod
+    def public(cls, endpoint: str) -> AwsAccount:
+        """For an endpoint that gets no keys: nothing is signed, whatever keys there are."""
+        nowhere = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+        return cls({"AWS_ENDPOINT_URL": endpoint, **nowhere}, public=True)
 
     @property
     def region(self) -> str:
@@ -41,9 +47,9 @@ class AwsAccount:
         """As obstore takes them: those of a reference, of the environment, of the profile, of the cloud, or none."""
         if self._public:
             return {"skip_signature": True}
-        if userinfo is not None:
-            key, _, secret = userinfo.partition(":")
-            return {"access_key_id": unquote(key), "secret_access_key": unquote(secret)}
+        given = user_and_password(userinfo)
+        if given is not None:
+            return {"access_key_id": given[0], "secret_access_key": given[1]}
         upper = {name.lower(): value for name, value in self._environ.items() if name.startswith("AWS_")}
         for known in (upper, self._profile()):
             if known.get("aws_access_key_id"):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import netrc
 import os
 from collections.abc import Mapping
 
+from modeld.download.http.headers import basic
 from modeld.download.urls import Url
 
 
@@ -23,7 +23,3 @@ def netrc_authorization(url: Url, environ: Mapping[str, str]) -> str | None:
     if not (user or password):
         return None
     return basic(user or "", password or "")
-
-
-def basic(user: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")

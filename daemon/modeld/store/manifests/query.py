@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from modeld.config import parse_duration, parse_size
 from modelwire.errors import InvalidRequest
+from modelwire.units import parse_duration, parse_size
 from modelwire.values import ModelView
 from modelwire.vocabulary import ModelState
 

@@ -15,8 +15,8 @@ import pytest
 
 from modeld.download.http.client import HttpClient
 from modeld.observe.redact import redact
-from modeld.sources.references.parse import parse
-from modeld.sources.registered import Sources
+from modeld.sources.parse import parse
+from modeld.sources.sources import Sources
 from modelwire.errors import WireError
 from rigs.registries import packed, with_docker_config
 from rigs.scripted_server import Asked, Reply, Server, serving

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from daemon.conftest import MakeRig
-from daemon.sources.test_huggingface import REPOS
+from daemon.sources.huggingface.test_huggingface import REPOS
 from modeld.download.routes.router import Route
 from modeld.download.source import Source
-from modeld.sources.references.parse import Reference, parse
-from modeld.sources.registered import Sources
+from modeld.sources.parse import parse
+from modeld.sources.reference import Reference
+from modeld.sources.sources import Sources
 from modeld.store.digest import Digest
 from modelwire.errors import DigestMismatch, WireError
 from rigs.download_rig import Rig

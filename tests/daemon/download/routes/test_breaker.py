@@ -10,8 +10,8 @@ from daemon.conftest import MakeRig
 from modeld.download.engine.downloads import Transfer
 from modeld.download.routes.breaker import Breaker, Breakers, Trouble
 from modeld.download.routes.router import Route
-from modeld.sources.references.parse import WebReference, parse
-from modeld.sources.web import WebSource
+from modeld.sources.parse import parse
+from modeld.sources.web import WebReference, WebSource
 from modelwire.errors import SourceUnavailable
 from rigs.chaos_server import Chaos, Fault
 from rigs.download_rig import Elsewhere, content_of

@@ -1,4 +1,4 @@
-"""Passwords of registries: docker's files and helpers, and the challenges that they answer."""
+"""Passwords of registries: docker's files and helpers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from modeld.sources.challenge import Challenge, challenges
 from modeld.sources.credentials.docker_config import registry_login
 from modelwire.errors import SourceUnauthorized
 from rigs.registries import packed, with_docker_config
@@ -102,21 +99,3 @@ def test_the_files_with_passwords_and_their_spellings(tmp_path: Path) -> None:
     login = registry_login("a.io", {**environ, "REGISTRY_AUTH_FILE": str(elsewhere / "auth.json")})
     assert login is not None
     assert login.user == "podman"
-
-
-@given(st.text(max_size=80))
-def test_any_challenge_is_read_or_passed_over(header: str) -> None:
-    assert isinstance(challenges(header), list)
-
-
-def test_challenges_as_registries_write_them() -> None:
-    realm = 'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull"'
-    assert challenges(realm) == [
-        Challenge(
-            "bearer",
-            {"realm": "https://auth.docker.io/token", "service": "registry.docker.io", "scope": "repository:a/b:pull"},
-        )
-    ]
-    assert [each.scheme for each in challenges('Basic realm="x, y", Bearer realm=z')] == ["basic", "bearer"]
-    assert challenges("Basic")[0].scheme == "basic"
-    assert challenges(r'Basic realm="a\"b"')[0].parameters == {"realm": 'a"b'}

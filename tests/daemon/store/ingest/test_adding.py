@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from modeld.config import StoreSettings
-from modeld.config.sizes import Size
 from modeld.store import OwnReader
 from modeld.store.blobs.block_checksums import BLOCK
 from modeld.store.names import ModelName
@@ -23,6 +22,7 @@ from modelwire.errors import (
     SourceNotFound,
     WireError,
 )
+from modelwire.units import Size
 from rigs.adding_rig import Bench, Work, settle_source
 
 # -- success

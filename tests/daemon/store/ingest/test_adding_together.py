@@ -12,7 +12,6 @@ import anyio
 import msgspec
 import pytest
 
-from modeld.config.durations import Duration
 from modeld.store import Store
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.digest import Signature
@@ -26,6 +25,7 @@ from modelwire.errors import (
     SourceUnavailable,
     WireError,
 )
+from modelwire.units import Duration
 from modelwire.values import Added
 from rigs.adding_rig import SETTINGS, Bench, Notes
 

@@ -13,13 +13,12 @@ import anyio
 import pytest
 
 from modeld.config import StoreSettings
-from modeld.config.durations import Duration
-from modeld.config.sizes import Size
 from modeld.progress import Stopped
 from modeld.store.blobs import blobs
 from modeld.store.digest import Digest
 from modeld.store.disk import removal
 from modeld.store.maintain import sweep as sweep_module
+from modelwire.units import Duration, Size
 from rigs.maintain_rig import DAY, Bench, kinds, later
 from rigs.watcher import Watcher
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from modeld.config import StoreSettings
-from modeld.config.durations import Duration
-from modeld.config.sizes import Size
+from modelwire.units import Duration, Size
 from rigs.maintain_rig import Bench, kinds, later
 
 

@@ -13,11 +13,10 @@ import pytest
 from filelock import FileLock
 
 from modeld.config import StoreSettings
-from modeld.config.durations import Duration
-from modeld.config.sizes import Size
 from modeld.store.disk import durable
 from modeld.store.names import ModelName
 from modelwire.errors import AlreadyExists, Corrupt, InUse, InvalidName, NotFound, Unsupported, WireError
+from modelwire.units import Duration, Size
 from modelwire.values import Copied, Moved, Removed
 from rigs.maintain_rig import Bench, Told
 

@@ -1,0 +1,50 @@
+"""Types of arguments that several verbs take: what people write, checked before anything is sent."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TypeVar
+
+from modelwire.units import parse_duration, parse_rate
+
+Amount = TypeVar("Amount", int, float)
+
+
+def number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """The type of an argument that counts something."""
+    return _bounded(int, "a number", least, most)
+
+
+def seconds(least: float, most: float) -> Callable[[str], float]:
+    """The type of an argument that is a number of seconds, or a duration such as `15m`."""
+    return _bounded(_seconds, "a number of seconds", least, most)
+
+
+def rate(text: str) -> int | None:
+    """Bytes a second, None for no limit."""
+    try:
+        return parse_rate(text) or None
+    except ValueError as fault:
+        raise argparse.ArgumentTypeError(str(fault)) from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float(parse_duration(text))  # the wire takes no subclass
+
+
+def _bounded(convert: Callable[[str], Amount], what: str, least: float, most: float | None) -> Callable[[str], Amount]:
+    def read(text: str) -> Amount:
+        try:
+            found = convert(text)
+            if found >= least and (most is None or found <= most):
+                return found
+        except ValueError:
+            pass
+        to = f" to {most:.15g}" if most is not None else ""
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what} from {least:.15g}{to}")
+
+    return read

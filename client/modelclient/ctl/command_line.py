@@ -1,0 +1,163 @@
+"""The command line: the table of verbs, and the options that may stand before or after each of them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+from modelclient.ctl.arguments import seconds
+from modelwire.limits import REPLY_SECONDS
+from modelwire.version import __version__
+
+VERBS: tuple[tuple[str, str, str], ...] = (
+    ("add", "", "add a file, a directory or a set of shards to the store"),
+    ("pull", "", "fetch what a reference names into the store"),
+    ("list", "ls", "list the models"),
+    ("show", "inspect", "show everything about one model"),
+    ("path", "resolve", "print the path of a model, and nothing else"),
+    ("cp", "", "give a model a second name"),
+    ("mv", "", "rename a model"),
+    ("rm", "", "remove names; the bytes stay until a sweep"),
+    ("verify", "", "hash the bytes of models again"),
+    ("quarantine", "", "list the bad bytes that are kept"),
+    ("usage", "", "show the space that the models take"),
+    ("sweep", "gc", "remove what nothing holds"),
+    ("jobs", "ps", "list the jobs that run, wait or have ended"),
+    ("job", "", "show everything about one job"),
+    ("attach", "", "follow a job until it ends"),
+    ("cancel", "", "end a job"),
+    ("pause", "", "pause a job"),
+    ("resume", "", "resume a paused job"),
+    ("status", "", "show how the daemon is"),
+    ("watch", "", "show events and progress as they happen"),
+    ("log", "", "show past events"),
+    ("set", "", "change settings of the running daemon, or of a job"),
+    ("start", "", "start a daemon if none runs"),
+    ("stop", "", "stop the daemon in good order"),
+    ("version", "", "print the versions of this command and of the daemon"),
+)
+"""Name, short form, what it does. A verb is one line here and the module of its name in `modelclient.ctl.verbs`."""
+
+DEFAULTS: dict[str, Any] = {
+    "json": False,
+    "events": False,
+    "quiet": False,
+    "no_progress": False,
+    "color": "auto",
+    "socket": None,
+    "no_start": False,
+    "timeout": REPLY_SECONDS,
+}
+
+_NO_VERB = re.compile(r"^argument VERB: invalid choice: '(.*?)' \(choose")
+
+
+class UsageError(Exception):
+    """The command line cannot be carried out."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports what is wrong in one line, and where to look in a second one."""
+
+    def error(self, message: str) -> NoReturn:
+        found = _NO_VERB.search(message)
+        if found is None:
+            raise UsageError(message, f"see {self.prog} --help")
+        from difflib import get_close_matches
+
+        near = get_close_matches(found[1], [word for name, short, _ in VERBS for word in (name, short) if word], n=1)
+        hint = f"did you mean {near[0]}? All verbs: modelctl --help" if near else "all verbs: modelctl --help"
+        raise UsageError(f"there is no verb {found[1]!r}", hint)
+
+
+class VerbParser(Parser):
+    """Asks its verb for its arguments when that verb is called, and only then imports it."""
+
+    verb: str
+    configured = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if not self.configured:
+            self.configured = True
+            _add_common(self)
+            configure = getattr(import_module(f"modelclient.ctl.verbs.{self.verb}"), "configure", None)
+            if configure is not None:
+                configure(self)
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            # The parser above this one would refuse them too, and point to a help that does not have the verb.
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _parser()
+    namespace = argparse.Namespace(**DEFAULTS)
+    found = parser.parse_args(_with_reversed_order(arguments), namespace)
+    if not found.verb:
+        parser.print_help(sys.stderr)
+        raise UsageError("no verb was given", "start with: modelctl status")
+    return found
+
+
+def _with_reversed_order(arguments: Sequence[str]) -> list[str]:
+    """`--sort -size` in one word: on its own the key looks like an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--sort" and re.fullmatch(r"-[a-z]{3,}", argument):
+            joined[-1] = f"--sort={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="modelctl",
+        description="Talks to modeld, the daemon that owns this machine's store of model weights.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"modelctl {__version__}")
+    _add_common(parser)
+    verbs = parser.add_subparsers(
+        dest="verb", metavar="VERB", title="verbs", parser_class=VerbParser, prog="modelctl", required=False
+    )
+    for name, short, does in VERBS:
+        verb = verbs.add_parser(
+            name,
+            aliases=[short] if short else [],
+            help=does,
+            description=does[0].upper() + does[1:] + ".",
+            allow_abbrev=False,
+        )
+        verb.verb = name
+        verb.set_defaults(module=name)
+    parser.set_defaults(verb=None)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    # Two ends of one command line write into one namespace: a default of the verb's side must not undo the other side.
+    every = parser.add_argument_group("options of every verb", argument_default=argparse.SUPPRESS)
+    every.add_argument("--json", action="store_true", help="print one JSON document")
+    every.add_argument("--events", action="store_true", help="print everything that the daemon sends, as NDJSON")
+    every.add_argument("-q", "--quiet", action="store_true", help="print names, ids or paths only")
+    every.add_argument("--no-progress", action="store_true", help="show no progress on standard error")
+    every.add_argument("--color", choices=("auto", "always", "never"), help="colours (default: auto; NO_COLOR counts)")
+    every.add_argument("--socket", metavar="PATH", help="the daemon's endpoint")
+    every.add_argument("--no-start", action="store_true", help="never start a daemon")
+    every.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=seconds(0.001, 1e6),
+        help=f"how long to wait for each answer (default: {REPLY_SECONDS:g})",
+    )

@@ -1,0 +1,109 @@
+"""What `add` and `pull` share: the options of a new model, its job waited for or left running, and what it made."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TypeVar
+
+from modelclient.ctl.follow import follow, supervise
+from modelclient.ctl.output import count, printable
+from modelclient.ctl.session import Session
+from modelclient.exchange import Work
+from modelclient.operations import NewModel
+from modelwire.errors import Cancelled, InvalidRequest
+from modelwire.units import rounded_size
+from modelwire.values import Added, Pulled
+from modelwire.vocabulary import PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST
+
+Made = TypeVar("Made", Added, Pulled)
+
+
+def configure(parser: argparse.ArgumentParser, *, made_of: str, license_from: str = "") -> None:
+    """The options that say what the model is called, what it must be, and how its job is to run."""
+    parser.add_argument("--name", help=f"the model's name (default: made of {made_of})")
+    parser.add_argument("--sha256", metavar="HEX", help="the digest that the file must have")
+    parser.add_argument("--replace", action="store_true", help="replace a model of that name")
+    parser.add_argument("--license", metavar="ID", help=f"the license that the manifest records{license_from}")
+    parser.add_argument(
+        "--priority",
+        type=int,
+        choices=range(PRIORITY_HIGHEST, PRIORITY_LOWEST + 1),
+        default=PRIORITY_DEFAULT,
+        help=f"{PRIORITY_HIGHEST} is the highest (default: {PRIORITY_DEFAULT})",
+    )
+    parser.add_argument("--detach", action="store_true", help="print the job's id and leave it running")
+
+
+def options(args: argparse.Namespace) -> NewModel:
+    """The same options as the client takes them."""
+    return {
+        "name": args.name,
+        "sha256": args.sha256,
+        "replace": args.replace,
+        "license": args.license,
+        "priority": args.priority,
+        "on_disconnect": "continue" if args.detach else "cancel",
+    }
+
+
+def words(args: argparse.Namespace) -> list[str]:
+    """The same options as they are written, for the same command once more: without its digest it would not be
+    checked, nor replace anything."""
+    made: list[str] = []
+    for option in ("name", "sha256", "license"):
+        if getattr(args, option) is not None:
+            made += [f"--{option}", getattr(args, option)]
+    made += ["--replace"] if args.replace else []
+    return made + (["--priority", str(args.priority)] if args.priority != PRIORITY_DEFAULT else [])
+
+
+def submit(
+    session: Session,
+    start: Callable[[], Work[Made]],
+    *,
+    detach: bool,
+    interrupted: Callable[[str | None], Cancelled],
+    known: Callable[[Made], str],
+) -> None:
+    """`interrupted` makes the report of a job that Ctrl-C stopped; `known` says what of the model was there before."""
+    supervise(
+        session,
+        start,
+        lambda work: _leave(session, work, known) if detach else _show(session, follow(session, work), known),
+        lambda job, _: interrupted(job),
+    )
+
+
+def sendable(text: str, what: str) -> str:
+    """The text as it is, when the wire can hold it; otherwise refused before anything is sent."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(
+            f"the {what} {printable(text)} is not UTF-8, and the protocol is", hint="rename the file, or link to it"
+        ) from None
+    return text
+
+
+def _leave(session: Session, work: Work[Made], known: Callable[[Made], str]) -> None:
+    """The job's id, and the daemon goes on; work that had ended by then is shown as it is."""
+    accepted = work.accepted()
+    work.detach()
+    if accepted is None:
+        _show(session, work.result(), known)
+        return
+    job = {"job": accepted.job, "position": accepted.position, "joined": accepted.joined}
+    session.show(job, quiet=f"{accepted.job}\n", text=f"{accepted.job}\n")
+    if not session.raw:
+        session.note(f"it goes on without you: modelctl attach {accepted.job}")
+
+
+def _show(session: Session, made: Made, known: Callable[[Made], str]) -> None:
+    files = f", {count(len(made.files), 'file')}" if made.files else ""
+    session.show_result(
+        made,
+        quiet=f"{made.name}\n",
+        text=f"{made.name}  {rounded_size(made.size_bytes)}  {made.format}{files}{known(made)}\n"
+        f"{printable(made.path)}\n",
+    )

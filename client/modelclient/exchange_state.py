@@ -1,0 +1,123 @@
+"""One request and its replies, for both kinds of exchange: which of them a caller sees, and how it ends. Pure."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from modelclient.inbox import Inbox
+from modelwire.errors import ConnectionLost, LocalError, ModeldError, RemoteError, TimedOut
+from modelwire.replies import Accepted, Error, Progress, RawResult, Received, Reply
+from modelwire.requests import Request
+from modelwire.values import Value
+
+T = TypeVar("T", bound=Value)
+Item = TypeVar("Item", bound=Reply)
+
+
+class Call(Generic[T]):
+    """One request, and the type of the value that answers it."""
+
+    __slots__ = ("request", "value")
+
+    def __init__(self, request: Request, value: type[T]) -> None:
+        self.request = request
+        self.value = value
+
+
+class ExchangeState(Generic[Item, T]):
+    """Rules: give it the `inbox` of the sent request, then `poll` for items until it is `over`, then take the `value`.
+
+    `items` are the kinds of reply that the caller sees on the way.
+    """
+
+    def __init__(self, call: Call[T], items: tuple[type[Item], ...]) -> None:
+        self.request = call.request
+        self.inbox: Inbox | None = None
+        self.job: str | None = None
+        self.left = False
+        self._items = items
+        self._value_type = call.value
+        self._value: T | None = None
+        self._error: ModeldError | None = None
+
+    @property
+    def over(self) -> bool:
+        """The terminal reply was read, the connection has failed, or the caller has left."""
+        return self.left or self._value is not None or self._error is not None
+
+    @property
+    def operation(self) -> str:
+        return str(self.request.__struct_config__.tag)
+
+    def poll(self) -> Item | None:
+        """The next item that has arrived. None means: wait for more bytes, unless the exchange is over."""
+        while self.inbox is not None and not self.over:
+            try:
+                reply = self.inbox.take()
+            except ModeldError as error:
+                self.fail(error)
+                return None
+            if reply is None:
+                return None
+            item = self._absorb(reply)
+            if item is not None:
+                return item
+        return None
+
+    def fail(self, error: ModeldError) -> None:
+        """The connection's fault ends this exchange. A job that is known can be found again."""
+        if isinstance(error, ConnectionLost) and self.job is not None:
+            error = ConnectionLost(
+                error.message, hint=f"start again, or see what became of it: modelctl job {self.job}"
+            )
+        self._error = error
+
+    def value(self) -> T:
+        """The outcome, once over; an error is raised."""
+        if self._error is not None:
+            raise self._error
+        if self._value is None:
+            raise LocalError(f"{self.operation} was left before its terminal reply")
+        return self._value
+
+    def timed_out(self, seconds: float | None) -> TimedOut:
+        return TimedOut(
+            f"no reply to {self.operation} within {seconds:g} s"
+            if seconds is not None
+            else f"{self.operation} timed out",
+            hint="the daemon may be busy or stuck: try again with a longer timeout, see `modelctl status`",
+        )
+
+    def _absorb(self, reply: Received) -> Item | None:
+        """An item for the caller, or None: this reply ended the exchange or is none of its items."""
+        if isinstance(reply, RawResult | Error):
+            try:
+                self._value = _outcome(reply, self._value_type)
+            except ModeldError as error:
+                self._error = error
+            return None
+        if isinstance(reply, Accepted | Progress):
+            self.job = reply.job
+        return reply if isinstance(reply, self._items) else None
+
+
+def _outcome(reply: RawResult | Error, value: type[T]) -> T:
+    """The typed value of a terminal reply; its error is raised."""
+    if isinstance(reply, Error):
+        raise reply.to_exception()
+    try:
+        decoded: T = _decoder(value).decode(reply.value)
+    except msgspec.MsgspecError as error:
+        raise RemoteError(
+            f"the daemon's answer is no {value.__name__}: {error}",
+            hint="the daemon is of another version: compare `modelctl version`",
+        ) from None
+    return decoded
+
+
+@cache
+def _decoder(value: type[Any]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(value)

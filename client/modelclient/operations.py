@@ -1,0 +1,381 @@
+"""What can be asked of the daemon: each operation once, as one typed method that both clients have.
+
+A method returns the request and the type of its value. Its decorator says what becomes of that: `answer` sends it and
+returns the value, `steps` does so several times over, `work` and `events` return an exchange. On `Client` the methods
+block, on `AsyncClient` they are awaited or return async exchanges; parameters, defaults and types are the same.
+
+A new operation is one method here, beside its request and value in the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
+
+from modelclient.exchange_state import Call, T
+from modelwire import requests, values
+from modelwire.replies import Event, Lagged, Progress
+from modelwire.vocabulary import JobState, OnDisconnect
+
+if TYPE_CHECKING:
+    from modelclient.async_exchange import AsyncExchange, AsyncWork
+    from modelclient.exchange import Exchange, Work
+
+P = ParamSpec("P")
+V = TypeVar("V", bound=values.Value)
+R = TypeVar("R")
+Blocked = TypeVar("Blocked")
+Awaited = TypeVar("Awaited")
+
+Seen = Event | Progress | Lagged
+"""What a subscription delivers."""
+
+
+class BlockingCaller:
+    """What `Client` does with a call."""
+
+    def call(self, call: Call[T]) -> T:
+        raise NotImplementedError
+
+    def _work(self, call: Call[T]) -> Work[T]:
+        raise NotImplementedError
+
+    def _events(self, call: Call[T]) -> Exchange[Seen, T]:
+        raise NotImplementedError
+
+
+class AsyncCaller:
+    """What `AsyncClient` does with a call."""
+
+    async def call(self, call: Call[T]) -> T:
+        raise NotImplementedError
+
+    def _work(self, call: Call[T]) -> AsyncWork[T]:
+        raise NotImplementedError
+
+    def _events(self, call: Call[T]) -> AsyncExchange[Seen, T]:
+        raise NotImplementedError
+
+
+class Operation(Generic[P, Blocked, Awaited]):
+    """A method that is one function on a `BlockingCaller` and another on an `AsyncCaller`."""
+
+    def __init__(
+        self,
+        blocking: Callable[Concatenate[BlockingCaller, P], Blocked],
+        awaited: Callable[Concatenate[AsyncCaller, P], Awaited],
+    ) -> None:
+        self._blocking = blocking
+        self._awaited = awaited
+
+    @overload
+    def __get__(self, client: BlockingCaller, owner: type[Any]) -> Callable[P, Blocked]: ...
+    @overload
+    def __get__(self, client: AsyncCaller, owner: type[Any]) -> Callable[P, Awaited]: ...
+    @overload
+    def __get__(
+        self, client: None, owner: type[BlockingCaller]
+    ) -> Callable[Concatenate[BlockingCaller, P], Blocked]: ...
+    @overload
+    def __get__(self, client: None, owner: type[AsyncCaller]) -> Callable[Concatenate[AsyncCaller, P], Awaited]: ...
+    def __get__(self, client: object, owner: type[Any]) -> Any:
+        function: Any = self._awaited if issubclass(owner, AsyncCaller) else self._blocking
+        return function.__get__(client, owner)
+
+
+Method = Callable[Concatenate[Any, P], R]
+"""A method of `Operations`, on either client."""
+
+
+def answer(method: Method[P, Call[T]]) -> Operation[P, T, Coroutine[Any, Any, T]]:
+    @steps
+    @wraps(method)
+    def one_step(client: Any, /, *args: P.args, **named: P.kwargs) -> Generator[Call[T], T, T]:
+        return (yield method(client, *args, **named))
+
+    return one_step
+
+
+def steps(method: Method[P, Generator[Call[V], V, R]]) -> Operation[P, R, Coroutine[Any, Any, R]]:
+    """The method yields calls, is sent their values, and returns what the caller gets."""
+
+    @wraps(method)
+    def blocking(client: BlockingCaller, /, *args: P.args, **named: P.kwargs) -> R:
+        running = method(client, *args, **named)
+        try:
+            call = next(running)
+            while True:
+                call = running.send(client.call(call))
+        except StopIteration as end:
+            value: R = end.value
+            return value
+
+    @wraps(method)
+    async def awaited(client: AsyncCaller, /, *args: P.args, **named: P.kwargs) -> R:
+        running = method(client, *args, **named)
+        try:
+            call = next(running)
+            while True:
+                call = running.send(await client.call(call))
+        except StopIteration as end:
+            value: R = end.value
+            return value
+
+    return Operation(blocking, awaited)
+
+
+def work(method: Method[P, Call[T]]) -> Operation[P, Work[T], AsyncWork[T]]:
+    @wraps(method)
+    def blocking(client: BlockingCaller, /, *args: P.args, **named: P.kwargs) -> Work[T]:
+        return client._work(method(client, *args, **named))
+
+    @wraps(method)
+    def awaited(client: AsyncCaller, /, *args: P.args, **named: P.kwargs) -> AsyncWork[T]:
+        return client._work(method(client, *args, **named))
+
+    return Operation(blocking, awaited)
+
+
+def events(method: Method[P, Call[T]]) -> Operation[P, Exchange[Seen, T], AsyncExchange[Seen, T]]:
+    @wraps(method)
+    def blocking(client: BlockingCaller, /, *args: P.args, **named: P.kwargs) -> Exchange[Seen, T]:
+        return client._events(method(client, *args, **named))
+
+    @wraps(method)
+    def awaited(client: AsyncCaller, /, *args: P.args, **named: P.kwargs) -> AsyncExchange[Seen, T]:
+        return client._events(method(client, *args, **named))
+
+    return Operation(blocking, awaited)
+
+
+class Submission(TypedDict, total=False):
+    """What every write takes, with the defaults of `modelwire.requests.Write`.
+
+    `priority` is 1 (first) to 5, `on_disconnect` what becomes of the job when its last client leaves, and the same
+    `token` always gives the same job.
+    """
+
+    priority: int
+    on_disconnect: OnDisconnect
+    token: str | None
+
+
+class NewModel(Submission, total=False):
+    """What both ways to bring in a model take. Without a `name` the daemon makes one.
+
+    `sha256` is the digest that the file must have; `replace` takes the place of a model of that name.
+    """
+
+    name: str | None
+    sha256: str | None
+    replace: bool
+    license: str | None
+
+
+class Operations:
+    # -- the daemon
+
+    @answer
+    def status(self) -> Call[values.Status]:
+        return Call(requests.DaemonStatus(), values.Status)
+
+    @answer
+    def describe(self) -> Call[values.Description]:
+        return Call(requests.DaemonDescribe(), values.Description)
+
+    @answer
+    def drain(self, deadline_s: float | None = None) -> Call[values.Drained]:
+        return Call(requests.DaemonDrain(deadline_s=deadline_s), values.Drained)
+
+    @answer
+    def configure(
+        self,
+        *,
+        max_rate: int | None = None,
+        running_bytes: int | None = None,
+        running_fetches: int | None = None,
+        waiting_per_peer: int | None = None,
+        waiting_total: int | None = None,
+    ) -> Call[values.Configured]:
+        """Changes settings of the running daemon, until it stops. `max_rate` is over all downloads, 0 for no limit."""
+        request = requests.DaemonConfigure(
+            max_rate=max_rate,
+            running_bytes=running_bytes,
+            running_fetches=running_fetches,
+            waiting_per_peer=waiting_per_peer,
+            waiting_total=waiting_total,
+        )
+        return Call(request, values.Configured)
+
+    # -- models
+
+    @work
+    def add(
+        self, path: str, *, move: bool = False, link: bool = False, **options: Unpack[NewModel]
+    ) -> Call[values.Added]:
+        """Adds a local file, directory or set of shards to the store: see `NewModel` for the options.
+
+        `path` must be absolute. `move` removes the source in the end, `link` shares its bytes with the store.
+        """
+        return Call(requests.ModelAdd(path=path, move=move, link=link, **options), values.Added)
+
+    @work
+    def pull(
+        self,
+        ref: str,
+        *,
+        include: tuple[str, ...] = (),
+        exclude: tuple[str, ...] = (),
+        offline: bool = False,
+        max_rate: int | None = None,
+        directory: str | None = None,
+        **options: Unpack[NewModel],
+    ) -> Call[values.Pulled]:
+        """Fetches what a reference names: `hf:org/repo/file`, `ollama:name`, `oci://…`, `https://…`, a path.
+
+        A relative path starts at `directory`; see `NewModel` for the other options. When the work is cancelled, what
+        has arrived is kept for the next time.
+        """
+        request = requests.ModelPull(
+            ref=ref,
+            include=include,
+            exclude=exclude,
+            offline=offline,
+            max_rate=max_rate,
+            directory=directory,
+            **options,
+        )
+        return Call(request, values.Pulled)
+
+    @steps
+    def list_models(
+        self,
+        *,
+        filter: str | None = None,  # noqa: A002 - the wire's word
+        sort: str | None = None,
+    ) -> Generator[Call[values.ModelList], values.ModelList, values.ModelList]:
+        """All models, or those that a filter (`size>1GB,name~^llama`) lets through: the daemon's pages, together."""
+        models: list[values.ModelView] = []
+        damaged: list[str] = []
+        after: str | None = None
+        while True:
+            page = yield Call(requests.ModelList(after=after, filter=filter, sort=sort), values.ModelList)
+            models += page.models
+            damaged += page.damaged
+            after = page.next
+            if after is None:
+                return values.ModelList(models=tuple(models), damaged=tuple(damaged))
+
+    @answer
+    def show(self, name: str) -> Call[values.ModelView]:
+        return Call(requests.ModelShow(name=name), values.ModelView)
+
+    @answer
+    def resolve(self, name: str, file: str | None = None) -> Call[values.Resolved]:
+        """The path of a model's verified bytes, or of one of its files; look at `state` before trusting it."""
+        return Call(requests.ModelResolve(name=name, file=file), values.Resolved)
+
+    @work
+    def copy(
+        self, source: str, destination: str, *, dry_run: bool = False, **options: Unpack[Submission]
+    ) -> Call[values.Copied]:
+        """Gives the same bytes a second name; with `dry_run` returns the plan only."""
+        request = requests.ModelCopy(source=source, destination=destination, dry_run=dry_run, **options)
+        return Call(request, values.Copied)
+
+    @work
+    def move(self, source: str, destination: str, **options: Unpack[Submission]) -> Call[values.Moved]:
+        """Renames a model; at every moment one of the two names resolves."""
+        return Call(requests.ModelMove(source=source, destination=destination, **options), values.Moved)
+
+    @work
+    def remove(self, name: str, *, force: bool = False, **options: Unpack[Submission]) -> Call[values.Removed]:
+        """Removes the name. The bytes stay until a sweep finds that nothing holds them."""
+        return Call(requests.ModelRemove(name=name, force=force, **options), values.Removed)
+
+    @work
+    def verify(self, *names: str, **options: Unpack[Submission]) -> Call[values.Verification]:
+        """Hashes the bytes of these models, without names those of all. Look at `ok`: a bad model is no error."""
+        return Call(requests.ModelVerify(names=names, all=not names, **options), values.Verification)
+
+    # -- the store
+
+    @answer
+    def usage(self) -> Call[values.Usage]:
+        return Call(requests.StoreUsage(), values.Usage)
+
+    @answer
+    def quarantine(self) -> Call[values.QuarantineList]:
+        """Bad bytes that are kept, the newest first."""
+        return Call(requests.StoreQuarantine(), values.QuarantineList)
+
+    @work
+    def sweep(
+        self, *, dry_run: bool = False, grace: float | None = None, **options: Unpack[Submission]
+    ) -> Call[values.Swept]:
+        """Removes what nothing has held for `grace` seconds (default: the store's own period); with `dry_run` only
+        reports what that is."""
+        return Call(requests.StoreSweep(dry_run=dry_run, grace_s=grace, **options), values.Swept)
+
+    # -- jobs
+
+    @steps
+    def jobs(
+        self, *, state: JobState | None = None, limit: int = requests.JOBS_LISTED
+    ) -> Generator[Call[values.JobList], values.JobList, tuple[values.JobView, ...]]:
+        """The newest first."""
+        listed = yield Call(requests.JobList(state=state, limit=limit), values.JobList)
+        return listed.jobs
+
+    @answer
+    def job(self, job: str) -> Call[values.JobView]:
+        return Call(requests.JobShow(job=job), values.JobView)
+
+    @work
+    def attach(self, job: str) -> Call[values.JobView]:
+        """Progress and outcome of a job, whichever client submitted it."""
+        return Call(requests.JobAttach(job=job), values.JobView)
+
+    @answer
+    def cancel_job(self, job: str) -> Call[values.JobView]:
+        return Call(requests.JobCancel(job=job), values.JobView)
+
+    @answer
+    def pause(self, job: str) -> Call[values.JobView]:
+        return Call(requests.JobPause(job=job), values.JobView)
+
+    @answer
+    def resume(self, job: str) -> Call[values.JobView]:
+        return Call(requests.JobResume(job=job), values.JobView)
+
+    @answer
+    def prioritize(self, job: str, priority: int) -> Call[values.JobView]:
+        return Call(requests.JobPrioritize(job=job, priority=priority), values.JobView)
+
+    @answer
+    def configure_job(
+        self, job: str, *, priority: int | None = None, max_rate: int | None = None
+    ) -> Call[values.Configured]:
+        """Changes settings of one job, also while it runs: `max_rate` of a pull, 0 for no limit of its own."""
+        return Call(requests.JobConfigure(job=job, priority=priority, max_rate=max_rate), values.Configured)
+
+    # -- events
+
+    @events
+    def subscribe(
+        self,
+        *,
+        since: int | None = None,
+        last: int | None = None,
+        follow: bool = True,
+        progress: bool = False,
+        events: tuple[str, ...] = (),
+        model: str | None = None,
+        job: str | None = None,
+    ) -> Call[values.EventsEnd]:
+        """Events of the log after `since` (or the newest `last`), then live ones while `follow`."""
+        request = requests.EventsSubscribe(
+            since=since, last=last, follow=follow, progress=progress, events=events, model=model, job=job
+        )
+        return Call(request, values.EventsEnd)

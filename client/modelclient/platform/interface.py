@@ -1,0 +1,93 @@
+"""The interfaces that each operating system implements as modules: see `modelclient.platform`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+
+class Channel(Protocol):
+    """A connected stream of bytes to the daemon, as the blocking client uses it. A socket is one."""
+
+    def settimeout(self, seconds: float | None, /) -> None: ...
+
+    def sendall(self, data: bytes, /) -> None: ...
+
+    def recv(self, size: int, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class Stream(Protocol):
+    """The same for anyio. Faults of the connection are OSErrors."""
+
+    def push(self, data: bytes) -> bytes:
+        """Sends what can be sent without waiting, and returns the rest."""
+        ...
+
+    async def send(self, data: bytes) -> None: ...
+
+    async def receive(self, size: int) -> bytes:
+        """At most `size` bytes; none when the connection has ended, however it did."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Spawned(Protocol):
+    """A daemon process that was started, detached from this one."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def log_path(self) -> str | None:
+        """The file that takes the daemon's standard error, None when none could be opened."""
+        ...
+
+    def first_line(self, deadline: float, check_cancelled: Callable[[], None]) -> bytes | None:
+        """The line by which the daemon reports that it is ready or has failed, or what there is of it when the daemon
+        ends. None at the deadline, a time of `time.monotonic`. Call it once; `check_cancelled` may raise."""
+        ...
+
+    def last_words(self) -> str:
+        """The last line of its log, when the daemon wrote any."""
+        ...
+
+
+class System(Protocol):
+    """What the fast path needs as well: nothing here imports more than the interpreter has loaded."""
+
+    def connect(self, path: str, *, wait: bool = True) -> Channel:
+        """Connects to an endpoint. Raises an OSError.
+
+        FileNotFoundError, NotADirectoryError and ConnectionRefusedError mean that no daemon listens. With `wait` a busy
+        daemon is waited for, within a bound; without it that is a BlockingIOError.
+        """
+        ...
+
+    def endpoint_fault(self, path: str, *, named: bool, system: bool) -> str | None:
+        """Why the endpoint must not be used, or None. `named` and `system` are those of `Endpoint`."""
+        ...
+
+    def has_ended(self, pid: int) -> bool:
+        """Whether the process has ended, as far as this one can see."""
+        ...
+
+
+class Starting(Protocol):
+    def start_lock(self, path: str) -> AbstractContextManager[bool]:
+        """Holds the lock file at `path`; its value is False while another process holds it. It only saves work: where
+        nothing can be locked the value is True."""
+        ...
+
+    def spawn(self, command: Sequence[str], environ: Mapping[str, str], log_path: str) -> Spawned:
+        """Starts a daemon that reports to this process. Raises an OSError."""
+        ...
+
+
+class Streams(Protocol):
+    async def open_stream(self, channel: Channel) -> Stream:
+        """Takes over a channel of this system's `connect`, and closes it when that fails."""
+        ...

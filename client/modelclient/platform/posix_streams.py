@@ -1,0 +1,51 @@
+"""A connected Unix socket as an anyio program uses it."""
+
+from __future__ import annotations
+
+import _socket
+import socket
+
+import anyio
+from anyio.abc import UNIXSocketStream
+
+from modelclient.platform.interface import Channel
+
+_BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError)
+
+
+class SocketStream:
+    def __init__(self, raw: socket.socket, stream: UNIXSocketStream) -> None:
+        self._raw = raw
+        self._stream = stream
+
+    def push(self, data: bytes) -> bytes:
+        try:
+            return data[self._raw.send(data) :]
+        except (BlockingIOError, InterruptedError):
+            return data
+
+    async def send(self, data: bytes) -> None:
+        try:
+            await self._stream.send(data)
+        except _BROKEN as error:
+            raise BrokenPipeError(str(error)) from None
+
+    async def receive(self, size: int) -> bytes:
+        try:
+            return await self._stream.receive(size)
+        except (anyio.EndOfStream, *_BROKEN, OSError):
+            return b""
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def open_stream(channel: Channel) -> SocketStream:
+    assert isinstance(channel, _socket.socket)
+    raw = socket.socket(fileno=channel.detach())
+    try:
+        raw.setblocking(False)
+        return SocketStream(raw, await UNIXSocketStream.from_socket(raw))
+    except BaseException:  # a cancel too must not leak the socket
+        raw.close()
+        raise

@@ -1,0 +1,168 @@
+"""Which files of a repository a reference means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from modeld.sources.globs import wanted
+from modeld.sources.huggingface.reference import HubReference
+from modeld.store import parts
+from modeld.store.digest import Digest
+from modelwire.errors import InvalidRequest, SourceNotFound
+
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+_TAG = re.compile(
+    r"(?<![A-Za-z0-9])((?:UD-)?(?:I?Q\d(?:_[A-Za-z0-9]+)*|TQ\d_\d|MXFP4(?:_[A-Z]+)?|NVFP4|BF16|F16|FP16|F32|FP8|FP4))"
+    r"(?![A-Za-z0-9_])",
+    re.IGNORECASE,
+)
+_BESIDE_WEIGHTS: Final = ("mmproj", "imatrix")
+_PROJECTORS: Final = ("f16", "bf16", "q8_0", "f32")
+"""The order in which to prefer them: half precision is what they are made in; the others are conversions of it."""
+
+MOST_SHOWN: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """A line of the tree. A file has the SHA-256 of its content, when it is in LFS, else the SHA-1 of its git blob."""
+
+    path: str
+    size: int
+    digest: Digest | None
+    git_blob: str | None
+    xet_hash: str | None = None
+    """Where its bytes are in xet storage, if they are kept there."""
+
+
+def select(files: Sequence[HubFile], reference: HubReference) -> list[HubFile]:
+    """In the order of their paths. SourceNotFound, with what there is, when nothing fits."""
+    if reference.quantization is not None:
+        chosen = _quantised(files, reference)
+    elif reference.path is None or reference.folder is not None:
+        folder = reference.folder or ""
+        chosen = [file for file in files if file.path.startswith(folder)]
+        if folder and not chosen:
+            raise _no_entry(reference, folder, files)
+    else:
+        chosen = _with_its_shards(files, reference, reference.path)
+    chosen = [file for file in chosen if wanted(file.path, reference.include, reference.exclude)]
+    if not chosen:
+        raise SourceNotFound(
+            f"no file of {reference.text} is left by what to include and exclude",
+            hint=_there(file.path for file in files),
+        )
+    return sorted(chosen, key=lambda file: file.path)
+
+
+def _with_its_shards(files: Sequence[HubFile], reference: HubReference, path: str) -> list[HubFile]:
+    by_path = {file.path: file for file in files}
+    if path not in by_path:
+        raise _no_entry(reference, path, files)
+    directory, slash, filename = path.rpartition("/")
+    names = (parts.shard_set(filename) if filename.endswith(".gguf") else None) or [filename]
+    chosen = []
+    for name in names:
+        found = by_path.get(directory + slash + name)
+        if found is None:
+            raise SourceNotFound(
+                f"{reference.text} is one part of a set, and the repository does not have its part {name}",
+                hint="Ask the repository's owner for the missing part.",
+            )
+        chosen.append(found)
+    return chosen
+
+
+# -- quantisations
+
+
+def _quantised(files: Sequence[HubFile], reference: HubReference) -> list[HubFile]:
+    assert reference.quantization is not None
+    asked = reference.quantization.lower()
+    weights = [file for file in files if _is_weights(file.path)]
+    fitting = _fitting(weights, asked)
+    if not fitting:
+        there = sorted({tag for file in weights for tag in tags_of(file.path)})
+        raise SourceNotFound(
+            f"{reference.repo} has no GGUF file of the quantisation {reference.quantization}",
+            hint=f"It has {', '.join(there[:40])}." if there else "It has no GGUF files of a known quantisation.",
+            details={"available": there[:40]},
+        )
+    sets: dict[str, list[HubFile]] = {}
+    for file in fitting:
+        sets.setdefault(_SHARD.sub("", file.path[: -len(".gguf")]), []).append(file)
+    if len(sets) > 1:
+        # `UD-Q4_K_XL` beside `Q4_K_XL`: the plain one is what was asked for.
+        plain = {stem: found for stem, found in sets.items() if f"ud-{asked}" not in stem.lower()}
+        sets = plain if len(plain) == 1 else sets
+    if len(sets) > 1:
+        raise InvalidRequest(
+            f"{reference.repo} has {len(sets)} models of the quantisation {reference.quantization}",
+            hint="Name the file: " + ", ".join(f"hf:{reference.repo}/{found[0].path}" for found in sets.values()),
+        )
+    stem, chosen = next(iter(sets.items()))
+    missing = parts.missing_shard(file.path for file in chosen)
+    if missing is not None:
+        raise SourceNotFound(f"{reference.repo} does not have {missing[0]}, one part of the set of {missing[1]}")
+    projector = _projector(files, stem.rpartition("/")[0])
+    return [*chosen, *([projector] if projector is not None else [])]
+
+
+def tags_of(path: str) -> list[str]:
+    """The quantisations that a path names, in capitals."""
+    return [found.upper() for found in _TAG.findall(path.rpartition(".")[0])]
+
+
+def _fitting(weights: Sequence[HubFile], asked: str) -> list[HubFile]:
+    """By the file's name; when none has it in its name, by that of its directory."""
+    pattern = re.compile(rf"(?<![a-z0-9]){re.escape(asked)}(?![a-z0-9_])")
+    by_name = [file for file in weights if pattern.search(_stem(file.path.rpartition("/")[2]))]
+    return by_name or [file for file in weights if pattern.search(file.path.rpartition("/")[0].lower())]
+
+
+def _stem(filename: str) -> str:
+    return _SHARD.sub("", filename[: -len(".gguf")]).lower()
+
+
+def _is_weights(path: str) -> bool:
+    name = path.rpartition("/")[2].lower()
+    return name.endswith(".gguf") and not any(other in name for other in _BESIDE_WEIGHTS)
+
+
+def _projector(files: Sequence[HubFile], directory: str) -> HubFile | None:
+    """What lets the model see: beside the weights, else at the top of the repository."""
+    there = [
+        file for file in files if "mmproj" in (name := file.path.rpartition("/")[2].lower()) and name.endswith(".gguf")
+    ]
+    for place in dict.fromkeys([directory, ""]):
+        near = sorted((file for file in there if file.path.rpartition("/")[0] == place), key=lambda file: file.path)
+        if near:
+            return min(near, key=_preference)
+    return None
+
+
+def _preference(file: HubFile) -> int:
+    named = {tag.lower() for tag in tags_of(file.path)}
+    return next((place for place, kind in enumerate(_PROJECTORS) if kind in named), len(_PROJECTORS))
+
+
+def _no_entry(reference: HubReference, path: str, files: Sequence[HubFile]) -> SourceNotFound:
+    last = path.rstrip("/").rpartition("/")[2].lower()
+    near = [file.path for file in files if last in file.path.lower() or file.path.rpartition("/")[2].lower() in last]
+    revision = f" at {reference.revision}" if reference.revision is not None else ""
+    return SourceNotFound(
+        f"the repository {reference.repo} has no {path}{revision}",
+        hint=_there(near or [file.path for file in files]),
+        details={"repo": reference.repo, "path": path},
+    )
+
+
+def _there(paths: Iterable[str]) -> str:
+    listed = list(paths)
+    if not listed:
+        return "There are no files in it."
+    more = f" and {len(listed) - MOST_SHOWN} more" if len(listed) > MOST_SHOWN else ""
+    return f"There are {', '.join(listed[:MOST_SHOWN])}{more}."

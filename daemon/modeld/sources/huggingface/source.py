@@ -1,0 +1,305 @@
+"""Repositories of a Hugging Face hub, by plain HTTP; files in xet storage by hf-xet first, where that is installed.
+
+A description takes two questions: what commit the revision means now, and which files that commit has. From then on
+everything is asked for by the commit, so a branch that moves on meanwhile changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from modeld.download.http.client import Answer, HttpClient
+from modeld.download.http.headers import next_page
+from modeld.download.source import Body, Description, FileInfo, Opener
+from modeld.download.urls import Url
+from modeld.sources.credentials.hub_token import hub_token
+from modeld.sources.huggingface.faults import hub_fault
+from modeld.sources.huggingface.files import HubFile, select
+from modeld.sources.huggingface.git_blob import GitBlobBody
+from modeld.sources.huggingface.reference import DEFAULT_REVISION, PUBLIC_ENDPOINT, SITES, HubReference, read
+from modeld.sources.huggingface.xet import INSTALL, XetStorage
+from modeld.sources.kind import NetworkKind
+from modeld.sources.reference import Secrets
+from modeld.store import parts
+from modeld.store.digest import Digest
+from modelwire.errors import (
+    InvalidDigest,
+    InvalidRequest,
+    SourceNotFound,
+    SourceUnauthorized,
+    SourceUnavailable,
+    WireError,
+)
+
+MAX_PAGES: Final = 1_000
+SMALL: Final = 16 << 20
+"""Files outside LFS have at most 10 MiB on the hub; they are fetched whole, so that their git SHA-1 can be checked."""
+
+T = TypeVar("T")
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_LOCATOR = re.compile(r"(?P<git>[0-9a-f]{40}|-|xet) (?P<address>https?://\S+)")
+_ONLY_PLAIN: Final = "xet"
+"""In the place of the git blob: a file in xet storage that is fetched by plain HTTP."""
+
+_ANY: Final = (200, 400, 401, 403, 404, 410, 416, 429, 451, 500, 502, 503, 504)
+_FOUND: Final = (301, 302, 303, 307, 308)
+
+
+_Size = Annotated[int, msgspec.Meta(ge=0)]
+"""Of less than nothing all is here from the start, and its hash never comes."""
+
+
+class _Lfs(msgspec.Struct):
+    oid: str = ""
+    size: _Size | None = None
+
+
+class _Entry(msgspec.Struct):
+    type: str
+    path: str
+    size: _Size = 0
+    oid: str = ""
+    lfs: _Lfs | None = None
+    xet_hash: str | None = msgspec.field(default=None, name="xetHash")
+
+
+class _Info(msgspec.Struct, rename="camel"):
+    sha: str
+    gated: bool | str = False
+    card_data: Any = None
+    """What the repository's owner wrote: of any shape."""
+
+    tags: list[str] = []
+
+
+class HuggingFaceSource:
+    """One hub. A mirror of it gets no token unless its own is given."""
+
+    def __init__(
+        self,
+        http: HttpClient,
+        endpoint: str = PUBLIC_ENDPOINT,
+        *,
+        token: Callable[[], str | None] = lambda: None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        """`environ` holds what hf-xet has to know: proxies, authorities, and whether it is wanted."""
+        self._http = http
+        self._endpoint = endpoint.rstrip("/")
+        self._url = http.parse(self._endpoint)
+        self._token = token
+        self._xet = XetStorage(http, self._url, environ or {}, self._credentials)
+        self.name = f"hf {self._url.origin}"
+
+    @classmethod
+    def from_environ(cls, http: HttpClient, environ: Mapping[str, str]) -> HuggingFaceSource:
+        """The hub of HF_ENDPOINT with the user's own token, as the hub's client has it."""
+        endpoint = environ.get("HF_ENDPOINT") or PUBLIC_ENDPOINT
+        return cls(http, endpoint, token=lambda: hub_token(environ), environ=environ)
+
+    def origin(self, reference: HubReference) -> str:  # noqa: ARG002 - one hub for all
+        return self._url.origin
+
+    def describe(self, reference: HubReference) -> Description:
+        info = self._info(reference)
+        files = select(self._tree(reference, info.sha), reference)
+        reason = parts.paths_fault([file.path for file in files])
+        if reason is not None:
+            raise InvalidRequest(f"{reference.text} cannot be in the store: {reason}", hint="Fetch fewer files of it.")
+        if info.gated:
+            # The list of files is open to all; that the files are not should be said before space is made for them.
+            self._check_access(reference, info.sha, files[0].path)
+        described = {file.path: self._file(file, reference, info.sha) for file in files}
+        return Description(
+            source=reference.text,
+            files=tuple(described.values()),
+            preferred=self._by_xet(files, described, reference, info.sha),
+            registry=self._url.netloc,
+            repo=reference.repo,
+            revision=info.sha,
+            license=_license(info),
+        )
+
+    def open(self, file: FileInfo, start: int, end: int | None, validator: str | None) -> Body:
+        located = _LOCATOR.fullmatch(file.locator)
+        assert located is not None
+        url = self._http.parse(located["address"])
+        token = _bearer_of(url)
+        url = replace(url, userinfo=None)
+        try:
+            body = self._http.open_range(url, file, start, end, validator, credentials=self._credentials(token))
+        except WireError as fault:
+            if isinstance(fault, SourceUnauthorized | SourceNotFound):
+                self._explain(url, file, token)
+            self._advise(fault, located["git"])
+            raise
+        if located["git"] in ("-", _ONLY_PLAIN) or file.size is None or body.start != 0:
+            return body
+        return GitBlobBody(body, file.size, located["git"], f"{file.path} from {url.shown}")
+
+    # -- what the hub is asked
+
+    def _info(self, reference: HubReference) -> _Info:
+        revision = quote(reference.revision or DEFAULT_REVISION, safe="")
+        answer = self._ask(f"/api/models/{reference.repo}/revision/{revision}", reference)
+        info = _decoded(answer, _Info)
+        if not _COMMIT.fullmatch(info.sha):
+            raise _odd(answer, "does not tell the commit of the revision")
+        return info
+
+    def _tree(self, reference: HubReference, commit: str) -> list[HubFile]:
+        files: list[HubFile] = []
+        page: str | Url = f"/api/models/{reference.repo}/tree/{commit}?recursive=true"
+        for _ in range(MAX_PAGES):
+            answer = self._ask(page, reference)
+            files.extend(_hub_file(entry) for entry in _decoded(answer, list[_Entry]) if entry.type == "file")
+            if len(files) > parts.MAX_FILES * 10:
+                break
+            following = next_page(answer.headers)
+            if following is None:
+                return files
+            page = self._http.parse(following if "://" in following else answer.url.origin + following)
+            if page.origin != self._url.origin:
+                raise _odd(answer, f"continues its list of files at another host, {page.origin}")
+        raise InvalidRequest(
+            f"{reference.repo} has too many files for one model: {len(files)} and more",
+            hint=f"At most {parts.MAX_FILES} are taken: name a folder or a file of it.",
+        )
+
+    def _check_access(self, reference: HubReference, commit: str, path: str) -> None:
+        url = self._http.parse(self._address(reference, commit, path))
+        token = _bearer_of(url)
+        answer = self._head(replace(url, userinfo=None), token)
+        if answer.status in (401, 403):
+            raise hub_fault(answer, reference, self._endpoint, signed_in=self._credentials(token) is not None)
+
+    def _explain(self, url: Url, file: FileInfo, token: str | None) -> None:
+        """Why the hub refused a file; returns when it does not refuse any more, or somebody else refused."""
+        answer = self._head(url, token)
+        if answer.status in (401, 403, 404):
+            repo, _, rest = url.target.lstrip("/").partition("/resolve/")
+            told = HubReference(repo=repo, path=file.path, revision=rest.partition("/")[0])
+            raise hub_fault(answer, told, self._endpoint, signed_in=self._credentials(token) is not None)
+
+    def _head(self, url: Url, token: str | None) -> Answer:
+        return self._http.request(
+            "HEAD", url, credentials=self._credentials(token), redirects=False, ok=(*_ANY, *_FOUND)
+        )
+
+    def _ask(self, page: str | Url, reference: HubReference) -> Answer:
+        url = self._http.parse(self._endpoint + page) if isinstance(page, str) else page
+        credentials = self._credentials(reference.secrets.bearer)
+        answer = self._http.request("GET", url, credentials=credentials, ok=_ANY)
+        if answer.status != 200:
+            raise hub_fault(answer, reference, self._endpoint, signed_in=credentials is not None)
+        return answer
+
+    def _credentials(self, given: str | None) -> Mapping[str, str] | None:
+        token = given or self._token()
+        return None if token is None else {"Authorization": f"Bearer {token}"}
+
+    # -- what becomes of it
+
+    def _file(self, file: HubFile, reference: HubReference, commit: str) -> FileInfo:
+        checked = file.git_blob is not None and file.size <= SMALL
+        kept = file.git_blob if checked else "-" if file.xet_hash is None else _ONLY_PLAIN
+        return FileInfo(
+            path=file.path,
+            locator=f"{kept} {self._address(reference, commit, file.path)}",
+            size=file.size,
+            digest=file.digest,
+            ranges=not checked,
+            origin=self._url.origin,
+            role=parts.role_of(file.path),
+        )
+
+    def _by_xet(
+        self, files: Sequence[HubFile], described: Mapping[str, FileInfo], reference: HubReference, commit: str
+    ) -> dict[str, tuple[Opener, FileInfo]]:
+        kept_there = [file for file in files if file.xet_hash is not None]
+        if not kept_there or self._xet.reason_against() is not None:
+            return {}
+        access = self._located(reference, f"api/models/{reference.repo}/xet-read-token/{commit}")
+        ways = {file.path: self._xet.way(described[file.path], file.xet_hash or "", access) for file in kept_there}
+        return {path: (self._xet, way) for path, way in ways.items() if way is not None}
+
+    def _advise(self, fault: WireError, kept: str) -> None:
+        """Plain HTTP does not give every file that is in xet storage: the biggest only hf-xet can read."""
+        reason = self._xet.reason_against() if kept == _ONLY_PLAIN else None
+        if reason is not None and not fault.retryable:
+            fault.hint = f"The file is in xet storage, and {reason}: {INSTALL}. {fault.hint or ''}".rstrip()
+
+    def _address(self, reference: HubReference, commit: str, path: str) -> str:
+        return self._located(reference, f"{reference.repo}/resolve/{commit}/{quote(path)}")
+
+    def _located(self, reference: HubReference, target: str) -> str:
+        scheme, _, rest = self._endpoint.partition("://")
+        given = reference.secrets.bearer
+        userinfo = "" if given is None else f"{quote(given, safe='')}@"
+        return f"{scheme}://{userinfo}{rest}/{target}"
+
+
+def _bearer_of(url: Url) -> str | None:
+    return Secrets(url.userinfo).bearer
+
+
+def _hub_file(entry: _Entry) -> HubFile:
+    if entry.lfs is None:
+        return HubFile(entry.path, entry.size, None, entry.oid if _COMMIT.fullmatch(entry.oid) else None)
+    try:
+        digest = Digest.parse(entry.lfs.oid)
+    except InvalidDigest:
+        digest = None
+    size = entry.size if entry.lfs.size is None else entry.lfs.size
+    return HubFile(entry.path, size, digest, None, entry.xet_hash)
+
+
+def _license(info: _Info) -> str | None:
+    card: Mapping[str, Any] = info.card_data if isinstance(info.card_data, dict) else {}
+    told = card.get("license")
+    if isinstance(told, list):
+        told = " OR ".join(each for each in told if isinstance(each, str))
+    if told == "other":
+        told = card.get("license_name") or told
+    if isinstance(told, str) and told:
+        return told
+    return next((tag.removeprefix("license:") for tag in info.tags if tag.startswith("license:")), None)
+
+
+def _decoded(answer: Answer, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(answer.body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise _odd(answer, "does not answer as a hub does") from None
+
+
+def _odd(answer: Answer, what: str) -> SourceUnavailable:
+    return SourceUnavailable(
+        f"{answer.url.shown} {what}",
+        hint="Is HF_ENDPOINT, or the mirror, the address of a Hugging Face hub?",
+        retryable=False,
+        details={"source": answer.url.shown},
+    )
+
+
+KIND: Final = NetworkKind(
+    name="hf",
+    reference=HubReference,
+    forms=(
+        "hf:org/repo/path/in/repo[@revision]",
+        "hf:org/repo[@revision]",
+        "hf:org/repo:Q4_K_M[@revision]",
+        "https://huggingface.co/…",
+    ),
+    read=read,
+    sites=SITES,
+    source=lambda setup: HuggingFaceSource.from_environ(setup.http, setup.environ),
+    mirror=lambda setup, _match, url: HuggingFaceSource(setup.http, url, environ=setup.environ),
+)

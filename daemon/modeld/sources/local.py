@@ -1,0 +1,78 @@
+"""Files and directories of this machine: they have no source, a pull of one adds it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import ClassVar, Final
+from urllib.parse import unquote
+
+from modeld.sources.kind import Kind
+from modeld.sources.reference import NotAReference, Reference, Written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalReference(Reference):
+    """`path` is absolute."""
+
+    network: ClassVar[bool] = False
+    path: str
+
+    @property
+    def text(self) -> str:
+        return f"local:{self.path}"
+
+    @property
+    def name_hint(self) -> str:
+        return self.path
+
+
+def read(written: Written) -> LocalReference | None:
+    text = written.text
+    if text.startswith(("/", "./", "../", "local:/")) or text in (".", ".."):
+        # A file name may end with a space.
+        return _at(written.raw.lstrip().rstrip("\r\n").removeprefix("local:"), written.directory)
+    if written.scheme == "file":
+        return _at(_path_of_address(written.rest), written.directory)
+    if written.scheme == "local":
+        raise NotAReference("after local: comes an absolute path", rule="path")
+    if "/" not in text or ":" in text or "\\" in text:
+        return None
+    if written.directory is None:
+        raise NotAReference(
+            "as a path it is relative, and the directory that it starts from was not told",
+            rule="relative",
+            hint="A repository of Hugging Face is written hf:org/repo.",
+        )
+    return _at(text, written.directory)
+
+
+def _at(path: str, directory: str | None) -> LocalReference:
+    if not path:
+        raise NotAReference("it has no path", rule="path")
+    if not path.startswith("/"):
+        if directory is None or not directory.startswith("/"):
+            raise NotAReference(
+                "the path is not absolute, and the directory that it starts from was not told", rule="relative"
+            )
+        path = os.path.join(directory, path)
+    # `..` is left: after a symbolic link it leads elsewhere than the spelling says.
+    components = [part for part in path.split("/") if part not in ("", ".")]
+    return LocalReference(path="/" + "/".join(components))
+
+
+def _path_of_address(rest: str) -> str:
+    if not rest.startswith("//"):
+        return rest
+    host, slash, path = rest[2:].partition("/")
+    if host not in ("", "localhost"):
+        raise NotAReference("a file: address names another machine", rule="path")
+    return unquote(slash + path, errors="surrogateescape")
+
+
+KIND: Final = Kind(
+    name="local",
+    reference=LocalReference,
+    forms=("/path/model.gguf, ./model.gguf, file:model.gguf",),
+    read=read,
+)

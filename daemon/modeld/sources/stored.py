@@ -1,0 +1,51 @@
+"""Names of models that are in the store already: they have no source, a pull of one answers from what is here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from modeld.sources.kind import Kind
+from modeld.sources.reference import NotAReference, Reference, Written
+from modeld.store.names import ModelName
+from modelwire.errors import InvalidName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredReference(Reference):
+    network: ClassVar[bool] = False
+    name: ModelName
+
+    @property
+    def text(self) -> str:
+        return self.name.text
+
+    @property
+    def name_hint(self) -> str:
+        return self.name.base
+
+    @property
+    def fixed_name(self) -> ModelName:
+        return self.name
+
+    @property
+    def suggested_name(self) -> ModelName:
+        return self.name
+
+
+def read(written: Written) -> StoredReference | None:
+    if "://" in written.text:
+        return None
+    try:
+        return StoredReference(name=ModelName.parse(written.text))
+    except InvalidName as fault:
+        reason = str(fault.details.get("reason", "it breaks a rule for names"))
+        raise NotAReference(f"as a name in the store it is not valid: {reason}", rule="name") from None
+
+
+KIND: Final = Kind(
+    name="stored",
+    reference=StoredReference,
+    forms=("name[:tag]",),
+    read=read,
+)

@@ -1,0 +1,85 @@
+"""Which source a reference is for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modeld.download.http.client import HttpClient
+from modeld.sources.parse import parse
+from modeld.sources.sources import Sources
+from modelwire.errors import InvalidRequest
+from rigs.described_bytes import read_all
+from rigs.scripted_server import file_reply, serving
+
+ENVIRON = {"HOME": "/nonexistent", "HF_ENDPOINT": "https://hub.example/base/"}
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "origin"),
+    [
+        ("https://h.example:8443/m.gguf", "https", "https://h.example:8443"),
+        ("hf:org/repo", "hf https://hub.example", "https://hub.example"),
+        ("ollama:m", "ollama", "https://registry.ollama.ai"),
+        ("ollama:localhost:5000/a/m", "ollama", "http://localhost:5000"),
+        ("oci://ghcr.io/a/m", "oci", "https://ghcr.io"),
+        ("oci://docker.io/m", "oci", "https://registry-1.docker.io"),
+        ("oci://intern:5000/m", "oci", "http://intern:5000"),
+        ("s3://bucket/m", "s3", "https://s3.us-east-1.amazonaws.com"),
+    ],
+)
+def test_each_reference_has_its_source_and_origin(text: str, name: str, origin: str | None) -> None:
+    reference = parse(text)
+    sources = Sources(HttpClient(environ={}, plain_hosts=("intern",)), ENVIRON, plain_hosts=("intern",))
+    source = sources.source(reference)
+    assert (source.name, source.origin(reference)) == (name, origin)
+
+
+def test_a_mirror_is_one_source_for_all_that_ask() -> None:
+    sources = Sources(HttpClient(environ={}), ENVIRON)
+    for text, name in [("hf:a/b", "hf"), ("ollama:x", "ollama"), ("oci://ghcr.io/x", "oci")]:
+        mirror = sources.mirror(parse(text), "", "https://mirror.example")
+        assert mirror is sources.mirror(parse(text), "", "https://mirror.example")
+        assert mirror.name == f"{name} https://mirror.example"
+        assert mirror.origin(parse(text)) == "https://mirror.example"
+
+
+@pytest.mark.parametrize("text", ["/m.gguf", "name"])
+def test_what_has_no_mirror_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="has no mirrors"):
+        Sources(HttpClient(environ={}), ENVIRON).mirror(parse(text), "", "https://mirror.example")
+
+
+SECRET = "s3cr3t-of-the-origin"
+
+
+@pytest.mark.parametrize(
+    ("text", "match", "asked"),
+    [
+        ("https://me:{0}@models.example/a/m.gguf?v=1&sig={0}", "https://models.example/", "/mirror/a/m.gguf?v=1"),
+        ("https://models.example/a/m.gguf", "https://", "/mirror/models.example/a/m.gguf"),
+        ("s3://AKIA:{0}@bucket/a/m.gguf", "s3://bucket/", "/mirror/bucket/a/m.gguf"),
+        ("s3://bucket/a/m.gguf", "s3:", "/mirror/bucket/a/m.gguf"),
+    ],
+)
+def test_a_mirror_is_asked_for_the_same_without_credentials(text: str, match: str, asked: str, tmp_path: Path) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": SECRET}
+    (tmp_path / ".netrc").write_text(f"machine 127.0.0.1 login me password {SECRET}\n")
+    reference, http = parse(text.format(SECRET)), HttpClient(environ={})
+    with serving(lambda request: file_reply(request, b"GGUF1")) as server:
+        url = f"{server.url}/mirror/"
+        mirror = Sources(http, {"HOME": str(tmp_path), **keys}).mirror(reference, match, url)
+        assert mirror.origin(reference) == server.url
+        (file,) = mirror.describe(reference).files
+        assert (file.path, file.size) == ("m.gguf", 5)
+        assert read_all(mirror, file) == b"GGUF1"
+        assert {request.target for request in server.asked} == {asked}
+        assert server.sent_with("Authorization") == server.sent_with("Amz") == server.sent_with(SECRET) == []
+    http.close()
+
+
+@pytest.mark.parametrize("text", ["/m.gguf", "llama:8b"])
+def test_what_is_on_this_machine_has_no_source(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="comes from nowhere else"):
+        Sources(HttpClient(environ={}), ENVIRON).source(parse(text))
