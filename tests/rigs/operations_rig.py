@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import anyio
 
+from modeld.access.accounts import Accounts
 from modeld.activity import Activity
 from modeld.config import Settings
 from modeld.jobs.admission import Gate, Limits
@@ -19,8 +20,7 @@ from modeld.jobs.ledger import Ledger
 from modeld.operations.operation import Caller, Operation
 from modeld.operations.registry import Operations, all_operations
 from modeld.operations.services import Services, ThisDaemon
-from modeld.peers import Accounts
-from modeld.pulls.shared import Workshop
+from modeld.pulls.context import PullContext
 from modeld.store import Store
 from modeld.store.catalog.catalog import Catalog
 from modelwire.encoding import encode
@@ -100,8 +100,8 @@ async def operations_rig(room: Path) -> AsyncIterator[OperationsRig]:
         closing.callback(catalog.close)
         store = Store.open(str(room / "store"), settings.store, catalog)
         closing.callback(store.close)
-        workshop = Workshop.open(store, catalog, settings, {})
-        closing.callback(workshop.close)
+        pulls = PullContext.open(store, catalog, settings, {})
+        closing.callback(pulls.close)
         activity = Activity.open(str(room / "activity.ndjson"))
         closing.callback(activity.close)
         ledger, drains = Ledger(catalog), list[float | None]()
@@ -118,7 +118,7 @@ async def operations_rig(room: Path) -> AsyncIterator[OperationsRig]:
                 board=Board(gate, ledger, activity, tasks),
                 gate=gate,
                 activity=activity,
-                workshop=workshop,
+                pulls=pulls,
                 daemon=ThisDaemon(
                     server="modeld/test",
                     instance="i",
@@ -130,7 +130,7 @@ async def operations_rig(room: Path) -> AsyncIterator[OperationsRig]:
                 ),
                 drain=drain,
                 own_uid=UID,
-                accounts=Accounts(UID),
+                accounts=Accounts(),
             )
             with anyio.fail_after(PATIENCE):
                 yield OperationsRig(services, all_operations(services), room, drains)

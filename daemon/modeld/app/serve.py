@@ -23,10 +23,8 @@ from modeld.observe.incident import incident
 from modeld.operations.model_pull import FETCHES
 from modeld.operations.registry import all_operations
 from modeld.operations.services import Services, ThisDaemon
-from modeld.peers import Access, Accounts
 from modeld.server import Server
 from modeld.server.peer_limits import PeerLimits
-from modelwire.endpoint import SYSTEM_CONFIG
 from modelwire.errors import WireError
 from modelwire.version import __version__
 
@@ -82,15 +80,7 @@ def _built(
         ageing=float(settings.jobs.ageing),
     )
     gate = Gate(limits, time.monotonic, first_order=rooms.ledger.next_order_now())
-    accounts = Accounts(os.getuid())
-    access = Access(
-        settings.access.users,
-        settings.access.groups,
-        os.getuid(),
-        accounts,
-        config_path=loaded.path or SYSTEM_CONFIG,
-    )
-    for warning in (*access.warnings, *rooms.endpoint.warnings):
+    for warning in (*rooms.access.warnings, *rooms.endpoint.warnings):
         log.warning(warning)
     peer_limits = PeerLimits(
         connections_per_peer=settings.limits.connections_per_peer,
@@ -102,7 +92,7 @@ def _built(
         board=Board(gate, rooms.ledger, rooms.activity, tasks, relief=rooms.store.reserve.release),
         gate=gate,
         activity=rooms.activity,
-        workshop=rooms.workshop,
+        pulls=rooms.pulls,
         daemon=ThisDaemon(
             server=f"modeld/{__version__}",
             instance=instance,
@@ -114,9 +104,10 @@ def _built(
         ),
         drain=lambda deadline: lifetime.stop("asked to by a client", deadline=deadline),
         own_uid=os.getuid(),
-        accounts=accounts,
+        accounts=rooms.accounts,
     )
-    server = Server(rooms.endpoint.socket, services, all_operations(services), peer_limits, access, accounts, tasks)
+    operations = all_operations(services)
+    server = Server(rooms.endpoint.socket, services, operations, peer_limits, rooms.access, tasks)
     return server, services
 
 
@@ -139,7 +130,7 @@ async def _prune(rooms: Rooms, keep: float) -> None:
     while True:
         try:
             await rooms.ledger.prune(time.time(), keep)
-            await rooms.workshop.memory.prune(time.time(), keep)
+            await rooms.pulls.memory.prune(time.time(), keep)
         except WireError as error:
             # A full disk, most likely: tomorrow is early enough.
             log.warning("old jobs and what pulls have learned could not be forgotten", error=error.message)

@@ -22,13 +22,13 @@ class ConfigureDaemon(QuickOperation[DaemonConfigure, Configured]):
     request, value = DaemonConfigure, Configured
 
     def answer(self, caller: Caller, request: DaemonConfigure, /) -> Configured:
-        workshop = self._services.workshop
+        pulls = self._services.pulls
         changes: dict[str, Change] = {}
         if request.max_rate is not None:
-            budget = workshop.transfer.budget
+            budget = pulls.transfer.budget
             old, new = budget.rate, _rate(request.max_rate)
             budget.set_rate(new)
-            changes["max_rate"] = Change(old=old, new=new, at_start=workshop.max_rate_at_start)
+            changes["max_rate"] = Change(old=old, new=new, at_start=pulls.max_rate_at_start)
         changes |= _relimit(self._services, request)
         _refuse_nothing(changes, request)
         _record(self._services, "daemon.configured", changes, peer=caller.uid)

@@ -65,8 +65,8 @@ class ShowStatus(QuickOperation[DaemonStatus, Status]):
 def _transfer(services: Services) -> TransferView | None:
     """Only when there is something to tell."""
     view = TransferView(
-        max_rate=services.workshop.transfer.budget.rate,
-        max_rate_at_start=services.workshop.max_rate_at_start,
+        max_rate=services.pulls.transfer.budget.rate,
+        max_rate_at_start=services.pulls.max_rate_at_start,
         hosts=_hosts(services),
     )
     return None if view == TransferView() else view
@@ -74,7 +74,7 @@ def _transfer(services: Services) -> TransferView | None:
 
 def _hosts(services: Services) -> tuple[HostView, ...]:
     """Those in trouble first: on a busy daemon not all may be told."""
-    transfer = services.workshop.transfer
+    transfer = services.pulls.transfer
     connections = transfer.hosts.open_connections()
     views = []
     for host, trouble in transfer.breakers.troubles().items():

@@ -55,7 +55,7 @@ class Add(JobOperation[ModelAdd, Added]):
                 how="move" if request.move else "link" if request.link else "copy",
                 order=job.order,
                 observer=job.meter,
-                reader=self._services.reader_for(job.peer),
+                reader=await self._services.reader_for(job.peer),
                 notes=self.notes(job),
                 asker=asker_of(job),
             )

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from modeld.access.accounts import Accounts
 from modeld.activity import Activity
 from modeld.config import Settings
 from modeld.jobs.admission import Gate
 from modeld.jobs.board import Board
-from modeld.peers import Accounts
-from modeld.pulls.shared import Workshop
+from modeld.pulls.context import PullContext
 from modeld.store import Digest, OwnReader, PeerReader, Reader, Store
 from modelwire.values import RecoveryView
 
@@ -46,18 +46,18 @@ class Services:
     board: Board
     gate: Gate
     activity: Activity
-    workshop: Workshop
+    pulls: PullContext
     daemon: ThisDaemon
     drain: Callable[[float | None], float]
     """Begins to stop; returns the deadline in seconds."""
     own_uid: int
     accounts: Accounts
 
-    def reader_for(self, uid: int) -> Reader:
+    async def reader_for(self, uid: int) -> Reader:
         """The daemon opens files with its own rights; for another user it opens only what that user could read."""
         if uid in (self.own_uid, 0):
             return OwnReader(uid)
-        return PeerReader(uid, self.accounts.groups_of(uid))
+        return PeerReader(uid, (await self.accounts.account_of(uid)).groups)
 
     def model_failed(self, name: str, digest: Digest, reason: str, *, job: str | None = None) -> None:
         """For the store to report bytes that are not what a manifest says."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from modeld.jobs.publication import PublicationNotes
+from modeld.store.publish.publishing import Notes
 from modelwire.values import Added, Pulled
 
 
@@ -23,9 +23,9 @@ def pulled_from(
 
 
 class PullNotes:
-    """The store tells of models added; the ledger wants to know them as pulled."""
+    """The store publishes models as added; the ledger records them as pulled."""
 
-    def __init__(self, notes: PublicationNotes[Pulled], made: Callable[[Added], Pulled]) -> None:
+    def __init__(self, notes: Notes[Pulled], made: Callable[[Added], Pulled]) -> None:
         self._notes = notes
         self._made = made
 

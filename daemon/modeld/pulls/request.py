@@ -14,7 +14,7 @@ from hashlib import blake2b
 import msgspec
 
 from modeld.jobs.job import AnyJob
-from modeld.pulls.shared import Workshop
+from modeld.pulls.context import PullContext
 from modeld.sources.reference import Reference
 from modeld.store import Digest, ModelName
 from modelwire import requests
@@ -32,17 +32,17 @@ _PEPPER = os.urandom(32)
 """New in each process, so that what reaches the disk says nothing about the secret."""
 
 
-class Asking:
+class PullRequests:
     """Remembers the references that hold secrets, by the key of their job."""
 
-    def __init__(self, workshop: Workshop) -> None:
-        self._workshop = workshop
+    def __init__(self, context: PullContext) -> None:
+        self._context = context
         self._secret: dict[str, Reference] = {}
 
     def read(self, request: requests.ModelPull, uid: int) -> tuple[requests.ModelPull, str]:
         """The request as it may be stored, and the key of the work that it asks for."""
         _check(request)
-        reference = _with_globs(self._workshop.read(request.ref, request.directory), request)
+        reference = _with_globs(self._context.read(request.ref, request.directory), request)
         name = ModelName.parse(request.name) if request.name is not None else reference.suggested_name
         if reference.fixed_name is not None and name != reference.fixed_name:
             raise InvalidRequest(
@@ -70,13 +70,13 @@ class Asking:
         if key.startswith(_SECRET):
             kept = set(live)
             self._secret = {known: reference for known, reference in self._secret.items() if known in kept}
-            reference = self._workshop.read(request.ref, request.directory)
+            reference = self._context.read(request.ref, request.directory)
             self._secret[key] = _with_globs(reference, request)
 
     def reference(self, job: AnyJob, request: requests.ModelPull) -> Reference:
         """For the work."""
         if not job.key.startswith(_SECRET):
-            return _with_globs(self._workshop.read(request.ref), request)
+            return _with_globs(self._context.read(request.ref), request)
         found = self._secret.get(job.key)
         if found is None:
             raise Interrupted(

@@ -21,10 +21,11 @@ import structlog
 from modeld.observe.incident import incident
 from modeld.operations.operation import Caller, TakesTime
 from modeld.operations.registry import Run
+from modeld.platform import endpoint
 from modeld.server.faults import numbered
 from modeld.server.running_request import RunningRequest
 from modeld.server.shared import SharedState
-from modeld.server.stall import WriteWatch, gone
+from modeld.server.stall import WriteWatch
 from modelwire import replies, requests
 from modelwire.connection import ServerConnection
 from modelwire.decoding import BadRequest
@@ -110,7 +111,7 @@ class PeerConnection(asyncio.Protocol):
         """Reading tells no more once a peer has ended its side: whether it still reads, only the kernel knows."""
         if self._closing:
             return
-        if gone(self.transport.get_extra_info("socket")):
+        if endpoint.reader_gone(self.transport):
             self.transport.abort()
         else:
             self._shared.loop.call_later(_HALF_OPEN_SECONDS, self._look_for_reader)

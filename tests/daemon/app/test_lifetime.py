@@ -13,9 +13,10 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
+from modeld.access.accounts import Accounts
+from modeld.access.roles import Access
 from modeld.app.lifetime import Lifetime
 from modeld.config import Settings
-from modeld.peers import Access, Accounts
 from modeld.server import Server
 from modeld.server.peer_limits import PeerLimits
 from rigs.waiting import eventually
@@ -24,7 +25,7 @@ from rigs.waiting import eventually
 @asynccontextmanager
 async def quiet_daemon(path: str) -> AsyncIterator[tuple[Server, Lifetime]]:
     """One whose event loop has not come to look at its door yet: a server that was never opened."""
-    accounts = Accounts(os.getuid())
+    accounts = Accounts()
     services: Any = SimpleNamespace(
         settings=Settings(),
         activity=None,
@@ -39,7 +40,7 @@ async def quiet_daemon(path: str) -> AsyncIterator[tuple[Server, Lifetime]]:
         async with anyio.create_task_group() as tasks:
             limits = PeerLimits(connections_per_peer=8, requests_per_peer=8)
             access = Access({}, {}, os.getuid(), accounts)
-            server = Server(listener, services, operations, limits, access, accounts, tasks)
+            server = Server(listener, services, operations, limits, access, tasks)
             lifetime = Lifetime(0)
             board: Any = SimpleNamespace(jobs=(), runner=SimpleNamespace(last_end=0.0))
             tasks.start_soon(lifetime.mind_idleness, server, board, 0.01)

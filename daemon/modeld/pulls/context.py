@@ -1,4 +1,4 @@
-"""What all pulls share: the client, the sources, the transfer, the memory and the flights."""
+"""What all pulls of the daemon share: the sources, the downloads, the memory and the settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modeld.download.http.client import HttpClient
 from modeld.download.routes.router import Route
 from modeld.download.tuning import DEFAULT
 from modeld.pulls.memory import Memory
-from modeld.pulls.shared_downloads import Flights
+from modeld.pulls.shared_downloads import SharedDownloads
 from modeld.sources.reference import Reference
 from modeld.sources.sources import Sources
 from modeld.store import Store
@@ -23,17 +23,18 @@ from modelwire.units import Size
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """Made once for the daemon, and closed by who made it."""
+class PullContext:
+    """Whoever opens it closes it."""
 
     store: Store
     settings: Settings
     memory: Memory
     transfer: Transfer
+    shared_downloads: SharedDownloads
     _environ: Mapping[str, str]
 
     @classmethod
-    def open(cls, store: Store, catalog: Catalog, settings: Settings, environ: Mapping[str, str]) -> Workshop:
+    def open(cls, store: Store, catalog: Catalog, settings: Settings, environ: Mapping[str, str]) -> PullContext:
         memory = Memory(catalog)
         chosen = settings.transfer
         tuning = replace(
@@ -51,7 +52,7 @@ class Workshop:
             condemned=memory.condemned,
             tuning=tuning,
         )
-        return cls(store, settings, memory, transfer, dict(environ))
+        return cls(store, settings, memory, transfer, SharedDownloads(store.arrivals), dict(environ))
 
     def close(self) -> None:
         if "_http" in self.__dict__:
@@ -63,16 +64,12 @@ class Workshop:
         return _plain(self.settings.transfer.max_rate)
 
     @cached_property
-    def flights(self) -> Flights:
-        return Flights(self.store.arrivals)
-
-    @cached_property
     def _http(self) -> HttpClient:
         return HttpClient(environ=self._environ, plain_hosts=self.settings.transfer.plain_hosts)
 
     @cached_property
     def _sources(self) -> Sources:
-        """Made when it is first wanted: a bad proxy in the environment is told to who pulls, and stops nobody else."""
+        """Made when it is first used: a bad proxy in the environment is an error of pulls, and of nothing else."""
         return Sources(self._http, self._environ, plain_hosts=self.settings.transfer.plain_hosts)
 
     def read(self, text: str, directory: str | None = None) -> Reference:
