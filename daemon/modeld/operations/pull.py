@@ -30,8 +30,7 @@ def handlers(house: House) -> Handlers:
     asked = PullRequests(house.pulls)
 
     async def pull(call: Call, request: requests.ModelPull) -> Pulled:
-        stored, key = asked.read(request, call.caller.uid)
-        asked.remember(key, request, [job.key for job in house.board.jobs])
+        stored, key = asked.accept(request, call.caller.uid, [job.key for job in house.board.jobs])
         return await as_job(house, call, stored, key, stored.name, Pulled)
 
     async def pull_work(job: Job) -> Pulled:
