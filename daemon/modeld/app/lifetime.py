@@ -15,7 +15,7 @@ import anyio
 import structlog
 
 from modeld.jobs.board import Board
-from modeld.listener import Endpoint
+from modeld.platform import endpoint
 from modeld.server import Server
 from modelwire import exits
 
@@ -60,11 +60,11 @@ class Lifetime:
                 log.info("signal", signal=name)
                 self.stop(name)
 
-    async def mind_endpoint(self, endpoint: Endpoint, every: float) -> None:
+    async def mind_endpoint(self, listening: endpoint.Endpoint, every: float) -> None:
         """A daemon that nobody can reach must not hold the locks of one that could be reached."""
-        while endpoint.still_ours():  # noqa: ASYNC110 - an unlink by another program is no event here
+        while listening.still_ours():  # noqa: ASYNC110 - an unlink by another program is no event here
             await anyio.sleep(every)
-        log.error("the endpoint was removed or replaced", socket=endpoint.path)
+        log.error("the endpoint was removed or replaced", socket=listening.path)
         self.stop("the endpoint is no longer ours", exit_code=exits.FAILED)
 
     async def mind_idleness(self, server: Server, board: Board, patience: float) -> None:

@@ -23,9 +23,7 @@ from modeld.observe import notify
 from modeld.observe.incident import incident
 from modeld.operations import House, all_handlers
 from modeld.operations.pull import FETCHES
-from modeld.peers import Access, Accounts
 from modeld.server import Server
-from modelwire.endpoint import SYSTEM_CONFIG
 from modelwire.errors import WireError
 from modelwire.version import __version__
 
@@ -82,15 +80,7 @@ def _built(
         ageing=float(settings.jobs.ageing),
     )
     gate = Gate(limits, time.monotonic, first_order=rooms.ledger.next_order_now())
-    accounts = Accounts(os.getuid())
-    access = Access(
-        settings.access.users,
-        settings.access.groups,
-        os.getuid(),
-        accounts,
-        config_path=loaded.path or SYSTEM_CONFIG,
-    )
-    for warning in (*access.warnings, *rooms.endpoint.warnings):
+    for warning in (*rooms.access.warnings, *rooms.endpoint.warnings):
         log.warning(warning)
     house = House(
         settings=settings,
@@ -107,10 +97,10 @@ def _built(
         socket=rooms.endpoint.path,
         started=time.time(),
         own_uid=os.getuid(),
-        accounts=accounts,
+        accounts=rooms.accounts,
         auto_started=auto_started,
     )
-    server = Server(rooms.endpoint.socket, house, all_handlers(house), access, tasks)
+    server = Server(rooms.endpoint.socket, house, all_handlers(house), rooms.access, tasks)
     house.presence = server.hall.sessions
     return server, house
 

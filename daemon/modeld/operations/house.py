@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from modeld.access.accounts import Accounts
 from modeld.activity import Activity
 from modeld.config import Settings
 from modeld.jobs.admission import Gate
 from modeld.jobs.board import Board
 from modeld.jobs.ledger import Ledger
-from modeld.peers import Accounts
 from modeld.pulls.context import PullContext
 from modeld.store import Store
 from modelwire.values import RecoveryView

@@ -45,7 +45,7 @@ def handlers(house: House) -> Handlers:
                 how="move" if request.move else "link" if request.link else "copy",
                 order=job.order,
                 observer=job.meter,
-                reader=reader_for(house, job.peer),
+                reader=await reader_for(house, job.peer),
                 notes=PublicationNotes(house, job),
                 asker=Asker(peer=job.peer, job=job.id),
             )
@@ -152,8 +152,8 @@ def _key(request: requests.ModelAdd, caller: Caller) -> str:
     return "model.add " + msgspec.json.encode(parts).decode()
 
 
-def reader_for(house: House, uid: int) -> Reader:
+async def reader_for(house: House, uid: int) -> Reader:
     """The daemon opens with its own rights; for another user it opens only what that user could read."""
     if uid in (house.own_uid, 0):
         return OwnReader(uid)
-    return PeerReader(uid, house.accounts.groups_of(uid))
+    return PeerReader(uid, (await house.accounts.account_of(uid)).groups)

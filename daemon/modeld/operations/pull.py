@@ -39,7 +39,7 @@ def handlers(house: House) -> Handlers:
         async with refusals_kept(house, job, reference.text):
             notes = PublicationNotes(house, job)
             if isinstance(reference, LocalReference):
-                return await add_local(house.store, job, request, reference, reader_for(house, job.peer), notes)
+                return await add_local(house.store, job, request, reference, await reader_for(house, job.peer), notes)
             if isinstance(reference, StoredReference):
                 return await use_stored(house.store, job, request, reference, failed)
             return await Pull(house.pulls, house.activity, job, request, reference, notes).run()

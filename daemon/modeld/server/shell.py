@@ -20,10 +20,11 @@ import structlog
 
 from modeld.observe.incident import incident
 from modeld.operations.calling import Caller, Long, TakesTime
+from modeld.platform import endpoint
 from modeld.server.faults import numbered
 from modeld.server.flight import Flight
 from modeld.server.hall import Hall
-from modeld.server.stall import WriteWatch, gone
+from modeld.server.stall import WriteWatch
 from modelwire import replies, requests
 from modelwire.connection import ServerConnection
 from modelwire.decoding import BadRequest
@@ -109,7 +110,7 @@ class Shell(asyncio.Protocol):
         """Reading tells no more once a peer has ended its side: whether it still reads, only the kernel knows."""
         if self._closing:
             return
-        if gone(self.transport.get_extra_info("socket")):
+        if endpoint.reader_gone(self.transport):
             self.transport.abort()
         else:
             self._hall.loop.call_later(_HALF_OPEN_SECONDS, self._look_for_reader)

@@ -13,10 +13,11 @@ from typing import Any, cast
 import anyio
 import anyio.lowlevel
 
+from modeld.access.accounts import Accounts
+from modeld.access.roles import Access
 from modeld.app.lifetime import Lifetime
 from modeld.config import Settings
 from modeld.operations.calling import Handlers
-from modeld.peers import Access, Accounts
 from modeld.server import Server
 from modelwire.operations import OPERATIONS
 from rigs.waiting import eventually
@@ -25,7 +26,7 @@ from rigs.waiting import eventually
 @asynccontextmanager
 async def quiet_daemon(path: str) -> AsyncIterator[tuple[Server, Lifetime]]:
     """One whose event loop has not come to look at its door yet: a server that was never opened."""
-    accounts = Accounts(os.getuid())
+    accounts = Accounts()
     house: Any = SimpleNamespace(
         settings=Settings(),
         accounts=accounts,

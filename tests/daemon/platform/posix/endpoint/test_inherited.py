@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from modeld.listener import Endpoint, UnusableEndpoint
+from modeld.platform.posix.endpoint import Endpoint, UnusableEndpoint
 from rigs.listeners import connects, listening
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import socket
 import stat
 import zlib
 from collections.abc import Mapping
 from typing import Final
 
-from modeld.listener.directory import open_directory, umask
-from modeld.listener.faults import OTHER_PATH, AlreadyServing, UnusableEndpoint, explained, kind_of
-from modeld.listener.lock import release_lock, take_lock
+from modeld.platform.posix import locks
+from modeld.platform.posix.endpoint.directory import open_directory, umask
+from modeld.platform.posix.endpoint.faults import OTHER_PATH, AlreadyServing, UnusableEndpoint, explained, kind_of
+from modeld.platform.posix.endpoint.lock import take_lock
 from modelwire.endpoint import PATH_LIMIT
 
 BACKLOG: Final = 1024
@@ -56,7 +56,7 @@ class Endpoint:
             directory = open_directory(parent, path, shared=shared)
             undo.callback(os.close, directory)
             lock = take_lock(directory, path, holder or {})
-            undo.callback(release_lock, lock)
+            undo.callback(locks.release, lock)
             _check_occupant(directory, path)
             _sweep_temporaries(directory, name)
             listening = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -108,7 +108,7 @@ class Endpoint:
             if self.still_ours():
                 _unlink_quietly(os.path.basename(self.path), directory)
             self.socket.close()
-            release_lock(lock)
+            locks.release(lock)
             os.close(directory)
         self.socket.close()
 
@@ -135,7 +135,7 @@ def _temporary_tag(name: str) -> str:
 
 
 def _temporary_name(name: str) -> str:
-    return f"{_temporary_tag(name)}{secrets.token_hex(2)}"
+    return f"{_temporary_tag(name)}{os.urandom(2).hex()}"
 
 
 def _check_path(path: str, temporary: str) -> None:

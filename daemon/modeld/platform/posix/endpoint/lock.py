@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import stat
 from collections.abc import Mapping
 from typing import Any, Final
 
-from modeld.listener.directory import umask
-from modeld.listener.faults import OTHER_PATH, AlreadyServing, UnusableEndpoint, explained, kind_of
+from modeld.platform.posix import locks
+from modeld.platform.posix.endpoint.directory import umask
+from modeld.platform.posix.endpoint.faults import OTHER_PATH, AlreadyServing, UnusableEndpoint, explained, kind_of
 
 HOLDER_BYTES: Final = 8192
 """One line of a pid, an instance and two paths of at most 4096 bytes, of which one fits a socket address."""
-
-# O_NONBLOCK: a FIFO in the lock's place is refused by its type instead of being waited for.
-_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 def take_lock(directory: int, path: str, holder: Mapping[str, str]) -> int:
     """A descriptor that holds the lock of the endpoint `path`, or AlreadyServing with what its holder wrote."""
     name = f"{os.path.basename(path)}.lock"
-    fd = _open(directory, path, name)
+    fd = _locked(directory, path, name)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _already_serving(path, read_holder(fd)) from None
         _check(path, fd, os.stat(name, dir_fd=directory, follow_symlinks=False))
-        os.ftruncate(fd, 0)
-        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, only without a name
-            os.pwrite(fd, json.dumps({**holder, "pid": os.getpid(), "endpoint": path}).encode() + b"\n", 0)
+        locks.write(fd, json.dumps({**holder, "pid": os.getpid(), "endpoint": path}).encode() + b"\n")
     except FileNotFoundError:
         os.close(fd)
         raise UnusableEndpoint(f"{path}.lock vanished while it was taken", hint="start again") from None
@@ -43,17 +33,10 @@ def take_lock(directory: int, path: str, holder: Mapping[str, str]) -> int:
     return fd
 
 
-def release_lock(fd: int) -> None:
-    """Give the lock back. The file stays, without a name: a deleted lock file lets two processes hold "the" lock."""
-    with contextlib.suppress(OSError):
-        os.ftruncate(fd, 0)
-    os.close(fd)
-
-
-def read_holder(fd: int) -> dict[str, Any]:
+def read_holder(words: bytes) -> dict[str, Any]:
     """What the holder wrote; empty while it is only about to, when what stands there is from a dead one."""
     try:
-        holder = json.loads(os.pread(fd, HOLDER_BYTES, 0))
+        holder = json.loads(words)
         if not isinstance(holder["pid"], int) or holder["pid"] <= 0:
             return {}
         with contextlib.suppress(PermissionError):  # it lives, under another user
@@ -63,15 +46,14 @@ def read_holder(fd: int) -> dict[str, Any]:
     return dict(holder)
 
 
-def _open(directory: int, path: str, name: str) -> int:
-    with explained(path):
+def _locked(directory: int, path: str, name: str) -> int:
+    with explained(path), umask(0o077):
         try:
-            with umask(0o077):
-                return os.open(name, _FLAGS, 0o600, dir_fd=directory)
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise _no_lock_file(path, os.stat(name, dir_fd=directory, follow_symlinks=False)) from None
-            raise
+            return locks.take(name, mode=0o600, longest_words=HOLDER_BYTES, directory=directory)
+        except locks.Held as held:
+            raise _already_serving(path, read_holder(held.words)) from None
+        except locks.NotAFile:
+            raise _no_lock_file(path, os.stat(name, dir_fd=directory, follow_symlinks=False)) from None
 
 
 def _check(path: str, fd: int, named: os.stat_result) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from modeld.listener import Endpoint, UnusableEndpoint
-from modeld.listener.endpoint import _temporary_name
+from modeld.platform.posix.endpoint import Endpoint, UnusableEndpoint
+from modeld.platform.posix.endpoint.endpoint import _temporary_name
 from modelwire.endpoint import PATH_LIMIT
 from modelwire.errors import ModeldError, PermissionDenied
 from rigs.listeners import AS_ROOT, OTHER_UID, acquired, connects, in_child, listening, stale_socket
@@ -156,7 +156,7 @@ def test_a_socket_of_another_user_is_refused(path: str) -> None:
 
 AS_ANOTHER_USER = """
 import os, sys
-from modeld.listener import Endpoint
+from modeld.platform.posix.endpoint import Endpoint
 from modelwire.errors import ModeldError
 os.setgroups([]); os.setgid(54321); os.setuid(54321)
 try:

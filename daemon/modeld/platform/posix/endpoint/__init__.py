@@ -12,7 +12,8 @@ The recipe, and why:
 A socket that the service manager made is taken over as it is: its path belongs to the service manager.
 """
 
-from modeld.listener.endpoint import Endpoint
-from modeld.listener.faults import AlreadyServing, UnusableEndpoint
+from modeld.platform.posix.endpoint.connections import Acceptor, Connection, Listening, reader_gone
+from modeld.platform.posix.endpoint.endpoint import Endpoint
+from modeld.platform.posix.endpoint.faults import AlreadyServing, UnusableEndpoint
 
-__all__ = ["AlreadyServing", "Endpoint", "UnusableEndpoint"]
+__all__ = ["Acceptor", "AlreadyServing", "Connection", "Endpoint", "Listening", "UnusableEndpoint", "reader_gone"]

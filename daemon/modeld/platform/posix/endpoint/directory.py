@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
 from typing import Final
 
-from modeld.listener.faults import explained
+from modeld.platform.posix import locks
+from modeld.platform.posix.endpoint.faults import explained
 from modelwire.endpoint import unsafe_directory
 from modelwire.errors import PermissionDenied
 
@@ -51,8 +51,7 @@ def open_directory(path: str, endpoint: str, *, shared: bool) -> int:
         raise _unsafe(path, reason_against)
     if info.st_uid == os.geteuid() and not info.st_mode & stat.S_ISVTX:
         # systemd-tmpfiles passes over a locked directory; its clean-up of /tmp would take the lock file otherwise.
-        with contextlib.suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        locks.share(fd)
     return fd
 
 

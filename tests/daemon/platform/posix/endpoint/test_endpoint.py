@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from modeld.listener import AlreadyServing, Endpoint
+from modeld.platform.posix.endpoint import AlreadyServing, Endpoint
 from rigs.listeners import acquired, connects, in_child, listening, stale_socket
 
 
@@ -113,7 +113,7 @@ def test_notices_that_the_path_is_gone_or_replaced_and_leaves_what_is_not_its_ow
 
 def test_a_sigkill_leaves_a_stale_socket_that_the_next_takes_at_once(path: str) -> None:
     child = in_child(
-        "import sys; from modeld.listener import Endpoint\n"
+        "import sys; from modeld.platform.posix.endpoint import Endpoint\n"
         "e = Endpoint.acquire(sys.argv[1]); print('up', flush=True); sys.stdin.read()",
         path,
     )
