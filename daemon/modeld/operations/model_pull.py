@@ -31,8 +31,7 @@ class Pull(JobOperation[ModelPull, Pulled]):
         self._asked = PullRequests(services.pulls)
 
     def check(self, caller: Caller, request: ModelPull, /) -> Submission[ModelPull]:
-        stored, key = self._asked.read(request, caller.uid)
-        self._asked.remember(key, request, [job.key for job in self._services.board.jobs])
+        stored, key = self._asked.accept(request, caller.uid, [job.key for job in self._services.board.jobs])
         return Submission(stored, key, stored.name)
 
     def queue(self, request: ModelPull, /) -> str:
