@@ -134,7 +134,7 @@ def test_the_state_is_not_in_the_store() -> None:
 ANSWERS_ONCE = """
 import json, os, sys
 from modeld.observe.notify import inherited_socket
-from modeld.listener import Endpoint
+from modeld.platform.posix.endpoint import Endpoint
 endpoint = Endpoint.inherited(inherited_socket())
 endpoint.socket.setblocking(True)
 connection, _ = endpoint.socket.accept()

@@ -16,7 +16,7 @@ import sys
 import traceback
 from collections import Counter
 
-from modeld.listener import AlreadyServing, Endpoint
+from modeld.platform.posix.endpoint import AlreadyServing, Endpoint
 
 RACERS = 8
 SCENARIOS = ("absent", "stale", "live")

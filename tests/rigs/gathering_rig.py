@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, cast
 import anyio
 
 from modeld.config import StoreSettings
+from modeld.platform import durable as calls
+from modeld.platform import files
 from modeld.store import Store, WouldBlock
 from modeld.store.blobs.hashing import CHUNK
 from modeld.store.catalog.catalog import Catalog
@@ -94,9 +96,9 @@ class Gathering:
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, faults: Faults) -> None:
-    for module in (durable, links, trees):
+    for module in (durable, calls, files, links, trees):
         monkeypatch.setattr(module, "os", FaultyOs(faults))
-    monkeypatch.setattr(durable, "_LIBC", FaultyLibc(durable._LIBC, faults))
+    monkeypatch.setattr(calls, "_LIBC", FaultyLibc(calls._LIBC, faults))
 
 
 def main(directory: str, how: str, nth: int) -> None:
@@ -104,9 +106,9 @@ def main(directory: str, how: str, nth: int) -> None:
     with gathering.open() as store:
         faults = Faults(nth, lambda _name: os._exit(137))
         faulty_os = FaultyOs(faults)
-        for module in (durable, links, trees):
+        for module in (durable, calls, files, links, trees):
             vars(module)["os"] = faulty_os
-        vars(durable)["_LIBC"] = FaultyLibc(durable._LIBC, faults)
+        vars(calls)["_LIBC"] = FaultyLibc(calls._LIBC, faults)
         gathering.add(store, cast("How", how))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from modeld.listener import Endpoint
+from modeld.platform.posix.endpoint import Endpoint
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
 OTHER_UID = 54321

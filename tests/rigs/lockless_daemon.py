@@ -21,7 +21,7 @@ class LocklessDaemon(RealDaemon):
 
 def _main() -> int:
     from modeld.__main__ import main
-    from modeld.store.disk import locks
+    from modeld.platform import locks
     from modeld.store.publish import name_changes, publisher
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""One add in a store of its own, with faults planted in the system calls that `durable` makes.
+"""One add in a store of its own, with faults planted in the system calls that the store and the platform make for it.
 
 Also a program: `python publication_rig.py DIRECTORY [kill N | without FUNCTION | many | reported]`.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from modeld.platform import durable as calls
 from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob, commit
 from modeld.store.blobs.hashing import CHUNK
@@ -55,7 +56,7 @@ class Faults:
 
 
 class FaultyOs:
-    """Stands where `durable` sees the module os."""
+    """Stands where a module sees the module os."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
@@ -98,8 +99,9 @@ class FaultyLibc:
 
 
 def plant_faults(monkeypatch: pytest.MonkeyPatch, faults: Faults) -> None:
-    monkeypatch.setattr(durable, "os", FaultyOs(faults))
-    monkeypatch.setattr(durable, "_LIBC", FaultyLibc(durable._LIBC, faults))
+    for module in (durable, calls):
+        monkeypatch.setattr(module, "os", FaultyOs(faults))
+    monkeypatch.setattr(calls, "_LIBC", FaultyLibc(calls._LIBC, faults))
 
 
 class Adding:
@@ -173,8 +175,8 @@ def run_alone(directory: Path, *extra: str, prefix: tuple[str, ...] = ()) -> sub
 def kill_at(directory: Path, nth: int) -> None:
     """In a process of its own: dies at the n-th call as a killed one does, nothing is cleaned up."""
     faults = Faults(nth, lambda _name: os._exit(137))
-    libc = FaultyLibc(durable._LIBC, faults)
-    vars(durable).update(os=FaultyOs(faults), _LIBC=libc)
+    vars(durable).update(os=FaultyOs(faults))
+    vars(calls).update(os=FaultyOs(faults), _LIBC=FaultyLibc(calls._LIBC, faults))
     Adding(directory).run()
 
 

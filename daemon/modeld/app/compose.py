@@ -12,16 +12,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from modeld import platform
+from modeld.access.accounts import Accounts
+from modeld.access.roles import Access
 from modeld.activity import Activity
 from modeld.app.log_lock import sole_writer
 from modeld.config import Settings
+from modeld.config.load import Loaded
 from modeld.config.places import log_directory
 from modeld.jobs.ledger import Ledger
-from modeld.listener import Endpoint
-from modeld.pulls.shared import Workshop
+from modeld.pulls.context import PullContext
 from modeld.store import Store, resolve_root
 from modeld.store.catalog.catalog import Catalog
-from modelwire.endpoint import socket_path
+from modelwire.endpoint import SYSTEM_CONFIG, socket_path
 from modelwire.values import RecoveryView
 
 
@@ -33,8 +36,10 @@ class Rooms:
     catalog: Catalog
     ledger: Ledger
     activity: Activity
-    endpoint: Endpoint
-    workshop: Workshop
+    endpoint: platform.endpoint.Endpoint
+    accounts: Accounts
+    access: Access
+    pulls: PullContext
     recovery: RecoveryView
 
 
@@ -47,8 +52,9 @@ def endpoint_path(settings: Settings, environ: Mapping[str, str]) -> str:
 
 @contextmanager
 def opened(
-    settings: Settings, environ: Mapping[str, str], *, instance: str, inherited: int | None = None
+    loaded: Loaded, environ: Mapping[str, str], *, instance: str, inherited: int | None = None
 ) -> Iterator[Rooms]:
+    settings = loaded.settings
     path = endpoint_path(settings, environ)
     root = resolve_root(settings.models_home, environ, sys.platform)
     with ExitStack() as closing:
@@ -58,8 +64,8 @@ def opened(
         closing.callback(catalog.close)
         ledger = Ledger(catalog)
         store = Store.open(root, settings.store, catalog, lock=lock, byte_threads=settings.limits.running_bytes)
-        workshop = Workshop.open(store, catalog, settings, environ)
-        closing.callback(workshop.close)
+        pulls = PullContext.open(store, catalog, settings, environ)
+        closing.callback(pulls.close)
         log = os.path.join(log_directory(settings, environ), "activity.ndjson")
         closing.enter_context(sole_writer(log, root))
         activity = Activity.open(
@@ -69,13 +75,21 @@ def opened(
             watcher_queue=settings.limits.watcher_queue,
         )
         closing.callback(activity.close)
+        accounts = Accounts()
+        access = Access(
+            settings.access.users,
+            settings.access.groups,
+            os.getuid(),
+            accounts,
+            config_path=loaded.path or SYSTEM_CONFIG,
+        )
         if inherited is not None:
-            endpoint = Endpoint.inherited(inherited)
+            endpoint = platform.endpoint.Endpoint.inherited(inherited)
         else:
             holder = {"instance": instance, "store": root}
-            endpoint = Endpoint.acquire(path, shared=settings.access.opens_to_others, holder=holder)
+            endpoint = platform.endpoint.Endpoint.acquire(path, shared=settings.access.opens_to_others, holder=holder)
         closing.callback(endpoint.close)
-        yield Rooms(store, catalog, ledger, activity, endpoint, workshop, _recovery(store, catalog))
+        yield Rooms(store, catalog, ledger, activity, endpoint, accounts, access, pulls, _recovery(store, catalog))
 
 
 def _recovery(store: Store, catalog: Catalog) -> RecoveryView:

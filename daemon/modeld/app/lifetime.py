@@ -15,7 +15,7 @@ import anyio
 import structlog
 
 from modeld.jobs.board import Board
-from modeld.listener import Endpoint
+from modeld.platform import endpoint
 from modeld.server import Server
 from modelwire import exits
 
@@ -60,11 +60,11 @@ class Lifetime:
                 log.info("signal", signal=name)
                 self.stop(name)
 
-    async def mind_endpoint(self, endpoint: Endpoint, every: float) -> None:
+    async def mind_endpoint(self, listening: endpoint.Endpoint, every: float) -> None:
         """A daemon that nobody can reach must not hold the locks of one that could be reached."""
-        while endpoint.still_ours():  # noqa: ASYNC110 - an unlink by another program is no event here
+        while listening.still_ours():  # noqa: ASYNC110 - an unlink by another program is no event here
             await anyio.sleep(every)
-        log.error("the endpoint was removed or replaced", socket=endpoint.path)
+        log.error("the endpoint was removed or replaced", socket=listening.path)
         self.stop("the endpoint is no longer ours", exit_code=exits.FAILED)
 
     async def mind_idleness(self, server: Server, board: Board, patience: float) -> None:
@@ -72,12 +72,12 @@ class Lifetime:
 
         One wake-up for each `patience`, not a poll: a quiet daemon sleeps until the moment at which it would end.
         """
-        clock: Callable[[], float] = server.hall.loop.time
+        clock: Callable[[], float] = server.shared.loop.time
         while True:
-            busy = server.hall.sessions.count > 0 or any(job.state != "paused" for job in board.jobs)
-            quiet_since = clock() if busy else max(server.hall.last_activity, board.runner.last_end)
+            busy = server.shared.peer_limits.count > 0 or any(job.state != "paused" for job in board.jobs)
+            quiet_since = clock() if busy else max(server.shared.last_activity, board.runner.last_end)
             remaining = quiet_since + patience - clock()
-            if remaining <= 0 and server.close_door_if_empty():
+            if remaining <= 0 and server.stop_accepting_if_empty():
                 self.stop(f"nobody needed the daemon for {patience:g} s")
                 return
             await anyio.sleep(remaining if remaining > 0 else patience)

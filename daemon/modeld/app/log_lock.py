@@ -7,13 +7,12 @@ would give the same numbers twice, and a watcher that goes on from a number woul
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 
+from modeld.platform import locks
 from modelwire.errors import InUse
 
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _PID_BYTES = 32
 
 
@@ -22,19 +21,15 @@ def sole_writer(log: str, store: str) -> Iterator[None]:
     """Holds the lock beside the log, or raises `InUse` with the pid of its holder. The lock's file stays."""
     try:
         os.makedirs(os.path.dirname(log), mode=0o700, exist_ok=True)
-        descriptor = os.open(f"{log}.lock", _FLAGS, 0o600)
-    except OSError:
+        descriptor = locks.take(f"{log}.lock", mode=0o600, longest_words=_PID_BYTES)
+    except locks.Held as held:
+        raise _in_use(log, store, held.words) from None
+    except (OSError, locks.NotAFile):
         # Whoever opens the log next meets the same trouble, and says what it is.
         yield
         return
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _in_use(log, store, os.pread(descriptor, _PID_BYTES, 0)) from None
-        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, only without a name
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        locks.write(descriptor, b"%d\n" % os.getpid())
         yield
     finally:
         os.close(descriptor)

@@ -36,7 +36,7 @@ def run(loaded: Loaded, readiness: Readiness, *, auto_started: bool) -> int:
     instance = str(uuid.uuid4())
     inherited = inherited_socket()
     try:
-        with opened(settings, os.environ, instance=instance, inherited=inherited) as rooms:
+        with opened(loaded, os.environ, instance=instance, inherited=inherited) as rooms:
             return anyio.run(
                 lambda: serve(rooms, loaded, readiness, instance=instance, auto_started=auto_started),
                 backend="asyncio",

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import stat
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
+
+from modeld.platform import notify
 
 LISTEN_FDS_START: Final = 3  # sd_listen_fds(3)
 MOST_SOCKETS: Final = 64
@@ -44,15 +45,7 @@ def _status(text: str) -> list[str]:
 
 def _send(lines: list[str], environ: Mapping[str, str] | None) -> bool:
     address = (os.environ if environ is None else environ).get("NOTIFY_SOCKET", "")
-    # Kinds of address beyond a path and an abstract one (vsock:) come from outside of this machine.
-    if not lines or address[:1] not in {"@", "/"}:
-        return False
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-        # The service manager's queue may be full: no status is worth standing still for.
-        out.setblocking(False)
-        out.sendto("\n".join(lines).encode(errors="replace"), f"\0{address[1:]}" if address[0] == "@" else address)
-        return True
-    return False
+    return bool(lines) and notify.send(address, "\n".join(lines).encode(errors="replace"))
 
 
 @dataclass(frozen=True, slots=True)

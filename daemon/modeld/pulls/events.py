@@ -1,4 +1,4 @@
-"""What a pull tells beside its counters: the phases of its way, and what went wrong in between, as events."""
+"""What a pull reports beside its counters: its phases, and what went wrong in between, as events of the log."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import contextlib
 import time
 from typing import Any, Final
 
+from modeld.activity import Activity
 from modeld.download.routes.events import EventKind, TransferEvent
 from modeld.download.source import address_of
-from modeld.jobs.job import Job
-from modeld.operations.house import House
+from modeld.jobs.job import AnyJob
 from modeld.progress import JobProgress
 from modelwire.errors import DigestMismatch
 from modelwire.vocabulary import Phase
 
 TELL_BYTES: Final = 32 * 1024 * 1024
 TELL_SECONDS: Final = 5.0
-"""How often a download is told to those who watch events: the contract's numbers."""
+"""How often the log has a line about a download: the contract's numbers."""
 
 _EVENTS: Final[dict[EventKind, str]] = {
     "resumed": "transfer.resumed",
@@ -34,26 +34,26 @@ _EVENTS: Final[dict[EventKind, str]] = {
 }
 
 
-class Telling:
+class PullEvents:
     """Of one job. `transfer` and `look` are called from byte threads."""
 
-    def __init__(self, house: House, job: Job, path: str) -> None:
-        self._house = house
+    def __init__(self, activity: Activity, job: AnyJob, path: str) -> None:
+        self._activity = activity
         self._job = job
         self._loop = asyncio.get_running_loop()
         self.path = path
         self._phase: Phase | None = None
-        self._told = -1
-        self._told_at = 0.0
+        self._recorded = -1
+        self._recorded_at = 0.0
 
-    def event(self, name: str, **fields: Any) -> None:
+    def record(self, name: str, **fields: Any) -> None:
         """On the event loop."""
-        self._house.activity.record(name, job=self._job.id, model=self._job.model, **fields)
+        self._activity.record(name, job=self._job.id, model=self._job.model, **fields)
 
-    def soon(self, name: str, **fields: Any) -> None:
+    def _soon(self, name: str, **fields: Any) -> None:
         """From any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is gone
-            self._loop.call_soon_threadsafe(lambda: self.event(name, **fields))
+            self._loop.call_soon_threadsafe(lambda: self.record(name, **fields))
 
     def transfer(self, event: TransferEvent) -> None:
         more: dict[str, Any] = {}
@@ -61,12 +61,12 @@ class Telling:
             more = {"attempt": event.attempt, "delay_s": event.delay_s}
         if event.bytes:
             more["kept_bytes"] = event.bytes
-        self.soon(_EVENTS[event.kind], source=event.source, file=event.file, message=event.reason, **more)
+        self._soon(_EVENTS[event.kind], source=event.source, file=event.file, message=event.reason, **more)
 
     def mismatch(self, fault: DigestMismatch) -> None:
         wanted = ("path", "expected_sha256", "actual_sha256", "quarantine_path", "source")
         if "quarantine_path" in fault.details:
-            self.event("phase.quarantine", **{name: fault.details.get(name) for name in wanted})
+            self.record("phase.quarantine", **{name: fault.details.get(name) for name in wanted})
 
     # -- phases
 
@@ -74,17 +74,17 @@ class Telling:
         """Listens to the job's progress, from any thread."""
         phase, done = progress.current_phase, progress.done
         if phase != self._phase:
-            if "download" in (phase, self._phase) and done != self._told:
-                self._tell(progress)
-            if phase == "verify" and self._told >= 0:
-                self.soon("phase.verify", path=self.path)
+            if "download" in (phase, self._phase) and done != self._recorded:
+                self._record_download(progress)
+            if phase == "verify" and self._recorded >= 0:
+                self._soon("phase.verify", path=self.path)
             self._phase = phase
         elif phase == "download" and (
-            done - self._told >= TELL_BYTES or time.monotonic() - self._told_at >= TELL_SECONDS
+            done - self._recorded >= TELL_BYTES or time.monotonic() - self._recorded_at >= TELL_SECONDS
         ):
-            self._tell(progress)
+            self._record_download(progress)
 
-    def _tell(self, progress: JobProgress) -> None:
-        self._told, self._told_at = progress.done, time.monotonic()
+    def _record_download(self, progress: JobProgress) -> None:
+        self._recorded, self._recorded_at = progress.done, time.monotonic()
         address, total = address_of(progress.source), progress.total_bytes
-        self.soon("phase.download", downloaded_bytes=self._told, total_bytes=total, source_url=address)
+        self._soon("phase.download", downloaded_bytes=self._recorded, total_bytes=total, source_url=address)

@@ -12,42 +12,41 @@ from typing import Any
 import anyio
 
 from modeld.download.engine.budget import Share
+from modeld.download.routes.events import OnEvent
 from modeld.download.routes.router import Described
 from modeld.download.source import FileInfo
 from modeld.progress import JobProgress, Stopped
-from modeld.pulls.events import Telling
-from modeld.pulls.memory import version_of
-from modeld.pulls.shared import Workshop
-from modeld.sources.reference import Reference
+from modeld.pulls.context import PullContext
+from modeld.pulls.plan import Plan
 from modeld.store import Digest
 from modeld.store.ingest.downloaded import Arrived
-from modeld.store.manifests.manifests import File
 
 
-class Fetch:
+class FileFetcher:
+    """First `look`, then `run`. What it finds and fetches is kept from sweeps until `held` is closed."""
+
     def __init__(
         self,
-        workshop: Workshop,
-        reference: Reference,
+        context: PullContext,
+        plan: Plan,
         described: Described[Any],
         files: Sequence[FileInfo],
-        expected: Digest | None,
         progress: JobProgress,
-        telling: Telling,
+        on_event: OnEvent,
         held: ExitStack,
     ) -> None:
-        self._workshop = workshop
-        self._arrivals = workshop.store.arrivals
-        self._reference = reference
+        self._context = context
+        self._arrivals = context.store.arrivals
+        self._plan = plan
         self._described = described
         self._files = files
-        self._expected = expected
-        self._telling = telling
-        self._held = held
         self._job = progress
         self._progress = progress.files([file.size for file in files])
-        self._digests: list[Digest | None] = []
+        self._on_event = on_event
+        self._held = held
         self._arrived: dict[int, Arrived] = {}
+        self.digests: list[Digest | None] = []
+        """Of each file, None where it is not known."""
         self.served: Counter[str] = Counter()
 
     # -- before the first byte
@@ -55,8 +54,8 @@ class Fetch:
     async def look(self) -> None:
         """What is here already."""
         for number, file in enumerate(self._files):
-            digest = self._expected or file.digest or await self._seen(file)
-            self._digests.append(digest)
+            digest = self._plan.expected or file.digest or await self._seen(file)
+            self.digests.append(digest)
             if digest is None:
                 continue
             progress = self._progress[number]
@@ -68,22 +67,12 @@ class Fetch:
                 self._arrived[number] = Arrived(path=file.path, blob=blob, role=file.role)
                 await self._remember(file, digest)
 
-    def as_wanted(self) -> list[File] | None:
-        """The files as a manifest would have them; None while some digest is not known."""
-        if any(digest is None for digest in self._digests):
-            return None
-        return [
-            File(path=file.path, blob=digest.text, size_bytes=file.size or 0, role=file.role)
-            for file, digest in zip(self._files, self._digests, strict=True)
-            if digest is not None
-        ]
-
     def check_room(self) -> None:
         """For all files at once; each asks again for itself when its turn comes. NoSpace with the numbers."""
         missing = 0
         for number, file in enumerate(self._files):
             if number not in self._arrived and file.size is not None:
-                missing += max(0, file.size - self._partial_bytes(self._digests[number]))
+                missing += max(0, file.size - self._partial_bytes(self.digests[number]))
         self._arrivals.space.reserve(missing).release()
 
     def _partial_bytes(self, digest: Digest | None) -> int:
@@ -101,7 +90,7 @@ class Fetch:
         """All files, in their order. When one fails the others stop, and what has arrived stays."""
         if len(self._files) > len(self._arrived):
             self.check_room()
-        limiter = anyio.CapacityLimiter(self._workshop.settings.transfer.files_at_once)
+        limiter = anyio.CapacityLimiter(self._context.settings.transfer.files_at_once)
         faults: list[Exception] = []
 
         async def one(number: int) -> None:
@@ -123,14 +112,14 @@ class Fetch:
         return [self._arrived[number] for number in range(len(self._files))]
 
     async def _fetch(self, number: int, share: Share) -> None:
-        file, digest, progress = self._files[number], self._digests[number], self._progress[number]
-        work = partial(self._workshop.transfer.fetch_file, self._described, file, expected=self._expected or digest)
-        blob, served, as_described = await self._workshop.flights.fetch(
+        file, digest, progress = self._files[number], self.digests[number], self._progress[number]
+        work = partial(self._context.transfer.fetch_file, self._described, file, expected=digest)
+        blob, served, as_described = await self._context.shared_downloads.fetch(
             self._key(file, digest),
-            self._reference.key,
-            lambda followed, on_event, pace: work(progress=followed, on_event=on_event, pace=pace),
+            self._plan.reference.key,
+            lambda shared, on_event, pace: work(progress=shared, on_event=on_event, pace=pace),
             progress,
-            self._telling.transfer,
+            self._on_event,
             share,
         )
         self.served.update(served)
@@ -140,7 +129,10 @@ class Fetch:
         if as_described:
             await self._remember(file, blob.digest)
 
-    # -- what it is called
+    # -- versions
+
+    def _version(self, file: FileInfo) -> str | None:
+        return self._plan.version(file, self._described.description.revision)
 
     def _key(self, file: FileInfo, digest: Digest | None) -> str:
         """Equal for the same bytes, and only for them."""
@@ -150,7 +142,7 @@ class Fetch:
 
     async def _seen(self, file: FileInfo) -> Digest | None:
         version = self._version(file)
-        return None if version is None else await self._workshop.memory.seen(version)
+        return None if version is None else await self._context.memory.seen(version)
 
     async def _remember(self, file: FileInfo, digest: Digest) -> None:
         """What a version turned out to be of which its source tells no digest; again each time, as a sign of use.
@@ -158,12 +150,5 @@ class Fetch:
         Not when the user said the digest: then the bytes may be here from elsewhere, and this version another.
         """
         version = self._version(file)
-        if version is not None and file.digest is None and self._expected is None:
-            await self._workshop.memory.saw(version, digest)
-
-    def _version(self, file: FileInfo) -> str | None:
-        """One that its source names: by a validator, or by an immutable revision of all that it has."""
-        stands = file.validator or self._described.description.revision
-        if stands is None or self._reference.secrets:
-            return None
-        return version_of(file.origin or "", file.locator, f"{stands} {file.size}")
+        if version is not None and file.digest is None and self._plan.expected is None:
+            await self._context.memory.saw(version, digest)

@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from modeld.jobs.job import Job
-from modeld.operations.house import House
-from modeld.operations.working import PublicationNotes
+from modeld.store.publish.name_changes import Notes
 from modelwire.values import Added, Pulled
 
 
@@ -25,10 +23,10 @@ def pulled_from(
 
 
 class PullNotes:
-    """The store tells of models added; the ledger wants to know them as pulled."""
+    """The store publishes models as added; the ledger records them as pulled."""
 
-    def __init__(self, house: House, job: Job, made: Callable[[Added], Pulled]) -> None:
-        self._notes = PublicationNotes(house, job)
+    def __init__(self, notes: Notes[Pulled], made: Callable[[Added], Pulled]) -> None:
+        self._notes = notes
         self._made = made
 
     async def about_to_publish(self, value: Added, /) -> None:

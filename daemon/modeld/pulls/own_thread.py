@@ -1,14 +1,14 @@
-"""Waiting for what blocks for long, and may be left: a host that is silent answers nobody for half a minute.
+"""Work that blocks for long, in a thread that may be left to itself: a silent host answers nobody for half a minute.
 
-The thread is left to itself then, and must not keep the process from ending: those of the usual pool would.
+Such a thread must not keep the process from ending, as those of the usual pool would.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Final, Generic, TypeVar
 
 import anyio
@@ -18,35 +18,56 @@ from modeld.progress import Stopped
 T = TypeVar("T")
 
 LOOK_SECONDS: Final = 0.05
+"""How soon a waiter that is stopped notices."""
 
 
-class _Outcome(Generic[T]):
-    def __init__(self) -> None:
+class OwnThread(Generic[T]):
+    """For the event loop, where `on_end` is called too. For a loop that is gone, `on_lost` gets the result, in the
+    thread."""
+
+    def __init__(
+        self,
+        work: Callable[[], T],
+        *,
+        name: str,
+        on_end: Callable[[], None] = lambda: None,
+        on_lost: Callable[[T], object] = lambda _: None,
+    ) -> None:
         self.ended = anyio.Event()
-        self.values: list[T] = []
-        self.fault: BaseException | None = None
+        self.outcome = Future[T]()
+        self._work = work
+        self._on_end = on_end
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-
-async def in_own_thread(work: Callable[[], T], stopped: Callable[[], bool], *, name: str) -> T:
-    """What `work` gives or raises; Stopped as soon as nobody wants it, or Cancelled as usual: it goes on alone then,
-    and what it comes to is dropped."""
-    loop = asyncio.get_running_loop()
-    outcome = _Outcome[T]()
-
-    def run() -> None:
+    def start(self) -> None:
         try:
-            outcome.values.append(work())
-        except BaseException as fault:  # noqa: BLE001 - raised where it is waited for
-            outcome.fault = fault
-        with contextlib.suppress(RuntimeError):  # the loop is gone
-            loop.call_soon_threadsafe(outcome.ended.set)
+            self._thread.start()
+        except BaseException as fault:
+            self.outcome.set_exception(fault)
+            self._end()
+            raise
 
-    threading.Thread(target=run, name=name, daemon=True).start()
-    while not outcome.ended.is_set():
-        if stopped():
-            raise Stopped
-        with anyio.move_on_after(LOOK_SECONDS):
-            await outcome.ended.wait()
-    if outcome.fault is not None:
-        raise outcome.fault
-    return outcome.values[0]
+    async def wait(self, stopped: Callable[[], bool]) -> None:
+        """Until the work has ended. Raises Stopped as soon as `stopped()` is true; the work goes on alone."""
+        while not self.ended.is_set():
+            if stopped():
+                raise Stopped
+            with anyio.move_on_after(LOOK_SECONDS):
+                await self.ended.wait()
+
+    def _run(self) -> None:
+        try:
+            self.outcome.set_result(self._work())
+        except BaseException as fault:  # noqa: BLE001 - for those who wait for the outcome
+            self.outcome.set_exception(fault)
+        try:
+            self._loop.call_soon_threadsafe(self._end)
+        except RuntimeError:  # the loop is gone: the daemon has stopped without waiting
+            if self.outcome.exception() is None:
+                self._on_lost(self.outcome.result())
+
+    def _end(self) -> None:
+        self.ended.set()
+        self._on_end()

@@ -6,276 +6,176 @@ next attempt, of this job or of another, finds both.
 
 from __future__ import annotations
 
-import os
 import threading
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
-import msgspec
-
+from modeld.activity import Activity
+from modeld.download.routes.router import Described
 from modeld.jobs.job import Job
-from modeld.operations.house import House
-from modeld.pulls.events import Telling
-from modeld.pulls.files import Fetch
+from modeld.pulls.context import PullContext
+from modeld.pulls.events import PullEvents
+from modeld.pulls.files import FileFetcher
 from modeld.pulls.memory import Meaning, MeantFile
 from modeld.pulls.outcome import PullNotes, pulled_from
-from modeld.pulls.own_thread import in_own_thread
-from modeld.pulls.selection import chosen
+from modeld.pulls.own_thread import OwnThread
+from modeld.pulls.plan import Plan
 from modeld.sources.reference import Reference
-from modeld.store import Digest, ModelName, Requester
-from modeld.store.ingest.downloaded import Arrived, files_of, first_of
-from modeld.store.manifests.entries import Entry
-from modeld.store.manifests.manifests import File, Source
-from modeld.store.parts import first_weights
+from modeld.store import Digest, Requester
+from modeld.store.ingest.downloaded import Arrived
+from modeld.store.publish.name_changes import Notes
 from modeld.store.publish.publishing import Wish
-from modelwire import requests
-from modelwire.errors import DigestMismatch, InvalidRequest, WireError
+from modelwire.errors import DigestMismatch
+from modelwire.requests import ModelPull
 from modelwire.values import Added, Pulled
 
 
 class Pull:
-    def __init__(self, house: House, job: Job, request: requests.ModelPull, reference: Reference) -> None:
-        assert request.name is not None, "a request is given a name before it is admitted"
-        self._house = house
-        self._workshop = house.workshop
-        self._arrivals = house.store.arrivals
+    def __init__(
+        self,
+        context: PullContext,
+        activity: Activity,
+        job: Job[ModelPull, Pulled],
+        reference: Reference,
+        notes: Notes[Pulled],
+    ) -> None:
+        self._context = context
+        self._arrivals = context.store.arrivals
         self._job = job
-        self._request = request
-        self._reference = reference
-        self._expected = None if request.sha256 is None else Digest.parse(request.sha256)
-        globs = [*(f"+{glob}" for glob in request.include), *(f"-{glob}" for glob in request.exclude)]
-        self._followed = " ".join([reference.text, *globs])
-        """What the name stands for from now on: the reference, and which of its files."""
-        self._current = False
-        self._asked = False
-        self._meaning = Meaning()
-        self._served: Counter[str] = Counter()
-        self._name = ModelName.parse(request.name)
         self._progress = job.meter
-        self._telling = Telling(house, job, self._arrivals.layout.manifest(self._name))
+        self._plan = Plan(job.request, reference, self._arrivals)
+        self._notes = notes
+        self._events = PullEvents(activity, job, self._arrivals.layout.manifest(self._plan.name))
 
     async def run(self) -> Pulled:
         self._progress.phase("checking_local")
-        layout = self._arrivals.layout
-        here = layout.manifest(self._name) if self._expected is None else layout.blob(self._expected)
-        self._telling.event("phase.checking_local", path=here)
-        self._progress.add_listener(self._telling.look)
+        plan, layout = self._plan, self._arrivals.layout
+        here = layout.manifest(plan.name) if plan.expected is None else layout.blob(plan.expected)
+        self._events.record("phase.checking_local", path=here)
+        self._progress.add_listener(self._events.look)
         try:
             with ExitStack() as held:
                 pulled = await self._pull(held)
         except DigestMismatch as fault:
-            self._telling.mismatch(fault)
+            self._events.mismatch(fault)
             raise
         finally:
-            self._progress.remove_listener(self._telling.look)
-        self._telling.event("phase.ready", path=pulled.path)
+            self._progress.remove_listener(self._events.look)
+        self._events.record("phase.ready", path=pulled.path)
         return pulled
 
     async def _pull(self, held: ExitStack) -> Pulled:
-        wish = self._wish(self._arrivals.standing(self._name))
-        remembered = None if self._reference.secrets else await self._workshop.memory.meaning(self._followed)
-        offline = self._request.offline or self._workshop.settings.transfer.offline
-        if self._expected is not None and self._reference.is_single:
-            found = await self._find(self._expected, held)
+        plan, remembered = self._plan, None
+        wish = Wish(
+            name=plan.name,
+            replace=plan.request.replace or plan.follows(self._arrivals.standing(plan.name)),
+            license=plan.request.license,
+            order=self._job.order,
+            observer=self._progress,
+        )
+        if not plan.reference.secrets:
+            remembered = await self._context.memory.meaning(plan.followed)
+        if plan.expected is not None and plan.reference.is_single:
+            meaning = remembered or plan.written_meaning()
+            found = await self._find([(plan.path_of_one(meaning), plan.expected, None)], held)
             if found is not None:
-                self._meaning = remembered or self._written()
-                return await self._publish(wish, [replace(found, path=self._path_of_one())])
-        if offline:
-            return await self._here(wish, remembered, held)
+                return await self._publish(wish, found, meaning)
+        if plan.request.offline or self._context.settings.transfer.offline:
+            known = plan.offline_meaning(remembered)
+            if known is not None:
+                files = [(file.path, Digest(file.digest), file.role) for file in known.files]
+                found = await self._find(files, held)
+                if found is not None:
+                    return await self._publish(wish, found, known)
+            raise self._context.refuse_offline(plan.reference)
         return await self._fetch(wish, held)
 
-    # -- what is here
-
-    async def _find(self, digest: Digest, held: ExitStack) -> Arrived | None:
-        (progress,) = self._progress.files([None])
-        blob = await self._arrivals.find(digest, held, progress)
-        if blob is None:
-            return None
-        progress.total(blob.size)
-        progress.advance(done=blob.size, reused=blob.size)
-        progress.finished()
-        return Arrived(path="", blob=blob)
-
-    def _written(self) -> Meaning:
-        """What the spelling alone says of where it comes from, when nobody was asked."""
-        registry, repo = self._reference.written_place
-        return Meaning(registry=registry, repo=repo)
-
-    def _path_of_one(self) -> str:
-        known = self._meaning.files
-        if len(known) == 1:
-            return known[0].path
-        return os.path.basename(self._reference.name_hint.rstrip("/")) or "model"
-
-    async def _here(self, wish: Wish, remembered: Meaning | None, held: ExitStack) -> Pulled:
-        """Without a network: what the reference meant when it was last asked, if all of that is here still."""
-        remembered = remembered or self._recorded()
-        if remembered is None or not remembered.files:
-            raise self._workshop.refuse_offline(self._reference)
-        if self._expected is not None and [self._expected.hex] != [file.digest for file in remembered.files]:
-            raise self._workshop.refuse_offline(self._reference)
-        self._meaning = remembered
+    async def _find(self, files: Sequence[tuple[str, Digest, str | None]], held: ExitStack) -> list[Arrived] | None:
+        """All of them, of the store; None when one is not here."""
         arrived: list[Arrived] = []
-        progress = self._progress.files([file.size for file in remembered.files])
-        for file, here in zip(remembered.files, progress, strict=True):
-            blob = await self._arrivals.find(Digest(file.digest), held, here)
+        for (path, digest, role), progress in zip(files, self._progress.files([None] * len(files)), strict=True):
+            blob = await self._arrivals.find(digest, held, progress)
             if blob is None:
-                raise self._workshop.refuse_offline(self._reference)
-            here.advance(done=blob.size, reused=blob.size)
-            here.finished()
-            arrived.append(Arrived(path=file.path, blob=blob, role=file.role))
-        return await self._publish(wish, arrived)
-
-    def _recorded(self) -> Meaning | None:
-        """The same from the manifest of a model that was pulled by this reference: the catalogue may be a new one."""
-        standing = self._arrivals.standing(self._name)
-        if standing is None or not self._follows(standing):
-            return None
-        manifest, source = standing.usable(), standing.usable().source or Source()
-        alone = (File(path=source.filename or "model", blob=manifest.blob, size_bytes=manifest.size_bytes),)
-        return Meaning(
-            registry=source.registry or "",
-            repo=source.repo or "",
-            revision=source.revision or "",
-            license=manifest.license,
-            files=tuple(
-                MeantFile(file.path, Digest.parse(file.blob).hex, file.size_bytes, file.role)
-                for file in manifest.files or alone
-            ),
-        )
-
-    # -- what is not
+                return None
+            progress.total(blob.size)
+            progress.advance(done=blob.size, reused=blob.size)
+            progress.finished()
+            arrived.append(Arrived(path=path, blob=blob, role=role))
+        return arrived
 
     async def _fetch(self, wish: Wish, held: ExitStack) -> Pulled:
-        route = self._workshop.route(self._reference)
-        left = threading.Event()
-        ask = partial(
-            self._workshop.transfer.ask,
-            route,
-            stopped=lambda: left.is_set() or self._progress.stopped(),
-            on_event=self._telling.transfer,
-        )
-        try:
-            described = await in_own_thread(ask, self._progress.stopped, name=f"ask for job {self._job.id}")
-        finally:
-            left.set()
+        described = await self._ask()
         description = described.description
-        files = chosen(description.files, self._reference, self._request.include, self._request.exclude)
-        if self._expected is not None and len(files) != 1:
-            raise InvalidRequest(
-                f"$.sha256: {self._reference.text} is a model of {len(files)} files, and a digest is of one",
-                hint="pull it without --sha256; `modelctl show` tells the digest of each file",
-            )
-        self._asked = True
-        self._meaning = Meaning(
+        files = self._plan.choose(description.files)
+        fetcher = FileFetcher(self._context, self._plan, described, files, self._progress, self._events.transfer, held)
+        await fetcher.look()
+        self._plan.refuse_early(wish, files, fetcher.digests)
+        if len(files) == 1 and fetcher.digests[0] is not None:
+            self._events.path = self._arrivals.layout.partial(fetcher.digests[0])
+        arrived = await self._paced(fetcher)
+        meaning = Meaning(
             registry=description.registry,
             repo=description.repo or "",
             revision=description.revision or "",
             license=description.license,
+            files=tuple(MeantFile(each.path, each.blob.digest.hex, each.blob.size, each.role) for each in arrived),
         )
-        fetch = Fetch(
-            self._workshop, self._reference, described, files, self._expected, self._progress, self._telling, held
+        return await self._publish(wish, arrived, meaning, asked=True, served=fetcher.served)
+
+    async def _paced(self, fetcher: FileFetcher) -> list[Arrived]:
+        """A priority or rate that the job is given meanwhile counts at once."""
+        job = self._job
+        share = self._context.transfer.budget.share(priority=job.priority, rate=job.request.max_rate)
+
+        def apply() -> None:
+            share.set_priority(job.priority)
+            share.set_rate(job.request.max_rate)
+
+        with job.follows_settings(apply):
+            return await fetcher.run(share)
+
+    async def _ask(self) -> Described[Any]:
+        """What the reference means now."""
+        stopped, left = self._progress.stopped, threading.Event()
+        ask = partial(
+            self._context.transfer.ask,
+            self._context.route(self._plan.reference),
+            stopped=lambda: left.is_set() or stopped(),
+            on_event=self._events.transfer,
         )
-        await fetch.look()
-        wanted = fetch.as_wanted()
-        self._refuse_early(wish, wanted, [file.size for file in files])
-        if wanted is not None and len(wanted) == 1:
-            self._telling.path = self._arrivals.layout.partial(Digest.parse(wanted[0].blob))
-        with self._job.paced_by(self._workshop.transfer.budget) as share:
-            arrived = await fetch.run(share)
-        self._served = fetch.served
-        return await self._publish(wish, arrived)
-
-    def _refuse_early(self, wish: Wish, files: list[File] | None, sizes: list[int | None]) -> None:
-        """A name that may not be given is refused before the first byte is fetched for it."""
-        if files is None:
-            known = [size for size in sizes if size is not None]
-            self._arrivals.judge_unseen(wish, sum(known) if len(known) == len(sizes) else None)
-            return
-        if len(files) == 1:
-            self._arrivals.judge(wish, Digest.parse(files[0].blob))
-            return
-        first = first_weights([(file.path, file.role or "", file.size_bytes) for file in files])
-        self._arrivals.judge(wish, Digest.parse(files[first].blob), files)
-
-    # -- the name
-
-    def _wish(self, standing: Entry | None) -> Wish:
-        """A name that was pulled by the same reference follows it: what it means now takes its place."""
-        return Wish(
-            name=self._name,
-            replace=self._request.replace or self._follows(standing),
-            license=self._request.license,
-            order=self._job.order,
-            observer=self._progress,
-            notes=PullNotes(self._house, self._job, self._pulled),
-        )
-
-    def _follows(self, standing: Entry | None) -> bool:
-        if standing is None or standing.manifest is None or standing.name.text != self._name.text:
-            return False
+        thread = OwnThread(ask, name=f"ask for job {self._job.id}")
+        thread.start()
         try:
-            source = standing.document().get("source")
-        except (OSError, WireError):
-            return False
-        return isinstance(source, dict) and source.get("reference") == self._followed
+            await thread.wait(stopped)
+        finally:
+            left.set()
+        return thread.outcome.result()
 
-    async def _publish(self, wish: Wish, arrived: list[Arrived]) -> Pulled:
-        first = arrived[first_of(arrived)]
-        files = files_of(arrived)
-        standing = self._arrivals.standing(self._name)
-        # Judged as if it were not to be replaced: the same bytes under the same name need no new manifest.
-        same = standing is not None and self._same(wish, standing, first.blob.digest, files)
-        self._current = same
-        source = {
-            "registry": self._meaning.registry,
-            "repo": self._meaning.repo,
-            "revision": self._meaning.revision,
-            "filename": first.path,
-            "reference": self._followed,
-        }
-        if standing is not None and same and self._moved(standing, source):
-            # The same bytes under another revision: the manifest says which, and all else of it stays.
-            wish = replace(wish, license=self._request.license or standing.usable().license, replace=True)
-        elif same:
-            wish = replace(wish, replace=False)
-        else:
-            wish = replace(wish, license=self._request.license or self._meaning.license)
+    async def _publish(
+        self,
+        wish: Wish,
+        arrived: list[Arrived],
+        meaning: Meaning,
+        *,
+        asked: bool = False,
+        served: Mapping[str, int] | None = None,
+    ) -> Pulled:
+        plan = self._plan
+        text = plan.reference.text
+        publication = plan.publication(wish, arrived, meaning, asked=asked)
+
+        def pulled(added: Added) -> Pulled:
+            revision, current = meaning.revision or None, publication.current
+            return pulled_from(added, text, revision=revision, current=current, served=served)
+
+        wish = replace(publication.wish, notes=PullNotes(self._notes, pulled))
         requester = Requester(peer=self._job.peer, job=self._job.id)
-        told = None if same and not any(each.fetched for each in arrived) else self._reference.text
-        added = await self._arrivals.publish(wish, arrived, source, requester, told)
-        if self._asked and not self._reference.secrets:
+        told = None if publication.current and not any(each.fetched for each in arrived) else text
+        added = await self._arrivals.publish(wish, arrived, publication.source, requester, told)
+        if asked and not plan.reference.secrets:
             # Not when a user's digest alone said what it is.
-            await self._workshop.memory.meant(self._followed, self._meant(arrived))
-        return self._pulled(added)
-
-    def _moved(self, standing: Entry, source: dict[str, str]) -> bool:
-        """Whether the source that was asked just now says something else than the manifest of this reference."""
-        if not self._asked or not self._follows(standing):
-            return False
-        recorded = standing.usable().source or Source()
-        # Not the registry: a mirror that answers today has the same to give.
-        return (recorded.repo, recorded.revision) != (source["repo"], source["revision"])
-
-    def _same(self, wish: Wish, standing: Entry, digest: Digest, files: list[File]) -> bool:
-        if standing.manifest is None or standing.name.text != self._name.text:
-            return False
-        try:
-            return self._arrivals.judge(replace(wish, replace=False), digest, files)
-        except WireError:
-            return False
-
-    def _meant(self, arrived: list[Arrived]) -> Meaning:
-        files = tuple(MeantFile(each.path, each.blob.digest.hex, each.blob.size, each.role) for each in arrived)
-        return msgspec.structs.replace(self._meaning, files=files)
-
-    def _pulled(self, added: Added) -> Pulled:
-        return pulled_from(
-            added,
-            self._reference.text,
-            revision=self._meaning.revision or None,
-            current=self._current,
-            served=self._served,
-        )
+            await self._context.memory.meant(plan.followed, meaning)
+        return pulled(added)

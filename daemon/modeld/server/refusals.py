@@ -16,10 +16,10 @@ class Refusals:
     def __init__(self) -> None:
         self._told: dict[int | None, float] = {}
 
-    def worth_telling(self, code: str, uid: int | None, now: float) -> bool:
-        """The first refusal of a stranger, then one a minute. A peer that has a right is always told of: its own
+    def worth_telling(self, uid: int | None, now: float, *, has_role: bool) -> bool:
+        """The first refusal of a stranger, then one a minute. A peer that has a role is always told of: its own
         limits bound what it can cause."""
-        if code != "unauthorized":
+        if has_role:
             return True
         last = self._told.get(uid)
         if last is not None and now - last < QUIET_SECONDS:

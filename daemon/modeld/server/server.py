@@ -1,30 +1,28 @@
-"""Accepts peers, gives each a role before it may say a word, and keeps the shells together."""
+"""Accepts peers, gives each a role before it may say a word, and keeps their connections together."""
 
 from __future__ import annotations
 
-import errno
-import socket
 from collections.abc import Callable
 
 import anyio
 import anyio.abc
 import structlog
 
-from modeld.operations.calling import Caller, Handlers
-from modeld.operations.house import House
-from modeld.peers import Access, identify, uid_of
-from modeld.server.hall import Hall
+from modeld.access.roles import Access
+from modeld.operations.operation import Caller
+from modeld.operations.registry import Operations
+from modeld.operations.services import Services
+from modeld.platform import endpoint, peers
+from modeld.server.connection import PeerConnection
+from modeld.server.peer_limits import PeerLimits
 from modeld.server.refusals import Refusals
-from modeld.server.shell import Shell
+from modeld.server.shared import SharedState
 from modelwire import replies
 from modelwire.encoding import encode
-from modelwire.errors import Interrupted, QueueFull, WireError
+from modelwire.errors import Interrupted, QueueFull, Unauthorized, WireError
+from modelwire.vocabulary import Role
 
 log = structlog.get_logger("modeld.server")
-
-_ACCEPT_BATCH = 64
-_BREATHE_SECONDS = 0.2
-"""After running out of descriptors: long enough that some are closed, short enough that nobody gives up."""
 
 _TURNS_TO_NOTICE = 3
 """Of the event loop, before a user counts as having too many connections: one to see that another one was closed just
@@ -33,130 +31,129 @@ before this one was opened, one to end it, one for a close that fell between two
 _LAST_WORDS_SECONDS = 2.0
 """How long a peer has to take its last reply when the daemon stops; those that read need a millisecond."""
 
-_OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
 
 class Server:
     def __init__(
-        self, listener: socket.socket, house: House, handlers: Handlers, access: Access, tasks: anyio.abc.TaskGroup
+        self,
+        listening: endpoint.Listening,
+        services: Services,
+        operations: Operations,
+        peer_limits: PeerLimits,
+        access: Access,
+        tasks: anyio.abc.TaskGroup,
     ) -> None:
-        self.hall = Hall(house, handlers, tasks)
-        self._listener = listener
-        self._house = house
+        self.shared = SharedState(services, operations, peer_limits, tasks)
+        self._acceptor = endpoint.Acceptor(listening, self.shared.loop, self._admit, self._starved)
+        self._activity = services.activity
         self._access = access
-        self._shells: set[Shell] = set()
+        self._connections: set[PeerConnection] = set()
         self._refusals = Refusals()
 
     def open(self) -> None:
-        self._listener.setblocking(False)
-        self.hall.loop.add_reader(self._listener.fileno(), self._accept)
+        self._acceptor.open()
 
-    def close_door(self) -> None:
+    def stop_accepting(self) -> None:
         """No new peers; those inside are served on."""
-        self.hall.loop.remove_reader(self._listener.fileno())
+        self._acceptor.close()
 
-    def close_door_if_empty(self) -> bool:
-        """Whether nobody is here and nobody waits at the door, which is then closed: in one step, so that nobody is let
-        in only to be sent away. Who comes after it gets no hello, and starts a daemon anew."""
-        self._accept()
-        if self.hall.sessions.count:
+    def stop_accepting_if_empty(self) -> bool:
+        """Whether no peer is connected and none waits to be accepted. Then none is accepted from here on, in the same
+        step: a peer that comes now gets no hello, and starts a daemon anew."""
+        self._acceptor.accept()
+        if self.shared.peer_limits.count:
             return False
-        self.close_door()
+        self.stop_accepting()
         return True
 
-    def _accept(self) -> None:
-        for _ in range(_ACCEPT_BATCH):
-            try:
-                peer_socket, _address = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                if error.errno not in _OUT_OF_ROOM:
-                    raise
-                log.warning("no descriptor left for a new connection", error=str(error))
-                self.close_door()
-                self.hall.loop.call_later(_BREATHE_SECONDS, self.open)
-                return
-            peer_socket.setblocking(False)
-            self._admit(peer_socket)
+    def _starved(self, error: OSError) -> None:
+        log.warning("no descriptor left for a new connection", error=str(error))
 
-    def _admit(self, peer_socket: socket.socket, turns: int = _TURNS_TO_NOTICE) -> None:
-        """A foreign user's names may come from a slow directory server: that is asked in a thread. Others are let in
-        or turned away on the spot."""
-        uid = uid_of(peer_socket)
-        if uid is not None and not self._house.accounts.answers_at_once(uid):
-            self.hall.tasks.start_soon(self._admit_stranger, peer_socket, name="admit a stranger")
+    def _admit(self, connection: endpoint.Connection, turns: int = _TURNS_TO_NOTICE) -> None:
+        """Who has connected is known on the spot, and for most also what they may do. For another user's groups the
+        system may ask a slow directory server: then that connection waits, counted already, and no other does."""
+        try:
+            peer = connection.peer()
+        except OSError as error:
+            self._turn_away(connection, _unidentified(error))
             return
         try:
-            self._let_in(peer_socket, self._look_up(peer_socket))
+            role = self._access.role_at_once(peer)
+        except WireError as fault:
+            self._turn_away(connection, fault, peer)
+            return
+        try:
+            self.shared.peer_limits.enter(peer.uid)
         except QueueFull as fault:
             if turns:
-                self.hall.loop.call_soon(self._admit, peer_socket, turns - 1)
+                self.shared.loop.call_soon(self._admit, connection, turns - 1)
             else:
-                self._turn_away(peer_socket, fault)
-        except WireError as fault:
-            self._turn_away(peer_socket, fault)
+                self._turn_away(connection, fault, peer, role)
+            return
+        self.shared.tasks.start_soon(self._let_in, connection, peer, role, name="connect")
 
-    async def _admit_stranger(self, peer_socket: socket.socket) -> None:
+    async def _let_in(self, connection: endpoint.Connection, peer: peers.Peer, role: Role | None) -> None:
         try:
-            self._let_in(peer_socket, await anyio.to_thread.run_sync(self._look_up, peer_socket))
-        except WireError as fault:
-            self._turn_away(peer_socket, fault)
-        except BaseException:
-            peer_socket.close()
-            raise
-
-    def _let_in(self, peer_socket: socket.socket, caller: Caller) -> None:
-        self.hall.sessions.enter(caller.uid)
-        self.hall.tasks.start_soon(self._connect, peer_socket, caller, name="connect")
-
-    async def _connect(self, peer_socket: socket.socket, caller: Caller) -> None:
+            caller = Caller(peer.uid, peer.gid, await self._access.role_of(peer) if role is None else role)
+        except BaseException as fault:
+            self.shared.peer_limits.leave(peer.uid)
+            if not isinstance(fault, WireError):
+                connection.close()
+                raise
+            self._turn_away(connection, fault, peer)
+            return
         try:
-            await self.hall.loop.connect_accepted_socket(
-                lambda: Shell(self.hall, caller, self._came, self._gone), peer_socket
+            await connection.serve(
+                self.shared.loop, lambda: PeerConnection(self.shared, caller, self._opened, self._closed)
             )
         except (OSError, RuntimeError) as error:
-            peer_socket.close()
-            self.hall.sessions.leave(caller.uid)
-            log.info("a peer left while it was being admitted", uid=caller.uid, error=str(error))
+            self.shared.peer_limits.leave(peer.uid)
+            log.info("a peer left while it was being admitted", uid=peer.uid, error=str(error))
 
-    def _look_up(self, peer_socket: socket.socket) -> Caller:
-        peer = identify(peer_socket, self._house.accounts)
-        return Caller(peer.uid, peer.gid, self._access.role_of(peer))
-
-    def _turn_away(self, peer_socket: socket.socket, fault: WireError) -> None:
-        if self._refusals.worth_telling(fault.code, uid_of(peer_socket), self.hall.loop.time()):
-            self._house.activity.record("peer.refused", outcome=fault.code, message=fault.message)
+    def _turn_away(
+        self,
+        connection: endpoint.Connection,
+        fault: WireError,
+        peer: peers.Peer | None = None,
+        role: Role | None = None,
+    ) -> None:
+        uid = None if peer is None else peer.uid
+        if self._refusals.worth_telling(uid, self.shared.loop.time(), has_role=role is not None):
+            self._activity.record("peer.refused", outcome=fault.code, message=fault.message)
         try:
-            peer_socket.send(encode(replies.Error.of(None, fault)))
+            connection.refuse(encode(replies.Error.of(None, fault)))
         except OSError as error:
             log.debug("a refused peer had already left", error=str(error))
-        finally:
-            peer_socket.close()
 
-    def _came(self, shell: Shell) -> None:
-        self._shells.add(shell)
+    def _opened(self, connection: PeerConnection) -> None:
+        self._connections.add(connection)
 
-    def _gone(self, shell: Shell) -> None:
-        self._shells.discard(shell)
-        self.hall.left(shell.caller)
+    def _closed(self, connection: PeerConnection) -> None:
+        self._connections.discard(connection)
+        self.shared.left(connection.caller)
 
-    async def end_sessions(self) -> None:
+    async def end_connections(self) -> None:
         """Every request in flight gets its terminal reply, then the connections close."""
-        self.close_door()
+        self.stop_accepting()
         stopped = Interrupted(
             "the daemon stopped", hint="connect again when it is back; `events.subscribe` with `since` misses nothing"
         )
-        for shell in list(self._shells):
-            shell.end_flights(stopped)
-        await self._until(lambda: not any(shell.busy for shell in self._shells))
-        for shell in list(self._shells):
-            shell.hang_up()
-        await self._until(lambda: not self._shells)
-        for shell in list(self._shells):
-            shell.transport.abort()
+        for connection in list(self._connections):
+            connection.end_requests(stopped)
+        await self._until(lambda: not any(connection.busy for connection in self._connections))
+        for connection in list(self._connections):
+            connection.hang_up()
+        await self._until(lambda: not self._connections)
+        for connection in list(self._connections):
+            connection.transport.abort()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         with anyio.move_on_after(_LAST_WORDS_SECONDS):
             while not condition():  # noqa: ASYNC110 - a bounded wait at the very end
                 await anyio.sleep(0.005)
+
+
+def _unidentified(error: OSError) -> Unauthorized:
+    return Unauthorized(
+        f"the system does not tell who is at the other end of this connection: {error.strerror or error}",
+        hint="connect through the daemon's Unix socket, not through a proxy",
+    )

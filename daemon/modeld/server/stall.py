@@ -3,16 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import select
-import socket
 from collections.abc import Callable
-
-
-def gone(connection: socket.socket) -> bool:
-    """Whether the peer has closed both ways. A peer that only ended its sending side is still there to read."""
-    poll = select.poll()
-    poll.register(connection, 0)
-    return any(flags & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, flags in poll.poll(0))
 
 
 class WriteWatch:

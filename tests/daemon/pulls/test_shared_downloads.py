@@ -14,7 +14,7 @@ from modeld.download.engine.assembly import Fetched
 from modeld.download.engine.budget import Budget, Pace
 from modeld.download.routes.events import TransferEvent, unheard
 from modeld.progress import FileProgress, JobProgress, Stopped
-from modeld.pulls.shared_downloads import Flights, Work
+from modeld.pulls.shared_downloads import SharedDownloads, Work
 from modeld.store.ingest.downloaded import Arrivals
 from modelwire.errors import SourceNotFound
 from rigs.waiting import eventually
@@ -101,12 +101,12 @@ class Transfer:
         return cast("Fetched", self.brought)
 
 
-def flights() -> Flights:
-    return Flights(cast("Arrivals", Committing()))
+def downloads() -> SharedDownloads:
+    return SharedDownloads(cast("Arrivals", Committing()))
 
 
 async def asked(
-    shared: Flights, work: Work, asker: Asker, told: dict[str, object], name: str, route: str = "r"
+    shared: SharedDownloads, work: Work, asker: Asker, told: dict[str, object], name: str, route: str = "r"
 ) -> None:
     try:
         told[name] = await shared.fetch("key", route, work, asker.progress, unheard, asker.share)
@@ -115,7 +115,7 @@ async def asked(
 
 
 async def test_two_share_one_and_who_comes_late_is_told_what_was_missed() -> None:
-    shared, work, told = flights(), Transfer(), dict[str, object]()
+    shared, work, told = downloads(), Transfer(), dict[str, object]()
     one, two = Asker(), Asker()
     with anyio.fail_after(WAIT):
         async with anyio.create_task_group() as tasks:
@@ -134,7 +134,7 @@ async def test_two_share_one_and_who_comes_late_is_told_what_was_missed() -> Non
 
 @pytest.mark.parametrize("leaver", ["one", "two"])
 async def test_who_leaves_does_not_end_it(leaver: str) -> None:
-    shared, work, told = flights(), Transfer(), dict[str, object]()
+    shared, work, told = downloads(), Transfer(), dict[str, object]()
     askers = {"one": Asker(), "two": Asker()}
     stays = "two" if leaver == "one" else "one"
     with anyio.fail_after(WAIT):
@@ -151,7 +151,7 @@ async def test_who_leaves_does_not_end_it(leaver: str) -> None:
 
 
 async def test_the_last_who_leaves_ends_it_and_the_next_begins_anew() -> None:
-    shared, first, second, told = flights(), Transfer(), Transfer(), dict[str, object]()
+    shared, first, second, told = downloads(), Transfer(), Transfer(), dict[str, object]()
     one, two = Asker(), Asker()
     second.may_end.set()
     with anyio.fail_after(WAIT):
@@ -167,7 +167,7 @@ async def test_the_last_who_leaves_ends_it_and_the_next_begins_anew() -> None:
 
 
 async def test_a_failure_is_everybodys_unless_they_would_ask_elsewhere() -> None:
-    shared, work, told = flights(), Transfer(SourceNotFound("there is nothing")), dict[str, object]()
+    shared, work, told = downloads(), Transfer(SourceNotFound("there is nothing")), dict[str, object]()
     elsewhere = Transfer()
     elsewhere.may_end.set()
     with anyio.fail_after(WAIT):
@@ -183,7 +183,7 @@ async def test_a_failure_is_everybodys_unless_they_would_ask_elsewhere() -> None
 
 
 async def test_an_asker_that_is_cancelled_leaves_too() -> None:
-    shared, work = flights(), Transfer()
+    shared, work = downloads(), Transfer()
     asker = Asker()
     with anyio.fail_after(WAIT):
         async with anyio.create_task_group() as tasks:
@@ -195,7 +195,7 @@ async def test_an_asker_that_is_cancelled_leaves_too() -> None:
 
 
 async def test_what_is_told_is_told_once() -> None:
-    shared, told = flights(), dict[str, object]()
+    shared, told = downloads(), dict[str, object]()
     heard: list[TransferEvent] = []
     done = threading.Event()
 
@@ -220,7 +220,7 @@ async def test_what_is_told_is_told_once() -> None:
 
 async def test_who_joins_brings_a_rate_along_and_takes_it_away() -> None:
     """Whoever began may be held to little: that must not hold back who comes later, nor stay when only it is left."""
-    shared, work, told = flights(), Transfer(), dict[str, object]()
+    shared, work, told = downloads(), Transfer(), dict[str, object]()
     slow, free = Asker(rate=1000), Asker()
     with anyio.fail_after(WAIT):
         async with anyio.create_task_group() as tasks:
@@ -245,3 +245,21 @@ class Looks:
     def __call__(self) -> bool:
         self.left -= 1
         return self.left < 0
+
+
+async def test_a_thread_that_cannot_be_started_fails_for_all_and_the_next_begins_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared, work, told = downloads(), Transfer(), dict[str, object]()
+    work.may_end.set()
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched, anyio.fail_after(WAIT):
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="new thread"):
+            await asked(shared, work, Asker(), told, "one")
+    with anyio.fail_after(WAIT):
+        await asked(shared, work, Asker(), told, "two")
+    assert told == {"two": ("blob", {"here": 10}, True)}

@@ -97,7 +97,7 @@ ADDING = """
     from modeld.config import StoreSettings
     from modelwire.units import Size
     from modeld.store import Store
-    from modeld.store.disk import locks
+    from modeld.platform import locks
     from modeld.store.publish import name_changes, publisher
     from modelwire.errors import WireError
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import select
 import socket
 import ssl
 import threading
@@ -17,6 +16,7 @@ from modeld.download.http.answers import TRANSPORT_FAULTS, transport_fault
 from modeld.download.http.proxies import Proxies, Proxy
 from modeld.download.http.response import Response
 from modeld.download.urls import Url
+from modeld.platform import polling
 from modelwire.errors import SourceUnavailable
 
 IDLE_SECONDS: Final = 50.0
@@ -160,6 +160,4 @@ def _is_quiet(connection: http.client.HTTPConnection) -> bool:
     sock = connection.sock
     if sock is None or (isinstance(sock, ssl.SSLSocket) and sock.pending()):
         return False
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return not poll.poll(0)
+    return not polling.readable(sock.fileno())

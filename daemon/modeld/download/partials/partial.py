@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import secrets
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from modeld.download.partials import journal
 from modeld.download.partials.journal import Header, Identity, Piece
+from modeld.platform import locks
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
 
@@ -175,22 +175,17 @@ def _lock(path: str) -> int:
     """The journal, open and ours. Whoever had it before may have removed the file that was just opened."""
     for _attempt in range(3):
         try:
-            descriptor = os.open(path, _OPEN | os.O_CREAT, 0o600)
+            descriptor = locks.take(path, mode=0o600, longest_words=0)
+        except (locks.Held, locks.NotAFile):
+            raise _Taken from None
         except OSError as fault:
-            if fault.errno in (errno.ELOOP, errno.EISDIR, errno.EACCES, errno.ENXIO):
+            if fault.errno == errno.EACCES:
                 raise _Taken from None
             raise
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise _Taken
             with contextlib.suppress(FileNotFoundError):
-                if os.lstat(path).st_ino == status.st_ino:
+                if os.lstat(path).st_ino == os.fstat(descriptor).st_ino:
                     return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            raise _Taken from None
         except BaseException:
             os.close(descriptor)
             raise

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import select
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from modeld.download.xet.frames import DATA, END, FAULT, HEADER, LONGEST, Fault, Order
+from modeld.platform import children, polling
 from modelwire.errors import SourceUnavailable, TimedOut, WireError
 
 COMMAND: Final = (sys.executable, "-P", "-m", "modeld.download.xet.child")
@@ -24,7 +23,6 @@ OWN: Final = {
     "HF_XET_LOG_DEST": "/dev/null",  # else it writes a log file, with signed addresses, into somebody's home
     "MALLOC_ARENA_MAX": "2",
 }
-_F_SETPIPE_SZ: Final = 1031
 
 Explain = Callable[[Fault, bool], WireError]
 """What a fault of the child means; told whether bytes came before it."""
@@ -65,8 +63,7 @@ class XetBody:
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         self._output = self._child.stdout.fileno()
-        with contextlib.suppress(OSError):  # as many as the user may have at once; it works with 64 KiB too
-            fcntl.fcntl(self._output, _F_SETPIPE_SZ, LONGEST)
+        children.widen_pipe(self._output, LONGEST)  # it works with 64 KiB too
         try:
             with contextlib.suppress(BrokenPipeError):  # it died at once: `readinto` finds out
                 self._child.stdin.write(json.dumps(order).encode() + b"\n")
@@ -119,9 +116,7 @@ class XetBody:
         """At least one byte of the pipe."""
         if self._child is None:
             raise self._gone("was ended")
-        poll = select.poll()
-        poll.register(self._output, select.POLLIN)
-        if not poll.poll(self._stall_seconds * 1000):
+        if not polling.readable(self._output, self._stall_seconds):
             raise TimedOut(
                 f"{self._shown} gave nothing within {self._stall_seconds:g} s",
                 hint="Try again later.",

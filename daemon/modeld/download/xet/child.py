@@ -7,11 +7,9 @@ daemon is gone, whatever hf-xet is doing at that moment.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import re
-import signal
 import sys
 import threading
 import time
@@ -23,6 +21,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from modeld.download.xet.frames import DATA, END, FAULT, HEADER, LONGEST, Fault, Order
+from modeld.platform import children
 
 SMALLEST: Final = 1 << 20
 LARGEST: Final = 8 << 20
@@ -39,7 +38,6 @@ RETRIES: Final = 2
 """Left to hf-xet. Patience beyond that is the daemon's, which also has another way to the bytes."""
 
 Read = Callable[[int, int], list[bytes]]
-_PR_SET_PDEATHSIG: Final = 1
 _ADDRESS = re.compile(r"\S+://\S+")
 _STATUS = re.compile(r"\((\d{3}) [A-Z]")
 
@@ -60,7 +58,9 @@ class Output:
 
 
 def main() -> None:
-    _end_with_the_daemon()
+    children.give_way()  # its memory holds the token, and its work can be had again
+    # The lifeline needs the interpreter; should hf-xet ever hold that, the kernel ends the child all the same.
+    children.end_with_parent()
     line = sys.stdin.buffer.readline()
     if not line.endswith(b"\n"):
         return  # the daemon went before it had said what it wants
@@ -180,20 +180,6 @@ def _wait_for_the_end() -> None:
     while sys.stdin.buffer.read(1 << 10):
         pass
     os._exit(0)
-
-
-def _end_with_the_daemon() -> None:
-    """The lifeline needs the interpreter; should hf-xet ever hold that, the kernel ends the child all the same."""
-    with contextlib.suppress(Exception):
-        import resource
-
-        # A picture of memory would hold the token.
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write("500")  # when memory ends, this goes before the daemon: it can be had again
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,7 @@ stay where they are. A lock that cannot be had says who has it and for how long.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
-import stat
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +18,7 @@ import anyio.to_thread
 import msgspec
 from filelock import FileLock, Timeout
 
+from modeld.platform import locks
 from modeld.progress import Stopped
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
@@ -60,25 +58,13 @@ class StoreLock:
     def take(cls, layout: Layout, *, endpoint: str | None = None) -> StoreLock:
         """`InUse` names the daemon that has it."""
         path = layout.lock
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            descriptor = os.open(path, flags, 0o644)
-        except OSError as fault:
-            # A FIFO without a reader and a socket answer ENXIO, a directory EISDIR, a symbolic link ELOOP.
-            if fault.errno in (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO):
-                raise _no_lock_file(path) from None
-            raise
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _no_lock_file(path)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise _store_in_use(layout, descriptor) from None
-            _write_holder(descriptor, Holder(pid=os.getpid(), since=time.time(), endpoint=endpoint))
-        except BaseException:
-            os.close(descriptor)
-            raise
+            descriptor = locks.take(path, mode=0o644, longest_words=MAX_HOLDER_BYTES)
+        except locks.Held as held:
+            raise _store_in_use(layout, held) from None
+        except locks.NotAFile:
+            raise _no_lock_file(path) from None
+        locks.write(descriptor, _words(endpoint))
         return cls(descriptor, layout)
 
     def check(self) -> None:
@@ -99,9 +85,7 @@ class StoreLock:
     def close(self) -> None:
         """Give the store back. The file stays: removing it would let two daemons lock two files of one name."""
         if self._descriptor >= 0:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, 0)
-            os.close(self._descriptor)
+            locks.release(self._descriptor)
             self._descriptor = -1
 
 
@@ -112,8 +96,8 @@ def _no_lock_file(path: str) -> RootUnusable:
     )
 
 
-def _store_in_use(layout: Layout, descriptor: int) -> InUse:
-    holder = _holder_of(descriptor)
+def _store_in_use(layout: Layout, held: locks.Held) -> InUse:
+    holder = _holder_of(held.words, held.status)
     who = "another daemon" if holder is None else holder.describe(time.time())
     return InUse(
         f"the store at {layout.root} is in use by {who}",
@@ -144,7 +128,7 @@ async def name_lock(
 
     def acquired(descriptor: int) -> None:
         held.append(descriptor)
-        _write_holder(descriptor, Holder(pid=os.getpid(), since=time.time()))
+        locks.write(descriptor, _words())
 
     # Given back on the loop's thread, taken on another: not thread_local. A soft lock outlives its dead holder.
     lock = FileLock(path, thread_local=False, fallback_to_soft=False, on_acquired=acquired)
@@ -164,9 +148,7 @@ async def name_lock(
         yield
     finally:
         for descriptor in held:
-            # A lock that nobody holds takes no block of the disk: a copy costs its manifest and nothing else.
-            with contextlib.suppress(OSError):
-                os.ftruncate(descriptor, 0)
+            locks.clear(descriptor)
         lock.release()
 
 
@@ -184,7 +166,7 @@ def _name_in_use(path: str, name: ModelName, waited: float) -> InUse:
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            holder = _holder_of(descriptor)
+            holder = _holder_of(locks.read(descriptor, MAX_HOLDER_BYTES), os.fstat(descriptor))
         finally:
             os.close(descriptor)
     who = "another program" if holder is None else holder.describe(time.time())
@@ -199,50 +181,20 @@ def _known(holder: Holder | None) -> dict[str, Any]:
     return {} if holder is None else msgspec.to_builtins(holder)
 
 
-def _holder_of(descriptor: int) -> Holder | None:
+def _words(endpoint: str | None = None) -> bytes:
+    return msgspec.json.encode(Holder(pid=os.getpid(), since=time.time(), endpoint=endpoint)) + b"\n"
+
+
+def _holder_of(words: bytes, status: os.stat_result) -> Holder | None:
     """What the file says, unless the kernel knows better: an earlier holder's words stay in the file when the
     present one writes none."""
-    written = _read_holder(descriptor)
-    pid = _flock_owner(os.fstat(descriptor))
-    if pid is None or (written is not None and written.pid == pid):
+    written = None
+    with contextlib.suppress(msgspec.MsgspecError, ValueError, RecursionError):
+        written = msgspec.json.decode(words, type=Holder)
+    owner = locks.owner(status)
+    if owner is None or (written is not None and written.pid == owner.pid):
         return written
-    return Holder(pid=pid, program=_program(pid))
-
-
-def _write_holder(descriptor: int, holder: Holder) -> None:
-    """Best effort: on a full disk the lock still locks."""
-    with contextlib.suppress(OSError):
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, msgspec.json.encode(holder) + b"\n", 0)
-
-
-def _read_holder(descriptor: int) -> Holder | None:
-    try:
-        return msgspec.json.decode(os.pread(descriptor, MAX_HOLDER_BYTES, 0), type=Holder)
-    except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
-        return None
-
-
-def _flock_owner(info: os.stat_result) -> int | None:
-    """Who holds the lock by the kernel's own table, where there is one."""
-    wanted = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
-    try:
-        with open("/proc/locks", encoding="ascii") as table:
-            for line in table:
-                fields = line.split()
-                if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == wanted and fields[4].isdigit():
-                    return int(fields[4]) or None
-    except (OSError, ValueError):
-        pass
-    return None
-
-
-def _program(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return file.read(64).strip() or "a program"
-    except OSError:
-        return "a program"
+    return Holder(pid=owner.pid, program=owner.program)
 
 
 def _span(seconds: float) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import grp
 import ntpath
 import os
 import posixpath
@@ -18,6 +17,7 @@ from collections.abc import Mapping
 from types import ModuleType
 
 from modeld.config import ConfigError
+from modeld.platform import accounts
 from modeld.store.disk import durable
 from modeld.store.disk.layout import LAYOUT_VERSION, Layout
 from modelwire.errors import ModeldError, PermissionDenied
@@ -240,7 +240,7 @@ def _write_version(layout: Layout) -> None:
 
 def _group_id(group: str) -> int:
     try:
-        return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+        return accounts.group_id(group)
     except KeyError:
         raise ConfigError(f"group is '{group}', which does not exist here", hint=f"make it: groupadd {group}") from None
 

@@ -10,18 +10,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import secrets
 import time
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from modeld.platform import files
 from modeld.progress import FileProgress
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import hash_file
 from modeld.store.blobs.staging import Staged, check_unchanged
 from modeld.store.digest import Digest, Signature
-from modeld.store.disk import durable, links
+from modeld.store.disk import durable
 from modeld.store.disk.durable import source_faults, store_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
@@ -114,7 +114,7 @@ def _link(layout: Layout, source_fd: int, source_path: str, path: str, how: How)
     """False when a move cannot have a second name and has to copy."""
     try:
         durable.make_directories(layout.staging, below=layout.root)
-        links.link_open_file(source_fd, source_path, path)
+        files.link_open_file(source_fd, source_path, path)
     except OSError as error:
         refused = error.errno in (errno.EPERM, errno.EACCES)
         if how == "move" and (refused or error.errno in _NO_LINKS):
@@ -156,23 +156,17 @@ def _close_to_writers(layout: Layout, source_fd: int, source_path: str, how: How
             details={"path": source_path},
         ) from error
     with source_faults(source_path):
-        if links.is_open_for_writing(source_fd):
+        if files.is_open_for_writing(source_fd):
             raise SourceUnavailable(
                 f"{source_path} is open for writing in some program; nothing was added",
                 hint="Add it again when no program is writing it.",
                 details={"path": source_path},
             )
-        if not _times_tell_everything():
+        if not files.times_tell_every_change():
             behind = time.time_ns() - os.fstat(source_fd).st_ctime_ns
             if 0 <= behind < _TICK_NS:
                 time.sleep((_TICK_NS - behind) / 1e9)
         return Signature.of(os.fstat(source_fd))
-
-
-def _times_tell_everything() -> bool:
-    """Since Linux 6.13 a change after a look at the times always has later times."""
-    version = re.match(r"(\d+)\.(\d+)", os.uname().release) if hasattr(os, "uname") else None
-    return version is not None and os.uname().sysname == "Linux" and (int(version[1]), int(version[2])) >= (6, 13)
 
 
 def _hash(

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Collection
 from typing import Final, Protocol
 
+from modeld.platform import files
 from modeld.store.digest import Signature
 from modeld.store.disk.durable import source_faults
 from modeld.store.ingest import sources
@@ -126,7 +127,7 @@ class PeerReader:
                 if not stat.S_ISDIR(os.fstat(found).st_mode):
                     return None
                 self._check_listable(found, path)
-                return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                return files.reopen(found, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             finally:
                 os.close(found)
 
@@ -146,7 +147,7 @@ class PeerReader:
             try:
                 sources.check_regular(where, os.fstat(found).st_mode)
                 sources.check_right(found, where, where, self._uid, self._gids, sources.READ)
-                return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+                return files.reopen(found, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
             finally:
                 os.close(found)
 

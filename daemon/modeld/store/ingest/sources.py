@@ -11,9 +11,9 @@ import contextlib
 import os
 import stat
 import struct
-import sys
 from collections.abc import Collection
 
+from modeld.platform import files
 from modeld.store.disk.durable import source_faults
 from modelwire.errors import InvalidRequest, PermissionDenied, Unsupported
 
@@ -54,7 +54,7 @@ def open_source_as(path: str, uid: int, gids: Collection[int]) -> int:
     filesystem's own, a security module's) are not: the peer is refused where the daemon itself is.
     """
     check_spelling(path)
-    if sys.platform != "linux":
+    if not files.REOPENS:
         raise Unsupported(
             "a file can be added only by the daemon's own user on this platform",
             hint="Copy the file into the store's machine as the daemon's user.",
@@ -65,7 +65,7 @@ def open_source_as(path: str, uid: int, gids: Collection[int]) -> int:
             check_regular(path, os.fstat(found).st_mode)
             check_right(found, path, path, uid, gids, READ)
             # The descriptor is of this very inode; opening it anew gives the right to read.
-            return os.open(f"/proc/self/fd/{found}", _OPEN)
+            return files.reopen(found, _OPEN)
         finally:
             os.close(found)
 
@@ -145,10 +145,8 @@ _ENTRY = struct.Struct("<HHI")
 
 def _access_list(descriptor: int) -> list[tuple[int, int, int]] | None:
     """(tag, rights, id) of each entry. With a list, the mode's group bits are only the list's mask."""
-    try:
-        # A descriptor opened with O_PATH has no attributes of its own; its name under /proc has.
-        raw = os.getxattr(f"/proc/self/fd/{descriptor}", "system.posix_acl_access")
-    except OSError:
+    raw = files.access_list(descriptor)
+    if raw is None:
         return None
     with contextlib.suppress(struct.error):
         return list(_ENTRY.iter_unpack(raw[4:]))

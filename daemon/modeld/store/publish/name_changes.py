@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypedDict, TypeVar
+from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -19,7 +19,6 @@ from modeld.store.manifests import manifests
 from modeld.store.manifests.index import Index
 from modeld.store.names import ModelName
 from modeld.store.publish.publisher import Publisher
-from modelwire.values import Copied, Moved, Removed
 
 T = TypeVar("T")
 Value = TypeVar("Value", contravariant=True)
@@ -40,11 +39,11 @@ class Notes(Protocol[Value]):
     async def published(self, value: Value, /) -> None: ...
 
 
-class Terms(TypedDict, total=False):
+class Terms(TypedDict, Generic[T], total=False):
     """On which terms a request changes a name: its job's place of admission, its job's notes, and its stop."""
 
     order: int
-    notes: Notes[Copied | Moved | Removed] | None
+    notes: Notes[T] | None
     stopped: Stop
 
 

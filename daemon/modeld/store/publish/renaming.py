@@ -93,7 +93,11 @@ class Renaming:
         self._removals = _Kind[Removed](self.removed)
 
     async def _change(
-        self, kind: _Kind[Change], request: tuple[str, ...], plan: Callable[[], _Plan[Change]], **terms: Unpack[Terms]
+        self,
+        kind: _Kind[Change],
+        request: tuple[str, ...],
+        plan: Callable[[], _Plan[Change]],
+        **terms: Unpack[Terms[Change]],
     ) -> Change:
         """Planned twice: to refuse at once what cannot be done, and again when nothing else changes names."""
         self._lock.check()
@@ -125,7 +129,7 @@ class Renaming:
         value, _, _ = self._planned(source, destination)
         return value
 
-    async def copy(self, source: str, destination: str, **terms: Unpack[Terms]) -> Copied:
+    async def copy(self, source: str, destination: str, **terms: Unpack[Terms[Copied]]) -> Copied:
         def plan() -> _Plan[Copied]:
             value, name, document = self._planned(source, destination)
             return _Plan(value, (name,), lambda: self._changes.write(name, document))
@@ -163,7 +167,7 @@ class Renaming:
     # -- mv
 
     async def move(
-        self, source: str, destination: str, *, earlier: Moved | None = None, **terms: Unpack[Terms]
+        self, source: str, destination: str, *, earlier: Moved | None = None, **terms: Unpack[Terms[Moved]]
     ) -> Moved:
         """The new name is there before the old one goes: readers find at least one of them at every moment."""
         old, new = ModelName.parse(source), ModelName.parse(destination)
@@ -212,7 +216,7 @@ class Renaming:
 
     # -- rm
 
-    async def remove(self, name: str, *, force: bool = False, **terms: Unpack[Terms]) -> Removed:
+    async def remove(self, name: str, *, force: bool = False, **terms: Unpack[Terms[Removed]]) -> Removed:
         """The manifest goes, the blobs stay. A damaged manifest can be removed too."""
         wanted = ModelName.parse(name)
 

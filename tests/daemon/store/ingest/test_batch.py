@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from modeld.platform import durable as calls
 from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob, stat_blob
 from modeld.store.blobs.hashing import CHUNK
@@ -91,7 +92,7 @@ def test_a_filesystem_is_synced_twice_for_many(bench: Bench, monkeypatch: pytest
         whole.append(sync(self))
         return whole[-1]
 
-    monkeypatch.setattr(durable, "_dirty_bytes", lambda: 0)
+    monkeypatch.setattr(calls, "dirty_bytes", lambda: 0)
     monkeypatch.setattr(durable, "sync_file", one)
     monkeypatch.setattr(FilesystemSync, "sync", everything)
     bench.add(*(os.urandom(10) for _ in range(30)))
@@ -109,20 +110,20 @@ def test_much_unwritten_by_others_is_not_waited_for(bench: Bench, monkeypatch: p
         synced.append(descriptor)
         sync_file(descriptor)
 
-    monkeypatch.setattr(durable, "_dirty_bytes", lambda: durable.MAX_FOREIGN_DIRTY + 1)
+    monkeypatch.setattr(calls, "dirty_bytes", lambda: durable.MAX_FOREIGN_DIRTY + 1)
     monkeypatch.setattr(durable, "sync_file", one)
     bench.add(*(os.urandom(10) for _ in range(10)))
     assert len(synced) == 10 + 10 * 3
 
 
 def test_without_an_answer_there_may_be_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 0 <= durable._dirty_bytes() < 1 << 60
+    assert 0 <= calls.dirty_bytes() < 1 << 60
 
     def refuse(*_arguments: object, **_named: object) -> None:
         raise PermissionError
 
     monkeypatch.setattr("builtins.open", refuse)
-    assert durable._dirty_bytes() > durable.MAX_FOREIGN_DIRTY
+    assert calls.dirty_bytes() > durable.MAX_FOREIGN_DIRTY
 
 
 @pytest.mark.usefixtures("together")

@@ -18,6 +18,7 @@ from typing import Any
 import anyio
 import pytest
 
+from modeld.platform import durable as calls
 from modeld.store.disk import durable, removal
 from modelwire.errors import WireError
 from modelwire.values import Moved
@@ -52,8 +53,9 @@ class FaultyOs:
 
 def plant(faults: Faults, put: Callable[[Any, str, Any], None]) -> None:
     put(durable, "os", FaultyOs(faults))
+    put(calls, "os", FaultyOs(faults))
     put(removal, "os", FaultyOs(faults))
-    put(durable, "_LIBC", FaultyLibc(durable._LIBC, faults))
+    put(calls, "_LIBC", FaultyLibc(calls._LIBC, faults))
 
 
 # -- what is done, and what has to be so in between and at the end

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from modeld.platform import durable as calls
 from modeld.store.disk import durable
 from modeld.store.disk.space import Space, free_bytes_under
 from modelwire.errors import NoSpace, WireError
@@ -112,7 +113,7 @@ def test_the_disk_dies_at_each_call(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("together", [True, False])
 def test_calls_of_a_batch_fail_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: bool) -> None:
-    monkeypatch.setattr(durable, "_dirty_bytes", lambda: 0 if together else durable.MAX_FOREIGN_DIRTY + 1)
+    monkeypatch.setattr(calls, "dirty_bytes", lambda: 0 if together else durable.MAX_FOREIGN_DIRTY + 1)
 
     def strike(_name: str) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))

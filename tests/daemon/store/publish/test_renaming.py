@@ -13,6 +13,7 @@ import pytest
 from filelock import FileLock
 
 from modeld.config import StoreSettings
+from modeld.platform import durable as calls
 from modeld.store.disk import durable
 from modeld.store.names import ModelName
 from modelwire.errors import AlreadyExists, Corrupt, InUse, InvalidName, NotFound, Unsupported, WireError
@@ -149,7 +150,8 @@ async def test_readers_find_one_of_the_names_at_every_moment(bench: Bench, monke
             return getattr(os, name)
 
     with monkeypatch.context() as patched:
-        patched.setattr(durable, "os", Watched())
+        for module in (durable, calls):
+            patched.setattr(module, "os", Watched())
         await bench.store.renaming.move("a", "b")
     assert {(True, False), (True, True), (False, True)} == set(moments)
 

@@ -1,0 +1,51 @@
+"""The account database. Each call may ask a directory server and block for seconds."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from typing import Final, NamedTuple
+
+from modeld.platform.posix.peers import GroupId, UserId
+
+ROOT: Final[UserId] = 0
+"""The user who can do as it likes whatever the daemon says."""
+
+
+class Account(NamedTuple):
+    """`groups` are those that the database lists for the user, not those that some process of the user runs with."""
+
+    name: str
+    groups: frozenset[GroupId]
+
+
+UNKNOWN: Final = Account("", frozenset())
+
+
+def account_of(uid: UserId) -> Account:
+    """UNKNOWN for a user that the database does not list, and when it fails."""
+    try:
+        found = pwd.getpwuid(uid)
+        return Account(found.pw_name, frozenset(os.getgrouplist(found.pw_name, found.pw_gid)))
+    except (KeyError, OSError, OverflowError, ValueError):
+        return UNKNOWN
+
+
+def user_id(name: str) -> UserId:
+    """A name of digits is a number already and asks nobody. KeyError, OSError or ValueError if unknown."""
+    return int(name) if name.isascii() and name.isdigit() else pwd.getpwnam(name).pw_uid
+
+
+def group_id(name: str) -> GroupId:
+    """As `user_id`."""
+    return int(name) if name.isascii() and name.isdigit() else grp.getgrnam(name).gr_gid
+
+
+def overflow_uid() -> UserId:
+    """The user that stands for every user whom this user namespace cannot name."""
+    try:
+        with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 65534

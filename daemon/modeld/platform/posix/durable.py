@@ -1,0 +1,153 @@
+"""Bytes and names that last: the calls by which they do. All raise OSError."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import functools
+import os
+import re
+import sys
+from typing import Final
+
+RWF_DONTCACHE: Final = 0x80
+"""Linux 6.14: the pages that this call brings into the cache leave it again; pages already there stay."""
+
+_AT_FDCWD: Final = -100
+_RENAME_NOREPLACE: Final = 1
+_RENAME_EXCL: Final = 4  # of macOS
+_FICLONE: Final = 0x40049409
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def write_at(descriptor: int, data: memoryview, offset: int, flags: int = 0) -> None:
+    """All of `data`, however many calls that takes."""
+    written = os.pwritev(descriptor, [data], offset, flags)
+    while written < len(data):
+        written += os.pwritev(descriptor, [data[written:]], offset + written, flags)
+
+
+def read_at(descriptor: int, into: memoryview, offset: int, flags: int = 0) -> int:
+    """Fills `into` unless the file ends before; how much there was."""
+    filled = os.preadv(descriptor, [into], offset, flags)
+    while 0 < filled < len(into):
+        more = os.preadv(descriptor, [into[filled:]], offset + filled, flags)
+        if more == 0:
+            break
+        filled += more
+    return filled
+
+
+def forget_pages(descriptor: int, offset: int, length: int) -> None:
+    """Starts writing dirty pages out and drops the clean ones. Advice: a refusal changes nothing."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
+
+
+def preallocate(descriptor: int, size: int) -> bool:
+    """Whether the filesystem now holds `size` bytes for this file.
+
+    Not os.posix_fallocate: where the filesystem cannot do it, glibc writes a byte into every block.
+    """
+    call = getattr(_LIBC, "fallocate64", None) or getattr(_LIBC, "fallocate", None)
+    if call is None or size == 0:
+        return False
+    while call(descriptor, 0, ctypes.c_longlong(0), ctypes.c_longlong(size)) != 0:
+        code = ctypes.get_errno()
+        if code in (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV, errno.EINVAL):
+            return False
+        if code != errno.EINTR:
+            raise OSError(code, os.strerror(code))
+    return True
+
+
+def clone(source: int, target: int) -> bool:
+    """Shares the source's extents with the target where the filesystem can (btrfs, XFS, bcachefs)."""
+    if sys.platform != "linux":
+        return False
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+            raise
+        return False
+    return True
+
+
+def sync_file(descriptor: int) -> None:
+    """Everything written so far is on stable storage. A failure condemns the file: never call it twice."""
+    if sys.platform == "darwin":
+        # fsync of macOS stops at the drive's cache. Only a filesystem that does not know the stronger call
+        # gets the weaker one: any other failure is one of the sync itself.
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.ENOTTY, errno.EINVAL):
+                raise
+    os.fsync(descriptor)
+
+
+def sync_filesystem(descriptor: int) -> bool:
+    """Everything on the filesystem of this file is on stable storage, and no page was lost since the file was opened.
+
+    False where the system has no such call, or one that does not report what was lost: Linux does since 5.8.
+    """
+    if not _syncs_report_errors():
+        return False
+    if _LIBC.syncfs(descriptor) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return True
+
+
+@functools.cache
+def _syncs_report_errors() -> bool:
+    if sys.platform != "linux" or not hasattr(_LIBC, "syncfs"):
+        return False
+    version = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return version is not None and (int(version[1]), int(version[2])) >= (5, 8)
+
+
+def dirty_bytes() -> int:
+    """What the whole machine has not written out yet; without an answer, too much."""
+    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as file:
+        found = re.search(r"^Dirty: +(\d+) kB$", file.read(), re.MULTILINE)
+        if found is not None:
+            return int(found[1]) * 1024
+    return sys.maxsize
+
+
+def name_without_replacing(temporary: str, name: str) -> bool:
+    """Gives the file its name in one step; False when the name is taken, and then nothing has changed."""
+    renamed = _rename_exclusive(temporary, name)
+    if renamed is not None:
+        return renamed
+    try:
+        os.link(temporary, name, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    os.unlink(temporary)
+    return True
+
+
+def _rename_exclusive(source: str, target: str) -> bool | None:
+    """None where the system or the filesystem has no rename that refuses to replace."""
+    before, after = os.fsencode(source), os.fsencode(target)
+    if sys.platform == "darwin":
+        failed = _LIBC.renamex_np(before, after, _RENAME_EXCL)
+    elif hasattr(_LIBC, "renameat2"):
+        failed = _LIBC.renameat2(_AT_FDCWD, before, _AT_FDCWD, after, _RENAME_NOREPLACE)
+    else:
+        return None
+    if not failed:
+        return True
+    code = ctypes.get_errno()
+    if code == errno.EEXIST:
+        return False
+    if code in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP):
+        return None
+    raise OSError(code, os.strerror(code), source, None, target)

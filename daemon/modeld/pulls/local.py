@@ -1,0 +1,76 @@
+"""Pulls that ask no source: of a path on this machine, and of a name that is in the store already."""
+
+from __future__ import annotations
+
+from modeld.jobs.job import Job
+from modeld.pulls.outcome import PullNotes, pulled_from
+from modeld.sources.local import LocalReference
+from modeld.sources.stored import StoredReference
+from modeld.store import Digest, Reader, Requester, Store, WouldBlock
+from modeld.store.maintain.verify import OnFailed
+from modeld.store.publish.name_changes import Notes
+from modelwire.errors import DigestMismatch, NotFound
+from modelwire.requests import ModelPull
+from modelwire.values import Added, Pulled
+
+PullJob = Job[ModelPull, Pulled]
+
+
+async def add_local(
+    store: Store, job: PullJob, reference: LocalReference, reader: Reader, notes: Notes[Pulled]
+) -> Pulled:
+    """The file or directory is added. `reader` has the rights of the asker."""
+    source, request = reference.text, job.request
+    added = await store.add(
+        reference.path,
+        name=request.name,
+        sha256=request.sha256,
+        replace=request.replace,
+        license=request.license,
+        order=job.order,
+        observer=job.meter,
+        reader=reader,
+        notes=PullNotes(notes, lambda added: pulled_from(added, source)),
+        requester=Requester(peer=job.peer, job=job.id),
+    )
+    return pulled_from(added, source)
+
+
+async def use_stored(store: Store, job: PullJob, reference: StoredReference, on_failed: OnFailed) -> Pulled:
+    """A name alone stands for what is here."""
+    job.meter.phase("checking_local")
+    name = reference.name.text
+    try:
+        resolved = store.resolve(name)
+    except NotFound as fault:
+        if fault.details.get("close"):
+            raise
+        raise NotFound(
+            fault.message,
+            hint=f"a name alone means what is here; to fetch it, say where from: ollama:{name}, hf:org/repo, ./{name}",
+            details=fault.details,
+        ) from None
+    except WouldBlock:
+        resolved = await store.resolver.resolve(
+            name, requester=Requester(peer=job.peer, job=job.id), on_failed=on_failed
+        )
+    view, wanted = store.models.view(resolved.name), job.request.sha256
+    expected, actual = wanted and Digest.parse(wanted), Digest.parse(view.blob)
+    if expected and not actual.matches(expected):
+        raise DigestMismatch(
+            f"'{view.name}' has the digest {actual.text}, {expected.text} was expected",
+            hint="check the digest, or pull by a reference that says where the model comes from",
+            details={"expected_sha256": expected.hex, "actual_sha256": actual.hex},
+        )
+    added = Added(
+        name=view.name,
+        blob=view.blob,
+        size_bytes=view.size_bytes,
+        format=view.format,
+        path=resolved.path,
+        reused=True,
+        files=view.files,
+    )
+    job.meter.total(view.size_bytes)
+    job.meter.advance(done=view.size_bytes, reused=view.size_bytes)
+    return pulled_from(added, name, current=True)

@@ -1,0 +1,53 @@
+"""The account database, asked as it is, and with answers that it may give."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+
+from modeld.platform.posix import accounts
+
+
+def test_an_account_of_this_machine() -> None:
+    listed = pwd.getpwuid(os.getuid())
+    found = accounts.account_of(os.getuid())
+    assert found.name == listed.pw_name
+    assert listed.pw_gid in found.groups
+    assert accounts.user_id(listed.pw_name) == os.getuid()
+    group = grp.getgrgid(listed.pw_gid)
+    assert accounts.group_id(group.gr_name) == group.gr_gid
+
+
+@pytest.mark.parametrize("fault", [KeyError(1000), OSError(5, "directory server away"), OverflowError()])
+def test_a_user_that_is_not_listed_or_cannot_be_asked_for_has_no_group(
+    monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def fail(_uid: int) -> None:
+        raise fault
+
+    monkeypatch.setattr(pwd, "getpwuid", fail)
+    assert accounts.account_of(1000) == accounts.UNKNOWN
+
+
+def test_numbers_ask_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pwd, "getpwnam", None)
+    monkeypatch.setattr(grp, "getgrnam", None)
+    assert accounts.user_id("1000") == 1000
+    assert accounts.group_id("500") == 500
+
+
+@pytest.mark.parametrize("name", ["no-such-user-here", "²", "-1"])
+def test_a_name_that_nobody_has(name: str) -> None:
+    with pytest.raises(KeyError):
+        accounts.user_id(name)
+    with pytest.raises(KeyError):
+        accounts.group_id(name)
+
+
+def test_the_overflow_uid_is_the_kernels() -> None:
+    source = Path("/proc/sys/kernel/overflowuid")
+    assert accounts.overflow_uid() == (int(source.read_text()) if source.exists() else 65534)

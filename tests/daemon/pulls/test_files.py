@@ -1,0 +1,130 @@
+"""The files of one pull: what is here is found, the rest fetched, and what was learned is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modeld.download.engine.budget import Budget
+from modeld.download.source import FileInfo
+from modeld.progress import Stopped
+from modeld.store.disk.space import Reservation
+from modelwire.errors import NoSpace, SourceNotFound
+from rigs.download_rig import digest_of
+from rigs.pull_bench import PullBench
+
+pytestmark = pytest.mark.anyio
+
+ONE, TWO, THREE = b"GGUF one", b"GGUF two!", b"GGUF three"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[PullBench]:
+    bench = PullBench(tmp_path)
+    yield bench
+    bench.close()
+
+
+def info(content: bytes, path: str = "m.gguf", *, known: bool = True, **more: Any) -> FileInfo:
+    digest = digest_of(content) if known else None
+    return FileInfo(path=path, locator=f"/{path}", size=len(content), digest=digest, **more)
+
+
+async def fetched(bench: PullBench, files: list[FileInfo], **fields: Any) -> list[str]:
+    """A look and a run; the digests of what came."""
+    fetcher = bench.fetcher(bench.plan(**fields), files)
+    await fetcher.look()
+    return [each.blob.digest.hex for each in await fetcher.run(Budget().share())]
+
+
+async def test_what_is_here_is_not_fetched_and_the_rest_is(bench: PullBench) -> None:
+    await bench.arrived(ONE)
+    bench.downloads.gives = {"b": TWO}
+    assert await fetched(bench, [info(ONE, "a"), info(TWO, "b")]) == [digest_of(ONE).hex, digest_of(TWO).hex]
+    assert bench.downloads.begun == ["b"]
+    now = bench.progress.snapshot()
+    assert (now.bytes_done, now.bytes_total, now.files_done) == (len(ONE + TWO), len(ONE + TWO), 2)
+    assert (now.reused_bytes, now.network_bytes) == (len(ONE), len(TWO))
+
+
+async def test_when_one_fails_the_others_stop_and_what_has_arrived_stays(bench: PullBench) -> None:
+    bench.downloads.gives = {"first": ONE, "waits": None, "fails": SourceNotFound("gone"), "last": THREE}
+    files = [info(ONE, "first"), info(TWO, "waits"), info(b"fails", "fails"), info(THREE, "last")]
+    await fetched(bench, files[:1])
+    with pytest.raises(SourceNotFound, match="gone"):
+        await fetched(bench, files)
+    assert bench.downloads.stopped == ["waits"]
+    assert ONE in bench.blobs()
+    assert TWO not in bench.blobs()
+
+
+async def test_a_job_that_is_stopped_stops_its_files(bench: PullBench) -> None:
+    bench.downloads.gives = {"m.gguf": None}
+    bench.progress.stop_reason = "pause"
+    with pytest.raises(Stopped):
+        await fetched(bench, [info(ONE)])
+
+
+async def test_there_must_be_room_for_all_files_before_the_first_byte(bench: PullBench) -> None:
+    bench.downloads.gives = {"a": ONE, "b": TWO}
+    huge = FileInfo(path="b", locator="/b", size=1 << 60, digest=digest_of(TWO))
+    with pytest.raises(NoSpace):
+        await fetched(bench, [info(ONE, "a"), huge])
+    assert bench.downloads.begun == []
+    assert bench.store.reserved_bytes == 0
+
+
+async def test_room_is_asked_for_what_is_not_here_yet(bench: PullBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.arrived(ONE)
+    partial = Path(bench.layout.partial(digest_of(TWO)))
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_bytes(b"x" * 8192)
+    asked: list[int] = []
+    space = bench.store.arrivals.space
+    real = space.reserve
+
+    def reserve(size: int) -> Reservation:
+        asked.append(size)
+        return real(0)
+
+    monkeypatch.setattr(space, "reserve", reserve)
+    begun = FileInfo(path="b", locator="/b", size=10_000, digest=digest_of(TWO))
+    unknown = FileInfo(path="c", locator="/c", size=None)
+    fetcher = bench.fetcher(bench.plan(), [info(ONE, "a"), begun, unknown])
+    await fetcher.look()
+    fetcher.check_room()
+    assert asked == [10_000 - 8192]
+
+
+async def test_what_a_version_turned_out_to_be_is_remembered(bench: PullBench) -> None:
+    bench.downloads.gives = {"m.gguf": ONE}
+    file = info(ONE, known=False, validator='"1"')
+    first = await fetched(bench, [file])
+    assert await fetched(bench, [file]) == first
+    assert bench.downloads.begun == ["m.gguf"], "the second time it is known what the version is, and that it is here"
+    await fetched(bench, [info(ONE, known=False, validator='"2"')])
+    assert bench.downloads.begun == ["m.gguf"] * 2
+
+
+async def test_bytes_of_another_version_say_nothing_about_the_described_one(bench: PullBench) -> None:
+    bench.downloads.gives = {"m.gguf": ONE}
+    bench.downloads.as_described = False
+    for _ in range(2):
+        await fetched(bench, [info(ONE, known=False, validator='"1"')])
+    assert bench.downloads.begun == ["m.gguf"] * 2
+
+
+async def test_a_digest_that_the_user_said_is_not_remembered_for_the_version(bench: PullBench) -> None:
+    bench.downloads.gives = {"m.gguf": ONE}
+    file = info(ONE, known=False, validator='"1"')
+    await fetched(bench, [file], sha256=digest_of(ONE).hex)
+    await fetched(bench, [file])
+    assert bench.downloads.begun == ["m.gguf"] * 2
