@@ -55,7 +55,7 @@ class Bench:
         return os.listdir(self.layout.staging)
 
     def names(self) -> list[str]:
-        return [view.name for view in self.store._index.page(None, None).models]
+        return [view.name for view in self.store.index.page(None, None).models]
 
     def blobs(self) -> list[bytes]:
         return sorted(path.read_bytes() for path in Path(self.layout.blobs_dir).glob("*/*/data"))
@@ -97,7 +97,7 @@ class Work:
 
 def settle_source(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if sources had not changed for hours: the change time of a file cannot be set back."""
-    monkeypatch.setattr("modeld.store.publish.records._SETTLED_NS", -(10**18))
+    monkeypatch.setattr("modeld.store.catalog.records._SETTLED_NS", -(10**18))
 
 
 class Notes:

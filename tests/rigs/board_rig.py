@@ -14,13 +14,13 @@ import anyio.lowlevel
 from modeld.activity import Activity
 from modeld.jobs.admission import Gate, Limits
 from modeld.jobs.board import Attachment, Board
-from modeld.jobs.job import Job
+from modeld.jobs.job import AnyJob, Job, Kind
 from modeld.jobs.ledger import JobRecord, Ledger
 from modeld.progress import Stopped
 from modeld.store.catalog.catalog import Catalog
-from modelwire.errors import NoSpace
+from modelwire.errors import NoSpace, WireError
 from modelwire.requests import ModelAdd
-from modelwire.values import Added, Value
+from modelwire.values import Added
 
 UID, STRANGER = 1000, 2000
 PATIENCE = 10.0
@@ -40,7 +40,10 @@ class Diary:
     def forget_progress(self, job: str) -> None:
         pass
 
-    def ends_of(self, job: Job) -> list[str]:
+    def events_of(self, job: AnyJob) -> list[str]:
+        return [event for event, of in self.events if of == job.id]
+
+    def ends_of(self, job: AnyJob) -> list[str]:
         ends = ("job.done", "job.failed", "job.cancelled")
         return [event for event, of in self.events if of == job.id and event in ends]
 
@@ -64,6 +67,32 @@ class SlowLedger(Ledger):
         return await super().update(id_, **changes)
 
 
+class HeldWork(Kind[ModelAdd, Added]):
+    """Runs until told to end or to stop, as byte work does; told both, it stops. Or it is deaf."""
+
+    request, value = ModelAdd, Added
+
+    def __init__(self) -> None:
+        self.finish = anyio.Event()
+        self.deaf = False
+        self.unreadable: WireError | None = None
+        """What looking for the publication of an earlier run raises; otherwise it did not take place."""
+
+    async def work(self, job: Job[ModelAdd, Added], /) -> Added:
+        while self.deaf or not job.meter.stopped():
+            if self.finish.is_set():
+                break
+            await anyio.sleep(0.001)
+        else:
+            raise Stopped
+        return Added(name=job.request.name or "", blob="sha256:" + "0" * 64, size_bytes=1, format="gguf", path="/x")
+
+    def took_place(self, _request: ModelAdd, _intent: Added, /) -> bool:
+        if self.unreadable is not None:
+            raise self.unreadable
+        return False
+
+
 @dataclass
 class Desk:
     board: Board
@@ -71,24 +100,17 @@ class Desk:
     diary: Diary
     gate: Gate
     tasks: anyio.abc.TaskGroup
-    finish: anyio.Event = field(default_factory=anyio.Event)
+    work: HeldWork = field(default_factory=HeldWork)
 
-    async def work(self, job: Job) -> Value:
-        """Runs until told to end or to stop, as byte work does; told both, it stops."""
-        while not job.meter.stopped():
-            if self.finish.is_set():
-                break
-            await anyio.sleep(0.001)
-        else:
-            raise Stopped
-        request = cast("ModelAdd", job.request)
-        return Added(name=request.name or "", blob="sha256:" + "0" * 64, size_bytes=1, format="gguf", path="/x")
+    @property
+    def finish(self) -> anyio.Event:
+        return self.work.finish
 
-    async def submit(self, name: str, *, uid: int = UID, **fields: Any) -> Attachment:
+    async def submit(self, name: str, *, uid: int = UID, **fields: Any) -> Attachment[ModelAdd, Added]:
         request = ModelAdd(id="1", path="/source", name=name, **fields)
-        return await self.board.submit(request, kind="model.add", key=f"{uid} {name}", model=name, peer=uid)
+        return await self.board.submit(self.work, request, key=f"{uid} {name}", model=name, peer=uid)
 
-    async def job(self, name: str, **fields: Any) -> Job:
+    async def job(self, name: str, **fields: Any) -> Job[ModelAdd, Added]:
         """One that goes on although nobody is attached to it."""
         asked = await self.submit(name, on_disconnect="continue", **fields)
         asked.leave()
@@ -104,7 +126,7 @@ async def desk(directory: Path, *, running: int = 1) -> AsyncIterator[Desk]:
         async with anyio.create_task_group() as tasks:
             board = Board(gate, ledger, cast("Activity", diary), tasks)
             made = Desk(board, ledger, diary, gate, tasks)
-            board.runner.register("model.add", made.work)
+            board.register(made.work)
             with anyio.fail_after(PATIENCE):
                 yield made
             tasks.cancel_scope.cancel()
@@ -112,6 +134,6 @@ async def desk(directory: Path, *, running: int = 1) -> AsyncIterator[Desk]:
         catalog.close()
 
 
-async def state_at_end(job: Job) -> str:
+async def state_at_end(job: AnyJob) -> str:
     await job.ended.wait()
     return job.state

@@ -54,7 +54,7 @@ class HeldDaemon(RealDaemon):
 
 def _main() -> int:
     from modeld.__main__ import main
-    from modeld.jobs.job import Job
+    from modeld.jobs.job import AnyJob
     from modeld.jobs.runner import Runner
     from modeld.progress import FileProgress, check
     from modeld.store.ingest import copying
@@ -77,7 +77,7 @@ def _main() -> int:
     if moment == "announced":
         record = Runner.about_to_publish
 
-        async def record_and_die(self: Runner, job: Job, intent: Added) -> None:
+        async def record_and_die(self: Runner, job: AnyJob, intent: Added) -> None:
             await record(self, job, intent)
             die()
 

@@ -23,7 +23,7 @@ from modeld.pulls.files import FileFetcher
 from modeld.pulls.memory import Meaning
 from modeld.pulls.plan import Plan
 from modeld.sources.parse import parse
-from modeld.store import Asker
+from modeld.store import Requester
 from modeld.store.ingest.copying import stage_copy
 from modeld.store.ingest.ingest import ReadyFile
 from modeld.store.ingest.staged import Staged
@@ -122,7 +122,7 @@ class PullBench(Bench):
         publication = plan.publication(self.publish_request(plan), arrived, meaning, asked=True)
         alone = len(arrived) == 1
         await self.store.ingest.publish(
-            publication.request, arrived, publication.source, Asker(peer=1), alone=alone, provenance=None
+            publication.request, arrived, publication.source, Requester(peer=1), alone=alone, provenance=None
         )
 
     def staging(self, content: bytes, *, as_described: bool) -> Staging:

@@ -72,12 +72,12 @@ class Lifetime:
 
         One wake-up for each `patience`, not a poll: a quiet daemon sleeps until the moment at which it would end.
         """
-        clock: Callable[[], float] = server.hall.loop.time
+        clock: Callable[[], float] = server.shared.loop.time
         while True:
-            busy = server.hall.sessions.count > 0 or any(job.state != "paused" for job in board.jobs)
-            quiet_since = clock() if busy else max(server.hall.last_activity, board.runner.last_end)
+            busy = server.shared.peer_limits.count > 0 or any(job.state != "paused" for job in board.jobs)
+            quiet_since = clock() if busy else max(server.shared.last_activity, board.runner.last_end)
             remaining = quiet_since + patience - clock()
-            if remaining <= 0 and server.close_door_if_empty():
+            if remaining <= 0 and server.stop_accepting_if_empty():
                 self.stop(f"nobody needed the daemon for {patience:g} s")
                 return
             await anyio.sleep(remaining if remaining > 0 else patience)

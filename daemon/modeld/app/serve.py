@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from functools import partial
 
 import anyio
 import anyio.abc
@@ -21,15 +20,15 @@ from modeld.jobs.board import Board
 from modeld.jobs.restart import drain, restore
 from modeld.observe import notify
 from modeld.observe.incident import incident
-from modeld.operations import House, all_handlers
-from modeld.operations.pull import FETCHES
+from modeld.operations.model_pull import FETCHES
+from modeld.operations.registry import all_operations
+from modeld.operations.services import Services, ThisDaemon
 from modeld.server import Server
+from modeld.server.peer_limits import PeerLimits
 from modelwire.errors import WireError
 from modelwire.version import __version__
 
 log = structlog.get_logger("modeld.app")
-
-_FREEING = frozenset({"model.remove", "store.sweep"})
 
 _PRUNE_EVERY_SECONDS = 24 * 3600.0
 
@@ -41,23 +40,24 @@ async def serve(rooms: Rooms, loaded: Loaded, readiness: Readiness, *, instance:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lifetime.mind_signals, name="signals")
         await anyio.lowlevel.checkpoint()
-        server, house = _built(rooms, loaded, lifetime, tasks, instance=instance, auto_started=auto_started)
-        resumed = await restore(house.board, rooms.ledger, house.board.runner.took_place)
-        house.recovery = msgspec.structs.replace(house.recovery, jobs_resumed=resumed)
-        _announce(house, rooms)
+        server, services = _built(rooms, loaded, lifetime, tasks, instance=instance, auto_started=auto_started)
+        daemon = services.daemon
+        resumed = await restore(services.board, rooms.ledger)
+        daemon.recovery = msgspec.structs.replace(daemon.recovery, jobs_resumed=resumed)
+        _announce(services, rooms)
         server.open()
         tasks.start_soon(lifetime.mind_endpoint, rooms.endpoint, float(settings.daemon.endpoint_check), name="endpoint")
         tasks.start_soon(_prune, rooms, float(settings.jobs.keep), name="prune")
-        tasks.start_soon(rooms.store.care.uses.keep, name="uses")
+        tasks.start_soon(rooms.store.uses.keep, name="uses")
         if auto_started and settings.daemon.idle_exit > 0:
             patience = float(settings.daemon.idle_exit)
-            tasks.start_soon(lifetime.mind_idleness, server, house.board, patience, name="idleness")
+            tasks.start_soon(lifetime.mind_idleness, server, services.board, patience, name="idleness")
         readiness.ready(rooms.endpoint.path, rooms.store.layout.root)
         await lifetime.until_stop()
         notify.stopping(lifetime.reason)
-        await _stop(house, server, lifetime)
+        await _stop(services, server, lifetime)
         await rooms.activity.flush()
-        await rooms.store.care.uses.flush()
+        await rooms.store.uses.flush()
         tasks.cancel_scope.cancel()
     return lifetime.exit_code
 
@@ -70,7 +70,7 @@ def _built(
     *,
     instance: str,
     auto_started: bool,
-) -> tuple[Server, House]:
+) -> tuple[Server, Services]:
     settings = loaded.settings
     limits = Limits(
         waiting_total=settings.limits.waiting_total,
@@ -82,46 +82,47 @@ def _built(
     gate = Gate(limits, time.monotonic, first_order=rooms.ledger.next_order_now())
     for warning in (*rooms.access.warnings, *rooms.endpoint.warnings):
         log.warning(warning)
-    house = House(
+    peer_limits = PeerLimits(
+        connections_per_peer=settings.limits.connections_per_peer,
+        requests_per_peer=settings.limits.requests_per_peer,
+    )
+    services = Services(
         settings=settings,
         store=rooms.store,
-        board=Board(gate, rooms.ledger, rooms.activity, tasks, relief=partial(_make_room, rooms)),
+        board=Board(gate, rooms.ledger, rooms.activity, tasks, relief=rooms.store.reserve.release),
         gate=gate,
-        ledger=rooms.ledger,
         activity=rooms.activity,
         pulls=rooms.pulls,
-        recovery=rooms.recovery,
+        daemon=ThisDaemon(
+            server=f"modeld/{__version__}",
+            instance=instance,
+            socket=rooms.endpoint.path,
+            started=time.time(),
+            auto_started=auto_started,
+            recovery=rooms.recovery,
+            presence=peer_limits,
+        ),
         drain=lambda deadline: lifetime.stop("asked to by a client", deadline=deadline),
-        instance=instance,
-        server=f"modeld/{__version__}",
-        socket=rooms.endpoint.path,
-        started=time.time(),
         own_uid=os.getuid(),
         accounts=rooms.accounts,
-        auto_started=auto_started,
     )
-    server = Server(rooms.endpoint.socket, house, all_handlers(house), rooms.access, tasks)
-    house.presence = server.hall.sessions
-    return server, house
+    operations = all_operations(services)
+    server = Server(rooms.endpoint.socket, services, operations, peer_limits, rooms.access, tasks)
+    return server, services
 
 
-def _make_room(rooms: Rooms, kind: str) -> bool:
-    """What frees space must be possible on a full disk: only for that the reserve is given up."""
-    return kind in _FREEING and rooms.store.reserve.release()
-
-
-def _announce(house: House, rooms: Rooms) -> None:
-    found = {name: value for name, value in msgspec.to_builtins(house.recovery).items() if value}
-    house.activity.record("daemon.started", pid=os.getpid(), version=__version__, **found)
+def _announce(services: Services, rooms: Rooms) -> None:
+    found = {name: value for name, value in msgspec.to_builtins(services.daemon.recovery).items() if value}
+    services.activity.record("daemon.started", pid=os.getpid(), version=__version__, **found)
     log.info("ready", socket=rooms.endpoint.path, store=rooms.store.layout.root, pid=os.getpid(), **found)
 
 
-async def _stop(house: House, server: Server, lifetime: Lifetime) -> None:
-    house.state = "draining"
-    house.activity.record("daemon.stopping", reason=lifetime.reason)
-    await drain(house.board, lifetime.deadline)
-    house.activity.record("daemon.stopped", reason=lifetime.reason)
-    await server.end_sessions()
+async def _stop(services: Services, server: Server, lifetime: Lifetime) -> None:
+    services.daemon.state = "draining"
+    services.activity.record("daemon.stopping", reason=lifetime.reason)
+    await drain(services.board, lifetime.deadline)
+    services.activity.record("daemon.stopped", reason=lifetime.reason)
+    await server.end_connections()
 
 
 async def _prune(rooms: Rooms, keep: float) -> None:

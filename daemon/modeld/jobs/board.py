@@ -8,32 +8,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any, Generic
 
 import anyio
 import anyio.abc
-import msgspec
 
 from modeld.activity import Activity
 from modeld.jobs import record
 from modeld.jobs.admission import Gate, Owed, Standing
 from modeld.jobs.ids import new_id
-from modeld.jobs.job import Job, Signal
+from modeld.jobs.index import JobIndex
+from modeld.jobs.job import AnyJob, Job, Kind, Signal, V, W
 from modeld.jobs.ledger import JobRecord, Ledger, TokenTaken
 from modeld.jobs.runner import Runner
-from modeld.jobs.tables import Tables
-from modelwire.errors import Cancelled, Draining, Internal, InvalidRequest, NoSpace, NotFound, QueueFull, WireError
-from modelwire.requests import ModelPull, Write
+from modelwire.errors import Draining, Internal, InvalidRequest, NoSpace, NotFound, QueueFull, WireError
+from modelwire.requests import Write
 from modelwire.vocabulary import clamp_priority
 
 _ECHO = 100
 """Characters of a peer's own text that an error repeats: an id has 26."""
 
 
-def _no_relief(_kind: str) -> bool:
+def _no_relief() -> bool:
     return False
 
 
-class Attachment:
+class Attachment(Generic[W, V]):
     """One asker's hold on a job. When the last one leaves a job that is not to go on alone, the job stops.
 
     Who only looks at the job of somebody else does not hold it: that would let a reader end it by leaving.
@@ -41,7 +41,7 @@ class Attachment:
 
     __slots__ = ("_board", "_holds", "_left", "job", "joined")
 
-    def __init__(self, board: Board, job: Job, *, joined: bool, holds: bool = True) -> None:
+    def __init__(self, board: Board, job: Job[W, V], *, joined: bool, holds: bool = True) -> None:
         self._board = board
         self._holds = holds
         self._left = False
@@ -58,7 +58,7 @@ class Attachment:
             self.job.holders -= self._holds
             self._board.left(self.job, held=self._holds)
 
-    def __enter__(self) -> Attachment:
+    def __enter__(self) -> Attachment[W, V]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -73,10 +73,11 @@ class Board:
         activity: Activity,
         tasks: anyio.abc.TaskGroup,
         *,
-        relief: Callable[[str], bool] = _no_relief,
+        relief: Callable[[], bool] = _no_relief,
     ) -> None:
-        """`relief` is asked when a job cannot be recorded for want of space: whether room was made for this kind."""
-        self.jobs = Tables()
+        """`relief` is asked when a job that frees space cannot be recorded for want of it: whether room was made."""
+        self.jobs = JobIndex()
+        self._kinds: dict[str, Kind[Any, Any]] = {}
         self.runner = Runner(gate, ledger, activity, self.jobs, tasks)
         self._gate = gate
         self._ledger = ledger
@@ -87,10 +88,20 @@ class Board:
         """Askers who have not been told the end of their job yet."""
         self.departure = Signal()
 
+    def register(self, kind: Kind[Any, Any]) -> None:
+        """Before the first job of this kind is submitted, or restored."""
+        self._kinds[kind.name] = kind
+
+    def kind_of(self, row: JobRecord) -> Kind[Any, Any]:
+        return self._kinds.get(row.kind) or record.Unreadable(row.kind)
+
     # -- asking for work
 
-    async def submit(self, request: Write, *, kind: str, key: str, model: str | None, peer: int) -> Attachment:
-        """Joins the job that already does this, or admits a new one. On return the job is durable."""
+    async def submit(self, kind: Kind[W, V], request: W, *, key: str, model: str | None, peer: int) -> Attachment[W, V]:
+        """Joins the job that already does this, or admits a new one. On return the job is durable.
+
+        `key` is equal for requests that ask for the same outcome, and begins with the name of the kind.
+        """
         if self.draining:
             raise _draining()
         if same := self.jobs.same_work(key, peer, request.token):
@@ -127,9 +138,10 @@ class Board:
         try:
             # Shielded: a job that the ledger has and nobody was told of would run unasked after a restart.
             with anyio.CancelScope(shield=True):
-                await self._written(job.kind, lambda: self._ledger.insert(record.of(job)))
+                await self._written(job, lambda: self._ledger.insert(record.of(job)))
         except BaseException as error:
             self._withdraw(job, error)
+            attachment.leave()
             if isinstance(error, TokenTaken) and (known := await self._finished_under(request.token, key, peer)):
                 return known
             raise
@@ -137,22 +149,22 @@ class Board:
         self.runner.note(job, "job.queued", position=job.position, priority=job.priority)
         return attachment
 
-    async def _written(self, kind: str, write: Callable[[], Awaitable[None]]) -> None:
+    async def _written(self, job: AnyJob, write: Callable[[], Awaitable[None]]) -> None:
         try:
             await write()
         except NoSpace:
-            if not self._relief(kind):
+            if not (job.kind.frees_space and self._relief()):
                 raise
             await write()
 
-    async def _join(self, job: Job, request: Write, peer: int) -> Attachment:
+    async def _join(self, job: AnyJob, request: Write, peer: int) -> Attachment[Any, Any]:
         attachment = Attachment(self, job, joined=True)
         try:
             await job.recorded.wait()
-            if job.withdrawn:
+            if job.stage == "withdrawn":
                 raise job.failure or Internal("the job that this request joined could not be recorded")
             if (token := request.token) is not None and token != job.token:
-                await self._written(job.kind, lambda: self._ledger.join(job.id, peer, token))
+                await self._written(job, lambda: self._ledger.join(job.id, peer, token))
                 self.jobs.join(job, peer, token)
             if request.on_disconnect == "continue" and job.on_disconnect == "cancel":
                 job.on_disconnect = "continue"
@@ -165,7 +177,7 @@ class Board:
             raise
         return attachment
 
-    async def _finished_under(self, token: str | None, key: str, peer: int) -> Attachment | None:
+    async def _finished_under(self, token: str | None, key: str, peer: int) -> Attachment[Any, Any] | None:
         """The same token gives the same job, also when that job has ended long ago."""
         known = None if token is None else await self._ledger.by_token(peer, token)
         if known is None or token is None:
@@ -174,18 +186,18 @@ class Board:
         _check_token(ended, key, token)
         return Attachment(self, ended, joined=True)
 
-    def _withdraw(self, job: Job, error: BaseException) -> None:
-        job.withdrawn = True
+    def _withdraw(self, job: AnyJob, error: BaseException) -> None:
+        job.move("withdraw")
         job.failure = error if isinstance(error, WireError) else None
         self.jobs.leave(job, remember=False)
         if job.state == "queued":
             self.runner.settle(self._gate.withdraw(job.id))
         job.recorded.set()
 
-    def attach(self, job: Job, peer: int) -> Attachment:
+    def attach(self, job: Job[W, V], peer: int) -> Attachment[W, V]:
         return Attachment(self, job, joined=True, holds=peer == job.peer)
 
-    def left(self, job: Job, *, held: bool) -> None:
+    def left(self, job: AnyJob, *, held: bool) -> None:
         """An asker has gone. Unless the job is to continue, the last one takes it along."""
         self.attached -= 1
         self.departure.fire()
@@ -193,13 +205,13 @@ class Board:
         if last and job.on_disconnect == "cancel" and job in self.jobs and not self.draining:
             self._tasks.start_soon(self._cancel_abandoned, job)
 
-    async def _cancel_abandoned(self, job: Job) -> None:
+    async def _cancel_abandoned(self, job: AnyJob) -> None:
         if job.holders == 0 and job.state in ("queued", "running") and not self.draining:
             await self.cancel(job, "its last client left")
 
     # -- looking
 
-    async def find(self, job_id: str) -> Job:
+    async def find(self, job_id: str) -> AnyJob:
         if job := self.jobs.get(job_id):
             return job
         if known := await self._ledger.get(job_id):
@@ -209,7 +221,7 @@ class Board:
             hint="`modelctl jobs` lists them; a finished job is forgotten after the time in [jobs] keep",
         )
 
-    async def recent(self, limit: int, state: str | None) -> list[Job]:
+    async def recent(self, limit: int, state: str | None) -> list[AnyJob]:
         """The newest first: live ones as they are now, finished ones from the ledger."""
         stored = await self._ledger.recent(limit, state)
         live = [job for job in self.jobs if state is None or job.state == state]
@@ -217,86 +229,73 @@ class Board:
         past = [job for job in past if state is None or job.state == state]
         return sorted([*live, *past], key=lambda job: job.id, reverse=True)[:limit]
 
-    def _known(self, row: JobRecord) -> Job:
+    def _known(self, row: JobRecord) -> AnyJob:
         """What is remembered of a job goes before what is written: its end may not have been written down yet."""
-        return self.jobs.get(row.id) or record.revive(row)
+        return self.jobs.get(row.id) or record.past(row, self.kind_of(row))
 
     # -- control
 
-    async def cancel(self, job: Job, why: str) -> None:
-        if job.ending or job not in self.jobs:
+    async def cancel(self, job: AnyJob, why: str) -> None:
+        """What runs stops at its next look at its stop sign; what does not has ended on return."""
+        if job.stage == "ending" or job not in self.jobs:
             return
         job.stop_words = why
         # A cancelled job takes its time to stop. Nobody who asks meanwhile is to share its fate.
         self.jobs.close_to_joining(job)
-        if job.state == "running":
-            self.runner.stop(job, "cancel")
-            return
-        if job.state == "queued":
+        if job.move("cancel") == "ending":
             self.runner.settle(self._gate.withdraw(job.id))
-        await self.runner.end(job, "cancelled", failure=Cancelled(f"job {job.id} was cancelled: {why}"))
+            await self.runner.record_cancel(job)
 
-    async def pause(self, job: Job) -> None:
-        if job.ending:
-            return
-        if job.state == "running":
-            self.runner.stop(job, "pause")
-        elif job.state == "queued":
+    async def pause(self, job: AnyJob) -> None:
+        if job.move("pause") == "paused":
             self.runner.settle(self._gate.withdraw(job.id))
-            await self.runner.set_paused(job)
+            await self.runner.record_pause(job)
 
-    async def resume(self, job: Job) -> None:
-        while job.state == "running" and job.meter.stop_reason == "pause":
+    async def resume(self, job: AnyJob) -> None:
+        while job.stage == "pausing":
             await job.changed.wait()
-        if job.state != "paused" or job.ending or job not in self.jobs:
-            return
-        if self.draining:
+        if self.draining and job.state == "paused" and job.stage != "ending":
             raise _draining()
-        job.state = "queued"
-        job.meter.stop_reason = None
+        if not job.move("resume"):
+            return
         job.meter.phase("queued")
         with anyio.CancelScope(shield=True):
             try:
                 await self._ledger.update(job.id, state="queued")
             except WireError:
-                if not job.over():
-                    await self.runner.set_paused(job)
+                await self.pause(job)
                 raise
         self._admit_resumed(job)
 
-    def _admit_resumed(self, job: Job) -> None:
+    def _admit_resumed(self, job: AnyJob) -> None:
         """Unless it was cancelled, paused again, or parked by a stop while the disk was waited for."""
-        if job.state == "queued" and not job.over() and job.id not in self._gate:
+        if job.stage == "queued" and job.id not in self._gate:
             self.runner.note(job, "job.resumed")
             self.readmit(job)
 
-    def readmit(self, job: Job) -> None:
+    def readmit(self, job: AnyJob) -> None:
         """Back into the queue past its limits: this job was admitted before."""
         self._take(job, self._gate.restore(self.runner.ticket(job)))
         job.changed.fire()
 
-    def _take(self, job: Job, standing: Standing) -> None:
+    def _take(self, job: AnyJob, standing: Standing) -> None:
         job.position = standing.position
         self.runner.settle(Owed((job.id,) if standing.position == 0 else (), standing.moves))
 
-    async def prioritize(self, job: Job, priority: int) -> None:
-        if job.terminal or job.ending:
+    async def prioritize(self, job: AnyJob, priority: int) -> None:
+        if job.terminal or job.stage == "ending":
             return
-        job.priority = clamp_priority(priority)
-        if job.share is not None:
-            job.share.set_priority(job.priority)
+        job.set_priority(clamp_priority(priority))
         if job.state == "queued":
             self.runner.settle(self._gate.prioritize(job.id, job.priority))
         await self._ledger.update(job.id, priority=job.priority)
 
-    async def limit(self, job: Job, max_rate: int | None) -> None:
-        """Another rate for a pull, as if it had been asked for with that one: a pause and a restart keep it."""
-        if job.terminal or job.ending or not isinstance(job.request, ModelPull):
+    async def change_request(self, job: Job[W, V], request: W) -> None:
+        """Other settings for the same work, as if it had been asked for with them: a pause and a restart keep them."""
+        if job.terminal or job.stage == "ending":
             return
-        job.request = msgspec.structs.replace(job.request, max_rate=max_rate)
-        if job.share is not None:
-            job.share.set_rate(max_rate)
-        await self._ledger.update(job.id, request=record.encode(job.request))
+        job.set_request(request)
+        await self._ledger.update(job.id, request=record.encode(request))
 
 
 def _draining() -> Draining:
@@ -306,12 +305,12 @@ def _draining() -> Draining:
     )
 
 
-def _check_token(job: Job, key: str, token: str) -> None:
+def _check_token(job: AnyJob, key: str, token: str) -> None:
     """A token stands for one piece of work: whoever asks for another under it must not be told how the first ended."""
     if job.key != key:
         of = f" of {job.model!r}" if job.model else ""
         raise InvalidRequest(
-            f"$.token: {token!r} stands for job {job.id}, a {job.kind}{of}; this request asks for something else",
+            f"$.token: {token!r} stands for job {job.id}, a {job.kind.name}{of}; this request asks for something else",
             hint="use a new token for new work; what became of the job: modelctl job " + job.id,
             details={"job": job.id},
         )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from modeld.jobs.job import Job, failure_error
+from modeld.jobs.job import AnyJob, Job, Kind
 from modeld.jobs.ledger import JobRecord
-from modelwire.errors import Interrupted, Unsupported
-from modelwire.operations import OPERATIONS
+from modelwire.errors import Interrupted, Unsupported, WireError, from_code
 from modelwire.requests import Write
 from modelwire.values import Failure, Value
+
+V = TypeVar("V", bound=Value)
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -25,17 +26,39 @@ _TOLD = {
     "removed": "removed",
     "freed_bytes": "freed_bytes",
 }
-"""Fields of outcomes that the activity log tells, and how it calls them."""
+"""Fields of outcomes that the activity log holds, and what it calls them."""
+
+
+class Unreadable(Kind[Write, Value]):
+    """Stands for a kind of work that this version does not know, or whose request it cannot read."""
+
+    request, value = Write, Value
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def work(self, job: Job[Write, Value], /) -> Value:
+        raise unreadable(job.id, self.name, "its request is not known")
+
+
+def unreadable(job_id: str, kind: str, why: object) -> Unsupported:
+    return Unsupported(
+        f"job {job_id} ({kind}) was written by another version and cannot be read: {why}", hint="ask for it again"
+    )
 
 
 def encode(value: Value | Write) -> bytes:
     return _ENCODER.encode(value)
 
 
-def of(job: Job) -> JobRecord:
+def of(job: AnyJob) -> JobRecord:
     return JobRecord(
         id=job.id,
-        kind=job.kind,
+        kind=job.kind.name,
         key=job.key,
         token=job.token,
         peer_uid=job.peer,
@@ -49,10 +72,10 @@ def of(job: Job) -> JobRecord:
     )
 
 
-def _job(row: JobRecord, request: Write) -> Job:
-    return Job(
+def _job(row: JobRecord, kind: Kind[Any, Any], request: Write) -> AnyJob:
+    job = Job(
         id=row.id,
-        kind=row.kind,
+        kind=kind,
         key=row.key,
         request=request,
         peer=row.peer_uid,
@@ -62,40 +85,41 @@ def _job(row: JobRecord, request: Write) -> Job:
         model=row.model,
         token=row.token,
         order=row.order,
+        stage=row.state,
         state=row.state,
         attempts=row.attempts,
         started_at=row.started_at,
         ended_at=row.ended_at,
     )
-
-
-def restore(row: JobRecord) -> Job:
-    """An open row as a live job. A request that this version cannot read makes a job that is to fail."""
-    try:
-        request = msgspec.json.decode(row.request, type=_request_type(row.kind))
-        job = _job(row, request)
-        job.intent = msgspec.json.decode(row.result, type=OPERATIONS[row.kind].value) if row.result else None
-    except (msgspec.MsgspecError, KeyError) as error:
-        job = _job(row, Write())
-        job.failure = Unsupported(
-            f"job {row.id} ({row.kind}) was written by another version and cannot be read: {error}",
-            hint="ask for it again",
-        )
+    job.recorded.set()
     return job
 
 
-def revive(row: JobRecord) -> Job:
+def live(row: JobRecord, kind: Kind[Any, Any]) -> AnyJob:
+    """An open row as a live job. One that this version cannot read is a job that has a failure already."""
+    try:
+        job = _job(row, kind, msgspec.json.decode(row.request, type=kind.request))
+        job.intent = msgspec.json.decode(row.result, type=kind.value) if row.result else None
+    except msgspec.MsgspecError as error:
+        job = _job(row, Unreadable(row.kind), Write())
+        job.failure = unreadable(row.id, row.kind, error)
+    return job
+
+
+def past(row: JobRecord, kind: Kind[Any, Any]) -> AnyJob:
     """A row that is no live job, to be looked at."""
-    job = _job(row, Write())
-    job.recorded.set()
+    try:
+        job = _job(row, kind, msgspec.json.decode(row.request, type=kind.request))
+    except msgspec.MsgspecError:
+        job = _job(row, Unreadable(row.kind), Write())
     job.ended.set()
-    if row.result:
-        job.value = _value(row)
+    job.value = None if isinstance(kind, Unreadable) else _value(row, kind.value)
     if row.error:
         job.failure = failure_error(msgspec.json.decode(row.error, type=Failure))
     if job.terminal:
         job.meter.phase("done" if row.state == "done" else "queued")
     else:
+        job.stage = "parked"
         job.failure = Interrupted(
             f"job {row.id} has ended, and its end could not be written down",
             hint="the daemon's log tells how it ended; the next start takes it up again",
@@ -104,27 +128,31 @@ def revive(row: JobRecord) -> Job:
     return job
 
 
-def outcome(job: Job) -> dict[str, Any]:
-    """The fields of the activity log's line about an end."""
-    figures: dict[str, Any] = {"outcome": "ok" if job.failure is None else job.failure.code}
-    if job.started_at and job.ended_at:
-        figures["seconds"] = round(job.ended_at - job.started_at, 3)
-    if job.failure is not None:
-        figures["message"] = job.failure.message
-    if job.value is not None:
-        figures |= {_TOLD[name]: value for name in _TOLD if (value := getattr(job.value, name, None)) is not None}
-    return figures
-
-
-def _request_type(kind: str) -> type[Write]:
-    request = OPERATIONS[kind].request
-    if not issubclass(request, Write):
-        raise KeyError(kind)
-    return request
-
-
-def _value(row: JobRecord) -> Value | None:
+def _value(row: JobRecord, kind: type[V]) -> V | None:
     try:
-        return msgspec.json.decode(row.result or b"null", type=OPERATIONS[row.kind].value)
-    except (msgspec.MsgspecError, KeyError):
+        return msgspec.json.decode(row.result, type=kind) if row.result else None
+    except msgspec.MsgspecError:
         return None
+
+
+def figures(job: AnyJob) -> dict[str, Any]:
+    """The fields of the activity log's line about the end of a job."""
+    told: dict[str, Any] = {"outcome": "ok" if job.failure is None else job.failure.code}
+    if job.started_at and job.ended_at:
+        told["seconds"] = round(job.ended_at - job.started_at, 3)
+    if job.failure is not None:
+        told["message"] = job.failure.message
+    if job.value is not None:
+        told |= {_TOLD[name]: value for name in _TOLD if (value := getattr(job.value, name, None)) is not None}
+    return told
+
+
+def failure_of(fault: WireError) -> Failure:
+    """An error as the ledger and the wire hold it."""
+    return Failure(
+        code=fault.code, message=fault.message, hint=fault.hint, retryable=fault.retryable, details=fault.details
+    )
+
+
+def failure_error(value: Failure) -> WireError:
+    return from_code(value.code, value.message, hint=value.hint, retryable=value.retryable, details=value.details)

@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import anyio
 
 from modeld.jobs import record
 from modeld.jobs.board import Board
-from modeld.jobs.job import Job
+from modeld.jobs.job import AnyJob, Job, V, W
 from modeld.jobs.ledger import Ledger
 from modelwire.errors import WireError
 
-Published = Callable[[Job], bool]
-"""Whether the publication that a job announced before the crash took place."""
 
-
-async def restore(board: Board, ledger: Ledger, published: Published) -> int:
+async def restore(board: Board, ledger: Ledger) -> int:
     """Takes up what the last run left open, in the order of admission; how many go on."""
     resumed = 0
     for row in await ledger.open_jobs():
-        job = record.restore(row)
-        job.recorded.set()
+        job = record.live(row, board.kind_of(row))
         board.jobs.enter(job)
         if job.failure is not None:
-            await board.runner.end(job, "failed", failure=job.failure)
-        elif job.intent is not None and _took_place(job, published):
-            await board.runner.end(job, "done", value=job.intent)
-        elif job.state != "paused":
-            job.state = "queued"
+            await board.runner.end(job, "failed", job.failure)
+        elif job.intent is not None and _took_place(job, job.intent):
+            await board.runner.end(job, "done", job.intent)
+        elif job.move("restore") == "queued":
             board.runner.note(job, "job.restored")
             board.readmit(job)
             resumed += 1
     return resumed
 
 
-def _took_place(job: Job, published: Published) -> bool:
+def _took_place(job: Job[W, V], intent: V) -> bool:
     try:
-        return published(job)
+        return job.kind.took_place(job.request, intent)
     except WireError:
         return False  # run again, the work meets the same fault and says so; a daemon that does not start helps nobody
 
@@ -53,19 +46,18 @@ async def drain(board: Board, deadline: float, *, patience: float = _STOP_SECOND
     """No new work; what runs has until the deadline, then it is parked for the next start. Every asker is told."""
     board.draining = True
     for job in board.jobs:
-        if job.state == "queued":
+        if job.stage in ("queued", "paused"):
             board.runner.settle(board.runner.gate.withdraw(job.id))
-        if job.state in ("queued", "paused"):
-            board.runner.park(job)
+            board.runner.leave(job)
     with anyio.move_on_after(max(0.0, deadline)):
         await _until_idle(board)
     for job in board.jobs:
-        board.runner.stop(job, "park")
+        job.move("park")
     with anyio.move_on_after(patience):
         await _until_idle(board)
     for job in _working(board):
         # It waits for somebody else's lock or for a disk that hangs: the ledger has it, so it may be left.
-        board.runner.park(job)
+        board.runner.leave(job)
     with anyio.move_on_after(_LAST_WORDS_SECONDS):
         await board.runner.record_owed_ends()
     with anyio.move_on_after(_LAST_WORDS_SECONDS):
@@ -73,14 +65,14 @@ async def drain(board: Board, deadline: float, *, patience: float = _STOP_SECOND
             await board.departure.wait()
 
 
-def _working(board: Board) -> list[Job]:
+def _working(board: Board) -> list[AnyJob]:
     return [job for job in board.jobs if not job.ended.is_set()]
 
 
 async def _until_idle(board: Board) -> None:
     while working := _working(board):
         job = working[0]
-        if job.state == "paused":
-            board.runner.park(job)
+        if job.stage == "paused":
+            board.runner.leave(job)
         else:
             await job.changed.wait()

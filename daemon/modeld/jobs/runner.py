@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TypeVar
 
 import anyio
 import anyio.abc
@@ -15,95 +13,58 @@ import structlog
 from modeld.activity import Activity
 from modeld.jobs import record
 from modeld.jobs.admission import Gate, Owed, Ticket
-from modeld.jobs.job import Job
+from modeld.jobs.index import JobIndex
+from modeld.jobs.job import AnyJob, Job, V, W
 from modeld.jobs.ledger import Ledger
-from modeld.jobs.tables import Tables
+from modeld.jobs.states import End
 from modeld.observe.incident import incident
-from modeld.progress import Stopped, StopReason
+from modeld.progress import Stopped
 from modelwire.errors import Cancelled, Interrupted, WireError
 from modelwire.limits import PROGRESS_INTERVAL_SECONDS
 from modelwire.values import Counters, Value
-from modelwire.vocabulary import JobState
 
 log = structlog.get_logger("modeld.jobs")
-
-Work = Callable[[Job], Awaitable[Value]]
-
-TookPlace = Callable[[Job], bool]
-"""Whether the change that a job announced before a crash happened."""
-
-Queue = Callable[[Job], str]
-"""Where a job lines up: with those whose slots it takes."""
-
-V = TypeVar("V", bound=Value)
-
-
-def _never(_: Job) -> bool:
-    return False
-
-
-def _own_kind(job: Job) -> str:
-    return job.kind
 
 
 class Runner:
     def __init__(
-        self, gate: Gate, ledger: Ledger, activity: Activity, tables: Tables, tasks: anyio.abc.TaskGroup
+        self, gate: Gate, ledger: Ledger, activity: Activity, jobs: JobIndex, tasks: anyio.abc.TaskGroup
     ) -> None:
         self.gate = gate
         self._ledger = ledger
         self._activity = activity
-        self._tables = tables
+        self._jobs = jobs
         self._tasks = tasks
-        self._works: dict[str, Work] = {}
-        self._took_place: dict[str, TookPlace] = {}
-        self._queues: dict[str, Queue] = {}
         self._owed_ends: dict[str, dict[str, object]] = {}
         """By job: what the ledger has to be told of an end that it could not take. Few: on a full disk nothing new is
         admitted but what frees space."""
         self.last_end = 0.0
         """On the event loop's clock."""
 
-    def register(self, kind: str, work: Work, took_place: TookPlace = _never, queue: Queue = _own_kind) -> None:
-        """`queue` is asked once each time that the job lines up; by default jobs of a kind wait for each other."""
-        self._works[kind] = work
-        self._took_place[kind] = took_place
-        self._queues[kind] = queue
-
-    def took_place(self, job: Job) -> bool:
-        """For a restart: when it did, the job is done, else it runs again."""
-        return self._took_place.get(job.kind, _never)(job)
-
     def settle(self, owed: Owed) -> None:
         """Carries out what a change of the queue owes: starts, and new positions to tell."""
         for job_id in owed.starts:
-            if job := self._tables.live(job_id):
-                self.start(job)
+            if job := self._jobs.live(job_id):
+                self._start(job)
         for job_id, position in owed.moves:
-            if job := self._tables.live(job_id):
+            if job := self._jobs.live(job_id):
                 job.position = position
                 job.changed.fire()
 
-    def ticket(self, job: Job) -> Ticket:
-        queue = self._queues.get(job.kind, _own_kind)(job)
-        return Ticket(job.id, job.peer, queue, job.priority, job.order)
+    def ticket(self, job: AnyJob) -> Ticket:
+        return Ticket(job.id, job.peer, job.kind.queue(job.request), job.priority, job.order)
 
-    def start(self, job: Job) -> None:
-        """The state changes here, before the task runs: a cancel in between must find a running job."""
-        job.state, job.position = "running", 0
+    def _start(self, job: AnyJob) -> None:
+        """The stage changes here, before the task runs: a cancel in between must find a running job."""
+        job.move("start")
         self._tasks.start_soon(self._run, job, name=f"job {job.id}")
 
-    def stop(self, job: Job, reason: StopReason) -> None:
-        """Asks the work to stop at its next look; a cancel is never weakened to something else."""
-        if job.meter.stop_reason in (None, "pause"):
-            job.meter.stop_reason = reason
-
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: AnyJob) -> None:
         try:
             await job.recorded.wait()
-            if job.withdrawn:
+            if job.stage == "withdrawn":
                 return
-            if job.meter.stop_reason is not None:
+            if job.stage != "running":
                 await self._stopped(job)
                 return
             job.attempts += 1
@@ -114,19 +75,19 @@ class Runner:
             self._tasks.start_soon(self._tell_watchers, job, name=f"progress {job.id}")
             await self._work(job)
         except Exception as error:  # noqa: BLE001 - a job that cannot even be ended well must not end the daemon
-            self._give_up(job, incident(error, job=job.id, kind=job.kind))
+            self._abandon(job, incident(error, job=job.id, kind=job.kind.name))
         finally:
             self.settle(self.gate.finish(job.id))
 
-    def _give_up(self, job: Job, fault: WireError) -> None:
+    def _abandon(self, job: AnyJob, fault: WireError) -> None:
         """Its end could not be written down. Whoever waits is told; the next start finds it open and runs it again."""
-        if not job.ended.is_set():
-            job.failure, job.state, job.position = fault, "failed", None
-            self._tables.leave(job, remember=True)
+        if job.move("abandon"):
+            job.failure = fault
+            self._jobs.leave(job, remember=True)
             job.ended.set()
             job.changed.fire()
 
-    async def _tell_watchers(self, job: Job) -> None:
+    async def _tell_watchers(self, job: AnyJob) -> None:
         """Progress for those who watch everything; those who are attached look for themselves."""
         told: Counters | None = None
         while job.state == "running" and not job.ended.is_set():
@@ -137,28 +98,29 @@ class Runner:
                 await job.ended.wait()
         self._activity.forget_progress(job.id)
 
-    async def _work(self, job: Job) -> None:
+    async def _work(self, job: Job[W, V]) -> None:
         try:
-            value = await self._works[job.kind](job)
+            value = await job.kind.work(job)
         except Stopped:
             await self._stopped(job)
         except WireError as fault:
-            await self.end(job, "failed", failure=fault)
+            await self.end(job, "failed", fault)
         except Exception as error:  # noqa: BLE001 - told by its incident; the daemon and the other jobs go on
-            await self.end(job, "failed", failure=incident(error, job=job.id, kind=job.kind))
+            await self.end(job, "failed", incident(error, job=job.id, kind=job.kind.name))
         else:
-            await self.end(job, "done", value=value)
+            await self.end(job, "done", value)
 
-    async def _stopped(self, job: Job) -> None:
-        if job.meter.stop_reason == "park":
-            self.park(job)
-        elif job.meter.stop_reason == "pause":
-            await self.set_paused(job)
-        else:
-            await self.end(job, "cancelled", failure=Cancelled(f"job {job.id} was cancelled: {job.stop_words}"))
+    async def _stopped(self, job: AnyJob) -> None:
+        """What it was asked to stop for decides what it is now."""
+        match job.move("stop"):
+            case "parked":
+                self._tell_parked(job)
+            case "paused":
+                await self.record_pause(job)
+            case "ending":
+                await self.record_cancel(job)
 
-    async def set_paused(self, job: Job) -> None:
-        job.state, job.position = "paused", None
+    async def record_pause(self, job: AnyJob) -> None:
         with anyio.CancelScope(shield=True):
             try:
                 await self._ledger.update(job.id, state="paused")
@@ -169,8 +131,12 @@ class Runner:
         self.note(job, "job.paused")
         job.changed.fire()
 
-    def park(self, job: Job) -> None:
+    def leave(self, job: AnyJob) -> None:
         """The daemon stops first. The ledger still has the job open: the next start takes it up."""
+        if job.move("leave"):
+            self._tell_parked(job)
+
+    def _tell_parked(self, job: AnyJob) -> None:
         job.failure = Interrupted(
             f"the daemon stopped before job {job.id} had ended",
             hint=f"the job goes on at the next start; `modelctl attach {job.id}` follows it",
@@ -182,7 +148,7 @@ class Runner:
 
     # -- the two records around a publication
 
-    async def about_to_publish(self, job: Job, intent: Value) -> None:
+    async def about_to_publish(self, job: AnyJob, intent: Value) -> None:
         """In the publisher's turn, before the name changes: after a crash the restart knows what to look for."""
         await self._ledger.update(
             job.id,
@@ -192,7 +158,7 @@ class Runner:
             result=record.encode(_signed(intent, job)),
         )
 
-    async def published(self, job: Job, value: Value) -> None:
+    async def published(self, job: AnyJob, value: Value) -> None:
         """Still in the publisher's turn: after a crash at most one publication lacks its record."""
         job.ended_at = time.time()
         await self._ledger.update(
@@ -200,35 +166,48 @@ class Runner:
         )
         job.end_recorded = True
 
-    async def end(
-        self, job: Job, state: JobState, *, value: Value | None = None, failure: WireError | None = None
-    ) -> None:
-        if job.ending:
+    # -- ends
+
+    async def end(self, job: Job[W, V], state: End, outcome: V | WireError) -> None:
+        """Returns when the ledger has the end, or could not take it, and everybody who waits is told."""
+        if job.move("end"):
+            await self._record_end(job, state, outcome)
+        else:
             await job.ended.wait()
-            return
-        job.ending = True
+
+    async def record_cancel(self, job: AnyJob) -> None:
+        """Of a job that is `ending` because it was cancelled."""
+        await self._record_end(job, "cancelled", Cancelled(f"job {job.id} was cancelled: {job.stop_words}"))
+
+    async def _record_end(self, job: Job[W, V], state: End, outcome: V | WireError) -> None:
         job.ended_at = job.ended_at or time.time()
-        job.value, job.failure = None if value is None else _signed(value, job), failure
+        if not isinstance(outcome, WireError):
+            outcome = _signed(outcome, job)
         with anyio.CancelScope(shield=True):
             if not job.end_recorded:
-                await self._record_end(job, state)
-        job.state, job.position = state, None
-        if state == "done":
+                await self._write_end(job, state, outcome)
+        job.move(state)
+        if isinstance(outcome, WireError):
+            job.failure = outcome
+        else:
+            job.value, job.failure = outcome, None
             job.meter.phase("done")
-        self._tables.leave(job, remember=True)
+        self._jobs.leave(job, remember=True)
         self.last_end = anyio.current_time()
-        self.note(job, f"job.{state}", **record.outcome(job))
+        self.note(job, f"job.{state}", **record.figures(job))
         job.ended.set()
         job.changed.fire()
 
-    async def _record_end(self, job: Job, state: JobState) -> None:
+    async def _write_end(self, job: AnyJob, state: End, outcome: Value | WireError) -> None:
+        failed = isinstance(outcome, WireError)
+        stored = record.encode(record.failure_of(outcome) if isinstance(outcome, WireError) else outcome)
         changes: dict[str, object] = {
             "state": state,
             "started_at": job.started_at,
             "ended_at": job.ended_at,
             "attempts": job.attempts,
-            "result": record.encode(job.value) if job.value else None,
-            "error": record.encode(failure) if (failure := job.failure_value()) else None,
+            "result": None if failed else stored,
+            "error": stored if failed else None,
         }
         try:
             await self._ledger.update(job.id, **changes)
@@ -246,11 +225,11 @@ class Runner:
                 await self._ledger.update(job_id, **changes)
                 self._owed_ends.pop(job_id, None)
 
-    def note(self, job: Job, event: str, **figures: object) -> None:
+    def note(self, job: AnyJob, event: str, **figures: object) -> None:
         """One line in the activity log."""
-        self._activity.record(event, job=job.id, model=job.model, peer=job.peer, kind=job.kind, **figures)
+        self._activity.record(event, job=job.id, model=job.model, peer=job.peer, kind=job.kind.name, **figures)
 
 
-def _signed(value: V, job: Job) -> V:
+def _signed(value: V, job: AnyJob) -> V:
     """The store knows nothing of jobs; whoever reads the outcome wants to know which one it was."""
     return msgspec.structs.replace(value, job=job.id) if "job" in value.__struct_fields__ else value

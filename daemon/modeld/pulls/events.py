@@ -10,7 +10,7 @@ from typing import Any, Final
 from modeld.activity import Activity
 from modeld.download.routes.events import EventKind, TransferEvent
 from modeld.download.source import address_of
-from modeld.jobs.job import Job
+from modeld.jobs.job import AnyJob
 from modeld.progress import JobProgress
 from modelwire.errors import DigestMismatch
 from modelwire.vocabulary import Phase
@@ -37,7 +37,7 @@ _EVENTS: Final[dict[EventKind, str]] = {
 class PullEvents:
     """Of one job. `transfer` and `look` are called from byte threads."""
 
-    def __init__(self, activity: Activity, job: Job, path: str) -> None:
+    def __init__(self, activity: Activity, job: AnyJob, path: str) -> None:
         self._activity = activity
         self._job = job
         self._loop = asyncio.get_running_loop()

@@ -6,19 +6,21 @@ from modeld.jobs.job import Job
 from modeld.pulls.outcome import PullNotes, pulled_from
 from modeld.sources.local import LocalReference
 from modeld.sources.stored import StoredReference
-from modeld.store import Asker, Digest, Reader, Store, Unproven
-from modeld.store.maintain.verify import Failed
-from modeld.store.publish.publishing import Notes
+from modeld.store import Digest, Reader, Requester, Store, WouldBlock
+from modeld.store.maintain.verify import OnFailed
+from modeld.store.publish.name_changes import Notes
 from modelwire.errors import DigestMismatch, NotFound
 from modelwire.requests import ModelPull
 from modelwire.values import Added, Pulled
 
+PullJob = Job[ModelPull, Pulled]
+
 
 async def add_local(
-    store: Store, job: Job, request: ModelPull, reference: LocalReference, reader: Reader, notes: Notes[Pulled]
+    store: Store, job: PullJob, reference: LocalReference, reader: Reader, notes: Notes[Pulled]
 ) -> Pulled:
     """The file or directory is added. `reader` has the rights of the asker."""
-    source = reference.text
+    source, request = reference.text, job.request
     added = await store.add(
         reference.path,
         name=request.name,
@@ -29,12 +31,12 @@ async def add_local(
         observer=job.meter,
         reader=reader,
         notes=PullNotes(notes, lambda added: pulled_from(added, source)),
-        asker=Asker(peer=job.peer, job=job.id),
+        requester=Requester(peer=job.peer, job=job.id),
     )
     return pulled_from(added, source)
 
 
-async def use_stored(store: Store, job: Job, request: ModelPull, reference: StoredReference, failed: Failed) -> Pulled:
+async def use_stored(store: Store, job: PullJob, reference: StoredReference, on_failed: OnFailed) -> Pulled:
     """A name alone stands for what is here."""
     job.meter.phase("checking_local")
     name = reference.name.text
@@ -48,10 +50,12 @@ async def use_stored(store: Store, job: Job, request: ModelPull, reference: Stor
             hint=f"a name alone means what is here; to fetch it, say where from: ollama:{name}, hf:org/repo, ./{name}",
             details=fault.details,
         ) from None
-    except Unproven:
-        resolved = await store.proven(name, asker=Asker(peer=job.peer, job=job.id), failed=failed)
-    view = store.show(resolved.name)
-    expected, actual = request.sha256 and Digest.parse(request.sha256), Digest.parse(view.blob)
+    except WouldBlock:
+        resolved = await store.resolver.resolve(
+            name, requester=Requester(peer=job.peer, job=job.id), on_failed=on_failed
+        )
+    view, wanted = store.models.view(resolved.name), job.request.sha256
+    expected, actual = wanted and Digest.parse(wanted), Digest.parse(view.blob)
     if expected and not actual.matches(expected):
         raise DigestMismatch(
             f"'{view.name}' has the digest {actual.text}, {expected.text} was expected",

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import sqlite3
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -78,15 +77,14 @@ class Memory:
 
     async def meant(self, reference: str, meaning: Meaning) -> None:
         row = (reference, msgspec.json.encode(meaning), time.time())
-        await self._write(lambda db: db.execute("INSERT OR REPLACE INTO meanings VALUES (?, ?, ?)", row))
+        await self._write("INSERT OR REPLACE INTO meanings VALUES (?, ?, ?)", row)
 
     async def seen(self, version: str) -> Digest | None:
         found = await self._look_up("SELECT digest FROM seen WHERE version = ?", version)
         return None if found is None else Digest(found)
 
     async def saw(self, version: str, digest: Digest) -> None:
-        row = (version, digest.hex, time.time())
-        await self._write(lambda db: db.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", row))
+        await self._write("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", (version, digest.hex, time.time()))
 
     async def prune(self, now: float, keep: float) -> int:
         """Forgets what was neither learned nor used for so long; how much that was.
@@ -114,9 +112,9 @@ class Memory:
             return None if row is None else row[0]
         return None
 
-    async def _write(self, change: Callable[[sqlite3.Connection], object]) -> None:
+    async def _write(self, statement: str, row: tuple[object, ...]) -> None:
         def write(db: sqlite3.Connection) -> None:
-            change(db)
+            db.execute(statement, row)
 
         with contextlib.suppress(WireError):
             await self._catalog.write(write)

@@ -24,9 +24,10 @@ from modeld.pulls.outcome import PullNotes, pulled_from
 from modeld.pulls.own_thread import OwnThread
 from modeld.pulls.plan import Plan
 from modeld.sources.reference import Reference
-from modeld.store import Asker, Digest
+from modeld.store import Digest, Requester
 from modeld.store.ingest.ingest import ReadyFile
-from modeld.store.publish.publishing import Notes, PublishRequest
+from modeld.store.publish.name_changes import Notes
+from modeld.store.publish.publishing import PublishRequest
 from modelwire.errors import DigestMismatch
 from modelwire.requests import ModelPull
 from modelwire.values import Added, Pulled
@@ -37,8 +38,7 @@ class Pull:
         self,
         context: PullContext,
         activity: Activity,
-        job: Job,
-        request: ModelPull,
+        job: Job[ModelPull, Pulled],
         reference: Reference,
         notes: Notes[Pulled],
     ) -> None:
@@ -47,7 +47,7 @@ class Pull:
         self._layout = context.store.layout
         self._job = job
         self._progress = job.meter
-        self._plan = Plan(request, reference, self._ingest.publishing)
+        self._plan = Plan(job.request, reference, self._ingest.publishing)
         self._notes = notes
         self._events = PullEvents(activity, job, self._layout.manifest(self._plan.name))
 
@@ -116,8 +116,7 @@ class Pull:
         self._plan.refuse_early(publish_as, files, fetcher.digests)
         if len(files) == 1 and fetcher.digests[0] is not None:
             self._events.path = self._layout.partial(fetcher.digests[0])
-        with self._job.paced_by(self._context.transfer.budget) as share:
-            arrived = await fetcher.run(share)
+        arrived = await self._paced(fetcher)
         meaning = Meaning(
             registry=description.registry,
             repo=description.repo or "",
@@ -126,6 +125,18 @@ class Pull:
             files=tuple(MeantFile(each.path, each.digest.hex, each.size, each.role) for each in arrived),
         )
         return await self._publish(publish_as, arrived, meaning, asked=True, served=fetcher.served)
+
+    async def _paced(self, fetcher: FileFetcher) -> list[ReadyFile]:
+        """A priority or rate that the job is given meanwhile counts at once."""
+        job = self._job
+        share = self._context.transfer.budget.share(priority=job.priority, rate=job.request.max_rate)
+
+        def apply() -> None:
+            share.set_priority(job.priority)
+            share.set_rate(job.request.max_rate)
+
+        with job.follows_settings(apply):
+            return await fetcher.run(share)
 
     async def _ask(self) -> Described[Any]:
         """What the reference means now."""
@@ -162,11 +173,11 @@ class Pull:
             return pulled_from(added, text, revision=revision, current=current, served=served)
 
         publish_as = replace(publication.request, notes=PullNotes(self._notes, pulled))
-        asker = Asker(peer=self._job.peer, job=self._job.id)
+        requester = Requester(peer=self._job.peer, job=self._job.id)
         provenance = None if publication.current and not any(each.new for each in arrived) else text
         alone = len(arrived) == 1
         added = await self._ingest.publish(
-            publish_as, arrived, publication.source, asker, alone=alone, provenance=provenance
+            publish_as, arrived, publication.source, requester, alone=alone, provenance=provenance
         )
         if asked and not plan.reference.secrets:
             # Not when a user's digest alone said what it is.

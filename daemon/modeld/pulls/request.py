@@ -13,12 +13,12 @@ from hashlib import blake2b
 
 import msgspec
 
-from modeld.jobs.job import Job
+from modeld.jobs.job import AnyJob
 from modeld.pulls.context import PullContext
 from modeld.sources.reference import Reference
 from modeld.store import Digest, ModelName
-from modelwire import requests
 from modelwire.errors import Interrupted, InvalidRequest
+from modelwire.requests import ModelPull
 
 LONGEST_LICENSE = 1024
 LONGEST_GLOBS = 16 * 1024
@@ -39,10 +39,11 @@ class PullRequests:
         self._context = context
         self._secret: dict[str, Reference] = {}
 
-    def read(self, request: requests.ModelPull, uid: int) -> tuple[requests.ModelPull, str]:
-        """The request as it may be stored, and the key of the work that it asks for."""
+    def accept(self, request: ModelPull, uid: int, live: Iterable[str]) -> tuple[ModelPull, str]:
+        """The request as it may be stored, and the key of the work that it asks for. `live` are the keys of jobs that
+        have not ended: the references of others are forgotten."""
         _check(request)
-        reference = _with_globs(self._context.read(request.ref, request.directory), request)
+        reference = self._read(request, request.directory)
         name = ModelName.parse(request.name) if request.name is not None else reference.suggested_name
         if reference.fixed_name is not None and name != reference.fixed_name:
             raise InvalidRequest(
@@ -50,33 +51,20 @@ class PullRequests:
                 hint=f"modelctl cp {reference.text} {name.text}",
             )
         stored = msgspec.structs.replace(request, ref=reference.text, name=name.text, directory=None)
-        parts: list[object] = [
-            reference.key,
-            stored.include,
-            stored.exclude,
-            stored.name,
-            stored.sha256,
-            stored.replace,
-            stored.license,
-            stored.offline,
-        ]
-        key = msgspec.json.encode([*parts, stored.max_rate, uid]).decode()
+        files = [reference.key, stored.include, stored.exclude]
+        asked = [stored.name, stored.sha256, stored.replace, stored.license, stored.offline, stored.max_rate]
+        key = msgspec.json.encode([*files, *asked, uid]).decode()
         if not reference.secrets:
             return stored, _PLAIN + key
-        return stored, _SECRET + key + _fingerprint(reference)
+        key, kept = _SECRET + key + _fingerprint(reference), set(live)
+        self._secret = {known: secret for known, secret in self._secret.items() if known in kept}
+        self._secret[key] = reference
+        return stored, key
 
-    def remember(self, key: str, request: requests.ModelPull, live: Iterable[str]) -> None:
-        """Before the job is asked for. `live` are the keys of jobs that have not ended: the others are forgotten."""
-        if key.startswith(_SECRET):
-            kept = set(live)
-            self._secret = {known: reference for known, reference in self._secret.items() if known in kept}
-            reference = self._context.read(request.ref, request.directory)
-            self._secret[key] = _with_globs(reference, request)
-
-    def reference(self, job: Job, request: requests.ModelPull) -> Reference:
+    def reference(self, job: AnyJob, request: ModelPull) -> Reference:
         """For the work."""
         if not job.key.startswith(_SECRET):
-            return _with_globs(self._context.read(request.ref), request)
+            return self._read(request)
         found = self._secret.get(job.key)
         if found is None:
             raise Interrupted(
@@ -87,6 +75,17 @@ class PullRequests:
             )
         return found
 
+    def _read(self, request: ModelPull, directory: str | None = None) -> Reference:
+        reference = self._context.read(request.ref, directory)
+        if not request.include and not request.exclude:
+            return reference
+        if not reference.network:
+            raise InvalidRequest(
+                "$.include: files are chosen from what a network source has, not from what is on this machine",
+                hint="add the directory that has only the wanted files",
+            )
+        return reference.choosing(request.include, request.exclude)
+
 
 def _fingerprint(reference: Reference) -> str:
     """Two askers with two passwords share no job."""
@@ -94,7 +93,7 @@ def _fingerprint(reference: Reference) -> str:
     return blake2b(secrets.encode(), digest_size=8, key=_PEPPER).hexdigest()
 
 
-def _check(request: requests.ModelPull) -> None:
+def _check(request: ModelPull) -> None:
     if request.sha256 is not None:
         Digest.parse(request.sha256)
     if request.license is not None and (size := len(request.license.encode())) > LONGEST_LICENSE:
@@ -108,14 +107,3 @@ def _check(request: requests.ModelPull) -> None:
             raise InvalidRequest(f"$.{field}: the globs are longer than {LONGEST_GLOBS} characters", hint="give fewer")
         if not all(globs):
             raise InvalidRequest(f"$.{field}: a glob is empty, and fits nothing", hint="leave it out")
-
-
-def _with_globs(reference: Reference, request: requests.ModelPull) -> Reference:
-    if not request.include and not request.exclude:
-        return reference
-    if not reference.network:
-        raise InvalidRequest(
-            "$.include: files are chosen from what a network source has, not from what is on this machine",
-            hint="add the directory that has only the wanted files",
-        )
-    return reference.choosing(request.include, request.exclude)

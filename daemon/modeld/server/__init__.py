@@ -1,4 +1,4 @@
-"""The shell around the wire: accepting peers, one connection each, limits for each user."""
+"""Serves the wire to peers: accepting them, one connection each, limits for each user."""
 
 from modeld.server.server import Server
 

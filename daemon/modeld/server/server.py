@@ -1,4 +1,4 @@
-"""Accepts peers, gives each a role before it may say a word, and keeps the shells together."""
+"""Accepts peers, gives each a role before it may say a word, and keeps their connections together."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import anyio.abc
 import structlog
 
 from modeld.access.roles import Access
-from modeld.operations.calling import Caller, Handlers
-from modeld.operations.house import House
+from modeld.operations.operation import Caller
+from modeld.operations.registry import Operations
+from modeld.operations.services import Services
 from modeld.platform import endpoint, peers
-from modeld.server.hall import Hall
+from modeld.server.connection import PeerConnection
+from modeld.server.peer_limits import PeerLimits
 from modeld.server.refusals import Refusals
-from modeld.server.shell import Shell
+from modeld.server.shared import SharedState
 from modelwire import replies
 from modelwire.encoding import encode
 from modelwire.errors import Interrupted, QueueFull, Unauthorized, WireError
@@ -34,32 +36,33 @@ class Server:
     def __init__(
         self,
         listening: endpoint.Listening,
-        house: House,
-        handlers: Handlers,
+        services: Services,
+        operations: Operations,
+        peer_limits: PeerLimits,
         access: Access,
         tasks: anyio.abc.TaskGroup,
     ) -> None:
-        self.hall = Hall(house, handlers, tasks)
-        self._acceptor = endpoint.Acceptor(listening, self.hall.loop, self._admit, self._starved)
-        self._house = house
+        self.shared = SharedState(services, operations, peer_limits, tasks)
+        self._acceptor = endpoint.Acceptor(listening, self.shared.loop, self._admit, self._starved)
+        self._activity = services.activity
         self._access = access
-        self._shells: set[Shell] = set()
+        self._connections: set[PeerConnection] = set()
         self._refusals = Refusals()
 
     def open(self) -> None:
         self._acceptor.open()
 
-    def close_door(self) -> None:
+    def stop_accepting(self) -> None:
         """No new peers; those inside are served on."""
         self._acceptor.close()
 
-    def close_door_if_empty(self) -> bool:
-        """Whether nobody is here and nobody waits at the door, which is then closed: in one step, so that nobody is let
-        in only to be sent away. Who comes after it gets no hello, and starts a daemon anew."""
+    def stop_accepting_if_empty(self) -> bool:
+        """Whether no peer is connected and none waits to be accepted. Then none is accepted from here on, in the same
+        step: a peer that comes now gets no hello, and starts a daemon anew."""
         self._acceptor.accept()
-        if self.hall.sessions.count:
+        if self.shared.peer_limits.count:
             return False
-        self.close_door()
+        self.stop_accepting()
         return True
 
     def _starved(self, error: OSError) -> None:
@@ -79,29 +82,31 @@ class Server:
             self._turn_away(connection, fault, peer)
             return
         try:
-            self.hall.sessions.enter(peer.uid)
+            self.shared.peer_limits.enter(peer.uid)
         except QueueFull as fault:
             if turns:
-                self.hall.loop.call_soon(self._admit, connection, turns - 1)
+                self.shared.loop.call_soon(self._admit, connection, turns - 1)
             else:
                 self._turn_away(connection, fault, peer, role)
             return
-        self.hall.tasks.start_soon(self._let_in, connection, peer, role, name="connect")
+        self.shared.tasks.start_soon(self._let_in, connection, peer, role, name="connect")
 
     async def _let_in(self, connection: endpoint.Connection, peer: peers.Peer, role: Role | None) -> None:
         try:
             caller = Caller(peer.uid, peer.gid, await self._access.role_of(peer) if role is None else role)
         except BaseException as fault:
-            self.hall.sessions.leave(peer.uid)
+            self.shared.peer_limits.leave(peer.uid)
             if not isinstance(fault, WireError):
                 connection.close()
                 raise
             self._turn_away(connection, fault, peer)
             return
         try:
-            await connection.serve(self.hall.loop, lambda: Shell(self.hall, caller, self._came, self._gone))
+            await connection.serve(
+                self.shared.loop, lambda: PeerConnection(self.shared, caller, self._opened, self._closed)
+            )
         except (OSError, RuntimeError) as error:
-            self.hall.sessions.leave(peer.uid)
+            self.shared.peer_limits.leave(peer.uid)
             log.info("a peer left while it was being admitted", uid=peer.uid, error=str(error))
 
     def _turn_away(
@@ -112,34 +117,34 @@ class Server:
         role: Role | None = None,
     ) -> None:
         uid = None if peer is None else peer.uid
-        if self._refusals.worth_telling(uid, self.hall.loop.time(), has_role=role is not None):
-            self._house.activity.record("peer.refused", outcome=fault.code, message=fault.message)
+        if self._refusals.worth_telling(uid, self.shared.loop.time(), has_role=role is not None):
+            self._activity.record("peer.refused", outcome=fault.code, message=fault.message)
         try:
             connection.refuse(encode(replies.Error.of(None, fault)))
         except OSError as error:
             log.debug("a refused peer had already left", error=str(error))
 
-    def _came(self, shell: Shell) -> None:
-        self._shells.add(shell)
+    def _opened(self, connection: PeerConnection) -> None:
+        self._connections.add(connection)
 
-    def _gone(self, shell: Shell) -> None:
-        self._shells.discard(shell)
-        self.hall.left(shell.caller)
+    def _closed(self, connection: PeerConnection) -> None:
+        self._connections.discard(connection)
+        self.shared.left(connection.caller)
 
-    async def end_sessions(self) -> None:
+    async def end_connections(self) -> None:
         """Every request in flight gets its terminal reply, then the connections close."""
-        self.close_door()
+        self.stop_accepting()
         stopped = Interrupted(
             "the daemon stopped", hint="connect again when it is back; `events.subscribe` with `since` misses nothing"
         )
-        for shell in list(self._shells):
-            shell.end_flights(stopped)
-        await self._until(lambda: not any(shell.busy for shell in self._shells))
-        for shell in list(self._shells):
-            shell.hang_up()
-        await self._until(lambda: not self._shells)
-        for shell in list(self._shells):
-            shell.transport.abort()
+        for connection in list(self._connections):
+            connection.end_requests(stopped)
+        await self._until(lambda: not any(connection.busy for connection in self._connections))
+        for connection in list(self._connections):
+            connection.hang_up()
+        await self._until(lambda: not self._connections)
+        for connection in list(self._connections):
+            connection.transport.abort()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         with anyio.move_on_after(_LAST_WORDS_SECONDS):

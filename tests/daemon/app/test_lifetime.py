@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -17,9 +17,8 @@ from modeld.access.accounts import Accounts
 from modeld.access.roles import Access
 from modeld.app.lifetime import Lifetime
 from modeld.config import Settings
-from modeld.operations.calling import Handlers
 from modeld.server import Server
-from modelwire.operations import OPERATIONS
+from modeld.server.peer_limits import PeerLimits
 from rigs.waiting import eventually
 
 
@@ -27,20 +26,21 @@ from rigs.waiting import eventually
 async def quiet_daemon(path: str) -> AsyncIterator[tuple[Server, Lifetime]]:
     """One whose event loop has not come to look at its door yet: a server that was never opened."""
     accounts = Accounts()
-    house: Any = SimpleNamespace(
+    services: Any = SimpleNamespace(
         settings=Settings(),
-        accounts=accounts,
+        activity=None,
         store=SimpleNamespace(layout=SimpleNamespace(root="/models")),
-        server="modeld/test",
-        instance="instance",
+        daemon=SimpleNamespace(server="modeld/test", instance="instance"),
     )
-    handlers = Handlers(quick={row.request: cast("Any", None) for row in OPERATIONS.values()}, long={})
+    operations: Any = SimpleNamespace(quick={}, slow={}, looks=frozenset())
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
         listener.setblocking(False)
         async with anyio.create_task_group() as tasks:
-            server = Server(listener, house, handlers, Access({}, {}, os.getuid(), accounts), tasks)
+            limits = PeerLimits(connections_per_peer=8, requests_per_peer=8)
+            access = Access({}, {}, os.getuid(), accounts)
+            server = Server(listener, services, operations, limits, access, tasks)
             lifetime = Lifetime(0)
             board: Any = SimpleNamespace(jobs=(), runner=SimpleNamespace(last_end=0.0))
             tasks.start_soon(lifetime.mind_idleness, server, board, 0.01)
@@ -55,8 +55,8 @@ async def test_who_came_in_the_moment_in_which_it_would_have_ended_is_let_in(roo
         client.setblocking(False)
         async with quiet_daemon(path) as (server, lifetime):
             client.connect(path)
-            await eventually(lambda: server.hall.sessions.count)
-            loop = server.hall.loop
+            await eventually(lambda: server.shared.peer_limits.count)
+            loop = server.shared.loop
             assert (await loop.sock_recv(client, 1 << 16)).startswith(b'{"type":"hello"')
             assert not lifetime.reason
             client.close()
@@ -74,4 +74,4 @@ async def test_who_comes_after_that_is_not_let_in_to_be_sent_away(room: Path) ->
             client.connect(path)
             for _turn in range(10):  # of the loop, in which the daemon ends its rooms
                 await anyio.lowlevel.checkpoint()
-            assert server.hall.sessions.count == 0
+            assert server.shared.peer_limits.count == 0

@@ -8,11 +8,10 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from modeld.jobs.job import Job
 from modeld.jobs.ledger import JobRecord
 from modeld.jobs.restart import drain, restore
 from modelwire.errors import Draining, NoSpace, PermissionDenied, WireError
-from modelwire.values import Added, Value
+from modelwire.values import Added
 from rigs.board_rig import STRANGER, desk, state_at_end
 from rigs.waiting import eventually
 
@@ -87,7 +86,7 @@ async def test_a_restored_job_is_not_ended_by_a_stranger_who_looked(tmp_path: Pa
     async with desk(tmp_path) as at:
         waiting = (await at.submit("llama")).job.id
     async with desk(tmp_path) as at:
-        assert await restore(at.board, at.ledger, lambda job: False) == 1
+        assert await restore(at.board, at.ledger) == 1
         job = await at.board.find(waiting)
         at.board.attach(job, STRANGER).leave()
         await anyio.lowlevel.checkpoint()
@@ -99,12 +98,9 @@ async def test_a_start_outlives_a_publication_that_cannot_be_looked_at(tmp_path:
     async with desk(tmp_path) as at:
         job = (await at.submit("llama", on_disconnect="continue")).job
         await at.board.runner.about_to_publish(job, PUBLISHED)
-
-    def unreadable(_job: Job) -> bool:
-        raise PermissionDenied("one manifest cannot be read")
-
     async with desk(tmp_path) as at:
-        assert await restore(at.board, at.ledger, unreadable) == 1
+        at.work.unreadable = PermissionDenied("one manifest cannot be read")
+        assert await restore(at.board, at.ledger) == 1
         at.finish.set()
         assert await state_at_end(await at.board.find(job.id)) == "done", "the work has the last word"
 
@@ -283,12 +279,7 @@ async def test_a_drain_returns_when_every_asker_was_told(tmp_path: Path) -> None
 
 async def test_a_drain_does_not_wait_for_ever_for_work_that_does_not_stop(tmp_path: Path) -> None:
     async with desk(tmp_path) as at:
-
-        async def deaf(_: Job) -> Value:
-            await anyio.sleep_forever()
-            raise AssertionError
-
-        at.board.runner.register("model.add", deaf)
+        at.work.deaf = True
         job = await at.job("llama")
         await eventually(lambda: job.attempts)
         await drain(at.board, 0.0, patience=0.05)

@@ -7,14 +7,14 @@ from pathlib import Path
 import anyio
 import pytest
 
-from modeld.jobs.job import Job
+from modeld.jobs.job import AnyJob
 from modeld.jobs.restart import drain, restore
 from modelwire.errors import Interrupted
 from rigs.board_rig import STRANGER, Desk, desk
 from rigs.waiting import eventually
 
 
-async def cancelled_on_a_full_disk(at: Desk, **fields: str) -> Job:
+async def cancelled_on_a_full_disk(at: Desk, **fields: str) -> AnyJob:
     job = await at.job("llama", **fields)
     await eventually(lambda: job.attempts)
     at.ledger.full = True
@@ -54,7 +54,7 @@ async def test_a_cancelled_job_does_not_run_again_after_a_restart(tmp_path: Path
         else:
             await drain(at.board, 0)
     async with desk(tmp_path) as at:
-        assert await restore(at.board, at.ledger, lambda _: False) == 0
+        assert await restore(at.board, at.ledger) == 0
         assert (await at.board.find(job.id)).state == "cancelled"
 
 

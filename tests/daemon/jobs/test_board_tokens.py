@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
 import pytest
 
 from modeld.jobs.restart import restore
@@ -39,7 +40,7 @@ async def test_a_token_that_joined_is_not_taken_for_other_work(tmp_path: Path, w
             assert (await at.submit("other", token="u", uid=UID + 1)).job is not job
     if when in ("after a restart", "restored"):
         async with desk(tmp_path) as at:
-            assert await restore(at.board, at.ledger, lambda _: False) == (when == "restored")
+            assert await restore(at.board, at.ledger) == (when == "restored")
             with pytest.raises(InvalidRequest, match=job.id):
                 await at.submit("other", token="u")
 
@@ -49,7 +50,7 @@ async def test_the_token_of_an_ended_job_joins_no_other_one(tmp_path: Path) -> N
         at.finish.set()
         ended = await at.submit("llama", token="t")
         await ended.job.ended.wait()
-        at.finish = type(at.finish)()
+        at.work.finish = anyio.Event()
         running = await at.submit("llama")
         assert running.job is not ended.job
         assert (await at.submit("llama", token="t")).job is ended.job

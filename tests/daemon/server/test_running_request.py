@@ -8,15 +8,15 @@ import anyio
 import pytest
 import structlog
 
-from modeld.operations.calling import Caller
+from modeld.operations.operation import Caller
 from modeld.server.faults import numbered
-from modeld.server.flight import Flight, Line
+from modeld.server.running_request import ReplyChannel, RunningRequest
 from modelwire import requests
 from modelwire.errors import Internal, Interrupted, LocalError, NotFound, WireError
 from modelwire.values import Done, Value
 
 
-class NotingLine:
+class NotingChannel:
     """Refuses to finish when it is told to, as a connection does with a value that is too long for a reply."""
 
     caller = Caller(1000, 1000, "write")
@@ -24,7 +24,7 @@ class NotingLine:
     def __init__(self, unsendable: Exception | None = None) -> None:
         self.unsendable = unsendable
         self.ends: list[Value | WireError] = []
-        self.landings = 0
+        self.left = 0
 
     def finish(self, request_id: str, value: Value) -> None:
         assert request_id == "7"
@@ -36,12 +36,12 @@ class NotingLine:
         assert request_id == "7"
         self.ends.append(fault)
 
-    def landed(self, _: Flight) -> None:
-        self.landings += 1
+    def ended(self, _: RunningRequest) -> None:
+        self.left += 1
 
 
-def flight_over(shell: NotingLine) -> Flight:
-    return Flight(cast(Line, shell), requests.JobList(id="7"), is_look=False)
+def request_over(channel: NotingChannel) -> RunningRequest:
+    return RunningRequest(cast(ReplyChannel, channel), requests.JobList(id="7"), is_look=False)
 
 
 async def done(_: Any, __: Any) -> Value:
@@ -49,19 +49,19 @@ async def done(_: Any, __: Any) -> Value:
 
 
 async def test_a_value_is_the_end() -> None:
-    shell = NotingLine()
-    await flight_over(shell).fly(done)
-    assert (shell.ends, shell.landings) == ([Done(target="x")], 1)
+    channel = NotingChannel()
+    await request_over(channel).run(done)
+    assert (channel.ends, channel.left) == ([Done(target="x")], 1)
 
 
 @pytest.mark.parametrize("error", [LocalError("the reply has 9000000 bytes"), TypeError("no JSON")], ids=repr)
 async def test_a_value_that_cannot_be_sent_is_an_error_of_this_request_alone(error: Exception) -> None:
-    shell = NotingLine(unsendable=error)
+    channel = NotingChannel(unsendable=error)
     with structlog.testing.capture_logs():
-        await flight_over(shell).fly(done)
-    (end,) = shell.ends
+        await request_over(channel).run(done)
+    (end,) = channel.ends
     assert isinstance(end, Internal)
-    assert shell.landings == 1
+    assert channel.left == 1
 
 
 @pytest.mark.parametrize("error", [NotFound("no job"), RuntimeError("unforeseen")], ids=repr)
@@ -69,10 +69,10 @@ async def test_what_the_work_raises_is_the_end(error: Exception) -> None:
     async def failing(_: Any, __: Any) -> Value:
         raise error
 
-    shell = NotingLine()
+    channel = NotingChannel()
     with structlog.testing.capture_logs() as logs:
-        await flight_over(shell).fly(failing)
-    (end,) = shell.ends
+        await request_over(channel).run(failing)
+    (end,) = channel.ends
     if isinstance(error, NotFound):
         assert end is error
     else:
@@ -83,9 +83,9 @@ async def test_what_the_work_raises_is_the_end(error: Exception) -> None:
 
 @pytest.mark.parametrize("when", ["before it starts", "while it waits"])
 @pytest.mark.parametrize(("how", "code"), [("cancel", "cancelled"), ("end", "interrupted")])
-async def test_a_cancelled_flight_still_has_its_end(when: str, how: str, code: str) -> None:
-    shell = NotingLine()
-    flight = flight_over(shell)
+async def test_a_cancelled_request_still_has_its_end(when: str, how: str, code: str) -> None:
+    channel = NotingChannel()
+    request = request_over(channel)
     waiting = anyio.Event()
 
     async def long(_: Any, __: Any) -> Value:
@@ -95,24 +95,24 @@ async def test_a_cancelled_flight_still_has_its_end(when: str, how: str, code: s
 
     def stop() -> None:
         if how == "cancel":
-            flight.cancel()
+            request.cancel()
         else:
-            flight.end(Interrupted("the daemon stopped"))
+            request.end(Interrupted("the daemon stopped"))
 
     async with anyio.create_task_group() as tasks:
         if when == "before it starts":
             stop()
-        tasks.start_soon(flight.fly, long)
+        tasks.start_soon(request.run, long)
         if when == "while it waits":
             await waiting.wait()
             stop()
-    assert [end.code for end in shell.ends if isinstance(end, WireError)] == [code]
-    assert shell.landings == 1
+    assert [end.code for end in channel.ends if isinstance(end, WireError)] == [code]
+    assert channel.left == 1
 
 
 async def test_an_end_from_outside_has_its_words_too() -> None:
-    """The task group that all flights are in is cancelled: the daemon ends at once."""
-    shell = NotingLine()
+    """The task group that all requests are in is cancelled: the daemon ends at once."""
+    channel = NotingChannel()
     async with anyio.create_task_group() as tasks:
 
         async def long(_: Any, __: Any) -> Value:
@@ -120,9 +120,9 @@ async def test_an_end_from_outside_has_its_words_too() -> None:
             await anyio.sleep_forever()
             raise AssertionError
 
-        tasks.start_soon(flight_over(shell).fly, long)
-    assert [end.code for end in shell.ends if isinstance(end, WireError)] == ["interrupted"]
-    assert shell.landings == 1
+        tasks.start_soon(request_over(channel).run, long)
+    assert [end.code for end in channel.ends if isinstance(end, WireError)] == ["interrupted"]
+    assert channel.left == 1
 
 
 def test_an_internal_error_with_words_of_its_own_gets_a_number_once() -> None:

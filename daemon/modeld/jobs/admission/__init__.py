@@ -1,4 +1,4 @@
-"""Who may run, who waits and where in the line: decided synchronously, told as the I/O that is owed."""
+"""Who may run, who waits and at which place: decided synchronously, told as the I/O that is owed."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from modeld.jobs.admission.limits import Limits
 from modeld.jobs.admission.pace import Pace
 from modeld.jobs.admission.ticket import NOTHING, Clock, KindSnapshot, Owed, Snapshot, Standing, Ticket
-from modeld.jobs.admission.waiting_queue import Line, Place
+from modeld.jobs.admission.waiting_queue import Place, WaitingQueue
 from modelwire.errors import QueueFull
 from modelwire.vocabulary import clamp_priority
 
@@ -29,7 +29,7 @@ class Gate:
         self._limits = limits
         self._clock = clock
         self._next_order = first_order
-        self._lines: dict[str, Line] = {}
+        self._queues: dict[str, WaitingQueue] = {}
         self._running: dict[str, dict[str, Ticket]] = {}
         self._kind_of: dict[str, str] = {}
         self._waiting = 0
@@ -77,10 +77,10 @@ class Gate:
         Owes nothing for a job that runs, or that is not at the gate: paused, ended, not yet back.
         """
         kind = self._kind_of.get(id_)
-        if kind is None or id_ not in self._lines[kind]:
+        if kind is None or id_ not in self._queues[kind]:
             return NOTHING
-        line = self._lines[kind]
-        line[id_].priority = clamp_priority(priority)
+        queue = self._queues[kind]
+        queue[id_].priority = clamp_priority(priority)
         return self._settle(kind)
 
     @property
@@ -92,8 +92,8 @@ class Gate:
         self._limits = limits
         starts: list[str] = []
         moves: list[tuple[str, int]] = []
-        for kind, line in self._lines.items():
-            line.change_ageing(limits.ageing)
+        for kind, queue in self._queues.items():
+            queue.change_ageing(limits.ageing)
             owed = self._settle(kind)
             starts.extend(owed.starts)
             moves.extend(owed.moves)
@@ -105,9 +105,9 @@ class Gate:
             kind: KindSnapshot(
                 limit=self._limits.running_of(kind),
                 running=tuple(self._running[kind]),
-                waiting=tuple(place.ticket.id for place in line.ranked(now)),
+                waiting=tuple(place.ticket.id for place in queue.ranked(now)),
             )
-            for kind, line in self._lines.items()
+            for kind, queue in self._queues.items()
         }
         return Snapshot(
             running=sum(len(running) for running in self._running.values()),
@@ -149,9 +149,9 @@ class Gate:
             ticket = replace(ticket, order=self._next_order)
         self._next_order = max(self._next_order, ticket.order + 1)
         kind = ticket.kind
-        line = self._lines.get(kind)
-        if line is None:
-            line = self._lines[kind] = Line(self._limits.ageing)
+        queue = self._queues.get(kind)
+        if queue is None:
+            queue = self._queues[kind] = WaitingQueue(self._limits.ageing)
             self._running[kind] = {}
         self._kind_of[ticket.id] = kind
         if self._slot_free(kind):
@@ -160,35 +160,35 @@ class Gate:
             return Standing(0, ticket.order)
         now = self._clock()
         place = Place(ticket, clamp_priority(ticket.priority), now)
-        line.join(place)
+        queue.join(place)
         self._count_waiting(ticket.peer, +1)
-        moves = line.told(line.ranked(now))
+        moves = queue.told(queue.ranked(now))
         return Standing(place.position, ticket.order, tuple(move for move in moves if move[0] != ticket.id))
 
     def _let_go(self, id_: str, kind: str) -> Owed:
         del self._kind_of[id_]
         if self._running[kind].pop(id_, None) is None:
-            place = self._lines[kind].leave(id_)
+            place = self._queues[kind].leave(id_)
             self._count_waiting(place.ticket.peer, -1)
             self._pace.freed(self._clock())
         return self._settle(kind)
 
     def _settle(self, kind: str) -> Owed:
-        """Fills the free slots of a kind from the head of its line and numbers the rest."""
-        line = self._lines[kind]
-        if not line:
+        """Fills the free slots of a kind from the head of its queue and numbers the rest."""
+        queue = self._queues[kind]
+        if not queue:
             return NOTHING
         now = self._clock()
         running = self._running[kind]
-        ranking = line.ranked(now)
+        ranking = queue.ranked(now)
         free = max(0, self._limits.running_of(kind) - len(running))
         starting, staying = ranking[:free], ranking[free:]
         for place in starting:
-            line.start(place.ticket.id)
+            queue.start(place.ticket.id)
             running[place.ticket.id] = place.ticket
             self._count_waiting(place.ticket.peer, -1)
             self._pace.freed(now)
-        return Owed(tuple(place.ticket.id for place in starting), line.told(staying))
+        return Owed(tuple(place.ticket.id for place in starting), queue.told(staying))
 
     def _count_waiting(self, peer: Hashable, change: int) -> None:
         self._waiting += change

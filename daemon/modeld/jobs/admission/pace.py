@@ -1,4 +1,4 @@
-"""How long until a place in the line is free, from how fast places became free lately."""
+"""How long until a place in the queue is free, from how fast places became free lately."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ RETRY_MS_MAX = 60_000
 
 
 class Pace:
-    """Moments at which a waiting ticket left the line, by a start or because it was withdrawn.
+    """Moments at which a waiting ticket left the queue, by a start or because it was withdrawn.
 
-    Not every finish frees a place: quick jobs that never waited say nothing about a line that
+    Not every finish frees a place: quick jobs that never waited say nothing about a queue that
     stands still behind a download.
     """
 

@@ -32,7 +32,7 @@ class Place:
     position: int = 0
 
 
-class Line:
+class WaitingQueue:
     """Places in order of arrival, with the moment (a count, not a time) each peer was served last."""
 
     def __init__(self, ageing: float) -> None:

@@ -8,7 +8,6 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from modeld.progress import FileProgress
 from modeld.store.blobs.hashing import hash_file
@@ -16,10 +15,8 @@ from modeld.store.blobs.quarantine import quarantine
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import outcome_unknown, store_fault, store_faults
+from modeld.store.disk.layout import Layout
 from modelwire.errors import Corrupt, NotFound
-
-if TYPE_CHECKING:
-    from modeld.store.disk.layout import Layout
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ import anyio
 from modeld.progress import FileProgress, Stopped, check
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
-from modeld.store.catalog.history import Asker
-from modeld.store.digest import Digest, Signature
+from modeld.store.catalog.history import Requester
+from modeld.store.digest import Digest, Relinked, Signature
 from modeld.store.disk.durable import source_faults
 from modeld.store.disk.space import Allotment
 from modeld.store.ingest import copying
@@ -30,7 +30,6 @@ from modeld.store.ingest.ingest import Ingest, ReadyFile, first_of
 from modeld.store.ingest.present import Vanished
 from modeld.store.ingest.staged import Staged, changed
 from modeld.store.manifests.manifests import File
-from modeld.store.manifests.trees import Relinked
 from modeld.store.parts import first_weights
 from modeld.store.publish.publishing import PublishRequest
 from modelwire.errors import DigestMismatch, InvalidRequest
@@ -46,7 +45,7 @@ the same threads."""
 
 
 async def add_local(
-    ingest: Ingest, request: PublishRequest, collection: Collection, how: How, provenance: str, asker: Asker
+    ingest: Ingest, request: PublishRequest, collection: Collection, how: How, provenance: str, requester: Requester
 ) -> Added:
     """The collection under a name. Returns when the model is complete, verified and durable."""
     if request.expected is not None and not collection.alone:
@@ -60,7 +59,7 @@ async def add_local(
     while True:
         try:
             with ExitStack() as held:
-                return await _Adding(ingest, request, collection, how, held).run(provenance, asker)
+                return await _Adding(ingest, request, collection, how, held).run(provenance, requester)
         except Vanished:
             if attempt == MAX_ATTEMPTS:
                 raise
@@ -88,7 +87,7 @@ class _Adding:
         self._space = ingest.space
         """For the files of `_to_write` and those that are adopted: room that was promised for all of them."""
 
-    async def run(self, provenance: str, asker: Asker) -> Added:
+    async def run(self, provenance: str, requester: Requester) -> Added:
         collection, alone = self._collection, self._collection.alone
         expected = [] if self._request.expected is None else [self._request.expected]
         await self._presence.recall(sources=[part.signature for part in collection.parts], digests=expected)
@@ -105,7 +104,7 @@ class _Adding:
                 files = [self._files[part.path] for part in collection.parts]
                 origin = {"registry": "local", "filename": printable(first_of(files).path)}
                 added = await self._ingest.publish(
-                    self._request, files, origin, asker, alone=alone, provenance=provenance, batch=batch
+                    self._request, files, origin, requester, alone=alone, provenance=provenance, batch=batch
                 )
             finally:
                 if not batch.ended:

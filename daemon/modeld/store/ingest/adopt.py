@@ -12,26 +12,22 @@ import errno
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from modeld.platform import files
 from modeld.progress import FileProgress
-from modeld.store.blobs.blobs import stat_named
+from modeld.store.blobs.blobs import Blob, stat_named
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import hash_file
+from modeld.store.blobs.linked import Linked
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import source_faults, store_faults
+from modeld.store.disk.layout import Layout
+from modeld.store.disk.space import Space
 from modeld.store.ingest.copying import check_unchanged
 from modeld.store.ingest.staged import Staged, changed, digest_mismatch, staging_name
-from modeld.store.manifests.trees import Relinked, only_links_changed
 from modelwire.errors import PermissionDenied, SourceUnavailable, Unsupported, WireError
-
-if TYPE_CHECKING:
-    from modeld.store.blobs.blobs import Blob
-    from modeld.store.blobs.linked import Linked
-    from modeld.store.disk.layout import Layout
-    from modeld.store.disk.space import Space
 
 How = Literal["copy", "move", "link"]
 
@@ -57,7 +53,7 @@ class Adopted(Staged):
         with store_faults("look at", self.path):
             now = Signature.of(os.lstat(self.path))
         # Two files of a model may be one with two names: then each adoption changes the other's links.
-        if now != self.source and (self.how == "move" or not only_links_changed(Relinked(self.source, now))):
+        if now != self.source and (self.how == "move" or not self.source.only_links_changed(now)):
             raise changed(self.origin)
         if self.how == "link" and not os.path.lexists(self.layout.blob(self.digest)):
             # Before the blob gets its name: after a crash nobody takes a shared file for the store's alone.
@@ -66,7 +62,7 @@ class Adopted(Staged):
     def named(self, blob: Blob) -> bool:
         """Getting its name has changed the file's signature, and nothing else of it may have changed since it was
         hashed: else the old signature stays, and the model is suspect from the start."""
-        if not only_links_changed(Relinked(self.source, blob.signature)):
+        if not self.source.only_links_changed(blob.signature):
             return False
         if blob.digest in self.linked:
             self.linked.good(blob.digest, blob.signature, self.origin)
@@ -81,7 +77,7 @@ class Adopted(Staged):
     def share(self) -> Blob:
         """The source is the blob, and the staged name is gone: from now on the blob counts as shared."""
         blob = stat_named(self.layout, self.digest)
-        if not only_links_changed(Relinked(self.source, blob.signature)):
+        if not self.source.only_links_changed(blob.signature):
             raise changed(self.origin)
         self.linked.good(self.digest, blob.signature, self.origin)
         return blob

@@ -11,19 +11,17 @@ import json
 import os
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from modeld.store import parts
 from modeld.store.digest import Signature
 from modeld.store.disk.durable import source_faults
+from modeld.store.disk.layout import Layout
+from modeld.store.ingest.adopt import How
 from modeld.store.ingest.readers import Reader, refuse_link_as_source
 from modeld.store.ingest.staged import changed
 from modeld.store.manifests.manifests import MAX_MANIFEST
 from modelwire.errors import InvalidRequest, SourceNotFound
-
-if TYPE_CHECKING:
-    from modeld.store.disk.layout import Layout
-    from modeld.store.ingest.adopt import How
 
 MAX_DEPTH: Final = 32
 """Directories within each other. Each takes a descriptor while it is listed."""

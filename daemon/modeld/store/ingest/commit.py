@@ -11,21 +11,19 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob, Trusted, find_good, never_trusted, stat_named, sync_names
 from modeld.store.blobs.block_checksums import BLOCK, BlockSums, save_blocks
 from modeld.store.blobs.hashing import CHUNK
+from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.durable import FilesystemSync, outcome_unknown, store_faults
+from modeld.store.disk.layout import Layout
 from modeld.store.ingest.look import Learned, look_at
+from modeld.store.ingest.staged import Staged
 from modelwire.errors import Corrupt
-
-if TYPE_CHECKING:
-    from modeld.store.digest import Digest
-    from modeld.store.disk.layout import Layout
-    from modeld.store.ingest.staged import Staged
 
 TOGETHER_FROM = 8
 """Fewer files are synced one by one: a sync of the whole filesystem is for many."""

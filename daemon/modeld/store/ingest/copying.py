@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from modeld.progress import FileProgress, check
 from modeld.store.blobs.block_checksums import BlockSummer
@@ -15,11 +14,9 @@ from modeld.store.blobs.quarantine import quarantine
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import source_faults, store_faults
+from modeld.store.disk.layout import Layout
+from modeld.store.disk.space import Reservation, Space
 from modeld.store.ingest.staged import Staged, changed, digest_mismatch, seal, staging_name
-
-if TYPE_CHECKING:
-    from modeld.store.disk.layout import Layout
-    from modeld.store.disk.space import Reservation, Space
 
 
 def stage_copy(

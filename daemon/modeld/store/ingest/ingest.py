@@ -22,18 +22,17 @@ from modeld.inspect.formats import format_of_name
 from modeld.progress import FileProgress
 from modeld.store import parts
 from modeld.store.blobs.blobs import Blob
-from modeld.store.catalog.history import Asker, History
-from modeld.store.digest import Digest, Signature
+from modeld.store.catalog.history import History, Requester
+from modeld.store.catalog.records import Records
+from modeld.store.digest import Digest, Relinked, Signature
 from modeld.store.disk.space import Space
 from modeld.store.ingest.commit import Batch, Committed
 from modeld.store.ingest.look import Learned, look_at
 from modeld.store.ingest.present import Presence, still_there
 from modeld.store.ingest.staged import Staged
 from modeld.store.manifests.manifests import File
-from modeld.store.manifests.trees import Relinked
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.publishing import Publishing, PublishRequest
-from modeld.store.publish.records import Records
 from modelwire.values import Added
 
 T = TypeVar("T")
@@ -132,7 +131,7 @@ class Ingest:
         request: PublishRequest,
         files: Sequence[ReadyFile],
         source: Mapping[str, str],
-        asker: Asker,
+        requester: Requester,
         *,
         alone: bool,
         provenance: str | None,
@@ -184,5 +183,5 @@ class Ingest:
             await self.records.relinked(relinked)
             if provenance is not None:
                 served = {file.digest.text: file.served for file in files if file.served}
-                await self.history.arrived(added, provenance, asker, served)
+                await self.history.arrived(added, provenance, requester, served)
         return added

@@ -18,6 +18,7 @@ from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
 from modeld.store.blobs.block_checksums import BLOCK, BlockSummer, load_blocks
 from modeld.store.blobs.linked import Linked
+from modeld.store.catalog.records import Records
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
@@ -25,7 +26,6 @@ from modeld.store.ingest import copying
 from modeld.store.ingest.adopt import How
 from modeld.store.ingest.staged import digest_mismatch
 from modeld.store.publish.holds import Holds
-from modeld.store.publish.records import Records
 from modelwire.errors import Corrupt, DigestMismatch
 
 PROBE_FROM: Final = 2 * BLOCK

@@ -11,18 +11,15 @@ import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from modeld.store.blobs.blobs import Blob
+from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
+from modeld.store.disk.layout import Layout
+from modeld.store.disk.space import Reservation
+from modeld.store.ingest.look import Learned
 from modelwire.errors import DigestMismatch, SourceUnavailable
-
-if TYPE_CHECKING:
-    from modeld.store.blobs.blobs import Blob
-    from modeld.store.digest import Digest, Signature
-    from modeld.store.disk.layout import Layout
-    from modeld.store.disk.space import Reservation
-    from modeld.store.ingest.look import Learned
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -9,40 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import anyio
-import anyio.to_thread
 
 from modeld.progress import JobProgress
 from modeld.store.blobs.blobs import Blob
 from modeld.store.digest import Digest
-from modeld.store.disk.layout import Layout
-from modeld.store.disk.locks import name_lock
 from modeld.store.manifests import manifests
 from modeld.store.manifests.entries import Entry
-from modeld.store.manifests.index import Index
-from modeld.store.manifests.manifests import File, Manifest
+from modeld.store.manifests.manifests import File
 from modeld.store.names import ModelName
-from modeld.store.publish.publisher import Publisher
+from modeld.store.publish.name_changes import NameChanges, Notes, announced
 from modelwire.errors import AlreadyExists, Corrupt, Unsupported
 from modelwire.values import Added, ModelFile
 
-T = TypeVar("T")
-
 Commit = Callable[[], tuple[Blob, bool]]
 """Blocking: gives the blob its name, or finds it there; True beside it when it was there already."""
-
-
-Published = TypeVar("Published", contravariant=True)
-
-
-class Notes(Protocol[Published]):
-    """Told in the publisher's turn. What `about_to_publish` raises prevents the publication."""
-
-    async def about_to_publish(self, value: Published, /) -> None: ...
-
-    async def published(self, value: Published, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +42,8 @@ class PublishRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Publishing:
-    """Where names are given out: the parts of the store that a publication needs."""
-
-    layout: Layout
-    index: Index
-    publisher: Publisher
-    threads: anyio.CapacityLimiter
-    lock_seconds: float
+class Publishing(NameChanges):
+    """Where names are given out: what every way into the store ends with."""
 
     def judge(self, request: PublishRequest, digest: Digest | None, files: Sequence[File] = ()) -> bool:
         """Whether the name says already what is requested; raises when it must not be given."""
@@ -99,16 +76,13 @@ class Publishing:
         With `files`, `digest` is that of the one that stands for the model, and `path` is where they are shown
         together.
         """
-        stopped = request.observer.stopped
-        name_free = name_lock(self.layout, request.name, self.lock_seconds, self.threads, stopped=stopped)
-        # The name's lock first: another tool that holds it keeps this name waiting, not every publication.
-        async with name_free, self.publisher.turn(request.order):
+        async with self.turn(request.order, request.name, stopped=request.observer.stopped):
             request.observer.phase("publish")
             standing = self.index.entry(request.name)
             same = judge(standing, request, digest, files)
             # Once begun it is finished: a half-done publication helps nobody, and it takes milliseconds.
             with anyio.CancelScope(shield=True):
-                blob, reused = await self._blocking(commit)
+                blob, reused = await self.in_thread(commit)
                 shown = standing.usable().format if same and standing is not None else format
                 added = _added(request, blob, shown, files, path, reused=reused)
                 if not same or not await self._made_lasting(request.name):
@@ -135,26 +109,17 @@ class Publishing:
             files=files,
             before=_before(standing),
         )
-        if request.notes is not None:
-            await request.notes.about_to_publish(added)
-        try:
-            write = partial(manifests.write, self.layout, request.name, document, replace=request.replace)
-            with self.index.changing(request.name):
-                await self._blocking(write)
-        except AlreadyExists:
-            # Another tool was faster, without the lock. What it published may be the very same.
-            same = self.judge(request, blob.digest, files)
-            if not same or not await self._made_lasting(request.name):
-                raise
-        # ---- The model is there: from here on nothing is taken back. ----
-        if request.notes is not None:
-            await request.notes.published(added)
+        async with announced(request.notes, added):
+            try:
+                await self.write(request.name, document, replace=request.replace)
+            except AlreadyExists:
+                # Another tool was faster, without the lock. What it published may be the very same.
+                same = self.judge(request, blob.digest, files)
+                if not same or not await self._made_lasting(request.name):
+                    raise
 
     async def _made_lasting(self, name: ModelName) -> bool:
-        return await self._blocking(partial(manifests.make_lasting, self.layout, name))
-
-    async def _blocking(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self.threads)
+        return await self.in_thread(partial(manifests.make_lasting, self.layout, name))
 
 
 def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None, files: Sequence[File] = ()) -> bool:
@@ -181,7 +146,7 @@ def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None
         )
     if digest is None:
         return False
-    if not standing.manifest.digest.matches(digest) or not _same_files(standing.manifest, files):
+    if not standing.manifest.is_of(digest.text, files):
         fault = manifests.taken(name)
         fault.details.update(existing=standing.manifest.digest.text, wanted=digest.text)
         raise fault
@@ -192,11 +157,6 @@ def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None
             details={"name": name.text, "license": standing.manifest.license},
         )
     return True
-
-
-def _same_files(manifest: Manifest, files: Sequence[File]) -> bool:
-    """Roles do not count: they are guessed from the names."""
-    return {(file.path, file.blob) for file in manifest.files} == {(file.path, file.blob) for file in files}
 
 
 def _license(text: str | None) -> str:

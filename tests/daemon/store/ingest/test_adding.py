@@ -38,7 +38,7 @@ async def test_a_file_becomes_a_model(bench: Bench) -> None:
     assert Path(added.path).read_bytes() == b"GGUF weights"
     assert os.stat(added.path).st_mode & 0o777 == 0o444
     assert bench.store.resolve("Ministral-3B-Q4").path == added.path
-    shown = bench.store.show("ministral-3b-q4")
+    shown = bench.store.models.view("ministral-3b-q4")
     assert shown.manifest is not None
     assert shown.manifest["source"] == {
         "registry": "local",
@@ -49,7 +49,7 @@ async def test_a_file_becomes_a_model(bench: Bench) -> None:
     assert shown.manifest["license"] == "mit"
     assert bench.staged() == []
     assert bench.store.reserved_bytes == 0
-    assert bench.store.count() == 1
+    assert bench.store.models.count() == 1
 
 
 async def test_an_empty_file_is_a_model_too(bench: Bench) -> None:
@@ -90,7 +90,7 @@ async def test_replacing_keeps_what_others_wrote(bench: Bench) -> None:
     manifest = Path(bench.layout.manifest(ModelName.parse("a")))
     manifest.write_text(manifest.read_text().replace("{", '{"tags": [1],', 1))
     await bench.store.add(bench.file("n.gguf", b"new"), name="a", replace=True)
-    shown = bench.store.show("a").manifest
+    shown = bench.store.models.view("a").manifest
     assert shown is not None
     assert shown["tags"] == [1]
     assert Path(bench.store.resolve("a").path).read_bytes() == b"new"
@@ -100,7 +100,7 @@ async def test_a_file_name_that_is_no_text_makes_a_manifest_that_is(bench: Bench
     path = os.fsdecode(os.fsencode(str(bench.directory)) + b"/\xff.gguf")
     Path(path).write_bytes(b"x")
     added = await bench.store.add(path, name="a")
-    shown = bench.store.show(added.name).manifest
+    shown = bench.store.models.view(added.name).manifest
     assert shown is not None
     assert shown["source"]["filename"] == "�.gguf"
 

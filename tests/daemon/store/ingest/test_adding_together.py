@@ -44,7 +44,7 @@ async def test_many_names_at_once_are_all_there(bench: Bench) -> None:
             group.start_soon(add, path, f"m{number}")
     assert len(bench.names()) == 40
     assert len(bench.blobs()) == 5
-    assert {view.state for view in bench.store._index.page(None, None).models} == {"ready"}
+    assert {view.state for view in bench.store.index.page(None, None).models} == {"ready"}
 
 
 @pytest.mark.parametrize("locks", ["real", "none"])
@@ -58,7 +58,7 @@ async def test_one_name_at_once_has_one_winner(bench: Bench, monkeypatch: pytest
         async def nobody(*_arguments: object, **_options: object) -> Any:
             yield
 
-        monkeypatch.setattr("modeld.store.publish.publishing.name_lock", nobody)
+        monkeypatch.setattr("modeld.store.publish.name_changes.name_lock", nobody)
         monkeypatch.setattr("modeld.store.publish.publisher.Publisher.turn", nobody)
     outcomes: list[str] = []
 
@@ -188,4 +188,4 @@ async def test_a_file_that_hides_its_size_is_refused(bench: Bench) -> None:
     """A file of the kernel's says that it is empty and is not."""
     with pytest.raises(SourceUnavailable, match="there are more"):
         await bench.store.add("/proc/version", name="version")
-    assert bench.store.count() == 0
+    assert bench.store.models.count() == 0

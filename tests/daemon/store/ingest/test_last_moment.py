@@ -75,7 +75,7 @@ def spoil(path: Path) -> None:
 
 async def assert_good(bench: Bench, name: str) -> None:
     assert blob_of(bench).read_bytes() == CONTENT
-    assert (await bench.store.proven(name)).state == "ready"
+    assert (await bench.store.resolver.resolve(name)).state == "ready"
     assert bench.staged() == []
     assert bench.store.reserved_bytes == 0
 
@@ -193,7 +193,7 @@ async def test_a_file_that_is_written_to_in_the_moment_of_its_naming(
     once_before(monkeypatch, [(commit, "stat_named")], write)
     await bench.store.add(str(path), name="m", how="link")
     with pytest.raises(Corrupt):
-        await bench.store.proven("m")
+        await bench.store.resolver.resolve("m")
 
 
 async def test_two_names_of_one_file_are_linked_together(bench: Bench) -> None:

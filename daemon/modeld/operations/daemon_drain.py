@@ -1,0 +1,27 @@
+"""daemon.drain: stops the daemon in good order."""
+
+from __future__ import annotations
+
+import math
+
+from modeld.operations.daemon_status import queue_view
+from modeld.operations.operation import Caller, QuickOperation
+from modelwire.errors import InvalidRequest
+from modelwire.requests import DaemonDrain
+from modelwire.values import Drained
+
+_LONGEST_DEADLINE = 3600.0
+
+
+class Drain(QuickOperation[DaemonDrain, Drained]):
+    request, value = DaemonDrain, Drained
+
+    def answer(self, _: Caller, request: DaemonDrain, /) -> Drained:
+        wanted = request.deadline_s
+        if wanted is not None and not (math.isfinite(wanted) and 0 <= wanted <= _LONGEST_DEADLINE):
+            raise InvalidRequest(
+                f"$.deadline_s: {wanted} is not between 0 and {_LONGEST_DEADLINE:g}",
+                hint="leave it out for the deadline that is configured",
+            )
+        queue = queue_view(self._services)
+        return Drained(running=queue.running, waiting=queue.waiting, deadline_s=self._services.drain(wanted))

@@ -1,0 +1,110 @@
+"""daemon.status: what goes on here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import Counter
+
+from modeld.jobs.job import timestamp
+from modeld.operations.operation import Caller, QuickOperation
+from modeld.operations.services import Services
+from modelwire.errors import WireError
+from modelwire.requests import DaemonStatus
+from modelwire.values import HostView, QueueView, Status, TransferView
+
+_HOSTS_SHOWN = 100
+"""More have no meaning for a reader; a status stays a small answer."""
+
+
+class ShowStatus(QuickOperation[DaemonStatus, Status]):
+    """Answers also when the store cannot be read just now: that is when the question matters most."""
+
+    request, value = DaemonStatus, Status
+
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self._counted = 0
+
+    def answer(self, _: Caller, __: DaemonStatus, /) -> Status:
+        services, daemon, now = self._services, self._services.daemon, time.time()
+        return Status(
+            state=daemon.state,
+            server=daemon.server,
+            instance=daemon.instance,
+            pid=os.getpid(),
+            store=services.store.layout.root,
+            socket=daemon.socket,
+            started_at=timestamp(daemon.started),
+            uptime_s=round(now - daemon.started, 3),
+            connections=daemon.presence.count,
+            watchers=services.activity.watchers,
+            models=self._count(),
+            queue=queue_view(services),
+            log=services.activity.view(),
+            recovery=daemon.recovery,
+            transfer=_transfer(services),
+            free_bytes=self._free(),
+            reserved_bytes=services.store.reserved_bytes,
+            auto_started=daemon.auto_started,
+            peers=daemon.presence.by_peer(),
+        )
+
+    def _count(self) -> int:
+        with contextlib.suppress(WireError):
+            self._counted = self._services.store.models.count()
+        return self._counted
+
+    def _free(self) -> int | None:
+        with contextlib.suppress(WireError):
+            return self._services.store.free_bytes
+        return None
+
+
+def _transfer(services: Services) -> TransferView | None:
+    """Only when there is something to tell."""
+    view = TransferView(
+        max_rate=services.pulls.transfer.budget.rate,
+        max_rate_at_start=services.pulls.max_rate_at_start,
+        hosts=_hosts(services),
+    )
+    return None if view == TransferView() else view
+
+
+def _hosts(services: Services) -> tuple[HostView, ...]:
+    """Those in trouble first: on a busy daemon not all may be told."""
+    transfer = services.pulls.transfer
+    connections = transfer.hosts.open_connections()
+    views = []
+    for host, trouble in transfer.breakers.troubles().items():
+        views.append(
+            HostView(
+                host=host,
+                connections=connections.pop(host, 0),
+                breaker="open" if trouble.state == "open" else "half-open",
+                since=timestamp(trouble.since),
+                next_probe_s=round(trouble.wait, 1),
+                probing=trouble.probing,
+            )
+        )
+    views.sort(key=lambda view: view.since or "", reverse=True)
+    views += [HostView(host=host, connections=count) for host, count in sorted(connections.items())]
+    return tuple(views[:_HOSTS_SHOWN])
+
+
+def queue_view(services: Services) -> QueueView:
+    now = services.gate.snapshot()
+    by_priority, by_kind = Counter[str](), Counter[str]()
+    for job in services.board.jobs:
+        if job.state == "queued":
+            by_priority[str(job.priority)] += 1
+        elif job.state == "running":
+            by_kind[job.kind.name] += 1
+    return QueueView(
+        waiting=now.waiting,
+        running=now.running,
+        capacity=now.waiting_limit,
+        by_priority=dict(by_priority),
+        running_by_kind=dict(by_kind),
+    )

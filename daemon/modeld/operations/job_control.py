@@ -1,0 +1,91 @@
+"""job.attach, and what a client may do with a job: cancel, pause, resume, prioritize."""
+
+from __future__ import annotations
+
+import anyio
+
+from modeld.jobs.job import AnyJob
+from modeld.operations.follow import follow
+from modeld.operations.job_view import view_of
+from modeld.operations.operation import Call, Caller, SlowOperation
+from modeld.operations.services import Services
+from modelwire.errors import InvalidRequest, Unauthorized
+from modelwire.requests import JobAttach, JobCancel, JobPause, JobPrioritize, JobResume
+from modelwire.values import JobView
+
+_STOP_PATIENCE_SECONDS = 5.0
+"""How long a control waits to show the state that it caused. Work looks at its stop sign every few milliseconds;
+a publication that has begun is finished first."""
+
+
+class Attach(SlowOperation[JobAttach, JobView]):
+    request, value = JobAttach, JobView
+
+    async def run(self, call: Call, request: JobAttach, /) -> JobView:
+        job = await self._services.board.find(request.job)
+        await follow(call, self._services.board.attach(job, call.caller.uid))
+        if not job.terminal and job.failure is not None:
+            raise job.failure
+        return view_of(job)
+
+
+class Cancel(SlowOperation[JobCancel, JobView]):
+    request, value = JobCancel, JobView
+
+    async def run(self, call: Call, request: JobCancel, /) -> JobView:
+        job = await own_job(self._services, call.caller, request.job)
+        await self._services.board.cancel(job, f"by uid {call.caller.uid}")
+        with anyio.move_on_after(_STOP_PATIENCE_SECONDS):
+            await job.ended.wait()
+        return view_of(job)
+
+
+class Pause(SlowOperation[JobPause, JobView]):
+    request, value = JobPause, JobView
+
+    async def run(self, call: Call, request: JobPause, /) -> JobView:
+        job = await own_open_job(self._services, call.caller, request.job, "paused")
+        await self._services.board.pause(job)
+        with anyio.move_on_after(_STOP_PATIENCE_SECONDS):
+            while job.state == "running" and not job.ended.is_set():
+                await job.changed.wait()
+        return view_of(job)
+
+
+class Resume(SlowOperation[JobResume, JobView]):
+    request, value = JobResume, JobView
+
+    async def run(self, call: Call, request: JobResume, /) -> JobView:
+        job = await own_open_job(self._services, call.caller, request.job, "resumed")
+        await self._services.board.resume(job)
+        return view_of(job)
+
+
+class Prioritize(SlowOperation[JobPrioritize, JobView]):
+    request, value = JobPrioritize, JobView
+
+    async def run(self, call: Call, request: JobPrioritize, /) -> JobView:
+        job = await own_open_job(self._services, call.caller, request.job, "given another priority")
+        await self._services.board.prioritize(job, request.priority)
+        return view_of(job)
+
+
+async def own_job(services: Services, caller: Caller, job_id: str) -> AnyJob:
+    """One's own jobs, or anybody's for an admin."""
+    job = await services.board.find(job_id)
+    if job.peer != caller.uid and caller.role != "admin":
+        raise Unauthorized(
+            f"job {job.id} belongs to uid {job.peer}; uid {caller.uid} may only control its own jobs",
+            hint="ask its owner, or somebody with the role admin",
+        )
+    return job
+
+
+async def own_open_job(services: Services, caller: Caller, job_id: str, what: str) -> AnyJob:
+    """One that has not ended. `what` cannot be done to it otherwise."""
+    job = await own_job(services, caller, job_id)
+    if job.terminal:
+        raise InvalidRequest(
+            f"job {job.id} is {job.state}: it cannot be {what} any more", hint="ask for the work again if it is wanted"
+        )
+    return job

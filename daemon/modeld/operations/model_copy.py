@@ -1,0 +1,36 @@
+"""model.copy: a second name for the same bytes."""
+
+from __future__ import annotations
+
+import msgspec
+
+from modeld.jobs.job import Job
+from modeld.operations.job_operation import JobOperation, Submission
+from modeld.operations.operation import Call, Caller
+from modeld.store import ModelName
+from modelwire.requests import ModelCopy
+from modelwire.values import Copied
+
+
+class Copy(JobOperation[ModelCopy, Copied]):
+    request, value = ModelCopy, Copied
+
+    async def run(self, call: Call, request: ModelCopy, /) -> Copied:
+        if request.dry_run:
+            plan = self._services.store.renaming.plan_copy(request.source, request.destination)
+            return msgspec.structs.replace(plan, dry_run=True)
+        return await super().run(call, request)
+
+    def check(self, caller: Caller, request: ModelCopy, /) -> Submission[ModelCopy]:
+        ModelName.parse(request.source)
+        name = ModelName.parse(request.destination).text
+        return Submission(request, self.key(request.source, request.destination, caller.uid), name)
+
+    async def work(self, job: Job[ModelCopy, Copied], /) -> Copied:
+        request = job.request
+        return await self._services.store.renaming.copy(
+            request.source, request.destination, order=job.order, notes=self.notes(job), stopped=job.meter.stopped
+        )
+
+    def took_place(self, _: ModelCopy, intent: Copied, /) -> bool:
+        return self._services.store.renaming.copied(intent)

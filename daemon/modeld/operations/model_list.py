@@ -1,0 +1,47 @@
+"""model.list: the models of the store, page by page."""
+
+from __future__ import annotations
+
+import msgspec
+
+from modeld.operations.operation import Call, SlowOperation
+from modelwire import limits, requests, values
+
+_PAGE = 200
+"""Models of one answer: 1000 would keep the event loop for 6 to 15 ms; the client asks for the next page."""
+
+_PAGE_BYTES = limits.MAX_REPLY // 2
+"""Of one answer's models, by an estimate that is rather too high. The other half is for what else the answer tells."""
+
+
+class List(SlowOperation[requests.ModelList, values.ModelList]):
+    request, value = requests.ModelList, values.ModelList
+    is_look = True
+
+    async def run(self, call: Call, request: requests.ModelList, /) -> values.ModelList:
+        await call.until_writable()
+        page = await self._services.store.models.page(
+            request.filter, request.sort, after=request.after, limit=min(request.limit or _PAGE, _PAGE)
+        )
+        return _cut_to_size(page)
+
+
+def _cut_to_size(page: values.ModelList) -> values.ModelList:
+    """As many of the models as fit into one reply, and always one: other tools write manifests of up to 1 MiB."""
+    room = _PAGE_BYTES
+    for number, view in enumerate(page.models):
+        room -= _bytes_of(view)
+        if room < 0 and number:
+            return msgspec.structs.replace(page, models=page.models[:number], next=page.models[number - 1].name)
+    return page
+
+
+def _bytes_of(view: values.ModelView) -> int:
+    """At most, as JSON: an escaped character takes six bytes."""
+    told = len(view.license or "") + len(view.format) + len(view.produced_by or "") + len(view.produced_at or "")
+    if view.source is not None:
+        source = view.source
+        told += len(source.registry) + len(source.repo) + len(source.revision) + len(source.filename)
+    for file in view.files:
+        told += 100 + len(file.path) + len(file.role or "")
+    return 1000 + 6 * told

@@ -1,0 +1,15 @@
+"""model.show: what is known of one model."""
+
+from __future__ import annotations
+
+from modeld.operations.operation import Call, SlowOperation
+from modelwire.requests import ModelShow
+from modelwire.values import ModelView
+
+
+class Show(SlowOperation[ModelShow, ModelView]):
+    request, value = ModelShow, ModelView
+    is_look = True
+
+    async def run(self, _: Call, request: ModelShow, /) -> ModelView:
+        return await self._services.store.models.show(request.name)

@@ -1,0 +1,35 @@
+"""model.verify: whether the bytes of models are what they were."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from modeld.jobs.job import Job
+from modeld.operations.job_operation import JobOperation, Submission, requester_of
+from modeld.operations.operation import Caller
+from modeld.store import ModelName
+from modelwire.errors import InvalidRequest
+from modelwire.requests import ModelVerify
+from modelwire.values import Verification
+
+
+class Verify(JobOperation[ModelVerify, Verification]):
+    request, value = ModelVerify, Verification
+
+    def check(self, caller: Caller, request: ModelVerify, /) -> Submission[ModelVerify]:
+        names = sorted({ModelName.parse(name).text for name in request.names})
+        if bool(names) == request.all:
+            raise InvalidRequest(
+                "$.names: models are verified by name, or with `all` every one of them",
+                hint="give names, or `all`, and not both",
+            )
+        return Submission(request, self.key(*names, caller.uid), names[0] if len(names) == 1 else None)
+
+    async def work(self, job: Job[ModelVerify, Verification], /) -> Verification:
+        return await self._services.store.verifier.verify(
+            None if job.request.all else job.request.names,
+            order=job.order,
+            observer=job.meter,
+            requester=requester_of(job),
+            on_failed=partial(self._services.model_failed, job=job.id),
+        )

@@ -1,0 +1,99 @@
+"""All operations of the daemon, and how the server finds the one for a request."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from modeld.jobs.job import Kind
+from modeld.operations import (
+    configure,
+    daemon_describe,
+    daemon_drain,
+    daemon_status,
+    events_subscribe,
+    job_control,
+    job_list,
+    model_add,
+    model_copy,
+    model_list,
+    model_move,
+    model_pull,
+    model_remove,
+    model_resolve,
+    model_show,
+    model_verify,
+    store_quarantine,
+    store_sweep,
+    store_usage,
+)
+from modeld.operations.operation import Call, Caller, Operation, QuickOperation, SlowOperation
+from modeld.operations.services import Services
+from modelwire.operations import OPERATIONS
+from modelwire.requests import Request
+from modelwire.values import Value
+
+_ALL: tuple[type[Operation[Any, Any]], ...] = (
+    daemon_status.ShowStatus,
+    daemon_describe.Describe,
+    daemon_drain.Drain,
+    configure.ConfigureDaemon,
+    model_add.Add,
+    model_pull.Pull,
+    model_list.List,
+    model_show.Show,
+    model_resolve.Resolve,
+    model_copy.Copy,
+    model_move.Move,
+    model_remove.Remove,
+    model_verify.Verify,
+    store_usage.ShowUsage,
+    store_quarantine.ListQuarantine,
+    store_sweep.Sweep,
+    job_list.List,
+    job_list.Show,
+    job_control.Attach,
+    job_control.Cancel,
+    job_control.Pause,
+    job_control.Resume,
+    job_control.Prioritize,
+    configure.ConfigureJob,
+    events_subscribe.Subscribe,
+)
+
+Answer = Callable[[Caller, Any], Value]
+Run = Callable[[Call, Any], Awaitable[Value]]
+
+
+class Operations:
+    """By the type of the request: one look-up finds what answers it."""
+
+    def __init__(self, operations: Iterable[Operation[Any, Any]]) -> None:
+        """Raises RuntimeError unless they are those of the wire, with its types and each once."""
+        self.quick: dict[type[Request], Answer] = {}
+        self.slow: dict[type[Request], Run] = {}
+        known: dict[type[Request], type[Value]] = {}
+        looks = set()
+        for operation in operations:
+            if operation.request in known:
+                raise RuntimeError(f"two operations for {operation.request.__name__}")
+            known[operation.request] = operation.value
+            if isinstance(operation, QuickOperation):
+                self.quick[operation.request] = operation.answer
+            if isinstance(operation, SlowOperation):
+                self.slow[operation.request] = operation.run
+                if operation.is_look:
+                    looks.add(operation.request)
+        self.looks = frozenset(looks)
+        wire = {row.request: row.value for row in OPERATIONS.values() if row.kind != "connection"}
+        if wrong := sorted(each.__name__ for each, _ in wire.items() ^ known.items()):
+            raise RuntimeError(f"the wire and the daemon differ in their operations: {', '.join(wrong)}")
+
+
+def all_operations(services: Services) -> Operations:
+    """Made once. From here on the board knows the kinds of work that its ledger may hold."""
+    made = [operation(services) for operation in _ALL]
+    for operation in made:
+        if isinstance(operation, Kind):
+            services.board.register(operation)
+    return Operations(made)

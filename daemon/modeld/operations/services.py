@@ -1,0 +1,64 @@
+"""What operations may use: the rooms of the daemon, and the facts about this run of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from modeld.access.accounts import Accounts
+from modeld.activity import Activity
+from modeld.config import Settings
+from modeld.jobs.admission import Gate
+from modeld.jobs.board import Board
+from modeld.pulls.context import PullContext
+from modeld.store import Digest, PeerReader, Reader, Store
+from modelwire.values import RecoveryView
+
+
+class Presence(Protocol):
+    """What the server knows of who is connected."""
+
+    @property
+    def count(self) -> int: ...
+
+    def by_peer(self) -> dict[str, int]: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class ThisDaemon:
+    """One run of the daemon, as it is reported to clients."""
+
+    server: str
+    instance: str
+    socket: str
+    started: float
+    auto_started: bool
+    recovery: RecoveryView
+    presence: Presence
+    state: str = "ready"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    settings: Settings
+    store: Store
+    board: Board
+    gate: Gate
+    activity: Activity
+    pulls: PullContext
+    daemon: ThisDaemon
+    drain: Callable[[float | None], float]
+    """Begins to stop; returns the deadline in seconds."""
+    own_uid: int
+    accounts: Accounts
+
+    async def reader_for(self, uid: int) -> Reader:
+        """The daemon opens files with its own rights; for another user it opens only what that user could read."""
+        if uid in (self.own_uid, 0):
+            return Reader(uid)
+        return PeerReader(uid, (await self.accounts.account_of(uid)).groups)
+
+    def model_failed(self, name: str, digest: Digest, reason: str, *, job: str | None = None) -> None:
+        """For the store to report bytes that are not what a manifest says."""
+        self.activity.record("model.failed", job=job, model=name, digest=digest.text, message=reason)

@@ -1,0 +1,110 @@
+"""One request that takes time: a task, a scope to cancel it by, and the promise of exactly one terminal reply."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import anyio
+
+from modeld.observe.incident import incident
+from modeld.operations.operation import Caller
+from modeld.operations.registry import Run
+from modelwire.connection import ServerConnection
+from modelwire.errors import Cancelled, Interrupted, WireError
+from modelwire.operations import BY_REQUEST
+from modelwire.replies import Reply
+from modelwire.requests import Request
+from modelwire.values import Value
+
+
+class ReplyChannel(Protocol):
+    """The connection by which the request came, and by which its replies go."""
+
+    caller: Caller
+    wire: ServerConnection
+    writable: bool
+
+    def write(self, frame: bytes) -> None: ...
+
+    def finish(self, request_id: str, value: Value) -> None: ...
+
+    def fail(self, request_id: str, fault: WireError) -> None: ...
+
+    def ended(self, running: RunningRequest) -> None: ...
+
+    async def until_writable(self) -> None: ...
+
+
+class RunningRequest:
+    """What an operation sees as its `Call`."""
+
+    __slots__ = ("_abandoned", "_channel", "_last_word", "_request", "_scope", "is_look")
+
+    def __init__(self, channel: ReplyChannel, request: Request, *, is_look: bool) -> None:
+        self._channel = channel
+        self._request = request
+        self.is_look = is_look
+        self._scope = anyio.CancelScope()
+        self._abandoned = False
+        self._last_word: WireError = Cancelled("the request was cancelled by its client")
+
+    @property
+    def id(self) -> str:
+        return self._request.id
+
+    @property
+    def caller(self) -> Caller:
+        return self._channel.caller
+
+    def send(self, reply: Reply) -> None:
+        if not self._abandoned:
+            self._channel.write(self._channel.wire.reply(reply))
+
+    def frame(self, reply: Reply) -> bytes:
+        return self._channel.wire.reply(reply)
+
+    def send_frame(self, frame: bytes) -> None:
+        if not self._abandoned:
+            self._channel.write(frame)
+
+    @property
+    def writable(self) -> bool:
+        return self._channel.writable
+
+    async def until_writable(self) -> None:
+        await self._channel.until_writable()
+
+    def cancel(self) -> None:
+        """By the client's wish: the request still gets its terminal reply."""
+        self._scope.cancel()
+
+    def end(self, fault: WireError) -> None:
+        """By the daemon's need, with the words to end on."""
+        self._last_word = fault
+        self._scope.cancel()
+
+    def abandon(self) -> None:
+        """The connection is gone: nobody is left to reply to."""
+        self._abandoned = True
+        self._scope.cancel()
+
+    async def run(self, operation: Run) -> None:
+        answered = False
+        try:
+            with self._scope:
+                try:
+                    # A value that cannot be sent (too long, no JSON) is an error of this request, not of the daemon.
+                    self._channel.finish(self.id, await operation(self, self._request))
+                except WireError as fault:
+                    self._channel.fail(self.id, fault)
+                except Exception as error:  # noqa: BLE001 - told by its incident; the connection lives on
+                    self._channel.fail(self.id, incident(error, op=BY_REQUEST[type(self._request)].name))
+                answered = True
+            if not answered:
+                answered = True
+                self._channel.fail(self.id, self._last_word)
+        finally:
+            if not answered:
+                # The daemon itself is being ended at once: say what can still be said.
+                self._channel.fail(self.id, Interrupted("the daemon stopped before this request had ended"))
+            self._channel.ended(self)

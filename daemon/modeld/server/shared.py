@@ -1,0 +1,59 @@
+"""What all connections of the daemon share: its operations, its limits, and what each role may do."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio.abc
+
+from modeld.operations.operation import Caller
+from modeld.operations.registry import Operations
+from modeld.operations.services import Services
+from modeld.server.peer_limits import PeerLimits
+from modelwire import limits, replies
+from modelwire.encoding import encode
+from modelwire.operations import BY_REQUEST, CAPABILITIES
+from modelwire.values import PeerView
+from modelwire.vocabulary import ROLE_ORDER, allows
+
+
+class SharedState:
+    def __init__(
+        self, services: Services, operations: Operations, peer_limits: PeerLimits, tasks: anyio.abc.TaskGroup
+    ) -> None:
+        self._services = services
+        self.operations = operations
+        self.tasks = tasks
+        self.loop = asyncio.get_running_loop()
+        self.write_stall = float(services.settings.limits.write_stall)
+        self.read_stall = float(services.settings.limits.read_stall)
+        self.peer_limits = peer_limits
+        self.permitted = {
+            role: frozenset(kind for kind, row in BY_REQUEST.items() if allows(role, row.role)) for role in ROLE_ORDER
+        }
+        self._hellos: dict[Caller, bytes] = {}
+        self.last_activity = self.loop.time()
+
+    def hello_for(self, caller: Caller) -> bytes:
+        self.last_activity = self.loop.time()
+        if caller not in self._hellos:
+            self._hellos[caller] = encode(
+                replies.Hello(
+                    protocol=replies.ProtocolRange(),
+                    server=self._services.daemon.server,
+                    instance=self._services.daemon.instance,
+                    store=self._services.store.layout.root,
+                    max_request=limits.MAX_REQUEST,
+                    max_reply=limits.MAX_REPLY,
+                    capabilities=CAPABILITIES,
+                    peer=PeerView(uid=caller.uid, role=caller.role, gid=caller.gid),
+                )
+            )
+        return self._hellos[caller]
+
+    def left(self, caller: Caller) -> None:
+        self.last_activity = self.loop.time()
+        self.peer_limits.leave(caller.uid)
+
+    def note_cut(self, caller: Caller) -> None:
+        self._services.activity.record("peer.cut", peer=caller.uid, outcome="timeout")

@@ -1,0 +1,216 @@
+"""What each write refuses before anything is queued, which requests share a job, and what a restart asks of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modeld.operations import model_add, model_copy, model_move, model_pull, model_remove, model_verify, store_sweep
+from modeld.operations.job_operation import JobOperation
+from modelwire import requests
+from modelwire.errors import DigestMismatch, WireError
+from modelwire.values import Copied, Moved, Removed
+from rigs.operations_rig import ANOTHER, MINE, OperationsRig, operations_rig
+
+HEX = "a" * 64
+LONG = "x" * 5000
+
+KINDS: dict[type[requests.Write], type[JobOperation[Any, Any]]] = {
+    kind.request: kind
+    for kind in (
+        model_add.Add,
+        model_pull.Pull,
+        model_copy.Copy,
+        model_move.Move,
+        model_remove.Remove,
+        model_verify.Verify,
+        store_sweep.Sweep,
+    )
+}
+
+REFUSED = [
+    (requests.ModelAdd(path="m.gguf"), "invalid_request"),
+    (requests.ModelAdd(path="/\0"), "invalid_request"),
+    (requests.ModelAdd(path="/" + LONG), "invalid_request"),
+    (requests.ModelAdd(path="/m", license=LONG), "invalid_request"),
+    (requests.ModelAdd(path="/m", name="../m"), "invalid_name"),
+    (requests.ModelAdd(path="/m", sha256="no"), "invalid_digest"),
+    (requests.ModelAdd(path="/m", move=True, link=True), "invalid_request"),
+    (requests.ModelPull(ref=""), "invalid_request"),
+    (requests.ModelPull(ref="hf:org/repo", name="../m"), "invalid_name"),
+    (requests.ModelPull(ref="hf:org/repo", sha256="no"), "invalid_digest"),
+    (requests.ModelPull(ref="hf:org/repo", license=LONG), "invalid_request"),
+    (requests.ModelPull(ref="/m.gguf", include=("*",)), "invalid_request"),
+    (requests.ModelCopy(source="../a", destination="b"), "invalid_name"),
+    (requests.ModelCopy(source="a", destination="../b"), "invalid_name"),
+    (requests.ModelMove(source="../a", destination="b"), "invalid_name"),
+    (requests.ModelMove(source="a", destination="../b"), "invalid_name"),
+    (requests.ModelRemove(name="../a"), "invalid_name"),
+    (requests.ModelVerify(), "invalid_request"),
+    (requests.ModelVerify(names=("a",), all=True), "invalid_request"),
+    (requests.ModelVerify(names=("../a",)), "invalid_name"),
+]
+
+SAME_WORK: list[tuple[requests.Write, dict[str, Any], str]] = [
+    # a request, what may be different in another one for the same work, the key as every version writes it
+    (
+        requests.ModelAdd(path="/m.gguf", name="m"),
+        {"priority": 1, "token": "t"},
+        'model.add ["/m.gguf","m",null,false,null,1000,false,false]',
+    ),
+    (
+        requests.ModelPull(ref="hf:org/repo", name="m"),
+        {"on_disconnect": "continue"},
+        'model.pull ["hf:org/repo",[],[],"m",null,false,null,false,null,1000]',
+    ),
+    (requests.ModelCopy(source="a", destination="b"), {"priority": 5}, 'model.copy ["a","b",1000]'),
+    (requests.ModelMove(source="a", destination="b"), {"token": "t"}, 'model.move ["a","b",1000]'),
+    (requests.ModelRemove(name="a"), {"token": "t"}, 'model.remove ["a",false,1000]'),
+    (requests.ModelVerify(names=("b", "a")), {"names": ("a", "b", "a")}, 'model.verify ["a","b",1000]'),
+    (requests.StoreSweep(), {"priority": 2}, "store.sweep [false,null,1000]"),
+]
+
+OTHER_WORK: dict[type[requests.Write], list[dict[str, Any]]] = {
+    requests.ModelAdd: [
+        {"path": "/n.gguf"},
+        {"name": "n"},
+        {"sha256": HEX},
+        {"replace": True},
+        {"license": "mit"},
+        {"move": True},
+        {"link": True},
+    ],
+    requests.ModelPull: [
+        {"ref": "hf:org/other"},
+        {"name": "n"},
+        {"sha256": HEX},
+        {"replace": True},
+        {"license": "mit"},
+        {"include": ("*.gguf",)},
+        {"exclude": ("*.gguf",)},
+        {"offline": True},
+        {"max_rate": 1000},
+    ],
+    requests.ModelCopy: [{"source": "c"}, {"destination": "c"}],
+    requests.ModelMove: [{"source": "c"}, {"destination": "c"}],
+    requests.ModelRemove: [{"name": "c"}, {"force": True}],
+    requests.ModelVerify: [{"names": ("a",)}, {"names": (), "all": True}],
+    requests.StoreSweep: [{"dry_run": True}, {"grace_s": 0.0}],
+}
+
+
+def fields_of(request: requests.Write) -> dict[str, Any]:
+    return {name: getattr(request, name) for name in request.__struct_fields__}
+
+
+@pytest.mark.parametrize(("request_", "code"), REFUSED, ids=repr)
+async def test_a_bad_request_is_refused_before_it_is_queued(
+    tmp_path: Path, request_: requests.Write, code: str
+) -> None:
+    async with operations_rig(tmp_path) as at:
+        with pytest.raises(WireError) as refused:
+            await at.ask(request_)
+        assert refused.value.code == code
+        assert refused.value.hint
+        assert await at.services.board.recent(10, None) == []
+
+
+@pytest.mark.parametrize(("request_", "alike", "key"), SAME_WORK, ids=lambda value: type(value).__name__)
+async def test_requests_for_the_same_work_have_one_key_and_others_another(
+    tmp_path: Path, request_: requests.Write, alike: dict[str, Any], key: str
+) -> None:
+    """Also for one that an earlier version wrote into the ledger: its tokens still stand for it."""
+    async with operations_rig(tmp_path) as at:
+        operation, fields = at.of(KINDS[type(request_)]), fields_of(request_)
+
+        def key_with(**changed: Any) -> str:
+            return operation.check(MINE, type(request_)(**(fields | changed))).key
+
+        assert key_with() == key
+        assert key_with(**alike) == key
+        assert operation.check(ANOTHER, request_).key != key, "rights may differ"
+        others = [key_with(**changed) for changed in OTHER_WORK[type(request_)]]
+        assert len({key, *others}) == 1 + len(others)
+
+
+async def test_pulls_of_what_is_on_this_machine_wait_with_those_that_add(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        pull = at.of(model_pull.Pull)
+        assert pull.queue(requests.ModelPull(ref="hf:org/repo")) == "model.pull"
+        assert pull.queue(requests.ModelPull(ref="/m.gguf")) == at.of(model_add.Add).queue(requests.ModelAdd(path="/"))
+        assert pull.queue(requests.ModelPull(ref="")) == "model.pull", "the work says what is wrong with it"
+
+
+async def added(at: OperationsRig, name: str, **fields: Any) -> tuple[requests.ModelAdd, Any]:
+    request = requests.ModelAdd(path=at.file(f"{name}.gguf"), name=name, **fields)
+    return request, await at.ask(request)
+
+
+async def test_an_add_took_place_when_all_that_it_was_asked_for_is_so(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        add = at.of(model_add.Add)
+        request, value = await added(at, "m", move=True, license="mit")
+        assert add.took_place(request, value)
+        at.file("m.gguf")
+        assert not add.took_place(request, value), "its source is still there"
+        os.unlink(request.path)
+        other = requests.ModelAdd(path=request.path, name="m", license="apache-2.0")
+        assert not add.took_place(other, value), "the model has another license"
+        await at.ask(requests.ModelRemove(name="m"))
+        assert not add.took_place(request, value)
+
+
+async def test_a_pull_from_this_machine_is_an_add_that_took_place(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        request = requests.ModelPull(ref=at.file("m.gguf"), name="m")
+        value = await at.ask(request)
+        assert value.source
+        pull = at.of(model_pull.Pull)
+        assert pull.took_place(request, value)
+        again = await at.ask(requests.ModelPull(ref="m"))
+        assert (again.current, again.blob) == (True, value.blob)
+        with pytest.raises(DigestMismatch):
+            await at.ask(requests.ModelPull(ref="m", sha256=HEX))
+        await at.ask(requests.ModelRemove(name="m"))
+        assert not pull.took_place(request, value)
+
+
+async def test_changes_of_names_took_place_when_the_names_say_so(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        await added(at, "a")
+        copy, move, remove = at.of(model_copy.Copy), at.of(model_move.Move), at.of(model_remove.Remove)
+        to_copy = requests.ModelCopy(source="a", destination="b")
+        plan = await at.ask(requests.ModelCopy(source="a", destination="b", dry_run=True))
+        assert isinstance(plan, Copied)
+        assert plan.dry_run
+        assert not copy.took_place(to_copy, plan)
+        assert [job.kind.name for job in await at.services.board.recent(10, None)] == ["model.add"], "a plan is no job"
+        copied = await at.ask(to_copy)
+        assert copy.took_place(to_copy, copied)
+
+        to_move = requests.ModelMove(source="b", destination="c")
+        moved = await at.ask(to_move)
+        assert isinstance(moved, Moved)
+        assert move.took_place(to_move, moved)
+        assert not copy.took_place(to_copy, copied), "its name went on"
+
+        to_remove = requests.ModelRemove(name="c")
+        removed = await at.ask(to_remove)
+        assert isinstance(removed, Removed)
+        assert remove.took_place(to_remove, removed)
+        assert not move.took_place(to_move, moved)
+
+
+async def test_the_work_of_a_job_is_done_with_its_own_request(tmp_path: Path) -> None:
+    """Each value is of its type and says which job it came from."""
+    async with operations_rig(tmp_path) as at:
+        _, value = await added(at, "m")
+        for request in (requests.ModelVerify(names=("m",)), requests.ModelVerify(all=True), requests.StoreSweep()):
+            outcome = await at.ask(request)
+            assert isinstance(outcome, KINDS[type(request)].value)
+            assert outcome.job != value.job
+        job = await at.services.board.find(value.job)
+        assert (job.state, job.value) == ("done", value)
