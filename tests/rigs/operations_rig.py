@@ -100,7 +100,7 @@ async def operations_rig(room: Path) -> AsyncIterator[OperationsRig]:
         closing.callback(catalog.close)
         store = Store.open(str(room / "store"), settings.store, catalog)
         closing.callback(store.close)
-        pulls = PullContext.open(store, catalog, settings, {})
+        pulls = PullContext(store, catalog, settings, {})
         closing.callback(pulls.close)
         activity = Activity.open(str(room / "activity.ndjson"))
         closing.callback(activity.close)

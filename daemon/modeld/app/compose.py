@@ -64,7 +64,7 @@ def opened(
         closing.callback(catalog.close)
         ledger = Ledger(catalog)
         store = Store.open(root, settings.store, catalog, lock=lock, byte_threads=settings.limits.running_bytes)
-        pulls = PullContext.open(store, catalog, settings, environ)
+        pulls = PullContext(store, catalog, settings, environ)
         closing.callback(pulls.close)
         log = os.path.join(log_directory(settings, environ), "activity.ndjson")
         closing.enter_context(sole_writer(log, root))

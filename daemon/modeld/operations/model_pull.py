@@ -1,4 +1,4 @@
-"""model.pull: what a reference means, of the network, of this machine, or in the store already."""
+"""model.pull: the model that a reference stands for, on a network, on this machine, or in the store already."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from modelwire.values import Pulled
 
 FETCHES: Final = "model.pull"
 ADDS: Final = "model.add"
-"""The queues of pulls: of those that go out, and of those that find what they want on this machine."""
+"""The queues of pulls: from a network, and from this machine."""
 
 
 class Pull(JobOperation[ModelPull, Pulled]):
@@ -28,21 +28,21 @@ class Pull(JobOperation[ModelPull, Pulled]):
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
-        self._asked = PullRequests(services.pulls)
+        self._requests = PullRequests(services.pulls)
 
     def check(self, caller: Caller, request: ModelPull, /) -> Submission[ModelPull]:
-        stored, key = self._asked.accept(request, caller.uid, [job.key for job in self._services.board.jobs])
+        stored, key = self._requests.accept(request, caller.uid, [job.key for job in self._services.board.jobs])
         return Submission(stored, key, stored.name)
 
     def queue(self, request: ModelPull, /) -> str:
-        """What is on this machine is added, and must not wait for a slow line."""
-        with contextlib.suppress(WireError):  # reported by the work, which reads it again
-            if not self._services.pulls.read(request.ref).network:
+        """A pull from this machine must not wait for a slow network."""
+        with contextlib.suppress(WireError):  # the work reads the reference again, and fails
+            if not self._services.pulls.sources.read(request.ref).network:
                 return ADDS
         return FETCHES
 
     async def work(self, job: Job[ModelPull, Pulled], /) -> Pulled:
-        services, reference, notes = self._services, self._asked.reference(job, job.request), self.notes(job)
+        services, reference, notes = self._services, self._requests.reference(job, job.request), self.notes(job)
         async with self.mismatch_kept(job, reference.text):
             if isinstance(reference, LocalReference):
                 return await add_local(services.store, job, reference, await services.reader_for(job.peer), notes)

@@ -1,1 +1,1 @@
-"""model.pull: what a reference means, fetched once for everybody who asks for it, and published under a name."""
+"""model.pull: the bytes that a reference stands for, fetched once for all jobs that want them, under a name."""

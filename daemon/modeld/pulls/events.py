@@ -1,4 +1,4 @@
-"""What a pull reports beside its counters: its phases, and what went wrong in between, as events of the log."""
+"""What a pull writes to the activity log: its phases, and what happens to its transfers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from modeld.progress import JobProgress
 from modelwire.errors import DigestMismatch
 from modelwire.vocabulary import Phase
 
-TELL_BYTES: Final = 32 * 1024 * 1024
-TELL_SECONDS: Final = 5.0
-"""How often the log has a line about a download: the contract's numbers."""
+LOG_BYTES: Final = 32 * 1024 * 1024
+LOG_SECONDS: Final = 5.0
+"""How often the log gets a line about a download: the contract's numbers."""
 
 _EVENTS: Final[dict[EventKind, str]] = {
     "resumed": "transfer.resumed",
@@ -35,7 +35,7 @@ _EVENTS: Final[dict[EventKind, str]] = {
 
 
 class PullEvents:
-    """Of one job. `transfer` and `look` are called from byte threads."""
+    """Of one job. Byte threads call `on_transfer_event` and `on_progress`."""
 
     def __init__(self, activity: Activity, job: AnyJob, path: str) -> None:
         self._activity = activity
@@ -43,48 +43,46 @@ class PullEvents:
         self._loop = asyncio.get_running_loop()
         self.path = path
         self._phase: Phase | None = None
-        self._recorded = -1
-        self._recorded_at = 0.0
+        self._logged = -1
+        self._logged_at = 0.0
 
     def record(self, name: str, **fields: Any) -> None:
         """On the event loop."""
         self._activity.record(name, job=self._job.id, model=self._job.model, **fields)
 
-    def _soon(self, name: str, **fields: Any) -> None:
+    def _record_soon(self, name: str, **fields: Any) -> None:
         """From any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is gone
             self._loop.call_soon_threadsafe(lambda: self.record(name, **fields))
 
-    def transfer(self, event: TransferEvent) -> None:
+    def on_transfer_event(self, event: TransferEvent) -> None:
         more: dict[str, Any] = {}
         if event.kind == "retry":
             more = {"attempt": event.attempt, "delay_s": event.delay_s}
         if event.bytes:
             more["kept_bytes"] = event.bytes
-        self._soon(_EVENTS[event.kind], source=event.source, file=event.file, message=event.reason, **more)
+        self._record_soon(_EVENTS[event.kind], source=event.source, file=event.file, message=event.reason, **more)
 
-    def mismatch(self, fault: DigestMismatch) -> None:
-        wanted = ("path", "expected_sha256", "actual_sha256", "quarantine_path", "source")
+    def record_mismatch(self, fault: DigestMismatch) -> None:
+        names = ("path", "expected_sha256", "actual_sha256", "quarantine_path", "source")
         if "quarantine_path" in fault.details:
-            self.record("phase.quarantine", **{name: fault.details.get(name) for name in wanted})
+            self.record("phase.quarantine", **{name: fault.details.get(name) for name in names})
 
-    # -- phases
-
-    def look(self, progress: JobProgress) -> None:
-        """Listens to the job's progress, from any thread."""
+    def on_progress(self, progress: JobProgress) -> None:
+        """A listener of the job's progress."""
         phase, done = progress.current_phase, progress.done
         if phase != self._phase:
-            if "download" in (phase, self._phase) and done != self._recorded:
+            if "download" in (phase, self._phase) and done != self._logged:
                 self._record_download(progress)
-            if phase == "verify" and self._recorded >= 0:
-                self._soon("phase.verify", path=self.path)
+            if phase == "verify" and self._logged >= 0:
+                self._record_soon("phase.verify", path=self.path)
             self._phase = phase
         elif phase == "download" and (
-            done - self._recorded >= TELL_BYTES or time.monotonic() - self._recorded_at >= TELL_SECONDS
+            done - self._logged >= LOG_BYTES or time.monotonic() - self._logged_at >= LOG_SECONDS
         ):
             self._record_download(progress)
 
     def _record_download(self, progress: JobProgress) -> None:
-        self._recorded, self._recorded_at = progress.done, time.monotonic()
+        self._logged, self._logged_at = progress.done, time.monotonic()
         address, total = address_of(progress.source), progress.total_bytes
-        self._soon("phase.download", downloaded_bytes=self._recorded, total_bytes=total, source_url=address)
+        self._record_soon("phase.download", downloaded_bytes=self._logged, total_bytes=total, source_url=address)

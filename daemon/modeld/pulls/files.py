@@ -1,9 +1,8 @@
-"""The files of one model from their sources: those that are here are found, the others fetched, some at once."""
+"""The files of one model from its source: it finds those that are in the store and fetches the others, some at once."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -15,15 +14,28 @@ from modeld.download.engine.budget import Share
 from modeld.download.routes.events import OnEvent
 from modeld.download.routes.router import Described
 from modeld.download.source import FileInfo
-from modeld.progress import JobProgress, Stopped
+from modeld.progress import FileProgress, JobProgress, Stopped
 from modeld.pulls.context import PullContext
 from modeld.pulls.plan import Plan
 from modeld.store import Digest
-from modeld.store.ingest.ingest import ReadyFile
+from modeld.store.ingest.ingest import Ingest, ReadyFile
+
+
+async def find_file(
+    ingest: Ingest, path: str, digest: Digest, role: str | None, holds: ExitStack, progress: FileProgress
+) -> ReadyFile | None:
+    """The file, when its blob is in the store. No sweep takes the blob before `holds` is closed."""
+    blob = await ingest.find(digest, holds, progress)
+    if blob is None:
+        return None
+    progress.total(blob.size)
+    progress.advance(done=blob.size, reused=blob.size)
+    progress.finished()
+    return ReadyFile(path=path, content=blob, role=role)
 
 
 class FileFetcher:
-    """First `look`, then `run`. What it finds and fetches is kept from sweeps until `held` is closed."""
+    """First `find`, then `fetch`. No sweep takes a file of either before `holds` is closed."""
 
     def __init__(
         self,
@@ -33,50 +45,50 @@ class FileFetcher:
         files: Sequence[FileInfo],
         progress: JobProgress,
         on_event: OnEvent,
-        held: ExitStack,
+        holds: ExitStack,
     ) -> None:
         self._context = context
         self._ingest = context.store.ingest
         self._plan = plan
         self._described = described
         self._files = files
-        self._job = progress
+        revision = described.description.revision
+        self._versions = [plan.version(file, revision) for file in files]
+        self._job_progress = progress
         self._progress = progress.files([file.size for file in files])
         self._on_event = on_event
-        self._held = held
-        self._arrived: dict[int, ReadyFile] = {}
+        self._holds = holds
+        self._ready: dict[int, ReadyFile] = {}
         self.digests: list[Digest | None] = []
         """Of each file, None where it is not known."""
-        self.served: Counter[str] = Counter()
 
     # -- before the first byte
 
-    async def look(self) -> None:
-        """What is here already."""
-        for number, file in enumerate(self._files):
-            digest = self._plan.expected or file.digest or await self._seen(file)
+    async def find(self) -> None:
+        for number, (file, version) in enumerate(zip(self._files, self._versions, strict=True)):
+            digest = self._plan.expected or file.digest
+            if digest is None and version is not None:
+                digest = await self._context.memory.digest(version)
             self.digests.append(digest)
             if digest is None:
                 continue
             progress = self._progress[number]
-            blob = await self._ingest.find(digest, self._held, progress)
-            if blob is not None:
-                progress.total(blob.size)
-                progress.advance(done=blob.size, reused=blob.size)
-                progress.finished()
-                self._arrived[number] = ReadyFile(path=file.path, content=blob, role=file.role)
-                await self._remember(file, digest)
+            found = await find_file(self._ingest, file.path, digest, file.role, self._holds, progress)
+            if found is not None:
+                self._ready[number] = found
+                await self._remember(number, digest)
 
     def check_room(self) -> None:
-        """For all files at once; each asks again for itself when its turn comes. NoSpace with the numbers."""
+        """Raises NoSpace, with the numbers, when all files together do not fit. Each one reserves its own room when
+        its turn comes."""
         missing = 0
         for number, file in enumerate(self._files):
-            if number not in self._arrived and file.size is not None:
+            if number not in self._ready and file.size is not None:
                 missing += max(0, file.size - self._partial_bytes(self.digests[number]))
         self._ingest.space.reserve(missing).release()
 
     def _partial_bytes(self, digest: Digest | None) -> int:
-        """What an earlier attempt has put onto the disk."""
+        """What an earlier attempt has written to the disk."""
         if digest is None:
             return 0
         try:
@@ -86,14 +98,15 @@ class FileFetcher:
 
     # -- bytes
 
-    async def run(self, share: Share) -> list[ReadyFile]:
-        """All files, in their order. When one fails the others stop, and what has arrived stays."""
-        if len(self._files) > len(self._arrived):
+    async def fetch(self, share: Share) -> list[ReadyFile]:
+        """All files, in their order. When one fails the others stop, and the complete ones stay in the store."""
+        missing = [number for number in range(len(self._files)) if number not in self._ready]
+        if missing:
             self.check_room()
         limiter = anyio.CapacityLimiter(self._context.settings.transfer.files_at_once)
         faults: list[Exception] = []
 
-        async def one(number: int) -> None:
+        async def fetch_one(number: int) -> None:
             async with limiter:
                 if faults:
                     return
@@ -101,56 +114,45 @@ class FileFetcher:
                     await self._fetch(number, share)
                 except Exception as fault:  # noqa: BLE001 - the first of them is raised below
                     faults.append(fault)
-                    self._job.stop_files()
+                    self._job_progress.stop_files()
 
         async with anyio.create_task_group() as tasks:
-            for number in range(len(self._files)):
-                if number not in self._arrived:
-                    tasks.start_soon(one, number)
+            for number in missing:
+                tasks.start_soon(fetch_one, number)
         if faults:
             raise next((fault for fault in faults if not isinstance(fault, Stopped)), faults[0])
-        return [self._arrived[number] for number in range(len(self._files))]
+        return [self._ready[number] for number in range(len(self._files))]
 
     async def _fetch(self, number: int, share: Share) -> None:
         file, digest, progress = self._files[number], self.digests[number], self._progress[number]
-        work = partial(self._context.transfer.fetch_file, self._described, file, expected=digest)
         blob, served, as_described, learned = await self._context.shared_downloads.fetch(
-            self._key(file, digest),
+            self._key(number),
             self._plan.reference.key,
-            lambda shared, on_event, pace: work(progress=shared, on_event=on_event, pace=pace),
+            partial(self._context.transfer.fetch_file, self._described, file, expected=digest),
             progress,
             self._on_event,
             share,
         )
-        self.served.update(served)
-        self._held.enter_context(self._ingest.holds.relying_on(blob.digest))
-        self._arrived[number] = ReadyFile(
+        self._holds.enter_context(self._ingest.holds.relying_on(blob.digest))
+        self._ready[number] = ReadyFile(
             path=file.path, content=blob, role=file.role, new=True, served=served, learned=learned
         )
         progress.finished()
         if as_described:
-            await self._remember(file, blob.digest)
+            await self._remember(number, blob.digest)
 
-    # -- versions
-
-    def _version(self, file: FileInfo) -> str | None:
-        return self._plan.version(file, self._described.description.revision)
-
-    def _key(self, file: FileInfo, digest: Digest | None) -> str:
+    def _key(self, number: int) -> str:
         """Equal for the same bytes, and only for them."""
+        file, digest = self._files[number], self.digests[number]
         if digest is not None:
             return digest.text
-        return self._version(file) or f"{file.origin}\0{file.locator}\0{file.validator or id(self)}"
+        return self._versions[number] or f"{file.origin}\0{file.locator}\0{file.validator or id(self)}"
 
-    async def _seen(self, file: FileInfo) -> Digest | None:
-        version = self._version(file)
-        return None if version is None else await self._context.memory.seen(version)
+    async def _remember(self, number: int, digest: Digest) -> None:
+        """The digest of a version whose source reports none; each time, since the memory forgets what is not used.
 
-    async def _remember(self, file: FileInfo, digest: Digest) -> None:
-        """What a version turned out to be of which its source tells no digest; again each time, as a sign of use.
-
-        Not when the user said the digest: then the bytes may be here from elsewhere, and this version another.
+        Not when the request names the digest: the bytes may then come from elsewhere, and this version may differ.
         """
-        version = self._version(file)
-        if version is not None and file.digest is None and self._plan.expected is None:
-            await self._context.memory.saw(version, digest)
+        version = self._versions[number]
+        if version is not None and self._files[number].digest is None and self._plan.expected is None:
+            await self._context.memory.remember_digest(version, digest)

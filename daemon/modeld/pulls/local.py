@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modeld.jobs.job import Job
-from modeld.pulls.outcome import PullNotes, pulled_from
+from modeld.pulls.outcome import PullOutcome
 from modeld.sources.local import LocalReference
 from modeld.sources.stored import StoredReference
 from modeld.store import Digest, Reader, Requester, Store, WouldBlock
@@ -11,7 +11,7 @@ from modeld.store.maintain.verify import OnFailed
 from modeld.store.publish.name_changes import Notes
 from modelwire.errors import DigestMismatch, NotFound
 from modelwire.requests import ModelPull
-from modelwire.values import Added, Pulled
+from modelwire.values import Pulled
 
 PullJob = Job[ModelPull, Pulled]
 
@@ -19,8 +19,8 @@ PullJob = Job[ModelPull, Pulled]
 async def add_local(
     store: Store, job: PullJob, reference: LocalReference, reader: Reader, notes: Notes[Pulled]
 ) -> Pulled:
-    """The file or directory is added. `reader` has the rights of the asker."""
-    source, request = reference.text, job.request
+    """Adds the file or directory. `reader` has the rights of the client."""
+    outcome, request = PullOutcome(source=reference.text, notes=notes), job.request
     added = await store.add(
         reference.path,
         name=request.name,
@@ -30,14 +30,14 @@ async def add_local(
         order=job.order,
         observer=job.meter,
         reader=reader,
-        notes=PullNotes(notes, lambda added: pulled_from(added, source)),
+        notes=outcome,
         requester=Requester(peer=job.peer, job=job.id),
     )
-    return pulled_from(added, source)
+    return outcome.pulled(added)
 
 
 async def use_stored(store: Store, job: PullJob, reference: StoredReference, on_failed: OnFailed) -> Pulled:
-    """A name alone stands for what is here."""
+    """Finds the model of a reference that is a name alone."""
     job.meter.phase("checking_local")
     name = reference.name.text
     try:
@@ -47,7 +47,8 @@ async def use_stored(store: Store, job: PullJob, reference: StoredReference, on_
             raise
         raise NotFound(
             fault.message,
-            hint=f"a name alone means what is here; to fetch it, say where from: ollama:{name}, hf:org/repo, ./{name}",
+            hint=f"A name alone means a model in the store; to fetch it, add its source:"
+            f" ollama:{name}, hf:org/repo, ./{name}.",
             details=fault.details,
         ) from None
     except WouldBlock:
@@ -59,10 +60,12 @@ async def use_stored(store: Store, job: PullJob, reference: StoredReference, on_
     if expected and not actual.matches(expected):
         raise DigestMismatch(
             f"'{view.name}' has the digest {actual.text}, {expected.text} was expected",
-            hint="check the digest, or pull by a reference that says where the model comes from",
+            hint="Check the digest, or pull by a reference that names the source of the model.",
             details={"expected_sha256": expected.hex, "actual_sha256": actual.hex},
         )
-    added = Added(
+    job.meter.total(view.size_bytes)
+    job.meter.advance(done=view.size_bytes, reused=view.size_bytes)
+    return Pulled(
         name=view.name,
         blob=view.blob,
         size_bytes=view.size_bytes,
@@ -70,7 +73,6 @@ async def use_stored(store: Store, job: PullJob, reference: StoredReference, on_
         path=resolved.path,
         reused=True,
         files=view.files,
+        source=name,
+        current=True,
     )
-    job.meter.total(view.size_bytes)
-    job.meter.advance(done=view.size_bytes, reused=view.size_bytes)
-    return pulled_from(added, name, current=True)

@@ -1,7 +1,7 @@
-"""What was learned from sources, kept in the catalogue: rebuilt by fetching again, so nothing here is vital.
+"""What pulls learned from sources, kept in the catalogue: fetching again restores it, so losing it costs only work.
 
-What a reference meant: asked without a network, it means that still. What a file without a digest turned out to be, as
-long as its source says that it is the same version. And who gave wrong bytes.
+It holds the model that a reference stood for when its source was last asked, for pulls without a network; the digest
+of a file whose source reports none, for as long as the source reports the same version; and the sources of wrong bytes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 
 from modeld.download.routes.condemned import Condemnation, Condemned
 from modeld.store.catalog.catalog import Catalog
+from modeld.store.catalog.tables import Tables
 from modeld.store.digest import Digest
 from modelwire.errors import WireError
 
@@ -35,92 +36,81 @@ STEPS: Final = (
     """,
 )
 
+_CONDEMNATIONS: Final = "SELECT source, digest, validator FROM condemned_sources"
 
-class MeantFile(msgspec.Struct, frozen=True):
+
+class RemoteFile(msgspec.Struct, frozen=True):
     path: str
     digest: str
     """64 hex."""
 
-    size: int
     role: str | None = None
 
 
-class Meaning(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reference stood for when it was last asked: complete, with the digest of each file."""
+class RemoteModel(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reference stands for at its source. As remembered it is complete, with the digest of each file."""
 
     registry: str = ""
     repo: str = ""
     revision: str = ""
     license: str | None = None
-    files: tuple[MeantFile, ...] = ()
+    files: tuple[RemoteFile, ...] = ()
 
 
-def version_of(giver: str, locator: str, validator: str) -> str:
-    """One version of one file at one source. Hashed: an address may be long, and may say more than it should."""
-    return hashlib.sha256(f"{giver}\0{locator}\0{validator}".encode("utf-8", "surrogatepass")).hexdigest()
+def version_of(origin: str, locator: str, validator: str) -> str:
+    """One version of one file at one source. Hashed: an address may be long, or hold more than may be stored."""
+    return hashlib.sha256(f"{origin}\0{locator}\0{validator}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Memory:
-    """A catalogue that cannot be used just now makes it forgetful, and no pull fail."""
+    """While the catalogue cannot be used, it remembers nothing and fails no pull."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        catalog.migrate(ROOM, STEPS)
-        rows = catalog.call(lambda db: db.execute("SELECT source, digest, validator FROM condemned_sources").fetchall())
-        self.condemned = Condemned([Condemnation(*row) for row in rows], self._on_change)
+        self._tables = Tables(catalog, ROOM, STEPS)
+        self.condemned = Condemned(
+            [Condemnation(*row) for row in self._tables.load(_CONDEMNATIONS)], self._write_condemnation
+        )
 
-    async def meaning(self, reference: str) -> Meaning | None:
-        found = await self._look_up("SELECT meaning FROM meanings WHERE reference = ?", reference)
-        with contextlib.suppress(msgspec.MsgspecError):
-            return None if found is None else msgspec.json.decode(found, type=Meaning)
+    async def model(self, reference: str) -> RemoteModel | None:
+        for (found,) in await self._tables.rows("SELECT meaning FROM meanings WHERE reference = ?", reference):
+            with contextlib.suppress(msgspec.MsgspecError):
+                return msgspec.json.decode(found, type=RemoteModel)
         return None
 
-    async def meant(self, reference: str, meaning: Meaning) -> None:
-        row = (reference, msgspec.json.encode(meaning), time.time())
-        await self._write("INSERT OR REPLACE INTO meanings VALUES (?, ?, ?)", row)
+    async def remember_model(self, reference: str, model: RemoteModel) -> None:
+        row = (reference, msgspec.json.encode(model), time.time())
+        await self._tables.write(lambda db: db.execute("INSERT OR REPLACE INTO meanings VALUES (?, ?, ?)", row))
 
-    async def seen(self, version: str) -> Digest | None:
-        found = await self._look_up("SELECT digest FROM seen WHERE version = ?", version)
-        return None if found is None else Digest(found)
+    async def digest(self, version: str) -> Digest | None:
+        rows = await self._tables.rows("SELECT digest FROM seen WHERE version = ?", version)
+        return Digest(rows[0][0]) if rows else None
 
-    async def saw(self, version: str, digest: Digest) -> None:
-        await self._write("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", (version, digest.hex, time.time()))
+    async def remember_digest(self, version: str, digest: Digest) -> None:
+        row = (version, digest.hex, time.time())
+        await self._tables.write(lambda db: db.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", row))
 
     async def prune(self, now: float, keep: float) -> int:
-        """Forgets what was neither learned nor used for so long; how much that was.
+        """Forgets what was neither learned nor used for `keep` seconds, and returns the number of rows.
 
-        Then it is learned once more: a reference is asked again, a file without a digest fetched again, and whoever
-        gave wrong bytes gets another chance to give the right ones.
+        Pulls then learn it again: they ask for a reference, fetch a file without a digest, and give a source of wrong
+        bytes another chance.
         """
         before = (now - keep,)
 
         def forget(db: sqlite3.Connection) -> tuple[int, list[Any]]:
-            pardoned = db.execute("SELECT source, digest, validator FROM condemned_sources WHERE time < ?", before)
-            rows = pardoned.fetchall()
-            db.execute("DELETE FROM condemned_sources WHERE time < ?", before)
-            meanings = db.execute("DELETE FROM meanings WHERE time < ?", before).rowcount
-            return len(rows) + meanings + db.execute("DELETE FROM seen WHERE time < ?", before).rowcount, rows
+            pardoned = db.execute(f"{_CONDEMNATIONS} WHERE time < ?", before).fetchall()
+            count = db.execute("DELETE FROM condemned_sources WHERE time < ?", before).rowcount
+            count += db.execute("DELETE FROM meanings WHERE time < ?", before).rowcount
+            return count + db.execute("DELETE FROM seen WHERE time < ?", before).rowcount, pardoned
 
         count, rows = await self._catalog.write(forget)
         for row in rows:
             self.condemned.pardon(Condemnation(*row))
         return count
 
-    async def _look_up(self, query: str, key: str) -> Any:
-        with contextlib.suppress(WireError):
-            row = await self._catalog.read(lambda db: db.execute(query, (key,)).fetchone())
-            return None if row is None else row[0]
-        return None
-
-    async def _write(self, statement: str, row: tuple[object, ...]) -> None:
-        def write(db: sqlite3.Connection) -> None:
-            db.execute(statement, row)
-
-        with contextlib.suppress(WireError):
-            await self._catalog.write(write)
-
-    def _on_change(self, condemnation: Condemnation, holds: bool) -> None:
-        """From byte threads: there is time."""
+    def _write_condemnation(self, condemnation: Condemnation, holds: bool) -> None:
+        """Blocks until it is durable: byte threads call it."""
         source, digest, validator = condemnation.source, condemnation.digest, condemnation.validator
 
         def write(db: sqlite3.Connection) -> None:

@@ -1,8 +1,9 @@
-"""What a pull came to, before and after it is published."""
+"""The value of a pull, made of what the store added."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -10,27 +11,24 @@ from modeld.store.publish.name_changes import Notes
 from modelwire.values import Added, Pulled
 
 
-def pulled_from(
-    added: Added,
-    source: str,
-    *,
-    revision: str | None = None,
-    current: bool = False,
-    served: Mapping[str, int] | None = None,
-) -> Pulled:
-    told = msgspec.structs.asdict(added) | {"source": source, "revision": revision, "current": current}
-    return Pulled(**told, served=dict(served or {}))
+@dataclass(frozen=True, kw_only=True)
+class PullOutcome:
+    """As the notes of a publication it passes on what the store announces as added, in the shape of a pull."""
 
+    source: str
+    revision: str | None = None
+    current: bool = False
+    served: Mapping[str, int] = field(default_factory=dict)
+    notes: Notes[Pulled]
 
-class PullNotes:
-    """The store publishes models as added; the ledger records them as pulled."""
-
-    def __init__(self, notes: Notes[Pulled], made: Callable[[Added], Pulled]) -> None:
-        self._notes = notes
-        self._made = made
+    def pulled(self, added: Added) -> Pulled:
+        values = msgspec.structs.asdict(added)
+        return Pulled(
+            **values, source=self.source, revision=self.revision, current=self.current, served=dict(self.served)
+        )
 
     async def about_to_publish(self, value: Added, /) -> None:
-        await self._notes.about_to_publish(self._made(value))
+        await self.notes.about_to_publish(self.pulled(value))
 
     async def published(self, value: Added, /) -> None:
-        await self._notes.published(self._made(value))
+        await self.notes.published(self.pulled(value))

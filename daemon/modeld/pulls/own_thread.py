@@ -1,6 +1,6 @@
-"""Work that blocks for long, in a thread that may be left to itself: a silent host answers nobody for half a minute.
+"""Work that blocks for long, in a thread that its caller may abandon: a silent host does not answer for half a minute.
 
-Such a thread must not keep the process from ending, as those of the usual pool would.
+Unlike a thread of the usual pool, an abandoned one does not keep the process from ending.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from modeld.progress import Stopped
 
 T = TypeVar("T")
 
-LOOK_SECONDS: Final = 0.05
-"""How soon a waiter that is stopped notices."""
+POLL_SECONDS: Final = 0.05
+"""How soon `wait` notices that its caller is stopped."""
 
 
 class OwnThread(Generic[T]):
-    """For the event loop, where `on_end` is called too. For a loop that is gone, `on_lost` gets the result, in the
-    thread."""
+    """For the event loop, which also calls `on_end`. When that loop is gone, the thread calls `on_lost` with the
+    result."""
 
     def __init__(
         self,
@@ -50,17 +50,17 @@ class OwnThread(Generic[T]):
             raise
 
     async def wait(self, stopped: Callable[[], bool]) -> None:
-        """Until the work has ended. Raises Stopped as soon as `stopped()` is true; the work goes on alone."""
+        """Returns when the work has ended. Raises Stopped as soon as `stopped()` is true; the work goes on alone."""
         while not self.ended.is_set():
             if stopped():
                 raise Stopped
-            with anyio.move_on_after(LOOK_SECONDS):
+            with anyio.move_on_after(POLL_SECONDS):
                 await self.ended.wait()
 
     def _run(self) -> None:
         try:
             self.outcome.set_result(self._work())
-        except BaseException as fault:  # noqa: BLE001 - for those who wait for the outcome
+        except BaseException as fault:  # noqa: BLE001 - the callers that wait for the outcome raise it
             self.outcome.set_exception(fault)
         try:
             self._loop.call_soon_threadsafe(self._end)

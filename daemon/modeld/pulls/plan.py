@@ -1,4 +1,4 @@
-"""What a pull is to do: which files of what a source has, what may be said without a network, which name they get.
+"""What a pull is to do: which files of a source it takes, what it knows without a network, what it publishes.
 
 Nothing here opens a connection, waits for one, or changes the store.
 """
@@ -6,12 +6,14 @@ Nothing here opens a connection, waits for one, or changes the store.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+
+import msgspec
 
 from modeld.download.source import FileInfo
-from modeld.pulls.memory import Meaning, MeantFile, version_of
+from modeld.progress import JobProgress
+from modeld.pulls.memory import RemoteFile, RemoteModel, version_of
 from modeld.sources.globs import wanted
 from modeld.sources.reference import Reference
 from modeld.store import Digest, ModelName, parts
@@ -25,7 +27,7 @@ from modelwire.requests import ModelPull
 
 @dataclass(frozen=True)
 class Publication:
-    """What is to be published, and how it is told."""
+    """What to publish, and what the manifest says of its source."""
 
     request: PublishRequest
     source: dict[str, str]
@@ -33,83 +35,78 @@ class Publication:
     """The name stands for these bytes already."""
 
 
-@dataclass(frozen=True)
 class Plan:
-    request: ModelPull
-    reference: Reference
-    publishing: Publishing
-
-    @cached_property
-    def name(self) -> ModelName:
-        assert self.request.name is not None, "a request is given a name before it is admitted"
-        return ModelName.parse(self.request.name)
-
-    @cached_property
-    def expected(self) -> Digest | None:
-        return None if self.request.sha256 is None else Digest.parse(self.request.sha256)
-
-    @cached_property
-    def followed(self) -> str:
-        """What the name stands for from now on: the reference, and which of its files."""
-        request = self.request
+    def __init__(
+        self, request: ModelPull, reference: Reference, publishing: Publishing, *, order: int, progress: JobProgress
+    ) -> None:
+        assert request.name is not None, "a request is given a name before it is admitted"
+        self.request = request
+        self.reference = reference
+        self._publishing = publishing
+        self.name = ModelName.parse(request.name)
+        self.expected = None if request.sha256 is None else Digest.parse(request.sha256)
         globs = [*(f"+{glob}" for glob in request.include), *(f"-{glob}" for glob in request.exclude)]
-        return " ".join([self.reference.text, *globs])
+        self.full_reference = " ".join([reference.text, *globs])
+        """The reference with the choice of its files: what the manifest and the memory record."""
 
-    def follows(self, standing: Entry | None) -> bool:
-        """Whether the name was pulled by the same reference: then what that means now takes its place."""
-        if standing is None or standing.manifest is None or standing.name.text != self.name.text:
+        self.publish_request = PublishRequest(
+            name=self.name,
+            replace=request.replace or self.follows(publishing.index.entry(self.name)),
+            license=request.license,
+            order=order,
+            observer=progress,
+        )
+
+    def follows(self, existing: Entry | None) -> bool:
+        """Whether the name was pulled by the same reference, whose present model then replaces the existing one."""
+        if existing is None or existing.manifest is None or existing.name.text != self.name.text:
             return False
         try:
-            source = standing.document().get("source")
+            source = existing.document().get("source")
         except (OSError, WireError):
             return False
-        return isinstance(source, dict) and source.get("reference") == self.followed
+        return isinstance(source, dict) and source.get("reference") == self.full_reference
 
     # -- without a source
 
-    def offline_meaning(self, remembered: Meaning | None) -> Meaning | None:
-        """What the reference meant when it was last asked; None when that is not known, or not what is expected."""
-        meaning = remembered or self._recorded()
-        if meaning is None or not meaning.files:
-            return None
-        if self.expected is not None and [self.expected.hex] != [file.digest for file in meaning.files]:
-            return None
-        return meaning
+    def models_to_find(self, remembered: RemoteModel | None, *, offline: bool) -> Iterator[RemoteModel]:
+        """What the reference may stand for without its source: the file of the expected digest, and offline what it
+        stood for when its source was last asked."""
+        if self.expected is not None and self.reference.is_single:
+            registry, repo = self.reference.written_place
+            model = remembered or RemoteModel(registry=registry, repo=repo)
+            path = os.path.basename(self.reference.name_hint.rstrip("/")) or "model"
+            if len(model.files) == 1:
+                path = model.files[0].path
+            yield msgspec.structs.replace(model, files=(RemoteFile(path, self.expected.hex),))
+        known = (remembered or self._recorded_model()) if offline else None
+        if known is None or not known.files:
+            return
+        if self.expected is None or [self.expected.hex] == [file.digest for file in known.files]:
+            yield known
 
-    def _recorded(self) -> Meaning | None:
+    def _recorded_model(self) -> RemoteModel | None:
         """From the manifest of a model that was pulled by this reference: the catalogue may be a new one."""
-        standing = self.publishing.index.entry(self.name)
-        if standing is None or not self.follows(standing):
+        existing = self._publishing.index.entry(self.name)
+        if existing is None or not self.follows(existing):
             return None
-        manifest = standing.usable()
+        manifest = existing.usable()
         source = manifest.source or Source()
         alone = (File(path=source.filename or "model", blob=manifest.blob, size_bytes=manifest.size_bytes),)
-        return Meaning(
+        return RemoteModel(
             registry=source.registry or "",
             repo=source.repo or "",
             revision=source.revision or "",
             license=manifest.license,
             files=tuple(
-                MeantFile(file.path, Digest.parse(file.blob).hex, file.size_bytes, file.role)
-                for file in manifest.files or alone
+                RemoteFile(file.path, Digest.parse(file.blob).hex, file.role) for file in manifest.files or alone
             ),
         )
-
-    def written_meaning(self) -> Meaning:
-        """What the spelling alone says of where it comes from."""
-        registry, repo = self.reference.written_place
-        return Meaning(registry=registry, repo=repo)
-
-    def path_of_one(self, meaning: Meaning) -> str:
-        """The name of the file, when its digest was found here and no source was asked."""
-        if len(meaning.files) == 1:
-            return meaning.files[0].path
-        return os.path.basename(self.reference.name_hint.rstrip("/")) or "model"
 
     # -- the files of a source
 
     def choose(self, files: Sequence[FileInfo]) -> list[FileInfo]:
-        """Those that are wanted, as the files of one model; refused when they cannot be that."""
+        """The files that the request includes. Raises when they cannot be the files of one model."""
         text = self.reference.text
         files = [file for file in files if wanted(file.path, self.request.include, self.request.exclude)]
         if not files:
@@ -134,70 +131,66 @@ class Plan:
         if self.expected is not None and len(files) != 1:
             raise InvalidRequest(
                 f"$.sha256: {text} is a model of {len(files)} files, and a digest is of one",
-                hint="pull it without --sha256; `modelctl show` tells the digest of each file",
+                hint="Pull it without --sha256; `modelctl show` prints the digest of each file.",
             )
         return list(files)
 
     def version(self, file: FileInfo, revision: str | None) -> str | None:
-        """One that its source names: by a validator, or by an immutable revision of all that it has."""
-        stands = file.validator or revision
-        if stands is None or self.reference.secrets:
+        """The key of the file's version, when its source names one: by a validator, or by an immutable revision of
+        the whole model."""
+        validator = file.validator or revision
+        if validator is None or self.reference.secrets:
             return None
-        return version_of(file.origin or "", file.locator, f"{stands} {file.size}")
+        return version_of(file.origin or "", file.locator, f"{validator} {file.size}")
 
-    def refuse_early(
-        self, publish_as: PublishRequest, files: Sequence[FileInfo], digests: Sequence[Digest | None]
-    ) -> None:
-        """A name that may not be given is refused before the first byte is fetched for it."""
-        named = [
+    def refuse_early(self, files: Sequence[FileInfo], digests: Sequence[Digest | None]) -> None:
+        """Raises when the name must not be given, before the first byte is fetched for it."""
+        known = [
             File(path=file.path, blob=digest.text, size_bytes=file.size or 0, role=file.role)
             for file, digest in zip(files, digests, strict=True)
             if digest is not None
         ]
-        if len(named) < len(files):
+        if len(known) < len(files):
             sizes = [file.size for file in files if file.size is not None]
-            self.publishing.judge_unseen(publish_as, sum(sizes) if len(sizes) == len(files) else None)
+            self._publishing.judge_unseen(self.publish_request, sum(sizes) if len(sizes) == len(files) else None)
             return
-        first = parts.first_weights([(file.path, file.role or "", file.size_bytes) for file in named])
-        self.publishing.judge(publish_as, Digest.parse(named[first].blob), named if len(named) > 1 else ())
+        first = parts.first_weights([(file.path, file.role or "", file.size_bytes) for file in known])
+        self._publishing.judge(self.publish_request, Digest.parse(known[first].blob), known if len(known) > 1 else ())
 
     # -- the name
 
-    def publication(
-        self, publish_as: PublishRequest, arrived: Sequence[ReadyFile], meaning: Meaning, *, asked: bool
-    ) -> Publication:
-        """`asked` says whether the meaning comes from the source, just now."""
-        first, tree = first_of(arrived), [] if len(arrived) == 1 else listed(arrived)
+    def publication(self, files: Sequence[ReadyFile], model: RemoteModel, *, asked: bool) -> Publication:
+        """`asked` says whether the source has just described the model."""
+        first, tree = first_of(files), [] if len(files) == 1 else listed(files)
         source = {
-            "registry": meaning.registry,
-            "repo": meaning.repo,
-            "revision": meaning.revision,
+            "registry": model.registry,
+            "repo": model.repo,
+            "revision": model.revision,
             "filename": first.path,
-            "reference": self.followed,
+            "reference": self.full_reference,
         }
-        standing = self.publishing.index.entry(self.name)
+        request, existing = self.publish_request, self._publishing.index.entry(self.name)
         # Judged as if it were not to be replaced: the same bytes under the same name need no new manifest.
-        kept = replace(publish_as, replace=False)
-        if standing is None or not self._same(standing, kept, first.digest, tree):
-            return Publication(
-                replace(publish_as, license=self.request.license or meaning.license), source, current=False
-            )
-        if asked and self.follows(standing) and _moved(standing, meaning):
-            # The same bytes under another revision: the manifest says which, and all else of it stays.
-            kept = replace(publish_as, license=self.request.license or standing.usable().license, replace=True)
+        kept = replace(request, replace=False)
+        if existing is None or not self._same(existing, kept, first.digest, tree):
+            license_ = self.request.license or model.license
+            return Publication(replace(request, license=license_), source, current=False)
+        if asked and self.follows(existing) and _moved(existing, model):
+            # The same bytes under another revision: the new manifest names it, and keeps everything else.
+            kept = replace(request, license=self.request.license or existing.usable().license, replace=True)
         return Publication(kept, source, current=True)
 
-    def _same(self, standing: Entry, publish_as: PublishRequest, digest: Digest, files: Sequence[File]) -> bool:
-        if standing.manifest is None or standing.name.text != self.name.text:
+    def _same(self, existing: Entry, request: PublishRequest, digest: Digest, files: Sequence[File]) -> bool:
+        if existing.manifest is None or existing.name.text != self.name.text:
             return False
         try:
-            return self.publishing.judge(publish_as, digest, files)
+            return self._publishing.judge(request, digest, files)
         except WireError:
             return False
 
 
-def _moved(standing: Entry, meaning: Meaning) -> bool:
-    """Whether the source says something else than the manifest. The registry does not count: a mirror that answers
-    today has the same to give."""
-    recorded = standing.usable().source or Source()
-    return (recorded.repo, recorded.revision) != (meaning.repo, meaning.revision)
+def _moved(existing: Entry, model: RemoteModel) -> bool:
+    """Whether the source names another revision than the manifest. The registry does not count: today's mirror serves
+    the same files."""
+    recorded = existing.usable().source or Source()
+    return (recorded.repo, recorded.revision) != (model.repo, model.revision)

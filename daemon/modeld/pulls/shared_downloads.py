@@ -1,6 +1,6 @@
-"""One download for many: jobs that want the same bytes share it, and it ends when the last of them has left.
+"""Jobs that want the same bytes share one download, which ends when the last of them has left.
 
-A download has a thread of its own, and no job owns it: the one that began it may be cancelled while others wait.
+A download has a thread of its own and belongs to no job: the job that started it may be cancelled while others wait.
 """
 
 from __future__ import annotations
@@ -9,21 +9,25 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from operator import sub
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import anyio
 
 from modeld.download.engine.assembly import Fetched
 from modeld.download.engine.budget import CommonPace, Pace, Share
-from modeld.download.routes.events import OnEvent, TransferEvent, unheard
+from modeld.download.routes.events import OnEvent, unheard
 from modeld.progress import FileProgress, JobProgress, Stopped
 from modeld.pulls.own_thread import OwnThread
 from modeld.store.blobs.blobs import Blob
 from modeld.store.ingest.ingest import Ingest
 from modeld.store.ingest.look import Learned
 
-Work = Callable[[FileProgress, OnEvent, Pace], Fetched]
-"""Blocks until the file is whole, verified and durable."""
+
+class Work(Protocol):
+    """Blocks until the file is whole, verified and durable."""
+
+    def __call__(self, *, progress: FileProgress, on_event: OnEvent, pace: Pace) -> Fetched: ...
+
 
 LEAVE_SECONDS: Final = 3.0
 """How long the last job waits for the connections to end and the journal to be written. That takes milliseconds; a
@@ -33,17 +37,16 @@ disk that hangs must not keep a cancelled job from ending."""
 class Downloaded(NamedTuple):
     blob: Blob
     served: Mapping[str, int]
-    """Which source gave how many of its bytes."""
+    """Bytes by source."""
 
     as_described: bool
-    """These are the bytes of the version that was described."""
+    """As in `Fetched`."""
 
     learned: Learned | None
-    """What the bytes say about themselves."""
 
 
 class SharedDownloads:
-    """Of one daemon, by what is fetched."""
+    """The running downloads of the daemon, each by the key of its bytes."""
 
     def __init__(self, ingest: Ingest) -> None:
         self._ingest = ingest
@@ -52,25 +55,26 @@ class SharedDownloads:
     async def fetch(
         self, key: str, route: str, work: Work, progress: FileProgress, on_event: OnEvent, share: Share
     ) -> Downloaded:
-        """Raises Stopped when `progress` says that this job is stopped."""
+        """Joins the download of `key`, or starts it. Raises Stopped when `progress` is stopped. `route` is equal for
+        jobs that ask the same sources: the failure of a download fails only those."""
         while True:
             download = self._by_key.get(key)
             if download is not None and download.abandoned:
                 await download.thread.wait(progress.stopped)
                 continue
-            began = download is None
+            first = download is None
             if download is None:
                 download = self._by_key[key] = SharedDownload(key, route, work, partial(self._forget, key))
             try:
                 with download.joined(progress, on_event, share):
-                    if began:
+                    if first:
                         download.thread.start()
                     return await self._follow(download, progress)
             except Stopped:
                 raise
             except Exception:
-                # Another route asked other sources than this job would.
-                if began or download.route == route:
+                # It asked other sources than this job would.
+                if first or download.route == route:
                     raise
 
     def _forget(self, key: str, download: SharedDownload) -> None:
@@ -89,7 +93,7 @@ class SharedDownloads:
 
 
 class SharedDownload:
-    """For the event loop, but for `_download` and `_event`, which run in its thread."""
+    """For the event loop, but for `_download`, which runs in its thread."""
 
     def __init__(self, key: str, route: str, work: Work, forget: Callable[[SharedDownload], None]) -> None:
         self.route = route
@@ -100,7 +104,7 @@ class SharedDownload:
             on_lost=lambda fetched: fetched.keep(),
         )
         self._forget = forget
-        self._jobs: dict[FileProgress, tuple[OnEvent, _Forward]] = {}
+        self._jobs: dict[FileProgress, tuple[OnEvent, _Forwarder]] = {}
         self._on_event: OnEvent = unheard
         self._progress = JobProgress()
         (self._file,) = self._progress.files([None])
@@ -119,10 +123,10 @@ class SharedDownload:
     @contextmanager
     def joined(self, progress: FileProgress, on_event: OnEvent, share: Share) -> Iterator[None]:
         self._pace.join(share)
-        forward = _Forward(self._progress, progress)
-        self._jobs[progress] = on_event, forward
-        self._progress.add_listener(forward)
-        self._choose_hearer()
+        forwarder = _Forwarder(self._progress, progress)
+        self._jobs[progress] = on_event, forwarder
+        self._progress.add_listener(forwarder)
+        self._choose_on_event()
         try:
             yield
         finally:
@@ -130,12 +134,12 @@ class SharedDownload:
             self.leave(progress)
 
     def leave(self, progress: FileProgress) -> bool:
-        """True for the last one: the download ends, and keeps what it has."""
+        """True for the last job: the download ends, and keeps its bytes."""
         if progress not in self._jobs:
             return False
-        _, forward = self._jobs.pop(progress)
-        self._progress.remove_listener(forward)
-        self._choose_hearer()
+        _, forwarder = self._jobs.pop(progress)
+        self._progress.remove_listener(forwarder)
+        self._choose_on_event()
         if self._jobs:
             return False
         self._progress.stop_reason = "cancel"
@@ -143,12 +147,12 @@ class SharedDownload:
             self._discard()
         return True
 
-    def _choose_hearer(self) -> None:
-        """One: all jobs are heard in one log."""
+    def _choose_on_event(self) -> None:
+        """That of one job: all jobs write to the same log."""
         self._on_event = next((on_event for on_event, _ in self._jobs.values()), unheard)
 
     async def commit(self, ingest: Ingest) -> Downloaded:
-        """After the end: the first job that comes names the blob."""
+        """After the thread has ended; the first call commits, the others return the same."""
         async with self._committing:
             if self._fault is not None:
                 raise self._fault
@@ -160,7 +164,7 @@ class SharedDownload:
                     self._fault = fault
                     raise
                 except BaseException:
-                    # Cancelled before it began: the next job does it, and without one the file is kept.
+                    # Cancelled before it began: the next job commits, and without one the file is kept.
                     self._fetched = fetched
                     raise
                 self._downloaded = Downloaded(blob, fetched.served, fetched.as_described, fetched.learned)
@@ -169,10 +173,7 @@ class SharedDownload:
     # -- the thread
 
     def _download(self, work: Work) -> Fetched:
-        return work(self._file, self._event, self._pace)
-
-    def _event(self, event: TransferEvent) -> None:
-        self._on_event(event)
+        return work(progress=self._file, on_event=lambda event: self._on_event(event), pace=self._pace)
 
     def _ended(self) -> None:
         if self.thread.outcome.exception() is None:
@@ -187,9 +188,9 @@ class SharedDownload:
             self._fetched = None
 
 
-class _Forward:
-    """Reports to one job what a shared download reports; first what the job has missed, but neither bytes from the
-    network nor attempts, which were not for it."""
+class _Forwarder:
+    """Reports the progress of a shared download to one job. The first report includes what the job has missed, but
+    neither bytes from the network nor attempts, which other jobs count."""
 
     def __init__(self, shared: JobProgress, progress: FileProgress) -> None:
         self._progress = progress
@@ -202,7 +203,7 @@ class _Forward:
         if shared.source is not None and shared.source != self._source:
             self._source = shared.source
             progress.source(shared.source)
-        for _more in range(shared.attempt - self._attempt):
+        for _attempt in range(shared.attempt - self._attempt):
             progress.attempted()
         self._attempt = shared.attempt
         progress.total(shared.total_bytes)

@@ -1,4 +1,4 @@
-"""The files of one pull: what is here is found, the rest fetched, and what was learned is remembered."""
+"""The files of one pull: the fetcher finds those in the store, fetches the rest, and remembers their digests."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def info(content: bytes, path: str = "m.gguf", *, known: bool = True, **more: An
 
 
 async def fetched(bench: PullBench, files: list[FileInfo], **fields: Any) -> list[str]:
-    """A look and a run; the digests of what came."""
+    """The digests of the files, found or fetched."""
     fetcher = bench.fetcher(bench.plan(**fields), files)
-    await fetcher.look()
-    return [each.digest.hex for each in await fetcher.run(Budget().share())]
+    await fetcher.find()
+    return [file.digest.hex for file in await fetcher.fetch(Budget().share())]
 
 
-async def test_what_is_here_is_not_fetched_and_the_rest_is(bench: PullBench) -> None:
-    await bench.arrived(ONE)
-    bench.downloads.gives = {"b": TWO}
+async def test_a_stored_file_is_not_fetched_and_the_others_are(bench: PullBench) -> None:
+    await bench.stored_file(ONE)
+    bench.downloads.answers = {"b": TWO}
     assert await fetched(bench, [info(ONE, "a"), info(TWO, "b")]) == [digest_of(ONE).hex, digest_of(TWO).hex]
     assert bench.downloads.begun == ["b"]
     now = bench.progress.snapshot()
@@ -55,8 +55,8 @@ async def test_what_is_here_is_not_fetched_and_the_rest_is(bench: PullBench) -> 
     assert (now.reused_bytes, now.network_bytes) == (len(ONE), len(TWO))
 
 
-async def test_when_one_fails_the_others_stop_and_what_has_arrived_stays(bench: PullBench) -> None:
-    bench.downloads.gives = {"first": ONE, "waits": None, "fails": SourceNotFound("gone"), "last": THREE}
+async def test_when_one_fails_the_others_stop_and_the_complete_ones_stay(bench: PullBench) -> None:
+    bench.downloads.answers = {"first": ONE, "waits": None, "fails": SourceNotFound("gone"), "last": THREE}
     files = [info(ONE, "first"), info(TWO, "waits"), info(b"fails", "fails"), info(THREE, "last")]
     await fetched(bench, files[:1])
     with pytest.raises(SourceNotFound, match="gone"):
@@ -67,14 +67,14 @@ async def test_when_one_fails_the_others_stop_and_what_has_arrived_stays(bench: 
 
 
 async def test_a_job_that_is_stopped_stops_its_files(bench: PullBench) -> None:
-    bench.downloads.gives = {"m.gguf": None}
+    bench.downloads.answers = {"m.gguf": None}
     bench.progress.stop_reason = "pause"
     with pytest.raises(Stopped):
         await fetched(bench, [info(ONE)])
 
 
 async def test_there_must_be_room_for_all_files_before_the_first_byte(bench: PullBench) -> None:
-    bench.downloads.gives = {"a": ONE, "b": TWO}
+    bench.downloads.answers = {"a": ONE, "b": TWO}
     huge = FileInfo(path="b", locator="/b", size=1 << 60, digest=digest_of(TWO))
     with pytest.raises(NoSpace):
         await fetched(bench, [info(ONE, "a"), huge])
@@ -82,48 +82,50 @@ async def test_there_must_be_room_for_all_files_before_the_first_byte(bench: Pul
     assert bench.store.reserved_bytes == 0
 
 
-async def test_room_is_asked_for_what_is_not_here_yet(bench: PullBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    await bench.arrived(ONE)
+async def test_room_is_reserved_for_the_missing_bytes_only(bench: PullBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.stored_file(ONE)
     partial = Path(bench.layout.partial(digest_of(TWO)))
     partial.parent.mkdir(parents=True, exist_ok=True)
     partial.write_bytes(b"x" * 8192)
-    asked: list[int] = []
+    reserved: list[int] = []
     space = bench.store.ingest.space
     real = space.reserve
 
     def reserve(size: int) -> Reservation:
-        asked.append(size)
+        reserved.append(size)
         return real(0)
 
     monkeypatch.setattr(space, "reserve", reserve)
     begun = FileInfo(path="b", locator="/b", size=10_000, digest=digest_of(TWO))
     unknown = FileInfo(path="c", locator="/c", size=None)
     fetcher = bench.fetcher(bench.plan(), [info(ONE, "a"), begun, unknown])
-    await fetcher.look()
+    await fetcher.find()
     fetcher.check_room()
-    assert asked == [10_000 - 8192]
+    assert reserved == [10_000 - 8192]
 
 
-async def test_what_a_version_turned_out_to_be_is_remembered(bench: PullBench) -> None:
-    bench.downloads.gives = {"m.gguf": ONE}
+async def test_the_digest_of_a_version_is_remembered(bench: PullBench) -> None:
+    bench.downloads.answers = {"m.gguf": ONE}
     file = info(ONE, known=False, validator='"1"')
     first = await fetched(bench, [file])
     assert await fetched(bench, [file]) == first
-    assert bench.downloads.begun == ["m.gguf"], "the second time it is known what the version is, and that it is here"
+    assert bench.downloads.begun == ["m.gguf"], (
+        "the second pull knows the digest of the version, and finds it in the store"
+    )
     await fetched(bench, [info(ONE, known=False, validator='"2"')])
     assert bench.downloads.begun == ["m.gguf"] * 2
 
 
-async def test_bytes_of_another_version_say_nothing_about_the_described_one(bench: PullBench) -> None:
-    bench.downloads.gives = {"m.gguf": ONE}
+async def test_the_digest_of_another_version_is_not_remembered_for_the_described_one(bench: PullBench) -> None:
+    bench.downloads.answers = {"m.gguf": ONE}
     bench.downloads.as_described = False
     for _ in range(2):
         await fetched(bench, [info(ONE, known=False, validator='"1"')])
     assert bench.downloads.begun == ["m.gguf"] * 2
 
 
-async def test_a_digest_that_the_user_said_is_not_remembered_for_the_version(bench: PullBench) -> None:
-    bench.downloads.gives = {"m.gguf": ONE}
+async def test_a_digest_of_the_request_is_not_remembered_for_the_version(bench: PullBench) -> None:
+    bench.downloads.answers = {"m.gguf": ONE}
     file = info(ONE, known=False, validator='"1"')
     await fetched(bench, [file], sha256=digest_of(ONE).hex)
     await fetched(bench, [file])

@@ -1,4 +1,4 @@
-"""What pulls have learned: kept across restarts, forgotten after a while, and brought along from older catalogues."""
+"""What pulls learned: kept across restarts, forgotten after a while, and read from older catalogues."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from modeld.pulls.memory import ROOM, STEPS, Meaning, MeantFile, Memory
+from modeld.pulls.memory import ROOM, STEPS, Memory, RemoteFile, RemoteModel
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.digest import Digest
 
 pytestmark = pytest.mark.anyio
 
 WRONG, RIGHT = Digest("1" * 64), Digest("2" * 64)
-MEANING = Meaning(repo="org/repo", files=(MeantFile("m.gguf", RIGHT.hex, 5),))
+MODEL = RemoteModel(repo="org/repo", files=(RemoteFile("m.gguf", RIGHT.hex),))
 DAY = 86_400.0
 
 
@@ -32,37 +32,37 @@ def path(tmp_path: Path) -> str:
 
 async def learned(catalog: Catalog) -> Memory:
     memory = Memory(catalog)
-    await memory.meant("hf:org/repo", MEANING)
-    await memory.saw("version", RIGHT)
+    await memory.remember_model("hf:org/repo", MODEL)
+    await memory.remember_digest("version", RIGHT)
     memory.condemned.condemn("hf at https://hub", WRONG, '"one"')
     return memory
 
 
-async def test_what_was_learned_is_known_after_a_restart(path: str) -> None:
+async def test_the_memory_survives_a_restart(path: str) -> None:
     with closing(Catalog.open(path)) as catalog:
         await learned(catalog)
     with closing(Catalog.open(path)) as catalog:
         memory = Memory(catalog)
-        assert await memory.meaning("hf:org/repo") == MEANING
-        assert await memory.seen("version") == RIGHT
+        assert await memory.model("hf:org/repo") == MODEL
+        assert await memory.digest("version") == RIGHT
         assert memory.condemned.holds("hf at https://hub", WRONG, '"one"')
 
 
-async def test_what_was_not_used_for_so_long_is_forgotten(path: str) -> None:
+async def test_what_was_not_used_for_long_is_forgotten(path: str) -> None:
     with closing(Catalog.open(path)) as catalog:
         memory = await learned(catalog)
         assert await memory.prune(time.time() + 29 * DAY, 30 * DAY) == 0
-        assert await memory.seen("version") == RIGHT
+        assert await memory.digest("version") == RIGHT
         assert await memory.prune(time.time() + 31 * DAY, 30 * DAY) == 3
-        assert await memory.meaning("hf:org/repo") is None
-        assert await memory.seen("version") is None
-        assert not memory.condemned.holds("hf at https://hub", WRONG, '"one"'), "nor does the running daemon know it"
+        assert await memory.model("hf:org/repo") is None
+        assert await memory.digest("version") is None
+        assert not memory.condemned.holds("hf at https://hub", WRONG, '"one"'), "the running daemon forgets it too"
         memory.condemned.condemn("hf at https://hub", WRONG, '"one"')
     with closing(Catalog.open(path)) as catalog:
         assert len(Memory(catalog).condemned._by_key) == 1
 
 
-async def test_a_catalogue_of_before_keeps_who_gave_wrong_bytes(path: str) -> None:
+async def test_an_older_catalogue_keeps_the_sources_of_wrong_bytes(path: str) -> None:
     with closing(Catalog.open(path)) as catalog:
         catalog.migrate(ROOM, STEPS[:1])
         row = ("hf at https://hub", WRONG.hex, None)
@@ -75,3 +75,16 @@ async def test_a_catalogue_of_before_keeps_who_gave_wrong_bytes(path: str) -> No
         memory = Memory(catalog)
         assert await memory.prune(time.time() + 29 * DAY, 30 * DAY) == 0
         assert memory.condemned.holds("hf at https://hub", WRONG, None)
+
+
+async def test_a_model_that_an_older_modeld_remembered_is_read(path: str) -> None:
+    """It recorded the size of each file too."""
+    row = f'{{"repo":"org/repo","files":[{{"path":"m.gguf","digest":"{RIGHT.hex}","size":5}}]}}'.encode()
+    with closing(Catalog.open(path)) as catalog:
+        memory = Memory(catalog)
+
+        def write(db: sqlite3.Connection) -> None:
+            db.execute("INSERT INTO meanings VALUES (?, ?, ?)", ("hf:org/repo", row, time.time()))
+
+        catalog.call(write)
+        assert await memory.model("hf:org/repo") == MODEL

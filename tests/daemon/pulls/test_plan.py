@@ -1,4 +1,4 @@
-"""What a pull decides without a network: which files, what is refused early, what is current, what is known offline."""
+"""What a pull decides without a network: its files, early refusals, whether the name is current, offline models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from modeld.download.source import FileInfo
-from modeld.pulls.memory import Meaning, MeantFile
+from modeld.pulls.memory import RemoteFile, RemoteModel
+from modeld.pulls.plan import Plan
 from modeld.store import Digest, parts
 from modelwire.errors import AlreadyExists, InvalidRequest, SourceNotFound, SourceUnavailable, WireError
 from rigs.download_rig import digest_of
@@ -18,7 +19,7 @@ from rigs.pull_bench import PullBench
 pytestmark = pytest.mark.anyio
 
 ONE, OTHER = b"GGUF one", b"GGUF other"
-MEANING = Meaning(registry="hub", repo="org/repo", revision="1", license="mit")
+MODEL = RemoteModel(registry="hub", repo="org/repo", revision="1", license="mit")
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_globs_choose_from_what_a_source_has(bench: PullBench) -> None:
     plan = bench.plan("s3://bucket/folder/", include=("*.gguf",), exclude=("b*",))
     files = plan.choose([info("a.gguf"), info("b.gguf"), info("README.md")])
     assert [file.path for file in files] == ["a.gguf"]
-    assert plan.followed == "s3://bucket/folder/ +*.gguf -b*"
+    assert plan.full_reference == "s3://bucket/folder/ +*.gguf -b*"
 
 
 @pytest.mark.parametrize(
@@ -99,42 +100,38 @@ def test_a_version_is_named_by_its_source_and_never_by_a_secret(bench: PullBench
 
 
 async def test_a_name_of_other_bytes_is_refused_early(bench: PullBench) -> None:
-    taken = bench.plan("hf:other/repo")
-    await bench.published(taken, [await bench.arrived(ONE)], MEANING)
+    await bench.publish(bench.plan("hf:other/repo"), [await bench.stored_file(ONE)], MODEL)
     plan = bench.plan()
-    request = bench.publish_request(plan)
-    plan.refuse_early(request, [info()], [digest_of(ONE)])
-    plan.refuse_early(request, [info(size=len(ONE))], [None])  # it may be the same
-    plan.refuse_early(request, [info(size=None)], [None])
+    plan.refuse_early([info()], [digest_of(ONE)])
+    plan.refuse_early([info(size=len(ONE))], [None])  # it may be the same
+    plan.refuse_early([info(size=None)], [None])
     for files, digests in (
         ([info()], [digest_of(OTHER)]),
         ([info(size=len(ONE) + 1)], [None]),
         ([info("a"), info("b")], [digest_of(ONE), digest_of(OTHER)]),
     ):
         with pytest.raises(AlreadyExists):
-            plan.refuse_early(request, files, digests)
-    replacing = bench.plan(replace=True)
-    replacing.refuse_early(bench.publish_request(replacing), [info()], [digest_of(OTHER)])
-    taken.refuse_early(bench.publish_request(taken), [info()], [digest_of(OTHER)])  # the name follows this reference
+            plan.refuse_early(files, digests)
+    bench.plan(replace=True).refuse_early([info()], [digest_of(OTHER)])
+    bench.plan("hf:other/repo").refuse_early([info()], [digest_of(OTHER)])  # the name follows this reference
 
 
 async def test_the_files_of_a_tree_are_compared_one_by_one(bench: PullBench) -> None:
-    files = [await bench.arrived(ONE, "a.gguf"), await bench.arrived(OTHER, "b.gguf")]
-    await bench.published(bench.plan("hf:other/repo"), files, MEANING)
+    files = [await bench.stored_file(ONE, "a.gguf"), await bench.stored_file(OTHER, "b.gguf")]
+    await bench.publish(bench.plan("hf:other/repo"), files, MODEL)
     plan = bench.plan()
     same = [info("a.gguf", len(ONE)), info("b.gguf", len(OTHER))]
-    plan.refuse_early(bench.publish_request(plan), same, [digest_of(ONE), digest_of(OTHER)])
+    plan.refuse_early(same, [digest_of(ONE), digest_of(OTHER)])
     with pytest.raises(AlreadyExists):
-        plan.refuse_early(bench.publish_request(plan), same, [digest_of(ONE), digest_of(b"a third")])
+        plan.refuse_early(same, [digest_of(ONE), digest_of(b"a third")])
 
 
 # -- what it is published as
 
 
-async def test_a_new_name_gets_the_license_of_its_source_unless_the_request_says_another(bench: PullBench) -> None:
-    arrived = [await bench.arrived(ONE)]
-    plan, licensed = bench.plan(), bench.plan(license="apache-2.0")
-    publication = plan.publication(bench.publish_request(plan), arrived, MEANING, asked=True)
+async def test_a_new_name_gets_the_license_of_its_source_unless_the_request_names_another(bench: PullBench) -> None:
+    files = [await bench.stored_file(ONE)]
+    publication = bench.plan().publication(files, MODEL, asked=True)
     assert (publication.current, publication.request.license, publication.request.replace) == (False, "mit", False)
     assert publication.source == {
         "registry": "hub",
@@ -143,36 +140,34 @@ async def test_a_new_name_gets_the_license_of_its_source_unless_the_request_says
         "filename": "m.gguf",
         "reference": "hf:org/repo",
     }
-    assert (
-        licensed.publication(bench.publish_request(licensed), arrived, MEANING, asked=True).request.license
-        == "apache-2.0"
-    )
+    licensed = bench.plan(license="apache-2.0").publication(files, MODEL, asked=True)
+    assert licensed.request.license == "apache-2.0"
 
 
 async def test_the_same_bytes_again_are_current_and_replace_nothing(bench: PullBench) -> None:
-    plan, arrived = bench.plan(), [await bench.arrived(ONE)]
-    await bench.published(plan, arrived, MEANING)
-    assert bench.publish_request(plan).replace
-    publication = plan.publication(bench.publish_request(plan), arrived, MEANING, asked=True)
+    files = [await bench.stored_file(ONE)]
+    await bench.publish(bench.plan(), files, MODEL)
+    plan = bench.plan()
+    assert plan.publish_request.replace
+    publication = plan.publication(files, MODEL, asked=True)
     assert (publication.current, publication.request.replace) == (True, False)
 
 
 async def test_the_same_bytes_under_a_new_revision_are_recorded_when_the_source_says_so(bench: PullBench) -> None:
-    plan, arrived = bench.plan(), [await bench.arrived(ONE)]
-    await bench.published(plan, arrived, MEANING)
-    moved = Meaning(registry="mirror", repo="org/repo", revision="2", license="another")
-    publication = plan.publication(bench.publish_request(plan), arrived, moved, asked=True)
-    assert (publication.current, publication.request.replace, publication.request.license) == (True, True, "mit")
-    for meaning, asked in ((moved, False), (Meaning(registry="mirror", repo="org/repo", revision="1"), True)):
-        assert not plan.publication(bench.publish_request(plan), arrived, meaning, asked=asked).request.replace
-    other = bench.plan("hf:other/repo")
-    assert not other.publication(bench.publish_request(other), arrived, moved, asked=True).request.replace
-
-
-async def test_other_bytes_take_the_place_of_those_that_the_reference_meant_before(bench: PullBench) -> None:
+    files = [await bench.stored_file(ONE)]
+    await bench.publish(bench.plan(), files, MODEL)
     plan = bench.plan()
-    await bench.published(plan, [await bench.arrived(ONE)], MEANING)
-    publication = plan.publication(bench.publish_request(plan), [await bench.arrived(OTHER)], MEANING, asked=True)
+    moved = RemoteModel(registry="mirror", repo="org/repo", revision="2", license="another")
+    publication = plan.publication(files, moved, asked=True)
+    assert (publication.current, publication.request.replace, publication.request.license) == (True, True, "mit")
+    for model, asked in ((moved, False), (RemoteModel(registry="mirror", repo="org/repo", revision="1"), True)):
+        assert not plan.publication(files, model, asked=asked).request.replace
+    assert not bench.plan("hf:other/repo").publication(files, moved, asked=True).request.replace
+
+
+async def test_other_bytes_replace_those_that_the_reference_stood_for_before(bench: PullBench) -> None:
+    await bench.publish(bench.plan(), [await bench.stored_file(ONE)], MODEL)
+    publication = bench.plan().publication([await bench.stored_file(OTHER)], MODEL, asked=True)
     assert (publication.current, publication.request.replace) == (False, True)
     elsewhere = bench.plan("hf:org/repo@main")
     assert not elsewhere.follows(bench.store.ingest.publishing.index.entry(elsewhere.name))
@@ -181,37 +176,42 @@ async def test_other_bytes_take_the_place_of_those_that_the_reference_meant_befo
 # -- without a network
 
 
-def test_offline_a_reference_means_what_it_meant_when_it_was_last_asked(bench: PullBench) -> None:
-    known = Meaning(repo="org/repo", files=(MeantFile("m.gguf", digest_of(ONE).hex, 8),))
-    assert bench.plan().offline_meaning(known) == known
-    assert bench.plan().offline_meaning(MEANING) is None, "it says no files"
-    assert bench.plan().offline_meaning(None) is None
-    assert bench.plan(sha256=digest_of(ONE).hex).offline_meaning(known) == known
-    assert bench.plan(sha256=digest_of(OTHER).hex).offline_meaning(known) is None
+def found(plan: Plan, remembered: RemoteModel | None, *, offline: bool = True) -> list[RemoteModel]:
+    return list(plan.models_to_find(remembered, offline=offline))
 
 
-async def test_offline_a_manifest_that_was_pulled_by_the_reference_tells_it_too(bench: PullBench) -> None:
+def test_offline_a_reference_stands_for_what_its_source_said_last(bench: PullBench) -> None:
+    known = RemoteModel(repo="org/repo", files=(RemoteFile("m.gguf", digest_of(ONE).hex),))
+    assert found(bench.plan(), known) == [known]
+    assert found(bench.plan(), known, offline=False) == []
+    assert found(bench.plan(), MODEL) == [], "it has no files"
+    assert found(bench.plan(), None) == []
+    assert found(bench.plan(sha256=digest_of(ONE).hex), known) == [known]
+    assert found(bench.plan(sha256=digest_of(OTHER).hex), known) == []
+
+
+async def test_offline_the_manifest_of_an_earlier_pull_stands_in_for_the_memory(bench: PullBench) -> None:
     plan = bench.plan()
-    await bench.published(plan, [await bench.arrived(ONE)], MEANING)
-    recorded = plan.offline_meaning(None)
-    assert recorded is not None
-    assert (recorded.registry, recorded.repo, recorded.revision, recorded.license) == ("hub", "org/repo", "1", "mit")
-    assert recorded.files == (MeantFile("m.gguf", digest_of(ONE).hex, len(ONE)),)
-    assert bench.plan("hf:other/repo").offline_meaning(None) is None
+    await bench.publish(plan, [await bench.stored_file(ONE)], MODEL)
+    file = RemoteFile("m.gguf", digest_of(ONE).hex)
+    assert found(plan, None) == [
+        RemoteModel(registry="hub", repo="org/repo", revision="1", license="mit", files=(file,))
+    ]
+    assert found(bench.plan("hf:other/repo"), None) == []
     tree = bench.plan("hf:org/tree", name="tree")
-    await bench.published(tree, [await bench.arrived(ONE, "a.gguf"), await bench.arrived(OTHER, "b.gguf")], MEANING)
-    recorded = tree.offline_meaning(None)
-    assert recorded is not None
+    await bench.publish(tree, [await bench.stored_file(ONE, "a.gguf"), await bench.stored_file(OTHER, "b.gguf")], MODEL)
+    (recorded,) = found(tree, None)
     assert {file.path: Digest(file.digest) for file in recorded.files} == {
         "a.gguf": digest_of(ONE),
         "b.gguf": digest_of(OTHER),
     }
 
 
-def test_a_file_found_by_its_digest_alone_is_called_as_the_reference_spells_it(bench: PullBench) -> None:
-    web = bench.plan("https://host/folder/m.gguf")
-    assert (web.written_meaning().registry, web.written_meaning().repo) == ("host", "/folder/m.gguf")
-    assert web.path_of_one(web.written_meaning()) == "m.gguf"
-    assert bench.plan("hf:org/repo/f/x.gguf").written_meaning().repo == "org/repo"
-    known = Meaning(files=(MeantFile("known.gguf", digest_of(ONE).hex, 8),))
-    assert web.path_of_one(known) == "known.gguf"
+def test_a_file_of_an_expected_digest_has_the_path_that_the_reference_spells(bench: PullBench) -> None:
+    sha256 = digest_of(ONE).hex
+    web = bench.plan("https://host/folder/m.gguf", sha256=sha256)
+    spelled = RemoteModel(registry="host", repo="/folder/m.gguf", files=(RemoteFile("m.gguf", sha256),))
+    assert found(web, None, offline=False) == [spelled]
+    assert [model.repo for model in found(bench.plan("hf:org/repo/f/x.gguf", sha256=sha256), None)] == ["org/repo"]
+    known = RemoteModel(files=(RemoteFile("known.gguf", digest_of(OTHER).hex),))
+    assert found(web, known) == [RemoteModel(files=(RemoteFile("known.gguf", sha256),))]
