@@ -1,4 +1,4 @@
-"""What tests of pulls share: a web server that counts, files that look like models, the command beside a daemon."""
+"""Helpers for tests of pulls: bytes of a web server, files that look like models, the command beside a daemon."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 
 def gguf(size: int, seed: int = 1) -> bytes:
-    """Bytes that begin like a model; any two of different seeds differ."""
+    """Bytes that begin like a model; different seeds make different bytes."""
     return b"GGUF\3\0\0\0" + random.Random(seed).randbytes(size - 8)
 
 
@@ -29,13 +29,13 @@ def hex_of(content: bytes) -> str:
 
 
 def put(web: Nginx, name: str, content: bytes) -> str:
-    """The file's address."""
+    """Returns the address of the file."""
     (web.files / name).write_bytes(content)
     return f"{web.plain}/{name}"
 
 
 def sent(web: Nginx) -> int:
-    """Bytes of bodies that the server has sent, those of requests that were broken off included."""
+    """Bytes of bodies that the server has sent, also for requests that were broken off."""
     return sum(int(line.split()[1]) for line in web.requests() if line.startswith("2"))
 
 
@@ -60,7 +60,7 @@ def failed(daemon: RealDaemon, ref: str, code: str, **fields: Any) -> dict[str, 
 
 
 def begun(wire: Wire, number: str, at_least: int) -> str:
-    """Waits until that much of a pull has arrived; its job."""
+    """Waits until the pull has at least that many bytes, and returns its job."""
     while True:
         reply = wire.read()
         assert reply["type"] not in ("result", "error") or reply["id"] != number, reply
@@ -83,7 +83,7 @@ def ctl(daemon: RealDaemon, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 def job_state(daemon: RealDaemon, job: str, *states: str) -> dict[str, Any]:
-    """Waits until the job is in one of these."""
+    """Waits until the job is in one of these states, and returns it."""
     seen: dict[str, Any] = {}
 
     def there() -> bool:
@@ -101,7 +101,7 @@ def partials(daemon: RealDaemon) -> list[str]:
 
 
 def downloads_open(daemon: RealDaemon) -> list[str]:
-    """A cancelled pull answers at once; its connections and its files are closed a moment later."""
+    """Open partials: a cancelled pull answers at once, and closes its connections and files a moment later."""
     folder = f"/proc/{daemon.pid}/fd"
     found = []
     for number in os.listdir(folder):
@@ -111,7 +111,7 @@ def downloads_open(daemon: RealDaemon) -> list[str]:
 
 
 def make_old(paths: list[str]) -> None:
-    """As if nobody had gone on with these downloads for years."""
+    """As if these downloads had not continued for years."""
     for path in paths:
         for inside in (*Path(path).iterdir(), Path(path)):
             os.utime(inside, (1, 1))
@@ -124,7 +124,7 @@ def manifest(daemon: RealDaemon, name: str) -> dict[str, Any]:
 
 
 def everything_kept(room: str) -> bytes:
-    """All that the daemon wrote, but the bytes of models: the log, the catalogue, the manifests, the events."""
+    """All that the daemon wrote except the bytes of models: log, catalogue, manifests, events."""
     kept = b""
     for path in sorted(Path(room).rglob("*")):
         if (

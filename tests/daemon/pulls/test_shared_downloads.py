@@ -1,4 +1,4 @@
-"""One transfer for many: joined late, left early, failed, landed; without any network."""
+"""One download for several jobs that join late, leave early, fail or succeed; without a network."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def anyio_backend() -> str:
 
 
 @dataclass
-class Bytes:
-    """What stands for a file that was fetched."""
+class FetchedDouble:
+    """A double of a fetched file."""
 
     served: dict[str, int] = field(default_factory=lambda: {"here": 10})
     as_described: bool = True
@@ -43,34 +43,34 @@ class Bytes:
         self.kept += 1
 
 
-class Committing:
-    """What the store does with it."""
+class IngestDouble:
+    """Commits without a store."""
 
-    async def commit(self, fetched: Bytes) -> str:
+    async def commit(self, fetched: FetchedDouble) -> str:
         await anyio.lowlevel.checkpoint()
         fetched.committed += 1
         return "blob"
 
 
-class Asker:
+class JobDouble:
     def __init__(self, rate: int | None = None) -> None:
-        self.meter = JobProgress()
-        (self.progress,) = self.meter.files([None])
+        self.job_progress = JobProgress()
+        (self.progress,) = self.job_progress.files([None])
         self.share = Budget().share(rate=rate)
 
     def stop(self) -> None:
-        self.meter.stop_reason = "cancel"
+        self.job_progress.stop_reason = "cancel"
 
 
-class Transfer:
-    """Runs until it may end, or nobody wants it any more."""
+class WorkDouble:
+    """Runs until it may end, or is stopped."""
 
     def __init__(self, fault: Exception | None = None) -> None:
         self.may_end = threading.Event()
         self.begun = threading.Event()
         self.runs = 0
         self.ended: list[str] = []
-        self.brought = Bytes()
+        self.fetched = FetchedDouble()
         self.fault = fault
 
     def __call__(self, progress: FileProgress, on_event: object, pace: Pace) -> Fetched:
@@ -89,115 +89,115 @@ class Transfer:
         if self.fault is not None:
             raise self.fault
         self.ended.append("done")
-        return cast("Fetched", self.brought)
+        return cast("Fetched", self.fetched)
 
 
 def downloads() -> SharedDownloads:
-    return SharedDownloads(cast("Ingest", Committing()))
+    return SharedDownloads(cast("Ingest", IngestDouble()))
 
 
-async def asked(
-    shared: SharedDownloads, work: Work, asker: Asker, told: dict[str, object], name: str, route: str = "r"
+async def join(
+    shared: SharedDownloads, work: Work, job: JobDouble, results: dict[str, object], name: str, route: str = "r"
 ) -> None:
     try:
-        told[name] = await shared.fetch("key", route, work, asker.progress, unheard, asker.share)
+        results[name] = await shared.fetch("key", route, work, job.progress, unheard, job.share)
     except (Stopped, SourceNotFound) as fault:
-        told[name] = type(fault)
+        results[name] = type(fault)
 
 
-async def test_two_share_one_and_who_comes_late_is_told_what_was_missed() -> None:
-    shared, work, told = downloads(), Transfer(), dict[str, object]()
-    one, two = Asker(), Asker()
+async def test_two_jobs_share_one_and_the_late_one_gets_the_missed_progress() -> None:
+    shared, work, results = downloads(), WorkDouble(), dict[str, object]()
+    one, two = JobDouble(), JobDouble()
     with anyio.fail_after(WAIT):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(asked, shared, work, one, told, "one")
+            tasks.start_soon(join, shared, work, one, results, "one")
             await eventually(work.begun.is_set)
-            tasks.start_soon(asked, shared, work, two, told, "two")
-            await eventually(lambda: two.meter.snapshot().bytes_done >= 4)
+            tasks.start_soon(join, shared, work, two, results, "two")
+            await eventually(lambda: two.job_progress.snapshot().bytes_done >= 4)
             work.may_end.set()
-    assert told == {"one": ("blob", {"here": 10}, True, None), "two": ("blob", {"here": 10}, True, None)}
-    assert (work.runs, work.brought.committed, work.brought.kept) == (1, 1, 0)
-    first, second = one.meter.snapshot(), two.meter.snapshot()
+    assert results == {"one": ("blob", {"here": 10}, True, None), "two": ("blob", {"here": 10}, True, None)}
+    assert (work.runs, work.fetched.committed, work.fetched.kept) == (1, 1, 0)
+    first, second = one.job_progress.snapshot(), two.job_progress.snapshot()
     assert first.bytes_done == second.bytes_done == 10
     assert first.source == second.source == "here"
     assert (first.network_bytes, second.network_bytes) == (11, 6)
 
 
 @pytest.mark.parametrize("leaver", ["one", "two"])
-async def test_who_leaves_does_not_end_it(leaver: str) -> None:
-    shared, work, told = downloads(), Transfer(), dict[str, object]()
-    askers = {"one": Asker(), "two": Asker()}
+async def test_a_job_that_leaves_does_not_end_it(leaver: str) -> None:
+    shared, work, results = downloads(), WorkDouble(), dict[str, object]()
+    jobs = {"one": JobDouble(), "two": JobDouble()}
     stays = "two" if leaver == "one" else "one"
     with anyio.fail_after(WAIT):
         async with anyio.create_task_group() as tasks:
-            for name, asker in askers.items():
-                tasks.start_soon(asked, shared, work, asker, told, name)
+            for name, job in jobs.items():
+                tasks.start_soon(join, shared, work, job, results, name)
             await eventually(work.begun.is_set)
-            askers[leaver].stop()
-            await eventually(lambda: leaver in told)
+            jobs[leaver].stop()
+            await eventually(lambda: leaver in results)
             assert work.ended == []
             work.may_end.set()
-    assert told == {leaver: Stopped, stays: ("blob", {"here": 10}, True, None)}
+    assert results == {leaver: Stopped, stays: ("blob", {"here": 10}, True, None)}
     assert work.runs == 1
 
 
-async def test_the_last_who_leaves_ends_it_and_the_next_begins_anew() -> None:
-    shared, first, second, told = downloads(), Transfer(), Transfer(), dict[str, object]()
-    one, two = Asker(), Asker()
+async def test_the_last_job_that_leaves_ends_it_and_the_next_begins_anew() -> None:
+    shared, first, second, results = downloads(), WorkDouble(), WorkDouble(), dict[str, object]()
+    one, two = JobDouble(), JobDouble()
     second.may_end.set()
     with anyio.fail_after(WAIT):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(asked, shared, first, one, told, "one")
+            tasks.start_soon(join, shared, first, one, results, "one")
             await eventually(first.begun.is_set)
             one.stop()
-            await eventually(lambda: "one" in told)
+            await eventually(lambda: "one" in results)
             assert first.ended == ["stopped"]
-            tasks.start_soon(asked, shared, second, two, told, "two")
-    assert told == {"one": Stopped, "two": ("blob", {"here": 10}, True, None)}
+            tasks.start_soon(join, shared, second, two, results, "two")
+    assert results == {"one": Stopped, "two": ("blob", {"here": 10}, True, None)}
     assert (first.runs, second.runs) == (1, 1)
 
 
-async def test_a_failure_is_everybodys_unless_they_would_ask_elsewhere() -> None:
-    shared, work, told = downloads(), Transfer(SourceNotFound("there is nothing")), dict[str, object]()
-    elsewhere = Transfer()
+async def test_a_failure_fails_the_jobs_that_would_ask_the_same_sources() -> None:
+    shared, work, results = downloads(), WorkDouble(SourceNotFound("there is nothing")), dict[str, object]()
+    elsewhere = WorkDouble()
     elsewhere.may_end.set()
     with anyio.fail_after(WAIT):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(asked, shared, work, Asker(), told, "one")
+            tasks.start_soon(join, shared, work, JobDouble(), results, "one")
             await eventually(work.begun.is_set)
-            tasks.start_soon(asked, shared, Transfer(), Asker(), told, "same")
-            tasks.start_soon(asked, shared, elsewhere, Asker(), told, "other", "another route")
+            tasks.start_soon(join, shared, WorkDouble(), JobDouble(), results, "same")
+            tasks.start_soon(join, shared, elsewhere, JobDouble(), results, "other", "another route")
             await anyio.wait_all_tasks_blocked()
             work.may_end.set()
-    assert told == {"one": SourceNotFound, "same": SourceNotFound, "other": ("blob", {"here": 10}, True, None)}
+    assert results == {"one": SourceNotFound, "same": SourceNotFound, "other": ("blob", {"here": 10}, True, None)}
     assert (work.runs, elsewhere.runs) == (1, 1)
 
 
-async def test_an_asker_that_is_cancelled_leaves_too() -> None:
-    shared, work = downloads(), Transfer()
-    asker = Asker()
+async def test_a_job_that_is_cancelled_leaves_too() -> None:
+    shared, work = downloads(), WorkDouble()
+    job = JobDouble()
     with anyio.fail_after(WAIT):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(asked, shared, work, asker, dict[str, object](), "one")
+            tasks.start_soon(join, shared, work, job, dict[str, object](), "one")
             await eventually(work.begun.is_set)
             tasks.cancel_scope.cancel()
         await eventually(lambda: work.ended)
     assert work.ended == ["stopped"]
 
 
-async def test_what_is_told_is_told_once() -> None:
-    shared, told = downloads(), dict[str, object]()
-    heard: list[TransferEvent] = []
+async def test_an_event_is_reported_once() -> None:
+    shared, results = downloads(), dict[str, object]()
+    events: list[TransferEvent] = []
     done = threading.Event()
 
     def work(progress: FileProgress, on_event: Any, pace: object) -> Fetched:
         assert done.wait(WAIT)
         on_event(TransferEvent(kind="retry", file="f", source="s", reason="why"))
-        return cast("Fetched", Bytes())
+        return cast("Fetched", FetchedDouble())
 
     async def ask(name: str) -> None:
-        asker = Asker()
-        told[name] = await shared.fetch("key", "r", work, asker.progress, heard.append, asker.share)
+        job = JobDouble()
+        results[name] = await shared.fetch("key", "r", work, job.progress, events.append, job.share)
 
     with anyio.fail_after(WAIT):
         async with anyio.create_task_group() as tasks:
@@ -205,33 +205,33 @@ async def test_what_is_told_is_told_once() -> None:
             tasks.start_soon(ask, "two")
             await anyio.wait_all_tasks_blocked()
             done.set()
-    assert len(told) == 2
-    assert [event.reason for event in heard] == ["why"]
+    assert len(results) == 2
+    assert [event.reason for event in events] == ["why"]
 
 
-async def test_who_joins_brings_a_rate_along_and_takes_it_away() -> None:
-    """Whoever began may be held to little: that must not hold back who comes later, nor stay when only it is left."""
-    shared, work, told = downloads(), Transfer(), dict[str, object]()
-    slow, free = Asker(rate=1000), Asker()
+async def test_a_job_brings_its_rate_and_takes_it_away() -> None:
+    """A slow limit of the first job must not slow a job that joins later, and applies again when it is alone."""
+    shared, work, results = downloads(), WorkDouble(), dict[str, object]()
+    slow, free = JobDouble(rate=1000), JobDouble()
     with anyio.fail_after(WAIT):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(asked, shared, work, slow, told, "slow")
+            tasks.start_soon(join, shared, work, slow, results, "slow")
             await eventually(work.begun.is_set)
-            tasks.start_soon(asked, shared, work, free, told, "free")
-            await eventually(lambda: free.meter.snapshot().bytes_done)
+            tasks.start_soon(join, shared, work, free, results, "free")
+            await eventually(lambda: free.job_progress.snapshot().bytes_done)
             assert work.pace.take(1 << 20, lambda: False) == 1 << 20
             free.stop()
-            await eventually(lambda: "free" in told)
-            assert work.pace.take(1 << 20, Looks(3)) == 0, "four seconds until there are 4 KiB"
+            await eventually(lambda: "free" in results)
+            assert work.pace.take(1 << 20, StopsAfter(3)) == 0, "four seconds until there are 4 KiB"
             work.may_end.set()
-    assert told["slow"] == ("blob", {"here": 10}, True, None)
+    assert results["slow"] == ("blob", {"here": 10}, True, None)
 
 
-class Looks:
-    """Stops at the so many-th look."""
+class StopsAfter:
+    """Stops after `calls` calls."""
 
-    def __init__(self, most: int) -> None:
-        self.left = most
+    def __init__(self, calls: int) -> None:
+        self.left = calls
 
     def __call__(self) -> bool:
         self.left -= 1
@@ -241,7 +241,7 @@ class Looks:
 async def test_a_thread_that_cannot_be_started_fails_for_all_and_the_next_begins_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shared, work, told = downloads(), Transfer(), dict[str, object]()
+    shared, work, results = downloads(), WorkDouble(), dict[str, object]()
     work.may_end.set()
 
     def start(_: threading.Thread) -> None:
@@ -250,7 +250,7 @@ async def test_a_thread_that_cannot_be_started_fails_for_all_and_the_next_begins
     with monkeypatch.context() as patched, anyio.fail_after(WAIT):
         patched.setattr(threading.Thread, "start", start)
         with pytest.raises(RuntimeError, match="new thread"):
-            await asked(shared, work, Asker(), told, "one")
+            await join(shared, work, JobDouble(), results, "one")
     with anyio.fail_after(WAIT):
-        await asked(shared, work, Asker(), told, "two")
-    assert told == {"two": ("blob", {"here": 10}, True, None)}
+        await join(shared, work, JobDouble(), results, "two")
+    assert results == {"two": ("blob", {"here": 10}, True, None)}
