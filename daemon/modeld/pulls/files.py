@@ -125,7 +125,7 @@ class FileFetcher:
 
     async def _fetch(self, number: int, share: Share) -> None:
         file, digest, progress = self._files[number], self.digests[number], self._progress[number]
-        blob, served, as_described, learned = await self._context.shared_downloads.fetch(
+        blob, fetched = await self._context.shared_downloads.fetch(
             self._key(number),
             self._plan.reference.key,
             partial(self._context.transfer.fetch_file, self._described, file, expected=digest),
@@ -135,10 +135,10 @@ class FileFetcher:
         )
         self._holds.enter_context(self._ingest.holds.relying_on(blob.digest))
         self._ready[number] = ReadyFile(
-            path=file.path, content=blob, role=file.role, new=True, served=served, learned=learned
+            path=file.path, content=blob, role=file.role, new=True, served=fetched.served, learned=fetched.learned
         )
         progress.finished()
-        if as_described:
+        if fetched.as_described:
             await self._remember(number, blob.digest)
 
     def _key(self, number: int) -> str:

@@ -5,11 +5,11 @@ A download has a thread of its own and belongs to no job: the job that started i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from operator import sub
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import anyio
 
@@ -20,7 +20,6 @@ from modeld.progress import FileProgress, JobProgress, Stopped
 from modeld.pulls.own_thread import OwnThread
 from modeld.store.blobs.blobs import Blob
 from modeld.store.ingest.ingest import Ingest
-from modeld.store.ingest.look import Learned
 
 
 class Work(Protocol):
@@ -34,17 +33,6 @@ LEAVE_SECONDS: Final = 3.0
 disk that hangs must not keep a cancelled job from ending."""
 
 
-class Downloaded(NamedTuple):
-    blob: Blob
-    served: Mapping[str, int]
-    """Bytes by source."""
-
-    as_described: bool
-    """As in `Fetched`."""
-
-    learned: Learned | None
-
-
 class SharedDownloads:
     """The running downloads of the daemon, each by the key of its bytes."""
 
@@ -54,7 +42,7 @@ class SharedDownloads:
 
     async def fetch(
         self, key: str, route: str, work: Work, progress: FileProgress, on_event: OnEvent, share: Share
-    ) -> Downloaded:
+    ) -> tuple[Blob, Fetched]:
         """Joins the download of `key`, or starts it. Raises Stopped when `progress` is stopped. `route` is equal for
         jobs that ask the same sources: the failure of a download fails only those."""
         while True:
@@ -70,18 +58,16 @@ class SharedDownloads:
                     if first:
                         download.thread.start()
                     return await self._follow(download, progress)
-            except Stopped:
-                raise
-            except Exception:
-                # It asked other sources than this job would.
-                if first or download.route == route:
+            except Exception as fault:
+                # A download of another route asked other sources than this job would.
+                if isinstance(fault, Stopped) or first or download.route == route:
                     raise
 
     def _forget(self, key: str, download: SharedDownload) -> None:
         if self._by_key.get(key) is download:
             del self._by_key[key]
 
-    async def _follow(self, download: SharedDownload, progress: FileProgress) -> Downloaded:
+    async def _follow(self, download: SharedDownload, progress: FileProgress) -> tuple[Blob, Fetched]:
         try:
             await download.thread.wait(progress.stopped)
             return await download.commit(self._ingest)
@@ -93,12 +79,12 @@ class SharedDownloads:
 
 
 class SharedDownload:
-    """For the event loop, but for `_download`, which runs in its thread."""
+    """For the event loop; the work alone runs in its thread."""
 
     def __init__(self, key: str, route: str, work: Work, forget: Callable[[SharedDownload], None]) -> None:
         self.route = route
         self.thread = OwnThread(
-            partial(self._download, work),
+            lambda: work(progress=self._file, on_event=lambda event: self._on_event(event), pace=self._pace),
             name=f"fetch {key[:24]}",
             on_end=self._ended,
             on_lost=lambda fetched: fetched.keep(),
@@ -112,7 +98,7 @@ class SharedDownload:
         self._committing = anyio.Lock()
         self._fetched: Fetched | None = None
         self._fault: Exception | None = None
-        self._downloaded: Downloaded | None = None
+        self._committed: tuple[Blob, Fetched] | None = None
 
     @property
     def abandoned(self) -> bool:
@@ -151,12 +137,12 @@ class SharedDownload:
         """That of one job: all jobs write to the same log."""
         self._on_event = next((on_event for on_event, _ in self._jobs.values()), unheard)
 
-    async def commit(self, ingest: Ingest) -> Downloaded:
+    async def commit(self, ingest: Ingest) -> tuple[Blob, Fetched]:
         """After the thread has ended; the first call commits, the others return the same."""
         async with self._committing:
             if self._fault is not None:
                 raise self._fault
-            if self._downloaded is None:
+            if self._committed is None:
                 fetched, self._fetched = self.thread.outcome.result(), None
                 try:
                     blob = await ingest.commit(fetched)
@@ -167,13 +153,8 @@ class SharedDownload:
                     # Cancelled before it began: the next job commits, and without one the file is kept.
                     self._fetched = fetched
                     raise
-                self._downloaded = Downloaded(blob, fetched.served, fetched.as_described, fetched.learned)
-            return self._downloaded
-
-    # -- the thread
-
-    def _download(self, work: Work) -> Fetched:
-        return work(progress=self._file, on_event=lambda event: self._on_event(event), pace=self._pace)
+                self._committed = blob, fetched
+            return self._committed
 
     def _ended(self) -> None:
         if self.thread.outcome.exception() is None:
