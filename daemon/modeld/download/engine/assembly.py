@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from modeld.download.engine.room import Room
 from modeld.download.partials.buffers import Buffers
@@ -26,10 +25,8 @@ from modeld.store.blobs.staging import Staged, seal
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
+from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
-
-if TYPE_CHECKING:
-    from modeld.store.disk.layout import Layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +202,7 @@ class Assembly:
                     return None
                 state.attention.wait(self.ground.tuning.poll_seconds)
         self.report()
+        self.partial.move("hash")
         return state.result
 
     # -- ends
@@ -218,6 +216,7 @@ class Assembly:
                 os.ftruncate(self.partial.descriptor, size)
             seal(self.ground.layout, self.partial.descriptor, self.partial.path)
             signature = Signature.of(os.fstat(self.partial.descriptor))
+        self.partial.move("seal")
         staged = Staged(self.partial.path, hashed.digest, size, hashed.blocks, signature, self.room)
         return Fetched(
             staged=staged,
@@ -246,14 +245,20 @@ class Assembly:
         """Wrong bytes go where they can be looked at; where that is."""
         self._end_threads()
         self.room.release()
+        self.partial.move("condemn")
         kept: str | None = None
-        with contextlib.suppress(OSError):
-            kept = quarantine(self.ground.layout, self.partial.path, "digest-mismatch")
-        self.partial.remove()
+        try:
+            with contextlib.suppress(OSError):
+                kept = quarantine(self.ground.layout, self.partial.path, "digest-mismatch")
+        finally:
+            self.partial.remove()
         return kept
 
     def close(self) -> None:
-        """What is here stays for a later run, all of it journalled; a file of nothing but room for it does not."""
+        """What is here stays for a later run, all of it journalled; a file of nothing but room for it does not. Does
+        nothing when the file was sealed or condemned."""
+        if self.partial.stage in ("sealed", "removed"):
+            return
         self._end_threads()
         self.room.release()
         if self.state.segments.have.total == 0:

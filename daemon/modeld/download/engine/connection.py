@@ -257,6 +257,7 @@ class Connection(threading.Thread):
         try:
             if state.segments.size is None:
                 self._draw.assembly.room.need(filled)
+            self._draw.assembly.partial.move("write")
             with store_faults("write to", self._path):
                 self._write(chunk, start, uncached=spare is not None)
         except WireError as fault:

@@ -108,7 +108,6 @@ class Fetching:
             progress=self._progress,
             damaged=lambda piece: self._tell("damaged_piece", offer, _damage(piece)),
         )
-        done = False
         try:
             if assembly.resumed:
                 self._tell("resumed", offer, "an earlier run left bytes here", kept=assembly.resumed)
@@ -126,14 +125,10 @@ class Fetching:
                         self._ended = hashed.digest
                         self._restart(assembly, offer, "its end was not announced, and may have come too early")
                         continue
-                    done = True
                     return self._mismatch(assembly, offer, assembly.digest, hashed.digest)
-                fetched = assembly.seal(hashed, as_described=self._as_described)
-                done = True
-                return fetched
+                return assembly.seal(hashed, as_described=self._as_described)
         finally:
-            if not done:
-                assembly.close()
+            assembly.close()
 
     def _fill(self, assembly: Assembly, offer: Offer) -> Offer:
         """Every byte is there afterwards; the source that gave the last of them."""

@@ -16,17 +16,16 @@ import secrets
 import stat
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from modeld.download.partials import journal
 from modeld.download.partials.journal import Header, Identity, Piece
+from modeld.download.partials.stages import Event, Stage, after
 from modeld.platform import locks
+from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
-
-if TYPE_CHECKING:
-    from modeld.store.digest import Digest
-    from modeld.store.disk.layout import Layout
+from modeld.store.disk.layout import Layout
 
 _JOURNAL: Final = "journal"
 _DATA: Final = "data.tmp"
@@ -59,7 +58,19 @@ class Partial:
         self._journal = journal_descriptor
         self._length = 0
         self._lines = threading.Lock()
-        self._closed = False
+        self._stage: Stage = "opened"
+        self._moving = threading.Lock()
+
+    @property
+    def stage(self) -> Stage:
+        return self._stage
+
+    def move(self, event: Event) -> bool:
+        """The only place where the stage changes; False when the event is ignored. From any thread."""
+        with self._moving:
+            following = after(self._stage, event)
+            self._stage = following or self._stage
+            return following is not None
 
     @property
     def resumable(self) -> bool:
@@ -80,7 +91,9 @@ class Partial:
                     return cls._open_in(directory, header)
             path = f"{layout.staging}/fetch-{os.getpid()}-{secrets.token_hex(8)}.tmp"
             durable.make_directories(layout.staging, below=layout.root)
-            return cls(None, path, durable.create_file(path), None)
+            partial = cls(None, path, durable.create_file(path), None)
+            partial.move("begin")
+            return partial
 
     @classmethod
     def _open_in(cls, directory: str, header: Header) -> Partial:
@@ -107,6 +120,7 @@ class Partial:
                 partial.pieces = tuple(piece for piece in told.pieces if piece.end <= size)
                 partial._length = told.length
                 os.ftruncate(lock, told.length)
+                partial.move("resume")
         except BaseException:
             partial.close()
             raise
@@ -114,6 +128,7 @@ class Partial:
 
     def begin(self, header: Header) -> None:
         """From the first byte."""
+        self.move("begin")
         self.pieces, self.identities = (), []
         with store_faults("begin the download", self.path):
             os.ftruncate(self.descriptor, 0)
@@ -145,9 +160,17 @@ class Partial:
 
     def close(self) -> None:
         """Kept for a later run where that is possible, else removed. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
+        if self.move("keep" if self.resumable else "remove"):
+            self._close_files()
+
+    def remove(self) -> None:
+        """The bytes have another name now, or are not wanted. Idempotent."""
+        if self.move("remove"):
+            if self._directory is not None:
+                _remove(self._directory)
+            self._close_files()
+
+    def _close_files(self) -> None:
         with contextlib.suppress(OSError):
             durable.close(self.descriptor)
         if self._journal is None:
@@ -155,12 +178,6 @@ class Partial:
                 durable.remove(self.path)
         else:
             os.close(self._journal)
-
-    def remove(self) -> None:
-        """The bytes have another name now, or nobody wants them."""
-        if self._directory is not None:
-            _remove(self._directory)
-        self.close()
 
 
 def _same_file(told: Header, wanted: Header) -> bool:

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from modeld.download.partials.buffers import Buffers
 from modeld.download.partials.journal import Piece
 from modeld.download.partials.segments import Segments
 from modeld.store.digest import Digest
-
-if TYPE_CHECKING:
-    from modeld.download.partials.buffers import Buffers
 
 
 @dataclass(slots=True, eq=False)
