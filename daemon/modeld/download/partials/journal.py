@@ -51,7 +51,7 @@ _ENCODER = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class JournalContent:
     """What a journal that was found says."""
 
     header: Header
@@ -80,7 +80,7 @@ def append(descriptor: int, lines: Sequence[Header | Identity | Piece], offset: 
     return offset + len(data)
 
 
-def read(descriptor: int) -> Told | None:
+def read(descriptor: int) -> JournalContent | None:
     """None when it is empty, damaged from the start, or not a journal."""
     size = os.fstat(descriptor).st_size
     if size == 0 or size > _MAX_BYTES:
@@ -90,7 +90,7 @@ def read(descriptor: int) -> Told | None:
     return parse(bytes(data[:got]))
 
 
-def parse(data: bytes) -> Told | None:
+def parse(data: bytes) -> JournalContent | None:
     header: Header | None = None
     identities: list[Identity] = []
     pieces: list[Piece] = []
@@ -110,7 +110,7 @@ def parse(data: bytes) -> Told | None:
         length = end + 1
     if header is None:
         return None
-    return Told(header, tuple(identities), _apart(pieces, header.size), length)
+    return JournalContent(header, tuple(identities), _apart(pieces, header.size), length)
 
 
 def _decode(line: bytes) -> _Line | None:

@@ -32,7 +32,7 @@ _DATA: Final = "data.tmp"
 _OPEN: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
-class _Taken(Exception):
+class _NotOurs(Exception):
     """By another run, another tool, or something that is no file."""
 
 
@@ -87,7 +87,7 @@ class Partial:
         with store_faults("open the download", directory or layout.staging):
             if directory is not None:
                 durable.make_directories(directory, below=layout.root)
-                with contextlib.suppress(_Taken):
+                with contextlib.suppress(_NotOurs):
                     return cls._open_in(directory, header)
             path = f"{layout.staging}/fetch-{os.getpid()}-{secrets.token_hex(8)}.tmp"
             durable.make_directories(layout.staging, below=layout.root)
@@ -105,7 +105,7 @@ class Partial:
             if empty and os.path.lexists(path):
                 # The journal comes before the bytes: these are somebody else's.
                 durable.remove(f"{directory}/{_JOURNAL}")
-                raise _Taken
+                raise _NotOurs
             descriptor = _open_data(path)
         except BaseException:
             os.close(lock)
@@ -194,10 +194,10 @@ def _lock(path: str) -> int:
         try:
             descriptor = locks.take(path, mode=0o600, longest_words=0)
         except (locks.Held, locks.NotAFile):
-            raise _Taken from None
+            raise _NotOurs from None
         except OSError as fault:
             if fault.errno == errno.EACCES:
-                raise _Taken from None
+                raise _NotOurs from None
             raise
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -207,7 +207,7 @@ def _lock(path: str) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
-    raise _Taken
+    raise _NotOurs
 
 
 def _open_data(path: str) -> int:
@@ -223,13 +223,13 @@ def _open_data(path: str) -> int:
         descriptor = os.open(path, _OPEN)
     except OSError as fault:
         if fault.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise _Taken from None
+            raise _NotOurs from None
         raise
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         # A second name may be that of a blob: writing here would change it.
         os.close(descriptor)
-        raise _Taken
+        raise _NotOurs
     return descriptor
 
 

@@ -17,13 +17,13 @@ class Hosts:
         self._waiting: Counter[str] = Counter()
         self._given_up: Counter[str] = Counter()
 
-    def take(self, origin: str | None, most: int | None = None, *, in_line: bool = False) -> bool:
+    def take(self, origin: str | None, most: int | None = None, *, queued: bool = False) -> bool:
         """False when the host has as many as it may, or as this file allows, or when others are in line for it;
         `release` gives back what was taken."""
         if origin is None:
             return True
         with self._lock:
-            if self._waiting[origin] > 0 and not in_line:
+            if self._waiting[origin] > 0 and not queued:
                 return False
             if self._taken[origin] >= min(self._most, most or self._most):
                 return False
@@ -38,12 +38,12 @@ class Hosts:
             if self._taken[origin] <= 0:
                 del self._taken[origin]
 
-    def wait(self, origin: str) -> None:
+    def join_queue(self, origin: str) -> None:
         """By a file that has no connection and was given none; `served` when it has one, or needs none any more."""
         with self._lock:
             self._waiting[origin] += 1
 
-    def served(self, origin: str) -> None:
+    def leave_queue(self, origin: str) -> None:
         with self._lock:
             self._waiting[origin] -= 1
             self._given_up[origin] = max(0, self._given_up[origin] - 1)

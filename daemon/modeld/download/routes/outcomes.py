@@ -13,7 +13,7 @@ from modelwire.errors import WireError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Net:
+class Network:
     """What all transfers of the daemon share about the network."""
 
     breakers: Breakers

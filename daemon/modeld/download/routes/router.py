@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from modeld.download.routes.backoff import delay
 from modeld.download.routes.events import EventKind, OnEvent, TransferEvent, unheard
-from modeld.download.routes.outcomes import Net
+from modeld.download.routes.outcomes import Network
 from modeld.download.source import Description, FileInfo, Opener, Source, giver
 from modeld.progress import Stopped
 from modelwire.errors import Offline, SourceUnavailable, WireError
@@ -86,8 +86,8 @@ class Described(Generic[R]):
 
 
 class Router:
-    def __init__(self, net: Net) -> None:
-        self._net = net
+    def __init__(self, network: Network) -> None:
+        self._network = network
 
     def describe(
         self, route: Route[R], *, stopped: Callable[[], bool] = lambda: False, on_event: OnEvent = unheard
@@ -114,7 +114,7 @@ class Router:
 
     def ask(self, source: Source[R], reference: R, stopped: Callable[[], bool], on_event: OnEvent) -> Description:
         """One source, a few times when it is worth it."""
-        breakers, origin = self._net.breakers, source.origin(reference)
+        breakers, origin = self._network.breakers, source.origin(reference)
         failures = 0
         while True:
             if stopped():
@@ -131,7 +131,7 @@ class Router:
             except WireError as fault:
                 failures += 1
                 self._judge_host(origin, source.name, fault, on_event)
-                wait_s = delay(failures, fault, self._net.tuning)
+                wait_s = delay(failures, fault, self._network.tuning)
                 if not fault.retryable or failures >= DESCRIBE_TRIES or wait_s is None:
                     raise
                 self.tell(on_event, "retry", "", source.name, fault.message, attempt=failures, delay_s=wait_s)
@@ -145,15 +145,15 @@ class Router:
 
     def _judge_host(self, origin: str | None, name: str, fault: WireError, on_event: OnEvent) -> None:
         if not fault.retryable:
-            self._net.breakers.succeeded(origin)
-        elif self._net.breakers.failed(origin):
+            self._network.breakers.succeeded(origin)
+        elif self._network.breakers.failed(origin):
             self.tell(on_event, "breaker_opened", "", name, f"{origin} failed too often: {fault.message}")
 
     def _sleep(self, seconds: float, stopped: Callable[[], bool]) -> None:
         never = threading.Event()
-        until = self._net.clock() + seconds
-        while not stopped() and (left := until - self._net.clock()) > 0:
-            never.wait(min(left, self._net.tuning.poll_seconds))
+        until = self._network.clock() + seconds
+        while not stopped() and (left := until - self._network.clock()) > 0:
+            never.wait(min(left, self._network.tuning.poll_seconds))
 
     @staticmethod
     def tell(

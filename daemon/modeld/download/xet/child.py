@@ -35,7 +35,7 @@ SLOW_SECONDS: Final = 8.0
 """Within what a part is to come, so that the daemon can tell a slow network from a child that hangs."""
 
 RETRIES: Final = 2
-"""Left to hf-xet. Patience beyond that is the daemon's, which also has another way to the bytes."""
+"""Left to hf-xet. RetryPolicy beyond that is the daemon's, which also has another way to the bytes."""
 
 Read = Callable[[int, int], list[bytes]]
 _ADDRESS = re.compile(r"\S+://\S+")

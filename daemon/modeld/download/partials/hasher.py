@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from modeld.download.partials.buffers import new_buffer
 from modeld.download.partials.journal import Piece, checksum
-from modeld.download.partials.state import Hashed, State
+from modeld.download.partials.shared_state import Hashed, SharedState
 from modeld.download.tuning import CHUNK, PIECE
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.digest import Digest
@@ -25,11 +25,11 @@ _BEHIND = 32 * CHUNK
 _Work = tuple[memoryview, int] | Piece | int
 
 
-class Frontier(threading.Thread):
+class Hasher(threading.Thread):
     """Ends when the file is whole and hashed (`state.result`), when `state.ended`, or with `state.fault`."""
 
     def __init__(
-        self, state: State, descriptor: int, path: str, *, keep_cache: bool, damaged: Callable[[Piece], None]
+        self, state: SharedState, descriptor: int, path: str, *, keep_cache: bool, damaged: Callable[[Piece], None]
     ) -> None:
         super().__init__(name="modeld-sha256", daemon=True)
         self._state = state
@@ -54,21 +54,21 @@ class Frontier(threading.Thread):
         state, position = self._state, self._position
         with state.lock:
             while not state.ended and state.fault is None:
-                if (kept := state.kept.pop(position, None)) is not None:
+                if (kept := state.in_memory.pop(position, None)) is not None:
                     return kept
                 if (piece := state.unproven.pop(position, None)) is not None:
                     return piece
                 reach = state.segments.have.reach(position)
                 if reach > position:
                     nearest = min(
-                        (start for start in (*state.kept, *state.unproven) if start > position), default=reach
+                        (start for start in (*state.in_memory, *state.unproven) if start > position), default=reach
                     )
                     return min(reach, nearest, position + CHUNK) - position
                 if position == state.segments.size:
                     state.result = Hashed(Digest(self._sha256.hexdigest()), self._summer.finish())
-                    state.attention.notify_all()
+                    state.changed.notify_all()
                     return None
-                state.bytes.wait()
+                state.may_hash.wait()
         return None
 
     def _do(self, work: _Work) -> None:
@@ -93,9 +93,9 @@ class Frontier(threading.Thread):
             return
         with state.lock:
             state.segments.lost(piece.start, piece.end)
-            state.served[piece.source] = state.served.get(piece.source, 0) - (piece.end - piece.start)
-            state.room.notify_all()
-            state.attention.notify_all()
+            state.by_source[piece.source] = state.by_source.get(piece.source, 0) - (piece.end - piece.start)
+            state.may_fetch.notify_all()
+            state.changed.notify_all()
         self._damaged(piece)
 
     def _read(self, offset: int, length: int) -> memoryview:
@@ -112,7 +112,7 @@ class Frontier(threading.Thread):
         self._state.hashed = self._position
         if self._state.stalled:
             with self._state.lock:
-                self._state.room.notify_all()
+                self._state.may_fetch.notify_all()
 
     def _drop(self) -> None:
         """Only what was read back: chunks from memory were written past the cache."""
