@@ -149,7 +149,7 @@ class Assembly:
         self._start(size, ())
 
     def size_is(self, size: int) -> None:
-        """The first answer gives the size, not the description; or its end does, and then there is nothing to reserve."""
+        """The first answer or its end gives a size that the description has not. At the end nothing is reserved."""
         self._progress.total(size)
         if not self.state.segments.have.covers(0, size):
             self._reserve(size)

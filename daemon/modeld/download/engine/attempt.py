@@ -56,7 +56,7 @@ class Attempt:
         self._reported = 0
 
     def run(self) -> None:
-        """Returns when every byte is there. Raises GaveUp, Changed, Stopped, or what the disk said."""
+        """Returns when every byte is there. Raises GaveUp, Changed, Stopped, or the fault of the store."""
         state = self._state
         self._progress.source(self._source.name)
         self._progress.phase("download")

@@ -1,4 +1,4 @@
-"""One connection: takes a segment, asks for it, writes what comes, and so on until there is nothing to take."""
+"""One connection: it takes a segment, requests it, writes what comes, and goes on until there is no segment left."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class Connection(threading.Thread):
     def __init__(self, source: SourceFile, number: int) -> None:
         super().__init__(name=f"modeld-fetch-{number}", daemon=True)
         self.opening = False
-        """In the source's hands: it cannot be woken there, and touches nothing of ours."""
+        """The source is opening the body: the thread cannot be woken, and it touches neither the file nor the state."""
 
         self.body: Body | None = None
         self._body_at = 0
-        """The offset in the file of its next byte, while it is kept for the next segment."""
+        """The offset in the file of the body's next byte, while the body is kept for the next segment."""
 
         self.bytes = ConnectionBytes()
         self._identity = 0
         self._whole = False
         self._round = 0
         self._rate: float | None = None
-        """Bytes a second of the last answer that was long enough to tell."""
+        """Bytes a second of the last answer that was long enough to measure."""
 
         self._source = source
         self._state = source.assembly.state
@@ -58,10 +58,10 @@ class Connection(threading.Thread):
             with contextlib.suppress(Quit):
                 while (segment := self._source.next_segment(self.bytes)) is not None:
                     self._fetch(segment)
-        except BaseException as fault:  # noqa: BLE001 - raised again by who watches
+        except BaseException as fault:  # noqa: BLE001 - the attempt raises it again
             self._state.fail(fault)
         finally:
-            self._let_go()
+            self._close_body()
             self._source.ended(self.bytes)
 
     def abort(self) -> None:
@@ -69,7 +69,7 @@ class Connection(threading.Thread):
         if body is not None:
             body.abort()
 
-    # -- one segment, as often as it takes
+    # -- one segment, in as many requests as it takes
 
     def _fetch(self, segment: Segment) -> None:
         source = self._source
@@ -88,34 +88,34 @@ class Connection(threading.Thread):
                 self._state.changed.notify()
 
     def _ask(self, segment: Segment) -> bool:
-        """True at the end of a file whose size only its end tells."""
-        body = self._going_on(segment) or self._begin(segment)
-        goes_on = False
+        """True at the end of a file whose size was not known before."""
+        body = self._continue_body(segment) or self._begin(segment)
+        continues = False
         try:
             self._begin_piece(segment.position)
             began, received = time.monotonic(), self.bytes.received
             try:
-                at_end = self._drink(body, segment)
+                at_end = self._receive(body, segment)
             finally:
                 self._measure(self.bytes.received - received, time.monotonic() - began)
                 self._flush(segment)
                 self._end_piece(segment.position)
-            goes_on = self._source.long and body.end is not None and segment.position < body.end
+            continues = self._source.long and body.end is not None and segment.position < body.end
             self._body_at = segment.position
             return at_end
         finally:
-            if not goes_on:
-                self._let_go()
+            if not continues:
+                self._close_body()
 
-    def _going_on(self, segment: Segment) -> Body | None:
-        """The body of the segment before, when this one follows it."""
+    def _continue_body(self, segment: Segment) -> Body | None:
+        """The body of the previous segment, when this segment follows it."""
         if self.body is not None and self._body_at == segment.position:
             self._source.ask(segment, None)
             return self.body
-        self._let_go()
+        self._close_body()
         return None
 
-    def _let_go(self) -> None:
+    def _close_body(self) -> None:
         body, self.body = self.body, None
         if body is not None:
             body.close()
@@ -123,10 +123,10 @@ class Connection(threading.Thread):
     def _begin(self, segment: Segment) -> Body:
         source = self._source
         source.retry.admit()
-        # Each of them may change at any moment; this answer is to be judged by what was asked for.
+        # Each of these may change at any moment; the answer is judged by the values of its request.
         self._round, whole, validator = source.retry.round, source.whole, source.validator
         if whole and not source.is_whole(segment):
-            # From the first byte on it would write what others are writing: who comes after them has the whole file.
+            # It would write the same bytes as the connections that still run. One that starts after them takes it all.
             source.retry.not_asked()
             raise Quit
         self._whole = whole
@@ -156,7 +156,7 @@ class Connection(threading.Thread):
                     segment.position = 0
             self._identity = source.judge(body, segment, validator, whole=whole)
         except BaseException:
-            self._let_go()
+            self._close_body()
             raise
         return body
 
@@ -164,7 +164,7 @@ class Connection(threading.Thread):
         if got >= CHUNK:
             self._rate = got / max(seconds, 0.001)
 
-    def _drink(self, body: Body, segment: Segment) -> bool:
+    def _receive(self, body: Body, segment: Segment) -> bool:
         source = self._source
         while True:
             position = segment.position + self._filled
@@ -178,7 +178,7 @@ class Connection(threading.Thread):
             got = body.readinto(self._buffer[self._filled : self._filled + granted])
             source.pace.refund(granted - got)
             if source.stopping:
-                raise Quit  # what an aborted read gave is not to be trusted
+                raise Quit  # an aborted read may have returned anything
             self.bytes.received += got
             if got == 0:
                 return self._ended_early(body, segment, position)
@@ -187,7 +187,7 @@ class Connection(threading.Thread):
                 self._flush(segment)
 
     def _reach(self, segment: Segment, position: int) -> int:
-        """Up to where bytes are to be read into one chunk: for a whole file, over parts that are here already."""
+        """The end of the bytes that the chunk may hold. The answer of a whole file passes over parts that are here."""
         if not self._whole:
             return segment.asked
         with self._state.lock:
@@ -199,18 +199,18 @@ class Connection(threading.Thread):
             return gap[1] if gap[0] == position else gap[0]
 
     def _at_end(self, body: Body, position: int) -> bool:
-        """All that was wanted is here. A source that has more of a whole file has another file."""
+        """Every byte of the request has come. A source that sends more of a whole file has another file."""
         whole = self._whole and position == self._state.segments.size
         if whole and body.end is None and body.readinto(self._buffer[:1]):
             raise SourceUnavailable(
                 f"{self._source.name} sends more than the {position} bytes of {self._source.file.path}",
-                hint="Its size is another than was said: pull the reference again.",
+                hint="Its size is not the one that was described: pull the reference again.",
                 retryable=False,
             )
         return False
 
     def _ended_early(self, body: Body, segment: Segment, position: int) -> bool:
-        """The answer is over before the segment is."""
+        """The answer has ended before the segment."""
         if self._state.segments.size is None and body.end in (None, position):
             if position == 0:
                 raise SourceUnavailable(
@@ -219,19 +219,19 @@ class Connection(threading.Thread):
                     retryable=False,
                 )
             self._flush(segment)
-            self._source.learned_size(position)
+            self._source.ended_at(position)
             return True
         if body.end == position and position > segment.start and not self._whole:
-            return False  # it gave less than the range, as it announced: the rest is asked for anew
+            return False  # it sent less than the range, and announced so: the next request is for the rest
         raise SourceUnavailable(
-            f"{self._source.name} ended after {position} of the {segment.asked} bytes that were asked for"
+            f"{self._source.name} ended after {position} of the {segment.asked} bytes that were requested"
             f" of {self._source.file.path}"
         )
 
     # -- bytes to the disk
 
     def _flush(self, segment: Segment) -> None:
-        """Good bytes are kept, also those before a fault."""
+        """Writes what was received, also before a fault."""
         filled, self._filled = self._filled, 0
         if filled == 0 or self._state.fault is not None:
             return
@@ -255,7 +255,7 @@ class Connection(threading.Thread):
             with store_faults("write to", self._path):
                 self._write(chunk, start, uncached=spare is not None)
         except WireError as fault:
-            state.fail(fault)  # of the store, not of the source: nothing to try again
+            state.fail(fault)  # of the store, not of the source: no retry helps
             raise Quit from None
         self._source.assembly.wrote(filled)
         self._piece.update(chunk)

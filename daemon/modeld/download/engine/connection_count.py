@@ -33,8 +33,8 @@ class ConnectionCount:
         self._window: tuple[float, int, float] | None = None
 
     def observe(self, now: float, received: int, live: int, waited: float = 0.0) -> None:
-        """`received` is the number of bytes so far, `live` the number of connections, `waited` the seconds that all of them
-        together have waited for the budget."""
+        """`received` is the number of bytes so far, `live` the number of connections, `waited` the seconds that these
+        have waited for the budget, all together."""
         if self._settled_at is not None:
             if now - self._settled_at < self._tuning.growth_rest_seconds:
                 return

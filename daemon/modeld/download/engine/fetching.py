@@ -96,8 +96,8 @@ class Fetching:
     # -- one assembly
 
     def _assemble(self, offer: Offer) -> Fetched | Offer:
-        """The file; or, when its bytes were wrong, the offer to start over with: `offer` itself when the next source has
-        to be tried, a copy of it when the same source has."""
+        """The file; or, when its bytes were wrong, the offer to start over with: `offer` itself when another source is
+        to be tried, a copy of it when the same source is."""
         file = offer.file
         assembly = Assembly(
             self._workspace,
@@ -123,9 +123,7 @@ class Fetching:
                     if assembly.size_by_end and hashed.digest != self._ended:
                         # A connection that breaks off may look the same; but not twice at the same byte.
                         self._ended = hashed.digest
-                        self._restart(
-                            assembly, offer, "its size was not announced, and its end may have come too early"
-                        )
+                        self._restart(assembly, offer, "its end was not announced, and may have come too early")
                         continue
                     return self._mismatch(assembly, offer, assembly.digest, hashed.digest)
                 return assembly.seal(hashed, as_described=self._as_described)

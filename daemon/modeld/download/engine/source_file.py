@@ -45,7 +45,7 @@ class SourceFile:
         self.name = giver(opener, file)
         self.validator = file.validator
         # Without a version of the file, it comes in one answer: two answers may be of two versions.
-        self.whole = not file.ranges or self._is_unproven()
+        self.whole = not file.ranges or self._has_no_version()
         self.long = file.long_requests is not None
         self.uncached = not assembly.workspace.keep_cache
         self.stopping = False
@@ -86,7 +86,8 @@ class SourceFile:
         return self._state.segments.size is None
 
     def end_of_request(self, segment: Segment, asked: int) -> int | None:
-        """What is asked for with the first byte of the segment: that much of it, or all up to what is here already."""
+        """The end of the request that begins at the segment's position: `asked`, or for a long request the next bytes
+        that are here already."""
         if self.open_ended:
             return None
         if not self.long:
@@ -96,7 +97,7 @@ class SourceFile:
             return asked if gap is None else max(asked, gap[1])
 
     def next_segment(self, connection: ConnectionBytes) -> Segment | None:
-        """Blocks while the connection is too far ahead of the hash, or of the journal."""
+        """None when the connection is to end. Blocks while it is too far ahead of the hash, or of the journal."""
         state = self._state
         with state.lock:
             while True:
@@ -126,7 +127,7 @@ class SourceFile:
         return segment.start == 0 and segment.end >= self._state.segments.limit
 
     def ask(self, segment: Segment, rate: float | None) -> int:
-        """Up to where the connection is to ask now. `rate` is what it brought last, in bytes a second."""
+        """The end of the connection's next request. `rate` is what it brought last, in bytes a second."""
         segments, most = self._state.segments, self._tuning.segment_bytes
         with self._state.lock:
             if self.whole or self.long or segments.size is None:
@@ -149,8 +150,8 @@ class SourceFile:
         self._network.hosts.release(self.file.origin)
 
     def judge(self, body: Body, segment: Segment, asked: str | None, *, whole: bool) -> int:
-        """What an answer's head says about the file; the identity that its bytes are recorded under. `asked` is the
-        validator on whose condition it was asked for, `whole` whether all of it was."""
+        """Checks the head of an answer; returns the number of the identity under which its bytes are recorded.
+        `asked` is the validator of the request, `whole` whether the request was for the whole file."""
         self.retry.answered()
         total, size = body.total, self._state.segments.size
         known = asked if asked is not None else self.validator
@@ -167,7 +168,7 @@ class SourceFile:
                 retryable=False,
             )
         if changed and self.validator != body.validator:
-            self._tell("source_changed", "its validator is another one now; the digest will tell about the bytes")
+            self._tell("source_changed", "its validator is another one now; the digest decides about the bytes")
         validator = body.validator or known
         self.validator = validator
         if not body.partial and not whole:
@@ -175,65 +176,65 @@ class SourceFile:
         if body.start != segment.position:
             raise SourceUnavailable(f"{self.name} sent the bytes from {body.start}, not from {segment.position}")
         if size is None and total is not None:
-            self._adopt(total, segment)
-        with self._ours():
+            self._set_size(total, segment)
+        with self._store_errors():
             return self.assembly.partial.identity(self.name, validator)
 
     @contextlib.contextmanager
-    def _ours(self) -> Iterator[None]:
-        """What fails in here is the store, not the source: nothing to try again."""
+    def _store_errors(self) -> Iterator[None]:
+        """A WireError in here is a fault of the store, not of the source: no retry helps."""
         try:
             yield
         except WireError as fault:
             self._state.fail(fault)
             raise Quit from None
 
-    def _adopt(self, total: int, segment: Segment) -> None:
-        """All of it was asked for before anybody knew how much it is, and so all of it is read."""
+    def _set_size(self, total: int, segment: Segment) -> None:
+        """The request was for the whole file before its size was known, so this answer holds all of it."""
         if total == 0:
             raise SourceUnavailable(
                 f"{self.name} sent no bytes at all for {self.file.path}",
                 hint="Check the address; the file may not be uploaded yet.",
                 retryable=False,
             )
-        with self._ours():
+        with self._store_errors():
             self.assembly.size_is(total)
         with self._state.lock:
             segment.asked = segment.end = total
 
     def _not_partial(self, body: Body, segment: Segment, *, changed: bool) -> None:
-        """The whole file came, although a part was asked for."""
+        """The whole file came, although the request was for a part."""
         size = self._state.segments.size
         if changed:
-            raise SourceUnavailable(f"{self.name} has replaced {self.file.path}; it is asked again")
+            raise SourceUnavailable(f"{self.name} has replaced {self.file.path}; it is requested again")
         if body.start == segment.position and (size is None or segment.asked >= size):
             self.whole = self.whole or size is None
             return
         with self._state.lock:
             first, self.whole = not self.whole, True
         if first:
-            self._tell("ranges_ignored", "it gives the whole file only: one connection, from the first byte")
+            self._tell("ranges_ignored", "it sends the whole file only: one connection, from the first byte")
         raise Quit
 
-    def learned_size(self, size: int) -> None:
-        """The stream is over, and its framing says that this was all."""
+    def ended_at(self, size: int) -> None:
+        """The answer has ended at `size`, and its framing says that it was complete."""
         self.assembly.size_by_end = True
         self.assembly.size_is(size)
 
     def failed(self, fault: WireError, round_began: int) -> None:
-        """Waits as long as it has to be waited, or raises Quit."""
+        """Waits until the next try, or raises Quit."""
         with self._state.lock:
             others = len(self.connections) - 1
             if others > 0 and fault.details.get("status") in _TOO_MANY:
                 self.connection_count.refused(self._network.clock(), others)
         self.retry.failed(fault, round_began)
         have = self._state.segments.have.total
-        if have and self._is_unproven():
+        if have and self._has_no_version():
             self._stop_with(Changed("", self._state.segments.size, None, broke_off=True))
             raise Quit
 
-    def _is_unproven(self) -> bool:
-        """Nothing tells whether the next answer is of the same version as the last one."""
+    def _has_no_version(self) -> bool:
+        """Without a digest and a validator the next answer may be of another version than the last one."""
         return self.assembly.digest is None and self.validator is None
 
     def _stop_with(self, outcome: GaveUp | Changed) -> None:
@@ -257,6 +258,6 @@ class SourceFile:
         )
 
 
-def _differ(known: str | None, told: str | None) -> bool:
-    """Only of the same kind: an answer may tell a date where the description told an ETag."""
-    return known is not None and told is not None and known != told and known.startswith('"') == told.startswith('"')
+def _differ(known: str | None, other: str | None) -> bool:
+    """Compares validators of one kind only: an answer may have a date where the description has an ETag."""
+    return known is not None and other is not None and known != other and known.startswith('"') == other.startswith('"')

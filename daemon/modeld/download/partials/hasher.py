@@ -1,7 +1,7 @@
-"""The hash: one thread that follows the first gap of the file, over bytes in memory where they still are.
+"""The thread that hashes a file in order, up to its first gap, from memory where the bytes still are there.
 
-What an earlier run left is compared with its checksum first, piece by piece, in memory: a piece that is not what was
-journalled is given back to be fetched again, and the hash has not seen it.
+It compares each piece of an earlier run with its checksum first, in memory. A piece that differs is fetched again; the
+hash has not seen it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
 
 _BEHIND = 32 * CHUNK
-"""How far back pages are dropped: by then the journal has had them written."""
+"""How far behind the hash pages are dropped: by then the journal writer has synced them."""
 
 _Work = tuple[memoryview, int] | Piece | int
 
@@ -46,8 +46,8 @@ class Hasher(threading.Thread):
     def run(self) -> None:
         try:
             while (work := self._next()) is not None:
-                self._do(work)
-        except BaseException as fault:  # noqa: BLE001 - raised again by who watches
+                self._process(work)
+        except BaseException as fault:  # noqa: BLE001 - the attempt raises it again
             self._state.fail(fault)
 
     def _next(self) -> _Work | None:
@@ -71,13 +71,13 @@ class Hasher(threading.Thread):
                 state.may_hash.wait()
         return None
 
-    def _do(self, work: _Work) -> None:
+    def _process(self, work: _Work) -> None:
         if isinstance(work, tuple):
             buffer, length = work
-            self._eat(buffer[:length])
+            self._hash(buffer[:length])
             self._state.buffers.give_back(buffer)
         elif isinstance(work, int):
-            self._eat(self._read(self._position, work))
+            self._hash(self._read(self._position, work))
             self._drop()
         else:
             self._prove(work)
@@ -88,7 +88,7 @@ class Hasher(threading.Thread):
         if len(content) == piece.end - piece.start and checksum(content) == piece.checksum:
             with state.lock:
                 state.reused += len(content)
-            self._eat(content)
+            self._hash(content)
             self._drop()
             return
         with state.lock:
@@ -105,7 +105,7 @@ class Hasher(threading.Thread):
             got = durable.read_at(self._descriptor, self._scratch[:length], offset)
         return self._scratch[:got]
 
-    def _eat(self, content: memoryview) -> None:
+    def _hash(self, content: memoryview) -> None:
         self._sha256.update(content)
         self._summer.update(content)
         self._position += len(content)
@@ -115,7 +115,7 @@ class Hasher(threading.Thread):
                 self._state.may_fetch.notify_all()
 
     def _drop(self) -> None:
-        """Only what was read back: chunks from memory were written past the cache."""
+        """Drops only pages that were read back: chunks from memory were written past the cache."""
         until = self._position - _BEHIND
         if not self._keep_cache and until - self._dropped >= _BEHIND:
             durable.forget_pages(self._descriptor, self._dropped, until - self._dropped)

@@ -1,4 +1,4 @@
-"""How many connections one host sees at once, over all files and jobs, and that each file gets one of them."""
+"""Limits the connections of one host over all files and jobs, and lets each file have one of them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import Counter
 
 
 class Hosts:
-    """A file without a connection waits in line when there is none left: who has several gives one up to it. Else two
-    files that take all could hold up a third for as long as they last."""
+    """A file that has no connection and gets none, because all are taken, joins a queue: a file with several gives one
+    up to it. Otherwise two files that take all connections could hold up a third until they end."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -18,8 +18,8 @@ class Hosts:
         self._given_up: Counter[str] = Counter()
 
     def take(self, origin: str | None, most: int | None = None, *, queued: bool = False) -> bool:
-        """False when the host has as many as it may, or as this file allows, or when others are in line for it;
-        `release` gives back what was taken."""
+        """False when the host has as many as it may, or as this file allows, or when other files are in the queue.
+        `release` gives the connection back."""
         if origin is None:
             return True
         with self._lock:
@@ -39,7 +39,7 @@ class Hosts:
                 del self._taken[origin]
 
     def join_queue(self, origin: str) -> None:
-        """By a file that has no connection and was given none; `served` when it has one, or needs none any more."""
+        """For a file without a connection. It leaves the queue when it has a connection or no longer needs one."""
         with self._lock:
             self._waiting[origin] += 1
 
@@ -51,7 +51,7 @@ class Hosts:
                 del self._waiting[origin], self._given_up[origin]
 
     def give_up(self, origin: str | None) -> bool:
-        """Whether a connection, of a file that has others, is to end for one that waits: once for each of these."""
+        """True when a connection of a file with others is to end: once for each file in the queue."""
         if origin is None or not self._waiting:
             return False
         with self._lock:
