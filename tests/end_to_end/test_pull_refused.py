@@ -71,7 +71,7 @@ def assert_nothing_stays(daemon: RealDaemon) -> None:
     [
         ("none", "source_not_found", "404 (Not Found): there is no such file", "Check the name"),
         ("gone", "source_not_found", "410 (Gone)", "Check the name"),
-        ("locked", "source_unauthorized", "401 (Unauthorized): it wants to know who asks", "token or a password"),
+        ("locked", "source_unauthorized", "401 (Unauthorized): it demands credentials", "token or a password"),
         ("forbidden", "source_unauthorized", "403 (Forbidden): it does not give this file", "Accept the model's terms"),
         ("loop", "source_unavailable", "redirects in a circle", "Open the address in a browser"),
         ("round", "source_unavailable", "redirects in a circle", "Open the address in a browser"),

@@ -126,7 +126,7 @@ class Fetching:
                         self._restart(assembly, offer, "its end was not announced, and may have come too early")
                         continue
                     return self._mismatch(assembly, offer, assembly.digest, hashed.digest)
-                return assembly.seal(hashed, as_described=self._as_described)
+                return assembly.seal(hashed, origin=file.path, as_described=self._as_described)
         finally:
             assembly.close()
 

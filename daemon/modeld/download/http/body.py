@@ -123,8 +123,8 @@ class HttpBody:
         return got
 
     def _read_records(self, into: memoryview) -> int:
-        """TLS returns 16 KiB at a time. It collects what comes quickly, so that the work for each read is done for many. A
-        fault after the first bytes is raised by the next read."""
+        """TLS returns 16 KiB at a time. It collects what comes quickly, so that the work of each read is done for many.
+        A fault after the first bytes is raised by the next read."""
         fault, self._fault = self._fault, None
         if fault is not None:
             raise fault
