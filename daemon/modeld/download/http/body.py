@@ -213,7 +213,7 @@ def body_of(
         offset, total = start, _checked_total(headers, response.length, start, end, shown)
     if response.length is None and not response.chunked and file.size is None and file.digest is None:
         raise SourceUnavailable(
-            f"{shown} does not announce how long the file is, so a broken connection would look like its end",
+            f"{shown} does not say how long the file is, so a broken connection would look like its end",
             hint="Give the digest with --sha256, or use a source that announces the length.",
             retryable=False,
             details={"source": shown},
