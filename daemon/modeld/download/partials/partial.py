@@ -175,7 +175,7 @@ def _lock(path: str) -> int:
     """The journal, open and ours. Whoever had it before may have removed the file that was just opened."""
     for _attempt in range(3):
         try:
-            descriptor = locks.take(path, mode=0o600, longest_words=0)
+            descriptor = locks.take(path, mode=0o600, max_content=0)
         except (locks.Held, locks.NotAFile):
             raise _Taken from None
         except OSError as fault:

@@ -58,7 +58,7 @@ class Output:
 
 
 def main() -> None:
-    children.give_way()  # its memory holds the token, and its work can be had again
+    children.make_expendable()  # its memory holds the token, and its work can be had again
     # The lifeline needs the interpreter; should hf-xet ever hold that, the kernel ends the child all the same.
     children.end_with_parent()
     line = sys.stdin.buffer.readline()
