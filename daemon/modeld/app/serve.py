@@ -49,7 +49,7 @@ async def serve(rooms: Rooms, loaded: Loaded, readiness: Readiness, *, instance:
         check_every = float(settings.daemon.endpoint_check)
         tasks.start_soon(lifetime.stop_on_lost_endpoint, rooms.endpoint, check_every, name="endpoint")
         tasks.start_soon(_prune, rooms, float(settings.jobs.keep), name="prune")
-        tasks.start_soon(rooms.store.care.uses.keep, name="uses")
+        tasks.start_soon(rooms.store.uses.keep, name="uses")
         if auto_started and settings.daemon.idle_exit > 0:
             idle_exit = float(settings.daemon.idle_exit)
             tasks.start_soon(lifetime.stop_when_idle, server, services.board, idle_exit, name="idle")
@@ -58,7 +58,7 @@ async def serve(rooms: Rooms, loaded: Loaded, readiness: Readiness, *, instance:
         notify.stopping(lifetime.reason)
         await _stop(services, server, lifetime)
         await rooms.activity.flush()
-        await rooms.store.care.uses.flush()
+        await rooms.store.uses.flush()
         tasks.cancel_scope.cancel()
     return lifetime.exit_code
 

@@ -13,7 +13,7 @@ from modeld.jobs.job import Job, Kind, V, W
 from modeld.jobs.publication import PublicationNotes
 from modeld.operations.follow import follow
 from modeld.operations.operation import Call, Caller, SlowOperation
-from modeld.store import Asker, Digest, ModelName
+from modeld.store import Digest, ModelName, Requester
 from modelwire.errors import DigestMismatch
 
 
@@ -59,11 +59,14 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
             if job.model is not None and isinstance(expected, str) and isinstance(actual, str):
                 giver = fault.details.get("source")
                 told = source if giver is None or giver in source else f"{source} ({giver})"
-                await self._services.store.care.refused(
-                    ModelName.parse(job.model), Digest.parse(expected), Digest.parse(actual), told, asker_of(job)
-                )
+                store = self._services.store
+                standing = store.index.entry(ModelName.parse(job.model))
+                if standing is not None:
+                    await store.history.refused(
+                        standing.name, Digest.parse(expected), Digest.parse(actual), told, requester_of(job)
+                    )
             raise
 
 
-def asker_of(job: Job[W, V]) -> Asker:
-    return Asker(peer=job.peer, job=job.id)
+def requester_of(job: Job[W, V]) -> Requester:
+    return Requester(peer=job.peer, job=job.id)

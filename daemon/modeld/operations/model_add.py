@@ -7,7 +7,7 @@ import os
 import msgspec
 
 from modeld.jobs.job import Job
-from modeld.operations.job_operation import JobOperation, Submission, asker_of
+from modeld.operations.job_operation import JobOperation, Submission, requester_of
 from modeld.operations.operation import Caller
 from modeld.store import Digest, ModelName
 from modelwire.errors import InvalidRequest
@@ -57,18 +57,18 @@ class Add(JobOperation[ModelAdd, Added]):
                 observer=job.meter,
                 reader=await self._services.reader_for(job.peer),
                 notes=self.notes(job),
-                asker=asker_of(job),
+                requester=requester_of(job),
             )
 
     def took_place(self, request: ModelAdd, intent: Added, /) -> bool:
         """Its content alone does not tell: the name may have stood for it before, and the job was to change what is
         said about it."""
         store = self._services.store
-        if not store.published(intent):
+        if not store.models.stands_for(intent):
             return False
         if request.move and os.path.lexists(request.path):
             return False  # the source was to go: asked again, the work finds its bytes and takes it away
-        return store.show(intent.name).license == request.license
+        return store.models.view(intent.name).license == request.license
 
 
 def _bounded(field: str, text: str | None, longest: int, hint: str) -> None:
