@@ -192,7 +192,7 @@ def _lock(path: str) -> int:
     """The journal, open and locked. Its last holder may have removed the file while this run waited for the lock."""
     for _attempt in range(3):
         try:
-            descriptor = locks.take(path, mode=0o600, longest_words=0)
+            descriptor = locks.take(path, mode=0o600, max_content=0)
         except (locks.Held, locks.NotAFile):
             raise _NotOurs from None
         except OSError as fault:

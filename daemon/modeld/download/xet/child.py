@@ -58,7 +58,7 @@ class Output:
 
 
 def main() -> None:
-    children.give_way()  # its memory holds the token, and its work can be repeated
+    children.make_expendable()  # its memory holds the token, and its work can be repeated
     # The lifeline thread needs the interpreter lock; if hf-xet holds that, the kernel still ends the child.
     children.end_with_parent()
     line = sys.stdin.buffer.readline()
