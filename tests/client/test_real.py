@@ -135,7 +135,7 @@ def test_ctrl_c_ends_the_job(ctl: Ctl, slow: str) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == f"hint: to go on, run it again: modelctl add {slow} --name slow"
+    assert err.splitlines()[-1] == f"hint: To go on, run `modelctl add {slow} --name slow` again."
     # The request's end is told at once; the work stops at its next look.
     wait_until(lambda: [job["state"] for job in ctl.json("jobs")] == ["cancelled"], what="the end of the job")
     assert ctl("path", "slow").returncode == 3

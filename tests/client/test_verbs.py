@@ -150,7 +150,7 @@ def test_no_verb_is_a_usage_error_with_the_help(ctl: Ctl) -> None:
     done = ctl()
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: modelctl")
-    assert done.stderr.endswith("modelctl: no verb was given\nhint: start with: modelctl status\n")
+    assert done.stderr.endswith("modelctl: no verb was given\nhint: Start with `modelctl status`.\n")
 
 
 def test_what_cannot_be_read_is_told_beside_the_list(run: Run) -> None:
@@ -252,7 +252,7 @@ def test_ctrl_c_stops_the_work_and_says_how_to_go_on(peer: Peer, ctl: Ctl) -> No
     assert (process.returncode, out) == (130, "")
     assert err == (
         "modelctl: interrupted: job j1 was stopped, and n was not added\n"
-        "hint: to go on, run it again: modelctl add 'some file' --name n\n"
+        "hint: To go on, run `modelctl add 'some file' --name n` again.\n"
     )
     assert isinstance(made.requests[1], requests.Cancel)
 
@@ -347,7 +347,7 @@ def test_a_full_output_is_an_error(run: Run, peer: Peer, ctl: Ctl) -> None:
     assert process.returncode == 1
     assert err.splitlines() == [
         "modelctl: the output cannot be written: No space left on device",
-        "hint: make room, or send it elsewhere",
+        "hint: Make room, or send it elsewhere.",
     ]
 
 

@@ -308,7 +308,7 @@ def _sync_directory(directory: str) -> None:
 def _typed(error: OSError, path: str) -> WireError:
     what = f"the activity log {path} cannot be written: {error.strerror}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(what, hint="free some space there, or set state_dir to another disk")
+        return NoSpace(what, hint="Free some space there, or set state_dir to another disk.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.EMLINK, errno.ENOTDIR, errno.EEXIST):
-        return PermissionDenied(what, hint="state_dir must be a directory that the daemon's user can write to")
-    return Internal(what, hint="state_dir names the directory")
+        return PermissionDenied(what, hint="Set state_dir to a directory that the daemon's user can write to.")
+    return Internal(what, hint="Check that directory, or set state_dir to another one.")

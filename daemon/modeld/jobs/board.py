@@ -218,7 +218,7 @@ class Board:
             return self._known(known)
         raise NotFound(
             f"there is no job {job_id[:_ECHO]!r}",
-            hint="`modelctl jobs` lists them; a finished job is forgotten after the time in [jobs] keep",
+            hint="List the jobs with `modelctl jobs`; a finished one is forgotten after the time in [jobs] keep.",
         )
 
     async def recent(self, limit: int, state: str | None) -> list[AnyJob]:
@@ -301,7 +301,7 @@ class Board:
 def _draining() -> Draining:
     return Draining(
         "the daemon is stopping and takes no new work",
-        hint="ask again when it is back; what was accepted before goes on by itself",
+        hint="Ask again when it is back; accepted jobs go on by themselves.",
     )
 
 
@@ -311,6 +311,6 @@ def _check_token(job: AnyJob, key: str, token: str) -> None:
         of = f" of {job.model!r}" if job.model else ""
         raise InvalidRequest(
             f"$.token: {token!r} stands for job {job.id}, a {job.kind.name}{of}; this request asks for something else",
-            hint="use a new token for new work; what became of the job: modelctl job " + job.id,
+            hint=f"Use a new token for new work; `modelctl job {job.id}` shows what became of the job.",
             details={"job": job.id},
         )

@@ -131,7 +131,7 @@ class Job(Generic[W, V]):
         if self.value is None:
             raise Unsupported(
                 f"the outcome of job {self.id} was written by another version and cannot be read",
-                hint="ask for the work again, with a new token if it has one",
+                hint="Ask for the work again, with a new token if it has one.",
             )
         return self.value
 

@@ -183,7 +183,7 @@ def _refuse_taken(connection: sqlite3.Connection, peer_uid: int, token: str, unl
         if taken.id != unless:
             raise TokenTaken(
                 f"the token {token!r} belongs to job {taken.id} already",
-                hint="attach to that job, or use a new token for new work",
+                hint="Attach to that job, or use a new token for new work.",
                 details={"job": taken.id},
             )
 

@@ -47,7 +47,7 @@ class Unreadable(Kind[Write, Value]):
 
 def unreadable(job_id: str, kind: str, why: object) -> Unsupported:
     return Unsupported(
-        f"job {job_id} ({kind}) was written by another version and cannot be read: {why}", hint="ask for it again"
+        f"job {job_id} ({kind}) was written by another version and cannot be read: {why}", hint="Ask for it again."
     )
 
 
@@ -122,7 +122,7 @@ def past(row: JobRecord, kind: Kind[Any, Any]) -> AnyJob:
         job.stage = "parked"
         job.failure = Interrupted(
             f"job {row.id} has ended, and its end could not be written down",
-            hint="the daemon's log tells how it ended; the next start takes it up again",
+            hint="Look in the daemon's log for how it ended; the next start takes it up again.",
             details={"job": row.id},
         )
     return job

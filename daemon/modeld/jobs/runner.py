@@ -139,7 +139,7 @@ class Runner:
     def _tell_parked(self, job: AnyJob) -> None:
         job.failure = Interrupted(
             f"the daemon stopped before job {job.id} had ended",
-            hint=f"the job goes on at the next start; `modelctl attach {job.id}` follows it",
+            hint=f"The job goes on at the next start; follow it with `modelctl attach {job.id}`.",
             details={"job": job.id},
         )
         self.note(job, "job.parked")

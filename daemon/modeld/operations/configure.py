@@ -46,7 +46,7 @@ class ConfigureJob(SlowOperation[JobConfigure, Configured]):
         if request.max_rate is not None and not isinstance(job.request, ModelPull):
             raise InvalidRequest(
                 f"$.max_rate: job {job.id} is a {job.kind.name}, and only a model.pull has a rate",
-                hint="its priority can be changed; `modelctl jobs` tells which jobs are pulls",
+                hint="Change its priority, or find a pull with `modelctl jobs`.",
             )
         if request.priority is not None:
             old = job.priority
@@ -95,7 +95,7 @@ def _rate(asked: int) -> int | None:
     if 0 < asked < _SLOWEST:
         raise InvalidRequest(
             f"$.max_rate: {asked} bytes a second are less than any line carries; a rate is at least {_SLOWEST}",
-            hint="it is in bytes a second: 20000000 for 20 MB/s; 0 for no limit",
+            hint="Give it in bytes a second: 20000000 for 20 MB/s, 0 for no limit.",
         )
     return asked or None
 
@@ -104,5 +104,5 @@ def _refuse_nothing(changes: dict[str, Change], request: DaemonConfigure | JobCo
     if not changes:
         known = [field for field in request.__struct_fields__ if field not in ("id", "job")]
         raise InvalidRequest(
-            "$: nothing was given that could be changed", hint=f"what can be: {', '.join(sorted(known))}"
+            "$: nothing was given that could be changed", hint=f"Give one of {', '.join(sorted(known))}."
         )

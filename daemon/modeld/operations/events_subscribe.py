@@ -89,16 +89,19 @@ class _EventWriter:
 def _check(request: EventsSubscribe) -> None:
     if request.since is not None and request.last is not None:
         raise InvalidRequest(
-            "$.last: since and last exclude each other", hint="`since` starts after a seq, `last` counts from the end"
+            "$.last: since and last exclude each other",
+            hint="Give one of them: `since` starts after a seq, `last` counts from the end.",
         )
     for name in ("model", "job"):
         text = getattr(request, name)
         if text is not None and len(text) > MAX_STEM_BYTES:
             raise InvalidRequest(
                 f"$.{name}: it has {len(text)} characters, and no {name} has a name of more than {MAX_STEM_BYTES}",
-                hint="each event is compared with it, so it is no longer than it can be",
+                hint="Give it as the events have it.",
             )
     for name in ("since", "last"):
         value = getattr(request, name)
         if value is not None and value < 0:
-            raise InvalidRequest(f"$.{name}: {value} is negative", hint="the first event has the seq 1")
+            raise InvalidRequest(
+                f"$.{name}: {value} is negative", hint="Give 0 or more; the first event has the seq 1."
+            )

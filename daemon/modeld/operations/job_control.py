@@ -76,7 +76,7 @@ async def own_job(services: Services, caller: Caller, job_id: str) -> AnyJob:
     if job.peer != caller.uid and caller.role != "admin":
         raise Unauthorized(
             f"job {job.id} belongs to uid {job.peer}; uid {caller.uid} may only control its own jobs",
-            hint="ask its owner, or somebody with the role admin",
+            hint="Ask its owner, or a user with the role admin.",
         )
     return job
 
@@ -86,6 +86,7 @@ async def own_open_job(services: Services, caller: Caller, job_id: str, what: st
     job = await own_job(services, caller, job_id)
     if job.terminal:
         raise InvalidRequest(
-            f"job {job.id} is {job.state}: it cannot be {what} any more", hint="ask for the work again if it is wanted"
+            f"job {job.id} is {job.state}: it cannot be {what} any more",
+            hint="Ask for the work again if it is still wanted.",
         )
     return job

@@ -39,7 +39,7 @@ class List(SlowOperation[requests.JobList, values.JobList]):
         if not 1 <= request.limit <= _LIST_LIMIT:
             raise InvalidRequest(
                 f"$.limit: {request.limit} is not between 1 and {_LIST_LIMIT}",
-                hint="the newest come first; `state` leaves out those that are of no interest",
+                hint="Ask for fewer: the newest come first, and `state` selects jobs by their state.",
             )
         while True:
             # One list after the other, and only for peers that take them: the 64 that one may ask for in a single

@@ -25,19 +25,20 @@ class Add(JobOperation[ModelAdd, Added]):
     request, value = ModelAdd, Added
 
     def check(self, caller: Caller, request: ModelAdd, /) -> Submission[ModelAdd]:
-        _bounded("path", request.path, _LONGEST_PATH, "no file has a longer one")
-        _bounded("license", request.license, _LONGEST_LICENSE, "give the license's name or address, not its text")
+        _bounded("path", request.path, _LONGEST_PATH, "Give a shorter path; no file has one so long.")
+        _bounded("license", request.license, _LONGEST_LICENSE, "Give the license's name or address, not its text.")
         if not os.path.isabs(request.path) or "\0" in request.path:
             raise InvalidRequest(
                 f"$.path: {request.path!r} is not an absolute path",
-                hint="the daemon has another working directory than you: give the whole path",
+                hint="Give the whole path; the daemon has another working directory.",
             )
         name = ModelName.parse(request.name) if request.name is not None else ModelName.suggest(request.path)
         if request.sha256 is not None:
             Digest.parse(request.sha256)
         if request.move and request.link:
             raise InvalidRequest(
-                "$.link: a file is either moved or linked", hint="a move takes the source away, a link keeps it"
+                "$.link: a file is either moved or linked",
+                hint="Choose one: a move takes the source away, a link keeps it.",
             )
         stored = msgspec.structs.replace(request, name=name.text)
         what = [stored.path, stored.name, stored.sha256, stored.replace, stored.license]

@@ -21,7 +21,7 @@ class Verify(JobOperation[ModelVerify, Verification]):
         if bool(names) == request.all:
             raise InvalidRequest(
                 "$.names: models are verified by name, or with `all` every one of them",
-                hint="give names, or `all`, and not both",
+                hint="Give names or `all`, not both.",
             )
         return Submission(request, self.key(*names, caller.uid), names[0] if len(names) == 1 else None)
 

@@ -34,7 +34,7 @@ class Caller:
         if not allows(self.role, needed):
             raise Unauthorized(
                 f"{what} needs the role {needed!r}; uid {self.uid} has {self.role!r} here",
-                hint="ask the daemon's owner for a role: it is given in [access] of its configuration",
+                hint="Ask the daemon's owner for a role; [access] in its configuration gives it.",
             )
 
 

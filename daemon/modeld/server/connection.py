@@ -235,7 +235,7 @@ class PeerConnection(asyncio.Protocol):
             if running is None:
                 raise InvalidRequest(
                     f"$.target: no request {request.target[:_ECHO]!r} is in flight on this connection",
-                    hint="it may have ended; a job is cancelled by job.cancel",
+                    hint="It may have ended; cancel a job with job.cancel.",
                 )
             running.cancel()
             return Done(target=request.target)
@@ -334,7 +334,7 @@ class PeerConnection(asyncio.Protocol):
     def _on_read_stall(self) -> None:
         fault = TimedOut(
             f"half a request came and nothing more for {self._shared.read_stall:g} s",
-            hint="the connection is closed; end each request with a newline",
+            hint="End each request with a newline. The connection is closed: open a new one.",
         )
         self.write(encode(replies.Error.of(None, fault)))
         self.hang_up()
@@ -349,14 +349,14 @@ def _welcome(request: requests.Hello) -> Welcome:
     if not PROTOCOL_MIN <= request.protocol <= PROTOCOL_MAX:
         raise Unsupported(
             f"the client wants protocol {request.protocol}, this daemon speaks {PROTOCOL_MIN} to {PROTOCOL_MAX}",
-            hint="bring the older of the two up to date",
+            hint="Update the older of the two.",
             details={"min": PROTOCOL_MIN, "max": PROTOCOL_MAX, "wanted": request.protocol},
         )
     missing = [name[:_ECHO] for name in request.required if name not in CAPABILITIES][:_ECHOED]
     if missing:
         raise Unsupported(
             f"the client needs {', '.join(missing)}; this daemon has {', '.join(CAPABILITIES)}",
-            hint="a newer daemon may have it",
+            hint="Update the daemon: a newer one may have it.",
             details={"missing": missing, "capabilities": list(CAPABILITIES)},
         )
     wanted: Any = {*request.required, *request.optional}

@@ -19,7 +19,7 @@ def numbered(fault: Internal) -> Internal:
     log.error("internal error", incident=number, error=fault.message, details=fault.details)
     return Internal(
         fault.message,
-        hint=fault.hint or f"the daemon's log holds the details: look for incident {number}",
+        hint=fault.hint or f"Look for incident {number} in the daemon's log.",
         retryable=fault.retryable,
         retry_after_ms=fault.retry_after_ms,
         details={**fault.details, "incident": number},

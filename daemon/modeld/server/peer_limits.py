@@ -27,7 +27,7 @@ class PeerLimits:
         if self._connections[uid] >= self._connections_per_peer:
             raise QueueFull(
                 f"uid {uid} already has {self._connections_per_peer} connections open, the most that one user may have",
-                hint="close one, or send several requests over one connection; [limits] connections_per_peer sets it",
+                hint="Close one, or send several requests over one connection; [limits] connections_per_peer sets it.",
                 retry_after_ms=_COME_BACK_MS,
                 details={"connections": self._connections[uid]},
             )
@@ -40,7 +40,7 @@ class PeerLimits:
         if self._in_flight[uid] >= self._requests_per_peer:
             raise QueueFull(
                 f"uid {uid} already has {self._requests_per_peer} requests in flight, the most that one user may have",
-                hint="wait for some of them to end; [limits] requests_per_peer sets it",
+                hint="Wait for some of them to end; [limits] requests_per_peer sets it.",
                 retry_after_ms=_COME_BACK_MS,
                 details={"in_flight": self._in_flight[uid]},
             )

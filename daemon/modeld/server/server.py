@@ -135,7 +135,7 @@ class Server:
         """Every request in flight gets its terminal reply, then the connections close."""
         self.stop_accepting()
         stopped = Interrupted(
-            "the daemon stopped", hint="connect again when it is back; `events.subscribe` with `since` misses nothing"
+            "the daemon stopped", hint="Connect again when it is back; `events.subscribe` with `since` misses nothing."
         )
         for connection in list(self._connections):
             connection.end_requests(stopped)
@@ -155,5 +155,5 @@ class Server:
 def _unidentified(error: OSError) -> Unauthorized:
     return Unauthorized(
         f"the system does not tell who is at the other end of this connection: {error.strerror or error}",
-        hint="connect through the daemon's Unix socket, not through a proxy",
+        hint="Connect through the daemon's Unix socket, not through a proxy.",
     )

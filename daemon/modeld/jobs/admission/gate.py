@@ -132,7 +132,7 @@ class Gate:
             return
         raise QueueFull(
             message,
-            hint="wait for a job to end, or cancel one that is no longer wanted",
+            hint="Wait for a job to end, or cancel one that is no longer wanted.",
             retry_after_ms=self._pace.retry_after_ms(self._clock(), places),
             details={
                 "depth": self._waiting,
