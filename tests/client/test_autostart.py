@@ -64,7 +64,7 @@ def test_a_cold_client_starts_a_daemon_and_gets_its_answer(stand_in: Ctl, open_c
 
 @contextmanager
 def leaving(path: str, *, lets_in: bool) -> Iterator[None]:
-    """A daemon that ends without a word as soon as somebody knocks."""
+    """A daemon that ends without a word at the first connection."""
 
     def serve() -> None:
         with door:
@@ -153,7 +153,8 @@ def test_a_daemon_that_dies_is_quoted(stand_in: Ctl) -> None:
     done = stand_in("list")
     assert done.returncode == 9
     assert done.stderr == (
-        f"modelctl: a daemon was started and ended before it was ready: the stars are wrong\nhint: See {stand_in.log}.\n"
+        "modelctl: a daemon was started and ended before it was ready: the stars are wrong\n"
+        f"hint: See {stand_in.log}.\n"
     )
 
 

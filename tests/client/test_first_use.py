@@ -1,4 +1,4 @@
-"""What somebody meets who uses a verb for the first time, a little wrongly: words that can be acted on."""
+"""What a user sees who uses a verb for the first time, a little wrongly: messages to act on."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_an_empty_path_is_not_the_working_directory(run: Run, made: ScriptedPeer
     assert made.requests == []
 
 
-def test_fields_of_the_wire_are_told_as_words(run: Run) -> None:
+def test_fields_of_the_wire_are_shown_as_words(run: Run) -> None:
     assert run("list", "--filter", "x").stderr == "modelctl: filter: 'x' cannot be used\nhint: for example: size>1GB\n"
 
 
@@ -149,7 +149,7 @@ def test_to_go_on_after_ctrl_c_is_the_same_command(peer: Peer, ctl: Ctl, line: s
 
 
 @pytest.mark.parametrize(("free", "shown"), [(5_000_000, "2 models, 5.00 MB free"), (None, "it cannot be read now")])
-def test_a_store_that_is_away_is_not_told_as_if_it_were_there(
+def test_a_store_that_is_away_is_not_shown_as_if_it_were_there(
     peer: Peer, ctl: Ctl, free: int | None, shown: str
 ) -> None:
     """The daemon goes on answering with the number of models that it last saw."""

@@ -1,4 +1,4 @@
-"""`modelctl set`: what people may write, what the daemon is asked for, and what they are told."""
+"""`modelctl set`: what people may write, what the command requests, and what it prints."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def test_of_one_job(run: Run, made: ScriptedPeer) -> None:
 
 
 def test_for_programs(run: Run) -> None:
-    told: dict[str, Any] = json.loads(run("set", "max_rate=0", "--json").stdout)
-    assert told == {
+    printed: dict[str, Any] = json.loads(run("set", "max_rate=0", "--json").stdout)
+    assert printed == {
         "settings": {"max_rate": {"old": None, "new": None, "at_start": 50_000_000}},
         "lasts_until": "stop",
         "job": None,
     }
-    assert json.loads(run("set", "max_rate=0", "--events").stdout) == told
+    assert json.loads(run("set", "max_rate=0", "--events").stdout) == printed
     done = run("set", "max_rate=1MB", "-q")
     assert (done.stdout, done.stderr) == ("max_rate\n", "")
 

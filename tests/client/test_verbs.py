@@ -139,7 +139,7 @@ def test_every_verb_explains_itself(ctl: Ctl, verb: str) -> None:
     assert "--socket" in done.stdout
 
 
-def test_versions_are_told_apart_when_they_do_not_fit(peer: Peer, ctl: Ctl) -> None:
+def test_versions_that_do_not_fit_are_reported(peer: Peer, ctl: Ctl) -> None:
     made = peer(answers, hello=encode(hello_of(protocol=ProtocolRange(min=7, max=8))))
     done = ctl("version", "--socket", made.path)
     assert (done.returncode, done.stdout) == (1, "modelctl 0.1.0\n")
@@ -153,7 +153,7 @@ def test_no_verb_is_a_usage_error_with_the_help(ctl: Ctl) -> None:
     assert done.stderr.endswith("modelctl: no verb was given\nhint: Start with `modelctl status`.\n")
 
 
-def test_what_cannot_be_read_is_told_beside_the_list(run: Run) -> None:
+def test_what_cannot_be_read_is_reported_beside_the_list(run: Run) -> None:
     assert run("list").stderr == "modelctl: a manifest cannot be read: x.json: not JSON\n"
 
 
@@ -190,8 +190,8 @@ def test_the_figures_of_an_event_are_json_where_words_would_not_do(peer: Peer, c
         talk.raw(line.encode() + b"\n")
         talk.result(request, values.EventsEnd(last_seq=5, delivered=1))
 
-    told = ctl("log", "--socket", peer(tells).path).stdout
-    assert told.partition("job.done  ")[2].split("  ") == [
+    printed = ctl("log", "--socket", peer(tells).path).stdout
+    assert printed.partition("job.done  ")[2].split("  ") == [
         "reused=true",
         "seconds=0.5",
         "none=null",

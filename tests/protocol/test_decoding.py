@@ -106,7 +106,7 @@ def test_deep_nesting_is_refused_without_reaching_the_end_of_the_stack(line: byt
     ],
     ids=["null", "true", "integer", "float", "giant", "string", "array"],
 )
-def test_json_that_is_no_object_is_told_what_it_is(line: str, kind: str) -> None:
+def test_json_that_is_no_object_is_named(line: str, kind: str) -> None:
     bad = refused(line)
     assert bad.fault.message == f"$: a request is a JSON object, not {kind}"
     assert bad.fault.hint

@@ -1,4 +1,4 @@
-"""daemon.configure and job.configure: what can be changed while things run, and what it was before."""
+"""daemon.configure and job.configure: change settings at run time, and report what they were before."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modelwire.requests import DaemonConfigure, JobConfigure, ModelPull
 from modelwire.values import Change, Configured
 
 _SLOWEST = 1000
-"""As in a pull's own `max_rate`: whoever writes less has meant another unit."""
+"""As in a pull's own `max_rate`: a smaller number was meant in another unit."""
 
 
 class ConfigureDaemon(QuickOperation[DaemonConfigure, Configured]):
@@ -29,8 +29,8 @@ class ConfigureDaemon(QuickOperation[DaemonConfigure, Configured]):
             old, new = budget.rate, _rate(request.max_rate)
             budget.set_rate(new)
             changes["max_rate"] = Change(old=old, new=new, at_start=pulls.max_rate_at_start)
-        changes |= _relimit(self._services, request)
-        _refuse_nothing(changes, request)
+        changes |= _set_limits(self._services, request)
+        _require_change(changes, request)
         _record(self._services, "daemon.configured", changes, peer=caller.uid)
         return Configured(settings=changes, lasts_until="stop")
 
@@ -55,13 +55,13 @@ class ConfigureJob(SlowOperation[JobConfigure, Configured]):
         if request.max_rate is not None:
             changes["max_rate"] = Change(old=job.request.max_rate, new=rate)
             await board.change_request(job, msgspec.structs.replace(job.request, max_rate=rate))
-        _refuse_nothing(changes, request)
+        _require_change(changes, request)
         _record(self._services, "job.configured", changes, job=job.id, model=job.model, peer=call.caller.uid)
         return Configured(settings=changes, lasts_until="end", job=job.id)
 
 
-def _relimit(services: Services, request: DaemonConfigure) -> dict[str, Change]:
-    """How many may run and wait."""
+def _set_limits(services: Services, request: DaemonConfigure) -> dict[str, Change]:
+    """Sets how many jobs may run and wait."""
     now, at_start = services.gate.limits, services.settings.limits
     before = {
         "running_bytes": now.running_default,
@@ -80,12 +80,12 @@ def _relimit(services: Services, request: DaemonConfigure) -> dict[str, Change]:
             waiting_total=then["waiting_total"],
         )
         services.store.use_threads(then["running_bytes"])
-        services.board.runner.settle(services.gate.relimit(limits))
+        services.board.runner.settle(services.gate.set_limits(limits))
     return {key: Change(old=before[key], new=new, at_start=getattr(at_start, key)) for key, new in wanted.items()}
 
 
 def _record(services: Services, event: str, changes: dict[str, Change], **about: object) -> None:
-    """One line for each setting. No limit is written as a word: the log leaves out what is null."""
+    """Records one event for each setting. No limit is written as `none`: the log leaves out what is null."""
     for key, change in changes.items():
         old, new = ("none" if value is None else value for value in (change.old, change.new))
         services.activity.record(event, **about, key=key, old=old, new=new)
@@ -100,7 +100,7 @@ def _rate(asked: int) -> int | None:
     return asked or None
 
 
-def _refuse_nothing(changes: dict[str, Change], request: DaemonConfigure | JobConfigure) -> None:
+def _require_change(changes: dict[str, Change], request: DaemonConfigure | JobConfigure) -> None:
     if not changes:
         known = [field for field in request.__struct_fields__ if field not in ("id", "job")]
         raise InvalidRequest(

@@ -1,4 +1,4 @@
-"""daemon.drain: stops the daemon in good order."""
+"""daemon.drain: stops the daemon once its running jobs have ended, or at a deadline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""events.subscribe: the activity log from a number on, then live, over one connection."""
+"""events.subscribe: the events of the activity log after a number, then live ones, over one connection."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Subscribe(SlowOperation[EventsSubscribe, EventsEnd]):
 
 
 async def _follow(call: Call, subscription: Subscription, writer: _EventWriter) -> None:
-    """Live events are written in the very call that records them; until the request is cancelled.
+    """Writes live events in the very call that records them, until the request is cancelled.
 
-    A peer that does not read leaves its place in the ring, and is told what it missed once it reads again.
+    A peer that does not read falls behind in the ring. Once it reads again, it gets the number of events it missed.
     """
     held_up = anyio.Event()
 
@@ -60,7 +60,7 @@ async def _follow(call: Call, subscription: Subscription, writer: _EventWriter) 
 
 
 class _EventWriter:
-    """Frames made of lines that were encoded once for all watchers."""
+    """Writes frames made of lines that are encoded once for all watchers."""
 
     def __init__(self, call: Call) -> None:
         self._call = call

@@ -44,7 +44,7 @@ class Pull:
         self._context = context
         self._arrivals = context.store.arrivals
         self._job = job
-        self._progress = job.meter
+        self._progress = job.progress
         self._plan = Plan(job.request, reference, self._arrivals)
         self._notes = notes
         self._events = PullEvents(activity, job, self._arrivals.layout.manifest(self._plan.name))
