@@ -24,12 +24,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bench.timed import REFERENCE, Row, command, print_rows
 from modeld.progress import FileProgress
-from modeld.store.blobs.blobs import Blob, commit, find_good
-from modeld.store.blobs.staging import hash_source, stage_copy
+from modeld.store.blobs.blobs import Blob, find_good
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
-from modeld.store.ingest.batch import Batch
+from modeld.store.ingest.commit import Batch
+from modeld.store.ingest.copying import hash_source, stage_copy
 from modeld.store.ingest.sources import open_source
 from modelwire.units import parse_size
 
@@ -77,7 +77,9 @@ class Ours:
             staged = stage_copy(self.layout, descriptor, self.source.path, space=self.space, observer=FileProgress())
         finally:
             os.close(descriptor)
-        self.last, _reused = commit(self.layout, staged)
+        batch = Batch(self.layout)
+        batch.take(staged)
+        self.last = batch.commit()[0].blob
 
     def forget(self) -> None:
         if self.last is not None:
@@ -87,7 +89,7 @@ class Ours:
     def add_again(self) -> None:
         descriptor = open_source(self.source.path)
         try:
-            digest, _source = hash_source(descriptor, self.source.path, observer=FileProgress())
+            digest = hash_source(descriptor, self.source.path, observer=FileProgress())
         finally:
             os.close(descriptor)
         assert find_good(self.layout, digest, trusted=lambda _blob: True) is not None
@@ -100,14 +102,17 @@ class Ours:
         assert find_good(self.layout, self.digest(), trusted=lambda _blob: True) is not None
 
     def add_small(self, paths: list[str]) -> None:
-        with Batch(self.layout, space=self.space, observer=FileProgress()) as batch:
-            for path in paths:
-                descriptor = open_source(path)
-                try:
-                    batch.stage(descriptor, path)
-                finally:
-                    os.close(descriptor)
-            batch.commit()
+        batch = Batch(self.layout, len(paths))
+        sync = batch.syncs_alone(SMALL_SIZE)
+        for path in paths:
+            descriptor = open_source(path)
+            try:
+                batch.take(
+                    stage_copy(self.layout, descriptor, path, space=self.space, observer=FileProgress(), sync=sync)
+                )
+            finally:
+                os.close(descriptor)
+        batch.commit()
 
 
 def truncate_big_files(directory: str) -> None:

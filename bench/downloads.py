@@ -36,6 +36,7 @@ from modeld.sources.huggingface.source import HuggingFaceSource
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space, free_bytes_under
+from modeld.store.ingest.commit import Batch
 from modelwire.units import parse_size
 
 LIMITED = 100
@@ -87,7 +88,9 @@ def fetch(root: str, url: str, size: int, digest: str) -> None:
         file = described.description.files[0]
     else:
         described = transfer._router.describe(Route(file, [Address(client)]))
-    blob, _ = transfer.fetch_file(described, file).commit()
+    batch = Batch(layout)
+    batch.take(transfer.fetch_file(described, file))
+    blob = batch.commit()[0].blob
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     client.close()
     os.truncate(blob.path, 0) if os.geteuid() == 0 else os.unlink(blob.path)

@@ -11,9 +11,9 @@ import pytest
 
 from modeld.config import StoreSettings
 from modeld.store import Store
-from modeld.store.blobs import blobs, staging
+from modeld.store.blobs import blobs
 from modeld.store.catalog.catalog import Catalog
-from modeld.store.ingest import adding as adding_module
+from modeld.store.ingest import copying, present
 from modeld.store.names import ModelName
 from modelwire.errors import Internal
 from modelwire.units import Duration, Size
@@ -55,7 +55,7 @@ class Bench:
         return os.listdir(self.layout.staging)
 
     def names(self) -> list[str]:
-        return [view.name for view in self.store._index.page(None, None).models]
+        return [view.name for view in self.store.index.page(None, None).models]
 
     def blobs(self) -> list[bytes]:
         return sorted(path.read_bytes() for path in Path(self.layout.blobs_dir).glob("*/*/data"))
@@ -74,10 +74,10 @@ class Work:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.done: list[str] = []
         for module, function in (
-            (staging, "stage_copy"),
-            (staging, "hash_source"),
+            (copying, "stage_copy"),
+            (copying, "hash_source"),
             (blobs, "verify_blob"),
-            (adding_module, "resembles_one"),
+            (present, "resembles_one"),
         ):
             self._count(monkeypatch, module, function)
 
@@ -97,7 +97,7 @@ class Work:
 
 def settle_source(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if sources had not changed for hours: the change time of a file cannot be set back."""
-    monkeypatch.setattr("modeld.store.publish.records._SETTLED_NS", -(10**18))
+    monkeypatch.setattr("modeld.store.catalog.records._SETTLED_NS", -(10**18))
 
 
 class Notes:

@@ -21,9 +21,11 @@ from modeld.download.routes.events import TransferEvent
 from modeld.download.routes.router import Described, Route
 from modeld.download.source import Body, Description, FileInfo
 from modeld.download.tuning import MIB, Tuning
+from modeld.store.blobs.blobs import Blob
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
+from rigs.publication_rig import commit
 from rigs.watcher import Watcher
 
 SIZE = 8 * MIB + 12345
@@ -131,6 +133,9 @@ class Rig:
             described, file, expected=expected, progress=progress, on_event=self.events.append
         )
 
+    def commit(self, fetched: Fetched) -> tuple[Blob, bool]:
+        return commit(self.layout, fetched)
+
     def only_partial(self) -> bool:
         """Whether nothing is left beside blobs but what the file is resumed from: its bytes and its journal."""
         return {os.path.basename(os.path.dirname(path))[:9] for path in self.leftovers()} <= {".partial-"}
@@ -161,8 +166,8 @@ def main() -> None:
         if digest == "-":
             file = replace(file, validator='"one"')
         fetched = rig.fetch(file)
-        fetched.commit()
-        print(fetched.staged.digest.hex, flush=True)
+        rig.commit(fetched)
+        print(fetched.digest.hex, flush=True)
 
 
 if __name__ == "__main__":

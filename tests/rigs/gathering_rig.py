@@ -16,7 +16,7 @@ import anyio
 from modeld.config import StoreSettings
 from modeld.platform import durable as calls
 from modeld.platform import files
-from modeld.store import Store, Unproven
+from modeld.store import Store, WouldBlock
 from modeld.store.blobs.hashing import CHUNK
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.disk import durable, links
@@ -78,8 +78,8 @@ class Gathering:
         async def resolve() -> str:
             try:
                 return store.resolve("m").path
-            except Unproven:
-                return (await store.proven("m")).path
+            except WouldBlock:
+                return (await store.resolver.resolve("m")).path
 
         try:
             tree = Path(anyio.run(resolve))

@@ -22,16 +22,15 @@ class LocklessDaemon(RealDaemon):
 def _main() -> int:
     from modeld.__main__ import main
     from modeld.platform import locks
-    from modeld.store.publish import name_changes, publisher, publishing
+    from modeld.store.publish import name_changes, publisher
 
     @asynccontextmanager
     async def nobody(*_: object, **__: object) -> AsyncIterator[None]:
         yield
 
     vars(vars(locks)["fcntl"])["flock"] = lambda *_: None
-    for module in (publishing, name_changes):
-        assert "name_lock" in vars(module)
-        vars(module)["name_lock"] = nobody
+    assert "name_lock" in vars(name_changes)
+    vars(name_changes)["name_lock"] = nobody
     setattr(publisher.Publisher, "turn", nobody)  # noqa: B010
     return main()
 

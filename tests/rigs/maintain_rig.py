@@ -13,7 +13,6 @@ from modeld.config import StoreSettings
 from modeld.store import Store
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.digest import Digest
-from modeld.store.maintain.care import Care
 from modelwire.units import Duration, Size
 from modelwire.values import Added, Swept, Value
 
@@ -34,10 +33,6 @@ class Bench:
         self.layout, lock = Store.claim(self.root, self._settings)
         self.catalog = Catalog.open(self.layout.catalog_path)
         self.store = Store.open(self.root, self._settings, self.catalog, lock=lock, byte_threads=self._byte_threads)
-
-    @property
-    def care(self) -> Care:
-        return self.store.care
 
     def close(self) -> None:
         self.store.close()
@@ -100,7 +95,7 @@ class Bench:
             file.write(content)
 
     def names(self) -> list[str]:
-        return [view.name for view in self.store._index.page(None, None).models]
+        return [view.name for view in self.store.index.page(None, None).models]
 
     def blobs(self) -> list[str]:
         return sorted(str(path) for path in Path(self.layout.blobs_dir).glob("*/*/data"))
@@ -133,7 +128,7 @@ class Told:
 
 def later(bench: Bench, seconds: float) -> None:
     """As if that much time had passed: the time of a file's change cannot be set back."""
-    bench.care._sweeper._clock = lambda: time.time() + seconds
+    bench.store.sweeper._clock = lambda: time.time() + seconds
 
 
 def kinds(swept: Swept) -> list[tuple[str, int]]:

@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING
 
 from modeld.platform import durable as calls
 from modeld.progress import FileProgress
-from modeld.store.blobs.blobs import Blob, commit
+from modeld.store.blobs.blobs import Blob, Trusted, never_trusted
 from modeld.store.blobs.hashing import CHUNK
-from modeld.store.blobs.staging import stage_copy
 from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
-from modeld.store.ingest.batch import Batch
+from modeld.store.ingest.commit import Batch
+from modeld.store.ingest.copying import stage_copy
+from modeld.store.ingest.staged import Staged
 from modelwire.errors import WireError
 
 if TYPE_CHECKING:
@@ -104,6 +105,15 @@ def plant_faults(monkeypatch: pytest.MonkeyPatch, faults: Faults) -> None:
     monkeypatch.setattr(calls, "_LIBC", FaultyLibc(calls._LIBC, faults))
 
 
+def commit(
+    layout: Layout, staged: Staged, *, trusted: Trusted = never_trusted, observer: FileProgress | None = None
+) -> tuple[Blob, bool]:
+    """A batch of one: the blob, and whether it was here before."""
+    batch = Batch(layout)
+    batch.take(staged)
+    return batch.commit(trusted=trusted, observer=observer)[0][:2]
+
+
 class Adding:
     """One request: this source into this store."""
 
@@ -117,27 +127,24 @@ class Adding:
         self.content = Path(self.source).read_bytes()
         self.digest = Digest(hashlib.sha256(self.content).hexdigest())
 
-    def run(self, expected: Digest | None = None) -> tuple[Blob, bool]:
-        with open(self.source, "rb") as file:
-            staged = stage_copy(
-                self.layout,
-                file.fileno(),
-                self.source,
-                expected=expected,
-                space=self.space,
-                observer=FileProgress(),
-            )
-        return commit(self.layout, staged)
+    def stage(self, path: str, *, sync: bool = True) -> Staged:
+        with open(path, "rb") as file:
+            return stage_copy(self.layout, file.fileno(), path, space=self.space, observer=FileProgress(), sync=sync)
+
+    def run(self) -> tuple[Blob, bool]:
+        return commit(self.layout, self.stage(self.source))
 
     def run_many(self) -> list[tuple[Blob, bool]]:
         """The content and others made of it, as a batch."""
-        with Batch(self.layout, space=self.space, observer=FileProgress()) as batch:
+        batch = Batch(self.layout, MANY)
+        try:
             for index in range(MANY):
                 path = f"{self.source}-{index}"
                 Path(path).write_bytes(self.content[index:])
-                with open(path, "rb") as file:
-                    batch.stage(file.fileno(), path)
-            return batch.commit()
+                batch.take(self.stage(path, sync=batch.syncs_alone(len(self.content))))
+            return [committed[:2] for committed in batch.commit()]
+        finally:
+            batch.discard()
 
     @property
     def name(self) -> Path:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,13 +23,11 @@ from modeld.pulls.files import FileFetcher
 from modeld.pulls.memory import Meaning
 from modeld.pulls.plan import Plan
 from modeld.sources.parse import parse
-from modeld.store import Asker
-from modeld.store.blobs import blobs
-from modeld.store.blobs.blobs import Blob, Trusted
-from modeld.store.blobs.staging import Staged, discard, stage_copy
-from modeld.store.disk.layout import Layout
-from modeld.store.ingest.downloaded import Arrived
-from modeld.store.publish.publishing import Wish
+from modeld.store import Requester
+from modeld.store.ingest.copying import stage_copy
+from modeld.store.ingest.ingest import ReadyFile
+from modeld.store.ingest.staged import Staged
+from modeld.store.publish.publishing import PublishRequest
 from modelwire.requests import ModelPull
 from rigs.adding_rig import Bench
 from rigs.download_rig import digest_of
@@ -37,22 +35,17 @@ from rigs.download_rig import digest_of
 WAIT = 10
 
 
-@dataclass
-class Staging:
+@dataclass(slots=True, kw_only=True, eq=False)
+class Staging(Staged):
     """What stands for a fetched file: its bytes are staged, and it counts how it ends."""
 
-    layout: Layout
-    staged: Staged
     served: Mapping[str, int]
     as_described: bool
     kept: int = 0
 
-    def commit(self, trusted: Trusted) -> tuple[Blob, bool]:
-        return blobs.commit(self.layout, self.staged, trusted=trusted)
-
     def keep(self) -> None:
         self.kept += 1
-        discard(self.staged)
+        self.discard()
 
 
 class Downloads:
@@ -107,36 +100,40 @@ class PullBench(Bench):
 
     def plan(self, ref: str = "hf:org/repo", *, name: str = "m", **fields: Any) -> Plan:
         request = ModelPull(id="1", ref=ref, name=name, **fields)
-        return Plan(request, parse(ref), self.store.arrivals)
+        return Plan(request, parse(ref), self.store.ingest.publishing)
 
-    def wish(self, plan: Plan) -> Wish:
+    def publish_request(self, plan: Plan) -> PublishRequest:
         """As a pull begins with."""
-        replaces = plan.request.replace or plan.follows(self.store.arrivals.standing(plan.name))
+        replaces = plan.request.replace or plan.follows(self.store.ingest.publishing.index.entry(plan.name))
         license_ = plan.request.license
-        return Wish(name=plan.name, replace=replaces, license=license_, order=0, observer=self.progress)
+        return PublishRequest(name=plan.name, replace=replaces, license=license_, order=0, observer=self.progress)
 
     # -- the store
 
-    async def arrived(self, content: bytes, path: str = "m.gguf") -> Arrived:
+    async def arrived(self, content: bytes, path: str = "m.gguf") -> ReadyFile:
         """A file of these bytes that is in the store."""
         await self.store.add(self.file("blob", content), name=f"blob-{digest_of(content).hex[:8]}")
-        blob = await self.store.arrivals.find(digest_of(content), self.held, FileProgress())
+        blob = await self.store.ingest.find(digest_of(content), self.held, FileProgress())
         assert blob is not None
-        return Arrived(path=path, blob=blob)
+        return ReadyFile(path=path, content=blob)
 
-    async def published(self, plan: Plan, arrived: Sequence[Arrived], meaning: Meaning) -> None:
+    async def published(self, plan: Plan, arrived: Sequence[ReadyFile], meaning: Meaning) -> None:
         """The model of an earlier pull."""
-        publication = plan.publication(self.wish(plan), arrived, meaning, asked=True)
-        await self.store.arrivals.publish(publication.wish, arrived, publication.source, Asker(peer=1), None)
+        publication = plan.publication(self.publish_request(plan), arrived, meaning, asked=True)
+        alone = len(arrived) == 1
+        await self.store.ingest.publish(
+            publication.request, arrived, publication.source, Requester(peer=1), alone=alone, provenance=None
+        )
 
     def staging(self, content: bytes, *, as_described: bool) -> Staging:
         path = self.file(f"fetched-{digest_of(content).hex[:8]}", content)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            staged = stage_copy(self.layout, descriptor, path, space=self.store.arrivals.space, observer=FileProgress())
+            staged = stage_copy(self.layout, descriptor, path, space=self.store.ingest.space, observer=FileProgress())
         finally:
             os.close(descriptor)
-        return Staging(self.layout, staged, {"hub": len(content)}, as_described)
+        of_copy = {field.name: getattr(staged, field.name) for field in fields(staged)}
+        return Staging(**of_copy, served={"hub": len(content)}, as_described=as_described)
 
     # -- fetching
 

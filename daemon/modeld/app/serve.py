@@ -48,7 +48,7 @@ async def serve(rooms: Rooms, loaded: Loaded, readiness: Readiness, *, instance:
         server.open()
         tasks.start_soon(lifetime.mind_endpoint, rooms.endpoint, float(settings.daemon.endpoint_check), name="endpoint")
         tasks.start_soon(_prune, rooms, float(settings.jobs.keep), name="prune")
-        tasks.start_soon(rooms.store.care.uses.keep, name="uses")
+        tasks.start_soon(rooms.store.uses.keep, name="uses")
         if auto_started and settings.daemon.idle_exit > 0:
             patience = float(settings.daemon.idle_exit)
             tasks.start_soon(lifetime.mind_idleness, server, services.board, patience, name="idleness")
@@ -57,7 +57,7 @@ async def serve(rooms: Rooms, loaded: Loaded, readiness: Readiness, *, instance:
         notify.stopping(lifetime.reason)
         await _stop(services, server, lifetime)
         await rooms.activity.flush()
-        await rooms.store.care.uses.flush()
+        await rooms.store.uses.flush()
         tasks.cancel_scope.cancel()
     return lifetime.exit_code
 

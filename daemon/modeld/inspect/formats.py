@@ -15,10 +15,15 @@ MAX_SAFETENSORS_HEADER: Final = 100_000_000
 _EXTENSION = re.compile(r"\.([A-Za-z0-9]{1,16})$")
 
 
-def detect_format(head: bytes, filename: str) -> str:
+def format_of_content(head: bytes) -> str | None:
+    """None when the bytes do not say."""
     if head.startswith(b"GGUF"):
         return "gguf"
     if len(head) >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_SAFETENSORS_HEADER:
         return "safetensors"
+    return None
+
+
+def format_of_name(filename: str) -> str:
     extension = _EXTENSION.search(os.path.basename(filename))
     return extension.group(1).lower() if extension is not None else "unknown"

@@ -53,7 +53,7 @@ class ShowStatus(QuickOperation[DaemonStatus, Status]):
 
     def _count(self) -> int:
         with contextlib.suppress(WireError):
-            self._counted = self._services.store.count()
+            self._counted = self._services.store.models.count()
         return self._counted
 
     def _free(self) -> int | None:

@@ -13,7 +13,7 @@ from modeld.jobs.job import Job, Kind, V, W
 from modeld.jobs.publication import PublicationNotes
 from modeld.operations.follow import follow
 from modeld.operations.operation import Call, Caller, SlowOperation
-from modeld.store import Asker, Digest, ModelName
+from modeld.store import Digest, ModelName, Requester
 from modelwire.errors import DigestMismatch
 
 
@@ -51,7 +51,7 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
 
     @asynccontextmanager
     async def mismatch_recorded(self, job: Job[W, V], source: str) -> AsyncIterator[None]:
-        """Records a digest mismatch in the history of the model whose bytes were expected."""
+        """Records a digest mismatch in the history of the model that the job names."""
         try:
             yield
         except DigestMismatch as fault:
@@ -59,11 +59,14 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
             if job.model is not None and isinstance(expected, str) and isinstance(actual, str):
                 server = fault.details.get("source")
                 origin = source if server is None or server in source else f"{source} ({server})"
-                await self._services.store.care.refused(
-                    ModelName.parse(job.model), Digest.parse(expected), Digest.parse(actual), origin, asker_of(job)
-                )
+                store = self._services.store
+                standing = store.index.entry(ModelName.parse(job.model))
+                if standing is not None:
+                    await store.history.refused(
+                        standing.name, Digest.parse(expected), Digest.parse(actual), origin, requester_of(job)
+                    )
             raise
 
 
-def asker_of(job: Job[W, V]) -> Asker:
-    return Asker(peer=job.peer, job=job.id)
+def requester_of(job: Job[W, V]) -> Requester:
+    return Requester(peer=job.peer, job=job.id)

@@ -7,7 +7,7 @@ import os
 import msgspec
 
 from modeld.jobs.job import Job
-from modeld.operations.job_operation import JobOperation, Submission, asker_of
+from modeld.operations.job_operation import JobOperation, Submission, requester_of
 from modeld.operations.operation import Caller
 from modeld.store import Digest, ModelName
 from modelwire.errors import InvalidRequest
@@ -58,18 +58,18 @@ class Add(JobOperation[ModelAdd, Added]):
                 observer=job.progress,
                 reader=await self._services.reader_for(job.peer),
                 notes=self.notes(job),
-                asker=asker_of(job),
+                requester=requester_of(job),
             )
 
     def took_place(self, request: ModelAdd, intent: Added, /) -> bool:
         """The content alone does not decide: the name may have stood for the same bytes before, and the job was to
         change the license."""
         store = self._services.store
-        if not store.published(intent):
+        if not store.models.stands_for(intent):
             return False
         if request.move and os.path.lexists(request.path):
             return False  # the source is still to be removed: run again, the work finds its bytes and removes it
-        return store.show(intent.name).license == request.license
+        return store.models.view(intent.name).license == request.license
 
 
 def _check_length(field: str, text: str | None, longest: int, hint: str) -> None:

@@ -17,7 +17,7 @@ class Copy(JobOperation[ModelCopy, Copied]):
 
     async def run(self, call: Call, request: ModelCopy, /) -> Copied:
         if request.dry_run:
-            plan = self._services.store.care.plan_copy(request.source, request.destination)
+            plan = self._services.store.renaming.plan_copy(request.source, request.destination)
             return msgspec.structs.replace(plan, dry_run=True)
         return await super().run(call, request)
 
@@ -28,9 +28,9 @@ class Copy(JobOperation[ModelCopy, Copied]):
 
     async def work(self, job: Job[ModelCopy, Copied], /) -> Copied:
         request = job.request
-        return await self._services.store.care.copy(
+        return await self._services.store.renaming.copy(
             request.source, request.destination, order=job.order, notes=self.notes(job), stopped=job.progress.stopped
         )
 
     def took_place(self, _: ModelCopy, intent: Copied, /) -> bool:
-        return self._services.store.care.copied(intent)
+        return self._services.store.renaming.copied(intent)

@@ -20,7 +20,7 @@ class List(SlowOperation[requests.ModelList, values.ModelList]):
 
     async def run(self, call: Call, request: requests.ModelList, /) -> values.ModelList:
         await call.until_writable()
-        page = await self._services.store.care.select(
+        page = await self._services.store.models.page(
             request.filter, request.sort, after=request.after, limit=min(request.limit or _PAGE, _PAGE)
         )
         return _cut_to_size(page)

@@ -20,7 +20,7 @@ class Move(JobOperation[ModelMove, Moved]):
 
     async def work(self, job: Job[ModelMove, Moved], /) -> Moved:
         request = job.request
-        return await self._services.store.care.move(
+        return await self._services.store.renaming.move(
             request.source,
             request.destination,
             order=job.order,
@@ -30,4 +30,4 @@ class Move(JobOperation[ModelMove, Moved]):
         )
 
     def took_place(self, _: ModelMove, intent: Moved, /) -> bool:
-        return self._services.store.care.moved(intent)
+        return self._services.store.renaming.moved(intent)

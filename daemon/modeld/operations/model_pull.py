@@ -51,4 +51,4 @@ class Pull(JobOperation[ModelPull, Pulled]):
             return await NetworkPull(services.pulls, services.activity, job, reference, notes).run()
 
     def took_place(self, _: ModelPull, intent: Pulled, /) -> bool:
-        return self._services.store.published(intent)
+        return self._services.store.models.stands_for(intent)

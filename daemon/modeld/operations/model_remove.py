@@ -19,7 +19,7 @@ class Remove(JobOperation[ModelRemove, Removed]):
         return Submission(request, self.key(request.name, request.force, caller.uid), name)
 
     async def work(self, job: Job[ModelRemove, Removed], /) -> Removed:
-        return await self._services.store.care.remove(
+        return await self._services.store.renaming.remove(
             job.request.name,
             force=job.request.force,
             order=job.order,
@@ -28,4 +28,4 @@ class Remove(JobOperation[ModelRemove, Removed]):
         )
 
     def took_place(self, _: ModelRemove, intent: Removed, /) -> bool:
-        return self._services.store.care.removed(intent)
+        return self._services.store.renaming.removed(intent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modeld.operations.operation import Call, Caller, QuickOperation, SlowOperation, TakesTime
-from modeld.store import Asker, Unproven
+from modeld.store import Requester, WouldBlock
 from modelwire.requests import ModelResolve
 from modelwire.values import Resolved
 
@@ -16,9 +16,13 @@ class Resolve(QuickOperation[ModelResolve, Resolved], SlowOperation[ModelResolve
     def answer(self, _: Caller, request: ModelResolve, /) -> Resolved:
         try:
             return self._services.store.resolve(request.name, request.file)
-        except Unproven:
+        except WouldBlock:
             raise TakesTime from None
 
     async def run(self, call: Call, request: ModelResolve, /) -> Resolved:
-        asker, failed = Asker(peer=call.caller.uid), self._services.model_failed
-        return await self._services.store.proven(request.name, request.file, asker=asker, failed=failed)
+        return await self._services.store.resolver.resolve(
+            request.name,
+            request.file,
+            requester=Requester(peer=call.caller.uid),
+            on_failed=self._services.model_failed,
+        )

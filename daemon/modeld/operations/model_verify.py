@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from modeld.jobs.job import Job
-from modeld.operations.job_operation import JobOperation, Submission, asker_of
+from modeld.operations.job_operation import JobOperation, Submission, requester_of
 from modeld.operations.operation import Caller
 from modeld.store import ModelName
 from modelwire.errors import InvalidRequest
@@ -26,10 +26,10 @@ class Verify(JobOperation[ModelVerify, Verification]):
         return Submission(request, self.key(*names, caller.uid), names[0] if len(names) == 1 else None)
 
     async def work(self, job: Job[ModelVerify, Verification], /) -> Verification:
-        return await self._services.store.care.verify(
+        return await self._services.store.verifier.verify(
             None if job.request.all else job.request.names,
             order=job.order,
             observer=job.progress,
-            asker=asker_of(job),
-            failed=partial(self._services.model_failed, job=job.id),
+            requester=requester_of(job),
+            on_failed=partial(self._services.model_failed, job=job.id),
         )

@@ -12,7 +12,7 @@ from modeld.config import Settings
 from modeld.jobs.admission import Gate
 from modeld.jobs.board import Board
 from modeld.pulls.context import PullContext
-from modeld.store import Digest, OwnReader, PeerReader, Reader, Store
+from modeld.store import Digest, PeerReader, Reader, Store
 from modelwire.values import RecoveryView
 
 
@@ -56,7 +56,7 @@ class Services:
     async def reader_for(self, uid: int) -> Reader:
         """The reader of files for a user: the daemon opens only what that user could read."""
         if uid in (self.own_uid, 0):
-            return OwnReader(uid)
+            return Reader(uid)
         return PeerReader(uid, (await self.accounts.account_of(uid)).groups)
 
     def model_failed(self, name: str, digest: Digest, reason: str, *, job: str | None = None) -> None:

@@ -12,4 +12,4 @@ class ListQuarantine(SlowOperation[StoreQuarantine, QuarantineList]):
 
     async def run(self, call: Call, _: StoreQuarantine, /) -> QuarantineList:
         await call.until_writable()
-        return await self._services.store.care.quarantined()
+        return await self._services.store.quarantined()

@@ -12,4 +12,4 @@ class ShowUsage(SlowOperation[StoreUsage, Usage]):
 
     async def run(self, call: Call, _: StoreUsage, /) -> Usage:
         await call.until_writable()
-        return await self._services.store.care.usage()
+        return await self._services.store.usage()

@@ -45,14 +45,14 @@ class PullContext:
             files_at_once=chosen.files_at_once,
         )
         transfer = Transfer(
-            store.arrivals.layout,
-            store.arrivals.space,
+            store.layout,
+            store.ingest.space,
             max_rate=_plain(chosen.max_rate),
-            keep_cache=store.arrivals.keep_cache,
+            keep_cache=store.ingest.keep_cache,
             condemned=memory.condemned,
             tuning=tuning,
         )
-        return cls(store, settings, memory, transfer, SharedDownloads(store.arrivals), dict(environ))
+        return cls(store, settings, memory, transfer, SharedDownloads(store.ingest), dict(environ))
 
     def close(self) -> None:
         if "_http" in self.__dict__:

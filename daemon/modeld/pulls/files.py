@@ -19,7 +19,7 @@ from modeld.progress import JobProgress, Stopped
 from modeld.pulls.context import PullContext
 from modeld.pulls.plan import Plan
 from modeld.store import Digest
-from modeld.store.ingest.downloaded import Arrived
+from modeld.store.ingest.ingest import ReadyFile
 
 
 class FileFetcher:
@@ -36,7 +36,7 @@ class FileFetcher:
         held: ExitStack,
     ) -> None:
         self._context = context
-        self._arrivals = context.store.arrivals
+        self._ingest = context.store.ingest
         self._plan = plan
         self._described = described
         self._files = files
@@ -44,7 +44,7 @@ class FileFetcher:
         self._progress = progress.files([file.size for file in files])
         self._on_event = on_event
         self._held = held
-        self._arrived: dict[int, Arrived] = {}
+        self._arrived: dict[int, ReadyFile] = {}
         self.digests: list[Digest | None] = []
         """Of each file, None where it is not known."""
         self.served: Counter[str] = Counter()
@@ -59,12 +59,12 @@ class FileFetcher:
             if digest is None:
                 continue
             progress = self._progress[number]
-            blob = await self._arrivals.find(digest, self._held, progress)
+            blob = await self._ingest.find(digest, self._held, progress)
             if blob is not None:
                 progress.total(blob.size)
                 progress.advance(done=blob.size, reused=blob.size)
                 progress.finished()
-                self._arrived[number] = Arrived(path=file.path, blob=blob, role=file.role)
+                self._arrived[number] = ReadyFile(path=file.path, content=blob, role=file.role)
                 await self._remember(file, digest)
 
     def check_room(self) -> None:
@@ -73,20 +73,20 @@ class FileFetcher:
         for number, file in enumerate(self._files):
             if number not in self._arrived and file.size is not None:
                 missing += max(0, file.size - self._partial_bytes(self.digests[number]))
-        self._arrivals.space.reserve(missing).release()
+        self._ingest.space.reserve(missing).release()
 
     def _partial_bytes(self, digest: Digest | None) -> int:
         """What an earlier attempt has put onto the disk."""
         if digest is None:
             return 0
         try:
-            return os.stat(self._arrivals.layout.partial(digest)).st_blocks * 512
+            return os.stat(self._context.store.layout.partial(digest)).st_blocks * 512
         except OSError:
             return 0
 
     # -- bytes
 
-    async def run(self, share: Share) -> list[Arrived]:
+    async def run(self, share: Share) -> list[ReadyFile]:
         """All files, in their order. When one fails the others stop, and what has arrived stays."""
         if len(self._files) > len(self._arrived):
             self.check_room()
@@ -114,7 +114,7 @@ class FileFetcher:
     async def _fetch(self, number: int, share: Share) -> None:
         file, digest, progress = self._files[number], self.digests[number], self._progress[number]
         work = partial(self._context.transfer.fetch_file, self._described, file, expected=digest)
-        blob, served, as_described = await self._context.shared_downloads.fetch(
+        blob, served, as_described, learned = await self._context.shared_downloads.fetch(
             self._key(file, digest),
             self._plan.reference.key,
             lambda shared, on_event, pace: work(progress=shared, on_event=on_event, pace=pace),
@@ -123,8 +123,10 @@ class FileFetcher:
             share,
         )
         self.served.update(served)
-        self._held.enter_context(self._arrivals.relying_on(blob.digest))
-        self._arrived[number] = Arrived(path=file.path, blob=blob, role=file.role, fetched=True, served=served)
+        self._held.enter_context(self._ingest.holds.relying_on(blob.digest))
+        self._arrived[number] = ReadyFile(
+            path=file.path, content=blob, role=file.role, new=True, served=served, learned=learned
+        )
         progress.finished()
         if as_described:
             await self._remember(file, blob.digest)

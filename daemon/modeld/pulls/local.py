@@ -6,9 +6,9 @@ from modeld.jobs.job import Job
 from modeld.pulls.outcome import PullNotes, pulled_from
 from modeld.sources.local import LocalReference
 from modeld.sources.stored import StoredReference
-from modeld.store import Asker, Digest, Reader, Store, Unproven
-from modeld.store.maintain.verify import Failed
-from modeld.store.publish.publishing import Notes
+from modeld.store import Digest, Reader, Requester, Store, WouldBlock
+from modeld.store.maintain.verify import OnFailed
+from modeld.store.publish.name_changes import Notes
 from modelwire.errors import DigestMismatch, NotFound
 from modelwire.requests import ModelPull
 from modelwire.values import Added, Pulled
@@ -31,12 +31,12 @@ async def add_local(
         observer=job.progress,
         reader=reader,
         notes=PullNotes(notes, lambda added: pulled_from(added, source)),
-        asker=Asker(peer=job.peer, job=job.id),
+        requester=Requester(peer=job.peer, job=job.id),
     )
     return pulled_from(added, source)
 
 
-async def use_stored(store: Store, job: PullJob, reference: StoredReference, failed: Failed) -> Pulled:
+async def use_stored(store: Store, job: PullJob, reference: StoredReference, on_failed: OnFailed) -> Pulled:
     """A name alone stands for what is here."""
     job.progress.phase("checking_local")
     name = reference.name.text
@@ -50,9 +50,11 @@ async def use_stored(store: Store, job: PullJob, reference: StoredReference, fai
             hint=f"a name alone means what is here; to fetch it, say where from: ollama:{name}, hf:org/repo, ./{name}",
             details=fault.details,
         ) from None
-    except Unproven:
-        resolved = await store.proven(name, asker=Asker(peer=job.peer, job=job.id), failed=failed)
-    view, wanted = store.show(resolved.name), job.request.sha256
+    except WouldBlock:
+        resolved = await store.resolver.resolve(
+            name, requester=Requester(peer=job.peer, job=job.id), on_failed=on_failed
+        )
+    view, wanted = store.models.view(resolved.name), job.request.sha256
     expected, actual = wanted and Digest.parse(wanted), Digest.parse(view.blob)
     if expected and not actual.matches(expected):
         raise DigestMismatch(

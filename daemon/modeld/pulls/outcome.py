@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from modeld.store.publish.publishing import Notes
+from modeld.store.publish.name_changes import Notes
 from modelwire.values import Added, Pulled
 
 

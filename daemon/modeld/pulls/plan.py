@@ -15,10 +15,10 @@ from modeld.pulls.memory import Meaning, MeantFile, version_of
 from modeld.sources.globs import wanted
 from modeld.sources.reference import Reference
 from modeld.store import Digest, ModelName, parts
-from modeld.store.ingest.downloaded import Arrivals, Arrived, files_of, first_of
+from modeld.store.ingest.ingest import ReadyFile, first_of, listed
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.manifests import File, Source
-from modeld.store.publish.publishing import Wish
+from modeld.store.publish.publishing import Publishing, PublishRequest
 from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnavailable, WireError
 from modelwire.requests import ModelPull
 
@@ -27,7 +27,7 @@ from modelwire.requests import ModelPull
 class Publication:
     """What is to be published, and how it is told."""
 
-    wish: Wish
+    request: PublishRequest
     source: dict[str, str]
     current: bool
     """The name stands for these bytes already."""
@@ -37,7 +37,7 @@ class Publication:
 class Plan:
     request: ModelPull
     reference: Reference
-    arrivals: Arrivals
+    publishing: Publishing
 
     @cached_property
     def name(self) -> ModelName:
@@ -78,7 +78,7 @@ class Plan:
 
     def _recorded(self) -> Meaning | None:
         """From the manifest of a model that was pulled by this reference: the catalogue may be a new one."""
-        standing = self.arrivals.standing(self.name)
+        standing = self.publishing.index.entry(self.name)
         if standing is None or not self.follows(standing):
             return None
         manifest = standing.usable()
@@ -145,7 +145,9 @@ class Plan:
             return None
         return version_of(file.origin or "", file.locator, f"{stands} {file.size}")
 
-    def refuse_early(self, wish: Wish, files: Sequence[FileInfo], digests: Sequence[Digest | None]) -> None:
+    def refuse_early(
+        self, publish_as: PublishRequest, files: Sequence[FileInfo], digests: Sequence[Digest | None]
+    ) -> None:
         """A name that may not be given is refused before the first byte is fetched for it."""
         named = [
             File(path=file.path, blob=digest.text, size_bytes=file.size or 0, role=file.role)
@@ -154,16 +156,18 @@ class Plan:
         ]
         if len(named) < len(files):
             sizes = [file.size for file in files if file.size is not None]
-            self.arrivals.judge_unseen(wish, sum(sizes) if len(sizes) == len(files) else None)
+            self.publishing.judge_unseen(publish_as, sum(sizes) if len(sizes) == len(files) else None)
             return
         first = parts.first_weights([(file.path, file.role or "", file.size_bytes) for file in named])
-        self.arrivals.judge(wish, Digest.parse(named[first].blob), named if len(named) > 1 else ())
+        self.publishing.judge(publish_as, Digest.parse(named[first].blob), named if len(named) > 1 else ())
 
     # -- the name
 
-    def publication(self, wish: Wish, arrived: Sequence[Arrived], meaning: Meaning, *, asked: bool) -> Publication:
+    def publication(
+        self, publish_as: PublishRequest, arrived: Sequence[ReadyFile], meaning: Meaning, *, asked: bool
+    ) -> Publication:
         """`asked` says whether the meaning comes from the source, just now."""
-        first = arrived[first_of(arrived)]
+        first, tree = first_of(arrived), [] if len(arrived) == 1 else listed(arrived)
         source = {
             "registry": meaning.registry,
             "repo": meaning.repo,
@@ -171,21 +175,23 @@ class Plan:
             "filename": first.path,
             "reference": self.followed,
         }
-        standing = self.arrivals.standing(self.name)
+        standing = self.publishing.index.entry(self.name)
         # Judged as if it were not to be replaced: the same bytes under the same name need no new manifest.
-        kept = replace(wish, replace=False)
-        if standing is None or not self._same(standing, kept, first.blob.digest, files_of(arrived)):
-            return Publication(replace(wish, license=self.request.license or meaning.license), source, current=False)
+        kept = replace(publish_as, replace=False)
+        if standing is None or not self._same(standing, kept, first.digest, tree):
+            return Publication(
+                replace(publish_as, license=self.request.license or meaning.license), source, current=False
+            )
         if asked and self.follows(standing) and _moved(standing, meaning):
             # The same bytes under another revision: the manifest says which, and all else of it stays.
-            kept = replace(wish, license=self.request.license or standing.usable().license, replace=True)
+            kept = replace(publish_as, license=self.request.license or standing.usable().license, replace=True)
         return Publication(kept, source, current=True)
 
-    def _same(self, standing: Entry, wish: Wish, digest: Digest, files: Sequence[File]) -> bool:
+    def _same(self, standing: Entry, publish_as: PublishRequest, digest: Digest, files: Sequence[File]) -> bool:
         if standing.manifest is None or standing.name.text != self.name.text:
             return False
         try:
-            return self.arrivals.judge(wish, digest, files)
+            return self.publishing.judge(publish_as, digest, files)
         except WireError:
             return False
 

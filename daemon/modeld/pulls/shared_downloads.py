@@ -19,7 +19,8 @@ from modeld.download.routes.events import OnEvent, TransferEvent, unheard
 from modeld.progress import FileProgress, JobProgress, Stopped
 from modeld.pulls.own_thread import OwnThread
 from modeld.store.blobs.blobs import Blob
-from modeld.store.ingest.downloaded import Arrivals
+from modeld.store.ingest.ingest import Ingest
+from modeld.store.ingest.look import Learned
 
 Work = Callable[[FileProgress, OnEvent, Pace], Fetched]
 """Blocks until the file is whole, verified and durable."""
@@ -37,12 +38,15 @@ class Downloaded(NamedTuple):
     as_described: bool
     """These are the bytes of the version that was described."""
 
+    learned: Learned | None
+    """What the bytes say about themselves."""
+
 
 class SharedDownloads:
     """Of one daemon, by what is fetched."""
 
-    def __init__(self, arrivals: Arrivals) -> None:
-        self._arrivals = arrivals
+    def __init__(self, ingest: Ingest) -> None:
+        self._ingest = ingest
         self._by_key: dict[str, SharedDownload] = {}
 
     async def fetch(
@@ -76,7 +80,7 @@ class SharedDownloads:
     async def _follow(self, download: SharedDownload, progress: FileProgress) -> Downloaded:
         try:
             await download.thread.wait(progress.stopped)
-            return await download.commit(self._arrivals)
+            return await download.commit(self._ingest)
         except Stopped:
             if download.leave(progress):
                 with anyio.move_on_after(LEAVE_SECONDS, shield=True):
@@ -143,7 +147,7 @@ class SharedDownload:
         """One: all jobs are heard in one log."""
         self._on_event = next((on_event for on_event, _ in self._jobs.values()), unheard)
 
-    async def commit(self, arrivals: Arrivals) -> Downloaded:
+    async def commit(self, ingest: Ingest) -> Downloaded:
         """After the end: the first job that comes names the blob."""
         async with self._committing:
             if self._fault is not None:
@@ -151,7 +155,7 @@ class SharedDownload:
             if self._downloaded is None:
                 fetched, self._fetched = self.thread.outcome.result(), None
                 try:
-                    blob = await arrivals.commit(fetched.staged.digest, fetched.commit)
+                    blob = await ingest.commit(fetched)
                 except Exception as fault:
                     self._fault = fault
                     raise
@@ -159,7 +163,7 @@ class SharedDownload:
                     # Cancelled before it began: the next job does it, and without one the file is kept.
                     self._fetched = fetched
                     raise
-                self._downloaded = Downloaded(blob, fetched.served, fetched.as_described)
+                self._downloaded = Downloaded(blob, fetched.served, fetched.as_described, fetched.learned)
             return self._downloaded
 
     # -- the thread

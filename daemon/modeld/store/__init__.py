@@ -3,25 +3,24 @@
 Other rooms take what they need from here; its own modules import each other directly.
 """
 
-from modeld.store.catalog.history import Asker
+from modeld.store.catalog.history import Requester
 from modeld.store.digest import Digest
 from modeld.store.disk.root import RootUnusable, resolve_root
-from modeld.store.ingest.readers import OwnReader, PeerReader, Reader
+from modeld.store.ingest.readers import PeerReader, Reader
 from modeld.store.maintain.recover import RecoveryReport
-from modeld.store.manifests.entries import Unproven
+from modeld.store.manifests.entries import WouldBlock
 from modeld.store.names import ModelName
 from modeld.store.store import Store
 
 __all__ = [
-    "Asker",
     "Digest",
     "ModelName",
-    "OwnReader",
     "PeerReader",
     "Reader",
     "RecoveryReport",
+    "Requester",
     "RootUnusable",
     "Store",
-    "Unproven",
+    "WouldBlock",
     "resolve_root",
 ]

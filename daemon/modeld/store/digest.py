@@ -69,3 +69,20 @@ class Signature:
     @classmethod
     def of(cls, status: os.stat_result) -> Signature:
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    def only_links_changed(self, after: Signature) -> bool:
+        """A write in good faith changes the time of modification; another link changes only the other time."""
+        return (self.device, self.inode, self.size, self.mtime_ns) == (
+            after.device,
+            after.inode,
+            after.size,
+            after.mtime_ns,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Relinked:
+    """A blob that the store gave a link or took one from: its bytes are the same, its signature is not."""
+
+    before: Signature
+    after: Signature

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio
-import msgspec
+import anyio.to_thread
 
 from modeld.config import StoreSettings
 from modeld.config.settings import default_byte_jobs
 from modeld.progress import JobProgress
 from modeld.store.blobs.linked import Linked
-from modeld.store.catalog.history import NOBODY, Asker, History
+from modeld.store.blobs.quarantine import kept
+from modeld.store.catalog.catalog import Catalog
+from modeld.store.catalog.history import THE_DAEMON, History, Requester
+from modeld.store.catalog.records import Records
 from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
@@ -20,47 +23,59 @@ from modeld.store.disk.locks import StoreLock
 from modeld.store.disk.reserve import Reserve
 from modeld.store.disk.root import prepare_root
 from modeld.store.disk.space import Space, free_bytes_under
-from modeld.store.disk.used import UsedBytes
-from modeld.store.ingest.adding import Intake
+from modeld.store.ingest.adding import add_local
 from modeld.store.ingest.adopt import How
 from modeld.store.ingest.collect import collect
-from modeld.store.ingest.downloaded import Arrivals
-from modeld.store.ingest.gathering import add_collection
-from modeld.store.ingest.readers import OwnReader, Reader
-from modeld.store.maintain.care import Care, nobody_is_told
-from modeld.store.maintain.proving import Proving
+from modeld.store.ingest.ingest import Ingest
+from modeld.store.ingest.readers import Reader
 from modeld.store.maintain.recover import RecoveryReport, recover
-from modeld.store.maintain.verify import Failed
+from modeld.store.maintain.resolving import Resolver
+from modeld.store.maintain.sweep import Sweeper
+from modeld.store.maintain.usage import usage
+from modeld.store.maintain.used import UsedBytes
+from modeld.store.maintain.verify import Verifier
 from modeld.store.manifests.index import Index
+from modeld.store.manifests.models import Models
 from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
+from modeld.store.publish.holds import Holds
+from modeld.store.publish.name_changes import Notes
 from modeld.store.publish.publisher import Publisher
-from modeld.store.publish.publishing import Counter, Notes, Wish
-from modeld.store.publish.records import Records
-from modelwire.errors import WireError
-from modelwire.values import Added, ModelView, Resolved
-
-if TYPE_CHECKING:
-    from modeld.store.catalog.catalog import Catalog
+from modeld.store.publish.publishing import Publishing, PublishRequest
+from modeld.store.publish.renaming import Renaming
+from modelwire.values import Added, QuarantineList, Resolved, Usage
 
 PUBLISH_THREADS: Final = 4
 """One publishes, the others ask for the locks of their names."""
 
+_WALKS: Final = 1
+"""Counting a big store takes a second of a disk and of the interpreter: one after the other."""
+
 
 class Store:
-    """One root, held by this process alone. All calls from the event loop's thread."""
+    """One root, held by this process alone. All calls from the event loop's thread.
 
-    def __init__(self, lock: StoreLock, intake: Intake, care: Care, recovery: RecoveryReport) -> None:
-        self.layout = intake.counter.layout
-        self.care = care
+    Its parts do the work: `models` what clients read, `resolver` paths that take time, `renaming` names, `verifier` and
+    `sweeper` bytes. Each write checks first that the root is still the one that was locked.
+    """
+
+    def __init__(self, lock: StoreLock, ingest: Ingest, *, grace: float, uses: Uses, recovery: RecoveryReport) -> None:
+        changes, records, history, self.holds = ingest.publishing, ingest.records, ingest.history, ingest.holds
+        self.layout = changes.layout
         self.recovery = recovery
         self.reserve = Reserve(self.layout)
         self.reserve.refill()
+        self.index = changes.index
+        self.history = history
+        self.uses = uses
         self._lock = lock
-        self._index = intake.counter.index
-        self._intake = intake
-        self.arrivals = Arrivals(intake, care.history)
-        self._proving = Proving(intake.counter, intake.records, care)
+        self.ingest = ingest
+        self._walks = anyio.CapacityLimiter(_WALKS)
+        self.models = Models(self.index, self.layout, records, history, uses, threads=self._walks)
+        self.renaming = Renaming(changes, lock, self.holds, records, uses, history)
+        self.sweeper = Sweeper(changes, lock, records, self.holds, grace)
+        self.verifier = Verifier(changes, lock, records, history, ingest.threads)
+        self.resolver = Resolver(changes, records, uses, self.verifier)
 
     @classmethod
     def claim(cls, root: str, settings: StoreSettings, *, endpoint: str | None = None) -> tuple[Layout, StoreLock]:
@@ -78,8 +93,8 @@ class Store:
         lock: StoreLock | None = None,
         byte_threads: int | None = None,
     ) -> Store:
-        """Blocks until recovered. `lock` comes from `claim`; without it the store is claimed here. Whoever opens
-        the store closes it; the catalogue stays the caller's."""
+        """Blocks until recovered. `lock` comes from `claim`; without it the store is claimed here. The caller
+        closes the store, and the catalogue too."""
         if lock is None:
             _, lock = cls.claim(root, settings)
         layout = lock.layout
@@ -88,7 +103,7 @@ class Store:
             linked = Linked(layout)
             linked.load()
             index = Index(layout, history.reason_at, Trees(layout, linked))
-            counter = Counter(
+            publishing = Publishing(
                 layout=layout,
                 index=index,
                 publisher=Publisher(),
@@ -102,26 +117,32 @@ class Store:
                 used=None if settings.max_bytes is None else UsedBytes(layout),
             )
             records, threads = Records(catalog), anyio.CapacityLimiter(byte_threads or default_byte_jobs())
-            care = Care(lock, counter, records, history, threads, float(settings.grace), Uses(catalog))
-            intake = Intake(
-                counter=counter,
+            ingest = Ingest(
+                publishing=publishing,
                 records=records,
+                history=history,
                 space=space,
-                holds=care.holds,
+                holds=Holds(),
                 threads=threads,
                 keep_cache=settings.keep_cache,
             )
-            return cls(lock, intake, care, recover(layout, index))
+            return cls(
+                lock,
+                ingest,
+                grace=float(settings.grace),
+                uses=Uses(catalog),
+                recovery=recover(layout, index),
+            )
         except BaseException:
             lock.close()
             raise
 
     def use_threads(self, count: int) -> None:
-        """So many read and write bytes at the same time; those that do end in peace."""
-        self._intake.threads.total_tokens = count
+        """So many read and write bytes at the same time; those that do so now are not interrupted."""
+        self.ingest.threads.total_tokens = count
 
     def close(self) -> None:
-        """Gives the store back to whoever wants it next. Idempotent."""
+        """Gives the store back. Idempotent."""
         self._lock.close()
 
     # -- writing
@@ -139,7 +160,7 @@ class Store:
         observer: JobProgress | None = None,
         reader: Reader | None = None,
         notes: Notes[Added] | None = None,
-        asker: Asker = NOBODY,
+        requester: Requester = THE_DAEMON,
     ) -> Added:
         """A local file, set of shards or directory under a name. Returns when the model is complete, verified and
         durable, and, after a move, the source is gone.
@@ -147,7 +168,7 @@ class Store:
         The same content under the same name again is success. `observer.stopped` ends the work at the next chunk,
         with `Stopped`; once the publication has begun it is finished.
         """
-        wish = Wish(
+        request = PublishRequest(
             name=ModelName.suggest(path) if name is None else ModelName.parse(name),
             expected=None if sha256 is None else Digest.parse(sha256),
             replace=replace,
@@ -157,53 +178,26 @@ class Store:
             notes=notes,
         )
         self._lock.check()
-        reader = reader or OwnReader()
-        collection = await self._intake.in_thread(partial(collect, path, how, reader, self.layout))
-        if collection is None:
-            added = await self._intake.add(wish, path, reader.open)
-        else:
-            try:
-                added = await add_collection(self._intake, wish, collection, how)
-            finally:
-                collection.close()
-        await self.care.history.arrived(added, path, asker)
-        return added
+        reader = reader or Reader()
+        collection = await self.ingest.in_thread(partial(collect, path, how, reader, self.layout))
+        try:
+            return await add_local(self.ingest, request, collection, how, path, requester)
+        finally:
+            collection.close()
 
-    # -- reading: synchronous, past any queue
+    # -- reading: past any queue
 
     def resolve(self, name: str, file: str | None = None) -> Resolved:
-        """The path behind a name, or of one file of that model. `Unproven` when it has to be looked at first."""
-        resolved = self._index.resolve(name) if file is None else self._index.resolve_file(name, file)
-        self.care.uses.note(resolved.name)
+        """The path behind a name, or of one file of that model. `WouldBlock` when `resolver` has to look first."""
+        resolved = self.index.resolve(name, file)
+        self.uses.note(resolved.name)
         return resolved
 
-    async def proven(
-        self, name: str, file: str | None = None, *, asker: Asker = NOBODY, failed: Failed = nobody_is_told
-    ) -> Resolved:
-        """As `resolve`, with all the time that a closer look takes."""
-        resolved = await self._proving.resolve(name, file, asker=asker, failed=failed)
-        self.care.uses.note(resolved.name)
-        return resolved
+    async def usage(self) -> Usage:
+        return await usage(self.layout, self.index, self._walks)
 
-    def show(self, name: str) -> ModelView:
-        """All about one model, with its manifest as it is in the file."""
-        entry = self._index.find(name)
-        return msgspec.structs.replace(entry.view(), manifest=entry.document())
-
-    def published(self, added: Added) -> bool:
-        """Whether the name stands for exactly this content now: what a restart asks about a job cut short."""
-        try:
-            entry = self._index.entry(ModelName.parse(added.name))
-            if entry is None or entry.missing() is not None:
-                return False
-            manifest = entry.usable()
-            files = {(file.path, file.blob) for file in manifest.files}
-            return manifest.blob == added.blob and files == {(file.path, file.blob) for file in added.files}
-        except WireError:
-            return False
-
-    def count(self) -> int:
-        return len(self._index.names())
+    async def quarantined(self) -> QuarantineList:
+        return await anyio.to_thread.run_sync(partial(kept, self.layout), limiter=self._walks)
 
     @property
     def free_bytes(self) -> int:
@@ -212,4 +206,4 @@ class Store:
     @property
     def reserved_bytes(self) -> int:
         """Promised to running jobs and not written yet."""
-        return self._intake.space.promised
+        return self.ingest.space.promised

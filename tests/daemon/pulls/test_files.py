@@ -42,7 +42,7 @@ async def fetched(bench: PullBench, files: list[FileInfo], **fields: Any) -> lis
     """A look and a run; the digests of what came."""
     fetcher = bench.fetcher(bench.plan(**fields), files)
     await fetcher.look()
-    return [each.blob.digest.hex for each in await fetcher.run(Budget().share())]
+    return [each.digest.hex for each in await fetcher.run(Budget().share())]
 
 
 async def test_what_is_here_is_not_fetched_and_the_rest_is(bench: PullBench) -> None:
@@ -88,7 +88,7 @@ async def test_room_is_asked_for_what_is_not_here_yet(bench: PullBench, monkeypa
     partial.parent.mkdir(parents=True, exist_ok=True)
     partial.write_bytes(b"x" * 8192)
     asked: list[int] = []
-    space = bench.store.arrivals.space
+    space = bench.store.ingest.space
     real = space.reserve
 
     def reserve(size: int) -> Reservation:

@@ -102,20 +102,20 @@ async def test_a_name_of_other_bytes_is_refused_early(bench: PullBench) -> None:
     taken = bench.plan("hf:other/repo")
     await bench.published(taken, [await bench.arrived(ONE)], MEANING)
     plan = bench.plan()
-    wish = bench.wish(plan)
-    plan.refuse_early(wish, [info()], [digest_of(ONE)])
-    plan.refuse_early(wish, [info(size=len(ONE))], [None])  # it may be the same
-    plan.refuse_early(wish, [info(size=None)], [None])
+    request = bench.publish_request(plan)
+    plan.refuse_early(request, [info()], [digest_of(ONE)])
+    plan.refuse_early(request, [info(size=len(ONE))], [None])  # it may be the same
+    plan.refuse_early(request, [info(size=None)], [None])
     for files, digests in (
         ([info()], [digest_of(OTHER)]),
         ([info(size=len(ONE) + 1)], [None]),
         ([info("a"), info("b")], [digest_of(ONE), digest_of(OTHER)]),
     ):
         with pytest.raises(AlreadyExists):
-            plan.refuse_early(wish, files, digests)
+            plan.refuse_early(request, files, digests)
     replacing = bench.plan(replace=True)
-    replacing.refuse_early(bench.wish(replacing), [info()], [digest_of(OTHER)])
-    taken.refuse_early(bench.wish(taken), [info()], [digest_of(OTHER)])  # the name follows this reference
+    replacing.refuse_early(bench.publish_request(replacing), [info()], [digest_of(OTHER)])
+    taken.refuse_early(bench.publish_request(taken), [info()], [digest_of(OTHER)])  # the name follows this reference
 
 
 async def test_the_files_of_a_tree_are_compared_one_by_one(bench: PullBench) -> None:
@@ -123,9 +123,9 @@ async def test_the_files_of_a_tree_are_compared_one_by_one(bench: PullBench) -> 
     await bench.published(bench.plan("hf:other/repo"), files, MEANING)
     plan = bench.plan()
     same = [info("a.gguf", len(ONE)), info("b.gguf", len(OTHER))]
-    plan.refuse_early(bench.wish(plan), same, [digest_of(ONE), digest_of(OTHER)])
+    plan.refuse_early(bench.publish_request(plan), same, [digest_of(ONE), digest_of(OTHER)])
     with pytest.raises(AlreadyExists):
-        plan.refuse_early(bench.wish(plan), same, [digest_of(ONE), digest_of(b"a third")])
+        plan.refuse_early(bench.publish_request(plan), same, [digest_of(ONE), digest_of(b"a third")])
 
 
 # -- what it is published as
@@ -134,8 +134,8 @@ async def test_the_files_of_a_tree_are_compared_one_by_one(bench: PullBench) -> 
 async def test_a_new_name_gets_the_license_of_its_source_unless_the_request_says_another(bench: PullBench) -> None:
     arrived = [await bench.arrived(ONE)]
     plan, licensed = bench.plan(), bench.plan(license="apache-2.0")
-    publication = plan.publication(bench.wish(plan), arrived, MEANING, asked=True)
-    assert (publication.current, publication.wish.license, publication.wish.replace) == (False, "mit", False)
+    publication = plan.publication(bench.publish_request(plan), arrived, MEANING, asked=True)
+    assert (publication.current, publication.request.license, publication.request.replace) == (False, "mit", False)
     assert publication.source == {
         "registry": "hub",
         "repo": "org/repo",
@@ -143,36 +143,39 @@ async def test_a_new_name_gets_the_license_of_its_source_unless_the_request_says
         "filename": "m.gguf",
         "reference": "hf:org/repo",
     }
-    assert licensed.publication(bench.wish(licensed), arrived, MEANING, asked=True).wish.license == "apache-2.0"
+    assert (
+        licensed.publication(bench.publish_request(licensed), arrived, MEANING, asked=True).request.license
+        == "apache-2.0"
+    )
 
 
 async def test_the_same_bytes_again_are_current_and_replace_nothing(bench: PullBench) -> None:
     plan, arrived = bench.plan(), [await bench.arrived(ONE)]
     await bench.published(plan, arrived, MEANING)
-    assert bench.wish(plan).replace
-    publication = plan.publication(bench.wish(plan), arrived, MEANING, asked=True)
-    assert (publication.current, publication.wish.replace) == (True, False)
+    assert bench.publish_request(plan).replace
+    publication = plan.publication(bench.publish_request(plan), arrived, MEANING, asked=True)
+    assert (publication.current, publication.request.replace) == (True, False)
 
 
 async def test_the_same_bytes_under_a_new_revision_are_recorded_when_the_source_says_so(bench: PullBench) -> None:
     plan, arrived = bench.plan(), [await bench.arrived(ONE)]
     await bench.published(plan, arrived, MEANING)
     moved = Meaning(registry="mirror", repo="org/repo", revision="2", license="another")
-    publication = plan.publication(bench.wish(plan), arrived, moved, asked=True)
-    assert (publication.current, publication.wish.replace, publication.wish.license) == (True, True, "mit")
+    publication = plan.publication(bench.publish_request(plan), arrived, moved, asked=True)
+    assert (publication.current, publication.request.replace, publication.request.license) == (True, True, "mit")
     for meaning, asked in ((moved, False), (Meaning(registry="mirror", repo="org/repo", revision="1"), True)):
-        assert not plan.publication(bench.wish(plan), arrived, meaning, asked=asked).wish.replace
+        assert not plan.publication(bench.publish_request(plan), arrived, meaning, asked=asked).request.replace
     other = bench.plan("hf:other/repo")
-    assert not other.publication(bench.wish(other), arrived, moved, asked=True).wish.replace
+    assert not other.publication(bench.publish_request(other), arrived, moved, asked=True).request.replace
 
 
 async def test_other_bytes_take_the_place_of_those_that_the_reference_meant_before(bench: PullBench) -> None:
     plan = bench.plan()
     await bench.published(plan, [await bench.arrived(ONE)], MEANING)
-    publication = plan.publication(bench.wish(plan), [await bench.arrived(OTHER)], MEANING, asked=True)
-    assert (publication.current, publication.wish.replace) == (False, True)
+    publication = plan.publication(bench.publish_request(plan), [await bench.arrived(OTHER)], MEANING, asked=True)
+    assert (publication.current, publication.request.replace) == (False, True)
     elsewhere = bench.plan("hf:org/repo@main")
-    assert not elsewhere.follows(bench.store.arrivals.standing(elsewhere.name))
+    assert not elsewhere.follows(bench.store.ingest.publishing.index.entry(elsewhere.name))
 
 
 # -- without a network

@@ -15,7 +15,7 @@ from modeld.download.engine.budget import Budget, Pace
 from modeld.download.routes.events import TransferEvent, unheard
 from modeld.progress import FileProgress, JobProgress, Stopped
 from modeld.pulls.shared_downloads import SharedDownloads, Work
-from modeld.store.ingest.downloaded import Arrivals
+from modeld.store.ingest.ingest import Ingest
 from modelwire.errors import SourceNotFound
 from rigs.waiting import eventually
 
@@ -30,23 +30,14 @@ def anyio_backend() -> str:
 
 
 @dataclass
-class Staged:
-    digest: str = "the digest"
-
-
-@dataclass
 class Bytes:
     """What stands for a file that was fetched."""
 
-    staged: Staged = field(default_factory=Staged)
     served: dict[str, int] = field(default_factory=lambda: {"here": 10})
     as_described: bool = True
     kept: int = 0
+    learned: None = None
     committed: int = 0
-
-    def commit(self, _trusted: object) -> tuple[str, bool]:
-        self.committed += 1
-        return "blob", False
 
     def keep(self) -> None:
         self.kept += 1
@@ -55,10 +46,10 @@ class Bytes:
 class Committing:
     """What the store does with it."""
 
-    async def commit(self, _digest: object, commit: Any) -> str:
+    async def commit(self, fetched: Bytes) -> str:
         await anyio.lowlevel.checkpoint()
-        blob, _ = commit(None)
-        return str(blob)
+        fetched.committed += 1
+        return "blob"
 
 
 class Asker:
@@ -102,7 +93,7 @@ class Transfer:
 
 
 def downloads() -> SharedDownloads:
-    return SharedDownloads(cast("Arrivals", Committing()))
+    return SharedDownloads(cast("Ingest", Committing()))
 
 
 async def asked(
@@ -124,7 +115,7 @@ async def test_two_share_one_and_who_comes_late_is_told_what_was_missed() -> Non
             tasks.start_soon(asked, shared, work, two, told, "two")
             await eventually(lambda: two.meter.snapshot().bytes_done >= 4)
             work.may_end.set()
-    assert told == {"one": ("blob", {"here": 10}, True), "two": ("blob", {"here": 10}, True)}
+    assert told == {"one": ("blob", {"here": 10}, True, None), "two": ("blob", {"here": 10}, True, None)}
     assert (work.runs, work.brought.committed, work.brought.kept) == (1, 1, 0)
     first, second = one.meter.snapshot(), two.meter.snapshot()
     assert first.bytes_done == second.bytes_done == 10
@@ -146,7 +137,7 @@ async def test_who_leaves_does_not_end_it(leaver: str) -> None:
             await eventually(lambda: leaver in told)
             assert work.ended == []
             work.may_end.set()
-    assert told == {leaver: Stopped, stays: ("blob", {"here": 10}, True)}
+    assert told == {leaver: Stopped, stays: ("blob", {"here": 10}, True, None)}
     assert work.runs == 1
 
 
@@ -162,7 +153,7 @@ async def test_the_last_who_leaves_ends_it_and_the_next_begins_anew() -> None:
             await eventually(lambda: "one" in told)
             assert first.ended == ["stopped"]
             tasks.start_soon(asked, shared, second, two, told, "two")
-    assert told == {"one": Stopped, "two": ("blob", {"here": 10}, True)}
+    assert told == {"one": Stopped, "two": ("blob", {"here": 10}, True, None)}
     assert (first.runs, second.runs) == (1, 1)
 
 
@@ -178,7 +169,7 @@ async def test_a_failure_is_everybodys_unless_they_would_ask_elsewhere() -> None
             tasks.start_soon(asked, shared, elsewhere, Asker(), told, "other", "another route")
             await anyio.wait_all_tasks_blocked()
             work.may_end.set()
-    assert told == {"one": SourceNotFound, "same": SourceNotFound, "other": ("blob", {"here": 10}, True)}
+    assert told == {"one": SourceNotFound, "same": SourceNotFound, "other": ("blob", {"here": 10}, True, None)}
     assert (work.runs, elsewhere.runs) == (1, 1)
 
 
@@ -233,7 +224,7 @@ async def test_who_joins_brings_a_rate_along_and_takes_it_away() -> None:
             await eventually(lambda: "free" in told)
             assert work.pace.take(1 << 20, Looks(3)) == 0, "four seconds until there are 4 KiB"
             work.may_end.set()
-    assert told["slow"] == ("blob", {"here": 10}, True)
+    assert told["slow"] == ("blob", {"here": 10}, True, None)
 
 
 class Looks:
@@ -262,4 +253,4 @@ async def test_a_thread_that_cannot_be_started_fails_for_all_and_the_next_begins
             await asked(shared, work, Asker(), told, "one")
     with anyio.fail_after(WAIT):
         await asked(shared, work, Asker(), told, "two")
-    assert told == {"two": ("blob", {"here": 10}, True)}
+    assert told == {"two": ("blob", {"here": 10}, True, None)}

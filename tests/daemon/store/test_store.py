@@ -84,9 +84,9 @@ async def test_a_restart_reports_what_it_found(tmp_path: Path) -> None:
     store = Store.open(root, SETTINGS)
     assert store.recovery.staging_removed == 1
     assert store.recovery.models_failed == ("a",)
-    assert [view.state for view in store._index.page(None, None).models] == ["failed"]
+    assert [view.state for view in store.index.page(None, None).models] == ["failed"]
     with pytest.raises(NotFound):
-        store.show("b")
+        store.models.view("b")
     store.close()
 
 
@@ -98,7 +98,7 @@ ADDING = """
     from modelwire.units import Size
     from modeld.store import Store
     from modeld.platform import locks
-    from modeld.store.publish import publisher, publishing
+    from modeld.store.publish import name_changes, publisher
     from modelwire.errors import WireError
 
     root, jobs = sys.argv[1], json.loads(sys.argv[2])
@@ -108,7 +108,7 @@ ADDING = """
     @asynccontextmanager
     async def nobody(*_, **__):
         yield
-    publishing.name_lock = nobody
+    name_changes.name_lock = nobody
     publisher.Publisher.turn = nobody
 
     async def main():
@@ -170,8 +170,8 @@ def test_eight_processes_without_any_lock(tmp_path: Path, sharing: str) -> None:
             started.communicate()
 
     store = Store.open(root, SETTINGS)
-    assert len(store._index.page(None, None).models) == 90
-    for view in store._index.page(None, None).models:
+    assert len(store.index.page(None, None).models) == 90
+    for view in store.index.page(None, None).models:
         assert view.path is not None
         assert "sha256:" + hashlib.sha256(Path(view.path).read_bytes()).hexdigest() == view.blob
     assert store.recovery.staging_removed == 0

@@ -18,15 +18,12 @@ from modeld.download.partials.segments import Segments
 from modeld.download.partials.state import Hashed, State
 from modeld.download.tuning import PIECE, Tuning
 from modeld.progress import FileProgress, Stopped
-from modeld.store.blobs import blobs
-from modeld.store.blobs.blobs import Blob, Trusted, never_trusted
-from modeld.store.blobs.block_checksums import BlockSums, save_blocks
 from modeld.store.blobs.quarantine import quarantine
-from modeld.store.blobs.staging import Staged, seal
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
 from modeld.store.disk.space import Space
+from modeld.store.ingest.staged import Staged, seal
 
 if TYPE_CHECKING:
     from modeld.store.disk.layout import Layout
@@ -43,11 +40,10 @@ class Ground:
     buffers: Buffers = field(default_factory=Buffers)
 
 
-@dataclass(slots=True, kw_only=True)
-class Fetched:
-    """A file that is whole, verified and durable, and has no name yet. Ends with `commit` or `keep`."""
+@dataclass(slots=True, kw_only=True, eq=False)
+class Fetched(Staged):
+    """A file that is whole, verified and durable, and has no name yet. Ends with a commit, or `keep`."""
 
-    staged: Staged
     served: Mapping[str, int]
     """Bytes by source, those of earlier runs included."""
 
@@ -55,24 +51,17 @@ class Fetched:
     """False when the file was replaced while it was fetched, or another source gave its own: of the version that was
     described these bytes say nothing."""
 
-    _layout: Layout
-    _partial: Partial
+    partial: Partial
 
-    def commit(self, trusted: Trusted = never_trusted, observer: FileProgress | None = None) -> tuple[Blob, bool]:
-        """Blocking; the `Commit` of a publication. Once."""
-        try:
-            blob, reused = blobs.commit(self._layout, self.staged, trusted=trusted, observer=observer)
-        finally:
-            # A failure has taken the bytes away, a success has named them: either way nothing is left to resume.
-            self._partial.remove()
-        if not reused:
-            save_blocks(self._layout, self.staged.digest, BlockSums(self.staged.size, self.staged.blocks))
-        return blob, reused
+    def discard(self) -> None:
+        """The bytes are named by now, or not wanted: nothing is left to resume."""
+        self.take_back()
+        self.partial.remove()
 
     def keep(self) -> None:
-        """Not now: the next fetch of it finds it whole. Idempotent, and harmless after `commit`."""
-        self.staged.reservation.release()
-        self._partial.close()
+        """Not now: the next fetch of it finds it whole. Idempotent, and harmless after a commit."""
+        self.reservation.release()
+        self.partial.close()
 
 
 class Assembly:
@@ -209,7 +198,7 @@ class Assembly:
 
     # -- ends
 
-    def seal(self, hashed: Hashed, *, as_described: bool) -> Fetched:
+    def seal(self, hashed: Hashed, *, origin: str, as_described: bool) -> Fetched:
         """Durable and read-only; the partial goes over to what is returned."""
         self._end_threads()
         size = self.state.segments.limit
@@ -218,13 +207,17 @@ class Assembly:
                 os.ftruncate(self.partial.descriptor, size)
             seal(self.ground.layout, self.partial.descriptor, self.partial.path)
             signature = Signature.of(os.fstat(self.partial.descriptor))
-        staged = Staged(self.partial.path, hashed.digest, size, hashed.blocks, signature, self.room)
         return Fetched(
-            staged=staged,
+            path=self.partial.path,
+            digest=hashed.digest,
+            size=size,
+            blocks=hashed.blocks,
+            origin=origin,
+            source=signature,
+            reservation=self.room,
             served=self.served(),
             as_described=as_described,
-            _layout=self.ground.layout,
-            _partial=self.partial,
+            partial=self.partial,
         )
 
     def served(self) -> dict[str, int]:

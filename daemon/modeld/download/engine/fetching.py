@@ -128,7 +128,7 @@ class Fetching:
                         continue
                     done = True
                     return self._mismatch(assembly, offer, assembly.digest, hashed.digest)
-                fetched = assembly.seal(hashed, as_described=self._as_described)
+                fetched = assembly.seal(hashed, origin=file.path, as_described=self._as_described)
                 done = True
                 return fetched
         finally:

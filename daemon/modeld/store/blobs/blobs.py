@@ -8,22 +8,15 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from modeld.progress import FileProgress
 from modeld.store.blobs.hashing import hash_file
 from modeld.store.blobs.quarantine import quarantine
-from modeld.store.blobs.staging import Staged, discard, sync_staged
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import outcome_unknown, store_fault, store_faults
+from modeld.store.disk.layout import Layout
 from modelwire.errors import Corrupt, NotFound
-
-if TYPE_CHECKING:
-    from modeld.store.disk.layout import Layout
-
-MAX_ATTEMPTS = 5
-"""At naming: each failed one means that someone else put a bad blob there in the meantime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,28 +113,6 @@ def find_good(
     return blob
 
 
-def commit(
-    layout: Layout, staged: Staged, *, trusted: Trusted = never_trusted, observer: FileProgress | None = None
-) -> tuple[Blob, bool]:
-    """Names staged bytes; True beside the blob when the same content was here already and is used.
-
-    Up to the naming every failure takes the staged file away. After it nothing is undone: the bytes are
-    good, only how durable their name is stays unknown, and the same request again settles that.
-    """
-    try:
-        sync_staged(staged)
-        found = name_or_find(layout, staged, trusted, observer or FileProgress())
-    except BaseException:
-        discard(staged)
-        raise
-    # ---- The blob has its name: from here on nothing is taken back. ----
-    discard(staged)
-    if found is not None:
-        return found, True
-    sync_names(layout, staged.digest)
-    return stat_named(layout, staged.digest), False
-
-
 def stat_named(layout: Layout, digest: Digest) -> Blob:
     """The blob that was named a moment ago."""
     blob = stat_blob(layout, digest)
@@ -153,28 +124,6 @@ def stat_named(layout: Layout, digest: Digest) -> Blob:
             details={"path": layout.blob(digest)},
         )
     return blob
-
-
-def name_or_find(layout: Layout, staged: Staged, trusted: Trusted, observer: FileProgress) -> Blob | None:
-    """None when the staged file has its name now, else the good blob that has it."""
-    path = layout.blob(staged.digest)
-    for _attempt in range(MAX_ATTEMPTS):
-        with store_faults("name the blob", path):
-            try:
-                named = durable.name_without_replacing(staged.path, path)
-            except FileNotFoundError:
-                durable.make_directories(os.path.dirname(path), below=layout.root)
-                named = durable.name_without_replacing(staged.path, path)
-        if named:
-            return None
-        found = find_good(layout, staged.digest, size=staged.size, trusted=trusted, observer=observer)
-        if found is not None:
-            return found
-    raise Corrupt(
-        f"{path} is taken by bad bytes again each time they are set aside",
-        hint="Find the program that writes there.",
-        details={"path": path},
-    )
 
 
 def _prove(layout: Layout, digest: Digest, observer: FileProgress) -> Blob | None:

@@ -12,15 +12,12 @@ import secrets
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import xxhash
 
+from modeld.store.digest import Digest
 from modeld.store.disk import durable
-
-if TYPE_CHECKING:
-    from modeld.store.digest import Digest
-    from modeld.store.disk.layout import Layout
+from modeld.store.disk.layout import Layout
 
 BLOCK = 16 * 1024 * 1024
 """What a ranged request fetches best, and 1/4000 of a 64 GiB model."""

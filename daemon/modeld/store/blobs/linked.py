@@ -10,18 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from modeld.store.blobs.blobs import Blob
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
+from modeld.store.disk.layout import Layout
 from modelwire.errors import InvalidDigest
-
-if TYPE_CHECKING:
-    from modeld.store.blobs.blobs import Blob
-    from modeld.store.disk.layout import Layout
 
 _UNKNOWN = Signature(0, 0, -1, 0, 0)
 """No file has it: a mark that cannot be read makes its blob suspect."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from modeld.store.disk import durable
+from modeld.store.disk.layout import Layout
 from modelwire.values import Quarantined, QuarantineList
-
-if TYPE_CHECKING:
-    from modeld.store.disk.layout import Layout
 
 _UNFIT = re.compile(r"[^A-Za-z0-9]")
 _KEPT = re.compile(r"(\d{8}T\d{6}Z)-(.*?)(?:-\d+)?(?:\.bin)?")

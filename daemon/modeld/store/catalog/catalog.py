@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS schema_steps (
 """
 
 
-# Told apart by their text from what a function could execute: the statement cache goes by text, and
+# Distinguished by their text from what a function could execute: the statement cache goes by text, and
 # only statements that are not in it are shown to the authorizer.
 _BEGIN, _COMMIT, _ROLLBACK = "BEGIN IMMEDIATE -- owner", "COMMIT -- owner", "ROLLBACK"
 
@@ -189,7 +189,7 @@ class Catalog:
                     self._commit([call])
             elif isinstance(error, sqlite3.Error):
                 for call in calls:
-                    call.error = self._told(error)
+                    call.error = self._translated(error)
 
     def _run_in_savepoint(self, call: _Call) -> None:
         connection = self._connection
@@ -201,7 +201,7 @@ class Catalog:
             connection.execute("RELEASE one")
         except BaseException as error:  # noqa: BLE001 - it belongs to the caller, whatever it is
             self._inside = False
-            call.value, call.error = None, self._told(error)
+            call.value, call.error = None, self._translated(error)
             if connection.in_transaction:
                 connection.execute("ROLLBACK TO one")
                 connection.execute("RELEASE one")
@@ -214,14 +214,14 @@ class Catalog:
                 call.value = call.run(connection)
             except BaseException as error:  # noqa: BLE001 - it belongs to the caller, whatever it is
                 refused = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY
-                call.error = LocalError("a catalogue read tried to write") if refused else self._told(error)
+                call.error = LocalError("a catalogue read tried to write") if refused else self._translated(error)
         connection.execute("PRAGMA query_only = OFF")
 
     def _authorize(self, action: int, *_: str | None) -> int:
         refused = self._inside and action == sqlite3.SQLITE_TRANSACTION
         return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK
 
-    def _told(self, error: BaseException) -> BaseException:
+    def _translated(self, error: BaseException) -> BaseException:
         """The error in the form in which its caller gets it."""
         if isinstance(error, sqlite3.Error):
             if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_AUTH:
@@ -253,7 +253,7 @@ def _deliver(batch: list[_Call]) -> None:
         if loop is None:
             _settle(calls)
             continue
-        # The loop ended while its calls ran: nobody is left to tell, and what was written stays written.
+        # The loop ended while its calls ran: no caller waits for them, and what was written stays written.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(_settle, calls)
 

@@ -1,4 +1,4 @@
-"""The catalogue's file: opened safely, checked, set aside when damaged; SQLite's errors told in ours.
+"""The catalogue's file: opened safely, checked, set aside when damaged; SQLite's errors as those of the wire.
 
 Everything in the catalogue can be rebuilt but history, so a file that cannot be trusted is moved
 out of the way as evidence instead of being repaired or deleted, and a fresh one takes its place.

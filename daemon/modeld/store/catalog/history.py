@@ -1,29 +1,27 @@
-"""What became of each look at bytes, kept for good: which blob, when, for whom, from where, against what, by what.
+"""What each look at bytes found, kept for good: which blob, when, for which user and job, from where, against which
+digest, by which tool.
 
 And of blobs that were found bad: why, so that each model that names one can say what is wrong with it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
+from modeld.store.catalog.catalog import Catalog
+from modeld.store.catalog.tables import Tables, select_among
 from modeld.store.digest import Digest
 from modeld.store.names import ModelName
-from modelwire.errors import WireError
 from modelwire.values import Added, Provenanced
 from modelwire.version import __version__
-
-if TYPE_CHECKING:
-    from modeld.store.catalog.catalog import Catalog
 
 ROOM: Final = "history"
 
@@ -48,9 +46,6 @@ TOOL: Final = f"modeld/{__version__}"
 SHOWN: Final = 100
 """Outcomes of one model in an answer, the newest. All are kept."""
 
-_AT_ONCE: Final = 500
-"""SQLite takes at least 999 values in one statement."""
-
 _SHOWN_COLUMNS: Final = "id, time, outcome, expected, actual, peer, source, tool, job, served"
 _OF_BLOBS: Final = (
     f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE digest IN ({{}}) AND model IS NULL ORDER BY id DESC LIMIT ?"  # noqa: S608
@@ -62,7 +57,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """`outcome` is one of added, verified, mismatch, corrupt, missing, unreadable.
 
     `model` is for what is not of a blob but of a name: bytes that were offered for it and did not become its own. They
-    are told of no other model, whatever blob was expected.
+    appear in the history of no other model, whatever blob was expected.
     """
 
     digest: Digest
@@ -71,17 +66,18 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     source: str | None = None
     model: ModelName | None = None
     served: Mapping[str, int] | None = None
-    """Who gave how many of the bytes, when they came over a network."""
+    """How many of the bytes each source gave, when they came over a network."""
 
 
-class Asker(msgspec.Struct, frozen=True):
-    """On whose behalf bytes are looked at."""
+class Requester(msgspec.Struct, frozen=True):
+    """On whose behalf bytes are read: the user who sent the request, and its job."""
 
     peer: int | None = None
     job: str | None = None
 
 
-NOBODY: Final = Asker()
+THE_DAEMON: Final = Requester()
+"""Work that no request asked for."""
 
 
 class Condemned(msgspec.Struct, frozen=True):
@@ -99,17 +95,15 @@ class History:
     """Without a catalogue only what is condemned is known, and as long as the process lasts."""
 
     def __init__(self, catalog: Catalog | None) -> None:
-        self._catalog = catalog
-        self._condemned: dict[str, Condemned] = {}
-        if catalog is not None:
-            catalog.migrate(ROOM, STEPS)
-            rows = catalog.call(lambda db: db.execute("SELECT digest, reason, kept_at FROM condemned").fetchall())
-            self._condemned = {digest: Condemned(reason, kept_at) for digest, reason, kept_at in rows}
+        self._tables = Tables(catalog, ROOM, STEPS)
+        self._condemned = {
+            digest: Condemned(reason, kept_at)
+            for digest, reason, kept_at in self._tables.load("SELECT digest, reason, kept_at FROM condemned")
+        }
 
     # -- outcomes
 
-    async def record(self, outcomes: Iterable[Outcome], asker: Asker = NOBODY) -> None:
-        """A full disk must not make work fail that has succeeded."""
+    async def record(self, outcomes: Iterable[Outcome], requester: Requester = THE_DAEMON) -> None:
         now = time.time()
         rows = [
             (
@@ -118,16 +112,16 @@ class History:
                 each.outcome,
                 each.digest.text,
                 None if each.actual is None else each.actual.text,
-                asker.peer,
-                each.source,
+                requester.peer,
+                None if each.source is None else _printable(each.source),
                 TOOL,
-                asker.job,
+                requester.job,
                 None if each.model is None else each.model.key,
                 json.dumps(dict(each.served)) if each.served else None,
             )
             for each in outcomes
         ]
-        await self._write(
+        await self._tables.write(
             lambda db: db.executemany(
                 "INSERT INTO outcomes (digest, time, outcome, expected, actual, peer, source, tool, job, model, served)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -136,53 +130,45 @@ class History:
         )
 
     async def arrived(
-        self, added: Added, source: str, asker: Asker, served: Mapping[str, Mapping[str, int]] | None = None
+        self, added: Added, source: str, requester: Requester, served: Mapping[str, Mapping[str, int]] | None = None
     ) -> None:
         """A model's bytes have just been verified on their way in. `served` is by the digest's text."""
+        served = served or {}
         digests = dict.fromkeys(Digest.parse(text) for text in (*(file.blob for file in added.files), added.blob))
         await self.acquit(digests)
         await self.record(
             [
-                Outcome(
-                    digest=digest,
-                    outcome="added",
-                    actual=digest,
-                    source=_printable(source),
-                    served=(served or {}).get(digest.text),
-                )
+                Outcome(digest=digest, outcome="added", actual=digest, source=source, served=served.get(digest.text))
                 for digest in digests
             ],
-            asker,
+            requester,
         )
 
-    async def refused(self, model: ModelName, expected: Digest, actual: Digest, source: str, asker: Asker) -> None:
+    async def refused(
+        self, model: ModelName, expected: Digest, actual: Digest, source: str, requester: Requester
+    ) -> None:
         """Bytes of another digest were offered for the name of a model, which stays what it was."""
-        outcome = Outcome(digest=expected, outcome="mismatch", actual=actual, source=_printable(source), model=model)
-        await self.record([outcome], asker)
+        outcome = Outcome(digest=expected, outcome="mismatch", actual=actual, source=source, model=model)
+        await self.record([outcome], requester)
 
     async def renamed(self, old: ModelName, new: ModelName) -> None:
-        await self._write(lambda db: db.execute("UPDATE outcomes SET model = ? WHERE model = ?", (new.key, old.key)))
+        await self._tables.write(
+            lambda db: db.execute("UPDATE outcomes SET model = ? WHERE model = ?", (new.key, old.key))
+        )
 
     async def forget_name(self, name: ModelName) -> None:
-        """Whoever has the name next has nothing to do with what was refused for this one."""
-        await self._write(lambda db: db.execute("DELETE FROM outcomes WHERE model = ?", (name.key,)))
+        """The next model of this name has nothing to do with what was refused for this one."""
+        await self._tables.write(lambda db: db.execute("DELETE FROM outcomes WHERE model = ?", (name.key,)))
 
     async def of(self, digests: Iterable[Digest], name: ModelName) -> tuple[Provenanced, ...]:
         """The newest outcomes of these blobs and of this name, the oldest of them first."""
-        if self._catalog is None:
-            return ()
         wanted = sorted({digest.hex for digest in digests})
 
         def read(db: sqlite3.Connection) -> list[Any]:
-            found: list[Any] = db.execute(_OF_NAME, (name.key, SHOWN)).fetchall()
-            for first in range(0, len(wanted), _AT_ONCE):
-                some = wanted[first : first + _AT_ONCE]
-                found += db.execute(_OF_BLOBS.format(", ".join("?" * len(some))), (*some, SHOWN)).fetchall()
-            return sorted(found)[-SHOWN:]
+            of_name: list[Any] = db.execute(_OF_NAME, (name.key, SHOWN)).fetchall()
+            return sorted(of_name + select_among(db, _OF_BLOBS, wanted, SHOWN))[-SHOWN:]
 
-        with contextlib.suppress(WireError):
-            return tuple(_shown(row) for row in await self._catalog.read(read))
-        return ()
+        return tuple(_shown(row) for row in await self._tables.read(read))
 
     # -- the condemned
 
@@ -198,7 +184,7 @@ class History:
     async def condemn(self, digest: Digest, condemned: Condemned) -> None:
         """Before the blob is taken away, and again when it is known where it went: a crash in between loses neither."""
         self._condemned[digest.hex] = condemned
-        await self._write(
+        await self._tables.write(
             lambda db: db.execute(
                 "INSERT OR REPLACE INTO condemned VALUES (?, ?, ?)", (digest.hex, condemned.reason, condemned.kept_at)
             )
@@ -206,19 +192,9 @@ class History:
 
     async def acquit(self, digests: Iterable[Digest]) -> None:
         """These blobs are here and good."""
-        known = [digest.hex for digest in digests if self._condemned.pop(digest.hex, None) is not None]
+        known = [(digest.hex,) for digest in digests if self._condemned.pop(digest.hex, None) is not None]
         if known:
-            await self._write(
-                lambda db: db.executemany("DELETE FROM condemned WHERE digest = ?", [(each,) for each in known])
-            )
-
-    async def _write(self, change: Callable[[sqlite3.Connection], object]) -> None:
-        def write(db: sqlite3.Connection) -> None:
-            change(db)  # not what it gives back: a cursor that outlives the connection keeps the file locked
-
-        if self._catalog is not None:
-            with contextlib.suppress(WireError):
-                await self._catalog.write(write)
+            await self._tables.write(lambda db: db.executemany("DELETE FROM condemned WHERE digest = ?", known))
 
 
 def rfc3339(seconds: float) -> str:

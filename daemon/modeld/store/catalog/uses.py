@@ -1,4 +1,4 @@
-"""When each model was last given out: what tells old models from those in use.
+"""When each model was last given out: what distinguishes old models from those in use.
 
 Noted on the way of every answer, so noting is one assignment; it is written down seconds later, many at once. A crash
 loses those seconds, and nothing depends on them.
@@ -6,17 +6,14 @@ loses those seconds, and nothing depends on them.
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio
 
-from modelwire.errors import WireError
-
-if TYPE_CHECKING:
-    from modeld.store.catalog.catalog import Catalog
+from modeld.store.catalog.catalog import Catalog
+from modeld.store.catalog.tables import Tables
 
 ROOM: Final = "uses"
 
@@ -30,13 +27,10 @@ class Uses:
     """Belongs to the event loop. Without a catalogue it lasts as long as the process."""
 
     def __init__(self, catalog: Catalog | None) -> None:
-        self._catalog = catalog
+        self._tables = Tables(catalog, ROOM, STEPS)
         self._unwritten: dict[str, float] = {}
         self._news: anyio.Event | None = None
-        self._at: dict[str, float] = {}
-        if catalog is not None:
-            catalog.migrate(ROOM, STEPS)
-            self._at.update(catalog.call(lambda db: db.execute("SELECT name, used_at FROM uses").fetchall()))
+        self._at: dict[str, float] = dict(self._tables.load("SELECT name, used_at FROM uses"))
 
     def note(self, name: str) -> None:
         self._unwritten[name] = time.time()
@@ -74,12 +68,11 @@ class Uses:
         self._at.update(now)
         for name in [name for name, at in now.items() if not at]:
             del self._at[name]
-        if self._catalog is None or not now:
+        if not now:
             return
 
         def write(db: sqlite3.Connection) -> None:
             db.executemany("INSERT OR REPLACE INTO uses VALUES (?, ?)", [row for row in now.items() if row[1]])
             db.executemany("DELETE FROM uses WHERE name = ?", [(name,) for name, at in now.items() if not at])
 
-        with contextlib.suppress(WireError):
-            await self._catalog.write(write)
+        await self._tables.write(write)

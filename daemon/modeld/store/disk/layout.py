@@ -7,11 +7,9 @@ that only modeld needs lies under `.modeld`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from modeld.store.digest import Digest
-    from modeld.store.names import ModelName
+from modeld.store.digest import Digest
+from modeld.store.names import ModelName
 
 LAYOUT_VERSION = 1
 """Of the private part. A daemon refuses a store that a newer one has written."""

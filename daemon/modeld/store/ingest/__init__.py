@@ -1,1 +1,1 @@
-"""How local files come in: from the path that somebody names to a blob under a published name."""
+"""The one way in: a producer stages files, a batch commits them, each new blob is looked at, the model is published."""

@@ -1,288 +1,295 @@
-"""A local file on its way in: found in the store already, or copied and hashed in one pass.
+"""Local files become one model: copied, moved or linked; one file by itself, a set of shards or a directory.
 
-In this order: the file itself is known and unchanged; its digest was given and is here; it looks like something that
-is here; none of these, and it is copied.
+All files land first: found, adopted or copied by several threads, within room that was promised for all of them. What
+fails before the publication leaves nothing.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import anyio
-import anyio.to_thread
 
-from modeld.inspect.formats import HEAD_BYTES, detect_format
-from modeld.store.blobs import blobs, staging
+from modeld.progress import FileProgress, Stopped, check
+from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
-from modeld.store.blobs.block_checksums import BLOCK, BlockSummer, BlockSums, load_blocks, save_blocks
-from modeld.store.blobs.staging import Staged
-from modeld.store.digest import Digest, Signature
-from modeld.store.disk import durable
-from modeld.store.disk.layout import Layout
-from modeld.store.disk.space import Space
-from modeld.store.publish.holds import Holds
-from modeld.store.publish.publishing import Counter, Wish, judge
-from modeld.store.publish.records import Records
-from modelwire.errors import Corrupt, DigestMismatch
+from modeld.store.catalog.history import Requester
+from modeld.store.digest import Digest, Relinked, Signature
+from modeld.store.disk.durable import source_faults
+from modeld.store.disk.space import Allotment
+from modeld.store.ingest import copying
+from modeld.store.ingest.adopt import Adopted, How, stage_adopted
+from modeld.store.ingest.collect import Collection, Part
+from modeld.store.ingest.commit import Batch
+from modeld.store.ingest.ingest import Ingest, ReadyFile, first_of
+from modeld.store.ingest.present import Vanished
+from modeld.store.ingest.staged import Staged, changed
+from modeld.store.manifests.manifests import File
+from modeld.store.parts import first_weights
+from modeld.store.publish.publishing import PublishRequest
+from modelwire.errors import DigestMismatch, InvalidRequest
 from modelwire.values import Added
 
-T = TypeVar("T")
-
 MAX_ATTEMPTS: Final = 3
-"""At using a blob that is already there: each failed one means that somebody took it away meanwhile."""
+"""At using blobs that are already there: each failed one means that another program took one away meanwhile."""
 
-PROBE_FROM: Final = 2 * BLOCK
-"""Smaller files are copied at once: finding out whether that is needed costs as much."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenFile:
-    """The file to add, open, and what could be said of it without reading it."""
-
-    descriptor: int
-    path: str
-    signature: Signature
-    format: str
-
-    @classmethod
-    def open(cls, path: str, opener: Callable[[str], int]) -> OpenFile:
-        """Blocking."""
-        descriptor = opener(path)
-        try:
-            with durable.source_faults(path):
-                signature = Signature.of(os.fstat(descriptor))
-                head = os.pread(descriptor, HEAD_BYTES, 0)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return cls(descriptor, path, signature, detect_format(head, path))
-
-    def close(self) -> None:
-        os.close(self.descriptor)
+PORTION_BYTES: Final = 64 * 1024 * 1024
+PORTION_FILES: Final = 64
+"""What a thread takes at once: a hop for each small file would cost as much as the file, and other jobs wait for
+the same threads."""
 
 
-class Vanished(Exception):
-    """The blob that was to be used is not there any more, or not the same."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intake:
-    """Where files come in: the parts of the store that byte work needs."""
-
-    counter: Counter
-    records: Records
-    space: Space
-    holds: Holds
-    threads: anyio.CapacityLimiter
-    keep_cache: bool
-
-    async def add(self, wish: Wish, path: str, opener: Callable[[str], int]) -> Added:
-        judge(self.counter.index.entry(wish.name), wish, wish.expected)
-        file = await self.in_thread(partial(OpenFile.open, path, opener))
+async def add_local(
+    ingest: Ingest, request: PublishRequest, collection: Collection, how: How, provenance: str, requester: Requester
+) -> Added:
+    """The collection under a name. Returns when the model is complete, verified and durable."""
+    if request.expected is not None and not collection.alone:
+        raise InvalidRequest(
+            f"$.sha256: {collection.root} is a model of {len(collection.parts)} files, and a digest is of one",
+            hint="add it without --sha256; `modelctl show` tells the digest of each file",
+        )
+    ingest.publishing.judge(request, request.expected)
+    request.observer.phase("checking_local")
+    attempt = 1
+    while True:
         try:
             with ExitStack() as held:
-                return await _Adding(self, wish, file, held).run()
-        finally:
-            file.close()
-
-    async def in_thread(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self.threads)
+                return await _Adding(ingest, request, collection, how, held).run(provenance, requester)
+        except Vanished:
+            if attempt == MAX_ATTEMPTS:
+                raise
+            attempt += 1
 
 
 class _Adding:
-    def __init__(self, intake: Intake, wish: Wish, file: OpenFile, held: ExitStack) -> None:
-        self._intake = intake
-        self._held = held
-        self._layout = intake.counter.layout
-        self._wish = wish
-        self._file = file
-        (self._progress,) = wish.observer.files([file.signature.size])
+    """One attempt."""
 
-    async def run(self) -> Added:
-        wish, file = self._wish, self._file
-        wish.observer.phase("checking_local")
-        known = await self._intake.records.digest_of_source(file.signature)
-        if known is not None:
-            if wish.expected is not None and not known.matches(wish.expected):
-                raise _known_mismatch(file.path, wish.expected, known)
-            judge(self._intake.counter.index.entry(wish.name), wish, known)
-        # Bytes that are here under the expected digest answer for the file unread: nothing was learned about it.
-        unread = known is None and wish.expected is not None
-        for _attempt in range(MAX_ATTEMPTS):
-            blob = await self._already_here(wish.expected or known)
-            if blob is None:
-                return await self._publish_staged(await self._stage())
+    def __init__(
+        self, ingest: Ingest, request: PublishRequest, collection: Collection, how: How, held: ExitStack
+    ) -> None:
+        self._ingest = ingest
+        self._in_thread = ingest.in_thread
+        self._layout = ingest.publishing.layout
+        self._linked = ingest.publishing.index.trees.linked
+        self._request = request
+        self._collection = collection
+        self._how: How = how
+        self._files: dict[str, ReadyFile] = {}
+        progress = request.observer.files([part.signature.size for part in collection.parts])
+        self._progress = dict(zip((part.path for part in collection.parts), progress, strict=True))
+        self._presence = ingest.presence(held)
+        self._to_write: set[str] = set()
+        self._space = ingest.space
+        """For the files of `_to_write` and those that are adopted: room that was promised for all of them."""
+
+    async def run(self, provenance: str, requester: Requester) -> Added:
+        collection, alone = self._collection, self._collection.alone
+        expected = [] if self._request.expected is None else [self._request.expected]
+        await self._presence.recall(sources=[part.signature for part in collection.parts], digests=expected)
+        self._judge_known()
+        with ExitStack() as promised:
+            # A file by itself is promised its room when it is staged.
+            batch = Batch(self._layout) if alone else await self._in_thread(partial(self._begin, promised))
             try:
-                return await self._publish(blob.digest, partial(still_there, self._layout, blob), unread=unread)
-            except Vanished:
-                continue
-        raise Corrupt(
-            f"the blob for {file.path} disappears from the store each time it is to be used",
-            hint="find the program that removes blobs of this store",
-        )
-
-    # -- bytes that are here
-
-    async def _already_here(self, digest: Digest | None) -> Blob | None:
-        """The good blob that holds this file's content, found without copying."""
-        digest = digest or await self._hash_if_likely()
-        if digest is None:
-            return None
-        blob = await self._find_good(digest)
-        if blob is None or blob.size != self._file.signature.size:
-            return None  # of another size: the file is not what was expected of it, and reading it will tell
-        self._progress.advance(done=blob.size, reused=blob.size)
-        return blob
-
-    async def _find_good(self, digest: Digest) -> Blob | None:
-        # From before the look until the name is given no sweep takes the blob.
-        self._held.enter_context(self._intake.holds.relying_on(digest))
-        if not os.path.lexists(self._layout.blob(digest)):
-            return None
-        recorded = await self._intake.records.verified_as(digest)
-        return await self._intake.in_thread(
-            partial(
-                blobs.find_good,
-                self._layout,
-                digest,
-                trusted=lambda blob: blob.signature == recorded,
-                observer=self._progress,
-            )
-        )
-
-    async def _hash_if_likely(self) -> Digest | None:
-        """Reading a file costs less than copying it, but reading it first and then copying it costs more: so it is
-        hashed alone only when a blob of its size has some of its blocks too."""
-        file = self._file
-        if file.signature.size < PROBE_FROM:
-            return None
-        candidates = await self._intake.records.digests_of_size(file.signature.size)
-        if not candidates:
-            return None
-        if not await self._intake.in_thread(partial(resembles_one, self._layout, file, candidates)):
-            return None
-        self._progress.phase("verify")
-        digest, _ = await self._intake.in_thread(
-            partial(staging.hash_source, file.descriptor, file.path, observer=self._progress)
-        )
-        return digest
-
-    # -- bytes that are not
-
-    async def _stage(self) -> Staged:
-        file = self._file
-        try:
-            return await self._intake.in_thread(
-                partial(
-                    staging.stage_copy,
-                    self._layout,
-                    file.descriptor,
-                    file.path,
-                    expected=self._wish.expected,
-                    space=self._intake.space,
-                    observer=self._progress,
-                    keep_cache=self._intake.keep_cache,
+                self._presence.syncs_names = not batch.shares_syncs
+                await self._land_all(batch)
+                if batch.staged or not alone:
+                    there = await self._there(batch)
+                    await self._in_thread(partial(self._settle, batch, there))
+                files = [self._files[part.path] for part in collection.parts]
+                origin = {"registry": "local", "filename": printable(first_of(files).path)}
+                added = await self._ingest.publish(
+                    self._request, files, origin, requester, alone=alone, provenance=provenance, batch=batch
                 )
-            )
-        except DigestMismatch as fault:
-            actual = fault.details.get("actual_sha256")
-            if isinstance(actual, str):
-                await self._intake.records.read_as(file.signature, Digest(actual))
-            raise
-
-    async def _publish_staged(self, staged: Staged) -> Added:
-        committing = _Committing(self._layout, staged)
-        try:
-            judge(self._intake.counter.index.entry(self._wish.name), self._wish, staged.digest)
-            # What lies there already is hashed before the turn: no publication waits for a whole read.
-            committing.proven = await self._find_good(staged.digest)
-            return await self._publish(staged.digest, committing)
-        finally:
-            committing.discard()
-
-    async def _publish(self, digest: Digest, commit: Callable[[], tuple[Blob, bool]], *, unread: bool = False) -> Added:
-        file = self._file
-        added, blob = await self._intake.counter.publish(
-            self._wish,
-            digest,
-            commit,
-            format=file.format,
-            source={"registry": "local", "filename": printable(os.path.basename(file.path))},
-        )
-        await self._intake.records.good(blob, None if unread else file.signature)
-        self._progress.finished()
+            finally:
+                if not batch.ended:
+                    with anyio.CancelScope(shield=True):
+                        await self._in_thread(batch.discard)
+        with anyio.CancelScope(shield=True):
+            if self._how == "link":
+                self._ingest.publishing.index.forget()  # of every model that has one of these blobs
+            if self._how == "move":
+                await self._ingest.records.relinked(await self._in_thread(self._remove_sources))
         return added
 
+    # -- before the first byte
 
-class _Committing:
-    """Staged bytes: committed once, or discarded."""
+    def _judge_known(self) -> None:
+        """A taken name is refused before anything is read, when the records know every file."""
+        known: list[File] = []
+        for part in self._collection.parts:
+            digest = self._request.expected or self._presence.recorded(part.signature)
+            if digest is None:
+                return
+            known.append(File(path=part.path, blob=digest.text, size_bytes=part.signature.size, role=part.role))
+        first = first_weights([(file.path, file.role or "", file.size_bytes) for file in known])
+        stands = Digest.parse(known[first].blob)
+        self._ingest.publishing.judge(self._request, stands, [] if self._collection.alone else known)
 
-    def __init__(self, layout: Layout, staged: Staged) -> None:
-        self._layout = layout
-        self._staged: Staged | None = staged
-        self.proven: Blob | None = None
+    def _begin(self, promised: ExitStack) -> Batch:
+        """Room for all that may have to be written: what turns out to be here already is given back at the end."""
+        self._request.observer.phase("reserving")
+        here = os.stat(self._layout.staging).st_dev
+        to_write = to_adopt = 0
+        for part in self._collection.parts:
+            digest = self._presence.recorded(part.signature)
+            if digest is not None and os.path.lexists(self._layout.blob(digest)):
+                continue
+            if self._how == "copy" or part.signature.device != here:
+                to_write += part.signature.size
+                self._to_write.add(part.path)
+            else:
+                to_adopt += part.signature.size
+        room = promised.enter_context(self._ingest.space.reserve(to_write))
+        promised.enter_context(self._ingest.space.adopt(to_adopt))
+        self._space = Allotment(room)
+        return Batch(self._layout, len(self._collection.parts))
 
-    def __call__(self) -> tuple[Blob, bool]:
-        staged, self._staged = self._staged, None
-        assert staged is not None, "staged bytes are committed once"
-        proven = self.proven
-        blob, reused = blobs.commit(
-            self._layout,
-            staged,
-            trusted=lambda found: proven is not None and found.signature == proven.signature,
-        )
-        if not reused:
-            save_blocks(self._layout, staged.digest, BlockSums(staged.size, staged.blocks))
-        return blob, reused
+    # -- bytes
 
-    def discard(self) -> None:
-        if self._staged is not None:
-            staging.discard(self._staged)
+    async def _land_all(self, batch: Batch) -> None:
+        portions = list(_portions(self._collection.parts))
+        waiting = iter(portions)
+        faults: list[Exception] = []
+
+        async def work() -> None:
+            for portion in waiting:
+                try:
+                    await self._in_thread(partial(self._land, batch, portion))
+                except Exception as fault:  # noqa: BLE001 - raised below, when the other threads have stopped
+                    faults.append(fault)
+                    self._request.observer.stop_files()
+                    return
+
+        async with anyio.create_task_group() as tasks:
+            for _thread in range(min(len(portions), int(self._ingest.threads.total_tokens))):
+                tasks.start_soon(work)
+        if not faults:
+            return
+        fault = next((fault for fault in faults if not isinstance(fault, Stopped)), faults[0])
+        actual = fault.details.get("actual_sha256") if isinstance(fault, DigestMismatch) else None
+        if isinstance(actual, str):  # next time that is known without reading the file
+            await self._ingest.records.read_as(self._collection.parts[0].signature, Digest(actual))
+        raise fault
+
+    def _land(self, batch: Batch, portion: list[Part]) -> None:
+        """Blocking. Whatever it raises, it leaves no name and no file but in the batch."""
+        for part in portion:
+            progress = self._progress[part.path]
+            check(progress)
+            where = self._collection.where(part)
+            descriptor = self._collection.open(part)
+            try:
+                with source_faults(where):
+                    source = Signature.of(os.fstat(descriptor))
+                # A first attempt to adopt a file leaves its trace in the time of its last change.
+                ctime_ns = part.signature.ctime_ns if self._how == "copy" else source.ctime_ns
+                if source != replace(part.signature, ctime_ns=ctime_ns):
+                    raise changed(where)
+                self._files[part.path] = self._find_or_stage(batch, part, descriptor, source)
+            finally:
+                os.close(descriptor)
+            progress.finished()
+
+    def _find_or_stage(self, batch: Batch, part: Part, descriptor: int, source: Signature) -> ReadyFile:
+        where, progress = self._collection.where(part), self._progress[part.path]
+        expected = self._request.expected
+        found = self._presence.find_file(descriptor, where, source, self._how, expected, progress)
+        if found is not None:
+            known = source if found.read else None
+            return ReadyFile(path=part.path, content=found.blob, role=part.role, source=known)
+        staged: Staged | None = None
+        if self._how != "copy":
+            staged = stage_adopted(
+                self._layout,
+                descriptor,
+                where,
+                how=self._how,
+                asker=self._collection.reader.uid,
+                expected=expected,
+                space=self._space,
+                observer=progress,
+                linked=self._linked,
+            )
+        if staged is None:
+            staged = copying.stage_copy(
+                self._layout,
+                descriptor,
+                where,
+                expected=expected,
+                # What was believed to be here, or to be adopted, has to ask for its room now.
+                space=self._space if part.path in self._to_write else self._ingest.space,
+                observer=progress,
+                keep_cache=self._ingest.keep_cache,
+                sync=batch.syncs_alone(source.size),
+            )
+        batch.take(staged)
+        return ReadyFile(path=part.path, content=staged, role=part.role, source=staged.source)
+
+    async def _there(self, batch: Batch) -> set[Digest]:
+        """What was staged and may lie in the store by now, with what the records say of it."""
+        there = {staged.digest for staged in batch.staged if os.path.lexists(self._layout.blob(staged.digest))}
+        if there:
+            await self._presence.recall(digests=there)
+        return there
+
+    def _settle(self, batch: Batch, there: set[Digest]) -> None:
+        """Blocking; all that can be done before the publisher's turn: no publication waits for a whole read."""
+        self._collection.check_complete()
+        progress = FileProgress(self._request.observer)
+        found: dict[Digest, Blob] = {}
+        for staged in batch.staged:
+            if staged.digest in there and isinstance(staged, Adopted) and staged.is_blob():
+                # What was hashed is the blob itself, and the staged name has to go before its signature is taken.
+                batch.let_go({staged.digest})
+                found[staged.digest] = staged.share()
+        for digest in there - found.keys():
+            blob = self._presence.find(digest, progress)
+            if blob is not None:
+                found[digest] = blob
+        batch.let_go(found)
+        for path, file in self._files.items():
+            if isinstance(file.content, Staged) and file.digest in found:
+                self._files[path] = replace(file, content=found[file.digest])
+                progress.advance(reused=file.size)
+        if batch.shares_syncs:
+            batch.sync_names({file.digest for file in self._files.values() if isinstance(file.content, Blob)})
+        batch.prepare()
+
+    # -- the end
+
+    def _remove_sources(self) -> list[Relinked]:
+        """The model is there: what a move leaves behind is taken away."""
+        relinked: list[Relinked] = []
+        for part in self._collection.parts:
+            file = self._files[part.path]
+            assert file.source is not None, "a move takes away only what was read"
+            before = blobs.stat_blob(self._layout, file.digest)
+            self._collection.reader.remove(self._collection.where(part), file.source)
+            after = blobs.stat_blob(self._layout, file.digest)
+            if before is not None and after is not None and before.signature != after.signature:
+                relinked.append(Relinked(before.signature, after.signature))
+                self._linked.relinked(after, before.signature)
+        self._collection.remove_empty_directories()
+        return relinked
 
 
-def still_there(layout: Layout, blob: Blob) -> tuple[Blob, bool]:
-    """In the publisher's turn: a sweep may have run since the blob was found, or somebody has written to it."""
-    now = blobs.stat_blob(layout, blob.digest)
-    if now is None or now.signature != blob.signature:
-        raise Vanished
-    return blob, True
-
-
-def resembles_one(layout: Layout, file: OpenFile, candidates: list[Digest]) -> bool:
-    """Whether some blob has the same first, middle and last block: 48 MiB read instead of the whole."""
-    piece = memoryview(bytearray(BLOCK))
-    read: dict[int, tuple[int, ...]] = {}
-    for digest in candidates:
-        known = load_blocks(layout, digest)
-        if known is None or known.size != file.signature.size:
-            continue
-        ranges = list(known.ranges())
-        for number in dict.fromkeys((0, len(ranges) // 2, len(ranges) - 1)):
-            if number not in read:
-                offset, length = ranges[number]
-                with durable.source_faults(file.path):
-                    got = durable.read_at(file.descriptor, piece[:length], offset)
-                summer = BlockSummer()
-                summer.update(piece[:got])
-                read[number] = summer.finish()
-            if read[number] != (known.sums[number],):
-                break
-        else:
-            return True
-    return False
-
-
-def _known_mismatch(path: str, expected: Digest, actual: Digest) -> DigestMismatch:
-    return DigestMismatch(
-        f"{path} has the digest {actual.text}, {expected.text} was expected; nothing was added",
-        hint="the file has not changed since it was last read; check where it and the digest come from",
-        details={"path": path, "expected_sha256": expected.hex, "actual_sha256": actual.hex},
-    )
+def _portions(found: tuple[Part, ...]) -> Iterator[list[Part]]:
+    portion: list[Part] = []
+    size = 0
+    for part in found:
+        if portion and (size + part.signature.size > PORTION_BYTES or len(portion) == PORTION_FILES):
+            yield portion
+            portion, size = [], 0
+        portion.append(part)
+        size += part.signature.size
+    if portion:
+        yield portion
 
 
 def printable(filename: str) -> str:

@@ -10,24 +10,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from modeld.platform import files
 from modeld.progress import FileProgress
+from modeld.store.blobs.blobs import Blob, stat_named
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import hash_file
-from modeld.store.blobs.staging import Staged, check_unchanged
+from modeld.store.blobs.linked import Linked
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import source_faults, store_faults
-from modelwire.errors import DigestMismatch, PermissionDenied, SourceUnavailable, Unsupported, WireError
-
-if TYPE_CHECKING:
-    from modeld.store.disk.layout import Layout
-    from modeld.store.disk.space import Space
+from modeld.store.disk.layout import Layout
+from modeld.store.disk.space import Space
+from modeld.store.ingest.copying import check_unchanged
+from modeld.store.ingest.staged import Staged, changed, digest_mismatch, staging_name
+from modelwire.errors import PermissionDenied, SourceUnavailable, Unsupported, WireError
 
 How = Literal["copy", "move", "link"]
 
@@ -37,22 +37,66 @@ _TICK_NS: Final = 12_000_000
 _NO_LINKS = (errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
-@dataclass(frozen=True, slots=True)
-class Adopted:
-    """A staged file that is the source itself, and what the source was like before."""
+@dataclass(slots=True, kw_only=True, eq=False)
+class Adopted(Staged):
+    """A staged file that is the source itself. `source` is its signature since nobody may write to it; `mode` and
+    `owner` are those of before."""
 
-    staged: Staged
-    source_path: str
+    layout: Layout
+    linked: Linked
+    how: How
     mode: int
     owner: int
 
-    def give_back(self) -> None:
-        """After a failure: the source is as writable as before, and belongs to whom it did."""
+    def check(self) -> None:
+        """By its old name a file can be written to until that is gone: what was hashed must be what gets the name."""
+        with store_faults("look at", self.path):
+            now = Signature.of(os.lstat(self.path))
+        # Two files of a model may be one with two names: then each adoption changes the other's links.
+        if now != self.source and (self.how == "move" or not self.source.only_links_changed(now)):
+            raise changed(self.origin)
+        if self.how == "link" and not os.path.lexists(self.layout.blob(self.digest)):
+            # Before the blob gets its name: after a crash nobody takes a shared file for the store's alone.
+            self.linked.good(self.digest, self.source, self.origin)
+
+    def named(self, blob: Blob) -> bool:
+        """Getting its name has changed the file's signature, and nothing else of it may have changed since it was
+        hashed: else the old signature stays, and the model is suspect from the start."""
+        if not self.source.only_links_changed(blob.signature):
+            return False
+        if blob.digest in self.linked:
+            self.linked.good(blob.digest, blob.signature, self.origin)
+        return True
+
+    def is_blob(self) -> bool:
+        """Whether the source is the blob of its digest, by another name of the same file."""
         with contextlib.suppress(OSError):
-            descriptor = os.open(self.source_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+            return os.lstat(self.layout.blob(self.digest)).st_ino == self.source.inode
+        return False
+
+    def share(self) -> Blob:
+        """The source is the blob, and the staged name is gone: from now on the blob counts as shared."""
+        blob = stat_named(self.layout, self.digest)
+        if not self.source.only_links_changed(blob.signature):
+            raise changed(self.origin)
+        self.linked.good(self.digest, blob.signature, self.origin)
+        return blob
+
+    def discard(self) -> None:
+        """A source that did not become a blob is as writable as before, and belongs to whom it did."""
+        self.take_back()
+        try:
+            if os.lstat(self.layout.blob(self.digest)).st_ino == self.source.inode:
+                return
+        except (FileNotFoundError, NotADirectoryError):
+            self.linked.forget(self.digest)
+        except OSError:
+            return  # it may be the blob
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self.origin, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
             try:
                 status = os.fstat(descriptor)
-                if (status.st_dev, status.st_ino) == (self.staged.source.device, self.staged.source.inode):
+                if (status.st_dev, status.st_ino) == (self.source.device, self.source.inode):
                     _restore(descriptor, self.mode, self.owner)
             finally:
                 os.close(descriptor)
@@ -68,6 +112,7 @@ def stage_adopted(
     expected: Digest | None,
     space: Space,
     observer: FileProgress,
+    linked: Linked,
 ) -> Adopted | None:
     """The open file, named in the staging directory, hashed, read-only and durable. Blocks; for a byte thread.
 
@@ -77,39 +122,47 @@ def stage_adopted(
     """
     with source_faults(source_path):
         status = os.fstat(source_fd)
-    if how == "move" and not _ours_alone(status):
+    if how == "move" and (status.st_nlink != 1 or os.geteuid() not in (0, status.st_uid)):
         return None
     if how == "link" and asker not in (0, status.st_uid):
-        raise _not_the_owner(source_path, status.st_uid, asker)
+        why = f"it belongs to user {status.st_uid}, and user {asker} may not make it read-only"
+        raise _not_linked(PermissionDenied, source_path, why, owner=status.st_uid, uid=asker)
+    observer.phase("reserving")
     observer.phase("link")
     observer.total(status.st_size)
-    reservation = space.adopt(status.st_size)
-    path = f"{layout.staging}/adopted-{os.getpid()}-{secrets.token_hex(8)}.tmp"
-    try:
+    with staging_name(layout, "adopted", space.adopt(status.st_size)) as (path, reservation):
         if not _link(layout, source_fd, source_path, path, how):
             reservation.release()
             return None
         try:
             source = _close_to_writers(layout, source_fd, source_path, how, status)
-            digest, blocks = _hash(source_fd, source_path, source, observer)
+            observer.phase("verify")
+            summer = BlockSummer()
+            with source_faults(source_path):
+                digest, size = hash_file(source_fd, source.size, observer, summer=summer, as_done=True)
+            check_unchanged(source_fd, source_path, source, size)
             if expected is not None and not expected.matches(digest):
-                raise _mismatch(source_path, expected, digest)
+                hint = "Check where the file and the digest come from; the file is as it was."
+                raise digest_mismatch(source_path, expected, digest, hint)
             with store_faults("make durable", path):
                 durable.sync_file(source_fd)
         except BaseException:
             _restore(source_fd, status.st_mode, status.st_uid)
             raise
-    except BaseException:
-        with contextlib.suppress(OSError):
-            durable.remove(path)
-        reservation.release()
-        raise
-    staged = Staged(path, digest, source.size, blocks, source, reservation)
-    return Adopted(staged, source_path, status.st_mode, status.st_uid)
-
-
-def _ours_alone(status: os.stat_result) -> bool:
-    return status.st_nlink == 1 and (status.st_uid == os.geteuid() or os.geteuid() == 0)
+    return Adopted(
+        path=path,
+        digest=digest,
+        size=size,
+        blocks=summer.finish(),
+        origin=source_path,
+        source=source,
+        reservation=reservation,
+        layout=layout,
+        linked=linked,
+        how=how,
+        mode=status.st_mode,
+        owner=status.st_uid,
+    )
 
 
 def _link(layout: Layout, source_fd: int, source_path: str, path: str, how: How) -> bool:
@@ -122,23 +175,13 @@ def _link(layout: Layout, source_fd: int, source_path: str, path: str, how: How)
         if how == "move" and (refused or error.errno in _NO_LINKS):
             return False
         if error.errno == errno.EXDEV:
-            raise Unsupported(
-                f"{source_path} cannot be linked: it is on another filesystem than the store {layout.root}",
-                hint="add it without --link: then it is copied",
-                details={"path": source_path, "store": layout.root},
-            ) from error
+            why = f"it is on another filesystem than the store {layout.root}"
+            raise _not_linked(Unsupported, source_path, why, store=layout.root) from error
         if refused:
-            raise PermissionDenied(
-                f"{source_path} cannot be linked: the system does not let the daemon link to a file of another user",
-                hint="add it without --link: then it is copied",
-                details={"path": source_path},
-            ) from error
+            why = "the system does not let the daemon link to a file of another user"
+            raise _not_linked(PermissionDenied, source_path, why) from error
         if error.errno in _NO_LINKS:
-            raise Unsupported(
-                f"{source_path} cannot be linked: {error.strerror}",
-                hint="add it without --link: then it is copied",
-                details={"path": source_path},
-            ) from error
+            raise _not_linked(Unsupported, source_path, str(error.strerror)) from error
         raise durable.store_fault(error, "link to", source_path) from error
     return True
 
@@ -154,7 +197,7 @@ def _close_to_writers(layout: Layout, source_fd: int, source_path: str, how: How
     except OSError as error:
         raise PermissionDenied(
             f"{source_path} cannot become a blob of the store: the daemon may not make it read-only ({error.strerror})",
-            hint="add it without --link: then it is copied",
+            hint="Add it without --link: then it is copied.",
             details={"path": source_path},
         ) from error
     with source_faults(source_path):
@@ -171,17 +214,6 @@ def _close_to_writers(layout: Layout, source_fd: int, source_path: str, how: How
         return Signature.of(os.fstat(source_fd))
 
 
-def _hash(
-    source_fd: int, source_path: str, source: Signature, observer: FileProgress
-) -> tuple[Digest, tuple[int, ...]]:
-    observer.phase("verify")
-    summer = BlockSummer()
-    with source_faults(source_path):
-        digest, size = hash_file(source_fd, source.size, observer, summer=summer, as_done=True)
-    check_unchanged(source_fd, source_path, source, size)
-    return digest, summer.finish()
-
-
 def _restore(descriptor: int, mode: int, owner: int) -> None:
     with contextlib.suppress(OSError):
         if os.fstat(descriptor).st_uid != owner:
@@ -189,17 +221,6 @@ def _restore(descriptor: int, mode: int, owner: int) -> None:
         os.fchmod(descriptor, mode & 0o7777)
 
 
-def _not_the_owner(path: str, owner: int, asker: int) -> WireError:
-    return PermissionDenied(
-        f"{path} cannot be linked: it belongs to user {owner}, and user {asker} may not make it read-only",
-        hint="ask its owner to add it, or add it without --link: then it is copied",
-        details={"path": path, "owner": owner, "uid": asker},
-    )
-
-
-def _mismatch(path: str, expected: Digest, actual: Digest) -> DigestMismatch:
-    return DigestMismatch(
-        f"{path} has the digest {actual.text}, {expected.text} was expected; nothing was added",
-        hint="Check where the file and the digest come from; the file is as it was.",
-        details={"path": path, "expected_sha256": expected.hex, "actual_sha256": actual.hex},
-    )
+def _not_linked(kind: type[WireError], path: str, why: str, **details: object) -> WireError:
+    hint = "Add it without --link: then it is copied."
+    return kind(f"{path} cannot be linked: {why}", hint=hint, details={"path": path, **details})

@@ -11,18 +11,17 @@ import json
 import os
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from modeld.store import parts
 from modeld.store.digest import Signature
 from modeld.store.disk.durable import source_faults
+from modeld.store.disk.layout import Layout
+from modeld.store.ingest.adopt import How
 from modeld.store.ingest.readers import Reader, refuse_link_as_source
+from modeld.store.ingest.staged import changed
 from modeld.store.manifests.manifests import MAX_MANIFEST
-from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnavailable
-
-if TYPE_CHECKING:
-    from modeld.store.disk.layout import Layout
-    from modeld.store.ingest.adopt import How
+from modelwire.errors import InvalidRequest, SourceNotFound
 
 MAX_DEPTH: Final = 32
 """Directories within each other. Each takes a descriptor while it is listed."""
@@ -51,8 +50,6 @@ class Collection:
     """Of the directory; without one the files are opened by their own paths."""
     reader: Reader
     parts: tuple[Part, ...]
-    first: int
-    """Which of them stands for the model."""
     alone: bool = False
     """One file that is a model by itself."""
 
@@ -85,13 +82,9 @@ class Collection:
         if self.descriptor is None:
             return
         now = {path for path, _ in _Listing(self.root, self.reader, None).of(self.descriptor)}
-        changed = now ^ {part.path for part in self.parts}
-        if changed:
-            raise SourceUnavailable(
-                f"{self.root} changed while it was being added: {min(changed)!r} came or went; nothing was added",
-                hint="Add it again when no other program is writing to it.",
-                details={"path": self.root},
-            )
+        differing = now ^ {part.path for part in self.parts}
+        if differing:
+            raise changed(self.root, f"{min(differing)!r} came or went")
 
     def remove_empty_directories(self) -> None:
         """Of a directory whose files were moved: what has nothing in it any more, the directory itself last."""
@@ -109,14 +102,12 @@ class Collection:
             os.close(self.descriptor)
 
 
-def collect(path: str, how: How, reader: Reader, layout: Layout) -> Collection | None:
-    """The files that a path stands for; None when it is one file by itself that is to be copied. Blocking."""
+def collect(path: str, how: How, reader: Reader, layout: Layout) -> Collection:
+    """The files that a path stands for. Blocking."""
     if how != "copy":
         _refuse_in_store(path, layout)
-    collection = _collect(path, reader, layout)
-    if collection is None and how != "copy":
-        collection = _single(path, reader)
-    if collection is not None and how == "move":
+    collection = _collect(path, reader, layout) or _single(path, reader)
+    if how == "move":
         try:
             for part in collection.parts:
                 refuse_link_as_source(collection.where(part))
@@ -153,10 +144,10 @@ def _collect(path: str, reader: Reader, layout: Layout) -> Collection | None:
 
 
 def _single(path: str, reader: Reader) -> Collection:
-    """One file by itself, to be adopted."""
+    """One file by itself."""
     directory, name = os.path.split(path)
-    signature = _look(path, reader)
-    return Collection(directory.rstrip("/"), None, reader, (Part(name, parts.role_of(name), signature),), 0, True)
+    part = Part(name, parts.role_of(name), _look(path, reader))
+    return Collection(directory.rstrip("/"), None, reader, (part,), alone=True)
 
 
 def _refuse_in_store(path: str, layout: Layout) -> None:
@@ -195,8 +186,7 @@ def _look(path: str, reader: Reader) -> Signature:
 
 def _collection(root: str, descriptor: int | None, reader: Reader, found: list[tuple[str, Signature]]) -> Collection:
     made = tuple(Part(path, parts.role_of(path), signature) for path, signature in sorted(found))
-    first = parts.first_weights([(part.path, part.role, part.signature.size) for part in made])
-    return Collection(root.rstrip("/"), descriptor, reader, made, first)
+    return Collection(root.rstrip("/"), descriptor, reader, made)
 
 
 def _check_paths(where: str, paths: list[str]) -> None:

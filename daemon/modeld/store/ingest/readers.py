@@ -10,7 +10,8 @@ import contextlib
 import os
 import stat
 from collections.abc import Collection
-from typing import Final, Protocol
+from dataclasses import replace
+from typing import Final
 
 from modeld.platform import files
 from modeld.store.digest import Signature
@@ -23,50 +24,19 @@ _FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _WRITE: Final = 2
 
 
-class Reader(Protocol):
-    """Blocking. `where` is the path as people know it, for messages only."""
+class Reader:
+    """The daemon's own rights: for its own user and for root. Its methods block; `where` is for messages only."""
 
-    @property
-    def uid(self) -> int:
-        """Whose wish it is."""
+    def __init__(self, uid: int | None = None) -> None:
+        self.uid = os.geteuid() if uid is None else uid
+        """On whose behalf it reads."""
 
     def open(self, path: str) -> int:
         """A descriptor of a regular file."""
-
-    def open_directory(self, path: str) -> int | None:
-        """A descriptor of a directory; None when the path leads to something else."""
-
-    def enter(self, directory: int, name: str, where: str) -> int:
-        """A descriptor of a directory in a directory."""
-
-    def open_in(self, directory: int, name: str, where: str) -> int:
-        """A descriptor of a regular file in a directory."""
-
-    def check_removable(self, path: str) -> None:
-        """PermissionDenied when the name could not be taken away."""
-
-    def remove(self, path: str, signature: Signature) -> bool:
-        """Takes a name away whose bytes the store has now; False when it stands for another file by now,
-        or has been written to."""
-
-    def remove_empty(self, path: str) -> None:
-        """Takes a directory away if nothing is in it any more; otherwise nothing happens."""
-
-
-class OwnReader:
-    """The daemon's own rights: for its own user and for root."""
-
-    def __init__(self, uid: int | None = None) -> None:
-        self._uid = os.geteuid() if uid is None else uid
-
-    @property
-    def uid(self) -> int:
-        return self._uid
-
-    def open(self, path: str) -> int:
         return sources.open_source(path)
 
     def open_directory(self, path: str) -> int | None:
+        """A descriptor of a directory; None when the path leads to something else."""
         sources.check_spelling(path)
         with source_faults(path):
             if not stat.S_ISDIR(os.stat(path).st_mode):
@@ -74,10 +44,12 @@ class OwnReader:
             return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def enter(self, directory: int, name: str, where: str) -> int:
+        """A descriptor of a directory in a directory."""
         with source_faults(where):
             return os.open(name, _DIRECTORY, dir_fd=directory)
 
     def open_in(self, directory: int, name: str, where: str) -> int:
+        """A descriptor of a regular file in a directory."""
         with source_faults(where):
             sources.check_regular(where, os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
             descriptor = os.open(name, _FILE, dir_fd=directory)
@@ -89,80 +61,24 @@ class OwnReader:
             return descriptor
 
     def check_removable(self, path: str) -> None:
-        if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
-            raise _may_not_remove(path, self.uid)
-
-    def remove(self, path: str, signature: Signature) -> bool:
-        with source_faults(path):
-            parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                return _remove_in(parent, os.path.basename(path), signature)
-            finally:
-                os.close(parent)
-
-    def remove_empty(self, path: str) -> None:
-        with contextlib.suppress(OSError):
-            os.rmdir(path)
-
-
-class PeerReader:
-    """The rights of another user, by the rules of the kernel as far as they are known: see `sources`."""
-
-    def __init__(self, uid: int, gids: Collection[int]) -> None:
-        self._uid = uid
-        self._gids = gids
-
-    @property
-    def uid(self) -> int:
-        return self._uid
-
-    def open(self, path: str) -> int:
-        return sources.open_source_as(path, self._uid, self._gids)
-
-    def open_directory(self, path: str) -> int | None:
-        sources.check_spelling(path)
-        with source_faults(path):
-            found = sources.walk(path, self._uid, self._gids)
-            try:
-                if not stat.S_ISDIR(os.fstat(found).st_mode):
-                    return None
-                self._check_listable(found, path)
-                return files.reopen(found, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            finally:
-                os.close(found)
-
-    def enter(self, directory: int, name: str, where: str) -> int:
-        with source_faults(where):
-            inner = os.open(name, _DIRECTORY, dir_fd=directory)
-            try:
-                self._check_listable(inner, where)
-            except BaseException:
-                os.close(inner)
-                raise
-            return inner
-
-    def open_in(self, directory: int, name: str, where: str) -> int:
-        with source_faults(where):
-            found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-            try:
-                sources.check_regular(where, os.fstat(found).st_mode)
-                sources.check_right(found, where, where, self._uid, self._gids, sources.READ)
-                return files.reopen(found, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-            finally:
-                os.close(found)
-
-    def check_removable(self, path: str) -> None:
+        """PermissionDenied when the name could not be taken away."""
         os.close(self._parent(path))
 
-    def remove(self, path: str, signature: Signature) -> bool:
-        parent = self._parent(path)
+    def remove(self, path: str, signature: Signature) -> None:
+        """Takes a name away whose bytes the store has now, unless it stands for another file by now, or has been
+        written to."""
+        parent, name = self._parent(path), os.path.basename(path)
         try:
-            with source_faults(path):
-                return _remove_in(parent, os.path.basename(path), signature)
+            with source_faults(path), contextlib.suppress(FileNotFoundError):
+                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                # The time of its last change differs by our own doing: the file was linked and made read-only.
+                if Signature.of(status) == replace(signature, ctime_ns=status.st_ctime_ns):
+                    os.unlink(name, dir_fd=parent)
         finally:
             os.close(parent)
 
     def remove_empty(self, path: str) -> None:
+        """Takes a directory away if nothing is in it any more; otherwise nothing happens."""
         with contextlib.suppress(OSError, WireError):
             parent = self._parent(path)
             try:
@@ -172,18 +88,67 @@ class PeerReader:
 
     def _parent(self, path: str) -> int:
         """A descriptor of the directory that the name may be taken from."""
+        directory = os.path.dirname(path)
         with source_faults(path):
-            parent = sources.walk(os.path.dirname(path), self._uid, self._gids)
+            if not os.access(directory, os.W_OK | os.X_OK):
+                raise _may_not_remove(path, self.uid)
+            return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+class PeerReader(Reader):
+    """The rights of another user, by the rules of the kernel as far as they are known: see `sources`."""
+
+    def __init__(self, uid: int, gids: Collection[int]) -> None:
+        super().__init__(uid)
+        self._gids = gids
+
+    def open(self, path: str) -> int:
+        return sources.open_source_as(path, self.uid, self._gids)
+
+    def open_directory(self, path: str) -> int | None:
+        sources.check_spelling(path)
+        with source_faults(path):
+            found = sources.walk(path, self.uid, self._gids)
+            try:
+                if not stat.S_ISDIR(os.fstat(found).st_mode):
+                    return None
+                self._check_listable(found, path)
+                return files.reopen(found, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            finally:
+                os.close(found)
+
+    def enter(self, directory: int, name: str, where: str) -> int:
+        inner = super().enter(directory, name, where)
+        try:
+            with source_faults(where):
+                self._check_listable(inner, where)
+        except BaseException:
+            os.close(inner)
+            raise
+        return inner
+
+    def open_in(self, directory: int, name: str, where: str) -> int:
+        with source_faults(where):
+            found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                sources.check_regular(where, os.fstat(found).st_mode)
+                sources.check_right(found, where, where, self.uid, self._gids, sources.READ)
+                return files.reopen(found, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+            finally:
+                os.close(found)
+
+    def _parent(self, path: str) -> int:
+        with source_faults(path):
+            parent = sources.walk(os.path.dirname(path), self.uid, self._gids)
             try:
                 directory = os.fstat(parent)
                 status = os.stat(os.path.basename(path), dir_fd=parent, follow_symlinks=False)
-                sticky = directory.st_mode & stat.S_ISVTX and self._uid not in (0, directory.st_uid, status.st_uid)
+                sticky = directory.st_mode & stat.S_ISVTX and self.uid not in (0, directory.st_uid, status.st_uid)
                 rights = (
-                    sources.allows(parent, directory, self._uid, self._gids, right)
-                    for right in (_WRITE, sources.SEARCH)
+                    sources.allows(parent, directory, self.uid, self._gids, right) for right in (_WRITE, sources.SEARCH)
                 )
                 if sticky or not all(rights):
-                    raise _may_not_remove(path, self._uid)
+                    raise _may_not_remove(path, self.uid)
             except BaseException:
                 os.close(parent)
                 raise
@@ -191,20 +156,7 @@ class PeerReader:
 
     def _check_listable(self, descriptor: int, where: str) -> None:
         for right in (sources.READ, sources.SEARCH):
-            sources.check_right(descriptor, where, where, self._uid, self._gids, right)
-
-
-def _remove_in(directory: int, name: str, signature: Signature) -> bool:
-    try:
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    # The time of its last change differs by our own doing: the file was linked and made read-only.
-    now = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    if now != (signature.device, signature.inode, signature.size, signature.mtime_ns):
-        return False
-    os.unlink(name, dir_fd=directory)
-    return True
+            sources.check_right(descriptor, where, where, self.uid, self._gids, right)
 
 
 def refuse_link_as_source(path: str) -> None:

@@ -4,46 +4,33 @@ from __future__ import annotations
 
 import os
 from collections import Counter as Tally
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final, TypeVar
 
 import anyio
-import anyio.lowlevel
-import anyio.to_thread
 
+from modeld.store.catalog.records import Records
 from modeld.store.disk.removal import Identity
 from modeld.store.maintain.victims import Ages, Candidate, Links, span
 from modeld.store.manifests import trees
 from modeld.store.names import ModelName
-from modeld.store.publish.publishing import Counter
-from modeld.store.publish.records import Records
+from modeld.store.publish.name_changes import NameChanges
 from modelwire.errors import InvalidName, WireError
-
-T = TypeVar("T")
-
-_AT_ONCE: Final = 200
 
 
 class LeftoverTrees:
     """For the event loop."""
 
-    def __init__(self, counter: Counter, records: Records) -> None:
-        self._counter = counter
-        self._index = counter.index
-        self._layout = counter.layout
+    def __init__(self, changes: NameChanges, records: Records) -> None:
+        self._changes = changes
+        self._index = changes.index
+        self._layout = changes.layout
         self._records = records
 
     async def leftovers(self, ages: Ages) -> list[Candidate]:
-        wanted: list[str] = []
-        for number, text in enumerate(list(self._index.names()), 1):
-            entry = self._index.entry(ModelName.parse(text))
-            if entry is not None and entry.tree is not None:
-                wanted.append(entry.tree)
-            if number % _AT_ONCE == 0:
-                await anyio.lowlevel.checkpoint()
-        found = await self._blocking(partial(trees.leftovers, self._layout, wanted))
+        wanted = [entry.tree async for entry in self._index.entries() if entry.tree is not None]
+        found = await self._changes.in_thread(partial(trees.leftovers, self._layout, wanted))
         return [candidate for path in sorted(found) if (candidate := self._candidate(path, ages)) is not None]
 
     def _candidate(self, path: str, ages: Ages) -> Candidate | None:
@@ -75,12 +62,12 @@ class LeftoverTrees:
         gone: list[Candidate] = []
         for candidate in candidates:
             path = "/".join((self._layout.root, *candidate.parts))
-            async with self._counter.publisher.turn(order):
+            async with self._changes.publisher.turn(order):
                 if self._is_wanted(candidate):
                     continue
                 with anyio.CancelScope(shield=True):
                     try:
-                        relinked = await self._blocking(partial(self._index.trees.remove, path))
+                        relinked = await self._changes.in_thread(partial(self._index.trees.remove, path))
                     except (WireError, OSError) as fault:
                         notes.append(f"{path} cannot be removed: {fault}")
                         continue
@@ -99,6 +86,3 @@ class LeftoverTrees:
             return False
         path = "/".join((self._layout.root, *candidate.parts))
         return entry.tree == path or entry.tree.startswith(f"{path}/")
-
-    async def _blocking(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._counter.threads)

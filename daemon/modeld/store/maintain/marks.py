@@ -1,4 +1,4 @@
-"""Which blobs manifests name, for whoever is about to remove blobs: rather one too many than one too few.
+"""Which blobs manifests name, asked before blobs are removed: rather one too many than one too few.
 
 So a manifest counts by its bytes: whatever looks like a digest in any file of the directory holds that blob, also in a
 damaged file, in one of another version, and in one that has no name yet.
@@ -18,7 +18,7 @@ from modeld.store.disk.layout import Layout
 from modeld.store.disk.listing import Times, settled, times_of
 
 LONGEST: Final = 16 * 1024 * 1024
-"""A manifest has at most 1 MiB; of a file beyond this nobody knows what it is."""
+"""A manifest has at most 1 MiB; a longer file may be anything."""
 
 _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _ESCAPED = re.compile(rb"\\u00([0-9a-fA-F]{2})")
@@ -34,7 +34,7 @@ class Marked:
 
 class Marks:
     """Blocking, for one thread at a time. A look costs a stat of each file, and reads those that have changed: what
-    somebody writes in place, an editor for one, changes no directory."""
+    an editor writes in place changes no directory."""
 
     def __init__(self, layout: Layout) -> None:
         self._path = layout.manifests_dir
@@ -71,7 +71,7 @@ def _now() -> int:
 
 
 def _digests_in(path: str) -> frozenset[str]:
-    """Through a link too: what it leads to may be what somebody reads as a manifest."""
+    """Through a link too: what it leads to may be what another tool reads as a manifest."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         info = os.fstat(descriptor)

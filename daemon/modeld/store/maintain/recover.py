@@ -1,8 +1,8 @@
-"""What a start finds of the run before it, and puts in order before anybody is served.
+"""What a start finds of the run before it, and puts in order before the first client is served.
 
-Whoever runs this holds the store's lock, so everything in the private staging directory belongs to a dead run. Nothing
-else is touched: partials are resumed, blobs without a manifest wait for a sweep, other tools' files are theirs.
-It is bounded by time: what is not looked at now is looked at when somebody asks for it.
+The caller holds the store's lock, so everything in the private staging directory belongs to a dead run. Nothing else
+is touched: partials are resumed, blobs without a manifest wait for a sweep, other tools' files are theirs.
+It is bounded by time: what is not looked at now is looked at when a client asks for it.
 """
 
 from __future__ import annotations

@@ -10,23 +10,21 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import anyio
-import anyio.to_thread
 
 from modeld.progress import JobProgress, Stopped
+from modeld.store.catalog.records import Records
 from modeld.store.digest import Digest
+from modeld.store.disk.locks import StoreLock
 from modeld.store.disk.removal import remove_entry, remove_file
 from modeld.store.maintain.leftover_trees import LeftoverTrees
 from modeld.store.maintain.marks import Marks
-from modeld.store.maintain.victims import PARTIAL_SECONDS, Ages, Candidate, Links, Walk
+from modeld.store.maintain.victims import PARTIAL_SECONDS, Ages, Candidate, Links, Victims
 from modeld.store.publish.holds import Holds
-from modeld.store.publish.publishing import Counter
-from modeld.store.publish.records import Records
+from modeld.store.publish.name_changes import NameChanges
 from modelwire.values import Swept, Victim
-
-T = TypeVar("T")
 
 SHOWN: Final = 10_000
 """Victims of one answer: 3 MB, where a reply may have 8."""
@@ -58,70 +56,75 @@ class Sweeper:
     """One sweep at a time; a second one waits for the first."""
 
     def __init__(
-        self, counter: Counter, records: Records, holds: Holds, grace: float, clock: Callable[[], float] = time.time
+        self,
+        changes: NameChanges,
+        lock: StoreLock,
+        records: Records,
+        holds: Holds,
+        grace: float,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._counter = counter
-        self._layout = counter.layout
+        self._changes = changes
+        self._layout = changes.layout
+        self._lock = lock
         self._records = records
         self._holds = holds
         self._grace = grace
         self._clock = clock
-        self._marks = Marks(counter.layout)
-        self._trees = LeftoverTrees(counter, records)
+        self._marks = Marks(changes.layout)
+        self._trees = LeftoverTrees(changes, records)
         self._alone = anyio.Lock()
 
-    async def sweep(self, *, dry_run: bool, grace: float | None, order: int, observer: JobProgress) -> Swept:
+    async def sweep(
+        self, *, dry_run: bool = False, grace: float | None = None, order: int = 0, observer: JobProgress | None = None
+    ) -> Swept:
+        """`grace` stands for the configured one."""
+        self._lock.check()
+        observer = observer or JobProgress()
         async with self._alone:
             observer.phase("checking_local")
             ages = Ages(self._clock(), self._grace if grace is None else grace)
             trees = await self._trees.leftovers(ages)
-            links = await self._blocking(partial(self._trees.links_in, trees))
-            walk, victims = await self._blocking(partial(self._walk, ages, links, observer))
-            if walk.unfinished:
-                walk.notes.append(_kept_for_later(walk.unfinished))
-            observer.total(sum(victim.size for victim in victims))
-            tally = _Tally(notes=walk.notes)
+            links = await self._changes.in_thread(partial(self._trees.links_in, trees))
+            look, candidates = await self._changes.in_thread(partial(self._look, ages, links, observer))
+            if look.unfinished:
+                look.notes.append(_kept_for_later(look.unfinished))
+            observer.total(sum(victim.size for victim in candidates))
+            tally = _Tally(notes=look.notes)
             if not dry_run:
-                await self._remove(victims, tally, order, observer)
+                await self._remove(candidates, tally, order, observer)
                 # The blobs first: losing a link makes a blob look used.
-                victims = await self._trees.remove(trees, order, tally.notes)
-            else:
-                victims += trees
-            for victim in victims:
+                trees = await self._trees.remove(trees, order, tally.notes)
+            for victim in [*candidates, *trees] if dry_run else trees:
                 tally.count(self._layout.root, victim)
             return Swept(
                 victims=tuple(tally.shown),
                 removed=tally.removed,
                 freed_bytes=tally.freed,
                 dry_run=dry_run,
-                kept=max(0, walk.blobs - tally.blobs),
-                waiting=walk.waiting.blobs,
-                waiting_bytes=walk.waiting.gives_back,
-                waiting_s=walk.waiting.longest,
+                kept=max(0, look.blobs - tally.blobs),
+                waiting=look.waiting.blobs,
+                waiting_bytes=look.waiting.gives_back,
+                waiting_s=look.waiting.longest,
                 notes=tuple(tally.notes[:NOTED]),
             )
 
-    def _walk(self, ages: Ages, links: Links, observer: JobProgress) -> tuple[Walk, list[Candidate]]:
+    def _look(self, ages: Ages, links: Links, observer: JobProgress) -> tuple[Victims, list[Candidate]]:
         marked = self._marks.look()
-        walk = Walk(self._layout, ages, marked.digests | self._holds.blobs(), links)
+        victims = Victims(self._layout, ages, marked.digests | self._holds.blobs(), links, observer.stopped)
         if marked.unreadable:
-            walk.notes.append(f"no blob is removed: {marked.unreadable[0]} cannot be read and may name any of them")
-        victims: list[Candidate] = []
-        for victim in walk.candidates(blobs_too=not marked.unreadable):
-            if observer.stopped():
-                raise Stopped
-            victims.append(victim)
-        return walk, victims
+            victims.notes.append(f"no blob is removed: {marked.unreadable[0]} cannot be read and may name any of them")
+        return victims, list(victims.candidates(blobs_too=not marked.unreadable))
 
     async def _remove(self, victims: Sequence[Candidate], tally: _Tally, order: int, observer: JobProgress) -> None:
         for first in range(0, len(victims), AT_ONCE):
             if observer.stopped():
                 raise Stopped
             some = victims[first : first + AT_ONCE]
-            async with self._counter.publisher.turn(order):
+            async with self._changes.publisher.turn(order):
                 observer.phase("publish")
                 with anyio.CancelScope(shield=True):
-                    gone = await self._blocking(partial(self._remove_some, some, tally))
+                    gone = await self._changes.in_thread(partial(self._remove_some, some, tally))
             for victim in gone:
                 observer.advance(done=victim.size)
             await self._records.gone(*(Digest(victim.digest) for victim in gone if victim.digest and victim.is_blob))
@@ -150,13 +153,10 @@ class Sweeper:
             return remove_entry(root, victim.parts, victim.identity)
         removed = remove_file(root, victim.parts, victim.identity)
         if removed and victim.digest is not None:
-            self._counter.index.trees.linked.forget(Digest(victim.digest))
+            self._changes.index.trees.linked.forget(Digest(victim.digest))
             with suppress(OSError):  # checksums for a repair, of what is not there any more
                 os.unlink(self._layout.blocks(Digest(victim.digest)))
         return removed
-
-    async def _blocking(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._counter.threads)
 
 
 def _kept_for_later(sizes: Sequence[int]) -> str:

@@ -3,72 +3,69 @@
 from __future__ import annotations
 
 import os
-import re
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter as Tally
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import chain
 from typing import Final
+
+import anyio
+import anyio.to_thread
 
 from modeld.store.blobs.quarantine import kept
 from modeld.store.disk.layout import Layout
+from modeld.store.disk.space import free_bytes_under
+from modeld.store.maintain.walk import BlobFile, Partial, keyed_partials, walk
+from modeld.store.manifests.index import Index
+from modeld.store.manifests.manifests import Manifest
+from modelwire.errors import WireError
 from modelwire.values import ModelUsage, Usage
 
 SHOWN: Final = 20_000
 """Models of one answer, the largest: 3 MB, where a reply may have 8."""
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
-Named = Mapping[str, Mapping[str, int]]
-"""By model: its blobs in hex, and how many of its bytes each stands for (twice, when two files are the same)."""
+async def usage(layout: Layout, index: Index, limiter: anyio.CapacityLimiter) -> Usage:
+    """For the event loop: the walk over the store is done in a thread."""
+    manifests = [entry.manifest async for entry in index.entries() if entry.manifest is not None]
+    return await anyio.to_thread.run_sync(partial(_usage, layout, manifests), limiter=limiter)
 
 
-def usage(layout: Layout, named: Named, free: int | None) -> Usage:
-    """Blocking: one walk over the store."""
-    there, partials = _walk(layout)
-    namers = Counter(digest for blobs in named.values() for digest in blobs)
-    models = [_of_model(name, blobs, there, namers) for name, blobs in named.items()]
+def _usage(layout: Layout, manifests: Sequence[Manifest]) -> Usage:
+    there: dict[str, int] = {}
+    inodes: set[tuple[int, int]] = set()
+    unfinished = sum(_sizes(layout.staging))
+    for found in chain(keyed_partials(layout), walk(layout)):
+        if isinstance(found, BlobFile):
+            inode = (found.info.st_dev, found.info.st_ino)
+            there[found.digest] = 0 if inode in inodes else found.info.st_size
+            inodes.add(inode)
+        elif isinstance(found, Partial):
+            unfinished += found.size
+    named = [(manifest, [digest.hex for digest in manifest.blobs()]) for manifest in manifests]
+    namers = Tally(digest for _, blobs in named for digest in blobs)
+    models = [_of_model(manifest, blobs, there, namers) for manifest, blobs in named]
     models.sort(key=lambda model: (-model.logical_bytes, model.name))
+    free: int | None = None
+    with suppress(WireError):
+        free = free_bytes_under(layout.root)
     return Usage(
         logical_bytes=sum(model.logical_bytes for model in models),
         physical_bytes=sum(there.values()),
         shared_bytes=sum(size for digest, size in there.items() if namers[digest] > 1),
         unnamed_bytes=sum(size for digest, size in there.items() if digest not in namers),
         quarantine_bytes=kept(layout).size_bytes,
-        staging_bytes=partials + sum(_sizes(layout.staging)),
+        staging_bytes=unfinished,
         free_bytes=free,
         models=tuple(models[:SHOWN]),
     )
 
 
-def _of_model(name: str, blobs: Mapping[str, int], there: Mapping[str, int], namers: Counter[str]) -> ModelUsage:
+def _of_model(manifest: Manifest, blobs: Sequence[str], there: dict[str, int], namers: Tally[str]) -> ModelUsage:
     own = sum(there.get(digest, 0) for digest in blobs if namers[digest] == 1)
     shared = sum(there.get(digest, 0) for digest in blobs if namers[digest] > 1)
-    return ModelUsage(name=name, logical_bytes=sum(blobs.values()), own_bytes=own, shared_bytes=shared)
-
-
-def _walk(layout: Layout) -> tuple[dict[str, int], int]:
-    """The size of each blob, the same inode counted once; and the bytes of partials."""
-    blobs: dict[str, int] = {}
-    inodes: set[tuple[int, int]] = set()
-    partials = 0
-    for fanout in _directories(layout.blobs_dir):
-        for entry in _directories(fanout.path):
-            if entry.name.startswith("."):
-                partials += sum(_sizes(entry.path))
-            elif _DIGEST.fullmatch(entry.name):
-                with suppress(OSError):
-                    info = os.lstat(f"{entry.path}/data")
-                    known = (info.st_dev, info.st_ino) in inodes
-                    inodes.add((info.st_dev, info.st_ino))
-                    blobs[entry.name] = 0 if known else info.st_size
-    return blobs, partials
-
-
-def _directories(path: str) -> Iterator[os.DirEntry[str]]:
-    with suppress(OSError), os.scandir(path) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield entry
+    return ModelUsage(name=manifest.name, logical_bytes=manifest.total_bytes, own_bytes=own, shared_bytes=shared)
 
 
 def _sizes(path: str) -> Iterator[int]:

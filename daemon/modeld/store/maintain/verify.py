@@ -1,8 +1,8 @@
 """Verifying models: every byte is hashed again, several blobs at a time, and what is bad is taken out of use.
 
-A corrupt blob goes to quarantine in the publisher's turn, after it was looked at once more: somebody may have put good
-bytes there meanwhile. Why it went is written down before it goes, so each model that names it can say so, also after
-a crash in between.
+A corrupt blob goes to quarantine in the publisher's turn, after it was looked at once more: another program may have
+put good bytes there meanwhile. Why it went is written down before it goes, so each model that names it reports it, also
+after a crash in between.
 """
 
 from __future__ import annotations
@@ -12,33 +12,34 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 
 from modeld.progress import FileProgress, JobProgress, check
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
 from modeld.store.blobs.quarantine import quarantine
-from modeld.store.catalog.history import Asker, Condemned, History, Outcome
+from modeld.store.catalog.history import THE_DAEMON, Condemned, History, Outcome, Requester
+from modeld.store.catalog.records import Records
 from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
 from modeld.store.disk.layout import Layout
+from modeld.store.disk.locks import StoreLock
 from modeld.store.manifests.entries import Entry
-from modeld.store.manifests.named import blobs_named
-from modeld.store.names import ModelName
-from modeld.store.publish.publishing import Counter
-from modeld.store.publish.records import Records
+from modeld.store.publish.name_changes import NameChanges
 from modelwire.errors import Corrupt, NotFound, WireError
 from modelwire.values import Verification, Verified
 
-T = TypeVar("T")
+OnFailed = Callable[[str, Digest, str], None]
+"""Called for each model that a corrupt blob has taken out of use: its name, the blob, why."""
 
-Failed = Callable[[str, Digest, str], None]
-"""Told of each model that a corrupt blob has taken out of use: its name, the blob, why."""
+
+def ignore_failed(_name: str, _digest: Digest, _reason: str) -> None:
+    pass
+
 
 SHOWN: Final = 10_000
 """Models of one answer: 3 MB, where a reply may have 8."""
@@ -47,11 +48,11 @@ MAX_ATTEMPTS: Final = 3
 """At a blob that changes while it is looked at."""
 
 _AT_ONCE: Final = 200
-"""Models between two looks at what else the event loop has to do; outcomes in one transaction."""
+"""Outcomes in one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Finding:
     """What one blob was found to be. `fault` is None when it is good."""
 
     outcome: Outcome
@@ -60,70 +61,65 @@ class Look:
     kept_at: str | None = None
 
 
-class Integrity:
+class Verifier:
     """For the event loop; the hashing is done in `threads`."""
 
-    def __init__(self, counter: Counter, records: Records, history: History, threads: anyio.CapacityLimiter) -> None:
-        self.counter = counter
+    def __init__(
+        self, changes: NameChanges, lock: StoreLock, records: Records, history: History, threads: anyio.CapacityLimiter
+    ) -> None:
+        self.changes = changes
         self.records = records
         self.history = history
         self.threads = threads
+        self._lock = lock
 
     async def verify(
-        self, names: Sequence[str] | None, *, order: int, observer: JobProgress, asker: Asker, failed: Failed
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        order: int = 0,
+        observer: JobProgress | None = None,
+        requester: Requester = THE_DAEMON,
+        on_failed: OnFailed = ignore_failed,
     ) -> Verification:
         """These models, or all of them. `NotFound` before the first byte is read when there is no such model."""
-        entries = await self._entries(names)
+        self._lock.check()
+        index, observer = self.changes.index, observer or JobProgress()
+        if names is None:
+            entries = [entry async for entry in index.entries()]
+        else:
+            entries = list({entry.name: entry for entry in map(index.find, names)}.values())
         observer.phase("verify")
-        looking = _Looking(self, order, observer, asker, failed)
         sizes: dict[Digest, int] = {}
         for entry in entries:
             if entry.manifest is not None:
-                sizes.update(blobs_named(entry.manifest))
+                sizes.update(entry.manifest.blobs())
         observer.total(sum(sizes.values()))
-        looks = await looking.at(list(sizes))
-        return _verification([_judged(entry, looks) for entry in entries], sum(sizes.values()))
-
-    async def models_naming(self, digest: Digest) -> list[str]:
-        return [
-            entry.name.text
-            for entry in await self._entries(None)
-            if entry.manifest is not None and digest in blobs_named(entry.manifest)
-        ]
-
-    async def _entries(self, names: Sequence[str] | None) -> list[Entry]:
-        index = self.counter.index
-        if names is not None:
-            found = [index.find(name) for name in names]
-            return list({entry.name: entry for entry in found}.values())
-        entries: list[Entry] = []
-        for number, text in enumerate(list(index.names()), 1):
-            entry = index.entry(ModelName.parse(text))
-            if entry is not None:
-                entries.append(entry)
-            if number % _AT_ONCE == 0:
-                await anyio.lowlevel.checkpoint()
-        return entries
+        findings = await _Run(self, order, observer, requester, on_failed).look_at(list(sizes))
+        return _verification([_judged(entry, findings) for entry in entries], sum(sizes.values()))
 
 
-class _Looking:
+class _Run:
     """One verification under way."""
 
-    def __init__(self, room: Integrity, order: int, observer: JobProgress, asker: Asker, failed: Failed) -> None:
-        self._room = room
-        self._layout = room.counter.layout
+    def __init__(
+        self, verifier: Verifier, order: int, observer: JobProgress, requester: Requester, on_failed: OnFailed
+    ) -> None:
+        self._verifier = verifier
+        self._changes = verifier.changes
+        self._layout = verifier.changes.layout
         self._order = order
         self._observer = observer
         self._shared = FileProgress(observer)
-        self._asker = asker
-        self._failed = failed
-        self._looks: dict[Digest, Look] = {}
-        self._unwritten: list[Look] = []
+        self._requester = requester
+        self._on_failed = on_failed
+        self._findings: dict[Digest, Finding] = {}
+        self._unwritten: list[Finding] = []
         self._faults: list[Exception] = []
 
-    async def at(self, digests: Sequence[Digest]) -> dict[Digest, Look]:
+    async def look_at(self, digests: Sequence[Digest]) -> dict[Digest, Finding]:
         waiting = iter(digests)
-        workers = min(len(digests), int(self._room.threads.total_tokens))
+        workers = min(len(digests), int(self._verifier.threads.total_tokens))
         try:
             async with anyio.create_task_group() as tasks:
                 for _worker in range(workers):
@@ -133,30 +129,30 @@ class _Looking:
                 await self._write_down()
         if self._faults:
             raise self._faults[0]
-        return self._looks
+        return self._findings
 
     async def _work(self, waiting: Iterator[Digest]) -> None:
         for digest in waiting:
             if self._faults:
                 return
             try:
-                look = await self._look(digest)
+                finding = await self._look(digest)
             except Exception as fault:  # noqa: BLE001 - raised when the others have stopped, and not as a group
                 self._faults.append(fault)
                 return
-            self._looks[digest] = look
-            self._unwritten.append(look)
+            self._findings[digest] = finding
+            self._unwritten.append(finding)
             if len(self._unwritten) >= _AT_ONCE:
                 await self._write_down()
 
-    async def _look(self, digest: Digest) -> Look:
+    async def _look(self, digest: Digest) -> Finding:
         for _attempt in range(MAX_ATTEMPTS):
-            look = await anyio.to_thread.run_sync(
-                partial(_look_at, self._layout, digest, self._shared), limiter=self._room.threads
+            finding = await anyio.to_thread.run_sync(
+                partial(_look_at, self._layout, digest, self._shared), limiter=self._verifier.threads
             )
-            if look.outcome.outcome != "corrupt":
-                return self._explained(look)
-            condemned = await self._condemn(look)
+            if finding.outcome.outcome != "corrupt":
+                return self._explained(finding)
+            condemned = await self._condemn(finding)
             if condemned is not None:
                 return condemned
         raise Corrupt(
@@ -165,78 +161,80 @@ class _Looking:
             details={"path": self._layout.blob(digest)},
         )
 
-    def _explained(self, look: Look) -> Look:
+    def _explained(self, finding: Finding) -> Finding:
         """A blob that is missing because it was found bad before says so."""
-        known = self._room.history.why(look.outcome.digest) if look.outcome.outcome == "missing" else None
-        return look if known is None else Look(look.outcome, None, known.sentence, known.kept_at)
+        known = self._verifier.history.why(finding.outcome.digest) if finding.outcome.outcome == "missing" else None
+        return finding if known is None else Finding(finding.outcome, None, known.sentence, known.kept_at)
 
-    async def _condemn(self, look: Look) -> Look | None:
+    async def _condemn(self, finding: Finding) -> Finding | None:
         """Out of use with it. None when it is not the same any more that was looked at."""
-        digest, history, counter = look.outcome.digest, self._room.history, self._room.counter
-        reason = look.fault or "its blob is corrupt"
-        async with counter.publisher.turn(self._order):
+        digest, history = finding.outcome.digest, self._verifier.history
+        reason = finding.fault or "its blob is corrupt"
+        async with self._changes.publisher.turn(self._order):
             check(self._observer)
             with anyio.CancelScope(shield=True):
-                if not await self._blocking(partial(_unchanged, self._layout, look)):
+                if not await self._changes.in_thread(partial(_unchanged, self._layout, finding)):
                     return None
                 self._observer.phase("quarantine")
                 await history.condemn(digest, Condemned(reason))
                 try:
-                    kept_at = await self._blocking(partial(_set_aside, self._layout, digest))
+                    kept_at = await self._changes.in_thread(partial(_set_aside, self._layout, digest))
                 except BaseException:
                     if os.path.lexists(self._layout.blob(digest)):
                         await history.acquit([digest])
                     raise
-                # ---- It is out of use: from here on it is only told. ----
+                # ---- It is out of use: from here on it is only reported. ----
                 condemned = Condemned(reason, kept_at)
                 await history.condemn(digest, condemned)
-                await self._room.records.gone(digest)
-                counter.index.trees.linked.forget(digest)
+                await self._verifier.records.gone(digest)
+                self._changes.index.trees.linked.forget(digest)
         self._observer.phase("verify")
-        for name in await self._room.models_naming(digest):
-            self._failed(name, digest, condemned.sentence)
-        return Look(look.outcome, look.blob, condemned.sentence, kept_at)
+        async for entry in self._changes.index.entries():
+            if entry.manifest is not None and digest in entry.manifest.blobs():
+                self._on_failed(entry.name.text, digest, condemned.sentence)
+        return Finding(finding.outcome, finding.blob, condemned.sentence, kept_at)
 
     async def _write_down(self) -> None:
-        looks, self._unwritten = self._unwritten, []
-        good = [look.blob for look in looks if look.fault is None and look.blob is not None]
-        await self._room.records.verified(good)
-        await self._room.history.acquit(blob.digest for blob in good)
-        await self._room.history.record([look.outcome for look in looks], self._asker)
+        findings, self._unwritten = self._unwritten, []
+        good = [finding.blob for finding in findings if finding.fault is None and finding.blob is not None]
+        await self._verifier.records.verified(good)
+        linked = self._changes.index.trees.linked
+        for blob in good:
+            if linked.signature(blob.digest) not in (None, blob.signature):
+                await self._changes.in_thread(partial(linked.good, blob.digest, blob.signature))
+        await self._verifier.history.acquit(blob.digest for blob in good)
+        await self._verifier.history.record([finding.outcome for finding in findings], self._requester)
 
-    async def _blocking(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._room.counter.threads)
 
-
-def _look_at(layout: Layout, digest: Digest, observer: FileProgress) -> Look:
+def _look_at(layout: Layout, digest: Digest, observer: FileProgress) -> Finding:
     """Blocking. Raises nothing but `Stopped`: a blob that cannot be read is an outcome too."""
     check(observer)
     path = layout.blob(digest)
     try:
         if blobs.stat_blob(layout, digest) is None:
-            return Look(Outcome(digest=digest, outcome="missing"), None, f"its blob is missing: {path}")
+            return Finding(Outcome(digest=digest, outcome="missing"), None, f"its blob is missing: {path}")
         verified = blobs.verify_blob(layout, digest, observer, as_done=True)
     except NotFound:
-        return Look(Outcome(digest=digest, outcome="missing"), None, f"its blob is missing: {path}")
+        return Finding(Outcome(digest=digest, outcome="missing"), None, f"its blob is missing: {path}")
     except Corrupt as fault:
-        return Look(Outcome(digest=digest, outcome="corrupt"), None, fault.message)
+        return Finding(Outcome(digest=digest, outcome="corrupt"), None, fault.message)
     except WireError as fault:
-        return Look(Outcome(digest=digest, outcome="unreadable"), None, fault.message)
+        return Finding(Outcome(digest=digest, outcome="unreadable"), None, fault.message)
     if verified.good:
-        return Look(Outcome(digest=digest, outcome="verified", actual=digest), verified.blob)
-    return Look(
+        return Finding(Outcome(digest=digest, outcome="verified", actual=digest), verified.blob)
+    return Finding(
         Outcome(digest=digest, outcome="corrupt", actual=verified.actual),
         verified.blob,
         f"its blob is corrupt: the bytes hash to {verified.actual.text}, not to {digest.text}",
     )
 
 
-def _unchanged(layout: Layout, look: Look) -> bool:
+def _unchanged(layout: Layout, finding: Finding) -> bool:
     try:
-        now = blobs.stat_blob(layout, look.outcome.digest)
+        now = blobs.stat_blob(layout, finding.outcome.digest)
     except Corrupt:
-        return look.blob is None  # still something that is no file
-    return now is not None and look.blob is not None and now.signature == look.blob.signature
+        return finding.blob is None  # still something that is no file
+    return now is not None and finding.blob is not None and now.signature == finding.blob.signature
 
 
 def _set_aside(layout: Layout, digest: Digest) -> str:
@@ -251,14 +249,14 @@ def _set_aside(layout: Layout, digest: Digest) -> str:
     return kept_at
 
 
-def _judged(entry: Entry, looks: dict[Digest, Look]) -> Verified:
-    if entry.manifest is None:
-        why = entry.fault.message if entry.fault is not None else f"{entry.path} cannot be used"
-        return Verified(name=entry.name.text, ok=False, expected="", actual=None, files=0, reason=why)
-    manifest = entry.manifest
-    named = blobs_named(manifest)
-    first = next((looks[digest] for digest in named if looks[digest].fault is not None), looks[manifest.digest])
-    reason = first.fault or entry.missing()
+def _judged(entry: Entry, findings: dict[Digest, Finding]) -> Verified:
+    look, manifest = entry.look(), entry.manifest
+    if manifest is None:
+        return Verified(name=entry.name.text, ok=False, expected="", actual=None, files=0, reason=look.reason)
+    named = manifest.blobs()
+    bad = (findings[digest] for digest in named if findings[digest].fault is not None)
+    first = next(bad, findings[manifest.digest])
+    reason = first.fault or (None if look.has_bytes else look.reason)
     return Verified(
         name=manifest.name,
         ok=reason is None,

@@ -1,31 +1,28 @@
-"""What a sweep may take back, as seen by one walk over the store; whether it really goes is decided again later.
+"""What a sweep may take back, by one look over the store; whether it really goes is decided again later.
 
-Only what the store made is looked at, by its own names: whatever else lies there belongs to somebody else. No link is
-followed.
+Only what the store made is looked at, by its own names: whatever else lies there belongs to another program. No link
+is followed.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from modeld.store.blobs.quarantine import KEPT_SECONDS, taken_at
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.removal import Identity
+from modeld.store.maintain.walk import BlobFile, Partial, Unusable, keyed_partials, walk
 
 PARTIAL_SECONDS: Final = 7 * 86_400
-"""A download that nobody has gone on with for a week is not gone on with."""
+"""A download that was not resumed for a week is given up."""
 
 STAGING_SECONDS: Final = 86_400
 """Running work writes to its staged file at least each minute; a day leaves room for a machine that was asleep."""
-
-_FANOUT = re.compile(r"[0-9a-f]{2}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_PARTIAL = re.compile(r"\.partial-([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,79 +72,55 @@ class Waiting:
         self.longest = max(self.longest or 0.0, seconds)
 
 
-class Walk:
+class Victims:
     """Blocking. `blobs` counts those that were seen; `notes` says what could not be looked at."""
 
-    def __init__(self, layout: Layout, ages: Ages, held: frozenset[str], links: Links) -> None:
+    def __init__(
+        self, layout: Layout, ages: Ages, held: frozenset[str], links: Links, stopped: Callable[[], bool]
+    ) -> None:
         self._layout = layout
         self._links = links
         self._ages = ages
         self._held = held
+        self._stopped = stopped
         self.blobs = 0
         self.waiting = Waiting()
         self.unfinished: list[int] = []
-        """Sizes of downloads that are kept for whoever goes on with them."""
+        """Sizes of downloads that are kept, to be resumed."""
 
         self.notes: list[str] = []
 
     def candidates(self, *, blobs_too: bool = True) -> Iterator[Candidate]:
         yield from self._in_staging()
         yield from self._in_quarantine()
-        for entry in self._entries(self._layout.keyed_partials):
-            # Of downloads whose digest nobody has told: a running one is written to all the time.
-            yield from self._partial((".modeld", "partials", entry.name), entry)
-        for fanout in self._entries(self._layout.blobs_dir):
-            if _FANOUT.fullmatch(fanout.name) and fanout.is_dir(follow_symlinks=False):
-                for entry in self._entries(fanout.path):
-                    yield from self._in_fanout(fanout.name, entry, blobs_too)
+        for found in chain(keyed_partials(self._layout), walk(self._layout, self._stopped)):
+            if isinstance(found, BlobFile):
+                self.blobs += 1
+                if blobs_too and found.digest not in self._held and (victim := self._blob(found)) is not None:
+                    yield victim
+            elif isinstance(found, Partial):
+                if found.digest not in self._held and (victim := self._partial(found)) is not None:
+                    yield victim
+            elif isinstance(found, Unusable):
+                self.notes.append(f"{self._layout.root}/{'/'.join(found.parts)} {found.reason}")
 
-    def _in_fanout(self, fanout: str, entry: os.DirEntry[str], blobs_too: bool) -> Iterator[Candidate]:
-        if not entry.is_dir(follow_symlinks=False):
-            return
-        if (partial := _PARTIAL.fullmatch(entry.name)) is not None:
-            if partial[1] not in self._held:
-                yield from self._partial(("blobs", "sha256", fanout, entry.name), entry, partial[1])
-        elif _DIGEST.fullmatch(entry.name) and entry.name.startswith(fanout):
-            self.blobs += 1
-            if blobs_too and entry.name not in self._held:
-                yield from self._blob(fanout, entry)
-
-    def _blob(self, fanout: str, entry: os.DirEntry[str]) -> Iterator[Candidate]:
-        try:
-            info = os.lstat(f"{entry.path}/data")
-        except (FileNotFoundError, NotADirectoryError):
-            self.blobs -= 1
-            return
-        except OSError as fault:
-            self.notes.append(f"{entry.path} cannot be looked at: {fault.strerror}")
-            return
-        if not stat.S_ISREG(info.st_mode):
-            self.notes.append(f"{entry.path}/data is not a regular file and is left alone")
-            return
-        unused = self._ages.unused(info)
-        parts = ("blobs", "sha256", fanout, entry.name, "data")
+    def _blob(self, blob: BlobFile) -> Candidate | None:
+        unused = self._ages.unused(blob.info)
         reason = f"no model names it, unchanged for {span(unused)}"
-        found = self._candidate("blob", parts, info, reason, digest=entry.name)
+        found = self._candidate("blob", blob.parts, blob.info, reason, digest=blob.digest)
         if unused >= self._ages.grace:
-            yield found
-        else:
-            self.waiting.count(found, self._ages.grace - unused)
+            return found
+        self.waiting.count(found, self._ages.grace - unused)
+        return None
 
-    def _partial(
-        self, parts: tuple[str, ...], entry: os.DirEntry[str], digest: str | None = None
-    ) -> Iterator[Candidate]:
-        info = _stat(entry)
-        if info is None:
-            return
-        inside = [below for below in map(_stat, self._entries(entry.path)) if below is not None]
-        size = sum(below.st_size for below in inside)
-        newest = max([info.st_mtime, *(below.st_mtime for below in inside)])
-        age = self._ages.now - newest
+    def _partial(self, partial: Partial) -> Candidate | None:
+        age = self._ages.now - partial.newest
         if age >= PARTIAL_SECONDS:
             reason = f"a download that nobody has gone on with for {span(age)}"
-            yield Candidate("partial", parts, size, size, reason, Identity.of(info), digest)
-        else:
-            self.unfinished.append(size)
+            identity = Identity.of(partial.info)
+            return Candidate("partial", partial.parts, partial.size, partial.size, reason, identity, partial.digest)
+        self.unfinished.append(partial.size)
+        return None
 
     def _in_staging(self) -> Iterator[Candidate]:
         for entry in self._entries(self._layout.staging):

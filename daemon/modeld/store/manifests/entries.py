@@ -16,6 +16,7 @@ from modeld.store.disk import durable
 from modeld.store.disk.listing import Times
 from modeld.store.manifests import manifests
 from modeld.store.manifests.manifests import Manifest
+from modeld.store.manifests.states import READY, WHOLE, Answer, Condition, Look
 from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
 from modelwire.errors import Corrupt, Internal, NotFound, WireError
@@ -34,13 +35,13 @@ MANY: Final = 64
 
 _ECHO: Final = 500
 """Characters of a path that is not there that are compared with those that are, and repeated: all of a usual one. A
-request has room for a million, and comparing these kept everybody waiting for a quarter of a second."""
+request has room for a million, and comparing these kept every client waiting for a quarter of a second."""
 
-_SUSPECT = "a file that the store shares with somebody has changed; it is verified before it is given out"
+_SUSPECT: Final = "a file that has another name outside the store has changed; it is verified before it is given out"
 
 
-class Unproven(Exception):
-    """The model must be looked at more closely than the event loop has time for: its tree, or its bytes."""
+class WouldBlock(Exception):
+    """The path takes more than the event loop has time for: a tree has to be made, or bytes have to be hashed."""
 
     def __init__(self, entry: Entry) -> None:
         super().__init__(entry.name.text)
@@ -75,11 +76,24 @@ class Entry:
     def usable(self) -> Manifest:
         """What the manifest says; raises its fault when it cannot be used."""
         if self.manifest is None:
-            raise self.fault or Internal(f"the manifest {self.path} cannot be used")
+            raise self._fault()
         return self.manifest
 
-    def missing(self) -> str | None:
-        """Why the model cannot be used, judged by its blobs' names and sizes; None when it can."""
+    def _fault(self) -> WireError:
+        return self.fault or Internal(f"the manifest {self.path} cannot be used")
+
+    def look(self) -> Look:
+        """How the model is now, judged by its blobs' names, sizes and signatures: the one place that decides."""
+        if self.manifest is None:
+            return Look(Condition.DAMAGED, self._fault().message)
+        reason = self._lacking()
+        if reason is not None:
+            return Look(Condition.LACKING, reason)
+        if self.linked and self.suspects():
+            return Look(Condition.CHANGED, _SUSPECT)
+        return WHOLE
+
+    def _lacking(self) -> str | None:
         for path, size in self.blobs:
             try:
                 info = os.lstat(path)
@@ -94,24 +108,22 @@ class Entry:
         return None
 
     def suspects(self) -> list[Digest]:
-        """Blobs that somebody may have written to, by their other name, since they were last found good."""
+        """Blobs that may have been written to, by their other name, since they were last found good."""
         return [digest for path, digest in self.linked if self.trees and self.trees.linked.suspect(digest, _stat(path))]
 
-    def proven(self) -> bool:
-        """Whether nothing has to be looked at before the path is given out: the cheap question."""
-        shown = self.tree is None or (self.trees is not None and self.trees.proven(self.tree))
-        return shown and not self.suspects()
+    def is_shown(self) -> bool:
+        """Whether the path is there: a model of several files has it when its tree is known to be whole."""
+        return self.tree is None or (self.trees is not None and self.trees.known_whole(self.tree))
 
     def resolved_file(self, path: str) -> Resolved:
         """One file of the model, by its path in the model; a model of one file has the name that it came with."""
-        manifest = self.usable()
-        assert self.resolved is not None, "an entry with a manifest resolves"
+        manifest, resolved = self.usable(), self.resolved
         for file in manifest.files:
             if file.path == path:
-                return Resolved(name=manifest.name, path=f"{self.tree}/{path}", blob=file.blob, state="ready")
+                return Resolved(name=manifest.name, path=f"{self.tree}/{path}", blob=file.blob, state=READY)
         alone = manifest.source.filename if manifest.source is not None and not manifest.files else None
-        if alone == path:
-            return self.resolved
+        if alone == path and resolved is not None:
+            return resolved
         names = [file.path for file in manifest.files] or [alone or "one file without a name"]
         path = path[:_ECHO]
         close = difflib.get_close_matches(path, names, n=3, cutoff=0.4)
@@ -128,14 +140,20 @@ class Entry:
 
     def view(self) -> ModelView:
         """Raises the manifest's fault when it cannot be used."""
-        self.usable()
-        assert self.ready is not None, "an entry with a manifest has a view"
-        reason = self.missing()
-        if reason is None:
-            if self.linked and self.suspects():
-                return msgspec.structs.replace(self.ready, state="suspect", path=None, reason=_SUSPECT)
+        look = self.look()
+        if look is WHOLE and self.ready is not None:
             return self.ready
-        return msgspec.structs.replace(self.ready, state="failed", path=None, reason=reason)
+        if self.ready is None or look.state.name is None:
+            raise self._fault()
+        return msgspec.structs.replace(self.ready, state=look.state.name, path=None, reason=look.reason)
+
+    def checked(self, look: Look) -> Resolved:
+        """The answer to a request for the path; raises when the model cannot be used."""
+        if self.resolved is None:
+            raise self._fault()
+        if look.state.answer is Answer.REFUSAL:
+            raise cannot_be_used(self, look.reason)
+        return self.resolved
 
 
 def cannot_be_used(entry: Entry, reason: str) -> Corrupt:

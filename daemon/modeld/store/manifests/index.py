@@ -1,6 +1,6 @@
 """Names to models for readers: the manifests on disk, remembered, and believed only as long as stat agrees.
 
-Other tools publish and remove manifests without telling anybody. So nothing here is trusted by itself: each answer
+Other tools publish and remove manifests at any time. So nothing here is trusted by itself: each answer
 costs a stat of the manifest and one of each blob, and that is nearly all it costs. Answers are synchronous.
 """
 
@@ -10,21 +10,27 @@ import os
 import stat
 import time
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import Final
+
+import anyio.lowlevel
 
 from modeld.store.blobs.linked import Linked
-from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.listing import Listing, settled, times_of
 from modeld.store.manifests import manifests
-from modeld.store.manifests.entries import MANY, Entry, Unproven, Why, cannot_be_used, unknown
+from modeld.store.manifests.entries import MANY, Entry, Why, WouldBlock, unknown
 from modeld.store.manifests.manifests import Manifest
+from modeld.store.manifests.states import READY, Answer
 from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
 from modelwire.errors import NotFound, WireError
 from modelwire.values import ModelFile, ModelList, ModelView, Provenance, Resolved
+
+_AT_ONCE: Final = 200
+"""Models between two turns of the event loop: one or two milliseconds."""
 
 
 class Index:
@@ -40,31 +46,25 @@ class Index:
 
     # -- answers
 
-    def resolve(self, text: str) -> Resolved:
-        """The path behind a name. `NotFound`, `InvalidName`, or `Corrupt` when the bytes are not all there.
-
-        `Unproven` when that cannot be told by a few looks at the disk.
+    def resolve(self, text: str, file: str | None = None) -> Resolved:
+        """The path behind a name, or that of one of its files. `NotFound`, `InvalidName`, or `Corrupt` when the bytes
+        are not all there; `WouldBlock` when a few looks at the disk cannot decide.
         """
         entry = self._entries.get(text)
-        if entry is not None and entry.settled and entry.resolved is not None and entry.plain:
+        if file is None and entry is not None and entry.settled and entry.resolved is not None and entry.plain:
             path, size = entry.blobs[0]
             try:
                 info = os.lstat(entry.path)
                 blob = os.lstat(path)
             except OSError:
-                return self._resolve_anew(text)
+                return self._resolve_anew(text, None)
             if (
                 (info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_size) == entry.times
                 and blob.st_size == size
                 and stat.S_ISREG(blob.st_mode)
             ):
                 return entry.resolved
-        return self._resolve_anew(text)
-
-    def resolve_file(self, text: str, file: str) -> Resolved:
-        """As `resolve`, for one file of a model."""
-        self._resolve_anew(text)
-        return self.find(text).resolved_file(file)
+        return self._resolve_anew(text, file)
 
     def find(self, text: str) -> Entry:
         """The entry that a name means: itself, else another spelling of it, else the same with its default tag."""
@@ -92,6 +92,15 @@ class Index:
 
     def names(self) -> list[str]:
         return self._listing.names()
+
+    async def entries(self) -> AsyncIterator[Entry]:
+        """All models as they are now, in the order of names. The event loop does other work in between."""
+        for number, text in enumerate(list(self.names()), 1):
+            entry = self.entry(ModelName.parse(text))
+            if entry is not None:
+                yield entry
+            if number % _AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()
 
     def page(self, after: str | None, limit: int | None) -> ModelList:
         """The models that follow a name, in the order of names; `next` when there are more."""
@@ -135,18 +144,15 @@ class Index:
 
     # -- the disk
 
-    def _resolve_anew(self, text: str) -> Resolved:
+    def _resolve_anew(self, text: str, file: str | None) -> Resolved:
         entry = self.find(text)
-        entry.usable()
         if len(entry.blobs) > MANY:
-            raise Unproven(entry)
-        reason = entry.missing()
-        if reason is not None:
-            raise cannot_be_used(entry, reason)
-        if not entry.proven():
-            raise Unproven(entry)
-        assert entry.resolved is not None, "an entry with a manifest resolves"
-        return entry.resolved
+            raise WouldBlock(entry)
+        look = entry.look()
+        resolved = entry.checked(look)
+        if look.state.answer is Answer.VERIFY or not entry.is_shown():
+            raise WouldBlock(entry)
+        return resolved if file is None else entry.resolved_file(file)
 
     def _remembered(self, text: str) -> Entry | None:
         """What `_load` gives for a name whose file has not changed, at half the price."""
@@ -186,17 +192,10 @@ class Index:
         except (WireError, OSError) as error:
             fault = error if isinstance(error, WireError) else durable.store_fault(error, "read the manifest", path)
             return Entry(name, path, times_of(seen), settled(seen, started), None, fault)
-        digest = manifest.digest
-        first = self._layout.blob(digest)
-        blobs = {first: manifest.size_bytes}
-        digests = {first: digest}
-        for file in manifest.files:  # a file's own size counts: another tool's `size_bytes` may be that of all files
-            each = Digest.parse(file.blob)
-            digests[self._layout.blob(each)] = each
-            blobs[self._layout.blob(each)] = file.size_bytes
+        blobs = {self._layout.blob(digest): (digest, size) for digest, size in manifest.blobs().items()}
         tree = self.trees.path(name, manifest.files) if manifest.files else None
-        shown = tree or first
-        linked = tuple((path, each) for path, each in digests.items() if each in self.trees.linked)
+        shown = tree or next(iter(blobs))
+        linked = tuple((blob, digest) for blob, (digest, _) in blobs.items() if digest in self.trees.linked)
         return Entry(
             name,
             path,
@@ -204,9 +203,9 @@ class Index:
             settled(info, started),
             manifest,
             None,
-            tuple(blobs.items()),
-            Resolved(name=name.text, path=shown, blob=digest.text, state="ready"),
-            _view(manifest, digest, shown),
+            tuple((blob, size) for blob, (_, size) in blobs.items()),
+            Resolved(name=name.text, path=shown, blob=manifest.digest.text, state=READY),
+            _view(manifest, shown),
             self._why,
             self.trees,
             tree,
@@ -215,13 +214,13 @@ class Index:
         )
 
 
-def _view(manifest: Manifest, digest: Digest, path: str) -> ModelView:
+def _view(manifest: Manifest, path: str) -> ModelView:
     return ModelView(
         name=manifest.name,
         format=manifest.format,
-        blob=digest.text,
+        blob=manifest.digest.text,
         size_bytes=manifest.total_bytes,
-        state="ready",
+        state=READY,
         path=path,
         license=manifest.license,
         source=_provenance(manifest),

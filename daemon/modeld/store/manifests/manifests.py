@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, NoReturn
 
@@ -26,6 +26,7 @@ from modeld.store.disk.layout import Layout
 from modeld.store.names import ModelName
 from modelwire.errors import AlreadyExists, Corrupt, InvalidDigest, Unsupported
 from modelwire.limits import MIB
+from modelwire.values import ModelFile
 from modelwire.version import __version__
 
 SCHEMA_VERSION: Final = 1
@@ -92,8 +93,29 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def total_bytes(self) -> int:
-        """Of all files. `size_bytes` is that of `blob` alone: whoever knows only the nine fields finds them true."""
+        """Of all files. `size_bytes` is that of `blob` alone: a reader of only the nine fields finds them true."""
         return sum(file.size_bytes for file in self.files) if self.files else self.size_bytes
+
+    def blobs(self) -> dict[Digest, int]:
+        """Each blob once, with its size: the one that stands for the model, then the others as the files list them.
+
+        A file's own size counts: another tool's `size_bytes` may be that of all files.
+        """
+        sizes = {self.digest: self.size_bytes}
+        for file in self.files:
+            sizes[Digest.parse(file.blob)] = file.size_bytes
+        return sizes
+
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """The blob of each file, in the manifest's order."""
+        return tuple(file.blob for file in self.files) or (self.blob,)
+
+    def is_of(self, blob: str, files: Iterable[File | ModelFile]) -> bool:
+        """Whether this is a model of exactly these files. Roles do not count: they are guessed from the names."""
+        return self.digest.text == blob and {(file.path, file.blob) for file in self.files} == {
+            (file.path, file.blob) for file in files
+        }
 
 
 class _Version(msgspec.Struct):
@@ -284,8 +306,8 @@ def write(layout: Layout, name: ModelName, document: Mapping[str, Any], *, repla
 
 
 def make_lasting(layout: Layout, name: ModelName) -> bool:
-    """For a manifest that says already what is wished: whoever wrote it may have died, or never cared to sync, and
-    who asks is told of a success. False when it is not there any more."""
+    """For a manifest that already says what a request wants: its writer may have died, or never syncs, and the request
+    is answered with success. False when it is not there any more."""
     path = layout.manifest(name)
     with durable.outcome_unknown(), durable.store_faults("make durable", path):
         try:
@@ -301,7 +323,7 @@ def make_lasting(layout: Layout, name: ModelName) -> bool:
 
 
 def sync_names(layout: Layout) -> None:
-    """After a manifest came or went of which nobody knows whether that will last."""
+    """After a manifest came or went and it is unknown whether that lasts."""
     with durable.outcome_unknown(), durable.store_faults("sync", layout.manifests_dir):
         durable.sync_directory(layout.manifests_dir)
 
@@ -333,5 +355,5 @@ def _stage(layout: Layout, data: bytes) -> str:
 
 
 def _readers_mode(layout: Layout) -> int:
-    """In a store that a group shares, the group reads; else whoever the directories let in."""
+    """In a store that a group shares, the group reads; else all whom the directories let in."""
     return 0o640 if os.stat(layout.manifests_dir).st_mode & stat.S_ISGID else 0o644

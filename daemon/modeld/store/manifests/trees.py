@@ -17,36 +17,24 @@ import stat
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from modeld.store.blobs.linked import Linked
-from modeld.store.digest import Digest, Signature
+from modeld.store.digest import Digest, Relinked, Signature
 from modeld.store.disk import links
 from modeld.store.disk.durable import store_faults
+from modeld.store.disk.layout import Layout
 from modeld.store.disk.listing import Times, settled, times_of
-
-if TYPE_CHECKING:
-    from modeld.store.disk.layout import Layout
-    from modeld.store.manifests.manifests import File
-    from modeld.store.names import ModelName
-
-
-@dataclass(frozen=True, slots=True)
-class Relinked:
-    """A blob whose links were counted anew by our own doing: its bytes are the same, its signature is not."""
-
-    before: Signature
-    after: Signature
+from modeld.store.manifests.manifests import File
+from modeld.store.names import ModelName
 
 
 class Trees:
-    """`path` and `proven` are for the event loop; the rest blocks."""
+    """`path` and `known_whole` are for the event loop; the rest blocks."""
 
     def __init__(self, layout: Layout, linked: Linked) -> None:
         self._layout = layout
         self.linked = linked
-        self._proofs: dict[str, tuple[tuple[str, Times], ...]] = {}
+        self._found_whole: dict[str, tuple[tuple[str, Times], ...]] = {}
         """Of each tree that was found whole: its directories, and their times then."""
         self._building = threading.Lock()
 
@@ -54,13 +42,13 @@ class Trees:
         content = "".join(f"{file.path}\n{file.blob}\n" for file in files)
         return f"{self._layout.trees_of(name)}/{hashlib.sha256(content.encode()).hexdigest()[:32]}"
 
-    def proven(self, tree: str) -> bool:
+    def known_whole(self, tree: str) -> bool:
         """Whether nothing was added to the tree or taken from it since it was found whole: a stat each directory."""
-        proof = self._proofs.get(tree)
-        if proof is None:
+        found = self._found_whole.get(tree)
+        if found is None:
             return False
         try:
-            return all(times_of(os.lstat(directory)) == times for directory, times in proof)
+            return all(times_of(os.lstat(directory)) == times for directory, times in found)
         except OSError:
             return False
 
@@ -80,8 +68,10 @@ class Trees:
                 os.rename(directory, aside)
             except (FileNotFoundError, NotADirectoryError):
                 return []
-            for tree in [known for known in self._proofs if known == directory or known.startswith(f"{directory}/")]:
-                del self._proofs[tree]
+            for tree in [
+                known for known in self._found_whole if known == directory or known.startswith(f"{directory}/")
+            ]:
+                del self._found_whole[tree]
             return _discard(aside)
 
     # -- looking
@@ -106,7 +96,7 @@ class Trees:
         if expected:
             return False
         if all_settled:  # else it may change once more without its times telling
-            self._proofs[tree] = tuple(directories)
+            self._found_whole[tree] = tuple(directories)
         return True
 
     # -- making
@@ -155,19 +145,8 @@ class Trees:
         return [Relinked(before, Signature.of(os.lstat(blob)))]
 
 
-def only_links_changed(change: Relinked) -> bool:
-    """A write in good faith changes the time of modification; the number of links changes only the other one."""
-    before, after = change.before, change.after
-    return (before.device, before.inode, before.size, before.mtime_ns) == (
-        after.device,
-        after.inode,
-        after.size,
-        after.mtime_ns,
-    )
-
-
 def _discard(tree: str) -> list[Relinked]:
-    """Takes away what lies there, file by file: each blob that loses a link is told by its signatures."""
+    """Takes away what lies there, file by file: returns the signatures of each blob that loses a link."""
     relinked: list[Relinked] = []
     if not stat.S_ISDIR(os.lstat(tree).st_mode):
         os.unlink(tree)
@@ -189,7 +168,7 @@ def _discard(tree: str) -> list[Relinked]:
 def leftovers(layout: Layout, wanted: Iterable[str]) -> list[str]:
     """Trees that no manifest asks for: those of removed models, and of bytes that were replaced. Never through a link.
 
-    `wanted` are the trees of all models. Told as directories that can be given to `Trees.remove`.
+    `wanted` are the trees of all models. Returns directories that can be given to `Trees.remove`.
     """
     keep = set(wanted)
     stems = {os.path.dirname(tree) for tree in keep}

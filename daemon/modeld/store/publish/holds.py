@@ -60,10 +60,10 @@ class Holds:
     def check_free(self, name: ModelName, doing: str) -> None:
         """`InUse` with the holder."""
         for holder in self._names:
-            who = holder(name)
-            if who is not None:
+            held_by = holder(name)
+            if held_by is not None:
                 raise InUse(
-                    f"'{name.text}' cannot be {doing}: it is held by {who}",
+                    f"'{name.text}' cannot be {doing}: it is held by {held_by}",
                     hint="wait until it is released; `--force` removes it nevertheless",
-                    details={"name": name.text, "holder": who},
+                    details={"name": name.text, "holder": held_by},
                 )

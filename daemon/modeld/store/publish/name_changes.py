@@ -1,12 +1,13 @@
-"""What every change of a name takes: the names' locks and the publisher's turn, one step on the disk, and a memory for
-changes of which nobody knows whether they will last."""
+"""What every change of a name takes, a publication's as well as a removal's: the names' locks, then the publisher's
+turn, then one step on the disk between two announcements to the job that asked for it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -15,94 +16,82 @@ from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.locks import name_lock
 from modeld.store.manifests import manifests
+from modeld.store.manifests.index import Index
 from modeld.store.names import ModelName
-from modeld.store.publish.publishing import Counter
-from modeld.store.publish.records import Records
-from modelwire.errors import WireError
-from modelwire.values import Copied, Moved, Removed
+from modeld.store.publish.publisher import Publisher
 
 T = TypeVar("T")
-Change = TypeVar("Change", Copied, Moved, Removed)
+Value = TypeVar("Value", contravariant=True)
 
 Stop = Callable[[], bool]
-"""Whether nobody wants it any more; looked at while another tool's lock is waited for. Then `Stopped` is raised."""
-
-_REMEMBERED: Final = 256
-"""Requests whose outcome is unknown: each takes a failing disk, and is forgotten when it succeeds."""
+"""Whether the change is not wanted any more; asked while another tool's lock is waited for. `Stopped` follows."""
 
 
 def never() -> bool:
     return False
 
 
-class NameChanges:
-    """For the event loop."""
+class Notes(Protocol[Value]):
+    """Called in the publisher's turn. What `about_to_publish` raises prevents the change."""
 
-    def __init__(self, counter: Counter, records: Records) -> None:
-        self._counter = counter
-        self._index = counter.index
-        self._layout = counter.layout
-        self._records = records
-        self._unsettled: dict[tuple[str, ...], Copied | Moved | Removed] = {}
-        """By request: what was done, but may not last."""
+    async def about_to_publish(self, value: Value, /) -> None: ...
+
+    async def published(self, value: Value, /) -> None: ...
+
+
+class Terms(TypedDict, Generic[T], total=False):
+    """On which terms a request changes a name: its job's place of admission, its job's notes, and its stop."""
+
+    order: int
+    notes: Notes[T] | None
+    stopped: Stop
+
+
+@asynccontextmanager
+async def announced(notes: Notes[Value] | None, value: Value) -> AsyncIterator[None]:
+    """Around the step that makes a change visible: a crash in between leaves a job that knows what it was about."""
+    if notes is not None:
+        await notes.about_to_publish(value)
+    yield
+    # ---- The change is visible: from here on nothing is taken back. ----
+    if notes is not None:
+        await notes.published(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameChanges:
+    """The parts of the store that a change of a name needs. For the event loop."""
+
+    layout: Layout
+    index: Index
+    publisher: Publisher
+    threads: anyio.CapacityLimiter
+    lock_seconds: float
 
     @asynccontextmanager
-    async def turn(self, order: int, stopped: Stop, *names: ModelName) -> AsyncIterator[None]:
-        """The names' locks in one order for everybody, then the turn."""
-        counter = self._counter
+    async def turn(self, order: int, *names: ModelName, stopped: Stop = never) -> AsyncIterator[None]:
+        """The locks first: another tool that holds one keeps this name waiting, not every publication. Two changes of
+        the same names take them in the same order."""
         async with AsyncExitStack() as stack:
             for name in sorted(names, key=lambda name: name.key):
-                await stack.enter_async_context(
-                    name_lock(self._layout, name, counter.lock_seconds, counter.threads, stopped=stopped)
-                )
-            await stack.enter_async_context(counter.publisher.turn(order))
+                lock = name_lock(self.layout, name, self.lock_seconds, self.threads, stopped=stopped)
+                await stack.enter_async_context(lock)
+            await stack.enter_async_context(self.publisher.turn(order))
             yield
 
     # -- steps, each within the turn
 
-    async def publish(self, name: ModelName, document: dict[str, Any]) -> None:
-        with self._index.changing(name):
-            await self._blocking(partial(manifests.write, self._layout, name, document, replace=False))
+    async def write(self, name: ModelName, document: Mapping[str, Any], *, replace: bool = False) -> None:
+        """The manifest: the last write, after which the model is there."""
+        with self.index.changing(name):
+            await self.in_thread(partial(manifests.write, self.layout, name, document, replace=replace))
 
     async def withdraw(self, name: ModelName) -> None:
-        with self._index.changing(name):
-            await self._blocking(partial(_remove_manifest, self._layout, name))
+        with self.index.changing(name):
+            await self.in_thread(partial(_remove_manifest, self.layout, name))
 
-    async def remove_trees(self, name: ModelName) -> None:
-        """What showed the model's files under their names. What cannot be removed is left to a sweep."""
-        with suppress(WireError, OSError):
-            relinked = await self._blocking(partial(self._index.trees.remove, self._layout.trees_of(name)))
-            await self._records.relinked(relinked)
-
-    # -- outcomes that are unknown
-
-    def unsettled(self, key: tuple[str, ...]) -> Copied | Moved | Removed | None:
-        return self._unsettled.get(key)
-
-    @contextmanager
-    def remembering(self, key: tuple[str, ...], value: Change, done: Callable[[Change], bool]) -> Iterator[None]:
-        """Around a change: a failure after it leaves a note for the next who asks for the same."""
-        try:
-            yield
-        except WireError:
-            if done(value):
-                self._unsettled[key] = value
-                while len(self._unsettled) > _REMEMBERED:
-                    del self._unsettled[next(iter(self._unsettled))]
-            raise
-        self._unsettled.pop(key, None)
-
-    async def made_lasting(self, key: tuple[str, ...], done: Callable[[Change], bool]) -> Change | None:
-        """The value of the same request when it was carried out before and only its outcome was unknown."""
-        value = cast("Change | None", self._unsettled.get(key))
-        if value is None or not done(value):
-            return None
-        await self._blocking(partial(manifests.sync_names, self._layout))
-        self._unsettled.pop(key, None)
-        return value
-
-    async def _blocking(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._counter.threads)
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(work, limiter=self.threads)
 
 
 def _remove_manifest(layout: Layout, name: ModelName) -> None:

@@ -50,7 +50,7 @@ class Publisher:
         try:
             await waiter.granted.wait()
         except BaseException:
-            # Cancelled in the same step in which the turn arrived: it is ours, and somebody waits for it.
+            # Cancelled in the same step in which the turn arrived: it is ours, and others wait for it.
             if waiter.granted.is_set():
                 self._pass_on()
             else:

@@ -9,44 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import anyio
-import anyio.to_thread
 
 from modeld.progress import JobProgress
 from modeld.store.blobs.blobs import Blob
 from modeld.store.digest import Digest
-from modeld.store.disk.layout import Layout
-from modeld.store.disk.locks import name_lock
 from modeld.store.manifests import manifests
 from modeld.store.manifests.entries import Entry
-from modeld.store.manifests.index import Index
-from modeld.store.manifests.manifests import File, Manifest
+from modeld.store.manifests.manifests import File
 from modeld.store.names import ModelName
-from modeld.store.publish.publisher import Publisher
+from modeld.store.publish.name_changes import NameChanges, Notes, announced
 from modelwire.errors import AlreadyExists, Corrupt, Unsupported
 from modelwire.values import Added, ModelFile
-
-T = TypeVar("T")
 
 Commit = Callable[[], tuple[Blob, bool]]
 """Blocking: gives the blob its name, or finds it there; True beside it when it was there already."""
 
 
-Published = TypeVar("Published", contravariant=True)
-
-
-class Notes(Protocol[Published]):
-    """Told in the publisher's turn. What `about_to_publish` raises prevents the publication."""
-
-    async def about_to_publish(self, value: Published, /) -> None: ...
-
-    async def published(self, value: Published, /) -> None: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class PublishRequest:
     """Under which name, and what may stand in the way."""
 
     name: ModelName
@@ -59,18 +42,27 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counter:
-    """Where names are given out: the parts of the store that a publication needs."""
+class Publishing(NameChanges):
+    """Where names are given out: what every way into the store ends with."""
 
-    layout: Layout
-    index: Index
-    publisher: Publisher
-    threads: anyio.CapacityLimiter
-    lock_seconds: float
+    def judge(self, request: PublishRequest, digest: Digest | None, files: Sequence[File] = ()) -> bool:
+        """Whether the name says already what is requested; raises when it must not be given."""
+        return judge(self.index.entry(request.name), request, digest, files)
+
+    def judge_unseen(self, request: PublishRequest, size: int | None) -> None:
+        """The same for bytes of an unknown digest: other bytes, when they have another size."""
+        self.judge(request, None)
+        standing = self.index.entry(request.name)
+        if standing is None or request.replace or standing.manifest is None or size is None:
+            return
+        if standing.manifest.total_bytes != size:
+            fault = manifests.taken(request.name)
+            fault.details.update(existing=standing.manifest.digest.text)
+            raise fault
 
     async def publish(
         self,
-        wish: Wish,
+        request: PublishRequest,
         digest: Digest,
         commit: Commit,
         *,
@@ -78,32 +70,28 @@ class Counter:
         source: Mapping[str, str],
         files: Sequence[File] = (),
         path: str | None = None,
-    ) -> tuple[Added, Blob]:
+    ) -> Added:
         """The same bytes under the same name again change nothing and are success.
 
-        With `files`, `digest` is that of the one that stands for the model, `commit` counts what it commits itself,
-        and `path` is where they are shown together.
+        With `files`, `digest` is that of the one that stands for the model, and `path` is where they are shown
+        together.
         """
-        name_free = name_lock(self.layout, wish.name, self.lock_seconds, self.threads, stopped=wish.observer.stopped)
-        # The name's lock first: another tool that holds it keeps this name waiting, not every publication.
-        async with name_free, self.publisher.turn(wish.order):
-            wish.observer.phase("publish")
-            standing = self.index.entry(wish.name)
-            same = judge(standing, wish, digest, files)
+        async with self.turn(request.order, request.name, stopped=request.observer.stopped):
+            request.observer.phase("publish")
+            standing = self.index.entry(request.name)
+            same = judge(standing, request, digest, files)
             # Once begun it is finished: a half-done publication helps nobody, and it takes milliseconds.
             with anyio.CancelScope(shield=True):
-                blob, reused = await self._blocking(commit)
-                if not reused and not files:
-                    wish.observer.advance(committed=blob.size)
+                blob, reused = await self.in_thread(commit)
                 shown = standing.usable().format if same and standing is not None else format
-                added = _added(wish, blob, shown, files, path, reused=reused)
-                if not same or not await self._made_lasting(wish.name):
-                    await self._name(wish, added, blob, source, files, standing)
-        return added, blob
+                added = _added(request, blob, shown, files, path, reused=reused)
+                if not same or not await self._made_lasting(request.name):
+                    await self._name(request, added, blob, source, files, standing)
+        return added
 
     async def _name(
         self,
-        wish: Wish,
+        request: PublishRequest,
         added: Added,
         blob: Blob,
         source: Mapping[str, str],
@@ -112,41 +100,33 @@ class Counter:
     ) -> None:
         """The manifest: the last write, after which the model is there."""
         document = manifests.compose(
-            wish.name,
+            request.name,
             digest=blob.digest,
             size=blob.size,
             format=added.format,
-            license=wish.license,
+            license=request.license,
             source=source,
             files=files,
             before=_before(standing),
         )
-        if wish.notes is not None:
-            await wish.notes.about_to_publish(added)
-        try:
-            with self.index.changing(wish.name):
-                await self._blocking(partial(manifests.write, self.layout, wish.name, document, replace=wish.replace))
-        except AlreadyExists:
-            # Another tool was faster, without the lock. What it published may be the very same.
-            same = judge(self.index.entry(wish.name), wish, blob.digest, files)
-            if not same or not await self._made_lasting(wish.name):
-                raise
-        # ---- The model is there: from here on nothing is taken back. ----
-        if wish.notes is not None:
-            await wish.notes.published(added)
+        async with announced(request.notes, added):
+            try:
+                await self.write(request.name, document, replace=request.replace)
+            except AlreadyExists:
+                # Another tool was faster, without the lock. What it published may be the very same.
+                same = self.judge(request, blob.digest, files)
+                if not same or not await self._made_lasting(request.name):
+                    raise
 
     async def _made_lasting(self, name: ModelName) -> bool:
-        return await self._blocking(partial(manifests.make_lasting, self.layout, name))
-
-    async def _blocking(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self.threads)
+        return await self.in_thread(partial(manifests.make_lasting, self.layout, name))
 
 
-def judge(standing: Entry | None, wish: Wish, digest: Digest | None, files: Sequence[File] = ()) -> bool:
-    """Whether the name already says what is wished. Raises when it must not be given; `digest` may be unknown yet."""
+def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None, files: Sequence[File] = ()) -> bool:
+    """Whether the name already says what is requested; raises when it must not be given. `digest` may be None."""
     if standing is None:
         return False
-    name = wish.name
+    name = request.name
     if standing.name.text != name.text:
         raise AlreadyExists(
             f"'{name.text}' is another spelling of '{standing.name.text}', which is already there",
@@ -155,7 +135,7 @@ def judge(standing: Entry | None, wish: Wish, digest: Digest | None, files: Sequ
         )
     if isinstance(standing.fault, Unsupported):
         raise standing.fault
-    if wish.replace:
+    if request.replace:
         return False
     if standing.manifest is None:
         why = standing.fault.message if standing.fault is not None else f"{standing.path} cannot be used"
@@ -166,22 +146,17 @@ def judge(standing: Entry | None, wish: Wish, digest: Digest | None, files: Sequ
         )
     if digest is None:
         return False
-    if not standing.manifest.digest.matches(digest) or not _same_files(standing.manifest, files):
+    if not standing.manifest.is_of(digest.text, files):
         fault = manifests.taken(name)
         fault.details.update(existing=standing.manifest.digest.text, wanted=digest.text)
         raise fault
-    if wish.license is not None and wish.license != standing.manifest.license:
+    if request.license is not None and request.license != standing.manifest.license:
         raise AlreadyExists(
             f"'{name.text}' has these bytes already, with {_license(standing.manifest.license)}",
             hint="say that it is to be replaced to record another license",
             details={"name": name.text, "license": standing.manifest.license},
         )
     return True
-
-
-def _same_files(manifest: Manifest, files: Sequence[File]) -> bool:
-    """Roles do not count: they are guessed from the names."""
-    return {(file.path, file.blob) for file in manifest.files} == {(file.path, file.blob) for file in files}
 
 
 def _license(text: str | None) -> str:
@@ -199,7 +174,7 @@ def _before(standing: Entry | None) -> dict[str, Any] | None:
 
 
 def _added(
-    wish: Wish,
+    request: PublishRequest,
     blob: Blob,
     format: str,  # noqa: A002 - the value's word
     files: Sequence[File],
@@ -208,7 +183,7 @@ def _added(
     reused: bool,
 ) -> Added:
     return Added(
-        name=wish.name.text,
+        name=request.name.text,
         blob=blob.digest.text,
         size_bytes=sum(file.size_bytes for file in files) if files else blob.size,
         format=format,

@@ -1,38 +1,126 @@
 """Copying, moving and removing models: manifests only, no byte of a blob.
 
-A request whose outcome is unknown (the disk failed after the name had changed) can be asked again: it finds what it
+A request whose outcome is unknown (the disk failed after the name had changed) can be sent again: it finds what it
 did and makes it last.
 """
 
 from __future__ import annotations
 
-import os
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Generic, TypeVar, Unpack
 
 import anyio
 
+from modeld.store.catalog.history import History
+from modeld.store.catalog.records import Records
 from modeld.store.catalog.uses import Uses
+from modeld.store.disk.locks import StoreLock
 from modeld.store.manifests import manifests
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.manifests import Manifest
 from modeld.store.names import ModelName
 from modeld.store.publish.holds import Holds
-from modeld.store.publish.name_changes import NameChanges, Stop, never
-from modeld.store.publish.publishing import Counter, Notes
-from modeld.store.publish.records import Records
+from modeld.store.publish.name_changes import NameChanges, Terms, announced, never
 from modelwire.errors import AlreadyExists, Corrupt, NotFound, Unsupported, WireError
 from modelwire.values import Copied, Moved, PlanStep, Removed
 
+Change = TypeVar("Change", Copied, Moved, Removed)
 
-class Naming:
+_REMEMBERED: Final = 256
+"""Requests whose outcome is unknown: each takes a failing disk, and is forgotten when it succeeds."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan(Generic[Change]):
+    """What one request comes to, as the store is now."""
+
+    value: Change
+    names: tuple[ModelName, ...]
+    """As the files spell them: those are the locks that other tools take."""
+    carry_out: Callable[[], Awaitable[None]]
+    leaves: ModelName | None = None
+    """Which name has no model afterwards."""
+
+
+class _Kind(Generic[Change]):
+    """One kind of change. `visible` says whether a change shows, `complete` whether nothing of it is left to do."""
+
+    def __init__(self, complete: Callable[[Change], bool], visible: Callable[[Change], bool] | None = None) -> None:
+        self.complete: Callable[[Change], bool] = complete
+        self._visible: Callable[[Change], bool] = visible or complete
+        self._unsettled: dict[tuple[str, ...], Change] = {}
+        """By request: what was done, but may not last."""
+
+    def unsettled(self, *request: str) -> Change | None:
+        return self._unsettled.get(request)
+
+    def settle(self, *request: str) -> None:
+        self._unsettled.pop(request, None)
+
+    @contextmanager
+    def remembering(self, value: Change, *request: str) -> Iterator[None]:
+        """Around a change: a failure after it leaves a note for the same request when it comes again."""
+        try:
+            yield
+        except WireError:
+            if self._visible(value):
+                self._unsettled[request] = value
+                while len(self._unsettled) > _REMEMBERED:
+                    del self._unsettled[next(iter(self._unsettled))]
+            raise
+        self.settle(*request)
+
+
+class Renaming:
     """For the event loop. `earlier` is what an attempt that was cut short had announced."""
 
-    def __init__(self, counter: Counter, records: Records, holds: Holds, uses: Uses) -> None:
-        self._changes = NameChanges(counter, records)
-        self._index = counter.index
-        self._layout = counter.layout
+    def __init__(
+        self, changes: NameChanges, lock: StoreLock, holds: Holds, records: Records, uses: Uses, history: History
+    ) -> None:
+        self._changes = changes
+        self._index = changes.index
+        self._layout = changes.layout
+        self._lock = lock
         self._holds = holds
+        self._records = records
         self._uses = uses
+        self._history = history
+        self._copies = _Kind[Copied](self.copied)
+        self._moves = _Kind[Moved](self.moved, lambda value: self._half_moved(value) or self.moved(value))
+        self._removals = _Kind[Removed](self.removed)
+
+    async def _change(
+        self,
+        kind: _Kind[Change],
+        request: tuple[str, ...],
+        plan: Callable[[], _Plan[Change]],
+        **terms: Unpack[Terms[Change]],
+    ) -> Change:
+        """Planned twice: to refuse at once what cannot be done, and again when nothing else changes names."""
+        self._lock.check()
+        known = kind.unsettled(*request)
+        if known is not None and kind.complete(known):
+            await self._changes.in_thread(partial(manifests.sync_names, self._layout))
+            kind.settle(*request)
+            return known
+        order, stopped = terms.get("order", 0), terms.get("stopped", never)
+        async with self._changes.turn(order, *plan().names, stopped=stopped):
+            planned = plan()
+            with anyio.CancelScope(shield=True), kind.remembering(planned.value, *request):
+                async with announced(terms.get("notes"), planned.value):
+                    await planned.carry_out()
+                if planned.leaves is not None:
+                    await self._remove_trees(planned.leaves)
+        return planned.value
+
+    async def _remove_trees(self, name: ModelName) -> None:
+        """What showed the model's files under their names. What cannot be removed is left to a sweep."""
+        with suppress(WireError, OSError):
+            remove = partial(self._index.trees.remove, self._layout.trees_of(name))
+            await self._records.relinked(await self._changes.in_thread(remove))
 
     # -- cp
 
@@ -41,46 +129,29 @@ class Naming:
         value, _, _ = self._planned(source, destination)
         return value
 
-    async def copy(
-        self,
-        source: str,
-        destination: str,
-        *,
-        order: int = 0,
-        notes: Notes[Copied] | None = None,
-        stopped: Stop = never,
-    ) -> Copied:
-        key = ("copy", source, destination)
-        if (done := await self._changes.made_lasting(key, self.copied)) is not None:
-            return done
-        self._planned(source, destination)
-        async with self._changes.turn(order, stopped, ModelName.parse(destination)):
+    async def copy(self, source: str, destination: str, **terms: Unpack[Terms[Copied]]) -> Copied:
+        def plan() -> _Plan[Copied]:
             value, name, document = self._planned(source, destination)
-            with anyio.CancelScope(shield=True), self._changes.remembering(key, value, self.copied):
-                if notes is not None:
-                    await notes.about_to_publish(value)
-                await self._changes.publish(name, document)
-                # ---- The copy is there: from here on nothing is taken back. ----
-                if notes is not None:
-                    await notes.published(value)
-        return value
+            return _Plan(value, (name,), lambda: self._changes.write(name, document))
+
+        return await self._change(self._copies, (source, destination), plan, **terms)
 
     def copied(self, value: Copied) -> bool:
         """Whether that copy exists: what a restart asks about a job cut short."""
         there = self._standing(value.name)
-        return there is not None and _blobs(there) == value.blobs
+        return there is not None and there.listed == value.blobs
 
     def _planned(self, source: str, destination: str) -> tuple[Copied, ModelName, dict[str, Any]]:
-        wanted = ModelName.parse(source), ModelName.parse(destination)
-        entry = self._index.find(wanted[0].text)
-        name = wanted[1]
-        if name.key in (wanted[0].key, entry.name.key):
+        wanted, name = ModelName.parse(source), ModelName.parse(destination)
+        entry = self._index.find(wanted.text)
+        if name.key in (wanted.key, entry.name.key):
             raise _onto_itself(entry.name, name, "copied")
         self._check_vacant(name)
-        manifest = _with_bytes(entry, "copied")
+        manifest = _with_bytes(entry)
         document = entry.document() | {"name": name.text}
         steps = [
-            PlanStep(action="share", path=path, size_bytes=size, blob=_digest_of(path)) for path, size in entry.blobs
+            PlanStep(action="share", path=self._layout.blob(digest), size_bytes=size, blob=digest.text)
+            for digest, size in manifest.blobs().items()
         ]
         size = len(manifests.encode(document))
         value = Copied(
@@ -88,7 +159,7 @@ class Naming:
             source=manifest.name,
             blob=manifest.blob,
             size_bytes=manifest.total_bytes,
-            blobs=_blobs(manifest),
+            blobs=manifest.listed,
             plan=(*steps, PlanStep(action="write", path=self._layout.manifest(name), size_bytes=size)),
         )
         return value, name, document
@@ -96,56 +167,43 @@ class Naming:
     # -- mv
 
     async def move(
-        self,
-        source: str,
-        destination: str,
-        *,
-        order: int = 0,
-        notes: Notes[Moved] | None = None,
-        stopped: Stop = never,
-        earlier: Moved | None = None,
+        self, source: str, destination: str, *, earlier: Moved | None = None, **terms: Unpack[Terms[Moved]]
     ) -> Moved:
         """The new name is there before the old one goes: readers find at least one of them at every moment."""
-        key = ("move", source, destination)
-        if (done := await self._changes.made_lasting(key, self.moved)) is not None:
-            return done
-        earlier = earlier or cast("Moved | None", self._changes.unsettled(key))
         old, new = ModelName.parse(source), ModelName.parse(destination)
-        standing = self._exact(old) if self._half_moved(earlier) else self._movable(old, new)
-        # By the spelling that the file has: that is the lock which other tools take for it.
-        async with self._changes.turn(order, stopped, standing.name, new):
+        earlier = earlier or self._moves.unsettled(source, destination)
+
+        def plan() -> _Plan[Moved]:
             half = self._half_moved(earlier)
             entry = self._exact(old) if half else self._movable(old, new)
             manifest = entry.usable()
             value = Moved(name=new.text, source=manifest.name, blob=manifest.blob, size_bytes=manifest.total_bytes)
-            with anyio.CancelScope(shield=True), self._changes.remembering(key, value, self._begun):
-                if notes is not None:
-                    await notes.about_to_publish(value)
+
+            async def carry_out() -> None:
                 if not half:
-                    await self._changes.publish(new, entry.document() | {"name": new.text})
+                    await self._changes.write(new, entry.document() | {"name": new.text})
                 # ---- The new name is there. The old one goes, whatever it takes. ----
                 await self._changes.withdraw(entry.name)
                 self._uses.moved(entry.name.text, new.text)
                 self._uses.forget(entry.name.text)
-                if notes is not None:
-                    await notes.published(value)
-                await self._changes.remove_trees(entry.name)
-        return value
+
+            return _Plan(value, (entry.name, new), carry_out, leaves=entry.name)
+
+        moved = await self._change(self._moves, (source, destination), plan, **terms)
+        await self._history.renamed(ModelName.parse(moved.source), new)
+        return moved
 
     def moved(self, value: Moved) -> bool:
         """Whether only the new name stands for these bytes."""
         there, left = self._standing(value.name), self._standing(value.source)
         return there is not None and there.blob == value.blob and (left is None or left.blob != value.blob)
 
-    def _begun(self, value: Moved) -> bool:
-        return self._half_moved(value) or self.moved(value)
-
     def _half_moved(self, earlier: Moved | None) -> bool:
         """Whether the new name is there already, and the old one still."""
         if earlier is None:
             return False
         there, left = self._standing(earlier.name), self._standing(earlier.source)
-        return there is not None and left is not None and _blobs(there) == _blobs(left)
+        return there is not None and left is not None and there.listed == left.listed
 
     def _movable(self, old: ModelName, new: ModelName) -> Entry:
         entry = self._exact(old)
@@ -158,23 +216,11 @@ class Naming:
 
     # -- rm
 
-    async def remove(
-        self,
-        name: str,
-        *,
-        force: bool = False,
-        order: int = 0,
-        notes: Notes[Removed] | None = None,
-        stopped: Stop = never,
-    ) -> Removed:
+    async def remove(self, name: str, *, force: bool = False, **terms: Unpack[Terms[Removed]]) -> Removed:
         """The manifest goes, the blobs stay. A damaged manifest can be removed too."""
-        key = ("remove", name)
-        if (done := await self._changes.made_lasting(key, self.removed)) is not None:
-            return done
         wanted = ModelName.parse(name)
-        standing = self._removable(wanted, force)
-        # By the spelling that the file has: that is the lock which other tools take for it.
-        async with self._changes.turn(order, stopped, standing.name):
+
+        def plan() -> _Plan[Removed]:
             entry = self._removable(wanted, force)
             manifest = entry.manifest
             value = Removed(
@@ -182,15 +228,16 @@ class Naming:
                 blob=None if manifest is None else manifest.blob,
                 size_bytes=0 if manifest is None else manifest.total_bytes,
             )
-            with anyio.CancelScope(shield=True), self._changes.remembering(key, value, self.removed):
-                if notes is not None:
-                    await notes.about_to_publish(value)
+
+            async def carry_out() -> None:
                 await self._changes.withdraw(entry.name)
                 self._uses.forget(entry.name.text)
-                if notes is not None:
-                    await notes.published(value)
-                await self._changes.remove_trees(entry.name)
-        return value
+
+            return _Plan(value, (entry.name,), carry_out, leaves=entry.name)
+
+        removed = await self._change(self._removals, (name,), plan, **terms)
+        await self._history.forget_name(ModelName.parse(removed.name))
+        return removed
 
     def removed(self, value: Removed) -> bool:
         """Whether the name no longer stands for what was removed."""
@@ -246,24 +293,15 @@ class Naming:
         return None if entry is None else entry.manifest
 
 
-def _with_bytes(entry: Entry, done: str) -> Manifest:
-    manifest, reason = entry.usable(), entry.missing()
-    if reason is None:
+def _with_bytes(entry: Entry) -> Manifest:
+    manifest, look = entry.usable(), entry.look()
+    if look.has_bytes:
         return manifest
     raise Corrupt(
-        f"'{manifest.name}' has no bytes and cannot be {done}: {reason}",
+        f"'{manifest.name}' has no bytes and cannot be copied: {look.reason}",
         hint="add or pull it again first",
-        details={"name": manifest.name, "blob": manifest.blob, "reason": reason},
+        details={"name": manifest.name, "blob": manifest.blob, "reason": look.reason},
     )
-
-
-def _blobs(manifest: Manifest) -> tuple[str, ...]:
-    """In the manifest's order."""
-    return tuple(file.blob for file in manifest.files) or (manifest.blob,)
-
-
-def _digest_of(path: str) -> str:
-    return "sha256:" + os.path.basename(os.path.dirname(path))
 
 
 def _onto_itself(name: ModelName, other: ModelName, done: str) -> AlreadyExists:

@@ -49,7 +49,7 @@ def test_a_full_disk_in_flight_keeps_what_is_there(make_rig: MakeRig, monkeypatc
             with pytest.raises(WireError) as caught:
                 rig.fetch(rig.info(chaos.url, CONTENT))
         assert caught.value.code == "no_space"
-        rig.fetch(rig.info(chaos.url, CONTENT)).commit()
+        rig.commit(rig.fetch(rig.info(chaos.url, CONTENT)))
     assert rig.leftovers() == []
 
 
@@ -85,7 +85,7 @@ def test_after_the_last_file_the_buffers_are_given_back(make_rig: MakeRig, fails
             with pytest.raises(WireError):
                 rig.fetch(rig.info(chaos.url, CONTENT))
         else:
-            rig.fetch(rig.info(chaos.url, CONTENT)).commit()
+            rig.commit(rig.fetch(rig.info(chaos.url, CONTENT)))
     assert made.is_set(), "bytes waited in memory for the hash"
     assert buffers._free == []
 
@@ -109,7 +109,7 @@ def test_while_another_file_is_fetched_the_buffers_stay() -> None:
 def test_progress_is_that_of_the_file(make_rig: MakeRig) -> None:
     rig, watcher = make_rig(), Watcher()
     with Chaos(CONTENT) as chaos:
-        rig.fetch(rig.info(chaos.url, CONTENT), watcher=watcher).commit()
+        rig.commit(rig.fetch(rig.info(chaos.url, CONTENT), watcher=watcher))
     assert watcher.done == watcher.verified == watcher.network == len(CONTENT)
     assert watcher.totals == [len(CONTENT)]
     assert watcher.phases[0] == "reserving"

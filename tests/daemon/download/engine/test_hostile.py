@@ -35,8 +35,8 @@ def test_without_a_digest_two_versions_are_never_mixed(make_rig: MakeRig, kind: 
     with Chaos(CONTENT, Fault(kind, 0.5)) as chaos:
         file = replace(rig.info(chaos.url), size=SIZE, validator='"one"')
         fetched = rig.fetch(file)
-        assert fetched.staged.digest == digest_of(chaos.content)
-        fetched.commit()
+        assert fetched.digest == digest_of(chaos.content)
+        rig.commit(fetched)
     assert "restarted" in rig.kinds()
 
 
@@ -69,8 +69,8 @@ def test_bytes_of_two_versions_that_do_not_fit_are_fetched_once_more(make_rig: M
 
         with Mended(wrong) as mended:
             fetched = rig.fetch(rig.info(mended.url, CONTENT))
-            fetched.commit()
-            assert fetched.staged.digest == DIGEST
+            rig.commit(fetched)
+            assert fetched.digest == DIGEST
         assert chaos.sent == 0
     assert "source_changed" in rig.kinds()
     assert "restarted" in rig.kinds()
@@ -92,7 +92,7 @@ def test_wrong_bytes_are_set_aside_and_the_source_condemned(make_rig: MakeRig) -
             rig.fetch(file)
         assert chaos.sent == sent, "it is not asked again while it has that version"
         chaos.etag = '"two"'
-        rig.fetch(replace(file, validator='"two"')).commit()
+        rig.commit(rig.fetch(replace(file, validator='"two"')))
     assert os.path.exists(rig.layout.blob(DIGEST))
     assert rig.transfer.condemned._by_key == {}
 
@@ -102,7 +102,7 @@ def test_a_condemned_source_is_replaced_by_the_next(make_rig: MakeRig) -> None:
     with Chaos(CONTENT, Fault("wrong_bytes", 0.5)) as bad, Chaos(CONTENT) as good:
         sources = [Elsewhere(rig.client, "mirror", f"{bad.url}/m"), Elsewhere(rig.client, "origin", f"{good.url}/m")]
         fetched = rig.fetch(rig.info(good.url, CONTENT), sources=sources)
-        fetched.commit()
+        rig.commit(fetched)
     assert fetched.served == {f"origin at {good.url}": SIZE}
     assert [each.source for each in rig.transfer.condemned._by_key.values()] == [f"mirror at {bad.url}"]
 
@@ -115,7 +115,7 @@ def test_failover_keeps_the_bytes_that_are_here(make_rig: MakeRig) -> None:
             Elsewhere(rig.client, "origin", f"{second.url}/m"),
         ]
         fetched = rig.fetch(rig.info(second.url, CONTENT), sources=sources)
-        fetched.commit()
+        rig.commit(fetched)
         # What the first was sending when it was given up was asked for again, and nothing else.
         assert SIZE <= first.sent + second.sent <= SIZE + 2 * QUICK.segment_bytes
     assert set(fetched.served) == {f"mirror at {first.url}", f"origin at {second.url}"}
@@ -131,8 +131,8 @@ def test_failover_without_a_digest_begins_anew(make_rig: MakeRig) -> None:
             Elsewhere(rig.client, "origin", f"{second.url}/m"),
         ]
         fetched = rig.fetch(replace(rig.info(second.url), size=SIZE, validator=first.etag), sources=sources)
-        fetched.commit()
-    assert fetched.staged.digest == digest_of(other)
+        rig.commit(fetched)
+    assert fetched.digest == digest_of(other)
     assert fetched.served == {f"origin at {second.url}": SIZE}
 
 
@@ -143,7 +143,7 @@ def test_a_source_with_another_digest_or_size_is_passed_over(make_rig: MakeRig) 
             Elsewhere(rig.client, "mirror", f"{stranger.url}/m", digest=digest_of(stranger.content)),
             Elsewhere(rig.client, "origin", f"{good.url}/m"),
         ]
-        rig.fetch(rig.info(good.url, CONTENT), sources=sources, expected=DIGEST).commit()
+        rig.commit(rig.fetch(rig.info(good.url, CONTENT), sources=sources, expected=DIGEST))
         assert stranger.requests == []
     assert "skipped" in rig.kinds()
 
@@ -176,7 +176,7 @@ def test_retry_after_is_obeyed(make_rig: MakeRig) -> None:
     rig = make_rig(quick(8))
     busy = Fault("status", 0.25, status=429, headers={"Retry-After": "1"})
     with Chaos(CONTENT, busy) as chaos:
-        rig.fetch(rig.info(chaos.url, CONTENT)).commit()
+        rig.commit(rig.fetch(rig.info(chaos.url, CONTENT)))
     waits = [event.delay_s for event in rig.events if event.kind == "retry"]
     assert max(waits) >= 1
 
@@ -209,7 +209,7 @@ def test_no_bytes_at_all_is_an_error(make_rig: MakeRig) -> None:
 def test_an_empty_file_that_is_meant_to_be_empty(make_rig: MakeRig) -> None:
     rig = make_rig()
     with Chaos(b"") as chaos:
-        blob, _ = rig.fetch(rig.info(chaos.url, b"")).commit()
+        blob, _ = rig.commit(rig.fetch(rig.info(chaos.url, b"")))
     assert blob.size == 0
 
 
@@ -219,8 +219,8 @@ def test_a_file_of_which_nothing_is_known(make_rig: MakeRig, faults: list[Fault]
     with Chaos(CONTENT, *[replace(fault) for fault in faults]) as chaos:
         watcher = Watcher()
         fetched = rig.fetch(rig.info(chaos.url), watcher=watcher)
-        fetched.commit()
-    assert fetched.staged.digest == DIGEST
+        rig.commit(fetched)
+    assert fetched.digest == DIGEST
     assert watcher.totals[-1] == SIZE
 
 
@@ -244,8 +244,8 @@ def test_stopped_it_goes_on_where_it_was(make_rig: MakeRig, connections: int, kn
         chaos.rate = None
         watcher = Watcher()
         fetched = rig.fetch(file, watcher=watcher)
-        fetched.commit()
-    assert fetched.staged.digest == DIGEST
+        rig.commit(fetched)
+    assert fetched.digest == DIGEST
     assert watcher.reused >= SIZE // 2, "everything that was written was journalled"
     assert watcher.reused + watcher.network >= SIZE
     assert watcher.done == watcher.verified == SIZE
@@ -265,7 +265,7 @@ def test_bytes_that_rotted_meanwhile_are_fetched_again(make_rig: MakeRig, where:
             partial.write(b"rotten")
         chaos.rate = None
         watcher = Watcher()
-        rig.fetch(file, watcher=watcher).commit()
+        rig.commit(rig.fetch(file, watcher=watcher))
     assert "damaged_piece" in rig.kinds()
     assert watcher.done == SIZE
 
@@ -278,8 +278,8 @@ def test_a_resume_after_the_source_changed(make_rig: MakeRig) -> None:
             rig.fetch(file, watcher=Watcher(stop_after=SIZE // 2))
         chaos.rate, chaos.content, chaos.etag = None, content_of(seed=9), '"two"'
         fetched = rig.fetch(file)
-        fetched.commit()
-    assert fetched.staged.digest == digest_of(chaos.content)
+        rig.commit(fetched)
+    assert fetched.digest == digest_of(chaos.content)
     assert "restarted" in rig.kinds()
 
 
@@ -289,7 +289,7 @@ def test_what_is_complete_needs_no_network(make_rig: MakeRig) -> None:
         file = rig.info(chaos.url, CONTENT)
         rig.fetch(file).keep()
     fetched = rig.fetch(file)
-    blob, _ = fetched.commit()
+    blob, _ = rig.commit(fetched)
     assert blob.size == SIZE
     assert rig.leftovers() == []
 
@@ -300,9 +300,9 @@ def test_two_fetches_of_one_digest_do_not_write_into_one_file(make_rig: MakeRig)
         file = rig.info(chaos.url, CONTENT)
         first = rig.fetch(file)
         second = rig.fetch(file)
-        assert first.staged.path != second.staged.path
-        assert first.commit()[1] is False
-        assert second.commit()[1] is True
+        assert first.path != second.path
+        assert rig.commit(first)[1] is False
+        assert rig.commit(second)[1] is True
     assert rig.leftovers() == []
 
 
@@ -328,8 +328,8 @@ def test_any_mixture_of_faults(make_rig: MakeRig, seed: int) -> None:
             stop = chosen.choice([None, SIZE // 3, SIZE - 1])
             with contextlib.suppress(Stopped, WireError):
                 fetched = rig.fetch(file, watcher=Watcher(stop_after=stop))
-                fetched.commit()
-                assert fetched.staged.digest == DIGEST
+                rig.commit(fetched)
+                assert fetched.digest == DIGEST
                 break
     if os.path.exists(rig.layout.blob(DIGEST)):
         with open(rig.layout.blob(DIGEST), "rb") as blob:

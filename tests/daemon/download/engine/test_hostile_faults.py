@@ -75,10 +75,10 @@ def test_one_fault_costs_time_and_not_the_file(make_rig: MakeRig, fault: str, at
     with Chaos(CONTENT, replace(SURVIVED[fault], at=at)) as chaos:
         watcher = Watcher()
         fetched = rig.fetch(rig.info(chaos.url, CONTENT), watcher=watcher)
-        fetched.commit()
+        rig.commit(fetched)
         assert chaos.faults[0].struck == 1
     assert blob_is_right(rig)
-    assert fetched.staged.digest == DIGEST
+    assert fetched.digest == DIGEST
     assert watcher.done == watcher.verified == SIZE
     assert sum(fetched.served.values()) == SIZE
     assert rig.leftovers() == []
@@ -118,7 +118,7 @@ def test_a_fault_that_stays_loses_nothing_that_was_journalled(
     with Chaos(CONTENT, replace(STAYING[fault], at=at, times=1_000_000)) as chaos:
         file, typed = rig.info(chaos.url, CONTENT), False
         try:
-            rig.fetch(file).commit()
+            rig.commit(rig.fetch(file))
         except (SourceUnavailable, TimedOut, DigestMismatch):
             typed = True
         assert blob_is_right(rig) is not typed
@@ -128,7 +128,7 @@ def test_a_fault_that_stays_loses_nothing_that_was_journalled(
             chaos.faults.clear()
             watcher, again = Watcher(), make_rig(quick(connections))  # as a daemon that was started again
             try:
-                again.fetch(file, watcher=watcher).commit()
+                again.commit(again.fetch(file, watcher=watcher))
             except DigestMismatch:
                 assert fault == "changed_content", "it has other bytes from now on"
             else:
@@ -145,7 +145,7 @@ def test_ranges_that_break_off_just_when_they_are_given_up(make_rig: MakeRig, at
     rig = make_rig(quick(16))
     faults = [Fault("ignored_range", at), Fault("drop", at, times=12)]
     with Chaos(CONTENT, *faults, rate=4 << 20) as chaos:
-        rig.fetch(rig.info(chaos.url, CONTENT)).commit()
+        rig.commit(rig.fetch(rig.info(chaos.url, CONTENT)))
     assert "ranges_ignored" in rig.kinds()
     assert blob_is_right(rig)
     assert rig.leftovers() == []

@@ -90,7 +90,7 @@ def test_resumed_bytes_are_at_least_those_that_were_journalled(tmp_path: Path, m
         rig = make_rig(quick(4))
         chaos.rate = None
         watcher = Watcher()
-        rig.fetch(rig.info(chaos.url, CONTENT), watcher=watcher).commit()
+        rig.commit(rig.fetch(rig.info(chaos.url, CONTENT), watcher=watcher))
     assert watcher.reused >= journalled
     assert watcher.network <= SIZE - journalled
 
@@ -100,10 +100,10 @@ def test_killed_between_sealing_and_naming(tmp_path: Path, make_rig: MakeRig) ->
     with Chaos(CONTENT) as chaos:
         file = rig.info(chaos.url, CONTENT)
         sealed = rig.fetch(file)
-        assert os.stat(sealed.staged.path).st_mode & 0o222 == 0
+        assert os.stat(sealed.path).st_mode & 0o222 == 0
         sealed.keep()
-        with open(sealed.staged.path, "rb") as content:
+        with open(sealed.path, "rb") as content:
             assert content.read() == CONTENT
         sent = chaos.sent
-        rig.fetch(replace(file)).commit()
+        rig.commit(rig.fetch(replace(file)))
         assert chaos.sent == sent

@@ -36,8 +36,8 @@ def test_a_version_of_an_earlier_run_does_not_stand_for_the_one_that_is_there_no
     with Chaos(CONTENT) as chaos:
         left_whole(rig, OTHER, f"plain at {chaos.url}", '"before"')
         fetched = rig.fetch(rig.info(chaos.url, CONTENT, validator=chaos.etag))
-        fetched.commit()
-    assert fetched.staged.digest == DIGEST
+        rig.commit(fetched)
+    assert fetched.digest == DIGEST
     assert "condemned" in rig.kinds()
 
 
@@ -64,8 +64,8 @@ def test_an_end_that_nobody_announced_may_be_that_of_a_broken_connection(make_ri
     rig = make_rig()
     with unannounced(CONTENT[:-1], CONTENT[: len(CONTENT) // 2], CONTENT) as server:
         fetched = rig.fetch(replace(rig.info(server.url), digest=DIGEST))
-        fetched.commit()
-    assert fetched.staged.digest == DIGEST
+        rig.commit(fetched)
+    assert fetched.digest == DIGEST
     assert rig.transfer.condemned._by_key == {}
 
 

@@ -50,7 +50,7 @@ def test_ranges_are_fetched_once_each(make_rig: MakeRig, server: Nginx, connecti
     rig = make_rig(quick(connections))
     before = len(server.requests())
     file = replace(described_by_nginx(rig.client, f"{server.plain}/model.gguf"), digest=DIGEST)
-    rig.fetch(file).commit()
+    rig.commit(rig.fetch(file))
     requests = [line.split() for line in server.requests()[before:] if not line.endswith("-")]
     assert {status for status, _, _ in requests} == {"206"}
     assert sum(int(sent) for _, sent, _ in requests) == SIZE
@@ -70,8 +70,8 @@ def test_an_etag_of_nginx_guards_a_resume(make_rig: MakeRig, server: Nginx) -> N
     path.write_bytes(other)
     os.utime(path, (1, 1))
     fetched = rig.fetch(file)
-    fetched.commit()
-    assert fetched.staged.digest == digest_of(other)
+    rig.commit(fetched)
+    assert fetched.digest == digest_of(other)
     assert "restarted" in rig.kinds()
 
 
@@ -84,7 +84,7 @@ def test_over_tls_with_the_authority_of_the_environment(make_rig: MakeRig, serve
     client = HttpClient(environ={"SSL_CERT_FILE": server.certificate})
     try:
         file = replace(described_by_nginx(client, f"{server.tls}/model.gguf"), digest=DIGEST)
-        rig.fetch(file, sources=[Plain(client)]).commit()
+        rig.commit(rig.fetch(file, sources=[Plain(client)]))
     finally:
         client.close()
     assert os.path.getsize(rig.layout.blob(DIGEST)) == SIZE
@@ -99,14 +99,14 @@ def test_http_spoken_to_a_tls_port_is_said(make_rig: MakeRig, server: Nginx) -> 
 def test_an_empty_file(make_rig: MakeRig, server: Nginx) -> None:
     rig = make_rig()
     file = described_by_nginx(rig.client, f"{server.plain}/empty")
-    assert rig.fetch(file).commit()[0].size == 0
+    assert rig.commit(rig.fetch(file))[0].size == 0
 
 
 def test_a_redirect_is_remembered_between_ranges(make_rig: MakeRig, server: Nginx) -> None:
     rig = make_rig(quick(1))
     before = len(server.requests())
     file = replace(described_by_nginx(rig.client, f"{server.plain}/moved"), digest=DIGEST)
-    rig.fetch(file).commit()
+    rig.commit(rig.fetch(file))
     assert [line[:3] for line in server.requests()[before:]].count("302") == 2, "one to describe, one to fetch"
 
 
@@ -122,5 +122,5 @@ def test_connections_are_used_again(make_rig: MakeRig, server: Nginx) -> None:
 
     rig.client._pool._connect = counting  # type: ignore[method-assign]
     file = replace(described_by_nginx(rig.client, f"{server.plain}/model.gguf"), digest=DIGEST)
-    rig.fetch(file).commit()
+    rig.commit(rig.fetch(file))
     assert made == 1

@@ -31,7 +31,7 @@ def test_slow_connections_share_and_nothing_is_sent_twice(
     monkeypatch.setattr(Segments, "split", counting)
     rig = make_rig(replace(DEFAULT, first_connections=connections, connections_per_file=connections))
     with Chaos(CONTENT, rate=3 * MIB // 2) as chaos:
-        rig.fetch(rig.info(chaos.url, CONTENT)).commit()
+        rig.commit(rig.fetch(rig.info(chaos.url, CONTENT)))
         ranges = [request.headers["range"].removeprefix("bytes=") for request in chaos.requests]
     asked = sorted(tuple(map(int, each.split("-"))) for each in ranges)
     assert [start for start, _ in asked] == [0, *(last + 1 for _, last in asked[:-1])], "side by side"

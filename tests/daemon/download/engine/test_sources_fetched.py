@@ -31,10 +31,10 @@ def pulled(rig: Rig, reference: Reference, sources: list[Source[Reference]]) -> 
             described, file, expected=None, progress=progress[number], on_event=rig.events.append
         )
         if file.digest is not None:
-            assert fetched.staged.digest == file.digest
-        blob, _ = fetched.commit()
+            assert fetched.digest == file.digest
+        blob, _ = rig.commit(fetched)
         found[file.path] = Path(blob.path).read_bytes()
-        assert Digest(blob.digest.hex) == fetched.staged.digest
+        assert Digest(blob.digest.hex) == fetched.digest
     return found
 
 

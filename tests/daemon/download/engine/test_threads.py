@@ -31,4 +31,4 @@ def test_a_thread_that_cannot_be_started(
                 rig.fetch(file)
         assert rig.transfer.hosts.open_connections() == {}
         assert rig.space.promised == 0
-        rig.fetch(file).commit()
+        rig.commit(rig.fetch(file))

@@ -36,8 +36,8 @@ def test_it_comes_in_one_answer(make_rig: MakeRig, connections: int) -> None:
     rig = make_rig(quick(connections))
     with Unmarked(replaced_at=2) as server:
         fetched = rig.fetch(replace(rig.info(server.url), size=SIZE))
-        fetched.commit()
-    assert fetched.staged.digest == digest_of(CONTENT)
+        rig.commit(fetched)
+    assert fetched.digest == digest_of(CONTENT)
     assert server.starts == [None]
 
 
@@ -48,8 +48,8 @@ def test_what_broke_off_begins_anew(make_rig: MakeRig, connections: int, size: i
     rig = make_rig(quick(connections))
     with Unmarked(Fault("drop", 0.5), replaced_at=2, ranges=ranges) as server:
         fetched = rig.fetch(replace(rig.info(server.url), size=size))
-        fetched.commit()
-    assert fetched.staged.digest == digest_of(OTHER)
+        rig.commit(fetched)
+    assert fetched.digest == digest_of(OTHER)
     assert "restarted" in rig.kinds()
     assert rig.leftovers() == []
 
@@ -73,6 +73,6 @@ def test_a_version_that_the_answer_tells_is_enough_to_go_on(make_rig: MakeRig) -
     rig = make_rig()
     with Chaos(CONTENT, Fault("drop", 0.5)) as server:
         fetched = rig.fetch(replace(rig.info(server.url), size=SIZE))
-        fetched.commit()
-    assert fetched.staged.digest == digest_of(CONTENT)
+        rig.commit(fetched)
+    assert fetched.digest == digest_of(CONTENT)
     assert "restarted" not in rig.kinds()

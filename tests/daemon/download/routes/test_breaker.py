@@ -151,7 +151,7 @@ def test_a_host_that_is_left_alone_is_passed_over(make_rig: MakeRig) -> None:
             Elsewhere(rig.client, "mirror", f"{mirror.url}/m"),
             Elsewhere(rig.client, "origin", f"{origin.url}/m"),
         ]
-        rig.fetch(rig.info(origin.url, content), sources=sources).commit()
+        rig.commit(rig.fetch(rig.info(origin.url, content), sources=sources))
         assert mirror.requests == []
 
 
@@ -165,7 +165,7 @@ def test_a_dead_host_opens_it_and_a_live_one_does_not(make_rig: MakeRig) -> None
     rig.events.clear()
     content = content_of()
     with Chaos(content, Fault("drop", 0.1, times=5)) as chaos:
-        rig.fetch(rig.info(chaos.url, content)).commit()
+        rig.commit(rig.fetch(rig.info(chaos.url, content)))
         assert rig.transfer.breakers.allow(chaos.url)
 
 

@@ -22,9 +22,11 @@ from modeld.progress import Stopped
 from modeld.sources.parse import parse
 from modeld.sources.sources import Sources
 from modeld.store.disk import durable
+from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modelwire.errors import NoSpace, SourceUnauthorized, SourceUnavailable
 from rigs.download_rig import QUICK, Rig
+from rigs.publication_rig import commit
 from rigs.scripted_server import Asked, Reply
 from rigs.waiting import wait_until
 from rigs.watcher import Watcher
@@ -69,7 +71,7 @@ def fetched(rig: Rig, xet: Xet, watcher: Watcher | None = None, **environ: str) 
 
 
 def content_of(found: Fetched) -> bytes:
-    blob, _ = found.commit()
+    blob, _ = commit(Layout(found.path.partition("/blobs/")[0]), found)
     with open(blob.path, "rb") as file:
         return file.read()
 

@@ -1,45 +1,32 @@
-"""A name is given to good bytes only, once, and success is never reported over bytes nobody verified."""
+"""A blob counts when it is good: recorded as such and unchanged, or hashed."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import stat
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from modeld.progress import FileProgress, Stopped
-from modeld.store.blobs import blobs
-from modeld.store.blobs.blobs import Blob, commit, find_good, never_trusted, stat_blob, verify_blob
-from modeld.store.blobs.hashing import CHUNK
-from modeld.store.blobs.staging import Staged, stage_copy
+from modeld.progress import FileProgress
+from modeld.store.blobs.blobs import Blob, find_good, stat_blob, verify_blob
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
-from modeld.store.disk.space import Space
-from modelwire.errors import Corrupt, Internal, NotFound
+from modelwire.errors import Corrupt, NotFound
 
 CONTENT = b"weights" * 1000
 DIGEST = Digest(hashlib.sha256(CONTENT).hexdigest())
 
 
 class Bench:
-    """A store and a way to stage content into it."""
+    """A store with blobs that others left there."""
 
     def __init__(self, directory: Path) -> None:
         self.layout = Layout(str(directory / "root"))
         os.makedirs(self.layout.blobs_dir)
-        self.space = Space(lambda: 1 << 40)
         self.source = directory / "source"
-
-    def stage(self, content: bytes = CONTENT) -> Staged:
-        self.source.write_bytes(content)
-        with open(self.source, "rb") as file:
-            return stage_copy(self.layout, file.fileno(), str(self.source), space=self.space, observer=FileProgress())
 
     def plant(self, content: bytes, digest: Digest = DIGEST) -> str:
         """What another tool, or a fault, left under a blob's name."""
@@ -48,14 +35,6 @@ class Bench:
         Path(path).write_bytes(content)
         return path
 
-    def quarantined(self) -> list[bytes]:
-        directory = Path(self.layout.quarantine_dir)
-        return [path.read_bytes() for path in directory.iterdir()] if directory.exists() else []
-
-    def assert_nothing_staged(self) -> None:
-        assert os.listdir(self.layout.staging) == []
-        assert self.space.promised == 0
-
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
@@ -63,54 +42,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     yield Bench(tmp_path)
     if before is not None:
         assert len(os.listdir("/proc/self/fd")) == before, "a descriptor was left open"
-
-
-@pytest.mark.parametrize("content", [b"", CONTENT, os.urandom(CHUNK + 1)])
-def test_committed_bytes_are_where_their_digest_says(bench: Bench, content: bytes) -> None:
-    staged = bench.stage(content)
-    blob, reused = commit(bench.layout, staged)
-    assert not reused
-    assert blob.path == bench.layout.blob(staged.digest)
-    assert Path(blob.path).read_bytes() == content
-    status = os.stat(blob.path)
-    assert stat.S_IMODE(status.st_mode) == 0o444
-    assert status.st_nlink == 1
-    assert blob.signature == Signature.of(status)
-    assert stat_blob(bench.layout, staged.digest) == blob
-    bench.assert_nothing_staged()
-
-
-def test_the_same_content_again_is_the_same_inode(bench: Bench) -> None:
-    first, _ = commit(bench.layout, bench.stage())
-    second, reused = commit(bench.layout, bench.stage(), trusted=lambda blob: blob == first)
-    assert reused
-    assert second == first
-    bench.assert_nothing_staged()
-
-
-def test_a_trusted_blob_is_not_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, _ = commit(bench.layout, bench.stage())
-    staged = bench.stage()
-    monkeypatch.setattr(blobs, "hash_file", None)
-    assert commit(bench.layout, staged, trusted=lambda _blob: True) == (first, True)
-    assert find_good(bench.layout, DIGEST, trusted=lambda _blob: True) == first
-
-
-def test_a_blob_of_another_tool_counts_after_it_was_hashed(bench: Bench) -> None:
-    path = bench.plant(CONTENT)
-    asked: list[Blob] = []
-
-    def trusted(blob: Blob) -> bool:
-        asked.append(blob)
-        return False
-
-    blob, reused = commit(bench.layout, bench.stage(), trusted=trusted)
-    assert reused
-    assert len(asked) == 1
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o444
-    assert blob.signature == Signature.of(os.stat(path))
-    assert bench.quarantined() == []
-    bench.assert_nothing_staged()
 
 
 @pytest.fixture
@@ -139,54 +70,6 @@ def test_bytes_of_another_tool_are_made_durable_before_they_count(bench: Bench, 
         )
     ]
     assert synced == [inode, *directories]
-
-
-def test_what_was_staged_without_a_sync_is_synced_before_its_name(bench: Bench, synced: list[int]) -> None:
-    bench.source.write_bytes(CONTENT)
-    with open(bench.source, "rb") as file:
-        staged = stage_copy(
-            bench.layout, file.fileno(), str(bench.source), space=bench.space, observer=FileProgress(), sync=False
-        )
-    assert synced == []
-    blob, _reused = commit(bench.layout, staged)
-    assert synced[0] == blob.signature.inode
-
-
-@pytest.mark.parametrize("planted", [b"w" * len(CONTENT), b"shorter", b""])
-def test_bad_bytes_under_the_name_make_room_for_good_ones(bench: Bench, planted: bytes) -> None:
-    path = bench.plant(planted)
-    blob, reused = commit(bench.layout, bench.stage())
-    assert not reused
-    assert Path(path).read_bytes() == CONTENT
-    assert blob.path == path
-    assert bench.quarantined() == [planted]
-    bench.assert_nothing_staged()
-
-
-def test_wrong_size_is_bad_whatever_is_recorded(bench: Bench) -> None:
-    bench.plant(b"shorter")
-    _blob, reused = commit(bench.layout, bench.stage(), trusted=lambda _blob: True)
-    assert not reused
-    assert bench.quarantined() == [b"shorter"]
-
-
-@pytest.mark.parametrize("kind", ["link", "dangling link", "directory"])
-def test_what_is_not_a_file_is_set_aside(bench: Bench, kind: str) -> None:
-    path = bench.layout.blob(DIGEST)
-    os.makedirs(os.path.dirname(path))
-    outside = Path(bench.layout.root, "outside")
-    outside.write_bytes(CONTENT)
-    if kind == "directory":
-        os.mkdir(path)
-    else:
-        os.symlink(outside if kind == "link" else "nowhere", path)
-    with pytest.raises(Corrupt, match="not a regular file"):
-        stat_blob(bench.layout, DIGEST)
-    blob, reused = commit(bench.layout, bench.stage())
-    assert not reused
-    assert not os.path.islink(blob.path)
-    assert len(os.listdir(bench.layout.quarantine_dir)) == 1
-    assert outside.read_bytes() == CONTENT
 
 
 def test_nothing_there_is_not_an_error(bench: Bench) -> None:
@@ -230,82 +113,3 @@ def test_a_change_during_verification_leaves_a_record_that_does_not_match(bench:
     assert verified.blob.signature != Signature.of(os.stat(path))
     with pytest.raises(Corrupt, match="changed while it was verified"):
         find_good(bench.layout, DIGEST, observer=Writing())
-
-
-def test_a_name_whose_durability_is_unknown_stays_and_the_retry_settles_it(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    staged = bench.stage()
-
-    def fail(_path: str) -> None:
-        raise OSError(errno.EIO, "bad disk")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(durable, "sync_directory", fail)
-        with pytest.raises(Internal, match="sync the directory") as caught:
-            commit(bench.layout, staged)
-    assert caught.value.retryable
-    assert caught.value.details["outcome"] == "unknown"
-    assert Path(bench.layout.blob(DIGEST)).read_bytes() == CONTENT
-    bench.assert_nothing_staged()
-
-    synced: list[str] = []
-    sync_directory = durable.sync_directory
-
-    def record(path: str) -> None:
-        synced.append(path)
-        sync_directory(path)
-
-    monkeypatch.setattr(durable, "sync_directory", record)
-    _blob, reused = commit(bench.layout, bench.stage())
-    assert reused
-    fanout = os.path.dirname(os.path.dirname(bench.layout.blob(DIGEST)))
-    assert synced == [os.path.dirname(bench.layout.blob(DIGEST)), fanout, bench.layout.blobs_dir]
-
-
-def test_many_at_once_make_one_blob(bench: Bench) -> None:
-    staged = [bench.stage() for _ in range(8)]
-    start = threading.Barrier(len(staged))
-    results: list[tuple[Blob, bool]] = []
-
-    def run(one: Staged) -> None:
-        start.wait(10)
-        results.append(commit(bench.layout, one))
-
-    threads = [threading.Thread(target=run, args=(one,)) for one in staged]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(reused for _blob, reused in results) == [False] + [True] * 7
-    assert len({blob.signature.inode for blob, _reused in results}) == 1
-    bench.assert_nothing_staged()
-
-
-def test_someone_who_keeps_putting_bad_bytes_there_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.plant(b"bad")
-    set_aside = blobs._set_aside
-
-    def spoil(layout: Layout, path: str) -> None:
-        set_aside(layout, path)
-        bench.plant(b"bad again")
-
-    monkeypatch.setattr(blobs, "_set_aside", spoil)
-    staged = bench.stage()
-    with pytest.raises(Corrupt, match="taken by bad bytes again"):
-        commit(bench.layout, staged)
-    bench.assert_nothing_staged()
-
-
-def test_stopping_while_an_untrusted_blob_is_hashed(bench: Bench) -> None:
-    bench.plant(CONTENT)
-    staged = bench.stage()
-
-    class Unwanted(FileProgress):
-        def stopped(self) -> bool:
-            return True
-
-    with pytest.raises(Stopped):
-        commit(bench.layout, staged, trusted=never_trusted, observer=Unwanted())
-    bench.assert_nothing_staged()
-    assert Path(bench.layout.blob(DIGEST)).read_bytes() == CONTENT

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from modeld.config import StoreSettings
-from modeld.store import OwnReader
+from modeld.store import Reader
 from modeld.store.blobs.block_checksums import BLOCK
+from modeld.store.digest import Digest
+from modeld.store.ingest import look
+from modeld.store.ingest.look import Learned
 from modeld.store.names import ModelName
 from modelwire.errors import (
     AlreadyExists,
@@ -35,7 +38,7 @@ async def test_a_file_becomes_a_model(bench: Bench) -> None:
     assert Path(added.path).read_bytes() == b"GGUF weights"
     assert os.stat(added.path).st_mode & 0o777 == 0o444
     assert bench.store.resolve("Ministral-3B-Q4").path == added.path
-    shown = bench.store.show("ministral-3b-q4")
+    shown = bench.store.models.view("ministral-3b-q4")
     assert shown.manifest is not None
     assert shown.manifest["source"] == {
         "registry": "local",
@@ -46,7 +49,7 @@ async def test_a_file_becomes_a_model(bench: Bench) -> None:
     assert shown.manifest["license"] == "mit"
     assert bench.staged() == []
     assert bench.store.reserved_bytes == 0
-    assert bench.store.count() == 1
+    assert bench.store.models.count() == 1
 
 
 async def test_an_empty_file_is_a_model_too(bench: Bench) -> None:
@@ -87,7 +90,7 @@ async def test_replacing_keeps_what_others_wrote(bench: Bench) -> None:
     manifest = Path(bench.layout.manifest(ModelName.parse("a")))
     manifest.write_text(manifest.read_text().replace("{", '{"tags": [1],', 1))
     await bench.store.add(bench.file("n.gguf", b"new"), name="a", replace=True)
-    shown = bench.store.show("a").manifest
+    shown = bench.store.models.view("a").manifest
     assert shown is not None
     assert shown["tags"] == [1]
     assert Path(bench.store.resolve("a").path).read_bytes() == b"new"
@@ -97,7 +100,7 @@ async def test_a_file_name_that_is_no_text_makes_a_manifest_that_is(bench: Bench
     path = os.fsdecode(os.fsencode(str(bench.directory)) + b"/\xff.gguf")
     Path(path).write_bytes(b"x")
     added = await bench.store.add(path, name="a")
-    shown = bench.store.show(added.name).manifest
+    shown = bench.store.models.view(added.name).manifest
     assert shown is not None
     assert shown["source"]["filename"] == "�.gguf"
 
@@ -279,6 +282,52 @@ async def test_no_space_is_said_before_the_first_byte(bench: Bench) -> None:
     bench.assert_nothing_happened()
 
 
+async def test_what_was_believed_to_be_here_asks_for_its_room(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The records know all files, so nothing is promised for them; then a blob turns out to be bad."""
+    settle_source(monkeypatch)
+    (bench.directory / "many").mkdir()
+    for name in ("a.gguf", "b.gguf"):
+        bench.file(f"many/{name}", name.encode() * 100)
+    added = await bench.store.add(str(bench.directory / "many"), name="a")
+    spoilt = Path(bench.layout.blob(Digest.parse(added.blob)))
+    spoilt.chmod(0o644)
+    spoilt.write_bytes(b"x" * spoilt.stat().st_size)
+    bench.reopen(StoreSettings(min_free=Size(1 << 60)))
+    with pytest.raises(NoSpace, match="are needed"):
+        await bench.store.add(str(bench.directory / "many"), name="b")
+    assert bench.names() == ["a"]
+    assert bench.staged() == []
+    assert bench.store.reserved_bytes == 0
+
+
+async def test_the_format_is_what_the_bytes_say_else_the_name(bench: Bench) -> None:
+    renamed = await bench.store.add(bench.file("m.bin", b"GGUF weights"), name="a")
+    assert (renamed.format, (await bench.store.add(bench.file("m.onnx", b"no magic"), name="b")).format) == (
+        "gguf",
+        "onnx",
+    )
+    again = await bench.store.add(bench.file("other.weights", b"no magic"), name="c")
+    assert (again.format, again.reused) == ("weights", True)
+
+
+async def test_each_new_blob_of_a_model_is_looked_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    real = look.look
+
+    def counted(descriptor: int) -> Learned:
+        looked.append(os.pread(descriptor, 20, 0).decode())
+        return real(descriptor)
+
+    monkeypatch.setattr(look, "look", counted)
+    (bench.directory / "many").mkdir()
+    for name, content in {"a.gguf": b"one", "b.gguf": b"two", "c.gguf": b"one"}.items():
+        bench.file(f"many/{name}", content)
+    await bench.store.add(bench.file("single.gguf", b"two"), name="single")
+    assert looked == ["two"]
+    await bench.store.add(str(bench.directory / "many"), name="many")
+    assert sorted(looked) == ["one", "two"]
+
+
 async def test_a_limit_on_bytes_counts_what_is_there(bench: Bench) -> None:
     await bench.store.add(bench.file(), name="a")
     bench.reopen(StoreSettings(min_free=Size(0), max_bytes=Size(20)))
@@ -288,7 +337,7 @@ async def test_a_limit_on_bytes_counts_what_is_there(bench: Bench) -> None:
 
 
 async def test_a_source_that_is_closed_to_the_peer_is_closed(bench: Bench) -> None:
-    class Refusing(OwnReader):
+    class Refusing(Reader):
         def open(self, path: str) -> int:
             raise InvalidRequest(f"not {path}")
 

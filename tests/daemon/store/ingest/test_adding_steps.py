@@ -44,12 +44,12 @@ async def test_a_note_that_fails_prevents_the_publication(bench: Bench) -> None:
 
 async def test_a_restart_can_ask_whether_it_happened(bench: Bench) -> None:
     added = await bench.store.add(bench.file(), name="a")
-    assert bench.store.published(added)
+    assert bench.store.models.stands_for(added)
     await bench.store.add(bench.file("x", b"other"), name="a", replace=True)
-    assert not bench.store.published(added)
-    assert not bench.store.published(Added(name="b", blob=added.blob, size_bytes=1, format="", path=""))
+    assert not bench.store.models.stands_for(added)
+    assert not bench.store.models.stands_for(Added(name="b", blob=added.blob, size_bytes=1, format="", path=""))
     os.unlink(bench.store.resolve("a").path)
-    assert not bench.store.published(added)
+    assert not bench.store.models.stands_for(added)
 
 
 def counts(progress: JobProgress) -> dict[str, int]:

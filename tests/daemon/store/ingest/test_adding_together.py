@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import msgspec
 import pytest
 
 from modeld.store import Store
+from modeld.store.blobs.blobs import Blob
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.digest import Signature
-from modeld.store.ingest import adding as adding_module
-from modeld.store.ingest.sources import open_source
+from modeld.store.disk.layout import Layout
+from modeld.store.ingest.adopt import How
+from modeld.store.ingest.present import still_there
 from modeld.store.names import ModelName
 from modelwire.errors import (
     AlreadyExists,
@@ -27,7 +30,7 @@ from modelwire.errors import (
 )
 from modelwire.units import Duration
 from modelwire.values import Added
-from rigs.adding_rig import SETTINGS, Bench, Notes
+from rigs.adding_rig import SETTINGS, Bench, Notes, settle_source
 
 
 async def test_many_names_at_once_are_all_there(bench: Bench) -> None:
@@ -41,7 +44,7 @@ async def test_many_names_at_once_are_all_there(bench: Bench) -> None:
             group.start_soon(add, path, f"m{number}")
     assert len(bench.names()) == 40
     assert len(bench.blobs()) == 5
-    assert {view.state for view in bench.store._index.page(None, None).models} == {"ready"}
+    assert {view.state for view in bench.store.index.page(None, None).models} == {"ready"}
 
 
 @pytest.mark.parametrize("locks", ["real", "none"])
@@ -55,7 +58,7 @@ async def test_one_name_at_once_has_one_winner(bench: Bench, monkeypatch: pytest
         async def nobody(*_arguments: object, **_options: object) -> Any:
             yield
 
-        monkeypatch.setattr("modeld.store.publish.publishing.name_lock", nobody)
+        monkeypatch.setattr("modeld.store.publish.name_changes.name_lock", nobody)
         monkeypatch.setattr("modeld.store.publish.publisher.Publisher.turn", nobody)
     outcomes: list[str] = []
 
@@ -124,16 +127,15 @@ async def test_a_blob_that_vanishes_in_the_last_moment_is_copied_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     added = await bench.store.add(bench.file(), name="a")
-    real = adding_module.still_there
     taken: list[bool] = []
 
     def take_it_first(*arguments: Any) -> Any:
         if not taken:
             taken.append(True)
             os.unlink(added.path)
-        return real(*arguments)
+        return still_there(*arguments)
 
-    monkeypatch.setattr(adding_module, "still_there", take_it_first)
+    monkeypatch.setattr("modeld.store.ingest.ingest.still_there", take_it_first)
     again = await bench.store.add(bench.file(), name="b", sha256=added.blob)
     assert taken
     assert Path(again.path).read_bytes() == b"GGUF weights"
@@ -142,15 +144,16 @@ async def test_a_blob_that_vanishes_in_the_last_moment_is_copied_again(
 async def test_a_blob_that_keeps_vanishing_ends_in_an_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     added = await bench.store.add(bench.file(), name="a")
 
-    def gone(*_arguments: Any) -> Any:
-        raise adding_module.Vanished
+    def changed(layout: Layout, blob: Blob) -> None:
+        still_there(layout, replace(blob, signature=replace(blob.signature, size=-1)))
 
-    monkeypatch.setattr(adding_module, "still_there", gone)
+    monkeypatch.setattr("modeld.store.ingest.ingest.still_there", changed)
     with pytest.raises(Corrupt, match="disappears"):
         await bench.store.add(bench.file(), name="b", sha256=added.blob)
+    assert bench.staged() == []
 
 
-def test_a_file_that_cannot_be_looked_at_is_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_cannot_be_looked_at_is_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     path = bench.file()
     before = len(os.listdir("/proc/self/fd"))
 
@@ -160,18 +163,22 @@ def test_a_file_that_cannot_be_looked_at_is_closed(bench: Bench, monkeypatch: py
     with monkeypatch.context() as patched:
         patched.setattr(Signature, "of", broken)
         with pytest.raises(WireError):
-            adding_module.OpenFile.open(path, open_source)
+            await bench.store.add(path, name="a")
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_an_expected_digest_teaches_nothing_about_a_file_that_was_not_read(bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["copy", "link"])
+async def test_an_expected_digest_teaches_nothing_about_a_file_that_was_not_read(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: How
+) -> None:
+    settle_source(monkeypatch)
     first, second = tmp_path / "first.bin", tmp_path / "second.bin"
     first.write_bytes(b"a" * 4096)
     second.write_bytes(b"b" * 4096)
     for path in (first, second):
         os.utime(path, (1, 1))
     added = await bench.store.add(str(first), name="first")
-    claimed = await bench.store.add(str(second), name="claimed", sha256=added.blob.removeprefix("sha256:"))
+    claimed = await bench.store.add(str(second), name="claimed", sha256=added.blob.removeprefix("sha256:"), how=how)
     assert claimed.blob == added.blob
     honest = await bench.store.add(str(second), name="honest")
     assert honest.blob == "sha256:" + hashlib.sha256(second.read_bytes()).hexdigest()
@@ -181,4 +188,4 @@ async def test_a_file_that_hides_its_size_is_refused(bench: Bench) -> None:
     """A file of the kernel's says that it is empty and is not."""
     with pytest.raises(SourceUnavailable, match="there are more"):
         await bench.store.add("/proc/version", name="version")
-    assert bench.store.count() == 0
+    assert bench.store.models.count() == 0

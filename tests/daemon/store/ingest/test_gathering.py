@@ -111,5 +111,5 @@ def test_the_same_again_changes_nothing(tmp_path: Path, how: str) -> None:
         again = gathering.add(store, cast("How", how))
         assert (again.path, again.files, again.reused) == (first.path, first.files, True)
         assert times_of(manifest.stat()) == before
-        assert store.published(again)
+        assert store.models.stands_for(again)
         assert gathering.shown(store) == FILES

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from modeld.store.blobs import blobs, hashing
+from modeld.store.blobs import hashing
 from modeld.store.digest import Digest
-from modeld.store.ingest import adding, adopt, batch, gathering
+from modeld.store.ingest import adopt, commit, ingest
 from modeld.store.ingest.adopt import How
-from modeld.store.ingest.batch import Batch
 from modeld.store.ingest.collect import Collection
+from modeld.store.ingest.commit import Batch
 from modelwire.errors import Corrupt, SourceUnavailable
 from rigs.adding_rig import Bench
 
@@ -75,7 +75,7 @@ def spoil(path: Path) -> None:
 
 async def assert_good(bench: Bench, name: str) -> None:
     assert blob_of(bench).read_bytes() == CONTENT
-    assert (await bench.store.proven(name)).state == "ready"
+    assert (await bench.store.resolver.resolve(name)).state == "ready"
     assert bench.staged() == []
     assert bench.store.reserved_bytes == 0
 
@@ -84,8 +84,7 @@ async def test_a_blob_that_is_spoilt_after_it_was_found(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, what: What
 ) -> None:
     await bench.store.add(one_file(bench), name="before")
-    places = [(adding, "still_there"), (gathering, "still_there")]
-    once_before(monkeypatch, places, lambda: spoil(blob_of(bench)))
+    once_before(monkeypatch, [(ingest, "still_there")], lambda: spoil(blob_of(bench)))
     # With its digest one file is not even read: the blob answers for it.
     added = await bench.store.add(what(bench), name="m", sha256=HEX if what is one_file else None)
     assert BAD in bench.quarantined()
@@ -108,7 +107,7 @@ async def test_a_bad_blob_that_appears_right_before_the_name_is_given(
         blob_of(bench).parent.mkdir(parents=True)
         blob_of(bench).write_bytes(BAD)
 
-    once_before(monkeypatch, [(blobs, "commit"), (Batch, "commit")], plant)
+    once_before(monkeypatch, [(Batch, "commit")], plant)
     await bench.store.add(what(bench), name="m")
     assert bench.quarantined() == [BAD]
     await assert_good(bench, "m")
@@ -121,7 +120,7 @@ async def test_a_good_blob_that_appears_right_before_the_name_is_given(
         blob_of(bench).parent.mkdir(parents=True)
         blob_of(bench).write_bytes(CONTENT)
 
-    once_before(monkeypatch, [(blobs, "commit"), (Batch, "commit")], plant)
+    once_before(monkeypatch, [(Batch, "commit")], plant)
     await bench.store.add(what(bench), name="m")
     assert bench.quarantined() == []
     await assert_good(bench, "m")
@@ -191,10 +190,10 @@ async def test_a_file_that_is_written_to_in_the_moment_of_its_naming(
         path.write_bytes(BAD)
         os.utime(path)
 
-    once_before(monkeypatch, [(batch, "stat_named")], write)
+    once_before(monkeypatch, [(commit, "stat_named")], write)
     await bench.store.add(str(path), name="m", how="link")
     with pytest.raises(Corrupt):
-        await bench.store.proven("m")
+        await bench.store.resolver.resolve("m")
 
 
 async def test_two_names_of_one_file_are_linked_together(bench: Bench) -> None:

@@ -69,10 +69,10 @@ async def test_what_an_editor_writes_into_a_manifest_in_place_holds_its_blob(ben
     """The sweep before must not be what this one goes by."""
     await bench.add("a", b"first")
     await old_enough(bench)
-    await bench.care.sweep()
+    await bench.store.sweeper.sweep()
     second = bench.plant(b"second")
     edit_in_place(bench, "a", second.text)
-    swept = await bench.care.sweep()
+    swept = await bench.store.sweeper.sweep()
     assert [victim.size_bytes for victim in swept.victims] == [5]
     assert bench.store.resolve("a").path == bench.layout.blob(second)
 
@@ -90,7 +90,7 @@ async def test_what_an_editor_writes_while_a_sweep_is_under_way_holds_its_blob_t
         return remove(*arguments)
 
     monkeypatch.setattr(Sweeper, "_remove_some", edited_before)
-    await bench.care.sweep()
+    await bench.store.sweeper.sweep()
     assert os.path.exists(bench.layout.blob(second))
     assert bench.store.resolve("a").path == bench.layout.blob(second)
 

@@ -32,10 +32,10 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 async def test_a_blob_that_no_model_names_goes(bench: Bench) -> None:
     gone, kept = await bench.add("a", b"gone"), await bench.add("b", b"stays")
-    await bench.care.remove("a")
-    planned = await bench.care.sweep(dry_run=True)
+    await bench.store.renaming.remove("a")
+    planned = await bench.store.sweeper.sweep(dry_run=True)
     assert os.path.exists(gone.path)
-    swept = await bench.care.sweep()
+    swept = await bench.store.sweeper.sweep()
     assert (planned.dry_run, planned.victims, planned.freed_bytes) == (True, swept.victims, swept.freed_bytes)
     (victim,) = swept.victims
     assert (victim.path, victim.kind, victim.size_bytes) == (gone.path, "blob", 4)
@@ -43,7 +43,7 @@ async def test_a_blob_that_no_model_names_goes(bench: Bench) -> None:
     assert (swept.removed, swept.freed_bytes, swept.kept, swept.notes) == (1, 4, 1, ())
     assert bench.blobs() == [kept.path]
     assert not os.path.exists(os.path.dirname(gone.path))
-    assert (await bench.care.sweep()).victims == ()
+    assert (await bench.store.sweeper.sweep()).victims == ()
     assert (await bench.add("a", b"gone")).reused is False
 
 
@@ -51,20 +51,20 @@ async def test_nothing_younger_than_the_grace_period_goes(tmp_path: Path) -> Non
     bench = Bench(tmp_path, StoreSettings(min_free=Size(0), grace=Duration(3600)))
     try:
         gone = await bench.add("a")
-        await bench.care.remove("a")
+        await bench.store.renaming.remove("a")
         bench.ages(gone.path, 1e6)  # an old file that was moved here is as young as its name
-        assert (await bench.care.sweep()).victims == ()
+        assert (await bench.store.sweeper.sweep()).victims == ()
         later(bench, 3500)
-        assert (await bench.care.sweep()).victims == ()
+        assert (await bench.store.sweeper.sweep()).victims == ()
         later(bench, 3700)
-        assert kinds(await bench.care.sweep()) == [("blob", 12)]
+        assert kinds(await bench.store.sweeper.sweep()) == [("blob", 12)]
     finally:
         bench.close()
 
 
 async def test_every_file_of_a_model_holds_its_blob(bench: Bench) -> None:
     bench.write_manifest("many", {"a": b"1", "b": b"22"})
-    swept = await bench.care.sweep()
+    swept = await bench.store.sweeper.sweep()
     assert (swept.victims, swept.kept) == ((), 2)
 
 
@@ -83,7 +83,7 @@ async def test_a_manifest_that_cannot_be_used_holds_what_it_seems_to_name(
     path = Path(bench.manifest("a"))
     text = spoil(path.read_text())
     path.write_text(text)
-    assert (await bench.care.sweep()).victims == ()
+    assert (await bench.store.sweeper.sweep()).victims == ()
     assert os.path.exists(added.path)
 
 
@@ -91,7 +91,7 @@ async def test_a_manifest_that_cannot_be_used_holds_what_it_seems_to_name(
 async def test_files_of_any_name_beside_the_manifests_hold_blobs(bench: Bench, name: str) -> None:
     added = await bench.add("a")
     os.rename(bench.manifest("a"), f"{bench.layout.manifests_dir}/{name}")
-    assert (await bench.care.sweep()).victims == ()
+    assert (await bench.store.sweeper.sweep()).victims == ()
     assert os.path.exists(added.path)
 
 
@@ -100,48 +100,48 @@ async def test_escaped_digests_are_read_as_what_they_are(bench: Bench) -> None:
     escaped = "".join(f"\\u{ord(character):04x}" for character in digest.text)
     Path(bench.manifest("a")).write_text('{"schema_version":1,"size_bytes":1,"blob":"' + escaped + '"}')
     assert bench.names() == ["a"]
-    assert (await bench.care.sweep()).victims == ()
+    assert (await bench.store.sweeper.sweep()).victims == ()
 
 
 async def test_while_one_manifest_cannot_be_read_no_blob_goes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     added = await bench.add("a")
-    await bench.care.remove("a")
+    await bench.store.renaming.remove("a")
     too_long = Path(bench.manifest("huge"))
     too_long.write_text("x" * 100)
     monkeypatch.setattr("modeld.store.maintain.marks.LONGEST", 50)
-    swept = await bench.care.sweep()
+    swept = await bench.store.sweeper.sweep()
     assert swept.victims == ()
     assert "no blob is removed" in swept.notes[0]
     assert str(too_long) in swept.notes[0]
     assert os.path.exists(added.path)
     too_long.unlink()
-    assert kinds(await bench.care.sweep()) == [("blob", 12)]
+    assert kinds(await bench.store.sweeper.sweep()) == [("blob", 12)]
 
 
 async def test_what_leases_and_pins_hold_stays(bench: Bench) -> None:
     added = await bench.add("a")
-    await bench.care.remove("a")
+    await bench.store.renaming.remove("a")
     held = [Digest.parse(added.blob)]
-    bench.care.holds.register(blobs=lambda: held)
-    assert (await bench.care.sweep()).victims == ()
+    bench.store.holds.register(blobs=lambda: held)
+    assert (await bench.store.sweeper.sweep()).victims == ()
     held.clear()
-    assert kinds(await bench.care.sweep()) == [("blob", 12)]
+    assert kinds(await bench.store.sweeper.sweep()) == [("blob", 12)]
 
 
 async def test_what_running_work_relies_on_stays(bench: Bench) -> None:
     added = await bench.add("a")
-    await bench.care.remove("a")
-    with bench.care.holds.relying_on(Digest.parse(added.blob)), bench.care.holds.relying_on(Digest.parse(added.blob)):
-        assert (await bench.care.sweep()).victims == ()
-    assert bench.care.holds.blobs() == set()
-    assert kinds(await bench.care.sweep()) == [("blob", 12)]
+    await bench.store.renaming.remove("a")
+    with bench.store.holds.relying_on(Digest.parse(added.blob)), bench.store.holds.relying_on(Digest.parse(added.blob)):
+        assert (await bench.store.sweeper.sweep()).victims == ()
+    assert bench.store.holds.blobs() == set()
+    assert kinds(await bench.store.sweeper.sweep()) == [("blob", 12)]
 
 
 async def test_other_names_of_the_bytes_give_nothing_back(bench: Bench, tmp_path: Path) -> None:
     added = await bench.add("a")
     os.link(added.path, tmp_path / "elsewhere")
-    await bench.care.remove("a")
-    swept = await bench.care.sweep()
+    await bench.store.renaming.remove("a")
+    swept = await bench.store.sweeper.sweep()
     assert (kinds(swept), swept.freed_bytes) == ([("blob", 12)], 0)
     assert (tmp_path / "elsewhere").read_bytes() == b"GGUF weights"
 
@@ -169,32 +169,32 @@ async def test_each_kind_goes_when_its_time_has_come(bench: Bench) -> None:
     paths = unfinished(bench)
     recent = Path(bench.layout.quarantine_dir) / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-corrupt-blob.bin"
     recent.write_bytes(b"r")
-    assert kinds(await bench.care.sweep()) == [("quarantine", 3)]
+    assert kinds(await bench.store.sweeper.sweep()) == [("quarantine", 3)]
     assert not paths["quarantine"].exists()
     later(bench, 2 * DAY)
-    assert sorted(kind for kind, _ in kinds(await bench.care.sweep())) == ["staging", "staging"]
+    assert sorted(kind for kind, _ in kinds(await bench.store.sweeper.sweep())) == ["staging", "staging"]
     assert os.listdir(bench.layout.staging) == []
     later(bench, 6.9 * DAY)
-    swept = await bench.care.sweep()
+    swept = await bench.store.sweeper.sweep()
     assert (kinds(swept), len(swept.notes)) == ([], 1)
     assert swept.notes[0].startswith("1 unfinished download (11 bytes) will be kept until")
     later(bench, 7.1 * DAY)
-    swept = await bench.care.sweep()
+    swept = await bench.store.sweeper.sweep()
     assert (kinds(swept), swept.notes) == ([("partial", 11)], ())
     assert swept.victims[0].path == str(paths["partial"].parent)
     assert "nobody has gone on with" in swept.victims[0].reason
     assert not paths["partial"].parent.exists()
     later(bench, 29 * DAY)
-    assert kinds(await bench.care.sweep()) == []
+    assert kinds(await bench.store.sweeper.sweep()) == []
     later(bench, 31 * DAY)
-    assert kinds(await bench.care.sweep()) == [("quarantine", 1)]
+    assert kinds(await bench.store.sweeper.sweep()) == [("quarantine", 1)]
 
 
 async def test_a_download_that_runs_keeps_its_partial(bench: Bench) -> None:
     partial = unfinished(bench)["partial"]
     later(bench, 8 * DAY)
-    with bench.care.holds.relying_on(Digest("c" * 64)):
-        assert "partial" not in [kind for kind, _ in kinds(await bench.care.sweep())]
+    with bench.store.holds.relying_on(Digest("c" * 64)):
+        assert "partial" not in [kind for kind, _ in kinds(await bench.store.sweeper.sweep())]
     assert partial.exists()
 
 
@@ -203,9 +203,9 @@ async def test_a_download_of_an_unknown_digest_goes_after_a_week_too(bench: Benc
     keyed.mkdir(parents=True)
     (keyed / "data.tmp").write_bytes(b"p" * 7)
     later(bench, 6.9 * DAY)
-    assert kinds(await bench.care.sweep()) == []
+    assert kinds(await bench.store.sweeper.sweep()) == []
     later(bench, 7.1 * DAY)
-    assert kinds(await bench.care.sweep()) == [("partial", 7)]
+    assert kinds(await bench.store.sweeper.sweep()) == [("partial", 7)]
     assert not keyed.exists()
 
 
@@ -214,10 +214,10 @@ async def test_a_dry_run_touches_nothing(bench: Bench) -> None:
     bench.plant(b"x")
     later(bench, 50 * DAY)
     before = sorted(path for path in os.walk(bench.root))
-    planned = await bench.care.sweep(dry_run=True)
+    planned = await bench.store.sweeper.sweep(dry_run=True)
     assert sorted(path for path in os.walk(bench.root)) == before
-    assert planned == await bench.care.sweep(dry_run=True)
-    swept = await bench.care.sweep()
+    assert planned == await bench.store.sweeper.sweep(dry_run=True)
+    swept = await bench.store.sweeper.sweep()
     assert sorted(kinds(swept)) == sorted(kinds(planned))
     assert swept.freed_bytes == planned.freed_bytes
 
@@ -228,10 +228,10 @@ async def test_trees_that_no_model_asks_for_go(bench: Bench, tmp_path: Path) -> 
     for name in ("config.json", "model.safetensors"):
         (source / name).write_bytes(name.encode())
     added = await bench.store.add(str(source), name="many")
-    assert (await bench.care.sweep()).victims == ()
+    assert (await bench.store.sweeper.sweep()).victims == ()
     os.unlink(bench.manifest("many"))  # by another tool
-    planned = await bench.care.sweep(dry_run=True)
-    swept = await bench.care.sweep()
+    planned = await bench.store.sweeper.sweep(dry_run=True)
+    swept = await bench.store.sweeper.sweep()
     assert (swept.victims, swept.freed_bytes) == (planned.victims, planned.freed_bytes)
     assert swept.freed_bytes == len("config.json" + "model.safetensors")
     assert ("tree", 0) in kinds(swept)
@@ -246,13 +246,13 @@ async def test_a_tree_goes_with_its_model(bench: Bench, tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         (source / name).write_bytes(name.encode())
     added = await bench.store.add(str(source), name="many")
-    await bench.care.move("many", "more")
+    await bench.store.renaming.move("many", "more")
     assert not os.path.exists(added.path)
-    resolved = await bench.store.proven("more")
+    resolved = await bench.store.resolver.resolve("more")
     assert sorted(os.listdir(resolved.path)) == ["config.json", "model.safetensors"]
-    assert (await bench.care.verify()).ok
-    assert (await bench.care.show("more")).verified_at is not None
-    await bench.care.remove("more")
+    assert (await bench.store.verifier.verify()).ok
+    assert (await bench.store.models.show("more")).verified_at is not None
+    await bench.store.renaming.remove("more")
     assert not os.path.exists(resolved.path)
 
 
@@ -268,10 +268,10 @@ async def test_an_add_of_the_same_content_at_the_same_moment_keeps_it(
     def sweep_in_between(*_: object) -> None:
         nonlocal moments
         moments += 1
-        anyio.from_thread.run(bench.care.sweep)
+        anyio.from_thread.run(bench.store.sweeper.sweep)
 
     await bench.add("seed")
-    await bench.care.remove("seed")
+    await bench.store.renaming.remove("seed")
     real_look = blobs.find_good
 
     def looked(*arguments: Any, **named: Any) -> Any:
@@ -284,7 +284,7 @@ async def test_an_add_of_the_same_content_at_the_same_moment_keeps_it(
     for number in range(5):
         added = await bench.add(f"m{number}")
         assert Path(added.path).read_bytes() == b"GGUF weights"
-        await bench.care.remove(f"m{number}")
+        await bench.store.renaming.remove(f"m{number}")
     assert moments >= 10
 
 
@@ -298,15 +298,15 @@ async def test_adds_copies_removals_and_sweeps_at_once_never_leave_a_model_witho
             if Path(added.path).read_bytes() != b"same content for all":
                 faults.append(name)
             if turn % 2:
-                await bench.care.copy(name, f"{name}-copy")
+                await bench.store.renaming.copy(name, f"{name}-copy")
                 bench.store.resolve(f"{name}-copy")
-                await bench.care.remove(f"{name}-copy")
+                await bench.store.renaming.remove(f"{name}-copy")
             bench.store.resolve(name)
-            await bench.care.remove(name)
+            await bench.store.renaming.remove(name)
 
     async def sweep_all_the_time() -> None:
         while not ended.is_set():
-            await bench.care.sweep()
+            await bench.store.sweeper.sweep()
 
     async with anyio.create_task_group() as sweeping:
         sweeping.start_soon(sweep_all_the_time)
@@ -315,7 +315,7 @@ async def test_adds_copies_removals_and_sweeps_at_once_never_leave_a_model_witho
                 adding.start_soon(add_and_remove, f"m{number}")
         ended.set()
     assert faults == []
-    await bench.care.sweep()
+    await bench.store.sweeper.sweep()
     assert bench.blobs() == []
 
 
@@ -331,7 +331,7 @@ async def test_a_manifest_of_another_tool_during_the_sweep_counts(
         return real(self, *arguments)
 
     monkeypatch.setattr(sweep_module.Sweeper, "_remove_some", published_meanwhile)
-    assert (await bench.care.sweep()).victims == ()
+    assert (await bench.store.sweeper.sweep()).victims == ()
     assert bench.store.resolve("theirs").state == "ready"
 
 
@@ -341,16 +341,16 @@ async def test_a_stop_ends_it_between_two_portions(bench: Bench, monkeypatch: py
     monkeypatch.setattr(sweep_module, "AT_ONCE", 2)
 
     with pytest.raises(Stopped):
-        await bench.care.sweep(observer=Watcher(stop_after=2))
+        await bench.store.sweeper.sweep(observer=Watcher(stop_after=2))
     assert len(bench.blobs()) == 4
-    assert len((await bench.care.sweep()).victims) == 4
+    assert len((await bench.store.sweeper.sweep()).victims) == 4
 
 
 async def test_of_very_many_victims_all_go_and_some_are_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(7):
         bench.plant(bytes([number]))
     monkeypatch.setattr(sweep_module, "SHOWN", 3)
-    swept = await bench.care.sweep()
+    swept = await bench.store.sweeper.sweep()
     assert (len(swept.victims), swept.removed, swept.freed_bytes, swept.kept) == (3, 7, 7, 0)
 
 
@@ -365,7 +365,7 @@ async def test_what_cannot_be_removed_is_noted_and_the_rest_goes(bench: Bench, m
         return real(root, parts, identity)
 
     monkeypatch.setattr(sweep_module, "remove_file", fail)
-    swept = await bench.care.sweep()
+    swept = await bench.store.sweeper.sweep()
     assert kinds(swept) == [("blob", 4)]
     assert "Read-only file system" in swept.notes[0]
     assert bench.blobs() == [stuck]

@@ -42,7 +42,7 @@ async def test_no_link_is_followed_on_the_walk(bench: Bench, tmp_path: Path) -> 
         os.symlink(precious, f"{directory}/20200101T000000Z-{name}.bin")
     before = sorted(str(path) for path in outside.rglob("*"))
     later(bench, 100 * DAY)
-    swept = await bench.care.sweep()
+    swept = await bench.store.sweeper.sweep()
     assert sorted(str(path) for path in outside.rglob("*")) == before
     assert {victim.kind for victim in swept.victims} == {"staging", "quarantine"}
     assert any("is not a regular file" in note for note in swept.notes)
@@ -64,7 +64,7 @@ async def test_a_link_that_is_put_there_after_the_walk_is_not_followed(
         return real(self, *arguments)
 
     monkeypatch.setattr(sweep_module.Sweeper, "_remove_some", swapped)
-    swept = await bench.care.sweep()
+    swept = await bench.store.sweeper.sweep()
     assert swept.victims == ()
     assert swept.removed == 0
     assert swept.notes
@@ -82,7 +82,7 @@ async def test_another_file_under_the_same_name_stays(bench: Bench, monkeypatch:
         return real(self, *arguments)
 
     monkeypatch.setattr(sweep_module.Sweeper, "_remove_some", swapped)
-    assert (await bench.care.sweep()).victims == ()
+    assert (await bench.store.sweeper.sweep()).victims == ()
     assert Path(path).read_bytes() == b"new"
 
 
@@ -98,12 +98,12 @@ async def test_what_is_not_the_stores_own_is_left_alone(bench: Bench) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"theirs")
     later(bench, 1000 * DAY)
-    await bench.care.sweep()
+    await bench.store.sweeper.sweep()
     assert all(path.exists() for path in strangers)
 
 
 async def test_what_others_keep_beside_a_blob_stays(bench: Bench) -> None:
     path = Path(bench.layout.blob(bench.plant(b"x")))
     (path.parent / "notes.txt").write_text("theirs")
-    assert kinds(await bench.care.sweep()) == [("blob", 1)]
+    assert kinds(await bench.store.sweeper.sweep()) == [("blob", 1)]
     assert (path.parent / "notes.txt").read_text() == "theirs"

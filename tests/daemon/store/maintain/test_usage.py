@@ -30,24 +30,27 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 async def test_an_empty_store(bench: Bench) -> None:
-    usage = await bench.care.usage()
+    usage = await bench.store.usage()
     assert (usage.logical_bytes, usage.physical_bytes, usage.models) == (0, 0, ())
     assert usage.free_bytes
 
 
 async def test_each_blob_counts_once(bench: Bench, tmp_path: Path) -> None:
     added = await bench.add("a", b"1" * 100)
-    await bench.care.copy("a", "b")
+    await bench.store.renaming.copy("a", "b")
     await bench.add("c", b"2" * 30)
     await bench.add("gone", b"3" * 7)
-    await bench.care.remove("gone")
+    await bench.store.renaming.remove("gone")
     os.link(added.path, tmp_path / "elsewhere")
     (Path(bench.layout.quarantine_dir) / "x.bin").write_bytes(b"q" * 5)
     (Path(bench.layout.staging) / "x").write_bytes(b"s" * 2)
     partial = Path(bench.layout.partial(Digest("c" * 64)))
     partial.parent.mkdir(parents=True)
     partial.write_bytes(b"p")
-    usage = await bench.care.usage()
+    keyed = Path(bench.layout.keyed_partials) / "key" / "data.tmp"
+    keyed.parent.mkdir(parents=True)
+    keyed.write_bytes(b"keyed")
+    usage = await bench.store.usage()
     assert usage.models == (
         ModelUsage(name="a", logical_bytes=100, own_bytes=0, shared_bytes=100),
         ModelUsage(name="b", logical_bytes=100, own_bytes=0, shared_bytes=100),
@@ -55,13 +58,13 @@ async def test_each_blob_counts_once(bench: Bench, tmp_path: Path) -> None:
     )
     assert (usage.logical_bytes, usage.physical_bytes) == (230, 137)
     assert (usage.shared_bytes, usage.unnamed_bytes) == (100, 7)
-    assert (usage.quarantine_bytes, usage.staging_bytes) == (5, 3)
+    assert (usage.quarantine_bytes, usage.staging_bytes) == (5, 8)
 
 
 async def test_files_of_one_model_that_are_the_same_are_there_once(bench: Bench) -> None:
     bench.write_manifest("many", {"a": b"11", "b": b"11", "c": b"333"})
     bench.write_manifest("more", {"x": b"333"})
-    usage = await bench.care.usage()
+    usage = await bench.store.usage()
     assert usage.models == (
         ModelUsage(name="many", logical_bytes=7, own_bytes=2, shared_bytes=3),
         ModelUsage(name="more", logical_bytes=3, own_bytes=0, shared_bytes=3),
@@ -74,13 +77,13 @@ async def test_blobs_that_are_one_inode_count_once(bench: Bench) -> None:
     path = Path(bench.layout.blob(second))
     path.parent.mkdir(parents=True)
     os.link(bench.layout.blob(first), path)
-    assert (await bench.care.usage()).physical_bytes == 4
+    assert (await bench.store.usage()).physical_bytes == 4
 
 
 async def test_missing_blobs_take_nothing(bench: Bench) -> None:
     added = await bench.add("a")
     os.unlink(added.path)
-    usage = await bench.care.usage()
+    usage = await bench.store.usage()
     assert usage.models == (ModelUsage(name="a", logical_bytes=12, own_bytes=0, shared_bytes=0),)
 
 
@@ -90,20 +93,20 @@ async def test_missing_blobs_take_nothing(bench: Bench) -> None:
 async def test_a_use_is_shown_and_survives(bench: Bench) -> None:
     await bench.add("a")
     await bench.add("b", b"b")
-    assert (await bench.care.show("a")).used_at is None
+    assert (await bench.store.models.show("a")).used_at is None
     bench.store.resolve("a")
-    used = (await bench.care.show("a")).used_at
+    used = (await bench.store.models.show("a")).used_at
     assert used is not None
-    await bench.care.uses.flush()
+    await bench.store.uses.flush()
     bench.reopen()
-    assert (await bench.care.show("a")).used_at == used
-    assert (await bench.care.show("b")).used_at is None
-    await bench.care.remove("a")
+    assert (await bench.store.models.show("a")).used_at == used
+    assert (await bench.store.models.show("b")).used_at is None
+    await bench.store.renaming.remove("a")
     await bench.add("a")
-    assert (await bench.care.show("a")).used_at is None
-    await bench.care.uses.flush()
+    assert (await bench.store.models.show("a")).used_at is None
+    await bench.store.uses.flush()
     bench.reopen()
-    assert (await bench.care.show("a")).used_at is None
+    assert (await bench.store.models.show("a")).used_at is None
 
 
 async def test_uses_are_written_together_and_nothing_wakes_without_them(
@@ -150,7 +153,7 @@ async def all_pages(bench: Bench, filter_text: str | None, sort: str | None, lim
     names: list[str] = []
     after: str | None = None
     while True:
-        page: ModelList = await bench.care.select(filter_text, sort, after=after, limit=limit)
+        page: ModelList = await bench.store.models.page(filter_text, sort, after=after, limit=limit)
         assert len(page.models) <= limit
         names += [view.name for view in page.models]
         after = page.next
@@ -170,7 +173,7 @@ async def test_pages_make_the_whole_list_in_its_order(bench: Bench, limit: int) 
 
 async def test_failed_and_unused_models_are_found(bench: Bench) -> None:
     await fill(bench, 4)
-    os.unlink((await bench.care.show("m02")).path or "")
+    os.unlink((await bench.store.models.show("m02")).path or "")
     assert await all_pages(bench, "state=failed", None, 10) == ["m02"]
     bench.ages(bench.manifest("m01"), 40 * 86_400)
     bench.ages(bench.manifest("m03"), 40 * 86_400)
@@ -184,34 +187,34 @@ async def test_failed_and_unused_models_are_found(bench: Bench) -> None:
 async def test_damaged_manifests_are_told_with_the_first_page(bench: Bench) -> None:
     await fill(bench, 3)
     Path(bench.manifest("bad")).write_text("{")
-    first = await bench.care.select(None, None, after=None, limit=2)
+    first = await bench.store.models.page(None, None, after=None, limit=2)
     assert len(first.damaged) == 1
-    second = await bench.care.select(None, None, after=first.next, limit=2)
+    second = await bench.store.models.page(None, None, after=first.next, limit=2)
     assert second.damaged == ()
 
 
 async def test_a_model_that_goes_between_two_pages_is_passed_over(bench: Bench) -> None:
     await fill(bench, 5)
-    first = await bench.care.select(None, "-size", after=None, limit=2)
+    first = await bench.store.models.page(None, "-size", after=None, limit=2)
     assert [view.name for view in first.models] == ["m04", "m03"]
     for name in ("m03", "m02"):
-        await bench.care.remove(name)
-    second = await bench.care.select(None, "-size", after=first.next, limit=2)
+        await bench.store.renaming.remove(name)
+    second = await bench.store.models.page(None, "-size", after=first.next, limit=2)
     assert [view.name for view in second.models] == ["m01"]
     assert second.next == "m01"
-    third = await bench.care.select(None, "-size", after=second.next, limit=2)
+    third = await bench.store.models.page(None, "-size", after=second.next, limit=2)
     assert [view.name for view in third.models] == ["m00"]
 
 
 async def test_a_list_that_was_forgotten_goes_on_where_it_was(bench: Bench) -> None:
     await fill(bench, 4)
-    first = await bench.care.select(None, "-name", after=None, limit=2)
+    first = await bench.store.models.page(None, "-name", after=None, limit=2)
     for number in range(20):
-        await bench.care.select(f"size>{number}", None, after=None, limit=1)
-    second = await bench.care.select(None, "-name", after=first.next, limit=2)
+        await bench.store.models.page(f"size>{number}", None, after=None, limit=1)
+    second = await bench.store.models.page(None, "-name", after=first.next, limit=2)
     assert [view.name for view in second.models] == ["m01", "m00"]
     with pytest.raises(InvalidRequest, match=r"^\$\.after: 'nope' is not in this list any more"):
-        await bench.care.select(None, "-name", after="nope", limit=2)
+        await bench.store.models.page(None, "-name", after="nope", limit=2)
 
 
 async def test_ten_thousand_models_are_listed_by_a_filter_within_a_second(bench: Bench) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from modeld.progress import FileProgress, Stopped
 from modeld.store.blobs import blobs
-from modeld.store.catalog.history import Asker
+from modeld.store.catalog.history import Requester
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.maintain import verify
@@ -31,21 +31,21 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def states(bench: Bench) -> dict[str, tuple[str, str | None]]:
-    return {view.name: (view.state, view.reason) for view in bench.store._index.page(None, None).models}
+    return {view.name: (view.state, view.reason) for view in bench.store.index.page(None, None).models}
 
 
 async def test_good_models_are_good(bench: Bench) -> None:
     added = await bench.add("a")
     await bench.add("b", b"other")
-    outcome = await bench.care.verify()
+    outcome = await bench.store.verifier.verify()
     assert (outcome.ok, outcome.checked, outcome.failed, outcome.size_bytes) == (True, 2, 0, 17)
     assert outcome.models[0] == Verified(name="a", ok=True, expected=added.blob, actual=added.blob, size_bytes=12)
-    assert (await bench.care.verify(["b"])).checked == 1
+    assert (await bench.store.verifier.verify(["b"])).checked == 1
 
 
 async def test_each_blob_is_hashed_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     await bench.add("a")
-    await bench.care.copy("a", "b")
+    await bench.store.renaming.copy("a", "b")
     bench.write_manifest("c", {"x": b"GGUF weights", "y": b"GGUF weights", "z": b"more"})
     hashed: list[str] = []
     real = blobs.verify_blob
@@ -55,7 +55,7 @@ async def test_each_blob_is_hashed_once(bench: Bench, monkeypatch: pytest.Monkey
         return real(layout, digest, observer, **how)
 
     monkeypatch.setattr(blobs, "verify_blob", counted)
-    outcome = await bench.care.verify()
+    outcome = await bench.store.verifier.verify()
     assert (outcome.ok, outcome.checked, len(hashed), len(set(hashed))) == (True, 3, 2, 2)
 
 
@@ -71,16 +71,18 @@ async def test_several_blobs_are_hashed_at_the_same_time(bench: Bench, monkeypat
         return real(layout, digest, observer, **how)
 
     monkeypatch.setattr(blobs, "verify_blob", waits)
-    assert (await bench.care.verify()).ok
+    assert (await bench.store.verifier.verify()).ok
 
 
 async def test_a_corrupt_blob_goes_to_quarantine_and_every_model_says_why(bench: Bench) -> None:
     added = await bench.add("a")
-    await bench.care.copy("a", "b")
+    await bench.store.renaming.copy("a", "b")
     await bench.add("good", b"good")
     bench.spoil(added.path)
     told: list[tuple[str, str]] = []
-    outcome = await bench.care.verify(["a"], failed=lambda name, digest, _: told.append((name, digest.text)))
+    outcome = await bench.store.verifier.verify(
+        ["a"], on_failed=lambda name, digest, _: told.append((name, digest.text))
+    )
     (model,) = outcome.models
     assert (outcome.ok, outcome.failed, model.ok, model.expected) == (False, 1, False, added.blob)
     assert model.actual is not None
@@ -107,9 +109,9 @@ async def test_two_in_one_second_are_both_kept(bench: Bench) -> None:
     first, second = await bench.add("a", b"1111"), await bench.add("b", b"2222")
     bench.spoil(first.path)
     bench.spoil(second.path)
-    outcome = await bench.care.verify()
+    outcome = await bench.store.verifier.verify()
     assert len({model.quarantine_path for model in outcome.models}) == 2
-    kept = await bench.care.quarantined()
+    kept = await bench.store.quarantined()
     assert {(item.reason, item.size_bytes) for item in kept.items} == {("corrupt-blob", 4)}
     assert kept.size_bytes == 8
 
@@ -117,7 +119,7 @@ async def test_two_in_one_second_are_both_kept(bench: Bench) -> None:
 async def test_a_missing_blob_is_no_good_either(bench: Bench) -> None:
     added = await bench.add("a")
     os.unlink(added.path)
-    (model,) = (await bench.care.verify(["a"])).models
+    (model,) = (await bench.store.verifier.verify(["a"])).models
     assert (model.ok, model.actual, model.quarantine_path) == (False, None, None)
     assert "is missing" in str(model.reason)
 
@@ -125,18 +127,18 @@ async def test_a_missing_blob_is_no_good_either(bench: Bench) -> None:
 async def test_asked_again_a_corrupt_model_says_the_same(bench: Bench) -> None:
     added = await bench.add("a")
     bench.spoil(added.path)
-    first = (await bench.care.verify()).models[0]
-    again = (await bench.care.verify()).models[0]
+    first = (await bench.store.verifier.verify()).models[0]
+    again = (await bench.store.verifier.verify()).models[0]
     assert (again.reason, again.quarantine_path, again.actual) == (first.reason, first.quarantine_path, None)
 
 
 async def test_the_right_bytes_put_everything_right(bench: Bench) -> None:
     added = await bench.add("a")
-    await bench.care.copy("a", "b")
+    await bench.store.renaming.copy("a", "b")
     bench.spoil(added.path)
-    assert not (await bench.care.verify()).ok
+    assert not (await bench.store.verifier.verify()).ok
     await bench.add("c")
-    assert (await bench.care.verify()).ok
+    assert (await bench.store.verifier.verify()).ok
     os.unlink(added.path)
     assert "is missing" in str(states(bench)["b"][1])
 
@@ -145,7 +147,7 @@ async def test_one_bad_file_of_several(bench: Bench) -> None:
     bench.write_manifest("many", {"a": b"1", "b": b"22", "c": b"333"})
     bad = Digest.parse(bench.document("many")["files"][1]["blob"])
     bench.spoil(bench.layout.blob(bad), b"x")
-    (model,) = (await bench.care.verify()).models
+    (model,) = (await bench.store.verifier.verify()).models
     assert (model.ok, model.expected, model.files, model.size_bytes) == (False, bad.text, 3, 6)
     assert bench.quarantined() == [b"x2"]
 
@@ -160,7 +162,7 @@ async def test_what_is_no_file_is_set_aside_and_not_followed(bench: Bench, tmp_p
         os.symlink(outside, added.path)
     else:
         os.mkdir(added.path)
-    (model,) = (await bench.care.verify()).models
+    (model,) = (await bench.store.verifier.verify()).models
     assert not model.ok
     assert model.quarantine_path
     assert not os.path.lexists(added.path)
@@ -169,7 +171,7 @@ async def test_what_is_no_file_is_set_aside_and_not_followed(bench: Bench, tmp_p
 
 async def test_a_damaged_manifest_is_a_failed_model(bench: Bench) -> None:
     Path(bench.manifest("bad")).write_text("{")
-    (model,) = (await bench.care.verify()).models
+    (model,) = (await bench.store.verifier.verify()).models
     assert (model.name, model.ok, model.files) == ("bad", False, 0)
     assert "is damaged" in str(model.reason)
 
@@ -178,7 +180,7 @@ async def test_a_manifest_with_a_wrong_size_is_a_failed_model(bench: Bench) -> N
     bench.write_manifest("odd", {"a": b"1"})
     document = Path(bench.manifest("odd"))
     document.write_text(document.read_text().replace('"size_bytes": 1', '"size_bytes": 5'))
-    (model,) = (await bench.care.verify()).models
+    (model,) = (await bench.store.verifier.verify()).models
     assert not model.ok
     assert "the manifest says 5" in str(model.reason)
     assert bench.quarantined() == []
@@ -188,7 +190,7 @@ async def test_an_unknown_name_fails_before_anything_is_read(bench: Bench, monke
     await bench.add("a")
     monkeypatch.setattr(blobs, "verify_blob", lambda *_: pytest.fail("was read"))
     with pytest.raises(NotFound):
-        await bench.care.verify(["a", "nope"])
+        await bench.store.verifier.verify(["a", "nope"])
 
 
 async def test_a_blob_that_cannot_be_read_is_told_and_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +200,7 @@ async def test_a_blob_that_cannot_be_read_is_told_and_stays(bench: Bench, monkey
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(blobs, "hash_file", fail)
-    (model,) = (await bench.care.verify()).models
+    (model,) = (await bench.store.verifier.verify()).models
     assert not model.ok
     assert "Input/output error" in str(model.reason)
     assert os.path.exists(added.path)
@@ -210,10 +212,10 @@ async def test_good_bytes_that_arrive_meanwhile_are_not_taken_away(
 ) -> None:
     added = await bench.add("a")
     bench.spoil(added.path)
-    looked: list[verify.Look] = []
+    looked: list[verify.Finding] = []
     real = verify._look_at
 
-    def mended_after_the_look(layout: Layout, digest: Digest, observer: FileProgress) -> verify.Look:
+    def mended_after_the_look(layout: Layout, digest: Digest, observer: FileProgress) -> verify.Finding:
         look = real(layout, digest, observer)
         if not looked:
             os.unlink(added.path)
@@ -222,7 +224,7 @@ async def test_good_bytes_that_arrive_meanwhile_are_not_taken_away(
         return look
 
     monkeypatch.setattr(verify, "_look_at", mended_after_the_look)
-    assert (await bench.care.verify()).ok
+    assert (await bench.store.verifier.verify()).ok
     assert len(looked) == 2
     assert bench.quarantined() == []
 
@@ -230,9 +232,9 @@ async def test_good_bytes_that_arrive_meanwhile_are_not_taken_away(
 async def test_progress_is_that_of_all_bytes(bench: Bench) -> None:
     await bench.add("a", b"1" * 5_000_000)
     await bench.add("b", b"2" * 10)
-    await bench.care.copy("b", "c")
+    await bench.store.renaming.copy("b", "c")
     watching = Watcher()
-    await bench.care.verify(observer=watching)
+    await bench.store.verifier.verify(observer=watching)
     assert (watching.totals, watching.phases) == ([5_000_010], ["verify"])
     assert watching.done == watching.verified == 5_000_010
 
@@ -242,9 +244,9 @@ async def test_a_stop_ends_it_and_what_was_found_is_kept(bench: Bench) -> None:
         await bench.add(f"m{number}", str(number).encode() * 10)
     watching = Watcher(stop_after=20)
     with pytest.raises(Stopped):
-        await bench.care.verify(observer=watching)
+        await bench.store.verifier.verify(observer=watching)
     verified = [name for name in bench.names() if any(
-        past.outcome == "verified" for past in (await bench.care.show(name)).history
+        past.outcome == "verified" for past in (await bench.store.models.show(name)).history
     )]  # fmt: skip
     assert 1 <= len(verified) < 6
 
@@ -253,11 +255,11 @@ async def test_a_stop_ends_it_and_what_was_found_is_kept(bench: Bench) -> None:
 
 
 async def test_outcomes_are_told_with_who_when_and_what(bench: Bench) -> None:
-    added = await bench.add("a", asker=Asker(peer=7, job="j0"))
-    await bench.care.verify(asker=Asker(peer=8, job="j1"))
+    added = await bench.add("a", requester=Requester(peer=7, job="j0"))
+    await bench.store.verifier.verify(requester=Requester(peer=8, job="j1"))
     bench.spoil(added.path)
-    bad = (await bench.care.verify(asker=Asker(peer=9, job="j2"))).models[0]
-    history = (await bench.care.show("a")).history
+    bad = (await bench.store.verifier.verify(requester=Requester(peer=9, job="j2"))).models[0]
+    history = (await bench.store.models.show("a")).history
     assert [(past.outcome, past.peer, past.job) for past in history] == [
         ("added", 7, "j0"),
         ("verified", 8, "j1"),
@@ -269,33 +271,33 @@ async def test_outcomes_are_told_with_who_when_and_what(bench: Bench) -> None:
     assert all(str(past.tool).startswith("modeld/") for past in history)
     assert [past.time for past in history] == sorted(past.time for past in history)
     bench.reopen()
-    assert (await bench.care.show("a")).history == history
+    assert (await bench.store.models.show("a")).history == history
 
 
 async def test_when_it_was_verified_is_told_while_it_is_true(bench: Bench) -> None:
     added = await bench.add("a")
-    first = (await bench.care.show("a")).verified_at
-    await bench.care.verify()
-    second = (await bench.care.show("a")).verified_at
+    first = (await bench.store.models.show("a")).verified_at
+    await bench.store.verifier.verify()
+    second = (await bench.store.models.show("a")).verified_at
     assert first is not None
     assert second is not None
     assert second > first
     bench.ages(added.path, 10)
-    assert (await bench.care.show("a")).verified_at is None
-    await bench.care.verify()
-    assert (await bench.care.show("a")).verified_at is not None
+    assert (await bench.store.models.show("a")).verified_at is None
+    await bench.store.verifier.verify()
+    assert (await bench.store.models.show("a")).verified_at is not None
 
 
 @pytest.mark.parametrize("count", [3, 600])
 async def test_a_model_of_many_files_is_verified_when_all_of_them_are(bench: Bench, count: int) -> None:
     bench.write_manifest("many", {f"f{number:03}": str(number).encode() for number in range(count)})
-    assert (await bench.care.show("many")).verified_at is None
-    await bench.care.verify()
-    assert (await bench.care.show("many")).verified_at is not None
+    assert (await bench.store.models.show("many")).verified_at is None
+    await bench.store.verifier.verify()
+    assert (await bench.store.models.show("many")).verified_at is not None
     path = bench.layout.blob(Digest.parse(bench.document("many")["files"][count // 2]["blob"]))
     os.unlink(path)
     os.mkdir(path)
-    shown = await bench.care.show("many")
+    shown = await bench.store.models.show("many")
     assert (shown.verified_at, shown.state) == (None, "failed")
 
 
@@ -303,8 +305,8 @@ async def test_of_a_long_history_the_newest_are_shown(bench: Bench, monkeypatch:
     await bench.add("a")
     monkeypatch.setattr("modeld.store.catalog.history.SHOWN", 3)
     for number in range(5):
-        await bench.care.verify(asker=Asker(peer=number))
-    assert [past.peer for past in (await bench.care.show("a")).history] == [2, 3, 4]
+        await bench.store.verifier.verify(requester=Requester(peer=number))
+    assert [past.peer for past in (await bench.store.models.show("a")).history] == [2, 3, 4]
 
 
 async def test_without_a_catalogue_it_works_and_knows_the_reason(bench: Bench) -> None:
@@ -315,11 +317,11 @@ async def test_without_a_catalogue_it_works_and_knows_the_reason(bench: Bench) -
     bench.close()
     store = Store.open(bench.root, SETTINGS)
     try:
-        assert (await store.care.verify()).ok
+        assert (await store.verifier.verify()).ok
         bench.spoil(added.path)
-        assert not (await store.care.verify()).ok
-        assert "corrupt" in str(store._index.page(None, None).models[0].reason)
-        assert (await store.care.show("a")).history == ()
+        assert not (await store.verifier.verify()).ok
+        assert "corrupt" in str(store.index.page(None, None).models[0].reason)
+        assert (await store.models.show("a")).history == ()
     finally:
         store.close()
         bench.open()
@@ -333,7 +335,7 @@ async def test_a_full_catalogue_does_not_keep_bad_bytes_in_use(bench: Bench, mon
         raise WireError.__subclasses__()[0]("full")
 
     monkeypatch.setattr(bench.catalog, "write", full)
-    assert not (await bench.care.verify()).ok
+    assert not (await bench.store.verifier.verify()).ok
     assert not os.path.exists(added.path)
     assert "corrupt" in str(states(bench)["a"][1])
 
@@ -345,7 +347,7 @@ async def test_many_verifications_at_once_agree(bench: Bench) -> None:
     outcomes = []
 
     async def verify() -> None:
-        outcomes.append(await bench.care.verify())
+        outcomes.append(await bench.store.verifier.verify())
 
     async with anyio.create_task_group() as tasks:
         for _ in range(5):

@@ -14,7 +14,7 @@ from modeld.store.digest import Digest
 from modeld.store.disk.listing import SETTLED_NS
 from modeld.store.disk.root import prepare_root
 from modeld.store.manifests import manifests
-from modeld.store.manifests.entries import Unproven
+from modeld.store.manifests.entries import WouldBlock
 from modeld.store.manifests.index import Index
 from modeld.store.names import ModelName
 from modelwire.errors import Corrupt, InvalidName, NotFound, Unsupported, WireError
@@ -183,7 +183,7 @@ def test_every_file_of_a_model_must_be_there(shelf: Shelf) -> None:
         {"path": "b.gguf", "blob": "sha256:" + "62" * 32, "size_bytes": 2},
     ]
     shelf.put("llama", b"abc", size_bytes=5, files=files)
-    with pytest.raises(Unproven):  # nobody has made its tree yet
+    with pytest.raises(WouldBlock):  # nobody has made its tree yet
         shelf.index.resolve("llama")
     view = shelf.index.find("llama").view()
     assert [file.path for file in view.files] == ["a.gguf", "b.gguf"]

@@ -13,7 +13,7 @@ from modeld.store.digest import Digest, Signature
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.listing import SETTLED_NS
 from modeld.store.manifests.manifests import File
-from modeld.store.manifests.trees import Trees, leftovers, only_links_changed
+from modeld.store.manifests.trees import Trees, leftovers
 from modeld.store.names import ModelName
 from rigs.waiting import wait_until
 
@@ -63,23 +63,23 @@ def test_a_tree_is_made_of_hard_links(trees: Trees, layout: Layout) -> None:
     assert contents(tree) == WHOLE
     assert os.stat(f"{tree}/a.gguf").st_ino == os.stat(layout.blob(ONE)).st_ino
     assert len(relinked) == 3
-    assert all(only_links_changed(change) and change.before != change.after for change in relinked)
+    assert all(change.before.only_links_changed(change.after) and change.before != change.after for change in relinked)
     assert relinked[-1].after == Signature.of(os.stat(layout.blob(ONE)))
     assert os.listdir(layout.staging) == []
 
 
 def test_a_tree_is_believed_once_its_times_are_settled(trees: Trees) -> None:
     tree, _ = trees.ensure(NAME, FILES)
-    assert not trees.proven(tree), "it could change again under the same times"
+    assert not trees.known_whole(tree), "it could change again under the same times"
 
     def believed() -> bool:
         _, relinked = trees.ensure(NAME, FILES)
         assert relinked == []
-        return trees.proven(tree)
+        return trees.known_whole(tree)
 
     wait_until(believed, SETTLED_NS / 1e9 + 5)
     (Path(tree) / "sub" / "more").touch()
-    assert not trees.proven(tree)
+    assert not trees.known_whole(tree)
     assert contents(trees.ensure(NAME, FILES)[0]) == WHOLE
 
 

@@ -36,14 +36,14 @@ async def test_a_copy_keeps_every_field_but_the_name(bench: Bench) -> None:
     await bench.add("a", license="mit")
     document = bench.document("a") | {"theirs": {"deep": [1, None]}, "big": 2**70}
     Path(bench.manifest("a")).write_text(json.dumps(document))
-    await bench.care.copy("a", "b:c")
+    await bench.store.renaming.copy("a", "b:c")
     assert bench.document("b:c") == document | {"name": "b:c"}
     assert bench.document("a") == document
 
 
 async def test_a_model_of_several_files_is_copied_with_all_of_them(bench: Bench) -> None:
     bench.write_manifest("many", {"x/one.bin": b"1", "two.bin": b"22", "again.bin": b"1"})
-    copied = await bench.care.copy("many", "more")
+    copied = await bench.store.renaming.copy("many", "more")
     files = bench.document("many")["files"]
     assert list(copied.blobs) == [file["blob"] for file in files]
     assert bench.document("more")["files"] == files
@@ -53,17 +53,17 @@ async def test_a_model_of_several_files_is_copied_with_all_of_them(bench: Bench)
 async def test_the_plan_is_what_happens(bench: Bench) -> None:
     await bench.add("a")
     before = sorted(os.listdir(bench.layout.manifests_dir))
-    planned = bench.care.plan_copy("a", "b")
-    assert planned == bench.care.plan_copy("a", "b")
+    planned = bench.store.renaming.plan_copy("a", "b")
+    assert planned == bench.store.renaming.plan_copy("a", "b")
     assert sorted(os.listdir(bench.layout.manifests_dir)) == before
-    assert await bench.care.copy("a", "b") == planned
+    assert await bench.store.renaming.copy("a", "b") == planned
     assert planned.plan[-1].path == bench.manifest("b")
     assert planned.plan[-1].size_bytes == os.stat(bench.manifest("b")).st_size
 
 
 async def test_the_default_tag_is_found_by_a_copy(bench: Bench) -> None:
     await bench.add("a:latest")
-    assert (await bench.care.copy("a", "b")).source == "a:latest"
+    assert (await bench.store.renaming.copy("a", "b")).source == "a:latest"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ async def test_refusals(bench: Bench, verb: str, source: str, destination: str, 
         return  # what has no bytes may still change its name
 
     async def attempt() -> None:
-        outcome = getattr(bench.care, verb)(source, destination)
+        outcome = getattr(bench.store.renaming, verb)(source, destination)
         if verb != "plan_copy":
             await outcome
 
@@ -122,7 +122,7 @@ async def test_a_manifest_that_another_tool_makes_meanwhile_is_not_replaced(
 
     monkeypatch.setattr(durable, "name_without_replacing", beaten)
     with pytest.raises(AlreadyExists):
-        await bench.care.copy("a", "b")
+        await bench.store.renaming.copy("a", "b")
     assert Path(bench.manifest("b")).read_text() == "theirs"
 
 
@@ -132,11 +132,11 @@ async def test_a_manifest_that_another_tool_makes_meanwhile_is_not_replaced(
 async def test_a_move_writes_before_it_removes(bench: Bench) -> None:
     await bench.add("a")
     told = Told(bench)
-    moved = await bench.care.move("a", "b:c", notes=told)
+    moved = await bench.store.renaming.move("a", "b:c", notes=told)
     assert bench.names() == ["b:c"]
     assert bench.document("b:c")["name"] == "b:c"
     assert [(what, seen) for what, _, seen in told.told] == [("about", ["a.json"]), ("published", ["b+c.json"])]
-    assert bench.care.moved(moved)
+    assert bench.store.renaming.moved(moved)
 
 
 async def test_readers_find_one_of_the_names_at_every_moment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,21 +152,21 @@ async def test_readers_find_one_of_the_names_at_every_moment(bench: Bench, monke
     with monkeypatch.context() as patched:
         for module in (durable, calls):
             patched.setattr(module, "os", Watched())
-        await bench.care.move("a", "b")
+        await bench.store.renaming.move("a", "b")
     assert {(True, False), (True, True), (False, True)} == set(moments)
 
 
 async def test_a_move_of_what_is_held_is_refused(bench: Bench) -> None:
     await bench.add("a")
-    bench.care.holds.register(names=lambda name: "pid 7" if name.text == "a" else None)
+    bench.store.holds.register(names=lambda name: "pid 7" if name.text == "a" else None)
     with pytest.raises(InUse, match="pid 7"):
-        await bench.care.move("a", "b")
+        await bench.store.renaming.move("a", "b")
     assert bench.names() == ["a"]
 
 
 async def test_what_changes_names_does_not_guess_at_tags(bench: Bench) -> None:
     await bench.add("a:latest")
-    for change in (bench.care.move("a", "b"), bench.care.remove("a")):
+    for change in (bench.store.renaming.move("a", "b"), bench.store.renaming.remove("a")):
         with pytest.raises(NotFound, match="only 'a:latest'"):
             await change
     assert bench.names() == ["a:latest"]
@@ -174,13 +174,13 @@ async def test_what_changes_names_does_not_guess_at_tags(bench: Bench) -> None:
 
 async def test_a_move_that_a_crash_cut_short_is_finished(bench: Bench) -> None:
     await bench.add("a")
-    await bench.care.copy("a", "b")
-    manifest = bench.store.show("a")
+    await bench.store.renaming.copy("a", "b")
+    manifest = bench.store.models.view("a")
     earlier = Moved(name="b", source="a", blob=manifest.blob, size_bytes=manifest.size_bytes)
-    assert not bench.care.moved(earlier)
-    assert await bench.care.move("a", "b", earlier=earlier) == earlier
+    assert not bench.store.renaming.moved(earlier)
+    assert await bench.store.renaming.move("a", "b", earlier=earlier) == earlier
     assert bench.names() == ["b"]
-    assert bench.care.moved(earlier)
+    assert bench.store.renaming.moved(earlier)
 
 
 async def test_a_move_cut_short_leaves_other_bytes_alone(bench: Bench) -> None:
@@ -188,17 +188,17 @@ async def test_a_move_cut_short_leaves_other_bytes_alone(bench: Bench) -> None:
     await bench.add("b", b"others")
     earlier = Moved(name="b", source="a", blob=added.blob, size_bytes=added.size_bytes)
     with pytest.raises(AlreadyExists):
-        await bench.care.move("a", "b", earlier=earlier)
+        await bench.store.renaming.move("a", "b", earlier=earlier)
     assert bench.names() == ["a", "b"]
 
 
 async def test_uses_go_along(bench: Bench) -> None:
     await bench.add("a")
     bench.store.resolve("a")
-    used = bench.care.uses.of("a")
-    await bench.care.move("a", "b")
+    used = bench.store.uses.of("a")
+    await bench.store.renaming.move("a", "b")
     assert used
-    assert (bench.care.uses.of("b"), bench.care.uses.of("a")) == (used, None)
+    assert (bench.store.uses.of("b"), bench.store.uses.of("a")) == (used, None)
 
 
 # -- rm
@@ -206,13 +206,13 @@ async def test_uses_go_along(bench: Bench) -> None:
 
 async def test_a_removed_model_leaves_its_blob(bench: Bench) -> None:
     added = await bench.add("a")
-    removed = await bench.care.remove("A")
+    removed = await bench.store.renaming.remove("A")
     assert removed == Removed(name="a", blob=added.blob, size_bytes=added.size_bytes)
     assert bench.names() == []
     assert os.path.exists(added.path)
-    assert bench.care.removed(removed)
+    assert bench.store.renaming.removed(removed)
     with pytest.raises(NotFound):
-        await bench.care.remove("a")
+        await bench.store.renaming.remove("a")
 
 
 @pytest.mark.parametrize("spelled", ["llama:8B", "LLAMA:8b"])
@@ -223,12 +223,12 @@ async def test_a_name_that_another_tool_locks_is_left_alone_in_every_spelling(tm
         await bench.add("llama:8B")
         with FileLock(bench.layout.name_lock(ModelName.parse("llama:8B")), fallback_to_soft=False):
             with pytest.raises(InUse):
-                await bench.care.remove(spelled)
+                await bench.store.renaming.remove(spelled)
             with pytest.raises(InUse):
-                await bench.care.move(spelled, "other")
+                await bench.store.renaming.move(spelled, "other")
         assert bench.names() == ["llama:8B"]
-        await bench.care.move(spelled, "other")
-        await bench.care.remove("Other")
+        await bench.store.renaming.move(spelled, "other")
+        await bench.store.renaming.remove("Other")
         assert bench.names() == []
     finally:
         bench.close()
@@ -237,24 +237,24 @@ async def test_a_name_that_another_tool_locks_is_left_alone_in_every_spelling(tm
 @pytest.mark.parametrize("content", ["", "{", '{"schema_version": 1, "blob": "sha256:x", "size_bytes": 1}'])
 async def test_a_damaged_manifest_can_be_removed(bench: Bench, content: str) -> None:
     Path(bench.manifest("bad")).write_text(content)
-    assert (await bench.care.remove("bad")).blob is None
+    assert (await bench.store.renaming.remove("bad")).blob is None
     assert not os.path.exists(bench.manifest("bad"))
 
 
 async def test_a_manifest_of_another_version_is_left_to_its_tool(bench: Bench) -> None:
     Path(bench.manifest("newer")).write_text('{"schema_version": 2}')
     with pytest.raises(Unsupported):
-        await bench.care.remove("newer")
+        await bench.store.renaming.remove("newer")
     assert os.path.exists(bench.manifest("newer"))
 
 
 async def test_what_is_held_is_removed_only_by_force(bench: Bench) -> None:
     await bench.add("a")
-    bench.care.holds.register(names=lambda name: f"a lease of pid 7 on {name.text}")
+    bench.store.holds.register(names=lambda name: f"a lease of pid 7 on {name.text}")
     with pytest.raises(InUse, match="a lease of pid 7 on a") as caught:
-        await bench.care.remove("a")
+        await bench.store.renaming.remove("a")
     assert caught.value.details["holder"] == "a lease of pid 7 on a"
-    await bench.care.remove("a", force=True)
+    await bench.store.renaming.remove("a", force=True)
     assert bench.names() == []
 
 
@@ -262,7 +262,7 @@ async def test_a_link_in_place_of_a_manifest_is_removed_and_not_followed(bench: 
     outside = tmp_path / "outside.json"
     outside.write_text("precious")
     os.symlink(outside, bench.manifest("link"))
-    await bench.care.remove("link")
+    await bench.store.renaming.remove("link")
     assert outside.read_text() == "precious"
     assert not os.path.lexists(bench.manifest("link"))
 
@@ -282,9 +282,9 @@ async def test_many_changes_of_the_same_names_at_once_lose_nothing(bench: Bench)
 
     async with anyio.create_task_group() as tasks:
         for number in range(4):
-            tasks.start_soon(attempt, bench.care.copy("a", "b"))
-            tasks.start_soon(attempt, bench.care.move("a", f"c{number}"))
-            tasks.start_soon(attempt, bench.care.move("b", f"d{number}"))
+            tasks.start_soon(attempt, bench.store.renaming.copy("a", "b"))
+            tasks.start_soon(attempt, bench.store.renaming.move("a", f"c{number}"))
+            tasks.start_soon(attempt, bench.store.renaming.move("b", f"d{number}"))
     kept = bench.names()
     assert len([value for value in done if isinstance(value, Moved) and value.source == "a"]) == 1
     assert len([name for name in kept if name.startswith("c")]) == 1
@@ -297,7 +297,7 @@ async def test_opposite_moves_do_not_wait_for_each_other_forever(bench: Bench) -
 
     async def attempt(source: str, destination: str) -> None:
         with pytest.raises(AlreadyExists):
-            await bench.care.move(source, destination)
+            await bench.store.renaming.move(source, destination)
 
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
@@ -325,9 +325,9 @@ async def test_an_outcome_that_is_unknown_is_settled_by_the_same_request(
     with monkeypatch.context() as patched:
         patched.setattr(durable, "sync_directory", fail)
         with pytest.raises(WireError):
-            await getattr(bench.care, verb)(*arguments)
+            await getattr(bench.store.renaming, verb)(*arguments)
         with pytest.raises(WireError, match="lost"):
-            await getattr(bench.care, verb)(*arguments)
+            await getattr(bench.store.renaming, verb)(*arguments)
     synced: list[str] = []
 
     def counted(path: str) -> None:
@@ -335,12 +335,12 @@ async def test_an_outcome_that_is_unknown_is_settled_by_the_same_request(
         real(path)
 
     monkeypatch.setattr(durable, "sync_directory", counted)
-    value = await getattr(bench.care, verb)(*arguments)
+    value = await getattr(bench.store.renaming, verb)(*arguments)
     assert value.name == arguments[-1]
     assert bench.layout.manifests_dir in synced
     assert bench.names() == {"copy": ["a", "b"], "move": ["b"], "remove": []}[verb]
     with pytest.raises((AlreadyExists, NotFound)):
-        await getattr(bench.care, verb)(*arguments)
+        await getattr(bench.store.renaming, verb)(*arguments)
 
 
 async def test_what_forbids_the_announcement_prevents_the_change(bench: Bench) -> None:
@@ -351,17 +351,17 @@ async def test_what_forbids_the_announcement_prevents_the_change(bench: Bench) -
             raise Corrupt("no")
 
     for change in (
-        bench.care.copy("a", "b", notes=Forbids(bench)),
-        bench.care.move("a", "b", notes=Forbids(bench)),
-        bench.care.remove("a", notes=Forbids(bench)),
+        bench.store.renaming.copy("a", "b", notes=Forbids(bench)),
+        bench.store.renaming.move("a", "b", notes=Forbids(bench)),
+        bench.store.renaming.remove("a", notes=Forbids(bench)),
     ):
         with pytest.raises(Corrupt, match="no"):
             await change
     assert bench.names() == ["a"]
-    await bench.care.move("a", "b")
+    await bench.store.renaming.move("a", "b")
 
 
 def test_values_of_damaged_names_are_asked_about_without_an_error(bench: Bench) -> None:
-    assert not bench.care.copied(Copied(name="a", source="b", blob="", size_bytes=0))
-    assert not bench.care.moved(Moved(name="a", source="b", blob="", size_bytes=0))
-    assert bench.care.removed(Removed(name=ModelName.parse("a").text))
+    assert not bench.store.renaming.copied(Copied(name="a", source="b", blob="", size_bytes=0))
+    assert not bench.store.renaming.moved(Moved(name="a", source="b", blob="", size_bytes=0))
+    assert bench.store.renaming.removed(Removed(name=ModelName.parse("a").text))

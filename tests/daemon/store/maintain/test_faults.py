@@ -1,7 +1,7 @@
 """Each step that copying, moving, removing, sweeping and verifying take on the disk fails once, and is the last once.
 
 Whatever fails: an error of the wire or success, no model without its bytes, no temporary left, and the same request
-succeeds afterwards. `python test_care_faults.py DIRECTORY VERB N` dies at the N-th step.
+succeeds afterwards. `python test_faults.py DIRECTORY VERB N` dies at the N-th step.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def nothing_bad_in_use(bench: Bench) -> None:
 def set_aside(bench: Bench) -> None:
     nothing_bad_in_use(bench)
     assert bench.quarantined() == [b"XXXX weights"]
-    assert "corrupt" in str(bench.store.show("a").reason)
+    assert "corrupt" in str(bench.store.models.view("a").reason)
 
 
 def swept(bench: Bench) -> None:
@@ -126,18 +126,18 @@ def swept(bench: Bench) -> None:
 async def goes_on_moving(bench: Bench) -> None:
     size = len(CONTENT)
     value = Moved(name="b", source="a", blob=bench.plant(CONTENT).text, size_bytes=size)
-    if not bench.care.moved(value):
-        await bench.care.move("a", "b", earlier=value)
+    if not bench.store.renaming.moved(value):
+        await bench.store.renaming.move("a", "b", earlier=value)
 
 
 async def goes_on_copying(bench: Bench) -> None:
     if "b" not in bench.names():
-        await bench.care.copy("a", "b")
+        await bench.store.renaming.copy("a", "b")
 
 
 async def goes_on_removing(bench: Bench) -> None:
     if "a" in bench.names():
-        await bench.care.remove("a")
+        await bench.store.renaming.remove("a")
 
 
 def names_are(*names: str) -> Callable[[Bench], None]:
@@ -152,38 +152,38 @@ def names_are(*names: str) -> Callable[[Bench], None]:
 CASES = {
     "cp": Case(
         one_model,
-        lambda bench: bench.care.copy("a", "b"),
+        lambda bench: bench.store.renaming.copy("a", "b"),
         lambda bench: whole(bench, *bench.names()),
         names_are("a", "b"),
         goes_on_copying,
     ),
     "mv": Case(
         one_model,
-        lambda bench: bench.care.move("a", "b"),
+        lambda bench: bench.store.renaming.move("a", "b"),
         lambda bench: some(bench, "a", "b"),
         names_are("b"),
         goes_on_moving,
     ),
     "rm": Case(
         one_model,
-        lambda bench: bench.care.remove("a"),
+        lambda bench: bench.store.renaming.remove("a"),
         lambda bench: whole(bench, *bench.names()),
         names_are(),
         goes_on_removing,
     ),
     "sweep": Case(
         much_to_sweep,
-        lambda bench: bench.care.sweep(),
+        lambda bench: bench.store.sweeper.sweep(),
         lambda bench: whole(bench, "a"),
         swept,
-        lambda bench: bench.care.sweep(),
+        lambda bench: bench.store.sweeper.sweep(),
     ),
     "verify": Case(
         a_corrupt_model,
-        lambda bench: bench.care.verify(),
+        lambda bench: bench.store.verifier.verify(),
         nothing_bad_in_use,
         set_aside,
-        lambda bench: bench.care.verify(),
+        lambda bench: bench.store.verifier.verify(),
     ),
 }
 

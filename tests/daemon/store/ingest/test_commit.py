@@ -5,42 +5,63 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from modeld.platform import durable as calls
 from modeld.progress import FileProgress
-from modeld.store.blobs.blobs import Blob, stat_blob
+from modeld.store.blobs.blobs import stat_blob
 from modeld.store.blobs.hashing import CHUNK
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import FilesystemSync
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
-from modeld.store.ingest.batch import TOGETHER_FROM, Batch
+from modeld.store.ingest.commit import TOGETHER_FROM, Batch, Committed
+from modeld.store.ingest.copying import stage_copy
 from modelwire.errors import DigestMismatch
+
+MANY = 20
+"""Enough for a batch to sync them together."""
 
 
 class Bench:
     def __init__(self, directory: Path) -> None:
         self.layout = Layout(str(directory / "root"))
         os.makedirs(self.layout.blobs_dir)
+        os.makedirs(self.layout.staging)
         self.space = Space(lambda: 1 << 40)
         self.sources = directory / "sources"
         self.sources.mkdir()
 
-    def batch(self) -> Batch:
-        return Batch(self.layout, space=self.space, observer=FileProgress())
+    @contextmanager
+    def batch(self, count: int = MANY) -> Iterator[Batch]:
+        batch = Batch(self.layout, count)
+        try:
+            yield batch
+        finally:
+            batch.discard()
 
     def stage(self, batch: Batch, content: bytes, expected: Digest | None = None) -> Digest:
         path = self.sources / str(len(os.listdir(self.sources)))
         path.write_bytes(content)
         with open(path, "rb") as file:
-            return batch.stage(file.fileno(), str(path), expected=expected).digest
+            staged = stage_copy(
+                self.layout,
+                file.fileno(),
+                str(path),
+                expected=expected,
+                space=self.space,
+                observer=FileProgress(),
+                sync=batch.syncs_alone(len(content)),
+            )
+        batch.take(staged)
+        return staged.digest
 
-    def add(self, *contents: bytes) -> list[tuple[Blob, bool]]:
-        with self.batch() as batch:
+    def add(self, *contents: bytes) -> list[Committed]:
+        with self.batch(len(contents)) as batch:
             for content in contents:
                 self.stage(batch, content)
             return batch.commit()
@@ -71,8 +92,8 @@ def together(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def test_every_file_gets_its_name_in_order(bench: Bench, count: int) -> None:
     contents = [os.urandom(100 + index) for index in range(count)]
     results = bench.add(*contents)
-    assert [reused for _blob, reused in results] == [False] * count
-    for (blob, _reused), content in zip(results, contents, strict=True):
+    assert [each.reused for each in results] == [False] * count
+    for (blob, *_), content in zip(results, contents, strict=True):
         assert blob.digest.hex == hashlib.sha256(content).hexdigest()
         assert Path(blob.path).read_bytes() == content
         assert blob.signature == Signature.of(os.stat(blob.path))
@@ -129,10 +150,10 @@ def test_without_an_answer_there_may_be_much(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.usefixtures("together")
 def test_equal_content_is_one_blob(bench: Bench) -> None:
     results = bench.add(b"a", b"b", b"a", b"a")
-    assert [reused for _blob, reused in results] == [False, False, True, True]
-    assert results[0][0] == results[2][0] == results[3][0]
+    assert [each.reused for each in results] == [False, False, True, True]
+    assert results[0].blob == results[2].blob == results[3].blob
     again = bench.add(b"b", b"c")
-    assert [reused for _blob, reused in again] == [True, False]
+    assert [each.reused for each in again] == [True, False]
     bench.assert_nothing_staged()
 
 
@@ -140,9 +161,9 @@ def test_big_files_are_synced_at_once(bench: Bench) -> None:
     with bench.batch() as batch:
         content = os.urandom(CHUNK + 1)
         digest = bench.stage(batch, content)
-        assert batch._staged[0].synced
+        assert batch.staged[0].synced
         bench.stage(batch, b"small")
-        assert not batch._staged[1].synced
+        assert not batch.staged[1].synced
         batch.commit()
     blob = stat_blob(bench.layout, digest)
     assert blob is not None

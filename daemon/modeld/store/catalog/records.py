@@ -1,0 +1,176 @@
+"""What was verified when: which blobs were good under which stat signature, and which bytes a source file had.
+
+A blob whose stat signature is still the one under which its bytes were last hashed need not be hashed again before it
+is given out as the answer to an add; nor need a source file that has not changed. Everything here only saves work:
+without the catalogue each question is answered by hashing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from modeld.store.blobs.blobs import Blob
+from modeld.store.catalog.catalog import Catalog
+from modeld.store.catalog.tables import Tables
+from modeld.store.digest import Digest, Relinked, Signature
+
+ROOM: Final = "store"
+
+STEPS: Final = (
+    """
+    CREATE TABLE verification (
+        digest TEXT PRIMARY KEY, signature TEXT NOT NULL, size INTEGER NOT NULL,
+        verified_at REAL NOT NULL, used_at REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX verification_size ON verification (size);
+    CREATE TABLE source (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, signature TEXT NOT NULL UNIQUE, digest TEXT NOT NULL
+    );
+    """,
+    "CREATE INDEX verification_signature ON verification (signature)",
+)
+
+KEPT_SOURCES: Final = 10_000
+"""A signature takes about 200 bytes; a user hardly adds more files than this again and again."""
+
+SAME_SIZE: Final = 8
+"""Blobs of one size that are worth a look: fine-tunes of one model often have the same size to the byte."""
+
+_INSERT: Final = (
+    "INSERT INTO verification VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (digest) DO UPDATE SET signature = excluded.signature, size = excluded.size,"
+)
+_USED: Final = (
+    _INSERT + " used_at = excluded.used_at,"
+    " verified_at = CASE signature WHEN excluded.signature THEN verified_at ELSE excluded.verified_at END"
+)
+_HASHED: Final = _INSERT + " verified_at = excluded.verified_at"
+
+_SETTLED_NS: Final = 2_000_000_000
+"""A file written this shortly ago may be written again under the same times (FAT counts in 2 s)."""
+
+
+class Records:
+    """Verifications and known sources. Without a catalogue they last as long as the process."""
+
+    def __init__(self, catalog: Catalog | None) -> None:
+        self._tables = Tables(catalog, ROOM, STEPS)
+        self._verified: dict[str, Signature] = {}
+        """Of this run: also what a full disk kept from being written down."""
+
+    # -- what is known
+
+    async def verified_all(self, digests: Iterable[Digest]) -> dict[Digest, Signature]:
+        """The signatures of the blobs when their bytes were last found good; those that never were are left out."""
+        hexes = {digest.hex for digest in digests}
+        known = {text: self._verified[text] for text in hexes if text in self._verified}
+        rows = await self._tables.rows_among(
+            "SELECT digest, signature FROM verification WHERE digest IN ({})", sorted(hexes - set(known))
+        )
+        known.update((text, _signature(signature)) for text, signature in rows)
+        return {Digest(text): signature for text, signature in known.items()}
+
+    async def verified_at(self, blobs: Sequence[Blob]) -> float | None:
+        """Since when all of these are known to be as they are now; None unless all of them were."""
+        rows = await self._tables.rows_among(
+            "SELECT digest, signature, verified_at FROM verification WHERE digest IN ({})",
+            [blob.digest.hex for blob in blobs],
+        )
+        known = {digest: (_signature(signature), moment) for digest, signature, moment in rows}
+        if any(known.get(blob.digest.hex, (None, 0.0))[0] != blob.signature for blob in blobs):
+            return None
+        return min((known[blob.digest.hex][1] for blob in blobs), default=None)
+
+    async def digests_of_sources(self, sources: Sequence[Signature]) -> dict[Signature, Digest]:
+        """What files of exactly these signatures were hashed to; those that are not known are left out."""
+        texts = {_text(source): source for source in sources}
+        rows = await self._tables.rows_among(
+            "SELECT signature, digest FROM source WHERE signature IN ({})", list(texts)
+        )
+        return {texts[signature]: Digest(digest) for signature, digest in rows}
+
+    async def digests_of_size(self, size: int) -> list[Digest]:
+        rows = await self._tables.rows("SELECT digest FROM verification WHERE size = ? LIMIT ?", size, SAME_SIZE)
+        return [Digest(row[0]) for row in rows]
+
+    # -- what was learned
+
+    async def good(self, found: Sequence[tuple[Blob, Signature | None]]) -> None:
+        """The store has hashed these blobs, or the sources beside them that they now equal, and found them good."""
+        rows = self._noted([blob for blob, _ in found])
+        sources = [(source, blob.digest) for blob, source in found if source is not None and _is_settled(source)]
+
+        def write(db: sqlite3.Connection) -> None:
+            db.executemany(_USED, rows)
+            for source, digest in sources:
+                _remember_source(db, source, digest)
+
+        await self._tables.write(write)
+
+    async def verified(self, blobs: Sequence[Blob]) -> None:
+        """All bytes of these have been hashed just now, and they are good."""
+        rows = self._noted(blobs)
+        await self._tables.write(lambda db: db.executemany(_HASHED, rows))
+
+    async def read_as(self, source: Signature, digest: Digest) -> None:
+        """A source turned out to be something else than was expected: next time that is known without reading it."""
+        if _is_settled(source):
+            await self._tables.write(lambda db: _remember_source(db, source, digest))
+
+    async def relinked(self, changes: Sequence[Relinked]) -> None:
+        """Links to these blobs were made or removed by the store itself: what was verified is still so.
+
+        Each only if it was verified exactly as it was before, and only if nothing but the links has changed.
+        """
+        same = [
+            (_text(change.after), _text(change.before))
+            for change in changes
+            if change.before.only_links_changed(change.after)
+        ]
+        if not same:
+            return
+        by_signature = {_text(signature): text for text, signature in self._verified.items()}
+        for after, before in same:
+            if (known := by_signature.pop(before, None)) is not None:
+                self._verified[known] = _signature(after)
+                by_signature[after] = known
+        await self._tables.write(
+            lambda db: db.executemany("UPDATE verification SET signature = ? WHERE signature = ?", same)
+        )
+
+    async def gone(self, *digests: Digest) -> None:
+        """These blobs were removed or found bad."""
+        for digest in digests:
+            self._verified.pop(digest.hex, None)
+        rows = [(digest.hex,) for digest in digests]
+        await self._tables.write(lambda db: db.executemany("DELETE FROM verification WHERE digest = ?", rows))
+
+    def _noted(self, blobs: Sequence[Blob]) -> list[tuple[str, str, int, float, float]]:
+        now = time.time()
+        self._verified.update((blob.digest.hex, blob.signature) for blob in blobs)
+        return [(blob.digest.hex, _text(blob.signature), blob.size, now, now) for blob in blobs]
+
+
+def _is_settled(source: Signature) -> bool:
+    return max(source.mtime_ns, source.ctime_ns) < time.time_ns() - _SETTLED_NS
+
+
+def _remember_source(db: sqlite3.Connection, source: Signature, digest: Digest) -> None:
+    added = db.execute(
+        "INSERT OR REPLACE INTO source (signature, digest) VALUES (?, ?)", (_text(source), digest.hex)
+    ).lastrowid
+    db.execute("DELETE FROM source WHERE id <= ?", ((added or 0) - KEPT_SOURCES,))
+
+
+def _text(signature: Signature) -> str:
+    """As text: inode and device numbers use all 64 bits on some filesystems, SQLite's integers 63."""
+    parts = (signature.device, signature.inode, signature.size, signature.mtime_ns, signature.ctime_ns)
+    return ":".join(map(str, parts))
+
+
+def _signature(text: str) -> Signature:
+    device, inode, size, mtime_ns, ctime_ns = map(int, text.split(":"))
+    return Signature(device, inode, size, mtime_ns, ctime_ns)

@@ -1,0 +1,44 @@
+"""What a new blob says about itself, asked once before its model is published.
+
+The one place for it: whatever the bytes came by, the batch that commits them calls `look`. A look that fails stops no
+publication; the log says why nothing is known.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import structlog
+
+from modeld.inspect.formats import HEAD_BYTES, format_of_content
+
+log = structlog.get_logger("modeld.store.ingest")
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    format: str | None = None
+    """None when the bytes are of no known format."""
+
+    unknown: str | None = None
+    """Why nothing could be learned; None when the look succeeded."""
+
+
+def look(descriptor: int) -> Learned:
+    """The content of an open file whose digest is proven."""
+    return Learned(format_of_content(os.pread(descriptor, HEAD_BYTES, 0)))
+
+
+def look_at(path: str, origin: str) -> Learned:
+    """Blocking; never raises. `origin` is the file's name where the bytes come from."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            return look(descriptor)
+        finally:
+            os.close(descriptor)
+    except Exception as fault:  # noqa: BLE001 - what the bytes say must not decide whether they are published
+        learned = Learned(unknown=str(fault))
+        log.warning("nothing could be learned from a new blob", path=path, origin=origin, reason=learned.unknown)
+        return learned

@@ -1,0 +1,136 @@
+"""Paths that are given out only after a closer look: trees that have to be made, bytes that may have changed.
+
+The event loop answers by itself what a few stats decide (`Index.resolve`). A request that takes more waits here, while
+all others are answered: no path is ever given out for bytes that were not verified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import anyio
+
+from modeld.progress import JobProgress, Stopped
+from modeld.store.blobs.blobs import stat_blob
+from modeld.store.catalog.history import THE_DAEMON, Requester
+from modeld.store.catalog.records import Records
+from modeld.store.catalog.uses import Uses
+from modeld.store.maintain.verify import OnFailed, Verifier, ignore_failed
+from modeld.store.manifests.entries import Entry, cannot_be_used
+from modeld.store.manifests.states import Answer
+from modeld.store.publish.name_changes import NameChanges
+from modelwire.errors import Corrupt
+from modelwire.values import Resolved, Verification
+
+MAX_ATTEMPTS: Final = 3
+"""At a model that changes each time it is looked at."""
+
+
+@dataclass(slots=True)
+class _Turn:
+    lock: anyio.Lock = field(default_factory=anyio.Lock)
+    waiting: int = 0
+
+
+class Resolver:
+    """For the event loop."""
+
+    def __init__(self, changes: NameChanges, records: Records, uses: Uses, verifier: Verifier) -> None:
+        self._changes = changes
+        self._index = changes.index
+        self._trees = changes.index.trees
+        self._records = records
+        self._uses = uses
+        self._verifier = verifier
+        self._turns: dict[str, _Turn] = {}
+        """By name: a hundred requests for one model have it looked at once."""
+
+    async def resolve(
+        self,
+        name: str,
+        file: str | None = None,
+        *,
+        requester: Requester = THE_DAEMON,
+        on_failed: OnFailed = ignore_failed,
+    ) -> Resolved:
+        """As `Store.resolve`, with all the time that it takes."""
+        for _attempt in range(MAX_ATTEMPTS):
+            entry = self._index.find(name)
+            with self._turn_at(entry) as turn:
+                async with turn.lock:
+                    resolved = await self._prepared(entry, requester, on_failed)
+                    if resolved is not None:
+                        self._uses.note(resolved.name)
+                        return resolved if file is None else entry.resolved_file(file)
+        raise Corrupt(
+            f"'{name}' changes each time it is looked at",
+            hint="find the program that writes to its files, then ask again",
+            details={"name": name},
+        )
+
+    async def _prepared(self, entry: Entry, requester: Requester, on_failed: OnFailed) -> Resolved | None:
+        """The answer, once all that it needs is there; None when the model has changed meanwhile. Raises when the
+        model cannot be used."""
+        look = await self._changes.in_thread(entry.look)
+        resolved = entry.checked(look)
+        if look.state.answer is Answer.VERIFY and await self._not_verified_since(entry):
+            await self._verify(entry, requester, on_failed)
+            if await self._not_verified_since(entry):
+                return None
+        if entry.tree is not None:
+            ensure = partial(self._trees.ensure, entry.name, entry.usable().files)
+            _, relinked = await self._changes.in_thread(ensure)
+            await self._records.relinked(relinked)
+        return resolved
+
+    async def _not_verified_since(self, entry: Entry) -> bool:
+        """Whether some bytes may have changed after they were last hashed: by this, or by an add in between."""
+        for digest, signature in (await self._records.verified_all(entry.suspects())).items():
+            blob = await self._changes.in_thread(partial(stat_blob, self._changes.layout, digest))
+            if blob is not None and blob.signature == signature:
+                await self._changes.in_thread(partial(self._trees.linked.good, digest, signature))
+        return bool(entry.suspects())
+
+    async def _verify(self, entry: Entry, requester: Requester, on_failed: OnFailed) -> None:
+        verification = await self._verification(entry, requester, on_failed)
+        if not verification.ok:
+            bad = next(model for model in verification.models if not model.ok)
+            raise cannot_be_used(entry, bad.reason or "its bytes are not what they were")
+
+    async def _verification(self, entry: Entry, requester: Requester, on_failed: OnFailed) -> Verification:
+        progress, names = JobProgress(), [entry.name.text]
+        fault: Exception
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_stop_when_cancelled, progress)
+            try:
+                return await self._verifier.verify(names, observer=progress, requester=requester, on_failed=on_failed)
+            except Stopped:
+                fault = Corrupt(f"'{entry.name.text}' was not verified: the daemon is stopping", retryable=True)
+            except Exception as error:  # noqa: BLE001 - raised below, out of the task group
+                fault = error
+            finally:
+                tasks.cancel_scope.cancel()
+        raise fault
+
+    @contextmanager
+    def _turn_at(self, entry: Entry) -> Iterator[_Turn]:
+        turn = self._turns.setdefault(entry.name.text, _Turn())
+        turn.waiting += 1
+        try:
+            yield turn
+        finally:
+            turn.waiting -= 1
+            if not turn.waiting:
+                self._turns.pop(entry.name.text, None)
+
+
+async def _stop_when_cancelled(progress: JobProgress) -> None:
+    """A thread that hashes for a request whose client is gone notices it by this."""
+    try:
+        await anyio.sleep_forever()
+    finally:
+        progress.stop_reason = "cancel"

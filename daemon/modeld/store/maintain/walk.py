@@ -1,0 +1,155 @@
+"""The one walk over the blob tree: usage, the store's limit and a sweep take what lies there from here.
+
+It goes down by descriptors and enters no link below the tree's top. It lists one fan-out directory at a time, a 256th
+of the store, and asks there whether it is still wanted. A blob costs one stat: whether its directory is one, the
+listing has said. A program that puts a link there in between could as well put any file there, and a sweep opens what
+it removes once more, step by step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from modeld.progress import Stopped
+from modeld.store.disk.layout import Layout
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_FANOUT = re.compile(r"[0-9a-f]{2}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_PARTIAL = re.compile(r"\.partial-([0-9a-f]{64})")
+
+
+class BlobFile(NamedTuple):
+    digest: str
+    """In hex, by its name: whether the bytes are what it says is for a verification to find."""
+    info: os.stat_result
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Its path below the root."""
+        return "blobs", "sha256", self.digest[:2], self.digest, "data"
+
+
+class Partial(NamedTuple):
+    """The directory of a download that is not complete."""
+
+    parts: tuple[str, ...]
+    digest: str | None
+    """In hex; None when no source has said what the bytes are to be."""
+    info: os.stat_result
+    size: int
+    """Of all files in it."""
+    newest: float
+    """When the last of them was written, in seconds since the epoch."""
+
+
+class Stray(NamedTuple):
+    """Nothing that the store makes: it belongs to another program, or has disappeared since it was listed."""
+
+    parts: tuple[str, ...]
+
+
+class Unusable(NamedTuple):
+    """What has the name of a blob or of a directory of them, and cannot be looked at or is something else."""
+
+    parts: tuple[str, ...]
+    reason: str
+
+
+Found = BlobFile | Partial | Stray | Unusable
+
+
+def walk(layout: Layout, stopped: Callable[[], bool] = lambda: False) -> Iterator[Found]:
+    """Blocking. In the order of names; raises `Stopped` once `stopped` is true."""
+    for parts, parent in _entries(layout, ("blobs", "sha256")):
+        if stopped():
+            raise Stopped
+        if isinstance(parent, Unusable):
+            yield parent
+        elif not _FANOUT.fullmatch(parts[-1]):
+            yield Stray(parts)
+        else:
+            yield from _in_fanout(parent, parts)
+
+
+def keyed_partials(layout: Layout) -> Iterator[Found]:
+    """Downloads whose digest no source has said. They lie in a directory of their own."""
+    for parts, parent in _entries(layout, (".modeld", "partials")):
+        yield parent if isinstance(parent, Unusable) else _partial(parent, parts, None)
+
+
+def _entries(layout: Layout, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int | Unusable]]:
+    """What lies in one of the store's own directories, each beside that directory's descriptor. The directory itself
+    may be reached by a link, which is the user's choice; nothing below."""
+    try:
+        directory = os.open("/".join((layout.root, *above)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in sorted(os.listdir(directory)):
+                yield (*above, name), directory
+        finally:
+            os.close(directory)
+    except FileNotFoundError:
+        return
+    except OSError as fault:
+        yield above, Unusable(above, f"cannot be looked at: {fault.strerror}")
+
+
+def _in_fanout(parent: int, parts: tuple[str, ...]) -> Iterator[Found]:
+    try:
+        fanout = os.open(parts[-1], _DIRECTORY, dir_fd=parent)
+        try:
+            with os.scandir(fanout) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+            for entry in listed:
+                name = entry.name
+                if _DIGEST.fullmatch(name) and name.startswith(parts[-1]) and entry.is_dir(follow_symlinks=False):
+                    yield _blob(fanout, parts, name)
+                elif (partial := _PARTIAL.fullmatch(name)) is not None:
+                    yield _partial(fanout, (*parts, name), partial[1])
+                else:
+                    yield Stray((*parts, name))
+        finally:
+            os.close(fanout)
+    except OSError as fault:
+        yield _instead(parts, fault)
+
+
+def _blob(fanout: int, above: tuple[str, ...], name: str) -> Found:
+    try:
+        info = os.stat(f"{name}/data", dir_fd=fanout, follow_symlinks=False)
+    except OSError as fault:
+        return _instead((*above, name), fault)
+    if stat.S_ISREG(info.st_mode):
+        return BlobFile(name, info)
+    return Unusable((*above, name, "data"), "is not a regular file and is left alone")
+
+
+def _partial(parent: int, parts: tuple[str, ...], digest: str | None) -> Found:
+    try:
+        directory = os.open(parts[-1], _DIRECTORY, dir_fd=parent)
+        try:
+            info = os.fstat(directory)
+            size, newest = 0, info.st_mtime
+            for name in os.listdir(directory):
+                with contextlib.suppress(FileNotFoundError):
+                    inside = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    size += inside.st_size
+                    newest = max(newest, inside.st_mtime)
+        finally:
+            os.close(directory)
+    except OSError as fault:
+        return _instead(parts, fault)
+    return Partial(parts, digest, info, size, newest)
+
+
+def _instead(parts: tuple[str, ...], fault: OSError) -> Stray | Unusable:
+    if fault.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK):
+        return Stray(parts)
+    return Unusable(parts, f"cannot be looked at: {fault.strerror}")

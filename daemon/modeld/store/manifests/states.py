@@ -1,0 +1,90 @@
+"""The states of a model on this machine, and what brings it from one into another.
+
+No state is stored. Other tools publish, remove and rewrite files of the store at any time, so each look decides from
+what lies on the disk: `Entry.look` finds a condition, `STATES` says what follows from it, and nothing else does.
+
+condition   found when                                                   state     its path
+WHOLE       each blob is there, of its size, and no linked one changed   ready     given out
+CHANGED     a blob that has a name outside the store has changed         suspect   given out once it is verified
+LACKING     a blob is missing, unreadable, no file, or of another size   failed    refused, with the reason
+DAMAGED     the manifest cannot be read, or is of another version        none      refused, with the manifest's fault
+
+A damaged manifest is no model: a list names it apart, and only its removal or replacement changes that.
+
+event                                            ready      suspect    failed
+a linked blob is written to through another name suspect    suspect    failed
+a blob disappears, or changes its size           failed     failed     failed
+verify finds all bytes good                      ready      ready      -
+verify finds a corrupt blob, and sets it aside   failed     failed     -
+verify finds a blob missing or unreadable        -          -          failed
+a client asks for its path, and it is given out  ready      ready      -
+its bytes are added or pulled again              ready      suspect    ready; suspect while the blob counts as linked
+its manifest is copied or moved: the new name is ready      suspect    failed; a copy is refused
+its manifest is replaced by one of other bytes   ready      ready      ready
+its manifest is removed, or damaged              no model   no model   no model
+
+A state that a model has before its bytes are here, or while a client uses it, is one more condition: its row here, its
+test in `Entry.look`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from modelwire.vocabulary import ModelState
+
+
+class Condition(Enum):
+    """What a look at a model finds."""
+
+    WHOLE = auto()
+    CHANGED = auto()
+    LACKING = auto()
+    DAMAGED = auto()
+
+
+class Answer(Enum):
+    """What a request for the path gets."""
+
+    PATH = auto()
+    VERIFY = auto()
+    REFUSAL = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    name: ModelState | None
+    """As clients see it; None for what no list of models has."""
+    answer: Answer
+
+
+READY: Final[ModelState] = "ready"
+
+STATES: Final[Mapping[Condition, State]] = {
+    Condition.WHOLE: State(READY, Answer.PATH),
+    Condition.CHANGED: State("suspect", Answer.VERIFY),
+    Condition.LACKING: State("failed", Answer.REFUSAL),
+    Condition.DAMAGED: State(None, Answer.REFUSAL),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at a model found. `reason` is empty when it is whole."""
+
+    condition: Condition
+    reason: str = ""
+
+    @property
+    def state(self) -> State:
+        return STATES[self.condition]
+
+    @property
+    def has_bytes(self) -> bool:
+        return self.state.answer is not Answer.REFUSAL
+
+
+WHOLE: Final = Look(Condition.WHOLE)
