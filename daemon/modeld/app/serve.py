@@ -90,7 +90,7 @@ def _built(
     services = Services(
         settings=settings,
         store=rooms.store,
-        board=Board(gate, rooms.ledger, rooms.activity, tasks, relief=rooms.store.reserve.release),
+        board=Board(gate, rooms.ledger, rooms.activity, tasks, make_room=rooms.store.reserve.release),
         gate=gate,
         activity=rooms.activity,
         pulls=rooms.pulls,

@@ -32,7 +32,7 @@ async def quiet_daemon(path: str) -> AsyncIterator[tuple[Server, Lifetime]]:
         store=SimpleNamespace(layout=SimpleNamespace(root="/models")),
         daemon=SimpleNamespace(server="modeld/test", instance="instance"),
     )
-    operations: Any = SimpleNamespace(quick={}, slow={}, looks=frozenset())
+    operations: Any = SimpleNamespace(quick={}, slow={}, lookups=frozenset())
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
