@@ -28,7 +28,7 @@ async def add_local(
         replace=request.replace,
         license=request.license,
         order=job.order,
-        observer=job.meter,
+        observer=job.progress,
         reader=reader,
         notes=outcome,
         requester=Requester(peer=job.peer, job=job.id),
@@ -38,7 +38,7 @@ async def add_local(
 
 async def use_stored(store: Store, job: PullJob, reference: StoredReference, on_failed: OnFailed) -> Pulled:
     """Finds the model of a reference that is a name alone."""
-    job.meter.phase("checking_local")
+    job.progress.phase("checking_local")
     name = reference.name.text
     try:
         resolved = store.resolve(name)
@@ -63,8 +63,8 @@ async def use_stored(store: Store, job: PullJob, reference: StoredReference, on_
             hint="Check the digest, or pull by a reference that names the source of the model.",
             details={"expected_sha256": expected.hex, "actual_sha256": actual.hex},
         )
-    job.meter.total(view.size_bytes)
-    job.meter.advance(done=view.size_bytes, reused=view.size_bytes)
+    job.progress.total(view.size_bytes)
+    job.progress.advance(done=view.size_bytes, reused=view.size_bytes)
     return Pulled(
         name=view.name,
         blob=view.blob,
