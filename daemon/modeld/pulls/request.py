@@ -68,7 +68,7 @@ class PullRequests:
         if found is None:
             raise Interrupted(
                 f"the reference of job {job.id} held a password or a signed query, which is kept nowhere:"
-                " since the daemon was started again it cannot go on",
+                " it cannot go on after a restart of the daemon",
                 hint="Pull it again with the whole reference; the bytes that are here are kept.",
                 retryable=False,
             )
