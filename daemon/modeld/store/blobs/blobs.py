@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from modeld.progress import FileProgress
@@ -38,14 +37,6 @@ class Verified:
     @property
     def good(self) -> bool:
         return self.blob.digest.matches(self.actual)
-
-
-Trusted = Callable[[Blob], bool]
-"""Whether the last verification of this blob was good and recorded exactly this signature."""
-
-
-def never_trusted(_blob: Blob) -> bool:
-    return False
 
 
 def stat_blob(layout: Layout, digest: Digest) -> Blob | None:
@@ -86,14 +77,15 @@ def find_good(
     digest: Digest,
     *,
     size: int | None = None,
-    trusted: Trusted = never_trusted,
+    verified: Signature | None = None,
     observer: FileProgress | None = None,
     sync: bool = True,
 ) -> Blob | None:
-    """The blob if it is here, is good, and its name is durable: then there is nothing to add.
+    """The blob if it is in the store, is good, and its name is durable: then there is nothing to add.
 
-    One without a matching record of its verification is hashed first; a bad one goes to quarantine and
-    counts as absent. Who looks for many has all their names synced together in the end, and not here.
+    `verified` is the blob's signature at its last good verification. A blob with another signature is hashed first;
+    a bad one goes to quarantine and counts as absent. A caller that looks for many blobs passes `sync=False` and
+    syncs all their names together at the end.
     """
     try:
         blob = stat_blob(layout, digest)
@@ -105,7 +97,7 @@ def find_good(
     if size is not None and blob.size != size:
         _set_aside(layout, blob.path)
         return None
-    if not trusted(blob):
+    if blob.signature != verified:
         blob = _prove(layout, digest, observer or FileProgress())
     if blob is not None and sync:
         # Whoever named it may have died, or never cared to sync.
@@ -113,8 +105,8 @@ def find_good(
     return blob
 
 
-def stat_named(layout: Layout, digest: Digest) -> Blob:
-    """The blob that was named a moment ago."""
+def require_blob(layout: Layout, digest: Digest) -> Blob:
+    """`stat_blob` for a blob that was named a moment ago: NotFound when it is gone again."""
     blob = stat_blob(layout, digest)
     if blob is None:
         raise NotFound(

@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from modeld.platform import files
 from modeld.progress import FileProgress
-from modeld.store.blobs.blobs import Blob, stat_named
+from modeld.store.blobs.blobs import Blob, require_blob
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import hash_file
 from modeld.store.blobs.linked import Linked
@@ -76,7 +76,7 @@ class Adopted(Staged):
 
     def share(self) -> Blob:
         """The source is the blob, and the staged name is gone: from now on the blob counts as shared."""
-        blob = stat_named(self.layout, self.digest)
+        blob = require_blob(self.layout, self.digest)
         if not self.source.only_links_changed(blob.signature):
             raise changed(self.origin)
         self.linked.good(self.digest, blob.signature, self.origin)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from modeld.progress import FileProgress
-from modeld.store.blobs.blobs import Blob, Trusted, find_good, never_trusted, stat_named, sync_names
+from modeld.store.blobs.blobs import Blob, find_good, require_blob, sync_names
 from modeld.store.blobs.block_checksums import BLOCK, BlockSums, save_blocks
 from modeld.store.blobs.hashing import CHUNK
-from modeld.store.digest import Digest
+from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import FilesystemSync, outcome_unknown, store_faults
 from modeld.store.disk.layout import Layout
@@ -109,13 +109,16 @@ class Batch:
             staged.learned = learned[staged.digest]
         self._prepared = True
 
-    def commit(self, *, trusted: Trusted = never_trusted, observer: FileProgress | None = None) -> list[Committed]:
-        """Blocking; once. The blob of each file, in the order in which they came."""
+    def commit(
+        self, *, verified: Mapping[Digest, Signature] | None = None, observer: FileProgress | None = None
+    ) -> list[Committed]:
+        """Blocking; call it once. Returns the blob of each file, in the order of `take`. `verified` has the signatures
+        of blobs at their last good verification: those that are unchanged are not hashed again."""
         try:
             for staged in self._staged:
                 staged.check()
             self.prepare()
-            return self._commit(trusted, observer or FileProgress())
+            return self._commit(verified or {}, observer or FileProgress())
         finally:
             self.discard()
 
@@ -129,12 +132,14 @@ class Batch:
             with contextlib.suppress(OSError):
                 together.close()
 
-    def _commit(self, trusted: Trusted, observer: FileProgress) -> list[Committed]:
+    def _commit(self, verified: Mapping[Digest, Signature], observer: FileProgress) -> list[Committed]:
         layout = self._layout
         named: set[Digest] = set()
         found: list[Blob | None] = []
         for staged in self._staged:
-            blob = None if staged.digest in named else _name_or_find(layout, staged, trusted, observer)
+            blob = None
+            if staged.digest not in named:
+                blob = _name_or_find(layout, staged, verified.get(staged.digest), observer)
             if blob is None:
                 named.add(staged.digest)
             found.append(blob)
@@ -148,7 +153,7 @@ class Batch:
             if blob is not None:
                 results.append(Committed(blob, True))
                 continue
-            blob, first = stat_named(layout, staged.digest), staged.digest in named
+            blob, first = require_blob(layout, staged.digest), staged.digest in named
             results.append(Committed(blob, not first, not first or staged.named(blob)))
             # Of many small files the checksums would cost as much as the files, and a repair fetches a small one whole.
             if first and (staged.size > BLOCK or not self.shares_syncs):
@@ -175,7 +180,7 @@ def _sync(staged: Staged) -> None:
             durable.close(descriptor)
 
 
-def _name_or_find(layout: Layout, staged: Staged, trusted: Trusted, observer: FileProgress) -> Blob | None:
+def _name_or_find(layout: Layout, staged: Staged, verified: Signature | None, observer: FileProgress) -> Blob | None:
     """None when the staged file has its name now, else the good blob that has it."""
     path = layout.blob(staged.digest)
     for _attempt in range(MAX_ATTEMPTS):
@@ -187,7 +192,7 @@ def _name_or_find(layout: Layout, staged: Staged, trusted: Trusted, observer: Fi
                 named = durable.name_without_replacing(staged.path, path)
         if named:
             return None
-        found = find_good(layout, staged.digest, size=staged.size, trusted=trusted, observer=observer)
+        found = find_good(layout, staged.digest, size=staged.size, verified=verified, observer=observer)
         if found is not None:
             return found
     raise Corrupt(

@@ -112,12 +112,12 @@ class Ingest:
 
     async def commit(self, staged: Staged) -> Blob:
         """Names bytes that were verified just now, and records that. `staged.learned` is set afterwards."""
-        recorded = (await self.records.verified_all([staged.digest])).get(staged.digest)
+        verified = await self.records.verified_all([staged.digest])
 
         def commit() -> Committed:
             batch = Batch(self.publishing.layout)
             batch.take(staged)
-            return batch.commit(trusted=lambda found: found.signature == recorded)[0]
+            return batch.commit(verified=verified)[0]
 
         with anyio.CancelScope(shield=True):
             committed = await self.in_thread(commit)

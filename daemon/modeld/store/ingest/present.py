@@ -81,11 +81,10 @@ class Presence:
         self.hold(digest)
         if not os.path.lexists(self._layout.blob(digest)):
             return None
-        trusted = self._verified.get(digest)
         return blobs.find_good(
             self._layout,
             digest,
-            trusted=lambda blob: blob.signature == trusted,
+            verified=self._verified.get(digest),
             observer=progress,
             sync=self.syncs_names,
         )
