@@ -73,7 +73,7 @@ class Ours:
     def add(self) -> None:
         descriptor = open_source(self.source.path)
         try:
-            staged = stage_copy(self.layout, descriptor, self.source.path, space=self.space, observer=FileProgress())
+            staged = stage_copy(self.layout, descriptor, self.source.path, space=self.space, progress=FileProgress())
         finally:
             os.close(descriptor)
         batch = Batch(self.layout)
@@ -88,7 +88,7 @@ class Ours:
     def add_again(self) -> None:
         descriptor = open_source(self.source.path)
         try:
-            digest = hash_source(descriptor, self.source.path, observer=FileProgress())
+            digest = hash_source(descriptor, self.source.path, progress=FileProgress())
         finally:
             os.close(descriptor)
         assert find_good(self.layout, digest, verified=self._known().signature) is not None
@@ -107,7 +107,7 @@ class Ours:
             descriptor = open_source(path)
             try:
                 batch.take(
-                    stage_copy(self.layout, descriptor, path, space=self.space, observer=FileProgress(), sync=sync)
+                    stage_copy(self.layout, descriptor, path, space=self.space, progress=FileProgress(), sync=sync)
                 )
             finally:
                 os.close(descriptor)

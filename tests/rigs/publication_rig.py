@@ -104,13 +104,13 @@ def plant_faults(monkeypatch: pytest.MonkeyPatch, faults: Faults) -> None:
 
 
 def commit(
-    layout: Layout, staged: Staged, *, verified: Signature | None = None, observer: FileProgress | None = None
+    layout: Layout, staged: Staged, *, verified: Signature | None = None, progress: FileProgress | None = None
 ) -> tuple[Blob, bool]:
     """A batch of one: the blob, and whether it was here before."""
     batch = Batch(layout)
     batch.take(staged)
     known = {} if verified is None else {staged.digest: verified}
-    return batch.commit(verified=known, observer=observer)[0][:2]
+    return batch.commit(verified=known, progress=progress)[0][:2]
 
 
 class Adding:
@@ -128,7 +128,7 @@ class Adding:
 
     def stage(self, path: str, *, sync: bool = True) -> Staged:
         with open(path, "rb") as file:
-            return stage_copy(self.layout, file.fileno(), path, space=self.space, observer=FileProgress(), sync=sync)
+            return stage_copy(self.layout, file.fileno(), path, space=self.space, progress=FileProgress(), sync=sync)
 
     def run(self) -> tuple[Blob, bool]:
         return commit(self.layout, self.stage(self.source))

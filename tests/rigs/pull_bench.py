@@ -106,7 +106,7 @@ class PullBench(Bench):
         """As a pull begins with."""
         replaces = plan.request.replace or plan.follows(self.store.ingest.publishing.index.entry(plan.name))
         license_ = plan.request.license
-        return PublishRequest(name=plan.name, replace=replaces, license=license_, order=0, observer=self.progress)
+        return PublishRequest(name=plan.name, replace=replaces, license=license_, order=0, progress=self.progress)
 
     # -- the store
 
@@ -129,7 +129,7 @@ class PullBench(Bench):
         path = self.file(f"fetched-{digest_of(content).hex[:8]}", content)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            staged = stage_copy(self.layout, descriptor, path, space=self.store.ingest.space, observer=FileProgress())
+            staged = stage_copy(self.layout, descriptor, path, space=self.store.ingest.space, progress=FileProgress())
         finally:
             os.close(descriptor)
         of_copy = {field.name: getattr(staged, field.name) for field in fields(staged)}

@@ -28,7 +28,7 @@ async def add_local(
         replace=request.replace,
         license=request.license,
         order=job.order,
-        observer=job.meter,
+        progress=job.meter,
         reader=reader,
         notes=PullNotes(notes, lambda added: pulled_from(added, source)),
         requester=Requester(peer=job.peer, job=job.id),

@@ -75,7 +75,7 @@ class Pull:
             replace=plan.request.replace or plan.follows(self._ingest.publishing.index.entry(plan.name)),
             license=plan.request.license,
             order=self._job.order,
-            observer=self._progress,
+            progress=self._progress,
         )
         if not plan.reference.secrets:
             remembered = await self._context.memory.meaning(plan.followed)

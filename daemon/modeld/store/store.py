@@ -157,7 +157,7 @@ class Store:
         license: str | None = None,  # noqa: A002 - the field's name
         how: How = "copy",
         order: int = 0,
-        observer: JobProgress | None = None,
+        progress: JobProgress | None = None,
         reader: Reader | None = None,
         notes: Notes[Added] | None = None,
         requester: Requester = THE_DAEMON,
@@ -165,7 +165,7 @@ class Store:
         """A local file, set of shards or directory under a name. Returns when the model is complete, verified and
         durable, and, after a move, the source is gone.
 
-        The same content under the same name again is success. `observer.stopped` ends the work at the next chunk,
+        The same content under the same name again is success. `progress.stopped` ends the work at the next chunk,
         with `Stopped`; once the publication has begun it is finished.
         """
         request = PublishRequest(
@@ -174,7 +174,7 @@ class Store:
             replace=replace,
             license=license,
             order=order,
-            observer=observer or JobProgress(),
+            progress=progress or JobProgress(),
             notes=notes,
         )
         self._lock.check()

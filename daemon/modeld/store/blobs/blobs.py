@@ -57,7 +57,7 @@ def stat_blob(layout: Layout, digest: Digest) -> Blob | None:
     return Blob(digest, status.st_size, path, Signature.of(status))
 
 
-def verify_blob(layout: Layout, digest: Digest, observer: FileProgress, *, as_done: bool = False) -> Verified:
+def verify_blob(layout: Layout, digest: Digest, progress: FileProgress, *, as_done: bool = False) -> Verified:
     """Hashes what lies in the store. Drops only those pages from the cache that it brought in. `as_done` is that of
     `hash_file`."""
     path = layout.blob(digest)
@@ -65,8 +65,8 @@ def verify_blob(layout: Layout, digest: Digest, observer: FileProgress, *, as_do
     try:
         with store_faults("read", path):
             status = os.fstat(descriptor)
-            observer.total(status.st_size)
-            actual, _size = hash_file(descriptor, status.st_size, observer, as_done=as_done)
+            progress.total(status.st_size)
+            actual, _size = hash_file(descriptor, status.st_size, progress, as_done=as_done)
     finally:
         os.close(descriptor)
     return Verified(Blob(digest, status.st_size, path, Signature.of(status)), actual)
@@ -78,7 +78,7 @@ def find_good(
     *,
     size: int | None = None,
     verified: Signature | None = None,
-    observer: FileProgress | None = None,
+    progress: FileProgress | None = None,
     sync: bool = True,
 ) -> Blob | None:
     """The blob if it is in the store, is good, and its name is durable: then there is nothing to add.
@@ -98,7 +98,7 @@ def find_good(
         _set_aside(layout, blob.path)
         return None
     if blob.signature != verified:
-        blob = _prove(layout, digest, observer or FileProgress())
+        blob = _prove(layout, digest, progress or FileProgress())
     if blob is not None and sync:
         # Whoever named it may have died, or never cared to sync.
         sync_names(layout, digest)
@@ -118,10 +118,10 @@ def require_blob(layout: Layout, digest: Digest) -> Blob:
     return blob
 
 
-def _prove(layout: Layout, digest: Digest, observer: FileProgress) -> Blob | None:
+def _prove(layout: Layout, digest: Digest, progress: FileProgress) -> Blob | None:
     """The blob with the signature that was verified, made as lasting as one of our own."""
     try:
-        verified = verify_blob(layout, digest, observer)
+        verified = verify_blob(layout, digest, progress)
     except NotFound:
         return None
     if not verified.good:

@@ -182,7 +182,7 @@ class FrontToBackWriter:
 def hash_file(
     descriptor: int,
     size: int,
-    observer: FileProgress,
+    progress: FileProgress,
     *,
     summer: BlockSummer | None = None,
     as_done: bool = False,
@@ -191,15 +191,15 @@ def hash_file(
     to do to the file: what is hashed counts as done."""
 
     def report(hashed: int) -> None:
-        observer.advance(done=hashed if as_done else 0, verified=hashed)
+        progress.advance(done=hashed if as_done else 0, verified=hashed)
 
     if size <= CHUNK:
-        return _hash_small(descriptor, size, observer, summer, report)
+        return _hash_small(descriptor, size, progress, summer, report)
     reader = FrontToBackReader(descriptor, size)
     offset = 0
     with HashRing() as ring:
         while offset < size:
-            check(observer)
+            check(progress)
             buffer = ring.take()
             got = reader.read(buffer[: size - offset], offset)
             if got == 0:
@@ -215,9 +215,9 @@ def hash_file(
 
 
 def _hash_small(
-    descriptor: int, size: int, observer: FileProgress, summer: BlockSummer | None, report: Callable[[int], None]
+    descriptor: int, size: int, progress: FileProgress, summer: BlockSummer | None, report: Callable[[int], None]
 ) -> tuple[Digest, int]:
-    check(observer)
+    check(progress)
     buffer = memoryview(bytearray(size))
     got = durable.read_at(descriptor, buffer, 0) if size else 0
     if summer is not None:

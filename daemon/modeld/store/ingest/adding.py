@@ -54,7 +54,7 @@ async def add_local(
             hint="add it without --sha256; `modelctl show` tells the digest of each file",
         )
     ingest.publishing.judge(request, request.expected)
-    request.observer.phase("checking_local")
+    request.progress.phase("checking_local")
     attempt = 1
     while True:
         try:
@@ -80,7 +80,7 @@ class _Adding:
         self._collection = collection
         self._how: How = how
         self._files: dict[str, ReadyFile] = {}
-        progress = request.observer.files([part.signature.size for part in collection.parts])
+        progress = request.progress.files([part.signature.size for part in collection.parts])
         self._progress = dict(zip((part.path for part in collection.parts), progress, strict=True))
         self._presence = ingest.presence(held)
         self._to_write: set[str] = set()
@@ -133,7 +133,7 @@ class _Adding:
 
     def _begin(self, promised: ExitStack) -> Batch:
         """Room for all that may have to be written: what turns out to be here already is given back at the end."""
-        self._request.observer.phase("reserving")
+        self._request.progress.phase("reserving")
         here = os.stat(self._layout.staging).st_dev
         to_write = to_adopt = 0
         for part in self._collection.parts:
@@ -163,7 +163,7 @@ class _Adding:
                     await self._in_thread(partial(self._land, batch, portion))
                 except Exception as fault:  # noqa: BLE001 - raised below, when the other threads have stopped
                     faults.append(fault)
-                    self._request.observer.stop_files()
+                    self._request.progress.stop_files()
                     return
 
         async with anyio.create_task_group() as tasks:
@@ -213,7 +213,7 @@ class _Adding:
                 asker=self._collection.reader.uid,
                 expected=expected,
                 space=self._space,
-                observer=progress,
+                progress=progress,
                 linked=self._linked,
             )
         if staged is None:
@@ -224,7 +224,7 @@ class _Adding:
                 expected=expected,
                 # What was believed to be here, or to be adopted, has to ask for its room now.
                 space=self._space if part.path in self._to_write else self._ingest.space,
-                observer=progress,
+                progress=progress,
                 keep_cache=self._ingest.keep_cache,
                 sync=batch.syncs_alone(source.size),
             )
@@ -241,7 +241,7 @@ class _Adding:
     def _settle(self, batch: Batch, there: set[Digest]) -> None:
         """Blocking; all that can be done before the publisher's turn: no publication waits for a whole read."""
         self._collection.check_complete()
-        progress = FileProgress(self._request.observer)
+        progress = FileProgress(self._request.progress)
         found: dict[Digest, Blob] = {}
         for staged in batch.staged:
             if staged.digest in there and isinstance(staged, Adopted) and staged.is_blob():

@@ -111,7 +111,7 @@ def stage_adopted(
     asker: int,
     expected: Digest | None,
     space: Space,
-    observer: FileProgress,
+    progress: FileProgress,
     linked: Linked,
 ) -> Adopted | None:
     """The open file, named in the staging directory, hashed, read-only and durable. Blocks; for a byte thread.
@@ -127,19 +127,19 @@ def stage_adopted(
     if how == "link" and asker not in (0, status.st_uid):
         why = f"it belongs to user {status.st_uid}, and user {asker} may not make it read-only"
         raise _not_linked(PermissionDenied, source_path, why, owner=status.st_uid, uid=asker)
-    observer.phase("reserving")
-    observer.phase("link")
-    observer.total(status.st_size)
+    progress.phase("reserving")
+    progress.phase("link")
+    progress.total(status.st_size)
     with staging_name(layout, "adopted", space.adopt(status.st_size)) as (path, reservation):
         if not _link(layout, source_fd, source_path, path, how):
             reservation.release()
             return None
         try:
             source = _close_to_writers(layout, source_fd, source_path, how, status)
-            observer.phase("verify")
+            progress.phase("verify")
             summer = BlockSummer()
             with source_faults(source_path):
-                digest, size = hash_file(source_fd, source.size, observer, summer=summer, as_done=True)
+                digest, size = hash_file(source_fd, source.size, progress, summer=summer, as_done=True)
             check_unchanged(source_fd, source_path, source, size)
             if expected is not None and not expected.matches(digest):
                 hint = "Check where the file and the digest come from; the file is as it was."

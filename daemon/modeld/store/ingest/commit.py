@@ -110,7 +110,7 @@ class Batch:
         self._prepared = True
 
     def commit(
-        self, *, verified: Mapping[Digest, Signature] | None = None, observer: FileProgress | None = None
+        self, *, verified: Mapping[Digest, Signature] | None = None, progress: FileProgress | None = None
     ) -> list[Committed]:
         """Blocking; call it once. Returns the blob of each file, in the order of `take`. `verified` has the signatures
         of blobs at their last good verification: those that are unchanged are not hashed again."""
@@ -118,7 +118,7 @@ class Batch:
             for staged in self._staged:
                 staged.check()
             self.prepare()
-            return self._commit(verified or {}, observer or FileProgress())
+            return self._commit(verified or {}, progress or FileProgress())
         finally:
             self.discard()
 
@@ -132,14 +132,14 @@ class Batch:
             with contextlib.suppress(OSError):
                 together.close()
 
-    def _commit(self, verified: Mapping[Digest, Signature], observer: FileProgress) -> list[Committed]:
+    def _commit(self, verified: Mapping[Digest, Signature], progress: FileProgress) -> list[Committed]:
         layout = self._layout
         named: set[Digest] = set()
         found: list[Blob | None] = []
         for staged in self._staged:
             blob = None
             if staged.digest not in named:
-                blob = _name_or_find(layout, staged, verified.get(staged.digest), observer)
+                blob = _name_or_find(layout, staged, verified.get(staged.digest), progress)
             if blob is None:
                 named.add(staged.digest)
             found.append(blob)
@@ -180,7 +180,7 @@ def _sync(staged: Staged) -> None:
             durable.close(descriptor)
 
 
-def _name_or_find(layout: Layout, staged: Staged, verified: Signature | None, observer: FileProgress) -> Blob | None:
+def _name_or_find(layout: Layout, staged: Staged, verified: Signature | None, progress: FileProgress) -> Blob | None:
     """None when the staged file has its name now, else the good blob that has it."""
     path = layout.blob(staged.digest)
     for _attempt in range(MAX_ATTEMPTS):
@@ -192,7 +192,7 @@ def _name_or_find(layout: Layout, staged: Staged, verified: Signature | None, ob
                 named = durable.name_without_replacing(staged.path, path)
         if named:
             return None
-        found = find_good(layout, staged.digest, size=staged.size, verified=verified, observer=observer)
+        found = find_good(layout, staged.digest, size=staged.size, verified=verified, progress=progress)
         if found is not None:
             return found
     raise Corrupt(

@@ -157,7 +157,7 @@ class Ingest:
             for each in committed:
                 named.setdefault(each.blob.digest, each)
             new = [each.blob.size for each in named.values() if not each.reused]
-            request.observer.advance(committed=sum(new))
+            request.progress.advance(committed=sum(new))
             if tree:
                 relinked.extend(trees.ensure(request.name, tree)[1])
             return named[first.digest].blob, not new

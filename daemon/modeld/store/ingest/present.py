@@ -85,7 +85,7 @@ class Presence:
             self._layout,
             digest,
             verified=self._verified.get(digest),
-            observer=progress,
+            progress=progress,
             sync=self.syncs_names,
         )
 
@@ -138,7 +138,7 @@ class Presence:
         if not candidates or not resembles_one(self._layout, descriptor, path, source.size, candidates):
             return None
         progress.phase("verify")
-        return copying.hash_source(descriptor, path, observer=progress)
+        return copying.hash_source(descriptor, path, progress=progress)
 
 
 def still_there(layout: Layout, blob: Blob) -> None:

@@ -107,7 +107,7 @@ class Resolver:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_stop_when_cancelled, progress)
             try:
-                return await self._verifier.verify(names, observer=progress, requester=requester, on_failed=on_failed)
+                return await self._verifier.verify(names, progress=progress, requester=requester, on_failed=on_failed)
             except Stopped:
                 fault = Corrupt(f"'{entry.name.text}' was not verified: the daemon is stopping", retryable=True)
             except Exception as error:  # noqa: BLE001 - raised below, out of the task group

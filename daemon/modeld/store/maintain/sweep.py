@@ -76,23 +76,23 @@ class Sweeper:
         self._alone = anyio.Lock()
 
     async def sweep(
-        self, *, dry_run: bool = False, grace: float | None = None, order: int = 0, observer: JobProgress | None = None
+        self, *, dry_run: bool = False, grace: float | None = None, order: int = 0, progress: JobProgress | None = None
     ) -> Swept:
         """`grace` stands for the configured one."""
         self._lock.check()
-        observer = observer or JobProgress()
+        progress = progress or JobProgress()
         async with self._alone:
-            observer.phase("checking_local")
+            progress.phase("checking_local")
             ages = Ages(self._clock(), self._grace if grace is None else grace)
             trees = await self._trees.leftovers(ages)
             links = await self._changes.in_thread(partial(self._trees.links_in, trees))
-            look, candidates = await self._changes.in_thread(partial(self._look, ages, links, observer))
+            look, candidates = await self._changes.in_thread(partial(self._look, ages, links, progress))
             if look.unfinished:
                 look.notes.append(_kept_for_later(look.unfinished))
-            observer.total(sum(victim.size for victim in candidates))
+            progress.total(sum(victim.size for victim in candidates))
             tally = _Tally(notes=look.notes)
             if not dry_run:
-                await self._remove(candidates, tally, order, observer)
+                await self._remove(candidates, tally, order, progress)
                 # The blobs first: losing a link makes a blob look used.
                 trees = await self._trees.remove(trees, order, tally.notes)
             for victim in [*candidates, *trees] if dry_run else trees:
@@ -109,24 +109,24 @@ class Sweeper:
                 notes=tuple(tally.notes[:NOTED]),
             )
 
-    def _look(self, ages: Ages, links: Links, observer: JobProgress) -> tuple[Victims, list[Candidate]]:
+    def _look(self, ages: Ages, links: Links, progress: JobProgress) -> tuple[Victims, list[Candidate]]:
         marked = self._marks.look()
-        victims = Victims(self._layout, ages, marked.digests | self._holds.blobs(), links, observer.stopped)
+        victims = Victims(self._layout, ages, marked.digests | self._holds.blobs(), links, progress.stopped)
         if marked.unreadable:
             victims.notes.append(f"no blob is removed: {marked.unreadable[0]} cannot be read and may name any of them")
         return victims, list(victims.candidates(blobs_too=not marked.unreadable))
 
-    async def _remove(self, victims: Sequence[Candidate], tally: _Tally, order: int, observer: JobProgress) -> None:
+    async def _remove(self, victims: Sequence[Candidate], tally: _Tally, order: int, progress: JobProgress) -> None:
         for first in range(0, len(victims), AT_ONCE):
-            if observer.stopped():
+            if progress.stopped():
                 raise Stopped
             some = victims[first : first + AT_ONCE]
             async with self._changes.publisher.turn(order):
-                observer.phase("publish")
+                progress.phase("publish")
                 with anyio.CancelScope(shield=True):
                     gone = await self._changes.in_thread(partial(self._remove_some, some, tally))
             for victim in gone:
-                observer.advance(done=victim.size)
+                progress.advance(done=victim.size)
             await self._records.gone(*(Digest(victim.digest) for victim in gone if victim.digest and victim.is_blob))
 
     def _remove_some(self, victims: Sequence[Candidate], tally: _Tally) -> list[Candidate]:

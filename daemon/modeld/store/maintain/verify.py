@@ -78,24 +78,24 @@ class Verifier:
         names: Sequence[str] | None = None,
         *,
         order: int = 0,
-        observer: JobProgress | None = None,
+        progress: JobProgress | None = None,
         requester: Requester = THE_DAEMON,
         on_failed: OnFailed = ignore_failed,
     ) -> Verification:
         """These models, or all of them. `NotFound` before the first byte is read when there is no such model."""
         self._lock.check()
-        index, observer = self.changes.index, observer or JobProgress()
+        index, progress = self.changes.index, progress or JobProgress()
         if names is None:
             entries = [entry async for entry in index.entries()]
         else:
             entries = list({entry.name: entry for entry in map(index.find, names)}.values())
-        observer.phase("verify")
+        progress.phase("verify")
         sizes: dict[Digest, int] = {}
         for entry in entries:
             if entry.manifest is not None:
                 sizes.update(entry.manifest.blobs())
-        observer.total(sum(sizes.values()))
-        findings = await _Run(self, order, observer, requester, on_failed).look_at(list(sizes))
+        progress.total(sum(sizes.values()))
+        findings = await _Run(self, order, progress, requester, on_failed).look_at(list(sizes))
         return _verification([_judged(entry, findings) for entry in entries], sum(sizes.values()))
 
 
@@ -103,14 +103,14 @@ class _Run:
     """One verification under way."""
 
     def __init__(
-        self, verifier: Verifier, order: int, observer: JobProgress, requester: Requester, on_failed: OnFailed
+        self, verifier: Verifier, order: int, progress: JobProgress, requester: Requester, on_failed: OnFailed
     ) -> None:
         self._verifier = verifier
         self._changes = verifier.changes
         self._layout = verifier.changes.layout
         self._order = order
-        self._observer = observer
-        self._shared = FileProgress(observer)
+        self._progress = progress
+        self._shared = FileProgress(progress)
         self._requester = requester
         self._on_failed = on_failed
         self._findings: dict[Digest, Finding] = {}
@@ -171,11 +171,11 @@ class _Run:
         digest, history = finding.outcome.digest, self._verifier.history
         reason = finding.fault or "its blob is corrupt"
         async with self._changes.publisher.turn(self._order):
-            check(self._observer)
+            check(self._progress)
             with anyio.CancelScope(shield=True):
                 if not await self._changes.in_thread(partial(_unchanged, self._layout, finding)):
                     return None
-                self._observer.phase("quarantine")
+                self._progress.phase("quarantine")
                 await history.condemn(digest, Condemned(reason))
                 try:
                     kept_at = await self._changes.in_thread(partial(_set_aside, self._layout, digest))
@@ -188,7 +188,7 @@ class _Run:
                 await history.condemn(digest, condemned)
                 await self._verifier.records.gone(digest)
                 self._changes.index.trees.linked.forget(digest)
-        self._observer.phase("verify")
+        self._progress.phase("verify")
         async for entry in self._changes.index.entries():
             if entry.manifest is not None and digest in entry.manifest.blobs():
                 self._on_failed(entry.name.text, digest, condemned.sentence)
@@ -206,14 +206,14 @@ class _Run:
         await self._verifier.history.record([finding.outcome for finding in findings], self._requester)
 
 
-def _look_at(layout: Layout, digest: Digest, observer: FileProgress) -> Finding:
+def _look_at(layout: Layout, digest: Digest, progress: FileProgress) -> Finding:
     """Blocking. Raises nothing but `Stopped`: a blob that cannot be read is an outcome too."""
-    check(observer)
+    check(progress)
     path = layout.blob(digest)
     try:
         if blobs.stat_blob(layout, digest) is None:
             return Finding(Outcome(digest=digest, outcome="missing"), None, f"its blob is missing: {path}")
-        verified = blobs.verify_blob(layout, digest, observer, as_done=True)
+        verified = blobs.verify_blob(layout, digest, progress, as_done=True)
     except NotFound:
         return Finding(Outcome(digest=digest, outcome="missing"), None, f"its blob is missing: {path}")
     except Corrupt as fault:

@@ -37,7 +37,7 @@ class PublishRequest:
     replace: bool = False
     license: str | None = None
     order: int
-    observer: JobProgress
+    progress: JobProgress
     notes: Notes[Added] | None = None
 
 
@@ -76,8 +76,8 @@ class Publishing(NameChanges):
         With `files`, `digest` is that of the one that stands for the model, and `path` is where they are shown
         together.
         """
-        async with self.turn(request.order, request.name, stopped=request.observer.stopped):
-            request.observer.phase("publish")
+        async with self.turn(request.order, request.name, stopped=request.progress.stopped):
+            request.progress.phase("publish")
             standing = self.index.entry(request.name)
             same = judge(standing, request, digest, files)
             # Once begun it is finished: a half-done publication helps nobody, and it takes milliseconds.

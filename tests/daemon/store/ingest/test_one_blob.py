@@ -43,7 +43,7 @@ class Bench:
         self.source.write_bytes(content)
         with open(self.source, "rb") as file:
             return stage_copy(
-                self.layout, file.fileno(), str(self.source), space=self.space, observer=FileProgress(), sync=sync
+                self.layout, file.fileno(), str(self.source), space=self.space, progress=FileProgress(), sync=sync
             )
 
     def plant(self, content: bytes, digest: Digest = DIGEST) -> str:
@@ -253,6 +253,6 @@ def test_stopping_while_an_unverified_blob_is_hashed(bench: Bench) -> None:
             return True
 
     with pytest.raises(Stopped):
-        commit(bench.layout, staged, observer=Unwanted())
+        commit(bench.layout, staged, progress=Unwanted())
     bench.assert_nothing_staged()
     assert Path(bench.layout.blob(DIGEST)).read_bytes() == CONTENT

@@ -341,7 +341,7 @@ async def test_a_stop_ends_it_between_two_portions(bench: Bench, monkeypatch: py
     monkeypatch.setattr(sweep_module, "AT_ONCE", 2)
 
     with pytest.raises(Stopped):
-        await bench.store.sweeper.sweep(observer=Watcher(stop_after=2))
+        await bench.store.sweeper.sweep(progress=Watcher(stop_after=2))
     assert len(bench.blobs()) == 4
     assert len((await bench.store.sweeper.sweep()).victims) == 4
 

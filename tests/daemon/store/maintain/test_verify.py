@@ -50,9 +50,9 @@ async def test_each_blob_is_hashed_once(bench: Bench, monkeypatch: pytest.Monkey
     hashed: list[str] = []
     real = blobs.verify_blob
 
-    def counted(layout: Layout, digest: Digest, observer: FileProgress, **how: bool) -> blobs.Verified:
+    def counted(layout: Layout, digest: Digest, progress: FileProgress, **how: bool) -> blobs.Verified:
         hashed.append(digest.hex)
-        return real(layout, digest, observer, **how)
+        return real(layout, digest, progress, **how)
 
     monkeypatch.setattr(blobs, "verify_blob", counted)
     outcome = await bench.store.verifier.verify()
@@ -66,9 +66,9 @@ async def test_several_blobs_are_hashed_at_the_same_time(bench: Bench, monkeypat
     both = threading.Barrier(2, timeout=20)
     real = blobs.verify_blob
 
-    def waits(layout: Layout, digest: Digest, observer: FileProgress, **how: bool) -> blobs.Verified:
+    def waits(layout: Layout, digest: Digest, progress: FileProgress, **how: bool) -> blobs.Verified:
         both.wait()
-        return real(layout, digest, observer, **how)
+        return real(layout, digest, progress, **how)
 
     monkeypatch.setattr(blobs, "verify_blob", waits)
     assert (await bench.store.verifier.verify()).ok
@@ -215,8 +215,8 @@ async def test_good_bytes_that_arrive_meanwhile_are_not_taken_away(
     looked: list[verify.Finding] = []
     real = verify._look_at
 
-    def mended_after_the_look(layout: Layout, digest: Digest, observer: FileProgress) -> verify.Finding:
-        look = real(layout, digest, observer)
+    def mended_after_the_look(layout: Layout, digest: Digest, progress: FileProgress) -> verify.Finding:
+        look = real(layout, digest, progress)
         if not looked:
             os.unlink(added.path)
             bench.plant(b"GGUF weights")
@@ -234,7 +234,7 @@ async def test_progress_is_that_of_all_bytes(bench: Bench) -> None:
     await bench.add("b", b"2" * 10)
     await bench.store.renaming.copy("b", "c")
     watching = Watcher()
-    await bench.store.verifier.verify(observer=watching)
+    await bench.store.verifier.verify(progress=watching)
     assert (watching.totals, watching.phases) == ([5_000_010], ["verify"])
     assert watching.done == watching.verified == 5_000_010
 
@@ -244,7 +244,7 @@ async def test_a_stop_ends_it_and_what_was_found_is_kept(bench: Bench) -> None:
         await bench.add(f"m{number}", str(number).encode() * 10)
     watching = Watcher(stop_after=20)
     with pytest.raises(Stopped):
-        await bench.store.verifier.verify(observer=watching)
+        await bench.store.verifier.verify(progress=watching)
     verified = [name for name in bench.names() if any(
         past.outcome == "verified" for past in (await bench.store.models.show(name)).history
     )]  # fmt: skip
