@@ -98,7 +98,7 @@ def _local(contents: dict[str, bytes], how: How) -> Producer:
                             descriptor,
                             where,
                             how=how,
-                            asker=os.geteuid(),
+                            requester_uid=os.geteuid(),
                             expected=None,
                             space=place.space,
                             progress=FileProgress(),

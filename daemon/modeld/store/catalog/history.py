@@ -129,13 +129,13 @@ class History:
             )
         )
 
-    async def arrived(
+    async def record_added(
         self, added: Added, source: str, requester: Requester, served: Mapping[str, Mapping[str, int]] | None = None
     ) -> None:
         """A model's bytes have just been verified on their way in. `served` is by the digest's text."""
         served = served or {}
         digests = dict.fromkeys(Digest.parse(text) for text in (*(file.blob for file in added.files), added.blob))
-        await self.acquit(digests)
+        await self.clear_condemned(digests)
         await self.record(
             [
                 Outcome(digest=digest, outcome="added", actual=digest, source=source, served=served.get(digest.text))
@@ -144,14 +144,14 @@ class History:
             requester,
         )
 
-    async def refused(
+    async def record_refused(
         self, model: ModelName, expected: Digest, actual: Digest, source: str, requester: Requester
     ) -> None:
         """Bytes of another digest were offered for the name of a model, which stays what it was."""
         outcome = Outcome(digest=expected, outcome="mismatch", actual=actual, source=source, model=model)
         await self.record([outcome], requester)
 
-    async def renamed(self, old: ModelName, new: ModelName) -> None:
+    async def rename(self, old: ModelName, new: ModelName) -> None:
         await self._tables.write(
             lambda db: db.execute("UPDATE outcomes SET model = ? WHERE model = ?", (new.key, old.key))
         )
@@ -190,7 +190,7 @@ class History:
             )
         )
 
-    async def acquit(self, digests: Iterable[Digest]) -> None:
+    async def clear_condemned(self, digests: Iterable[Digest]) -> None:
         """These blobs are here and good."""
         known = [(digest.hex,) for digest in digests if self._condemned.pop(digest.hex, None) is not None]
         if known:

@@ -63,7 +63,7 @@ class Records:
 
     # -- what is known
 
-    async def verified_all(self, digests: Iterable[Digest]) -> dict[Digest, Signature]:
+    async def verified_signatures(self, digests: Iterable[Digest]) -> dict[Digest, Signature]:
         """The signatures of the blobs when their bytes were last found good; those that never were are left out."""
         hexes = {digest.hex for digest in digests}
         known = {text: self._verified[text] for text in hexes if text in self._verified}
@@ -98,7 +98,7 @@ class Records:
 
     # -- what was learned
 
-    async def good(self, found: Sequence[tuple[Blob, Signature | None]]) -> None:
+    async def record_good(self, found: Sequence[tuple[Blob, Signature | None]]) -> None:
         """The store has hashed these blobs, or the sources beside them that they now equal, and found them good."""
         rows = self._noted([blob for blob, _ in found])
         sources = [(source, blob.digest) for blob, source in found if source is not None and _is_settled(source)]
@@ -110,17 +110,17 @@ class Records:
 
         await self._tables.write(write)
 
-    async def verified(self, blobs: Sequence[Blob]) -> None:
+    async def record_verified(self, blobs: Sequence[Blob]) -> None:
         """All bytes of these have been hashed just now, and they are good."""
         rows = self._noted(blobs)
         await self._tables.write(lambda db: db.executemany(_HASHED, rows))
 
-    async def read_as(self, source: Signature, digest: Digest) -> None:
+    async def record_source(self, source: Signature, digest: Digest) -> None:
         """A source turned out to be something else than was expected: next time that is known without reading it."""
         if _is_settled(source):
             await self._tables.write(lambda db: _remember_source(db, source, digest))
 
-    async def relinked(self, changes: Sequence[Relinked]) -> None:
+    async def record_relinked(self, changes: Sequence[Relinked]) -> None:
         """Links to these blobs were made or removed by the store itself: what was verified is still so.
 
         Each only if it was verified exactly as it was before, and only if nothing but the links has changed.
@@ -141,7 +141,7 @@ class Records:
             lambda db: db.executemany("UPDATE verification SET signature = ? WHERE signature = ?", same)
         )
 
-    async def gone(self, *digests: Digest) -> None:
+    async def forget(self, *digests: Digest) -> None:
         """These blobs were removed or found bad."""
         for digest in digests:
             self._verified.pop(digest.hex, None)

@@ -90,14 +90,14 @@ class _Adding:
     async def run(self, provenance: str, requester: Requester) -> Added:
         collection, alone = self._collection, self._collection.alone
         expected = [] if self._request.expected is None else [self._request.expected]
-        await self._presence.recall(sources=[part.signature for part in collection.parts], digests=expected)
+        await self._presence.load_records(sources=[part.signature for part in collection.parts], digests=expected)
         self._judge_known()
         with ExitStack() as promised:
             # A file by itself is promised its room when it is staged.
             batch = Batch(self._layout) if alone else await self._in_thread(partial(self._begin, promised))
             try:
                 self._presence.syncs_names = not batch.shares_syncs
-                await self._land_all(batch)
+                await self._stage_all(batch)
                 if batch.staged or not alone:
                     there = await self._there(batch)
                     await self._in_thread(partial(self._settle, batch, there))
@@ -114,7 +114,7 @@ class _Adding:
             if self._how == "link":
                 self._ingest.publishing.index.forget()  # of every model that has one of these blobs
             if self._how == "move":
-                await self._ingest.records.relinked(await self._in_thread(self._remove_sources))
+                await self._ingest.records.record_relinked(await self._in_thread(self._remove_sources))
         return added
 
     # -- before the first byte
@@ -123,7 +123,7 @@ class _Adding:
         """A taken name is refused before anything is read, when the records know every file."""
         known: list[File] = []
         for part in self._collection.parts:
-            digest = self._request.expected or self._presence.recorded(part.signature)
+            digest = self._request.expected or self._presence.recorded_digest(part.signature)
             if digest is None:
                 return
             known.append(File(path=part.path, blob=digest.text, size_bytes=part.signature.size, role=part.role))
@@ -137,7 +137,7 @@ class _Adding:
         here = os.stat(self._layout.staging).st_dev
         to_write = to_adopt = 0
         for part in self._collection.parts:
-            digest = self._presence.recorded(part.signature)
+            digest = self._presence.recorded_digest(part.signature)
             if digest is not None and os.path.lexists(self._layout.blob(digest)):
                 continue
             if self._how == "copy" or part.signature.device != here:
@@ -152,7 +152,7 @@ class _Adding:
 
     # -- bytes
 
-    async def _land_all(self, batch: Batch) -> None:
+    async def _stage_all(self, batch: Batch) -> None:
         portions = list(_portions(self._collection.parts))
         waiting = iter(portions)
         faults: list[Exception] = []
@@ -160,7 +160,7 @@ class _Adding:
         async def work() -> None:
             for portion in waiting:
                 try:
-                    await self._in_thread(partial(self._land, batch, portion))
+                    await self._in_thread(partial(self._stage_portion, batch, portion))
                 except Exception as fault:  # noqa: BLE001 - raised below, when the other threads have stopped
                     faults.append(fault)
                     self._request.progress.stop_files()
@@ -174,10 +174,10 @@ class _Adding:
         fault = next((fault for fault in faults if not isinstance(fault, Stopped)), faults[0])
         actual = fault.details.get("actual_sha256") if isinstance(fault, DigestMismatch) else None
         if isinstance(actual, str):  # next time that is known without reading the file
-            await self._ingest.records.read_as(self._collection.parts[0].signature, Digest(actual))
+            await self._ingest.records.record_source(self._collection.parts[0].signature, Digest(actual))
         raise fault
 
-    def _land(self, batch: Batch, portion: list[Part]) -> None:
+    def _stage_portion(self, batch: Batch, portion: list[Part]) -> None:
         """Blocking. Whatever it raises, it leaves no name and no file but in the batch."""
         for part in portion:
             progress = self._progress[part.path]
@@ -210,7 +210,7 @@ class _Adding:
                 descriptor,
                 where,
                 how=self._how,
-                asker=self._collection.reader.uid,
+                requester_uid=self._collection.reader.uid,
                 expected=expected,
                 space=self._space,
                 progress=progress,
@@ -235,7 +235,7 @@ class _Adding:
         """What was staged and may lie in the store by now, with what the records say of it."""
         there = {staged.digest for staged in batch.staged if os.path.lexists(self._layout.blob(staged.digest))}
         if there:
-            await self._presence.recall(digests=there)
+            await self._presence.load_records(digests=there)
         return there
 
     def _settle(self, batch: Batch, there: set[Digest]) -> None:

@@ -108,7 +108,7 @@ def stage_adopted(
     source_path: str,
     *,
     how: How,
-    asker: int,
+    requester_uid: int,
     expected: Digest | None,
     space: Space,
     progress: FileProgress,
@@ -124,9 +124,9 @@ def stage_adopted(
         status = os.fstat(source_fd)
     if how == "move" and (status.st_nlink != 1 or os.geteuid() not in (0, status.st_uid)):
         return None
-    if how == "link" and asker not in (0, status.st_uid):
-        why = f"it belongs to user {status.st_uid}, and user {asker} may not make it read-only"
-        raise _not_linked(PermissionDenied, source_path, why, owner=status.st_uid, uid=asker)
+    if how == "link" and requester_uid not in (0, status.st_uid):
+        why = f"it belongs to user {status.st_uid}, and user {requester_uid} may not make it read-only"
+        raise _not_linked(PermissionDenied, source_path, why, owner=status.st_uid, uid=requester_uid)
     progress.phase("reserving")
     progress.phase("link")
     progress.total(status.st_size)

@@ -107,12 +107,12 @@ class Ingest:
         presence.hold(digest)
         if not os.path.lexists(self.publishing.layout.blob(digest)):
             return None
-        await presence.recall(digests=[digest])
+        await presence.load_records(digests=[digest])
         return await self.in_thread(partial(presence.find, digest, progress))
 
     async def commit(self, staged: Staged) -> Blob:
         """Names bytes that were verified just now, and records that. `staged.learned` is set afterwards."""
-        verified = await self.records.verified_all([staged.digest])
+        verified = await self.records.verified_signatures([staged.digest])
 
         def commit() -> Committed:
             batch = Batch(self.publishing.layout)
@@ -121,7 +121,7 @@ class Ingest:
 
         with anyio.CancelScope(shield=True):
             committed = await self.in_thread(commit)
-            await self.records.good([(committed.blob, None)])
+            await self.records.record_good([(committed.blob, None)])
         return committed.blob
 
     # -- models
@@ -179,9 +179,9 @@ class Ingest:
             sources = {file.digest: file.source for file in files}
             if batch is not None:
                 good = [(each.blob, sources[digest]) for digest, each in named.items() if each.sure]
-                await self.records.good(good)
-            await self.records.relinked(relinked)
+                await self.records.record_good(good)
+            await self.records.record_relinked(relinked)
             if provenance is not None:
                 served = {file.digest.text: file.served for file in files if file.served}
-                await self.history.arrived(added, provenance, requester, served)
+                await self.history.record_added(added, provenance, requester, served)
         return added

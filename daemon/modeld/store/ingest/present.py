@@ -43,7 +43,7 @@ class Found(NamedTuple):
 
 
 class Presence:
-    """For one request and all its files. `recall` is for the event loop, the rest blocks, in any thread."""
+    """For one request and all its files. `load_records` is for the event loop, the rest blocks, in any thread."""
 
     def __init__(self, layout: Layout, linked: Linked, records: Records, holds: Holds, held: ExitStack) -> None:
         self._layout = layout
@@ -59,16 +59,16 @@ class Presence:
         self._verified: dict[Digest, Signature] = {}
         self._same_size: dict[int, list[Digest]] = {}
 
-    async def recall(self, *, sources: Sequence[Signature] = (), digests: Iterable[Digest] = ()) -> None:
+    async def load_records(self, *, sources: Sequence[Signature] = (), digests: Iterable[Digest] = ()) -> None:
         """What the records say of these sources and blobs: before the first of them is looked at."""
         if sources:
             self._sources = await self._records.digests_of_sources(sources)
         for size in {source.size for source in sources if source.size >= PROBE_FROM and source not in self._sources}:
             self._same_size[size] = await self._records.digests_of_size(size)
         alike = (digest for found in self._same_size.values() for digest in found)
-        self._verified |= await self._records.verified_all({*self._sources.values(), *alike, *digests})
+        self._verified |= await self._records.verified_signatures({*self._sources.values(), *alike, *digests})
 
-    def recorded(self, source: Signature) -> Digest | None:
+    def recorded_digest(self, source: Signature) -> Digest | None:
         """What a file of exactly this signature was hashed to."""
         return self._sources.get(source)
 
@@ -102,7 +102,7 @@ class Presence:
         than expected."""
         blob, read = self._find_linked(source, progress), True
         if blob is None:
-            digest = self.recorded(source)
+            digest = self.recorded_digest(source)
             if digest is not None and expected is not None and not expected.matches(digest):
                 raise _known_mismatch(path, expected, digest)
             if digest is None and how != "move":

@@ -39,10 +39,10 @@ class _Turn:
 class Resolver:
     """For the event loop."""
 
-    def __init__(self, changes: NameChanges, records: Records, uses: Uses, verifier: Verifier) -> None:
-        self._changes = changes
-        self._index = changes.index
-        self._trees = changes.index.trees
+    def __init__(self, name_changes: NameChanges, records: Records, uses: Uses, verifier: Verifier) -> None:
+        self._name_changes = name_changes
+        self._index = name_changes.index
+        self._trees = name_changes.index.trees
         self._records = records
         self._uses = uses
         self._verifier = verifier
@@ -75,7 +75,7 @@ class Resolver:
     async def _prepared(self, entry: Entry, requester: Requester, on_failed: OnFailed) -> Resolved | None:
         """The answer, once all that it needs is there; None when the model has changed meanwhile. Raises when the
         model cannot be used."""
-        look = await self._changes.in_thread(entry.look)
+        look = await self._name_changes.in_thread(entry.look)
         resolved = entry.checked(look)
         if look.state.answer is Answer.VERIFY and await self._not_verified_since(entry):
             await self._verify(entry, requester, on_failed)
@@ -83,16 +83,16 @@ class Resolver:
                 return None
         if entry.tree is not None:
             ensure = partial(self._trees.ensure, entry.name, entry.usable().files)
-            _, relinked = await self._changes.in_thread(ensure)
-            await self._records.relinked(relinked)
+            _, relinked = await self._name_changes.in_thread(ensure)
+            await self._records.record_relinked(relinked)
         return resolved
 
     async def _not_verified_since(self, entry: Entry) -> bool:
         """Whether some bytes may have changed after they were last hashed: by this, or by an add in between."""
-        for digest, signature in (await self._records.verified_all(entry.suspects())).items():
-            blob = await self._changes.in_thread(partial(stat_blob, self._changes.layout, digest))
+        for digest, signature in (await self._records.verified_signatures(entry.suspects())).items():
+            blob = await self._name_changes.in_thread(partial(stat_blob, self._name_changes.layout, digest))
             if blob is not None and blob.signature == signature:
-                await self._changes.in_thread(partial(self._trees.linked.good, digest, signature))
+                await self._name_changes.in_thread(partial(self._trees.linked.good, digest, signature))
         return bool(entry.suspects())
 
     async def _verify(self, entry: Entry, requester: Requester, on_failed: OnFailed) -> None:

@@ -57,22 +57,22 @@ class Sweeper:
 
     def __init__(
         self,
-        changes: NameChanges,
+        name_changes: NameChanges,
         lock: StoreLock,
         records: Records,
         holds: Holds,
         grace: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._changes = changes
-        self._layout = changes.layout
+        self._name_changes = name_changes
+        self._layout = name_changes.layout
         self._lock = lock
         self._records = records
         self._holds = holds
         self._grace = grace
         self._clock = clock
-        self._marks = Marks(changes.layout)
-        self._trees = LeftoverTrees(changes, records)
+        self._marks = Marks(name_changes.layout)
+        self._trees = LeftoverTrees(name_changes, records)
         self._alone = anyio.Lock()
 
     async def sweep(
@@ -85,8 +85,8 @@ class Sweeper:
             progress.phase("checking_local")
             ages = Ages(self._clock(), self._grace if grace is None else grace)
             trees = await self._trees.leftovers(ages)
-            links = await self._changes.in_thread(partial(self._trees.links_in, trees))
-            look, candidates = await self._changes.in_thread(partial(self._look, ages, links, progress))
+            links = await self._name_changes.in_thread(partial(self._trees.links_in, trees))
+            look, candidates = await self._name_changes.in_thread(partial(self._look, ages, links, progress))
             if look.unfinished:
                 look.notes.append(_kept_for_later(look.unfinished))
             progress.total(sum(victim.size for victim in candidates))
@@ -121,13 +121,13 @@ class Sweeper:
             if progress.stopped():
                 raise Stopped
             some = victims[first : first + AT_ONCE]
-            async with self._changes.publisher.turn(order):
+            async with self._name_changes.publisher.turn(order):
                 progress.phase("publish")
                 with anyio.CancelScope(shield=True):
-                    gone = await self._changes.in_thread(partial(self._remove_some, some, tally))
+                    gone = await self._name_changes.in_thread(partial(self._remove_some, some, tally))
             for victim in gone:
                 progress.advance(done=victim.size)
-            await self._records.gone(*(Digest(victim.digest) for victim in gone if victim.digest and victim.is_blob))
+            await self._records.forget(*(Digest(victim.digest) for victim in gone if victim.digest and victim.is_blob))
 
     def _remove_some(self, victims: Sequence[Candidate], tally: _Tally) -> list[Candidate]:
         """Blocking, in the turn: nothing is published meanwhile, at least not by this daemon."""
@@ -153,7 +153,7 @@ class Sweeper:
             return remove_entry(root, victim.parts, victim.identity)
         removed = remove_file(root, victim.parts, victim.identity)
         if removed and victim.digest is not None:
-            self._changes.index.trees.linked.forget(Digest(victim.digest))
+            self._name_changes.index.trees.linked.forget(Digest(victim.digest))
             with suppress(OSError):  # checksums for a repair, of what is not there any more
                 os.unlink(self._layout.blocks(Digest(victim.digest)))
         return removed

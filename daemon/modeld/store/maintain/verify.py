@@ -65,9 +65,14 @@ class Verifier:
     """For the event loop; the hashing is done in `threads`."""
 
     def __init__(
-        self, changes: NameChanges, lock: StoreLock, records: Records, history: History, threads: anyio.CapacityLimiter
+        self,
+        name_changes: NameChanges,
+        lock: StoreLock,
+        records: Records,
+        history: History,
+        threads: anyio.CapacityLimiter,
     ) -> None:
-        self.changes = changes
+        self.name_changes = name_changes
         self.records = records
         self.history = history
         self.threads = threads
@@ -84,7 +89,7 @@ class Verifier:
     ) -> Verification:
         """These models, or all of them. `NotFound` before the first byte is read when there is no such model."""
         self._lock.check()
-        index, progress = self.changes.index, progress or JobProgress()
+        index, progress = self.name_changes.index, progress or JobProgress()
         if names is None:
             entries = [entry async for entry in index.entries()]
         else:
@@ -106,8 +111,8 @@ class _Run:
         self, verifier: Verifier, order: int, progress: JobProgress, requester: Requester, on_failed: OnFailed
     ) -> None:
         self._verifier = verifier
-        self._changes = verifier.changes
-        self._layout = verifier.changes.layout
+        self._name_changes = verifier.name_changes
+        self._layout = verifier.name_changes.layout
         self._order = order
         self._progress = progress
         self._shared = FileProgress(progress)
@@ -170,26 +175,26 @@ class _Run:
         """Out of use with it. None when it is not the same any more that was looked at."""
         digest, history = finding.outcome.digest, self._verifier.history
         reason = finding.fault or "its blob is corrupt"
-        async with self._changes.publisher.turn(self._order):
+        async with self._name_changes.publisher.turn(self._order):
             check(self._progress)
             with anyio.CancelScope(shield=True):
-                if not await self._changes.in_thread(partial(_unchanged, self._layout, finding)):
+                if not await self._name_changes.in_thread(partial(_unchanged, self._layout, finding)):
                     return None
                 self._progress.phase("quarantine")
                 await history.condemn(digest, Condemned(reason))
                 try:
-                    kept_at = await self._changes.in_thread(partial(_set_aside, self._layout, digest))
+                    kept_at = await self._name_changes.in_thread(partial(_set_aside, self._layout, digest))
                 except BaseException:
                     if os.path.lexists(self._layout.blob(digest)):
-                        await history.acquit([digest])
+                        await history.clear_condemned([digest])
                     raise
                 # ---- It is out of use: from here on it is only reported. ----
                 condemned = Condemned(reason, kept_at)
                 await history.condemn(digest, condemned)
-                await self._verifier.records.gone(digest)
-                self._changes.index.trees.linked.forget(digest)
+                await self._verifier.records.forget(digest)
+                self._name_changes.index.trees.linked.forget(digest)
         self._progress.phase("verify")
-        async for entry in self._changes.index.entries():
+        async for entry in self._name_changes.index.entries():
             if entry.manifest is not None and digest in entry.manifest.blobs():
                 self._on_failed(entry.name.text, digest, condemned.sentence)
         return Finding(finding.outcome, finding.blob, condemned.sentence, kept_at)
@@ -197,12 +202,12 @@ class _Run:
     async def _write_down(self) -> None:
         findings, self._unwritten = self._unwritten, []
         good = [finding.blob for finding in findings if finding.fault is None and finding.blob is not None]
-        await self._verifier.records.verified(good)
-        linked = self._changes.index.trees.linked
+        await self._verifier.records.record_verified(good)
+        linked = self._name_changes.index.trees.linked
         for blob in good:
             if linked.signature(blob.digest) not in (None, blob.signature):
-                await self._changes.in_thread(partial(linked.good, blob.digest, blob.signature))
-        await self._verifier.history.acquit(blob.digest for blob in good)
+                await self._name_changes.in_thread(partial(linked.good, blob.digest, blob.signature))
+        await self._verifier.history.clear_condemned(blob.digest for blob in good)
         await self._verifier.history.record([finding.outcome for finding in findings], self._requester)
 
 

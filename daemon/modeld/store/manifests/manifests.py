@@ -305,7 +305,7 @@ def write(layout: Layout, name: ModelName, document: Mapping[str, Any], *, repla
         durable.sync_directory(layout.manifests_dir)
 
 
-def make_lasting(layout: Layout, name: ModelName) -> bool:
+def make_durable(layout: Layout, name: ModelName) -> bool:
     """For a manifest that already says what a request wants: its writer may have died, or never syncs, and the request
     is answered with success. False when it is not there any more."""
     path = layout.manifest(name)

@@ -19,7 +19,7 @@ import anyio
 @dataclass(order=True, slots=True)
 class _Waiter:
     order: int
-    arrival: int
+    number: int
     granted: anyio.Event = field(compare=False)
     gone: bool = field(compare=False, default=False)
 
@@ -30,7 +30,7 @@ class Publisher:
     def __init__(self) -> None:
         self._taken = False
         self._waiting: list[_Waiter] = []
-        self._arrivals = itertools.count()
+        self._numbers = itertools.count()
 
     @asynccontextmanager
     async def turn(self, order: int) -> AsyncIterator[None]:
@@ -45,7 +45,7 @@ class Publisher:
             self._pass_on()
 
     async def _wait(self, order: int) -> None:
-        waiter = _Waiter(order, next(self._arrivals), anyio.Event())
+        waiter = _Waiter(order, next(self._numbers), anyio.Event())
         heapq.heappush(self._waiting, waiter)
         try:
             await waiter.granted.wait()

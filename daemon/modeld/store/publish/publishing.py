@@ -85,7 +85,7 @@ class Publishing(NameChanges):
                 blob, reused = await self.in_thread(commit)
                 shown = standing.usable().format if same and standing is not None else format
                 added = _added(request, blob, shown, files, path, reused=reused)
-                if not same or not await self._made_lasting(request.name):
+                if not same or not await self._make_durable(request.name):
                     await self._name(request, added, blob, source, files, standing)
         return added
 
@@ -115,11 +115,11 @@ class Publishing(NameChanges):
             except AlreadyExists:
                 # Another tool was faster, without the lock. What it published may be the very same.
                 same = self.judge(request, blob.digest, files)
-                if not same or not await self._made_lasting(request.name):
+                if not same or not await self._make_durable(request.name):
                     raise
 
-    async def _made_lasting(self, name: ModelName) -> bool:
-        return await self.in_thread(partial(manifests.make_lasting, self.layout, name))
+    async def _make_durable(self, name: ModelName) -> bool:
+        return await self.in_thread(partial(manifests.make_durable, self.layout, name))
 
 
 def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None, files: Sequence[File] = ()) -> bool:

@@ -78,11 +78,11 @@ class Renaming:
     """For the event loop. `earlier` is what an attempt that was cut short had announced."""
 
     def __init__(
-        self, changes: NameChanges, lock: StoreLock, holds: Holds, records: Records, uses: Uses, history: History
+        self, name_changes: NameChanges, lock: StoreLock, holds: Holds, records: Records, uses: Uses, history: History
     ) -> None:
-        self._changes = changes
-        self._index = changes.index
-        self._layout = changes.layout
+        self._name_changes = name_changes
+        self._index = name_changes.index
+        self._layout = name_changes.layout
         self._lock = lock
         self._holds = holds
         self._records = records
@@ -103,11 +103,11 @@ class Renaming:
         self._lock.check()
         known = kind.unsettled(*request)
         if known is not None and kind.complete(known):
-            await self._changes.in_thread(partial(manifests.sync_names, self._layout))
+            await self._name_changes.in_thread(partial(manifests.sync_names, self._layout))
             kind.settle(*request)
             return known
         order, stopped = terms.get("order", 0), terms.get("stopped", never)
-        async with self._changes.turn(order, *plan().names, stopped=stopped):
+        async with self._name_changes.turn(order, *plan().names, stopped=stopped):
             planned = plan()
             with anyio.CancelScope(shield=True), kind.remembering(planned.value, *request):
                 async with announced(terms.get("notes"), planned.value):
@@ -120,7 +120,7 @@ class Renaming:
         """What showed the model's files under their names. What cannot be removed is left to a sweep."""
         with suppress(WireError, OSError):
             remove = partial(self._index.trees.remove, self._layout.trees_of(name))
-            await self._records.relinked(await self._changes.in_thread(remove))
+            await self._records.record_relinked(await self._name_changes.in_thread(remove))
 
     # -- cp
 
@@ -132,7 +132,7 @@ class Renaming:
     async def copy(self, source: str, destination: str, **terms: Unpack[Terms[Copied]]) -> Copied:
         def plan() -> _Plan[Copied]:
             value, name, document = self._planned(source, destination)
-            return _Plan(value, (name,), lambda: self._changes.write(name, document))
+            return _Plan(value, (name,), lambda: self._name_changes.write(name, document))
 
         return await self._change(self._copies, (source, destination), plan, **terms)
 
@@ -181,16 +181,16 @@ class Renaming:
 
             async def carry_out() -> None:
                 if not half:
-                    await self._changes.write(new, entry.document() | {"name": new.text})
+                    await self._name_changes.write(new, entry.document() | {"name": new.text})
                 # ---- The new name is there. The old one goes, whatever it takes. ----
-                await self._changes.withdraw(entry.name)
+                await self._name_changes.withdraw(entry.name)
                 self._uses.moved(entry.name.text, new.text)
                 self._uses.forget(entry.name.text)
 
             return _Plan(value, (entry.name, new), carry_out, leaves=entry.name)
 
         moved = await self._change(self._moves, (source, destination), plan, **terms)
-        await self._history.renamed(ModelName.parse(moved.source), new)
+        await self._history.rename(ModelName.parse(moved.source), new)
         return moved
 
     def moved(self, value: Moved) -> bool:
@@ -230,7 +230,7 @@ class Renaming:
             )
 
             async def carry_out() -> None:
-                await self._changes.withdraw(entry.name)
+                await self._name_changes.withdraw(entry.name)
                 self._uses.forget(entry.name.text)
 
             return _Plan(value, (entry.name,), carry_out, leaves=entry.name)
