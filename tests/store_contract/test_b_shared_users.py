@@ -170,7 +170,7 @@ def test_permission_denied_on_the_root_is_exit_13_with_a_hint_and_no_fallback(st
         os.chmod(stopped.root, 0o700)
     assert done.returncode == 13, done.stderr
     assert f"permission denied on {stopped.root}" in done.stderr
-    assert f"run modeld as the user that owns {stopped.root}, or change the owner or mode" in done.stderr
+    assert f"Run modeld as the user that owns {stopped.root}, or change the owner or mode" in done.stderr
     fallen_back = [path for path in home.rglob("*") if path.name in ("models", "blobs", "manifests")]
     assert fallen_back == [], "it never falls back to the home directory"
     assert os.listdir(stopped.root) == []
