@@ -1,4 +1,4 @@
-"""Committed bytes under the name that their digest gives them."""
+"""Looks up and verifies blobs: committed files, named by their digest."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a blob's bytes hash to. `blob.signature` was taken before the first byte was read: if the file
-    changes while it is hashed, a record of this verification does not match the file any more."""
+    """The digest of a blob's bytes. `blob.signature` was taken before the first byte was read: if the file
+    changes while it is hashed, a record of this verification no longer matches the file."""
 
     blob: Blob
     actual: Digest
@@ -40,7 +40,7 @@ class Verified:
 
 
 def stat_blob(layout: Layout, digest: Digest) -> Blob | None:
-    """One lstat. None when there is nothing; Corrupt when what is there is not a file."""
+    """One lstat. None when the path does not exist; Corrupt when it is not a regular file."""
     path = layout.blob(digest)
     try:
         status = os.lstat(path)
@@ -51,15 +51,14 @@ def stat_blob(layout: Layout, digest: Digest) -> Blob | None:
     if not stat.S_ISREG(status.st_mode):
         raise Corrupt(
             f"{path} is not a regular file, so it is not a blob",
-            hint="Verify the models that name it; the next add of this content puts the file back.",
+            hint="Verify the models that name it, then add the content again.",
             details={"path": path},
         )
     return Blob(digest, status.st_size, path, Signature.of(status))
 
 
 def verify_blob(layout: Layout, digest: Digest, progress: FileProgress, *, as_done: bool = False) -> Verified:
-    """Hashes what lies in the store. Drops only those pages from the cache that it brought in. `as_done` is that of
-    `hash_file`."""
+    """Hashes a blob. Drops only those pages from the cache that it brought in. `as_done` is that of `hash_file`."""
     path = layout.blob(digest)
     descriptor = _open_blob(path, digest)
     try:
@@ -83,9 +82,9 @@ def find_good(
 ) -> Blob | None:
     """The blob if it is in the store, is good, and its name is durable: then there is nothing to add.
 
-    `verified` is the blob's signature at its last good verification. A blob with another signature is hashed first;
-    a bad one goes to quarantine and counts as absent. A caller that looks for many blobs passes `sync=False` and
-    syncs all their names together at the end.
+    `verified` is the blob's signature at its last good verification. A blob with another signature is hashed first; a
+    bad one goes to quarantine and counts as absent. A caller that looks for many blobs passes `sync=False` and syncs
+    all their names together at the end.
     """
     try:
         blob = stat_blob(layout, digest)
@@ -100,7 +99,7 @@ def find_good(
     if blob.signature != verified:
         blob = _prove(layout, digest, progress or FileProgress())
     if blob is not None and sync:
-        # Whoever named it may have died, or never cared to sync.
+        # The program that named it may have died before it synced, or never syncs.
         sync_names(layout, digest)
     return blob
 
@@ -111,7 +110,7 @@ def require_blob(layout: Layout, digest: Digest) -> Blob:
     if blob is None:
         raise NotFound(
             f"{layout.blob(digest)} disappeared right after it was named",
-            hint="Another program removes blobs of this store.",
+            hint="Find the program that removes blobs of this store, then try again.",
             retryable=True,
             details={"path": layout.blob(digest)},
         )
@@ -119,7 +118,7 @@ def require_blob(layout: Layout, digest: Digest) -> Blob:
 
 
 def _prove(layout: Layout, digest: Digest, progress: FileProgress) -> Blob | None:
-    """The blob with the signature that was verified, made as lasting as one of our own."""
+    """Hashes the blob; returns it, durable and read-only, with the signature that was verified."""
     try:
         verified = verify_blob(layout, digest, progress)
     except NotFound:
@@ -134,13 +133,13 @@ def _prove(layout: Layout, digest: Digest, progress: FileProgress) -> Blob | Non
             if Signature.of(status) != verified.blob.signature:
                 raise Corrupt(
                     f"{verified.blob.path} changed while it was verified",
-                    hint="Another program writes to a blob of this store; find it, then try again.",
+                    hint="Find the program that writes to blobs of this store, then try again.",
                     retryable=True,
                     details={"path": verified.blob.path},
                 )
             if status.st_mode & 0o222:
-                # Another tool left it writable. Where it belongs to someone else it stays so, and the
-                # signature has to tell.
+                # Another tool left it writable. A file of another user stays so: then only the signature
+                # shows a change.
                 with contextlib.suppress(PermissionError):
                     durable.make_read_only(descriptor)
             durable.sync_file(descriptor)
@@ -166,7 +165,7 @@ def _set_aside(layout: Layout, path: str) -> None:
 
 
 def sync_names(layout: Layout, digest: Digest) -> None:
-    """The blob's directory, and those above it that a fan-out may have made: 0.03 ms each when clean."""
+    """Syncs the blob's directory and the two above it, which may be new: 0.03 ms each when clean."""
     directory = os.path.dirname(layout.blob(digest))
     for _level in range(3):
         with outcome_unknown(), store_faults("sync the directory", directory):

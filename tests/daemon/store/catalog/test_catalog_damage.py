@@ -124,7 +124,7 @@ def test_damage_found_in_use_condemns_the_file_for_the_next_start(path: str) -> 
     catalog.call(lambda c: c.execute("PRAGMA shrink_memory").fetchall())
     with pytest.raises(Corrupt, match="catalogue") as found:
         catalog.call(ids)
-    assert "restart" in (found.value.hint or "")
+    assert "Restart" in (found.value.hint or "")
     catalog.close()
     Path(path).write_bytes(b"")  # even if the check at the start would see nothing
     again = Catalog.open(path)
