@@ -1,7 +1,7 @@
-"""Local files become one model: copied, moved or linked; one file by itself, a set of shards or a directory.
+"""Adds local files as one model: copied, moved or linked; one file, a set of shards or a directory.
 
-All files land first: found, adopted or copied by several threads, within room that was promised for all of them. What
-fails before the publication leaves nothing.
+First several threads find, adopt or copy all files, within space that was reserved for all of them. A failure before
+the publication leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from modelwire.errors import DigestMismatch, InvalidRequest
 from modelwire.values import Added
 
 MAX_ATTEMPTS: Final = 3
-"""At using blobs that are already there: each failed one means that another program took one away meanwhile."""
+"""Attempts to use blobs that are already there: each fails only when another program removes one meanwhile."""
 
 PORTION_BYTES: Final = 64 * 1024 * 1024
 PORTION_FILES: Final = 64
-"""What a thread takes at once: a hop for each small file would cost as much as the file, and other jobs wait for
-the same threads."""
+"""A thread's share of the work: a hop for each small file would cost as much as the file, and other jobs wait for the
+same threads."""
 
 
 async def add_local(
     ingest: Ingest, request: PublishRequest, collection: Collection, how: How, provenance: str, requester: Requester
 ) -> Added:
-    """The collection under a name. Returns when the model is complete, verified and durable."""
+    """Publishes the collection under a name. Returns when the model is complete, verified and durable."""
     if request.expected is not None and not collection.alone:
         raise InvalidRequest(
             f"$.sha256: {collection.root} is a model of {len(collection.parts)} files, and a digest is of one",
-            hint="add it without --sha256; `modelctl show` tells the digest of each file",
+            hint="Add it without --sha256. `modelctl show` reports the digest of each file.",
         )
     ingest.publishing.judge(request, request.expected)
     request.progress.phase("checking_local")
@@ -85,7 +85,7 @@ class _Adding:
         self._presence = ingest.presence(held)
         self._to_write: set[str] = set()
         self._space = ingest.space
-        """For the files of `_to_write` and those that are adopted: room that was promised for all of them."""
+        """The space reserved for the files of `_to_write` and those that are adopted."""
 
     async def run(self, provenance: str, requester: Requester) -> Added:
         collection, alone = self._collection, self._collection.alone
@@ -93,7 +93,7 @@ class _Adding:
         await self._presence.load_records(sources=[part.signature for part in collection.parts], digests=expected)
         self._judge_known()
         with ExitStack() as promised:
-            # A file by itself is promised its room when it is staged.
+            # Space for a single file is reserved when it is staged.
             batch = Batch(self._layout) if alone else await self._in_thread(partial(self._begin, promised))
             try:
                 self._presence.syncs_names = not batch.shares_syncs
@@ -132,7 +132,7 @@ class _Adding:
         self._ingest.publishing.judge(self._request, stands, [] if self._collection.alone else known)
 
     def _begin(self, promised: ExitStack) -> Batch:
-        """Room for all that may have to be written: what turns out to be here already is given back at the end."""
+        """Reserves space for all files that may be written. Space for files that are found is released at the end."""
         self._request.progress.phase("reserving")
         here = os.stat(self._layout.staging).st_dev
         to_write = to_adopt = 0
@@ -173,12 +173,12 @@ class _Adding:
             return
         fault = next((fault for fault in faults if not isinstance(fault, Stopped)), faults[0])
         actual = fault.details.get("actual_sha256") if isinstance(fault, DigestMismatch) else None
-        if isinstance(actual, str):  # next time that is known without reading the file
+        if isinstance(actual, str):  # the next add refuses it without reading the file
             await self._ingest.records.record_source(self._collection.parts[0].signature, Digest(actual))
         raise fault
 
     def _stage_portion(self, batch: Batch, portion: list[Part]) -> None:
-        """Blocking. Whatever it raises, it leaves no name and no file but in the batch."""
+        """Blocking. Whatever it raises, the only names and files that it leaves are in the batch."""
         for part in portion:
             progress = self._progress[part.path]
             check(progress)
@@ -187,7 +187,7 @@ class _Adding:
             try:
                 with source_faults(where):
                     source = Signature.of(os.fstat(descriptor))
-                # A first attempt to adopt a file leaves its trace in the time of its last change.
+                # An earlier attempt to adopt the file has changed its ctime.
                 ctime_ns = part.signature.ctime_ns if self._how == "copy" else source.ctime_ns
                 if source != replace(part.signature, ctime_ns=ctime_ns):
                     raise changed(where)
@@ -222,7 +222,7 @@ class _Adding:
                 descriptor,
                 where,
                 expected=expected,
-                # What was believed to be here, or to be adopted, has to ask for its room now.
+                # A file that was expected to be in the store, or to be adopted, has no space reserved yet.
                 space=self._space if part.path in self._to_write else self._ingest.space,
                 progress=progress,
                 keep_cache=self._ingest.keep_cache,
@@ -232,20 +232,20 @@ class _Adding:
         return ReadyFile(path=part.path, content=staged, role=part.role, source=staged.source)
 
     async def _there(self, batch: Batch) -> set[Digest]:
-        """What was staged and may lie in the store by now, with what the records say of it."""
+        """The digests of staged files that the store may have by now; loads their records."""
         there = {staged.digest for staged in batch.staged if os.path.lexists(self._layout.blob(staged.digest))}
         if there:
             await self._presence.load_records(digests=there)
         return there
 
     def _settle(self, batch: Batch, there: set[Digest]) -> None:
-        """Blocking; all that can be done before the publisher's turn: no publication waits for a whole read."""
+        """Blocking. Does all work that can precede the publisher's turn: no publication waits for a whole read."""
         self._collection.check_complete()
         progress = FileProgress(self._request.progress)
         found: dict[Digest, Blob] = {}
         for staged in batch.staged:
             if staged.digest in there and isinstance(staged, Adopted) and staged.is_blob():
-                # What was hashed is the blob itself, and the staged name has to go before its signature is taken.
+                # The hashed file is the blob itself; its staged name is removed before its signature is taken.
                 batch.let_go({staged.digest})
                 found[staged.digest] = staged.share()
         for digest in there - found.keys():
@@ -264,7 +264,7 @@ class _Adding:
     # -- the end
 
     def _remove_sources(self) -> list[Relinked]:
-        """The model is there: what a move leaves behind is taken away."""
+        """Removes the sources of a move, after the model is published."""
         relinked: list[Relinked] = []
         for part in self._collection.parts:
             file = self._files[part.path]

@@ -1,8 +1,8 @@
 """Files that become blobs without being copied: `--move` and `--link`.
 
 Both make a second name for the file in the staging directory, on the same filesystem, and hash it there. The source
-keeps its name until the model is published: nothing that fails, and no crash, can lose it. A move takes that name
-away as the last step; a link leaves it, for ever.
+keeps its name until the model is published: no failure and no crash can lose it. A move removes that name as the last
+step; a link leaves it.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _NO_LINKS = (errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.E
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Adopted(Staged):
-    """A staged file that is the source itself. `source` is its signature since nobody may write to it; `mode` and
-    `owner` are those of before."""
+    """A staged file that is the source itself. `source` is its signature once it is read-only; `mode` and `owner` are
+    those before."""
 
     layout: Layout
     linked: Linked
@@ -49,19 +49,19 @@ class Adopted(Staged):
     owner: int
 
     def check(self) -> None:
-        """By its old name a file can be written to until that is gone: what was hashed must be what gets the name."""
+        """Raises when the file has changed: until its old name is removed, a program can write to it by that name."""
         with store_faults("look at", self.path):
             now = Signature.of(os.lstat(self.path))
         # Two files of a model may be one with two names: then each adoption changes the other's links.
         if now != self.source and (self.how == "move" or not self.source.only_links_changed(now)):
             raise changed(self.origin)
         if self.how == "link" and not os.path.lexists(self.layout.blob(self.digest)):
-            # Before the blob gets its name: after a crash nobody takes a shared file for the store's alone.
+            # Before the blob gets its name: else, after a crash, the store would not know that the file is shared.
             self.linked.good(self.digest, self.source, self.origin)
 
     def named(self, blob: Blob) -> bool:
-        """Getting its name has changed the file's signature, and nothing else of it may have changed since it was
-        hashed: else the old signature stays, and the model is suspect from the start."""
+        """The new name has changed the signature's ctime. If anything else has changed since the file was hashed, the
+        old signature stays recorded, and the model is suspect from the start."""
         if not self.source.only_links_changed(blob.signature):
             return False
         if blob.digest in self.linked:
@@ -75,7 +75,7 @@ class Adopted(Staged):
         return False
 
     def share(self) -> Blob:
-        """The source is the blob, and the staged name is gone: from now on the blob counts as shared."""
+        """Marks the blob as linked, when the source is the blob itself. Call it after the staged name is removed."""
         blob = require_blob(self.layout, self.digest)
         if not self.source.only_links_changed(blob.signature):
             raise changed(self.origin)
@@ -83,7 +83,7 @@ class Adopted(Staged):
         return blob
 
     def discard(self) -> None:
-        """A source that did not become a blob is as writable as before, and belongs to whom it did."""
+        """Gives a source that did not become a blob its mode and owner back."""
         self.take_back()
         try:
             if os.lstat(self.layout.blob(self.digest)).st_ino == self.source.inode:
@@ -114,11 +114,12 @@ def stage_adopted(
     progress: FileProgress,
     linked: Linked,
 ) -> Adopted | None:
-    """The open file, named in the staging directory, hashed, read-only and durable. Blocks; for a byte thread.
+    """Links the open file into the staging directory, hashes it, makes it read-only and durable. Blocks; for a byte
+    thread.
 
-    None when a move has to copy: on another filesystem, or when somebody else could still write to the bytes by
-    another name or as their owner. A link that is not possible is an error that says why. Whatever it raises, the
-    source is as it was.
+    Returns None when a move has to copy: on another filesystem, or when another user could still write to the bytes by
+    another name or as their owner. For a link that is not possible it raises an error with the reason. Whatever it
+    raises, the source is as it was.
     """
     with source_faults(source_path):
         status = os.fstat(source_fd)
@@ -187,7 +188,8 @@ def _link(layout: Layout, source_fd: int, source_path: str, path: str, how: How)
 
 
 def _close_to_writers(layout: Layout, source_fd: int, source_path: str, how: How, before: os.stat_result) -> Signature:
-    """Read-only, with nobody who has it open for writing; the signature that a later write would change."""
+    """Makes the file read-only and checks that no program has it open for writing. Returns the signature, which any
+    later write changes."""
     try:
         if how == "move":
             if before.st_uid != os.geteuid():

@@ -32,8 +32,8 @@ def stage_copy(
 ) -> Staged:
     """Copies an open file into the staging directory, hashing it on the way. Blocks; for a byte thread.
 
-    Whatever it raises (an error of the wire, or Stopped), it leaves neither a file nor a reservation;
-    bytes of the wrong digest are in quarantine.
+    Whatever it raises (an error of the wire, or Stopped), it leaves neither a file nor a reservation; bytes of the
+    wrong digest are in quarantine.
     """
     with source_faults(source_path):
         source = Signature.of(os.fstat(source_fd))
@@ -75,7 +75,7 @@ def stage_copy(
 def hash_source(source_fd: int, source_path: str, *, progress: FileProgress) -> Digest:
     """The digest of an open file, without writing a byte.
 
-    For content that may be here already: reading it alone costs less than copying it for nothing.
+    For content that the store may have: reading alone costs less than a needless copy.
     """
     with source_faults(source_path):
         source = Signature.of(os.fstat(source_fd))
@@ -93,7 +93,7 @@ def check_unchanged(source_fd: int, source_path: str, before: Signature, read: i
     if after == before and read == before.size and not more:
         return
     if more and after.size == before.size == read:
-        what = f"it says that it has {read} bytes, and there are more"
+        what = f"it reports a size of {read} bytes, and there are more"
     elif after.size != before.size:
         what = f"its size went from {before.size} to {after.size} bytes"
     elif read != before.size:
@@ -135,7 +135,7 @@ class _Copy:
         return self._hash_clone() if cloned else self._stream()
 
     def _small(self) -> tuple[Digest, int, tuple[int, ...]]:
-        """One buffer, no thread: to start one costs more than to hash a small file."""
+        """One buffer, no thread: starting a thread costs more than hashing a small file."""
         data = memoryview(bytearray(self.size))
         with source_faults(self.source_path):
             got = durable.read_at(self.source_fd, data, 0) if self.size else 0
@@ -150,7 +150,7 @@ class _Copy:
         return Digest(hashlib.sha256(data).hexdigest()), got, summer.finish()
 
     def _hash_clone(self) -> tuple[Digest, int, tuple[int, ...]]:
-        """The store's side is hashed: what the source says afterwards does not matter any more."""
+        """Hashes the clone: later changes of the source do not matter."""
         self.reservation.settle(self.size)
         self.progress.advance(done=self.size)
         self.progress.phase("verify")
