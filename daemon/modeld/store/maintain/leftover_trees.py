@@ -1,4 +1,4 @@
-"""Trees that no manifest asks for any more: of models that other tools removed, and of bytes that were replaced."""
+"""Trees that no manifest needs any more: of models that other tools removed, and of replaced bytes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class LeftoverTrees:
         return found
 
     async def remove(self, candidates: Sequence[Candidate], order: int, notes: list[str]) -> list[Candidate]:
-        """Those that went. Each is judged again in the publisher's turn: a model may ask for it by now."""
+        """Returns the removed ones. Each is checked again in the publisher's turn: a model may need it by now."""
         gone: list[Candidate] = []
         for candidate in candidates:
             path = "/".join((self._layout.root, *candidate.parts))

@@ -1,5 +1,7 @@
-"""Taking back what nothing holds. What is a victim is decided twice: on a walk beside all other work, and once more in
-the publisher's turn, right before it goes. So no add can be half way between finding a blob and naming it.
+"""The sweep removes blobs, partials and trees that nothing holds.
+
+It decides on each victim twice: on a walk beside all other work, and again in the publisher's turn, right before the
+removal. So no add can be between finding a blob and naming it.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ SHOWN: Final = 10_000
 NOTED: Final = 100
 
 AT_ONCE: Final = 200
-"""Removed in one turn: some ten milliseconds in which nothing is published."""
+"""Victims removed in one turn: some ten milliseconds in which nothing is published."""
 
 
 @dataclass(slots=True)
@@ -78,7 +80,7 @@ class Sweeper:
     async def sweep(
         self, *, dry_run: bool = False, grace: float | None = None, order: int = 0, progress: JobProgress | None = None
     ) -> Swept:
-        """`grace` stands for the configured one."""
+        """`grace` replaces the configured one."""
         self._lock.check()
         progress = progress or JobProgress()
         async with self._alone:
@@ -130,7 +132,7 @@ class Sweeper:
             await self._records.forget(*(Digest(victim.digest) for victim in gone if victim.digest and victim.is_blob))
 
     def _remove_some(self, victims: Sequence[Candidate], tally: _Tally) -> list[Candidate]:
-        """Blocking, in the turn: nothing is published meanwhile, at least not by this daemon."""
+        """Blocking, in the publisher's turn: this daemon publishes nothing meanwhile."""
         marked = self._marks.look()
         held = marked.digests | self._holds.blobs()
         gone: list[Candidate] = []
@@ -154,7 +156,7 @@ class Sweeper:
         removed = remove_file(root, victim.parts, victim.identity)
         if removed and victim.digest is not None:
             self._name_changes.index.trees.linked.forget(Digest(victim.digest))
-            with suppress(OSError):  # checksums for a repair, of what is not there any more
+            with suppress(OSError):  # the checksums for a repair of the removed blob
                 os.unlink(self._layout.blocks(Digest(victim.digest)))
         return removed
 
@@ -162,4 +164,4 @@ class Sweeper:
 def _kept_for_later(sizes: Sequence[int]) -> str:
     downloads = "1 unfinished download" if len(sizes) == 1 else f"{len(sizes)} unfinished downloads"
     days = PARTIAL_SECONDS // 86_400
-    return f"{downloads} ({sum(sizes)} bytes) will be kept until nobody has gone on with it for {days} days"
+    return f"{downloads} ({sum(sizes)} bytes) will be kept until {days} days after the last resume"

@@ -1,7 +1,7 @@
-"""Verifying models: every byte is hashed again, several blobs at a time, and what is bad is taken out of use.
+"""Verifying models: every byte is hashed again, several blobs at a time, and bad blobs are taken out of use.
 
-A corrupt blob goes to quarantine in the publisher's turn, after it was looked at once more: another program may have
-put good bytes there meanwhile. Why it went is written down before it goes, so each model that names it reports it, also
+A corrupt blob goes to quarantine in the publisher's turn, after a second look: another program may have put good bytes
+there meanwhile. The reason is recorded before the blob is moved, so each model that names it reports the reason, also
 after a crash in between.
 """
 
@@ -45,7 +45,7 @@ SHOWN: Final = 10_000
 """Models of one answer: 3 MB, where a reply may have 8."""
 
 MAX_ATTEMPTS: Final = 3
-"""At a blob that changes while it is looked at."""
+"""For a blob that changes while it is hashed."""
 
 _AT_ONCE: Final = 200
 """Outcomes in one transaction."""
@@ -53,7 +53,7 @@ _AT_ONCE: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one blob was found to be. `fault` is None when it is good."""
+    """The result for one blob. `fault` is None when it is good."""
 
     outcome: Outcome
     blob: Blob | None = None
@@ -87,7 +87,7 @@ class Verifier:
         requester: Requester = THE_DAEMON,
         on_failed: OnFailed = ignore_failed,
     ) -> Verification:
-        """These models, or all of them. `NotFound` before the first byte is read when there is no such model."""
+        """These models, or all of them. `NotFound`, before the first byte is read, for an unknown name."""
         self._lock.check()
         index, progress = self.name_changes.index, progress or JobProgress()
         if names is None:
@@ -105,7 +105,7 @@ class Verifier:
 
 
 class _Run:
-    """One verification under way."""
+    """One running verification."""
 
     def __init__(
         self, verifier: Verifier, order: int, progress: JobProgress, requester: Requester, on_failed: OnFailed
@@ -142,7 +142,7 @@ class _Run:
                 return
             try:
                 finding = await self._look(digest)
-            except Exception as fault:  # noqa: BLE001 - raised when the others have stopped, and not as a group
+            except Exception as fault:  # noqa: BLE001 - raised after the others have stopped, and not as a group
                 self._faults.append(fault)
                 return
             self._findings[digest] = finding
@@ -162,17 +162,17 @@ class _Run:
                 return condemned
         raise Corrupt(
             f"{self._layout.blob(digest)} changes each time it is looked at",
-            hint="find the program that writes to blobs of this store",
+            hint="Find the program that writes to blobs of this store.",
             details={"path": self._layout.blob(digest)},
         )
 
     def _explained(self, finding: Finding) -> Finding:
-        """A blob that is missing because it was found bad before says so."""
+        """Gives a missing blob the reason for which it was set aside."""
         known = self._verifier.history.why(finding.outcome.digest) if finding.outcome.outcome == "missing" else None
         return finding if known is None else Finding(finding.outcome, None, known.sentence, known.kept_at)
 
     async def _condemn(self, finding: Finding) -> Finding | None:
-        """Out of use with it. None when it is not the same any more that was looked at."""
+        """Takes the blob out of use. Returns None when it has changed since the look."""
         digest, history = finding.outcome.digest, self._verifier.history
         reason = finding.fault or "its blob is corrupt"
         async with self._name_changes.publisher.turn(self._order):
@@ -188,7 +188,7 @@ class _Run:
                     if os.path.lexists(self._layout.blob(digest)):
                         await history.clear_condemned([digest])
                     raise
-                # ---- It is out of use: from here on it is only reported. ----
+                # ---- The blob is out of use: from here on the change is only recorded. ----
                 condemned = Condemned(reason, kept_at)
                 await history.condemn(digest, condemned)
                 await self._verifier.records.forget(digest)
@@ -238,12 +238,12 @@ def _unchanged(layout: Layout, finding: Finding) -> bool:
     try:
         now = blobs.stat_blob(layout, finding.outcome.digest)
     except Corrupt:
-        return finding.blob is None  # still something that is no file
+        return finding.blob is None  # still not a regular file
     return now is not None and finding.blob is not None and now.signature == finding.blob.signature
 
 
 def _set_aside(layout: Layout, digest: Digest) -> str:
-    """Blocking; where the bytes lie now. What cannot be synced is found and set aside again after a crash."""
+    """Blocking; returns the path in the quarantine. A move that a crash undoes is found and repeated."""
     path = layout.blob(digest)
     with store_faults("set aside the corrupt blob", path):
         kept_at = quarantine(layout, path, "corrupt-blob")

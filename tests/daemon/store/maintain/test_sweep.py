@@ -182,7 +182,7 @@ async def test_each_kind_goes_when_its_time_has_come(bench: Bench) -> None:
     swept = await bench.store.sweeper.sweep()
     assert (kinds(swept), swept.notes) == ([("partial", 11)], ())
     assert swept.victims[0].path == str(paths["partial"].parent)
-    assert "nobody has gone on with" in swept.victims[0].reason
+    assert "was not resumed for" in swept.victims[0].reason
     assert not paths["partial"].parent.exists()
     later(bench, 29 * DAY)
     assert kinds(await bench.store.sweeper.sweep()) == []
