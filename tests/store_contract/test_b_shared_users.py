@@ -141,7 +141,7 @@ def test_two_users_of_a_group_share_a_store(shared: RealDaemon) -> None:
                 assert (info.st_gid, stat.S_IMODE(info.st_mode)) == (group.gr_gid, 0o444), where
             elif where.endswith(".json"):
                 assert (info.st_gid, stat.S_IMODE(info.st_mode)) == (group.gr_gid, 0o640), where
-    # A member of the group who is not the daemon reads a model by the path that was given out.
+    # A member of the group other than the daemon reads a model by the path that was given out.
     read = subprocess.run(
         ["cat", os.path.join(values["ada"]["path"], "m.gguf")],
         user=OTHER_UID,

@@ -22,7 +22,7 @@ SIZES = [0, 1, 4095, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK + 17]
 
 
 class Counting(FileProgress):
-    """Adds up what it is told, and wants no more after so many looks."""
+    """Adds up its calls, and stops after so many checks."""
 
     def __init__(self, looks: int | None = None) -> None:
         super().__init__()

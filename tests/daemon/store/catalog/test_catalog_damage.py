@@ -152,10 +152,10 @@ def test_faults_of_the_disk_are_typed(code: int, typed: type[WireError], path: s
     error = sqlite3.OperationalError("it happened")
     error.sqlite_errorcode = code
     error.sqlite_errorname = "SQLITE_SOMETHING"
-    told = translated(error, path)
-    assert type(told) is typed
-    assert path in str(told)
-    assert "SQLITE_SOMETHING" in str(told)
+    fault = translated(error, path)
+    assert type(fault) is typed
+    assert path in str(fault)
+    assert "SQLITE_SOMETHING" in str(fault)
 
 
 @pytest.mark.parametrize("replaced", [False, True])

@@ -275,7 +275,7 @@ AS_NOBODY = """
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_refused_permission_says_so_and_what_to_do(existing: bool) -> None:
     if os.getuid() != 0:
-        pytest.skip("only root can become somebody who may not")
+        pytest.skip("only root can become another user")
     # Not below tmp_path: others cannot even get there.
     with tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, 0o755)

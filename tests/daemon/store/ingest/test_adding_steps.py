@@ -1,4 +1,4 @@
-"""Adding, step by step: who is told when, and each step that fails or is cancelled."""
+"""Adding, step by step: the order of the notes to the job, and each step that fails or is cancelled."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from rigs.watcher import Watcher
 async def test_the_blob_is_there_before_and_the_manifest_after_the_note(bench: Bench) -> None:
     notes = Notes(bench)
     await bench.store.add(bench.file(), name="a", notes=notes)
-    assert notes.told == [("about", True, False), ("published", True, True)]
+    assert notes.calls == [("about", True, False), ("published", True, True)]
     await bench.store.add(bench.file(), name="a", notes=notes)
-    assert len(notes.told) == 2
+    assert len(notes.calls) == 2
 
 
 async def test_a_note_that_fails_prevents_the_publication(bench: Bench) -> None:

@@ -29,7 +29,7 @@ BIG = 3 * CHUNK
 
 
 class Recorder(FileProgress):
-    """Remembers what it is told; `at_look` is called at each look whether to stop, with its number."""
+    """Records its calls; `at_look` gets the number of each check whether to stop."""
 
     def __init__(self, at_look: Callable[[int], bool] | None = None) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ def test_holes_become_zeros(bench: Bench) -> None:
     staged.discard()
 
 
-def test_no_room_is_told_before_the_first_byte(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_is_reported_before_the_first_byte(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.fill(1000)
     monkeypatch.setattr(durable, "create_file", None)
     with pytest.raises(NoSpace) as caught:

@@ -1,4 +1,4 @@
-"""A name is given to good bytes only, once, and success is never reported over bytes nobody verified."""
+"""Only good bytes get a name, and only once; success is never reported for bytes that were not verified."""
 
 from __future__ import annotations
 

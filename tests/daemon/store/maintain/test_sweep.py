@@ -1,4 +1,4 @@
-"""What a sweep takes and what it never takes: judged by age, by who holds it, and once more before it goes."""
+"""What a sweep removes and what it keeps: decided by age and by holders, and checked again before the removal."""
 
 from __future__ import annotations
 
@@ -346,7 +346,7 @@ async def test_a_stop_ends_it_between_two_portions(bench: Bench, monkeypatch: py
     assert len((await bench.store.sweeper.sweep()).victims) == 4
 
 
-async def test_of_very_many_victims_all_go_and_some_are_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_very_many_victims_all_go_and_some_are_reported(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(7):
         bench.plant(bytes([number]))
     monkeypatch.setattr(sweep_module, "SHOWN", 3)

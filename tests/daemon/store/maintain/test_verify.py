@@ -79,9 +79,9 @@ async def test_a_corrupt_blob_goes_to_quarantine_and_every_model_says_why(bench:
     await bench.store.renaming.copy("a", "b")
     await bench.add("good", b"good")
     bench.spoil(added.path)
-    told: list[tuple[str, str]] = []
+    failed: list[tuple[str, str]] = []
     outcome = await bench.store.verifier.verify(
-        ["a"], on_failed=lambda name, digest, _: told.append((name, digest.text))
+        ["a"], on_failed=lambda name, digest, _: failed.append((name, digest.text))
     )
     (model,) = outcome.models
     assert (outcome.ok, outcome.failed, model.ok, model.expected) == (False, 1, False, added.blob)
@@ -90,7 +90,7 @@ async def test_a_corrupt_blob_goes_to_quarantine_and_every_model_says_why(bench:
     assert bench.quarantined() == [b"XXXX weights"]
     assert model.quarantine_path is not None
     assert Path(model.quarantine_path).read_bytes() == b"XXXX weights"
-    assert sorted(told) == [("a", added.blob), ("b", added.blob)]
+    assert sorted(failed) == [("a", added.blob), ("b", added.blob)]
     for name in ("a", "b"):
         state, reason = states(bench)[name]
         assert state == "failed"
@@ -193,7 +193,7 @@ async def test_an_unknown_name_fails_before_anything_is_read(bench: Bench, monke
         await bench.store.verifier.verify(["a", "nope"])
 
 
-async def test_a_blob_that_cannot_be_read_is_told_and_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_blob_that_cannot_be_read_is_reported_and_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     added = await bench.add("a")
 
     def fail(*_: object, **_how: bool) -> None:
@@ -254,7 +254,7 @@ async def test_a_stop_ends_it_and_what_was_found_is_kept(bench: Bench) -> None:
 # -- what is known afterwards
 
 
-async def test_outcomes_are_told_with_who_when_and_what(bench: Bench) -> None:
+async def test_outcomes_have_the_user_the_time_and_the_bytes(bench: Bench) -> None:
     added = await bench.add("a", requester=Requester(peer=7, job="j0"))
     await bench.store.verifier.verify(requester=Requester(peer=8, job="j1"))
     bench.spoil(added.path)
@@ -274,7 +274,7 @@ async def test_outcomes_are_told_with_who_when_and_what(bench: Bench) -> None:
     assert (await bench.store.models.show("a")).history == history
 
 
-async def test_when_it_was_verified_is_told_while_it_is_true(bench: Bench) -> None:
+async def test_when_it_was_verified_is_reported_while_it_is_true(bench: Bench) -> None:
     added = await bench.add("a")
     first = (await bench.store.models.show("a")).verified_at
     await bench.store.verifier.verify()
