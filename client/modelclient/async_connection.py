@@ -69,7 +69,9 @@ class AsyncConnection:
 
     async def __aenter__(self) -> Self:
         if self._opened is not None:
-            raise LocalError("this client is already connected", hint="make one with connect() for each connection")
+            raise LocalError(
+                "this client is already connected", hint="Make a client with connect() for each connection."
+            )
         async with AsyncExitStack() as stack:
             wire, stream, hello = await self._greeted()
             stack.push_async_callback(stream.aclose)
@@ -84,7 +86,7 @@ class AsyncConnection:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(ConnectionLost("this client is closed", hint="make a new one with connect()"))
+        self._end(ConnectionLost("this client is closed", hint="Make a new one with connect()."))
         # Without the error: the task group would hand it on wrapped in a group.
         await self._exit.aclose()
 
@@ -197,5 +199,5 @@ class AsyncConnection:
     @property
     def _connection(self) -> tuple[Multiplexer, Stream, Hello]:
         if self._opened is None:
-            raise LocalError("this client is not connected", hint="use it inside `async with modelclient.connect()`")
+            raise LocalError("this client is not connected", hint="Use it inside `async with modelclient.connect()`.")
         return self._opened

@@ -79,7 +79,7 @@ def start(
         if time.monotonic() + pause >= deadline:
             raise in_use or NoDaemon(
                 f"no daemon answered at {endpoint.path} in time; another client is starting one",
-                hint="try again in a moment, or see `modelctl status`",
+                hint="Try again in a moment, or see `modelctl status`.",
             )
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE) if ours else _FIRST_PAUSE
@@ -89,7 +89,7 @@ def _check_installed() -> None:
     if missing := missing_packages():
         raise NoDaemon(
             f"no daemon runs, and none can be started: this installation lacks {', '.join(missing)}",
-            hint=f"install the daemon: {INSTALL}",
+            hint=f"Install the daemon with `{INSTALL}`.",
         )
 
 
@@ -97,11 +97,11 @@ def _start_one(endpoint: Endpoint, deadline: float, check_cancelled: Callable[[]
     """None when the daemon is ready; its own error when another one holds the lock, for then waiting may help."""
     spawned = _spawn(endpoint)
     line = spawned.first_line(deadline, check_cancelled)
-    where = f"see {spawned.log_path}" if spawned.log_path else "run `modeld` to see why"
+    where = f"See {spawned.log_path}." if spawned.log_path else "Run `modeld` to see why."
     if line is None:
         raise StillStarting(
             f"a daemon was started (pid {spawned.pid}) but is not ready yet; it goes on",
-            hint=f"try again in a moment; {where}",
+            hint=f"Try again in a moment. {where}",
         )
     word, _, rest = line.partition(b" ")
     if word == b"READY":
@@ -116,14 +116,14 @@ def _spawn(endpoint: Endpoint) -> Spawned:
     import platformdirs
 
     if not sys.executable:
-        raise NoDaemon("no daemon runs, and this program does not know its interpreter", hint="run `modeld` first")
+        raise NoDaemon("no daemon runs, and this program does not know its interpreter", hint="Run `modeld` first.")
     log_path = os.path.join(platformdirs.user_state_dir("modeld", appauthor=False), "daemon.log")
     # -P: a folder that is called modeld in some working directory is not the daemon.
     command = [sys.executable, "-P", "-m", "modeld", "--auto-started", "--socket", endpoint.path]
     try:
         return platform.starting().spawn(command, _environment(), log_path)
     except OSError as error:
-        raise NoDaemon(f"no daemon could be started: {error}", hint="run `modeld` to see why") from None
+        raise NoDaemon(f"no daemon could be started: {error}", hint="Run `modeld` to see why.") from None
 
 
 def _environment() -> dict[str, str]:

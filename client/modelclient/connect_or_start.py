@@ -25,9 +25,9 @@ none."""
 def absent(endpoint: Endpoint) -> NoDaemon:
     if endpoint.system:
         return NoDaemon(
-            f"the system service does not answer at {endpoint.path}", hint="start it: systemctl start modeld"
+            f"the system service does not answer at {endpoint.path}", hint="Start it with `systemctl start modeld`."
         )
-    return NoDaemon(f"no daemon runs at {endpoint.path}", hint="start one: modelctl start")
+    return NoDaemon(f"no daemon runs at {endpoint.path}", hint="Start one with `modelctl start`.")
 
 
 def connect_or_start(

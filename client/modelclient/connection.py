@@ -59,7 +59,7 @@ class Connection:
         return True
 
     def close(self) -> None:
-        self._wire.end(ConnectionLost("this client is closed", hint="make a new Client"))
+        self._wire.end(ConnectionLost("this client is closed", hint="Make a new Client."))
         self._channel.close()
 
     def __enter__(self) -> Self:

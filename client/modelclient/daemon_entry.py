@@ -12,7 +12,7 @@ def main() -> int:
 
     if missing := missing_packages():
         sys.stderr.write(f"modeld: the daemon cannot run: this installation lacks {', '.join(missing)}\n")
-        sys.stderr.write(f"modeld: install it: {INSTALL}\n")
+        sys.stderr.write(f"modeld: Install it with `{INSTALL}`.\n")
         return exits.NO_DAEMON
     from modeld.__main__ import main as run
 

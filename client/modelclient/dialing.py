@@ -21,7 +21,9 @@ def find(argument: str | None) -> Endpoint:
     try:
         endpoint = locate.find(argument)
     except (OSError, ValueError) as error:
-        raise NoDaemon(f"the configuration cannot be read: {error}", hint="mend the file, or give --socket") from None
+        raise NoDaemon(
+            f"the configuration cannot be read: {error}", hint="Correct the file, or give --socket."
+        ) from None
     check(endpoint)
     return endpoint
 
@@ -29,7 +31,8 @@ def find(argument: str | None) -> Endpoint:
 def check(endpoint: Endpoint) -> None:
     if fault := locate.fault(endpoint):
         raise NoDaemon(
-            fault, hint="name another endpoint with MODELD_SOCKET or --socket, or set owner and mode of that path right"
+            fault,
+            hint="Name another endpoint with MODELD_SOCKET or --socket, or correct the owner and mode of that path.",
         )
 
 
@@ -44,9 +47,9 @@ def dial(endpoint: Endpoint, *, wait: bool = True) -> Channel | None:
             return None
         what = f"the endpoint {endpoint.path} does not answer: {error.strerror or error}"
         if isinstance(error, PermissionError):
-            hint = "ask its operator for access, or use a daemon of your own with --socket"
+            hint = "Ask its operator for access, or use a daemon of your own with --socket."
             raise Barred(what, hint=hint) from None
-        hint = "look at the daemon's log; another endpoint can be chosen with --socket or MODELD_SOCKET"
+        hint = "Look at the daemon's log, or choose another endpoint with --socket or MODELD_SOCKET."
         raise NoDaemon(what, hint=hint) from None
 
 

@@ -71,7 +71,7 @@ class ExchangeState(Generic[Item, T]):
         """The connection's fault ends this exchange. A job that is known can be found again."""
         if isinstance(error, ConnectionLost) and self.job is not None:
             error = ConnectionLost(
-                error.message, hint=f"start again, or see what became of it: modelctl job {self.job}"
+                error.message, hint=f"Start again, or see what became of it with `modelctl job {self.job}`."
             )
         self._error = error
 
@@ -88,7 +88,7 @@ class ExchangeState(Generic[Item, T]):
             f"no reply to {self.operation} within {seconds:g} s"
             if seconds is not None
             else f"{self.operation} timed out",
-            hint="the daemon may be busy or stuck: try again with a longer timeout, see `modelctl status`",
+            hint="Try again with a longer timeout, or see `modelctl status`: the daemon may be busy or stuck.",
         )
 
     def _absorb(self, reply: Received) -> Item | None:
@@ -113,7 +113,7 @@ def _outcome(reply: RawResult | Error, value: type[T]) -> T:
     except msgspec.MsgspecError as error:
         raise RemoteError(
             f"the daemon's answer is no {value.__name__}: {error}",
-            hint="the daemon is of another version: compare `modelctl version`",
+            hint="Compare the versions with `modelctl version`.",
         ) from None
     return decoded
 

@@ -62,7 +62,7 @@ class Multiplexer:
         before = f" before it answered {', '.join(waiting)}" if waiting else ""
         return ConnectionLost(
             f"the daemon at {self.endpoint} went away{before}",
-            hint="connect again; `modelctl jobs` shows what became of the work",
+            hint="Connect again; `modelctl jobs` shows what became of the work.",
         )
 
     def end(self, fault: ModeldError) -> ModeldError:
@@ -94,12 +94,12 @@ def _check_hello(hello: Hello) -> None:
         raise Unsupported(
             f"{hello.server} speaks protocol {hello.protocol.min} to {hello.protocol.max}, "
             f"this client {limits.PROTOCOL_MIN} to {limits.PROTOCOL_MAX}",
-            hint="install the same version on both sides, then restart the older daemon with `modelctl stop`",
+            hint="Install the same version on both sides, then restart the older daemon with `modelctl stop`.",
         )
 
 
 def silent(endpoint: str) -> TimedOut:
     return TimedOut(
         f"the daemon at {endpoint} accepts connections but says nothing",
-        hint="it may be stuck: see its log; stop it and try again",
+        hint="See its log, then stop it and try again: it may be stuck.",
     )

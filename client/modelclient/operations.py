@@ -9,6 +9,7 @@ A new operation is one method here, beside its request and value in the wire.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Generator
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
@@ -32,30 +33,30 @@ Seen = Event | Progress | Lagged
 """What a subscription delivers."""
 
 
-class BlockingCaller:
+class BlockingCaller(ABC):
     """What `Client` does with a call."""
 
-    def call(self, call: Call[T]) -> T:
-        raise NotImplementedError
+    @abstractmethod
+    def call(self, call: Call[T]) -> T: ...
 
-    def _work(self, call: Call[T]) -> Work[T]:
-        raise NotImplementedError
+    @abstractmethod
+    def _work(self, call: Call[T]) -> Work[T]: ...
 
-    def _events(self, call: Call[T]) -> Exchange[Seen, T]:
-        raise NotImplementedError
+    @abstractmethod
+    def _events(self, call: Call[T]) -> Exchange[Seen, T]: ...
 
 
-class AsyncCaller:
+class AsyncCaller(ABC):
     """What `AsyncClient` does with a call."""
 
-    async def call(self, call: Call[T]) -> T:
-        raise NotImplementedError
+    @abstractmethod
+    async def call(self, call: Call[T]) -> T: ...
 
-    def _work(self, call: Call[T]) -> AsyncWork[T]:
-        raise NotImplementedError
+    @abstractmethod
+    def _work(self, call: Call[T]) -> AsyncWork[T]: ...
 
-    def _events(self, call: Call[T]) -> AsyncExchange[Seen, T]:
-        raise NotImplementedError
+    @abstractmethod
+    def _events(self, call: Call[T]) -> AsyncExchange[Seen, T]: ...
 
 
 class Operation(Generic[P, Blocked, Awaited]):

@@ -1,4 +1,4 @@
-"""`modeld`: reads its flags, and answers what needs no daemon. Everything else is in `modeld.app`."""
+"""The `modeld` command: parses the flags and answers what needs no daemon. `modeld.app` runs the daemon."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from modeld.config import ConfigError, Settings, dump, load
-from modeld.config.load import SEE_ALL
+from modeld.config.load import CHECK_HINT
 from modelwire import exits
 from modelwire.version import __version__
 
@@ -18,20 +18,26 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="modeld",
         description="The daemon that owns this machine's store of model weights.",
-        epilog="Settings come from the configuration file, then MODELD_* variables, then these flags.",
+        epilog="A flag overrides a MODELD_* variable, and a variable overrides the configuration file.",
     )
     made.add_argument("--version", action="version", version=f"modeld {__version__}")
-    made.add_argument("--config", metavar="FILE", help="read this configuration file")
-    made.add_argument("--socket", metavar="PATH", help="listen here")
+    made.add_argument("--config", metavar="FILE", help="configuration file to read")
+    made.add_argument("--socket", metavar="PATH", help="path of the socket to listen on")
     made.add_argument("--models-home", metavar="DIR", help="root of the store")
-    made.add_argument("--state-dir", metavar="DIR", help="where the activity log lives")
-    made.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
+    made.add_argument("--state-dir", metavar="DIR", help="directory of the activity log")
     made.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="any setting, as limits.write_stall=5s"
+        "--log-level", choices=["debug", "info", "warning", "error"], help="lowest level that the daemon logs"
     )
-    asks = made.add_mutually_exclusive_group()
-    asks.add_argument("--check-config", action="store_true", help="say whether the configuration is good, and end")
-    asks.add_argument("--print-config", action="store_true", help="print all settings that would be in force, and end")
+    made.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="change a setting, for example limits.write_stall=5s; can be given several times",
+    )
+    instead = made.add_mutually_exclusive_group()
+    instead.add_argument("--check-config", action="store_true", help="check the configuration and exit")
+    instead.add_argument("--print-config", action="store_true", help="print every setting and its value, and exit")
     made.add_argument("--auto-started", action="store_true", help=argparse.SUPPRESS)
     made.add_argument("--ready-fd", type=int, metavar="FD", help=argparse.SUPPRESS)
     return made
@@ -43,7 +49,7 @@ def overrides(flags: argparse.Namespace) -> dict[str, Any]:
     for pair in flags.set:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise ConfigError(f"--set {pair!r} is not KEY=VALUE", hint="for example --set limits.write_stall=5s")
+            raise ConfigError(f"--set {pair!r} is not KEY=VALUE", hint="Write, say, --set limits.write_stall=5s.")
         found[key.strip()] = value
     named = {
         "socket": flags.socket,
@@ -56,7 +62,7 @@ def overrides(flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check_places(settings: Settings) -> None:
-    """Places that are written down must be good for every start. Where none are, a start finds its own."""
+    """Checks the directories that the configuration names. Those that it leaves out depend on each start."""
     from modeld.config.places import state_directory
     from modeld.store import resolve_root
 
@@ -78,14 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         if flags.check_config:
             sys.stderr.write("".join(f"modeld: {problem}\n" for problem in error.problems))
-            sys.stderr.write(f"  {error.hint}\n" if error.hint not in (None, SEE_ALL) else "")
+            sys.stderr.write(f"  {error.hint}\n" if error.hint not in (None, CHECK_HINT) else "")
             return exits.USAGE
         return readiness.failed(error.message, hint=error.hint, code="invalid_request", exit_code=exits.USAGE)
     if flags.print_config:
         sys.stdout.write(dump(loaded.settings))
         return 0
     if flags.check_config:
-        sys.stdout.write(f"{loaded.path or 'no configuration file: the defaults'}: good\n")
+        sys.stdout.write(f"{loaded.path or 'no configuration file, only defaults'}: good\n")
         return 0
     from modeld.app.run import run
 

@@ -43,7 +43,7 @@ _PHASES: Final = _complete(
         "done": "idle",
     }
 )
-"""In the order in which a file passes through them: a job shows the phase of the file that is furthest behind."""
+"""In the order in which a file passes through the phases. A job shows that of the file that is furthest behind."""
 
 _PLACE: Final[Mapping[Phase, int]] = {phase: place for place, phase in enumerate(_PHASES)}
 
@@ -103,7 +103,7 @@ class JobProgress:
     # -- called on the event loop
 
     def begin_attempt(self, attempt: int) -> None:
-        """The work starts over: what it reports from here counts anew, what was shown stays until it is passed."""
+        """Starts the counters over. A snapshot shows the earlier figures until the new ones pass them."""
         self.attempt = attempt
         self.stop_reason: StopReason | None = None
         self.done = self.verified = self.reused = self.committed = self.network = 0
@@ -150,14 +150,14 @@ class JobProgress:
     # -- called by the work, from any thread
 
     def phase(self, phase: Phase) -> None:
-        """Of the job as a whole: before its files begin, or after they are finished."""
+        """Sets the phase of the job as a whole: before its files begin, or after they are finished."""
         with self._lock:
             self._show(phase)
 
     def total(self, size: int | None) -> None:
         with self._lock:
             self.total_bytes = size
-            self._tell()
+            self._notify()
 
     def advance(
         self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0, network: int = 0
@@ -168,7 +168,7 @@ class JobProgress:
         return self.stop_reason is not None
 
     def files(self, sizes: Sequence[int | None]) -> list[FileProgress]:
-        """One for each file of the job, from here on. Their sizes make the total, unknown while one of them is."""
+        """Returns one for each file of the job. Their sizes make the total, unknown while one of them is."""
         files = [FileProgress(self) for _ in sizes]
         with self._lock:
             self._forget_files()
@@ -181,13 +181,13 @@ class JobProgress:
         return files
 
     def stop_files(self) -> None:
-        """One file has failed: `stopped()` of the others turns true, so that they end and keep what they have."""
+        """One file has failed: makes `stopped()` of the others true, so that they end and keep their bytes."""
         self._files_stopped = True
 
     # -- listeners
 
     def add_listener(self, listener: Listener) -> None:
-        """Calls it now, and after each change in the thread that reports it. It must not report to this job."""
+        """Calls the listener now, and after each change in the thread that makes it. It must not report to this job."""
         with self._lock:
             self._listeners = (*self._listeners, listener)
             listener(self)
@@ -196,7 +196,7 @@ class JobProgress:
         with self._lock:
             self._listeners = tuple(each for each in self._listeners if each != listener)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for listener in self._listeners:
             listener(self)
 
@@ -229,7 +229,7 @@ class JobProgress:
 
     def _sum_up(self) -> None:
         self.total_bytes = None if self._unknown_sizes else self._known_bytes
-        self._tell()
+        self._notify()
 
     def _move(self, file: FileProgress, phase: Phase | None) -> None:
         if file._not_begun:
@@ -243,8 +243,8 @@ class JobProgress:
         self._show_furthest_behind()
 
     def _show_furthest_behind(self) -> None:
-        """Once bytes of one file move, the files that prepare or have not begun count as part of the first work that
-        was seen: the phase shown does not jump to and fro."""
+        """Once a file is at work, files that prepare or have not begun count as in the earliest working phase seen: the
+        phase shown does not jump to and fro."""
         preparing: Phase | None = None
         working: Phase | None = None
         for phase, files in self._files_at.items():
@@ -265,18 +265,18 @@ class JobProgress:
     def _show(self, phase: Phase) -> None:
         if phase != self.current_phase:
             self.current_phase = phase
-            self._tell()
+            self._notify()
 
 
 Listener = Callable[[JobProgress], None]
-"""Sees each change of a job's progress. It is called with the progress locked: it must be quick, and may only read."""
+"""Called at each change of a job's progress, with the progress locked: it must be quick, and may only read."""
 
 
 class FileProgress:
-    """One file's part of a job; thread-safe.
+    """The progress of one file; thread-safe.
 
     Those that `JobProgress.files` makes count for the job's total and its number of files. Others only report their
-    bytes and phases; without a job, for work that nothing follows or stops.
+    bytes and phases. Without a job it is for work that nothing follows or stops.
     """
 
     __slots__ = ("_job", "_not_begun", "_of_total", "_phase", "_size")
@@ -307,16 +307,16 @@ class FileProgress:
         return self._job._files_stopped or self._job.stopped()
 
     def source(self, name: str) -> None:
-        """Where the bytes come from now."""
+        """Sets where the bytes come from now."""
         with self._job._lock:
             self._job.source = name
-            self._job._tell()
+            self._job._notify()
 
     def attempted(self) -> None:
-        """The source is asked once more."""
+        """Counts another attempt at the source."""
         with self._job._lock:
             self._job.attempt += 1
-            self._job._tell()
+            self._job._notify()
 
     def finished(self) -> None:
         with self._job._lock:

@@ -97,7 +97,7 @@ class ServerConnection:
             raise BadRequest(
                 InvalidRequest(
                     f"$.id: {request.id!r} is still in use by a request without its terminal reply",
-                    hint="use a new id for each request in flight",
+                    hint="Use a new id for each request in flight.",
                     details={"id": request.id},
                 )
             )
@@ -113,7 +113,7 @@ class ServerConnection:
         return BadRequest(
             FrameTooLarge(
                 f"a request is longer than {self._cap} bytes",
-                hint="the connection is closed; send file contents by path, never in a request",
+                hint="Send file contents by path, never in a request. The connection is closed: open a new one.",
                 details={"max_request": self._cap},
             ),
             fatal=True,

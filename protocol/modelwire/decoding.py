@@ -50,7 +50,7 @@ def decode_request(line: bytes) -> Request:
 def _bad_id() -> InvalidRequest:
     return InvalidRequest(
         f"$.id: a request needs an id, a string of 1 to {limits.MAX_ID_BYTES} bytes",
-        hint='give each request its own id, for example "id":"1"',
+        hint='Give each request its own id, for example "id":"1".',
     )
 
 
@@ -63,7 +63,7 @@ def _explain(line: bytes, error: Exception) -> BadRequest:
         return BadRequest(
             InvalidRequest(
                 "the line is nested too deeply to be a request",
-                hint="no field of a request nests; the connection is closed, open a new one",
+                hint="No field of a request nests. The connection is closed: open a new one.",
             ),
             fatal=True,
         )
@@ -71,13 +71,13 @@ def _explain(line: bytes, error: Exception) -> BadRequest:
         return BadRequest(
             InvalidRequest(
                 f"the line is not JSON in UTF-8: {str(fault)[:_ECHO]}",
-                hint="send one JSON object per line; the connection is closed, open a new one",
+                hint="Send one JSON object per line. The connection is closed: open a new one.",
             ),
             fatal=True,
         )
     if not isinstance(plain, dict):
         return BadRequest(
-            InvalidRequest(f"$: a request is a JSON object, not {_kind(plain)}", hint="send one JSON object per line")
+            InvalidRequest(f"$: a request is a JSON object, not {_kind(plain)}", hint="Send one JSON object per line.")
         )
     found = plain.get("id")
     if not valid_id(found):
@@ -104,35 +104,35 @@ def _no_json(constant: str) -> Any:
 def _field_fault(plain: dict[str, Any], error: Exception) -> WireError:
     operation = plain.get("op")
     if not isinstance(operation, str):
-        return InvalidRequest("$.op: a request names its operation, a string", hint="see daemon.describe")
+        return InvalidRequest("$.op: a request names its operation, a string", hint="See daemon.describe.")
     if operation not in OPERATIONS:
         return UnknownOperation(
             f"this daemon has no operation {operation[:_ECHO]!r}",
-            hint=_did_you_mean(operation, OPERATIONS) or "daemon.describe lists all operations",
+            hint=_did_you_mean(operation, OPERATIONS) or "See daemon.describe for all operations.",
         )
     known = ("op", *OPERATIONS[operation].request.__struct_fields__)
     for field in plain:
         if field not in known:
             return InvalidRequest(
                 f"$.{_printable(field)}: {operation} has no such field",
-                hint=_did_you_mean(field, known) or "daemon.describe lists its fields",
+                hint=_did_you_mean(field, known) or "See daemon.describe for its fields.",
             )
     if not isinstance(error, msgspec.ValidationError):
         return _no_text(plain)
     text = str(error)
     if text.startswith(_MISSING):
         field = text.removeprefix(_MISSING).partition("`")[0]
-        return InvalidRequest(f"$.{field}: {operation} needs this field", hint="daemon.describe lists its fields")
+        return InvalidRequest(f"$.{field}: {operation} needs this field", hint="See daemon.describe for its fields.")
     what, _, path = text.rpartition(" - at `")
     return InvalidRequest(
         f"{path.removesuffix('`') or '$'}: {what or text}"[: 4 * _ECHO],
-        hint=f"daemon.describe tells what {operation} takes",
+        hint=f"See daemon.describe for what {operation} takes.",
     )
 
 
 def _did_you_mean(word: str, words: Iterable[str]) -> str | None:
     close = get_close_matches(word[:_ECHO], words, n=1)
-    return f"did you mean {close[0]}?" if close else None
+    return f"Did you mean {close[0]}?" if close else None
 
 
 def _no_text(plain: dict[str, Any]) -> InvalidRequest:
@@ -140,7 +140,7 @@ def _no_text(plain: dict[str, Any]) -> InvalidRequest:
     path = next((field for field, value in plain.items() if _has_half_pair(value)), None)
     return InvalidRequest(
         f"{'$' if path is None else f'$.{path}'}: half of a surrogate pair is no text",
-        hint="texts are UTF-8; a file whose path is not needs another name",
+        hint="Send texts in UTF-8, and rename a file whose path is not.",
     )
 
 

@@ -21,7 +21,7 @@ def encode(message: Request | replies.Reply) -> bytes:
         if isinstance(message, Request):
             raise LocalError(
                 f"{message.__struct_config__.tag}: the request holds text that is not UTF-8",
-                hint="a file whose path is not UTF-8 needs another name",
+                hint="Rename a file whose path is not UTF-8.",
             ) from None
         return _ENCODER.encode(_readable(msgspec.to_builtins(message))) + b"\n"
 

@@ -72,7 +72,7 @@ COMMANDS = (
 
 
 NO_PROCESS = 2**30
-"""More than any kernel gives: `stop` waits for the process of which the status tells."""
+"""More than any kernel gives: `stop` waits for the process in the status."""
 
 
 def _vectors() -> dict[str, list[dict[str, Any]]]:
@@ -121,8 +121,8 @@ class Deck:
 
     def _answer(self, connection: socket.socket, replies: list[dict[str, Any]], request_id: str | None) -> None:
         for reply in replies:
-            told = reply if request_id is None else {**reply, "id": request_id}
-            connection.sendall(json.dumps(told).encode() + b"\n")
+            sent = reply if request_id is None else {**reply, "id": request_id}
+            connection.sendall(json.dumps(sent).encode() + b"\n")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from rigs.scripted_peer import STATUS, hello_of
 
 
 class Deaf:
-    """A daemon that reads nothing until it is told to; then it answers `daemon.status`."""
+    """A daemon that reads nothing until the test lets it; then it answers `daemon.status`."""
 
     def __init__(self, path: str) -> None:
         self.may_read = threading.Event()

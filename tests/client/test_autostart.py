@@ -64,7 +64,7 @@ def test_a_cold_client_starts_a_daemon_and_gets_its_answer(stand_in: Ctl, open_c
 
 @contextmanager
 def leaving(path: str, *, lets_in: bool) -> Iterator[None]:
-    """A daemon that ends without a word as soon as somebody knocks."""
+    """A daemon that ends without a word at the first connection."""
 
     def serve() -> None:
         with door:
@@ -153,7 +153,8 @@ def test_a_daemon_that_dies_is_quoted(stand_in: Ctl) -> None:
     done = stand_in("list")
     assert done.returncode == 9
     assert done.stderr == (
-        f"modelctl: a daemon was started and ended before it was ready: the stars are wrong\nhint: see {stand_in.log}\n"
+        "modelctl: a daemon was started and ended before it was ready: the stars are wrong\n"
+        f"hint: See {stand_in.log}.\n"
     )
 
 
@@ -205,7 +206,7 @@ def test_some_verbs_never_start_one(stand_in: Ctl, verb: str) -> None:
         assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "no daemon runs")
     else:
         assert (done.returncode, done.stdout) == (9, "")
-        assert done.stderr == f"modelctl: no daemon runs at {stand_in.socket}\nhint: start one: modelctl start\n"
+        assert done.stderr == f"modelctl: no daemon runs at {stand_in.socket}\nhint: Start one with `modelctl start`.\n"
 
 
 def test_no_start_is_kept_to(stand_in: Ctl, open_client: Callable[..., Any]) -> None:
@@ -242,7 +243,7 @@ def test_a_client_without_the_daemons_packages_says_what_to_install(stand_in: Ct
         what, what_next = done.stderr.splitlines(keepends=True)
         assert what.endswith(wanted)
         assert what_next.startswith(f"{word}: ")
-        assert what_next.endswith("pip install 'modeld[daemon]'\n")
+        assert what_next.endswith("`pip install 'modeld[daemon]'`.\n")
     assert started(stand_in) == []
 
 

@@ -134,7 +134,7 @@ def test_the_last_record_of_the_stream_is_the_result(run: Run, line: str) -> Non
     assert last["type"] == "result"
 
 
-def test_a_corrupt_model_is_told_and_ends_with_6(run: Run) -> None:
+def test_a_corrupt_model_is_reported_and_ends_with_6(run: Run) -> None:
     for arguments in ([], ["--all"]):
         done = run("verify", *arguments)
         assert done.returncode == 6
@@ -156,8 +156,8 @@ def test_each_name_is_removed_for_itself_and_the_first_failure_is_the_code(run: 
         "modelctl: there is no model named 'nope'",
         "modelctl: it is held by somebody",
     ]
-    told = json.loads(run("rm", "leased", "tiny", "--json").stdout)
-    assert [told[0]["error"]["code"], told[1]["name"]] == ["in_use", "tiny"]
+    printed = json.loads(run("rm", "leased", "tiny", "--json").stdout)
+    assert [printed[0]["error"]["code"], printed[1]["name"]] == ["in_use", "tiny"]
     assert run("rm", "leased").returncode == 5
 
 
@@ -166,25 +166,25 @@ def test_one_that_cannot_be_removed_is_an_error_document(run: Run) -> None:
     assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (3, "not_found")
 
 
-def test_what_a_sweep_could_not_look_at_is_told_beside(run: Run) -> None:
+def test_what_a_sweep_could_not_read_is_reported_beside(run: Run) -> None:
     lines = run("sweep").stderr.splitlines()
     assert lines == ["modelctl: x is odd", "modelctl: 5 B freed, 2 blobs kept"]
 
 
 @pytest.mark.parametrize(
-    ("waiting", "told"),
+    ("waiting", "note"),
     [
         (1, "1 blob (5 B) that no model names stays up to 50 min more: `modelctl sweep --grace 0` takes it now"),
         (3, "3 blobs (5 B) that no model names stay up to 50 min more: `modelctl sweep --grace 0` takes them now"),
     ],
 )
-def test_what_a_sweep_does_not_take_yet_is_told_with_the_way_to_it(
-    peer: Peer, ctl: Ctl, waiting: int, told: str
+def test_what_a_sweep_does_not_take_yet_is_reported_with_the_way_to_it(
+    peer: Peer, ctl: Ctl, waiting: int, note: str
 ) -> None:
     swept = values.Swept(kept=3, waiting=waiting, waiting_bytes=5, waiting_s=3000.0)
     made = peer(lambda talk, request: talk.result(request, swept))
     done = ctl("sweep", "--socket", made.path)
-    assert done.stderr.splitlines() == ["modelctl: 0 B freed, 3 blobs kept", f"modelctl: {told}"]
+    assert done.stderr.splitlines() == ["modelctl: 0 B freed, 3 blobs kept", f"modelctl: {note}"]
 
 
 @pytest.mark.parametrize("grace", ["-1", "soon", "nan", "inf"])

@@ -15,7 +15,7 @@ from rigs.scripted_peer import RESOLVED, VIEW, Conversation, ScriptedPeer
 
 Peer = Callable[..., ScriptedPeer]
 
-CLOSED_OUTPUT = "modelctl: the output cannot be written: Bad file descriptor\nhint: make room, or send it elsewhere\n"
+CLOSED_OUTPUT = "modelctl: the output cannot be written: Bad file descriptor\nhint: Make room, or send it elsewhere.\n"
 
 
 def answers(talk: Conversation, request: Request) -> None:

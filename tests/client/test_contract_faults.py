@@ -1,4 +1,4 @@
-"""What goes wrong between a program and the daemon, told the same way by whichever client it uses."""
+"""What goes wrong between a program and the daemon, reported the same way by both clients."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_waiting_for_work_can_time_out_and_go_on(peer: Peer, open_client: Open) 
         assert adding.result(timeout=10) == ADDED
 
 
-def test_a_daemon_that_says_nothing_is_told_apart(peer: Peer, open_client: Open) -> None:
+def test_a_silent_daemon_has_an_error_of_its_own(peer: Peer, open_client: Open) -> None:
     made = peer(good, hello=b"")
     with pytest.raises(errors.TimedOut, match="says nothing"), open_client(made.path, timeout=0.2):
         pass
@@ -114,7 +114,7 @@ def test_what_came_before_the_end_is_still_read(peer: Peer, open_client: Open) -
         assert client.add("/x").result() == ADDED
 
 
-def test_a_fault_of_the_connection_is_told_to_all(peer: Peer, open_client: Open) -> None:
+def test_a_fault_of_the_connection_reaches_all(peer: Peer, open_client: Open) -> None:
     def dies(talk: Conversation, request: Request) -> None:
         talk.send(replies.Error.of(None, errors.FrameTooLarge("far too long")))
         talk.hang_up()
@@ -126,7 +126,7 @@ def test_a_fault_of_the_connection_is_told_to_all(peer: Peer, open_client: Open)
             client.status()
 
 
-def test_a_refusal_instead_of_a_hello_is_told(peer: Peer, open_client: Open) -> None:
+def test_a_refusal_instead_of_a_hello_is_reported(peer: Peer, open_client: Open) -> None:
     made = peer(good, hello=encode(replies.Error.of(None, errors.QueueFull("64 connections are enough"))))
     with pytest.raises(errors.QueueFull, match="are enough"), open_client(made.path):
         pass

@@ -1,4 +1,4 @@
-"""Who is not let in is told apart from nobody being there."""
+"""A client without access gets another error than one that finds no daemon."""
 
 from __future__ import annotations
 

@@ -120,7 +120,10 @@ def test_a_priority_beyond_the_range_is_a_usage_error(ctl: Ctl) -> None:
 def test_usage_errors_are_json_too(ctl: Ctl) -> None:
     done = ctl("--json", "lst")
     assert done.returncode == 2
-    assert done.stderr == "modelctl: there is no verb 'lst'\nhint: did you mean list? All verbs: modelctl --help\n"
+    assert (
+        done.stderr
+        == "modelctl: there is no verb 'lst'\nhint: Did you mean list? See `modelctl --help` for all verbs.\n"
+    )
     assert json.loads(done.stdout)["error"]["code"] == "invalid_request"
 
 

@@ -1,4 +1,4 @@
-"""What somebody meets who uses a verb for the first time, a little wrongly: words that can be acted on."""
+"""What a user sees who uses a verb for the first time, a little wrongly: messages to act on."""
 
 from __future__ import annotations
 
@@ -70,17 +70,17 @@ def test_an_empty_path_is_not_the_working_directory(run: Run, made: ScriptedPeer
     done = run("add", "")
     assert (done.returncode, done.stderr) == (
         2,
-        "modelctl: the path is empty\nhint: name a file or a directory; . is the one you are in\n",
+        "modelctl: the path is empty\nhint: Name a file or a directory; . is the current one.\n",
     )
     assert made.requests == []
 
 
-def test_fields_of_the_wire_are_told_as_words(run: Run) -> None:
+def test_fields_of_the_wire_are_shown_as_words(run: Run) -> None:
     assert run("list", "--filter", "x").stderr == "modelctl: filter: 'x' cannot be used\nhint: for example: size>1GB\n"
 
 
 def test_a_hint_names_the_verb(run: Run) -> None:
-    assert run("add", "/dev/null").stderr.splitlines()[1] == "hint: see modelctl add --help"
+    assert run("add", "/dev/null").stderr.splitlines()[1] == "hint: See `modelctl add --help`."
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_hint_names_the_verb(run: Run) -> None:
 )
 def test_what_a_verb_cannot_take(run: Run, made: ScriptedPeer, line: str, says: str) -> None:
     done = run(*line.split())
-    assert (done.returncode, done.stderr) == (2, f"modelctl: {says}\nhint: see modelctl {line.split()[0]} --help\n")
+    assert (done.returncode, done.stderr) == (2, f"modelctl: {says}\nhint: See `modelctl {line.split()[0]} --help`.\n")
     assert made.requests == []
 
 
@@ -143,13 +143,13 @@ def test_to_go_on_after_ctrl_c_is_the_same_command(peer: Peer, ctl: Ctl, line: s
         made.saw(requests.ModelAdd if line.startswith("add") else requests.ModelPull)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
-    again = err.rpartition("run it again: ")[2].replace("'", "").split()
+    again = err.rpartition("run `")[2].removesuffix("` again.\n").replace("'", "").split()
     assert again[0] == "modelctl"
     assert sorted(again[1:]) == sorted(line.split())
 
 
 @pytest.mark.parametrize(("free", "shown"), [(5_000_000, "2 models, 5.00 MB free"), (None, "it cannot be read now")])
-def test_a_store_that_is_away_is_not_told_as_if_it_were_there(
+def test_a_store_that_is_away_is_not_shown_as_if_it_were_there(
     peer: Peer, ctl: Ctl, free: int | None, shown: str
 ) -> None:
     """The daemon goes on answering with the number of models that it last saw."""
@@ -180,7 +180,7 @@ def test_a_deadline_is_a_number_of_seconds(run: Run, made: ScriptedPeer, deadlin
     assert (done.returncode, done.stderr) == (
         2,
         f"modelctl: argument --deadline: '{deadline}' is not a number of seconds from 0 to 3600\n"
-        "hint: see modelctl stop --help\n",
+        "hint: See `modelctl stop --help`.\n",
     )
     assert made.requests == []
 

@@ -36,7 +36,7 @@ def test_only_the_newest_progress_of_a_job_is_kept() -> None:
     assert inbox.take() == progress(1001)
 
 
-def test_a_slow_taker_is_told_its_gap_in_its_place() -> None:
+def test_a_slow_taker_gets_its_gap_in_its_place() -> None:
     inbox = Inbox("1", events_held=3)
     for seq in range(1, 8):
         inbox.put(event(seq))
@@ -47,7 +47,7 @@ def test_a_slow_taker_is_told_its_gap_in_its_place() -> None:
     assert [inbox.take(), inbox.take()] == [event(8), None]
 
 
-def test_a_second_gap_is_told_by_itself() -> None:
+def test_a_second_gap_is_reported_by_itself() -> None:
     inbox = Inbox("1", events_held=1)
     for seq in (1, 2, 3):
         inbox.put(event(seq))

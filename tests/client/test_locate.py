@@ -82,12 +82,12 @@ def test_the_system_service_serves_who_has_no_daemon_of_their_own(home: Path) ->
 def test_a_default_directory_must_be_ours(home: Path) -> None:
     path = home / "modeld" / "modeld.sock"
     endpoint = Endpoint(str(path))
-    assert locate.fault(endpoint) is None  # absent: whoever makes it makes it right
+    assert locate.fault(endpoint) is None  # absent: its maker sets its rights
     path.parent.mkdir(mode=0o700)
     assert locate.fault(endpoint) is None
     path.parent.chmod(0o777)
     assert "others can write to it (mode 0777)" in (locate.fault(endpoint) or "")
-    assert locate.fault(Endpoint(str(path), named=True)) is None  # somebody chose it
+    assert locate.fault(Endpoint(str(path), named=True)) is None  # the user chose it
     path.parent.rmdir()
     (home / "real").mkdir()
     path.parent.symlink_to(home / "real")

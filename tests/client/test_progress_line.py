@@ -65,9 +65,9 @@ def test_elsewhere_a_line_comes_each_tenth_that_takes_a_while_or_each_ten_second
     for done in range(0, 1001, 5):
         clock.now += 0.125
         line.show(progress(done))
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 10
-    assert told[0] == "modelctl: copy   10 %  100 B of 1.00 kB"
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "modelctl: copy   10 %  100 B of 1.00 kB"
     slow = ProgressLine(live=False)
     for done in range(60):
         clock.now += 1
@@ -75,7 +75,7 @@ def test_elsewhere_a_line_comes_each_tenth_that_takes_a_while_or_each_ten_second
     assert len(capsys.readouterr().err.splitlines()) == 5
 
 
-def test_waiting_is_told_whenever_it_changes(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
+def test_waiting_is_shown_whenever_it_changes(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
     line = ProgressLine(live=False)
     for position in (3, 3, 1, 0):
         line.show(Accepted(id="1", job="j", position=position))

@@ -52,7 +52,7 @@ def read_until(process: subprocess.Popen[str], event: str, seconds: float = 30.0
 
 
 def ended(pid: int) -> bool:
-    """Whether a process has ended; one that nobody has asked for its outcome yet has."""
+    """Whether a process has ended; a zombie has."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
@@ -135,8 +135,8 @@ def test_ctrl_c_ends_the_job(ctl: Ctl, slow: str) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == f"hint: to go on, run it again: modelctl add {slow} --name slow"
-    # The request's end is told at once; the work stops at its next look.
+    assert err.splitlines()[-1] == f"hint: To go on, run `modelctl add {slow} --name slow` again."
+    # The request ends at once; the work stops at its next check.
     wait_until(lambda: [job["state"] for job in ctl.json("jobs")] == ["cancelled"], what="the end of the job")
     assert ctl("path", "slow").returncode == 3
 
@@ -228,7 +228,7 @@ def test_leaving_work_early_cancels_its_job(daemon: RealDaemon, open_client: Ope
             adding.result()
 
 
-def test_work_survives_its_client_when_told_to(daemon: RealDaemon, open_client: Open) -> None:
+def test_work_survives_its_client_on_request(daemon: RealDaemon, open_client: Open) -> None:
     path = os.path.join(daemon.room, "slow.bin")
     with open(path, "wb") as file:
         file.truncate(SLOW_BYTES)

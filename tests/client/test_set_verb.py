@@ -1,4 +1,4 @@
-"""`modelctl set`: what people may write, what the daemon is asked for, and what they are told."""
+"""`modelctl set`: what people may write, what the command requests, and what it prints."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def test_of_one_job(run: Run, made: ScriptedPeer) -> None:
 
 
 def test_for_programs(run: Run) -> None:
-    told: dict[str, Any] = json.loads(run("set", "max_rate=0", "--json").stdout)
-    assert told == {
+    printed: dict[str, Any] = json.loads(run("set", "max_rate=0", "--json").stdout)
+    assert printed == {
         "settings": {"max_rate": {"old": None, "new": None, "at_start": 50_000_000}},
         "lasts_until": "stop",
         "job": None,
     }
-    assert json.loads(run("set", "max_rate=0", "--events").stdout) == told
+    assert json.loads(run("set", "max_rate=0", "--events").stdout) == printed
     done = run("set", "max_rate=1MB", "-q")
     assert (done.stdout, done.stderr) == ("max_rate\n", "")
 
@@ -94,16 +94,16 @@ def test_for_programs(run: Run) -> None:
 @pytest.mark.parametrize(
     ("line", "says", "hint"),
     [
-        ("max_rat=20MB", "there is no setting 'max_rat' of the daemon", "did you mean max_rate?"),
-        ("transfer.max_rate=20MB", "there is no setting 'transfer.max_rate'", "did you mean max_rate?"),
-        ("colour=red", "there is no setting 'colour'", "what can be set: max_rate"),
+        ("max_rat=20MB", "there is no setting 'max_rat' of the daemon", "Did you mean max_rate?"),
+        ("transfer.max_rate=20MB", "there is no setting 'transfer.max_rate'", "Did you mean max_rate?"),
+        ("colour=red", "there is no setting 'colour'", "Set one of max_rate"),
         ("max_rate", "'max_rate' is not of the form KEY=VALUE", "modelctl set max_rate=20MB/s"),
-        ("max_rate=fast", "max_rate: 'fast' is no rate", "what can be set: max_rate"),
+        ("max_rate=fast", "max_rate: 'fast' is no rate", "Set one of max_rate"),
         ("max_rate=1MB max_rate=2MB", "max_rate is given twice", "once"),
         ("priority=1", "there is no setting 'priority' of the daemon", "modelctl set priority=… --job ID"),
-        ("running_fetches=many", "running_fetches: 'many' is no number of jobs", "what can be set"),
-        ("running_fetches=2 --job mine", "no setting 'running_fetches' of a job", "the daemon has one"),
-        ("priority=9 --job mine", "priority: '9' is no priority: 1 is the highest, 5 the lowest", "what can be set"),
+        ("running_fetches=many", "running_fetches: 'many' is no number of jobs", "Set one of "),
+        ("running_fetches=2 --job mine", "no setting 'running_fetches' of a job", "Set it for the daemon: "),
+        ("priority=9 --job mine", "priority: '9' is no priority: 1 is the highest, 5 the lowest", "Set one of "),
         ("", "the following arguments are required: KEY=VALUE", "modelctl set --help"),
     ],
 )

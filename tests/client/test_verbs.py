@@ -139,7 +139,7 @@ def test_every_verb_explains_itself(ctl: Ctl, verb: str) -> None:
     assert "--socket" in done.stdout
 
 
-def test_versions_are_told_apart_when_they_do_not_fit(peer: Peer, ctl: Ctl) -> None:
+def test_versions_that_do_not_fit_are_reported(peer: Peer, ctl: Ctl) -> None:
     made = peer(answers, hello=encode(hello_of(protocol=ProtocolRange(min=7, max=8))))
     done = ctl("version", "--socket", made.path)
     assert (done.returncode, done.stdout) == (1, "modelctl 0.1.0\n")
@@ -150,10 +150,10 @@ def test_no_verb_is_a_usage_error_with_the_help(ctl: Ctl) -> None:
     done = ctl()
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: modelctl")
-    assert done.stderr.endswith("modelctl: no verb was given\nhint: start with: modelctl status\n")
+    assert done.stderr.endswith("modelctl: no verb was given\nhint: Start with `modelctl status`.\n")
 
 
-def test_what_cannot_be_read_is_told_beside_the_list(run: Run) -> None:
+def test_what_cannot_be_read_is_reported_beside_the_list(run: Run) -> None:
     assert run("list").stderr == "modelctl: a manifest cannot be read: x.json: not JSON\n"
 
 
@@ -190,8 +190,8 @@ def test_the_figures_of_an_event_are_json_where_words_would_not_do(peer: Peer, c
         talk.raw(line.encode() + b"\n")
         talk.result(request, values.EventsEnd(last_seq=5, delivered=1))
 
-    told = ctl("log", "--socket", peer(tells).path).stdout
-    assert told.partition("job.done  ")[2].split("  ") == [
+    printed = ctl("log", "--socket", peer(tells).path).stdout
+    assert printed.partition("job.done  ")[2].split("  ") == [
         "reused=true",
         "seconds=0.5",
         "none=null",
@@ -252,7 +252,7 @@ def test_ctrl_c_stops_the_work_and_says_how_to_go_on(peer: Peer, ctl: Ctl) -> No
     assert (process.returncode, out) == (130, "")
     assert err == (
         "modelctl: interrupted: job j1 was stopped, and n was not added\n"
-        "hint: to go on, run it again: modelctl add 'some file' --name n\n"
+        "hint: To go on, run `modelctl add 'some file' --name n` again.\n"
     )
     assert isinstance(made.requests[1], requests.Cancel)
 
@@ -347,7 +347,7 @@ def test_a_full_output_is_an_error(run: Run, peer: Peer, ctl: Ctl) -> None:
     assert process.returncode == 1
     assert err.splitlines() == [
         "modelctl: the output cannot be written: No space left on device",
-        "hint: make room, or send it elsewhere",
+        "hint: Make room, or send it elsewhere.",
     ]
 
 

@@ -143,7 +143,7 @@ def test_what_cannot_be_configured_is_named(daemon: RealDaemon) -> None:
     with daemon.connect() as wire:
         reply = wire.ask("daemon.configure", max_rat=5)
         assert_speaks(reply, "invalid_request", "$.max_rat")
-        assert reply["hint"] == "did you mean max_rate?"
+        assert reply["hint"] == "Did you mean max_rate?"
         assert_speaks(wire.ask("daemon.configure", max_rate="20MB"), "invalid_request", "$.max_rate", "int")
         assert_speaks(wire.ask("daemon.configure", max_rate=-1), "invalid_request", "$.max_rate", ">= 0")
         assert_speaks(wire.ask("daemon.configure", max_rate=999), "invalid_request", "$.max_rate", "999", "1000")

@@ -74,7 +74,7 @@ def test_unknown_operation(daemon: RealDaemon) -> None:
     with daemon.connect() as wire:
         reply = wire.ask("model.resole", name="x")
         assert_speaks(reply, "unknown_operation", "'model.resole'")
-        assert reply["hint"] == "did you mean model.resolve?"
+        assert reply["hint"] == "Did you mean model.resolve?"
         assert_speaks(wire.ask("qqqq"), "unknown_operation", "'qqqq'")
 
 

@@ -71,7 +71,7 @@ def assert_nothing_stays(daemon: RealDaemon) -> None:
     [
         ("none", "source_not_found", "404 (Not Found): there is no such file", "Check the name"),
         ("gone", "source_not_found", "410 (Gone)", "Check the name"),
-        ("locked", "source_unauthorized", "401 (Unauthorized): it wants to know who asks", "token or a password"),
+        ("locked", "source_unauthorized", "401 (Unauthorized): it demands credentials", "token or a password"),
         ("forbidden", "source_unauthorized", "403 (Forbidden): it does not give this file", "Accept the model's terms"),
         ("loop", "source_unavailable", "redirects in a circle", "Open the address in a browser"),
         ("round", "source_unavailable", "redirects in a circle", "Open the address in a browser"),
@@ -85,7 +85,7 @@ def assert_nothing_stays(daemon: RealDaemon) -> None:
         ("hidden-page", "source_unavailable", "sent a web page instead of hidden-page.gguf", "in a browser"),
         ("pointer", "source_unavailable", "sent a Git LFS pointer instead of the content of pointer.gguf", "resolve"),
         ("nothing", "source_unavailable", "has no bytes", "Check the address"),
-        ("gzip", "source_unavailable", "in the encoding 'gzip', although it was asked not to", "as it is"),
+        ("gzip", "source_unavailable", "in the encoding 'gzip', although the request forbids it", "as it is"),
         ("twice", "source_unavailable", "in the encoding 'gzip, br'", "as it is"),
         ("late-gzip", "source_unavailable", "in the encoding 'br'", "as it is"),
     ],
@@ -168,7 +168,7 @@ def test_a_port_that_speaks_no_tls(daemon: RealDaemon, tls: Nginx) -> None:
     address = tls.plain.replace("http:", "https:")
     reply = daemon.ask("model.pull", ref=f"{address}/m.gguf")
     assert_speaks(reply, "source_unavailable", f"no encrypted connection to {address}")
-    assert "Is it https" in reply["hint"]
+    assert "speaks https at that port" in reply["hint"]
 
 
 @pytest.mark.parametrize("ref", ["llama3:8b", "model.gguf"])

@@ -106,7 +106,7 @@ def test_deep_nesting_is_refused_without_reaching_the_end_of_the_stack(line: byt
     ],
     ids=["null", "true", "integer", "float", "giant", "string", "array"],
 )
-def test_json_that_is_no_object_is_told_what_it_is(line: str, kind: str) -> None:
+def test_json_that_is_no_object_is_named(line: str, kind: str) -> None:
     bad = refused(line)
     assert bad.fault.message == f"$: a request is a JSON object, not {kind}"
     assert bad.fault.hint
@@ -128,7 +128,7 @@ def test_a_wrong_type_is_named_by_its_path(field: str, value: Any, path: str) ->
     bad = refused(json.dumps({"id": "1", "op": "model.show", field: value}))
     assert bad.fault.message == path
     assert isinstance(bad.fault, errors.InvalidRequest)
-    assert bad.fault.hint == "daemon.describe tells what model.show takes"
+    assert bad.fault.hint == "See daemon.describe for what model.show takes."
     assert bad.id == "1"
     assert not bad.fatal
 
@@ -181,14 +181,14 @@ def test_an_unknown_field_is_refused_by_every_operation(operation: str) -> None:
     bad = refused(json.dumps({"id": "1", "op": operation, "zzz": 1}))
     assert isinstance(bad.fault, errors.InvalidRequest)
     assert bad.fault.message == f"$.zzz: {operation} has no such field"
-    assert bad.fault.hint == "daemon.describe lists its fields"
+    assert bad.fault.hint == "See daemon.describe for its fields."
     assert bad.id == "1"
     assert not bad.fatal
 
 
 def test_an_unknown_field_that_is_close_to_a_real_one_is_put_right() -> None:
     bad = refused('{"id":"1","op":"model.add","path":"/a","prioritty":1}')
-    assert bad.fault.hint == "did you mean priority?"
+    assert bad.fault.hint == "Did you mean priority?"
 
 
 @pytest.mark.parametrize(
@@ -206,14 +206,14 @@ def test_an_unknown_operation_has_a_class_of_its_own() -> None:
     bad = refused('{"id":"1","op":"make.coffee"}')
     assert isinstance(bad.fault, errors.UnknownOperation)
     assert bad.fault.message == "this daemon has no operation 'make.coffee'"
-    assert bad.fault.hint == "daemon.describe lists all operations"
+    assert bad.fault.hint == "See daemon.describe for all operations."
     assert bad.id == "1"
     assert not bad.fatal
 
 
 @pytest.mark.parametrize(("wrong", "right"), [("model.lst", "model.list"), ("Daemon.status", "daemon.status")])
 def test_an_unknown_operation_that_is_close_to_a_real_one_is_put_right(wrong: str, right: str) -> None:
-    assert refused(json.dumps({"id": "1", "op": wrong})).fault.hint == f"did you mean {right}?"
+    assert refused(json.dumps({"id": "1", "op": wrong})).fault.hint == f"Did you mean {right}?"
 
 
 @pytest.mark.parametrize("operation", ["x" * 500_000, "\x1b[2J", "\n", "\\ud800", ""])

@@ -107,7 +107,7 @@ def test_an_own_directory_is_safe() -> None:
         (directory(stat.S_IFDIR | 0o702), "others can write to it (mode 0702)"),
     ],
 )
-def test_an_unsafe_directory_is_told_why(info: os.stat_result, reason: str) -> None:
+def test_an_unsafe_directory_is_explained(info: os.stat_result, reason: str) -> None:
     assert endpoint.unsafe_directory(info, UID) == reason
 
 

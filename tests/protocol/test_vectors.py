@@ -89,8 +89,8 @@ def again(reply: Received, operation: str | None) -> Any:
 def without_added_defaults(sent: Any, expected: Any) -> Any:
     """What was sent, less the fields that the vector leaves out and that say nothing."""
     if isinstance(sent, dict) and isinstance(expected, dict):
-        told = {key: value for key, value in sent.items() if key in expected or value not in (None, [], {}, 0, False)}
-        return {key: without_added_defaults(value, expected.get(key)) for key, value in told.items()}
+        shown = {key: value for key, value in sent.items() if key in expected or value not in (None, [], {}, 0, False)}
+        return {key: without_added_defaults(value, expected.get(key)) for key, value in shown.items()}
     if isinstance(sent, list) and isinstance(expected, list) and len(sent) == len(expected):
         return [without_added_defaults(*pair) for pair in zip(sent, expected, strict=True)]
     return sent

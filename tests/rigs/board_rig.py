@@ -79,7 +79,7 @@ class HeldWork(Kind[ModelAdd, Added]):
         """What looking for the publication of an earlier run raises; otherwise it did not take place."""
 
     async def work(self, job: Job[ModelAdd, Added], /) -> Added:
-        while self.deaf or not job.meter.stopped():
+        while self.deaf or not job.progress.stopped():
             if self.finish.is_set():
                 break
             await anyio.sleep(0.001)

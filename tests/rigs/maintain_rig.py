@@ -113,7 +113,7 @@ class Bench:
 
 
 class RecordedNotes:
-    """Stands for a job: what it was told of a publication, and what was visible then."""
+    """Stands in for a job: records each note and the names that were visible then."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench

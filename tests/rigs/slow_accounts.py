@@ -49,7 +49,7 @@ def _main() -> int:
 
     silent = os.environ.pop(SILENT)
     patience = float(os.environ.pop(PATIENCE, accounts.LOOK_UP_SECONDS))
-    vars(accounts.Accounts)["__init__"].__kwdefaults__["patience"] = patience
+    vars(accounts.Accounts)["__init__"].__kwdefaults__["timeout"] = patience
 
     def getpwuid(uid: int) -> NoReturn:
         with open(f"{silent}.asked", "a", encoding="ascii") as file:

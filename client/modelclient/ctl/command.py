@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         return exits.BROKEN_PIPE
     except OSError as error:
         complain(f"modelctl: the output cannot be written: {error.strerror or error}")
-        complain("hint: make room, or send it elsewhere")
+        complain("hint: Make room, or send it elsewhere.")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.FAILED
 

@@ -71,11 +71,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         found = _NO_VERB.search(message)
         if found is None:
-            raise UsageError(message, f"see {self.prog} --help")
+            raise UsageError(message, f"See `{self.prog} --help`.")
         from difflib import get_close_matches
 
         near = get_close_matches(found[1], [word for name, short, _ in VERBS for word in (name, short) if word], n=1)
-        hint = f"did you mean {near[0]}? All verbs: modelctl --help" if near else "all verbs: modelctl --help"
+        hint = (
+            f"Did you mean {near[0]}? See `modelctl --help` for all verbs."
+            if near
+            else "See `modelctl --help` for all verbs."
+        )
         raise UsageError(f"there is no verb {found[1]!r}", hint)
 
 
@@ -105,7 +109,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     found = parser.parse_args(_with_reversed_order(arguments), namespace)
     if not found.verb:
         parser.print_help(sys.stderr)
-        raise UsageError("no verb was given", "start with: modelctl status")
+        raise UsageError("no verb was given", "Start with `modelctl status`.")
     return found
 
 

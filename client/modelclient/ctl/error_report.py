@@ -6,27 +6,27 @@ from modelclient.ctl.output import Output, complain, printable
 from modelwire.errors import ConnectionLost, LocalError, ModeldError, NoDaemon, RemoteError, WireError
 
 _NEXT = {
-    "unsupported": "compare the versions: modelctl version",
-    "unknown_operation": "the daemon is of another version: modelctl version",
-    "unauthorized": "ask the daemon's owner for the right",
-    "not_found": "see what is there: modelctl list",
-    "already_exists": "choose another name, or replace it: --replace",
-    "digest_mismatch": "check the expected digest, or get the file again",
-    "corrupt": "see what is known about it: modelctl show NAME",
-    "permission_denied": "let the daemon's user read and write that place, or run the daemon as another user",
-    "queue_full": "try again in a moment; see what is waiting: modelctl jobs",
-    "draining": "the daemon is stopping: try again when it is gone, a new one is then started",
-    "no_space": "make room on the store's disk, then run the same command again",
-    "quota_exceeded": "remove models that are not needed, or raise the limit",
-    "source_unavailable": "try again later",
-    "source_not_found": "check the reference and the path",
-    "source_unauthorized": "give the daemon credentials for that source",
-    "offline": "allow the network, or name a local source",
-    "in_use": "see who holds it: modelctl jobs",
-    "cancelled": "run the same command again to start over",
-    "timeout": "try again, perhaps with a longer --timeout",
-    "interrupted": "run the same command again",
-    "internal": "see the daemon's log: modelctl log -n 20",
+    "unsupported": "Compare the versions with `modelctl version`.",
+    "unknown_operation": "Compare the versions with `modelctl version`: the daemon has another one.",
+    "unauthorized": "Ask the daemon's owner for the right.",
+    "not_found": "See what is there with `modelctl list`.",
+    "already_exists": "Choose another name, or replace it with --replace.",
+    "digest_mismatch": "Check the expected digest, or get the file again.",
+    "corrupt": "See what is known about it with `modelctl show NAME`.",
+    "permission_denied": "Let the daemon's user read and write that place, or run the daemon as another user.",
+    "queue_full": "Try again in a moment; see what is waiting with `modelctl jobs`.",
+    "draining": "Try again when the daemon has stopped; a new one is then started.",
+    "no_space": "Make room on the store's disk, then run the same command again.",
+    "quota_exceeded": "Remove models that are not needed, or raise the limit.",
+    "source_unavailable": "Try again later.",
+    "source_not_found": "Check the reference and the path.",
+    "source_unauthorized": "Give the daemon credentials for that source.",
+    "offline": "Allow the network, or name a local source.",
+    "in_use": "See what holds it with `modelctl jobs`.",
+    "cancelled": "Run the same command again to start over.",
+    "timeout": "Try again, perhaps with a longer --timeout.",
+    "interrupted": "Run the same command again.",
+    "internal": "See the daemon's log with `modelctl log -n 20`.",
 }
 
 
@@ -46,14 +46,14 @@ def _hint(error: ModeldError, verb: str | None = None) -> str:
     if error.hint:
         return error.hint
     if isinstance(error, WireError):
-        return _NEXT.get(error.code, f"see modelctl {verb + ' ' if verb else ''}--help")
+        return _NEXT.get(error.code, f"See `modelctl {verb + ' ' if verb else ''}--help`.")
     if isinstance(error, ConnectionLost):
-        return "see whether it is there again: modelctl status"
+        return "See whether it is there again with `modelctl status`."
     if isinstance(error, RemoteError):
         return _NEXT["unsupported"]
     if isinstance(error, LocalError):
-        return "this is a fault of modelctl itself: please report it"
-    return "start a daemon: modelctl start"
+        return "Report this: it is a fault of modelctl itself."
+    return "Start a daemon with `modelctl start`."
 
 
 def _words(error: ModeldError) -> str:

@@ -105,5 +105,5 @@ def carry_out(session: Session, start: Callable[[], Work[T]], again: str) -> T:
         session,
         start,
         lambda work: follow(session, work),
-        lambda _, error: Cancelled(f"interrupted: {error.message}", hint=f"to go on, run it again: {again}"),
+        lambda _, error: Cancelled(f"interrupted: {error.message}", hint=f"To go on, run `{again}` again."),
     )

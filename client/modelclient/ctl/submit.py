@@ -81,7 +81,7 @@ def sendable(text: str, what: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise InvalidRequest(
-            f"the {what} {printable(text)} is not UTF-8, and the protocol is", hint="rename the file, or link to it"
+            f"the {what} {printable(text)} is not UTF-8, and the protocol is", hint="Rename the file, or link to it."
         ) from None
     return text
 

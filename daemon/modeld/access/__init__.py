@@ -1,1 +1,1 @@
-"""What each user may do here. `modeld.platform` says who has connected; this room decides what that is worth."""
+"""The role of each user. `modeld.platform` identifies the user of a connection; this room decides the role."""

@@ -1,7 +1,7 @@
-"""Which role a peer has.
+"""The role of a peer.
 
-The daemon's own user and root are admin. Everybody else has what the configuration's [access] table gives to their
-user or to one of their groups, the highest right of them, or nothing. Every doubt ends in a refusal.
+The daemon's own user and root are admin. Any other user has the highest role that the configuration's [access] table
+gives to it or to one of its groups, or none. In doubt the peer is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from modelwire.vocabulary import ROLE_ORDER, Role
 
 
 class Access:
-    """What each peer may do. Made anew when the configuration is reloaded."""
+    """The roles that the configuration gives. Made anew when it is reloaded."""
 
     def __init__(
         self,
@@ -38,31 +38,29 @@ class Access:
             *(f"[access] users: this machine has no user {name!r}: it grants nothing" for name in unknown_users),
             *(f"[access] groups: this machine has no group {name!r}: it grants nothing" for name in unknown_groups),
         )
-        """Names that nobody has. No reason to stay down: the others keep their rights, and a reload looks again."""
+        """Unknown names in the configuration. They do not prevent the start: a reload looks them up again."""
         if self._users.pop(self._unnamed, None) and self._unnamed != own_uid:
-            self.warnings += (
-                f"[access] users: uid {self._unnamed} stands for everybody without a name here: it grants nothing",
-            )
+            self.warnings += (f"[access] users: uid {self._unnamed} stands for every unknown user: it grants nothing",)
 
     def role_at_once(self, peer: peers.Peer) -> Role | None:
-        """The peer's role where that takes no look-up, else None: then `role_of` has to be awaited. Raises Unauthorized
-        when the peer has no right."""
+        """The peer's role if that takes no look-up, else None: then await `role_of`. Raises Unauthorized for a peer
+        without a role."""
         if peer.uid in (system.ROOT, self._own_uid):
             return "admin"
-        # Whoever appears under the overflow uid is somebody else there: neither user nor groups can be believed.
+        # The overflow uid stands for a user of another namespace: neither its uid nor its groups identify it.
         if peer.uid == self._unnamed:
             raise Unauthorized(
-                f"uid {peer.uid} has no right to this daemon: in its user namespace that uid stands for everybody",
-                hint="run the daemon without PrivateUsers= and in the namespace of its users",
+                f"uid {peer.uid} has no right to this daemon: it stands for every user unknown to its namespace",
+                hint="Run the daemon without PrivateUsers=, in the user namespace of its users.",
             )
         granted = self._users.get(peer.uid)
         if granted is not None and (granted == "admin" or not self._groups):
             return granted
         account = self._accounts.known(peer.uid)
-        return None if account is None else self._judged(peer, account)
+        return None if account is None else self._highest(peer, account)
 
     async def role_of(self, peer: peers.Peer) -> Role:
-        """The peer's role; Unauthorized when it has none, TimedOut when the system does not report its groups."""
+        """The peer's role. Raises Unauthorized when it has none, TimedOut when its groups cannot be looked up."""
         role = self.role_at_once(peer)
         if role is not None:
             return role
@@ -71,11 +69,11 @@ class Access:
         except TimedOut:
             if self._groups:
                 raise
-            account = system.UNKNOWN  # its name would only have been for the refusal
-        return self._judged(peer, account)
+            account = system.UNKNOWN  # only the error would show its name
+        return self._highest(peer, account)
 
-    def _judged(self, peer: peers.Peer, account: system.Account) -> Role:
-        """By the peer's own right, by the group that it runs as, and by those that its user is listed in."""
+    def _highest(self, peer: peers.Peer, account: system.Account) -> Role:
+        """The highest role of the peer's user, of the group that it runs as, and of the groups that list the user."""
         granted = [self._groups[gid] for gid in account.groups | {peer.gid} if gid in self._groups]
         if peer.uid in self._users:
             granted.append(self._users[peer.uid])
@@ -87,12 +85,12 @@ class Access:
         key = name if name.isidentifier() else f'"{name or uid}"'
         return Unauthorized(
             f"uid {uid}{f' ({name})' if name else ''} has no right to this daemon, which runs as uid {self._own_uid}",
-            hint=f'its operator can add to [access] in {self._config_path}: users = {{ {key} = "read" }}',
+            hint=f'Ask its operator to add to [access] in {self._config_path}: users = {{ {key} = "read" }}',
         )
 
 
 def _by_id(rights: Mapping[str, Role], look_up: Callable[[str], int]) -> tuple[dict[int, Role], list[str]]:
-    """Rights by what the system knows users or groups by, and the names that it does not know."""
+    """Roles by the system's ids of users or groups, and the names that it does not know."""
     found: dict[int, Role] = {}
     unknown = []
     for name, role in rights.items():
@@ -101,6 +99,6 @@ def _by_id(rights: Mapping[str, Role], look_up: Callable[[str], int]) -> tuple[d
         except (KeyError, OSError, ValueError):
             unknown.append(name)
             continue
-        # Two spellings of one account: the higher right, as with several groups.
+        # Two names of one account: the higher role, as with several groups.
         found[number] = max(role, found.get(number, role), key=ROLE_ORDER.__getitem__)
     return found, unknown

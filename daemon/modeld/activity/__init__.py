@@ -1,4 +1,4 @@
-"""The durable log of what happened, and the bounded fan-out of it to watchers."""
+"""The durable log of events, and its bounded fan-out to watchers."""
 
 from __future__ import annotations
 

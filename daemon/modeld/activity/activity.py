@@ -1,7 +1,7 @@
-"""What happened here: recorded durably, told live, both from one encoding.
+"""The events of the daemon: recorded durably and delivered live, both from one encoding.
 
-`record` is synchronous and quick: the number is given, the line is queued for the disk and the
-watchers are woken, in that order and without a wait.
+`record` is synchronous and quick: it numbers the event, queues its line for the disk and wakes the watchers, in that
+order and without waiting.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from modelwire.limits import WATCHER_QUEUE
 from modelwire.values import LogView
 
 READING_THREADS = 2
-"""However many watchers catch up at once, the disk and the interpreter are not theirs alone."""
+"""Threads that read the log, however many watchers catch up at once: the disk and the interpreter have other users."""
 
 EVERYTHING = Filter()
 
 
 class Activity:
-    """Belongs to the event loop's thread."""
+    """Not thread-safe: for the event loop's thread."""
 
     def __init__(self, log: Log, *, clock: Callable[[], float] = time.time, watcher_queue: int = WATCHER_QUEUE) -> None:
         self._log = log
@@ -46,7 +46,7 @@ class Activity:
         watcher_queue: int = WATCHER_QUEUE,
         clock: Callable[[], float] = time.time,
     ) -> Activity:
-        """Blocking. One typed error that names the path when the log cannot be written."""
+        """Opens the log. Blocks. Raises a WireError that names the path when the log cannot be written."""
         return cls(Log.open(path, max_bytes=max_bytes, keep=generations), clock=clock, watcher_queue=watcher_queue)
 
     @property
@@ -58,7 +58,7 @@ class Activity:
         return len(self._fanout)
 
     def record(self, event: str, **fields: Any) -> Recorded:
-        """Numbers, dates, stores and tells one event. One with `job` and `outcome` is the end of that job."""
+        """Numbers, dates, stores and delivers one event. An event with `job` and `outcome` is the end of that job."""
         seq = self._fanout.last_seq + 1
         line = event_line(seq, self._stamp(self._clock()), event, fields)
         stored = line + b"\n"
@@ -68,7 +68,7 @@ class Activity:
         return record
 
     def progress(self, job: str, *, model: str | None = None, **fields: Any) -> None:
-        """Told live, never stored; who is slow gets the newest only."""
+        """Delivers progress live; it is never stored. A slow watcher gets the newest only."""
         self._fanout.publish_progress(Latest(job, model, progress_line(job, fields)))
 
     def forget_progress(self, job: str) -> None:
@@ -76,17 +76,17 @@ class Activity:
         self._fanout.forget_progress(job)
 
     def subscribe(self, since: int | None = None, wanted: Filter = EVERYTHING) -> Subscription:
-        """What was recorded after `since`, then live; without it live only, from this moment on."""
+        """The events recorded after `since`, then live ones; without `since`, live ones from this moment on."""
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(READING_THREADS)
         return Subscription(self._log, self._fanout, self._limiter, wanted, since)
 
     async def flush(self) -> bool:
-        """Waits for the file to have, or to have refused, everything recorded so far; whether it has."""
+        """Waits until everything recorded so far is in the file or was refused; reports whether it is in the file."""
         return await self._log.written(self.last_seq, durable=False)
 
     async def settled(self) -> bool:
-        """As `flush`, and on the disk: it would survive a loss of power. Never waits for a disk that fails."""
+        """As `flush`, and on the disk: it survives a loss of power. Never waits for a disk that fails."""
         return await self._log.written(self.last_seq, durable=True)
 
     def view(self) -> LogView:
@@ -95,7 +95,7 @@ class Activity:
         )
 
     def close(self) -> None:
-        """Blocking, for a few seconds at most: what is recorded goes to the disk."""
+        """Writes what is recorded to the disk. Blocks for a few seconds at most."""
         self._log.close()
 
 

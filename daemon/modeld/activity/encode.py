@@ -1,4 +1,4 @@
-"""An event as its line: numbered, dated, without secrets, encoded once for the log and for every watcher."""
+"""Encodes an event as its line: numbered, dated, without secrets, once for the log and all watchers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from modeld.activity.generations import LINE_BYTES
 from modeld.observe.redact import redact
 
 LEADING = ("job", "model", "digest", "peer", "outcome")
-"""These stand in front, in this order, so that the log can be read by eye."""
+"""The fields that come first, in this order, for people who read the log."""
 
 _ENCODER = msgspec.json.Encoder()
 
 
 class Stamp:
-    """RFC 3339 in UTC with milliseconds; the part down to the second is made once a second."""
+    """Formats times as RFC 3339 in UTC with milliseconds; formats the part down to the second once a second."""
 
     def __init__(self) -> None:
         self._second = -1
@@ -32,7 +32,7 @@ class Stamp:
 
 
 def event_line(seq: int, moment: str, event: str, fields: dict[str, Any]) -> bytes:
-    """One JSON object without a newline. Fields that say nothing are left out."""
+    """One JSON object without a newline. Fields that are None are left out."""
     line: dict[str, Any] = {"seq": seq, "time": moment, "event": event}
     for name in LEADING:
         if (value := fields.get(name)) is not None:

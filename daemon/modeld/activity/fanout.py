@@ -1,11 +1,10 @@
-"""Live events to many watchers: one ring that all of them share, and for each only how far it has read.
+"""Live events to many watchers: one ring that all of them share, and for each watcher only how far it has read.
 
-At 100 watchers and 500 events a second a delivery takes 0.65 µs (3 % of a core) when the wake-up
-takes what is pending at once; with an asyncio queue and a task for each watcher it takes 2.6 µs. An
-event costs one slot, and a wake-up for each watcher that had read everything; one that is still
-busy with what it has costs nothing at all.
+At 100 watchers and 500 events a second a delivery takes 0.65 µs (3 % of a core) when the wake-up takes what is pending
+at once; with an asyncio queue and a task for each watcher it takes 2.6 µs. An event costs one slot, and a wake-up for
+each watcher that had read everything; a watcher that still has events to read costs nothing.
 
-Everything belongs to the event loop's thread.
+Not thread-safe: for the event loop's thread.
 """
 
 from __future__ import annotations
@@ -16,27 +15,27 @@ from modeld.activity.record import Filter, Lagged, Latest, Recorded
 from modelwire.limits import WATCHER_QUEUE
 
 RING = 4 * WATCHER_QUEUE
-"""A watcher of few kinds is not told that it lags because of events that it does not want,
-until this many of them have passed."""
+"""A watcher of few kinds of events does not lag because of events that it does not want, until so many have
+passed."""
 
 Item = Recorded | Latest | Lagged
 
 
 class Watcher:
-    """One reader of the ring. `wake` is called at most once until `pending` was; it must not raise."""
+    """One reader of the ring. `wake` is called at most once between two calls of `pending`; it must not raise."""
 
     def __init__(self, fanout: Fanout, wanted: Filter, wake: Callable[[], None], seen: int) -> None:
         self.wanted = wanted
         self.plain = wanted.everything() and not wanted.progress
-        """Wants each record and nothing else: the usual watcher, and the one that there may be a hundred of."""
+        """Whether it wants every record and no progress: the usual watcher, of which there may be a hundred."""
         self.wake = wake
         self.seen = seen
-        """The number up to which everything was delivered, or told as dropped, or is not wanted."""
+        """The number up to which every record was delivered, reported as dropped, or not wanted."""
         self.progress_seen = fanout.generation
         self._fanout = fanout
 
     def pending(self) -> Sequence[Item]:
-        """What is new, oldest first; at most one `Lagged`, in front. Ask again only when this is delivered."""
+        """Returns the new items, oldest first, after at most one `Lagged`. Deliver them before the next call."""
         return self._fanout.take(self)
 
     def close(self) -> None:
@@ -51,7 +50,7 @@ class Fanout:
         self._size = max(RING, limit)
         self._ring: list[Recorded] = []
         self._first = last_seq + 1
-        """Of the oldest record in the ring, which has no gaps."""
+        """The number of the oldest record in the ring, which has no gaps."""
         self._progress: dict[str, tuple[int, int, Latest]] = {}
         self._newest: tuple[Recorded, ...] = ()
         self._watchers: dict[Watcher, None] = {}
@@ -66,7 +65,7 @@ class Fanout:
         return max(self.last_seq - self._limit, self._first - 1)
 
     def watch(self, wanted: Filter, wake: Callable[[], None], *, since: int | None = None) -> Watcher:
-        """A watcher of what comes after `since`, at first asleep. Without it: of what comes from now on."""
+        """Adds a watcher of the records after `since`; without `since`, of those from now on."""
         watcher = Watcher(self, wanted, wake, self.last_seq if since is None else min(since, self.last_seq))
         self._watchers[watcher] = None
         if watcher.seen == self.last_seq:
@@ -78,7 +77,7 @@ class Fanout:
         self._asleep.pop(watcher, None)
 
     def publish(self, record: Recorded, *, ends_job: bool = False) -> None:
-        """The next number's record. The end of a job takes its progress away: nothing comes after it."""
+        """Publishes the record with the next number. The end of a job removes its progress: none comes after it."""
         self.last_seq = record.seq
         self._newest = (record,)
         if ends_job and record.job is not None:
@@ -90,10 +89,10 @@ class Fanout:
             del ring[: self._size]
             self._first += self._size
         if self._asleep:
-            self._rouse(record)
+            self._wake(record)
 
     def publish_progress(self, latest: Latest) -> None:
-        """Takes the place of the job's last one, also for those who have not read that yet."""
+        """Replaces the job's last progress, also for watchers that have not read it yet."""
         self.generation += 1
         self._progress.pop(latest.job, None)
         self._progress[latest.job] = (self.generation, self.last_seq, latest)
@@ -106,7 +105,7 @@ class Fanout:
 
     def take(self, watcher: Watcher) -> Sequence[Item]:
         if watcher.plain and watcher.seen == self.last_seq - 1 and self._newest and watcher in self._watchers:
-            # One more than it has seen: nearly always so, and then this is the whole cost of a delivery.
+            # One new record: the usual case, and then this is the whole cost of a delivery.
             watcher.seen = self.last_seq
             self._asleep[watcher] = None
             return self._newest
@@ -121,7 +120,7 @@ class Fanout:
             self._asleep[watcher] = None
         return items
 
-    def _rouse(self, record: Recorded) -> None:
+    def _wake(self, record: Recorded) -> None:
         awake = []
         for watcher in self._asleep:
             if watcher.plain or watcher.wanted.wants(record):
@@ -143,12 +142,12 @@ class Fanout:
             oldest = max(watcher.seen + 1, self._first)
             matching = [record for record in self._from(oldest) if watcher.wanted.wants(record)]
             records = matching[-self._limit :]
-            # What the ring has lost may hold some that were wanted: told as dropped rather than passed over.
+            # Records that left the ring may have been wanted: reported as dropped rather than passed over.
             dropped = oldest - watcher.seen - 1 + len(matching) - len(records)
         return (Lagged(dropped, watcher.seen) if dropped else None), records
 
     def _from(self, seq: int) -> Sequence[Recorded]:
-        """Watchers that keep up ask for the same piece one after the other: it is cut once."""
+        """The records from `seq` on. Watchers that keep up take the same piece one after the other: it is cut once."""
         if seq > self.last_seq:
             return ()
         known, piece = self._slice
@@ -158,7 +157,7 @@ class Fanout:
         return piece
 
     def _with_progress(self, watcher: Watcher, records: Sequence[Recorded]) -> list[Item]:
-        """Each job's progress stands where it was told among the events, so a phase never seems to go back."""
+        """Puts each job's progress where it was published among the events, so that a phase never seems to go back."""
         fresh: list[tuple[int, Latest]] = []
         for generation, at, latest in reversed(self._progress.values()):
             if generation <= watcher.progress_seen:

@@ -1,7 +1,7 @@
 """The log's files: the current one and the older generations, read in order, safely against rotation.
 
-Whoever reads opens all files at once under the lock that a rotation holds. From then on the
-descriptors show the same bytes whatever the files are called.
+A reader opens all files at once, under the lock that a rotation holds. From then on the descriptors show the same
+bytes, whatever the names of the files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from modeld.activity.record import Recorded
 
 BATCH_BYTES = 256 * 1024
-"""Of one read: about a thousand records, a millisecond of a thread that also needs the interpreter."""
+"""Bytes of one read: about a thousand records, which keep the interpreter for a millisecond."""
 
 LINE_BYTES = 64 * 1024
 """No record is longer, see `encode`; so each block of twice this size holds a whole line."""
@@ -33,7 +33,7 @@ _HEAD = msgspec.json.Decoder(_Head)
 
 
 def read_line(line: bytes) -> Recorded | None:
-    """None for what is damaged: half a line, a foreign one, one with bytes changed."""
+    """Returns None for a damaged line: half of one, a foreign one, one with changed bytes."""
     try:
         head = _HEAD.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -42,12 +42,12 @@ def read_line(line: bytes) -> Recorded | None:
 
 
 def names(path: str, keep: int) -> list[str]:
-    """The newest first."""
+    """The paths of the files, the newest first."""
     return [path, *(f"{path}.{number}" for number in range(1, keep + 1))]
 
 
 def open_to_read(path: str, keep: int) -> list[int]:
-    """Descriptors, the oldest first. The caller holds the lock against rotation and closes them."""
+    """Returns descriptors, the oldest file first. The caller holds the lock against rotation, and closes them."""
     descriptors: list[int] = []
     try:
         for name in reversed(names(path, keep)):
@@ -66,7 +66,7 @@ def close_all(descriptors: list[int]) -> None:
 
 
 def first_after(descriptor: int, offset: int) -> tuple[int, Recorded] | None:
-    """The first sound line that begins at or behind an offset, and where it begins."""
+    """The first sound line that begins at or after an offset, and where it begins."""
     position, carry = offset, b""
     # From the middle of a line its rest is skipped; a line that begins exactly here has a newline before it.
     skipping = offset > 0 and os.pread(descriptor, 1, offset - 1) != b"\n"
@@ -78,13 +78,13 @@ def first_after(descriptor: int, offset: int) -> tuple[int, Recorded] | None:
             skipping = False
             position += len(line) + 1
         if len(carry) > 2 * LINE_BYTES:
-            # Not a line of ours, however long it goes on.
+            # Not a line of this log, however long it goes on.
             position, carry, skipping = position + len(carry), b"", True
     return None
 
 
 def last_record(descriptor: int) -> Recorded | None:
-    """The last sound line, also one that lacks only its newline. Looks back in blocks."""
+    """The last sound line, also if it lacks its newline. Reads backwards in blocks."""
     end, tail = os.fstat(descriptor).st_size, b""
     while end > 0:
         start = max(0, end - 2 * LINE_BYTES)
@@ -100,7 +100,7 @@ def last_record(descriptor: int) -> Recorded | None:
 
 
 def start_of(descriptor: int, since: int) -> int:
-    """An offset such that everything after `since` stands behind it and little else: numbers only rise in a file."""
+    """An offset before all records after `since`, and close to the first of them: numbers only increase in a file."""
     low, high = 0, os.fstat(descriptor).st_size
     while high - low > BATCH_BYTES:
         middle = (low + high) // 2
@@ -113,7 +113,7 @@ def start_of(descriptor: int, since: int) -> int:
 
 
 class Replay:
-    """The stored records after `since`, in batches. `batch` blocks: it is for a thread; `close` does not."""
+    """The stored records after `since`, in batches. `batch` blocks: call it in a thread. `close` does not block."""
 
     def __init__(self, descriptors: list[int], since: int) -> None:
         self._reading = threading.Lock()
@@ -154,7 +154,7 @@ class Replay:
         while self._descriptors:
             block = os.pread(self._descriptors[0], BATCH_BYTES, self._offset)
             if not block:
-                # What has no newline yet is still being written, or was torn and will be told as a gap.
+                # A line without its newline is still being written, or was torn and will be reported as a gap.
                 os.close(self._descriptors.pop(0))
                 self._offset, self._carry = 0, b""
                 continue
@@ -166,7 +166,7 @@ class Replay:
     def _records(self, block: bytes) -> Iterator[Recorded]:
         *lines, self._carry = (self._carry + block).split(b"\n")
         if len(self._carry) > 2 * LINE_BYTES:
-            self._carry = b"?"  # no line of ours: what follows of it is as damaged as its beginning
+            self._carry = b"?"  # not a line of this log: the rest of it is as damaged as its beginning
         for line in lines:
             record = read_line(line)
             if record is not None and record.seq > self._since:
@@ -175,7 +175,7 @@ class Replay:
 
     def _seek(self) -> None:
         firsts = [first_after(descriptor, 0) for descriptor in self._descriptors]
-        # A file can be left out when a younger one begins at or before what is wanted.
+        # A file can be left out when a newer one begins at or before the first record wanted.
         for number in range(len(firsts) - 1, 0, -1):
             found = firsts[number]
             if found is not None and found[1].seq <= self._since + 1:

@@ -1,9 +1,8 @@
 """The durable log: NDJSON, written by a thread of its own, rotated before a write that would pass its size.
 
-The event loop never waits for the disk: it appends to a bounded queue. (A write on the loop would be
-cheaper on a good day, 2 µs against 15 for the hop, and stop everything on a bad one.) When the disk
-fails or is full the daemon goes on; the writer tries again, and what does not fit into the queue meanwhile is
-counted as lost.
+The event loop never waits for the disk: it appends to a bounded queue. (A write on the loop would be cheaper on a good
+day, 2 µs against 15 for the hop, and stop everything on a bad one.) When the disk fails or is full the daemon goes on:
+the writer tries again, and counts as lost what does not fit into the queue meanwhile.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ class _Waiter:
 
 
 class Log:
-    """`append` belongs to one thread, usually the event loop's."""
+    """Call `append` from one thread only, usually the event loop's."""
 
     def __init__(self, path: str, descriptor: int, *, max_bytes: int, keep: int, last_seq: int, torn: bool) -> None:
         self.path = path
         self.last_seq = last_seq
-        """Of the newest record that the files had when they were opened."""
+        """The number of the newest record in the files when they were opened."""
         self.lost = 0
         self.last_error: str | None = None
         self._max_bytes = max_bytes
@@ -62,7 +61,7 @@ class Log:
         self._queue: deque[tuple[int, bytes]] = deque()
         self._waiters: list[_Waiter] = []
         self._changed = threading.Condition()
-        self._turning = threading.Lock()
+        self._rotating = threading.Lock()
         self._idle = False
         self._failing = False
         self._closing = False
@@ -71,7 +70,8 @@ class Log:
 
     @classmethod
     def open(cls, path: str, *, max_bytes: int = MAX_BYTES, keep: int = KEEP) -> Log:
-        """Blocking. A directory that cannot be written, or a full disk, is one typed error that names the path."""
+        """Opens the log. Blocks. Raises a WireError that names the path if the directory cannot be written or the disk
+        is full."""
         path = os.path.abspath(path)
         try:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -84,11 +84,11 @@ class Log:
                 os.close(descriptor)
                 raise
         except OSError as error:
-            raise _typed(error, path) from error
+            raise _open_error(error, path) from error
         return cls(path, descriptor, max_bytes=max_bytes, keep=keep, last_seq=last_seq, torn=torn)
 
     def append(self, seq: int, line: bytes) -> None:
-        """Takes a line with its newline. Never blocks and never fails; a line that finds no room is counted."""
+        """Queues a line with its newline. Never blocks or fails; counts a line that does not fit as lost."""
         with self._changed:
             if self._closing or len(self._queue) >= QUEUED_MAX:
                 self.lost += 1
@@ -99,7 +99,8 @@ class Log:
                 self._changed.notify()
 
     async def written(self, seq: int, *, durable: bool) -> bool:
-        """Waits until everything up to `seq` was tried: whether it is in the file, and on the disk if `durable`."""
+        """Waits until the writer has tried everything up to `seq`. Reports whether it is in the file,
+        and on the disk if `durable`."""
         loop = asyncio.get_running_loop()
         waiter = _Waiter(seq, durable, loop, loop.create_future())
         with self._changed:
@@ -111,13 +112,13 @@ class Log:
         return await waiter.future
 
     def replay(self, since: int) -> Replay:
-        """Blocking. What the files hold after `since`, as of now."""
-        with self._turning:
+        """The records in the files after `since`, as of now. Blocks."""
+        with self._rotating:
             descriptors = open_to_read(self.path, self._keep)
         return Replay(descriptors, since)
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
-        """Blocking: writes and syncs what is queued, within the timeout. Idempotent."""
+        """Writes and syncs what is queued. Blocks until the timeout at most. Idempotent."""
         with self._changed:
             self._closing = True
             self._idle = False
@@ -125,7 +126,7 @@ class Log:
         self._writer.join(timeout)
 
     def _run(self) -> None:
-        """The writer thread. It outlives every error: without it waiters would wait for ever."""
+        """The writer thread. It survives every error: without it waiters would wait for ever."""
         closing = False
         while not closing:
             batch, waiters, closing = self._take()
@@ -140,7 +141,7 @@ class Log:
                 if self._queue and not self._failing:
                     break
                 self._idle = not self._failing
-                # Only while it fails does the writer wake by itself: an idle daemon does not.
+                # The writer wakes by itself only while writes fail: an idle daemon does not wake up.
                 if not self._changed.wait(RETRY_SECONDS if self._failing else None):
                     break
             self._idle = False
@@ -153,11 +154,11 @@ class Log:
             self._write(batch)
             if durable:
                 self._sync()
-        except Exception as error:  # noqa: BLE001 - told by `last_error`; the lines are kept and tried again
+        except Exception as error:  # noqa: BLE001 - reported by `last_error`; the lines are kept and tried again
             self._failing = True
             self.last_error = f"{self.path}: {getattr(error, 'strerror', None) or error}"
             with self._changed:
-                # In front of what came meanwhile, so that numbers only rise in the file.
+                # In front of the lines that came meanwhile, so that numbers only increase in the file.
                 self._queue.extendleft(reversed(batch))
         else:
             self._failing = False
@@ -165,7 +166,7 @@ class Log:
     def _answer(self, waiters: list[_Waiter]) -> None:
         for waiter in waiters:
             reached = self._reached(waiter.seq, durable=waiter.durable)
-            # A loop that has ended has nobody left who waits.
+            # A loop that has ended has no waiters left.
             with contextlib.suppress(RuntimeError):
                 waiter.loop.call_soon_threadsafe(_resolve, waiter.future, reached)
 
@@ -173,7 +174,7 @@ class Log:
         return self._doubtful < seq <= self._synced if durable else seq <= self._written
 
     def _write(self, lines: deque[tuple[int, bytes]]) -> None:
-        """Takes lines off the batch as they reach the file; after an error the rest is still there."""
+        """Removes lines from the batch as they reach the file; after an error the rest is still there."""
         while lines:
             size = self._size_of_current()
             room = min(WRITE_BYTES, self._max_bytes - size)
@@ -196,13 +197,13 @@ class Log:
                 seq, line = lines.popleft()
                 done -= len(line)
                 self._written = seq
-            # Part of a line reached the file: it is ended there and written again as a whole.
+            # Part of a line reached the file: end it there, and write the line again as a whole.
             self._torn = self._torn or done > 0
 
     def _size_of_current(self) -> int:
         status = os.fstat(self._descriptor)
         if not _leads_to(self.path, status):
-            # Somebody removed the file, or rotated it away: writing on would lose every line without a trace.
+            # Another program removed or rotated the file: writing on would lose every line without a trace.
             self._sync()
             replacement = _open(self.path)
             os.close(self._descriptor)
@@ -211,14 +212,14 @@ class Log:
         return status.st_size
 
     def _rotate(self) -> None:
-        """The new file is there before an old one moves: when it cannot be made nothing has changed."""
+        """Creates the new file before an old one moves: when that fails, nothing has changed."""
         self._sync()
         fresh = f"{self.path}.new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(fresh)
         replacement = _open(fresh)
         try:
-            with self._turning:
+            with self._rotating:
                 for source, target in reversed(list(pairwise(names(self.path, self._keep)))):
                     with contextlib.suppress(FileNotFoundError):
                         os.rename(source, target)
@@ -234,7 +235,7 @@ class Log:
             try:
                 os.fsync(self._descriptor)
             except OSError:
-                # The kernel may have dropped the pages: a later fsync says nothing about these.
+                # The kernel may have dropped the pages: a later fsync does not cover them.
                 self._doubtful = self._written
                 raise
             finally:
@@ -258,7 +259,7 @@ def _open(path: str) -> int:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file")
     if status.st_mode & 0o077:
-        # Best effort: the file of another owner stays as its owner made it.
+        # Best effort: only the owner of a file can change its mode.
         with contextlib.suppress(PermissionError):
             os.fchmod(descriptor, 0o600)
     return descriptor
@@ -283,7 +284,8 @@ def _newest_seq(path: str, keep: int) -> int:
 
 
 def _complete_last_line(descriptor: int) -> bool:
-    """Ends a line that a crash tore, so that the next record is not merged into it; whether that is still owed."""
+    """Ends a line that a crash tore, so that the next record is not merged into it. Reports
+    whether the newline is still to be written."""
     size = os.fstat(descriptor).st_size
     if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
         return False
@@ -305,10 +307,10 @@ def _sync_directory(directory: str) -> None:
         os.close(descriptor)
 
 
-def _typed(error: OSError, path: str) -> WireError:
+def _open_error(error: OSError, path: str) -> WireError:
     what = f"the activity log {path} cannot be written: {error.strerror}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(what, hint="free some space there, or set state_dir to another disk")
+        return NoSpace(what, hint="Free some space there, or set state_dir to another disk.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.EMLINK, errno.ENOTDIR, errno.EEXIST):
-        return PermissionDenied(what, hint="state_dir must be a directory that the daemon's user can write to")
-    return Internal(what, hint="state_dir names the directory")
+        return PermissionDenied(what, hint="Set state_dir to a directory that the daemon's user can write to.")
+    return Internal(what, hint="Check that directory, or set state_dir to another one.")

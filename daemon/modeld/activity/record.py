@@ -1,4 +1,4 @@
-"""What the log and the watchers share: one record, encoded once."""
+"""The items that the log and the watchers share; a record is encoded once."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class Latest(msgspec.Struct, frozen=True, gc=False):
 
 
 class Lagged(msgspec.Struct, frozen=True, gc=False):
-    """`dropped` events are not delivered. Subscribing with `since` = `resume_from` reads what the log has of them."""
+    """`dropped` events were not delivered. A subscription with `since` = `resume_from` reads those that the log has."""
 
     dropped: int
     resume_from: int
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """Which events a watcher wants. Empty and None stand for all; a family (`job`) stands for all of its events."""
+    """Which events a watcher wants. Empty and None mean all; a family (`job`) means all of its events."""
 
     events: frozenset[str] = frozenset()
     model: str | None = None
     job: str | None = None
     progress: bool = False
-    """Whether jobs' progress is wanted too; `events` does not apply to it."""
+    """Whether the watcher wants the progress of jobs too; `events` does not apply to it."""
 
     def everything(self) -> bool:
         return not self.events and self.model is None and self.job is None

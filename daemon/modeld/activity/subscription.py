@@ -1,7 +1,7 @@
-"""From the stored log to the live events without a gap and without a double.
+"""From the stored log to the live events without a gap and without a duplicate.
 
-The number of the last delivered record is the whole state. What comes after it is read from the
-files until it is within what a watcher may be behind; then the ring has all of the rest.
+The number of the last delivered record is the whole state. Later records are read from the files until the subscription
+is as close to the newest as a watcher has to be; then the ring has all of the rest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Subscription:
-    """`stored` gives what is recorded, then `hand_over` what comes live; `close` lets go. One task reads it."""
+    """`stored` returns recorded items, then `hand_over` the watcher of live ones. For one task; `close` ends it."""
 
     def __init__(
         self, log: Log, fanout: Fanout, limiter: anyio.CapacityLimiter, wanted: Filter, since: int | None
@@ -32,7 +32,7 @@ class Subscription:
         self._limiter = limiter
         self._wanted = wanted
         self._last = fanout.last_seq if since is None else max(0, min(since, fanout.last_seq))
-        """Everything up to this number was delivered, or told as dropped, or is not wanted."""
+        """Every record up to this number was delivered, reported as dropped, or not wanted."""
         self._until = 0
         self._replay: Replay | None = None
         self._watcher: Watcher | None = None
@@ -47,7 +47,7 @@ class Subscription:
         self.close()
 
     async def stored(self) -> Sequence[Item]:
-        """The next items of what is recorded already. Nothing: that was all, and from here on it is live."""
+        """The next recorded items. When there are none, the subscription is live from here on."""
         while self._watcher is None and not self._closed:
             if self._replay is None:
                 if self._last >= self._fanout.reach():
@@ -58,15 +58,15 @@ class Subscription:
         return ()
 
     def hand_over(self, wake: Callable[[], None]) -> Watcher:
-        """Once it is live: the watcher itself, which calls `wake` from now on. For a reader that needs no task to be
-        woken: with 100 watchers of single events that is a fifth of the cost."""
+        """Returns the watcher of a live subscription, which calls `wake` from now on. For a reader that needs no task:
+        with 100 watchers of single events that is a fifth of the cost."""
         if self._watcher is None:
-            raise LocalError("what is stored has to be read before the watcher is handed over")
+            raise LocalError("the stored records have to be read before the watcher is handed over")
         self._watcher.wake = wake
         return self._watcher
 
     def close(self) -> None:
-        """At once and from anywhere on the loop; a `stored` that waits gives nothing."""
+        """Ends the subscription at once; call it from anywhere on the loop. A `stored` that waits returns nothing."""
         self._closed = True
         if self._watcher is not None:
             self._watcher.close()
@@ -74,14 +74,14 @@ class Subscription:
             self._replay.close()
 
     def _go_live(self) -> Watcher:
-        self._watcher = self._fanout.watch(self._wanted, _unheard, since=self._last)
+        self._watcher = self._fanout.watch(self._wanted, _ignore_wake, since=self._last)
         return self._watcher
 
     async def _open_replay(self) -> None:
-        """Of all that is recorded now: what is still on its way to the file is waited for."""
+        """Opens the files for all records up to now, after the writer has written them."""
 
         def open_it() -> None:
-            # Kept before anything else, so that a reader that is cancelled here leaks no descriptor.
+            # Stored before anything else, so that a reader that is cancelled here leaks no descriptor.
             self._replay = self._log.replay(self._last)
             if self._closed:
                 self._replay.close()
@@ -108,7 +108,7 @@ class Subscription:
         return items
 
     def _missing(self) -> list[Item]:
-        """At the end of the files: what they should have had is lost unless the ring still holds it."""
+        """At the end of the files: reports the records that neither they nor the ring hold."""
         reach = self._fanout.reach()
         if self._last >= min(self._until, reach):
             return []
@@ -120,5 +120,5 @@ class Subscription:
         return await anyio.to_thread.run_sync(function, limiter=self._limiter)
 
 
-def _unheard() -> None:
-    """What comes before the watcher is handed over: its first `pending` gives it."""
+def _ignore_wake() -> None:
+    """For events before the watcher is handed over: its first `pending` returns them."""

@@ -1,1 +1,1 @@
-"""The composition root: settings in, a running daemon, an exit code out. `modeld.app.run` has the entry."""
+"""The composition root: starts the daemon from its settings, serves, stops, and returns the exit code; see `run`."""

@@ -1,7 +1,7 @@
-"""Opens the rooms of the daemon in the order in which one may rely on the other, and closes them backwards.
+"""Opens the rooms of the daemon, each after those that it needs, and closes them in reverse order.
 
-The store's lock comes first: whoever has it is the only daemon of this store, whatever its endpoint. The endpoint
-comes last, so that nobody is let in before recovery is over.
+The store's lock comes first: its holder is the only daemon of this store, whatever its endpoint. The endpoint comes
+last, so that no client connects before recovery is complete.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from modelwire.values import RecoveryView
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """Everything that blocks while it opens, open."""
+    """The open rooms: everything whose opening blocks."""
 
     store: Store
     catalog: Catalog
@@ -44,7 +44,7 @@ class Rooms:
 
 
 def endpoint_path(settings: Settings, environ: Mapping[str, str]) -> str:
-    """The settings have seen MODELD_SOCKET and the flags already: what they say is above the variable."""
+    """Without MODELD_SOCKET: the settings hold it already, below the flags; `socket_path` would put it above them."""
     uid = os.getuid()
     rest = {name: value for name, value in environ.items() if name != "MODELD_SOCKET"}
     return socket_path(rest, settings.socket, uid, run_user_exists=os.path.isdir(f"/run/user/{uid}"))

@@ -1,9 +1,9 @@
-"""An event loop that looks once more before it sleeps: who has just asked often asks again within microseconds.
+"""An event loop that polls for a moment before it sleeps: a client often sends its next request within microseconds.
 
-Putting a processor to sleep and waking it costs more than most answers. Measured on two cores, one client that asks,
-reads and asks again: 59 us an answer with a loop that sleeps at once, 35 us with one that looks on for 30 us (60 or 120
-bring nothing more). An idle daemon pays nothing, because only events make it look on: at 1,000 a second that is 3 % of
-one core.
+Putting a processor to sleep and waking it costs more than most answers. Measured on two cores, with one client that
+sends a request after each reply: 59 us an answer with a loop that sleeps at once, 35 us with one that polls for 30 us
+(60 or 120 us bring nothing more). An idle daemon pays nothing, because the loop polls only after an event: at 1,000
+events a second that is 3 % of one core.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Final
 
-LOOK_ON_SECONDS: Final = 30e-6
+BUSY_POLL_SECONDS: Final = 30e-6
 
 
 def event_loop() -> asyncio.AbstractEventLoop:
-    """The attentive one where it helps. On a single processor the peer could not ask while this one looks."""
+    """The busy-polling loop where it helps: on a single processor the client could not run while the loop polls."""
     if sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1:
-        return asyncio.SelectorEventLoop(AttentiveSelector())
+        return asyncio.SelectorEventLoop(BusyPollSelector())
     return asyncio.new_event_loop()
 
 
 if sys.platform == "linux":
 
-    class AttentiveSelector(selectors.EpollSelector):
+    class BusyPollSelector(selectors.EpollSelector):
         def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
             super().__init__()
             self._clock = clock
-            self._attentive = False
+            self._had_events = False
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            if self._attentive and (timeout is None or timeout > LOOK_ON_SECONDS):
-                ends = self._clock() + LOOK_ON_SECONDS
+            if self._had_events and (timeout is None or timeout > BUSY_POLL_SECONDS):
+                ends = self._clock() + BUSY_POLL_SECONDS
                 while self._clock() < ends:
-                    if ready := super().select(0):  # gives other threads their turn: the call releases the lock
+                    if ready := super().select(0):  # releases the interpreter lock, so other threads run
                         return ready
             ready = super().select(timeout)
-            self._attentive = bool(ready)
+            self._had_events = bool(ready)
             return ready

@@ -1,8 +1,8 @@
-"""When the daemon ends: by signal, on request, for want of work, or because its endpoint is no longer its own.
+"""When the daemon stops: on a signal, on request, when it is idle, or because it has lost its endpoint.
 
-A stop has two stages. The first takes no new work, gives what runs until the deadline, and parks the rest for the next
-start; every client gets its terminal reply. A second signal ends at once: a crash is something that the next start
-mends anyway.
+A stop has two stages. The first admits no work, waits for running jobs until the deadline, and keeps the others for the
+next start; every client gets its terminal reply. A second signal ends the process at once: the next start recovers, as
+after a crash.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ENDED_AT_ONCE = 128 + signal.SIGTERM
 
 
 class Lifetime:
-    """Waits for a reason to stop; `reason`, `deadline` and `exit_code` say which."""
+    """Waits for the first reason to stop, and keeps it with its deadline and exit code."""
 
     def __init__(self, deadline: float) -> None:
         self._stop = anyio.Event()
@@ -36,7 +36,7 @@ class Lifetime:
         self.exit_code = exits.FINE
 
     def stop(self, reason: str, *, deadline: float | None = None, exit_code: int = exits.FINE) -> float:
-        """The first reason counts; the deadline that is in force is given back."""
+        """Only the first call has an effect. Returns the deadline in force."""
         if not self._stop.is_set():
             self.reason, self.exit_code = reason, exit_code
             if deadline is not None:
@@ -48,36 +48,36 @@ class Lifetime:
     async def until_stop(self) -> None:
         await self._stop.wait()
 
-    async def mind_signals(self) -> None:
+    async def stop_on_signal(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
                 name = signal.Signals(number).name
                 if self._signalled:
-                    log.warning("stopped by a second signal: the next start takes up what is left", signal=name)
+                    log.warning("stopped at once by a second signal; the next start resumes the jobs", signal=name)
                     os._exit(_ENDED_AT_ONCE)
                 self._signalled = True
-                # A stop that a client has asked for is not cut short by the service manager's, which comes after it.
+                # After a client's request to stop, the service manager's first signal does not cut the drain short.
                 log.info("signal", signal=name)
                 self.stop(name)
 
-    async def mind_endpoint(self, listening: endpoint.Endpoint, every: float) -> None:
-        """A daemon that nobody can reach must not hold the locks of one that could be reached."""
-        while listening.still_ours():  # noqa: ASYNC110 - an unlink by another program is no event here
+    async def stop_on_lost_endpoint(self, listening: endpoint.Endpoint, every: float) -> None:
+        """A daemon that no client can reach must not keep the locks from one that clients could reach."""
+        while listening.still_ours():  # noqa: ASYNC110 - an unlink by another program sends no event
             await anyio.sleep(every)
         log.error("the endpoint was removed or replaced", socket=listening.path)
-        self.stop("the endpoint is no longer ours", exit_code=exits.FAILED)
+        self.stop("the endpoint was removed or replaced", exit_code=exits.FAILED)
 
-    async def mind_idleness(self, server: Server, board: Board, patience: float) -> None:
-        """Ends a daemon that a client started once nobody has needed it for a while.
+    async def stop_when_idle(self, server: Server, board: Board, limit: float) -> None:
+        """Stops the daemon after `limit` seconds without a connection or an unfinished job; paused jobs do not count.
 
-        One wake-up for each `patience`, not a poll: a quiet daemon sleeps until the moment at which it would end.
+        Wakes once in `limit` seconds, not in a poll: an idle daemon sleeps until it would stop.
         """
         clock: Callable[[], float] = server.shared.loop.time
         while True:
             busy = server.shared.peer_limits.count > 0 or any(job.state != "paused" for job in board.jobs)
-            quiet_since = clock() if busy else max(server.shared.last_activity, board.runner.last_end)
-            remaining = quiet_since + patience - clock()
+            idle_since = clock() if busy else max(server.shared.last_activity, board.runner.last_end)
+            remaining = idle_since + limit - clock()
             if remaining <= 0 and server.stop_accepting_if_empty():
-                self.stop(f"nobody needed the daemon for {patience:g} s")
+                self.stop(f"idle for {limit:g} s")
                 return
-            await anyio.sleep(remaining if remaining > 0 else patience)
+            await anyio.sleep(remaining if remaining > 0 else limit)

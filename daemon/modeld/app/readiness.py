@@ -1,4 +1,4 @@
-"""Tells how the start went: whoever waits on the pipe, the service manager, and a person by standard error."""
+"""Reports the outcome of the start: to the client on the pipe, to the service manager, and on standard error."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Readiness:
         notify.ready(f"serving {store}")
 
     def failed(self, message: str, *, hint: str | None, code: str, exit_code: int, endpoint: str | None = None) -> int:
-        """The reason in one line, the next step in another; gives the exit code back.
+        """Reports the error in one line and the hint in another. Returns `exit_code`.
 
-        `endpoint` is that of the daemon which is in the way: a client knows by it whether to wait for that one.
+        `endpoint` is that of the daemon that prevents this start: a client decides by it whether to connect there.
         """
         sys.stderr.write(f"modeld: {message}\n" + (f"  {hint}\n" if hint else ""))
         self._pipe.error({"code": code, "message": message, "hint": hint, "exit": exit_code, "endpoint": endpoint})

@@ -1,4 +1,4 @@
-"""From settings to an exit code. What keeps the daemon from starting is told in one line, within a second."""
+"""Runs the daemon and returns its exit code. A start that fails ends within a second, with one line that says why."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from modelwire.errors import InUse, ModeldError, NoSpace, PermissionDenied, Quot
 log = structlog.get_logger("modeld.app")
 
 OWN_EXITS = (InUse, NoSpace, QuotaExceeded, PermissionDenied)
-"""Failed starts that a service manager or a script can tell apart; every other one ends with `FAILED`."""
+"""Errors of a start with an exit code of their own; every other one exits with `FAILED`."""
 
 
 def run(loaded: Loaded, readiness: Readiness, *, auto_started: bool) -> int:
@@ -42,7 +42,7 @@ def run(loaded: Loaded, readiness: Readiness, *, auto_started: bool) -> int:
                 backend="asyncio",
                 backend_options={"loop_factory": event_loop},
             )
-    except Exception as error:  # noqa: BLE001 - whatever it was, who started the daemon is told in one line
+    except Exception as error:  # noqa: BLE001 - every error of a start is reported in one line
         return _failed(readiness, error)
 
 

@@ -1,4 +1,4 @@
-"""One run of the daemon, from open rooms to closed ones: restore, serve, drain."""
+"""One run of the daemon over its open rooms: restore the jobs, serve, drain."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _PRUNE_EVERY_SECONDS = 24 * 3600.0
 
 
 async def serve(rooms: Rooms, loaded: Loaded, readiness: Readiness, *, instance: str, auto_started: bool) -> int:
-    """Runs until there is a reason to stop; the exit code."""
+    """Serves until there is a reason to stop, and returns the exit code."""
     settings = loaded.settings
     lifetime = Lifetime(float(settings.daemon.drain_deadline))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lifetime.mind_signals, name="signals")
+        tasks.start_soon(lifetime.stop_on_signal, name="signals")
         await anyio.lowlevel.checkpoint()
         server, services = _built(rooms, loaded, lifetime, tasks, instance=instance, auto_started=auto_started)
         daemon = services.daemon
@@ -46,12 +46,13 @@ async def serve(rooms: Rooms, loaded: Loaded, readiness: Readiness, *, instance:
         daemon.recovery = msgspec.structs.replace(daemon.recovery, jobs_resumed=resumed)
         _announce(services, rooms)
         server.open()
-        tasks.start_soon(lifetime.mind_endpoint, rooms.endpoint, float(settings.daemon.endpoint_check), name="endpoint")
+        check_every = float(settings.daemon.endpoint_check)
+        tasks.start_soon(lifetime.stop_on_lost_endpoint, rooms.endpoint, check_every, name="endpoint")
         tasks.start_soon(_prune, rooms, float(settings.jobs.keep), name="prune")
         tasks.start_soon(rooms.store.uses.keep, name="uses")
         if auto_started and settings.daemon.idle_exit > 0:
-            patience = float(settings.daemon.idle_exit)
-            tasks.start_soon(lifetime.mind_idleness, server, services.board, patience, name="idleness")
+            idle_exit = float(settings.daemon.idle_exit)
+            tasks.start_soon(lifetime.stop_when_idle, server, services.board, idle_exit, name="idle")
         readiness.ready(rooms.endpoint.path, rooms.store.layout.root)
         await lifetime.until_stop()
         notify.stopping(lifetime.reason)
@@ -89,7 +90,7 @@ def _built(
     services = Services(
         settings=settings,
         store=rooms.store,
-        board=Board(gate, rooms.ledger, rooms.activity, tasks, relief=rooms.store.reserve.release),
+        board=Board(gate, rooms.ledger, rooms.activity, tasks, make_room=rooms.store.reserve.release),
         gate=gate,
         activity=rooms.activity,
         pulls=rooms.pulls,
@@ -102,7 +103,7 @@ def _built(
             recovery=rooms.recovery,
             presence=peer_limits,
         ),
-        drain=lambda deadline: lifetime.stop("asked to by a client", deadline=deadline),
+        drain=lambda deadline: lifetime.stop("a client asked for it", deadline=deadline),
         own_uid=os.getuid(),
         accounts=rooms.accounts,
     )
@@ -126,14 +127,14 @@ async def _stop(services: Services, server: Server, lifetime: Lifetime) -> None:
 
 
 async def _prune(rooms: Rooms, keep: float) -> None:
-    """Finished jobs are forgotten after a while, and what pulls have learned; once a day is often enough for that."""
+    """Deletes old finished jobs, and what pulls have learned, once a day."""
     while True:
         try:
             await rooms.ledger.prune(time.time(), keep)
             await rooms.pulls.memory.prune(time.time(), keep)
         except WireError as error:
-            # A full disk, most likely: tomorrow is early enough.
-            log.warning("old jobs and what pulls have learned could not be forgotten", error=error.message)
-        except Exception as error:  # noqa: BLE001 - tidying up must never be what ends the daemon
-            incident(error, work="forgetting old jobs")
+            # A full disk, most likely: the next day is early enough.
+            log.warning("cannot delete old jobs and what pulls have learned", error=error.message)
+        except Exception as error:  # noqa: BLE001 - a fault here must not end the daemon
+            incident(error, work="deleting old jobs")
         await anyio.sleep(_PRUNE_EVERY_SECONDS)

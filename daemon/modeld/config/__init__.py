@@ -1,9 +1,9 @@
-"""What the operator may choose, decoded once into one frozen tree.
+"""The settings, decoded once into one frozen tree.
 
-File below, environment over it, flags on top. Everything above this room takes the values it needs as arguments, so
-that no other room reads a file or a variable to find out how it should behave.
+A flag overrides an environment variable, and a variable overrides the file. Every other room takes the values that it
+needs as arguments and reads neither the file nor a setting's variable.
 
-This package costs a tomllib and nothing more to import: `modeld --check-config` and a failing start answer at once.
+Importing this package loads tomllib and nothing heavier, so `modeld --check-config` and a failing start answer at once.
 """
 
 from modeld.config.dump import dump

@@ -1,6 +1,6 @@
-"""`modeld --print-config`: the settings in force as a file that says what each key is for.
+"""`modeld --print-config`: the settings as a configuration file, with a comment that describes each key.
 
-What is printed reads back to the same settings, so that it can be saved and edited.
+The output parses back to the same settings, so it can be saved and edited.
 """
 
 from __future__ import annotations

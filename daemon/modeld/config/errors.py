@@ -1,4 +1,4 @@
-"""The one way in which a configuration is refused."""
+"""The error for every fault of a configuration."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from modelwire import exits
 
 
 class ConfigError(Exception):
-    """One line that says which value of which file, variable or flag is wrong, and why; `hint` says what to do.
+    """`message` is one line: which value of which file, variable or flag is wrong, and why. `hint` says what to do.
 
-    `problems` holds every line when there are several: a check of the file shows them all at once.
+    `problems` holds one such line for each fault; `modeld --check-config` prints them all.
     """
 
     exit_code: ClassVar[int] = exits.USAGE

@@ -1,7 +1,7 @@
-"""What the settings' Structs say about themselves: tables, keys, types, and how one value becomes one of them.
+"""The tables, keys and types of the settings, read from their Structs, and the decoding of one value.
 
-Reading the file, the environment and the flags, and printing, all walk this one description; a new key in
-`settings` needs no second place.
+Loading the file, the environment and the flags, and printing, all use this description: a new key is added in
+`settings` and nowhere else.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class Key:
 
     @property
     def item_type(self) -> Any:
-        """The type of a list's items, None for a key that is no list."""
+        """The type of a list's items, None for a key that is not a list."""
         return get_args(self.type)[0] if get_origin(self.type) is tuple else None
 
     @property
     def entry_type(self) -> Any:
-        """The type of a mapping's values, None for a key that is no mapping."""
+        """The type of a mapping's values, None for a key that is not a mapping."""
         return get_args(self.type)[1] if get_origin(self.type) is dict else None
 
 
 @cache
 def keys() -> dict[str, dict[str, Key]]:
-    """Every key, by table; the top level stands under the empty name."""
+    """Every key, by table; the table of the top level is the empty string."""
     found: dict[str, dict[str, Key]] = {"": {}}
     for field in msgspec.structs.fields(Settings):
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
@@ -68,7 +68,7 @@ def _key(table: str, field: msgspec.structs.FieldInfo) -> Key:
     declared, description = field.type, ""
     if get_origin(declared) is Annotated:
         description = next((m.description or "" for m in get_args(declared)[1:] if isinstance(m, msgspec.Meta)), "")
-        # The Annotated type is kept where it also holds bounds; the bare one is what get_origin can look into.
+        # An integer keeps its Annotated type, which holds the bounds; get_origin needs the bare type of all others.
         bare = get_args(declared)[0]
         declared = declared if bare is int else bare
     return Key(table, field.name, declared, description)
@@ -81,11 +81,11 @@ def decode_hook(wanted: type, value: Any) -> Any:
         return Rate(parse_size(value.removesuffix("/s") if isinstance(value, str) else value))
     if wanted is Duration:
         return parse_duration(value)
-    raise NotImplementedError(wanted)  # how msgspec is told that it does not concern this hook
+    raise NotImplementedError(wanted)  # the answer that msgspec expects for a type that the hook does not know
 
 
 def decode(wanted: Any, value: Any, *, text: bool) -> Any:
-    """One value of a setting. `text` says that it was written where all values are text. ValueError says why not."""
+    """One value of a setting. `text` is true for a variable or a flag, where every value is text. Raises ValueError."""
     if isinstance(value, str) and _may_be_none(wanted, value):
         return None
     try:
@@ -96,13 +96,13 @@ def decode(wanted: Any, value: Any, *, text: bool) -> Any:
             raise ValueError(f"expected one of {', '.join(choices)}, got {_shown(value)}") from None
         reason = str(error).partition(" - at ")[0].replace("`", "")
         if reason.startswith("Expected"):
-            # msgspec names the type that it got, or nothing; the value itself is what the operator recognises.
+            # msgspec names the type of the value, or nothing; the operator recognises the value itself.
             reason = f"e{reason[1:].partition(', got ')[0]}, got {_shown(value)}"
         raise ValueError(reason) from None
 
 
 def _may_be_none(wanted: Any, value: str) -> bool:
-    """TOML and variables know no null: `none` takes a limit away. A path or a name may well be called none."""
+    """TOML and variables have no null: `none` removes a limit. For a path or a name, `none` is an ordinary value."""
     options = get_args(wanted)
     return NoneType in options and str not in options and value.strip().lower() == "none"
 

@@ -1,4 +1,4 @@
-"""The configuration file: which one counts, its bytes, and its TOML."""
+"""Finds, reads and parses the configuration file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any, Final
 
 from modeld.config.errors import ConfigError
 
-LARGEST_FILE: Final = 1 << 20
-"""A thousand users with a right each take 30 KiB; a file beyond a mebibyte is not a configuration."""
+MAX_FILE_BYTES: Final = 1 << 20
+"""A thousand users with a role each take 30 KiB; a file beyond a mebibyte is not a configuration."""
 
 _PLACE: Final = re.compile(r"(.*) \(at (?:(line \d+, column \d+)|end of document)\)", re.DOTALL)
 
 
 def first_file(paths: Sequence[str], *, explicit: bool) -> tuple[str | None, dict[str, Any]]:
-    """The first file that exists, and what it says.
+    """The path and the content of the first file that exists; None and nothing when there is none.
 
-    One that was named must exist. One that exists must be readable: to go on without it would run the daemon with
-    other limits and rights than its operator wrote down.
+    With `explicit`, a missing file is an error. A file that exists must be readable: without it the daemon would run
+    with other limits and rights than its operator wrote down.
     """
     for candidate in paths:
         path = os.path.abspath(os.path.expanduser(candidate))
@@ -33,7 +33,7 @@ def first_file(paths: Sequence[str], *, explicit: bool) -> tuple[str | None, dic
         except OSError as error:
             raise ConfigError(
                 f"{path}: cannot be read: {(error.strerror or str(error)).lower()}",
-                hint="make it a file that the daemon's user can read, or remove it",
+                hint="Make it a regular file that the daemon's user can read, or remove it.",
             ) from error
     return None, {}
 
@@ -42,14 +42,14 @@ def _read(path: str) -> bytes:
     # O_NONBLOCK: a FIFO in the file's place must not keep the daemon from starting.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        # /dev/null is the customary way to say "no configuration".
+        # /dev/null is the customary path for "no configuration".
         if not stat.S_ISREG(os.fstat(fd).st_mode) and os.path.realpath(path) != os.devnull:
             raise OSError(errno.EINVAL, "it is not a regular file")
         chunks, size = [], 0
-        while chunk := os.read(fd, LARGEST_FILE):
+        while chunk := os.read(fd, MAX_FILE_BYTES):
             size += len(chunk)
-            if size > LARGEST_FILE:
-                raise OSError(errno.EFBIG, f"it is larger than {LARGEST_FILE} bytes")
+            if size > MAX_FILE_BYTES:
+                raise OSError(errno.EFBIG, f"it is larger than {MAX_FILE_BYTES} bytes")
             chunks.append(chunk)
         return b"".join(chunks)
     finally:
@@ -57,7 +57,7 @@ def _read(path: str) -> bytes:
 
 
 def _parse(path: str, content: bytes) -> dict[str, Any]:
-    import tomllib  # here, so that a machine without a file does not pay for it
+    import tomllib  # imported only when there is a file
 
     try:
         return tomllib.loads(content.decode("utf-8"))
@@ -69,6 +69,6 @@ def _parse(path: str, content: bytes) -> dict[str, Any]:
         reason = " ".join((match[1] if match else str(error)).split())
         last = content.count(b"\n") + 1
         place = (match[2] if match else None) or f"line {last}, at the end"
-        raise ConfigError(f"{path}: {place}: {reason}", hint="the file must be TOML") from error
+        raise ConfigError(f"{path}: {place}: {reason}", hint="Correct the file: it must be TOML.") from error
     except RecursionError:
         raise ConfigError(f"{path}: nested too deeply") from None

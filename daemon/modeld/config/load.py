@@ -1,6 +1,6 @@
-"""From file, environment and flags to `Settings`: the file below, the environment over it, the flags on top.
+"""Loads `Settings` from the file, the environment and the flags; each overrides the one before it.
 
-Each layer is checked by itself, so that a wrong value is reported with the place where it was written.
+Each layer is checked by itself, so an error names the file, variable or flag that holds the wrong value.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from modeld.config.settings import Settings
 from modelwire.endpoint import config_paths
 
 NOT_SETTINGS: Final = frozenset({"MODELD_CONFIG", "MODELD_READY_FD"})
-"""Variables of the daemon that say something else than a setting."""
+"""Variables of the daemon that are not settings."""
 
-CLOSE: Final = 0.75
-"""difflib's ratio from which a key is taken for a slip of another: `min_fre` is 0.93, `group` for `grace` 0.6."""
+MIN_SIMILARITY: Final = 0.75
+"""difflib's ratio from which an unknown key counts as a misspelled one: `min_fre` for `min_free` has 0.93, `group` for
+`grace` 0.6."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The settings, the file that they came from (None when there was none), and what deserves a word in the log."""
+    """The settings, the path of their file (None without one), and warnings for the log."""
 
     settings: Settings
     path: str | None
@@ -35,12 +36,12 @@ class Loaded:
 
 _Values = dict[str, dict[str, Any]]
 
-SEE_ALL = "modeld --check-config lists every problem of the file"
+CHECK_HINT = "Run `modeld --check-config` to see every problem."
 
 
 def load(environ: Mapping[str, str], *, overrides: Mapping[str, Any] | None = None, path: str | None = None) -> Loaded:
-    """The settings. `overrides` are flags by dotted key (`log.level`), where None means not given; `path` is the
-    configuration file when a flag names it. Raises ConfigError."""
+    """The settings. `overrides` holds the flags by dotted key (`log.level`), None for one that is not given. `path` is
+    the configuration file that a flag names. Raises ConfigError."""
     problems: list[str] = []
     named = bool(path or environ.get("MODELD_CONFIG", "").strip())
     found, content = first_file([path] if path else config_paths(environ), explicit=named)
@@ -50,15 +51,15 @@ def load(environ: Mapping[str, str], *, overrides: Mapping[str, Any] | None = No
     _read_overrides(overrides or {}, values, problems)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ConfigError(problems[0] + more, hint=SEE_ALL, problems=problems)
+        raise ConfigError(problems[0] + more, hint=CHECK_HINT, problems=problems)
     top = values.pop("")
     try:
         settings = msgspec.convert({**top, **values}, Settings, dec_hook=decode_hook)
     except msgspec.ValidationError as error:
-        # Only rules of a whole table are left to fail here; they name their key, the path names the table.
+        # Only a rule of a whole table can still fail; its message names the key, the path names the table.
         reason, _, where = str(error).partition(" - at `$")
         raise ConfigError(f"{where.strip('.`')}.{reason}".lstrip(".")) from None
-    return Loaded(settings, found, _suspicious(environ))
+    return Loaded(settings, found, _misspelled_variables(environ))
 
 
 def _read_file(path: str, content: Mapping[str, Any], values: _Values, problems: list[str]) -> None:
@@ -99,7 +100,7 @@ def _read_overrides(overrides: Mapping[str, Any], values: _Values, problems: lis
 
 
 def _take(key: Key, value: Any, place: str, values: _Values, problems: list[str], *, text: bool) -> None:
-    """Check one value and let it win over what lies below. `text` is set where values are text whatever they mean."""
+    """Checks one value and overrides that of the layer below. `text` is true for a variable or a flag."""
     try:
         if key.item_type is not None and isinstance(value, str) and text:
             value = _items(value, key.item_type)
@@ -146,18 +147,18 @@ def _did_you_mean(name: str, table: str) -> str:
 
     tables = keys()
     near = [*tables.get(table, ())] + ([known for known in tables if known] if not table else [])
-    if match := get_close_matches(name, near, 1, CLOSE):
+    if match := get_close_matches(name, near, 1, MIN_SIMILARITY):
         return f"; did you mean {match[0]!r}?"
-    # A right key in the wrong table is the other slip that happens.
+    # The other common mistake is a valid key in the wrong table.
     for key in all_keys():
         if key.name == name:
-            return f"; it belongs into table [{key.table}]" if key.table else "; it belongs before the first table"
+            return f"; it belongs in table [{key.table}]" if key.table else "; it belongs before the first table"
     return ""
 
 
-def _suspicious(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Variables that look like a setting with a slip in it. A warning and no refusal: the environment is shared
-    with clients, and with other versions of modeld that may know more names."""
+def _misspelled_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Warnings for variables that look like a misspelled setting. Not errors: the daemon shares the environment with
+    clients and with other versions of modeld, which may know more names."""
     from difflib import get_close_matches
 
     known = [key.variable for key in all_keys()]
@@ -166,5 +167,5 @@ def _suspicious(environ: Mapping[str, str]) -> tuple[str, ...]:
         if not name.startswith("MODELD_") or name in NOT_SETTINGS or name in known:
             continue
         if match := get_close_matches(name, known, 1, 0.9):
-            warnings.append(f"{name} is no setting and was ignored; did you mean {match[0]}?")
+            warnings.append(f"{name} is not a setting and was ignored; did you mean {match[0]}?")
     return tuple(warnings)

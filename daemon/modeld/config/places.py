@@ -1,4 +1,4 @@
-"""Where the daemon keeps what is not the store: one pure calculation from settings and environment."""
+"""The directories of the daemon's state and log, computed from settings and environment without a look at the disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def state_directory(settings: Settings, environ: Mapping[str, str]) -> str:
     given = _from_service_manager(environ, "STATE_DIRECTORY")
     if given:
         return given
-    # A relative XDG path is to be ignored, says the XDG specification.
+    # The XDG specification says to ignore a relative path.
     base = environ.get("XDG_STATE_HOME", "").strip()
     if os.path.isabs(base):
         return os.path.join(base, "modeld")
@@ -26,12 +26,12 @@ def state_directory(settings: Settings, environ: Mapping[str, str]) -> str:
         return os.path.join(home, ".local", "state", "modeld")
     raise ConfigError(
         "no directory for the daemon's state: state_dir, STATE_DIRECTORY, XDG_STATE_HOME and HOME are all unset",
-        hint="set state_dir in the configuration, or MODELD_STATE_DIR in the environment",
+        hint="Set state_dir in the configuration, or MODELD_STATE_DIR in the environment.",
     )
 
 
 def log_directory(settings: Settings, environ: Mapping[str, str]) -> str:
-    """Where the activity log goes: systemd's LOGS_DIRECTORY when the unit asks for one, else beside the state."""
+    """The directory of the activity log: systemd's LOGS_DIRECTORY when the unit sets one, else that of the state."""
     if not (settings.state_dir or "").strip():
         given = _from_service_manager(environ, "LOGS_DIRECTORY")
         if given:
@@ -40,7 +40,7 @@ def log_directory(settings: Settings, environ: Mapping[str, str]) -> str:
 
 
 def _from_service_manager(environ: Mapping[str, str], name: str) -> str | None:
-    """systemd joins several directories with colons; the daemon's own is named first in its units."""
+    """systemd joins several directories with colons; modeld's units name the daemon's own first."""
     first = environ.get(name, "").split(":", 1)[0].strip()
     return first if os.path.isabs(first) else None
 
@@ -54,6 +54,6 @@ def _absolute(path: str, environ: Mapping[str, str]) -> str:
     if not os.path.isabs(path):
         raise ConfigError(
             f"state_dir: expected an absolute path, got {path!r}",
-            hint="a service has no working directory that its users would expect",
+            hint="Write the whole path, starting with / or ~/.",
         )
     return os.path.normpath(path)

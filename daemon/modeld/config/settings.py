@@ -1,6 +1,6 @@
-"""The settings: every key, its default, and the sentence that `modeld --print-config` shows beside it.
+"""The settings: every key, its default, and the description that `modeld --print-config` shows above it.
 
-The shape of the tree is the shape of the file: `Settings` is the top level, each Struct in it a table.
+The tree has the shape of the file: `Settings` is the top level, and each Struct in it is a table.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ LogFormat = Literal["auto", "console", "json", "journal"]
 
 MAX_BYTE_JOBS: Final = 64
 FETCHES: Final = 3
-"""What a line is shared by well: more of them only end later, one after the other would leave a slow source's time
-unused."""
+"""More pulls at once share the same bandwidth and each ends later; a single one leaves it unused while its source is
+slow."""
 
 MAX_CONNECTIONS: Final = 128
-"""More than this many to one host is what servers take for an attack."""
+"""Servers take more connections from one client for an attack."""
 
 _ADDRESSES: Final = ("https://", "http://")
 MIRRORED: Final = ("hf:", "ollama:", "oci:", "s3:", *_ADDRESSES)
-"""Kinds of references whose hosts are interchangeable: a hub and a registry say which bytes they mean."""
+"""The kinds of references that can have mirrors: another host can hold what they name."""
 
 LOCK_WAIT: Final = Duration(30)
-"""Another tool holds a name's lock while it writes one small file; who holds it longer is stuck or fetching."""
+"""Another tool holds a name's lock while it writes one small file; one that holds it longer is stuck or downloading."""
 
 SHORTEST_TIMEOUT: Final = 0.1
 """Below a tenth of a second a timeout ends healthy peers on a busy machine."""
@@ -45,35 +45,36 @@ def usable_cores() -> int:
 
 
 def default_byte_jobs() -> int:
-    """One for each core, from 1 to 4: hashing fills a core, and beyond four the disk is what is waited for."""
+    """One for each core, from 1 to 4: hashing fills a core, and beyond four the disk is the limit."""
     return max(1, min(4, usable_cores()))
 
 
 class _Table(Struct, frozen=True, forbid_unknown_fields=True):
-    """What all tables share: frozen, and closed to keys that nobody would read."""
+    """The base of all tables: frozen, and an unknown key is an error."""
 
 
 class StoreSettings(_Table, frozen=True, kw_only=True):
     group: Annotated[str | None, Meta(description="Unix group that new files of the store belong to")] = None
-    min_free: Annotated[Size, Meta(description="space that is left free on the store's filesystem")] = Size(1 << 30)
+    min_free: Annotated[Size, Meta(description="space to leave free on the store's filesystem")] = Size(1 << 30)
     max_bytes: Annotated[
-        Size | None, Meta(description='most bytes that the store may hold; "none" for no limit but the disk')
+        Size | None, Meta(description='most bytes that the store may hold; "none" for no limit but min_free')
     ] = None
     keep_cache: Annotated[
-        bool, Meta(description="keep bytes just written in the page cache: faster first load, more memory pressure")
+        bool,
+        Meta(description="keep bytes just written in the page cache: a faster first load, more memory pressure"),
     ] = False
-    grace: Annotated[Duration, Meta(description="how long a blob that nothing holds is safe from a sweep")] = Duration(
+    grace: Annotated[Duration, Meta(description="how long a blob that no model uses is safe from a sweep")] = Duration(
         3600
     )
     lock_wait: Annotated[
         Duration,
-        Meta(description="how long a change waits for another tool that holds its name; 0 for not at all"),
+        Meta(description="how long a change waits for a name that another tool has locked; 0 to refuse at once"),
     ] = LOCK_WAIT
 
 
 class LimitSettings(_Table, frozen=True, kw_only=True):
     connections_per_peer: Annotated[
-        int, Meta(ge=1, le=65536, description="connections that one user may hold open")
+        int, Meta(ge=1, le=65536, description="connections that one user may have open")
     ] = limits.CONNECTIONS_PER_PEER
     requests_per_peer: Annotated[
         int, Meta(ge=1, le=65536, description="requests in flight over all connections of one user")
@@ -81,28 +82,40 @@ class LimitSettings(_Table, frozen=True, kw_only=True):
     waiting_per_peer: Annotated[int, Meta(ge=0, le=65536, description="jobs that one user may have waiting")] = (
         limits.WAITING_PER_PEER
     )
-    waiting_total: Annotated[int, Meta(ge=0, le=65536, description="jobs that may wait in all")] = limits.WAITING_TOTAL
+    waiting_total: Annotated[int, Meta(ge=0, le=65536, description="jobs that may wait, over all users")] = (
+        limits.WAITING_TOTAL
+    )
     running_bytes: Annotated[
         int,
         Meta(
             ge=1,
             le=MAX_BYTE_JOBS,
-            description="jobs of each kind that move bytes of this machine at the same time; by default one for each"
-            " core, at most 4",
+            description="jobs of each kind that read or hash files of this machine at the same time; by default one for"
+            " each core, at most 4",
         ),
     ] = field(default_factory=default_byte_jobs)
     running_fetches: Annotated[
         int,
-        Meta(ge=1, le=MAX_BYTE_JOBS, description="pulls from a network at the same time; others do not wait for them"),
+        Meta(
+            ge=1,
+            le=MAX_BYTE_JOBS,
+            description="pulls from a network that run at once; other jobs do not wait for them",
+        ),
     ] = FETCHES
     write_stall: Annotated[
-        Duration, Meta(description="a peer that takes no reply for this long loses its connection")
+        Duration, Meta(description="a connection whose client takes no reply for this long is closed")
     ] = Duration(limits.WRITE_STALL_SECONDS)
-    read_stall: Annotated[Duration, Meta(description="half a request that does not go on for this long is dropped")] = (
-        Duration(limits.READ_STALL_SECONDS)
-    )
+    read_stall: Annotated[
+        Duration,
+        Meta(description="a connection is closed when a request takes longer than this to arrive"),
+    ] = Duration(limits.READ_STALL_SECONDS)
     watcher_queue: Annotated[
-        int, Meta(ge=1, le=65536, description="events that a watcher may be behind before it is told that it lags")
+        int,
+        Meta(
+            ge=1,
+            le=65536,
+            description="events that may wait for a slow watcher; beyond, it gets `lagged`",
+        ),
     ] = limits.WATCHER_QUEUE
 
     def __post_init__(self) -> None:
@@ -112,27 +125,29 @@ class LimitSettings(_Table, frozen=True, kw_only=True):
 
 class AccessSettings(_Table, frozen=True, kw_only=True):
     users: Annotated[
-        dict[str, Role], Meta(description="right by user name or numeric uid, beside the daemon's own user and root")
+        dict[str, Role],
+        Meta(description="role by user name or numeric uid; the daemon's own user and root are admin"),
     ] = field(default_factory=dict)
-    groups: Annotated[dict[str, Role], Meta(description="right by group name or numeric gid; the highest wins")] = (
-        field(default_factory=dict)
-    )
+    groups: Annotated[
+        dict[str, Role], Meta(description="role by group name or numeric gid; the highest role counts")
+    ] = field(default_factory=dict)
 
     @property
     def opens_to_others(self) -> bool:
-        """Whether anyone but the daemon's own user and root may be let in."""
+        """Whether users other than the daemon's own and root can have a role."""
         return bool(self.users or self.groups)
 
 
 class DaemonSettings(_Table, frozen=True, kw_only=True):
     idle_exit: Annotated[
-        Duration, Meta(description="a daemon that a client started ends after this long without work; 0 for never")
+        Duration,
+        Meta(description="a daemon that a client started exits after this long without work; 0 for never"),
     ] = Duration(900)
     drain_deadline: Annotated[
-        Duration, Meta(description="how long a stopping daemon lets running jobs reach a safe point")
+        Duration, Meta(description="how long a stopping daemon waits for running jobs to reach a safe point")
     ] = Duration(20)
     endpoint_check: Annotated[
-        Duration, Meta(description="how often the daemon looks whether the endpoint is still its own")
+        Duration, Meta(description="how often the daemon checks that the socket at its path is still its own")
     ] = Duration(5)
 
     def __post_init__(self) -> None:
@@ -140,41 +155,40 @@ class DaemonSettings(_Table, frozen=True, kw_only=True):
 
 
 class JobSettings(_Table, frozen=True, kw_only=True):
-    keep: Annotated[Duration, Meta(description="how long finished jobs stay in the list")] = Duration(30 * 86_400)
-    ageing: Annotated[Duration, Meta(description="after each such wait a job rises by one priority")] = Duration(30)
+    keep: Annotated[Duration, Meta(description="how long a finished job stays in the list")] = Duration(30 * 86_400)
+    ageing: Annotated[Duration, Meta(description="a waiting job rises by one priority after each such time")] = (
+        Duration(30)
+    )
 
     def __post_init__(self) -> None:
         _at_least("ageing", self.ageing)
 
 
 class ActivitySettings(_Table, frozen=True, kw_only=True):
-    max_bytes: Annotated[Size, Meta(description="the log is rotated before a line that would pass this")] = Size(
-        16 * limits.MIB
-    )
-    generations: Annotated[int, Meta(ge=0, le=1000, description="old logs that are kept")] = 3
+    max_bytes: Annotated[Size, Meta(description="size beyond which the daemon rotates the log")] = Size(16 * limits.MIB)
+    generations: Annotated[int, Meta(ge=0, le=1000, description="how many rotated logs to keep")] = 3
 
     def __post_init__(self) -> None:
-        # A log of less than one longest line would be rotated at each write.
+        # A log shorter than the longest line would be rotated at each write.
         if self.max_bytes < limits.MIB:
             raise ValueError("max_bytes: expected at least 1MiB")
 
 
 class TransferSettings(_Table, frozen=True, kw_only=True):
-    offline: Annotated[bool, Meta(description="open no connection: only what is here is given out")] = False
+    offline: Annotated[bool, Meta(description="open no connection; only models in the store are available")] = False
     max_rate: Annotated[
-        Rate | None, Meta(description='bytes a second over all downloads, such as "20MB"; "none" or 0 for no limit')
+        Rate | None,
+        Meta(description='bytes a second over all downloads, such as "20MB"; "none" or 0 for no limit'),
     ] = None
     connections_per_file: Annotated[
-        int, Meta(ge=1, le=MAX_CONNECTIONS, description="most connections that one file is fetched over")
+        int, Meta(ge=1, le=MAX_CONNECTIONS, description="most connections for one file")
     ] = 16
     connections_per_host: Annotated[
         int, Meta(ge=1, le=MAX_CONNECTIONS, description="most connections to one host, over all files and jobs")
     ] = 24
-    files_at_once: Annotated[
-        int, Meta(ge=1, le=64, description="files of one model that are fetched at the same time")
-    ] = 3
+    files_at_once: Annotated[int, Meta(ge=1, le=64, description="files of one model to download at the same time")] = 3
     plain_hosts: Annotated[
-        tuple[str, ...], Meta(description="hosts beside this machine that may be asked without encryption")
+        tuple[str, ...], Meta(description="hosts other than this machine that may be reached without encryption")
     ] = ()
 
     def __post_init__(self) -> None:
@@ -185,7 +199,7 @@ class TransferSettings(_Table, frozen=True, kw_only=True):
 
 
 class Mirror(_Table, frozen=True, kw_only=True):
-    """Another place for what references of a kind mean, asked before the one that they name."""
+    """Another place for the references that begin with `match`, asked before the place that they name."""
 
     match: str
     url: str
@@ -196,27 +210,27 @@ class Mirror(_Table, frozen=True, kw_only=True):
         if not self.url.startswith(_ADDRESSES):
             raise ValueError("url: expected the address of a hub or registry, such as https://mirror.example")
         if self.match.startswith(_ADDRESSES) and not (self.match.endswith("/") and self.url.endswith("/")):
-            # Without the slash `https://mirror.example` and `models.example/m` would make another host.
+            # Without the slash, joining `https://mirror.example` and `models.example/m` would name another host.
             raise ValueError("match, url: expected two addresses that end with /: what follows is the same in both")
 
 
 class LogSettings(_Table, frozen=True, kw_only=True):
-    level: Annotated[LogLevel, Meta(description="debug, info, warning or error")] = "info"
+    level: Annotated[LogLevel, Meta(description="lowest level to log: debug, info, warning or error")] = "info"
     format: Annotated[LogFormat, Meta(description="auto, console, json or journal; auto looks at standard error")] = (
         "auto"
     )
 
 
 class Settings(_Table, frozen=True, kw_only=True):
-    models_home: Annotated[str | None, Meta(description="root of the store; above the variable MODELS_HOME")] = None
-    socket: Annotated[str | None, Meta(description="path of the endpoint; the variable MODELD_SOCKET is above it")] = (
+    models_home: Annotated[str | None, Meta(description="root of the store; overrides the variable MODELS_HOME")] = None
+    socket: Annotated[str | None, Meta(description="path of the socket; the variable MODELD_SOCKET overrides it")] = (
         None
     )
     state_dir: Annotated[str | None, Meta(description="directory of the activity log and other state")] = None
     mirror: Annotated[
         tuple[Mirror, ...],
         Meta(
-            description="other places for hubs, registries, buckets and addresses, as [[mirror]] with "
+            description="mirrors of hubs, registries, buckets and addresses, written as [[mirror]] with "
             'match = "hf:" and url = "https://…"'
         ),
     ] = ()

@@ -1,4 +1,4 @@
-"""Every number of the transfer, with its reason. A test makes them small; the daemon takes them as they are."""
+"""Every number of the downloads, with its reason. Tests make them small; the daemon uses the defaults."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SMALLEST_SPLIT: Final = 2 * MIB
 request costs more than it brings."""
 
 REQUEST_SECONDS: Final = 2.0
-"""A request asks for no more than its connection is likely to bring in this time: nobody else can help with what was
-asked for, so this is how long the others may have to wait for the slowest at the end of a file. Connections of more
-than 4 MiB/s ask for whole segments all the same."""
+"""A request asks for no more than its connection is likely to bring in this time: no other connection can help with
+requested bytes, so this is how long the others may wait for the slowest at the end of a file. Connections of more than
+4 MiB/s request whole segments all the same."""
 
 RETAINED: Final = 24 * MIB
 """Bytes kept in memory until they are hashed, over all files; what does not fit is read back from the page cache."""
@@ -46,12 +46,12 @@ class Tuning:
     first_connections: int = 2
     connections_per_file: int = 16
     connections_per_host: int = 24
-    """Over all files and jobs: more than one file may want, less than what servers take for an attack."""
+    """Over all files and jobs: more than one file uses, less than what servers take for an attack."""
 
     files_at_once: int = 3
     growth_window_seconds: float = 0.12
     growth_factor: float = 1.15
-    """Twice the connections must bring this much, or there is no point in them."""
+    """Twice the connections must bring this many times as much, or their number goes back."""
 
     growth_rest_seconds: float = 15.0
     """After which more connections are tried again: the network may have changed."""
@@ -60,12 +60,12 @@ class Tuning:
     """Rounds of failures that brought nothing, after which a source is given up."""
 
     progress_bytes: int = MIB
-    """What has to arrive between two failures for the first to be forgiven: drips must not count for ever."""
+    """What has to arrive between two failures to reset their count: a few bytes must not keep a source for ever."""
 
     first_delay_seconds: float = 0.5
     longest_delay_seconds: float = 30.0
     longest_retry_after_seconds: float = 300.0
-    """A source that wants us to wait longer is given up, and the error says until when."""
+    """A source that demands a longer wait is given up, and the error says how long."""
 
     breaker_seconds: float = 30.0
     """How long a host that failed three times within a minute is left alone."""
@@ -74,7 +74,7 @@ class Tuning:
     """From the first byte, because the file changed at its source."""
 
     poll_seconds: float = 0.05
-    """How often progress is told and a stop is looked for."""
+    """How often progress is reported and a stop is checked for."""
 
     journal_seconds: float = 2.0
     """After which pieces are journalled even when no connection waits for it."""

@@ -1,1 +1,1 @@
-"""What bytes say about themselves: today the format of a model file."""
+"""Facts found in the bytes of a model file: its format."""

@@ -1,4 +1,4 @@
-"""What kind of weights a file holds, by its first bytes, else by its name."""
+"""The format of a file of weights, by its first bytes, else by its name."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 from typing import Final
 
 HEAD_BYTES: Final = 9
-"""Enough for every magic below."""
+"""Enough for every format below."""
 
 MAX_SAFETENSORS_HEADER: Final = 100_000_000
-"""The format's own limit; any eight bytes make a number, few of them one this small."""
+"""The format's own limit. Any eight bytes are a length; few are one this small."""
 
 _EXTENSION = re.compile(r"\.([A-Za-z0-9]{1,16})$")
 

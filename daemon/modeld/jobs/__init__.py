@@ -1,1 +1,1 @@
-"""Admitted work: durable, shared by everyone who asks for the same, followed from any connection."""
+"""Admitted work: durable, shared by all requests for the same, followed from any connection."""

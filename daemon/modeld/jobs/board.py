@@ -1,7 +1,7 @@
-"""All live jobs: asked for, joined, attached to, controlled. One object, one event loop, no locks.
+"""All live jobs: submitted, joined, attached to, controlled. One object, one event loop, no locks.
 
-The order of things is the promise: a job is in the ledger before it is acknowledged, and its end is in the ledger
-before anybody is told. Whatever happens between the two, a restart finds the job and ends it.
+The order is the promise: a job is in the ledger before the daemon acknowledges it, and its end is in the ledger before
+any client learns of it. Whatever happens between the two, a restart finds the job and ends it.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from modelwire.requests import Write
 from modelwire.vocabulary import clamp_priority
 
 _ECHO = 100
-"""Characters of a peer's own text that an error repeats: an id has 26."""
+"""Characters of a client's text that an error repeats: an id has 26."""
 
 
-def _no_relief() -> bool:
+def _no_room() -> bool:
     return False
 
 
 class Attachment(Generic[W, V]):
-    """One asker's hold on a job. When the last one leaves a job that is not to go on alone, the job stops.
+    """One request that follows a job. When the last one that holds it leaves, a job that is not to continue stops.
 
-    Who only looks at the job of somebody else does not hold it: that would let a reader end it by leaving.
+    A request of another user follows without holding: otherwise a reader could end the job by leaving.
     """
 
     __slots__ = ("_board", "_holds", "_left", "job", "joined")
@@ -73,32 +73,34 @@ class Board:
         activity: Activity,
         tasks: anyio.abc.TaskGroup,
         *,
-        relief: Callable[[], bool] = _no_relief,
+        make_room: Callable[[], bool] = _no_room,
     ) -> None:
-        """`relief` is asked when a job that frees space cannot be recorded for want of it: whether room was made."""
+        """`make_room` is called when a full disk does not take the record of a job that frees space. It returns whether
+        it freed some."""
         self.jobs = JobIndex()
         self._kinds: dict[str, Kind[Any, Any]] = {}
         self.runner = Runner(gate, ledger, activity, self.jobs, tasks)
         self._gate = gate
         self._ledger = ledger
         self._tasks = tasks
-        self._relief = relief
+        self._make_room = make_room
         self.draining = False
         self.attached = 0
-        """Askers who have not been told the end of their job yet."""
+        """Attachments whose request has not had its reply yet."""
         self.departure = Signal()
+        """Fires when an attachment leaves."""
 
     def register(self, kind: Kind[Any, Any]) -> None:
-        """Before the first job of this kind is submitted, or restored."""
+        """Call it before the first job of this kind is submitted or restored."""
         self._kinds[kind.name] = kind
 
     def kind_of(self, row: JobRecord) -> Kind[Any, Any]:
         return self._kinds.get(row.kind) or record.Unreadable(row.kind)
 
-    # -- asking for work
+    # -- submitting
 
     async def submit(self, kind: Kind[W, V], request: W, *, key: str, model: str | None, peer: int) -> Attachment[W, V]:
-        """Joins the job that already does this, or admits a new one. On return the job is durable.
+        """Joins the job that already does this work, or admits a new one. On return the job is durable.
 
         `key` is equal for requests that ask for the same outcome, and begins with the name of the kind.
         """
@@ -110,7 +112,7 @@ class Board:
             try:
                 return await self._join(same, request, peer)
             except TokenTaken:
-                if known := await self._finished_under(request.token, key, peer):
+                if known := await self._finished_with_token(request.token, key, peer):
                     return known
                 raise
         job = Job(
@@ -128,32 +130,32 @@ class Board:
         try:
             standing = self._gate.offer(self.runner.ticket(job))
         except QueueFull:
-            if known := await self._finished_under(request.token, key, peer):
+            if known := await self._finished_with_token(request.token, key, peer):
                 return known
             raise
         job.order = standing.order
         self.jobs.enter(job)
         attachment = Attachment(self, job, joined=False)
-        self._take(job, standing)
+        self._apply_standing(job, standing)
         try:
-            # Shielded: a job that the ledger has and nobody was told of would run unasked after a restart.
+            # Shielded: a job that is in the ledger and was not acknowledged would run unasked after a restart.
             with anyio.CancelScope(shield=True):
-                await self._written(job, lambda: self._ledger.insert(record.of(job)))
+                await self._write(job, lambda: self._ledger.insert(record.of(job)))
         except BaseException as error:
             self._withdraw(job, error)
             attachment.leave()
-            if isinstance(error, TokenTaken) and (known := await self._finished_under(request.token, key, peer)):
+            if isinstance(error, TokenTaken) and (known := await self._finished_with_token(request.token, key, peer)):
                 return known
             raise
         job.recorded.set()
         self.runner.note(job, "job.queued", position=job.position, priority=job.priority)
         return attachment
 
-    async def _written(self, job: AnyJob, write: Callable[[], Awaitable[None]]) -> None:
+    async def _write(self, job: AnyJob, write: Callable[[], Awaitable[None]]) -> None:
         try:
             await write()
         except NoSpace:
-            if not (job.kind.frees_space and self._relief()):
+            if not (job.kind.frees_space and self._make_room()):
                 raise
             await write()
 
@@ -164,7 +166,7 @@ class Board:
             if job.stage == "withdrawn":
                 raise job.failure or Internal("the job that this request joined could not be recorded")
             if (token := request.token) is not None and token != job.token:
-                await self._written(job, lambda: self._ledger.join(job.id, peer, token))
+                await self._write(job, lambda: self._ledger.join(job.id, peer, token))
                 self.jobs.join(job, peer, token)
             if request.on_disconnect == "continue" and job.on_disconnect == "cancel":
                 job.on_disconnect = "continue"
@@ -172,17 +174,17 @@ class Board:
             if clamp_priority(request.priority) < job.priority:
                 await self.prioritize(job, request.priority)
             await self.resume(job)
-        except BaseException:  # an asker that was cancelled must not hold the job
+        except BaseException:  # a cancelled request must not hold the job
             attachment.leave()
             raise
         return attachment
 
-    async def _finished_under(self, token: str | None, key: str, peer: int) -> Attachment[Any, Any] | None:
-        """The same token gives the same job, also when that job has ended long ago."""
+    async def _finished_with_token(self, token: str | None, key: str, peer: int) -> Attachment[Any, Any] | None:
+        """The job that has this token, also when it ended long ago."""
         known = None if token is None else await self._ledger.by_token(peer, token)
         if known is None or token is None:
             return None
-        ended = self._known(known)
+        ended = self._from_row(known)
         _check_token(ended, key, token)
         return Attachment(self, ended, joined=True)
 
@@ -198,7 +200,7 @@ class Board:
         return Attachment(self, job, joined=True, holds=peer == job.peer)
 
     def left(self, job: AnyJob, *, held: bool) -> None:
-        """An asker has gone. Unless the job is to continue, the last one takes it along."""
+        """Called by an attachment that leaves. The last one that holds the job ends it, unless it is to continue."""
         self.attached -= 1
         self.departure.fire()
         last = held and job.holders == 0
@@ -209,38 +211,38 @@ class Board:
         if job.holders == 0 and job.state in ("queued", "running") and not self.draining:
             await self.cancel(job, "its last client left")
 
-    # -- looking
+    # -- reading
 
     async def find(self, job_id: str) -> AnyJob:
         if job := self.jobs.get(job_id):
             return job
         if known := await self._ledger.get(job_id):
-            return self._known(known)
+            return self._from_row(known)
         raise NotFound(
             f"there is no job {job_id[:_ECHO]!r}",
-            hint="`modelctl jobs` lists them; a finished job is forgotten after the time in [jobs] keep",
+            hint="List the jobs with `modelctl jobs`; a finished one is forgotten after the time in [jobs] keep.",
         )
 
     async def recent(self, limit: int, state: str | None) -> list[AnyJob]:
-        """The newest first: live ones as they are now, finished ones from the ledger."""
+        """The newest first: live jobs as they are now, finished ones from the ledger."""
         stored = await self._ledger.recent(limit, state)
         live = [job for job in self.jobs if state is None or job.state == state]
-        past = [self._known(row) for row in stored if self.jobs.live(row.id) is None]
+        past = [self._from_row(row) for row in stored if self.jobs.live(row.id) is None]
         past = [job for job in past if state is None or job.state == state]
         return sorted([*live, *past], key=lambda job: job.id, reverse=True)[:limit]
 
-    def _known(self, row: JobRecord) -> AnyJob:
-        """What is remembered of a job goes before what is written: its end may not have been written down yet."""
+    def _from_row(self, row: JobRecord) -> AnyJob:
+        """The job in memory, if there is one: its end may not be in the ledger yet."""
         return self.jobs.get(row.id) or record.past(row, self.kind_of(row))
 
     # -- control
 
     async def cancel(self, job: AnyJob, why: str) -> None:
-        """What runs stops at its next look at its stop sign; what does not has ended on return."""
+        """A running job stops when its work next checks `stopped()`; any other has ended on return."""
         if job.stage == "ending" or job not in self.jobs:
             return
-        job.stop_words = why
-        # A cancelled job takes its time to stop. Nobody who asks meanwhile is to share its fate.
+        job.cancel_reason = why
+        # A cancelled job takes time to stop. A request that comes meanwhile must not share its end.
         self.jobs.close_to_joining(job)
         if job.move("cancel") == "ending":
             self.runner.settle(self._gate.withdraw(job.id))
@@ -258,7 +260,7 @@ class Board:
             raise _draining()
         if not job.move("resume"):
             return
-        job.meter.phase("queued")
+        job.progress.phase("queued")
         with anyio.CancelScope(shield=True):
             try:
                 await self._ledger.update(job.id, state="queued")
@@ -268,17 +270,17 @@ class Board:
         self._admit_resumed(job)
 
     def _admit_resumed(self, job: AnyJob) -> None:
-        """Unless it was cancelled, paused again, or parked by a stop while the disk was waited for."""
+        """Unless the job was cancelled, paused again or parked while the ledger was written."""
         if job.stage == "queued" and job.id not in self._gate:
             self.runner.note(job, "job.resumed")
             self.readmit(job)
 
     def readmit(self, job: AnyJob) -> None:
-        """Back into the queue past its limits: this job was admitted before."""
-        self._take(job, self._gate.restore(self.runner.ticket(job)))
+        """Puts a job that was admitted before back into the queue; the queue's limits do not apply to it."""
+        self._apply_standing(job, self._gate.restore(self.runner.ticket(job)))
         job.changed.fire()
 
-    def _take(self, job: AnyJob, standing: Standing) -> None:
+    def _apply_standing(self, job: AnyJob, standing: Standing) -> None:
         job.position = standing.position
         self.runner.settle(Owed((job.id,) if standing.position == 0 else (), standing.moves))
 
@@ -291,7 +293,7 @@ class Board:
         await self._ledger.update(job.id, priority=job.priority)
 
     async def change_request(self, job: Job[W, V], request: W) -> None:
-        """Other settings for the same work, as if it had been asked for with them: a pause and a restart keep them."""
+        """Gives the work other settings, as if it had been submitted with them: a pause and a restart keep them."""
         if job.terminal or job.stage == "ending":
             return
         job.set_request(request)
@@ -301,16 +303,16 @@ class Board:
 def _draining() -> Draining:
     return Draining(
         "the daemon is stopping and takes no new work",
-        hint="ask again when it is back; what was accepted before goes on by itself",
+        hint="Ask again when it is back; accepted jobs go on by themselves.",
     )
 
 
 def _check_token(job: AnyJob, key: str, token: str) -> None:
-    """A token stands for one piece of work: whoever asks for another under it must not be told how the first ended."""
+    """A token stands for one piece of work: a request for other work must not get the outcome of the first."""
     if job.key != key:
         of = f" of {job.model!r}" if job.model else ""
         raise InvalidRequest(
             f"$.token: {token!r} stands for job {job.id}, a {job.kind.name}{of}; this request asks for something else",
-            hint="use a new token for new work; what became of the job: modelctl job " + job.id,
+            hint=f"Use a new token for new work; `modelctl job {job.id}` shows what became of the job.",
             details={"job": job.id},
         )

@@ -1,8 +1,8 @@
 """Job ids: 26 lowercase characters that sort by the time they were made.
 
-48 bits of milliseconds and 80 random bits in Crockford's base 32 (no i, l, o, u), so that an id can
-be read aloud, pasted into a path and compared as text. Within one process a later id is always the
-greater one, also within a millisecond and when the clock is set back.
+48 bits of milliseconds and 80 random bits in Crockford's base 32 (no i, l, o, u), so that an id can be read aloud,
+pasted into a path and compared as text. Within one process a later id is always greater than an earlier one, also
+within a millisecond and when the clock is set back.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TIME_LIMIT = 1 << 48
 
 
 class Ids:
-    """A source of ids that only go up. It belongs to one thread."""
+    """Makes ids that only increase. Not thread-safe."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Ids:
 
 
 new_id = Ids().new
-"""The process has one source, because the promise of rising ids is the process's."""
+"""One source for the process: ids increase within a process."""
 
 
 def _text(value: int) -> str:

@@ -1,4 +1,4 @@
-"""The live jobs, found by id, by what they do, and by their client's token. Pure bookkeeping."""
+"""The live jobs, by id, by work and by token. No I/O."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from modeld.jobs.job import AnyJob
 
 _REMEMBERED = 256
-"""Finished jobs kept in memory, so that a look right after the end needs no disk."""
+"""Finished jobs kept in memory: reading a job right after its end needs no disk."""
 
 
 class JobIndex:
@@ -16,7 +16,7 @@ class JobIndex:
         self._by_key: dict[str, AnyJob] = {}
         self._by_token: dict[tuple[int, str], AnyJob] = {}
         self._joined: dict[str, list[tuple[int, str]]] = {}
-        """By job: the tokens under which others have joined it."""
+        """By job: the tokens of the requests that joined it."""
         self._finished: dict[str, AnyJob] = {}
 
     def __iter__(self) -> Iterator[AnyJob]:
@@ -35,7 +35,7 @@ class JobIndex:
         return self._live.get(job_id) or self._finished.get(job_id)
 
     def same_work(self, key: str, peer: int, token: str | None) -> AnyJob | None:
-        """The live job that a request with this token, or for this work, belongs to."""
+        """The live job that has this token, or else does this work."""
         by_token = self._by_token.get((peer, token)) if token else None
         return by_token or self._by_key.get(key)
 
@@ -46,13 +46,13 @@ class JobIndex:
             self._by_token[job.peer, job.token] = job
 
     def join(self, job: AnyJob, peer: int, token: str) -> None:
-        """From now on the token stands for this job too, as long as it lives."""
+        """The token stands for this job too, as long as the job lives."""
         if job.id in self._live and (peer, token) not in self._by_token:
             self._by_token[peer, token] = job
             self._joined.setdefault(job.id, []).append((peer, token))
 
     def close_to_joining(self, job: AnyJob) -> None:
-        """Whoever asks for its work from now on gets a job of their own. Its tokens stay with it."""
+        """From now on a request for the same work gets a new job. The tokens of this one still lead to it."""
         if self._by_key.get(job.key) is job:
             del self._by_key[job.key]
 

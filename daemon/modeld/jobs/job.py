@@ -1,6 +1,6 @@
-"""One live job: its kind of work, its request, its stage, who is attached, and a signal for each change.
+"""One live job: its kind of work, its request, its stage, how many follow it, and a signal for each change.
 
-Only the board and the runner change a job; everything else reads it and waits for `changed`.
+Only the board and the runner change a job; all other code reads it and waits for `changed`.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ _STOP_REASONS: Final[dict[Stage, StopReason]] = {"pausing": "pause", "cancelling
 
 
 class Kind(ABC, Generic[W, V]):
-    """One kind of work: what its jobs are asked with, what they come to, and how they are done."""
+    """One kind of work: the type of its requests, the type of its outcomes, and how it is done."""
 
     request: type[W]
     value: type[V]
 
     frees_space = False
-    """A job of this kind is admitted on a full disk too: the store's reserve is given up to record it."""
+    """Whether a job of this kind is admitted on a full disk too: the store gives up its reserve to record it."""
 
     @property
     def name(self) -> str:
-        """As on the wire, in the ledger and in the log."""
+        """As it is written on the wire, in the ledger and in the log."""
         return str(self.request.__struct_config__.tag)
 
     @abstractmethod
     async def work(self, job: Job[W, V], /) -> V:
-        """Raises `Stopped` when `job.meter` says that it is asked to stop."""
+        """Raises `Stopped` when `job.progress.stopped()` turns true."""
 
     def took_place(self, _request: W, _intent: V, /) -> bool:
-        """Whether the change that a job announced before a crash happened. If not, the job runs again."""
+        """Whether the publication that a job announced before a crash took place. If not, the job runs again."""
         return False
 
     def queue(self, _request: W, /) -> str:
-        """With which others a job lines up, by default with all of its kind; asked each time that it does."""
+        """The name of the queue that a job waits in, by default that of its kind; called each time it joins one."""
         return self.name
 
 
 class Signal:
-    """Wakes everybody who waits now. A waiter looks at the state again: the signal carries nothing."""
+    """Wakes all current waiters. The signal carries no value: a waiter reads the state again."""
 
     __slots__ = ("_event",)
 
@@ -86,7 +86,7 @@ class Job(Generic[W, V]):
     stage: Stage = "queued"
     """Changed by `move` alone."""
     state: JobState = "queued"
-    """What clients see of the stage."""
+    """The stage as clients see it."""
     position: int | None = None
     attempts: int = 0
     started_at: float | None = None
@@ -94,12 +94,12 @@ class Job(Generic[W, V]):
     value: V | None = None
     failure: WireError | None = None
     intent: V | None = None
-    """What it announced that it would publish."""
-    stop_words: str = "on request"
+    """The outcome that the job announced before it began to publish."""
+    cancel_reason: str = "on request"
     watchers: int = 0
     holders: int = 0
-    """Those watchers whose leaving may end the job: not who only looks at somebody else's."""
-    meter: JobProgress = field(default_factory=JobProgress)
+    """The watchers whose leaving may end the job: those of the user that owns it."""
+    progress: JobProgress = field(default_factory=JobProgress)
     changed: Signal = field(default_factory=Signal)
     ended: anyio.Event = field(default_factory=anyio.Event)
     recorded: anyio.Event = field(default_factory=anyio.Event)
@@ -113,9 +113,9 @@ class Job(Generic[W, V]):
             self.stage = stage
             self.state = STATES.get(stage, self.state)
             if stage in _STOP_REASONS:
-                self.meter.stop_reason = _STOP_REASONS[stage]
+                self.progress.stop_reason = _STOP_REASONS[stage]
             elif stage == "queued":
-                self.meter.stop_reason = None
+                self.progress.stop_reason = None
             if stage in STATES:
                 self.position = 0 if stage == "running" else None
         return stage
@@ -125,33 +125,33 @@ class Job(Generic[W, V]):
         return self.state in TERMINAL_STATES
 
     def outcome(self) -> V:
-        """Of a job that has ended. Raises its failure."""
+        """The value of a job that has ended; raises its failure."""
         if self.failure is not None:
             raise self.failure
         if self.value is None:
             raise Unsupported(
                 f"the outcome of job {self.id} was written by another version and cannot be read",
-                hint="ask for the work again, with a new token if it has one",
+                hint="Ask for the work again, with a new token if it has one.",
             )
         return self.value
 
     def set_priority(self, priority: int) -> None:
         self.priority = priority
-        self._tell_settings()
+        self._apply_settings()
 
     def set_request(self, request: W) -> None:
-        """The same work with other settings."""
+        """Gives the same work other settings."""
         self.request = request
-        self._tell_settings()
+        self._apply_settings()
 
-    def _tell_settings(self) -> None:
+    def _apply_settings(self) -> None:
         if self._settings_changed is not None:
             self._settings_changed()
 
     @contextmanager
     def follows_settings(self, apply: Callable[[], None]) -> Iterator[None]:
-        """For work that heeds its priority and its request's settings while it runs: `apply` is called after each
-        change of them, on the event loop."""
+        """For work whose priority and settings can change while it runs: calls `apply` after each change, on the
+        event loop."""
         self._settings_changed = apply
         try:
             yield

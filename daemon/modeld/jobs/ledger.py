@@ -1,7 +1,7 @@
 """Jobs as they are on disk: written before they are acknowledged, found again after a crash.
 
-A job's request, result and error are JSON that only the caller understands; the ledger keeps the
-columns that it searches by. Every write is durable when it returns.
+A job's request, result and error are JSON that only the caller reads; the ledger has columns for what it searches by.
+Every write is durable when it returns.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from modelwire.errors import AlreadyExists, NotFound
 from modelwire.vocabulary import TERMINAL_STATES, JobState, OnDisconnect
 
 KEEP_SECONDS = 30 * 24 * 3600.0
-"""A finished job is of interest for as long as somebody may ask what happened last month."""
+"""A month: long enough to look up what happened in the last one."""
 
 SCHEMA = (
     """
@@ -59,7 +59,7 @@ SCHEMA = (
 
 
 class TokenTaken(AlreadyExists):
-    """Another job of this peer has the token already; `details["job"]` is its id."""
+    """Another job of this user has the token already; `details["job"]` is its id."""
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +95,7 @@ class Ledger:
     """Async on the event loop; `next_order_now` blocks, for start-up before the loop runs."""
 
     def __init__(self, catalog: Catalog) -> None:
-        """Brings the tables up to date: blocking."""
+        """Brings the tables up to date. Blocks."""
         self._catalog = catalog
         catalog.migrate("jobs", SCHEMA)
 
@@ -103,7 +103,7 @@ class Ledger:
         await self._catalog.write(_inserting(record))
 
     async def update(self, id_: str, **changes: Any) -> JobRecord:
-        """The row after the change. `NotFound` when there is none."""
+        """Returns the row after the change. Raises `NotFound` when there is none."""
         return await self._catalog.write(_updating(id_, changes))
 
     async def get(self, id_: str) -> JobRecord | None:
@@ -111,7 +111,7 @@ class Ledger:
         return rows[0] if rows else None
 
     async def open_jobs(self) -> list[JobRecord]:
-        """What has not ended, in the order of admission."""
+        """The jobs that have not ended, in the order of admission."""
         return await self._catalog.read(_selecting(f"""WHERE state IN ({_UNFINISHED}) ORDER BY "order", id"""))
 
     async def recent(self, limit: int, state: str | None = None) -> list[JobRecord]:
@@ -120,20 +120,20 @@ class Ledger:
         return await self._catalog.read(_selecting(f"{condition} ORDER BY id DESC LIMIT ?", (*values, limit)))
 
     async def by_token(self, peer_uid: int, token: str) -> JobRecord | None:
-        """The job that was made under this token, or joined under it."""
+        """The job that a request with this token created or joined."""
         rows = await self._catalog.read(_under_token(peer_uid, token))
         return rows[0] if rows else None
 
     async def join(self, id_: str, peer_uid: int, token: str) -> None:
-        """From now on the token stands for this job. `TokenTaken` when it stands for another one."""
+        """Adds a token to a job. Raises `TokenTaken` when the token stands for another job."""
         await self._catalog.write(_joining(id_, peer_uid, token))
 
     async def prune(self, now: float, keep: float = KEEP_SECONDS) -> int:
-        """Forgets jobs that ended longer ago than `keep`; how many they were."""
+        """Deletes the jobs that ended longer ago than `keep`, and returns their number."""
         return await self._catalog.write(_pruning(now - keep))
 
     def next_order_now(self) -> int:
-        """The first admission number that no job has had, for the gate to go on from."""
+        """The first admission number that no job has had: where the gate goes on."""
         return self._catalog.call(_next_order)
 
 
@@ -183,7 +183,7 @@ def _refuse_taken(connection: sqlite3.Connection, peer_uid: int, token: str, unl
         if taken.id != unless:
             raise TokenTaken(
                 f"the token {token!r} belongs to job {taken.id} already",
-                hint="attach to that job, or use a new token for new work",
+                hint="Attach to that job, or use a new token for new work.",
                 details={"job": taken.id},
             )
 

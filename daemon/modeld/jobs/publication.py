@@ -1,4 +1,4 @@
-"""The two records around a publication, for the store to make in the publisher's turn."""
+"""The two records that a job makes around a publication; the store calls for them in the publisher's turn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ V = TypeVar("V", bound=Value)
 
 
 class PublicationNotes(Generic[V]):
-    """Ties a change of what is visible to its job: see `Runner.about_to_publish`."""
+    """Ties a publication to its job: see `Runner.about_to_publish`."""
 
     def __init__(self, runner: Runner, job: Job[Any, V]) -> None:
         self._runner = runner

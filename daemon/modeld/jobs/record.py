@@ -16,7 +16,7 @@ V = TypeVar("V", bound=Value)
 
 _ENCODER = msgspec.json.Encoder()
 
-_TOLD = {
+_LOGGED = {
     "blob": "digest",
     "size_bytes": "size_bytes",
     "reused": "reused",
@@ -26,7 +26,7 @@ _TOLD = {
     "removed": "removed",
     "freed_bytes": "freed_bytes",
 }
-"""Fields of outcomes that the activity log holds, and what it calls them."""
+"""The fields of outcomes that the activity log records, and their names in the log."""
 
 
 class Unreadable(Kind[Write, Value]):
@@ -47,7 +47,7 @@ class Unreadable(Kind[Write, Value]):
 
 def unreadable(job_id: str, kind: str, why: object) -> Unsupported:
     return Unsupported(
-        f"job {job_id} ({kind}) was written by another version and cannot be read: {why}", hint="ask for it again"
+        f"job {job_id} ({kind}) was written by another version and cannot be read: {why}", hint="Ask for it again."
     )
 
 
@@ -96,7 +96,7 @@ def _job(row: JobRecord, kind: Kind[Any, Any], request: Write) -> AnyJob:
 
 
 def live(row: JobRecord, kind: Kind[Any, Any]) -> AnyJob:
-    """An open row as a live job. One that this version cannot read is a job that has a failure already."""
+    """An open row as a live job. A row that this version cannot read becomes a job that has failed."""
     try:
         job = _job(row, kind, msgspec.json.decode(row.request, type=kind.request))
         job.intent = msgspec.json.decode(row.result, type=kind.value) if row.result else None
@@ -107,7 +107,7 @@ def live(row: JobRecord, kind: Kind[Any, Any]) -> AnyJob:
 
 
 def past(row: JobRecord, kind: Kind[Any, Any]) -> AnyJob:
-    """A row that is no live job, to be looked at."""
+    """A row that is no live job, as a job to read."""
     try:
         job = _job(row, kind, msgspec.json.decode(row.request, type=kind.request))
     except msgspec.MsgspecError:
@@ -117,12 +117,12 @@ def past(row: JobRecord, kind: Kind[Any, Any]) -> AnyJob:
     if row.error:
         job.failure = failure_error(msgspec.json.decode(row.error, type=Failure))
     if job.terminal:
-        job.meter.phase("done" if row.state == "done" else "queued")
+        job.progress.phase("done" if row.state == "done" else "queued")
     else:
         job.stage = "parked"
         job.failure = Interrupted(
-            f"job {row.id} has ended, and its end could not be written down",
-            hint="the daemon's log tells how it ended; the next start takes it up again",
+            f"job {row.id} has ended, and its end could not be recorded",
+            hint="Look in the daemon's log for how it ended; the next start takes it up again.",
             details={"job": row.id},
         )
     return job
@@ -135,20 +135,20 @@ def _value(row: JobRecord, kind: type[V]) -> V | None:
         return None
 
 
-def figures(job: AnyJob) -> dict[str, Any]:
-    """The fields of the activity log's line about the end of a job."""
-    told: dict[str, Any] = {"outcome": "ok" if job.failure is None else job.failure.code}
+def end_fields(job: AnyJob) -> dict[str, Any]:
+    """The fields of the activity log's record of a job's end."""
+    fields: dict[str, Any] = {"outcome": "ok" if job.failure is None else job.failure.code}
     if job.started_at and job.ended_at:
-        told["seconds"] = round(job.ended_at - job.started_at, 3)
+        fields["seconds"] = round(job.ended_at - job.started_at, 3)
     if job.failure is not None:
-        told["message"] = job.failure.message
+        fields["message"] = job.failure.message
     if job.value is not None:
-        told |= {_TOLD[name]: value for name in _TOLD if (value := getattr(job.value, name, None)) is not None}
-    return told
+        fields |= {_LOGGED[name]: value for name in _LOGGED if (value := getattr(job.value, name, None)) is not None}
+    return fields
 
 
 def failure_of(fault: WireError) -> Failure:
-    """An error as the ledger and the wire hold it."""
+    """An error as the ledger and the wire carry it."""
     return Failure(
         code=fault.code, message=fault.message, hint=fault.hint, retryable=fault.retryable, details=fault.details
     )

@@ -1,4 +1,4 @@
-"""Jobs across a stop and a start of the daemon: parked in good order, or found open after a crash."""
+"""Jobs across a stop and a start of the daemon: parked at a stop, found open at a start."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from modelwire.errors import WireError
 
 
 async def restore(board: Board, ledger: Ledger) -> int:
-    """Takes up what the last run left open, in the order of admission; how many go on."""
+    """Takes up the jobs that the last run left open, in the order of admission. Returns how many go on."""
     resumed = 0
     for row in await ledger.open_jobs():
         job = record.live(row, board.kind_of(row))
@@ -32,18 +32,21 @@ def _took_place(job: Job[W, V], intent: V) -> bool:
     try:
         return job.kind.took_place(job.request, intent)
     except WireError:
-        return False  # run again, the work meets the same fault and says so; a daemon that does not start helps nobody
+        return False  # run again, the work reports the same fault; the daemon must start in any case
 
 
 _STOP_SECONDS = 10.0
-"""For work to notice its stop sign, at most 4 MiB away, or to finish a publication that has begun."""
+"""For work to see that it is to stop, which it checks at least every 4 MiB, or to finish a publication."""
 
-_LAST_WORDS_SECONDS = 2.0
-"""For askers to be told the end of their job; one that does not read its replies is not waited for."""
+_REPLY_SECONDS = 2.0
+"""For clients to get their replies; one that does not read them does not delay the stop for longer."""
 
 
-async def drain(board: Board, deadline: float, *, patience: float = _STOP_SECONDS) -> None:
-    """No new work; what runs has until the deadline, then it is parked for the next start. Every asker is told."""
+async def drain(board: Board, deadline: float, *, stop_seconds: float = _STOP_SECONDS) -> None:
+    """Refuses new work, waits for the running jobs until the deadline, and parks the others for the next start.
+
+    Every request that follows a job gets its reply.
+    """
     board.draining = True
     for job in board.jobs:
         if job.stage in ("queued", "paused"):
@@ -53,14 +56,14 @@ async def drain(board: Board, deadline: float, *, patience: float = _STOP_SECOND
         await _until_idle(board)
     for job in board.jobs:
         job.move("park")
-    with anyio.move_on_after(patience):
+    with anyio.move_on_after(stop_seconds):
         await _until_idle(board)
     for job in _working(board):
-        # It waits for somebody else's lock or for a disk that hangs: the ledger has it, so it may be left.
+        # It waits for another process's lock or for a disk that hangs. It is in the ledger, so it may be left.
         board.runner.leave(job)
-    with anyio.move_on_after(_LAST_WORDS_SECONDS):
-        await board.runner.record_owed_ends()
-    with anyio.move_on_after(_LAST_WORDS_SECONDS):
+    with anyio.move_on_after(_REPLY_SECONDS):
+        await board.runner.record_missing_ends()
+    with anyio.move_on_after(_REPLY_SECONDS):
         while board.attached:
             await board.departure.wait()
 

@@ -1,4 +1,4 @@
-"""Runs jobs that admission has let in, and writes down how each ended before anybody is told."""
+"""Runs admitted jobs, and records how each ended before any client learns of it."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Runner:
         self._activity = activity
         self._jobs = jobs
         self._tasks = tasks
-        self._owed_ends: dict[str, dict[str, object]] = {}
-        """By job: what the ledger has to be told of an end that it could not take. Few: on a full disk nothing new is
-        admitted but what frees space."""
+        self._unrecorded_ends: dict[str, dict[str, object]] = {}
+        """By job: the changes of an end that the ledger could not take. Few: on a full disk only jobs that free space
+        are admitted."""
         self.last_end = 0.0
-        """On the event loop's clock."""
+        """When the last job ended, on the event loop's clock."""
 
     def settle(self, owed: Owed) -> None:
-        """Carries out what a change of the queue owes: starts, and new positions to tell."""
+        """Carries out what a change of the queue entails: starts jobs, and passes on new positions."""
         for job_id in owed.starts:
             if job := self._jobs.live(job_id):
                 self._start(job)
@@ -55,7 +55,7 @@ class Runner:
         return Ticket(job.id, job.peer, job.kind.queue(job.request), job.priority, job.order)
 
     def _start(self, job: AnyJob) -> None:
-        """The stage changes here, before the task runs: a cancel in between must find a running job."""
+        """Changes the stage before the task runs: a cancel in between must find a running job."""
         job.move("start")
         self._tasks.start_soon(self._run, job, name=f"job {job.id}")
 
@@ -69,30 +69,30 @@ class Runner:
                 return
             job.attempts += 1
             job.started_at = time.time()
-            job.meter.begin_attempt(job.attempts)
+            job.progress.begin_attempt(job.attempts)
             job.changed.fire()
             self.note(job, "job.started", attempt=job.attempts)
-            self._tasks.start_soon(self._tell_watchers, job, name=f"progress {job.id}")
+            self._tasks.start_soon(self._publish_progress, job, name=f"progress {job.id}")
             await self._work(job)
-        except Exception as error:  # noqa: BLE001 - a job that cannot even be ended well must not end the daemon
+        except Exception as error:  # noqa: BLE001 - a job whose end cannot be recorded must not end the daemon
             self._abandon(job, incident(error, job=job.id, kind=job.kind.name))
         finally:
             self.settle(self.gate.finish(job.id))
 
     def _abandon(self, job: AnyJob, fault: WireError) -> None:
-        """Its end could not be written down. Whoever waits is told; the next start finds it open and runs it again."""
+        """Ends a job whose end could not be recorded: its followers get the fault, and the next start runs it again."""
         if job.move("abandon"):
             job.failure = fault
             self._jobs.leave(job, remember=True)
             job.ended.set()
             job.changed.fire()
 
-    async def _tell_watchers(self, job: AnyJob) -> None:
-        """Progress for those who watch everything; those who are attached look for themselves."""
-        told: Counters | None = None
+    async def _publish_progress(self, job: AnyJob) -> None:
+        """Publishes progress to the activity's watchers. Attached requests take their own snapshots."""
+        published: Counters | None = None
         while job.state == "running" and not job.ended.is_set():
-            if self._activity.watchers and (now := job.meter.snapshot()) != told:
-                told = now
+            if self._activity.watchers and (now := job.progress.snapshot()) != published:
+                published = now
                 self._activity.progress(job.id, model=job.model, **msgspec.structs.asdict(now))
             with anyio.move_on_after(PROGRESS_INTERVAL_SECONDS):
                 await job.ended.wait()
@@ -105,16 +105,16 @@ class Runner:
             await self._stopped(job)
         except WireError as fault:
             await self.end(job, "failed", fault)
-        except Exception as error:  # noqa: BLE001 - told by its incident; the daemon and the other jobs go on
+        except Exception as error:  # noqa: BLE001 - reported as an incident; the daemon and the other jobs go on
             await self.end(job, "failed", incident(error, job=job.id, kind=job.kind.name))
         else:
             await self.end(job, "done", value)
 
     async def _stopped(self, job: AnyJob) -> None:
-        """What it was asked to stop for decides what it is now."""
+        """The work has stopped: the reason for its stop decides what the job becomes."""
         match job.move("stop"):
             case "parked":
-                self._tell_parked(job)
+                self._end_parked(job)
             case "paused":
                 await self.record_pause(job)
             case "ending":
@@ -132,14 +132,14 @@ class Runner:
         job.changed.fire()
 
     def leave(self, job: AnyJob) -> None:
-        """The daemon stops first. The ledger still has the job open: the next start takes it up."""
+        """Leaves a job as the daemon stops. It stays open in the ledger: the next start takes it up."""
         if job.move("leave"):
-            self._tell_parked(job)
+            self._end_parked(job)
 
-    def _tell_parked(self, job: AnyJob) -> None:
+    def _end_parked(self, job: AnyJob) -> None:
         job.failure = Interrupted(
             f"the daemon stopped before job {job.id} had ended",
-            hint=f"the job goes on at the next start; `modelctl attach {job.id}` follows it",
+            hint=f"The job goes on at the next start; follow it with `modelctl attach {job.id}`.",
             details={"job": job.id},
         )
         self.note(job, "job.parked")
@@ -149,40 +149,40 @@ class Runner:
     # -- the two records around a publication
 
     async def about_to_publish(self, job: AnyJob, intent: Value) -> None:
-        """In the publisher's turn, before the name changes: after a crash the restart knows what to look for."""
+        """Call it in the publisher's turn, before the name changes: after a crash the restart knows what to check."""
         await self._ledger.update(
             job.id,
             state="running",
             started_at=job.started_at,
             attempts=job.attempts,
-            result=record.encode(_signed(intent, job)),
+            result=record.encode(_with_job(intent, job)),
         )
 
     async def published(self, job: AnyJob, value: Value) -> None:
-        """Still in the publisher's turn: after a crash at most one publication lacks its record."""
+        """Call it in the same turn: after a crash at most one publication lacks its record."""
         job.ended_at = time.time()
         await self._ledger.update(
-            job.id, state="done", ended_at=job.ended_at, result=record.encode(_signed(value, job))
+            job.id, state="done", ended_at=job.ended_at, result=record.encode(_with_job(value, job))
         )
         job.end_recorded = True
 
     # -- ends
 
     async def end(self, job: Job[W, V], state: End, outcome: V | WireError) -> None:
-        """Returns when the ledger has the end, or could not take it, and everybody who waits is told."""
+        """Returns when the ledger has the end, or could not take it, and the waiters of the job are awake."""
         if job.move("end"):
             await self._record_end(job, state, outcome)
         else:
             await job.ended.wait()
 
     async def record_cancel(self, job: AnyJob) -> None:
-        """Of a job that is `ending` because it was cancelled."""
-        await self._record_end(job, "cancelled", Cancelled(f"job {job.id} was cancelled: {job.stop_words}"))
+        """For a job that is `ending` because it was cancelled."""
+        await self._record_end(job, "cancelled", Cancelled(f"job {job.id} was cancelled: {job.cancel_reason}"))
 
     async def _record_end(self, job: Job[W, V], state: End, outcome: V | WireError) -> None:
         job.ended_at = job.ended_at or time.time()
         if not isinstance(outcome, WireError):
-            outcome = _signed(outcome, job)
+            outcome = _with_job(outcome, job)
         with anyio.CancelScope(shield=True):
             if not job.end_recorded:
                 await self._write_end(job, state, outcome)
@@ -191,10 +191,10 @@ class Runner:
             job.failure = outcome
         else:
             job.value, job.failure = outcome, None
-            job.meter.phase("done")
+            job.progress.phase("done")
         self._jobs.leave(job, remember=True)
         self.last_end = anyio.current_time()
-        self.note(job, f"job.{state}", **record.figures(job))
+        self.note(job, f"job.{state}", **record.end_fields(job))
         job.ended.set()
         job.changed.fire()
 
@@ -212,24 +212,24 @@ class Runner:
         try:
             await self._ledger.update(job.id, **changes)
         except WireError as error:
-            # The work has ended either way: say so now, and write it down with the next end, or when the daemon stops.
-            self._owed_ends[job.id] = changes
+            # The work has ended either way: report it now, record it with the next end, or when the daemon stops.
+            self._unrecorded_ends[job.id] = changes
             log.warning("the end of a job could not be recorded", job=job.id, state=state, error=error.message)
         else:
-            await self.record_owed_ends()
+            await self.record_missing_ends()
 
-    async def record_owed_ends(self) -> None:
-        """Else the next start would run again what was cancelled, or has failed, and whose asker was told so."""
+    async def record_missing_ends(self) -> None:
+        """Otherwise the next start would run again a job that was reported as cancelled or failed."""
         with suppress(WireError):
-            for job_id, changes in list(self._owed_ends.items()):
+            for job_id, changes in list(self._unrecorded_ends.items()):
                 await self._ledger.update(job_id, **changes)
-                self._owed_ends.pop(job_id, None)
+                self._unrecorded_ends.pop(job_id, None)
 
-    def note(self, job: AnyJob, event: str, **figures: object) -> None:
-        """One line in the activity log."""
-        self._activity.record(event, job=job.id, model=job.model, peer=job.peer, kind=job.kind.name, **figures)
+    def note(self, job: AnyJob, event: str, **fields: object) -> None:
+        """Records an event of the job in the activity log."""
+        self._activity.record(event, job=job.id, model=job.model, peer=job.peer, kind=job.kind.name, **fields)
 
 
-def _signed(value: V, job: AnyJob) -> V:
-    """The store knows nothing of jobs; whoever reads the outcome wants to know which one it was."""
+def _with_job(value: V, job: AnyJob) -> V:
+    """The value with the id of its job: the store, which makes the value, does not know it."""
     return msgspec.structs.replace(value, job=job.id) if "job" in value.__struct_fields__ else value

@@ -16,7 +16,7 @@
     withdrawn   !        -        -           -        !       -       !        -       withdrawn  -       -
 
 `-`: the event is ignored, it comes too late or means nothing here. `!`: it cannot happen here, and raises ValueError.
-`*`: `record` stands for three events, and the job becomes what they are called: done, failed, cancelled.
+`*`: `record` stands for three events, done, failed and cancelled; the job becomes what the event is called.
 
 - start: the gate gives the job a slot.
 - pause, cancel: a client asks for it, or the last client has left. Work that runs is asked to stop.
@@ -24,7 +24,7 @@
 - stop: the work has stopped because it was asked to.
 - resume: a client asks for it, or a new request joins the job.
 - restore: the daemon starts and finds the job open in its ledger.
-- end: the work has returned or failed, or had taken place before a crash. The ledger is being told.
+- end: the work has returned or failed, or had taken place before a crash. The ledger is being written.
 - record: the ledger has the end, or could not take it.
 - leave: the stopping daemon waits no longer. Work that is still under way may yet end: `left`.
 - abandon: an unforeseen error. The ledger keeps the job open.

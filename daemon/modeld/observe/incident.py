@@ -1,4 +1,4 @@
-"""An error that nobody foresaw: the log gets all of it, the client an id that finds it there."""
+"""Unforeseen errors: the log gets the details, the client an id by which to find them there."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ log = structlog.get_logger("modeld.observe.incident")
 
 
 def incident(error: BaseException, **where: object) -> Internal:
-    """Logs the traceback and gives the error to answer with: never a traceback to a client."""
+    """Logs the traceback and returns the error for the client, which never gets a traceback."""
     number = uuid.uuid4().hex[:12]
     log.error("unforeseen error", incident=number, error=repr(error), exc_info=error, **where)
     return Internal(
         f"the daemon met an error that it did not foresee (incident {number})",
-        hint=f"the daemon's log holds the details: look for incident {number}",
+        hint=f"Look for incident {number} in the daemon's log, which has the details.",
         details={"incident": number},
     )

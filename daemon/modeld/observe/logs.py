@@ -1,9 +1,9 @@
 """The daemon's own log, on standard error: for a person on a terminal, as JSON lines for a pipe, with priorities for
 the journal.
 
-Whatever is logged passes through `redact` first, event, values and tracebacks alike. Should redaction itself fail, the
-line is left out: it is never worth a secret. Control characters are escaped, because names and messages of
-peers end up here and on somebody's terminal.
+Everything passes through `redact` first: events, values and tracebacks. If redaction fails, the line is withheld: it is
+never worth a secret. Control characters are escaped, because names and messages of clients appear here, and so on an
+operator's terminal.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical"
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _WITHHELD: Final = "<withheld: redaction failed>"
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""C0 and C1 but tab and newline; separators and direction marks that make a line look like another; lone surrogates,
-which no UTF-8 stream takes."""
+"""C0 and C1 except tab and newline; separators and direction marks that make a line look like another; lone surrogates,
+which a UTF-8 stream cannot encode."""
 
 
 class Choice(Protocol):
-    """The settings that count here."""
+    """The settings of the log."""
 
     @property
     def level(self) -> str: ...
@@ -48,7 +48,7 @@ def configure(
     stream: TextIO | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> str:
-    """Set up logging for the process, and again after a reload. Returns the format that was chosen."""
+    """Sets up logging for the process, and again after a reload. Returns the chosen format."""
     out = sys.stderr if stream is None else stream
     given = os.environ if environ is None else environ
     chosen = choose_format(out, given) if choice.format == "auto" else choice.format
@@ -73,14 +73,14 @@ def configure(
 
 
 def choose_format(stream: TextIO, environ: Mapping[str, str]) -> str:
-    """Journal when standard error leads there, console for a person, else JSON."""
+    """`journal` if standard error is the journal, `console` on a terminal, else `json`."""
     if leads_to_journal(stream, environ):
         return "journal"
     return "console" if _is_terminal(stream) else "json"
 
 
 def leads_to_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Whether JOURNAL_STREAM means this very stream: it is inherited, also past a redirection."""
+    """Whether JOURNAL_STREAM names this very stream: a process inherits it even if its stream is redirected."""
     try:
         info = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -100,7 +100,7 @@ def _unchanged(value: Any) -> Any:
 
 
 def _add_room(lines: Any, _method: str, event: Event) -> Event:
-    """`structlog.get_logger("modeld.server")` says `room=server` in each line."""
+    """Adds `room=server` to each line of `structlog.get_logger("modeld.server")`."""
     room = str(getattr(lines, "name", "")).removeprefix("modeld.")
     if room:
         event.setdefault("room", room)
@@ -108,18 +108,17 @@ def _add_room(lines: Any, _method: str, event: Event) -> Event:
 
 
 class _Redacted:
-    """Redact an event as a whole, because the key says as much about a secret as the value does; then make it safe to
-    show."""
+    """Redacts an event as a whole, because a key identifies a secret as well as a value does; then escapes it."""
 
     def __init__(self, redact: Redact) -> None:
         self._redact = redact
 
     def __call__(self, _logger: object, _method: str, event: Event) -> Event:
-        # What JSON does not know becomes text before redaction, not behind its back when it is written.
+        # Objects that JSON cannot encode become text before redaction, not after it, when the line is written.
         plain = {str(key): _plain(value) for key, value in event.items()}
         try:
             shown: Event = dict(_escaped(self._redact(plain)))
-        except Exception:  # noqa: BLE001 - whatever is wrong with the redaction, the values must not get through
+        except Exception:  # noqa: BLE001 - after any fault of the redaction, the values must not be logged
             return {"level": event.get("level", "error"), "event": _WITHHELD}
         return shown
 
@@ -133,7 +132,7 @@ def _plain(value: Any) -> Any:
         return value
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - an object that cannot even be shown must not end its logger's caller
+    except Exception:  # noqa: BLE001 - an object without a text must not raise in the caller of the logger
         return f"<{type(value).__name__}>"
 
 
@@ -149,7 +148,7 @@ def _escaped(value: Any) -> Any:
 
 def _renderer(chosen: str, *, colors: bool) -> Any:
     if chosen == "console":
-        # plain_traceback: the pretty one shows local variables, and among them tokens.
+        # plain_traceback: the other one shows local variables, which may hold tokens.
         return structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
     return _journal if chosen == "journal" else _json
 
@@ -175,7 +174,7 @@ def _word(value: Any) -> str:
 
 
 class _Lines:
-    """Where the lines go. A log that cannot be written (a closed pipe, a full disk) does not end the daemon."""
+    """Writes lines to the stream. A log that cannot be written (a closed pipe, a full disk) does not end the daemon."""
 
     def __init__(self, stream: TextIO, name: str = "") -> None:
         self._stream = stream
@@ -191,7 +190,7 @@ class _Lines:
 
 
 class _Adopted(logging.Handler):
-    """Lines of libraries that log through the standard library; asyncio's about lost exceptions are worth most."""
+    """Takes the lines of libraries that use the standard library's logging, such as asyncio's about lost exceptions."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -208,7 +207,7 @@ def _adopt_stdlib(level: int) -> None:
     for handler in [each for each in root.handlers if isinstance(each, _Adopted)]:
         root.removeHandler(handler)
     root.addHandler(_Adopted())
-    # Libraries say at INFO what nobody asked the daemon for.
+    # At INFO, libraries log what is of no use to an operator.
     root.setLevel(max(level, logging.WARNING) if level > logging.DEBUG else level)
     if not sys.warnoptions:  # deprecations are for the tests, not for the operator
         warnings.simplefilter("ignore")

@@ -1,8 +1,8 @@
-"""What the daemon says to whoever started it, and the sockets that it is given: systemd's protocols, and a pipe.
+"""Reports to the program that started the daemon, and the sockets that it passed: systemd's protocols, and a pipe.
 
 A client that starts the daemon passes the writing end of a pipe (MODELD_READY_FD or a flag) and reads one line from it:
-`READY <json>` or `ERROR <json>`; the end of file before a line means that the daemon died. All of this is best effort:
-that nobody listens any more is no reason not to serve.
+`READY <json>` or `ERROR <json>`; the end of file before a line means that the daemon died. All reports are best effort:
+the daemon serves even if no program reads them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any, Final
 from modeld.platform import notify
 
 LISTEN_FDS_START: Final = 3  # sd_listen_fds(3)
-MOST_SOCKETS: Final = 64
-"""The units pass one. A number beyond this is a damaged variable, not a set of sockets."""
+MAX_SOCKETS: Final = 64
+"""modeld's units pass one. A number beyond this is a damaged variable, not a set of sockets."""
 
 READY_FD: Final = "MODELD_READY_FD"
 
 
 def ready(status: str = "", *, environ: Mapping[str, str] | None = None) -> bool:
-    """Start, or a reload, is over. Like its siblings it says whether it was taken: nobody need have asked for it."""
+    """Reports the end of a start or reload. Returns, like `status` and `stopping`, whether the message was accepted."""
     return _send(["READY=1", *_status(status)], environ)
 
 
@@ -39,7 +39,7 @@ def stopping(status: str = "", *, environ: Mapping[str, str] | None = None) -> b
 
 
 def _status(text: str) -> list[str]:
-    # A newline would start another assignment, with whatever a model's name holds.
+    # A newline would start another assignment, and the text may hold the name of a model.
     return [f"STATUS={' '.join(text.split())}"] if text else []
 
 
@@ -50,28 +50,28 @@ def _send(lines: list[str], environ: Mapping[str, str] | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class PassedSocket:
-    """A descriptor that the service manager listens on, and the name that its unit gave it."""
+    """A descriptor on which the service manager listens, and the name that the unit gives it."""
 
     fd: int
     name: str
 
 
 def inherited_socket() -> int | None:
-    """The descriptor of the endpoint, when the service manager passed one. The units pass exactly one."""
+    """The descriptor of the endpoint, if the service manager passed one. modeld's units pass exactly one."""
     passed = passed_sockets(os.environ)
     return passed[0].fd if passed else None
 
 
 def passed_sockets(environ: MutableMapping[str, str], *, pid: int | None = None) -> list[PassedSocket]:
-    """The sockets that were passed to this very process, and not to a child by accident.
+    """The sockets that were passed to this process; none if the variables name another one, such as its parent.
 
-    The variables are taken away and the descriptors are closed on exec: they are for nobody else.
+    Removes the variables, and closes the descriptors on exec, so that no child gets them.
     """
     meant = _number(environ.pop("LISTEN_PID", None))
     count = _number(environ.pop("LISTEN_FDS", None)) or 0
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
     environ.pop("LISTEN_PIDFDID", None)
-    if meant != (os.getpid() if pid is None else pid) or count > MOST_SOCKETS:
+    if meant != (os.getpid() if pid is None else pid) or count > MAX_SOCKETS:
         return []
     found = []
     for place in range(count):
@@ -83,37 +83,37 @@ def passed_sockets(environ: MutableMapping[str, str], *, pid: int | None = None)
 
 
 class ReadyPipe:
-    """The one line for whoever started this daemon: the first of `ready` and `error`, then the pipe is closed."""
+    """The pipe to the client that started this daemon. The first `ready` or `error` writes a line and closes it."""
 
     def __init__(self, fd: int | None = None, *, environ: MutableMapping[str, str] | None = None) -> None:
-        """`fd` is the flag's; without one MODELD_READY_FD counts, which is taken away in any case."""
+        """`fd` comes from the flag, else from MODELD_READY_FD, which is removed in either case."""
         given = _number((os.environ if environ is None else environ).pop(READY_FD, None))
         self._fd = _pipe(given if fd is None else fd)
 
     def ready(self, facts: Mapping[str, Any]) -> None:
-        self._tell("READY", facts)
+        self._write("READY", facts)
 
     def error(self, facts: Mapping[str, Any]) -> None:
-        self._tell("ERROR", facts)
+        self._write("ERROR", facts)
 
     def close(self) -> None:
-        """Say nothing; the other side sees the end of file."""
+        """Closes the pipe without a line; the client sees the end of file."""
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
 
-    def _tell(self, word: str, facts: Mapping[str, Any]) -> None:
+    def _write(self, word: str, facts: Mapping[str, Any]) -> None:
         if self._fd is None:
             return
         left = f"{word} {json.dumps(facts)}\n".encode()
-        with suppress(OSError):  # whoever started us is gone
+        with suppress(OSError):  # the client that started us has ended
             while left:
                 left = left[os.write(self._fd, left) :]
         self.close()
 
 
 def _pipe(fd: int | None) -> int | None:
-    """The descriptor if it is a pipe or socket of ours to write to: a stale number may by now be somebody's file."""
+    """The descriptor, if it is a pipe or a socket: a stale number may be that of any open file by now."""
     if fd is None or fd < LISTEN_FDS_START:
         return None
     with suppress(OSError, OverflowError):

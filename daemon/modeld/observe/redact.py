@@ -1,10 +1,10 @@
-"""Takes secrets out of values before they are encoded, so that the line on the disk is always whole JSON.
+"""Removes secrets from values before they are encoded, so that the line on the disk is always whole JSON.
 
-Working on the encoded line, as is often done, misses what encoding changes (a quote becomes `\\"`, so
+Redacting the encoded line, as is often done, misses what encoding changes (a quote becomes `\\"`, so
 `"token":"x"` inside a message is no longer recognised) and can cut a line in the middle of an escape.
-Here every string is cleaned by itself, at any depth, and whatever stands under a secret's name goes.
+Here every string is redacted by itself, at any depth, and so is every value under a secret's name.
 
-Where a rule cannot tell a secret from its surroundings it takes too much: a log line that says less
+Where a rule cannot distinguish a secret from its surroundings, it removes too much: a shorter log line
 does no harm.
 """
 
@@ -20,15 +20,15 @@ MARK = "***"
 """Not matched by any rule in a way that changes it: redacting twice is redacting once."""
 
 MAX_TEXT = 8192
-"""An error message of a tool is shorter; a longer one is cut, because a watcher gets the line too."""
+"""Error messages of tools are shorter. Longer ones are cut, because watchers get the line too."""
 
 MAX_DEPTH = 16
 
 _CUT = 64
-"""Taken off the end of a text that was cut: there may be the first half of a secret."""
+"""Removed from the end of a text that was cut: it may be the first half of a secret."""
 
 _PASSES = 8
-"""Two are the rule, three were seen in a hundred thousand made-up texts; what needs more goes as a whole."""
+"""Two are usual, three occurred in a hundred thousand generated texts; a text that needs more is removed as a whole."""
 
 _NAMES = (
     r"tokens?|passwords?|passwd|passphrase|pwd|secrets?|(?:secret|private|api|access)[-_ ]?keys?|access[-_]?key[-_]?id"
@@ -43,9 +43,9 @@ _BARE = r"(?:(?:bearer|basic|token)[ \t]+)?[^\s\"'&<>]+"
 _IS = r"(?:\\*[\"'])?[ \t]{0,8}(?:=>|[=:]|%3d)[ \t]{0,8}"
 
 _RULES: tuple[tuple[re.Pattern[str], str | None], ...] = (
-    # First, because it spans lines of which a later rule could take the first one only.
+    # First, because it spans lines, and a later rule might remove only the first one.
     (re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}-----|\Z)", re.S), MARK),
-    # Headers: everything up to the end of the line is theirs.
+    # Headers: everything up to the end of the line.
     (re.compile(rf"(?P<name>authorization|cookie)(?P<is>{_IS})(?:{_QUOTED}|\S[^\r\n]*)", re.I | re.S), None),
     (re.compile(rf"(?P<name>{_NAMES})(?P<is>{_IS})(?:{_QUOTED}|{_BARE})", re.I | re.S), None),
     (re.compile(r"\b(bearer(?:[ \t]+|%20))(?!(?:tokens?|auth\w*)\b)[^\s\"'<>]+", re.I), rf"\1{MARK}"),
@@ -56,8 +56,8 @@ _RULES: tuple[tuple[re.Pattern[str], str | None], ...] = (
     ),
     # User and password in a URL. A password may hold an unescaped "@": up to the last one.
     (re.compile(r"(?<=://)[^/?#\s\"'<>]*@"), rf"{MARK}@"),
-    # Query parameters whose names are too short to be looked for elsewhere; `%26` and `%3d` are those
-    # of a URL within a URL.
+    # Query parameters with names too short to search for elsewhere; `%26` and `%3d` are those of a URL
+    # within a URL.
     (
         re.compile(
             r"((?:[?&;]|%3f|%26)(?:sig|sign|auth|key|code|jwt|hmac|session|sid|policy|key-pair-id|awsaccesskeyid"
@@ -66,7 +66,7 @@ _RULES: tuple[tuple[re.Pattern[str], str | None], ...] = (
         ),
         rf"\1{MARK}",
     ),
-    # Known shapes of tokens, wherever they stand.
+    # Known shapes of tokens, anywhere.
     (
         re.compile(
             r"(?<![A-Za-z0-9])(?:"
@@ -81,8 +81,8 @@ _RULES: tuple[tuple[re.Pattern[str], str | None], ...] = (
     ),
 )
 
-# Each rule needs one of these, in small letters. Most strings of a record are ids, digests and paths,
-# for which looking for them is all that happens: 1 µs, where one search by pattern takes 10.
+# Each rule matches only texts with one of these, in lower case. Most strings of a record are ids, digests and
+# paths, which have none: this search takes 1 µs, one by pattern takes 10.
 _TRACES = (
     *("token", "passw", "passphrase", "pwd", "secret", "key", "credential", "signature", "authorization", "cookie"),
     *("bearer", "basic", "://", "=", "%3d", "hf_", "github_pat_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "glpat-"),
@@ -114,7 +114,7 @@ def redact_text(text: str) -> str:
 
 
 def _without_secrets(text: str) -> str:
-    """Until nothing changes: a mark can uncover the beginning of a secret that stood close behind another."""
+    """Repeats the rules until nothing changes: a mark can uncover the beginning of a secret right behind another."""
     for _ in range(_PASSES):
         before = text
         for pattern, replacement in _RULES:
@@ -132,7 +132,7 @@ def _suspect(small: str) -> bool:
 
 
 def redact(value: Any, depth: int = 0) -> Any:
-    """A copy of the value that holds no secret and nothing that JSON cannot say."""
+    """A copy of the value, without secrets and without types that JSON lacks."""
     if isinstance(value, str):
         return redact_text(value)
     if value is None or isinstance(value, bool | float):
@@ -167,7 +167,7 @@ def _under(name: str, value: Any, depth: int) -> Any:
 
 
 _known_key = lru_cache(maxsize=512)(redact_text)
-"""Field names come again with every record."""
+"""Cached, because every record has the same field names."""
 
 
 @lru_cache(maxsize=512)

@@ -1,4 +1,4 @@
-"""daemon.configure and job.configure: what can be changed while things run, and what it was before."""
+"""daemon.configure and job.configure: change settings at run time, and report what they were before."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modelwire.requests import DaemonConfigure, JobConfigure, ModelPull
 from modelwire.values import Change, Configured
 
 _SLOWEST = 1000
-"""As in a pull's own `max_rate`: whoever writes less has meant another unit."""
+"""As in a pull's own `max_rate`: a smaller number was meant in another unit."""
 
 
 class ConfigureDaemon(QuickOperation[DaemonConfigure, Configured]):
@@ -29,8 +29,8 @@ class ConfigureDaemon(QuickOperation[DaemonConfigure, Configured]):
             old, new = budget.rate, _rate(request.max_rate)
             budget.set_rate(new)
             changes["max_rate"] = Change(old=old, new=new, at_start=pulls.max_rate_at_start)
-        changes |= _relimit(self._services, request)
-        _refuse_nothing(changes, request)
+        changes |= _set_limits(self._services, request)
+        _require_change(changes, request)
         _record(self._services, "daemon.configured", changes, peer=caller.uid)
         return Configured(settings=changes, lasts_until="stop")
 
@@ -46,7 +46,7 @@ class ConfigureJob(SlowOperation[JobConfigure, Configured]):
         if request.max_rate is not None and not isinstance(job.request, ModelPull):
             raise InvalidRequest(
                 f"$.max_rate: job {job.id} is a {job.kind.name}, and only a model.pull has a rate",
-                hint="its priority can be changed; `modelctl jobs` tells which jobs are pulls",
+                hint="Change its priority, or find a pull with `modelctl jobs`.",
             )
         if request.priority is not None:
             old = job.priority
@@ -55,13 +55,13 @@ class ConfigureJob(SlowOperation[JobConfigure, Configured]):
         if request.max_rate is not None:
             changes["max_rate"] = Change(old=job.request.max_rate, new=rate)
             await board.change_request(job, msgspec.structs.replace(job.request, max_rate=rate))
-        _refuse_nothing(changes, request)
+        _require_change(changes, request)
         _record(self._services, "job.configured", changes, job=job.id, model=job.model, peer=call.caller.uid)
         return Configured(settings=changes, lasts_until="end", job=job.id)
 
 
-def _relimit(services: Services, request: DaemonConfigure) -> dict[str, Change]:
-    """How many may run and wait."""
+def _set_limits(services: Services, request: DaemonConfigure) -> dict[str, Change]:
+    """Sets how many jobs may run and wait."""
     now, at_start = services.gate.limits, services.settings.limits
     before = {
         "running_bytes": now.running_default,
@@ -80,12 +80,12 @@ def _relimit(services: Services, request: DaemonConfigure) -> dict[str, Change]:
             waiting_total=then["waiting_total"],
         )
         services.store.use_threads(then["running_bytes"])
-        services.board.runner.settle(services.gate.relimit(limits))
+        services.board.runner.settle(services.gate.set_limits(limits))
     return {key: Change(old=before[key], new=new, at_start=getattr(at_start, key)) for key, new in wanted.items()}
 
 
 def _record(services: Services, event: str, changes: dict[str, Change], **about: object) -> None:
-    """One line for each setting. No limit is written as a word: the log leaves out what is null."""
+    """Records one event for each setting. No limit is written as `none`: the log leaves out what is null."""
     for key, change in changes.items():
         old, new = ("none" if value is None else value for value in (change.old, change.new))
         services.activity.record(event, **about, key=key, old=old, new=new)
@@ -95,14 +95,14 @@ def _rate(asked: int) -> int | None:
     if 0 < asked < _SLOWEST:
         raise InvalidRequest(
             f"$.max_rate: {asked} bytes a second are less than any line carries; a rate is at least {_SLOWEST}",
-            hint="it is in bytes a second: 20000000 for 20 MB/s; 0 for no limit",
+            hint="Give it in bytes a second: 20000000 for 20 MB/s, 0 for no limit.",
         )
     return asked or None
 
 
-def _refuse_nothing(changes: dict[str, Change], request: DaemonConfigure | JobConfigure) -> None:
+def _require_change(changes: dict[str, Change], request: DaemonConfigure | JobConfigure) -> None:
     if not changes:
         known = [field for field in request.__struct_fields__ if field not in ("id", "job")]
         raise InvalidRequest(
-            "$: nothing was given that could be changed", hint=f"what can be: {', '.join(sorted(known))}"
+            "$: nothing was given that could be changed", hint=f"Give one of {', '.join(sorted(known))}."
         )

@@ -1,4 +1,4 @@
-"""daemon.describe: everything that this daemon speaks, as JSON Schema."""
+"""daemon.describe: the requests, replies and values of this daemon, as JSON Schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""daemon.drain: stops the daemon in good order."""
+"""daemon.drain: stops the daemon once its running jobs have ended, or at a deadline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Drain(QuickOperation[DaemonDrain, Drained]):
         if wanted is not None and not (math.isfinite(wanted) and 0 <= wanted <= _LONGEST_DEADLINE):
             raise InvalidRequest(
                 f"$.deadline_s: {wanted} is not between 0 and {_LONGEST_DEADLINE:g}",
-                hint="leave it out for the deadline that is configured",
+                hint="Leave it out for the configured deadline.",
             )
         queue = queue_view(self._services)
         return Drained(running=queue.running, waiting=queue.waiting, deadline_s=self._services.drain(wanted))

@@ -1,4 +1,4 @@
-"""daemon.status: what goes on here."""
+"""daemon.status: the state of the daemon, its queue, its log and its transfers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from modelwire.requests import DaemonStatus
 from modelwire.values import HostView, QueueView, Status, TransferView
 
 _HOSTS_SHOWN = 100
-"""More have no meaning for a reader; a status stays a small answer."""
+"""More are of no use to a reader; a status stays a small reply."""
 
 
 class ShowStatus(QuickOperation[DaemonStatus, Status]):
-    """Answers also when the store cannot be read just now: that is when the question matters most."""
+    """Answers also while the store cannot be read: that is when a status matters most."""
 
     request, value = DaemonStatus, Status
 
@@ -63,7 +63,7 @@ class ShowStatus(QuickOperation[DaemonStatus, Status]):
 
 
 def _transfer(services: Services) -> TransferView | None:
-    """Only when there is something to tell."""
+    """None when there is nothing to report."""
     view = TransferView(
         max_rate=services.pulls.transfer.budget.rate,
         max_rate_at_start=services.pulls.max_rate_at_start,
@@ -73,7 +73,7 @@ def _transfer(services: Services) -> TransferView | None:
 
 
 def _hosts(services: Services) -> tuple[HostView, ...]:
-    """Those in trouble first: on a busy daemon not all may be told."""
+    """Hosts in trouble first: a busy daemon may have more than are shown."""
     transfer = services.pulls.transfer
     connections = transfer.hosts.open_connections()
     views = []

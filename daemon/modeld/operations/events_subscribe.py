@@ -1,4 +1,4 @@
-"""events.subscribe: the activity log from a number on, then live, over one connection."""
+"""events.subscribe: the events of the activity log after a number, then live ones, over one connection."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Subscribe(SlowOperation[EventsSubscribe, EventsEnd]):
 
 
 async def _follow(call: Call, subscription: Subscription, writer: _EventWriter) -> None:
-    """Live events are written in the very call that records them; until the request is cancelled.
+    """Writes live events in the very call that records them, until the request is cancelled.
 
-    A peer that does not read leaves its place in the ring, and is told what it missed once it reads again.
+    A peer that does not read falls behind in the ring. Once it reads again, it gets the number of events it missed.
     """
     held_up = anyio.Event()
 
@@ -60,7 +60,7 @@ async def _follow(call: Call, subscription: Subscription, writer: _EventWriter) 
 
 
 class _EventWriter:
-    """Frames made of lines that were encoded once for all watchers."""
+    """Writes frames made of lines that are encoded once for all watchers."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -89,16 +89,19 @@ class _EventWriter:
 def _check(request: EventsSubscribe) -> None:
     if request.since is not None and request.last is not None:
         raise InvalidRequest(
-            "$.last: since and last exclude each other", hint="`since` starts after a seq, `last` counts from the end"
+            "$.last: since and last exclude each other",
+            hint="Give one of them: `since` starts after a seq, `last` counts from the end.",
         )
     for name in ("model", "job"):
         text = getattr(request, name)
         if text is not None and len(text) > MAX_STEM_BYTES:
             raise InvalidRequest(
                 f"$.{name}: it has {len(text)} characters, and no {name} has a name of more than {MAX_STEM_BYTES}",
-                hint="each event is compared with it, so it is no longer than it can be",
+                hint="Give it as the events have it.",
             )
     for name in ("since", "last"):
         value = getattr(request, name)
         if value is not None and value < 0:
-            raise InvalidRequest(f"$.{name}: {value} is negative", hint="the first event has the seq 1")
+            raise InvalidRequest(
+                f"$.{name}: {value} is negative", hint="Give 0 or more; the first event has the seq 1."
+            )

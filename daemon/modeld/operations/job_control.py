@@ -13,9 +13,9 @@ from modelwire.errors import InvalidRequest, Unauthorized
 from modelwire.requests import JobAttach, JobCancel, JobPause, JobPrioritize, JobResume
 from modelwire.values import JobView
 
-_STOP_PATIENCE_SECONDS = 5.0
-"""How long a control waits to show the state that it caused. Work looks at its stop sign every few milliseconds;
-a publication that has begun is finished first."""
+_STOP_SECONDS = 5.0
+"""How long a control waits to report the state that it caused. Work checks every few milliseconds whether it is to
+stop; a publication that has begun ends first."""
 
 
 class Attach(SlowOperation[JobAttach, JobView]):
@@ -35,7 +35,7 @@ class Cancel(SlowOperation[JobCancel, JobView]):
     async def run(self, call: Call, request: JobCancel, /) -> JobView:
         job = await own_job(self._services, call.caller, request.job)
         await self._services.board.cancel(job, f"by uid {call.caller.uid}")
-        with anyio.move_on_after(_STOP_PATIENCE_SECONDS):
+        with anyio.move_on_after(_STOP_SECONDS):
             await job.ended.wait()
         return view_of(job)
 
@@ -46,7 +46,7 @@ class Pause(SlowOperation[JobPause, JobView]):
     async def run(self, call: Call, request: JobPause, /) -> JobView:
         job = await own_open_job(self._services, call.caller, request.job, "paused")
         await self._services.board.pause(job)
-        with anyio.move_on_after(_STOP_PATIENCE_SECONDS):
+        with anyio.move_on_after(_STOP_SECONDS):
             while job.state == "running" and not job.ended.is_set():
                 await job.changed.wait()
         return view_of(job)
@@ -71,21 +71,22 @@ class Prioritize(SlowOperation[JobPrioritize, JobView]):
 
 
 async def own_job(services: Services, caller: Caller, job_id: str) -> AnyJob:
-    """One's own jobs, or anybody's for an admin."""
+    """Returns a job that the caller may control: one of its own, or any job for an admin."""
     job = await services.board.find(job_id)
     if job.peer != caller.uid and caller.role != "admin":
         raise Unauthorized(
             f"job {job.id} belongs to uid {job.peer}; uid {caller.uid} may only control its own jobs",
-            hint="ask its owner, or somebody with the role admin",
+            hint="Ask its owner, or a user with the role admin.",
         )
     return job
 
 
 async def own_open_job(services: Services, caller: Caller, job_id: str, what: str) -> AnyJob:
-    """One that has not ended. `what` cannot be done to it otherwise."""
+    """The same for a job that has not ended; `what` is what the caller wants done to it."""
     job = await own_job(services, caller, job_id)
     if job.terminal:
         raise InvalidRequest(
-            f"job {job.id} is {job.state}: it cannot be {what} any more", hint="ask for the work again if it is wanted"
+            f"job {job.id} is {job.state}: it cannot be {what} any more",
+            hint="Ask for the work again if it is still wanted.",
         )
     return job

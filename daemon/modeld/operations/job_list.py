@@ -1,4 +1,4 @@
-"""job.list and job.show: looking at jobs."""
+"""job.list and job.show: the jobs as they are now."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from modelwire.errors import InvalidRequest
 from modelwire.values import JobView, Value
 
 _LIST_LIMIT = 1000
-"""Rows of one answer: about 600 KiB, well under the cap of a reply."""
+"""Rows of one reply: about 600 KiB, well under the cap of a reply."""
 
 _PIECE = 50
-"""Jobs of a list that are made ready in one go: about half a millisecond."""
+"""Jobs of a list that are converted without a break: about half a millisecond."""
 
 _BRIEF_ERROR = 1000
-"""Characters of an error in a list; `job.show` tells all of it. A thousand whole ones can be longer than a reply."""
+"""Characters of an error in a list; `job.show` returns all of it. A thousand whole ones can be longer than a reply."""
 
 _LONG = ("files", "blobs", "plan", "models", "victims")
-"""Parts of outcomes that can have thousands of rows: they too are told by `job.show` alone."""
+"""Parts of outcomes that can have thousands of rows: `job.show` alone returns them."""
 
 
 class List(SlowOperation[requests.JobList, values.JobList]):
     request, value = requests.JobList, values.JobList
-    is_look = True
+    is_lookup = True
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
@@ -39,11 +39,11 @@ class List(SlowOperation[requests.JobList, values.JobList]):
         if not 1 <= request.limit <= _LIST_LIMIT:
             raise InvalidRequest(
                 f"$.limit: {request.limit} is not between 1 and {_LIST_LIMIT}",
-                hint="the newest come first; `state` leaves out those that are of no interest",
+                hint="Ask for fewer: the newest come first, and `state` selects jobs by their state.",
             )
         while True:
-            # One list after the other, and only for peers that take them: the 64 that one may ask for in a single
-            # write would be 40 MiB.
+            # One list after the other, and only for peers that take them: 64 lists, which one peer may request in a
+            # single write, would be 40 MiB.
             await call.until_writable()
             async with self._in_turn:
                 if call.writable:
@@ -53,14 +53,14 @@ class List(SlowOperation[requests.JobList, values.JobList]):
 
 class Show(SlowOperation[requests.JobShow, JobView]):
     request, value = requests.JobShow, JobView
-    is_look = True
+    is_lookup = True
 
     async def run(self, _: Call, request: requests.JobShow, /) -> JobView:
         return view_of(await self._services.board.find(request.job))
 
 
 async def _views(jobs: list[AnyJob]) -> tuple[JobView, ...]:
-    """In pieces, between which the others have their turn."""
+    """Converts the jobs in pieces; other requests have their turn between two of them."""
     views: list[JobView] = []
     for at in range(0, len(jobs), _PIECE):
         views += [_brief(view_of(job)) for job in jobs[at : at + _PIECE]]

@@ -1,4 +1,4 @@
-"""A write: checked, admitted as a job or joined to one, followed, and answered with what its job came to."""
+"""A write: checked, admitted as a job or joined to one, followed, and answered with the outcome of its job."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from modelwire.errors import DigestMismatch
 
 
 class Submission(NamedTuple, Generic[W]):
-    """What a request asks for, once it has been checked."""
+    """A request that has been checked."""
 
     request: W
-    """As the ledger holds it."""
+    """As the ledger stores it."""
 
     key: str
     """Equal for requests that ask for the same outcome: they share one job. It begins with the operation's name."""
 
     model: str | None
-    """The one that it is about."""
+    """The name of the model that it is about."""
 
 
 class JobOperation(SlowOperation[W, V], Kind[W, V]):
     @abstractmethod
     def check(self, caller: Caller, request: W, /) -> Submission[W]:
-        """Refuses what can be refused without looking at the disk, before anything is queued."""
+        """Refuses, before anything is queued, what can be refused without reading the disk."""
 
     async def run(self, call: Call, request: W, /) -> V:
         wanted = self.check(call.caller, request)
@@ -43,27 +43,27 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
         return (await follow(call, attachment)).outcome()
 
     def key(self, *parts: object) -> str:
-        """For work that is the same when these parts are. The caller's uid should be one: rights may differ."""
+        """The key of work that is the same when these parts are. Make the caller's uid one of them: rights differ."""
         return f"{self.name} {msgspec.json.encode(parts).decode()}"
 
     def notes(self, job: Job[W, V]) -> PublicationNotes[V]:
         return PublicationNotes(self._services.board.runner, job)
 
     @asynccontextmanager
-    async def mismatch_kept(self, job: Job[W, V], source: str) -> AsyncIterator[None]:
-        """A model whose name was asked for with other bytes than came has that in its history."""
+    async def mismatch_recorded(self, job: Job[W, V], source: str) -> AsyncIterator[None]:
+        """Records a digest mismatch in the history of the model that the job names."""
         try:
             yield
         except DigestMismatch as fault:
             expected, actual = fault.details.get("expected_sha256"), fault.details.get("actual_sha256")
             if job.model is not None and isinstance(expected, str) and isinstance(actual, str):
-                giver = fault.details.get("source")
-                told = source if giver is None or giver in source else f"{source} ({giver})"
+                server = fault.details.get("source")
+                origin = source if server is None or server in source else f"{source} ({server})"
                 store = self._services.store
                 standing = store.index.entry(ModelName.parse(job.model))
                 if standing is not None:
                     await store.history.record_refused(
-                        standing.name, Digest.parse(expected), Digest.parse(actual), told, requester_of(job)
+                        standing.name, Digest.parse(expected), Digest.parse(actual), origin, requester_of(job)
                     )
             raise
 

@@ -33,8 +33,8 @@ def view_of(job: AnyJob) -> JobView:
 
 
 def _progress(job: AnyJob) -> Counters:
-    now = job.meter.snapshot()
+    now = job.progress.snapshot()
     if job.state == "running":
         return now
-    # What does not run has no speed: the meter's would fade from one look to the next.
+    # A job that does not run has no rate: the smoothed one would fade from one request to the next.
     return msgspec.structs.replace(now, rate_bps=None, eta_s=None)

@@ -1,4 +1,4 @@
-"""model.add: a local file, a directory or a set of shards under a name."""
+"""model.add: adds a local file, a directory or a set of shards under a name."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from modelwire.requests import ModelAdd
 from modelwire.values import Added
 
 _LONGEST_PATH = 4095
-"""As much as the kernel takes. What is refused here is stored nowhere; later it would be in the ledger and the log."""
+"""The kernel's limit. A path that is refused here is stored nowhere; later it would be in the ledger and the log."""
 
 _LONGEST_LICENSE = 1024
-"""A name or an address of a license. It is part of every list of models, so it is no place for the license itself."""
+"""For a license's name or address. Every list of models holds it, so it must not be the license's text."""
 
 
 class Add(JobOperation[ModelAdd, Added]):
     request, value = ModelAdd, Added
 
     def check(self, caller: Caller, request: ModelAdd, /) -> Submission[ModelAdd]:
-        _bounded("path", request.path, _LONGEST_PATH, "no file has a longer one")
-        _bounded("license", request.license, _LONGEST_LICENSE, "give the license's name or address, not its text")
+        _check_length("path", request.path, _LONGEST_PATH, "Give a shorter path; no file has one so long.")
+        _check_length("license", request.license, _LONGEST_LICENSE, "Give the license's name or address, not its text.")
         if not os.path.isabs(request.path) or "\0" in request.path:
             raise InvalidRequest(
                 f"$.path: {request.path!r} is not an absolute path",
-                hint="the daemon has another working directory than you: give the whole path",
+                hint="Give the whole path; the daemon has another working directory.",
             )
         name = ModelName.parse(request.name) if request.name is not None else ModelName.suggest(request.path)
         if request.sha256 is not None:
             Digest.parse(request.sha256)
         if request.move and request.link:
             raise InvalidRequest(
-                "$.link: a file is either moved or linked", hint="a move takes the source away, a link keeps it"
+                "$.link: a file is either moved or linked",
+                hint="Choose one: a move takes the source away, a link keeps it.",
             )
         stored = msgspec.structs.replace(request, name=name.text)
         what = [stored.path, stored.name, stored.sha256, stored.replace, stored.license]
@@ -45,7 +46,7 @@ class Add(JobOperation[ModelAdd, Added]):
 
     async def work(self, job: Job[ModelAdd, Added], /) -> Added:
         request = job.request
-        async with self.mismatch_kept(job, request.path):
+        async with self.mismatch_recorded(job, request.path):
             return await self._services.store.add(
                 request.path,
                 name=request.name,
@@ -54,23 +55,23 @@ class Add(JobOperation[ModelAdd, Added]):
                 license=request.license,
                 how="move" if request.move else "link" if request.link else "copy",
                 order=job.order,
-                progress=job.meter,
+                progress=job.progress,
                 reader=await self._services.reader_for(job.peer),
                 notes=self.notes(job),
                 requester=requester_of(job),
             )
 
     def took_place(self, request: ModelAdd, intent: Added, /) -> bool:
-        """Its content alone does not tell: the name may have stood for it before, and the job was to change what is
-        said about it."""
+        """The content alone does not decide: the name may have stood for the same bytes before, and the job was to
+        change the license."""
         store = self._services.store
         if not store.models.stands_for(intent):
             return False
         if request.move and os.path.lexists(request.path):
-            return False  # the source was to go: asked again, the work finds its bytes and takes it away
+            return False  # the source is still to be removed: run again, the work finds its bytes and removes it
         return store.models.view(intent.name).license == request.license
 
 
-def _bounded(field: str, text: str | None, longest: int, hint: str) -> None:
+def _check_length(field: str, text: str | None, longest: int, hint: str) -> None:
     if text is not None and (length := len(text.encode())) > longest:
         raise InvalidRequest(f"$.{field}: it has {length} bytes, {longest} are allowed", hint=hint)

@@ -1,4 +1,4 @@
-"""model.copy: a second name for the same bytes."""
+"""model.copy: gives the same bytes a second name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Copy(JobOperation[ModelCopy, Copied]):
     async def work(self, job: Job[ModelCopy, Copied], /) -> Copied:
         request = job.request
         return await self._services.store.renaming.copy(
-            request.source, request.destination, order=job.order, notes=self.notes(job), stopped=job.meter.stopped
+            request.source, request.destination, order=job.order, notes=self.notes(job), stopped=job.progress.stopped
         )
 
     def took_place(self, _: ModelCopy, intent: Copied, /) -> bool:

@@ -8,15 +8,15 @@ from modeld.operations.operation import Call, SlowOperation
 from modelwire import limits, requests, values
 
 _PAGE = 200
-"""Models of one answer: 1000 would keep the event loop for 6 to 15 ms; the client asks for the next page."""
+"""Models of one reply: 1000 would keep the event loop for 6 to 15 ms; the client requests the next page."""
 
 _PAGE_BYTES = limits.MAX_REPLY // 2
-"""Of one answer's models, by an estimate that is rather too high. The other half is for what else the answer tells."""
+"""Bytes of the models of one reply, by an estimate that is rather too high. The other half is for its other fields."""
 
 
 class List(SlowOperation[requests.ModelList, values.ModelList]):
     request, value = requests.ModelList, values.ModelList
-    is_look = True
+    is_lookup = True
 
     async def run(self, call: Call, request: requests.ModelList, /) -> values.ModelList:
         await call.until_writable()
@@ -37,11 +37,11 @@ def _cut_to_size(page: values.ModelList) -> values.ModelList:
 
 
 def _bytes_of(view: values.ModelView) -> int:
-    """At most, as JSON: an escaped character takes six bytes."""
-    told = len(view.license or "") + len(view.format) + len(view.produced_by or "") + len(view.produced_at or "")
+    """The most bytes that the view takes as JSON: an escaped character takes six."""
+    characters = len(view.license or "") + len(view.format) + len(view.produced_by or "") + len(view.produced_at or "")
     if view.source is not None:
         source = view.source
-        told += len(source.registry) + len(source.repo) + len(source.revision) + len(source.filename)
+        characters += len(source.registry) + len(source.repo) + len(source.revision) + len(source.filename)
     for file in view.files:
-        told += 100 + len(file.path) + len(file.role or "")
-    return 1000 + 6 * told
+        characters += 100 + len(file.path) + len(file.role or "")
+    return 1000 + 6 * characters

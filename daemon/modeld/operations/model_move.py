@@ -1,4 +1,4 @@
-"""model.move: another name instead of the present one."""
+"""model.move: gives a model another name in place of its present one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Move(JobOperation[ModelMove, Moved]):
             request.destination,
             order=job.order,
             notes=self.notes(job),
-            stopped=job.meter.stopped,
+            stopped=job.progress.stopped,
             earlier=job.intent,
         )
 

@@ -1,4 +1,4 @@
-"""model.pull: what a reference means, of the network, of this machine, or in the store already."""
+"""model.pull: adds what a reference names, from the network, from this machine, or from the store itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from modelwire.values import Pulled
 
 FETCHES: Final = "model.pull"
 ADDS: Final = "model.add"
-"""The queues of pulls: of those that go out, and of those that find what they want on this machine."""
+"""The queues of pulls: of those that use the network, and of those whose bytes are on this machine."""
 
 
 class Pull(JobOperation[ModelPull, Pulled]):
@@ -35,15 +35,15 @@ class Pull(JobOperation[ModelPull, Pulled]):
         return Submission(stored, key, stored.name)
 
     def queue(self, request: ModelPull, /) -> str:
-        """What is on this machine is added, and must not wait for a slow line."""
-        with contextlib.suppress(WireError):  # reported by the work, which reads it again
+        """A pull from this machine waits with the adds, and not behind slow downloads."""
+        with contextlib.suppress(WireError):  # the work reports it: it reads the reference again
             if not self._services.pulls.read(request.ref).network:
                 return ADDS
         return FETCHES
 
     async def work(self, job: Job[ModelPull, Pulled], /) -> Pulled:
         services, reference, notes = self._services, self._asked.reference(job, job.request), self.notes(job)
-        async with self.mismatch_kept(job, reference.text):
+        async with self.mismatch_recorded(job, reference.text):
             if isinstance(reference, LocalReference):
                 return await add_local(services.store, job, reference, await services.reader_for(job.peer), notes)
             if isinstance(reference, StoredReference):

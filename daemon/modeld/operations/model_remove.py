@@ -1,4 +1,4 @@
-"""model.remove: takes a name away. Its bytes stay until a sweep finds that nothing holds them."""
+"""model.remove: removes a name. Its bytes stay until a sweep finds that nothing holds them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ class Remove(JobOperation[ModelRemove, Removed]):
 
     async def work(self, job: Job[ModelRemove, Removed], /) -> Removed:
         return await self._services.store.renaming.remove(
-            job.request.name, force=job.request.force, order=job.order, notes=self.notes(job), stopped=job.meter.stopped
+            job.request.name,
+            force=job.request.force,
+            order=job.order,
+            notes=self.notes(job),
+            stopped=job.progress.stopped,
         )
 
     def took_place(self, _: ModelRemove, intent: Removed, /) -> bool:

@@ -9,7 +9,7 @@ from modelwire.values import Resolved
 
 
 class Resolve(QuickOperation[ModelResolve, Resolved], SlowOperation[ModelResolve, Resolved]):
-    """Answered on the spot, unless the bytes have to be looked at first."""
+    """Answered at once, unless the bytes have to be verified first."""
 
     request, value = ModelResolve, Resolved
 

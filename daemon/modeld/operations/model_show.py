@@ -1,4 +1,4 @@
-"""model.show: what is known of one model."""
+"""model.show: the record of one model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from modelwire.values import ModelView
 
 class Show(SlowOperation[ModelShow, ModelView]):
     request, value = ModelShow, ModelView
-    is_look = True
+    is_lookup = True
 
     async def run(self, _: Call, request: ModelShow, /) -> ModelView:
         return await self._services.store.models.show(request.name)

@@ -1,4 +1,4 @@
-"""model.verify: whether the bytes of models are what they were."""
+"""model.verify: hashes the bytes of models and compares them with their digests."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Verify(JobOperation[ModelVerify, Verification]):
         names = sorted({ModelName.parse(name).text for name in request.names})
         if bool(names) == request.all:
             raise InvalidRequest(
-                "$.names: models are verified by name, or with `all` every one of them",
-                hint="give names, or `all`, and not both",
+                "$.names: models are verified by name, or all of them with `all`",
+                hint="Give names or `all`, not both.",
             )
         return Submission(request, self.key(*names, caller.uid), names[0] if len(names) == 1 else None)
 
@@ -29,7 +29,7 @@ class Verify(JobOperation[ModelVerify, Verification]):
         return await self._services.store.verifier.verify(
             None if job.request.all else job.request.names,
             order=job.order,
-            progress=job.meter,
+            progress=job.progress,
             requester=requester_of(job),
             on_failed=partial(self._services.model_failed, job=job.id),
         )

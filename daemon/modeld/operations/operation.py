@@ -1,8 +1,8 @@
-"""What an operation is: a request, a value, and how the one comes to the other.
+"""What an operation is: the type of its request, the type of its value, and how it answers.
 
-An operation is a class with these two types, made once for the daemon, in one of three forms: answered on the spot
-(`QuickOperation`), by a task of its own (`SlowOperation`), or by a job (`job_operation.JobOperation`). Its name, its
-kind and the role that it needs stand in the table of the wire, `modelwire.operations`.
+An operation is a class with one instance in the daemon, in one of three forms: answered at once (`QuickOperation`), by
+a task of its own (`SlowOperation`), or by a job (`job_operation.JobOperation`). Its name, its kind and the role that it
+needs are in the table of the wire, `modelwire.operations`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ V = TypeVar("V", bound=Value)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The peer as it was identified when it connected."""
+    """The peer's identity and role, as of the time it connected."""
 
     uid: int
     gid: int
@@ -34,12 +34,12 @@ class Caller:
         if not allows(self.role, needed):
             raise Unauthorized(
                 f"{what} needs the role {needed!r}; uid {self.uid} has {self.role!r} here",
-                hint="ask the daemon's owner for a role: it is given in [access] of its configuration",
+                hint="Ask the daemon's owner for a role; [access] in its configuration gives it.",
             )
 
 
 class Call(Protocol):
-    """One request that takes time, as its operation sees it: who asks, and how to reply before the terminal reply."""
+    """One request that takes time, for its operation: the caller, and how to reply before the terminal reply."""
 
     @property
     def id(self) -> str: ...
@@ -48,23 +48,23 @@ class Call(Protocol):
     def caller(self) -> Caller: ...
 
     def send(self, reply: Reply) -> None:
-        """A reply that is not the terminal one."""
+        """Sends a reply that is not the terminal one."""
 
     def frame(self, reply: Reply) -> bytes:
-        """The same, to be sent later together with others."""
+        """Encodes such a reply, to be sent later together with others."""
 
     def send_frame(self, frame: bytes) -> None:
-        """The same, already encoded: for frames that are made once for many."""
+        """Sends an encoded reply: for frames that are made once for many calls."""
 
     @property
     def writable(self) -> bool:
-        """Whether the peer takes what it is sent; when not, an operation coalesces."""
+        """Whether the peer takes its replies. While it does not, an operation coalesces its own."""
 
     async def until_writable(self) -> None: ...
 
 
 class TakesTime(Exception):
-    """Raised by a quick operation that cannot answer on the spot: its `run` takes over."""
+    """Raised by a quick operation that cannot answer at once: its `run` does."""
 
 
 class Operation(ABC, Generic[R, V]):
@@ -78,14 +78,14 @@ class Operation(ABC, Generic[R, V]):
 class QuickOperation(Operation[R, V]):
     @abstractmethod
     def answer(self, caller: Caller, request: R, /) -> V:
-        """On the spot, in the server's own turn: no waiting, microseconds."""
+        """Answers in the server's own turn, within microseconds and without waiting."""
 
 
 class SlowOperation(Operation[R, V]):
-    is_look = False
-    """It ends within milliseconds, whatever goes on: a list, one job. It does not count as in flight, where a
-    subscription or a job may stay for days; a connection gets one after the other."""
+    is_lookup = False
+    """Whether it always ends within milliseconds: a list, one job. Such a request does not count as in flight, as a job
+    does that may stay for days; a connection gets one after the other."""
 
     @abstractmethod
     async def run(self, call: Call, request: R, /) -> V:
-        """In a task of its own, which a client may cancel."""
+        """Answers in a task of its own, which the client may cancel."""

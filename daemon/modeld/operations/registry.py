@@ -66,14 +66,14 @@ Run = Callable[[Call, Any], Awaitable[Value]]
 
 
 class Operations:
-    """By the type of the request: one look-up finds what answers it."""
+    """The operations by the type of their request."""
 
     def __init__(self, operations: Iterable[Operation[Any, Any]]) -> None:
-        """Raises RuntimeError unless they are those of the wire, with its types and each once."""
+        """Raises RuntimeError unless they are those of the wire, with its types, and each once."""
         self.quick: dict[type[Request], Answer] = {}
         self.slow: dict[type[Request], Run] = {}
         known: dict[type[Request], type[Value]] = {}
-        looks = set()
+        lookups = set()
         for operation in operations:
             if operation.request in known:
                 raise RuntimeError(f"two operations for {operation.request.__name__}")
@@ -82,16 +82,16 @@ class Operations:
                 self.quick[operation.request] = operation.answer
             if isinstance(operation, SlowOperation):
                 self.slow[operation.request] = operation.run
-                if operation.is_look:
-                    looks.add(operation.request)
-        self.looks = frozenset(looks)
+                if operation.is_lookup:
+                    lookups.add(operation.request)
+        self.lookups = frozenset(lookups)
         wire = {row.request: row.value for row in OPERATIONS.values() if row.kind != "connection"}
         if wrong := sorted(each.__name__ for each, _ in wire.items() ^ known.items()):
             raise RuntimeError(f"the wire and the daemon differ in their operations: {', '.join(wrong)}")
 
 
 def all_operations(services: Services) -> Operations:
-    """Made once. From here on the board knows the kinds of work that its ledger may hold."""
+    """Makes every operation, and registers with the board the kinds of work that its ledger may hold."""
     made = [operation(services) for operation in _ALL]
     for operation in made:
         if isinstance(operation, Kind):

@@ -1,4 +1,4 @@
-"""What operations may use: the rooms of the daemon, and the facts about this run of it."""
+"""What operations may use: the services of the daemon, and the facts about this run of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from modelwire.values import RecoveryView
 
 
 class Presence(Protocol):
-    """What the server knows of who is connected."""
+    """The connections of the server."""
 
     @property
     def count(self) -> int: ...
@@ -27,7 +27,7 @@ class Presence(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class ThisDaemon:
-    """One run of the daemon, as it is reported to clients."""
+    """One run of the daemon, as clients see it."""
 
     server: str
     instance: str
@@ -49,16 +49,16 @@ class Services:
     pulls: PullContext
     daemon: ThisDaemon
     drain: Callable[[float | None], float]
-    """Begins to stop; returns the deadline in seconds."""
+    """Begins to stop the daemon; returns the deadline in seconds."""
     own_uid: int
     accounts: Accounts
 
     async def reader_for(self, uid: int) -> Reader:
-        """The daemon opens files with its own rights; for another user it opens only what that user could read."""
+        """The reader of files for a user: the daemon opens only what that user could read."""
         if uid in (self.own_uid, 0):
             return Reader(uid)
         return PeerReader(uid, (await self.accounts.account_of(uid)).groups)
 
     def model_failed(self, name: str, digest: Digest, reason: str, *, job: str | None = None) -> None:
-        """For the store to report bytes that are not what a manifest says."""
+        """Records that bytes are not what a manifest names. The store calls it."""
         self.activity.record("model.failed", job=job, model=name, digest=digest.text, message=reason)

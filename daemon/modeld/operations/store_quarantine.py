@@ -1,4 +1,4 @@
-"""store.quarantine: the bytes that turned out not to be what they should."""
+"""store.quarantine: the files that were set aside because their bytes are bad."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""store.sweep: takes back what nothing holds any more."""
+"""store.sweep: removes the blobs that nothing holds any more."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Sweep(JobOperation[StoreSweep, Swept]):
     async def work(self, job: Job[StoreSweep, Swept], /) -> Swept:
         store, request = self._services.store, job.request
         swept = await store.sweeper.sweep(
-            dry_run=request.dry_run, grace=request.grace_s, order=job.order, progress=job.meter
+            dry_run=request.dry_run, grace=request.grace_s, order=job.order, progress=job.progress
         )
         await anyio.to_thread.run_sync(store.reserve.refill)
         return swept

@@ -1,4 +1,4 @@
-"""store.usage: what the models take."""
+"""store.usage: the space that the models take."""
 
 from __future__ import annotations
 

@@ -1,24 +1,24 @@
-"""What the daemon asks of the operating system beyond Python's portable calls. Nothing outside of this room names a
-module, a constant, a system call or a path that one system has and another has not; `make check` holds the code to it.
+"""What the daemon needs from the operating system beyond Python's portable calls. Nothing outside of this room names a
+module, a constant, a system call or a path that some systems lack; `make check` checks that.
 
-One package for each family of systems: `posix` is Linux and macOS. This file is the only place that chooses between
-them, and callers write `from modeld.platform import locks`. A further family, Windows for one, is a package beside
-`posix` with the same modules and a branch here:
+Each family of systems has a package: `posix` is for Linux and macOS. This file is the only place that chooses between
+them; callers write `from modeld.platform import locks`. Another family, such as Windows, is a package beside `posix`
+with the same modules, and a branch here:
 
-accounts    names and groups of users; blocks, so `modeld.access` asks in a thread of its own
-children    what a child process does about its parent, and the pipe between them
-durable     reads and writes at an offset, syncs, allocation, clones, a name that replaces nothing
-endpoint    owning the path at which clients connect, and the connections that come there
-files       an open file: a second name for it, opening it anew, its access list, who has it open for writing
-locks       a file locked for as long as a process lives, with its holder's words in it
-notify      one datagram for the service manager
-peers       who is at the other end of a connection; `UserId` is what the system knows a user by
+accounts    names and groups of users; blocks, so `modeld.access` calls it in a thread of its own
+children    how a child process depends on its parent, and the pipe between them
+durable     reads and writes at an offset, syncs, allocation, clones, a rename that replaces nothing
+endpoint    ownership of the path at which clients connect, and the connections to it
+files       an open file: a second name for it, a second descriptor, its access list, whether a program writes to it
+locks       a file that is locked for as long as a process lives, and that describes its holder
+notify      one datagram to the service manager
+peers       the user at the other end of a connection; `UserId` is how the system identifies a user
 polling     whether a descriptor is ready, now or within a time
 
-The modules raise OSError and say nothing about what a failure means to a client: their callers do. `endpoint` does say
-it, because what keeps a path from being an endpoint differs from system to system.
+The modules raise OSError; their callers decide what a failure means to a client. Only `endpoint` raises errors for
+clients, because the reasons why a path cannot be an endpoint differ from system to system.
 
-All of it is imported at once, also by a child process that needs one function: so nothing here imports asyncio,
+All modules are imported together, also by a child process that needs one function: so nothing here imports asyncio,
 dataclasses or secrets, which would cost each child up to 6 MB and 40 ms.
 """
 

@@ -28,7 +28,7 @@ async def add_local(
         replace=request.replace,
         license=request.license,
         order=job.order,
-        progress=job.meter,
+        progress=job.progress,
         reader=reader,
         notes=PullNotes(notes, lambda added: pulled_from(added, source)),
         requester=Requester(peer=job.peer, job=job.id),
@@ -38,7 +38,7 @@ async def add_local(
 
 async def use_stored(store: Store, job: PullJob, reference: StoredReference, on_failed: OnFailed) -> Pulled:
     """A name alone stands for what is here."""
-    job.meter.phase("checking_local")
+    job.progress.phase("checking_local")
     name = reference.name.text
     try:
         resolved = store.resolve(name)
@@ -71,6 +71,6 @@ async def use_stored(store: Store, job: PullJob, reference: StoredReference, on_
         reused=True,
         files=view.files,
     )
-    job.meter.total(view.size_bytes)
-    job.meter.advance(done=view.size_bytes, reused=view.size_bytes)
+    job.progress.total(view.size_bytes)
+    job.progress.advance(done=view.size_bytes, reused=view.size_bytes)
     return pulled_from(added, name, current=True)

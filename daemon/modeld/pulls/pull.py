@@ -46,7 +46,7 @@ class Pull:
         self._ingest = context.store.ingest
         self._layout = context.store.layout
         self._job = job
-        self._progress = job.meter
+        self._progress = job.progress
         self._plan = Plan(job.request, reference, self._ingest.publishing)
         self._notes = notes
         self._events = PullEvents(activity, job, self._layout.manifest(self._plan.name))

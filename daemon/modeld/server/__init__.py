@@ -1,4 +1,4 @@
-"""Serves the wire to peers: accepting them, one connection each, limits for each user."""
+"""Serves the wire: accepts peers, serves their connections, and limits each user."""
 
 from modeld.server.server import Server
 

@@ -4,8 +4,8 @@ An asyncio protocol rather than a stream: a read is answered in the very callbac
 all requests of one read leave in one write. Measured, that is 1.7 times the requests per second of a stream per
 connection, and the same latency.
 
-The loop of a connection: feed, take a request, dispatch, flush. It stops taking while the peer does not read, so what a
-peer can make the daemon hold is one reply above the transport's mark, and what the kernel's socket holds.
+The loop of a connection: feed, take a request, dispatch, flush. It takes no requests while the peer does not read, so a
+peer can make the daemon hold one reply above the transport's mark, and what the kernel's socket holds.
 """
 
 from __future__ import annotations
@@ -39,33 +39,37 @@ from modelwire.values import Done, Value, Welcome
 log = structlog.get_logger("modeld.server")
 
 _TURN = 64
-"""Requests that one connection gets answered before the others have their turn: about half a millisecond."""
+"""Requests of one connection that are answered before the other connections have their turn: about half a
+millisecond."""
 
 _TURN_SECONDS = 0.001
-"""The same for requests that take longer: a page of a list, a name that is not there. 64 of those at once kept
-everybody else waiting for 200 ms."""
+"""The same bound for requests that take longer: a page of a list, a name that does not exist. 64 of those at once kept
+all other connections waiting for 200 ms."""
 
 _WRITE_MARK = 256 * 1024
-"""Unsent bytes above which a connection stops being read: a few large replies, little memory for 64 silent peers."""
+"""Unsent bytes above which a connection is not read: a few large replies, little memory for 64 silent peers."""
 
 
 _HALF_OPEN_SECONDS = 0.25
-"""How soon a peer that had ended its side and then vanishes is noticed, and its place in the queue freed."""
+"""How often a connection whose peer has ended its side is checked for a reader: so soon a peer that vanishes frees its
+place in the queue."""
 
 
 _ECHO = 100
-"""Characters of a peer's own text that an error repeats; an id has at most 64."""
+"""Characters of a peer's text that an error repeats; an id has at most 64."""
 
 _ECHOED = 20
-"""Of the capabilities that a client misses."""
+"""Missing capabilities that an error lists."""
 
 
-Reported = Callable[["PeerConnection"], None]
+ConnectionCallback = Callable[["PeerConnection"], None]
 
 
 class PeerConnection(asyncio.Protocol):
-    def __init__(self, shared: SharedState, caller: Caller, opened: Reported, closed: Reported) -> None:
-        """`opened` is called when the connection stands, `closed` when it is gone."""
+    def __init__(
+        self, shared: SharedState, caller: Caller, opened: ConnectionCallback, closed: ConnectionCallback
+    ) -> None:
+        """`opened` is called when the connection is made, `closed` when it is lost."""
         self._shared = shared
         self._opened = opened
         self._closed = closed
@@ -78,14 +82,14 @@ class PeerConnection(asyncio.Protocol):
         self._eof = False
         self._closing = False
         self._continued = False
-        self._looking = False
+        self._in_lookup = False
         self._read_stall: asyncio.TimerHandle | None = None
         self._permitted = shared.permitted[caller.role]
         self._reading = True
         self.writable = True
         self._writable_again = anyio.Event()
 
-    # -- the transport's callbacks: none of them may raise
+    # -- the transport's callbacks; none of them may raise
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -100,21 +104,21 @@ class PeerConnection(asyncio.Protocol):
             self._turn()
 
     def eof_received(self) -> bool:
-        """The peer has said all. Its last line counts without a newline; it may still read, or be gone altogether."""
+        """The peer has ended its side. Its last line counts without a newline; it may still read, or be gone."""
         if not self._eof:
             self._eof = True
             self._turn()
-            self._look_for_reader()
+            self._check_reader()
         return True
 
-    def _look_for_reader(self) -> None:
-        """Reading tells no more once a peer has ended its side: whether it still reads, only the kernel knows."""
+    def _check_reader(self) -> None:
+        """Once a peer has ended its side, only the kernel knows whether it still reads."""
         if self._closing:
             return
         if endpoint.reader_gone(self.transport):
             self.transport.abort()
         else:
-            self._shared.loop.call_later(_HALF_OPEN_SECONDS, self._look_for_reader)
+            self._shared.loop.call_later(_HALF_OPEN_SECONDS, self._check_reader)
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -138,11 +142,11 @@ class PeerConnection(asyncio.Protocol):
     # -- taking requests
 
     def _turn(self) -> None:
-        """Answers what is there, up to a share; then lets the other connections have their turn."""
+        """Answers the requests that have arrived, up to a bound; then the other connections have their turn."""
         left = _TURN
         ends = monotonic() + _TURN_SECONDS
         self._in_turn = True
-        while left and self.writable and not (self._looking or self._closing):
+        while left and self.writable and not (self._in_lookup or self._closing):
             left -= 1
             try:
                 request = self.wire.next_request()
@@ -155,7 +159,7 @@ class PeerConnection(asyncio.Protocol):
                     break
                 self._dispatch(request)
             if self._read_stall is not None:
-                self._stop_read_stall()  # what is left, if anything, is half of another request
+                self._stop_read_stall()  # the bytes left, if any, are half of another request
             if monotonic() > ends:
                 left = 0
         self._in_turn = False
@@ -165,8 +169,8 @@ class PeerConnection(asyncio.Protocol):
     def _arrange_more(self, *, more: bool) -> None:
         if self._closing:
             return
-        if self._looking:
-            # One after the other: each takes milliseconds of everybody's time, and its reply room in memory.
+        if self._in_lookup:
+            # One after the other: each takes milliseconds of the event loop, and its reply takes memory.
             self._pause_reading()
             self._stop_read_stall()
         elif more:
@@ -175,7 +179,7 @@ class PeerConnection(asyncio.Protocol):
             if not self._reading:
                 self._reading = True
                 self.transport.resume_reading()
-            self._mind_read_stall()
+            self._watch_read_stall()
             if self._eof:
                 self._close_when_served()
 
@@ -217,13 +221,13 @@ class PeerConnection(asyncio.Protocol):
                 self._finish(request.id, self._of_connection(request))
         except WireError as fault:
             self._fail(request.id, fault)
-        except Exception as error:  # noqa: BLE001 - told by its incident; the connection lives on
+        except Exception as error:  # noqa: BLE001 - reported as an incident; the connection stays
             self._fail(request.id, incident(error, op=BY_REQUEST[kind].name))
 
     def _begin(self, request: Request, operation: Run) -> None:
-        running = RunningRequest(self, request, is_look=type(request) in self._shared.operations.looks)
-        if running.is_look:
-            self._looking = True
+        running = RunningRequest(self, request, is_lookup=type(request) in self._shared.operations.lookups)
+        if running.is_lookup:
+            self._in_lookup = True
         else:
             self._shared.peer_limits.begin(self.caller.uid)
         self._running[request.id] = running
@@ -235,7 +239,7 @@ class PeerConnection(asyncio.Protocol):
             if running is None:
                 raise InvalidRequest(
                     f"$.target: no request {request.target[:_ECHO]!r} is in flight on this connection",
-                    hint="it may have ended; a job is cancelled by job.cancel",
+                    hint="It may have ended; cancel a job with job.cancel.",
                 )
             running.cancel()
             return Done(target=request.target)
@@ -245,8 +249,8 @@ class PeerConnection(asyncio.Protocol):
 
     def ended(self, running: RunningRequest) -> None:
         self._running.pop(running.id, None)
-        if running.is_look:
-            self._looking = False
+        if running.is_lookup:
+            self._in_lookup = False
             if not self._closing:
                 self._go_on_soon()
         else:
@@ -271,7 +275,7 @@ class PeerConnection(asyncio.Protocol):
             self._fail(request_id, fault)
 
     def _refuse(self, bad: BadRequest) -> None:
-        """A line that is no request. Its id is not opened by it, and must not close a live one."""
+        """Answers a line that is no request. It has not opened its id, and must not close a live request."""
         known = bad.id is not None and bad.id not in self.wire.open
         self.write(encode(replies.Error.of(bad.id if known else None, bad.fault)))
         if bad.fatal:
@@ -309,7 +313,7 @@ class PeerConnection(asyncio.Protocol):
         return bool(self._running)
 
     def hang_up(self) -> None:
-        """Sends what is written, then closes. Requests in flight are given up."""
+        """Sends what is written, then closes. Requests in flight are abandoned."""
         self._flush()
         self._closing = True
         self._stop_read_stall()
@@ -319,8 +323,8 @@ class PeerConnection(asyncio.Protocol):
         if self._eof and not self._running and not self.wire.partial:
             self.hang_up()
 
-    def _mind_read_stall(self) -> None:
-        """Half a request has its time from its first byte on: a trickle does not hold a connection for ever."""
+    def _watch_read_stall(self) -> None:
+        """Limits the time of half a request from its first byte on: a trickle does not hold a connection for ever."""
         if not self.wire.partial:
             self._stop_read_stall()
         elif self._read_stall is None:
@@ -334,7 +338,7 @@ class PeerConnection(asyncio.Protocol):
     def _on_read_stall(self) -> None:
         fault = TimedOut(
             f"half a request came and nothing more for {self._shared.read_stall:g} s",
-            hint="the connection is closed; end each request with a newline",
+            hint="End each request with a newline. The connection is closed: open a new one.",
         )
         self.write(encode(replies.Error.of(None, fault)))
         self.hang_up()
@@ -349,14 +353,14 @@ def _welcome(request: requests.Hello) -> Welcome:
     if not PROTOCOL_MIN <= request.protocol <= PROTOCOL_MAX:
         raise Unsupported(
             f"the client wants protocol {request.protocol}, this daemon speaks {PROTOCOL_MIN} to {PROTOCOL_MAX}",
-            hint="bring the older of the two up to date",
+            hint="Update the older of the two.",
             details={"min": PROTOCOL_MIN, "max": PROTOCOL_MAX, "wanted": request.protocol},
         )
     missing = [name[:_ECHO] for name in request.required if name not in CAPABILITIES][:_ECHOED]
     if missing:
         raise Unsupported(
             f"the client needs {', '.join(missing)}; this daemon has {', '.join(CAPABILITIES)}",
-            hint="a newer daemon may have it",
+            hint="Update the daemon: a newer one may have it.",
             details={"missing": missing, "capabilities": list(CAPABILITIES)},
         )
     wanted: Any = {*request.required, *request.optional}

@@ -1,4 +1,4 @@
-"""What every error must have before it leaves."""
+"""Gives internal errors a number that the log has too."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ log = structlog.get_logger("modeld.server")
 
 
 def numbered(fault: Internal) -> Internal:
-    """An internal error with words of its own, of a disk for one, gets a number too, by which the log knows it."""
+    """Gives an internal error without an incident number one, such as the error of a disk, and logs it under that."""
     if "incident" in fault.details:
         return fault
     number = uuid.uuid4().hex[:12]
     log.error("internal error", incident=number, error=fault.message, details=fault.details)
     return Internal(
         fault.message,
-        hint=fault.hint or f"the daemon's log holds the details: look for incident {number}",
+        hint=fault.hint or f"Look for incident {number} in the daemon's log.",
         retryable=fault.retryable,
         retry_after_ms=fault.retry_after_ms,
         details={**fault.details, "incident": number},

@@ -1,4 +1,4 @@
-"""Connections and requests in flight, counted by user: a limit binds all programs of that user together."""
+"""Connections and requests in flight, counted by user: a limit holds for all programs of that user together."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 
 from modelwire.errors import QueueFull
 
-_COME_BACK_MS = 1000
+_RETRY_AFTER_MS = 1000
 
 
 class PeerLimits:
@@ -27,8 +27,8 @@ class PeerLimits:
         if self._connections[uid] >= self._connections_per_peer:
             raise QueueFull(
                 f"uid {uid} already has {self._connections_per_peer} connections open, the most that one user may have",
-                hint="close one, or send several requests over one connection; [limits] connections_per_peer sets it",
-                retry_after_ms=_COME_BACK_MS,
+                hint="Close one, or send several requests over one connection; [limits] connections_per_peer sets it.",
+                retry_after_ms=_RETRY_AFTER_MS,
                 details={"connections": self._connections[uid]},
             )
         self._connections[uid] += 1
@@ -40,8 +40,8 @@ class PeerLimits:
         if self._in_flight[uid] >= self._requests_per_peer:
             raise QueueFull(
                 f"uid {uid} already has {self._requests_per_peer} requests in flight, the most that one user may have",
-                hint="wait for some of them to end; [limits] requests_per_peer sets it",
-                retry_after_ms=_COME_BACK_MS,
+                hint="Wait for some of them to end; [limits] requests_per_peer sets it.",
+                retry_after_ms=_RETRY_AFTER_MS,
                 details={"in_flight": self._in_flight[uid]},
             )
         self._in_flight[uid] += 1

@@ -1,6 +1,6 @@
-"""Which refusals are worth a line in the activity log: a stranger who keeps knocking must not write it full.
+"""Decides which refusals the activity log records: a user without a role must not fill it.
 
-A user without any right could otherwise rotate the history of everybody else away, one refused connection a line.
+Otherwise such a user could rotate the history of all others away, one refused connection a line.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from typing import Final
 
 QUIET_SECONDS: Final = 60.0
 MOST_STRANGERS: Final = 1024
-"""Remembered at once; a user with subordinate uids can appear under 65,536 of them."""
+"""Users without a role that are remembered; a user with subordinate uids can appear under 65,536 of them."""
 
 
 class Refusals:
     def __init__(self) -> None:
-        self._told: dict[int | None, float] = {}
+        self._recorded: dict[int | None, float] = {}
 
-    def worth_telling(self, uid: int | None, now: float, *, has_role: bool) -> bool:
-        """The first refusal of a stranger, then one a minute. A peer that has a role is always told of: its own
-        limits bound what it can cause."""
+    def should_record(self, uid: int | None, now: float, *, has_role: bool) -> bool:
+        """True for the first refusal of a user without a role, then once a minute. Always true for a user with a role,
+        whose limits bound the number of refusals."""
         if has_role:
             return True
-        last = self._told.get(uid)
+        last = self._recorded.get(uid)
         if last is not None and now - last < QUIET_SECONDS:
             return False
-        if len(self._told) >= MOST_STRANGERS:
-            self._told.clear()
-        self._told[uid] = now
+        if len(self._recorded) >= MOST_STRANGERS:
+            self._recorded.clear()
+        self._recorded[uid] = now
         return True

@@ -1,4 +1,4 @@
-"""One request that takes time: a task, a scope to cancel it by, and the promise of exactly one terminal reply."""
+"""One request that takes time: a task, a scope that cancels it, and the promise of exactly one terminal reply."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from modelwire.values import Value
 
 
 class ReplyChannel(Protocol):
-    """The connection by which the request came, and by which its replies go."""
+    """The connection of the request and its replies."""
 
     caller: Caller
     wire: ServerConnection
@@ -36,17 +36,17 @@ class ReplyChannel(Protocol):
 
 
 class RunningRequest:
-    """What an operation sees as its `Call`."""
+    """Implements `Call` for the operation."""
 
-    __slots__ = ("_abandoned", "_channel", "_last_word", "_request", "_scope", "is_look")
+    __slots__ = ("_abandoned", "_channel", "_end_error", "_request", "_scope", "is_lookup")
 
-    def __init__(self, channel: ReplyChannel, request: Request, *, is_look: bool) -> None:
+    def __init__(self, channel: ReplyChannel, request: Request, *, is_lookup: bool) -> None:
         self._channel = channel
         self._request = request
-        self.is_look = is_look
+        self.is_lookup = is_lookup
         self._scope = anyio.CancelScope()
         self._abandoned = False
-        self._last_word: WireError = Cancelled("the request was cancelled by its client")
+        self._end_error: WireError = Cancelled("the request was cancelled by its client")
 
     @property
     def id(self) -> str:
@@ -75,16 +75,16 @@ class RunningRequest:
         await self._channel.until_writable()
 
     def cancel(self) -> None:
-        """By the client's wish: the request still gets its terminal reply."""
+        """For the client: the request still gets its terminal reply."""
         self._scope.cancel()
 
     def end(self, fault: WireError) -> None:
-        """By the daemon's need, with the words to end on."""
-        self._last_word = fault
+        """For the daemon: cancels the request, which gets this error as its terminal reply."""
+        self._end_error = fault
         self._scope.cancel()
 
     def abandon(self) -> None:
-        """The connection is gone: nobody is left to reply to."""
+        """The connection is gone: cancels the request, which gets no reply."""
         self._abandoned = True
         self._scope.cancel()
 
@@ -97,14 +97,14 @@ class RunningRequest:
                     self._channel.finish(self.id, await operation(self, self._request))
                 except WireError as fault:
                     self._channel.fail(self.id, fault)
-                except Exception as error:  # noqa: BLE001 - told by its incident; the connection lives on
+                except Exception as error:  # noqa: BLE001 - reported as an incident; the connection stays
                     self._channel.fail(self.id, incident(error, op=BY_REQUEST[type(self._request)].name))
                 answered = True
             if not answered:
                 answered = True
-                self._channel.fail(self.id, self._last_word)
+                self._channel.fail(self.id, self._end_error)
         finally:
             if not answered:
-                # The daemon itself is being ended at once: say what can still be said.
+                # The daemon ends without waiting: reply as long as that is possible.
                 self._channel.fail(self.id, Interrupted("the daemon stopped before this request had ended"))
             self._channel.ended(self)

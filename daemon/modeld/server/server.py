@@ -1,4 +1,4 @@
-"""Accepts peers, gives each a role before it may say a word, and keeps their connections together."""
+"""Accepts peers, gives each a role before the first byte is read, and keeps the set of connections."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from modelwire.vocabulary import Role
 log = structlog.get_logger("modeld.server")
 
 _TURNS_TO_NOTICE = 3
-"""Of the event loop, before a user counts as having too many connections: one to see that another one was closed just
-before this one was opened, one to end it, one for a close that fell between two looks."""
+"""Turns of the event loop before a user counts as having too many connections: one to see that another connection was
+closed just before this one was opened, one to end it, one for a close that fell between two turns."""
 
-_LAST_WORDS_SECONDS = 2.0
-"""How long a peer has to take its last reply when the daemon stops; those that read need a millisecond."""
+_LAST_REPLY_SECONDS = 2.0
+"""How long a peer has to take its last reply when the daemon stops; a peer that reads needs a millisecond."""
 
 
 class Server:
@@ -43,7 +43,7 @@ class Server:
         tasks: anyio.abc.TaskGroup,
     ) -> None:
         self.shared = SharedState(services, operations, peer_limits, tasks)
-        self._acceptor = endpoint.Acceptor(listening, self.shared.loop, self._admit, self._starved)
+        self._acceptor = endpoint.Acceptor(listening, self.shared.loop, self._admit, self._out_of_descriptors)
         self._activity = services.activity
         self._access = access
         self._connections: set[PeerConnection] = set()
@@ -53,33 +53,33 @@ class Server:
         self._acceptor.open()
 
     def stop_accepting(self) -> None:
-        """No new peers; those inside are served on."""
+        """Accepts no new peers; those that are connected are still served."""
         self._acceptor.close()
 
     def stop_accepting_if_empty(self) -> bool:
-        """Whether no peer is connected and none waits to be accepted. Then none is accepted from here on, in the same
-        step: a peer that comes now gets no hello, and starts a daemon anew."""
+        """Reports whether no peer is connected and none waits to be accepted. If so, stops accepting in the same step:
+        a peer that comes later gets no hello, and starts a new daemon."""
         self._acceptor.accept()
         if self.shared.peer_limits.count:
             return False
         self.stop_accepting()
         return True
 
-    def _starved(self, error: OSError) -> None:
+    def _out_of_descriptors(self, error: OSError) -> None:
         log.warning("no descriptor left for a new connection", error=str(error))
 
     def _admit(self, connection: endpoint.Connection, turns: int = _TURNS_TO_NOTICE) -> None:
-        """Who has connected is known on the spot, and for most also what they may do. For another user's groups the
-        system may ask a slow directory server: then that connection waits, counted already, and no other does."""
+        """The user is known at once, and mostly the role too. For the groups of another user the system may ask a slow
+        directory server: then that connection waits, counted already, and no other does."""
         try:
             peer = connection.peer()
         except OSError as error:
-            self._turn_away(connection, _unidentified(error))
+            self._refuse(connection, _unidentified(error))
             return
         try:
             role = self._access.role_at_once(peer)
         except WireError as fault:
-            self._turn_away(connection, fault, peer)
+            self._refuse(connection, fault, peer)
             return
         try:
             self.shared.peer_limits.enter(peer.uid)
@@ -87,11 +87,11 @@ class Server:
             if turns:
                 self.shared.loop.call_soon(self._admit, connection, turns - 1)
             else:
-                self._turn_away(connection, fault, peer, role)
+                self._refuse(connection, fault, peer, role)
             return
-        self.shared.tasks.start_soon(self._let_in, connection, peer, role, name="connect")
+        self.shared.tasks.start_soon(self._serve, connection, peer, role, name="connect")
 
-    async def _let_in(self, connection: endpoint.Connection, peer: peers.Peer, role: Role | None) -> None:
+    async def _serve(self, connection: endpoint.Connection, peer: peers.Peer, role: Role | None) -> None:
         try:
             caller = Caller(peer.uid, peer.gid, await self._access.role_of(peer) if role is None else role)
         except BaseException as fault:
@@ -99,7 +99,7 @@ class Server:
             if not isinstance(fault, WireError):
                 connection.close()
                 raise
-            self._turn_away(connection, fault, peer)
+            self._refuse(connection, fault, peer)
             return
         try:
             await connection.serve(
@@ -109,7 +109,7 @@ class Server:
             self.shared.peer_limits.leave(peer.uid)
             log.info("a peer left while it was being admitted", uid=peer.uid, error=str(error))
 
-    def _turn_away(
+    def _refuse(
         self,
         connection: endpoint.Connection,
         fault: WireError,
@@ -117,7 +117,7 @@ class Server:
         role: Role | None = None,
     ) -> None:
         uid = None if peer is None else peer.uid
-        if self._refusals.worth_telling(uid, self.shared.loop.time(), has_role=role is not None):
+        if self._refusals.should_record(uid, self.shared.loop.time(), has_role=role is not None):
             self._activity.record("peer.refused", outcome=fault.code, message=fault.message)
         try:
             connection.refuse(encode(replies.Error.of(None, fault)))
@@ -132,10 +132,10 @@ class Server:
         self.shared.left(connection.caller)
 
     async def end_connections(self) -> None:
-        """Every request in flight gets its terminal reply, then the connections close."""
+        """Gives every request in flight its terminal reply, then closes the connections."""
         self.stop_accepting()
         stopped = Interrupted(
-            "the daemon stopped", hint="connect again when it is back; `events.subscribe` with `since` misses nothing"
+            "the daemon stopped", hint="Connect again when it is back; `events.subscribe` with `since` misses nothing."
         )
         for connection in list(self._connections):
             connection.end_requests(stopped)
@@ -147,13 +147,13 @@ class Server:
             connection.transport.abort()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        with anyio.move_on_after(_LAST_WORDS_SECONDS):
+        with anyio.move_on_after(_LAST_REPLY_SECONDS):
             while not condition():  # noqa: ASYNC110 - a bounded wait at the very end
                 await anyio.sleep(0.005)
 
 
 def _unidentified(error: OSError) -> Unauthorized:
     return Unauthorized(
-        f"the system does not tell who is at the other end of this connection: {error.strerror or error}",
-        hint="connect through the daemon's Unix socket, not through a proxy",
+        f"the system does not report the user at the other end of this connection: {error.strerror or error}",
+        hint="Connect through the daemon's Unix socket, not through a proxy.",
     )

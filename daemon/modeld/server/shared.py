@@ -1,4 +1,4 @@
-"""What all connections of the daemon share: its operations, its limits, and what each role may do."""
+"""What all connections share: the operations, the limits, and the requests that each role permits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of the described files a request includes and excludes."""
+"""The globs by which a request includes and excludes files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 
 def wanted(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    """Globs of the whole path, as the hub's own client takes them: `*` also crosses `/`, and `dir/` means all in it."""
+    """Matches the whole path, as the hub's own client does: `*` also matches `/`, and `dir/` means all files in it."""
     if include and not any(_fits(path, glob) for glob in include):
         return False
     return not any(_fits(path, glob) for glob in exclude)

@@ -1,5 +1,5 @@
-"""What a kind of place says of itself. A module of this room defines one kind and ends with its `Kind`; `kinds` lists
-them. Nothing else in the daemon knows which kinds there are.
+"""The description of a kind of place. The module of each kind ends with its `Kind`, and `kinds` lists them; no other
+module of the daemon depends on which kinds exist.
 """
 
 from __future__ import annotations
@@ -15,29 +15,28 @@ from modeld.sources.reference import Reference, Written
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind that only says how it is written: what it names is on this machine."""
+    """A kind without a source: its references name something on this machine."""
 
     name: str
-    """The title of its section in docs/sources.md."""
+    """Also the title of its section in docs/sources.md."""
 
     reference: type[Reference]
     forms: tuple[str, ...]
-    """The accepted forms, as a refusal shows them; those of one string mean the same sort of thing."""
+    """The accepted forms, as errors show them; one string holds the forms of one meaning."""
 
     read: Callable[[Written], Reference | None]
-    """None for a text of another kind; NotAReference for one of this kind that is wrong."""
+    """Parses a text: None for a text of another kind. Raises NotAReference for a wrong text of this kind."""
 
     sites: tuple[str, ...] = ()
-    """Hosts whose addresses are known without `https://` in front."""
+    """Hosts whose addresses are recognised without `https://` in front."""
 
     authorities: tuple[str, ...] = ()
-    """Schemes after which a user and password may stand: a refusal does not repeat what is in front of the `@`."""
+    """Schemes that a user and password may follow: errors leave out what is in front of the `@`."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What sources are made with. `plain_hosts` are those that the configuration allows to be asked without
-    encryption, loopback beside them."""
+    """What a source is made from. The configuration allows plain HTTP to `plain_hosts`; loopback is always allowed."""
 
     http: HttpClient
     environ: Mapping[str, str]
@@ -46,10 +45,10 @@ class Setup:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkKind(Kind):
-    """A kind with a source. Where its credentials are found is the rule of `credentials` that `source` names."""
+    """A kind with a source. `source` also chooses where its credentials come from, in `credentials`."""
 
     source: Callable[[Setup], Source[Any]]
-    """Where a reference itself points. Made once for all of them."""
+    """Makes the source of the place that references name. It is made once for all of them."""
 
     mirror: Callable[[Setup, str, str], Source[Any]]
-    """Given `match` and `url` of a [[mirror]]: the same references at `url`. A mirror gets no credentials."""
+    """From `match` and `url` of a [[mirror]], makes the source of the references at `url`, without credentials."""

@@ -1,4 +1,4 @@
-"""The kinds of places that a reference can name. To add one, write its module and put its line here."""
+"""The kinds of places that a reference can name. To add a kind, write its module and add it to the list."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ KINDS: Final[tuple[Kind, ...]] = (
     web.KIND,
     stored.KIND,
 )
-"""In the order in which they are asked whether a text is theirs: `web` takes every address that no kind before it
-knows as a page of its own, `stored` whatever has no scheme."""
+"""`parse` tries them in this order: `web` accepts every address that no kind before it recognises, and `stored` every
+text without a scheme."""

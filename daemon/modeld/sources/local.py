@@ -1,4 +1,4 @@
-"""Files and directories of this machine: they have no source, a pull of one adds it."""
+"""Files and directories of this machine. They have no source: a pull of one adds it to the store."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def read(written: Written) -> LocalReference | None:
     if written.scheme == "file":
         return _at(_path_of_address(written.rest), written.directory)
     if written.scheme == "local":
-        raise NotAReference("after local: comes an absolute path", rule="path")
+        raise NotAReference("local: must be followed by an absolute path", rule="path")
     if "/" not in text or ":" in text or "\\" in text:
         return None
     if written.directory is None:
         raise NotAReference(
-            "as a path it is relative, and the directory that it starts from was not told",
+            "as a path it is relative, and the request does not name the directory that it starts from",
             rule="relative",
-            hint="A repository of Hugging Face is written hf:org/repo.",
+            hint="For a repository of Hugging Face, write hf:org/repo.",
         )
     return _at(text, written.directory)
 
@@ -53,10 +53,10 @@ def _at(path: str, directory: str | None) -> LocalReference:
     if not path.startswith("/"):
         if directory is None or not directory.startswith("/"):
             raise NotAReference(
-                "the path is not absolute, and the directory that it starts from was not told", rule="relative"
+                "the path is relative, and the request does not name the directory that it starts from", rule="relative"
             )
         path = os.path.join(directory, path)
-    # `..` is left: after a symbolic link it leads elsewhere than the spelling says.
+    # `..` stays: after a symbolic link, the directory above is not the one that the text shows.
     components = [part for part in path.split("/") if part not in ("", ".")]
     return LocalReference(path="/" + "/".join(components))
 
@@ -66,7 +66,7 @@ def _path_of_address(rest: str) -> str:
         return rest
     host, slash, path = rest[2:].partition("/")
     if host not in ("", "localhost"):
-        raise NotAReference("a file: address names another machine", rule="path")
+        raise NotAReference("its file: address names another machine", rule="path")
     return unquote(slash + path, errors="surrogateescape")
 
 

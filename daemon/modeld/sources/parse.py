@@ -1,7 +1,6 @@
-"""A reference as people write it, read once into a value that says what it means.
+"""Parses the text of a reference, without touching the disk or the network.
 
-Nothing here touches the disk or the network, and whatever is wrong with a text, the answer is InvalidRequest that
-shows the forms of all kinds and repeats nothing that may be secret.
+Every wrong text raises InvalidRequest, which lists the forms of all kinds and repeats nothing that may be secret.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from modeld.sources.reference import NotAReference, Reference, Written
 from modelwire.errors import InvalidRequest
 
 MAX_REFERENCE: Final = 8 * 1024
-"""Signed addresses take up to 4 KiB, what servers take as a request line is 8 KiB."""
+"""Signed addresses have up to 4 KiB; servers accept a request line of 8 KiB."""
 
 _FORMS: Final = [form for kind in KINDS for form in kind.forms]
 _HINT: Final = "Write one of: " + "; ".join(_FORMS) + "."
@@ -33,8 +32,8 @@ def parse(
     environ: Mapping[str, str] | None = None,
     plain_hosts: Collection[str] = (),
 ) -> Reference:
-    """`directory` is where relative paths start: the client's, not the daemon's. `environ` is the daemon's: it may
-    name sites of the user's own."""
+    """`directory` is where relative paths start: the client's, not the daemon's. `environ` is the daemon's, which may
+    name a hub of the user's own."""
     raw, text = text, text.strip()
     try:
         if not text:
@@ -42,7 +41,7 @@ def parse(
         if len(text) > MAX_REFERENCE:
             raise NotAReference(f"it is longer than {MAX_REFERENCE} characters", rule="too_long")
         if any(character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text):
-            raise NotAReference("it has control characters, or bytes that are no UTF-8", rule="character")
+            raise NotAReference("it has control characters, or bytes that are not UTF-8", rule="character")
         if text.lower().startswith(_SITES):
             text = f"https://{text}"
         found = _SCHEME.fullmatch(text)
@@ -60,7 +59,7 @@ def parse(
             reference = kind.read(written)
             if reference is not None:
                 return reference
-        raise NotAReference("its scheme is not one of those that are known", rule="scheme")
+        raise NotAReference("its scheme is unknown", rule="scheme")
     except NotAReference as fault:
         raise InvalidRequest(
             f"{shown('…' if fault.rule == 'character' else text)} is not a reference to a model: {fault.reason}",
@@ -70,12 +69,12 @@ def parse(
 
 
 def shown(text: str) -> str:
-    """The text up to its query, without user, password and whatever has the shape of a token."""
+    """The text for an error: up to its query, without user, password and anything that looks like a token."""
     text = re.split(r"[?#]", text[:MAX_REFERENCE], maxsplit=1)[0]
     scheme, colon, rest = text.partition(":")
     before, pin, digest = rest.partition("@sha256:")
     if "@" in before and (before.startswith("/") or scheme.lower() in _AUTHORITIES):
-        # Up to the last one: a password that was not encoded may hold `@` and `/` itself.
+        # Up to the last `@`: a password that was not encoded may contain `@` and `/`.
         text = f"{scheme}{colon}//…@{before.rpartition('@')[2]}{pin}{digest}"
     text = redact_text(text)
     return ascii(text) if len(text) <= 120 else ascii(text[:120]) + "…"

@@ -1,8 +1,8 @@
-"""What a reference is, whatever kind of place it names, and how a text that is none is refused.
+"""The base class of references, and the error for a text that is not one.
 
-`text` is the canonical spelling: it can be parsed again, is stored and shown, and holds no secret. `key` is equal for
-references that ask for the same bytes. What was secret in the spelling (user and password, a signed query) is in
-`secrets`, which is neither printed nor compared, and lives no longer than the request.
+`text` is the canonical spelling: it parses back to the reference, is stored and shown, and holds no secret. `key` is
+equal for references to the same bytes. `secrets` holds what was secret in the text (user and password, a signed query);
+it is neither printed nor compared, and is dropped with the request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from modeld.store.names import ModelName
 from modelwire.errors import InvalidName
 
 _FINGERPRINT_KEY: Final = os.urandom(32)
-"""New in each process: a fingerprint that reaches the disk says nothing about the secret."""
+"""New in each process: a fingerprint on the disk reveals nothing about the secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +30,17 @@ class Secrets:
     """Falsy when there are none."""
 
     userinfo: str | None = field(default=None, repr=False)
-    """`user:password`, percent-encoded as it was written."""
+    """`user:password`, percent-encoded as in the text."""
 
     query: str | None = field(default=None, repr=False)
-    """The whole query, when some of it is secret."""
+    """The whole query, when a part of it is secret."""
 
     def __bool__(self) -> bool:
         return self.userinfo is not None or self.query is not None
 
     @property
     def bearer(self) -> str | None:
-        """A token that was written where a user and password stand: `https://user:token@…` or `https://token@…`."""
+        """A token in the place of user and password: `https://user:token@…` or `https://token@…`."""
         pair = user_and_password(self.userinfo)
         return None if pair is None else pair[1] or pair[0] or None
 
@@ -50,54 +50,54 @@ NO_SECRETS: Final = Secrets()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference(ABC):
-    """Each kind of place has one subclass; what a pull asks about a reference, it asks here."""
+    """The properties of a reference that a pull needs. Each kind of place has a subclass."""
 
     network: ClassVar[bool] = True
-    """False for what is on this machine: such a reference has no source."""
+    """False for a reference to something on this machine, which has no source."""
 
     secrets: Secrets = field(default=NO_SECRETS, repr=False, compare=False)
 
     @property
     @abstractmethod
     def text(self) -> str:
-        """As it is shown and stored: without secrets, and to be parsed again."""
+        """The canonical spelling, without secrets."""
 
     @property
     @abstractmethod
     def name_hint(self) -> str:
-        """The file name or path that the spelling ends with: the start of a model's name."""
+        """The file name or path at the end of the reference, from which a model's name is made."""
 
     @property
     def key(self) -> str:
         if self.secrets.query is None:
             return self.text
-        # A query may name the file as well as prove who asks: two of them may mean two files.
-        mark = hashlib.blake2b(self.secrets.query.encode(), digest_size=8, key=_FINGERPRINT_KEY).hexdigest()
-        return f"{self.text}#{mark}"
+        # A query may name the file as well as authenticate the client: two queries may mean two files.
+        fingerprint = hashlib.blake2b(self.secrets.query.encode(), digest_size=8, key=_FINGERPRINT_KEY).hexdigest()
+        return f"{self.text}#{fingerprint}"
 
     @property
     def fixed_name(self) -> ModelName | None:
-        """The name of the model, when the reference is that name: then a request can give it no other."""
+        """The name of the model, when the reference is that name: a request cannot give it another."""
         return None
 
     @property
     def suggested_name(self) -> ModelName:
-        """What to call the model when the request does not say: always valid, and made of the reference alone."""
+        """The model's name when the request gives none: always valid, and made from the reference alone."""
         return suggest(self.name_hint)
 
     @property
     def is_single(self) -> bool:
-        """Whether it can only mean one file, whatever its source says."""
+        """Whether it can only mean one file, known without asking its source."""
         return False
 
     @property
     def written_place(self) -> tuple[str, str]:
-        """Registry and repository, as far as the spelling alone says them."""
+        """Registry and repository, as far as the text names them."""
         return "", ""
 
     def choosing(self, include: tuple[str, ...], exclude: tuple[str, ...]) -> Reference:  # noqa: ARG002
-        """The same with globs for its files. A kind overrides this whose source describes no more than is chosen;
-        from the descriptions of the others a pull chooses itself."""
+        """The same reference with globs for its files. Kinds override this when their source describes only the chosen
+        files; of the others, a pull chooses from the description."""
         return self
 
     def __str__(self) -> str:
@@ -105,7 +105,7 @@ class Reference(ABC):
 
 
 def suggest(hint: str, tag: str | None = None) -> ModelName:
-    """A valid name for any file name or path, with the tag where a name can have it."""
+    """A valid model name for any file name or path, with the tag if a name can have it."""
     name = ModelName.suggest(hint)
     if tag is None:
         return name
@@ -116,8 +116,8 @@ def suggest(hint: str, tag: str | None = None) -> ModelName:
 
 
 class NotAReference(Exception):
-    """Raised by a kind for a text that is written in its way and wrong. `reason` completes "… is not a reference to
-    a model: "; it must not quote what it has not checked."""
+    """A kind raises this for a wrong text of its kind. `reason` completes "… is not a reference to a model: "; it must
+    not quote anything unchecked."""
 
     def __init__(self, reason: str, *, rule: str, hint: str | None = None) -> None:
         super().__init__(reason)
@@ -128,19 +128,19 @@ class NotAReference(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """A text that may be a reference, split as every kind needs it."""
+    """The text of a possible reference, split for the parsers of all kinds."""
 
     raw: str = field(repr=False)
-    """As it came."""
+    """The text as the client sent it."""
 
     text: str = field(repr=False)
-    """Without white space around it, and with the `https://` that people leave out in front of a known site."""
+    """Without surrounding white space, and with `https://` added in front of a known site."""
 
     scheme: str
-    """In small letters; empty when there is none."""
+    """In lower case; empty when there is none."""
 
     rest: str = field(repr=False)
-    """What follows the scheme and its colon."""
+    """The text after the scheme and its colon."""
 
     directory: str | None
     """Where relative paths start: the directory of the client, not of the daemon."""
@@ -150,7 +150,7 @@ class Written:
 
     @cached_property
     def url(self) -> Url | None:
-        """The address, when it is one of http or https. Pages of many sites are read by the kind that knows them."""
+        """The address, if the scheme is http or https. Several kinds parse addresses of their own sites."""
         if self.scheme not in ("https", "http"):
             return None
         if not re.match(r"https?://[^/]", self.text, re.IGNORECASE):
@@ -158,5 +158,5 @@ class Written:
         try:
             _ = urlsplit(self.text).port
         except ValueError:
-            raise NotAReference("its host or port cannot be read", rule="address") from None
+            raise NotAReference("its host or port cannot be parsed", rule="address") from None
         return parse_url(self.text, plain_hosts=self.plain_hosts)

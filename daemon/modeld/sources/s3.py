@@ -1,7 +1,7 @@
-"""Objects in buckets of S3 and of what speaks like it.
+"""Objects in buckets of S3 and of servers with the same protocol.
 
-obstore, of the extra `s3`, finds credentials, signs and lists; the bytes come over the same HTTP client as all others,
-from signed addresses. So they have the same ranges, resumption and limits.
+obstore, of the extra `s3`, finds credentials, signs and lists. The bytes come from signed addresses over the HTTP
+client of all sources, so ranges, resumption and limits are the same.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
 
 SIGNED_FOR: Final = timedelta(minutes=15)
-"""An address is signed for each range anew; this is for a connection that has to wait."""
+"""Each range gets a newly signed address; this is long enough for a connection that has to wait."""
 
 _SECONDS: Final = 20
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -44,7 +44,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Reference(Reference):
-    """One object, or all below a prefix (`path` ends with `/`, or is empty)."""
+    """One object, or all objects below a prefix (`path` ends with `/`, or is empty)."""
 
     bucket: str
     path: str
@@ -71,13 +71,13 @@ def read(written: Written) -> S3Reference | None:
         return None
     rest = written.rest
     if not rest.startswith("//"):
-        raise NotAReference("after s3: come two slashes and a bucket", rule="s3")
+        raise NotAReference("s3: must be followed by two slashes and a bucket", rule="s3")
     if "?" in rest or "#" in rest:
-        raise NotAReference("it has a query, which a bucket's objects do not have", rule="s3")
+        raise NotAReference("it has a query, and objects of a bucket have none", rule="s3")
     authority, _, path = rest[2:].partition("/")
     userinfo, _, bucket = authority.rpartition("@")
     if not _BUCKET.fullmatch(bucket) or ".." in bucket:
-        raise NotAReference("what follows s3:// is not the name of a bucket", rule="bucket")
+        raise NotAReference("the text after s3:// is not the name of a bucket", rule="bucket")
     reason = parts.path_fault(path.removesuffix("/")) if path else None
     if reason is not None:
         raise NotAReference(f"its key cannot be the path of a file: {reason}", rule="path")
@@ -85,7 +85,7 @@ def read(written: Written) -> S3Reference | None:
 
 
 class S3Source:
-    """Credentials: those of the reference, else those of `account`."""
+    """Uses the credentials of the reference, else those of `account`."""
 
     name = "s3"
 
@@ -100,10 +100,10 @@ class S3Source:
 
     def describe(self, reference: S3Reference) -> Description:
         origin = self.origin(reference)
-        files = [self._one(reference, origin)] if reference.folder is None else self._below(reference, origin)
+        files = [self._object(reference, origin)] if reference.folder is None else self._listed(reference, origin)
         reason = parts.paths_fault([file.path for file in files])
         if reason is not None:
-            raise InvalidRequest(f"{reference.text} cannot be in the store: {reason}", hint="Name one object of it.")
+            raise InvalidRequest(f"{reference.text} cannot be in the store: {reason}", hint="Name a single object.")
         return Description(
             source=reference.text, files=tuple(files), registry=origin.partition("://")[2], repo=reference.bucket
         )
@@ -115,7 +115,7 @@ class S3Source:
 
     # -- describing
 
-    def _one(self, reference: S3Reference, origin: str) -> FileInfo:
+    def _object(self, reference: S3Reference, origin: str) -> FileInfo:
         address = self._signed("HEAD", reference.bucket, reference.path, reference.secrets.userinfo)
         answer = self._http.request("HEAD", address, redirects=False, ok=(*_MOVED, 200, 400, 403, 404))
         if answer.status != 200:
@@ -131,7 +131,7 @@ class S3Source:
             role=parts.role_of(path),
         )
 
-    def _below(self, reference: S3Reference, origin: str) -> list[FileInfo]:
+    def _listed(self, reference: S3Reference, origin: str) -> list[FileInfo]:
         store = self._store(reference.bucket, self._settings(reference.secrets.userinfo))
         self._check_no_redirect(reference)
         import obstore
@@ -157,7 +157,7 @@ class S3Source:
                 if len(files) > parts.MAX_FILES:
                     raise InvalidRequest(
                         f"{reference.text} has more than {parts.MAX_FILES} objects, too many for one model",
-                        hint="Name a prefix further down.",
+                        hint="Name a longer prefix.",
                     )
         except (BaseError, OSError, ValueError) as fault:
             raise self._fault(reference, fault) from None
@@ -166,8 +166,8 @@ class S3Source:
         return files
 
     def _check_no_redirect(self, reference: S3Reference) -> None:
-        """obstore follows redirects of a listing with the session's token in a header; so it is not led to one.
-        Where a bucket is depends on nobody's keys: it is asked without any."""
+        """Refuses a bucket that is redirected: obstore would follow, and send the session's token along in a header.
+        This request has no keys, because the place of a bucket does not depend on them."""
         address = f"{self._base()}/{reference.bucket}?list-type=2&max-keys=0"
         answer = self._http.request("GET", address, redirects=False, ok=(*_MOVED, 200, 400, 401, 403, 404, 405, 501))
         if answer.status in _MOVED:
@@ -188,7 +188,7 @@ class S3Source:
         except BaseError as fault:
             raise SourceUnauthorized(
                 f"no address could be signed for s3://{bucket}/{key} ({type(fault).__name__})",
-                hint="Check the AWS credentials of the daemon.",
+                hint="Check the daemon's AWS credentials.",
             ) from None
 
     def _base(self) -> str:
@@ -208,18 +208,18 @@ class S3Source:
             if found is None:
                 if len(self._stores) >= MAX_STORES:
                     self._stores.clear()
-                found = self._stores[place] = self._made(bucket, settings)
+                found = self._stores[place] = self._new_store(bucket, settings)
             return found
 
     @staticmethod
-    def _made(bucket: str, settings: dict[str, Any]) -> S3Store:
+    def _new_store(bucket: str, settings: dict[str, Any]) -> S3Store:
         try:
             from obstore.exceptions import BaseError
             from obstore.store import S3Store
         except ImportError:
             raise Unsupported(
                 "s3:// needs the extra s3, which is not installed",
-                hint="Install it beside the daemon: pip install 'modeld[daemon,s3]'.",
+                hint="Install it with the daemon: pip install 'modeld[daemon,s3]'.",
                 details={"extra": "s3"},
             ) from None
         try:
@@ -239,11 +239,11 @@ class S3Source:
                 hint="Check the AWS_… variables of the daemon's environment.",
             ) from None
 
-    # -- what is wrong
+    # -- errors
 
     def _fault(self, reference: S3Reference, fault: Exception) -> WireError:
         kind = type(fault).__name__
-        # Listing has no exceptions of its own for a refusal; the rest of the text may hold anything.
+        # A refused listing raises no exception of its own; the rest of the text may hold anything.
         status = _STATUS.search(str(fault))
         if status is not None and int(status[1]) in (301, 400, 401, 403, 404):
             return self._refused(reference, int(status[1]), None)
@@ -268,13 +268,13 @@ class S3Source:
             )
         if status in (400, 401, 403):
             return SourceUnauthorized(
-                f"{reference.text} is not given to whoever asked",
-                hint="Check the access key, its rights (s3:GetObject, and s3:ListBucket for a prefix) and the clock;"
-                " without that right a missing object is refused the same way.",
+                f"access to {reference.text} is denied",
+                hint="Check the access key, its rights (s3:GetObject, and s3:ListBucket for a prefix) and the clock."
+                " Without s3:ListBucket, S3 also answers this for a missing object.",
                 details=details,
             )
         return SourceUnavailable(
-            f"the bucket {reference.bucket} answers {status} and does not say where it is",
+            f"the server answers {status} for the bucket {reference.bucket} and does not name its region",
             hint="Set AWS_REGION, or AWS_ENDPOINT_URL, for the daemon.",
             retryable=False,
             details=details,

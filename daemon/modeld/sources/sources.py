@@ -1,4 +1,4 @@
-"""All sources, made once for the daemon: which one a reference is for, and what a mirror of it is."""
+"""The sources of the daemon: finds, and makes once, the source of a reference and those of its mirrors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BY_REFERENCE: Mapping[type[Reference], Kind] = {kind.reference: kind for kind i
 
 
 class Sources:
-    """`plain_hosts` are those that the configuration allows to be asked without encryption, loopback beside them."""
+    """The configuration allows plain HTTP to `plain_hosts`; loopback is always allowed."""
 
     def __init__(
         self, http: HttpClient, environ: Mapping[str, str] | None = None, *, plain_hosts: Collection[str] = ()
@@ -27,27 +27,26 @@ class Sources:
         self._setup = Setup(http, os.environ if environ is None else environ, plain_hosts)
         self._lock = threading.Lock()
         self._made: dict[tuple[str, ...], Source[Any]] = {}
-        """Kept: the tokens of a registry are of its source. Beside one for each kind there are as many as the
-        configuration names mirrors."""
+        """Kept, because a source holds the tokens of its registry. At most one for each kind and each mirror."""
 
     def read(self, text: str, directory: str | None = None) -> Reference:
         setup = self._setup
         return parse(text, directory=directory, environ=setup.environ, plain_hosts=setup.plain_hosts)
 
     def source(self, reference: Reference) -> Source[Any]:
-        """Where the reference itself points."""
+        """The source of the place that the reference names."""
         kind = _BY_REFERENCE[type(reference)]
         if not isinstance(kind, NetworkKind):
-            raise InvalidRequest(f"{reference.text} is on this machine, and comes from nowhere else")
+            raise InvalidRequest(f"{reference.text} is on this machine and has no source")
         return self._once((kind.name,), lambda: kind.source(self._setup))
 
     def mirror(self, reference: Reference, match: str, url: str) -> Source[Any]:
-        """The same reference at another endpoint: a hub, a registry or buckets at `url`; of an address, what follows
-        `match` follows `url`. It gets no credentials."""
+        """The source of the same reference at another endpoint: a hub, a registry or buckets at `url`; for an address,
+        `url` replaces `match`. It gets no credentials."""
         kind = _BY_REFERENCE[type(reference)]
         if not isinstance(kind, NetworkKind):
             raise InvalidRequest(
-                f"{reference.text} has no mirrors: only what comes over a network has them",
+                f"{reference.text} has no mirrors: only references to a network have them",
                 hint="Correct `match` of the [[mirror]] in the configuration.",
             )
         return self._once((kind.name, match, url), lambda: kind.mirror(self._setup, match, url))

@@ -1,4 +1,4 @@
-"""Names of models that are in the store already: they have no source, a pull of one answers from what is here."""
+"""Names of models in the store. They have no source: a pull of one returns the model that is there."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read(written: Written) -> StoredReference | None:
         return StoredReference(name=ModelName.parse(written.text))
     except InvalidName as fault:
         reason = str(fault.details.get("reason", "it breaks a rule for names"))
-        raise NotAReference(f"as a name in the store it is not valid: {reason}", rule="name") from None
+        raise NotAReference(f"it is not a valid name in the store: {reason}", rule="name") from None
 
 
 KIND: Final = Kind(

@@ -1,4 +1,4 @@
-"""One file by its address, whatever host that names."""
+"""One file by its http or https address, on any host."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from modeld.store.digest import Digest
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _NOT_FOR_HEAD: Final = (400, 401, 403, 404, 405, 406, 501)
-"""What servers answer to HEAD although GET works: they do not know it, or the signature is for GET alone."""
+"""Answers to HEAD from servers where GET may work: they lack HEAD, or the signature is for GET alone."""
 
-_SOME: Final = Digest("0" * 64)
+_ANY_DIGEST: Final = Digest("0" * 64)
 
 _SECRET_PARAMETER: Final = re.compile(
     r"(?:x-(?:amz|goog|ms|oss|cos)-.*|(?:.*[-_.])?(?:token|secret|password|passwd|pwd|passphrase|credentials?|signature"
@@ -34,14 +34,14 @@ _SECRET_PARAMETER: Final = re.compile(
     r"|se|sp|sv|sr|st|spr|skoid|sktid|skt|ske|sks|skv|expires|user|username|login|__token__|hdnea|hdnts)",
     re.IGNORECASE,
 )
-"""Names of what signs an address or proves who asks; the two-letter ones are Azure's."""
+"""Names of parameters that sign an address or authenticate the client; the two-letter ones are Azure's."""
 
 _ANOTHER_HOST = re.compile(r"@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}(?::\d+)?/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebReference(Reference):
-    """One file by its address. `address` has no secrets; `full` is what is asked for."""
+    """`address` has no secrets; `full`, which is requested, has them."""
 
     address: str
 
@@ -79,9 +79,9 @@ def read(written: Written) -> WebReference | None:
     path, _, query = url.target.partition("?")
     public = _without_secrets(query)
     if _ANOTHER_HOST.search(path) or ("@" in path and redact_text(unquote(path)) != unquote(path)):
-        # `https://user:pass/word@host/…`: what is in front of the slash was read as the host.
+        # `https://user:pass/word@host/…`: the part before the slash was parsed as the host.
         raise NotAReference(
-            "it looks as if a user and password were in its path; write `/` as %2F and `@` as %40", rule="address"
+            "its path seems to hold a user and password; in these, write `/` as %2F and `@` as %40", rule="address"
         )
     address = url.origin + path + (f"?{public}" if public else "")
     return WebReference(address=address, secrets=Secrets(url.userinfo, query if public != query else None))
@@ -99,7 +99,7 @@ def _is_secret(parameter: str) -> bool:
 
 
 class WebSource:
-    """Credentials: those of the address, else those of ~/.netrc for its host; to its origin only."""
+    """Uses the credentials of the address, else those of ~/.netrc for its host; sends them to its origin only."""
 
     name = "https"
 
@@ -117,16 +117,16 @@ class WebSource:
         if answer is None:
             file = self._by_first_byte(file)
         else:
-            told, first = answer
+            final, redirect = answer
             file = replace(
                 file,
-                path=self._path(reference, headers.filename_of(told.headers)),
-                size=headers.content_length(told.headers),
-                validator=headers.validator_of(told.headers),
-                ranges=(told.headers.get("Accept-Ranges") or "").strip().lower() != "none",
-                digest=headers.digest_of(told.headers) or (headers.digest_of(first.headers) if first else None),
+                path=self._path(reference, headers.filename_of(final.headers)),
+                size=headers.content_length(final.headers),
+                validator=headers.validator_of(final.headers),
+                ranges=(final.headers.get("Accept-Ranges") or "").strip().lower() != "none",
+                digest=headers.digest_of(final.headers) or (headers.digest_of(redirect.headers) if redirect else None),
             )
-            check_type(told.headers.get("Content-Type"), file, told.url.shown)
+            check_type(final.headers.get("Content-Type"), file, final.url.shown)
             if file.size is None:
                 by_byte = self._by_first_byte(file)
                 file = replace(file, size=by_byte.size, validator=by_byte.validator, ranges=by_byte.ranges)
@@ -138,21 +138,21 @@ class WebSource:
         return self._http.open_range(url, file, start, end, validator, credentials=self._credentials(url))
 
     def _head(self, url: Url) -> tuple[Answer, Answer | None] | None:
-        """The answer with the file, and the redirect that led there, when there was one: hubs put digests into it."""
+        """The final answer, and the first redirect if there was one: hubs put digests into its headers."""
         credentials = self._credentials(url)
         ok = (200, *_NOT_FOR_HEAD)
         answer = self._http.request("HEAD", url, credentials=credentials, redirects=False, ok=(*ok, *_REDIRECTS))
-        first = None
+        redirect = None
         if answer.status in _REDIRECTS:
-            first = answer
+            redirect = answer
             answer = self._http.request("HEAD", url, credentials=credentials, ok=ok)
-        return (answer, first) if answer.status == 200 else None
+        return (answer, redirect) if answer.status == 200 else None
 
     def _by_first_byte(self, file: FileInfo) -> FileInfo:
-        """For servers that do not know HEAD or do not tell the length: a range of one byte tells it."""
-        # Whether an end that nobody announced can be told from a broken connection is asked when the file is opened
-        # for its bytes: by then a digest may be known that this source has not heard of.
-        body = self.open(replace(file, digest=_SOME), 0, 1, None)
+        """Size and validator from a range of one byte, for servers that lack HEAD or do not report the length in it."""
+        # Without a length and a digest, an end looks like a broken connection, and opening the file is refused. Any
+        # digest prevents that here: when the bytes are read, the pull may know one that this source does not.
+        body = self.open(replace(file, digest=_ANY_DIGEST), 0, 1, None)
         try:
             return replace(file, size=body.total, validator=body.validator, ranges=body.partial)
         finally:
@@ -166,16 +166,16 @@ class WebSource:
         return None if found is None else {"Authorization": found}
 
     @staticmethod
-    def _path(reference: WebReference, told: str | None) -> str:
-        for name in (told, reference.name_hint):
+    def _path(reference: WebReference, filename: str | None) -> str:
+        for name in (filename, reference.name_hint):
             if name and parts.path_fault(name) is None and "/" not in name:
                 return name
         return "model"
 
 
 class WebMirror(WebSource):
-    """Another place for addresses that begin alike: what follows the beginning is the same there. It gets no
-    credentials: neither those of the address, nor a signed query, nor any of ~/.netrc."""
+    """Another place for the addresses that begin with `match`: `url` replaces that beginning. It gets no credentials:
+    neither those of the address, nor a signed query, nor those of ~/.netrc."""
 
     def __init__(self, http: HttpClient, match: str, url: str) -> None:
         super().__init__(http, {"NETRC": os.devnull})
@@ -183,12 +183,12 @@ class WebMirror(WebSource):
         self._url = url
 
     def origin(self, reference: WebReference) -> str:
-        return super().origin(self._there(reference))
+        return super().origin(self._mirrored(reference))
 
     def describe(self, reference: WebReference) -> Description:
-        return super().describe(self._there(reference))
+        return super().describe(self._mirrored(reference))
 
-    def _there(self, reference: WebReference) -> WebReference:
+    def _mirrored(self, reference: WebReference) -> WebReference:
         return WebReference(address=self._url + reference.address.removeprefix(self._match))
 
 

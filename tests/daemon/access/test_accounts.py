@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from modeld.access.accounts import ACCOUNT_ENTRIES, ACCOUNT_SECONDS, MOST_WAITING, Accounts
+from modeld.access.accounts import ACCOUNT_ENTRIES, ACCOUNT_SECONDS, MAX_LOOK_UPS, Accounts
 from modelwire.errors import TimedOut
 from rigs.account_database import AccountDatabase
 from rigs.waiting import eventually
@@ -62,7 +62,7 @@ async def test_all_who_wait_for_one_user_ask_once(database: AccountDatabase) -> 
 
 
 async def test_an_answer_that_comes_late_is_there_for_the_next_attempt(database: AccountDatabase) -> None:
-    accounts = Accounts(patience=0.01)
+    accounts = Accounts(timeout=0.01)
     database.hold()
     for _ in range(2):
         with pytest.raises(TimedOut):
@@ -95,14 +95,14 @@ async def test_what_waits_is_bounded(database: AccountDatabase) -> None:
     accounts = Accounts()
     database.hold()
     async with anyio.create_task_group() as tasks:
-        for uid in range(MOST_WAITING):
+        for uid in range(MAX_LOOK_UPS):
             tasks.start_soon(accounts.account_of, uid)
         await anyio.lowlevel.checkpoint()
         with pytest.raises(TimedOut, match="already"):
-            await accounts.account_of(MOST_WAITING)
+            await accounts.account_of(MAX_LOOK_UPS)
         database.release()
-    assert len(database.asked) == MOST_WAITING
-    await accounts.account_of(MOST_WAITING)
+    assert len(database.asked) == MAX_LOOK_UPS
+    await accounts.account_of(MAX_LOOK_UPS)
 
 
 async def test_strangers_cannot_fill_the_memory(database: AccountDatabase) -> None:
@@ -127,7 +127,7 @@ async def test_a_machine_without_a_further_thread_is_an_error_and_no_end(
 
 
 def test_an_answer_after_the_end_of_the_event_loop_is_dropped(database: AccountDatabase) -> None:
-    accounts = Accounts(patience=0.01)
+    accounts = Accounts(timeout=0.01)
     database.hold()
 
     async def give_up() -> None:

@@ -107,7 +107,7 @@ async def test_unknown_names_warn_and_grant_nothing(accounts: Accounts) -> None:
 async def test_nobody_can_be_let_in_as_the_user_who_stands_for_everybody(accounts: Accounts) -> None:
     rights = access(accounts, {"nobody": "admin", "65534": "admin"}, {"wheel": "admin"})
     assert len(rights.warnings) == 1
-    with pytest.raises(Unauthorized, match="stands for everybody") as refusal:
+    with pytest.raises(Unauthorized, match="stands for every user") as refusal:
         await rights.role_of(peer(65534))
     assert "PrivateUsers" in (refusal.value.hint or "")
 
@@ -142,7 +142,7 @@ async def test_what_is_remembered_is_known_at_once(accounts: Accounts, database:
 
 
 async def test_groups_that_do_not_come_are_an_error_that_may_be_tried_again(database: AccountDatabase) -> None:
-    rights = access(Accounts(patience=0.01), {"alice": "read"}, {"models": "write"})
+    rights = access(Accounts(timeout=0.01), {"alice": "read"}, {"models": "write"})
     database.hold()
     with pytest.raises(TimedOut, match="uid 1000") as fault:
         await rights.role_of(peer(1000))
@@ -153,4 +153,4 @@ async def test_groups_that_do_not_come_are_an_error_that_may_be_tried_again(data
 async def test_a_name_that_does_not_come_is_left_out_of_the_refusal(database: AccountDatabase) -> None:
     database.hold()
     with pytest.raises(Unauthorized, match=r"^uid 1000 has no right"):
-        await access(Accounts(patience=0.01), {"bob": "read"}).role_of(peer(1000))
+        await access(Accounts(timeout=0.01), {"bob": "read"}).role_of(peer(1000))

@@ -44,8 +44,8 @@ async def test_a_line_says_what_happened_in_a_fixed_order(path: str, opened: Cal
 async def test_the_times_are_of_the_moment(path: str, opened: Callable[..., Activity]) -> None:
     moments = iter([0.0, 0.999, 59.9999, 86399.5, 1763629200.0])
     activity = opened(clock=lambda: next(moments))
-    told = [json.loads(activity.record("x").line)["time"] for _ in range(5)]
-    assert told == [
+    times = [json.loads(activity.record("x").line)["time"] for _ in range(5)]
+    assert times == [
         "1970-01-01T00:00:00.000Z",
         "1970-01-01T00:00:00.999Z",
         "1970-01-01T00:00:59.999Z",

@@ -42,7 +42,7 @@ def test_what_is_in_its_place_is_refused_in_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_full_disk_is_told_at_the_start(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_at_the_start(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.fstatvfs
 
     def full(descriptor: int) -> os.statvfs_result:
@@ -171,7 +171,7 @@ async def test_a_disk_that_hangs_costs_records_but_never_the_loops_time(
     assert await activity.flush() is True
 
 
-async def test_after_a_failed_fsync_nobody_is_told_that_it_is_on_the_disk(
+async def test_after_a_failed_fsync_it_is_not_reported_as_on_the_disk(
     opened: Callable[..., Activity], disk: Disk
 ) -> None:
     activity = opened()
@@ -201,7 +201,7 @@ async def test_a_file_that_somebody_removed_is_made_again(path: str, opened: Cal
 async def test_a_file_that_another_program_rotated_is_made_again(
     path: str, opened: Callable[..., Activity], moved_to: str, made_again: bool
 ) -> None:
-    """Written on under a name that nobody looks at, the lines would be missing for whoever goes on from a number, and
+    """Written on under a name that no reader opens, lines would be missing for a reader that goes on from a number, and
     after a restart the numbers would begin anew."""
     activity = opened()
     activity.record("x")

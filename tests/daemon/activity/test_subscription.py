@@ -1,4 +1,4 @@
-"""From the files to the live events: every number once, in order, and every gap told."""
+"""From the files to the live events: every number once, in order, and every gap reported."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def stored(subscription: Subscription) -> list[Item]:
     return items
 
 
-def told(items: list[Item]) -> list[object]:
+def numbers(items: list[Item]) -> list[object]:
     return [item.seq if isinstance(item, Recorded) else item for item in items]
 
 
@@ -81,7 +81,7 @@ async def test_ten_thousand_events_while_catching_up_over_rotations(
     seen = await asyncio.gather(*(subscribe_late(after) for after in (0, 1, 30, 150)), write())
     for items in seen[:-1]:
         assert items is not None
-        assert told(items) == list(range(1, total + 1))
+        assert numbers(items) == list(range(1, total + 1))
     assert activity.view().lost == 0
     assert activity.watchers == 0
 
@@ -106,12 +106,12 @@ async def test_each_starting_point_gives_what_comes_after_it(opened: Callable[..
         activity.record("x")
     for since in (0, 1, 57, 300, 443, 444, 445, 699, 700, 5000):
         with activity.subscribe(since) as subscription:
-            assert told(await stored(subscription)) == list(range(since + 1, 701))
+            assert numbers(await stored(subscription)) == list(range(since + 1, 701))
     with activity.subscribe() as subscription:
         assert await stored(subscription) == []
 
 
-async def test_what_the_files_no_longer_have_is_told_first(opened: Callable[..., Activity]) -> None:
+async def test_what_the_files_no_longer_have_is_reported_first(opened: Callable[..., Activity]) -> None:
     activity = opened(max_bytes=3000)
     for _ in range(900):
         activity.record("x")
@@ -122,12 +122,12 @@ async def test_what_the_files_no_longer_have_is_told_first(opened: Callable[...,
     assert isinstance(first, Recorded)
     assert first.seq > 600
     assert lagged == Lagged(first.seq - 1 - 5, first.seq - 1)
-    assert told([first, *rest]) == list(range(first.seq, 901))
+    assert numbers([first, *rest]) == list(range(first.seq, 901))
     with activity.subscribe(lagged.resume_from) as again:
-        assert told(await stored(again)) == list(range(first.seq, 901)), "resume_from can be filled"
+        assert numbers(await stored(again)) == list(range(first.seq, 901)), "resume_from can be filled"
 
 
-async def test_a_damaged_line_is_skipped_and_told_as_a_gap(path: str, opened: Callable[..., Activity]) -> None:
+async def test_a_damaged_line_is_skipped_and_reported_as_a_gap(path: str, opened: Callable[..., Activity]) -> None:
     before = opened()
     for _ in range(400):
         before.record("x")
@@ -139,7 +139,7 @@ async def test_a_damaged_line_is_skipped_and_told_as_a_gap(path: str, opened: Ca
     activity = opened()
     with activity.subscribe(0) as subscription:
         items = await stored(subscription)
-    assert told(items) == [
+    assert numbers(items) == [
         *range(1, 10),
         Lagged(1, 10),
         *range(11, 201),
@@ -148,7 +148,7 @@ async def test_a_damaged_line_is_skipped_and_told_as_a_gap(path: str, opened: Ca
     ]
 
 
-async def test_events_that_never_reached_the_disk_are_told_and_nobody_waits(
+async def test_events_that_never_reached_the_disk_are_reported_without_a_wait(
     path: str, opened: Callable[..., Activity]
 ) -> None:
     activity = opened()
@@ -159,7 +159,7 @@ async def test_events_that_never_reached_the_disk_are_told_and_nobody_waits(
         activity.record("lost")
     with activity.subscribe(3) as subscription:
         items = await until(subscription, 510)
-    assert told(items) == [*range(4, 11), Lagged(244, 254), *range(255, 511)]
+    assert numbers(items) == [*range(4, 11), Lagged(244, 254), *range(255, 511)]
 
 
 async def test_filters_hold_for_stored_and_live(opened: Callable[..., Activity]) -> None:
@@ -168,12 +168,12 @@ async def test_filters_hold_for_stored_and_live(opened: Callable[..., Activity])
         activity.record("job.done" if number % 3 == 0 else "model.added", job=f"j{number % 2}", model="Mixed")
     with activity.subscribe(0, Filter(events=frozenset({"job"}), job="j0", model="mixed")) as subscription:
         items = await stored(subscription)
-        assert told(items) == [number + 1 for number in range(0, 600, 6)]
+        assert numbers(items) == [number + 1 for number in range(0, 600, 6)]
         waiting = asyncio.ensure_future(Reader(subscription).next())
         activity.record("job.done", job="j1", model="mixed")
         activity.record("model.added", job="j0", model="mixed")
         activity.record("job.done", job="j0", model="mixed")
-        assert told(list(await waiting)) == [603]
+        assert numbers(list(await waiting)) == [603]
 
 
 async def test_progress_is_live_only_and_coalesced(opened: Callable[..., Activity]) -> None:
@@ -188,7 +188,7 @@ async def test_progress_is_live_only_and_coalesced(opened: Callable[..., Activit
         assert json.loads(item.line) == {"job": "j", "bytes_done": 99, "source": "https://***@h/"}
         activity.progress("j", bytes_done=100)
         activity.record("job.done", job="j", outcome="ok")
-        assert told(list(await reader.next())) == [1]
+        assert numbers(list(await reader.next())) == [1]
     assert activity.last_seq == 1
 
 

@@ -1,4 +1,4 @@
-"""The loop that looks once more before it sleeps: when it looks on, when it sleeps, and that it misses nothing."""
+"""The loop that polls before it sleeps: when it polls, when it sleeps, and that it misses nothing."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from collections.abc import Iterator
 
 import pytest
 
-from modeld.app.event_loop import LOOK_ON_SECONDS, event_loop
+from modeld.app.event_loop import BUSY_POLL_SECONDS, event_loop
 
 if sys.platform != "linux":
     pytest.skip("other systems have the plain loop", allow_module_level=True)
 
-from modeld.app.event_loop import AttentiveSelector
+from modeld.app.event_loop import BusyPollSelector
 
 
 class Clock:
-    """Moves a third of the look-on time each time that it is read."""
+    """Advances by a third of the polling time at each read."""
 
     def __init__(self) -> None:
         self.reads = 0
 
     def __call__(self) -> float:
         self.reads += 1
-        return self.reads * LOOK_ON_SECONDS / 3
+        return self.reads * BUSY_POLL_SECONDS / 3
 
 
 class Watched:
@@ -34,7 +34,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.selector = AttentiveSelector(self.clock)
+        self.selector = BusyPollSelector(self.clock)
         self.reader, self.writer = os.pipe()
         self.selector.register(self.reader, selectors.EVENT_READ)
 
@@ -64,21 +64,21 @@ def test_without_events_it_sleeps_at_once(watched: Watched) -> None:
     assert watched.clock.reads == 0
 
 
-def test_after_an_event_it_looks_on_for_a_while_and_then_sleeps(watched: Watched) -> None:
+def test_after_an_event_it_polls_for_a_while_and_then_sleeps(watched: Watched) -> None:
     watched.say()
     assert watched.heard(None)
     assert not watched.heard(0.001)
     assert watched.clock.reads == 4, "one read to begin, then until the time is over"
     assert not watched.heard(0.001)
-    assert watched.clock.reads == 4, "nothing came: no more looking on"
+    assert watched.clock.reads == 4, "nothing came: no more polling"
 
 
-def test_what_comes_while_it_looks_on_is_seen(watched: Watched) -> None:
+def test_what_comes_while_it_polls_is_seen(watched: Watched) -> None:
     watched.say()
     assert watched.heard(None)
     watched.say()
     assert watched.heard(None)
-    assert watched.clock.reads == 2, "found at the first look"
+    assert watched.clock.reads == 2, "found at the first poll"
 
 
 def test_what_comes_while_it_sleeps_is_seen(watched: Watched) -> None:
@@ -89,19 +89,19 @@ def test_what_comes_while_it_sleeps_is_seen(watched: Watched) -> None:
         later.join()
 
 
-@pytest.mark.parametrize("timeout", [0, -1, LOOK_ON_SECONDS / 2])
-def test_a_loop_that_has_work_to_do_does_not_look_on(watched: Watched, timeout: float) -> None:
+@pytest.mark.parametrize("timeout", [0, -1, BUSY_POLL_SECONDS / 2])
+def test_a_loop_that_has_work_to_do_does_not_poll(watched: Watched, timeout: float) -> None:
     watched.say()
     assert watched.heard(None)
     assert not watched.heard(timeout)
     assert watched.clock.reads == 0
 
 
-@pytest.mark.parametrize(("processors", "attentive"), [({0}, False), ({0, 1}, True)])
+@pytest.mark.parametrize(("processors", "busy_poll"), [({0}, False), ({0, 1}, True)])
 def test_on_one_processor_the_loop_is_the_plain_one(
-    monkeypatch: pytest.MonkeyPatch, processors: set[int], attentive: bool
+    monkeypatch: pytest.MonkeyPatch, processors: set[int], busy_poll: bool
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: processors)
     loop = event_loop()
-    assert isinstance(vars(loop)["_selector"], AttentiveSelector) is attentive
+    assert isinstance(vars(loop)["_selector"], BusyPollSelector) is busy_poll
     loop.close()

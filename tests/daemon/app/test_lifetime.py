@@ -1,4 +1,4 @@
-"""When a daemon that nobody needs ends: not while somebody stands at its door."""
+"""When an idle daemon stops: not while a client is connecting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rigs.waiting import eventually
 
 @asynccontextmanager
 async def quiet_daemon(path: str) -> AsyncIterator[tuple[Server, Lifetime]]:
-    """One whose event loop has not come to look at its door yet: a server that was never opened."""
+    """One whose event loop has accepted no connection yet: its server was never opened."""
     accounts = Accounts()
     services: Any = SimpleNamespace(
         settings=Settings(),
@@ -32,7 +32,7 @@ async def quiet_daemon(path: str) -> AsyncIterator[tuple[Server, Lifetime]]:
         store=SimpleNamespace(layout=SimpleNamespace(root="/models")),
         daemon=SimpleNamespace(server="modeld/test", instance="instance"),
     )
-    operations: Any = SimpleNamespace(quick={}, slow={}, looks=frozenset())
+    operations: Any = SimpleNamespace(quick={}, slow={}, lookups=frozenset())
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
@@ -43,7 +43,7 @@ async def quiet_daemon(path: str) -> AsyncIterator[tuple[Server, Lifetime]]:
             server = Server(listener, services, operations, limits, access, tasks)
             lifetime = Lifetime(0)
             board: Any = SimpleNamespace(jobs=(), runner=SimpleNamespace(last_end=0.0))
-            tasks.start_soon(lifetime.mind_idleness, server, board, 0.01)
+            tasks.start_soon(lifetime.stop_when_idle, server, board, 0.01)
             with anyio.fail_after(20):
                 yield server, lifetime
             tasks.cancel_scope.cancel()
@@ -61,7 +61,7 @@ async def test_who_came_in_the_moment_in_which_it_would_have_ended_is_let_in(roo
             assert not lifetime.reason
             client.close()
             await lifetime.until_stop()
-            assert "nobody needed" in lifetime.reason
+            assert "idle for" in lifetime.reason
 
 
 async def test_who_comes_after_that_is_not_let_in_to_be_sent_away(room: Path) -> None:

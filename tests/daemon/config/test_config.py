@@ -29,7 +29,7 @@ from modeld.config import (
     load,
 )
 from modeld.config.fields import all_keys
-from modeld.config.file import LARGEST_FILE
+from modeld.config.file import MAX_FILE_BYTES
 from modelwire import limits
 from modelwire.units import Duration, Size
 
@@ -171,7 +171,7 @@ def test_a_fifo_does_not_keep_the_daemon_from_starting(file: Path) -> None:
 
 
 def test_a_file_beyond_all_measure_is_refused(file: Path) -> None:
-    assert "larger than" in refused(file, b"#" * (LARGEST_FILE + 1)).message
+    assert "larger than" in refused(file, b"#" * (MAX_FILE_BYTES + 1)).message
 
 
 # --- what is wrong with it ---
@@ -181,7 +181,7 @@ def test_a_file_beyond_all_measure_is_refused(file: Path) -> None:
     ("content", "said"),
     [
         ('[store]\nmin_fre = "1GB"', "unknown key 'min_fre' in table [store]; did you mean 'min_free'?"),
-        ('min_free = "1GB"', "unknown key 'min_free'; it belongs into table [store]"),
+        ('min_free = "1GB"', "unknown key 'min_free'; it belongs in table [store]"),
         ('[log]\nsocket = "x"', "unknown key 'socket' in table [log]; it belongs before the first table"),
         ("[limit]\n", "unknown table 'limit'; did you mean 'limits'?"),
         ("[zebra]\n", "unknown table 'zebra'"),
@@ -270,7 +270,7 @@ def test_a_slip_in_a_variable_is_a_warning_others_are_not_ours() -> None:
     loaded = load(
         {"MODELD_CONFIG": os.devnull, "MODELD_LOG_LEVL": "x", "MODELD_READY_FD": "3", "MODELD_TOKEN": "x", "MODEL": "x"}
     )
-    assert loaded.warnings == ("MODELD_LOG_LEVL is no setting and was ignored; did you mean MODELD_LOG_LEVEL?",)
+    assert loaded.warnings == ("MODELD_LOG_LEVL is not a setting and was ignored; did you mean MODELD_LOG_LEVEL?",)
 
 
 # --- printing ---

@@ -19,7 +19,7 @@ PUBLISHED = Added(name="llama", blob="sha256:" + "0" * 64, size_bytes=1, format=
 
 
 async def test_a_request_never_joins_a_job_that_is_being_cancelled(tmp_path: Path) -> None:
-    """Ctrl-C and the same command again: the second is not told that it was cancelled."""
+    """Ctrl-C and the same command again: the second is not reported as cancelled."""
     async with desk(tmp_path, running=2) as at:
         first = await at.submit("llama")
         await eventually(lambda: first.job.attempts)
@@ -258,23 +258,23 @@ async def test_a_resume_that_the_drain_overtook_is_kept_for_the_next_start(tmp_p
         assert row.state == "queued"
 
 
-async def test_a_drain_returns_when_every_asker_was_told(tmp_path: Path) -> None:
+async def test_a_drain_returns_when_every_request_has_its_reply(tmp_path: Path) -> None:
     async with desk(tmp_path) as at:
         asked = await at.submit("llama")
-        told = []
+        seen = []
 
         async def asker() -> None:
             with asked:
                 await asked.job.ended.wait()
                 for _ in range(20):  # an asker has a few steps to go before its reply is written
                     await anyio.lowlevel.checkpoint()
-                told.append(asked.job.state)
+                seen.append(asked.job.state)
 
         at.tasks.start_soon(asker)
         await eventually(lambda: asked.job.attempts)
         at.finish.set()
         await drain(at.board, 5.0)
-        assert told == ["done"]
+        assert seen == ["done"]
 
 
 async def test_a_drain_does_not_wait_for_ever_for_work_that_does_not_stop(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ async def test_a_drain_does_not_wait_for_ever_for_work_that_does_not_stop(tmp_pa
         at.work.deaf = True
         job = await at.job("llama")
         await eventually(lambda: job.attempts)
-        await drain(at.board, 0.0, patience=0.05)
+        await drain(at.board, 0.0, stop_seconds=0.05)
         assert job.ended.is_set()
         assert job.failure is not None
         assert job.failure.code == "interrupted"

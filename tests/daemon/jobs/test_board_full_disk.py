@@ -1,4 +1,4 @@
-"""Ends that the ledger could not take: told nevertheless, found again, and written down as soon as that is possible."""
+"""Ends that the ledger could not take: reported nevertheless, found again, and recorded as soon as possible."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def cancelled_on_a_full_disk(at: Desk, **fields: str) -> AnyJob:
     return job
 
 
-async def test_who_asks_again_with_the_token_is_told_of_the_end(tmp_path: Path) -> None:
+async def test_the_same_token_again_gets_the_end(tmp_path: Path) -> None:
     async with desk(tmp_path) as at:
         job = await cancelled_on_a_full_disk(at, token="t")
         again = await at.submit("llama", token="t")

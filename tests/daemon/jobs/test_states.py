@@ -77,7 +77,7 @@ def test_the_table_that_is_written_is_the_one_that_counts() -> None:
 @pytest.mark.parametrize(("stage", "event"), PAIRS)
 def test_each_event_at_each_stage_moves_the_job_or_is_refused_or_ignored(stage: Stage, event: Event) -> None:
     job = job_at(stage)
-    state, position, sign = job.state, job.position, job.meter.stop_reason
+    state, position, sign = job.state, job.position, job.progress.stop_reason
     following: Stage | None = "withdrawn" if event == "withdraw" else TABLE[stage].get(event)
     if following is None and event not in get_args(Asked):
         with pytest.raises(ValueError, match=f"{stage}.*{event}"):
@@ -85,14 +85,14 @@ def test_each_event_at_each_stage_moves_the_job_or_is_refused_or_ignored(stage: 
     else:
         assert job.move(event) == following
     if following is None:
-        assert (job.stage, job.state, job.position, job.meter.stop_reason) == (stage, state, position, sign)
+        assert (job.stage, job.state, job.position, job.progress.stop_reason) == (stage, state, position, sign)
         return
     assert job.stage == following
     assert job.state == STATES.get(following, state), "a client sees the state, or the one before"
     if following in STATES:
         assert job.position == (0 if following == "running" else None)
     wanted = {"pausing": "pause", "cancelling": "cancel", "parking": "park", "queued": None}
-    assert job.meter.stop_reason == wanted.get(following, sign)
+    assert job.progress.stop_reason == wanted.get(following, sign)
 
 
 def test_what_is_over_stays_over_for_clients() -> None:
@@ -113,7 +113,7 @@ def test_a_cancel_is_never_weakened() -> None:
     weaker: tuple[Event, ...] = ("pause", "park")
     for event in weaker:
         assert job.move(event) is None
-    assert job.meter.stop_reason == "cancel"
+    assert job.progress.stop_reason == "cancel"
 
 
 # -- on a board: what a client, or the stop of the daemon, does to a job at each stage that it can meet
@@ -142,7 +142,7 @@ def asked_to(event: Event) -> Callable[[Desk], Awaitable[AnyJob]]:
     async def make(at: Desk) -> AnyJob:
         at.work.deaf = True
         job = await running(at)
-        job.stop_words = "first"
+        job.cancel_reason = "first"
         assert job.move(event)
         return job
 
@@ -170,7 +170,7 @@ async def left(at: Desk) -> AnyJob:
     """At work when the daemon stopped, and deaf."""
     at.work.deaf = True
     job = await running(at)
-    await drain(at.board, 0.0, patience=0.01)
+    await drain(at.board, 0.0, stop_seconds=0.01)
     return job
 
 

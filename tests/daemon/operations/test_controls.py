@@ -132,7 +132,7 @@ async def test_a_list_is_bounded_and_brief(tmp_path: Path) -> None:
         await at.ask(requests.ModelVerify(all=True))
         listed = await at.ask(requests.JobList())
         assert [job.kind for job in listed.jobs] == ["model.verify", "model.add"]
-        assert listed.jobs[0].value.models == (), "told by job.show alone"
+        assert listed.jobs[0].value.models == (), "returned by job.show alone"
         assert len((await at.ask(requests.JobShow(job=listed.jobs[0].id))).value.models) == 1
         for limit in (0, 1001):
             with pytest.raises(InvalidRequest, match="limit"):

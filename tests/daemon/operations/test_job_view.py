@@ -1,4 +1,4 @@
-"""What a job tells of itself: a rate and an estimate are of what runs, and of nothing else."""
+"""A job as clients see it: only a running job has a rate and an estimate."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def half_way(clock: Clock) -> AnyJob:
         priority=3,
         on_disconnect="cancel",
         created_at=0.0,
-        meter=JobProgress(clock),
+        progress=JobProgress(clock),
     )
     job.move("start")
-    job.meter.phase("copy")
-    job.meter.total(2 * MIB)
+    job.progress.phase("copy")
+    job.progress.total(2 * MIB)
     view_of(job)
     clock.now += 1
-    job.meter.advance(done=MIB)
+    job.progress.advance(done=MIB)
     return job
 
 

@@ -20,7 +20,7 @@ async def test_each_operation_of_the_wire_is_answered(tmp_path: Path) -> None:
     async with operations_rig(tmp_path) as at:
         answered = at.operations.quick.keys() | at.operations.slow.keys()
         assert answered == {row.request for row in OPERATIONS.values() if row.kind != "connection"}
-        assert at.operations.looks <= at.operations.slow.keys()
+        assert at.operations.lookups <= at.operations.slow.keys()
 
 
 async def test_an_operation_that_is_missing_or_there_twice_or_of_other_types_is_no_daemon(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ async def test_a_bad_request_is_refused_before_it_is_queued(
 async def test_requests_for_the_same_work_have_one_key_and_others_another(
     tmp_path: Path, request_: requests.Write, alike: dict[str, Any], key: str
 ) -> None:
-    """Also for one that an earlier version wrote into the ledger: its tokens still stand for it."""
+    """Also for a job that an earlier version wrote into the ledger: its tokens still stand for it."""
     async with operations_rig(tmp_path) as at:
         operation, fields = at.of(KINDS[type(request_)]), fields_of(request_)
 

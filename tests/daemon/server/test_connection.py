@@ -27,7 +27,7 @@ UID = 1000
 
 
 class Transport(asyncio.Transport):
-    """Keeps what is written. It can be told not to take it, as that of a peer that does not read."""
+    """Keeps what is written. It can stop taking it, like that of a peer that does not read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ async def connected(
             requests.EventsSubscribe: held.run,
             requests.StoreSweep: held.run,
         },
-        looks=frozenset({requests.ModelShow}),
+        lookups=frozenset({requests.ModelShow}),
     )
     async with anyio.create_task_group() as tasks:
         limits = PeerLimits(connections_per_peer=8, requests_per_peer=requests_per_peer)
@@ -311,7 +311,7 @@ async def test_what_runs_when_the_peer_goes_is_ended_without_a_reply() -> None:
     ],
     ids=repr,
 )
-async def test_a_client_that_needs_what_is_not_here_is_told_so(hello: dict[str, Any], code: str | None) -> None:
+async def test_a_client_that_needs_a_missing_capability_is_refused(hello: dict[str, Any], code: str | None) -> None:
     async with connected() as case:
         case.take()
         case.ask({"id": "1", "op": "hello", **hello})

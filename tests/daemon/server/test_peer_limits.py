@@ -34,4 +34,4 @@ def test_who_is_connected_is_counted_by_user() -> None:
     assert (limits.count, limits.by_peer()) == (3, {str(UID): 2, str(OTHER): 1})
     for uid in (UID, UID, OTHER):
         limits.leave(uid)
-    assert (limits.count, limits.by_peer()) == (0, {}), "nothing is kept of who has left"
+    assert (limits.count, limits.by_peer()) == (0, {}), "nothing is kept of a user that has left"

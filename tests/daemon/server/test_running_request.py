@@ -1,4 +1,4 @@
-"""One request that takes time, over a connection that notes what it is told: one terminal reply, whatever happens."""
+"""One request that takes time, over a connection that records its calls: one terminal reply, whatever happens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from modelwire.values import Done, Value
 
 
 class NotingChannel:
-    """Refuses to finish when it is told to, as a connection does with a value that is too long for a reply."""
+    """Refuses to finish on demand, as a connection does with a value that is too long for a reply."""
 
     caller = Caller(1000, 1000, "write")
 
@@ -41,7 +41,7 @@ class NotingChannel:
 
 
 def request_over(channel: NotingChannel) -> RunningRequest:
-    return RunningRequest(cast(ReplyChannel, channel), requests.JobList(id="7"), is_look=False)
+    return RunningRequest(cast(ReplyChannel, channel), requests.JobList(id="7"), is_lookup=False)
 
 
 async def done(_: Any, __: Any) -> Value:

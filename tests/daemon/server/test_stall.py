@@ -1,4 +1,4 @@
-"""When a peer counts as one that does not read, by a transport and a clock that the test moves."""
+"""When a peer counts as not reading, by a transport and a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Loop:
         self.timers.append(callback)
         return Timer(self.timers)
 
-    def patience_runs_out(self) -> None:
+    def time_runs_out(self) -> None:
         (run,) = self.timers
         self.timers.clear()
         run()
@@ -64,22 +64,22 @@ def test_what_is_taken_at_once_starts_no_timer() -> None:
     assert case.loop.timers == []
 
 
-def test_nothing_taken_for_the_whole_patience_is_a_cut() -> None:
+def test_nothing_taken_for_the_whole_time_is_a_cut() -> None:
     case = Case()
     case.send(1000)
     case.send(500)
-    case.loop.patience_runs_out()
+    case.loop.time_runs_out()
     assert case.cuts == 1
     assert case.loop.timers == []
 
 
-def test_one_byte_taken_is_another_patience() -> None:
+def test_one_byte_taken_is_another_period() -> None:
     case = Case()
     case.send(1000)
     case.transport.waiting -= 1
-    case.loop.patience_runs_out()
+    case.loop.time_runs_out()
     assert case.cuts == 0
-    case.loop.patience_runs_out()
+    case.loop.time_runs_out()
     assert case.cuts == 1
 
 
@@ -88,7 +88,7 @@ def test_a_slow_reader_may_have_more_waiting_than_before() -> None:
     case = Case()
     case.send(1000)
     case.send(5000, taken=100)
-    case.loop.patience_runs_out()
+    case.loop.time_runs_out()
     assert case.cuts == 0
     assert len(case.loop.timers) == 1
 
@@ -97,11 +97,11 @@ def test_who_has_caught_up_is_watched_no_more_until_something_waits_again() -> N
     case = Case()
     case.send(1000)
     case.transport.waiting = 0
-    case.loop.patience_runs_out()
+    case.loop.time_runs_out()
     assert (case.cuts, case.loop.timers) == (0, [])
     case.send(10)
     assert len(case.loop.timers) == 1
-    case.loop.patience_runs_out()
+    case.loop.time_runs_out()
     assert case.cuts == 1
 
 

@@ -81,5 +81,5 @@ def test_a_mirror_is_asked_for_the_same_without_credentials(text: str, match: st
 
 @pytest.mark.parametrize("text", ["/m.gguf", "llama:8b"])
 def test_what_is_on_this_machine_has_no_source(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="comes from nowhere else"):
+    with pytest.raises(InvalidRequest, match="is on this machine and has no source"):
         Sources(HttpClient(environ={}), ENVIRON).source(parse(text))

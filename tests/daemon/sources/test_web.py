@@ -137,7 +137,7 @@ def test_the_name_that_the_server_gives(http: HttpClient, disposition: str, path
     ("answer", "kind", "said"),
     [
         (Reply(404), SourceNotFound, "404"),
-        (Reply(401), SourceUnauthorized, "wants to know who asks"),
+        (Reply(401), SourceUnauthorized, "demands credentials"),
         (Reply(403), SourceUnauthorized, "does not give this file"),
         (Reply(503, {"Retry-After": "7"}), SourceUnavailable, "the fault is at the source"),
         (

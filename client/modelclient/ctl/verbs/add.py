@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(session: Session, args: argparse.Namespace) -> None:
     if not args.path:
-        raise InvalidRequest("the path is empty", hint="name a file or a directory; . is the one you are in")
+        raise InvalidRequest("the path is empty", hint="Name a file or a directory; . is the current one.")
     path = submit.sendable(os.path.abspath(args.path), "path")
     client = session.client()
     submit.submit(
@@ -39,7 +39,7 @@ def _interrupted(job: str | None, args: argparse.Namespace) -> Cancelled:
     words += ["--move"] if args.move else ["--link"] if args.link else []
     return Cancelled(
         f"interrupted: job {job} was stopped, and {args.name or os.path.basename(args.path)} was not added",
-        hint=f"to go on, run it again: {shlex.join(words)}",
+        hint=f"To go on, run `{shlex.join(words)}` again.",
     )
 
 

@@ -19,7 +19,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
         job = follow(session, client.attach(args.job), attached=True)
     except KeyboardInterrupt:
         complain(f"modelctl: left job {args.job}; it may go on without you")
-        complain(f"hint: see what it does: modelctl job {args.job}; end it: modelctl cancel {args.job}")
+        complain(f"hint: See what it does with `modelctl job {args.job}`, or end it with `modelctl cancel {args.job}`.")
         raise
     if (error := failure(job)) is not None:
         raise error

@@ -37,11 +37,11 @@ def _withheld(resolved: Resolved) -> WireError:
     if resolved.state in ("available", "downloading"):
         return NotFound(
             f"the bytes of {resolved.name} are not here: its state is {resolved.state}",
-            hint=f"see how far it is: modelctl show {resolved.name}",
+            hint=f"See how far it is with `modelctl show {resolved.name}`.",
             details=details,
         )
     return Corrupt(
         f"{resolved.name} is not given out: its state is {resolved.state}",
-        hint=f"see why: modelctl show {resolved.name}",
+        hint=f"See why with `modelctl show {resolved.name}`.",
         details=details,
     )

@@ -65,7 +65,7 @@ def _interrupted(job: str | None, args: argparse.Namespace) -> Cancelled:
     words += ["--max-rate", str(args.max_rate)] if args.max_rate else []
     return Cancelled(
         f"interrupted: job {job} was stopped; what has arrived is kept",
-        hint=f"to go on from there, run it again: {shlex.join(words)}",
+        hint=f"To go on from there, run `{shlex.join(words)}` again.",
     )
 
 

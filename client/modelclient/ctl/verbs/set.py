@@ -67,31 +67,29 @@ def _read(words: list[str], known: dict[str, Callable[[str], int]], *, of_job: b
         key, equals, text = (part.strip() for part in word.partition("="))
         if not equals:
             raise InvalidRequest(
-                f"{word!r} is not of the form KEY=VALUE", hint="for example: modelctl set max_rate=20MB/s"
+                f"{word!r} is not of the form KEY=VALUE", hint="Write it like this: `modelctl set max_rate=20MB/s`."
             )
         if key not in known:
             raise InvalidRequest(
                 f"there is no setting {key!r} of {'a job' if of_job else 'the daemon'}", hint=_hint(key, known)
             )
         if key in wanted:
-            raise InvalidRequest(f"{key} is given twice", hint="give each setting once")
+            raise InvalidRequest(f"{key} is given twice", hint="Give each setting once.")
         try:
             wanted[key] = known[key](text)
         except ValueError as fault:
-            raise InvalidRequest(f"{key}: {fault}", hint=f"what can be set: {listed}") from None
+            raise InvalidRequest(f"{key}: {fault}", hint=f"Set one of {listed}.") from None
     return wanted
 
 
 def _hint(key: str, known: dict[str, Callable[[str], int]]) -> str:
-    listed = f"what can be set: {', '.join(known)}"
+    listed = f"Set one of {', '.join(known)}."
     if key in JOB and known is DAEMON:
-        return f"a job has one: modelctl set {key}=… --job ID"
+        return f"Set it for a job: `modelctl set {key}=… --job ID`."
     if key in DAEMON and known is JOB:
-        return f"the daemon has one: modelctl set {key}=…"
+        return f"Set it for the daemon: `modelctl set {key}=…`."
     near = get_close_matches(key.rpartition(".")[2], known, n=1)
-    return (
-        f"did you mean {near[0]}?" if near else f"{listed}; all others are in the configuration: modeld --print-config"
-    )
+    return f"Did you mean {near[0]}?" if near else f"{listed} `modeld --print-config` shows all others."
 
 
 def _print(session: Session, done: Configured) -> None:

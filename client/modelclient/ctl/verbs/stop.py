@@ -45,7 +45,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
     if not (client.wait_closed(deadline - time.monotonic()) and _gone(status.pid, client.endpoint, deadline)):
         raise TimedOut(
             f"the daemon (pid {status.pid}) has been asked to stop and has not ended yet",
-            hint="see what it is waiting for: modelctl status; or end it: kill " + str(status.pid),
+            hint=f"See what it is waiting for with `modelctl status`, or end it with `kill {status.pid}`.",
         )
     session.show(
         {"pid": status.pid, "stopped": True, "running": drained.running, "waiting": drained.waiting},

@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(session: Session, args: argparse.Namespace) -> int:
     if args.names and args.all:
-        raise InvalidRequest("names and --all exclude each other", hint="see modelctl verify --help")
+        raise InvalidRequest("names and --all exclude each other", hint="See `modelctl verify --help`.")
     client = session.client()
     again = " ".join(["modelctl verify", *args.names])
     verification = carry_out(session, lambda: client.verify(*args.names), again)

@@ -1,1 +1,1 @@
-"""The moving of bytes: connections, their number and pace, one fetch for everybody who asks."""
+"""Fetching a file: its attempts, their connections and how many, retries, the bandwidth budget."""

@@ -1,4 +1,4 @@
-"""One file from its first byte to a staged file that the store can name, whatever the sources do in between."""
+"""One file from its first byte to a staged file that the store can name, over all attempts and restarts."""
 
 from __future__ import annotations
 
@@ -6,32 +6,29 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from modeld.download.engine.room import Room
+from modeld.download.engine.growing_reservation import GrowingReservation
 from modeld.download.partials.buffers import Buffers
-from modeld.download.partials.frontier import Frontier
+from modeld.download.partials.hasher import Hasher
 from modeld.download.partials.journal import Header, Piece
-from modeld.download.partials.journal_writer import Journalling
+from modeld.download.partials.journal_writer import JournalWriter
 from modeld.download.partials.partial import Partial
 from modeld.download.partials.segments import Segments
-from modeld.download.partials.state import Hashed, State
+from modeld.download.partials.shared_state import Hashed, SharedState
 from modeld.download.tuning import PIECE, Tuning
 from modeld.progress import FileProgress, Stopped
 from modeld.store.blobs.quarantine import quarantine
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
+from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.ingest.staged import Staged, seal
 
-if TYPE_CHECKING:
-    from modeld.store.disk.layout import Layout
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
-    """Where files are put together: the parts of the store and of the machine that all files share."""
+class Workspace:
+    """What the fetches of all files share of the store and of the machine."""
 
     layout: Layout
     space: Space
@@ -65,11 +62,12 @@ class Fetched(Staged):
 
 
 class Assembly:
-    """The partial, its state and its two threads. From the thread that watches over the file, except `state`."""
+    """The partial, its shared state and its two threads. Only the thread that fetches the file calls it; `state` and
+    `wrote` are for its connections too."""
 
     def __init__(
         self,
-        ground: Ground,
+        workspace: Workspace,
         *,
         digest: Digest | None,
         size: int | None,
@@ -79,58 +77,60 @@ class Assembly:
         damaged: Callable[[Piece], None],
     ) -> None:
         self.digest = digest
-        self.ground = ground
+        self.workspace = workspace
         self._damaged = damaged
         self._progress = progress
-        self._told_done = self._told_verified = self._told_reused = 0
+        self._reported_done = self._reported_verified = self._reported_reused = 0
         self._allocated = False
         header = Header(digest.hex if digest else None, size, validator)
         progress.phase("reserving")
         progress.total(size)
-        self.room = Room(ground.space)
-        self.partial = Partial.open(ground.layout, header, digest, key)
+        self.reservation = GrowingReservation(workspace.space)
+        self.partial = Partial.open(workspace.layout, header, digest, key)
         try:
             self._start(size, self.partial.pieces)
         except BaseException:
-            self.state.end()  # one of the two threads may have been started
+            self.state.end()  # one of the two threads may run already
             self.partial.close()
-            self.room.release()
+            self.reservation.release()
             raise
 
-    # -- beginning, also again
+    # -- start, and start over
 
     def _start(self, size: int | None, pieces: tuple[Piece, ...]) -> None:
         self.size_by_end = False
-        """Nobody told the size but the end of the answer."""
+        """No source gave the size: it is where the answer ended."""
 
-        self.state = State(Segments(size), self.ground.buffers, self.partial.resumable)
+        self.state = SharedState(Segments(size), self.workspace.buffers, self.partial.resumable)
         for piece in pieces:
             if piece.end - piece.start <= PIECE and (size is None or piece.end <= size):
                 self.state.segments.have.add(piece.start, piece.end)
                 self.state.unproven[piece.start] = piece
-                self.state.served[piece.source] = self.state.served.get(piece.source, 0) + piece.end - piece.start
+                self.state.by_source[piece.source] = self.state.by_source.get(piece.source, 0) + piece.end - piece.start
         if size is not None:
-            self._make_room(size)
+            self._reserve(size)
         self.resumed = self.state.segments.have.total
-        self._frontier = Frontier(
+        self._hasher = Hasher(
             self.state,
             self.partial.descriptor,
             self.partial.path,
-            keep_cache=self.ground.keep_cache,
+            keep_cache=self.workspace.keep_cache,
             damaged=self._damaged,
         )
-        self._journalling: Journalling | None = None
-        if self.partial.resumable and (size is None or size > self.ground.tuning.segment_bytes):
-            self._journalling = Journalling(self.state, self.partial, patience=self.ground.tuning.journal_seconds)
-            self._journalling.start()
+        self._journal_writer: JournalWriter | None = None
+        if self.partial.resumable and (size is None or size > self.workspace.tuning.segment_bytes):
+            self._journal_writer = JournalWriter(
+                self.state, self.partial, longest_wait=self.workspace.tuning.journal_seconds
+            )
+            self._journal_writer.start()
         else:
             self.state.journalled = False
-        self._frontier.start()
+        self._hasher.start()
 
     def start_over(self, size: int | None, validator: str | None) -> None:
-        """Nothing of what is here is a part of the file."""
+        """From the first byte: the bytes that are here belong to another version."""
         self._end_threads()
-        self.room.release()
+        self.reservation.release()
         self._allocated = False
         header = Header(self.digest.hex if self.digest else None, size, validator)
         self.partial.begin(header)
@@ -138,47 +138,48 @@ class Assembly:
         self._start(size, ())
 
     def size_is(self, size: int) -> None:
-        """Told by the first answer, not by the description; or by its end, and then there is nothing to reserve."""
+        """The first answer or its end gives a size that the description has not. At the end nothing is reserved."""
         self._progress.total(size)
         if not self.state.segments.have.covers(0, size):
-            self._make_room(size)
+            self._reserve(size)
         with self.state.lock:
             self.state.segments.size = size
             self.state.wake()
 
-    def _make_room(self, size: int) -> None:
-        """Before the first byte, and for what is not on the disk yet."""
+    def _reserve(self, size: int) -> None:
+        """Reserves space for what is not on the disk yet, before the first byte of it."""
         with store_faults("allocate", self.partial.path):
             held = self.partial.allocated
             missing = max(0, size - held)
-            self.room.grow(missing)
+            self.reservation.grow(missing)
             if durable.preallocate(self.partial.descriptor, size):
-                self.room.settle(missing)
+                self.reservation.settle(missing)
                 self._allocated = True
 
     def wrote(self, length: int) -> None:
-        """By a connection, after it wrote."""
+        """A connection calls it after it wrote."""
         if not self._allocated:
-            self.room.settle(length)
+            self.reservation.settle(length)
 
-    # -- watching
+    # -- while connections run
 
     def report(self) -> None:
-        """What has become more since the last call. Nothing that is told ever becomes less."""
+        """Reports what has grown since the last call. No number that was reported ever shrinks."""
         state = self.state
         with state.lock:
             done, verified, reused = state.segments.have.total, state.hashed, state.reused
         self._progress.advance(
-            done=max(0, done - self._told_done),
-            verified=max(0, verified - self._told_verified),
-            reused=max(0, reused - self._told_reused),
+            done=max(0, done - self._reported_done),
+            verified=max(0, verified - self._reported_verified),
+            reused=max(0, reused - self._reported_reused),
         )
-        self._told_done = max(done, self._told_done)
-        self._told_verified = max(verified, self._told_verified)
-        self._told_reused = max(reused, self._told_reused)
+        self._reported_done = max(done, self._reported_done)
+        self._reported_verified = max(verified, self._reported_verified)
+        self._reported_reused = max(reused, self._reported_reused)
 
     def wait_hashed(self) -> Hashed | None:
-        """None when bytes turned out to be missing after all. Raises Stopped, or what the disk said."""
+        """Blocks until the digest is known. None when a piece of an earlier run was damaged, so that bytes are missing
+        again. Raises Stopped, or the fault of the store."""
         state = self.state
         self._progress.phase("verify")
         while True:
@@ -192,21 +193,23 @@ class Assembly:
                     break
                 if not state.segments.complete:
                     return None
-                state.attention.wait(self.ground.tuning.poll_seconds)
+                state.changed.wait(self.workspace.tuning.poll_seconds)
         self.report()
+        self.partial.move("hash")
         return state.result
 
     # -- ends
 
     def seal(self, hashed: Hashed, *, origin: str, as_described: bool) -> Fetched:
-        """Durable and read-only; the partial goes over to what is returned."""
+        """Makes the file durable and read-only. What it returns owns the partial from then on."""
         self._end_threads()
         size = self.state.segments.limit
         with store_faults("make durable", self.partial.path):
             if os.fstat(self.partial.descriptor).st_size != size:
                 os.ftruncate(self.partial.descriptor, size)
-            seal(self.ground.layout, self.partial.descriptor, self.partial.path)
+            seal(self.workspace.layout, self.partial.descriptor, self.partial.path)
             signature = Signature.of(os.fstat(self.partial.descriptor))
+        self.partial.move("seal")
         return Fetched(
             path=self.partial.path,
             digest=hashed.digest,
@@ -214,7 +217,7 @@ class Assembly:
             blocks=hashed.blocks,
             origin=origin,
             source=signature,
-            reservation=self.room,
+            reservation=self.reservation,
             served=self.served(),
             as_described=as_described,
             partial=self.partial,
@@ -222,7 +225,7 @@ class Assembly:
 
     def served(self) -> dict[str, int]:
         with self.state.lock:
-            by_number = dict(self.state.served)
+            by_number = dict(self.state.by_source)
         names: dict[str, int] = {}
         for number, size in by_number.items():
             if size > 0 and number < len(self.partial.identities):
@@ -231,24 +234,30 @@ class Assembly:
         return names
 
     def contributors(self) -> list[int]:
-        """Numbers of the versions that bytes of this file came from."""
+        """The numbers of the identities that gave bytes of this file."""
         with self.state.lock:
-            return [number for number, size in self.state.served.items() if size > 0]
+            return [number for number, size in self.state.by_source.items() if size > 0]
 
     def condemn(self) -> str | None:
-        """Wrong bytes go where they can be looked at; where that is."""
+        """Moves a file with a wrong digest to the quarantine; returns its path there, None when that failed."""
         self._end_threads()
-        self.room.release()
+        self.reservation.release()
+        self.partial.move("condemn")
         kept: str | None = None
-        with contextlib.suppress(OSError):
-            kept = quarantine(self.ground.layout, self.partial.path, "digest-mismatch")
-        self.partial.remove()
+        try:
+            with contextlib.suppress(OSError):
+                kept = quarantine(self.workspace.layout, self.partial.path, "digest-mismatch")
+        finally:
+            self.partial.remove()
         return kept
 
     def close(self) -> None:
-        """What is here stays for a later run, all of it journalled; a file of nothing but room for it does not."""
+        """Journals all bytes and keeps them for a later run; removes a partial without bytes. Does nothing when the
+        file was sealed or condemned."""
+        if self.partial.stage in ("sealed", "removed"):
+            return
         self._end_threads()
-        self.room.release()
+        self.reservation.release()
         if self.state.segments.have.total == 0:
             self.partial.remove()
         else:
@@ -256,6 +265,6 @@ class Assembly:
 
     def _end_threads(self) -> None:
         self.state.end()
-        self._frontier.join()
-        if self._journalling is not None:
-            self._journalling.join()
+        self._hasher.join()
+        if self._journal_writer is not None:
+            self._journal_writer.join()

@@ -1,37 +1,30 @@
-"""One source gives what is missing of one file: how many connections, what their failures mean, when to give up.
-
-The thread that calls `run` watches: it tells progress, starts connections, and ends them all.
+"""One attempt to get what is missing of one file from one source: it starts connections, reports progress, and ends
+them all.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from modeld.download.engine.assembly import Assembly
 from modeld.download.engine.budget import Pace
 from modeld.download.engine.connection import Connection
-from modeld.download.engine.connection_count import Growth
-from modeld.download.engine.retry import Patience
-from modeld.download.partials.segments import UNBOUNDED, Segment
-from modeld.download.routes.events import EventKind, OnEvent, TransferEvent
-from modeld.download.routes.outcomes import Changed, GaveUp, Net, Quit
-from modeld.download.source import Body, FileInfo, Opener, giver
-from modeld.download.tuning import REQUEST_SECONDS, SMALLEST_SPLIT
+from modeld.download.engine.source_file import SourceFile
+from modeld.download.routes.events import OnEvent
+from modeld.download.routes.outcomes import Network
+from modeld.download.source import FileInfo, Opener
 from modeld.progress import FileProgress, Stopped
-from modelwire.errors import SourceUnavailable, WireError
 
-_CROWDED: Final = (429, 503)
 _GRACE_SECONDS: Final = 0.2
 """For a connection to end by itself when nothing is left to fetch; then it can be used again."""
 
 
-class Draw:
+class Attempt:
     def __init__(
         self,
-        net: Net,
+        network: Network,
         assembly: Assembly,
         opener: Opener,
         file: FileInfo,
@@ -41,45 +34,31 @@ class Draw:
         on_event: OnEvent,
         has_alternative: Callable[[], bool],
     ) -> None:
-        self.assembly = assembly
-        self.opener = opener
-        self.file = file
-        self.pace = pace
-        self.name = giver(opener, file)
-        self.validator = file.validator
-        # What nothing tells the version of comes in one answer: two of them may be of two versions.
-        self.whole = not file.ranges or self._is_unproven()
-        self.long = file.long_requests is not None
-        self.uncached = not assembly.ground.keep_cache
-        self.stopping = False
-        self._net = net
-        self._tuning = net.tuning
-        self._state = assembly.state
-        self._progress = progress
-        self._on_event = on_event
-        self._connections: list[Connection] = []
-        self._started = 0
-        self._in_line = False
-        self._received = self._told = 0
-        self._outcome: GaveUp | Changed | None = None
-        self.patience = Patience(
-            net=net,
-            state=self._state,
-            origin=file.origin,
-            tell=self._tell,
+        self._source = SourceFile(
+            network,
+            assembly,
+            opener,
+            file,
+            pace=pace,
             attempted=progress.attempted,
-            give_up=self._stop_with,
+            on_event=on_event,
             has_alternative=has_alternative,
-            stopping=self.is_stopping,
         )
-        self._growth = Growth(net.tuning, net.clock(), most=net.tuning.connections_per_file)
-
-    # -- the thread that watches
+        self._network = network
+        self._tuning = network.tuning
+        self._assembly = assembly
+        self._state = assembly.state
+        self._file = file
+        self._progress = progress
+        self._threads: list[Connection] = []
+        self._started = 0
+        self._queued = False
+        self._reported = 0
 
     def run(self) -> None:
-        """Returns when every byte is there. Raises GaveUp, Changed, Stopped, or what the disk said."""
+        """Returns when every byte is there. Raises GaveUp, Changed, Stopped, or the fault of the store."""
         state = self._state
-        self._progress.source(self.name)
+        self._progress.source(self._source.name)
         self._progress.phase("download")
         complete = False
         try:
@@ -92,256 +71,74 @@ class Draw:
                     if state.segments.complete:
                         complete = True
                         return
-                    if self._outcome is not None:
-                        raise self._outcome
+                    if self._source.outcome is not None:
+                        raise self._source.outcome
                     self._start_connections()
-                    state.attention.wait(self._tuning.poll_seconds)
+                    state.changed.wait(self._tuning.poll_seconds)
                 self._report()
-                self._growth.observe(self._net.clock(), self._received_now(), len(self._connections), self.pace.waited)
+                self._count_connections()
         finally:
-            self._leave_line()
+            self._leave_queue()
             self._end_connections(_GRACE_SECONDS if complete else 0.0)
             self._report()
 
     def _start_connections(self) -> None:
-        segments, now = self._state.segments, self._net.clock()
+        source, segments, now = self._source, self._state.segments, self._network.clock()
         wanted = 1
-        if not self.whole and not self.long and segments.missing is not None:
-            wanted = min(self._growth.target, -(-segments.missing // self._tuning.segment_bytes))
-        while len(self._connections) < wanted and (segments.next_free() is not None or segments.slow(now) is not None):
+        if not source.whole and not source.long and segments.missing is not None:
+            wanted = min(source.connection_count.target, -(-segments.missing // self._tuning.segment_bytes))
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        while len(source.connections) < wanted and (segments.next_free() is not None or segments.slow(now) is not None):
             if not self._may_connect():
                 return
             self._started += 1
-            connection = Connection(self, self._started)
+            connection = Connection(source, self._started)
             try:
                 connection.start()
             except BaseException:
-                self._net.hosts.release(self.file.origin)
+                self._network.hosts.release(self._file.origin)
                 raise
-            self._connections.append(connection)
+            # The lock is held: the thread asks for its first segment after this.
+            source.connections.append(connection.bytes)
+            self._threads.append(connection)
             if segments.next_free() is None:
                 return
 
     def _may_connect(self) -> bool:
-        hosts, origin = self._net.hosts, self.file.origin
-        taken = hosts.take(origin, self.file.long_requests, in_line=self._in_line)
-        # Long requests have few places by design, which only the end of one frees.
-        needy = not taken and not self._connections and not self.long
-        if origin is not None and needy != self._in_line:
-            self._in_line = needy
-            (hosts.wait if needy else hosts.served)(origin)
+        hosts, origin = self._network.hosts, self._file.origin
+        taken = hosts.take(origin, self._file.long_requests, queued=self._queued)
+        # Long requests have few places by design, and only the end of one frees a place.
+        waits = not taken and not self._source.connections and not self._source.long
+        if origin is not None and waits != self._queued:
+            self._queued = waits
+            (hosts.join_queue if waits else hosts.leave_queue)(origin)
         return taken
 
-    def _leave_line(self) -> None:
-        if self._in_line and self.file.origin is not None:
-            self._in_line = False
-            self._net.hosts.served(self.file.origin)
+    def _leave_queue(self) -> None:
+        if self._queued and self._file.origin is not None:
+            self._queued = False
+            self._network.hosts.leave_queue(self._file.origin)
 
     def _end_connections(self, grace: float) -> None:
         with self._state.lock:
-            self.stopping = True
+            self._source.stopping = True
             self._state.wake()
-            connections = list(self._connections)
         deadline = time.monotonic() + grace
-        for connection in connections:
+        for connection in self._threads:
             connection.join(max(0.0, deadline - time.monotonic()))
-        for connection in connections:
-            # One that is in the source's hands cannot be woken; it finds that it is not wanted and goes.
+        for connection in self._threads:
+            # A connection that the source is opening cannot be woken. It ends when `open` returns.
             while connection.is_alive() and not connection.opening:
                 connection.abort()
                 connection.join(self._tuning.poll_seconds)
 
-    def _received_now(self) -> int:
-        with self._state.lock:
-            return self._received + sum(connection.received for connection in self._connections)
+    def _count_connections(self) -> None:
+        source = self._source
+        live = len(source.connections)
+        source.connection_count.observe(self._network.clock(), source.received, live, source.pace.waited)
 
     def _report(self) -> None:
-        received = self._received_now()
-        self._progress.advance(network=received - self._told)
-        self._told = received
-        self.assembly.report()
-
-    # -- called by connections
-
-    def is_stopping(self) -> bool:
-        return self.stopping
-
-    @property
-    def open_ended(self) -> bool:
-        return self._state.segments.size is None
-
-    def end_of_request(self, segment: Segment, asked: int) -> int | None:
-        """What is asked for with the first byte of the segment: that much of it, or all up to what is here already."""
-        if self.open_ended:
-            return None
-        if not self.long:
-            return asked
-        with self._state.lock:
-            gap = self._state.segments.have.gap(segment.position, self._state.segments.limit)
-            return asked if gap is None else max(asked, gap[1])
-
-    def next_segment(self, connection: Connection) -> Segment | None:
-        """Blocks while the connection is too far ahead of the hash, or of the journal."""
-        state = self._state
-        with state.lock:
-            while True:
-                if self.stopping or state.fault is not None or self._is_surplus(connection):
-                    return None
-                now = self._net.clock()
-                if self.whole:
-                    return None if state.segments.busy or state.segments.complete else state.segments.take_all(now)
-                if state.segments.size is None:
-                    return None if state.segments.busy else state.segments.take(now, UNBOUNDED)
-                if state.journalled and connection.debt.bytes > self._tuning.unjournalled_bytes:
-                    state.urgent = True
-                    state.unsynced.notify()
-                    state.room.wait()
-                    continue
-                free = state.segments.next_free()
-                if free is not None and free[0] >= state.hashed + self._tuning.ahead_bytes:
-                    state.stalled += 1
-                    state.room.wait()
-                    state.stalled -= 1
-                    continue
-                if free is None:
-                    return state.segments.split(now)
-                return state.segments.take(now, self._tuning.segment_bytes)
-
-    def is_whole(self, segment: Segment) -> bool:
-        return segment.start == 0 and segment.end >= self._state.segments.limit
-
-    def ask(self, segment: Segment, rate: float | None) -> int:
-        """Up to where the connection is to ask now. `rate` is what it brought last, in bytes a second."""
-        segments, most = self._state.segments, self._tuning.segment_bytes
-        with self._state.lock:
-            if self.whole or self.long or segments.size is None:
-                return segments.ask(segment, UNBOUNDED)
-            if rate is None and segments.size - segments.have.total <= most:
-                return segments.ask(segment, most)  # too little for a second connection: one request will do
-            return segments.ask(segment, min(most, max(SMALLEST_SPLIT, int((rate or 0.0) * REQUEST_SECONDS))))
-
-    def _is_surplus(self, connection: Connection) -> bool:
-        wanted = 1 if self.whole or self.long else self._growth.target
-        if len(self._connections) > wanted and self._connections[wanted:].count(connection) > 0:
-            return True
-        return len(self._connections) > 1 and self._net.hosts.give_up(self.file.origin)
-
-    def ended(self, connection: Connection) -> None:
-        with self._state.lock:
-            self._connections.remove(connection)
-            self._received += connection.received
-            self._state.attention.notify()
-        self._net.hosts.release(self.file.origin)
-
-    def judge(self, body: Body, segment: Segment, asked: str | None, *, whole: bool) -> int:
-        """What an answer's head says about the file; the identity that its bytes are recorded under. `asked` is the
-        validator on whose condition it was asked for, `whole` whether all of it was."""
-        self.patience.answered()
-        total, size = body.total, self._state.segments.size
-        known = asked if asked is not None else self.validator
-        changed = _differ(known, body.validator)
-        resized = total is not None and size is not None and total != size
-        if self.assembly.digest is None and (changed or resized):
-            what = f"it has {total} bytes instead of {size}" if resized else "its validator is another one"
-            self._stop_with(Changed(what, total, body.validator))
-            raise Quit
-        if resized:
-            raise SourceUnavailable(
-                f"{self.name} has {total} bytes under {self.file.path}, not the {size} that were described",
-                hint="It serves another file: pull the reference again, or use another source.",
-                retryable=False,
-            )
-        if changed and self.validator != body.validator:
-            self._tell("source_changed", "its validator is another one now; the digest will tell about the bytes")
-        validator = body.validator or known
-        self.validator = validator
-        if not body.partial and not whole:
-            self._not_partial(body, segment, changed=changed)
-        if body.start != segment.position:
-            raise SourceUnavailable(f"{self.name} sent the bytes from {body.start}, not from {segment.position}")
-        if size is None and total is not None:
-            self._adopt(total, segment)
-        with self._ours():
-            return self.assembly.partial.identity(self.name, validator)
-
-    @contextlib.contextmanager
-    def _ours(self) -> Iterator[None]:
-        """What fails in here is the store, not the source: nothing to try again."""
-        try:
-            yield
-        except WireError as fault:
-            self._state.fail(fault)
-            raise Quit from None
-
-    def _adopt(self, total: int, segment: Segment) -> None:
-        """All of it was asked for before anybody knew how much it is, and so all of it is read."""
-        if total == 0:
-            raise SourceUnavailable(
-                f"{self.name} sent no bytes at all for {self.file.path}",
-                hint="Check the address; the file may not be uploaded yet.",
-                retryable=False,
-            )
-        with self._ours():
-            self.assembly.size_is(total)
-        with self._state.lock:
-            segment.asked = segment.end = total
-
-    def _not_partial(self, body: Body, segment: Segment, *, changed: bool) -> None:
-        """The whole file came, although a part was asked for."""
-        size = self._state.segments.size
-        if changed:
-            raise SourceUnavailable(f"{self.name} has replaced {self.file.path}; it is asked again")
-        if body.start == segment.position and (size is None or segment.asked >= size):
-            self.whole = self.whole or size is None
-            return
-        with self._state.lock:
-            first, self.whole = not self.whole, True
-        if first:
-            self._tell("ranges_ignored", "it gives the whole file only: one connection, from the first byte")
-        raise Quit
-
-    def learned_size(self, size: int) -> None:
-        """The stream is over, and its framing says that this was all."""
-        self.assembly.size_by_end = True
-        self.assembly.size_is(size)
-
-    def failed(self, fault: WireError, round_began: int) -> None:
-        """Waits as long as it has to be waited, or raises Quit."""
-        with self._state.lock:
-            others = len(self._connections) - 1
-            if others > 0 and fault.details.get("status") in _CROWDED:
-                self._growth.refused(self._net.clock(), others)
-        self.patience.failed(fault, round_began)
-        have = self._state.segments.have.total
-        if have and self._is_unproven():
-            self._stop_with(Changed("", self._state.segments.size, None, broke_off=True))
-            raise Quit
-
-    def _is_unproven(self) -> bool:
-        """Nothing tells whether the next answer is of the same version as the last one."""
-        return self.assembly.digest is None and self.validator is None
-
-    def _stop_with(self, outcome: GaveUp | Changed) -> None:
-        with self._state.lock:
-            if self._outcome is None:
-                self._outcome = outcome
-            self.stopping = True
-            self._state.wake()
-
-    def _tell(self, kind: EventKind, reason: str, *, attempt: int = 1, delay_s: float = 0.0) -> None:
-        self._on_event(
-            TransferEvent(
-                kind=kind,
-                file=self.file.path,
-                source=self.name,
-                reason=reason,
-                attempt=attempt,
-                delay_s=round(delay_s, 3),
-                bytes=self.patience.have,
-            )
-        )
-
-
-def _differ(known: str | None, told: str | None) -> bool:
-    """Only of the same kind: an answer may tell a date where the description told an ETag."""
-    return known is not None and told is not None and known != told and known.startswith('"') == told.startswith('"')
+        received = self._source.received
+        self._progress.advance(network=received - self._reported)
+        self._reported = received
+        self._assembly.report()

@@ -1,7 +1,7 @@
-"""How many bytes a second: over all jobs, and for each, changeable while they run.
+"""How many bytes a second all jobs and each job may read. The limits can be changed while they run.
 
-A token bucket. Bytes are asked for before they are read, so that what is not read stays with the sender. Who waits is
-served by priority, then by who came first; a job held back by its own limit does not hold back others.
+A token bucket. A read takes its bytes from the budget first, so that what is not read stays with the sender. Reads that
+wait are served by priority, then in the order of their arrival; a job at its own limit does not hold back others.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 BURST_SECONDS: Final = 0.25
-"""What may be saved up: it evens out a busy machine, and is 2.5 % of ten seconds."""
+"""How much may be saved up: it evens out a busy machine, and is 2.5 % of ten seconds."""
 
 GRANT_SECONDS: Final = 0.02
 SMALLEST_GRANT: Final = 4 * 1024
 SMALLEST_WINDOW: Final = 64 * 1024
 
 _LONGEST_WAIT: Final = 0.1
-"""After which a waiter looks whether it was stopped."""
+"""After this many seconds a read that waits checks whether it was stopped."""
 
 
 class _Bucket:
@@ -48,7 +48,7 @@ class _Bucket:
         return self._tokens
 
     def grant(self) -> float:
-        """What is given at once: little enough that others have their turn."""
+        """The most that one read gets at once: little enough that other reads have their turn."""
         return float("inf") if self.rate is None else max(SMALLEST_GRANT, self.rate * GRANT_SECONDS)
 
     def spend(self, size: int) -> None:
@@ -56,25 +56,25 @@ class _Bucket:
             self._tokens -= size
 
     def wait(self, now: float) -> float:
-        """Seconds until there is a grant."""
+        """Seconds until there are enough tokens for a grant."""
         if self.rate is None:
             return 0.0
         return max(0.0, (self.grant() - self.available(now)) / self.rate)
 
 
 class Pace(Protocol):
-    """What is asked before each read."""
+    """What a connection takes from before each read."""
 
     waited: float
-    """Seconds that reads have waited, all of them together."""
+    """Seconds that all reads together have waited."""
 
     @property
     def priority(self) -> int: ...
 
     @property
     def window(self) -> int | None:
-        """What may lie in the kernel for one connection. It has been sent, and counts for whoever watches the line:
-        where each of ten connections may have the usual megabytes of it, a limit is not kept. None: no limit."""
+        """How many bytes the kernel may hold for one connection. The network has carried them already: with the usual
+        megabytes for each of ten connections no limit would be kept. None: no limit."""
 
     def take(self, want: int, stopped: Callable[[], bool], /) -> int: ...
 
@@ -119,14 +119,14 @@ class Share:
             self._budget._changed.notify_all()
 
     def take(self, want: int, stopped: Callable[[], bool], *, behalf: Pace | None = None) -> int:
-        """Blocks until some of `want` may be read, and says how much; 0 only when stopped. `behalf` is whose priority
-        counts, for as long as this waits, and who has waited, when that is not the share itself."""
+        """Blocks until some of `want` may be read, and returns how much; 0 only when stopped. `behalf`, when it is not
+        the share itself, gives the priority while this waits, and the wait counts for it."""
         if not self.limited:
             return want
         return self._budget._take(_Waiting(self, behalf or self), want, stopped)
 
     def refund(self, size: int) -> None:
-        """What was granted and not read."""
+        """Gives back bytes that were granted and not read."""
         if size > 0 and self.limited:
             with self._budget._changed:
                 self._bucket.spend(-size)
@@ -134,10 +134,10 @@ class Share:
 
 
 class CommonPace:
-    """Of one transfer for several jobs: as quick as the quickest of them may be, as urgent as the most urgent.
+    """Of one download for several jobs: as fast as the fastest of them may be, as urgent as the most urgent.
 
-    Jobs come and go on one thread, connections take on theirs. The last one stays when it leaves: by then the transfer
-    ends, and what it still takes has to be somebody's.
+    Jobs join and leave on one thread, connections take on theirs. The last share stays after it has left: the download
+    is ending then, and the bytes that it still takes must count for a share.
     """
 
     def __init__(self) -> None:
@@ -150,7 +150,7 @@ class CommonPace:
 
     @property
     def window(self) -> int | None:
-        return self._quickest().window
+        return self._fastest().window
 
     def join(self, share: Share) -> None:
         self._shares = (*self._shares, share)
@@ -162,31 +162,31 @@ class CommonPace:
 
     def take(self, want: int, stopped: Callable[[], bool], /) -> int:
         while not stopped():
-            size = self._take_from(self._quickest(), want, stopped)
+            size = self._take_from(self._fastest(), want, stopped)
             if size:
                 return size
         return 0
 
     def _take_from(self, share: Share, want: int, stopped: Callable[[], bool]) -> int:
-        """0 also when another may take more by now: who waits for little is not to wait on."""
-        return share.take(want, lambda: stopped() or self._quickest() is not share, behalf=self)
+        """0 also when another share has become the fastest: a read must not go on waiting for the slower one."""
+        return share.take(want, lambda: stopped() or self._fastest() is not share, behalf=self)
 
     def refund(self, size: int, /) -> None:
-        self._quickest().refund(size)
+        self._fastest().refund(size)
 
-    def _quickest(self) -> Share:
+    def _fastest(self) -> Share:
         return max(self._shares, key=lambda share: float("inf") if share.rate is None else share.rate)
 
 
 class _Waiting:
-    """One read that waits for its turn. Two are never equal."""
+    """One read that waits. Two of them are never equal."""
 
-    __slots__ = ("came", "pace", "share")
+    __slots__ = ("number", "pace", "share")
 
     def __init__(self, share: Share, pace: Pace) -> None:
         self.share = share
         self.pace = pace
-        self.came = 0
+        self.number = 0
 
 
 class Budget:
@@ -195,7 +195,7 @@ class Budget:
         self._changed = threading.Condition()
         self._bucket = _Bucket(_checked(rate), clock())
         self._waiting: list[_Waiting] = []
-        self._came = 0
+        self._last_number = 0
 
     @property
     def rate(self) -> int | None:
@@ -213,8 +213,8 @@ class Budget:
     def _take(self, waiting: _Waiting, want: int, stopped: Callable[[], bool]) -> int:
         share = waiting.share
         with self._changed:
-            self._came += 1
-            waiting.came = self._came
+            self._last_number += 1
+            waiting.number = self._last_number
             self._waiting.append(waiting)
             began = self._clock()
             try:
@@ -232,11 +232,11 @@ class Budget:
 
     def _next(self, now: float) -> _Waiting | None:
         ready = [each for each in self._waiting if each.share._bucket.wait(now) <= 0]
-        return min(ready, key=lambda each: (each.pace.priority, each.came), default=None)
+        return min(ready, key=lambda each: (each.pace.priority, each.number), default=None)
 
     def _grant(self, share: Share, want: int, now: float) -> int:
         own, common = share._bucket, self._bucket
-        # Of the common bucket a little, so that all have their turn; of its own all that the job has saved up.
+        # A little of the common bucket, so that all reads have their turn; of its own all that the job has saved up.
         size = int(min(want, common.grant(), own.available(now), common.available(now)))
         size = max(1, size)
         own.spend(size)

@@ -1,4 +1,4 @@
-"""One connection: takes a segment, asks for it, writes what comes, and so on until there is nothing to take."""
+"""One connection: it takes a segment, requests it, writes what comes, and goes on until there is no segment left."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import dataclasses
 import errno
 import threading
 import time
-from typing import TYPE_CHECKING
 
 import xxhash
 
 from modeld.download.content import HEAD, check_beginning
+from modeld.download.engine.source_file import SourceFile
 from modeld.download.partials.buffers import new_buffer
 from modeld.download.partials.journal import Piece
 from modeld.download.partials.segments import Segment
-from modeld.download.partials.state import Debt
+from modeld.download.partials.shared_state import ConnectionBytes
 from modeld.download.routes.outcomes import Quit
 from modeld.download.source import Body, Narrowable
 from modeld.download.tuning import CHUNK, PIECE, RETAINED
@@ -24,36 +24,30 @@ from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
 from modelwire.errors import SourceUnavailable, WireError
 
-if TYPE_CHECKING:
-    from modeld.download.engine.attempt import Draw
-
 _UNKNOWN_FLAG = (errno.EOPNOTSUPP, errno.EINVAL)
 
 
 class Connection(threading.Thread):
-    def __init__(self, draw: Draw, number: int) -> None:
+    def __init__(self, source: SourceFile, number: int) -> None:
         super().__init__(name=f"modeld-fetch-{number}", daemon=True)
-        self.received = 0
-        """Bytes that came over the network; read by who watches."""
-
         self.opening = False
-        """In the source's hands: it cannot be woken there, and touches nothing of ours."""
+        """The source is opening the body: the thread cannot be woken, and it touches neither the file nor the state."""
 
         self.body: Body | None = None
         self._body_at = 0
-        """The offset in the file of its next byte, while it is kept for the next segment."""
+        """The offset in the file of the body's next byte, while the body is kept for the next segment."""
 
-        self.debt = Debt()
+        self.bytes = ConnectionBytes()
         self._identity = 0
         self._whole = False
         self._round = 0
         self._rate: float | None = None
-        """Bytes a second of the last answer that was long enough to tell."""
+        """Bytes a second of the last answer that was long enough to measure."""
 
-        self._draw = draw
-        self._state = draw.assembly.state
-        self._descriptor = draw.assembly.partial.descriptor
-        self._path = draw.assembly.partial.path
+        self._source = source
+        self._state = source.assembly.state
+        self._descriptor = source.assembly.partial.descriptor
+        self._path = source.assembly.partial.path
         self._buffer = new_buffer()
         self._filled = 0
         self._piece_start = 0
@@ -62,107 +56,107 @@ class Connection(threading.Thread):
     def run(self) -> None:
         try:
             with contextlib.suppress(Quit):
-                while (segment := self._draw.next_segment(self)) is not None:
+                while (segment := self._source.next_segment(self.bytes)) is not None:
                     self._fetch(segment)
-        except BaseException as fault:  # noqa: BLE001 - raised again by who watches
+        except BaseException as fault:  # noqa: BLE001 - the attempt raises it again
             self._state.fail(fault)
         finally:
-            self._let_go()
-            self._draw.ended(self)
+            self._close_body()
+            self._source.ended(self.bytes)
 
     def abort(self) -> None:
         body = self.body
         if body is not None:
             body.abort()
 
-    # -- one segment, as often as it takes
+    # -- one segment, in as many requests as it takes
 
     def _fetch(self, segment: Segment) -> None:
-        draw = self._draw
+        source = self._source
         try:
-            while segment.left > 0 and not draw.stopping:
+            while segment.left > 0 and not source.stopping:
                 try:
                     if self._ask(segment):
                         return
                 except WireError as fault:
-                    draw.failed(fault, self._round)  # waits, or raises Quit
+                    source.failed(fault, self._round)  # waits, or raises Quit
         finally:
             with self._state.lock:
                 self._state.segments.release(segment)
                 self._state.urgent = True
-                self._state.unsynced.notify()
-                self._state.attention.notify()
+                self._state.may_journal.notify()
+                self._state.changed.notify()
 
     def _ask(self, segment: Segment) -> bool:
-        """True at the end of a file whose size only its end tells."""
-        body = self._going_on(segment) or self._begin(segment)
-        goes_on = False
+        """True at the end of a file whose size was not known before."""
+        body = self._continue_body(segment) or self._begin(segment)
+        continues = False
         try:
             self._begin_piece(segment.position)
-            began, received = time.monotonic(), self.received
+            began, received = time.monotonic(), self.bytes.received
             try:
-                at_end = self._drink(body, segment)
+                at_end = self._receive(body, segment)
             finally:
-                self._measure(self.received - received, time.monotonic() - began)
+                self._measure(self.bytes.received - received, time.monotonic() - began)
                 self._flush(segment)
                 self._end_piece(segment.position)
-            goes_on = self._draw.long and body.end is not None and segment.position < body.end
+            continues = self._source.long and body.end is not None and segment.position < body.end
             self._body_at = segment.position
             return at_end
         finally:
-            if not goes_on:
-                self._let_go()
+            if not continues:
+                self._close_body()
 
-    def _going_on(self, segment: Segment) -> Body | None:
-        """The body of the segment before, when this one follows it."""
+    def _continue_body(self, segment: Segment) -> Body | None:
+        """The body of the previous segment, when this segment follows it."""
         if self.body is not None and self._body_at == segment.position:
-            self._draw.ask(segment, None)
+            self._source.ask(segment, None)
             return self.body
-        self._let_go()
+        self._close_body()
         return None
 
-    def _let_go(self) -> None:
+    def _close_body(self) -> None:
         body, self.body = self.body, None
         if body is not None:
             body.close()
 
     def _begin(self, segment: Segment) -> Body:
-        draw = self._draw
-        draw.patience.admit()
-        # Each of them may change at any moment; this answer is to be judged by what was asked for.
-        self._round, whole, validator = draw.patience.round, draw.whole, draw.validator
-        if whole and not draw.is_whole(segment):
-            # From the first byte on it would write what others are writing: who comes after them has the whole file.
-            draw.patience.not_asked()
+        source = self._source
+        source.retry.admit()
+        # Each of these may change at any moment; the answer is judged by the values of its request.
+        self._round, whole, validator = source.retry.round, source.whole, source.validator
+        if whole and not source.is_whole(segment):
+            # It would write the same bytes as the connections that still run. One that starts after them takes it all.
+            source.retry.not_asked()
             raise Quit
         self._whole = whole
-        end = draw.end_of_request(segment, draw.ask(segment, self._rate))
+        end = source.end_of_request(segment, source.ask(segment, self._rate))
         self.opening = True
         try:
             if whole:
-                body = draw.opener.open(dataclasses.replace(draw.file, ranges=False), 0, None, None)
+                body = source.opener.open(dataclasses.replace(source.file, ranges=False), 0, None, None)
             else:
-                body = draw.opener.open(draw.file, segment.position, end, validator)
+                body = source.opener.open(source.file, segment.position, end, validator)
         except WireError:
             raise
         except BaseException:
-            draw.patience.not_asked()
+            source.retry.not_asked()
             raise
         finally:
             self.opening = False
         self.body = body
         if isinstance(body, Narrowable):
-            body.narrow(draw.pace.window)
+            body.narrow(source.pace.window)
         try:
-            if draw.stopping:
-                draw.patience.not_asked()
+            if source.stopping:
+                source.retry.not_asked()
                 raise Quit
             if whole:
                 with self._state.lock:
                     segment.position = 0
-            self._identity = draw.judge(body, segment, validator, whole=whole)
+            self._identity = source.judge(body, segment, validator, whole=whole)
         except BaseException:
-            self._let_go()
+            self._close_body()
             raise
         return body
 
@@ -170,22 +164,22 @@ class Connection(threading.Thread):
         if got >= CHUNK:
             self._rate = got / max(seconds, 0.001)
 
-    def _drink(self, body: Body, segment: Segment) -> bool:
-        draw = self._draw
+    def _receive(self, body: Body, segment: Segment) -> bool:
+        source = self._source
         while True:
             position = segment.position + self._filled
             reach = self._reach(segment, position)
             if position >= reach:
                 return self._at_end(body, position)
             want = min(CHUNK - self._filled, reach - position)
-            granted = draw.pace.take(want, draw.is_stopping)
-            if granted == 0 or draw.stopping:
+            granted = source.pace.take(want, source.is_stopping)
+            if granted == 0 or source.stopping:
                 raise Quit
             got = body.readinto(self._buffer[self._filled : self._filled + granted])
-            draw.pace.refund(granted - got)
-            if draw.stopping:
-                raise Quit  # what an aborted read gave is not to be trusted
-            self.received += got
+            source.pace.refund(granted - got)
+            if source.stopping:
+                raise Quit  # an aborted read may have returned anything
+            self.bytes.received += got
             if got == 0:
                 return self._ended_early(body, segment, position)
             self._filled += got
@@ -193,7 +187,7 @@ class Connection(threading.Thread):
                 self._flush(segment)
 
     def _reach(self, segment: Segment, position: int) -> int:
-        """Up to where bytes are to be read into one chunk: for a whole file, over parts that are here already."""
+        """The end of the bytes that the chunk may hold. The answer of a whole file passes over parts that are here."""
         if not self._whole:
             return segment.asked
         with self._state.lock:
@@ -205,46 +199,46 @@ class Connection(threading.Thread):
             return gap[1] if gap[0] == position else gap[0]
 
     def _at_end(self, body: Body, position: int) -> bool:
-        """All that was wanted is here. A source that has more of a whole file has another file."""
+        """Every byte of the request has come. A source that sends more of a whole file has another file."""
         whole = self._whole and position == self._state.segments.size
         if whole and body.end is None and body.readinto(self._buffer[:1]):
             raise SourceUnavailable(
-                f"{self._draw.name} sends more than the {position} bytes of {self._draw.file.path}",
-                hint="Its size is another than was said: pull the reference again.",
+                f"{self._source.name} sends more than the {position} bytes of {self._source.file.path}",
+                hint="Its size is not the one that was described: pull the reference again.",
                 retryable=False,
             )
         return False
 
     def _ended_early(self, body: Body, segment: Segment, position: int) -> bool:
-        """The answer is over before the segment is."""
+        """The answer has ended before the segment."""
         if self._state.segments.size is None and body.end in (None, position):
             if position == 0:
                 raise SourceUnavailable(
-                    f"{self._draw.name} sent no bytes at all for {self._draw.file.path}",
+                    f"{self._source.name} sent no bytes at all for {self._source.file.path}",
                     hint="Check the address; the file may not be uploaded yet.",
                     retryable=False,
                 )
             self._flush(segment)
-            self._draw.learned_size(position)
+            self._source.ended_at(position)
             return True
         if body.end == position and position > segment.start and not self._whole:
-            return False  # it gave less than the range, as it announced: the rest is asked for anew
+            return False  # it sent less than the range, and announced so: the next request is for the rest
         raise SourceUnavailable(
-            f"{self._draw.name} ended after {position} of the {segment.asked} bytes that were asked for"
-            f" of {self._draw.file.path}"
+            f"{self._source.name} ended after {position} of the {segment.asked} bytes that were requested"
+            f" of {self._source.file.path}"
         )
 
     # -- bytes to the disk
 
     def _flush(self, segment: Segment) -> None:
-        """Good bytes are kept, also those before a fault."""
+        """Writes what was received, also before a fault."""
         filled, self._filled = self._filled, 0
         if filled == 0 or self._state.fault is not None:
             return
         state, start = self._state, segment.position
         chunk = self._buffer[:filled]
         if start == 0:
-            check_beginning(bytes(chunk[:HEAD]), self._draw.file, self._draw.name)
+            check_beginning(bytes(chunk[:HEAD]), self._source.file, self._source.name)
         if self._whole and state.segments.have.covers(start, start + filled):
             segment.position = start + filled
             self._end_piece(start)
@@ -256,20 +250,21 @@ class Connection(threading.Thread):
         spare = state.buffers.take() if start - state.hashed < RETAINED else None
         try:
             if state.segments.size is None:
-                self._draw.assembly.room.need(filled)
+                self._source.assembly.reservation.need(filled)
+            self._source.assembly.partial.move("write")
             with store_faults("write to", self._path):
                 self._write(chunk, start, uncached=spare is not None)
         except WireError as fault:
-            state.fail(fault)  # of the store, not of the source: nothing to try again
+            state.fail(fault)  # of the store, not of the source: no retry helps
             raise Quit from None
-        self._draw.assembly.wrote(filled)
+        self._source.assembly.wrote(filled)
         self._piece.update(chunk)
         with state.lock:
             state.segments.wrote(segment, start + filled)
-            state.served[self._identity] = state.served.get(self._identity, 0) + filled
+            state.by_source[self._identity] = state.by_source.get(self._identity, 0) + filled
             if spare is not None:
-                state.kept[start] = (self._buffer, filled)
-            state.bytes.notify()
+                state.in_memory[start] = (self._buffer, filled)
+            state.may_hash.notify()
         if spare is not None:
             self._buffer = spare
         if segment.position - self._piece_start >= PIECE:
@@ -277,15 +272,15 @@ class Connection(threading.Thread):
             self._begin_piece(segment.position)
 
     def _write(self, chunk: memoryview, offset: int, *, uncached: bool) -> None:
-        draw = self._draw
-        if uncached and draw.uncached and len(chunk) >= UNCACHED_FROM:
+        source = self._source
+        if uncached and source.uncached and len(chunk) >= UNCACHED_FROM:
             try:
                 durable.write_at(self._descriptor, chunk, offset, durable.RWF_DONTCACHE)
                 return
             except OSError as fault:
                 if fault.errno not in _UNKNOWN_FLAG:
                     raise
-            draw.uncached = False
+            source.uncached = False
         durable.write_at(self._descriptor, chunk, offset)
 
     def _begin_piece(self, start: int) -> None:
@@ -298,8 +293,8 @@ class Connection(threading.Thread):
             return
         piece = Piece(start, end, self._piece.hexdigest(), self._identity)
         with state.lock:
-            state.pending.append((piece, self.debt))
-            self.debt.bytes += end - start
+            state.pending.append((piece, self.bytes))
+            self.bytes.unjournalled += end - start
             if len(state.pending) == 1:
-                state.unsynced.notify()
+                state.may_journal.notify()
         self._begin_piece(end)

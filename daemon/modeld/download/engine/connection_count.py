@@ -1,4 +1,4 @@
-"""How many connections: few when one fills the link, more as long as more of them bring more.
+"""How many connections to use: few when one fills the link, more while more of them bring more.
 
 Pure; the clock is passed in.
 """
@@ -11,17 +11,17 @@ from modeld.download.tuning import MIB, Tuning
 
 LEAST_BYTES: Final = 4 * MIB
 LINEAR: Final = 1.7
-"""Twice the connections brought nearly twice as much: it is the connection that is limited, so take bigger steps."""
+"""Twice the connections brought nearly twice as much: each connection is limited by itself, so the steps are bigger."""
 
 HELD_BACK: Final = 0.3
-"""Of their time, waiting for the budget: then it is the budget that is the limit, and more connections bring nothing
-but what each of them lets the kernel take in at once, past any budget."""
+"""The part of their time that connections wait for the budget. Above it the budget is the limit: another connection
+adds only the bytes that the kernel takes in for it at once, past any budget."""
 
 LONGEST_WINDOW: Final = 2.0
 """A window is long enough once this many bytes came in, or this much time passed."""
 
 
-class Growth:
+class ConnectionCount:
     def __init__(self, tuning: Tuning, now: float, *, most: int) -> None:
         self._tuning = tuning
         self._most = max(1, min(most, tuning.connections_per_file))
@@ -33,15 +33,15 @@ class Growth:
         self._window: tuple[float, int, float] | None = None
 
     def observe(self, now: float, received: int, live: int, waited: float = 0.0) -> None:
-        """Told now and then how many bytes have come in all, over how many connections they come, and how many seconds
-        these have waited for the budget, together."""
+        """`received` is the number of bytes so far, `live` the number of connections, `waited` the seconds that these
+        have waited for the budget, all together."""
         if self._settled_at is not None:
             if now - self._settled_at < self._tuning.growth_rest_seconds:
                 return
             self._settled_at, self._best = None, 0.0
             self._window = None
         if self._window is None:
-            # Connections that are still being made would be held against the number that they are.
+            # A connection that is not open yet brings nothing, and would count against the target.
             if live >= self.target or now - self._asked_at > LONGEST_WINDOW:
                 self._window = now, received, waited
             return
@@ -51,7 +51,7 @@ class Growth:
             self._judge(now, got / elapsed, held_back)
 
     def refused(self, now: float, live: int) -> None:
-        """The source does not want so many."""
+        """The source has refused a connection."""
         self.target = self._before = max(1, min(self.target, live))
         self._settled_at = now
 

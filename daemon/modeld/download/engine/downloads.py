@@ -1,4 +1,4 @@
-"""The transfer as the rest of the daemon sees it: ask, then fetch; what is fetched waits to be committed."""
+"""The entry of this room: describe a reference, then fetch its files; the caller commits what was fetched."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from modeld.download.engine.assembly import Fetched, Ground
+from modeld.download.engine.assembly import Fetched, Workspace
 from modeld.download.engine.budget import Budget, Pace
 from modeld.download.engine.fetching import Fetching
 from modeld.download.routes.breaker import Breakers
 from modeld.download.routes.condemned import Condemned
 from modeld.download.routes.events import OnEvent, unheard
 from modeld.download.routes.hosts import Hosts
-from modeld.download.routes.outcomes import Net
+from modeld.download.routes.outcomes import Network
 from modeld.download.routes.router import Described, Route, Router
 from modeld.download.source import FileInfo
 from modeld.download.tuning import DEFAULT, Tuning
@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 
 class Transfer:
-    """One for the daemon: budget, breakers and per-host limits are counted over all of its jobs. Its methods block."""
+    """One for the daemon: budget, breakers and limits per host count over all of its jobs. Its methods block."""
 
     def __init__(
         self,
@@ -43,14 +43,14 @@ class Transfer:
         self.breakers = Breakers(clock, tuning.breaker_seconds)
         self.hosts = Hosts(tuning.connections_per_host)
         self.condemned = condemned or Condemned()
-        self._ground = Ground(layout=layout, space=space, tuning=tuning, keep_cache=keep_cache)
-        self._net = Net(breakers=self.breakers, hosts=self.hosts, tuning=tuning, clock=clock)
-        self._router = Router(self._net)
+        self._workspace = Workspace(layout=layout, space=space, tuning=tuning, keep_cache=keep_cache)
+        self._network = Network(breakers=self.breakers, hosts=self.hosts, tuning=tuning, clock=clock)
+        self._router = Router(self._network)
 
     def ask(
         self, route: Route[R], *, stopped: Callable[[], bool] = lambda: False, on_event: OnEvent = unheard
     ) -> Described[R]:
-        """What the reference means now. Its thread may be left to itself: a silent host blocks it for long."""
+        """What the reference means now. A silent host blocks it for long, and the caller may abandon its thread."""
         return self._router.describe(route, stopped=stopped, on_event=on_event)
 
     def fetch_file(
@@ -63,17 +63,17 @@ class Transfer:
         progress: FileProgress | None = None,
         on_event: OnEvent = unheard,
     ) -> Fetched:
-        """Blocks until the file is whole, verified and durable. `expected` is stronger than what a source says."""
-        followed = progress or FileProgress()
-        with self._ground.buffers.in_use():
+        """Blocks until the file is whole, verified and durable. `expected` overrides the digest of the description."""
+        reported = progress or FileProgress()
+        with self._workspace.buffers.in_use():
             return Fetching(
-                self._ground,
-                self._net,
+                self._workspace,
+                self._network,
                 self.condemned,
-                described.offers(file.path, followed.stopped),
+                described.offers(file.path, reported.stopped),
                 alternatives=described.alternatives + 1,
                 expected=expected,
                 pace=pace or self.budget.share(),
-                progress=followed,
+                progress=reported,
                 on_event=on_event,
             ).run()

@@ -1,17 +1,17 @@
-"""One file from whichever of its sources can give it: failover, restarts, and what a wrong digest means."""
+"""One file from its sources, one after the other: failover, restarts, and what a wrong digest leads to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
 
-from modeld.download.engine.assembly import Assembly, Fetched, Ground
-from modeld.download.engine.attempt import Draw
+from modeld.download.engine.assembly import Assembly, Fetched, Workspace
+from modeld.download.engine.attempt import Attempt
 from modeld.download.engine.budget import Pace
 from modeld.download.partials.journal import Piece
 from modeld.download.routes.condemned import Condemned
 from modeld.download.routes.events import EventKind, OnEvent, TransferEvent
-from modeld.download.routes.outcomes import Changed, GaveUp, Net
+from modeld.download.routes.outcomes import Changed, GaveUp, Network
 from modeld.download.routes.router import Offer
 from modeld.progress import FileProgress
 from modeld.store.digest import Digest
@@ -23,8 +23,8 @@ class Fetching:
 
     def __init__(
         self,
-        ground: Ground,
-        net: Net,
+        workspace: Workspace,
+        network: Network,
         condemned: Condemned,
         offers: Iterator[Offer],
         *,
@@ -34,8 +34,8 @@ class Fetching:
         progress: FileProgress,
         on_event: OnEvent,
     ) -> None:
-        self._ground = ground
-        self._net = net
+        self._workspace = workspace
+        self._network = network
         self._condemned = condemned
         self._offers = offers
         self._alternatives = alternatives
@@ -47,11 +47,11 @@ class Fetching:
         self._restarts = 0
         self._as_described = True
         self._ended: Digest | None = None
-        """Of wrong bytes whose end nobody announced."""
+        """The digest of wrong bytes whose size no answer announced."""
 
     def run(self) -> Fetched:
-        """A verified file. Raises Stopped, the disk's error, DigestMismatch, or what the last source said; what is
-        here by then stays for a later run, except bytes of a wrong digest."""
+        """A verified file. Raises Stopped, the fault of the store, DigestMismatch, or the fault of the last source. The
+        bytes that are here by then stay for a later run, except those with a wrong digest."""
         offer = self._next_offer(None, None)
         while True:
             found = self._assemble(offer)
@@ -63,7 +63,7 @@ class Fetching:
     # -- sources
 
     def _next_offer(self, size: int | None, digest: Digest | None) -> Offer:
-        """The next that may have these bytes; raises the last fault when there is none."""
+        """The next offer of these bytes; raises the last fault when there is none."""
         for offer in self._offers:
             self._alternatives -= not offer.preferred
             file = offer.file
@@ -96,11 +96,11 @@ class Fetching:
     # -- one assembly
 
     def _assemble(self, offer: Offer) -> Fetched | Offer:
-        """The file; or, when its bytes were wrong, the offer to begin with anew: the same one when that has to be
-        replaced by the next."""
+        """The file; or, when its bytes were wrong, the offer to start over with: `offer` itself when another source is
+        to be tried, a copy of it when the same source is."""
         file = offer.file
         assembly = Assembly(
-            self._ground,
+            self._workspace,
             digest=file.digest,
             size=file.size,
             validator=file.validator,
@@ -108,7 +108,6 @@ class Fetching:
             progress=self._progress,
             damaged=lambda piece: self._tell("damaged_piece", offer, _damage(piece)),
         )
-        done = False
         try:
             if assembly.resumed:
                 self._tell("resumed", offer, "an earlier run left bytes here", kept=assembly.resumed)
@@ -126,20 +125,16 @@ class Fetching:
                         self._ended = hashed.digest
                         self._restart(assembly, offer, "its end was not announced, and may have come too early")
                         continue
-                    done = True
                     return self._mismatch(assembly, offer, assembly.digest, hashed.digest)
-                fetched = assembly.seal(hashed, origin=file.path, as_described=self._as_described)
-                done = True
-                return fetched
+                return assembly.seal(hashed, origin=file.path, as_described=self._as_described)
         finally:
-            if not done:
-                assembly.close()
+            assembly.close()
 
     def _fill(self, assembly: Assembly, offer: Offer) -> Offer:
-        """Every byte is there afterwards; the source that gave the last of them."""
+        """Fetches every byte that is missing; returns the offer of the source that gave the last of them."""
         while True:
-            draw = Draw(
-                self._net,
+            attempt = Attempt(
+                self._network,
                 assembly,
                 offer.opener,
                 offer.file,
@@ -149,7 +144,7 @@ class Fetching:
                 has_alternative=lambda: self._alternatives > 0,
             )
             try:
-                draw.run()
+                attempt.run()
                 return offer
             except GaveUp as end:
                 self._fault = end.fault
@@ -158,7 +153,7 @@ class Fetching:
                 kept = assembly.state.segments.have.total
                 self._tell("failover", before, end.fault.message, kept=kept)
                 if assembly.digest is None:
-                    # Nothing says that two sources have the same bytes.
+                    # Without a digest, two sources may have different bytes.
                     self._as_described = False
                     assembly.start_over(offer.file.size, offer.file.validator)
             except Changed as change:
@@ -174,27 +169,27 @@ class Fetching:
     def _restart(self, assembly: Assembly, offer: Offer, why: str) -> None:
         end = SourceUnavailable(
             f"{offer.giver} keeps changing {offer.file.path} while it is fetched: {why}",
-            hint="Pull again when nobody is replacing it.",
+            hint="Pull again later, when the file is no longer being replaced.",
         )
         self._from_the_first_byte(assembly, offer, why, end)
 
     def _begin_anew(self, assembly: Assembly, offer: Offer) -> None:
-        why = "it breaks off, and nothing tells whether the rest is of the same version: no digest, no ETag, no date"
+        why = "it breaks off, and without a digest, an ETag or a date the rest may be of another version"
         end = SourceUnavailable(
             f"{offer.giver} cannot give all of {offer.file.path}: {why}",
-            hint="Give its digest with --sha256: then what has arrived is kept and goes on.",
+            hint="Give its digest with --sha256: then the bytes that have arrived are kept.",
         )
         self._from_the_first_byte(assembly, offer, why, end)
 
     def _from_the_first_byte(self, assembly: Assembly, offer: Offer, why: str, end: SourceUnavailable) -> None:
         self._restarts += 1
-        if self._restarts > self._net.tuning.restarts:
+        if self._restarts > self._network.tuning.restarts:
             raise end
         self._tell("restarted", offer, why)
         assembly.start_over(offer.file.size, offer.file.validator)
 
     def _mismatch(self, assembly: Assembly, offer: Offer, expected: Digest, actual: Digest) -> Offer:
-        """Not a fault of the transport: who gave wrong bytes is not asked again until it has others."""
+        """Not a fault of the transport: the source is not asked again until it has another version."""
         numbers = assembly.contributors()
         culprit = assembly.partial.identities[numbers[0]] if numbers else None
         name = offer.giver if culprit is None else culprit.name
@@ -205,7 +200,7 @@ class Fetching:
         self._fault = DigestMismatch(
             f"{name} gave bytes of {offer.file.path} with the digest {actual.text}, {expected.text} was expected;"
             " nothing was published",
-            hint="Check where the digest comes from; the source is asked again when it has another version.",
+            hint="Check where the digest comes from. The source is asked again when it has another version.",
             details={
                 "source": name,
                 "path": offer.file.path,
@@ -214,7 +209,7 @@ class Fetching:
                 "quarantine_path": kept,
             },
         )
-        # All of it may be of an earlier run: then what the source has by now was not asked for yet.
+        # All bytes may be of an earlier run: then the version that the source has now was not tried yet.
         untried = culprit is not None and culprit.validator != offer.file.validator
         untried = untried and assembly.resumed == assembly.state.segments.size
         return offer if name == offer.giver and not untried else Offer(offer.opener, offer.file)

@@ -1,4 +1,4 @@
-"""How long one source is tried for one file: rounds of failures, waiting, and what a failure says about its host.
+"""How long one source is tried for one file: rounds of failures, waits, and what a failure means for its host.
 
 Failures of one round count once: when a server dies, all its connections break.
 """
@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from modeld.download.partials.state import State
+from modeld.download.partials.shared_state import SharedState
 from modeld.download.routes.backoff import delay
 from modeld.download.routes.events import EventKind
-from modeld.download.routes.outcomes import GaveUp, Net, Quit
+from modeld.download.routes.outcomes import GaveUp, Network, Quit
 from modelwire.errors import SourceUnavailable, WireError
 
 
@@ -21,11 +21,11 @@ class Tell(Protocol):
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Patience:
-    """Called by connections, several at once; blocks them as long as the source is to be left alone."""
+class RetryPolicy:
+    """Connections call it, several at once; it blocks them while the source must not be asked."""
 
-    net: Net
-    state: State
+    network: Network
+    state: SharedState
     origin: str | None
     tell: Tell
     attempted: Callable[[], None]
@@ -34,7 +34,7 @@ class Patience:
     stopping: Callable[[], bool]
     round: int = 0
     have: int = 0
-    """Bytes that were here when the last round ended."""
+    """Bytes that were here at the end of the last round."""
 
     _have_at_failure: int = 0
     _failures: int = 0
@@ -44,47 +44,48 @@ class Patience:
         self.have = self._have_at_failure = self.state.segments.have.total
 
     def admit(self) -> None:
-        """Blocks until the source may be asked, or raises Quit. Who comes back must tell how it went."""
-        told = False
+        """Blocks until the source may be asked, or raises Quit. After it returns the caller must report the outcome, by
+        `answered`, `not_asked` or `failed`."""
+        reported = False
         while True:
             with self.state.lock:
                 if self.stopping():
                     raise Quit
-                wait = self._not_before - self.net.clock()
+                wait = self._not_before - self.network.clock()
                 if wait > 0:
-                    self.state.room.wait(wait)
+                    self.state.may_fetch.wait(wait)
                     continue
-            if self.net.breakers.allow(self.origin):
+            if self.network.breakers.allow(self.origin):
                 return
-            wait = self.net.breakers.wait(self.origin)
+            wait = self.network.breakers.wait(self.origin)
             reason = f"{self.origin} failed too often and is left alone for {wait:.0f} s more"
             if self.has_alternative():
                 self.give_up(GaveUp(SourceUnavailable(reason, retry_after_ms=round(wait * 1000))))
                 raise Quit
-            if not told:
-                told = True
+            if not reported:
+                reported = True
                 self.tell("waiting", reason, delay_s=wait)
             with self.state.lock:
                 if not self.stopping():
-                    self.state.room.wait(max(wait, self.net.tuning.poll_seconds))
+                    self.state.may_fetch.wait(max(wait, self.network.tuning.poll_seconds))
 
     def answered(self) -> None:
-        self.net.breakers.succeeded(self.origin)
+        self.network.breakers.succeeded(self.origin)
 
     def not_asked(self) -> None:
-        """Admitted, and stopped before there was an outcome."""
-        self.net.breakers.abandoned(self.origin)
+        """Admitted, but there is no outcome that concerns the host."""
+        self.network.breakers.abandoned(self.origin)
 
     def failed(self, fault: WireError, round_began: int) -> None:
-        """Waits as long as it has to be waited; Quit when the source is given up."""
-        tuning = self.net.tuning
+        """Waits until the next try; raises Quit when the source is given up."""
+        tuning = self.network.tuning
         with self.state.lock:
             if self.stopping():
                 self.not_asked()
                 raise Quit
-            counts, alive = self._count(round_began)
+            counts, has_grown = self._count(round_began)
             failures = max(1, self._failures)
-        self._judge_host(fault, counts=counts, alive=alive)
+        self._judge_host(fault, counts=counts, has_grown=has_grown)
         wait = delay(failures, fault, tuning)
         if not fault.retryable or failures > tuning.tries_without_progress or wait is None:
             self.give_up(GaveUp(fault))
@@ -92,36 +93,36 @@ class Patience:
         if counts:
             self.attempted()
             self.tell("retry", fault.message, attempt=failures, delay_s=wait)
-        self._wait(wait, everybody=fault.retry_after_ms is not None)
+        self._wait(wait, all_connections=fault.retry_after_ms is not None)
 
     def _count(self, round_began: int) -> tuple[bool, bool]:
-        """Whether this failure counts, and whether any bytes came since the last that did."""
+        """Whether this failure counts, and whether any bytes came since the last one that counted."""
         have = self.state.segments.have.total
-        counts, alive = round_began == self.round, have > self.have
+        counts, has_grown = round_began == self.round, have > self.have
         if counts:
             self.round += 1
             self.have = have
-            if have - self._have_at_failure >= self.net.tuning.progress_bytes:
+            if have - self._have_at_failure >= self.network.tuning.progress_bytes:
                 self._failures = 0
                 self._have_at_failure = have
             self._failures += 1
-        return counts, alive
+        return counts, has_grown
 
-    def _judge_host(self, fault: WireError, *, counts: bool, alive: bool) -> None:
-        """A host that answers, or has just given bytes to any connection, is not one to be left alone."""
+    def _judge_host(self, fault: WireError, *, counts: bool, has_grown: bool) -> None:
+        """A host that answers, or has just sent bytes over any connection, works: the breaker does not count it."""
         if not fault.retryable:
             self.answered()
-        elif alive or not counts:
+        elif has_grown or not counts:
             self.not_asked()
-        elif self.net.breakers.failed(self.origin):
+        elif self.network.breakers.failed(self.origin):
             self.tell("breaker_opened", f"{self.origin} failed too often: {fault.message}")
 
-    def _wait(self, seconds: float, *, everybody: bool) -> None:
-        until = self.net.clock() + seconds
+    def _wait(self, seconds: float, *, all_connections: bool) -> None:
+        until = self.network.clock() + seconds
         with self.state.lock:
-            if everybody:
+            if all_connections:
                 self._not_before = max(self._not_before, until)
-            while not self.stopping() and (left := until - self.net.clock()) > 0:
-                self.state.room.wait(left)
+            while not self.stopping() and (left := until - self.network.clock()) > 0:
+                self.state.may_fetch.wait(left)
             if self.stopping():
                 raise Quit

@@ -1,1 +1,1 @@
-"""The HTTP client of the sources: its pool, its proxies, its answers, and bodies that move in threads."""
+"""The HTTP client of the sources: its pool, its proxies, its answers, and their bodies."""

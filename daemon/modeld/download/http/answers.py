@@ -1,4 +1,4 @@
-"""What an answer that is no file means: one sentence with the cause, and what to do next."""
+"""The errors that answers and broken connections mean: each one sentence with the cause, and what to do next."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRANSPORT_FAULTS: Final = (OSError, http.client.HTTPException, ssl.SSLError)
 
 
 class Headers(Mapping[str, str]):
-    """Of an answer: looked up in any case; one that came several times is one list, as HTTP has it."""
+    """The headers of an answer, looked up in any case; a header that came several times is one list, as in HTTP."""
 
     def __init__(self, message: Message) -> None:
         self._values: dict[str, list[str]] = {}
@@ -43,7 +43,7 @@ _REMAINING = re.compile(r"(?:^|[;,\s])r=(\d{1,9})")
 
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds that the source asks us to wait: Retry-After (seconds or a date), else a rate limit that is used up.
+    """Seconds that the source demands: Retry-After (seconds or a date), else the reset of a rate limit that is used up.
 
     Both spellings of rate limits: `RateLimit: "api";r=0;t=55`, and RateLimit-Remaining with RateLimit-Reset.
     """
@@ -67,20 +67,20 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
 
 
 def status_fault(status: int, headers: Mapping[str, str], shown: str) -> WireError:
-    """For an answer that is neither the bytes nor a redirect. `shown` is an address without secrets."""
+    """The error of an answer that is neither the bytes nor a redirect. `shown` is an address without secrets."""
     said = f"{shown} answers {status}{_phrase(status)}"
     details = {"source": shown, "status": status}
     wait = retry_after(headers)
     wait_ms = None if wait is None else round(wait * 1000)
     if status == 401:
         return SourceUnauthorized(
-            f"{said}: it wants to know who asks",
-            hint="Give a token or a password for this host; if there is one, it may have expired.",
+            f"{said}: it demands credentials",
+            hint="Give a token or a password for this host; the present one may have expired.",
             details=details,
         )
     if status in (403, 451):
         return SourceUnauthorized(
-            f"{said}: it does not give this file to whoever asked",
+            f"{said}: it does not give this file to this user",
             hint="Accept the model's terms on its page, or use a token that may read it.",
             details=details,
         )
@@ -90,8 +90,8 @@ def status_fault(status: int, headers: Mapping[str, str], shown: str) -> WireErr
         )
     if status == 407:
         return SourceUnavailable(
-            f"{said}: the proxy wants a user and a password",
-            hint="Put them into https_proxy as http://user:password@host:port.",
+            f"{said}: the proxy demands a user and a password",
+            hint="Set https_proxy to http://user:password@host:port.",
             retryable=False,
             details=details,
         )
@@ -99,14 +99,14 @@ def status_fault(status: int, headers: Mapping[str, str], shown: str) -> WireErr
         return TimedOut(f"{said}: it waited too long for the request", details=details)
     if status == 416:
         return SourceUnavailable(
-            f"{said}: it has not as many bytes as it said",
-            hint="The file may have been replaced; pull the reference again.",
+            f"{said}: the file has fewer bytes than were announced",
+            hint="Pull the reference again: the file may have been replaced.",
             details=details,
         )
     if status == 429:
         return SourceUnavailable(
-            f"{said}: it wants fewer requests{_in_seconds(wait)}",
-            hint="Wait, or sign in: known users often may ask more often.",
+            f"{said}: it demands fewer requests{_in_seconds(wait)}",
+            hint="Wait, or sign in: the limits of known users are often higher.",
             retry_after_ms=wait_ms,
             details=details,
         )
@@ -118,7 +118,7 @@ def status_fault(status: int, headers: Mapping[str, str], shown: str) -> WireErr
             details=details,
         )
     return SourceUnavailable(
-        f"{said}, which is no answer to a request for a file",
+        f"{said}, which is not a valid answer to a request for a file",
         hint="Check the address.",
         retryable=False,
         details=details,
@@ -126,12 +126,12 @@ def status_fault(status: int, headers: Mapping[str, str], shown: str) -> WireErr
 
 
 def transport_fault(error: Exception, shown: str, doing: str, *, seconds: float | None = None) -> WireError:
-    """For a request that got no whole answer. `doing` completes "while …"."""
+    """The error of a request that got no complete answer. `doing` completes "while …"."""
     details = {"source": shown}
     if isinstance(error, BadFraming):
         return SourceUnavailable(
-            f"{shown} does not tell how long its answer is in a way that HTTP knows ({str(error)!a})",
-            hint="A proxy or the server is broken: use another source.",
+            f"{shown} announces the length of its answer in a way that HTTP does not allow ({str(error)!a})",
+            hint="Use another source: the server or a proxy is broken.",
             retryable=False,
             details=details,
         )
@@ -150,11 +150,11 @@ def transport_fault(error: Exception, shown: str, doing: str, *, seconds: float 
         )
     if isinstance(error, TimeoutError):
         within = "" if seconds is None else f" within {seconds:g} s"
-        return TimedOut(f"{shown} gave nothing{within} while {doing}", hint="Try again later.", details=details)
+        return TimedOut(f"{shown} sent nothing{within} while {doing}", hint="Try again later.", details=details)
     if isinstance(error, ssl.SSLError):
         return SourceUnavailable(
             f"no encrypted connection to {shown} while {doing}: {error.reason or 'it broke off'}",
-            hint="Is it https that is spoken at that port?",
+            hint="Check whether the server speaks https at that port.",
             details=details,
         )
     if isinstance(error, ConnectionRefusedError):

@@ -1,4 +1,4 @@
-"""The bytes of one HTTP answer, read from the socket without a layer in between."""
+"""The body of one HTTP answer, read from the socket without a layer in between."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z")
 _UNSATISFIED = re.compile(r"bytes \*/(\d{1,19})\Z")
 
 GATHER_SECONDS: Final = 0.02
-"""Progress is told less often than this."""
+"""Progress is reported less often than this."""
 
 WIDEST: Final = 1 << 30
 """The largest window that TCP can announce."""
@@ -52,13 +52,13 @@ def range_of(header: str | None) -> tuple[int, int, int | None] | None:
 
 
 def size_of(header: str | None) -> int | None:
-    """The size that a 416 tells."""
+    """The size of the file in the Content-Range of a 416."""
     found = _UNSATISFIED.match((header or "").strip())
     return None if found is None else int(found[1])
 
 
 class HttpBody:
-    """See `modeld.download.source.Body`. `done` is called once, with whether the connection can be used again."""
+    """See `modeld.download.source.Body`. It calls `done` once, with True when the connection can be used again."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class HttpBody:
         self._stall_seconds = stall_seconds
         self._left = None if response.chunked else response.length
         self.end = None if self._left is None else start + self._left
-        # Behind an answer that closes, http.client has let go of the socket: it is read through its file.
+        # With an answer that closes the connection, http.client has given up the socket: it is read through its file.
         self._read: Callable[[memoryview], int] = response.fp.readinto1 if response.will_close else self._read_first
         self._finished = self._left == 0
         self._aborted = False
@@ -116,15 +116,15 @@ class HttpBody:
         return got
 
     def _read_first(self, into: memoryview) -> int:
-        """Takes what came together with the headers; from then on the socket is read without its file."""
+        """Reads the bytes that came together with the headers; from then on the socket is read without its file."""
         got = self._response.fp.readinto1(into)
         if len(into) >= FIRST_READ:
             self._read = self._read_records if isinstance(self._sock, ssl.SSLSocket) else self._sock.recv_into
         return got
 
     def _read_records(self, into: memoryview) -> int:
-        """TLS gives 16 KiB at a time: taken together here as long as they come quickly, so that what is done for each
-        read is done for many. A fault behind bytes that came is raised by the next read."""
+        """TLS returns 16 KiB at a time. It collects what comes quickly, so that the work of each read is done for many.
+        A fault after the first bytes is raised by the next read."""
         fault, self._fault = self._fault, None
         if fault is not None:
             raise fault
@@ -143,10 +143,10 @@ class HttpBody:
         return filled
 
     def narrow(self, window: int | None) -> None:
-        """How much the kernel may take in ahead of the reader, from now on; None leaves that to the kernel again."""
+        """Limits how much the kernel receives ahead of the reader; None leaves that to the kernel again."""
         if _WINDOW is None:
             return
-        with contextlib.suppress(OSError):  # an answer that closes has let go of the socket; a kernel before 5.14
+        with contextlib.suppress(OSError):  # an answer that closes has given up the socket; a kernel before 5.14
             narrowed = self._sock.getsockopt(socket.SOL_SOCKET, _BUFFER_LOCK) & _LOCK_RECEIVING
             if window is not None or narrowed:
                 self._sock.setsockopt(socket.SOL_SOCKET, _BUFFER_LOCK, 0 if window is None else _LOCK_RECEIVING)
@@ -169,7 +169,7 @@ class HttpBody:
 
 
 class EmptyBody:
-    """Of a file of no bytes, for which a range cannot be asked."""
+    """The body of an empty file, of which no range can be requested."""
 
     start = 0
     end = 0
@@ -200,7 +200,7 @@ def body_of(
     done: Callable[[bool], None],
     stall_seconds: float,
 ) -> HttpBody | EmptyBody:
-    """The bytes behind an answer's head; or the error that the head means. Only an HttpBody calls `done`."""
+    """The body behind an answer's head; raises the error that the head means. Only an HttpBody calls `done`."""
     status, headers = response.status, Headers(response.headers)
     if status == 416 and start == 0 and size_of(headers.get("Content-Range")) == 0:
         return EmptyBody(validator_of(headers))
@@ -214,7 +214,7 @@ def body_of(
     if response.length is None and not response.chunked and file.size is None and file.digest is None:
         raise SourceUnavailable(
             f"{shown} does not say how long the file is, so a broken connection would look like its end",
-            hint="Give the digest with --sha256, or use a source that tells the length.",
+            hint="Give the digest with --sha256, or use a source that announces the length.",
             retryable=False,
             details={"source": shown},
         )
@@ -235,8 +235,8 @@ def _check_encoding(headers: Mapping[str, str], shown: str) -> None:
     if encoding in ("identity", ""):
         return
     raise SourceUnavailable(
-        f"{shown} sent the file in the encoding {encoding[:40]!r}, although it was asked not to",
-        hint="Its bytes would not be those of the file: use an address that serves it as it is.",
+        f"{shown} sent the file in the encoding {encoding[:40]!r}, although the request forbids it",
+        hint="Use an address that serves the file as it is: encoded bytes are not those of the file.",
         retryable=False,
         details={"source": shown},
     )
@@ -245,7 +245,7 @@ def _check_encoding(headers: Mapping[str, str], shown: str) -> None:
 def _checked_total(
     headers: Mapping[str, str], length: int | None, start: int, end: int | None, shown: str
 ) -> int | None:
-    """The size of the whole file, when the range is the one that was asked for."""
+    """The size of the whole file. Raises SourceUnavailable when the range is not the one of the request."""
     ranged = range_of(headers.get("Content-Range"))
     if ranged is None or ranged[0] != start or (end is not None and ranged[1] > end):
         said = headers.get("Content-Range") or headers.get("Content-Type") or "without a range"

@@ -1,8 +1,8 @@
 """HTTP for bulk: the standard library's client with blocking sockets, in threads.
 
-Measured: it moves five times the bytes per processor second of the asynchronous clients. What it does not know is
-here: redirects by rule, connections that stay open, errors that say what happened. Credentials are given apart from
-other headers; they go to the origin that they were given for and never further.
+Measured: it moves five times the bytes per processor second of the asynchronous clients. This module adds what it
+lacks: rules for redirects, connections that stay open, precise errors. Credentials are passed apart from other headers;
+they go to the origin that they were given for and never further.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ MAX_DOCUMENT: Final = 32 * MIB
 """The file list of the biggest repositories is a few MiB."""
 
 DRAINED: Final = 64 * 1024
-"""A shorter body of an answer that nobody wants is read, and its connection kept."""
+"""The rest of a body that is not needed is read when it is no longer than this, and the connection is kept."""
 
 REDIRECT_SECONDS: Final = 300.0
 """How long a redirect of a file is remembered: signed addresses live for an hour, and a hub counts requests."""
 
-_Asked = tuple[str, tuple[tuple[str, str], ...]]
-"""An address and the credentials that it was asked with: a signed address is for who has these, and for nobody else."""
+_RedirectKey = tuple[str, tuple[tuple[str, str], ...]]
+"""An address and the credentials of the request: a signed address is only for the user with these credentials."""
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _EXPIRED: Final = (SourceNotFound, SourceUnauthorized)
@@ -46,7 +46,7 @@ _EXPIRED: Final = (SourceNotFound, SourceUnauthorized)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole small answer. `headers` are looked up in any case; `url` is where it came from in the end."""
+    """A whole small answer. `headers` are looked up in any case; `url` is the address after all redirects."""
 
     status: int
     headers: Headers
@@ -60,7 +60,7 @@ class _Reply:
     connection: http.client.HTTPConnection
     response: http.client.HTTPResponse
     sock: socket.socket
-    """http.client lets go of it when it is to be closed behind the answer; a reader may have to be woken still."""
+    """http.client gives it up when the answer closes the connection; a blocked reader may still have to be woken."""
 
 
 class HttpClient:
@@ -83,10 +83,10 @@ class HttpClient:
             stall_seconds=tuning.stall_seconds,
         )
         self._lock = threading.Lock()
-        self._redirects: dict[_Asked, tuple[Url, bool, float]] = {}
+        self._redirects: dict[_RedirectKey, tuple[Url, bool, float]] = {}
 
     def close(self) -> None:
-        """Idle connections; those in use are closed by who uses them."""
+        """Closes idle connections; each request closes its own."""
         self._pool.close()
 
     @property
@@ -108,7 +108,7 @@ class HttpClient:
         limit: int = MAX_DOCUMENT,
         ok: Collection[int] = (200,),
     ) -> Answer:
-        """A small document, whole in memory. A status that is not `ok` raises the error that it means."""
+        """A small document, read into memory. A status that is not in `ok` raises the error that it means."""
         url = address if isinstance(address, Url) else self.parse(address)
         reply = self._send(method, url, headers or {}, credentials, body, redirects=redirects)
         try:
@@ -130,26 +130,26 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         credentials: Mapping[str, str] | None = None,
     ) -> Body:
-        """What a source's `open` is made of. Where a redirect led is remembered for the next range of the file."""
+        """The body of a range, for a source's `open`. The target of a redirect is remembered for the next range."""
         url = address if isinstance(address, Url) else self.parse(address)
         wanted = dict(headers or {})
         if file.ranges and (start > 0 or end is not None or file.size is None):
             wanted["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
             if validator is not None:
                 wanted["If-Range"] = validator
-        asked = url.full, tuple(sorted({**_basic(url), **(credentials or {})}.items()))
-        remembered = self._remembered(asked)
+        key = url.full, tuple(sorted({**_basic(url), **(credentials or {})}.items()))
+        remembered = self._remembered(key)
         if remembered is not None:
             target, same_origin = remembered
             try:
                 return self._body(target, file, wanted, credentials if same_origin else None, start, end)
             except _EXPIRED:
-                self._forget(asked)
+                self._forget(key)
             except WireError:
-                # Asked again, who redirects may know of a host that works.
-                self._forget(asked)
+                # The next request goes to the address itself, which may redirect to a host that works.
+                self._forget(key)
                 raise
-        return self._body(url, file, wanted, credentials, start, end, remember=asked)
+        return self._body(url, file, wanted, credentials, start, end, remember=key)
 
     # -- one request and its redirects
 
@@ -173,12 +173,14 @@ class HttpClient:
             self._settle(reply)
             target = follow(url, location, plain_hosts=self._plain_hosts)
             if any(target.full == earlier.full for earlier in seen):
-                raise _lost(f"redirects in a circle: {' → '.join(each.shown for each in [*seen, target])}", seen[0])
+                raise _redirect_fault(
+                    f"redirects in a circle: {' → '.join(each.shown for each in [*seen, target])}", seen[0]
+                )
             if len(seen) > MAX_REDIRECTS:
-                raise _lost(f"redirects more than {MAX_REDIRECTS} times, last to {target.shown}", seen[0])
+                raise _redirect_fault(f"redirects more than {MAX_REDIRECTS} times, last to {target.shown}", seen[0])
             if target.origin != url.origin:
                 if body is not None:
-                    raise _lost(f"redirects a request with a body to {target.shown}", seen[0])
+                    raise _redirect_fault(f"redirects a request with a body to {target.shown}", seen[0])
                 credentials = {}
             if reply.response.status == 303 and method != "HEAD":
                 method, body = "GET", None
@@ -204,14 +206,16 @@ class HttpClient:
             except TRANSPORT_FAULTS as fault:
                 connection.close()
                 if used and not isinstance(fault, TimeoutError):
-                    fresh = True  # it was closed while it was idle: that is no fault of the source
+                    fresh = True  # it was closed while it was idle, which is not a fault of the source
                     continue
                 doing = "it was asked" if connection.sock is None else "answering"
                 raise transport_fault(fault, url.shown, doing, seconds=self._tuning.stall_seconds) from None
             except ValueError:
                 # A line break in a header or in the address: http.client refuses to send it. Its text holds the value.
                 connection.close()
-                raise InvalidRequest(f"the request to {url.shown} holds characters that no request may hold") from None
+                raise InvalidRequest(
+                    f"the request to {url.shown} contains characters that it may not contain"
+                ) from None
             except BaseException:
                 connection.close()
                 raise
@@ -227,7 +231,7 @@ class HttpClient:
         start: int,
         end: int | None,
         *,
-        remember: _Asked | None = None,
+        remember: _RedirectKey | None = None,
     ) -> Body:
         reply = self._send("GET", url, headers, credentials)
         try:
@@ -253,16 +257,16 @@ class HttpClient:
                 self._redirects[remember] = (reply.url, reply.url.origin == url.origin, self._clock())
         return body
 
-    def _remembered(self, asked: _Asked) -> tuple[Url, bool] | None:
+    def _remembered(self, key: _RedirectKey) -> tuple[Url, bool] | None:
         with self._lock:
-            found = self._redirects.get(asked)
+            found = self._redirects.get(key)
             if found is None or self._clock() - found[2] > REDIRECT_SECONDS:
                 return None
             return found[0], found[1]
 
-    def _forget(self, asked: _Asked) -> None:
+    def _forget(self, key: _RedirectKey) -> None:
         with self._lock:
-            self._redirects.pop(asked, None)
+            self._redirects.pop(key, None)
 
     # -- what happens to the connection
 
@@ -274,14 +278,15 @@ class HttpClient:
             raise transport_fault(fault, reply.url.shown, "sending", seconds=self._tuning.stall_seconds) from None
         if len(content) > limit:
             raise SourceUnavailable(
-                f"{reply.url.shown} sends more than the {limit} bytes that such an answer may have", retryable=False
+                f"{reply.url.shown} sends more than the {limit} bytes that are allowed for such an answer",
+                retryable=False,
             )
         if announced:
             raise SourceUnavailable(f"{reply.url.shown} broke off with {announced} bytes of its answer still to come")
         return content
 
     def _settle(self, reply: _Reply) -> None:
-        """An answer that nobody reads on: its connection is kept when little of it is left."""
+        """Ends an answer that is not read any further; its connection is kept when little of it is left."""
         response = reply.response
         with contextlib.suppress(*TRANSPORT_FAULTS):
             if response.length is not None and response.length <= DRAINED and not response.isclosed():
@@ -301,10 +306,10 @@ def _basic(url: Url) -> dict[str, str]:
     return {} if url.credentials is None else {"Authorization": basic(*url.credentials)}
 
 
-def _lost(what: str, url: Url) -> WireError:
+def _redirect_fault(what: str, url: Url) -> WireError:
     return SourceUnavailable(
         f"{url.shown} {what}",
-        hint="Open the address in a browser: it may want a login.",
+        hint="Open the address in a browser: it may demand a login.",
         retryable=False,
         details={"source": url.shown},
     )

@@ -1,4 +1,4 @@
-"""What the headers of an answer say about a file: its digest, size, version and name. And one of a request."""
+"""What the headers of an answer say about a file: its digest, size, version and name. Also one header of requests."""
 
 from __future__ import annotations
 

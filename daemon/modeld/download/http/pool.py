@@ -20,14 +20,14 @@ from modeld.platform import polling
 from modelwire.errors import SourceUnavailable
 
 IDLE_SECONDS: Final = 50.0
-"""Servers close after 60 to 75 s; asking on a connection that is just being closed costs a round trip."""
+"""Servers close after 60 to 75 s; a request on a connection that is just being closed costs a round trip."""
 
 IDLE_PER_ORIGIN: Final = 16
 IDLE_TOTAL: Final = 48
 
 
 def tls_context(environ: Mapping[str, str]) -> ssl.SSLContext:
-    """Trust as the system has it, or as SSL_CERT_FILE and SSL_CERT_DIR say."""
+    """Trusts the authorities of the system, or those of SSL_CERT_FILE and SSL_CERT_DIR."""
     file, directory = environ.get("SSL_CERT_FILE") or None, environ.get("SSL_CERT_DIR") or None
     try:
         if file and not os.path.isfile(file):
@@ -66,7 +66,7 @@ class Pool:
         self._closed = False
 
     def take(self, url: Url, *, fresh: bool = False) -> tuple[http.client.HTTPConnection, bool]:
-        """A connection, and whether it was used before: then it may turn out to be closed by now."""
+        """A connection, and whether it was used before: then it may be closed by now."""
         while not fresh:
             with self._lock:
                 idle = self._idle.get(url.origin)
@@ -96,7 +96,7 @@ class Pool:
             connection.close()
 
     def target(self, url: Url) -> str:
-        """What stands in the request line."""
+        """The target in the request line."""
         return url.full if url.scheme == "http" and self._proxies.of(url) is not None else url.target
 
     def proxy_headers(self, url: Url) -> dict[str, str]:
@@ -131,8 +131,8 @@ class Pool:
         seconds = self._connect_seconds
         if proxy is not None and proxy.tls:
             raise SourceUnavailable(
-                f"the proxy {proxy.shown} is given as https, which is not spoken to proxies",
-                hint="Give the proxy as http://host:port; what goes through it is encrypted all the same.",
+                f"the proxy {proxy.shown} is given as https, which is not supported for proxies",
+                hint="Give the proxy as http://host:port; the connection through it is encrypted all the same.",
                 retryable=False,
             )
         if url.scheme == "http":
@@ -150,13 +150,13 @@ class Pool:
 
 
 def abort(sock: socket.socket) -> None:
-    """Wakes a thread that waits for bytes; the method of the plain socket, so that TLS state is left to that thread."""
+    """Wakes a thread that waits for bytes. The method is that of the plain socket: TLS state belongs to that thread."""
     with contextlib.suppress(OSError):
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _is_quiet(connection: http.client.HTTPConnection) -> bool:
-    """An idle connection that can be read was closed, or sent more than it was asked for: neither can be used."""
+    """An idle connection that is readable was closed, or has more bytes than were requested: neither can be used."""
     sock = connection.sock
     if sock is None or (isinstance(sock, ssl.SSLSocket) and sock.pending()):
         return False

@@ -1,4 +1,4 @@
-"""Which proxy an address is fetched through, by the variables that curl and everybody else obey."""
+"""The proxy of an address, by the environment variables that curl and other clients obey."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Proxies:
         self._by_scheme: dict[str, Proxy | None] = {}
         everything = _variable(environ, "all_proxy")
         for scheme in ("http", "https"):
-            # HTTP_PROXY in capitals is what a web server makes of a request header "Proxy:".
+            # A CGI server sets HTTP_PROXY, in capitals, from a request header "Proxy:".
             text = environ.get("http_proxy", "") if scheme == "http" else _variable(environ, "https_proxy")
             self._by_scheme[scheme] = _parse(text or everything)
         self._direct = [entry.strip().lower() for entry in _variable(environ, "no_proxy").split(",") if entry.strip()]
@@ -58,8 +58,8 @@ def _parse(text: str) -> Proxy | None:
         host, port, parts = None, None, urlsplit("")
     if host is None or parts.scheme not in _SCHEME_PORT:
         raise InvalidRequest(
-            f"the proxy in the environment is not one that can be used (scheme {parts.scheme[:20]!r})",
-            hint="Set http_proxy and https_proxy to http://host:port, or unset them; SOCKS is not spoken.",
+            f"the proxy in the environment cannot be used (scheme {parts.scheme[:20]!r})",
+            hint="Set http_proxy and https_proxy to http://host:port, or unset them; SOCKS is not supported.",
         )
     authorization = None
     if parts.username is not None:

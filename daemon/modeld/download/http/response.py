@@ -1,5 +1,4 @@
-"""The library's answer, made to hold to what HTTP says where the library is easier: about lengths, and about what
-comes before the answer."""
+"""http.client's response, made as strict as HTTP where the library is not: about lengths, and about interim answers."""
 
 from __future__ import annotations
 
@@ -8,13 +7,13 @@ import re
 from typing import Final
 
 MOST_INTERIM: Final = 32
-"""Early hints come once or twice; who sends more of them never comes to the answer."""
+"""Early hints come once or twice; a server that sends more than this never sends the answer."""
 
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 class BadFraming(http.client.HTTPException):
-    """How long the answer is cannot be told. The text is what the server said, cut."""
+    """The length of the answer is not defined. The text is the server's header, cut."""
 
 
 class Response(http.client.HTTPResponse):
@@ -25,16 +24,16 @@ class Response(http.client.HTTPResponse):
             raise BadFraming(f"Transfer-Encoding: {coding}"[:80])
         if self.chunked:
             return
-        # The library takes `+5` and `1_000` for numbers, the first of several, and what is no number for no length:
-        # then the end of a broken connection would be the end of the file.
-        told = {each.strip() for each in ",".join(self.headers.get_all("Content-Length", [])).split(",")} - {""}
-        if len(told) > 1 or not all(_LENGTH.fullmatch(each) for each in told):
-            raise BadFraming(f"Content-Length: {', '.join(sorted(told))}"[:80])
-        if told and self.length is None:
-            self.length = int(told.pop())
+        # The library accepts `+5` and `1_000`, takes the first of several numbers, and ignores anything else: then the
+        # end of a broken connection would be the end of the file.
+        lengths = {each.strip() for each in ",".join(self.headers.get_all("Content-Length", [])).split(",")} - {""}
+        if len(lengths) > 1 or not all(_LENGTH.fullmatch(each) for each in lengths):
+            raise BadFraming(f"Content-Length: {', '.join(sorted(lengths))}"[:80])
+        if lengths and self.length is None:
+            self.length = int(lengths.pop())
 
     def _read_status(self) -> tuple[str, int, str]:
-        """Of the last one: the library passes over 100 alone, and any of them may come unasked (RFC 9110, 15.2)."""
+        """The final status: the library skips 100 alone, but any interim answer may come (RFC 9110, 15.2)."""
         for _ in range(MOST_INTERIM):
             status: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
             if not 101 < status[1] < 200:

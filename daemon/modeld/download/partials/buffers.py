@@ -1,4 +1,4 @@
-"""Buffers that bytes are read into, and the few that may stay filled until they are hashed."""
+"""The buffers that connections read into, and how many of them may stay filled until they are hashed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from modeld.download.tuning import CHUNK, RETAINED
 
 
 def new_buffer(size: int = CHUNK) -> memoryview:
-    """Page-aligned, and given back to the system with its last view."""
+    """Page-aligned, and returned to the system with its last view."""
     return memoryview(mmap.mmap(-1, size))
 
 
 class Buffers:
-    """Shared by all files: so much memory, however many connections there are, and none while nothing is fetched."""
+    """Shared by all files: the same memory for any number of connections, and none while nothing is fetched."""
 
     def __init__(self, most: int = RETAINED // CHUNK, make: Callable[[], memoryview] = new_buffer) -> None:
         self._make = make
@@ -27,7 +27,7 @@ class Buffers:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """For as long as one file is fetched. The end of the last one gives the memory back to the system."""
+        """While one file is fetched. The end of the last fetch returns the memory to the system."""
         with self._lock:
             self._transfers += 1
         try:
@@ -40,7 +40,7 @@ class Buffers:
                     self._free.clear()
 
     def take(self) -> memoryview | None:
-        """None when too many are filled: then the bytes are read back from the page cache."""
+        """None when too many are filled: then the hasher reads the bytes back from the page cache."""
         with self._lock:
             if self._free:
                 return self._free.pop()
@@ -53,5 +53,5 @@ class Buffers:
         with self._lock:
             if self._transfers:
                 self._free.append(buffer)
-            else:  # by a thread that ends after its file
+            else:  # a thread has ended after its file
                 self._left += 1

@@ -1,4 +1,4 @@
-"""Which parts of a file: a sorted set of ranges that do not touch."""
+"""Parts of a file: a sorted set of ranges that do not touch."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Extents:
         self._ends[first:last] = [right for _, right in kept]
 
     def reach(self, offset: int) -> int:
-        """How far the bytes go on without a gap from `offset`; `offset` itself when it lies in a gap."""
+        """The end of the range that holds `offset`; `offset` itself when it lies in a gap."""
         index = bisect_right(self._starts, offset) - 1
         if index >= 0 and self._ends[index] > offset:
             return self._ends[index]

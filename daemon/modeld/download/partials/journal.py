@@ -1,8 +1,8 @@
-"""What of a partial is on stable storage, and which source it came from: append-only lines beside the bytes.
+"""Which bytes of a partial are on stable storage, and which source gave them: append-only lines beside the bytes.
 
-A line is written only after its bytes were synced, and carries a checksum of itself: what a crash leaves of the last
-one counts as absent, and so does everything behind a line that is not whole. The journal saves work and proves
-nothing: each piece is compared with its checksum before it is used, and the digest of the whole decides.
+A line is written only after its bytes were synced, and carries a checksum of itself: a line that a crash has cut counts
+as absent, and so does everything behind it. The journal saves work and proves nothing: each piece is compared with its
+checksum before it is used, and the digest of the whole decides.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from modeld.download.partials.extents import Extents
 from modeld.store.disk import durable
 
 _MAX_BYTES: Final = 256 * 1024 * 1024
-"""Of a download of 10 TiB: a bigger file is not ours."""
+"""That of a download of 10 TiB: this program wrote no bigger one."""
 
 
 class Header(msgspec.Struct, frozen=True, tag="modeld-journal-1", forbid_unknown_fields=True):
-    """The file that is being fetched: None where nobody has told yet."""
+    """The file that is being fetched. None: not known yet."""
 
     digest: str | None
     size: int | None
     validator: str | None = None
-    """Only when the digest is unknown: then it alone says that the bytes belong to one version of the file."""
+    """Only without a digest: then it alone shows that the bytes belong to one version of the file."""
 
 
 class Identity(msgspec.Struct, frozen=True, tag="source", forbid_unknown_fields=True):
@@ -51,15 +51,15 @@ _ENCODER = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a journal that was found says."""
+class JournalContent:
+    """What was read from a journal."""
 
     header: Header
     identities: tuple[Identity, ...]
     pieces: tuple[Piece, ...]
     """In file order and without overlap."""
     length: int
-    """Of the part of the journal that is whole."""
+    """Of the part of the journal that is not damaged."""
 
 
 def checksum(data: memoryview) -> str:
@@ -80,7 +80,7 @@ def append(descriptor: int, lines: Sequence[Header | Identity | Piece], offset: 
     return offset + len(data)
 
 
-def read(descriptor: int) -> Told | None:
+def read(descriptor: int) -> JournalContent | None:
     """None when it is empty, damaged from the start, or not a journal."""
     size = os.fstat(descriptor).st_size
     if size == 0 or size > _MAX_BYTES:
@@ -90,7 +90,7 @@ def read(descriptor: int) -> Told | None:
     return parse(bytes(data[:got]))
 
 
-def parse(data: bytes) -> Told | None:
+def parse(data: bytes) -> JournalContent | None:
     header: Header | None = None
     identities: list[Identity] = []
     pieces: list[Piece] = []
@@ -110,7 +110,7 @@ def parse(data: bytes) -> Told | None:
         length = end + 1
     if header is None:
         return None
-    return Told(header, tuple(identities), _apart(pieces, header.size), length)
+    return JournalContent(header, tuple(identities), _without_overlap(pieces, header.size), length)
 
 
 def _decode(line: bytes) -> _Line | None:
@@ -123,8 +123,8 @@ def _decode(line: bytes) -> _Line | None:
         return None
 
 
-def _apart(pieces: list[Piece], size: int | None) -> tuple[Piece, ...]:
-    """Of two that overlap, the later one's bytes lie there now."""
+def _without_overlap(pieces: list[Piece], size: int | None) -> tuple[Piece, ...]:
+    """Of two pieces that overlap, only the later one: its bytes were written over those of the other."""
     claimed = Extents()
     kept: list[Piece] = []
     for piece in reversed(pieces):

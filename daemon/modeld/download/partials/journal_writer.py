@@ -1,4 +1,4 @@
-"""The journal's thread: syncs what connections have written, then vouches for it; many pieces in one sync."""
+"""The thread that writes the journal: it syncs what connections have written, then records it, many pieces per sync."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import threading
 import time
 
 from modeld.download.partials.partial import Partial
-from modeld.download.partials.state import State
+from modeld.download.partials.shared_state import SharedState
 
 
-class Journalling(threading.Thread):
-    """Ends, with everything journalled, after `state.ended`; with `state.fault` when the disk fails."""
+class JournalWriter(threading.Thread):
+    """Ends after `state.ended`, with everything journalled; with `state.fault` when the disk fails."""
 
-    def __init__(self, state: State, partial: Partial, *, patience: float) -> None:
+    def __init__(self, state: SharedState, partial: Partial, *, longest_wait: float) -> None:
         super().__init__(name="modeld-journal", daemon=True)
         self._state = state
         self._partial = partial
-        self._patience = patience
-        """How long pieces may wait for company when no connection waits for them."""
+        self._longest_wait = longest_wait
+        """Seconds that pieces wait for more of them while no connection waits for the journal."""
 
     def run(self) -> None:
         try:
             while self._write():
                 pass
-        except BaseException as fault:  # noqa: BLE001 - raised again by who watches
+        except BaseException as fault:  # noqa: BLE001 - the attempt raises it again
             self._state.fail(fault)
 
     def _write(self) -> bool:
@@ -32,10 +32,10 @@ class Journalling(threading.Thread):
             deadline = None
             while not state.ended and state.fault is None and not state.urgent:
                 if state.pending and deadline is None:
-                    deadline = time.monotonic() + self._patience
+                    deadline = time.monotonic() + self._longest_wait
                 if deadline is not None and time.monotonic() >= deadline:
                     break
-                state.unsynced.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+                state.may_journal.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if state.fault is not None:
                 return False
             state.urgent = False
@@ -44,7 +44,7 @@ class Journalling(threading.Thread):
         if pending:
             self._partial.record([piece for piece, _ in pending])
             with state.lock:
-                for piece, debt in pending:
-                    debt.bytes -= piece.end - piece.start
-                state.room.notify_all()
+                for piece, connection in pending:
+                    connection.unjournalled -= piece.end - piece.start
+                state.may_fetch.notify_all()
         return not last

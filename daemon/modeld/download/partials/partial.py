@@ -1,9 +1,9 @@
-"""A download on the disk: its bytes, and beside them the journal by which a later run goes on.
+"""A download on the disk: its bytes, and beside them the journal from which a later run resumes.
 
-Where the digest is known they lie where every tool looks for a download of it; where only a validator tells versions
-apart, under a key of the address in the private part of the store; without either, in the staging directory, and then
-nothing outlives this run. Who writes holds a lock on the journal. Somebody else's download is left alone: then this
-one goes to the staging directory, because two writers in one file would spoil what each of them has hashed.
+With a digest they lie where every tool looks for a download of it; with only a validator, under a key of the address in
+the private part of the store; without either, in the staging directory, and then nothing outlives this run. The writer
+holds a lock on the journal. The download of another run or tool is left alone, and this one goes to the staging
+directory: two writers in one file would spoil what each of them has hashed.
 """
 
 from __future__ import annotations
@@ -16,29 +16,28 @@ import secrets
 import stat
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from modeld.download.partials import journal
 from modeld.download.partials.journal import Header, Identity, Piece
+from modeld.download.partials.stages import Event, Stage, after
 from modeld.platform import locks
+from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
-
-if TYPE_CHECKING:
-    from modeld.store.digest import Digest
-    from modeld.store.disk.layout import Layout
+from modeld.store.disk.layout import Layout
 
 _JOURNAL: Final = "journal"
 _DATA: Final = "data.tmp"
 _OPEN: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
-class _Taken(Exception):
-    """By another run, another tool, or something that is no file."""
+class _NotOurs(Exception):
+    """The place is in use by another run or another tool, or what lies there is no regular file."""
 
 
 def partial_dir(layout: Layout, digest: Digest | None, key: str | None) -> str | None:
-    """Where a download is resumed from. `key` stands for an address that has a validator."""
+    """The directory of a download that can be resumed, None for another. `key` is for an address with a validator."""
     if digest is not None:
         return layout.partial_dir(digest)
     if key is not None:
@@ -47,8 +46,8 @@ def partial_dir(layout: Layout, digest: Digest | None, key: str | None) -> str |
 
 
 class Partial:
-    """`pieces` and `identities` are what an earlier run left; empty after `begin`. `identity` and `record` may be
-    called from several threads."""
+    """`pieces` and `identities` are those of an earlier run; empty after `begin`. `identity`, `record` and `move` may
+    be called from several threads. See `stages` for what may be called when."""
 
     def __init__(self, directory: str | None, path: str, descriptor: int, journal_descriptor: int | None) -> None:
         self.path = path
@@ -59,7 +58,19 @@ class Partial:
         self._journal = journal_descriptor
         self._length = 0
         self._lines = threading.Lock()
-        self._closed = False
+        self._stage: Stage = "opened"
+        self._moving = threading.Lock()
+
+    @property
+    def stage(self) -> Stage:
+        return self._stage
+
+    def move(self, event: Event) -> bool:
+        """The only place where the stage changes; False when the event is ignored. From any thread."""
+        with self._moving:
+            following = after(self._stage, event)
+            self._stage = following or self._stage
+            return following is not None
 
     @property
     def resumable(self) -> bool:
@@ -71,49 +82,53 @@ class Partial:
 
     @classmethod
     def open(cls, layout: Layout, header: Header, digest: Digest | None, key: str | None) -> Partial:
-        """Blocks. What an earlier run left is kept only when it is a part of the very same file."""
+        """Blocks. The bytes of an earlier run are kept only when they are of the very same file."""
         directory = partial_dir(layout, digest, key)
         with store_faults("open the download", directory or layout.staging):
             if directory is not None:
                 durable.make_directories(directory, below=layout.root)
-                with contextlib.suppress(_Taken):
+                with contextlib.suppress(_NotOurs):
                     return cls._open_in(directory, header)
             path = f"{layout.staging}/fetch-{os.getpid()}-{secrets.token_hex(8)}.tmp"
             durable.make_directories(layout.staging, below=layout.root)
-            return cls(None, path, durable.create_file(path), None)
+            partial = cls(None, path, durable.create_file(path), None)
+            partial.move("begin")
+            return partial
 
     @classmethod
     def _open_in(cls, directory: str, header: Header) -> Partial:
         lock = _lock(f"{directory}/{_JOURNAL}")
         try:
             empty = os.fstat(lock).st_size == 0
-            told = journal.read(lock)
+            found = journal.read(lock)
             path = f"{directory}/{_DATA}"
             if empty and os.path.lexists(path):
-                # The journal comes before the bytes: these are somebody else's.
+                # The journal is always written before the bytes, so these are another tool's.
                 durable.remove(f"{directory}/{_JOURNAL}")
-                raise _Taken
+                raise _NotOurs
             descriptor = _open_data(path)
         except BaseException:
             os.close(lock)
             raise
         partial = cls(directory, path, descriptor, lock)
         try:
-            if told is None or not _same_file(told.header, header):
+            if found is None or not _same_file(found.header, header):
                 partial.begin(header)
             else:
                 size = os.fstat(descriptor).st_size
-                partial.identities = list(told.identities)
-                partial.pieces = tuple(piece for piece in told.pieces if piece.end <= size)
-                partial._length = told.length
-                os.ftruncate(lock, told.length)
+                partial.identities = list(found.identities)
+                partial.pieces = tuple(piece for piece in found.pieces if piece.end <= size)
+                partial._length = found.length
+                os.ftruncate(lock, found.length)
+                partial.move("resume")
         except BaseException:
             partial.close()
             raise
         return partial
 
     def begin(self, header: Header) -> None:
-        """From the first byte."""
+        """Starts the file from its first byte."""
+        self.move("begin")
         self.pieces, self.identities = (), []
         with store_faults("begin the download", self.path):
             os.ftruncate(self.descriptor, 0)
@@ -123,7 +138,7 @@ class Partial:
                 durable.sync_directory(self._directory)
 
     def identity(self, name: str, validator: str | None) -> int:
-        """The number under which pieces of this source are recorded."""
+        """The number under which pieces of this version at this source are recorded."""
         identity = Identity(name, validator)
         with self._lines:
             if identity in self.identities:
@@ -135,7 +150,7 @@ class Partial:
             return len(self.identities) - 1
 
     def record(self, pieces: Sequence[Piece]) -> None:
-        """First the bytes, then the lines that vouch for them."""
+        """Syncs the bytes, then writes the lines that vouch for them."""
         if self._journal is None:
             return
         with store_faults("make durable", self.path):
@@ -144,10 +159,18 @@ class Partial:
                 self._length = journal.append(self._journal, pieces, self._length)
 
     def close(self) -> None:
-        """Kept for a later run where that is possible, else removed. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
+        """Keeps the files for a later run; without a journal, removes them. Idempotent, also after `remove`."""
+        if self.move("keep" if self.resumable else "remove"):
+            self._close_files()
+
+    def remove(self) -> None:
+        """Deletes the files; a store that has named the bytes keeps them under that name. Idempotent."""
+        if self.move("remove"):
+            if self._directory is not None:
+                _remove(self._directory)
+            self._close_files()
+
+    def _close_files(self) -> None:
         with contextlib.suppress(OSError):
             durable.close(self.descriptor)
         if self._journal is None:
@@ -156,31 +179,25 @@ class Partial:
         else:
             os.close(self._journal)
 
-    def remove(self) -> None:
-        """The bytes have another name now, or nobody wants them."""
-        if self._directory is not None:
-            _remove(self._directory)
-        self.close()
 
-
-def _same_file(told: Header, wanted: Header) -> bool:
-    if told.digest != wanted.digest:
+def _same_file(found: Header, wanted: Header) -> bool:
+    if found.digest != wanted.digest:
         return False
-    if told.size is not None and wanted.size is not None and told.size != wanted.size:
+    if found.size is not None and wanted.size is not None and found.size != wanted.size:
         return False
-    return wanted.digest is not None or (told.validator is not None and told.validator == wanted.validator)
+    return wanted.digest is not None or (found.validator is not None and found.validator == wanted.validator)
 
 
 def _lock(path: str) -> int:
-    """The journal, open and ours. Whoever had it before may have removed the file that was just opened."""
+    """The journal, open and locked. Its last holder may have removed the file while this run waited for the lock."""
     for _attempt in range(3):
         try:
-            descriptor = locks.take(path, mode=0o600, longest_words=0)
+            descriptor = locks.take(path, mode=0o600, max_content=0)
         except (locks.Held, locks.NotAFile):
-            raise _Taken from None
+            raise _NotOurs from None
         except OSError as fault:
             if fault.errno == errno.EACCES:
-                raise _Taken from None
+                raise _NotOurs from None
             raise
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -190,7 +207,7 @@ def _lock(path: str) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
-    raise _Taken
+    raise _NotOurs
 
 
 def _open_data(path: str) -> int:
@@ -206,13 +223,13 @@ def _open_data(path: str) -> int:
         descriptor = os.open(path, _OPEN)
     except OSError as fault:
         if fault.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise _Taken from None
+            raise _NotOurs from None
         raise
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-        # A second name may be that of a blob: writing here would change it.
+        # The second name may be that of a blob: a write would change the blob.
         os.close(descriptor)
-        raise _Taken
+        raise _NotOurs
     return descriptor
 
 

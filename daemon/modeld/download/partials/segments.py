@@ -1,7 +1,7 @@
-"""Who fetches what: parts of one file handed out in file order, never twice.
+"""Which connection fetches which bytes: parts of one file, given out in file order, never twice.
 
-A segment is what one connection may ask for; it asks for it in one request or several. Only what was not asked for
-yet is given to another connection: a server sends all of a range that it was asked for, also what nobody reads.
+A segment is what one connection may request, in one request or several. Only bytes that were not requested yet go to
+another connection: a server sends all of a requested range, also what is not read.
 
 Pure; the caller holds the lock.
 """
@@ -15,16 +15,16 @@ from modeld.download.partials.extents import Extents
 from modeld.download.tuning import SMALLEST_SPLIT
 
 UNBOUNDED: Final = 1 << 62
-"""End of a file whose size nobody has told."""
+"""The end of a file whose size is not known."""
 
 SLOW_SECONDS: Final = 1.0
-"""A connection that takes longer for its segment shares it with one that is idle."""
+"""A connection that takes longer for its segment shares it with an idle connection."""
 
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """`position` moves forward as bytes are written, `asked` with each request; `end` may come nearer, but never before
-    `asked`, when a part of the rest is given away."""
+    """`position` moves forward as bytes are written. `asked` is the end of the last request. `end` moves back when
+    a part of the rest is given away, but never before `asked`."""
 
     start: int
     end: int
@@ -38,7 +38,7 @@ class Segment:
 
     @property
     def half(self) -> int:
-        """Where the part begins that can be given away."""
+        """The start of the part that can be given away."""
         return max(self.asked, self.position + self.left // 2)
 
     @property
@@ -65,7 +65,7 @@ class Segments:
         return None if self.size is None else self.size - self.have.total
 
     def next_free(self) -> tuple[int, int] | None:
-        """The first part that is neither here nor on its way."""
+        """The first part that is neither here nor in a segment."""
         offset = 0
         while (gap := self.have.gap(offset, self.limit)) is not None:
             start, end = gap
@@ -88,18 +88,18 @@ class Segments:
         return segment
 
     def take_all(self, now: float) -> Segment:
-        """The whole file for one connection; what is here already is passed over."""
+        """The whole file for one connection, the parts that are here already included."""
         segment = Segment(0, self.limit, now, 0, self.limit)
         self._busy.append(segment)
         return segment
 
     def ask(self, segment: Segment, longest: int) -> int:
-        """Up to where the next request of this segment goes."""
+        """The end of the next request of this segment."""
         segment.asked = min(segment.end, segment.position + longest)
         return segment.asked
 
     def slow(self, now: float) -> Segment | None:
-        """The one with the most to give, when it takes long and is worth sharing."""
+        """The slow segment with the most to give away, when that is worth another request."""
         slow = max(
             (segment for segment in self._busy if now - segment.taken_at >= SLOW_SECONDS),
             key=lambda segment: segment.spare,
@@ -108,7 +108,7 @@ class Segments:
         return slow if slow is not None and self.size is not None and slow.spare >= SMALLEST_SPLIT else None
 
     def split(self, now: float) -> Segment | None:
-        """The second half of what the slowest connection still has to fetch, or what of it nobody asked for yet."""
+        """The second half of what the slowest connection has to fetch, or as much of it as was not requested yet."""
         slow = self.slow(now)
         if slow is None:
             return None
@@ -124,12 +124,12 @@ class Segments:
         segment.position = end
 
     def release(self, segment: Segment) -> None:
-        """Finished or not: what was not written is free for anybody."""
+        """Finished or not: bytes that were not written are free for other connections."""
         if segment in self._busy:
             self._busy.remove(segment)
 
     def lost(self, start: int, end: int) -> None:
-        """These bytes turned out to be bad."""
+        """These bytes are damaged, and missing again."""
         self.have.remove(start, end)
 
     @property

@@ -1,1 +1,1 @@
-"""Which source is asked next, and which is left alone for a while."""
+"""Which source is asked next, and which must not be asked for a while."""

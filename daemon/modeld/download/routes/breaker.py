@@ -1,4 +1,4 @@
-"""A host that fails is left alone for a while, and then asked by one, not by all.
+"""A host that fails is not asked for a while, and then by one request, not by all.
 
 `Breaker` is pure: the clock is passed in, the caller holds the lock. `Breakers` keeps one for each host.
 """
@@ -19,7 +19,7 @@ State = Literal["closed", "open", "half-open"]
 
 
 class Trouble(NamedTuple):
-    """How a breaker that is not closed stands: since when (by the calendar), and worth asking in so many seconds."""
+    """A breaker that is not closed: since when (in calendar time), and in how many seconds the host may be asked."""
 
     state: State
     since: float
@@ -40,7 +40,7 @@ class Breaker:
 
     @property
     def probing(self) -> bool:
-        """One has been let through, and its outcome is not known yet."""
+        """A probe is under way."""
         return self._probing
 
     def state(self, now: float) -> State:
@@ -49,7 +49,7 @@ class Breaker:
         return "open" if now - self._opened_at < self._open_seconds else "half-open"
 
     def allow(self, now: float) -> bool:
-        """Whether to ask. In the half-open state True is given once: who got it must tell the outcome."""
+        """Whether to ask. In the half-open state True is returned once, and that caller must report the outcome."""
         state = self.state(now)
         if state == "half-open" and not self._probing:
             self._probing = True
@@ -57,7 +57,7 @@ class Breaker:
         return state == "closed"
 
     def wait(self, now: float) -> float:
-        """Seconds until it may be worth asking again; 0 when it is now."""
+        """Seconds until the host may be asked; 0 for now."""
         if self._opened_at is None:
             return 0.0
         left = self._opened_at + self._open_seconds - now
@@ -66,17 +66,17 @@ class Breaker:
         return min(1.0, self._open_seconds) if self._probing else 0.0
 
     def succeeded(self) -> None:
-        """The probe's: it closes. A success while it is closed forgives no failure; those grow old by themselves."""
+        """The success of a probe closes the breaker. One while it is closed removes no failure: failures expire."""
         if self._opened_at is not None:
             self._failures.clear()
         self._opened_at = None
         self._probing = False
 
     def failed(self, now: float) -> bool:
-        """Whether this failure opened it."""
+        """True when this failure opens the breaker."""
         if self._opened_at is not None:
             if not self._probing:
-                return False  # asked before it opened; says nothing new
+                return False  # of a request from before it opened
             self._probing = False
             self._opened_at = now
             return True
@@ -91,16 +91,16 @@ class Breaker:
 
     @property
     def clean(self) -> bool:
-        """Nothing to remember."""
+        """Closed, and without failures: it need not be stored."""
         return self._opened_at is None and not self._failures
 
     def abandoned(self) -> None:
-        """The probe ended without an outcome: cancelled, say. Somebody else may probe."""
+        """The probe ended without an outcome, because it was cancelled for example. The next request is the probe."""
         self._probing = False
 
 
 class Breakers:
-    """By origin. A source without a network (None) has none, and is always allowed."""
+    """One breaker for each origin. A source without a network (None) has none, and is always allowed."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class Breakers:
             return False
         with self._lock:
             opened = self._of(origin).failed(self._clock())
-            if opened:  # also again, by a probe that failed: that is the same trouble
+            if opened:  # also by a probe that failed: the trouble is the same
                 self._troubled_since.setdefault(origin, self._calendar())
             return opened
 

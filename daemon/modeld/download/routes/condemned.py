@@ -1,4 +1,4 @@
-"""Sources that gave wrong bytes for a digest: not asked for it again until they have another file."""
+"""Sources that gave wrong bytes for a digest: they are not asked for it again until they have another file."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from modeld.store.digest import Digest
 class Condemnation:
     source: str
     digest: str
-    """64 hex: the one that was expected."""
+    """64 hex digits: the digest that was expected."""
 
     validator: str | None
-    """Of the version that was wrong. None: nothing will tell when it changes."""
+    """Of the wrong version. None: a change cannot be seen."""
 
 
 class Condemned:
-    """`known` and `on_change` are for who wants it to outlive the daemon: called with each one that is new, or that
-    does not hold any more (False). From byte threads."""
+    """`known` and `on_change` let the caller store it: `on_change` is called, from byte threads, with each condemnation
+    that is new (True) or no longer holds (False)."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Condemned:
         self._on_change(condemnation, True)
 
     def pardon(self, condemnation: Condemnation) -> None:
-        """Who told this one lets it go; a newer one of the same source and digest stays."""
+        """Removes exactly this one; a newer one of the same source and digest stays."""
         with self._lock:
             key = (condemnation.source, condemnation.digest)
             if self._by_key.get(key) == condemnation:

@@ -1,4 +1,4 @@
-"""What happens to a transfer beside its progress: each a fact for the job's history and the activity log."""
+"""What happens to a download beside its progress: each event goes into the job's history and the activity log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EventKind = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferEvent:
-    """Nothing in it is secret."""
+    """It holds no secret."""
 
     kind: EventKind
     file: str
@@ -34,12 +34,12 @@ class TransferEvent:
     """How long until the source is asked again."""
 
     bytes: int = 0
-    """Those that stay: already here when the transfer resumed, failed over or was tried again."""
+    """Those that stay: already here when the download resumed, failed over or was retried."""
 
 
 OnEvent = Callable[[TransferEvent], None]
-"""Called from byte threads, several at once: cheap, and never raising."""
+"""Called from byte threads, several at once. It must be quick and must not raise."""
 
 
 def unheard(_event: TransferEvent) -> None:
-    """For who keeps no history."""
+    """For a caller that keeps no history."""

@@ -1,4 +1,4 @@
-"""How many connections one host sees at once, over all files and jobs, and that each file gets one of them."""
+"""Limits the connections of one host over all files and jobs, and lets each file have one of them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import Counter
 
 
 class Hosts:
-    """A file without a connection waits in line when there is none left: who has several gives one up to it. Else two
-    files that take all could hold up a third for as long as they last."""
+    """A file that has no connection and gets none, because all are taken, joins a queue: a file with several gives one
+    up to it. Otherwise two files that take all connections could hold up a third until they end."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -17,13 +17,13 @@ class Hosts:
         self._waiting: Counter[str] = Counter()
         self._given_up: Counter[str] = Counter()
 
-    def take(self, origin: str | None, most: int | None = None, *, in_line: bool = False) -> bool:
-        """False when the host has as many as it may, or as this file allows, or when others are in line for it;
-        `release` gives back what was taken."""
+    def take(self, origin: str | None, most: int | None = None, *, queued: bool = False) -> bool:
+        """False when the host has as many as it may, or as this file allows, or when other files are in the queue.
+        `release` gives the connection back."""
         if origin is None:
             return True
         with self._lock:
-            if self._waiting[origin] > 0 and not in_line:
+            if self._waiting[origin] > 0 and not queued:
                 return False
             if self._taken[origin] >= min(self._most, most or self._most):
                 return False
@@ -38,12 +38,12 @@ class Hosts:
             if self._taken[origin] <= 0:
                 del self._taken[origin]
 
-    def wait(self, origin: str) -> None:
-        """By a file that has no connection and was given none; `served` when it has one, or needs none any more."""
+    def join_queue(self, origin: str) -> None:
+        """For a file without a connection. It leaves the queue when it has a connection or no longer needs one."""
         with self._lock:
             self._waiting[origin] += 1
 
-    def served(self, origin: str) -> None:
+    def leave_queue(self, origin: str) -> None:
         with self._lock:
             self._waiting[origin] -= 1
             self._given_up[origin] = max(0, self._given_up[origin] - 1)
@@ -51,7 +51,7 @@ class Hosts:
                 del self._waiting[origin], self._given_up[origin]
 
     def give_up(self, origin: str | None) -> bool:
-        """Whether a connection, of a file that has others, is to end for one that waits: once for each of these."""
+        """True when a connection of a file with others is to end: once for each file in the queue."""
         if origin is None or not self._waiting:
             return False
         with self._lock:

@@ -1,4 +1,4 @@
-"""How a source's work on a file can end beside success, and what all such work shares."""
+"""How an attempt can end beside success, and what all attempts share."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from modelwire.errors import WireError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Net:
-    """What all transfers of the daemon share about the network."""
+class Network:
+    """What all downloads of the daemon share of the network."""
 
     breakers: Breakers
     hosts: Hosts
@@ -23,7 +23,7 @@ class Net:
 
 
 class GaveUp(Exception):
-    """The source's fault, after which nothing more is asked of it for this file."""
+    """The source is not tried any further for this file; `fault` is its last error."""
 
     def __init__(self, fault: WireError) -> None:
         super().__init__(fault.message)
@@ -31,8 +31,8 @@ class GaveUp(Exception):
 
 
 class Changed(Exception):
-    """The file is another one now, and no digest says that its bytes are the same. Or, when an answer has broken off:
-    nothing tells whether it is another one."""
+    """The source has another version now, and there is no digest to show that the bytes are the same. With `broke_off`:
+    an answer broke off, and the next one may be of another version."""
 
     def __init__(self, what: str, size: int | None, validator: str | None, *, broke_off: bool = False) -> None:
         super().__init__(what)
@@ -43,4 +43,4 @@ class Changed(Exception):
 
 
 class Quit(Exception):
-    """For one connection: it is not wanted any more. Nothing is wrong with it."""
+    """Ends one connection that is not needed any more. Not an error."""

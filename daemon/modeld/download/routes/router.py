@@ -1,4 +1,4 @@
-"""From which source: those of a reference in their order, each asked only while its breaker allows it."""
+"""The sources of a reference, in their order, each asked only while its breaker allows it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from modeld.download.routes.backoff import delay
 from modeld.download.routes.events import EventKind, OnEvent, TransferEvent, unheard
-from modeld.download.routes.outcomes import Net
+from modeld.download.routes.outcomes import Network
 from modeld.download.source import Description, FileInfo, Opener, Source, giver
 from modeld.progress import Stopped
 from modelwire.errors import Offline, SourceUnavailable, WireError
@@ -21,7 +21,7 @@ DESCRIBE_TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Route(Generic[R]):
-    """Mirrors first, the origin last: its error is the one that is told when all fail."""
+    """Mirrors first, the origin last: its error is the one that is reported when all fail."""
 
     reference: R
     sources: Sequence[Source[R]]
@@ -29,12 +29,12 @@ class Route(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One file, as one source describes it."""
+    """One file as one source describes it."""
 
     opener: Opener
     file: FileInfo
     preferred: bool = False
-    """The same source has another way to the bytes, which comes next."""
+    """Another way to the bytes at the same source: the source's own offer comes next."""
 
     @property
     def giver(self) -> str:
@@ -42,7 +42,7 @@ class Offer:
 
 
 class Described(Generic[R]):
-    """What the first source that answered says of a reference; the others are asked only when they are needed."""
+    """The description by the first source that answered; the others are asked only when they are needed."""
 
     def __init__(
         self, router: Router, route: Route[R], number: int, description: Description, on_event: OnEvent
@@ -56,7 +56,7 @@ class Described(Generic[R]):
         self._others: dict[int, Description | None] = {}
 
     def offers(self, path: str, stopped: Callable[[], bool]) -> Iterator[Offer]:
-        """The file at its sources, in the order in which they are to be tried. Blocks where one has to be asked."""
+        """The file at its sources, in the order in which to try them. Blocks while a source is asked."""
         first = _find(self.description, path)
         assert first is not None, path
         yield from _ways(self._route.sources[self._number], self.description, first)
@@ -86,13 +86,13 @@ class Described(Generic[R]):
 
 
 class Router:
-    def __init__(self, net: Net) -> None:
-        self._net = net
+    def __init__(self, network: Network) -> None:
+        self._network = network
 
     def describe(
         self, route: Route[R], *, stopped: Callable[[], bool] = lambda: False, on_event: OnEvent = unheard
     ) -> Described[R]:
-        """Blocks. Raises what the last source said when none answers; Stopped; Offline at once."""
+        """Blocks. Raises the error of the last source when none answers; Stopped; Offline at once."""
         if not route.sources:
             raise SourceUnavailable("no source is configured for this reference", retryable=False)
         faults: list[tuple[str, WireError]] = []
@@ -113,8 +113,8 @@ class Router:
         raise last
 
     def ask(self, source: Source[R], reference: R, stopped: Callable[[], bool], on_event: OnEvent) -> Description:
-        """One source, a few times when it is worth it."""
-        breakers, origin = self._net.breakers, source.origin(reference)
+        """Asks one source, up to DESCRIBE_TRIES times when its error is worth a retry."""
+        breakers, origin = self._network.breakers, source.origin(reference)
         failures = 0
         while True:
             if stopped():
@@ -131,7 +131,7 @@ class Router:
             except WireError as fault:
                 failures += 1
                 self._judge_host(origin, source.name, fault, on_event)
-                wait_s = delay(failures, fault, self._net.tuning)
+                wait_s = delay(failures, fault, self._network.tuning)
                 if not fault.retryable or failures >= DESCRIBE_TRIES or wait_s is None:
                     raise
                 self.tell(on_event, "retry", "", source.name, fault.message, attempt=failures, delay_s=wait_s)
@@ -145,15 +145,15 @@ class Router:
 
     def _judge_host(self, origin: str | None, name: str, fault: WireError, on_event: OnEvent) -> None:
         if not fault.retryable:
-            self._net.breakers.succeeded(origin)
-        elif self._net.breakers.failed(origin):
+            self._network.breakers.succeeded(origin)
+        elif self._network.breakers.failed(origin):
             self.tell(on_event, "breaker_opened", "", name, f"{origin} failed too often: {fault.message}")
 
     def _sleep(self, seconds: float, stopped: Callable[[], bool]) -> None:
         never = threading.Event()
-        until = self._net.clock() + seconds
-        while not stopped() and (left := until - self._net.clock()) > 0:
-            never.wait(min(left, self._net.tuning.poll_seconds))
+        until = self._network.clock() + seconds
+        while not stopped() and (left := until - self._network.clock()) > 0:
+            never.wait(min(left, self._network.tuning.poll_seconds))
 
     @staticmethod
     def tell(

@@ -1,1 +1,1 @@
-"""Files in xet storage, read by hf-xet in a child process: what it needs in memory is never the daemon's."""
+"""Files in xet storage, read by hf-xet in a child process, so that its memory is not the daemon's."""

@@ -1,4 +1,4 @@
-"""One range of a file in xet storage, as it comes from a child process."""
+"""One range of a file in xet storage, read from a child process."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from modelwire.errors import SourceUnavailable, TimedOut, WireError
 COMMAND: Final = (sys.executable, "-P", "-m", "modeld.download.xet.child")
 
 INHERITED: Final = ("LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "SYSTEMROOT")
-"""What an interpreter needs to find itself and its libraries, and hf-xet its authorities. No secret is in these."""
+"""What an interpreter needs to find its libraries, and hf-xet to find its authorities. None of them holds a secret."""
 
 OWN: Final = {
-    "HF_XET_LOG_DEST": "/dev/null",  # else it writes a log file, with signed addresses, into somebody's home
+    "HF_XET_LOG_DEST": "/dev/null",  # else it writes a log file, with signed addresses, into the home directory
     "MALLOC_ARENA_MAX": "2",
 }
 
 Explain = Callable[[Fault, bool], WireError]
-"""What a fault of the child means; told whether bytes came before it."""
+"""Makes an error of a fault of the child; the flag is True when bytes came before it."""
 
 
 class XetBody:
-    """See `modeld.download.source.Body`. Starting the child is cheap; whatever it has to say comes by `readinto`."""
+    """See `modeld.download.source.Body`. Starting the child is cheap; its errors are raised by `readinto`."""
 
     partial = True
 
@@ -118,7 +118,7 @@ class XetBody:
             raise self._gone("was ended")
         if not polling.readable(self._output, self._stall_seconds):
             raise TimedOut(
-                f"{self._shown} gave nothing within {self._stall_seconds:g} s",
+                f"{self._shown} sent nothing within {self._stall_seconds:g} s",
                 hint="Try again later.",
                 details={"source": self._shown},
             )
@@ -138,12 +138,12 @@ class XetBody:
     def _gone(self, how: str) -> WireError:
         return SourceUnavailable(
             f"the process that reads {self._shown} {how} with {self._left} bytes of the range still to come",
-            hint="If it happens again, look whether the machine has memory left: such a process needs some 250 MB.",
+            hint="If it happens again, check whether memory is left on the machine: the process needs some 250 MB.",
             details={"source": self._shown},
         )
 
     def abort(self) -> None:
-        """Its end of the pipe closes with it, which wakes who reads."""
+        """Kills the child: its end of the pipe closes, which wakes the reader."""
         child = self._child
         if child is not None:
             child.kill()

@@ -1,7 +1,7 @@
-"""The program of the child: `python -m modeld.download.xet.child`. Reads one order, writes frames, ends.
+"""The program of the child: `python -m modeld.download.xet.child`. It reads one order, writes frames, and exits.
 
-It holds nothing that is worth an orderly end: the daemon kills it when it wants no more. It ends by itself when the
-daemon is gone, whatever hf-xet is doing at that moment.
+It needs no orderly end: the daemon kills it when it needs no more bytes. It exits by itself when the daemon is gone,
+whatever hf-xet is doing at that moment.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from modeld.platform import children
 SMALLEST: Final = 1 << 20
 LARGEST: Final = 8 << 20
 AT_ONCE: Final = 8
-"""Parts of the range that are read at the same time. One stream over all of it gives its bytes in the blocks that
-they are stored in, 64 MiB, nothing in between, and holds several. Measured over 1 GiB in a local store: 1.6 s and
+"""Parts of the range that are read at the same time. One stream over all of it gives its bytes in the blocks of the
+storage, 64 MiB each, and holds several of them. Measured over 1 GiB in a local store: 1.6 s and
 250 MiB this way, 4 to 7 s and 400 MiB in one stream, 800 to 1,200 MiB with hf-xet's own settings."""
 
 QUICK_SECONDS: Final = 2.0
 SLOW_SECONDS: Final = 8.0
-"""Within what a part is to come, so that the daemon can tell a slow network from a child that hangs."""
+"""The time that a part should take, so that the daemon can distinguish a slow network from a child that hangs."""
 
 RETRIES: Final = 2
-"""Left to hf-xet. Patience beyond that is the daemon's, which also has another way to the bytes."""
+"""Those of hf-xet. More retries are up to the daemon, which also has another way to the bytes."""
 
 Read = Callable[[int, int], list[bytes]]
 _ADDRESS = re.compile(r"\S+://\S+")
@@ -58,27 +58,27 @@ class Output:
 
 
 def main() -> None:
-    children.give_way()  # its memory holds the token, and its work can be had again
-    # The lifeline needs the interpreter; should hf-xet ever hold that, the kernel ends the child all the same.
+    children.make_expendable()  # its memory holds the token, and its work can be repeated
+    # The lifeline thread needs the interpreter lock; if hf-xet holds that, the kernel still ends the child.
     children.end_with_parent()
     line = sys.stdin.buffer.readline()
     if not line.endswith(b"\n"):
-        return  # the daemon went before it had said what it wants
-    threading.Thread(target=_wait_for_the_end, name="lifeline", daemon=True).start()
+        return  # the daemon ended before it had written the order
+    threading.Thread(target=_exit_with_daemon, name="lifeline", daemon=True).start()
     output = Output(sys.stdout.fileno())
     order: Order = json.loads(line)
     with contextlib.suppress(BrokenPipeError):
         try:
-            _give(order, output)
+            _send_range(order, output)
         except BrokenPipeError:
             raise
         except BaseException as fault:  # noqa: BLE001 - also what hf-xet's panics become
-            output.send(FAULT, json.dumps(told(fault, order["token"])).encode())
-    # What hf-xet still does in the background nobody waits for.
+            output.send(FAULT, json.dumps(fault_of(fault, order["token"])).encode())
+    # Without waiting for the background threads of hf-xet.
     os._exit(0)
 
 
-def _give(order: Order, output: Output) -> None:
+def _send_range(order: Order, output: Output) -> None:
     os.environ.update(order["proxies"])
     read = _reader(order)
     windows = Windows(order["start"], order["end"])
@@ -97,7 +97,7 @@ def _give(order: Order, output: Output) -> None:
 
 
 class Windows:
-    """The range in parts, in file order. Small ones first: how fast the network is nobody knows yet."""
+    """The range in parts, in file order. The first are small: the speed of the network is not known yet."""
 
     def __init__(self, start: int, end: int) -> None:
         self._at, self._end = start, end
@@ -112,11 +112,11 @@ class Windows:
     def timed(self, read: Read, start: int, end: int) -> list[bytes]:
         began = time.monotonic()
         blocks = read(start, end)
-        self.judge(end - start, time.monotonic() - began)
+        self.adapt(end - start, time.monotonic() - began)
         return blocks
 
-    def judge(self, size: int, seconds: float) -> None:
-        """From any of the threads that read."""
+    def adapt(self, size: int, seconds: float) -> None:
+        """Sets the size of the next parts by how long this one took. From any of the threads that read."""
         if seconds < QUICK_SECONDS:
             self._size = min(LARGEST, max(self._size, 2 * size))
         elif seconds > SLOW_SECONDS:
@@ -124,7 +124,7 @@ class Windows:
 
 
 def _reader(order: Order) -> Read:
-    hf_xet: Any = import_module("hf_xet")  # here: a broken installation is told as a fault like any other
+    hf_xet: Any = import_module("hf_xet")  # imported here: a broken installation is reported as a fault like any other
     config = hf_xet.XetConfig()
     known = set(config.keys())
     wanted = {name: value for name, value in _settings(order).items() if name in known}
@@ -132,7 +132,7 @@ def _reader(order: Order) -> Read:
     group = session.new_download_stream_group(
         endpoint=order["endpoint"],
         token=order["token"],
-        # When it ends the store says so, and the daemon gets another; a clock that is wrong must not matter.
+        # When it expires the store answers so, and the daemon gets another; a wrong clock must not matter.
         token_expiry_unix_secs=1 << 40,
         custom_headers={"User-Agent": order["agent"]},
     )
@@ -161,7 +161,7 @@ def _settings(order: Order) -> dict[str, Any]:
 # -- faults
 
 
-def told(fault: BaseException, token: str) -> Fault:
+def fault_of(fault: BaseException, token: str) -> Fault:
     """hf-xet's sentences quote addresses, and those may be signed."""
     text = _ADDRESS.sub("…", str(fault)).replace(token, "…") if token else _ADDRESS.sub("…", str(fault))
     found = _STATUS.search(text)
@@ -176,7 +176,7 @@ def told(fault: BaseException, token: str) -> Fault:
 # -- the end
 
 
-def _wait_for_the_end() -> None:
+def _exit_with_daemon() -> None:
     while sys.stdin.buffer.read(1 << 10):
         pass
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Whether hf-xet can be used, told without importing it: what that costs is the child's."""
+"""Whether hf-xet can be used, without importing it: only the child pays for that."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import re
 from typing import Final
 
 LEAST: Final = (1, 5)
-"""The first with sessions, which stream ranges and take settings as values."""
+"""The first version with sessions, which stream ranges and take settings as values."""
 
 BELOW: Final = (2, 0)
-"""What was tried is 1.5 to 1.8; a next one may have other names."""
+"""Tested with 1.5 to 1.8; the next major version may have other names."""
 
 
 def reason_against() -> str | None:
     """Why hf-xet is not used; None when it is."""
-    from importlib import metadata  # 10 ms that only those pay who pull from a hub
+    from importlib import metadata  # costs 10 ms, only for a pull from a hub
 
     try:
         version = metadata.version("hf-xet")

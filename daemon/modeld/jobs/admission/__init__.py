@@ -1,4 +1,4 @@
-"""Who may run, who waits and at which place: decided synchronously, told as the I/O that is owed."""
+"""Decides which jobs run, which wait and at which place. Pure state: the caller carries out what it returns."""
 
 from __future__ import annotations
 

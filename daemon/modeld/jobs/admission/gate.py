@@ -3,9 +3,9 @@
 Rules:
 - A running slot that is free is never left empty while a ticket of its kind waits.
 - A ticket is admitted once, is started at most once, and leaves by `finish` or `withdraw`.
-- What has to be done for others because of a call is returned by that call and by nothing else.
+- A call returns what the caller has to do for other jobs because of it.
 
-Ageing changes the order without a call. Such moves are told with the next call that touches the kind.
+Ageing changes the order without a call. The next call that touches the kind returns such moves.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from modelwire.vocabulary import clamp_priority
 
 
 class Gate:
-    """Not thread-safe: it belongs to the event loop's thread."""
+    """Not thread-safe: for the event loop's thread."""
 
     def __init__(self, limits: Limits, clock: Clock, *, first_order: int = 1) -> None:
         self._limits = limits
@@ -43,38 +43,38 @@ class Gate:
         return len(self._kind_of)
 
     def offer(self, ticket: Ticket) -> Standing:
-        """Admits a new job or raises `QueueFull`. Position 0: it holds a running slot already."""
+        """Admits a new job or raises `QueueFull`. Position 0 means that it holds a running slot already."""
         if not self._slot_free(ticket.kind):
             self._refuse_when_full(ticket.peer)
         return self._admit(ticket)
 
     def restore(self, ticket: Ticket) -> Standing:
-        """Takes back a job that was admitted before, at start or on resume: it is never refused.
+        """Admits a job that was admitted before, at start or on resume. Never refuses it.
 
-        It lines up anew, so call this in admission order at start.
+        The job goes to the end of its queue, so call this in admission order at start.
         """
         return self._admit(ticket)
 
     def finish(self, id_: str) -> Owed:
-        """A running job ended. Letting go twice owes nothing."""
+        """Removes a running job that has ended. A second call does nothing."""
         kind = self._kind_of.get(id_)
         if kind is None:
             return NOTHING
         if id_ not in self._running[kind]:
             raise ValueError(f"job {id_} waits: it cannot finish before it started")
-        return self._let_go(id_, kind)
+        return self._remove(id_, kind)
 
     def withdraw(self, id_: str) -> Owed:
-        """A job goes away, waiting or running: cancelled, paused, or never made durable."""
+        """Removes a job, waiting or running: it was cancelled, paused, or never made durable."""
         kind = self._kind_of.get(id_)
         if kind is None:
             return NOTHING
-        return self._let_go(id_, kind)
+        return self._remove(id_, kind)
 
     def prioritize(self, id_: str, priority: int) -> Owed:
-        """Changes the asked priority; the time already waited keeps counting.
+        """Changes the requested priority; the time already waited keeps counting.
 
-        Owes nothing for a job that runs, or that is not at the gate: paused, ended, not yet back.
+        Does nothing for a job that runs, or that is not at the gate: paused, ended, not yet resumed.
         """
         kind = self._kind_of.get(id_)
         if kind is None or id_ not in self._queues[kind]:
@@ -87,8 +87,8 @@ class Gate:
     def limits(self) -> Limits:
         return self._limits
 
-    def relimit(self, limits: Limits) -> Owed:
-        """New limits from now on. Nothing that runs or waits is thrown out; more slots start more jobs."""
+    def set_limits(self, limits: Limits) -> Owed:
+        """Sets new limits. Running and waiting jobs stay; more slots start more jobs."""
         self._limits = limits
         starts: list[str] = []
         moves: list[tuple[str, int]] = []
@@ -126,13 +126,13 @@ class Gate:
             places = 1
         elif mine >= limits.waiting_per_peer:
             message = f"{mine} jobs of this peer are waiting already and its limit is {limits.waiting_per_peer}"
-            # Places become free for all peers in turn; one of them in so many is this peer's.
+            # Places become free for all peers in turn: one in as many as there are peers is this peer's.
             places = len(self._waiting_of)
         else:
             return
         raise QueueFull(
             message,
-            hint="wait for a job to end, or cancel one that is no longer wanted",
+            hint="Wait for a job to end, or cancel one that is no longer wanted.",
             retry_after_ms=self._pace.retry_after_ms(self._clock(), places),
             details={
                 "depth": self._waiting,
@@ -155,17 +155,17 @@ class Gate:
             self._running[kind] = {}
         self._kind_of[ticket.id] = kind
         if self._slot_free(kind):
-            # Free slots are filled at once, so nobody of this kind waits here.
+            # Free slots are filled at once, so no job of this kind waits here.
             self._running[kind][ticket.id] = ticket
             return Standing(0, ticket.order)
         now = self._clock()
         place = Place(ticket, clamp_priority(ticket.priority), now)
         queue.join(place)
         self._count_waiting(ticket.peer, +1)
-        moves = queue.told(queue.ranked(now))
+        moves = queue.renumber(queue.ranked(now))
         return Standing(place.position, ticket.order, tuple(move for move in moves if move[0] != ticket.id))
 
-    def _let_go(self, id_: str, kind: str) -> Owed:
+    def _remove(self, id_: str, kind: str) -> Owed:
         del self._kind_of[id_]
         if self._running[kind].pop(id_, None) is None:
             place = self._queues[kind].leave(id_)
@@ -188,7 +188,7 @@ class Gate:
             running[place.ticket.id] = place.ticket
             self._count_waiting(place.ticket.peer, -1)
             self._pace.freed(now)
-        return Owed(tuple(place.ticket.id for place in starting), queue.told(staying))
+        return Owed(tuple(place.ticket.id for place in starting), queue.renumber(staying))
 
     def _count_waiting(self, peer: Hashable, change: int) -> None:
         self._waiting += change

@@ -17,7 +17,7 @@ AGEING_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`running` names a limit for a kind of work; kinds it does not name get `running_default`."""
+    """`running` has the limit of each kind of work; a kind that it lacks gets `running_default`."""
 
     waiting_total: int = WAITING_TOTAL
     waiting_per_peer: int = WAITING_PER_PEER

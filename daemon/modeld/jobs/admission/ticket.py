@@ -1,4 +1,4 @@
-"""The values that pass through the gate: what is asked, where it stands, what is owed for it."""
+"""The values that pass through the gate: a job's ticket, its standing, and what the caller owes to other jobs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 Clock = Callable[[], float]
-"""Seconds that never go back; the origin does not matter."""
+"""Seconds that never decrease; the origin does not matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,10 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a ticket stands right after it came in.
+    """The place of a ticket right after its admission.
 
-    `position` 0 means that it holds a running slot from this moment; n means that n - 1 jobs of
-    its kind start before it. `moves` are the others whose position its arrival changed.
+    `position` 0 means that it holds a running slot from this moment; n means that n - 1 jobs of its kind start before
+    it. `moves` are the other tickets whose position its arrival changed, with the new position.
     """
 
     position: int
@@ -35,7 +35,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """What the caller has to do now: start these jobs, tell those their new position."""
+    """What the caller has to do now: start these jobs, and give those their new position."""
 
     starts: tuple[str, ...] = ()
     moves: tuple[tuple[str, int], ...] = ()
@@ -49,7 +49,7 @@ class KindSnapshot:
     limit: int
     running: tuple[str, ...]
     waiting: tuple[str, ...]
-    """In the order in which they would start if nothing else came."""
+    """In the order in which they start if no other ticket comes."""
 
 
 @dataclass(frozen=True, slots=True)

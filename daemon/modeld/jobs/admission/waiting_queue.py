@@ -1,14 +1,13 @@
 """The waiting tickets of one kind of work, and the order in which they will start.
 
 Three rules, in this sequence:
-1. The effective priority decides: the asked one, one level better for every `ageing` seconds waited.
-2. Within a level, the peer that was served longest ago goes first. A peer that has nothing waiting
-   is forgotten and joins as if served just now: otherwise a stream of newcomers, never served
-   before, would pass everybody who waits.
+1. The effective priority decides: the requested one, raised by one level for every `ageing` seconds of waiting.
+2. Within a level, the peer that was served longest ago goes first. A peer that has no ticket waiting is forgotten, and
+   joins as if served just now: otherwise a stream of new peers, never served before, would pass all that wait.
 3. Within a level and a peer, first come, first served.
 
-No ticket starves. After at most 4 x `ageing` it is at the best level; from then on only tickets of
-its own peer that came before it, and for each of these one of every other waiting peer, go first.
+No ticket starves. After at most 4 x `ageing` it is at the highest level; from then on only earlier tickets of its own
+peer, and for each of these one of every other waiting peer, go first.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from modelwire.vocabulary import PRIORITY_HIGHEST
 
 @dataclass(slots=True)
 class Place:
-    """One waiting ticket; `position` is the last one that was told."""
+    """One waiting ticket; `position` is the last that the caller got."""
 
     ticket: Ticket
     priority: int
@@ -33,7 +32,7 @@ class Place:
 
 
 class WaitingQueue:
-    """Places in order of arrival, with the moment (a count, not a time) each peer was served last."""
+    """Places in order of arrival, and when each peer was served last, as a count and not as a time."""
 
     def __init__(self, ageing: float) -> None:
         self._ageing = ageing
@@ -66,7 +65,7 @@ class WaitingQueue:
         self._waiting_of[peer] = self._waiting_of.get(peer, 0) + 1
 
     def leave(self, id_: str) -> Place:
-        """Takes a ticket out without a start: its peer keeps its turn while it has others waiting."""
+        """Takes a ticket out that does not start: its peer keeps its turn while it has others waiting."""
         place = self._places.pop(id_)
         peer = place.ticket.peer
         self._waiting_of[peer] -= 1
@@ -75,7 +74,7 @@ class WaitingQueue:
         return place
 
     def start(self, id_: str) -> Place:
-        """Takes a ticket out because it runs now: its peer goes behind the other peers."""
+        """Takes a ticket out that starts: its peer goes behind the other peers."""
         place = self.leave(id_)
         if place.ticket.peer in self._served:
             self._turn += 1
@@ -87,7 +86,7 @@ class WaitingQueue:
         return max(PRIORITY_HIGHEST, place.priority - risen)
 
     def ranked(self, now: float) -> list[Place]:
-        """Everybody in the order of their starts, by playing the starts through: O(n log n)."""
+        """All places in the order in which they start, by simulating the starts: O(n log n)."""
         levels: dict[int, dict[Hashable, deque[Place]]] = {}
         for place in self._places.values():
             queues = levels.setdefault(self.effective(place, now), {})
@@ -117,8 +116,8 @@ class WaitingQueue:
                     heappop(heap)
         return ranking
 
-    def told(self, ranking: list[Place]) -> tuple[tuple[str, int], ...]:
-        """Numbers the ranking from 1 and gives those whose number is new."""
+    def renumber(self, ranking: list[Place]) -> tuple[tuple[str, int], ...]:
+        """Numbers the ranking from 1, and returns the tickets whose number has changed."""
         moves: list[tuple[str, int]] = []
         for position, place in enumerate(ranking, 1):
             if place.position != position:

@@ -1,1 +1,1 @@
-"""Linux and macOS. Where the two differ, the function that is called decides."""
+"""Linux and macOS. Where the two differ, the function chooses at run time."""

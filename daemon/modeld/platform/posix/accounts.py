@@ -10,11 +10,11 @@ from typing import Final, NamedTuple
 from modeld.platform.posix.peers import GroupId, UserId
 
 ROOT: Final[UserId] = 0
-"""The user who can do as it likes whatever the daemon says."""
+"""The user to whom the system refuses nothing, whatever the daemon decides."""
 
 
 class Account(NamedTuple):
-    """`groups` are those that the database lists for the user, not those that some process of the user runs with."""
+    """`groups` are those that the database lists for the user; a process of the user may run with others."""
 
     name: str
     groups: frozenset[GroupId]
@@ -24,7 +24,7 @@ UNKNOWN: Final = Account("", frozenset())
 
 
 def account_of(uid: UserId) -> Account:
-    """UNKNOWN for a user that the database does not list, and when it fails."""
+    """UNKNOWN for a user that the database does not list, and when the look-up fails."""
     try:
         found = pwd.getpwuid(uid)
         return Account(found.pw_name, frozenset(os.getgrouplist(found.pw_name, found.pw_gid)))
@@ -33,7 +33,7 @@ def account_of(uid: UserId) -> Account:
 
 
 def user_id(name: str) -> UserId:
-    """A name of digits is a number already and asks nobody. KeyError, OSError or ValueError if unknown."""
+    """A name of digits is the number itself, without a look-up. Raises KeyError, OSError or ValueError if unknown."""
     return int(name) if name.isascii() and name.isdigit() else pwd.getpwnam(name).pw_uid
 
 

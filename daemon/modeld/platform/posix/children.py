@@ -1,4 +1,4 @@
-"""A child process that must not outlive its parent, nor cost it its life."""
+"""Calls for a child process that must not outlive its parent, nor take the memory that its parent needs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _F_SETPIPE_SZ: Final = 1031
 
 
 def end_with_parent() -> None:
-    """The kernel ends this process when the thread that started it ends; best effort, where the kernel can."""
+    """Makes the kernel end this process when the thread that started it ends. Best effort: only Linux can."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def give_way() -> None:
-    """No picture of this process's memory is written when it crashes, and it goes before others when memory ends."""
+def make_expendable() -> None:
+    """Disables this process's core dump, and makes the kernel end it before others when memory runs out."""
     with contextlib.suppress(Exception):
         import resource
 

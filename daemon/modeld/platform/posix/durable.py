@@ -1,4 +1,4 @@
-"""Bytes and names that last: the calls by which they do. All raise OSError."""
+"""The calls that make bytes and names durable. All raise OSError."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def write_at(descriptor: int, data: memoryview, offset: int, flags: int = 0) -> None:
-    """All of `data`, however many calls that takes."""
+    """Writes all of `data`, in as many calls as that takes."""
     written = os.pwritev(descriptor, [data], offset, flags)
     while written < len(data):
         written += os.pwritev(descriptor, [data[written:]], offset + written, flags)
 
 
 def read_at(descriptor: int, into: memoryview, offset: int, flags: int = 0) -> int:
-    """Fills `into` unless the file ends before; how much there was."""
+    """Fills `into` up to the end of the file, and returns the number of bytes."""
     filled = os.preadv(descriptor, [into], offset, flags)
     while 0 < filled < len(into):
         more = os.preadv(descriptor, [into[filled:]], offset + filled, flags)
@@ -41,16 +41,16 @@ def read_at(descriptor: int, into: memoryview, offset: int, flags: int = 0) -> i
 
 
 def forget_pages(descriptor: int, offset: int, length: int) -> None:
-    """Starts writing dirty pages out and drops the clean ones. Advice: a refusal changes nothing."""
+    """Starts to write dirty pages out and drops the clean ones. Advice to the kernel: a refusal changes nothing."""
     if hasattr(os, "posix_fadvise"):
         with contextlib.suppress(OSError):
             os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
 
 
 def preallocate(descriptor: int, size: int) -> bool:
-    """Whether the filesystem now holds `size` bytes for this file.
+    """Allocates `size` bytes for this file; False where the filesystem cannot.
 
-    Not os.posix_fallocate: where the filesystem cannot do it, glibc writes a byte into every block.
+    Not os.posix_fallocate: where the filesystem cannot allocate, glibc writes a byte into every block.
     """
     call = getattr(_LIBC, "fallocate64", None) or getattr(_LIBC, "fallocate", None)
     if call is None or size == 0:
@@ -65,7 +65,7 @@ def preallocate(descriptor: int, size: int) -> bool:
 
 
 def clone(source: int, target: int) -> bool:
-    """Shares the source's extents with the target where the filesystem can (btrfs, XFS, bcachefs)."""
+    """Shares the source's extents with the target; False where the filesystem cannot (btrfs, XFS and bcachefs can)."""
     if sys.platform != "linux":
         return False
     try:
@@ -80,8 +80,8 @@ def clone(source: int, target: int) -> bool:
 def sync_file(descriptor: int) -> None:
     """Everything written so far is on stable storage. A failure condemns the file: never call it twice."""
     if sys.platform == "darwin":
-        # fsync of macOS stops at the drive's cache. Only a filesystem that does not know the stronger call
-        # gets the weaker one: any other failure is one of the sync itself.
+        # fsync of macOS stops at the drive's cache. Only a filesystem that lacks the stronger call gets the weaker
+        # one: any other failure is one of the sync itself.
         try:
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
             return
@@ -94,7 +94,7 @@ def sync_file(descriptor: int) -> None:
 def sync_filesystem(descriptor: int) -> bool:
     """Everything on the filesystem of this file is on stable storage, and no page was lost since the file was opened.
 
-    False where the system has no such call, or one that does not report what was lost: Linux does since 5.8.
+    False where the system has no such call, or one that does not report lost pages: Linux does since 5.8.
     """
     if not _syncs_report_errors():
         return False
@@ -113,7 +113,7 @@ def _syncs_report_errors() -> bool:
 
 
 def dirty_bytes() -> int:
-    """What the whole machine has not written out yet; without an answer, too much."""
+    """The bytes that the whole machine has not written out yet; sys.maxsize where the system does not report them."""
     with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as file:
         found = re.search(r"^Dirty: +(\d+) kB$", file.read(), re.MULTILINE)
         if found is not None:
@@ -122,7 +122,7 @@ def dirty_bytes() -> int:
 
 
 def name_without_replacing(temporary: str, name: str) -> bool:
-    """Gives the file its name in one step; False when the name is taken, and then nothing has changed."""
+    """Renames the file in one step; False, with nothing changed, when the name is taken."""
     renamed = _rename_exclusive(temporary, name)
     if renamed is not None:
         return renamed

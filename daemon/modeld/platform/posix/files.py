@@ -1,4 +1,4 @@
-"""What can be asked of a file that is open, whatever its name leads to by now. All raise OSError."""
+"""Calls on an open file, whatever its name refers to by now. All raise OSError."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import sys
 from typing import Final
 
 REOPENS: Final = sys.platform == "linux"
-"""Whether `reopen` works: without it, no file can be looked at with the rights of another user and then read."""
+"""Whether `reopen` works: without it, no file can be opened with the rights of another user and then be read."""
 
 
 def reopen(descriptor: int, flags: int) -> int:
-    """Another descriptor of the very file, also of one that is open only for looking at it (O_PATH)."""
+    """A second descriptor of the same file, also when the first is an O_PATH descriptor."""
     return os.open(f"/proc/self/fd/{descriptor}", flags)
 
 
@@ -33,9 +33,9 @@ def access_list(descriptor: int) -> bytes | None:
 
 
 def link_open_file(descriptor: int, path: str, name: str) -> None:
-    """A second name for the very file that is open; `path` is how it was opened, for systems without /proc.
+    """Gives the open file a second name. `path` is the path that it was opened by, for systems without /proc.
 
-    Both directory descriptors are given because the call refuses /proc as another filesystem without them.
+    Without both directory descriptors the call refuses /proc as another filesystem.
     """
     if sys.platform != "linux":
         os.link(path, name)
@@ -54,11 +54,11 @@ def link_open_file(descriptor: int, path: str, name: str) -> None:
 
 
 def is_open_for_writing(descriptor: int) -> bool:
-    """Whether any program has this file open for writing; False also where the system does not tell."""
+    """Whether any program has this file open for writing; False also where the system does not report it."""
     if sys.platform != "linux":
         return False
     try:
-        # Whoever opens the file in the moment of the lease must not make the kernel end this process by SIGIO.
+        # A program that opens the file during the lease must not make the kernel end this process by SIGIO.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
@@ -67,8 +67,8 @@ def is_open_for_writing(descriptor: int) -> bool:
     return False
 
 
-def times_tell_every_change() -> bool:
-    """Since Linux 6.13 a change after a look at the times always has later times."""
+def has_multigrain_timestamps() -> bool:
+    """Whether a change after a stat always gets later timestamps than the stat returned: since Linux 6.13."""
     if sys.platform != "linux":
         return False
     version = re.match(r"(\d+)\.(\d+)", os.uname().release)

@@ -1,7 +1,7 @@
-"""A lock on a file, held for as long as the process lives, or until it is given back.
+"""A lock on a file, held until it is released or the process ends. The file describes the holder.
 
-flock, because it falls with its process, however that ends, and not, as a lock of fcntl does, when any other descriptor
-of the file is closed. The file is never deleted: a deleted lock file lets two processes hold "the" lock.
+flock, because the kernel releases it when the process ends, however it ends; a lock of fcntl is also lost when any
+other descriptor of the file is closed. The file is never deleted: that would let two processes hold "the" lock.
 """
 
 from __future__ import annotations
@@ -13,38 +13,38 @@ import os
 import stat
 from typing import Final, NamedTuple
 
-# O_NONBLOCK: a FIFO in the lock's place is refused by its type instead of being waited for.
+# O_NONBLOCK: opening a FIFO in the lock's place does not wait, and its type is refused.
 _OPEN: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
-# A symbolic link answers ELOOP (EMLINK on BSD), a directory EISDIR, a socket and a FIFO without a reader ENXIO.
+# ELOOP (EMLINK on BSD) is for a symbolic link, EISDIR for a directory, ENXIO for a socket and a FIFO without a reader.
 _NO_FILE: Final = frozenset({errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO})
 
 
 class NotAFile(Exception):
-    """Something else than a regular file is in the lock's place."""
+    """The lock's path is not a regular file."""
 
 
 class Held(Exception):
-    """Another process has the lock. `words` is what its file says, written by this holder or an earlier one."""
+    """Another process has the lock. `content` is that of the lock file, written by this holder or an earlier one."""
 
-    def __init__(self, words: bytes, status: os.stat_result) -> None:
+    def __init__(self, content: bytes, status: os.stat_result) -> None:
         super().__init__()
-        self.words = words
+        self.content = content
         self.status = status
-        """Of the lock's file, for `owner`."""
+        """Of the lock file, for `owner`."""
 
 
 class Owner(NamedTuple):
-    """Who has a lock by the kernel's own table."""
+    """The holder of a lock according to the kernel's own table."""
 
     pid: int
     program: str
 
 
-def take(path: str, *, mode: int, longest_words: int, directory: int | None = None) -> int:
-    """A descriptor that holds the lock; `Held`, `NotAFile` or OSError at once when it cannot be had.
+def take(path: str, *, mode: int, max_content: int, directory: int | None = None) -> int:
+    """A descriptor that holds the lock. Raises `Held`, `NotAFile` or OSError, and never waits.
 
-    The file is made when it is missing, in `directory` if that is given, and never opened through a link.
+    Creates the file when it is missing, in `directory` if that is given, and never follows a link.
     """
     try:
         descriptor = os.open(path, _OPEN, mode, dir_fd=directory)
@@ -58,7 +58,7 @@ def take(path: str, *, mode: int, longest_words: int, directory: int | None = No
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Held(read(descriptor, longest_words), os.fstat(descriptor)) from None
+            raise Held(read(descriptor, max_content), os.fstat(descriptor)) from None
     except BaseException:
         os.close(descriptor)
         raise
@@ -66,40 +66,40 @@ def take(path: str, *, mode: int, longest_words: int, directory: int | None = No
 
 
 def share(descriptor: int) -> None:
-    """Locks an open file or directory together with others who share it; best effort, never waits."""
+    """Takes a shared lock on an open file or directory. Best effort; never waits."""
     with contextlib.suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
-def write(descriptor: int, words: bytes) -> None:
-    """Replaces what the file says. Best effort: on a full disk the lock holds all the same, only without words."""
+def write(descriptor: int, content: bytes) -> None:
+    """Replaces the content of the lock file. Best effort: on a full disk the file stays empty, and the lock holds."""
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, words, 0)
+        os.pwrite(descriptor, content, 0)
 
 
-def read(descriptor: int, longest: int) -> bytes:
-    """What the file says; empty when it cannot be read."""
+def read(descriptor: int, max_content: int) -> bytes:
+    """The content of the lock file; empty when it cannot be read."""
     with contextlib.suppress(OSError):
-        return os.pread(descriptor, longest, 0)
+        return os.pread(descriptor, max_content, 0)
     return b""
 
 
 def clear(descriptor: int) -> None:
-    """Takes the words away: a lock that nobody holds names nobody, and takes no block of the disk."""
+    """Empties the lock file: while the lock is free, the file names no holder and takes no block of the disk."""
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
 
 
 def release(descriptor: int) -> None:
-    """Gives the lock back. The file stays, without words."""
+    """Releases the lock. The file stays, and is empty."""
     clear(descriptor)
     os.close(descriptor)
 
 
 def owner(status: os.stat_result) -> Owner | None:
-    """Who has the lock of the file, where the kernel reports it. What the file says may disagree: an earlier holder's
-    words stay in it when the present one writes none."""
+    """The holder of the lock, where the kernel reports it. The file may name another: an earlier holder's content stays
+    in it when the present one writes none."""
     wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with contextlib.suppress(OSError, ValueError), open("/proc/locks", encoding="ascii") as table:
         for line in table:

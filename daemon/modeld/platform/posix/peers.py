@@ -1,7 +1,7 @@
-"""Who is at the other end of a connection.
+"""The user at the other end of a connection.
 
-Identity comes from the kernel at connect (SO_PEERCRED, LOCAL_PEERCRED), never from what a peer says and never by its
-pid: a pid can be another process by the time one looks.
+The kernel identifies the peer at connect (SO_PEERCRED, LOCAL_PEERCRED). What a peer sends never counts, nor does its
+pid, which another process may have by the time it is looked up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from typing import Final, NamedTuple, TypeAlias
 
 UserId: TypeAlias = int
-"""What this system knows a user by. Others than POSIX have something else: the text of a SID on Windows."""
+"""How this system identifies a user. Systems other than POSIX differ: Windows has a SID."""
 
 GroupId: TypeAlias = int
 
@@ -22,11 +22,11 @@ _XUCRED_VERSION: Final = 0
 _LOCAL_PEERCRED: Final = 1
 _LOCAL_PEERPID: Final = 2
 _NOBODY_ID: Final = 0xFFFFFFFF
-"""(uid_t) -1, which the kernel reports for a socket that has no peer."""
+"""(uid_t) -1, which the kernel reports for a socket without a peer."""
 
 
 class Peer(NamedTuple):
-    """One peer as the kernel knows it. `gid` is the group that it runs as; `pid` is for the log only, 0 where the
+    """A peer as the kernel reports it. `gid` is the group that it runs as; `pid` is for the log only, 0 where the
     kernel does not report it."""
 
     uid: UserId
@@ -35,7 +35,7 @@ class Peer(NamedTuple):
 
 
 def identify(connection: socket.socket) -> Peer:
-    """The peer at the time of connect; asks the kernel and nobody else. OSError when the kernel cannot tell."""
+    """The peer at the time of connect, from the kernel alone. Raises OSError when the kernel does not report it."""
     try:
         if sys.platform == "darwin":
             uid, gid = _parse_xucred(connection.getsockopt(0, _LOCAL_PEERCRED, _XUCRED.size))
@@ -54,11 +54,11 @@ def _peer_pid(connection: socket.socket) -> int:
     try:
         return connection.getsockopt(0, _LOCAL_PEERPID)
     except OSError:
-        return 0  # only the log would have shown it
+        return 0  # only the log shows it
 
 
 def _parse_xucred(raw: bytes) -> tuple[UserId, GroupId]:
-    """uid and effective gid out of macOS' `struct xucred`."""
+    """uid and effective gid from `struct xucred` of macOS."""
     version, uid, count, *groups = _XUCRED.unpack(raw)
     if version != _XUCRED_VERSION:
         raise ValueError(f"xucred has version {version}, expected {_XUCRED_VERSION}")

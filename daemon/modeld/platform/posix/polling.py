@@ -1,4 +1,4 @@
-"""Whether a descriptor is ready. poll and not select, which refuses descriptors from 1024 on."""
+"""Whether a descriptor is ready. Uses poll, because select refuses descriptors from 1024 on."""
 
 from __future__ import annotations
 

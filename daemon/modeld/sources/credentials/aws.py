@@ -1,4 +1,4 @@
-"""Keys, region and endpoint for S3, from where Amazon's own tools look for them."""
+"""Keys, region and endpoint for S3, from where Amazon's own tools read them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GIVEN_BY_CLOUD: Final = (
 
 
 class AwsAccount:
-    """Read anew each time: profiles are files that other programs write."""
+    """Reads everything anew each time: other programs write the profiles."""
 
     def __init__(self, environ: Mapping[str, str], *, public: bool = False) -> None:
         self._environ = dict(environ)
@@ -27,24 +27,24 @@ class AwsAccount:
 
     @classmethod
     def public(cls, endpoint: str) -> AwsAccount:
-        """For an endpoint that gets no keys: nothing is signed, whatever keys there are."""
+        """For an endpoint that gets no keys: requests are not signed, even if keys are configured."""
         nowhere = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
         return cls({"AWS_ENDPOINT_URL": endpoint, **nowhere}, public=True)
 
     @property
     def region(self) -> str:
         environ = self._environ
-        told = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or self._profile().get("region")
-        return told or "us-east-1"
+        region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or self._profile().get("region")
+        return region or "us-east-1"
 
     @property
     def endpoint(self) -> str | None:
         environ = self._environ
-        told = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
-        return told or self._profile().get("endpoint_url") or None
+        endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
+        return endpoint or self._profile().get("endpoint_url") or None
 
     def keys(self, userinfo: str | None) -> dict[str, Any]:
-        """As obstore takes them: those of a reference, of the environment, of the profile, of the cloud, or none."""
+        """Arguments for obstore: the keys of the reference, the environment, the profile or the cloud, or no keys."""
         if self._public:
             return {"skip_signature": True}
         given = user_and_password(userinfo)
@@ -57,7 +57,7 @@ class AwsAccount:
                 return {name: known[f"aws_{name}"] for name in names if known.get(f"aws_{name}")}
         if any(self._environ.get(name) for name in _GIVEN_BY_CLOUD) or _is_amazon():
             return {}
-        # To ask the metadata service of a machine that has none takes many seconds.
+        # Asking for a metadata service takes many seconds on a machine that has none.
         return {"skip_signature": True}
 
     def _profile(self) -> Mapping[str, str]:

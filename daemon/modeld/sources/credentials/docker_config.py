@@ -1,4 +1,4 @@
-"""Credentials for a registry from where docker and podman keep them: a file, or a program that is asked."""
+"""Credentials for a registry from where docker and podman keep them: a file, or a credential helper."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any, Final
 from modelwire.errors import SourceUnauthorized
 
 HELPER_SECONDS: Final = 15.0
-"""Some unlock a keyring or ask a cloud; none of them may hold a job for ever."""
+"""Some helpers unlock a keyring or ask a cloud; none may block a job for ever."""
 
 MAX_CONFIG: Final = 1 << 20
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -28,11 +28,11 @@ class RegistryLogin:
     user: str = field(repr=False)
     password: str = field(repr=False)
     identity_token: str | None = field(default=None, repr=False)
-    """Instead of a password: exchanged for access tokens."""
+    """Replaces the password; the registry exchanges it for access tokens."""
 
 
 def registry_login(host: str, environ: Mapping[str, str]) -> RegistryLogin | None:
-    """The first file that knows the host wins. A helper that fails is an error: it was set up to be asked."""
+    """The login in the first file that names the host. A helper that fails is an error: the user configured it."""
     names = (
         _DOCKER_HUB if host in _DOCKER_HUB else (host, f"https://{host}", f"https://{host}/v2/", f"https://{host}/v1/")
     )
@@ -49,7 +49,7 @@ def registry_login(host: str, environ: Mapping[str, str]) -> RegistryLogin | Non
             if login is not None:
                 return login
         store = config.get("credsStore")
-        # With a store for all of them, the file lists the hosts that it knows.
+        # With a store for all hosts, the file lists the hosts of which the store has a login.
         if isinstance(store, str) and isinstance(auths, dict):
             for name in names:
                 if name in auths:
@@ -92,21 +92,21 @@ def _login(entry: dict[str, Any]) -> RegistryLogin | None:
 
 
 def _ask(helper: str, host: str, environ: Mapping[str, str]) -> RegistryLogin | None:
-    """The protocol of docker's helpers: the host on standard input, JSON on standard output."""
+    """Runs a helper by docker's protocol: the host on standard input, JSON on standard output."""
     if not _HELPER.fullmatch(helper):
         raise SourceUnauthorized(
             f"the credential helper for {host} in docker's configuration is not the name of a program",
             hint="Correct credHelpers or credsStore in docker's config.json.",
         )
     program = f"docker-credential-{helper}"
-    status, said = _run(program, host, environ)
+    status, output = _run(program, host, environ)
     if status != 0:
-        if b"not found" in said.lower():
-            return None  # its way to say that it knows nothing of the host
+        if b"not found" in output.lower():
+            return None  # the helper has no login for the host
         raise _helper_fault(program, host, f"failed with exit status {status}")
     try:
-        told = json.loads(said)
-        user, secret = told["Username"], told["Secret"]
+        login = json.loads(output)
+        user, secret = login["Username"], login["Secret"]
     except (ValueError, LookupError, TypeError, RecursionError):
         raise _helper_fault(program, host, "did not answer with Username and Secret") from None
     if user == "<token>":
@@ -128,12 +128,12 @@ def _run(program: str, host: str, environ: Mapping[str, str]) -> tuple[int, byte
         raise _helper_fault(program, host, f"cannot be run: {fault.strerror}") from None
     with process:
         try:
-            said, _ = process.communicate(host.encode(), HELPER_SECONDS)
+            output, _ = process.communicate(host.encode(), HELPER_SECONDS)
         except subprocess.TimeoutExpired:
-            # With all that it started: a child that keeps the pipe open would be waited for.
+            # The whole process group: `with` would wait for a child that keeps the pipe open.
             os.killpg(process.pid, signal.SIGKILL)
             raise _helper_fault(program, host, f"did not answer within {HELPER_SECONDS:g} s") from None
-    return process.returncode, said[:MAX_CONFIG]
+    return process.returncode, output[:MAX_CONFIG]
 
 
 def _helper_fault(program: str, host: str, what: str) -> SourceUnauthorized:

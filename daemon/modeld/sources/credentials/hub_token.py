@@ -1,4 +1,4 @@
-"""The token for the hub, from where the hub's own client looks for it, in the same order."""
+"""The token for the hub, from where the hub's own client reads it, in the same order."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def _home(environ: Mapping[str, str]) -> str:
 
 
 def _cleaned(text: str | None) -> str | None:
-    """Line breaks are what editors and `echo` add."""
+    """Without the line breaks that editors and `echo` add."""
     cleaned = (text or "").replace("\r", "").replace("\n", "").strip()
     return cleaned or None

@@ -11,7 +11,7 @@ from modeld.download.urls import Url
 
 
 def netrc_authorization(url: Url, environ: Mapping[str, str]) -> str | None:
-    """The value of an Authorization header. A file that cannot be read gives none: most addresses need none."""
+    """The value of an Authorization header. None also for an unreadable file: most addresses need no credentials."""
     path = environ.get("NETRC") or os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".netrc")
     try:
         found = netrc.netrc(path).authenticators(url.host)

@@ -1,1 +1,1 @@
-"""A Hugging Face hub: its references, what it is asked, and the two ways to its bytes."""
+"""A Hugging Face hub: its references, its API, and its files by plain HTTP or from xet storage."""

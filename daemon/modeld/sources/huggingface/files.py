@@ -1,4 +1,4 @@
-"""Which files of a repository a reference means."""
+"""Selects the files of a repository that a reference names."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _TAG = re.compile(
 )
 _BESIDE_WEIGHTS: Final = ("mmproj", "imatrix")
 _PROJECTORS: Final = ("f16", "bf16", "q8_0", "f32")
-"""The order in which to prefer them: half precision is what they are made in; the others are conversions of it."""
+"""In order of preference: projectors are made in half precision, and the others are conversions of it."""
 
 MOST_SHOWN: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A line of the tree. A file has the SHA-256 of its content, when it is in LFS, else the SHA-1 of its git blob."""
+    """A file in the tree of a commit: with the SHA-256 of its content if it is in LFS, else with its git SHA-1."""
 
     path: str
     size: int
     digest: Digest | None
     git_blob: str | None
     xet_hash: str | None = None
-    """Where its bytes are in xet storage, if they are kept there."""
+    """The key of its bytes in xet storage, if they are there."""
 
 
 def select(files: Sequence[HubFile], reference: HubReference) -> list[HubFile]:
-    """In the order of their paths. SourceNotFound, with what there is, when nothing fits."""
+    """The files, ordered by path. Raises SourceNotFound, which lists the files that exist, when none matches."""
     if reference.quantization is not None:
         chosen = _quantised(files, reference)
     elif reference.path is None or reference.folder is not None:
@@ -52,8 +52,8 @@ def select(files: Sequence[HubFile], reference: HubReference) -> list[HubFile]:
     chosen = [file for file in chosen if wanted(file.path, reference.include, reference.exclude)]
     if not chosen:
         raise SourceNotFound(
-            f"no file of {reference.text} is left by what to include and exclude",
-            hint=_there(file.path for file in files),
+            f"the include and exclude globs leave no file of {reference.text}",
+            hint=_listed(file.path for file in files),
         )
     return sorted(chosen, key=lambda file: file.path)
 
@@ -69,7 +69,7 @@ def _with_its_shards(files: Sequence[HubFile], reference: HubReference, path: st
         found = by_path.get(directory + slash + name)
         if found is None:
             raise SourceNotFound(
-                f"{reference.text} is one part of a set, and the repository does not have its part {name}",
+                f"{reference.text} is one part of a set, and the repository lacks the part {name}",
                 hint="Ask the repository's owner for the missing part.",
             )
         chosen.append(found)
@@ -95,7 +95,7 @@ def _quantised(files: Sequence[HubFile], reference: HubReference) -> list[HubFil
     for file in fitting:
         sets.setdefault(_SHARD.sub("", file.path[: -len(".gguf")]), []).append(file)
     if len(sets) > 1:
-        # `UD-Q4_K_XL` beside `Q4_K_XL`: the plain one is what was asked for.
+        # With `UD-Q4_K_XL` beside `Q4_K_XL`, `Q4_K_XL` means the plain one.
         plain = {stem: found for stem, found in sets.items() if f"ud-{asked}" not in stem.lower()}
         sets = plain if len(plain) == 1 else sets
     if len(sets) > 1:
@@ -106,18 +106,18 @@ def _quantised(files: Sequence[HubFile], reference: HubReference) -> list[HubFil
     stem, chosen = next(iter(sets.items()))
     missing = parts.missing_shard(file.path for file in chosen)
     if missing is not None:
-        raise SourceNotFound(f"{reference.repo} does not have {missing[0]}, one part of the set of {missing[1]}")
+        raise SourceNotFound(f"{reference.repo} lacks {missing[0]}, one part of the set of {missing[1]}")
     projector = _projector(files, stem.rpartition("/")[0])
     return [*chosen, *([projector] if projector is not None else [])]
 
 
 def tags_of(path: str) -> list[str]:
-    """The quantisations that a path names, in capitals."""
+    """The quantisations that a path names, in upper case."""
     return [found.upper() for found in _TAG.findall(path.rpartition(".")[0])]
 
 
 def _fitting(weights: Sequence[HubFile], asked: str) -> list[HubFile]:
-    """By the file's name; when none has it in its name, by that of its directory."""
+    """The files with the quantisation in their name; if there is none, those with it in their directory."""
     pattern = re.compile(rf"(?<![a-z0-9]){re.escape(asked)}(?![a-z0-9_])")
     by_name = [file for file in weights if pattern.search(_stem(file.path.rpartition("/")[2]))]
     return by_name or [file for file in weights if pattern.search(file.path.rpartition("/")[0].lower())]
@@ -133,7 +133,7 @@ def _is_weights(path: str) -> bool:
 
 
 def _projector(files: Sequence[HubFile], directory: str) -> HubFile | None:
-    """What lets the model see: beside the weights, else at the top of the repository."""
+    """The projector of a model with vision: beside the weights, else at the top of the repository."""
     there = [
         file for file in files if "mmproj" in (name := file.path.rpartition("/")[2].lower()) and name.endswith(".gguf")
     ]
@@ -155,14 +155,14 @@ def _no_entry(reference: HubReference, path: str, files: Sequence[HubFile]) -> S
     revision = f" at {reference.revision}" if reference.revision is not None else ""
     return SourceNotFound(
         f"the repository {reference.repo} has no {path}{revision}",
-        hint=_there(near or [file.path for file in files]),
+        hint=_listed(near or [file.path for file in files]),
         details={"repo": reference.repo, "path": path},
     )
 
 
-def _there(paths: Iterable[str]) -> str:
+def _listed(paths: Iterable[str]) -> str:
     listed = list(paths)
     if not listed:
-        return "There are no files in it."
+        return "The repository has no files."
     more = f" and {len(listed) - MOST_SHOWN} more" if len(listed) > MOST_SHOWN else ""
-    return f"There are {', '.join(listed[:MOST_SHOWN])}{more}."
+    return f"It has {', '.join(listed[:MOST_SHOWN])}{more}."

@@ -1,4 +1,4 @@
-"""Small files of a git repository are known by the SHA-1 of `blob <length>`, a NUL, and the bytes."""
+"""Checks small files by their git SHA-1, which is that of `blob <length>`, a NUL, and the bytes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from modelwire.errors import DigestMismatch
 
 
 class GitBlobBody:
-    """Of a whole file: the last bytes are given out only when all of them are those of the commit.
+    """The body of a whole file; returns the last bytes only when all of them are those of the commit.
 
-    SHA-1 keeps accidents out, and who controls the hub controls the commit anyway; the store's own digest is SHA-256.
+    SHA-1 is enough against accidents: an attacker who controls the hub controls the commit anyway. The store's own
+    digest is SHA-256.
     """
 
     def __init__(self, body: Body, size: int, expected: str, what: str) -> None:
@@ -45,6 +46,6 @@ class GitBlobBody:
             return
         raise DigestMismatch(
             f"{self._what} is not the file of its commit: its git blob is {actual}, {self._expected} was expected",
-            hint="What serves it changes the bytes: a proxy, or a mirror that is out of date.",
+            hint="A proxy or an outdated mirror serves other bytes. Use another source.",
             details={"expected_git_blob": self._expected, "actual_git_blob": actual},
         )

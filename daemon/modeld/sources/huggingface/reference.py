@@ -28,8 +28,8 @@ _SITE: Final = frozenset({"docs", "blog", "models", "papers", "collections", "se
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubReference(Reference):
-    """Of a repository on a Hugging Face hub: one file, the files below a folder (`path` ends with `/`), the files of
-    one quantisation, or all. `include` and `exclude` are globs, of a request rather than of the spelling."""
+    """Files of a repository on a Hugging Face hub: one file, the files below a folder (`path` ends with `/`), those of
+    one quantisation, or all. `include` and `exclude` are globs from the request, not from the text."""
 
     repo: str
     path: str | None = None
@@ -45,7 +45,7 @@ class HubReference(Reference):
             return repo + ("" if self.revision is None else f"@{quote(self.revision, safe='/')}")
         path = "/".join(quote(part, safe=_IN_PATH) for part in self.path.split("/"))
         if "/" not in self.repo:
-            # Without an organisation the first part of the path would be taken for the repository.
+            # Without an organisation, the first part of the path would be parsed as the repository.
             return f"{repo}@{quote(self.revision or DEFAULT_REVISION, safe='')}/{path}"
         return f"{repo}/{path}" + ("" if self.revision is None else f"@{quote(self.revision, safe='/')}")
 
@@ -81,7 +81,7 @@ class HubReference(Reference):
 
 
 _IN_PATH: Final = "!$&'()*+,;=:~"
-"""Of a path in a reference, what stands for itself: not `@`, which ends it, and not `%`, `?` and `#`."""
+"""Characters of a path that need no encoding in a reference: not `@`, which ends it, and not `%`, `?` and `#`."""
 
 
 def read(written: Written) -> HubReference | None:
@@ -104,7 +104,7 @@ def _spelled(rest: str) -> HubReference:
         raise NotAReference(f"it names {_OTHER_KINDS[kind]}, not a model", rule="kind")
     found = _HEAD.fullmatch(rest)
     if found is None:
-        raise NotAReference("after hf: come organisation/repository", rule="repo")
+        raise NotAReference("hf: must be followed by organisation/repository", rule="repo")
     tail = found["rest"] if found["repo"] else found["after"] or ""
     repo = found["repo"] or found["bare"]
     quantization = path = revision = None
@@ -119,7 +119,7 @@ def _spelled(rest: str) -> HubReference:
         path, at, given = tail[1:].rpartition("@")
         path, revision = (path, given) if at else (given, None)
     elif tail:
-        raise NotAReference("after the repository comes `/` and a path, `:` or `@`", rule="repo")
+        raise NotAReference("the repository must be followed by `/` and a path, `:` or `@`", rule="repo")
     return _made(
         repo=repo,
         path=None if path is None else unquote(path, errors="surrogateescape"),
@@ -129,12 +129,12 @@ def _spelled(rest: str) -> HubReference:
 
 
 def _page(url: Url) -> HubReference:
-    """From the address of a page of the hub, or of a file on it."""
+    """Parses the address of a page of the hub, or of a file on it."""
     target, _, query = url.target.partition("?")
     segments = [unquote(segment, errors="surrogateescape") for segment in target.split("/") if segment]
     secrets = Secrets(url.userinfo)
     if not segments or segments[0] in _SITE:
-        raise NotAReference("that page is not the page of a model", rule="page")
+        raise NotAReference("the page is not that of a model", rule="page")
     if segments[0] in _OTHER_KINDS:
         raise NotAReference(f"it is the address of {_OTHER_KINDS[segments[0]]}, not of a model", rule="kind")
     # The oldest repositories have no organisation.
@@ -153,7 +153,7 @@ def _page(url: Url) -> HubReference:
         )
     kind, rest = rest[0], rest[1:]
     if colon or (kind not in _FILE_PAGES and kind != "tree"):
-        raise NotAReference("that page shows neither a model nor a file of it", rule="page")
+        raise NotAReference("the page shows neither a model nor a file of one", rule="page")
     revision, rest = _split_revision(rest)
     if kind in _FILE_PAGES and not rest:
         raise NotAReference("it has no file after the revision", rule="page")
@@ -170,11 +170,11 @@ def _made(
     secrets: Secrets = NO_SECRETS,
 ) -> HubReference:
     if not re.fullmatch(rf"{_OWNER}(?:/{_OWNER})?", repo) or ".." in repo or "--" in repo:
-        raise NotAReference("that is not the name of a repository", rule="repo")
+        raise NotAReference("it has no valid name of a repository", rule="repo")
     if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision):
-        raise NotAReference("after @ comes a branch, a tag or a commit", rule="revision")
+        raise NotAReference("@ must be followed by a branch, a tag or a commit", rule="revision")
     if quantization is not None and not _QUANTIZATION.fullmatch(quantization):
-        raise NotAReference("after : comes a quantisation such as Q4_K_M", rule="quantization")
+        raise NotAReference(": must be followed by a quantisation such as Q4_K_M", rule="quantization")
     if quantization is not None and path is not None:
         raise NotAReference("it names both a quantisation and a file", rule="quantization")
     if path is not None:
@@ -187,7 +187,7 @@ def _made(
 
 
 def _revision_first(text: str) -> tuple[str, str | None]:
-    """`revision/path` as it follows `hf:org/repo@`; slashes within the revision are `%2F`, except those of refs/…/…"""
+    """Splits `revision/path` after `hf:org/repo@`; slashes within the revision are `%2F`, except in refs/…/…"""
     named = _NAMED_REFS.match(text)
     revision = named[0] if named else text.partition("/")[0]
     rest = text[len(revision) :]

@@ -1,7 +1,7 @@
 """Repositories of a Hugging Face hub, by plain HTTP; files in xet storage by hf-xet first, where that is installed.
 
-A description takes two questions: what commit the revision means now, and which files that commit has. From then on
-everything is asked for by the commit, so a branch that moves on meanwhile changes nothing.
+A description takes two requests: for the commit of the revision, and for the files of that commit. All later requests
+name the commit, so a branch that moves meanwhile changes nothing.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ T = TypeVar("T")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LOCATOR = re.compile(r"(?P<git>[0-9a-f]{40}|-|xet) (?P<address>https?://\S+)")
 _ONLY_PLAIN: Final = "xet"
-"""In the place of the git blob: a file in xet storage that is fetched by plain HTTP."""
+"""In the place of the git blob: the file is in xet storage and is read by plain HTTP."""
 
 _ANY: Final = (200, 400, 401, 403, 404, 410, 416, 429, 451, 500, 502, 503, 504)
 _FOUND: Final = (301, 302, 303, 307, 308)
 
 
 _Size = Annotated[int, msgspec.Meta(ge=0)]
-"""Of less than nothing all is here from the start, and its hash never comes."""
+"""With a negative size, a file would count as complete from the start, and never be hashed."""
 
 
 class _Lfs(msgspec.Struct):
@@ -74,13 +74,13 @@ class _Info(msgspec.Struct, rename="camel"):
     sha: str
     gated: bool | str = False
     card_data: Any = None
-    """What the repository's owner wrote: of any shape."""
+    """Written by the repository's owner, so of any shape."""
 
     tags: list[str] = []
 
 
 class HuggingFaceSource:
-    """One hub. A mirror of it gets no token unless its own is given."""
+    """One hub. A mirror gets no token but one of its own."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class HuggingFaceSource:
         token: Callable[[], str | None] = lambda: None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        """`environ` holds what hf-xet has to know: proxies, authorities, and whether it is wanted."""
+        """`environ` configures hf-xet: proxies, certificate authorities, and whether to use it."""
         self._http = http
         self._endpoint = endpoint.rstrip("/")
         self._url = http.parse(self._endpoint)
@@ -100,7 +100,7 @@ class HuggingFaceSource:
 
     @classmethod
     def from_environ(cls, http: HttpClient, environ: Mapping[str, str]) -> HuggingFaceSource:
-        """The hub of HF_ENDPOINT with the user's own token, as the hub's client has it."""
+        """The hub of HF_ENDPOINT, with the token of the hub's own client."""
         endpoint = environ.get("HF_ENDPOINT") or PUBLIC_ENDPOINT
         return cls(http, endpoint, token=lambda: hub_token(environ), environ=environ)
 
@@ -112,9 +112,11 @@ class HuggingFaceSource:
         files = select(self._tree(reference, info.sha), reference)
         reason = parts.paths_fault([file.path for file in files])
         if reason is not None:
-            raise InvalidRequest(f"{reference.text} cannot be in the store: {reason}", hint="Fetch fewer files of it.")
+            raise InvalidRequest(
+                f"{reference.text} cannot be in the store: {reason}", hint="Name a folder or a file of it."
+            )
         if info.gated:
-            # The list of files is open to all; that the files are not should be said before space is made for them.
+            # The list of files is public, the files are not: refuse before the pull reserves space.
             self._check_access(reference, info.sha, files[0].path)
         described = {file.path: self._file(file, reference, info.sha) for file in files}
         return Description(
@@ -144,14 +146,14 @@ class HuggingFaceSource:
             return body
         return GitBlobBody(body, file.size, located["git"], f"{file.path} from {url.shown}")
 
-    # -- what the hub is asked
+    # -- requests to the hub
 
     def _info(self, reference: HubReference) -> _Info:
         revision = quote(reference.revision or DEFAULT_REVISION, safe="")
         answer = self._ask(f"/api/models/{reference.repo}/revision/{revision}", reference)
         info = _decoded(answer, _Info)
         if not _COMMIT.fullmatch(info.sha):
-            raise _odd(answer, "does not tell the commit of the revision")
+            raise _malformed(answer, "does not report the commit of the revision")
         return info
 
     def _tree(self, reference: HubReference, commit: str) -> list[HubFile]:
@@ -167,10 +169,10 @@ class HuggingFaceSource:
                 return files
             page = self._http.parse(following if "://" in following else answer.url.origin + following)
             if page.origin != self._url.origin:
-                raise _odd(answer, f"continues its list of files at another host, {page.origin}")
+                raise _malformed(answer, f"continues its list of files at another host, {page.origin}")
         raise InvalidRequest(
             f"{reference.repo} has too many files for one model: {len(files)} and more",
-            hint=f"At most {parts.MAX_FILES} are taken: name a folder or a file of it.",
+            hint=f"Name a folder or a file of it: a model has at most {parts.MAX_FILES} files.",
         )
 
     def _check_access(self, reference: HubReference, commit: str, path: str) -> None:
@@ -181,12 +183,12 @@ class HuggingFaceSource:
             raise hub_fault(answer, reference, self._endpoint, signed_in=self._credentials(token) is not None)
 
     def _explain(self, url: Url, file: FileInfo, token: str | None) -> None:
-        """Why the hub refused a file; returns when it does not refuse any more, or somebody else refused."""
+        """Raises the hub's reason to refuse a file. Returns when the hub no longer refuses it, or another host did."""
         answer = self._head(url, token)
         if answer.status in (401, 403, 404):
             repo, _, rest = url.target.lstrip("/").partition("/resolve/")
-            told = HubReference(repo=repo, path=file.path, revision=rest.partition("/")[0])
-            raise hub_fault(answer, told, self._endpoint, signed_in=self._credentials(token) is not None)
+            reference = HubReference(repo=repo, path=file.path, revision=rest.partition("/")[0])
+            raise hub_fault(answer, reference, self._endpoint, signed_in=self._credentials(token) is not None)
 
     def _head(self, url: Url, token: str | None) -> Answer:
         return self._http.request(
@@ -205,7 +207,7 @@ class HuggingFaceSource:
         token = given or self._token()
         return None if token is None else {"Authorization": f"Bearer {token}"}
 
-    # -- what becomes of it
+    # -- descriptions
 
     def _file(self, file: HubFile, reference: HubReference, commit: str) -> FileInfo:
         checked = file.git_blob is not None and file.size <= SMALL
@@ -223,15 +225,15 @@ class HuggingFaceSource:
     def _by_xet(
         self, files: Sequence[HubFile], described: Mapping[str, FileInfo], reference: HubReference, commit: str
     ) -> dict[str, tuple[Opener, FileInfo]]:
-        kept_there = [file for file in files if file.xet_hash is not None]
-        if not kept_there or self._xet.reason_against() is not None:
+        stored = [file for file in files if file.xet_hash is not None]
+        if not stored or self._xet.reason_against() is not None:
             return {}
         access = self._located(reference, f"api/models/{reference.repo}/xet-read-token/{commit}")
-        ways = {file.path: self._xet.way(described[file.path], file.xet_hash or "", access) for file in kept_there}
-        return {path: (self._xet, way) for path, way in ways.items() if way is not None}
+        found = {file.path: self._xet.file(described[file.path], file.xet_hash or "", access) for file in stored}
+        return {path: (self._xet, file) for path, file in found.items() if file is not None}
 
     def _advise(self, fault: WireError, kept: str) -> None:
-        """Plain HTTP does not give every file that is in xet storage: the biggest only hf-xet can read."""
+        """Adds a hint to install hf-xet: plain HTTP does not serve the biggest files in xet storage."""
         reason = self._xet.reason_against() if kept == _ONLY_PLAIN else None
         if reason is not None and not fault.retryable:
             fault.hint = f"The file is in xet storage, and {reason}: {INSTALL}. {fault.hint or ''}".rstrip()
@@ -263,13 +265,13 @@ def _hub_file(entry: _Entry) -> HubFile:
 
 def _license(info: _Info) -> str | None:
     card: Mapping[str, Any] = info.card_data if isinstance(info.card_data, dict) else {}
-    told = card.get("license")
-    if isinstance(told, list):
-        told = " OR ".join(each for each in told if isinstance(each, str))
-    if told == "other":
-        told = card.get("license_name") or told
-    if isinstance(told, str) and told:
-        return told
+    named = card.get("license")
+    if isinstance(named, list):
+        named = " OR ".join(each for each in named if isinstance(each, str))
+    if named == "other":
+        named = card.get("license_name") or named
+    if isinstance(named, str) and named:
+        return named
     return next((tag.removeprefix("license:") for tag in info.tags if tag.startswith("license:")), None)
 
 
@@ -277,13 +279,13 @@ def _decoded(answer: Answer, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(answer.body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise _odd(answer, "does not answer as a hub does") from None
+        raise _malformed(answer, "does not answer as a hub does") from None
 
 
-def _odd(answer: Answer, what: str) -> SourceUnavailable:
+def _malformed(answer: Answer, what: str) -> SourceUnavailable:
     return SourceUnavailable(
         f"{answer.url.shown} {what}",
-        hint="Is HF_ENDPOINT, or the mirror, the address of a Hugging Face hub?",
+        hint="Check that HF_ENDPOINT, or the mirror, is the address of a Hugging Face hub.",
         retryable=False,
         details={"source": answer.url.shown},
     )

@@ -1,11 +1,12 @@
-"""Files that a hub keeps in xet storage, by hf-xet: the preferred way to them where it is installed.
+"""Files that a hub keeps in xet storage, read by hf-xet, which is preferred where it is installed.
 
-The bytes come over a pipe from a child, and not into a file that the child writes: so the budget, the journal of the
-partial, the hash while bytes move, progress and cancelling are those of every other source, and a child that is killed
-leaves nothing behind. Each range is one child, which reads it in parts that it fetches in parallel.
+A child process sends the bytes over a pipe and writes no file: so the budget, the journal of the partial, hashing while
+bytes move, progress and cancellation are those of every other source, and a killed child leaves nothing behind. Each
+range has a child of its own, which reads it in parts that it fetches in parallel.
 
-The user's token stays here. It buys, at the hub, one for the content store: for one repository, to read, for a while.
-Only that goes to the child. When it ends in mid-file the child's error says so, and the next range has a new one.
+The user's token stays in the daemon. The hub exchanges it for a token of the content store, which can read one
+repository for a limited time. Only that one goes to the child. When it expires in mid-file, the child reports that, and
+the next range gets a new one.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnauthorized,
 from modelwire.version import __version__
 
 CHILDREN: Final = 2
-"""At once, over all jobs: one fills a link, and each takes 130 MB, up to 250 when the bytes come very fast."""
+"""Children at once, over all jobs: one fills a link, and each takes 130 MB, up to 250 MB when bytes come very fast."""
 
 MEMORY: Final = 64 * MIB
-"""For data on its way, in one child. With less, parts that are fetched in parallel wait for each other."""
+"""Of one child, for data in flight. With less, parts that are fetched in parallel wait for each other."""
 
-SILENCES: Final = 4
-"""hf-xet gives up a connection after one stall, and tries again; a child that is silent for so many hangs."""
+MAX_STALLS: Final = 4
+"""hf-xet gives up a connection after one stall and retries; a child that is silent for this many stalls hangs."""
 
 PROXIES: Final = ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY")
 INSTALL: Final = "pip install 'modeld[xet]'"
@@ -48,7 +49,7 @@ _TRUE: Final = frozenset({"1", "on", "yes", "true"})
 _ANY: Final = (200, 400, 401, 403, 404, 410, 429, 451, 500, 502, 503, 504)
 
 Credentials = Callable[[str | None], Mapping[str, str] | None]
-"""For the hub, from the token of a reference, if that has one."""
+"""Returns the headers that authenticate at the hub, from the token of a reference if it has one."""
 
 
 class _Access(msgspec.Struct, rename="camel"):
@@ -57,7 +58,7 @@ class _Access(msgspec.Struct, rename="camel"):
 
 
 class XetStorage:
-    """Of one hub. See `modeld.download.source.Opener`."""
+    """The xet storage of one hub, as a `modeld.download.source.Opener`."""
 
     name = "hf-xet"
 
@@ -68,20 +69,20 @@ class XetStorage:
         self._credentials = credentials
 
     def reason_against(self) -> str | None:
-        """Why files are not read this way; None when they are."""
+        """Why files cannot be read from xet storage; None when they can."""
         if self._environ.get("HF_HUB_DISABLE_XET", "").strip().lower() in _TRUE:
             return "HF_HUB_DISABLE_XET is set"
         return reason_against()
 
-    def way(self, file: FileInfo, xet_hash: str, access: str) -> FileInfo | None:
-        """To a described file; `access` is where the hub gives tokens for its repository."""
+    def file(self, file: FileInfo, xet_hash: str, access: str) -> FileInfo | None:
+        """The same file in xet storage. `access` is the hub's address for tokens of the repository."""
         if not _HASH.fullmatch(xet_hash) or file.digest is None or not file.size:
-            return None  # without a digest nobody could tell that these are the same bytes
+            return None  # without a digest, the bytes could not be checked
         return replace(
             file,
             locator=f"{xet_hash} {access}",
             validator=f'"{xet_hash}"',
-            # Counted apart from the hub itself: when this way fails, the other is to be tried.
+            # An origin apart from the hub's: when xet storage fails, plain HTTP must still be tried.
             origin=f"xet+{self._hub.origin}",
             long_requests=CHILDREN,
         )
@@ -113,26 +114,26 @@ class XetStorage:
             shown=shown,
             validator=f'"{xet_hash}"',
             explain=explain,
-            stall_seconds=SILENCES * stall,
+            stall_seconds=MAX_STALLS * stall,
         )
 
     def _access(self, url: Url) -> tuple[_Access, Url]:
         credentials = self._credentials(Secrets(url.userinfo).bearer)
         answer = self._http.request("GET", replace(url, userinfo=None), credentials=credentials, ok=_ANY)
         if answer.status == 404 and not answer.headers.get("X-Error-Code"):
-            raise _odd(answer, "is no route of this hub: it gives no access to xet storage")
+            raise _malformed(answer, "does not exist: this hub gives no access to xet storage")
         if answer.status != 200:
             repo = url.target.removeprefix("/api/models/").partition("/xet-read-token/")[0]
-            told = HubReference(repo=repo, revision=url.target.rpartition("/")[2])
-            raise hub_fault(answer, told, self._hub.origin, signed_in=credentials is not None)
+            reference = HubReference(repo=repo, revision=url.target.rpartition("/")[2])
+            raise hub_fault(answer, reference, self._hub.origin, signed_in=credentials is not None)
         try:
             access = msgspec.json.decode(answer.body, type=_Access)
-            # https, or a host that may be asked without: never a path of this machine.
+            # https, or a host that the configuration allows plain HTTP to: never a path of this machine.
             return access, replace(self._http.parse(access.cas_url), userinfo=None)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise _odd(answer, "does not give access to its xet storage") from None
+            raise _malformed(answer, "does not give access to its xet storage") from None
         except InvalidRequest as fault:
-            raise _odd(answer, f"names a xet storage that is not asked: {fault.message}") from None
+            raise _malformed(answer, f"names a xet storage with an address that is refused: {fault.message}") from None
 
     def _proxies(self) -> dict[str, str]:
         found = {name: self._environ[name] for name in PROXIES if self._environ.get(name)}
@@ -153,7 +154,7 @@ def _meaning(fault: Fault, shown: str, *, some: bool) -> WireError:
             details=details,
         )
     if status in (401, 403) and some:
-        return SourceUnavailable(f"the access to {shown} has ended; it is asked for again", details=details)
+        return SourceUnavailable(f"the access to {shown} has expired; the daemon asks for it again", details=details)
     if status in (401, 403):
         return SourceUnauthorized(
             f"{shown} does not accept the access that the hub gave", hint="Pull again.", details=details
@@ -167,5 +168,5 @@ def _meaning(fault: Fault, shown: str, *, some: bool) -> WireError:
     )
 
 
-def _odd(answer: Answer, what: str) -> SourceUnavailable:
+def _malformed(answer: Answer, what: str) -> SourceUnavailable:
     return SourceUnavailable(f"{answer.url.shown} {what}", retryable=False, details={"source": answer.url.shown})

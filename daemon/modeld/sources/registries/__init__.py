@@ -1,1 +1,1 @@
-"""Registries of the OCI distribution protocol: any by `oci://`, Ollama's by `ollama:`."""
+"""Models in registries of the OCI distribution protocol: in any by `oci://`, in Ollama's by `ollama:`."""

@@ -1,4 +1,4 @@
-"""WWW-Authenticate: what a registry wants before it answers."""
+"""Parses WWW-Authenticate, which says how a registry wants the client to authenticate."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _PARAMETER = re.compile(r'\s*([A-Za-z0-9._~-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^
 @dataclass(frozen=True, slots=True)
 class Challenge:
     scheme: str
-    """In small letters: `bearer`, `basic`."""
+    """In lower case: `bearer`, `basic`."""
 
     parameters: dict[str, str] = field(default_factory=dict)
 
 
 def challenges(header: str) -> list[Challenge]:
-    """All of one header, in its order. What cannot be read ends the list."""
+    """The challenges of one header, in its order, up to the first that cannot be parsed."""
     found: list[Challenge] = []
     at = 0
     while at < len(header):

@@ -1,4 +1,4 @@
-"""References to what lies in a registry: `ollama:`, with the pages of its site, and `oci://`."""
+"""References to models in a registry: `ollama:`, with the pages of its site, and `oci://`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OLLAMA_ADDRESSES: Final = frozenset({f"https://{host}" for host in (OLLAMA_SITE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageReference(Reference):
-    """What a registry of the OCI distribution protocol holds under a tag or digest."""
+    """A model in a registry of the OCI distribution protocol, by tag or digest."""
 
     host: str
     repo: str
@@ -39,7 +39,7 @@ class ImageReference(Reference):
 
     @property
     def wanted(self) -> str:
-        """What stands after `manifests/`."""
+        """The tag or digest to ask for, after `manifests/`."""
         return self.tag if self.digest is None else self.digest.text
 
     @property
@@ -94,7 +94,7 @@ def _ollama(text: str) -> OllamaReference:
     host = given[0].lower() if len(given) == 3 else OLLAMA_HOST
     repo = given[-2:] if len(given) > 1 else [OLLAMA_NAMESPACE, given[0]]
     if not _HOST.fullmatch(host) or not all(_OLLAMA_PART.fullmatch(part) and ".." not in part for part in repo):
-        raise NotAReference("it has characters that no model of a registry has in its name", rule="ollama")
+        raise NotAReference("it has characters that a name in a registry cannot have", rule="ollama")
     return OllamaReference(host=host, repo="/".join(repo), tag=tag, digest=digest)
 
 
@@ -103,35 +103,39 @@ def read_oci(written: Written) -> OciReference | None:
         return None
     rest = written.rest
     if not rest.startswith("//"):
-        raise NotAReference("after oci: come two slashes and a host", rule="oci")
+        raise NotAReference("oci: must be followed by two slashes and a host", rule="oci")
     authority, slash, path = rest[2:].partition("/")
     userinfo, _, host = authority.rpartition("@")
     host = host.lower()
     if not slash or not _HOST.fullmatch(host):
-        raise NotAReference("after oci:// come a host and a repository", rule="host")
+        raise NotAReference("oci:// must be followed by a host and a repository", rule="host")
     if not ("." in host or ":" in host or host == "localhost"):
         raise NotAReference(
-            f"{host!r} is not the host of a registry", rule="host", hint=f"Perhaps oci://docker.io/{host}/…?"
+            f"{host!r} is not the host of a registry",
+            rule="host",
+            hint=f"For a repository of Docker Hub, write oci://docker.io/{host}/….",
         )
     name, tag, digest = _version(path)
     if not _REPO.fullmatch(name) or len(name) > MAX_REPO:
         raise NotAReference(
-            "its repository is not small letters and digits, with `.`, `_`, `-` or `/` between", rule="oci"
+            "its repository is not lower-case letters and digits, with `.`, `_`, `-` or `/` between", rule="oci"
         )
     return OciReference(host=host, repo=name, tag=tag, digest=digest, secrets=Secrets(userinfo or None))
 
 
 def _version(text: str) -> tuple[str, str, Digest | None]:
-    """Name, tag and digest of `name[:tag][@sha256:…]`. With a digest the tag says nothing."""
+    """Name, tag and digest of `name[:tag][@sha256:…]`. A digest overrides the tag."""
     name, at, digest = text.partition("@")
     pinned = None
     if at:
         try:
             pinned = Digest.parse(digest if ":" in digest else f"?:{digest}")
         except InvalidDigest:
-            raise NotAReference("after @ comes sha256: and 64 hex digits, in small letters", rule="digest") from None
+            raise NotAReference(
+                "@ must be followed by sha256: and 64 hex digits, in lower case", rule="digest"
+            ) from None
     directory, slash, last = name.rpartition("/")
     last, colon, tag = last.partition(":")
     if colon and not _TAG.fullmatch(tag):
-        raise NotAReference("its tag has other characters than letters, digits, `.`, `_` and `-`", rule="tag")
+        raise NotAReference("its tag has characters other than letters, digits, `.`, `_` and `-`", rule="tag")
     return directory + slash + last, DEFAULT_TAG if pinned is not None or not tag else tag, pinned

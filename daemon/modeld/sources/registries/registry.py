@@ -1,4 +1,4 @@
-"""The distribution protocol of container registries, as far as reading goes: manifests, blobs, and signing in."""
+"""The reading part of the distribution protocol of container registries: manifests, blobs, and authentication."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from modeld.store.digest import Digest
 from modelwire.errors import DigestMismatch, SourceNotFound, SourceUnauthorized, SourceUnavailable, WireError
 
 MAX_MANIFEST: Final = 4 << 20
-"""What the protocol asks of registries to accept; none has to take more."""
+"""The size that the protocol asks registries to accept at least."""
 
 TOKEN_SECONDS: Final = 60.0
-"""How long a token lasts that does not say so itself: the protocol's own figure."""
+"""How long a token lasts whose answer does not say so: the protocol's own figure."""
 
 LONGEST_TOKEN: Final = 3600.0
 MAX_TOKENS: Final = 256
@@ -36,7 +36,7 @@ _REPO = re.compile(r"/v2/(?P<repo>.+)/(?:manifests|blobs)/[^/]+")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A manifest, or another small blob, of which the digest was checked."""
+    """A manifest, or another small blob, with a checked digest."""
 
     content: dict[str, Any]
     digest: Digest
@@ -79,8 +79,8 @@ class Registry:
             if claimed.startswith("sha256:") and claimed != digest.text:
                 raise _not_as_named(answer.url.shown, claimed, digest)
         content = _json(answer)
-        told = content.get("mediaType") or (answer.headers.get("Content-Type") or "").partition(";")[0]
-        return Document(content, digest, str(told).strip())
+        media_type = content.get("mediaType") or (answer.headers.get("Content-Type") or "").partition(";")[0]
+        return Document(content, digest, str(media_type).strip())
 
     def small_blob(self, repo: str, digest: Digest, userinfo: str | None = None) -> dict[str, Any]:
         answer = self._ask(self._url(f"/v2/{repo}/blobs/{digest.text}", userinfo), {}, MAX_MANIFEST)
@@ -99,14 +99,14 @@ class Registry:
         try:
             return self._http.open_range(bare, file, start, end, validator, credentials=self._known(url))
         except SourceUnauthorized:
-            # Tokens last some minutes, downloads hours. Asking says whether it was that.
+            # Tokens last minutes, downloads hours. The answer to HEAD shows whether the token had expired.
             answer = self._http.request("HEAD", bare, credentials=self._known(url), redirects=False, ok=_ANY)
             if answer.status != 401:
                 raise
-            credentials = self._answer(url, answer)
+            credentials = self._authenticate(url, answer)
             return self._http.open_range(bare, file, start, end, validator, credentials=credentials)
 
-    # -- asking
+    # -- requests
 
     def _url(self, path: str, userinfo: str | None) -> Url:
         prefix = self._base.target.partition("?")[0].rstrip("/")
@@ -116,7 +116,7 @@ class Registry:
         bare = replace(url, userinfo=None)
         answer = self._http.request("GET", bare, headers=headers, credentials=self._known(url), ok=_ANY, limit=limit)
         if answer.status == 401 and answer.url.origin == bare.origin:
-            credentials = self._answer(url, answer)
+            credentials = self._authenticate(url, answer)
             answer = self._http.request("GET", bare, headers=headers, credentials=credentials, ok=_ANY, limit=limit)
         if answer.status != 200:
             raise _refused(answer, signed_in=self._login_for(url) is not None)
@@ -134,10 +134,10 @@ class Registry:
             return RegistryLogin(*url.credentials)
         return self._login()
 
-    # -- signing in
+    # -- authentication
 
-    def _answer(self, url: Url, answer: Answer) -> Mapping[str, str]:
-        """The credentials that the challenge of a 401 asks for; they are remembered for the repository."""
+    def _authenticate(self, url: Url, answer: Answer) -> Mapping[str, str]:
+        """Gets the credentials that the challenge of a 401 asks for, and keeps them for the repository."""
         asked = challenges(answer.headers.get("WWW-Authenticate") or "")
         login = self._login_for(url)
         bearer = next((each for each in asked if each.scheme == "bearer" and each.parameters.get("realm")), None)
@@ -154,7 +154,7 @@ class Registry:
         return {"Authorization": token.authorization}
 
     def _fetch_token(self, url: Url, asked: Challenge, login: RegistryLogin | None) -> _Token:
-        """From the realm that the registry names. A realm without encryption is refused as any address is."""
+        """Asks the realm that the registry names. A realm without encryption is refused like any such address."""
         realm = self._http.parse(asked.parameters["realm"])
         found = _REPO.search(url.target)
         scope = asked.parameters.get("scope") or (f"repository:{found['repo']}:pull" if found else "")
@@ -181,11 +181,11 @@ class Registry:
         content = _json(answer)
         token = content.get("token") or content.get("access_token")
         if not isinstance(token, str) or not token:
-            raise _odd(realm.shown, "gives no token")
+            raise _malformed(realm.shown, "gives no token")
         lasts = content.get("expires_in")
-        # The least first: there are whole numbers that no float holds.
+        # min before float arithmetic: an integer may be too large for a float.
         seconds = min(lasts, LONGEST_TOKEN) if isinstance(lasts, int | float) and lasts > 0 else TOKEN_SECONDS
-        # A tenth early: what is asked with it shall not expire on its way.
+        # A tenth early, so that the token does not expire during a request.
         return _Token(f"Bearer {token}", self._clock() + seconds * 0.9)
 
 
@@ -200,14 +200,14 @@ def _json(answer: Answer) -> dict[str, Any]:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise _odd(answer.url.shown, "does not answer with a JSON object")
+        raise _malformed(answer.url.shown, "does not answer with a JSON object")
     return content
 
 
-def _odd(shown: str, what: str) -> SourceUnavailable:
+def _malformed(shown: str, what: str) -> SourceUnavailable:
     return SourceUnavailable(
         f"{shown} {what}",
-        hint="Is it the address of a registry?",
+        hint="Check that it is the address of a registry.",
         retryable=False,
         details={"source": shown},
     )
@@ -215,8 +215,8 @@ def _odd(shown: str, what: str) -> SourceUnavailable:
 
 def _not_as_named(shown: str, expected: str, actual: Digest) -> DigestMismatch:
     return DigestMismatch(
-        f"{shown} is not what its digest says: {actual.text} came, {expected} was expected",
-        hint="What serves it changes the bytes, or is damaged: use another source.",
+        f"{shown} does not have the digest of its name: {actual.text} came, {expected} was expected",
+        hint="The server, or a proxy, changes the bytes. Use another source.",
         details={"expected": expected, "actual": actual.text, "source": shown},
     )
 
@@ -226,18 +226,18 @@ def _refused(answer: Answer, *, signed_in: bool) -> WireError:
     details = {"source": shown, "status": answer.status, "error_code": _code(answer)}
     if answer.status == 401 or (answer.status == 403 and not signed_in):
         return SourceUnauthorized(
-            f"{shown} is not for everybody" + (", nor for the account that is used" if signed_in else ""),
-            hint="Sign in with `docker login` or `skopeo login` as the daemon's user; a wrong name is often refused"
-            " the same way.",
+            f"{shown} is not public" + (", and the account in use has no right to it" if signed_in else ""),
+            hint="Sign in with `docker login` or `skopeo login` as the daemon's user, and check the name: registries"
+            " often answer the same for one that does not exist.",
             details=details,
         )
     if answer.status == 403:
         return SourceUnauthorized(
-            f"{shown} is not for the account that is used", hint="Ask its owner for the right to pull.", details=details
+            f"the account in use has no right to {shown}", hint="Ask its owner for the right to pull.", details=details
         )
     if answer.status in (404, 405, 410):
         return SourceNotFound(
-            f"{shown} is not there: the registry knows no such repository, tag or digest",
+            f"{shown} does not exist: the registry has no such repository, tag or digest",
             hint="Check the spelling of the repository and the tag.",
             details=details,
         )
@@ -252,9 +252,9 @@ def _code(answer: Answer) -> str | None:
 
 
 def _login_refused(registry: str, realm: Url, *, signed_in: bool) -> SourceUnauthorized:
-    who = "the user and password that are kept for it" if signed_in else "anybody who does not sign in"
+    login = "the user and password stored for it" if signed_in else "a client without a login"
     return SourceUnauthorized(
-        f"{realm.shown}, where {registry} sends who wants in, does not accept {who}",
+        f"{realm.shown}, which authenticates for {registry}, does not accept {login}",
         hint="Sign in again with `docker login` or `skopeo login` as the daemon's user.",
         details={"source": realm.shown},
     )

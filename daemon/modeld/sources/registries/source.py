@@ -1,7 +1,7 @@
 """Models in registries: `oci://` of any registry, and `ollama:` of Ollama's.
 
-A tag is a name that moves; the digest of its manifest is what it meant. From the manifest on everything is known by
-digest, and the small documents are checked against theirs here.
+A tag can move; the description records the digest of the manifest that it named. The manifest names everything else by
+digest. This source checks the digests of manifests and configurations; a pull checks those of files.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
 OLLAMA_LIST: Final = "application/vnd.ollama.manifest.list.v2+json"
 ACCEPT: Final = ", ".join((OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_LIST, OLLAMA_LIST))
-"""Ollama's registry answers without the list's type with what its oldest clients can run."""
+"""Without the list's type, Ollama's registry answers with a variant for its oldest clients."""
 
 _LISTS: Final = frozenset({OCI_INDEX, DOCKER_LIST, OLLAMA_LIST})
 _MANIFESTS: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 _MODEL_TYPES: Final = ("application/vnd.cncf.model.", "application/vnd.docker.ai.")
 _RUNNERS: Final = ("llamacpp", "ollama", "ggml")
 MAX_DEPTH: Final = 3
-"""Lists within lists."""
+"""Of lists within lists."""
 
 _REGISTRIES: Final[Mapping[str, str]] = {
     "docker.io": "registry-1.docker.io",
@@ -53,7 +53,7 @@ _REGISTRIES: Final[Mapping[str, str]] = {
 
 
 class ImageSource:
-    """Any registry, or, with `base`, one that stands for all of them: a mirror, which gets no passwords."""
+    """Any registry, or, with `base`, a mirror of all registries, which gets no passwords."""
 
     def __init__(
         self,
@@ -131,11 +131,13 @@ class ImageSource:
             children = layers.descriptors(document.content, "manifests", reference.text)
             child = choose(children)
             if child is None:
-                raise layers.no_child(reference.text, map(_offer, children))
+                raise layers.no_variant(reference.text, map(_offer, children))
             digest = layers.digest_in(child, reference.text)
-            # Ollama's lists may hold the children themselves; what has a digest is fetched and checked all the same.
+            # Ollama's lists may embed the children; they are fetched by digest, and so checked, all the same.
             document = registry.manifest(repo, digest.text, ACCEPT, userinfo)
-        raise SourceUnavailable(f"{reference.text} is a list of lists of lists, without end", retryable=False)
+        raise SourceUnavailable(
+            f"{reference.text} has lists of variants nested deeper than {MAX_DEPTH}", retryable=False
+        )
 
 
 def choose(children: Collection[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -152,7 +154,7 @@ def _rank(child: Mapping[str, Any]) -> int | None:
         return None
     annotations = child.get("annotations")
     if isinstance(annotations, dict) and annotations.get("vnd.docker.reference.type"):
-        return None  # a statement about another child
+        return None  # an attestation of another child
     runner, form = str(child.get("runner") or ""), str(child.get("format") or "").lower()
     if runner or form:
         return (0 if form == "gguf" else 20 if form else 10) + (
@@ -171,10 +173,10 @@ def _is_list(document: Document) -> bool:
 
 def _offer(child: Mapping[str, Any]) -> str:
     platform = child.get("platform")
-    told = [child.get("runner"), child.get("format"), child.get("artifactType")]
+    facts = [child.get("runner"), child.get("format"), child.get("artifactType")]
     if isinstance(platform, dict):
-        told += [platform.get("os"), platform.get("architecture")]
-    return f"{child.get('digest')} ({' '.join(str(each) for each in told if each) or 'nothing said of it'})"
+        facts += [platform.get("os"), platform.get("architecture")]
+    return f"{child.get('digest')} ({' '.join(str(each) for each in facts if each) or 'not described'})"
 
 
 def _repo(reference: ImageReference) -> str:
@@ -190,11 +192,11 @@ def _without_port(host: str) -> str:
 
 
 def _license(registry: Registry, repo: str, chosen: Document, userinfo: str | None) -> str | None:
-    """From the annotations, else from the configuration of a ModelPack; a model does without."""
+    """From the annotations, else from the configuration of a ModelPack. Optional: an unreadable one gives None."""
     annotations = chosen.content.get("annotations")
-    told = annotations.get("org.opencontainers.image.licenses") if isinstance(annotations, dict) else None
-    if isinstance(told, str) and told:
-        return told
+    annotated = annotations.get("org.opencontainers.image.licenses") if isinstance(annotations, dict) else None
+    if isinstance(annotated, str) and annotated:
+        return annotated
     config = chosen.content.get("config")
     if not isinstance(config, dict) or not str(config.get("mediaType") or "").startswith(_MODEL_TYPES):
         return None

@@ -59,7 +59,7 @@ class StoreLock:
         """Takes the lock. `InUse` names the daemon that holds it."""
         path = layout.lock
         try:
-            descriptor = locks.take(path, mode=0o644, longest_words=MAX_HOLDER_BYTES)
+            descriptor = locks.take(path, mode=0o644, max_content=MAX_HOLDER_BYTES)
         except locks.Held as held:
             raise _store_in_use(layout, held) from None
         except locks.NotAFile:
@@ -96,7 +96,7 @@ def _no_lock_file(path: str) -> RootUnusable:
 
 
 def _store_in_use(layout: Layout, held: locks.Held) -> InUse:
-    holder = _holder_of(held.words, held.status)
+    holder = _holder_of(held.content, held.status)
     who = "another daemon" if holder is None else holder.describe(time.time())
     return InUse(
         f"the store at {layout.root} is in use by {who}",

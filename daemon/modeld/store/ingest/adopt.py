@@ -209,7 +209,7 @@ def _close_to_writers(layout: Layout, source_fd: int, source_path: str, how: How
                 hint="Add it again when no program is writing it.",
                 details={"path": source_path},
             )
-        if not files.times_tell_every_change():
+        if not files.has_multigrain_timestamps():
             behind = time.time_ns() - os.fstat(source_fd).st_ctime_ns
             if 0 <= behind < _TICK_NS:
                 time.sleep((_TICK_NS - behind) / 1e9)

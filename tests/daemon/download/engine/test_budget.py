@@ -34,7 +34,7 @@ class Rehearsal:
         until = self.clock.now + seconds
         self.budget._waiting = [_Waiting(share, share) for share in shares]
         for number, waiting in enumerate(self.budget._waiting):
-            waiting.came = number
+            waiting.number = number
         while self.clock.now < until:
             now = self.clock.now
             ready = self.budget._next(now) if self.budget._bucket.wait(now) <= 0 else None
@@ -42,7 +42,7 @@ class Rehearsal:
                 self.clock.now += 0.001
                 continue
             taken[ready.share] += self.budget._grant(ready.share, CHUNK, now)
-            ready.came += len(shares)
+            ready.number += len(shares)
         self.budget._waiting = []
         return taken
 

@@ -72,7 +72,7 @@ def test_the_error_of_the_last_source_is_told(make_rig: MakeRig) -> None:
 @pytest.mark.parametrize("fails", [False, True])
 def test_after_the_last_file_the_buffers_are_given_back(make_rig: MakeRig, fails: bool) -> None:
     rig = make_rig()
-    buffers, made = rig.transfer._ground.buffers, threading.Event()
+    buffers, made = rig.transfer._workspace.buffers, threading.Event()
     real = buffers._make
 
     def make() -> memoryview:

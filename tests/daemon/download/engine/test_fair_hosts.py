@@ -64,12 +64,12 @@ def test_a_place_is_given_up_once_for_each_who_waits() -> None:
     assert not hosts.give_up("h")
     assert hosts.take("h")
     assert hosts.take("h")
-    hosts.wait("h")
+    hosts.join_queue("h")
     assert [hosts.give_up("h"), hosts.give_up("h")] == [True, False]
     hosts.release("h")
     assert not hosts.take("h"), "who is in line comes first"
-    assert hosts.take("h", in_line=True)
-    hosts.served("h")
+    assert hosts.take("h", queued=True)
+    hosts.leave_queue("h")
     assert not hosts.give_up("h")
     hosts.release("h")
     assert hosts.take("h")

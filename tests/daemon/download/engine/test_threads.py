@@ -8,14 +8,14 @@ import pytest
 
 from daemon.conftest import MakeRig
 from modeld.download.engine.connection import Connection
-from modeld.download.partials.frontier import Frontier
+from modeld.download.partials.hasher import Hasher
 from rigs.chaos_server import Chaos
 from rigs.download_rig import content_of
 
 CONTENT = content_of()
 
 
-@pytest.mark.parametrize("kind", [Connection, Frontier])
+@pytest.mark.parametrize("kind", [Connection, Hasher])
 def test_a_thread_that_cannot_be_started(
     make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch, kind: type[threading.Thread]
 ) -> None:

@@ -62,7 +62,7 @@ def test_what_breaks_off_each_time_says_why_it_cannot_go_on(make_rig: MakeRig) -
 
     rig = make_rig()
     with Fragile(Fault("drop", 0.1, times=1_000_000)) as server:
-        with pytest.raises(SourceUnavailable, match="breaks off, and nothing tells whether the rest is of the same"):
+        with pytest.raises(SourceUnavailable, match="breaks off, and without a digest, an ETag or a date the rest"):
             rig.fetch(replace(rig.info(server.url), size=SIZE))
     assert rig.kinds().count("restarted") == 3
     assert rig.space.promised == 0

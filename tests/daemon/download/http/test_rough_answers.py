@@ -44,7 +44,7 @@ def test_a_redirect_in_letters_that_nobody_encoded(client: HttpClient, serve: Se
 @pytest.mark.parametrize("status", ["200 OK", "206 Partial Content\r\nContent-Range: bytes 0-4/9"])
 def test_a_length_that_is_none_is_not_believed(client: HttpClient, serve: Serve, framing: str, status: str) -> None:
     server = serve(lambda _path, _headers: f"HTTP/1.1 {status}\r\nConnection: close\r\n{framing}\r\n\r\nhello")
-    with pytest.raises(SourceUnavailable, match="how long its answer is"):
+    with pytest.raises(SourceUnavailable, match="announces the length of its answer"):
         client.open_range(f"{server.url}/m", FILE, 0, None, None)
 
 

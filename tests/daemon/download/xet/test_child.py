@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modeld.download.xet.body import COMMAND
-from modeld.download.xet.child import LARGEST, SLOW_SECONDS, SMALLEST, Windows, told
+from modeld.download.xet.child import LARGEST, SLOW_SECONDS, SMALLEST, Windows, fault_of
 from modeld.download.xet.frames import DATA, END, HEADER, Order
 from rigs.waiting import wait_until
 from rigs.xet_rig import fake_hf_xet
@@ -95,13 +95,13 @@ def test_it_ends_without_an_order() -> None:
 
 def test_a_fault_is_told_without_addresses_and_without_the_token() -> None:
     text = f"HTTP status client error (403 Forbidden), domain: https://x/y?X-Amz-Signature={SECRET} token {SECRET}"
-    fault = told(ConnectionError(text), SECRET)
+    fault = fault_of(ConnectionError(text), SECRET)
     assert (fault["kind"], fault["status"]) == ("failed", 403)
     assert SECRET not in fault["message"]
     assert "https://" not in fault["message"]
-    assert told(ConnectionError("Auth error: Refresh function"), "")["status"] == 401
-    assert told(ModuleNotFoundError("No module named 'hf_xet'"), SECRET)["kind"] == "unusable"
-    assert len(told(ValueError("x" * 10_000), SECRET)["message"]) <= 300
+    assert fault_of(ConnectionError("Auth error: Refresh function"), "")["status"] == 401
+    assert fault_of(ModuleNotFoundError("No module named 'hf_xet'"), SECRET)["kind"] == "unusable"
+    assert len(fault_of(ValueError("x" * 10_000), SECRET)["message"]) <= 300
 
 
 # -- parts
@@ -114,7 +114,7 @@ def test_the_parts_are_the_range_without_gaps(start: int, length: int, took: lis
     while (window := windows.next()) is not None:
         assert window[0] == at
         assert 0 < window[1] - at <= LARGEST
-        windows.judge(window[1] - at, next(pace, 0.0))
+        windows.adapt(window[1] - at, next(pace, 0.0))
         at = window[1]
     assert at == start + length
 
@@ -122,10 +122,10 @@ def test_the_parts_are_the_range_without_gaps(start: int, length: int, took: lis
 def test_parts_grow_on_a_fast_network_and_shrink_on_a_slow_one() -> None:
     windows = Windows(0, 1 << 40)
     for _ in range(8):
-        windows.judge(_size(windows), 0.1)
+        windows.adapt(_size(windows), 0.1)
     assert _size(windows) == LARGEST
     for _ in range(8):
-        windows.judge(_size(windows), SLOW_SECONDS + 1)
+        windows.adapt(_size(windows), SLOW_SECONDS + 1)
     assert _size(windows) == SMALLEST
 
 

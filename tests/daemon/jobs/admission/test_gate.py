@@ -117,7 +117,7 @@ class GateAgainstModel(RuleBasedStateMachine):
         self.number = 0
         self.orders: list[int] = []
         self.started: set[str] = set()
-        self.told: dict[str, int] = {}
+        self.positions: dict[str, int] = {}
         self.kind_of: dict[str, str] = {}
         self.touched: str | None = None
 
@@ -131,8 +131,8 @@ class GateAgainstModel(RuleBasedStateMachine):
         self.orders.append(standing.order)
         self.model.admit(ticket.id, ticket.peer, ticket.kind, ticket.priority)
         assert ticket.id not in dict(standing.moves)
-        self.told.update(standing.moves)
-        self.told[ticket.id] = standing.position
+        self.positions.update(standing.moves)
+        self.positions[ticket.id] = standing.position
         if standing.position == 0:
             self.started.add(ticket.id)
         self.touched = ticket.kind
@@ -142,10 +142,10 @@ class GateAgainstModel(RuleBasedStateMachine):
         for id_ in owed.starts:
             assert id_ not in self.started, "started twice"
             self.started.add(id_)
-            self.told[id_] = 0
+            self.positions[id_] = 0
         for id_, position in owed.moves:
-            assert self.told[id_] != position, "a move that moves nobody"
-            self.told[id_] = position
+            assert self.positions[id_] != position, "a move that changes no position"
+            self.positions[id_] = position
         self.touched = kind
 
     @rule(target=tickets, peer=st.integers(1, 4), kind=st.sampled_from(KINDS), priority=st.integers(1, 5))
@@ -179,7 +179,7 @@ class GateAgainstModel(RuleBasedStateMachine):
                 self.gate.finish(id_)
             owed = self.gate.withdraw(id_)
         self._owed(owed, self.model.remove(id_), self.kind_of[id_])
-        del self.told[id_]
+        del self.positions[id_]
         assert self.gate.withdraw(id_) == Owed()
         assert self.gate.finish(id_) == Owed()
         assert self.gate.prioritize(id_, 1) == Owed()
@@ -187,7 +187,7 @@ class GateAgainstModel(RuleBasedStateMachine):
     @rule(id_=consumes(tickets))
     def withdraw(self, id_: str) -> None:
         self._owed(self.gate.withdraw(id_), self.model.remove(id_), self.kind_of[id_])
-        del self.told[id_]
+        del self.positions[id_]
 
     @rule(id_=tickets, priority=st.integers(-2, 9))
     def prioritize(self, id_: str, priority: int) -> None:
@@ -199,10 +199,10 @@ class GateAgainstModel(RuleBasedStateMachine):
             self.touched = None
 
     @rule(limit=st.integers(1, 3))
-    def relimit(self, limit: int) -> None:
+    def set_limits(self, limit: int) -> None:
         limits = Limits(LIMITS.waiting_total, LIMITS.waiting_per_peer, {"bytes": limit, "verify": 2}, 3, LIMITS.ageing)
         self.model.limits = limits
-        owed = self.gate.relimit(limits)
+        owed = self.gate.set_limits(limits)
         self._owed(owed, self.model.fill(), None)
 
     @rule(seconds=st.floats(0.1, 25.0))
@@ -228,10 +228,10 @@ class GateAgainstModel(RuleBasedStateMachine):
             assert not (seen.waiting and len(seen.running) < seen.limit), "a free slot was left empty"
 
     @invariant()
-    def told_positions_are_true_after_a_call(self) -> None:
+    def known_positions_are_true_after_a_call(self) -> None:
         if self.touched is not None:
             waiting = self.gate.snapshot().kinds[self.touched].waiting
-            assert {id_: self.told[id_] for id_ in waiting} == {id_: n for n, id_ in enumerate(waiting, 1)}
+            assert {id_: self.positions[id_] for id_ in waiting} == {id_: n for n, id_ in enumerate(waiting, 1)}
 
 
 TestGateAgainstModel = GateAgainstModel.TestCase

@@ -16,7 +16,7 @@ from modeld.platform.posix import locks
 HOLDER = """
 import sys
 from modeld.platform.posix import locks
-descriptor = locks.take(sys.argv[1], mode=0o600, longest_words=100)
+descriptor = locks.take(sys.argv[1], mode=0o600, max_content=100)
 locks.write(descriptor, b"the child")
 print("held", flush=True)
 sys.stdin.read()
@@ -24,7 +24,7 @@ sys.stdin.read()
 
 
 def take(path: Path) -> int:
-    return locks.take(str(path), mode=0o600, longest_words=100)
+    return locks.take(str(path), mode=0o600, max_content=100)
 
 
 def test_the_second_learns_who_is_the_first(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_the_second_learns_who_is_the_first(tmp_path: Path) -> None:
     locks.write(held, b"the first")
     with pytest.raises(locks.Held) as fault:
         take(path)
-    assert fault.value.words == b"the first"
+    assert fault.value.content == b"the first"
     if sys.platform == "linux":
         assert locks.owner(fault.value.status) == locks.Owner(os.getpid(), Path("/proc/self/comm").read_text().strip())
     locks.release(held)
@@ -53,7 +53,7 @@ def test_the_lock_falls_with_its_holder_and_the_words_do_not(tmp_path: Path) -> 
         assert child.stdout.readline() == b"held\n"
         with pytest.raises(locks.Held) as fault:
             take(path)
-        assert fault.value.words == b"the child"
+        assert fault.value.content == b"the child"
         child.kill()
     held = take(path)
     assert locks.read(held, 100) == b"the child"
@@ -68,7 +68,7 @@ def test_words_are_read_up_to_a_bound(tmp_path: Path) -> None:
     locks.write(held, b"x" * 1000)
     with pytest.raises(locks.Held) as fault:
         take(path)
-    assert fault.value.words == b"x" * 100
+    assert fault.value.content == b"x" * 100
     os.close(held)
 
 
@@ -99,7 +99,7 @@ def test_what_is_no_file_is_neither_opened_nor_waited_for(
 def test_a_lock_in_a_directory_that_is_held_open(tmp_path: Path) -> None:
     directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.close(locks.take("lock", mode=0o600, longest_words=0, directory=directory))
+        os.close(locks.take("lock", mode=0o600, max_content=0, directory=directory))
     finally:
         os.close(directory)
     assert (tmp_path / "lock").is_file()

@@ -250,7 +250,7 @@ def test_a_child_that_is_killed_is_followed_by_another(make_rig: MakeRig, xet: X
 @pytest.mark.parametrize(
     ("doing", "said"),
     [
-        ("time.sleep(600)", "gave nothing within"),
+        ("time.sleep(600)", "sent nothing within"),
         ("return [b'x' * (end - start + 1)]", "more bytes than were asked for"),
         ("return [b'']", "still to come"),
         ("raise RuntimeError(f'no {os.environ} http://a/?signature=abc')", "could not read"),

@@ -1,4 +1,4 @@
-"""The connections that come to an endpoint: accepted, identified, then served or refused."""
+"""The connections to an endpoint: accepted, identified, then served or refused."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ if TYPE_CHECKING:
     import asyncio  # only the types: see modeld.platform
 
 Listening: TypeAlias = socket.socket
-"""What an endpoint listens on."""
+"""The socket that an endpoint listens on."""
 
 ACCEPT_BATCH: Final = 64
-"""Connections that are accepted before the loop has its turn."""
+"""Most connections to accept before the event loop runs again."""
 
-BREATHE_SECONDS: Final = 0.2
-"""After running out of descriptors: long enough that some are closed, short enough that no client gives up."""
+RETRY_SECONDS: Final = 0.2
+"""A pause after running out of descriptors: some are closed meanwhile, and no client gives up in so short a time."""
 
 _OUT_OF_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Connection:
-    """A peer that has connected and is not served yet."""
+    """An accepted connection that is not served yet."""
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         connected.setblocking(False)
 
     def peer(self) -> Peer:
-        """Who has connected, on the spot. OSError when the system cannot tell."""
+        """The peer, without blocking. Raises OSError when the system does not report it."""
         return identify(self._socket)
 
     async def serve(self, loop: asyncio.AbstractEventLoop, make: Callable[[], asyncio.Protocol]) -> None:
-        """Hands the connection to a protocol; OSError or RuntimeError when the peer has left, and then it is closed."""
+        """Hands the connection to a protocol; when the peer has left, closes it and raises OSError or RuntimeError."""
         try:
             await loop.connect_accepted_socket(make, self._socket)
         except (OSError, RuntimeError):
             self._socket.close()
             raise
 
-    def refuse(self, last_words: bytes) -> None:
-        """Sends what the peer takes at once, and closes. OSError when it has left already."""
+    def refuse(self, reply: bytes) -> None:
+        """Sends what the peer takes of the reply without blocking, and closes. OSError when the peer has left."""
         try:
-            self._socket.send(last_words)
+            self._socket.send(reply)
         finally:
             self._socket.close()
 
@@ -56,31 +56,31 @@ class Connection:
 
 
 class Acceptor:
-    """Hands over each peer that connects, between `open` and `close`. `starved` hears of a lack of descriptors or
-    memory, after which it accepts again a moment later."""
+    """Calls `on_connection` for each connection between `open` and `close`. When descriptors or memory run out, calls
+    `on_exhausted` and accepts again after RETRY_SECONDS."""
 
     def __init__(
         self,
         listening: Listening,
         loop: asyncio.AbstractEventLoop,
-        came: Callable[[Connection], None],
-        starved: Callable[[OSError], None],
+        on_connection: Callable[[Connection], None],
+        on_exhausted: Callable[[OSError], None],
     ) -> None:
         self._loop = loop
         self._listening = listening
-        self._came = came
-        self._starved = starved
+        self._on_connection = on_connection
+        self._on_exhausted = on_exhausted
 
     def open(self) -> None:
         self._listening.setblocking(False)
         self._loop.add_reader(self._listening.fileno(), self.accept)
 
     def close(self) -> None:
-        """No further peers; the socket listens on."""
+        """Accepts no further connections; the socket keeps listening."""
         self._loop.remove_reader(self._listening.fileno())
 
     def accept(self) -> None:
-        """Takes those who wait already."""
+        """Accepts the connections that wait already."""
         for _ in range(ACCEPT_BATCH):
             try:
                 connected, _address = self._listening.accept()
@@ -89,14 +89,14 @@ class Acceptor:
             except OSError as error:
                 if error.errno not in _OUT_OF_ROOM:
                     raise
-                self._starved(error)
+                self._on_exhausted(error)
                 self.close()
-                self._loop.call_later(BREATHE_SECONDS, self.open)
+                self._loop.call_later(RETRY_SECONDS, self.open)
                 return
-            self._came(Connection(connected))
+            self._on_connection(Connection(connected))
 
 
 def reader_gone(transport: asyncio.BaseTransport) -> bool:
-    """Whether the peer of a served connection has closed both ways: once it has ended its sending side, reading
-    reports no more."""
+    """Whether the peer of a served connection has closed both ways. After the end of its sending side, reading reports
+    nothing more."""
     return hung_up(transport.get_extra_info("socket"))

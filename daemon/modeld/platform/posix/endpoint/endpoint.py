@@ -1,4 +1,4 @@
-"""Binding, taking over, watching and giving back the endpoint. The package's docstring has the recipe."""
+"""Acquires, inherits, watches and releases the endpoint. The package's docstring says how and why."""
 
 from __future__ import annotations
 
@@ -12,24 +12,31 @@ from typing import Final
 
 from modeld.platform.posix import locks
 from modeld.platform.posix.endpoint.directory import open_directory, umask
-from modeld.platform.posix.endpoint.faults import OTHER_PATH, AlreadyServing, UnusableEndpoint, explained, kind_of
+from modeld.platform.posix.endpoint.faults import (
+    CHOOSE_ANOTHER,
+    OTHER_PATH,
+    AlreadyServing,
+    UnusableEndpoint,
+    explained,
+    kind_of,
+)
 from modeld.platform.posix.endpoint.lock import take_lock
 from modelwire.endpoint import PATH_LIMIT
 
 BACKLOG: Final = 1024
-"""Connections that may wait to be accepted: the 64 of each of a dozen users who start at once. The kernel lowers it
-to net.core.somaxconn."""
+"""Connections that may wait to be accepted: the 64 of each of a dozen users that start at once. The kernel lowers it to
+net.core.somaxconn."""
 
 PRIVATE: Final = 0o600
 SHARED: Final = 0o666
-"""Connecting needs write permission on the socket. Once [access] names others, anyone may connect and be told by name
-that they have no right; who has one is decided at accept, from the kernel's word."""
+"""Connecting needs write permission on the socket. Once [access] names other users, every user can connect; at accept
+the daemon identifies the user by the kernel's report, and refuses those without a role with a proper error."""
 
 _Inode = tuple[int, int]
 
 
 class Endpoint:
-    """The listening socket and the right to its path. `socket` is non-blocking and listens already."""
+    """The listening socket and the ownership of its path. `socket` is non-blocking and listens already."""
 
     def __init__(
         self, path: str, listening: socket.socket, inode: _Inode | None, held: tuple[int, int] | None = None
@@ -37,16 +44,16 @@ class Endpoint:
         self.path = path
         self.socket = listening
         self.warnings: tuple[str, ...] = ()
-        """What the operator should know although it works."""
+        """Faults that do not keep the endpoint from working, for the operator."""
         self._inode = inode
         self._held = held  # the descriptors of directory and lock
 
     @classmethod
     def acquire(cls, path: str, *, shared: bool = False, holder: Mapping[str, str] | None = None) -> Endpoint:
-        """Own `path` and listen on it, or raise at once: AlreadyServing, PermissionDenied or UnusableEndpoint.
+        """Takes `path` and listens on it. Raises AlreadyServing, PermissionDenied or UnusableEndpoint, and never waits.
 
-        `shared` lets other users connect. `holder` (instance, store, …) is written into the lock for those who lose.
-        The umask of the process changes for the moment of bind: call this before threads are started.
+        `shared` lets other users connect. `holder` (instance, store, …) is written into the lock file, for the error
+        of a daemon that finds it locked. The umask of the process changes during bind: call this before threads start.
         """
         path = os.path.abspath(path)
         parent, name = os.path.split(path)
@@ -67,40 +74,40 @@ class Endpoint:
             undo.pop_all()
         endpoint = cls(path, listening, inode, (directory, lock))
         if shared and not os.fstat(directory).st_mode & stat.S_IXOTH:
-            endpoint.warnings = (f"{parent} keeps other users out (chmod 0755), although [access] gives some a right",)
+            endpoint.warnings = (f"other users cannot enter {parent} (chmod 0755), although [access] names some",)
         return endpoint
 
     @classmethod
     def inherited(cls, fd: int) -> Endpoint:
-        """Take over a socket that the service manager listens on. Its path is never unlinked here, and no lock is
-        taken for it: who may have that path is the service manager's to say, and the store has a lock of its own."""
+        """Takes over a socket that the service manager listens on. Its path is never unlinked and not locked here: the
+        service manager owns that path, and the store has a lock of its own."""
         try:
             listening = socket.socket(fileno=fd)
         except OSError as error:
             raise _not_inheritable(fd, error.strerror or str(error)) from error
         try:
             if listening.family != socket.AF_UNIX or listening.type != socket.SOCK_STREAM:
-                raise _not_inheritable(fd, "it is no Unix stream socket")
+                raise _not_inheritable(fd, "it is not a Unix stream socket")
             if not listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 raise _not_inheritable(fd, "it does not listen")
             listening.setblocking(False)
             listening.set_inheritable(False)
             address = listening.getsockname()
-        except BaseException:  # whatever stops it, the socket is not leaked
+        except BaseException:  # also on cancellation, the socket must not leak
             listening.close()
             raise
         path = address if isinstance(address, str) else ""  # bytes: an abstract address
         return cls(path, listening, _inode_at(path) if path else None)
 
     def still_ours(self) -> bool:
-        """Whether the path still leads to this socket. If not, somebody removed or replaced it, no client can reach
-        this daemon any more, and it had better end. The inode is not given to another file while the socket lives."""
+        """Whether the path still refers to this socket. If not, another program removed or replaced it, and no client
+        can reach this daemon. The kernel gives the inode to no other file while the socket is open."""
         return self._inode is None or _inode_at(self.path) == self._inode
 
     def close(self) -> None:
-        """Stop listening, and remove the path if it is still ours. May be called twice.
+        """Stops listening, and removes the path if it is still ours. May be called twice.
 
-        The lock goes last: whoever gets it next finds the path free. Its file stays.
+        The lock is released last, so that its next holder finds the path free. The lock file stays.
         """
         held, self._held = self._held, None
         if held is not None:
@@ -124,12 +131,12 @@ def _inode_at(path: str) -> _Inode | None:
 def _not_inheritable(fd: int, reason: str) -> UnusableEndpoint:
     return UnusableEndpoint(
         f"cannot listen on descriptor {fd} of the service manager: {reason}",
-        hint="the socket unit needs ListenStream= with an absolute path, and Accept=no",
+        hint="Give the socket unit ListenStream= with an absolute path, and Accept=no.",
     )
 
 
 def _temporary_tag(name: str) -> str:
-    """Temporaries of one endpoint share a tag, so that the holder of its lock knows which left-overs are its own.
+    """Temporary names of one endpoint share a tag, by which the holder of its lock recognises those left over.
     Four hex digits: each character is one less for the directory, and a collision only makes a start fail once."""
     return f".modeld-{zlib.crc32(os.fsencode(name)) & 0xFFFF:04x}"
 
@@ -140,38 +147,39 @@ def _temporary_name(name: str) -> str:
 
 def _check_path(path: str, temporary: str) -> None:
     if "\0" in path or not os.path.basename(path):
-        raise UnusableEndpoint(f"{path!r} cannot be the path of a socket", hint=OTHER_PATH)
+        raise UnusableEndpoint(f"{path!r} cannot be the path of a socket", hint=CHOOSE_ANOTHER)
     for each, what in ((path, "the endpoint"), (temporary, "the temporary name beside it")):
         size = len(os.fsencode(each))
         if size > PATH_LIMIT:
             raise UnusableEndpoint(
-                f"{path}: {what} takes {size} bytes, and a socket's path has room for {PATH_LIMIT}", hint=OTHER_PATH
+                f"{path}: {what} takes {size} bytes, and a socket's path has room for {PATH_LIMIT}",
+                hint=CHOOSE_ANOTHER,
             )
 
 
 def _check_occupant(directory: int, path: str) -> None:
-    """Refuse what is not ours to replace. Called with the lock held, so no modeld is about to put a socket there."""
+    """Refuses to replace what is not ours. Called with the lock held, so no other modeld can be about to bind there."""
     try:
         info = os.stat(os.path.basename(path), dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(info.st_mode):
-        raise UnusableEndpoint(f"{path} is {kind_of(info)}, not a socket", hint=f"move it away, or {OTHER_PATH}")
+        raise UnusableEndpoint(f"{path} is {kind_of(info)}, not a socket", hint=f"Move it away, or {OTHER_PATH}.")
     if info.st_uid != os.geteuid():
         raise UnusableEndpoint(
             f"{path} is a socket of uid {info.st_uid}, not of this daemon's uid {os.geteuid()}",
-            hint=f"stop what listens there and remove it, or {OTHER_PATH}",
+            hint=f"Stop the program that listens there and remove the socket, or {OTHER_PATH}.",
         )
     if _is_live(path):
         raise AlreadyServing(
             f"{path} is already served by a process that does not hold its lock",
-            hint=f"perhaps a socket unit of the service manager: use it, stop it, or {OTHER_PATH}",
+            hint=f"If it is a socket unit of the service manager, use or stop that unit; otherwise, {OTHER_PATH}.",
         )
 
 
 def _is_live(path: str) -> bool:
-    """Whether a program without our lock listens. The answer only ever leads to a refusal, so that it does not matter
-    that it is old the moment it comes; anything but a clear no counts as yes."""
+    """Whether a program without our lock listens. The answer may be out of date at once, which is safe because it can
+    only lead to a refusal; anything but a clear no counts as yes."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -184,7 +192,7 @@ def _is_live(path: str) -> bool:
 
 
 def _sweep_temporaries(directory: int, name: str) -> None:
-    """Take away what daemons left that were killed between bind and rename. Only the lock's holder makes these."""
+    """Removes the sockets of daemons that were killed between bind and rename. Only the lock's holder creates these."""
     tag = _temporary_tag(name)
     for entry in os.listdir(directory):
         if entry.startswith(tag):
@@ -195,11 +203,11 @@ def _sweep_temporaries(directory: int, name: str) -> None:
 
 
 def _listen(listening: socket.socket, directory: int, temporary: str, mode: int) -> _Inode:
-    """Bind and listen at `temporary`, in the directory that was checked. Its inode goes along with the rename."""
+    """Binds and listens at `temporary`, in the checked directory. The rename keeps the inode."""
     listening.setblocking(False)
-    with umask(0o777 & ~mode):  # not chmod: between bind and chmod anyone could connect
+    with umask(0o777 & ~mode):  # not chmod: between bind and chmod every user could connect
         listening.bind(temporary)
-    # bind takes a path: had the directory been exchanged since it was checked, the name would not be found in it.
+    # bind takes a path: if the directory was replaced since it was checked, the name is not in it.
     info = os.stat(os.path.basename(temporary), dir_fd=directory, follow_symlinks=False)
     listening.listen(BACKLOG)
     return info.st_dev, info.st_ino

@@ -1,4 +1,4 @@
-"""Why there is no endpoint, each in one sentence with what to do.
+"""The errors of an endpoint, each with a hint.
 
 ModeldError
 ├── UnusableEndpoint               the path cannot be an endpoint: too long, or something else is there
@@ -19,6 +19,7 @@ from typing import Final
 from modelwire.errors import InUse, ModeldError, PermissionDenied
 
 OTHER_PATH: Final = "choose another path with MODELD_SOCKET or `socket` in the configuration"
+CHOOSE_ANOTHER: Final = f"{OTHER_PATH[0].upper()}{OTHER_PATH[1:]}."
 
 _KINDS: Final = {
     stat.S_IFREG: "a regular file",
@@ -36,7 +37,7 @@ class UnusableEndpoint(ModeldError):
 
 
 class AlreadyServing(InUse):
-    """Another process owns the endpoint; `details` says what is known of it."""
+    """Another process owns the endpoint; `details` holds what is known of it."""
 
 
 def kind_of(info: os.stat_result) -> str:
@@ -45,20 +46,22 @@ def kind_of(info: os.stat_result) -> str:
 
 @contextlib.contextmanager
 def explained(path: str) -> Iterator[None]:
-    """One sentence instead of an OSError for what was tried at `path`."""
+    """Turns an OSError of the block, which works at `path`, into an error for users."""
     try:
         yield
     except PermissionError as error:
         raise PermissionDenied(
             f"cannot listen at {path}: permission denied",
-            hint=f"run the daemon as the owner of {os.path.dirname(path)}, or {OTHER_PATH}",
+            hint=f"Run the daemon as the owner of {os.path.dirname(path)}, or {OTHER_PATH}.",
         ) from error
     except FileNotFoundError as error:
         raise UnusableEndpoint(
             f"cannot listen at {path}: there is no directory {os.path.dirname(os.path.dirname(path))}",
-            hint=f"make it, or {OTHER_PATH}",
+            hint=f"Create it, or {OTHER_PATH}.",
         ) from error
     except OSError as error:
         if error.errno == errno.EROFS:
-            raise PermissionDenied(f"cannot listen at {path}: the filesystem is read-only", hint=OTHER_PATH) from error
-        raise UnusableEndpoint(f"cannot listen at {path}: {error.strerror or error}", hint=OTHER_PATH) from error
+            raise PermissionDenied(
+                f"cannot listen at {path}: the filesystem is read-only", hint=CHOOSE_ANOTHER
+            ) from error
+        raise UnusableEndpoint(f"cannot listen at {path}: {error.strerror or error}", hint=CHOOSE_ANOTHER) from error

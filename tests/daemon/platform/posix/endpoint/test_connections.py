@@ -81,7 +81,7 @@ async def test_refusing_one_that_has_left_leaves_nothing_open(door: Door, path: 
 async def test_a_machine_without_descriptors_is_asked_again(
     door: Door, listening: Listening, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "BREATHE_SECONDS", 0.01)
+    monkeypatch.setattr(connections, "RETRY_SECONDS", 0.01)
     listening.faults = [OSError(code, os.strerror(code)) for code in (errno.ENOMEM, errno.ENFILE, errno.EMFILE)]
     with client(path):
         await eventually(lambda: door.came)

@@ -46,7 +46,10 @@ def test_what_cannot_be_inherited(path: str) -> None:
         deaf.bind(path)
         with pytest.raises(UnusableEndpoint, match="it does not listen"):
             Endpoint.inherited(os.dup(deaf.fileno()))
-    with socket.socket(socket.AF_INET) as network, pytest.raises(UnusableEndpoint, match="no Unix stream socket"):
+    with (
+        socket.socket(socket.AF_INET) as network,
+        pytest.raises(UnusableEndpoint, match="it is not a Unix stream socket"),
+    ):
         Endpoint.inherited(os.dup(network.fileno()))
     reading, writing = os.pipe()
     os.close(writing)

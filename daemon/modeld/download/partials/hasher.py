@@ -1,7 +1,7 @@
-"""The hash: one thread that follows the first gap of the file, over bytes in memory where they still are.
+"""The thread that hashes a file in order, up to its first gap, from memory where the bytes still are there.
 
-What an earlier run left is compared with its checksum first, piece by piece, in memory: a piece that is not what was
-journalled is given back to be fetched again, and the hash has not seen it.
+It compares each piece of an earlier run with its checksum first, in memory. A piece that differs is fetched again; the
+hash has not seen it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from modeld.download.partials.buffers import new_buffer
 from modeld.download.partials.journal import Piece, checksum
-from modeld.download.partials.state import Hashed, State
+from modeld.download.partials.shared_state import Hashed, SharedState
 from modeld.download.tuning import CHUNK, PIECE
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.digest import Digest
@@ -20,16 +20,16 @@ from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
 
 _BEHIND = 32 * CHUNK
-"""How far back pages are dropped: by then the journal has had them written."""
+"""How far behind the hash pages are dropped: by then the journal writer has synced them."""
 
 _Work = tuple[memoryview, int] | Piece | int
 
 
-class Frontier(threading.Thread):
+class Hasher(threading.Thread):
     """Ends when the file is whole and hashed (`state.result`), when `state.ended`, or with `state.fault`."""
 
     def __init__(
-        self, state: State, descriptor: int, path: str, *, keep_cache: bool, damaged: Callable[[Piece], None]
+        self, state: SharedState, descriptor: int, path: str, *, keep_cache: bool, damaged: Callable[[Piece], None]
     ) -> None:
         super().__init__(name="modeld-sha256", daemon=True)
         self._state = state
@@ -46,38 +46,38 @@ class Frontier(threading.Thread):
     def run(self) -> None:
         try:
             while (work := self._next()) is not None:
-                self._do(work)
-        except BaseException as fault:  # noqa: BLE001 - raised again by who watches
+                self._process(work)
+        except BaseException as fault:  # noqa: BLE001 - the attempt raises it again
             self._state.fail(fault)
 
     def _next(self) -> _Work | None:
         state, position = self._state, self._position
         with state.lock:
             while not state.ended and state.fault is None:
-                if (kept := state.kept.pop(position, None)) is not None:
+                if (kept := state.in_memory.pop(position, None)) is not None:
                     return kept
                 if (piece := state.unproven.pop(position, None)) is not None:
                     return piece
                 reach = state.segments.have.reach(position)
                 if reach > position:
                     nearest = min(
-                        (start for start in (*state.kept, *state.unproven) if start > position), default=reach
+                        (start for start in (*state.in_memory, *state.unproven) if start > position), default=reach
                     )
                     return min(reach, nearest, position + CHUNK) - position
                 if position == state.segments.size:
                     state.result = Hashed(Digest(self._sha256.hexdigest()), self._summer.finish())
-                    state.attention.notify_all()
+                    state.changed.notify_all()
                     return None
-                state.bytes.wait()
+                state.may_hash.wait()
         return None
 
-    def _do(self, work: _Work) -> None:
+    def _process(self, work: _Work) -> None:
         if isinstance(work, tuple):
             buffer, length = work
-            self._eat(buffer[:length])
+            self._hash(buffer[:length])
             self._state.buffers.give_back(buffer)
         elif isinstance(work, int):
-            self._eat(self._read(self._position, work))
+            self._hash(self._read(self._position, work))
             self._drop()
         else:
             self._prove(work)
@@ -88,14 +88,14 @@ class Frontier(threading.Thread):
         if len(content) == piece.end - piece.start and checksum(content) == piece.checksum:
             with state.lock:
                 state.reused += len(content)
-            self._eat(content)
+            self._hash(content)
             self._drop()
             return
         with state.lock:
             state.segments.lost(piece.start, piece.end)
-            state.served[piece.source] = state.served.get(piece.source, 0) - (piece.end - piece.start)
-            state.room.notify_all()
-            state.attention.notify_all()
+            state.by_source[piece.source] = state.by_source.get(piece.source, 0) - (piece.end - piece.start)
+            state.may_fetch.notify_all()
+            state.changed.notify_all()
         self._damaged(piece)
 
     def _read(self, offset: int, length: int) -> memoryview:
@@ -105,17 +105,17 @@ class Frontier(threading.Thread):
             got = durable.read_at(self._descriptor, self._scratch[:length], offset)
         return self._scratch[:got]
 
-    def _eat(self, content: memoryview) -> None:
+    def _hash(self, content: memoryview) -> None:
         self._sha256.update(content)
         self._summer.update(content)
         self._position += len(content)
         self._state.hashed = self._position
         if self._state.stalled:
             with self._state.lock:
-                self._state.room.notify_all()
+                self._state.may_fetch.notify_all()
 
     def _drop(self) -> None:
-        """Only what was read back: chunks from memory were written past the cache."""
+        """Drops only pages that were read back: chunks from memory were written past the cache."""
         until = self._position - _BEHIND
         if not self._keep_cache and until - self._dropped >= _BEHIND:
             durable.forget_pages(self._descriptor, self._dropped, until - self._dropped)
