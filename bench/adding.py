@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterator, Sequence
 from bench.timed import REFERENCE, Row, command, print_rows
 from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob, find_good
-from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.ingest.commit import Batch
@@ -74,7 +73,7 @@ class Ours:
     def add(self) -> None:
         descriptor = open_source(self.source.path)
         try:
-            staged = stage_copy(self.layout, descriptor, self.source.path, space=self.space, observer=FileProgress())
+            staged = stage_copy(self.layout, descriptor, self.source.path, space=self.space, progress=FileProgress())
         finally:
             os.close(descriptor)
         batch = Batch(self.layout)
@@ -89,17 +88,17 @@ class Ours:
     def add_again(self) -> None:
         descriptor = open_source(self.source.path)
         try:
-            digest = hash_source(descriptor, self.source.path, observer=FileProgress())
+            digest = hash_source(descriptor, self.source.path, progress=FileProgress())
         finally:
             os.close(descriptor)
-        assert find_good(self.layout, digest, trusted=lambda _blob: True) is not None
+        assert find_good(self.layout, digest, verified=self._known().signature) is not None
 
-    def digest(self) -> Digest:
+    def _known(self) -> Blob:
         assert self.last is not None
-        return self.last.digest
+        return self.last
 
     def add_known(self) -> None:
-        assert find_good(self.layout, self.digest(), trusted=lambda _blob: True) is not None
+        assert find_good(self.layout, self._known().digest, verified=self._known().signature) is not None
 
     def add_small(self, paths: list[str]) -> None:
         batch = Batch(self.layout, len(paths))
@@ -108,7 +107,7 @@ class Ours:
             descriptor = open_source(path)
             try:
                 batch.take(
-                    stage_copy(self.layout, descriptor, path, space=self.space, observer=FileProgress(), sync=sync)
+                    stage_copy(self.layout, descriptor, path, space=self.space, progress=FileProgress(), sync=sync)
                 )
             finally:
                 os.close(descriptor)

@@ -262,7 +262,7 @@ def test_the_disk_of_the_store_is_full(stopped: RealDaemon, small_disk: Path) ->
     filler = fill(small_disk)
     refused = refusal(stopped)
     assert_refused(refused, 1, str(small_disk), "No space")
-    assert "free some space" in refused.lines[1]
+    assert "Free some space" in refused.lines[1]
     assert_nothing_is_left(stopped)
     filler.unlink()
     stopped.start()

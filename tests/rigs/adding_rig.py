@@ -101,16 +101,16 @@ def settle_source(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Notes:
-    """Keeps what it was told, and what the disk looked like then."""
+    """Keeps each call and the state of the disk at that time."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self.told: list[tuple[str, bool, bool]] = []
+        self.calls: list[tuple[str, bool, bool]] = []
         self.fail_at = ""
 
     async def _note(self, what: str, added: Added) -> None:
         manifest = self._bench.layout.manifest(ModelName.parse(added.name))
-        self.told.append((what, os.path.exists(added.path), os.path.exists(manifest)))
+        self.calls.append((what, os.path.exists(added.path), os.path.exists(manifest)))
         if what == self.fail_at:
             raise Internal(f"{what} failed")
 

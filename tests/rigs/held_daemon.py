@@ -62,11 +62,11 @@ def _main() -> int:
 
     path = os.environ.pop(HOLD)
 
-    def held(observer: FileProgress) -> None:
-        check(observer)
+    def held(progress: FileProgress) -> None:
+        check(progress)
         since = time.monotonic()
         while _still_held(path, since):
-            check(observer)
+            check(progress)
             time.sleep(0.002)
 
     def die(*_: object) -> None:

@@ -112,18 +112,18 @@ class Bench:
         os.utime(path, (moment, moment), follow_symlinks=False)
 
 
-class Told:
-    """Stands for a job: what it was told of a publication, and what was visible then."""
+class RecordedNotes:
+    """Stands in for a job: records each note and the names that were visible then."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self.told: list[tuple[str, Value, list[str]]] = []
+        self.calls: list[tuple[str, Value, list[str]]] = []
 
     async def about_to_publish(self, value: Value, /) -> None:
-        self.told.append(("about", value, sorted(os.listdir(self._bench.layout.manifests_dir))))
+        self.calls.append(("about", value, sorted(os.listdir(self._bench.layout.manifests_dir))))
 
     async def published(self, value: Value, /) -> None:
-        self.told.append(("published", value, sorted(os.listdir(self._bench.layout.manifests_dir))))
+        self.calls.append(("published", value, sorted(os.listdir(self._bench.layout.manifests_dir))))
 
 
 def later(bench: Bench, seconds: float) -> None:

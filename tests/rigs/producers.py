@@ -90,7 +90,7 @@ def _local(contents: dict[str, bytes], how: How) -> Producer:
                     if how == "copy":
                         sync = batch.syncs_alone(part.signature.size)
                         staged = stage_copy(
-                            place.layout, descriptor, where, space=place.space, observer=FileProgress(), sync=sync
+                            place.layout, descriptor, where, space=place.space, progress=FileProgress(), sync=sync
                         )
                     else:
                         adopted = stage_adopted(
@@ -98,10 +98,10 @@ def _local(contents: dict[str, bytes], how: How) -> Producer:
                             descriptor,
                             where,
                             how=how,
-                            asker=os.geteuid(),
+                            requester_uid=os.geteuid(),
                             expected=None,
                             space=place.space,
-                            observer=FileProgress(),
+                            progress=FileProgress(),
                             linked=place.linked,
                         )
                         assert adopted is not None

@@ -13,13 +13,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+
+import pytest
 
 from modeld.platform import durable as calls
 from modeld.progress import FileProgress
-from modeld.store.blobs.blobs import Blob, Trusted, never_trusted
+from modeld.store.blobs.blobs import Blob
 from modeld.store.blobs.hashing import CHUNK
-from modeld.store.digest import Digest
+from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
@@ -27,9 +28,6 @@ from modeld.store.ingest.commit import Batch
 from modeld.store.ingest.copying import stage_copy
 from modeld.store.ingest.staged import Staged
 from modelwire.errors import WireError
-
-if TYPE_CHECKING:
-    import pytest
 
 SMALL, BIG = 16 * 1024, CHUNK + 4097
 COUNTED = {
@@ -106,12 +104,13 @@ def plant_faults(monkeypatch: pytest.MonkeyPatch, faults: Faults) -> None:
 
 
 def commit(
-    layout: Layout, staged: Staged, *, trusted: Trusted = never_trusted, observer: FileProgress | None = None
+    layout: Layout, staged: Staged, *, verified: Signature | None = None, progress: FileProgress | None = None
 ) -> tuple[Blob, bool]:
     """A batch of one: the blob, and whether it was here before."""
     batch = Batch(layout)
     batch.take(staged)
-    return batch.commit(trusted=trusted, observer=observer)[0][:2]
+    known = {} if verified is None else {staged.digest: verified}
+    return batch.commit(verified=known, progress=progress)[0][:2]
 
 
 class Adding:
@@ -129,7 +128,7 @@ class Adding:
 
     def stage(self, path: str, *, sync: bool = True) -> Staged:
         with open(path, "rb") as file:
-            return stage_copy(self.layout, file.fileno(), path, space=self.space, observer=FileProgress(), sync=sync)
+            return stage_copy(self.layout, file.fileno(), path, space=self.space, progress=FileProgress(), sync=sync)
 
     def run(self) -> tuple[Blob, bool]:
         return commit(self.layout, self.stage(self.source))

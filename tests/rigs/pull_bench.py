@@ -122,7 +122,7 @@ class PullBench(Bench):
         path = self.file(f"fetched-{digest_of(content).hex[:8]}", content)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            staged = stage_copy(self.layout, descriptor, path, space=self.store.ingest.space, observer=FileProgress())
+            staged = stage_copy(self.layout, descriptor, path, space=self.store.ingest.space, progress=FileProgress())
         finally:
             os.close(descriptor)
         of_copy = {field.name: getattr(staged, field.name) for field in fields(staged)}

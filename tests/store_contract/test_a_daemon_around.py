@@ -38,12 +38,14 @@ def test_phases_that_every_watcher_sees(daemon: RealDaemon) -> None:
             event = watcher.until(number, "event", "lagged")
             assert event["type"] == "event"
             seen.append(event)
-    told = phases(daemon)
-    assert [event["event"] for event in seen if event["event"].startswith("phase.")] == [row["event"] for row in told]
-    downloads = [row for row in told if row["event"] == "phase.download"]
-    others = [row["event"] for row in told if row["event"] != "phase.download"]
+    recorded = phases(daemon)
+    assert [event["event"] for event in seen if event["event"].startswith("phase.")] == [
+        row["event"] for row in recorded
+    ]
+    downloads = [row for row in recorded if row["event"] == "phase.download"]
+    others = [row["event"] for row in recorded if row["event"] != "phase.download"]
     assert others == ["phase.checking_local", "phase.verify", "phase.ready"]
-    assert told[1:-2] == downloads
+    assert recorded[1:-2] == downloads
     counts = [row["downloaded_bytes"] for row in downloads]
     assert (counts[0], counts[-1]) == (0, len(content))
     assert counts == sorted(counts)
@@ -52,14 +54,14 @@ def test_phases_that_every_watcher_sees(daemon: RealDaemon) -> None:
     assert all(step <= EVERY + 16 * MIB for step in steps), steps
     assert {row["total_bytes"] for row in downloads} == {len(content)}
     assert {row["source_url"] for row in downloads} == {web.url}
-    assert {row["job"] for row in told} == {reply["value"]["job"]}
-    assert told[0]["path"].endswith(f"{digest}/data")
-    assert told[-2]["path"].endswith("/data.tmp")
-    assert told[-1]["path"] == reply["value"]["path"]
+    assert {row["job"] for row in recorded} == {reply["value"]["job"]}
+    assert recorded[0]["path"].endswith(f"{digest}/data")
+    assert recorded[-2]["path"].endswith("/data.tmp")
+    assert recorded[-1]["path"] == reply["value"]["path"]
 
 
 def test_breaker_three_failures_of_a_source_and_it_is_left_alone(stopped: RealDaemon) -> None:
-    """The other source goes on serving, and nobody waits for the one that fails."""
+    """The other source goes on serving, and no client waits for the one that fails."""
     with OllamaDouble() as mirror, OllamaDouble() as origin:
         stopped.configure(f'[[mirror]]\nmatch = "ollama:"\nurl = "http://{mirror.host}"\n')
         stopped.start()

@@ -18,7 +18,7 @@ from rigs.waiting import wait_until
 from store_contract.test_a_shared_store import CONTENT, HEX, publish_by_hand, strictly_read
 
 POWERLESS = ("setpriv", "--inh-caps=-all", "--bounding-set=-all") if os.geteuid() == 0 else ()
-"""Root without its capabilities obeys the modes of files as anybody does."""
+"""Root without its capabilities obeys the modes of files as any user does."""
 
 
 def value(reply: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def everything(daemon: RealDaemon) -> set[str]:
 # -- the producer
 
 
-def test_producer_bytes_that_do_not_match_are_quarantined_and_told(daemon: RealDaemon) -> None:
+def test_producer_bytes_that_do_not_match_are_quarantined_and_reported(daemon: RealDaemon) -> None:
     wrong = CONTENT + b"!"
     with Server(lambda asked: file_reply(asked, wrong)) as web:
         reply = daemon.ask("model.pull", ref=f"{web.url}/m.gguf", sha256=HEX, name="m")
@@ -177,9 +177,9 @@ def test_producer_bytes_that_do_not_match_are_quarantined_and_told(daemon: RealD
         again = daemon.ask("model.pull", ref=f"{web.url}/m.gguf", sha256=HEX, name="m")
         assert again["code"] == "digest_mismatch"
         assert [asked for asked in web.asked[times:] if asked.method == "GET"] == [], "that source is condemned"
-    (told,) = [event for event in daemon.activity() if event["event"] == "phase.quarantine"]
-    assert told["path"]
-    assert (told["expected_sha256"], told["actual_sha256"]) == (HEX, hashlib.sha256(wrong).hexdigest())
-    assert Path(told["quarantine_path"]).read_bytes() == wrong
+    (event,) = [each for each in daemon.activity() if each["event"] == "phase.quarantine"]
+    assert event["path"]
+    assert (event["expected_sha256"], event["actual_sha256"]) == (HEX, hashlib.sha256(wrong).hexdigest())
+    assert Path(event["quarantine_path"]).read_bytes() == wrong
     assert os.listdir(f"{daemon.root}/manifests") == []
     assert [path for path, _, names in os.walk(f"{daemon.root}/blobs") if names] == []

@@ -141,7 +141,7 @@ def test_two_users_of_a_group_share_a_store(shared: RealDaemon) -> None:
                 assert (info.st_gid, stat.S_IMODE(info.st_mode)) == (group.gr_gid, 0o444), where
             elif where.endswith(".json"):
                 assert (info.st_gid, stat.S_IMODE(info.st_mode)) == (group.gr_gid, 0o640), where
-    # A member of the group who is not the daemon reads a model by the path that was given out.
+    # A member of the group other than the daemon reads a model by the path that was given out.
     read = subprocess.run(
         ["cat", os.path.join(values["ada"]["path"], "m.gguf")],
         user=OTHER_UID,
@@ -170,7 +170,7 @@ def test_permission_denied_on_the_root_is_exit_13_with_a_hint_and_no_fallback(st
         os.chmod(stopped.root, 0o700)
     assert done.returncode == 13, done.stderr
     assert f"permission denied on {stopped.root}" in done.stderr
-    assert f"run modeld as the user that owns {stopped.root}, or change the owner or mode" in done.stderr
+    assert f"Run modeld as the user that owns {stopped.root}, or change the owner or mode" in done.stderr
     fallen_back = [path for path in home.rglob("*") if path.name in ("models", "blobs", "manifests")]
     assert fallen_back == [], "it never falls back to the home directory"
     assert os.listdir(stopped.root) == []

@@ -1,4 +1,4 @@
-"""What somebody asks to add, and should not have: one typed error each, through a real daemon, and nothing is left."""
+"""Invalid requests to add: one typed error each, through a real daemon, and nothing is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`add --move` and `add --link`: no copy, no byte lost whatever fails, and nothing given out that nobody verified."""
+"""`add --move` and `add --link`: no copy, no lost byte after any failure, and no path to unverified bytes."""
 
 from __future__ import annotations
 

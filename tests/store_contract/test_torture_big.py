@@ -1,4 +1,4 @@
-"""A file far bigger than memory: what it takes, what it tells on the way, and how fast it lets go.
+"""A file far larger than memory: the resources that it takes, its progress reports, and how fast it stops.
 
 20 GB, of which four are real data; `MODELD_TORTURE=short` makes it 2, with a quarter of real data.
 """
@@ -68,7 +68,7 @@ def assert_steady(seen: list[dict[str, Any]]) -> None:
     for counter in COUNTERS:
         counts = [reply[counter] for reply in seen]
         assert counts == sorted(counts), counter
-    assert len({reply["bytes_done"] for reply in seen}) > 3, "it is told on the way, not only in the end"
+    assert len({reply["bytes_done"] for reply in seen}) > 3, "progress is reported during the work, not only at the end"
     assert seen[-1]["bytes_done"] == seen[-1]["bytes_total"] == SIZE
 
 

@@ -62,7 +62,7 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
                 store = self._services.store
                 standing = store.index.entry(ModelName.parse(job.model))
                 if standing is not None:
-                    await store.history.refused(
+                    await store.history.record_refused(
                         standing.name, Digest.parse(expected), Digest.parse(actual), origin, requester_of(job)
                     )
             raise

@@ -55,7 +55,7 @@ class Add(JobOperation[ModelAdd, Added]):
                 license=request.license,
                 how="move" if request.move else "link" if request.link else "copy",
                 order=job.order,
-                observer=job.progress,
+                progress=job.progress,
                 reader=await self._services.reader_for(job.peer),
                 notes=self.notes(job),
                 requester=requester_of(job),

@@ -29,7 +29,7 @@ class Verify(JobOperation[ModelVerify, Verification]):
         return await self._services.store.verifier.verify(
             None if job.request.all else job.request.names,
             order=job.order,
-            observer=job.progress,
+            progress=job.progress,
             requester=requester_of(job),
             on_failed=partial(self._services.model_failed, job=job.id),
         )

@@ -21,7 +21,7 @@ class Sweep(JobOperation[StoreSweep, Swept]):
     async def work(self, job: Job[StoreSweep, Swept], /) -> Swept:
         store, request = self._services.store, job.request
         swept = await store.sweeper.sweep(
-            dry_run=request.dry_run, grace=request.grace_s, order=job.order, observer=job.progress
+            dry_run=request.dry_run, grace=request.grace_s, order=job.order, progress=job.progress
         )
         await anyio.to_thread.run_sync(store.reserve.refill)
         return swept

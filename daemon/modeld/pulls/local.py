@@ -28,7 +28,7 @@ async def add_local(
         replace=request.replace,
         license=request.license,
         order=job.order,
-        observer=job.progress,
+        progress=job.progress,
         reader=reader,
         notes=outcome,
         requester=Requester(peer=job.peer, job=job.id),

@@ -54,7 +54,7 @@ class Plan:
             replace=request.replace or self.follows(publishing.index.entry(self.name)),
             license=request.license,
             order=order,
-            observer=progress,
+            progress=progress,
         )
 
     def follows(self, existing: Entry | None) -> bool:

@@ -1,6 +1,6 @@
 """The content-addressed store. It knows nothing of jobs, sockets or events.
 
-Other rooms take what they need from here; its own modules import each other directly.
+Other packages import from here or from its modules; its own modules import each other directly.
 """
 
 from modeld.store.catalog.history import Requester

@@ -1,4 +1,4 @@
-"""The two ways to recognise content: by its SHA-256, and by the stat signature of the file that held it."""
+"""Two ways to recognise content: its SHA-256, and the stat signature of the file that has it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Digest:
 
     @classmethod
     def parse(cls, text: str) -> Digest:
-        """From `<64 hex>` or `sha256:<64 hex>`; InvalidDigest says which rule is broken."""
+        """From `<64 hex>` or `sha256:<64 hex>`; InvalidDigest names the rule that is broken."""
         algorithm, colon, rest = text.partition(":")
         if not colon:
             return cls(text)
@@ -49,7 +49,7 @@ class Digest:
         return _PREFIX + self.hex
 
     def matches(self, other: Digest) -> bool:
-        """Compared in constant time."""
+        """Compares in constant time."""
         return hmac.compare_digest(self.hex, other.hex)
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What stat says of a file; a change of its bytes that a program makes in good faith changes this too."""
+    """What stat reports of a file. A program that changes the bytes, and does not forge times, changes it too."""
 
     device: int
     inode: int
@@ -71,7 +71,7 @@ class Signature:
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def only_links_changed(self, after: Signature) -> bool:
-        """A write in good faith changes the time of modification; another link changes only the other time."""
+        """Whether only the number of links changed: a write changes mtime too, a new link only ctime."""
         return (self.device, self.inode, self.size, self.mtime_ns) == (
             after.device,
             after.inode,

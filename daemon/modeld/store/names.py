@@ -1,7 +1,7 @@
-"""Model names: what may be one, which file it lives in, and which spellings are the same.
+"""Model names: which texts are valid, which file a name has, and which spellings are the same name.
 
-A name becomes a file name on every platform, so the rules are those of the strictest one. They hold on the way in
-(a request) and on the way out (a file that another tool put into `manifests`). Each rule has its own sentence.
+A name becomes a file name on every platform, so the rules are those of the strictest one. They hold for names in
+requests and for files that another tool put into `manifests`. Each rule has its own message.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FOREIGN = re.compile(r"[^A-Za-z0-9._-]")
 _DEVICES: Final = frozenset(
     ["con", "prn", "aux", "nul"] + [f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)]
 )
-_HINT: Final = "use 1 to 128 ASCII letters, digits, '.', '_' or '-', for example llama-3.2-1b or llama:8b"
+_HINT: Final = "Use 1 to 128 ASCII letters, digits, '.', '_' or '-', for example llama-3.2-1b or llama:8b."
 
 _WEIGHTS = re.compile(
     r"\.(gguf|ggml|safetensors|onnx|bin|pt|pth|ckpt|tflite|engine|mlmodel|npz|h5|keras|pb)$", re.IGNORECASE
@@ -54,26 +54,26 @@ class ModelName:
 
     @property
     def with_default_tag(self) -> ModelName | None:
-        """What a bare name stands for when nothing has exactly that name."""
+        """The name that a bare name stands for when no model has exactly the bare name."""
         if self.tag is not None or len(self.base) + 1 + len(DEFAULT_TAG) > MAX_STEM_BYTES:
             return None
         return ModelName(self.base, DEFAULT_TAG)
 
     @classmethod
     def parse(cls, text: str) -> ModelName:
-        """The name a request means; `InvalidName` with the one rule that it breaks."""
+        """The name in a request. `InvalidName` names the rule that it breaks."""
         base, colon, tag = text.partition(":")
         return cls._checked(text, base, tag if colon else None)
 
     @classmethod
     def from_stem(cls, stem: str) -> ModelName:
-        """The name a file in `manifests` stands for, under the same rules."""
+        """The name of a file in `manifests`, under the same rules."""
         base, plus, tag = stem.partition("+")
         return cls._checked(stem, base, tag if plus else None)
 
     @classmethod
     def suggest(cls, filename: str) -> ModelName:
-        """A name made of a file name or path: `Ministral 3B Q4.gguf` gives `Ministral-3B-Q4`."""
+        """Makes a name from a file name or path: `Ministral 3B Q4.gguf` gives `Ministral-3B-Q4`."""
         return cls(_made_valid(filename))
 
     @classmethod

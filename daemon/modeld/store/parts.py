@@ -1,4 +1,4 @@
-"""The files of a model of several: which paths they may have, what each is for, and which are shards of one set.
+"""The files of a model of several files: valid paths, the role of each file, and sets of shards.
 
 The rules are those of the strictest platform, and they hold for directories that are added as well as for manifests
 that another tool has written: a path of a manifest becomes a path in a tree.
@@ -77,7 +77,7 @@ def paths_fault(paths: Sequence[str]) -> str | None:
 
 
 def shard_set(filename: str) -> list[str] | None:
-    """The names of all parts of the set that this one belongs to; None when it is complete by itself."""
+    """The names of all parts of the set that this file belongs to; None when the file is no shard."""
     found = _SHARD.fullmatch(filename)
     if found is None:
         return None
@@ -141,7 +141,9 @@ def role_of(path: str) -> str:
 
 
 def first_weights(files: Sequence[tuple[str, str, int]]) -> int:
-    """Which of (path, role, size) stands for the model; without any weights the largest file does."""
+    """The index of the file that stands for the model: the first weights, else the largest file.
+
+    `files` has path, role and size of each."""
     weights = [index for index, (_path, role, _size) in enumerate(files) if role == "weights"]
     if weights:
         return min(weights, key=lambda index: files[index][0])

@@ -1,4 +1,4 @@
-"""The store as the rest of the daemon sees it: open, add, list, show, resolve, close."""
+"""The store for the rest of the daemon: open, add, resolve, usage, close, and the parts that do other work."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from modeld.store.maintain.recover import RecoveryReport, recover
 from modeld.store.maintain.resolving import Resolver
 from modeld.store.maintain.sweep import Sweeper
 from modeld.store.maintain.usage import usage
-from modeld.store.maintain.used import UsedBytes
+from modeld.store.maintain.used_bytes import UsedBytes
 from modeld.store.maintain.verify import Verifier
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.models import Models
@@ -46,40 +46,41 @@ from modeld.store.publish.renaming import Renaming
 from modelwire.values import Added, QuarantineList, Resolved, Usage
 
 PUBLISH_THREADS: Final = 4
-"""One publishes, the others ask for the locks of their names."""
+"""One publishes; the others try to take the locks of their names."""
 
 _WALKS: Final = 1
-"""Counting a big store takes a second of a disk and of the interpreter: one after the other."""
+"""One walk over a big store takes a second of the disk and of the interpreter, so walks run one after another."""
 
 
 class Store:
-    """One root, held by this process alone. All calls from the event loop's thread.
+    """One root, locked by this process. Call it from the event loop's thread.
 
-    Its parts do the work: `models` what clients read, `resolver` paths that take time, `renaming` names, `verifier` and
-    `sweeper` bytes. Each write checks first that the root is still the one that was locked.
+    Its parts do the work: `models` lists and shows, `resolver` makes paths that take time, `renaming` copies, moves and
+    removes names, `verifier` and `sweeper` check and remove bytes. Each write first checks that the root is still the
+    directory that was locked.
     """
 
     def __init__(self, lock: StoreLock, ingest: Ingest, *, grace: float, uses: Uses, recovery: RecoveryReport) -> None:
-        changes, records, history, self.holds = ingest.publishing, ingest.records, ingest.history, ingest.holds
-        self.layout = changes.layout
+        publishing, records, history, self.holds = ingest.publishing, ingest.records, ingest.history, ingest.holds
+        self.layout = publishing.layout
         self.recovery = recovery
         self.reserve = Reserve(self.layout)
         self.reserve.refill()
-        self.index = changes.index
+        self.index = publishing.index
         self.history = history
         self.uses = uses
         self._lock = lock
         self.ingest = ingest
         self._walks = anyio.CapacityLimiter(_WALKS)
         self.models = Models(self.index, self.layout, records, history, uses, threads=self._walks)
-        self.renaming = Renaming(changes, lock, self.holds, records, uses, history)
-        self.sweeper = Sweeper(changes, lock, records, self.holds, grace)
-        self.verifier = Verifier(changes, lock, records, history, ingest.threads)
-        self.resolver = Resolver(changes, records, uses, self.verifier)
+        self.renaming = Renaming(publishing, lock, self.holds, records, uses, history)
+        self.sweeper = Sweeper(publishing, lock, records, self.holds, grace)
+        self.verifier = Verifier(publishing, lock, records, history, ingest.threads)
+        self.resolver = Resolver(publishing, records, uses, self.verifier)
 
     @classmethod
     def claim(cls, root: str, settings: StoreSettings, *, endpoint: str | None = None) -> tuple[Layout, StoreLock]:
-        """The root made ready and locked: what has to come before the catalogue is opened."""
+        """Prepares and locks the root. The caller opens the catalogue afterwards."""
         layout = prepare_root(root, group=settings.group)
         return layout, StoreLock.take(layout, endpoint=endpoint)
 
@@ -138,11 +139,11 @@ class Store:
             raise
 
     def use_threads(self, count: int) -> None:
-        """So many read and write bytes at the same time; those that do so now are not interrupted."""
+        """At most `count` threads read and write bytes at a time. Running ones are not interrupted."""
         self.ingest.threads.total_tokens = count
 
     def close(self) -> None:
-        """Gives the store back. Idempotent."""
+        """Releases the store's lock. Idempotent."""
         self._lock.close()
 
     # -- writing
@@ -157,15 +158,15 @@ class Store:
         license: str | None = None,  # noqa: A002 - the field's name
         how: How = "copy",
         order: int = 0,
-        observer: JobProgress | None = None,
+        progress: JobProgress | None = None,
         reader: Reader | None = None,
         notes: Notes[Added] | None = None,
         requester: Requester = THE_DAEMON,
     ) -> Added:
-        """A local file, set of shards or directory under a name. Returns when the model is complete, verified and
+        """Adds a local file, set of shards or directory under a name. Returns when the model is complete, verified and
         durable, and, after a move, the source is gone.
 
-        The same content under the same name again is success. `observer.stopped` ends the work at the next chunk,
+        The same content under the same name again is success. `progress.stopped` ends the work at the next chunk,
         with `Stopped`; once the publication has begun it is finished.
         """
         request = PublishRequest(
@@ -174,7 +175,7 @@ class Store:
             replace=replace,
             license=license,
             order=order,
-            observer=observer or JobProgress(),
+            progress=progress or JobProgress(),
             notes=notes,
         )
         self._lock.check()
@@ -185,10 +186,10 @@ class Store:
         finally:
             collection.close()
 
-    # -- reading: past any queue
+    # -- reading, without waiting for jobs
 
     def resolve(self, name: str, file: str | None = None) -> Resolved:
-        """The path behind a name, or of one file of that model. `WouldBlock` when `resolver` has to look first."""
+        """The path behind a name, or of one file of that model. `WouldBlock` when the caller must ask `resolver`."""
         resolved = self.index.resolve(name, file)
         self.uses.note(resolved.name)
         return resolved
@@ -205,5 +206,5 @@ class Store:
 
     @property
     def reserved_bytes(self) -> int:
-        """Promised to running jobs and not written yet."""
+        """Reserved for running jobs and not written yet."""
         return self.ingest.space.promised

@@ -24,7 +24,7 @@ def test_matches_only_itself() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "sha256:", HEX[:-1], HEX + "0", "z" * 63, f"sha256:{HEX}\n"])
-def test_wrong_length_is_told_with_the_length(text: str) -> None:
+def test_wrong_length_is_reported_with_the_length(text: str) -> None:
     with pytest.raises(InvalidDigest, match="64 hex characters, this one has"):
         Digest.parse(text)
 

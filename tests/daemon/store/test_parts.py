@@ -71,7 +71,7 @@ def test_a_set_of_shards_by_any_part() -> None:
     assert parts.shard_set("m-00001-of-00003.gguf.part") is None
 
 
-def test_the_missing_part_is_told() -> None:
+def test_the_missing_part_is_reported() -> None:
     there = ["x/m-00003-of-00003.gguf", "x/m-00001-of-00003.gguf", "config.json", "m-00002-of-00003.gguf"]
     assert parts.missing_shard(there[:3]) == ("x/m-00002-of-00003.gguf", "x/m-00001-of-00003.gguf")
     assert parts.missing_shard(["config.json", "m.gguf"]) is None

@@ -44,7 +44,7 @@ def test_a_store_that_cannot_be_opened_is_not_held(tmp_path: Path) -> None:
     assert layout.root == str(root)
 
 
-def test_a_root_that_cannot_be_one_is_told(tmp_path: Path) -> None:
+def test_a_root_that_cannot_be_one_is_reported(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("")
     with pytest.raises(RootUnusable):
         Store.open(str(tmp_path / "models"), SETTINGS)
@@ -106,10 +106,10 @@ ADDING = """
     # Every lock is a no-op: the store's, the names', the turns.
     locks.fcntl.flock = lambda *_: None
     @asynccontextmanager
-    async def nobody(*_, **__):
+    async def no_lock(*_, **__):
         yield
-    name_changes.name_lock = nobody
-    publisher.Publisher.turn = nobody
+    name_changes.name_lock = no_lock
+    publisher.Publisher.turn = no_lock
 
     async def main():
         store = Store.open(root, StoreSettings(min_free=Size(0)))

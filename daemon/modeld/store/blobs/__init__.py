@@ -1,1 +1,1 @@
-"""Bytes under their digests: hashed and written once, then found, checked, set apart when they are wrong."""
+"""Blobs: files named by their digest. Hashing, look-up, verification, quarantine."""

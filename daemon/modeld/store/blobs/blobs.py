@@ -1,4 +1,4 @@
-"""Committed bytes under the name that their digest gives them."""
+"""Looks up and verifies blobs: committed files, named by their digest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from modeld.progress import FileProgress
@@ -29,8 +28,8 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a blob's bytes hash to. `blob.signature` was taken before the first byte was read: if the file
-    changes while it is hashed, a record of this verification does not match the file any more."""
+    """The digest of a blob's bytes. `blob.signature` was taken before the first byte was read: if the file
+    changes while it is hashed, a record of this verification no longer matches the file."""
 
     blob: Blob
     actual: Digest
@@ -40,16 +39,8 @@ class Verified:
         return self.blob.digest.matches(self.actual)
 
 
-Trusted = Callable[[Blob], bool]
-"""Whether the last verification of this blob was good and recorded exactly this signature."""
-
-
-def never_trusted(_blob: Blob) -> bool:
-    return False
-
-
 def stat_blob(layout: Layout, digest: Digest) -> Blob | None:
-    """One lstat. None when there is nothing; Corrupt when what is there is not a file."""
+    """One lstat. None when the path does not exist; Corrupt when it is not a regular file."""
     path = layout.blob(digest)
     try:
         status = os.lstat(path)
@@ -60,22 +51,21 @@ def stat_blob(layout: Layout, digest: Digest) -> Blob | None:
     if not stat.S_ISREG(status.st_mode):
         raise Corrupt(
             f"{path} is not a regular file, so it is not a blob",
-            hint="Verify the models that name it; the next add of this content puts the file back.",
+            hint="Verify the models that name it, then add the content again.",
             details={"path": path},
         )
     return Blob(digest, status.st_size, path, Signature.of(status))
 
 
-def verify_blob(layout: Layout, digest: Digest, observer: FileProgress, *, as_done: bool = False) -> Verified:
-    """Hashes what lies in the store. Drops only those pages from the cache that it brought in. `as_done` is that of
-    `hash_file`."""
+def verify_blob(layout: Layout, digest: Digest, progress: FileProgress, *, as_done: bool = False) -> Verified:
+    """Hashes a blob. Drops only those pages from the cache that it brought in. `as_done` is that of `hash_file`."""
     path = layout.blob(digest)
     descriptor = _open_blob(path, digest)
     try:
         with store_faults("read", path):
             status = os.fstat(descriptor)
-            observer.total(status.st_size)
-            actual, _size = hash_file(descriptor, status.st_size, observer, as_done=as_done)
+            progress.total(status.st_size)
+            actual, _size = hash_file(descriptor, status.st_size, progress, as_done=as_done)
     finally:
         os.close(descriptor)
     return Verified(Blob(digest, status.st_size, path, Signature.of(status)), actual)
@@ -86,14 +76,15 @@ def find_good(
     digest: Digest,
     *,
     size: int | None = None,
-    trusted: Trusted = never_trusted,
-    observer: FileProgress | None = None,
+    verified: Signature | None = None,
+    progress: FileProgress | None = None,
     sync: bool = True,
 ) -> Blob | None:
-    """The blob if it is here, is good, and its name is durable: then there is nothing to add.
+    """The blob if it is in the store, is good, and its name is durable: then there is nothing to add.
 
-    One without a matching record of its verification is hashed first; a bad one goes to quarantine and
-    counts as absent. Who looks for many has all their names synced together in the end, and not here.
+    `verified` is the blob's signature at its last good verification. A blob with another signature is hashed first; a
+    bad one goes to quarantine and counts as absent. A caller that looks for many blobs passes `sync=False` and syncs
+    all their names together at the end.
     """
     try:
         blob = stat_blob(layout, digest)
@@ -105,31 +96,31 @@ def find_good(
     if size is not None and blob.size != size:
         _set_aside(layout, blob.path)
         return None
-    if not trusted(blob):
-        blob = _prove(layout, digest, observer or FileProgress())
+    if blob.signature != verified:
+        blob = _prove(layout, digest, progress or FileProgress())
     if blob is not None and sync:
-        # Whoever named it may have died, or never cared to sync.
+        # The program that named it may have died before it synced, or never syncs.
         sync_names(layout, digest)
     return blob
 
 
-def stat_named(layout: Layout, digest: Digest) -> Blob:
-    """The blob that was named a moment ago."""
+def require_blob(layout: Layout, digest: Digest) -> Blob:
+    """`stat_blob` for a blob that was named a moment ago: NotFound when it is gone again."""
     blob = stat_blob(layout, digest)
     if blob is None:
         raise NotFound(
             f"{layout.blob(digest)} disappeared right after it was named",
-            hint="Another program removes blobs of this store.",
+            hint="Find the program that removes blobs of this store, then try again.",
             retryable=True,
             details={"path": layout.blob(digest)},
         )
     return blob
 
 
-def _prove(layout: Layout, digest: Digest, observer: FileProgress) -> Blob | None:
-    """The blob with the signature that was verified, made as lasting as one of our own."""
+def _prove(layout: Layout, digest: Digest, progress: FileProgress) -> Blob | None:
+    """Hashes the blob; returns it, durable and read-only, with the signature that was verified."""
     try:
-        verified = verify_blob(layout, digest, observer)
+        verified = verify_blob(layout, digest, progress)
     except NotFound:
         return None
     if not verified.good:
@@ -142,13 +133,13 @@ def _prove(layout: Layout, digest: Digest, observer: FileProgress) -> Blob | Non
             if Signature.of(status) != verified.blob.signature:
                 raise Corrupt(
                     f"{verified.blob.path} changed while it was verified",
-                    hint="Another program writes to a blob of this store; find it, then try again.",
+                    hint="Find the program that writes to blobs of this store, then try again.",
                     retryable=True,
                     details={"path": verified.blob.path},
                 )
             if status.st_mode & 0o222:
-                # Another tool left it writable. Where it belongs to someone else it stays so, and the
-                # signature has to tell.
+                # Another tool left it writable. A file of another user stays so: then only the signature
+                # shows a change.
                 with contextlib.suppress(PermissionError):
                     durable.make_read_only(descriptor)
             durable.sync_file(descriptor)
@@ -174,7 +165,7 @@ def _set_aside(layout: Layout, path: str) -> None:
 
 
 def sync_names(layout: Layout, digest: Digest) -> None:
-    """The blob's directory, and those above it that a fan-out may have made: 0.03 ms each when clean."""
+    """Syncs the blob's directory and the two above it, which may be new: 0.03 ms each when clean."""
     directory = os.path.dirname(layout.blob(digest))
     for _level in range(3):
         with outcome_unknown(), store_faults("sync the directory", directory):

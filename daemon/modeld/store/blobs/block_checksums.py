@@ -1,7 +1,7 @@
-"""A checksum of each 16 MiB of a blob, so that a repair fetches the damaged ranges and not the whole.
+"""A checksum of each 16 MiB of a blob, so that a repair fetches only the damaged ranges.
 
-They only save work: the digest of the whole decides. So the file is written without a sync and carries a
-checksum of itself; a torn or foreign one counts as absent.
+The checksums only save work: the digest of the whole decides. So their file is written without a sync and has a
+checksum of itself; a file that does not match it counts as absent.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 
 BLOCK = 16 * 1024 * 1024
-"""What a ranged request fetches best, and 1/4000 of a 64 GiB model."""
+"""The best size for a ranged request, and 1/4000 of a 64 GiB model."""
 
 _MAGIC = b"modeld blocks 1\n"
 _HEAD = struct.Struct(">16sQQ")
 _MAX_FILE = 64 * 1024 * 1024
-"""Of a blob of 128 TiB: anything bigger is not ours."""
+"""The checksums of a blob of 128 TiB: no larger file is one of these."""
 
 
 class BlockSummer:
-    """Fed with the content in order, in pieces of any length."""
+    """Takes the content in order, in pieces of any length."""
 
     __slots__ = ("_block", "_filled", "_sums")
 
@@ -69,7 +69,7 @@ class BlockSums:
 
 
 def save_blocks(layout: Layout, digest: Digest, block_sums: BlockSums) -> None:
-    """Best effort: without them a repair fetches everything."""
+    """Best effort: without checksums a repair fetches the whole blob."""
     path = layout.blocks(digest)
     body = _HEAD.pack(_MAGIC, block_sums.size, BLOCK) + struct.pack(f">{len(block_sums.sums)}Q", *block_sums.sums)
     body += xxhash.xxh3_64_digest(body)

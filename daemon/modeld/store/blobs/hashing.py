@@ -23,30 +23,31 @@ from modeld.store.digest import Digest
 from modeld.store.disk import durable
 
 CHUNK = 4 * 1024 * 1024
-"""2 ms of hashing: few enough calls, and a cancel is answered at once."""
+"""2 ms of hashing: few calls, and a cancel still takes effect at once."""
 
 BUFFERS = 4
 """One is read, one written, one hashed, one absorbs a stall. 16 MiB for each running job."""
 
 UNCACHED_FROM = 1024 * 1024
-"""Uncached calls pay for the pages they start to write out; below this size they cost more than they save."""
+"""An uncached call also starts to write its pages out; below this size that costs more than it saves."""
 
 _BEHIND = 8 * CHUNK
-"""How far back pages are dropped where the kernel has no uncached calls: by then they are written."""
+"""Distance behind the write position at which pages are dropped where the kernel has no uncached calls: by then
+they are written."""
 
 _UNKNOWN_FLAG = (errno.EOPNOTSUPP, errno.EINVAL)
 _HAS_FLAGS = sys.platform == "linux"
 
 
 class HashRing:
-    """Buffers that go round between the caller, who fills them, and a thread that hashes them.
+    """A ring of buffers: the caller fills them, a thread hashes them.
 
-    `with HashRing() as ring:` then, until the content ends, `take` a buffer, fill it, `submit` the part that
-    was filled. The part may still be read (to write it, say) until the next `take`. `finish` gives the digest.
+    `with HashRing() as ring:` then, until the content ends, `take` a buffer, fill it, `submit` the part that was
+    filled. The caller may read that part until the next `take`, for example to write it. `finish` returns the digest.
     """
 
     def __init__(self, buffers: int = BUFFERS, chunk: int = CHUNK) -> None:
-        # Anonymous memory is page-aligned, and goes back to the system when the last view of it is gone.
+        # Anonymous memory is page-aligned, and the system gets it back when its last view is gone.
         memory = memoryview(mmap.mmap(-1, buffers * chunk))
         self._sha256 = hashlib.sha256()
         self._free: queue.SimpleQueue[memoryview | BaseException] = queue.SimpleQueue()
@@ -112,9 +113,9 @@ class HashRing:
 
 
 class FrontToBackReader:
-    """Reads a file once and leaves the page cache as it was: pages that were there stay, new ones go.
+    """Reads a file once and leaves the page cache as it was: cached pages stay, new ones are dropped.
 
-    Where the kernel has no uncached reads, a few spots tell whether the file was cached before; asking for
+    Where the kernel has no uncached reads, eight probes decide whether the file was cached before; a query of
     every page (mincore) would need a mapping of the file, and a file that shrinks then kills the process.
     """
 
@@ -155,7 +156,7 @@ class FrontToBackReader:
 class FrontToBackWriter:
     """Writes a file once without filling the page cache.
 
-    Fresh page cache is dear on a virtual machine: plain writing of a big file swings between 1.2 and 3.2
+    Fresh page cache is expensive on a virtual machine: plain writing of a big file swings between 1.2 and 3.2
     times the cost of its hash, bounded use of the cache stays flat. The price is a cold first load.
     """
 
@@ -182,24 +183,24 @@ class FrontToBackWriter:
 def hash_file(
     descriptor: int,
     size: int,
-    observer: FileProgress,
+    progress: FileProgress,
     *,
     summer: BlockSummer | None = None,
     as_done: bool = False,
 ) -> tuple[Digest, int]:
-    """The digest of the first `size` bytes, and how many of them there were. With `as_done`, hashing is all there is
-    to do to the file: what is hashed counts as done."""
+    """The digest of the first `size` bytes, and the number of bytes read. With `as_done` the hashed bytes count as done
+    too: hashing is all the work on this file."""
 
     def report(hashed: int) -> None:
-        observer.advance(done=hashed if as_done else 0, verified=hashed)
+        progress.advance(done=hashed if as_done else 0, verified=hashed)
 
     if size <= CHUNK:
-        return _hash_small(descriptor, size, observer, summer, report)
+        return _hash_small(descriptor, size, progress, summer, report)
     reader = FrontToBackReader(descriptor, size)
     offset = 0
     with HashRing() as ring:
         while offset < size:
-            check(observer)
+            check(progress)
             buffer = ring.take()
             got = reader.read(buffer[: size - offset], offset)
             if got == 0:
@@ -215,9 +216,9 @@ def hash_file(
 
 
 def _hash_small(
-    descriptor: int, size: int, observer: FileProgress, summer: BlockSummer | None, report: Callable[[int], None]
+    descriptor: int, size: int, progress: FileProgress, summer: BlockSummer | None, report: Callable[[int], None]
 ) -> tuple[Digest, int]:
-    check(observer)
+    check(progress)
     buffer = memoryview(bytearray(size))
     got = durable.read_at(descriptor, buffer, 0) if size else 0
     if summer is not None:

@@ -1,8 +1,8 @@
 """Blobs that share their bytes with a name outside the store: `add --link` makes them.
 
-Whoever has the other name can write through it. So the signature under which such a blob was last found good is kept
+A program can write to them by the other name. So the signature under which such a blob was last found good is kept
 beside the catalogue, in a file of its own that was durable before the blob got its name, and each answer compares it.
-A difference makes the models of that blob suspect: they are hashed before they are given out again.
+A difference makes the models of that blob suspect: they are hashed before their paths are given out again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from modeld.store.disk.layout import Layout
 from modelwire.errors import InvalidDigest
 
 _UNKNOWN = Signature(0, 0, -1, 0, 0)
-"""No file has it: a mark that cannot be read makes its blob suspect."""
+"""The signature of no file: a mark that cannot be read makes its blob suspect."""
 
 
 class _Mark(msgspec.Struct, frozen=True):
@@ -34,17 +34,17 @@ class _Mark(msgspec.Struct, frozen=True):
 
 
 class Linked:
-    """Reading is a look into a dict, for any thread; writing blocks."""
+    """Reads look into a dict, from any thread; writes block."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._signatures: dict[str, Signature] = {}
         """By the digest in hex."""
         self._sources: dict[str, str] = {}
-        """Where the other name was when the link was made: for people who look for the culprit."""
+        """The path of the other name when the link was made, for a search for the program that writes to it."""
 
     def load(self) -> None:
-        """What the last run knew. A mark without a blob is left over from a removal, or from a link that failed."""
+        """Reads the marks. A mark without a blob is left over from a removal or a failed link, and is removed."""
         with store_faults("read", self._layout.linked), contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self._layout.linked):
                 try:
@@ -63,7 +63,7 @@ class Linked:
         return bool(self._signatures)
 
     def signature(self, digest: Digest) -> Signature | None:
-        """Of the blob when it was last found good; None when it is the store's alone."""
+        """The blob's signature when it was last found good; None when it has no name outside the store."""
         return self._signatures.get(digest.hex)
 
     def suspect(self, digest: Digest, status: os.stat_result) -> bool:
@@ -72,14 +72,15 @@ class Linked:
         return known is not None and known != Signature.of(status)
 
     def digest_of(self, source: Signature) -> Digest | None:
-        """Which blob this very file is, whatever its bytes are by now."""
+        """The digest of the blob that is this very file, whether or not its bytes have changed."""
         for text, known in self._signatures.items():
             if (known.device, known.inode) == (source.device, source.inode):
                 return Digest(text)
         return None
 
     def good(self, digest: Digest, signature: Signature, source: str = "") -> None:
-        """Durable on return: before a linked blob gets its name, and each time that it was found good again."""
+        """Records the signature; durable on return. Call it before a linked blob gets its name, and when it is found
+        good."""
         path = self._layout.linked_blob(digest)
         source = source or self._sources.get(digest.hex, "")
         mark = _Mark(
@@ -106,7 +107,7 @@ class Linked:
         self._sources[digest.hex] = source
 
     def relinked(self, blob: Blob, before: Signature) -> None:
-        """The store has taken away a name of this blob. With no other left it is the store's alone."""
+        """Call it after the store removed a name of this blob. Without any other name the blob is no longer linked."""
         if self.signature(blob.digest) != before:
             return
         if os.lstat(blob.path).st_nlink == 1:
@@ -115,7 +116,7 @@ class Linked:
             self.good(blob.digest, blob.signature)
 
     def forget(self, digest: Digest) -> None:
-        """The blob is gone, or never became one. A mark that stays behind only costs a verification."""
+        """For a blob that is gone, or never got its name. A mark that stays behind only costs a verification."""
         self._signatures.pop(digest.hex, None)
         with contextlib.suppress(OSError):
             durable.remove(self._layout.linked_blob(digest))

@@ -1,4 +1,4 @@
-"""Bad bytes are set aside for whoever wants to know what happened; they never stay under a name that is used."""
+"""Quarantine: bad bytes are kept for an investigation, and never stay under a name in use."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MAX_REASON = 100
 """A file name has 255 bytes on every filesystem; the time and a number need their share."""
 
 KEPT_SECONDS: Final = 30 * 86_400
-"""Long enough to find out what happened; then a sweep takes the bytes back."""
+"""Long enough for an investigation; then a sweep removes the bytes."""
 
 SHOWN: Final = 10_000
-"""Of one answer, the newest: 3 MB, where a reply may have 8."""
+"""Items in one answer, the newest: 3 MB, where a reply may have 8."""
 
 
 def quarantine(layout: Layout, path: str, reason: str, now: datetime | None = None) -> str:
@@ -40,7 +40,7 @@ def quarantine(layout: Layout, path: str, reason: str, now: datetime | None = No
 
 
 def taken_at(name: str, info: os.stat_result) -> float:
-    """When something was set aside: its name tells, else its own last change."""
+    """When the file was set aside: the time in its name, else its last change."""
     found = _KEPT.fullmatch(name)
     if found is not None:
         try:
@@ -51,7 +51,7 @@ def taken_at(name: str, info: os.stat_result) -> float:
 
 
 def kept(layout: Layout) -> QuarantineList:
-    """Blocking: everything that is set aside, the newest first."""
+    """Blocking: all items in quarantine, the newest first."""
     items: list[tuple[float, Quarantined]] = []
     with durable.store_faults("read", layout.quarantine_dir), os.scandir(layout.quarantine_dir) as entries:
         for entry in entries:

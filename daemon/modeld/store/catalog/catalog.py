@@ -1,12 +1,12 @@
-"""The catalogue: one SQLite file, one thread that owns it, everything that waits committed together.
+"""The catalogue: one SQLite file, one thread that owns it, all waiting calls committed together.
 
-A caller hands over a function of the connection and gets its value back when that is durable. The
-price of durability is one fsync for each commit, not for each call: whatever arrives while a commit
-is under way shares the next one. Each function has a savepoint of its own, so that one that fails
-takes nothing with it.
+A caller passes a function of the connection and gets its value when that is durable. Durability
+costs one fsync for each commit, not for each call: calls that come while a commit runs share the
+next one. Each function has a savepoint of its own, so a function that fails undoes only its own
+writes.
 
-What a function must keep to: it may run twice (when SQLite gave up a whole transaction because of
-another one), so it changes nothing but the database; and it begins and ends no transaction.
+Rules for a function: it may run twice (when SQLite rolls the whole transaction back because of
+another function), so it changes nothing but the database; and it begins and ends no transaction.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ CREATE TABLE IF NOT EXISTS schema_steps (
 """
 
 
-# Distinguished by their text from what a function could execute: the statement cache goes by text, and
-# only statements that are not in it are shown to the authorizer.
+# Their texts differ from any statement of a function: the statement cache goes by text, and the authorizer
+# sees only statements that are not in it.
 _BEGIN, _COMMIT, _ROLLBACK = "BEGIN IMMEDIATE -- owner", "COMMIT -- owner", "ROLLBACK"
 
 
@@ -46,7 +46,7 @@ class _Settleable(Protocol):
 
 @dataclass(slots=True)
 class _Call:
-    """One function on its way through the owner thread. A call of the event loop's has that loop."""
+    """A function for the owner thread. A call from an event loop has that loop."""
 
     run: Callable[[sqlite3.Connection], Any]
     writes: bool
@@ -62,7 +62,7 @@ class Catalog:
     def __init__(self, path: str, connection: sqlite3.Connection, set_aside: str | None) -> None:
         self.path = path
         self.set_aside = set_aside
-        """Where a damaged file went, so that the start can announce it."""
+        """Where a damaged file was moved to, for the message at start."""
         self._connection = connection
         self._file = file_at(path)
         self._inside = False
@@ -94,7 +94,7 @@ class Catalog:
                 raise Unsupported(
                     f"the catalogue {self.path} has version {done} of its {room} tables, "
                     f"this modeld knows {len(steps)}",
-                    hint="run the newer modeld, or move the catalogue away: history is lost, models are kept",
+                    hint="Run the newer modeld, or move the catalogue away: history is lost, models are kept.",
                     details={"room": room, "found": done, "known": len(steps)},
                 )
             for number, step in enumerate(steps[done:], done + 1):
@@ -109,7 +109,7 @@ class Catalog:
         return await self._ask(function, writes=True)
 
     async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Sees every write that was asked for before. A function that writes here is refused."""
+        """Sees every earlier write. A function that writes is refused."""
         return await self._ask(function, writes=False)
 
     def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
@@ -121,7 +121,7 @@ class Catalog:
         return future.result()
 
     def close(self) -> None:
-        """Blocking: what was asked for before is done, what comes after is refused. Idempotent."""
+        """Blocking: finishes earlier calls, refuses later ones. Idempotent."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -162,7 +162,7 @@ class Catalog:
             return batch
 
     def _commit(self, calls: list[_Call]) -> None:
-        """One transaction for all. When SQLite gives it up, each is tried in one of its own."""
+        """One transaction for all. When SQLite rolls it back, each call runs again in a transaction of its own."""
         connection = self._connection
         try:
             connection.execute(_BEGIN)
@@ -180,7 +180,7 @@ class Catalog:
             with contextlib.suppress(sqlite3.Error):
                 if connection.in_transaction:
                     connection.execute(_ROLLBACK)
-            # Space may suffice for the small ones. After a failed fsync nothing is tried again:
+            # The space may suffice for the small calls. After a failed fsync no call runs again:
             # the kernel may have dropped the pages and a second fsync would report success.
             lost_by_one = isinstance(error, _TransactionLost) or _is_full(error)
             if len(calls) > 1 and lost_by_one:
@@ -222,7 +222,7 @@ class Catalog:
         return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK
 
     def _translated(self, error: BaseException) -> BaseException:
-        """The error in the form in which its caller gets it."""
+        """The error that the caller gets."""
         if isinstance(error, sqlite3.Error):
             if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_AUTH:
                 return LocalError("a catalogue function began or ended a transaction: it shares one with others")

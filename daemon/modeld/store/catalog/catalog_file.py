@@ -1,7 +1,7 @@
-"""The catalogue's file: opened safely, checked, set aside when damaged; SQLite's errors as those of the wire.
+"""The catalogue's file: opened safely, checked, set aside when damaged; SQLite's errors as wire errors.
 
-Everything in the catalogue can be rebuilt but history, so a file that cannot be trusted is moved
-out of the way as evidence instead of being repaired or deleted, and a fresh one takes its place.
+All of the catalogue except history can be rebuilt, so a damaged file is moved aside as evidence, neither repaired nor
+deleted, and a new one takes its place.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ BUSY_SECONDS = 5.0
 """Only a person with a database shell can hold the file: the store lock keeps other daemons out."""
 
 WAL_LIMIT_BYTES = 16 * 1024 * 1024
-"""What one huge transaction leaves behind is cut back to this at the next checkpoint."""
+"""The next checkpoint cuts the log of a huge transaction back to this size."""
 
 COMPANIONS = ("", "-wal", "-shm")
 
 MAGIC = b"SQLite format 3\0"
 
 CONDEMNED = "-condemned"
-"""Left beside a file that turned out damaged in use where the check at the start sees nothing."""
+"""Suffix of a mark beside a file that was found damaged in use: the check at start may not find that damage."""
 
 
 class Damaged(Exception):
-    """What stands at the path is not a sound database."""
+    """The file at the path is not a sound database."""
 
 
 def open_or_replace(path: str) -> tuple[sqlite3.Connection, str | None]:
@@ -54,7 +54,7 @@ def open_or_replace(path: str) -> tuple[sqlite3.Connection, str | None]:
         except Damaged as again:
             raise Corrupt(
                 f"the catalogue {path} is damaged right after it was made anew: {again}",
-                hint="check the disk: it does not give back what was written",
+                hint="Check the disk: it does not return the bytes that were written.",
             ) from again
 
 
@@ -92,19 +92,19 @@ def _open_checked(path: str) -> sqlite3.Connection:
 
 
 def _make_private(path: str) -> None:
-    """Jobs' requests stand in it, so it is made for its owner only. Its -wal and -shm inherit the mode."""
+    """The file holds jobs' requests, so only its owner may read it. Its -wal and -shm inherit the mode."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         descriptor = os.open(path, flags, 0o600)
     except OSError as error:
-        # A symlink, a directory, a socket: nothing that a catalogue ever was.
+        # A symlink, a directory, a socket: no catalogue.
         if error.errno in (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO):
             raise Damaged(os.strerror(error.errno)) from error
         raise _translated_os(error, path) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise Damaged("not a regular file")
-        # Looked at before SQLite does: it deletes a log that it finds beside a file that is not its own.
+        # Checked before SQLite opens it: SQLite deletes a log beside a file that is not its own.
         if os.pread(descriptor, len(MAGIC), 0) not in (b"", MAGIC):
             raise Damaged("not a database")
     finally:
@@ -136,7 +136,7 @@ def condemn(path: str) -> None:
 
 
 def file_at(path: str) -> tuple[int, int] | None:
-    """Which file stands there: SQLite goes on writing to the one that it has opened, also when that has no name."""
+    """The identity of the file at the path: SQLite writes to the file that it has opened, also when that is unnamed."""
     try:
         info = os.lstat(path)
     except OSError:
@@ -152,7 +152,7 @@ def vanished(path: str) -> WireError:
         return store_fault(fault, "look at", directory)
     return Internal(
         f"the catalogue {path} was removed or replaced while it was in use: nothing that is written to it would last",
-        hint="restart the daemon: it makes a new one; no model is lost",
+        hint="Restart the daemon: it makes a new one; no model is lost.",
         retryable=True,
         details={"path": path},
     )
@@ -163,24 +163,24 @@ def _primary(error: sqlite3.Error) -> int:
 
 
 def translated(error: sqlite3.Error, path: str) -> WireError | sqlite3.Error:
-    """The typed error for a fault of the disk or the file; a mistake in a statement stays what it is."""
+    """The typed error for a fault of the disk or the file; an error in a statement is returned unchanged."""
     name = getattr(error, "sqlite_errorname", "") or type(error).__name__
     what = f"the catalogue {path}: {error} ({name})"
     match _primary(error):
         case sqlite3.SQLITE_FULL:
-            return NoSpace(what, hint="free some space (remove models, then sweep) and try again")
+            return NoSpace(what, hint="Free some space (remove models, then sweep) and try again.")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-            return PermissionDenied(what, hint="the file and its directory must be writable by the daemon's user")
+            return PermissionDenied(what, hint="Make the file and its directory writable for the daemon's user.")
         case sqlite3.SQLITE_CANTOPEN:
             if os.path.isdir(os.path.dirname(path)):
-                return PermissionDenied(what, hint="the directory must be writable by the daemon's user")
-            return NotFound(what, hint="the store's root is gone: was its file system unmounted?")
+                return PermissionDenied(what, hint="Make the directory writable for the daemon's user.")
+            return NotFound(what, hint="The store's root is gone: check that its filesystem is mounted.")
         case sqlite3.SQLITE_IOERR:
-            return Internal(what, hint="the disk reported an error: see the kernel's log")
+            return Internal(what, hint="The disk reported an error: see the kernel's log.")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_FORMAT:
-            return Corrupt(what, hint="restart the daemon: it sets the file aside and rebuilds what it can")
+            return Corrupt(what, hint="Restart the daemon: it sets the file aside and rebuilds what it can.")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return InUse(what, hint="another program holds the file: close it")
+            return InUse(what, hint="Another program holds the file: close that program.")
         case sqlite3.SQLITE_INTERRUPT:
             return Interrupted(what)
         case _:
@@ -190,9 +190,9 @@ def translated(error: sqlite3.Error, path: str) -> WireError | sqlite3.Error:
 def _translated_os(error: OSError, path: str) -> WireError:
     what = f"the catalogue {path}: {error.strerror}"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return PermissionDenied(what, hint="the file and its directory must be writable by the daemon's user")
+        return PermissionDenied(what, hint="Make the file and its directory writable for the daemon's user.")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(what, hint="free some space and try again")
+        return NoSpace(what, hint="Free some space and try again.")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return NotFound(what, hint="the store's root is gone: was its file system unmounted?")
-    return Internal(what, hint="the disk reported an error: see the kernel's log")
+        return NotFound(what, hint="The store's root is gone: check that its filesystem is mounted.")
+    return Internal(what, hint="The disk reported an error: see the kernel's log.")

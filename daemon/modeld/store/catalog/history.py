@@ -1,7 +1,7 @@
-"""What each look at bytes found, kept for good: which blob, when, for which user and job, from where, against which
-digest, by which tool.
+"""The outcome of each verification, kept for good: which blob, when, for which user and job, from which source,
+against which digest, by which tool.
 
-And of blobs that were found bad: why, so that each model that names one can say what is wrong with it.
+For a blob that was found bad it keeps the reason, which each model that names the blob reports.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ STEPS: Final = (
 TOOL: Final = f"modeld/{__version__}"
 
 SHOWN: Final = 100
-"""Outcomes of one model in an answer, the newest. All are kept."""
+"""Outcomes of one model in an answer, the newest. The catalogue keeps all."""
 
 _SHOWN_COLUMNS: Final = "id, time, outcome, expected, actual, peer, source, tool, job, served"
 _OF_BLOBS: Final = (
@@ -56,8 +56,8 @@ _OF_NAME: Final = f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE model = ? ORDER 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """`outcome` is one of added, verified, mismatch, corrupt, missing, unreadable.
 
-    `model` is for what is not of a blob but of a name: bytes that were offered for it and did not become its own. They
-    appear in the history of no other model, whatever blob was expected.
+    `model` is set when bytes were offered for a name and refused: the outcome belongs to that name alone, and appears
+    in the history of no other model, whatever blob was expected.
     """
 
     digest: Digest
@@ -66,7 +66,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     source: str | None = None
     model: ModelName | None = None
     served: Mapping[str, int] | None = None
-    """How many of the bytes each source gave, when they came over a network."""
+    """Bytes from each source, when they came over a network."""
 
 
 class Requester(msgspec.Struct, frozen=True):
@@ -77,11 +77,11 @@ class Requester(msgspec.Struct, frozen=True):
 
 
 THE_DAEMON: Final = Requester()
-"""Work that no request asked for."""
+"""For work without a request."""
 
 
 class Condemned(msgspec.Struct, frozen=True):
-    """Why a blob was taken away, and where it lies now."""
+    """Why a blob was set aside, and its path in the quarantine."""
 
     reason: str
     kept_at: str | None = None
@@ -92,7 +92,7 @@ class Condemned(msgspec.Struct, frozen=True):
 
 
 class History:
-    """Without a catalogue only what is condemned is known, and as long as the process lasts."""
+    """Without a catalogue it knows only the condemned blobs of this run."""
 
     def __init__(self, catalog: Catalog | None) -> None:
         self._tables = Tables(catalog, ROOM, STEPS)
@@ -129,13 +129,13 @@ class History:
             )
         )
 
-    async def arrived(
+    async def record_added(
         self, added: Added, source: str, requester: Requester, served: Mapping[str, Mapping[str, int]] | None = None
     ) -> None:
-        """A model's bytes have just been verified on their way in. `served` is by the digest's text."""
+        """Records that a model's bytes were verified as they were added. `served` is by the digest's text."""
         served = served or {}
         digests = dict.fromkeys(Digest.parse(text) for text in (*(file.blob for file in added.files), added.blob))
-        await self.acquit(digests)
+        await self.clear_condemned(digests)
         await self.record(
             [
                 Outcome(digest=digest, outcome="added", actual=digest, source=source, served=served.get(digest.text))
@@ -144,20 +144,20 @@ class History:
             requester,
         )
 
-    async def refused(
+    async def record_refused(
         self, model: ModelName, expected: Digest, actual: Digest, source: str, requester: Requester
     ) -> None:
-        """Bytes of another digest were offered for the name of a model, which stays what it was."""
+        """Records that bytes of another digest were offered for the name of a model, which did not change."""
         outcome = Outcome(digest=expected, outcome="mismatch", actual=actual, source=source, model=model)
         await self.record([outcome], requester)
 
-    async def renamed(self, old: ModelName, new: ModelName) -> None:
+    async def rename(self, old: ModelName, new: ModelName) -> None:
         await self._tables.write(
             lambda db: db.execute("UPDATE outcomes SET model = ? WHERE model = ?", (new.key, old.key))
         )
 
     async def forget_name(self, name: ModelName) -> None:
-        """The next model of this name has nothing to do with what was refused for this one."""
+        """Forgets what was refused for this name: the next model of this name starts without it."""
         await self._tables.write(lambda db: db.execute("DELETE FROM outcomes WHERE model = ?", (name.key,)))
 
     async def of(self, digests: Iterable[Digest], name: ModelName) -> tuple[Provenanced, ...]:
@@ -173,16 +173,16 @@ class History:
     # -- the condemned
 
     def why(self, digest: Digest) -> Condemned | None:
-        """Of a blob that is not there: why it was taken away."""
+        """Why a missing blob was set aside; None when that is not known."""
         return self._condemned.get(digest.hex)
 
     def reason_at(self, path: str) -> str | None:
-        """The same in words, for the path of a blob."""
+        """The same as a sentence, by the path of a blob."""
         found = self._condemned.get(os.path.basename(os.path.dirname(path)))
         return None if found is None else found.sentence
 
     async def condemn(self, digest: Digest, condemned: Condemned) -> None:
-        """Before the blob is taken away, and again when it is known where it went: a crash in between loses neither."""
+        """Call it before the blob is set aside, and again with its new path: a crash in between loses neither."""
         self._condemned[digest.hex] = condemned
         await self._tables.write(
             lambda db: db.execute(
@@ -190,8 +190,8 @@ class History:
             )
         )
 
-    async def acquit(self, digests: Iterable[Digest]) -> None:
-        """These blobs are here and good."""
+    async def clear_condemned(self, digests: Iterable[Digest]) -> None:
+        """Forgets the reasons for these blobs: they are in the store and good."""
         known = [(digest.hex,) for digest in digests if self._condemned.pop(digest.hex, None) is not None]
         if known:
             await self._tables.write(lambda db: db.executemany("DELETE FROM condemned WHERE digest = ?", known))
@@ -202,7 +202,7 @@ def rfc3339(seconds: float) -> str:
 
 
 def _printable(path: str) -> str:
-    """Bytes of a path that are no UTF-8 can stand neither in the catalogue nor in JSON."""
+    """Bytes of a path that are no UTF-8 can be stored neither in the catalogue nor in JSON."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 

@@ -1,8 +1,7 @@
-"""What was verified when: which blobs were good under which stat signature, and which bytes a source file had.
+"""Records of verifications: the stat signature under which a blob was last good, and the digest of a source file.
 
-A blob whose stat signature is still the one under which its bytes were last hashed need not be hashed again before it
-is given out as the answer to an add; nor need a source file that has not changed. Everything here only saves work:
-without the catalogue each question is answered by hashing.
+A blob with an unchanged signature is not hashed again before an add uses it; an unchanged source file is not read
+again. The records only save work: without them the store hashes.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ STEPS: Final = (
 )
 
 KEPT_SOURCES: Final = 10_000
-"""A signature takes about 200 bytes; a user hardly adds more files than this again and again."""
+"""A signature takes about 200 bytes; few users add more files than this repeatedly."""
 
 SAME_SIZE: Final = 8
-"""Blobs of one size that are worth a look: fine-tunes of one model often have the same size to the byte."""
+"""Blobs of one size that are compared: fine-tunes of one model often have the same size to the byte."""
 
 _INSERT: Final = (
     "INSERT INTO verification VALUES (?, ?, ?, ?, ?)"
@@ -59,12 +58,12 @@ class Records:
     def __init__(self, catalog: Catalog | None) -> None:
         self._tables = Tables(catalog, ROOM, STEPS)
         self._verified: dict[str, Signature] = {}
-        """Of this run: also what a full disk kept from being written down."""
+        """Of this run, including what a full disk kept from being written."""
 
-    # -- what is known
+    # -- reads
 
-    async def verified_all(self, digests: Iterable[Digest]) -> dict[Digest, Signature]:
-        """The signatures of the blobs when their bytes were last found good; those that never were are left out."""
+    async def verified_signatures(self, digests: Iterable[Digest]) -> dict[Digest, Signature]:
+        """The signatures of the blobs when their bytes were last found good; blobs without a record are left out."""
         hexes = {digest.hex for digest in digests}
         known = {text: self._verified[text] for text in hexes if text in self._verified}
         rows = await self._tables.rows_among(
@@ -74,7 +73,7 @@ class Records:
         return {Digest(text): signature for text, signature in known.items()}
 
     async def verified_at(self, blobs: Sequence[Blob]) -> float | None:
-        """Since when all of these are known to be as they are now; None unless all of them were."""
+        """The earliest of their last verifications; None unless all of them are unchanged since."""
         rows = await self._tables.rows_among(
             "SELECT digest, signature, verified_at FROM verification WHERE digest IN ({})",
             [blob.digest.hex for blob in blobs],
@@ -85,7 +84,7 @@ class Records:
         return min((known[blob.digest.hex][1] for blob in blobs), default=None)
 
     async def digests_of_sources(self, sources: Sequence[Signature]) -> dict[Signature, Digest]:
-        """What files of exactly these signatures were hashed to; those that are not known are left out."""
+        """The digests of files with exactly these signatures; unknown files are left out."""
         texts = {_text(source): source for source in sources}
         rows = await self._tables.rows_among(
             "SELECT signature, digest FROM source WHERE signature IN ({})", list(texts)
@@ -96,10 +95,10 @@ class Records:
         rows = await self._tables.rows("SELECT digest FROM verification WHERE size = ? LIMIT ?", size, SAME_SIZE)
         return [Digest(row[0]) for row in rows]
 
-    # -- what was learned
+    # -- writes
 
-    async def good(self, found: Sequence[tuple[Blob, Signature | None]]) -> None:
-        """The store has hashed these blobs, or the sources beside them that they now equal, and found them good."""
+    async def record_good(self, found: Sequence[tuple[Blob, Signature | None]]) -> None:
+        """Records blobs that are good: the store has hashed them, or the source of the same bytes beside each."""
         rows = self._noted([blob for blob, _ in found])
         sources = [(source, blob.digest) for blob, source in found if source is not None and _is_settled(source)]
 
@@ -110,20 +109,20 @@ class Records:
 
         await self._tables.write(write)
 
-    async def verified(self, blobs: Sequence[Blob]) -> None:
-        """All bytes of these have been hashed just now, and they are good."""
+    async def record_verified(self, blobs: Sequence[Blob]) -> None:
+        """Records that all bytes of these blobs have just been hashed and are good."""
         rows = self._noted(blobs)
         await self._tables.write(lambda db: db.executemany(_HASHED, rows))
 
-    async def read_as(self, source: Signature, digest: Digest) -> None:
-        """A source turned out to be something else than was expected: next time that is known without reading it."""
+    async def record_source(self, source: Signature, digest: Digest) -> None:
+        """Records the digest of a source that was not the expected one: the next add refuses it without reading it."""
         if _is_settled(source):
             await self._tables.write(lambda db: _remember_source(db, source, digest))
 
-    async def relinked(self, changes: Sequence[Relinked]) -> None:
-        """Links to these blobs were made or removed by the store itself: what was verified is still so.
+    async def record_relinked(self, changes: Sequence[Relinked]) -> None:
+        """Records new signatures of blobs whose links the store itself made or removed: their verification stays valid.
 
-        Each only if it was verified exactly as it was before, and only if nothing but the links has changed.
+        A blob counts only if its record has the signature `before`, and only its links have changed.
         """
         same = [
             (_text(change.after), _text(change.before))
@@ -141,8 +140,8 @@ class Records:
             lambda db: db.executemany("UPDATE verification SET signature = ? WHERE signature = ?", same)
         )
 
-    async def gone(self, *digests: Digest) -> None:
-        """These blobs were removed or found bad."""
+    async def forget(self, *digests: Digest) -> None:
+        """Forgets blobs that were removed or found bad."""
         for digest in digests:
             self._verified.pop(digest.hex, None)
         rows = [(digest.hex,) for digest in digests]

@@ -1,6 +1,6 @@
-"""A room's tables in the catalogue, for knowledge whose loss costs only work.
+"""One component's tables in the catalogue, for data whose loss costs only work.
 
-Without a catalogue, or with one that cannot be read, nothing is known; a full disk never fails work that has succeeded.
+Without a readable catalogue every read returns nothing; a full disk never fails work that has succeeded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _VALUES: Final = 500
 
 
 class Tables:
-    """Opening them brings them to the last of `steps`."""
+    """The constructor migrates the tables to the last of `steps`."""
 
     def __init__(self, catalog: Catalog | None, room: str, steps: Sequence[str]) -> None:
         self._catalog = catalog

@@ -1,7 +1,7 @@
-"""When each model was last given out: what distinguishes old models from those in use.
+"""When each model's path was last given out, which distinguishes old models from those in use.
 
-Noted on the way of every answer, so noting is one assignment; it is written down seconds later, many at once. A crash
-loses those seconds, and nothing depends on them.
+Every answer notes a use, so noting is one assignment; the notes are written seconds later, many at once. A crash loses
+those seconds, and nothing depends on them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOM: Final = "uses"
 STEPS: Final = ("CREATE TABLE uses (name TEXT PRIMARY KEY, used_at REAL NOT NULL) WITHOUT ROWID",)
 
 COALESCE_SECONDS: Final = 5.0
-"""A model that is asked for a thousand times a second is one row each five seconds."""
+"""A model that is resolved a thousand times a second is written once in five seconds."""
 
 
 class Uses:
@@ -42,19 +42,19 @@ class Uses:
         return self._unwritten.get(name) or self._at.get(name)
 
     def moved(self, old: str, new: str) -> None:
-        """A model has another name now."""
+        """Copies the last use to the new name of a model."""
         at = self.of(old)
         if at is not None:
             self._unwritten[new] = at
 
     def forget(self, name: str) -> None:
-        """Whatever gets this name next has not been used."""
+        """Forgets the last use: the next model of this name has not been used."""
         self._unwritten.pop(name, None)
         if self._at.pop(name, None) is not None:
             self._unwritten[name] = 0.0
 
     async def keep(self) -> None:
-        """For as long as the daemon runs; wakes up only when there is something to write."""
+        """Writes uses until it is cancelled; wakes up only when there is something to write."""
         while True:
             if not self._unwritten:
                 self._news = anyio.Event()
@@ -63,7 +63,7 @@ class Uses:
             await self.flush()
 
     async def flush(self) -> None:
-        """Writes what is not written yet; a full disk keeps nothing from working."""
+        """Writes what is not written yet; a full disk is no error."""
         now, self._unwritten = self._unwritten, {}
         self._at.update(now)
         for name in [name for name, at in now.items() if not at]:

@@ -1,1 +1,1 @@
-"""Where things lie in a store, and the system calls on them: paths, syncs, links, listings, locks, room."""
+"""The store's paths and the system calls on them: syncs, links, listings, locks, free space."""

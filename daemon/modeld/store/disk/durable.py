@@ -28,10 +28,10 @@ from modelwire.errors import (
 )
 
 PUBLISHED_MODE = 0o444
-"""Neither a reader nor a descriptor that is handed out can change a blob."""
+"""Neither a reader nor the owner of a descriptor can write to a blob."""
 
 MAX_FOREIGN_DIRTY = 256 * 1024 * 1024
-"""A tenth of a second of a slow disk: beyond it, files are synced one by one, and nobody else's bytes."""
+"""A tenth of a second of a slow disk: above it, files are synced one by one, without the bytes of other programs."""
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -46,7 +46,7 @@ name_without_replacing = calls.name_without_replacing
 
 
 def create_file(path: str) -> int:
-    """A new file that only this process knows; never one that is there, never through a link."""
+    """Creates a file that only this process knows. Fails when the path exists, also as a link."""
     return os.open(path, _CREATE, 0o600)
 
 
@@ -55,10 +55,10 @@ def make_read_only(descriptor: int) -> None:
 
 
 def share_with_group_of(directory: str, descriptor: int) -> None:
-    """In a store that a group shares (set-group-ID directories) the file belongs to that group.
+    """In a store that a group shares (set-group-ID directories), gives the file to that group.
 
-    Staged files are born in a private directory and so would miss it. A daemon outside the group cannot
-    give the file away: then it stays readable by everyone, as any blob is.
+    Staged files are created in a private directory and do not inherit the group. A daemon outside the group cannot
+    change the file's group: then the file stays readable by everyone, as any blob is.
     """
     parent = os.stat(directory)
     if parent.st_mode & stat.S_ISGID and os.fstat(descriptor).st_gid != parent.st_gid:
@@ -67,7 +67,7 @@ def share_with_group_of(directory: str, descriptor: int) -> None:
 
 
 def sync_directory(path: str) -> None:
-    """The names in this directory are on stable storage."""
+    """On return the names in this directory are on stable storage."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         sync_file(descriptor)
@@ -76,17 +76,17 @@ def sync_directory(path: str) -> None:
 
 
 class FilesystemSync:
-    """One sync for many small files: a sync of each costs more than all the rest of their way.
+    """One sync for many small files: a sync of each costs more than all other work on them.
 
-    Open it before the first of them is written: from then on the kernel reports every lost page of the
-    filesystem to it.
+    Open it before the first of the files is written: from then on the kernel reports every lost page of the filesystem
+    to it.
     """
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def sync(self) -> bool:
-        """False where this would be no proof, or would wait for much that others have written."""
+        """Returns False where the kernel gives no proof, or would write out many bytes of other programs."""
         return calls.dirty_bytes() <= MAX_FOREIGN_DIRTY and calls.sync_filesystem(self._descriptor)
 
     def close(self) -> None:
@@ -94,12 +94,12 @@ class FilesystemSync:
 
 
 def close(descriptor: int) -> None:
-    """Checked: a network filesystem may report here that bytes were lost."""
+    """Raises the error of close: a network filesystem may report there that bytes were lost."""
     os.close(descriptor)
 
 
 def make_directories(path: str, *, below: str) -> None:
-    """`path` and its missing parents, as far up as `below`, with the group rights of the parent."""
+    """Makes `path` and its missing parents, as far up as `below`, with the group rights of the parent."""
     try:
         os.mkdir(path)
     except FileExistsError:
@@ -119,18 +119,18 @@ def make_directories(path: str, *, below: str) -> None:
 
 
 def name_replacing(temporary: str, name: str) -> None:
-    """For manifests only: readers see the old one or the new one, never neither."""
+    """For manifests only: readers always see the old file or the new one."""
     os.replace(temporary, name)
 
 
 def remove(path: str) -> None:
-    """Gone afterwards, also when it was gone before."""
+    """Removes the file; a missing file is no error."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
 
 
 def store_fault(error: OSError, doing: str, path: str) -> WireError:
-    """What a failed system call on the store means to whoever asked for the work."""
+    """The wire error for a failed system call on the store."""
     why = error.strerror or str(error)
     message = f"cannot {doing} {path}: {why}"
     details = {"path": path, "errno": errno.errorcode.get(error.errno or 0, str(error.errno))}
@@ -160,7 +160,7 @@ def store_fault(error: OSError, doing: str, path: str) -> WireError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENODEV):
         return Internal(
             message,
-            hint="Is the store's filesystem still mounted? Nothing is deleted while it is away.",
+            hint="Check that the store's filesystem is mounted. Nothing is deleted while it is not.",
             retryable=True,
             details=details,
         )
@@ -168,7 +168,7 @@ def store_fault(error: OSError, doing: str, path: str) -> WireError:
 
 
 def source_fault(error: OSError, path: str) -> WireError:
-    """What a failed system call on a source means to whoever named it."""
+    """The wire error for a failed system call on a source."""
     why = error.strerror or str(error)
     details = {"path": path, "errno": errno.errorcode.get(error.errno or 0, str(error.errno))}
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
@@ -194,13 +194,14 @@ def store_faults(doing: str, path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def outcome_unknown() -> Iterator[None]:
-    """For what happens after a naming or a removal: it may last or not, and the same request again settles it."""
+    """Around work after a rename or a removal: when it fails, the change may not last until the same request
+    succeeds."""
     try:
         yield
     except WireError as error:
         error.details["outcome"] = "unknown"
         error.retryable = True
-        error.hint = f"{error.hint or ''} What was done may not last: the same request again settles that.".strip()
+        error.hint = f"{error.hint or ''} The change may not last: send the same request again.".strip()
         raise
 
 

@@ -1,7 +1,7 @@
-"""Where everything lies under the store's root: pure path arithmetic, no look at the disk.
+"""The paths under the store's root. Pure: nothing here reads the disk.
 
-The public part (blobs, manifests, locks) is shared with other tools and must not change. Everything
-that only modeld needs lies under `.modeld`.
+The public part (blobs, manifests, locks) is shared with other tools and must not change. Everything that only modeld
+needs lies under `.modeld`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from modeld.store.digest import Digest
 from modeld.store.names import ModelName
 
 LAYOUT_VERSION = 1
-"""Of the private part. A daemon refuses a store that a newer one has written."""
+"""Version of the private part. A daemon refuses a store with a newer version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Layout:
         return f"{self.root}/blobs/sha256/{digest.hex[:2]}/.partial-{digest.hex}"
 
     def partial(self, digest: Digest) -> str:
-        """Bytes of a download whose digest is known; it may survive a restart and be gone on with."""
+        """Bytes of a download whose digest is known. It survives a restart, and the next pull resumes it."""
         return f"{self.root}/blobs/sha256/{digest.hex[:2]}/.partial-{digest.hex}/data.tmp"
 
     @property
@@ -64,17 +64,17 @@ class Layout:
 
     @property
     def lock(self) -> str:
-        """Held for the daemon's life: one store, one daemon, whatever its socket."""
+        """Held until the daemon ends: one daemon per store, whatever its socket."""
         return f"{self.root}/.modeld/lock"
 
     @property
     def staging(self) -> str:
-        """Unfinished bytes and manifests; whatever lies here at start belongs to a dead run."""
+        """Unfinished bytes and manifests. Everything in it at start is from an earlier run."""
         return f"{self.root}/.modeld/staging"
 
     @property
     def keyed_partials(self) -> str:
-        """Downloads that resume by what their source says, because nobody has told their digest."""
+        """Downloads without a known digest: they resume by the identity that their source reports."""
         return f"{self.private}/partials"
 
     @property
@@ -82,7 +82,7 @@ class Layout:
         return f"{self.root}/.modeld/catalog.sqlite"
 
     def blocks(self, digest: Digest) -> str:
-        """Checksums of each 16 MiB block, by which a repair knows which ranges to fetch."""
+        """A checksum of each 16 MiB block, from which a repair computes the ranges to fetch."""
         return f"{self.root}/.modeld/blocks/{digest.hex[:2]}/{digest.hex}"
 
     @property

@@ -1,4 +1,4 @@
-"""The system calls for second names of files: hard links, symbolic ones, and who has a file open.
+"""The system calls for further names of a file: hard and symbolic links.
 
 They raise OSError, as those of `durable` do.
 """
@@ -10,14 +10,14 @@ import os
 
 
 def link_or_symlink(target: str, name: str, *, hard: bool, final: str) -> bool:
-    """A name in a tree for a blob; True when it is a hard link. A symbolic one is relative, because stores may move:
-    to where the name will be in the end."""
+    """Gives a blob a name in a tree; returns True for a hard link. A symbolic link is relative, because a store may be
+    moved: relative to `final`, the path that the name gets later."""
     if hard:
         try:
             os.link(target, name, follow_symlinks=False)
             return True
         except OSError as error:
-            # No links on this filesystem, no more links for this file, or a file of somebody else.
+            # No links on this filesystem, no more links for this file, or a file of another user.
             if error.errno not in (
                 errno.EPERM,
                 errno.EMLINK,

@@ -1,7 +1,7 @@
-"""Which names there are: the directory of manifests, read again only when it has changed.
+"""The names of all models: the directory of manifests, read again only when it has changed.
 
-Two spellings of one name are one model on every platform, but most filesystems hold both. This is where the second
-one is noticed.
+Two spellings of one name are one model on every platform, but most filesystems can hold both. The listing detects the
+second spelling.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _RESCAN_SHARE: Final = 10
 """Look-ups of names that are not there spend at most a tenth of the time on reading the directory again."""
 
 _DOUBT_SECONDS: Final = 5.0
-"""What another tool published in the very moment of our own publication is noticed after this long, if nobody lists
-the models before: reading a directory of 100,000 names after each add would cost every reader its answer."""
+"""A model that another tool publishes in the same moment as this daemon is noticed after this long, unless a client
+lists the models earlier: reading a directory of 100,000 names after each add would cost every reader its answer."""
 
 _HINT_NEIGHBOURS: Final = 100
 """Names compared on each side of where a missing name would stand: a hint must not cost milliseconds."""
@@ -37,7 +37,7 @@ Times = tuple[int, int, int, int]
 
 
 def times_of(info: os.stat_result) -> Times:
-    """Two different states of a file have different times, once they are settled."""
+    """Times that differ between two states of a file, once they are settled."""
     return (info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_size)
 
 
@@ -46,7 +46,7 @@ def settled(info: os.stat_result, read_at_ns: int) -> bool:
 
 
 class Listing:
-    """The names of one store. What this daemon publishes is known at once, what others publish after a look."""
+    """The names of one store. This daemon's publications are in it at once, other tools' after a look."""
 
     def __init__(self, layout: Layout, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = layout.manifests_dir
@@ -56,20 +56,20 @@ class Listing:
         self._next_look = 0.0
         self._stems: set[str] = set()
         self._parsed: dict[str, ModelName | str] = {}
-        """Of each stem that was seen: the name, or why it is none."""
+        """By stem: the name, or the reason why the stem is not a name."""
         self._names: list[str] = []
         self._spellings: dict[str, str] = {}
         self.refused: tuple[tuple[str, str], ...] = ()
         """Files whose names are no names of models, or second spellings of one: (file's stem, why)."""
 
     def names(self) -> list[str]:
-        """Every name, sorted. The list is not to be changed."""
+        """Every name, sorted. The caller must not change the list."""
         if self._in_doubt or self._changed():
             self._look()
         return self._names
 
     def spelling(self, name: ModelName) -> str | None:
-        """How the model of this name spells it, when there is one."""
+        """The spelling of this name in use; None when there is no such model."""
         before = self._clock()
         if before >= self._next_look and (self._changed() or self._in_doubt):
             self._look()
@@ -86,7 +86,7 @@ class Listing:
 
     @contextmanager
     def changing(self, name: ModelName) -> Iterator[None]:
-        """Around a publication or a removal of our own: the directory's new times are no news then."""
+        """Around a publication or a removal by this daemon: the directory's new times do not cause a new look."""
         known = not self._changed()
         try:
             yield
@@ -133,7 +133,7 @@ class Listing:
                 refused.append((stem, name))
                 continue
             found.append(name)
-            # What was known first stays the spelling; of two new ones it is the one that sorts first.
+            # The spelling that was known first stays; of two new ones the first in sort order counts.
             if name.key not in spellings or self._spellings.get(name.key) == name.text:
                 spellings[name.key] = name.text
         if len(found) > len(spellings):

@@ -1,7 +1,7 @@
-"""The two locks a store knows: the daemon's, for life, and one per name, for a moment, shared with other tools.
+"""The store's locks: the daemon's, held until it ends, and one per name, held briefly, shared with other tools.
 
 Both are locks of the operating system on an open file: they end with their holder, however it ends, and the files
-stay where they are. A lock that cannot be had says who has it and for how long.
+stay where they are. The error for a lock that is taken names the holder and how long it has held the lock.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from modelwire.errors import Internal, InUse
 MAX_HOLDER_BYTES: Final = 4096
 _FIRST_PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 0.1
-"""Another tool's hold ends without telling anybody, so it is asked for again, less and less often."""
+"""Another tool releases a lock without notice, so the daemon tries again, less and less often."""
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a holder writes into its lock file, for whoever meets it. Told to people, never relied on."""
+    """What a holder writes into its lock file. It is shown to people; no decision depends on it."""
 
     pid: int
     program: str = "modeld"
@@ -56,7 +56,7 @@ class StoreLock:
 
     @classmethod
     def take(cls, layout: Layout, *, endpoint: str | None = None) -> StoreLock:
-        """`InUse` names the daemon that has it."""
+        """Takes the lock. `InUse` names the daemon that holds it."""
         path = layout.lock
         try:
             descriptor = locks.take(path, mode=0o644, max_content=MAX_HOLDER_BYTES)
@@ -68,7 +68,7 @@ class StoreLock:
         return cls(descriptor, layout)
 
     def check(self) -> None:
-        """Before anything is written: is the root still the one that was locked?"""
+        """Call it before each write. Raises when the root is no longer the directory that was locked."""
         try:
             there = os.lstat(self.layout.lock)
         except OSError as fault:
@@ -76,14 +76,13 @@ class StoreLock:
         mine = os.fstat(self._descriptor)
         if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
             raise Internal(
-                f"another store lies at {self.layout.root} than the one that this daemon"
-                " has locked: nothing was written",
-                hint="was it unmounted or moved away? Put it back, or restart the daemon.",
+                f"the store at {self.layout.root} is not the store that this daemon has locked: nothing was written",
+                hint="Mount it or move it back, or restart the daemon.",
                 retryable=True,
             )
 
     def close(self) -> None:
-        """Give the store back. The file stays: removing it would let two daemons lock two files of one name."""
+        """Releases the lock. The file stays: removing it would let two daemons lock two files of one name."""
         if self._descriptor >= 0:
             locks.release(self._descriptor)
             self._descriptor = -1
@@ -92,7 +91,7 @@ class StoreLock:
 def _no_lock_file(path: str) -> RootUnusable:
     return RootUnusable(
         f"{path} is not a regular file, so it cannot be the store's lock",
-        hint="modeld never makes anything else there: look who did, and remove it",
+        hint="modeld makes only a regular file there: find out which program made this, and remove it.",
     )
 
 
@@ -101,7 +100,7 @@ def _store_in_use(layout: Layout, held: locks.Held) -> InUse:
     who = "another daemon" if holder is None else holder.describe(time.time())
     return InUse(
         f"the store at {layout.root} is in use by {who}",
-        hint="talk to that daemon, stop it, or give this one a store of its own with models_home",
+        hint="Use that daemon, stop it, or give this one a store of its own with models_home.",
         details={"store": layout.root, **_known(holder)},
     )
 
@@ -119,7 +118,7 @@ async def name_lock(
     *,
     stopped: Callable[[], bool] = _never,
 ) -> AsyncIterator[None]:
-    """Hold the name among all tools that share the store; `InUse` names who has it after `wait_seconds`.
+    """Holds the name among all tools that share the store. After `wait_seconds`, `InUse` names the holder.
 
     `stopped` ends the waiting, with `Stopped`.
     """
@@ -130,7 +129,7 @@ async def name_lock(
         held.append(descriptor)
         locks.write(descriptor, _words())
 
-    # Given back on the loop's thread, taken on another: not thread_local. A soft lock outlives its dead holder.
+    # Taken on one thread and released on the event loop's: not thread_local. A soft lock outlives its dead holder.
     lock = FileLock(path, thread_local=False, fallback_to_soft=False, on_acquired=acquired)
     deadline = anyio.current_time() + wait_seconds
     pause = _FIRST_PAUSE
@@ -144,7 +143,7 @@ async def name_lock(
         pause = min(pause * 2, _LONGEST_PAUSE)
     try:
         if stopped():
-            raise Stopped  # it came free in the very moment in which nobody wanted it any more
+            raise Stopped  # the lock came free after the request was cancelled
         yield
     finally:
         for descriptor in held:
@@ -172,7 +171,7 @@ def _name_in_use(path: str, name: ModelName, waited: float) -> InUse:
     who = "another program" if holder is None else holder.describe(time.time())
     return InUse(
         f"'{name.text}' is being written by {who}; waited {_span(waited)} for {path}",
-        hint="try again when it has finished; [store] lock_wait of the configuration is how long is waited",
+        hint="Try again when it has finished, or raise [store] lock_wait in the configuration.",
         details={"name": name.text, "lock": path, **_known(holder)},
     )
 
@@ -186,8 +185,8 @@ def _words(endpoint: str | None = None) -> bytes:
 
 
 def _holder_of(words: bytes, status: os.stat_result) -> Holder | None:
-    """What the file says, unless the kernel knows better: an earlier holder's words stay in the file when the
-    present one writes none."""
+    """The holder in the file, unless the kernel reports another one: an earlier holder's words stay in the file when
+    the present holder writes none."""
     written = None
     with contextlib.suppress(msgspec.MsgspecError, ValueError, RecursionError):
         written = msgspec.json.decode(words, type=Holder)
@@ -198,7 +197,7 @@ def _holder_of(words: bytes, status: os.stat_result) -> Holder | None:
 
 
 def _span(seconds: float) -> str:
-    """A length of time as people say it."""
+    """A length of time for a message."""
     seconds = max(seconds, 0.0)
     if seconds < 60:
         return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s"

@@ -1,4 +1,4 @@
-"""Removing what nobody holds, from descriptors: no step leads through a link, whoever put it there and when."""
+"""Removal of files by descriptors: no step follows a link, whichever program made it and when."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which file it is and when it last changed: what was judged is what is removed."""
+    """A file and its last change: only the file that was examined is removed."""
 
     device: int
     inode: int
@@ -91,6 +91,6 @@ def _remove_tree(parent: int, name: str) -> None:
 
 
 def _close(directory: int) -> None:
-    """It was only looked into: that it could not be closed in good order changes nothing."""
+    """Ignores the error: the descriptor was only read."""
     with contextlib.suppress(OSError):
         os.close(directory)

@@ -1,7 +1,7 @@
-"""A few MiB that the daemon gives up when the disk is full, so that what makes room can still be written down.
+"""A few MiB that the daemon gives up when the disk is full, so that it can still record the jobs that free space.
 
 Without it a full disk locks itself: removing a model is a job, a job is recorded before it is accepted, and the record
-needs a block that nobody has.
+needs a block that the disk does not have.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Reserve:
         self._path = os.path.join(layout.private, "reserve")
 
     def refill(self) -> bool:
-        """Taken back when the disk has room again. That there is none is no error."""
+        """Allocates the reserve again; returns False when the disk has no room for it."""
         try:
             if os.stat(self._path).st_blocks * 512 >= BYTES:
                 return True
@@ -36,7 +36,7 @@ class Reserve:
         return True
 
     def release(self) -> bool:
-        """Whether there was something to give up."""
+        """Frees the reserve; returns False when there is none."""
         try:
             os.unlink(self._path)
         except OSError:

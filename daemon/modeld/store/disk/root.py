@@ -1,8 +1,8 @@
-"""Which directory is the store's root, and whether it can be one.
+"""The store's root: which directory it is, and whether that directory can hold a store.
 
-Resolution is a pure function of the configured value and the environment. It never falls back to a place that
-nobody chose: a store in the wrong directory costs gigabytes and looks like lost models. `ConfigError` when nothing
-says where the store is, `RootUnusable` or `PermissionDenied` when it cannot be there.
+Resolution is a pure function of the configured value and the environment. It never falls back to another directory: a
+store in the wrong directory costs gigabytes and looks like lost models. `ConfigError` when nothing says where the store
+is, `RootUnusable` or `PermissionDenied` when it cannot be there.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def _chosen(origin: str, text: str, environ: Mapping[str, str], platform: str) -
         if home is None:
             raise ConfigError(
                 f"{origin} is '{text}', but there is no home directory: {_home_variable(platform)} is not set",
-                hint="write an absolute path",
+                hint="Write an absolute path.",
             )
         text = paths.join(home, text[2:])
     if not paths.isabs(text):
         raise ConfigError(
             f"{origin} is '{text}', which is relative: it would be another store in each working directory",
-            hint="write an absolute path, or one that starts with ~/",
+            hint="Write an absolute path, or a path that starts with ~/.",
         )
     return str(paths.normpath(text))
 
@@ -81,7 +81,7 @@ def _platform_root(environ: Mapping[str, str], platform: str) -> str:
 def _nowhere(variable: str) -> ConfigError:
     return ConfigError(
         f"nothing says where the models are: no models_home, no MODELS_HOME, and {variable} is not set",
-        hint="set models_home in the configuration or MODELS_HOME in the environment to an absolute path",
+        hint="Set models_home in the configuration or MODELS_HOME in the environment to an absolute path.",
     )
 
 
@@ -102,11 +102,11 @@ def _paths(platform: str) -> ModuleType:
     return ntpath if platform == "win32" else posixpath
 
 
-# -- whether it can be one
+# -- whether it can hold a store
 
 
 def prepare_root(root: str, *, group: str | None = None) -> Layout:
-    """Make what is missing of the skeleton and check the rest. What fails leaves nothing new behind."""
+    """Makes the missing directories of the skeleton and checks the rest. A failure removes the new ones again."""
     layout = Layout(root if root == "/" else root.rstrip("/"))
     gid = None if group is None else _group_id(group)
     made: list[str] = []
@@ -161,11 +161,11 @@ def _not_a_directory(path: str) -> RootUnusable:
         fault = "is no directory" if os.path.exists(path) else "does not exist"
         return RootUnusable(
             f"the store cannot be at {path}: it is a symbolic link to {os.readlink(path)}, which {fault}",
-            hint="create the directory that the link points to, or mount what should be there, or remove the link",
+            hint="Create the directory that the link points to, or mount its filesystem, or remove the link.",
         )
     return RootUnusable(
         f"the store cannot be at {path}: a file that is no directory is in the way",
-        hint="move it away, or choose another root with models_home or MODELS_HOME",
+        hint="Move it away, or choose another root with models_home or MODELS_HOME.",
     )
 
 
@@ -175,7 +175,7 @@ def _check_one_filesystem(layout: Layout) -> None:
         if os.stat(path).st_dev != home:
             raise RootUnusable(
                 f"{path} and {layout.staging} are on two filesystems: finished bytes could not be renamed into place",
-                hint=f"put all of {layout.root} on one filesystem",
+                hint=f"Put all of {layout.root} on one filesystem.",
             )
 
 
@@ -186,7 +186,7 @@ def _check_writable(layout: Layout) -> None:
         os.unlink(probe)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     os.close(os.open(probe, flags, 0o600))
-    with contextlib.suppress(FileNotFoundError):  # a daemon that was quicker sweeps staging as it starts
+    with contextlib.suppress(FileNotFoundError):  # another daemon that starts removes what lies in staging
         os.unlink(probe)
     for path in (layout.blobs_dir, layout.manifests_dir, layout.locks_dir, layout.quarantine_dir):
         if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
@@ -194,7 +194,7 @@ def _check_writable(layout: Layout) -> None:
 
 
 def _check_version(layout: Layout) -> None:
-    """Absent: ours to write. Newer than this daemon knows: hands off."""
+    """Writes the version when it is missing; refuses a version newer than this daemon's."""
     path = layout.version_file
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -205,18 +205,19 @@ def _check_version(layout: Layout) -> None:
     if not text.isdigit():
         raise RootUnusable(
             f"{path} does not hold a layout version",
-            hint=f"if this version of modeld made the store, write {LAYOUT_VERSION} into that file",
+            hint=f"If this version of modeld made the store, write {LAYOUT_VERSION} into that file.",
         )
     if int(text) > LAYOUT_VERSION:
         raise RootUnusable(
             f"the store at {layout.root} has layout version {int(text)}; this modeld knows up to {LAYOUT_VERSION}",
-            hint="use the newer modeld that made it",
+            hint="Use the newer modeld that made it.",
         )
     return None
 
 
 def _write_version(layout: Layout) -> None:
-    """Complete before it has its name: an empty version file after a power cut would lock the store for good."""
+    """Writes the file before naming it: an empty version file after a power cut would make the store unusable for
+    good."""
     staged = os.path.join(layout.staging, f"version-{secrets.token_hex(8)}")
     descriptor = durable.create_file(staged)
     try:
@@ -230,7 +231,7 @@ def _write_version(layout: Layout) -> None:
     except FileNotFoundError:
         if not os.path.exists(layout.version_file):
             raise
-        return  # swept by a daemon that was quicker, which wrote the same before it swept
+        return  # removed by a daemon that wrote the same version before
     except BaseException:
         with contextlib.suppress(OSError):
             durable.remove(staged)
@@ -242,11 +243,13 @@ def _group_id(group: str) -> int:
     try:
         return accounts.group_id(group)
     except KeyError:
-        raise ConfigError(f"group is '{group}', which does not exist here", hint=f"make it: groupadd {group}") from None
+        raise ConfigError(
+            f"group is '{group}', which does not exist here", hint=f"Make the group: groupadd {group}"
+        ) from None
 
 
 def _there(path: str) -> str:
-    """What refuses: the file that could not be made is not there, so its mode is no advice; its directory's is."""
+    """The nearest path that exists: a file that could not be made has no mode to change; its directory has."""
     while path != os.path.dirname(path) and not os.path.lexists(path):
         path = os.path.dirname(path)
     return path
@@ -259,16 +262,16 @@ def _unusable(root: str, fault: OSError) -> ModeldError:
         place = _there(path)
         return PermissionDenied(
             f"permission denied on {place}, which the store at {root} needs",
-            hint=f"run modeld as the user that owns {place}, or change the owner or mode of {place}",
+            hint=f"Run modeld as the user that owns {place}, or change the owner or mode of {place}.",
             details={"path": path, "root": root},
         )
     hints = {
-        errno.EROFS: "mount it writable, or choose another root with models_home or MODELS_HOME",
-        errno.ENOSPC: "free some space on that filesystem, or choose another root",
-        errno.EDQUOT: "free some of your quota there, or choose another root",
-        errno.ENOTDIR: "a part of the path is a file: choose another root with models_home or MODELS_HOME",
+        errno.EROFS: "Mount it writable, or choose another root with models_home or MODELS_HOME.",
+        errno.ENOSPC: "Free some space on that filesystem, or choose another root.",
+        errno.EDQUOT: "Free some of your quota there, or choose another root.",
+        errno.ENOTDIR: "A part of the path is a file: choose another root with models_home or MODELS_HOME.",
     }
     return RootUnusable(
         f"the store cannot be at {root}: {path}: {reason}",
-        hint=hints.get(fault.errno or 0, "look at that path, or choose another root with models_home or MODELS_HOME"),
+        hint=hints.get(fault.errno or 0, "Check that path, or choose another root with models_home or MODELS_HOME."),
     )

@@ -1,7 +1,7 @@
-"""Room for bytes that are not written yet, promised before the first of them arrives.
+"""Free space for bytes that are not written yet, reserved before the first of them is written.
 
-Several jobs write at once. Each would find enough free space on its own; so what one has been promised
-counts against the next until it is on the disk.
+Several jobs write at once. Each would find enough free space on its own; so the space reserved for one job counts as
+used for the next until the bytes are on the disk.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from modelwire.errors import NoSpace, QuotaExceeded
 
 
 def free_bytes_under(root: str) -> int:
-    """What this user may still write; blocks kept for the superuser do not count."""
+    """Bytes that this user may still write; blocks kept for the superuser do not count."""
     with store_faults("ask for the free space of", root):
         status = os.statvfs(root)
     return status.f_bavail * status.f_frsize
 
 
 class Reservation:
-    """A promise of room. `settle` what has reached the disk; `release` when the file has its name, or is gone.
+    """Reserved space. `settle` what has reached the disk; `release` when the file has its name, or is gone.
 
     Both may be called from any thread, and `release` any number of times.
     """
@@ -36,7 +36,7 @@ class Reservation:
         self._unwritten = size
 
     def settle(self, size: int) -> None:
-        """So much is allocated now, and the filesystem itself counts it."""
+        """`size` bytes are allocated now: the filesystem itself counts them."""
         with self._space._lock:
             size = min(size, self._unwritten)
             self._unwritten -= size
@@ -71,7 +71,7 @@ class Space:
         if max_bytes is not None and used is None:
             raise ValueError("a limit on the store's bytes needs to know how many there are")
         self._free_bytes = free_bytes
-        # Plain numbers: they go into errors, and a configuration's own kinds of number cannot be sent.
+        # Plain numbers: they go into errors, and the configuration's number types cannot be encoded.
         self._min_free = int(min_free)
         self._max_bytes = None if max_bytes is None else int(max_bytes)
         self._used = used
@@ -82,14 +82,14 @@ class Space:
 
     @property
     def promised(self) -> int:
-        """Bytes of all files that are on their way and have no name yet."""
+        """Bytes reserved for all files that have no name yet."""
         return self._promised
 
     def reserve(self, size: int) -> Reservation:
         """Room for `size` bytes; NoSpace or QuotaExceeded, with the numbers, when there is not enough."""
         with self._reserving:
-            # Promises are read before the disk is asked: a job that writes meanwhile is counted twice, never
-            # left out. The disk is asked outside the inner lock, so that a dead mount cannot hold up a release.
+            # Reservations are read before the disk is: a job that writes meanwhile is counted twice, never
+            # left out. The disk is read outside the inner lock, so that a dead mount cannot hold up a release.
             with self._lock:
                 unwritten, promised = self._unwritten, self._promised
             self._check_quota(size, promised)
@@ -100,7 +100,7 @@ class Space:
             return Reservation(self, size)
 
     def adopt(self, size: int) -> Reservation:
-        """The same for bytes that are on this filesystem already: they count for the limit and need no room."""
+        """As `reserve`, for bytes on this filesystem already: they count for the limit and need no free space."""
         with self._reserving:
             with self._lock:
                 promised = self._promised
@@ -151,7 +151,7 @@ class Space:
 
 
 class Allotment(Space):
-    """Room for many files, promised at once and handed out file by file; it goes back as a whole."""
+    """Space for many files, reserved at once and given out file by file. It is released as a whole."""
 
     def __init__(self, whole: Reservation) -> None:
         super().__init__(lambda: 0)
@@ -175,4 +175,4 @@ class _Portion(Reservation):
         self._whole.settle(size)
 
     def release(self) -> None:
-        """What one file did not need is still kept for the others."""
+        """Does nothing: the space that one file did not need stays reserved for the others."""

@@ -1,1 +1,2 @@
-"""The one way in: a producer stages files, a batch commits them, each new blob is looked at, the model is published."""
+"""The way into the store: a producer stages files, a batch commits them and inspects each new blob, the model is
+published."""

@@ -1,7 +1,7 @@
-"""Local files become one model: copied, moved or linked; one file by itself, a set of shards or a directory.
+"""Adds local files as one model: copied, moved or linked; one file, a set of shards or a directory.
 
-All files land first: found, adopted or copied by several threads, within room that was promised for all of them. What
-fails before the publication leaves nothing.
+First several threads find, adopt or copy all files, within space that was reserved for all of them. A failure before
+the publication leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ from modelwire.errors import DigestMismatch, InvalidRequest
 from modelwire.values import Added
 
 MAX_ATTEMPTS: Final = 3
-"""At using blobs that are already there: each failed one means that another program took one away meanwhile."""
+"""Attempts to use blobs that are already there: each fails only when another program removes one meanwhile."""
 
 PORTION_BYTES: Final = 64 * 1024 * 1024
 PORTION_FILES: Final = 64
-"""What a thread takes at once: a hop for each small file would cost as much as the file, and other jobs wait for
-the same threads."""
+"""A thread's share of the work: a hop for each small file would cost as much as the file, and other jobs wait for the
+same threads."""
 
 
 async def add_local(
     ingest: Ingest, request: PublishRequest, collection: Collection, how: How, provenance: str, requester: Requester
 ) -> Added:
-    """The collection under a name. Returns when the model is complete, verified and durable."""
+    """Publishes the collection under a name. Returns when the model is complete, verified and durable."""
     if request.expected is not None and not collection.alone:
         raise InvalidRequest(
             f"$.sha256: {collection.root} is a model of {len(collection.parts)} files, and a digest is of one",
-            hint="add it without --sha256; `modelctl show` tells the digest of each file",
+            hint="Add it without --sha256. `modelctl show` reports the digest of each file.",
         )
     ingest.publishing.judge(request, request.expected)
-    request.observer.phase("checking_local")
+    request.progress.phase("checking_local")
     attempt = 1
     while True:
         try:
@@ -80,24 +80,24 @@ class _Adding:
         self._collection = collection
         self._how: How = how
         self._files: dict[str, ReadyFile] = {}
-        progress = request.observer.files([part.signature.size for part in collection.parts])
+        progress = request.progress.files([part.signature.size for part in collection.parts])
         self._progress = dict(zip((part.path for part in collection.parts), progress, strict=True))
         self._presence = ingest.presence(held)
         self._to_write: set[str] = set()
         self._space = ingest.space
-        """For the files of `_to_write` and those that are adopted: room that was promised for all of them."""
+        """The space reserved for the files of `_to_write` and those that are adopted."""
 
     async def run(self, provenance: str, requester: Requester) -> Added:
         collection, alone = self._collection, self._collection.alone
         expected = [] if self._request.expected is None else [self._request.expected]
-        await self._presence.recall(sources=[part.signature for part in collection.parts], digests=expected)
+        await self._presence.load_records(sources=[part.signature for part in collection.parts], digests=expected)
         self._judge_known()
         with ExitStack() as promised:
-            # A file by itself is promised its room when it is staged.
+            # Space for a single file is reserved when it is staged.
             batch = Batch(self._layout) if alone else await self._in_thread(partial(self._begin, promised))
             try:
                 self._presence.syncs_names = not batch.shares_syncs
-                await self._land_all(batch)
+                await self._stage_all(batch)
                 if batch.staged or not alone:
                     there = await self._there(batch)
                     await self._in_thread(partial(self._settle, batch, there))
@@ -114,7 +114,7 @@ class _Adding:
             if self._how == "link":
                 self._ingest.publishing.index.forget()  # of every model that has one of these blobs
             if self._how == "move":
-                await self._ingest.records.relinked(await self._in_thread(self._remove_sources))
+                await self._ingest.records.record_relinked(await self._in_thread(self._remove_sources))
         return added
 
     # -- before the first byte
@@ -123,7 +123,7 @@ class _Adding:
         """A taken name is refused before anything is read, when the records know every file."""
         known: list[File] = []
         for part in self._collection.parts:
-            digest = self._request.expected or self._presence.recorded(part.signature)
+            digest = self._request.expected or self._presence.recorded_digest(part.signature)
             if digest is None:
                 return
             known.append(File(path=part.path, blob=digest.text, size_bytes=part.signature.size, role=part.role))
@@ -132,12 +132,12 @@ class _Adding:
         self._ingest.publishing.judge(self._request, stands, [] if self._collection.alone else known)
 
     def _begin(self, promised: ExitStack) -> Batch:
-        """Room for all that may have to be written: what turns out to be here already is given back at the end."""
-        self._request.observer.phase("reserving")
+        """Reserves space for all files that may be written. Space for files that are found is released at the end."""
+        self._request.progress.phase("reserving")
         here = os.stat(self._layout.staging).st_dev
         to_write = to_adopt = 0
         for part in self._collection.parts:
-            digest = self._presence.recorded(part.signature)
+            digest = self._presence.recorded_digest(part.signature)
             if digest is not None and os.path.lexists(self._layout.blob(digest)):
                 continue
             if self._how == "copy" or part.signature.device != here:
@@ -152,7 +152,7 @@ class _Adding:
 
     # -- bytes
 
-    async def _land_all(self, batch: Batch) -> None:
+    async def _stage_all(self, batch: Batch) -> None:
         portions = list(_portions(self._collection.parts))
         waiting = iter(portions)
         faults: list[Exception] = []
@@ -160,10 +160,10 @@ class _Adding:
         async def work() -> None:
             for portion in waiting:
                 try:
-                    await self._in_thread(partial(self._land, batch, portion))
+                    await self._in_thread(partial(self._stage_portion, batch, portion))
                 except Exception as fault:  # noqa: BLE001 - raised below, when the other threads have stopped
                     faults.append(fault)
-                    self._request.observer.stop_files()
+                    self._request.progress.stop_files()
                     return
 
         async with anyio.create_task_group() as tasks:
@@ -173,12 +173,12 @@ class _Adding:
             return
         fault = next((fault for fault in faults if not isinstance(fault, Stopped)), faults[0])
         actual = fault.details.get("actual_sha256") if isinstance(fault, DigestMismatch) else None
-        if isinstance(actual, str):  # next time that is known without reading the file
-            await self._ingest.records.read_as(self._collection.parts[0].signature, Digest(actual))
+        if isinstance(actual, str):  # the next add refuses it without reading the file
+            await self._ingest.records.record_source(self._collection.parts[0].signature, Digest(actual))
         raise fault
 
-    def _land(self, batch: Batch, portion: list[Part]) -> None:
-        """Blocking. Whatever it raises, it leaves no name and no file but in the batch."""
+    def _stage_portion(self, batch: Batch, portion: list[Part]) -> None:
+        """Blocking. Whatever it raises, the only names and files that it leaves are in the batch."""
         for part in portion:
             progress = self._progress[part.path]
             check(progress)
@@ -187,7 +187,7 @@ class _Adding:
             try:
                 with source_faults(where):
                     source = Signature.of(os.fstat(descriptor))
-                # A first attempt to adopt a file leaves its trace in the time of its last change.
+                # An earlier attempt to adopt the file has changed its ctime.
                 ctime_ns = part.signature.ctime_ns if self._how == "copy" else source.ctime_ns
                 if source != replace(part.signature, ctime_ns=ctime_ns):
                     raise changed(where)
@@ -210,10 +210,10 @@ class _Adding:
                 descriptor,
                 where,
                 how=self._how,
-                asker=self._collection.reader.uid,
+                requester_uid=self._collection.reader.uid,
                 expected=expected,
                 space=self._space,
-                observer=progress,
+                progress=progress,
                 linked=self._linked,
             )
         if staged is None:
@@ -222,9 +222,9 @@ class _Adding:
                 descriptor,
                 where,
                 expected=expected,
-                # What was believed to be here, or to be adopted, has to ask for its room now.
+                # A file that was expected to be in the store, or to be adopted, has no space reserved yet.
                 space=self._space if part.path in self._to_write else self._ingest.space,
-                observer=progress,
+                progress=progress,
                 keep_cache=self._ingest.keep_cache,
                 sync=batch.syncs_alone(source.size),
             )
@@ -232,20 +232,20 @@ class _Adding:
         return ReadyFile(path=part.path, content=staged, role=part.role, source=staged.source)
 
     async def _there(self, batch: Batch) -> set[Digest]:
-        """What was staged and may lie in the store by now, with what the records say of it."""
+        """The digests of staged files that the store may have by now; loads their records."""
         there = {staged.digest for staged in batch.staged if os.path.lexists(self._layout.blob(staged.digest))}
         if there:
-            await self._presence.recall(digests=there)
+            await self._presence.load_records(digests=there)
         return there
 
     def _settle(self, batch: Batch, there: set[Digest]) -> None:
-        """Blocking; all that can be done before the publisher's turn: no publication waits for a whole read."""
+        """Blocking. Does all work that can precede the publisher's turn: no publication waits for a whole read."""
         self._collection.check_complete()
-        progress = FileProgress(self._request.observer)
+        progress = FileProgress(self._request.progress)
         found: dict[Digest, Blob] = {}
         for staged in batch.staged:
             if staged.digest in there and isinstance(staged, Adopted) and staged.is_blob():
-                # What was hashed is the blob itself, and the staged name has to go before its signature is taken.
+                # The hashed file is the blob itself; its staged name is removed before its signature is taken.
                 batch.let_go({staged.digest})
                 found[staged.digest] = staged.share()
         for digest in there - found.keys():
@@ -264,7 +264,7 @@ class _Adding:
     # -- the end
 
     def _remove_sources(self) -> list[Relinked]:
-        """The model is there: what a move leaves behind is taken away."""
+        """Removes the sources of a move, after the model is published."""
         relinked: list[Relinked] = []
         for part in self._collection.parts:
             file = self._files[part.path]

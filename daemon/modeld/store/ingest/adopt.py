@@ -1,8 +1,8 @@
 """Files that become blobs without being copied: `--move` and `--link`.
 
 Both make a second name for the file in the staging directory, on the same filesystem, and hash it there. The source
-keeps its name until the model is published: nothing that fails, and no crash, can lose it. A move takes that name
-away as the last step; a link leaves it, for ever.
+keeps its name until the model is published: no failure and no crash can lose it. A move removes that name as the last
+step; a link leaves it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from modeld.platform import files
 from modeld.progress import FileProgress
-from modeld.store.blobs.blobs import Blob, stat_named
+from modeld.store.blobs.blobs import Blob, require_blob
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import hash_file
 from modeld.store.blobs.linked import Linked
@@ -39,8 +39,8 @@ _NO_LINKS = (errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.E
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Adopted(Staged):
-    """A staged file that is the source itself. `source` is its signature since nobody may write to it; `mode` and
-    `owner` are those of before."""
+    """A staged file that is the source itself. `source` is its signature once it is read-only; `mode` and `owner` are
+    those before."""
 
     layout: Layout
     linked: Linked
@@ -49,19 +49,19 @@ class Adopted(Staged):
     owner: int
 
     def check(self) -> None:
-        """By its old name a file can be written to until that is gone: what was hashed must be what gets the name."""
+        """Raises when the file has changed: until its old name is removed, a program can write to it by that name."""
         with store_faults("look at", self.path):
             now = Signature.of(os.lstat(self.path))
         # Two files of a model may be one with two names: then each adoption changes the other's links.
         if now != self.source and (self.how == "move" or not self.source.only_links_changed(now)):
             raise changed(self.origin)
         if self.how == "link" and not os.path.lexists(self.layout.blob(self.digest)):
-            # Before the blob gets its name: after a crash nobody takes a shared file for the store's alone.
+            # Before the blob gets its name: else, after a crash, the store would not know that the file is shared.
             self.linked.good(self.digest, self.source, self.origin)
 
     def named(self, blob: Blob) -> bool:
-        """Getting its name has changed the file's signature, and nothing else of it may have changed since it was
-        hashed: else the old signature stays, and the model is suspect from the start."""
+        """The new name has changed the signature's ctime. If anything else has changed since the file was hashed, the
+        old signature stays recorded, and the model is suspect from the start."""
         if not self.source.only_links_changed(blob.signature):
             return False
         if blob.digest in self.linked:
@@ -75,15 +75,15 @@ class Adopted(Staged):
         return False
 
     def share(self) -> Blob:
-        """The source is the blob, and the staged name is gone: from now on the blob counts as shared."""
-        blob = stat_named(self.layout, self.digest)
+        """Marks the blob as linked, when the source is the blob itself. Call it after the staged name is removed."""
+        blob = require_blob(self.layout, self.digest)
         if not self.source.only_links_changed(blob.signature):
             raise changed(self.origin)
         self.linked.good(self.digest, blob.signature, self.origin)
         return blob
 
     def discard(self) -> None:
-        """A source that did not become a blob is as writable as before, and belongs to whom it did."""
+        """Gives a source that did not become a blob its mode and owner back."""
         self.take_back()
         try:
             if os.lstat(self.layout.blob(self.digest)).st_ino == self.source.inode:
@@ -108,38 +108,39 @@ def stage_adopted(
     source_path: str,
     *,
     how: How,
-    asker: int,
+    requester_uid: int,
     expected: Digest | None,
     space: Space,
-    observer: FileProgress,
+    progress: FileProgress,
     linked: Linked,
 ) -> Adopted | None:
-    """The open file, named in the staging directory, hashed, read-only and durable. Blocks; for a byte thread.
+    """Links the open file into the staging directory, hashes it, makes it read-only and durable. Blocks; for a byte
+    thread.
 
-    None when a move has to copy: on another filesystem, or when somebody else could still write to the bytes by
-    another name or as their owner. A link that is not possible is an error that says why. Whatever it raises, the
-    source is as it was.
+    Returns None when a move has to copy: on another filesystem, or when another user could still write to the bytes by
+    another name or as their owner. For a link that is not possible it raises an error with the reason. Whatever it
+    raises, the source is as it was.
     """
     with source_faults(source_path):
         status = os.fstat(source_fd)
     if how == "move" and (status.st_nlink != 1 or os.geteuid() not in (0, status.st_uid)):
         return None
-    if how == "link" and asker not in (0, status.st_uid):
-        why = f"it belongs to user {status.st_uid}, and user {asker} may not make it read-only"
-        raise _not_linked(PermissionDenied, source_path, why, owner=status.st_uid, uid=asker)
-    observer.phase("reserving")
-    observer.phase("link")
-    observer.total(status.st_size)
+    if how == "link" and requester_uid not in (0, status.st_uid):
+        why = f"it belongs to user {status.st_uid}, and user {requester_uid} may not make it read-only"
+        raise _not_linked(PermissionDenied, source_path, why, owner=status.st_uid, uid=requester_uid)
+    progress.phase("reserving")
+    progress.phase("link")
+    progress.total(status.st_size)
     with staging_name(layout, "adopted", space.adopt(status.st_size)) as (path, reservation):
         if not _link(layout, source_fd, source_path, path, how):
             reservation.release()
             return None
         try:
             source = _close_to_writers(layout, source_fd, source_path, how, status)
-            observer.phase("verify")
+            progress.phase("verify")
             summer = BlockSummer()
             with source_faults(source_path):
-                digest, size = hash_file(source_fd, source.size, observer, summer=summer, as_done=True)
+                digest, size = hash_file(source_fd, source.size, progress, summer=summer, as_done=True)
             check_unchanged(source_fd, source_path, source, size)
             if expected is not None and not expected.matches(digest):
                 hint = "Check where the file and the digest come from; the file is as it was."
@@ -187,7 +188,8 @@ def _link(layout: Layout, source_fd: int, source_path: str, path: str, how: How)
 
 
 def _close_to_writers(layout: Layout, source_fd: int, source_path: str, how: How, before: os.stat_result) -> Signature:
-    """Read-only, with nobody who has it open for writing; the signature that a later write would change."""
+    """Makes the file read-only and checks that no program has it open for writing. Returns the signature, which any
+    later write changes."""
     try:
         if how == "move":
             if before.st_uid != os.geteuid():

@@ -1,8 +1,8 @@
-"""What a path to add stands for: one file, all parts of a set of shards, or a directory of files.
+"""Collects the files of a path to add: one file, all parts of a set of shards, or a directory of files.
 
-A directory is listed once, from descriptors, before the first byte is read; everything that cannot be in a model is
-refused by its path then. Hidden files and directories (`.git`, `.cache`, `.DS_Store`) belong to the tools that made
-the directory and not to the model: they are passed over.
+A directory is listed once, from descriptors, before the first byte is read; a file that cannot be in a model is refused
+then, by its path. Hidden files and directories (`.git`, `.cache`, `.DS_Store`) belong to the tools that made the
+directory and not to the model: they are skipped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _KINDS = ((stat.S_ISLNK, "a symbolic link"), (stat.S_ISFIFO, "a named pipe"), (s
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of the model to be."""
+    """One file of the future model."""
 
     path: str
     role: str
@@ -43,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """The files of the model to be, in the order of their paths. Close it at the end."""
+    """The files of the future model, in the order of their paths. The caller closes it."""
 
     root: str
     descriptor: int | None
@@ -61,7 +61,7 @@ class Collection:
         return f"{self.root}/{part.path}"
 
     def open(self, part: Part) -> int:
-        """A descriptor of the file that was listed, never of one that a link leads to."""
+        """A descriptor of the file that was listed. It follows no link."""
         if self.descriptor is None:
             return self.reader.open(self.where(part))
         directories = part.path.split("/")
@@ -87,7 +87,7 @@ class Collection:
             raise changed(self.root, f"{min(differing)!r} came or went")
 
     def remove_empty_directories(self) -> None:
-        """Of a directory whose files were moved: what has nothing in it any more, the directory itself last."""
+        """Removes the directories that are empty after their files were moved, the root last."""
         if self.descriptor is None:
             return
         inside = {os.path.dirname(part.path) for part in self.parts}
@@ -103,7 +103,7 @@ class Collection:
 
 
 def collect(path: str, how: How, reader: Reader, layout: Layout) -> Collection:
-    """The files that a path stands for. Blocking."""
+    """Lists the files of a path. Blocking."""
     if how != "copy":
         _refuse_in_store(path, layout)
     collection = _collect(path, reader, layout) or _single(path, reader)
@@ -151,7 +151,7 @@ def _single(path: str, reader: Reader) -> Collection:
 
 
 def _refuse_in_store(path: str, layout: Layout) -> None:
-    """The store's own files are not to be moved or shared by another name."""
+    """Refuses the store's own files: they must not be moved or linked."""
     if os.path.realpath(path).startswith(os.path.realpath(layout.root) + "/"):
         raise InvalidRequest(
             f"{path} lies in the store itself, so it can be neither moved nor linked",

@@ -1,7 +1,7 @@
-"""Staged files get their names: one or many, whatever producer staged them, with as few syncs as there can be.
+"""Commits staged files, which gives them their names: one or many, from any producer, with as few syncs as possible.
 
-Up to the naming every failure takes the staged files away. After it nothing is undone: the bytes are good, only how
-durable their names are stays unknown, and the same request again settles that.
+Before the naming every failure removes the staged files. After it nothing is undone: the bytes are good, and only the
+durability of their names is unknown, which the same request again makes sure.
 
 A thousand files of 16 KiB: 0.7 s one after the other, a third of that together.
 """
@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from modeld.progress import FileProgress
-from modeld.store.blobs.blobs import Blob, Trusted, find_good, never_trusted, stat_named, sync_names
+from modeld.store.blobs.blobs import Blob, find_good, require_blob, sync_names
 from modeld.store.blobs.block_checksums import BLOCK, BlockSums, save_blocks
 from modeld.store.blobs.hashing import CHUNK
-from modeld.store.digest import Digest
+from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import FilesystemSync, outcome_unknown, store_faults
 from modeld.store.disk.layout import Layout
@@ -29,20 +29,20 @@ TOGETHER_FROM = 8
 """Fewer files are synced one by one: a sync of the whole filesystem is for many."""
 
 MAX_ATTEMPTS = 5
-"""At naming: each failed one means that another program put a bad blob there in the meantime."""
+"""At naming: each fails only when another program put a bad blob there meanwhile."""
 
 
 class Committed(NamedTuple):
     blob: Blob
     reused: bool
-    """The same content was here already and is used."""
+    """The store had the same content already."""
 
     sure: bool = True
-    """False when the file was written to in the moment of its naming: nobody has verified what it is now."""
+    """False when a program wrote to the file while it was named: its present bytes are not verified."""
 
 
 class Batch:
-    """`take` each staged file, then `commit` them all. Whatever has no name at the end is discarded: by the commit, or
+    """`take` each staged file, then `commit` them all. Files without a name at the end are discarded: by the commit, or
     by `discard`. A blob that got its name stays: it is good, and the next request for the same finds it."""
 
     def __init__(self, layout: Layout, count: int = 1) -> None:
@@ -68,20 +68,21 @@ class Batch:
 
     @property
     def staged(self) -> tuple[Staged, ...]:
-        """In the order in which they came."""
+        """In the order of `take`."""
         return tuple(self._staged)
 
     def syncs_alone(self, size: int) -> bool:
-        """Whether a file is synced where it is staged: a big one, so that the others do not wait for it; and each of
-        few."""
+        """Whether the producer syncs the file as it stages it: a big one, so that the others do not wait for it, and
+        every file of a small batch."""
         return self._together is None or size > CHUNK
 
     def take(self, staged: Staged) -> None:
-        """From here on it is the batch's to discard. From any thread."""
+        """Adds a file; from here on the batch discards it. From any thread."""
         self._staged.append(staged)
 
     def let_go(self, digests: Collection[Digest]) -> None:
-        """The store has these already: their staged names go now; what else staging did is taken back at the end."""
+        """Drops files whose blobs the store has: their staged names are removed now; the rest of their staging is
+        undone at the end."""
         found = [staged for staged in self._staged if staged.digest in digests]
         self._staged = [staged for staged in self._staged if staged.digest not in digests]
         self._let_go += found
@@ -89,14 +90,14 @@ class Batch:
             staged.take_back()
 
     def sync_names(self, digests: Collection[Digest]) -> None:
-        """Of blobs that were found: the program that named them may not have done it."""
+        """Syncs the names of blobs that were found: the program that named them may not have synced."""
         if not self._sync_together(len(digests)):
             for digest in digests:
                 sync_names(self._layout, digest)
 
     def prepare(self) -> None:
-        """All bytes are on stable storage, and each content has been looked at once: what has to come before the first
-        name, and may come long before."""
+        """Syncs all bytes and inspects each content once. It must precede the first naming, and may precede it by
+        long."""
         if self._prepared:
             return
         if not self._sync_together(sum(not staged.synced for staged in self._staged)):
@@ -109,13 +110,16 @@ class Batch:
             staged.learned = learned[staged.digest]
         self._prepared = True
 
-    def commit(self, *, trusted: Trusted = never_trusted, observer: FileProgress | None = None) -> list[Committed]:
-        """Blocking; once. The blob of each file, in the order in which they came."""
+    def commit(
+        self, *, verified: Mapping[Digest, Signature] | None = None, progress: FileProgress | None = None
+    ) -> list[Committed]:
+        """Blocking; call it once. Returns the blob of each file, in the order of `take`. `verified` has the signatures
+        of blobs at their last good verification: those that are unchanged are not hashed again."""
         try:
             for staged in self._staged:
                 staged.check()
             self.prepare()
-            return self._commit(trusted, observer or FileProgress())
+            return self._commit(verified or {}, progress or FileProgress())
         finally:
             self.discard()
 
@@ -129,16 +133,18 @@ class Batch:
             with contextlib.suppress(OSError):
                 together.close()
 
-    def _commit(self, trusted: Trusted, observer: FileProgress) -> list[Committed]:
+    def _commit(self, verified: Mapping[Digest, Signature], progress: FileProgress) -> list[Committed]:
         layout = self._layout
         named: set[Digest] = set()
         found: list[Blob | None] = []
         for staged in self._staged:
-            blob = None if staged.digest in named else _name_or_find(layout, staged, trusted, observer)
+            blob = None
+            if staged.digest not in named:
+                blob = _name_or_find(layout, staged, verified.get(staged.digest), progress)
             if blob is None:
                 named.add(staged.digest)
             found.append(blob)
-        # ---- The blobs have their names: from here on nothing is taken back. ----
+        # ---- The blobs have their names: from here on nothing is undone. ----
         with outcome_unknown():
             if not self._sync_together(len(named)):
                 for digest in named:
@@ -148,9 +154,9 @@ class Batch:
             if blob is not None:
                 results.append(Committed(blob, True))
                 continue
-            blob, first = stat_named(layout, staged.digest), staged.digest in named
+            blob, first = require_blob(layout, staged.digest), staged.digest in named
             results.append(Committed(blob, not first, not first or staged.named(blob)))
-            # Of many small files the checksums would cost as much as the files, and a repair fetches a small one whole.
+            # For many small files checksums would cost as much as the files, and a repair fetches a small file whole.
             if first and (staged.size > BLOCK or not self.shares_syncs):
                 save_blocks(layout, staged.digest, BlockSums(staged.size, staged.blocks))
             named.discard(staged.digest)
@@ -164,7 +170,7 @@ class Batch:
 
 
 def _sync(staged: Staged) -> None:
-    """For one that was staged without a sync. A failure condemns it."""
+    """Syncs a file that was staged without a sync. A failure condemns the file: never call it twice."""
     if staged.synced:
         return
     with store_faults("make durable", staged.path):
@@ -175,8 +181,8 @@ def _sync(staged: Staged) -> None:
             durable.close(descriptor)
 
 
-def _name_or_find(layout: Layout, staged: Staged, trusted: Trusted, observer: FileProgress) -> Blob | None:
-    """None when the staged file has its name now, else the good blob that has it."""
+def _name_or_find(layout: Layout, staged: Staged, verified: Signature | None, progress: FileProgress) -> Blob | None:
+    """Names the staged file and returns None, or returns the good blob that has the name."""
     path = layout.blob(staged.digest)
     for _attempt in range(MAX_ATTEMPTS):
         with store_faults("name the blob", path):
@@ -187,7 +193,7 @@ def _name_or_find(layout: Layout, staged: Staged, trusted: Trusted, observer: Fi
                 named = durable.name_without_replacing(staged.path, path)
         if named:
             return None
-        found = find_good(layout, staged.digest, size=staged.size, trusted=trusted, observer=observer)
+        found = find_good(layout, staged.digest, size=staged.size, verified=verified, progress=progress)
         if found is not None:
             return found
     raise Corrupt(

@@ -26,28 +26,28 @@ def stage_copy(
     *,
     expected: Digest | None = None,
     space: Space,
-    observer: FileProgress,
+    progress: FileProgress,
     keep_cache: bool = False,
     sync: bool = True,
 ) -> Staged:
     """Copies an open file into the staging directory, hashing it on the way. Blocks; for a byte thread.
 
-    Whatever it raises (an error of the wire, or Stopped), it leaves neither a file nor a reservation;
-    bytes of the wrong digest are in quarantine.
+    Whatever it raises (an error of the wire, or Stopped), it leaves neither a file nor a reservation; bytes of the
+    wrong digest are in quarantine.
     """
     with source_faults(source_path):
         source = Signature.of(os.fstat(source_fd))
-    observer.phase("reserving")
-    observer.total(source.size)
+    progress.phase("reserving")
+    progress.total(source.size)
     with staging_name(layout, "ingest", space.reserve(source.size)) as (path, reservation):
         with store_faults("create the staging file", path):
             target_fd = _create(layout, path)
         try:
-            copy = _Copy(target_fd, path, source_fd, source_path, source.size, reservation, observer, keep_cache)
+            copy = _Copy(target_fd, path, source_fd, source_path, source.size, reservation, progress, keep_cache)
             digest, size, blocks = copy.run()
             check_unchanged(source_fd, source_path, source, size)
             if expected is not None and not expected.matches(digest):
-                observer.phase("quarantine")
+                progress.phase("quarantine")
                 kept: str | None = None
                 with contextlib.suppress(OSError):
                     kept = quarantine(layout, path, "digest-mismatch")
@@ -72,15 +72,15 @@ def stage_copy(
     )
 
 
-def hash_source(source_fd: int, source_path: str, *, observer: FileProgress) -> Digest:
+def hash_source(source_fd: int, source_path: str, *, progress: FileProgress) -> Digest:
     """The digest of an open file, without writing a byte.
 
-    For content that may be here already: reading it alone costs less than copying it for nothing.
+    For content that the store may have: reading alone costs less than a needless copy.
     """
     with source_faults(source_path):
         source = Signature.of(os.fstat(source_fd))
-        observer.total(source.size)
-        digest, size = hash_file(source_fd, source.size, observer)
+        progress.total(source.size)
+        digest, size = hash_file(source_fd, source.size, progress)
     check_unchanged(source_fd, source_path, source, size)
     return digest
 
@@ -93,7 +93,7 @@ def check_unchanged(source_fd: int, source_path: str, before: Signature, read: i
     if after == before and read == before.size and not more:
         return
     if more and after.size == before.size == read:
-        what = f"it says that it has {read} bytes, and there are more"
+        what = f"it reports a size of {read} bytes, and there are more"
     elif after.size != before.size:
         what = f"its size went from {before.size} to {after.size} bytes"
     elif read != before.size:
@@ -121,13 +121,13 @@ class _Copy:
     source_path: str
     size: int
     reservation: Reservation
-    observer: FileProgress
+    progress: FileProgress
     keep_cache: bool
 
     def run(self) -> tuple[Digest, int, tuple[int, ...]]:
         """The digest, how many bytes there were, and the checksums of their blocks."""
-        self.observer.phase("copy")
-        check(self.observer)
+        self.progress.phase("copy")
+        check(self.progress)
         if self.size <= CHUNK:
             return self._small()
         with store_faults("share the source's extents with", self.target_path):
@@ -135,7 +135,7 @@ class _Copy:
         return self._hash_clone() if cloned else self._stream()
 
     def _small(self) -> tuple[Digest, int, tuple[int, ...]]:
-        """One buffer, no thread: to start one costs more than to hash a small file."""
+        """One buffer, no thread: starting a thread costs more than hashing a small file."""
         data = memoryview(bytearray(self.size))
         with source_faults(self.source_path):
             got = durable.read_at(self.source_fd, data, 0) if self.size else 0
@@ -146,17 +146,17 @@ class _Copy:
             with store_faults("write to", self.target_path):
                 durable.write_at(self.target_fd, data, 0)
         self.reservation.settle(got)
-        self.observer.advance(done=got, verified=got)
+        self.progress.advance(done=got, verified=got)
         return Digest(hashlib.sha256(data).hexdigest()), got, summer.finish()
 
     def _hash_clone(self) -> tuple[Digest, int, tuple[int, ...]]:
-        """The store's side is hashed: what the source says afterwards does not matter any more."""
+        """Hashes the clone: later changes of the source do not matter."""
         self.reservation.settle(self.size)
-        self.observer.advance(done=self.size)
-        self.observer.phase("verify")
+        self.progress.advance(done=self.size)
+        self.progress.phase("verify")
         summer = BlockSummer()
         with store_faults("read back", self.target_path):
-            digest, hashed = hash_file(self.target_fd, self.size, self.observer, summer=summer)
+            digest, hashed = hash_file(self.target_fd, self.size, self.progress, summer=summer)
         return digest, hashed, summer.finish()
 
     def _stream(self) -> tuple[Digest, int, tuple[int, ...]]:
@@ -169,7 +169,7 @@ class _Copy:
         offset = 0
         with HashRing() as ring:
             while offset < self.size:
-                check(self.observer)
+                check(self.progress)
                 buffer = ring.take()
                 with source_faults(self.source_path):
                     got = reader.read(buffer[: self.size - offset], offset)
@@ -181,7 +181,7 @@ class _Copy:
                     writer.write(buffer[:got], offset)
                 self.reservation.settle(got)
                 offset += got
-                self.observer.advance(done=got, verified=ring.newly_hashed())
+                self.progress.advance(done=got, verified=ring.newly_hashed())
             digest = ring.finish()
-            self.observer.advance(verified=ring.newly_hashed())
+            self.progress.advance(verified=ring.newly_hashed())
         return digest, offset, summer.finish()

@@ -1,9 +1,8 @@
-"""The flow that every way into the store ends with: files that are in the store or staged become one published model.
+"""The last steps of every add and pull: files that are in the store or staged become one published model.
 
 In the publisher's turn all of them have their names before the manifest is written. So a reader sees the whole model or
-nothing. A local file is committed in that turn; a download as soon as it is verified: a model of many files that is
-given up halfway has brought something, and two models that share a file share its transfer. Blobs without a manifest
-are no model.
+nothing. A local file is committed in that turn, a download as soon as it is verified: the files of an abandoned pull
+are kept, and two models that share a file share its transfer. Blobs without a manifest are no model.
 """
 
 from __future__ import annotations
@@ -49,13 +48,13 @@ class ReadyFile:
     """Of the local file that was read, or is known, to have these bytes."""
 
     new: bool = False
-    """This request has brought a blob that was not here before."""
+    """This request has added the blob."""
 
     served: Mapping[str, int] = field(default_factory=dict)
-    """Which source gave how many of its bytes."""
+    """Bytes from each source."""
 
     learned: Learned | None = None
-    """Of a blob that was looked at when it was committed."""
+    """Set when the blob was inspected as it was committed."""
 
     @property
     def digest(self) -> Digest:
@@ -67,12 +66,12 @@ class ReadyFile:
 
 
 def first_of(files: Sequence[ReadyFile]) -> ReadyFile:
-    """Which file stands for the model."""
+    """The file that stands for the model."""
     return files[parts.first_weights([(file.path, file.role or "", file.size) for file in files])]
 
 
 def listed(files: Sequence[ReadyFile]) -> list[File]:
-    """As a manifest has them."""
+    """The files as a manifest lists them."""
     return [
         File(path=file.path, blob=file.digest.text, size_bytes=file.size, role=file.role or parts.role_of(file.path))
         for file in files
@@ -95,33 +94,34 @@ class Ingest:
         return await anyio.to_thread.run_sync(work, limiter=self.threads)
 
     def presence(self, held: ExitStack) -> Presence:
-        """What it finds is held until `held` is closed."""
+        """The blobs that it finds are held until `held` is closed."""
         linked = self.publishing.index.trees.linked
         return Presence(self.publishing.layout, linked, self.records, self.holds, held)
 
     # -- downloads
 
     async def find(self, digest: Digest, held: ExitStack, progress: FileProgress) -> Blob | None:
-        """The good blob, if it is here: no sweep takes it before `held` is closed, nor what is to become it."""
+        """The good blob, if the store has it. Until `held` is closed no sweep removes the blob or its partial
+        download."""
         presence = self.presence(held)
         presence.hold(digest)
         if not os.path.lexists(self.publishing.layout.blob(digest)):
             return None
-        await presence.recall(digests=[digest])
+        await presence.load_records(digests=[digest])
         return await self.in_thread(partial(presence.find, digest, progress))
 
     async def commit(self, staged: Staged) -> Blob:
-        """Names bytes that were verified just now, and records that. `staged.learned` is set afterwards."""
-        recorded = (await self.records.verified_all([staged.digest])).get(staged.digest)
+        """Names a file that was just verified, and records the verification. Sets `staged.learned`."""
+        verified = await self.records.verified_signatures([staged.digest])
 
         def commit() -> Committed:
             batch = Batch(self.publishing.layout)
             batch.take(staged)
-            return batch.commit(trusted=lambda found: found.signature == recorded)[0]
+            return batch.commit(verified=verified)[0]
 
         with anyio.CancelScope(shield=True):
             committed = await self.in_thread(commit)
-            await self.records.good([(committed.blob, None)])
+            await self.records.record_good([(committed.blob, None)])
         return committed.blob
 
     # -- models
@@ -137,7 +137,7 @@ class Ingest:
         provenance: str | None,
         batch: Batch | None = None,
     ) -> Added:
-        """A model of one file by itself (`alone`), or of several with a tree. Staged ones are in `batch` too.
+        """Publishes a model of one file (`alone`), or of several with a tree. Staged files are in `batch` too.
 
         `provenance` is the source for the history; None when nothing was read or fetched.
         """
@@ -153,11 +153,11 @@ class Ingest:
                     still_there(layout, file.content)
                     named[file.digest] = Committed(file.content, not file.new)
             committed = [] if batch is None else batch.commit()
-            # ---- The blobs have their names: from here on nothing is taken back. ----
+            # ---- The blobs have their names: from here on nothing is undone. ----
             for each in committed:
                 named.setdefault(each.blob.digest, each)
             new = [each.blob.size for each in named.values() if not each.reused]
-            request.observer.advance(committed=sum(new))
+            request.progress.advance(committed=sum(new))
             if tree:
                 relinked.extend(trees.ensure(request.name, tree)[1])
             return named[first.digest].blob, not new
@@ -179,9 +179,9 @@ class Ingest:
             sources = {file.digest: file.source for file in files}
             if batch is not None:
                 good = [(each.blob, sources[digest]) for digest, each in named.items() if each.sure]
-                await self.records.good(good)
-            await self.records.relinked(relinked)
+                await self.records.record_good(good)
+            await self.records.record_relinked(relinked)
             if provenance is not None:
                 served = {file.digest.text: file.served for file in files if file.served}
-                await self.history.arrived(added, provenance, requester, served)
+                await self.history.record_added(added, provenance, requester, served)
         return added

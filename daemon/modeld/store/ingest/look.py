@@ -1,7 +1,7 @@
-"""What a new blob says about itself, asked once before its model is published.
+"""Inspects a new blob once, before its model is published.
 
-The one place for it: whatever the bytes came by, the batch that commits them calls `look`. A look that fails stops no
-publication; the log says why nothing is known.
+The batch that commits the bytes of any producer calls it. A failed inspection stops no publication; the log has the
+reason.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Learned:
     """None when the bytes are of no known format."""
 
     unknown: str | None = None
-    """Why nothing could be learned; None when the look succeeded."""
+    """Why the inspection failed; None when it succeeded."""
 
 
 def look(descriptor: int) -> Learned:
-    """The content of an open file whose digest is proven."""
+    """Inspects an open file whose digest is verified."""
     return Learned(format_of_content(os.pread(descriptor, HEAD_BYTES, 0)))
 
 

@@ -1,8 +1,8 @@
-"""Whether bytes are in the store already: one answer for every producer.
+"""Finds bytes that the store has already, for every producer.
 
-By the record of an unchanged source, by the digest that is expected, by being a blob's other name, by likeness to a
-blob. A blob counts only while its last verification matches its signature; else it is hashed first, and a bad one goes
-to quarantine. No sweep takes a blob from before the look until the request has ended.
+It finds them by the record of an unchanged source, by the expected digest, as another name of a blob, or by likeness to
+a blob. A blob counts only while its last verification matches its signature; else it is hashed first, and a bad one
+goes to quarantine. No sweep removes a blob from before the look-up until the request has ended.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from modeld.store.publish.holds import Holds
 from modelwire.errors import Corrupt, DigestMismatch
 
 PROBE_FROM: Final = 2 * BLOCK
-"""Smaller files are copied at once: finding out whether that is needed costs as much."""
+"""Smaller files are copied at once: the comparison costs as much."""
 
 
 class Vanished(Corrupt):
-    """A blob that was to be used is not there any more, or not the same."""
+    """A blob that the request needs has been removed or changed."""
 
 
 class Found(NamedTuple):
     blob: Blob
     read: bool
-    """False when the expected digest alone answered: nothing was learned about the file."""
+    """False when the expected digest alone was the answer: the file was not read."""
 
 
 class Presence:
-    """For one request and all its files. `recall` is for the event loop, the rest blocks, in any thread."""
+    """For one request and all its files. `load_records` is for the event loop, the rest blocks, in any thread."""
 
     def __init__(self, layout: Layout, linked: Linked, records: Records, holds: Holds, held: ExitStack) -> None:
         self._layout = layout
@@ -52,24 +52,25 @@ class Presence:
         self._holds = holds
         self._held = held
         self.syncs_names = True
-        """Of the blobs that it finds: the program that named them may not have done it. Else the caller does."""
+        """Whether it syncs the names of blobs that it finds: the program that named them may not have. Else the caller
+        does."""
 
         self._holding = threading.Lock()
         self._sources: dict[Signature, Digest] = {}
         self._verified: dict[Digest, Signature] = {}
         self._same_size: dict[int, list[Digest]] = {}
 
-    async def recall(self, *, sources: Sequence[Signature] = (), digests: Iterable[Digest] = ()) -> None:
-        """What the records say of these sources and blobs: before the first of them is looked at."""
+    async def load_records(self, *, sources: Sequence[Signature] = (), digests: Iterable[Digest] = ()) -> None:
+        """Loads the records of these sources and blobs. Call it before the first look-up of them."""
         if sources:
             self._sources = await self._records.digests_of_sources(sources)
         for size in {source.size for source in sources if source.size >= PROBE_FROM and source not in self._sources}:
             self._same_size[size] = await self._records.digests_of_size(size)
         alike = (digest for found in self._same_size.values() for digest in found)
-        self._verified |= await self._records.verified_all({*self._sources.values(), *alike, *digests})
+        self._verified |= await self._records.verified_signatures({*self._sources.values(), *alike, *digests})
 
-    def recorded(self, source: Signature) -> Digest | None:
-        """What a file of exactly this signature was hashed to."""
+    def recorded_digest(self, source: Signature) -> Digest | None:
+        """The recorded digest of a file with exactly this signature."""
         return self._sources.get(source)
 
     def hold(self, digest: Digest) -> None:
@@ -77,16 +78,15 @@ class Presence:
             self._held.enter_context(self._holds.relying_on(digest))
 
     def find(self, digest: Digest, progress: FileProgress) -> Blob | None:
-        """The good blob, if it is here."""
+        """The good blob, if the store has it."""
         self.hold(digest)
         if not os.path.lexists(self._layout.blob(digest)):
             return None
-        trusted = self._verified.get(digest)
         return blobs.find_good(
             self._layout,
             digest,
-            trusted=lambda blob: blob.signature == trusted,
-            observer=progress,
+            verified=self._verified.get(digest),
+            progress=progress,
             sync=self.syncs_names,
         )
 
@@ -103,24 +103,24 @@ class Presence:
         than expected."""
         blob, read = self._find_linked(source, progress), True
         if blob is None:
-            digest = self.recorded(source)
+            digest = self.recorded_digest(source)
             if digest is not None and expected is not None and not expected.matches(digest):
                 raise _known_mismatch(path, expected, digest)
             if digest is None and how != "move":
-                # A move takes the file away: what it is said to be is no reason for that, only what was read in it.
+                # A move removes the file: the expected digest does not justify that, only the bytes that were read.
                 digest, read = expected, expected is None
             if digest is None and how == "copy":
                 digest = self._hash_if_alike(descriptor, path, source, progress)
             blob = None if digest is None else self.find(digest, progress)
         if blob is None or blob.size != source.size:
-            return None  # of another size: the file is not what was expected of it, and reading it will tell
+            return None  # of another size: the file has other bytes than expected, which reading it will show
         if expected is not None and not expected.matches(blob.digest):
             raise _known_mismatch(path, expected, blob.digest)
         progress.advance(done=blob.size, reused=blob.size)
         return Found(blob, read)
 
     def _find_linked(self, source: Signature, progress: FileProgress) -> Blob | None:
-        """The file is a blob already, by another name, because it was linked before."""
+        """The blob that this very file is, because it was linked before."""
         digest = self._linked.digest_of(source) if self._linked else None
         if digest is None:
             return None
@@ -133,13 +133,13 @@ class Presence:
         return blob
 
     def _hash_if_alike(self, descriptor: int, path: str, source: Signature, progress: FileProgress) -> Digest | None:
-        """Reading a file costs less than copying it, but reading it first and then copying it costs more: so it is
-        hashed alone only when a blob of its size has some of its blocks too."""
+        """Reading a file costs less than copying it, but reading and then copying it costs more: so it is hashed alone
+        only when a blob of its size has some of its blocks too."""
         candidates = self._same_size.get(source.size)
         if not candidates or not resembles_one(self._layout, descriptor, path, source.size, candidates):
             return None
         progress.phase("verify")
-        return copying.hash_source(descriptor, path, observer=progress)
+        return copying.hash_source(descriptor, path, progress=progress)
 
 
 def still_there(layout: Layout, blob: Blob) -> None:

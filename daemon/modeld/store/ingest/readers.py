@@ -1,7 +1,7 @@
-"""With whose rights the sources of an add are looked at, opened, linked to and taken away.
+"""Opens and removes the sources of an add, with the rights of the requesting user.
 
-A file is opened by the path that somebody named, with links followed as the kernel does. What lies in a directory
-that is added is opened from that directory's descriptor and never through a link: what was listed is what is read.
+A file is opened by the path in the request, and links are followed as the kernel does. Files in an added directory are
+opened from that directory's descriptor and never through a link: the listed file is the file that is read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Reader:
 
     def __init__(self, uid: int | None = None) -> None:
         self.uid = os.geteuid() if uid is None else uid
-        """On whose behalf it reads."""
+        """The user on whose behalf it reads."""
 
     def open(self, path: str) -> int:
         """A descriptor of a regular file."""
@@ -61,11 +61,11 @@ class Reader:
             return descriptor
 
     def check_removable(self, path: str) -> None:
-        """PermissionDenied when the name could not be taken away."""
+        """PermissionDenied when the name cannot be removed."""
         os.close(self._parent(path))
 
     def remove(self, path: str, signature: Signature) -> None:
-        """Takes a name away whose bytes the store has now, unless it stands for another file by now, or has been
+        """Removes the name of a file that is in the store now, unless it names another file by now, or the file was
         written to."""
         parent, name = self._parent(path), os.path.basename(path)
         try:
@@ -78,7 +78,7 @@ class Reader:
             os.close(parent)
 
     def remove_empty(self, path: str) -> None:
-        """Takes a directory away if nothing is in it any more; otherwise nothing happens."""
+        """Removes a directory if it is empty; otherwise does nothing."""
         with contextlib.suppress(OSError, WireError):
             parent = self._parent(path)
             try:
@@ -160,12 +160,12 @@ class PeerReader(Reader):
 
 
 def refuse_link_as_source(path: str) -> None:
-    """To move a link would take away the link and leave the file."""
+    """Refuses a link: to move it would remove the link and leave the file."""
     with source_faults(path):
         if stat.S_ISLNK(os.lstat(path).st_mode):
             raise InvalidRequest(
                 f"{path} is a symbolic link, so it cannot be moved into the store",
-                hint="move the file that it points to, or add it without --move",
+                hint="Move the file that it points to, or add it without --move.",
                 details={"path": path},
             )
 

@@ -1,8 +1,8 @@
-"""Opening the file that someone asks to add, with no more rights than that someone has.
+"""Opens the file of an add with no more rights than the requesting peer has.
 
-The daemon may read what its peers may not. Who adds a file and then reads it from the store must not get
-at more than before: so the path is walked with the peer's rights, one descriptor after the other, and
-the file that was checked is the file that is read.
+The daemon may read files that its peers may not. A peer that adds a file and then reads it from the store must not read
+more than before: so the path is walked with the peer's rights, one descriptor after the other, and the file that was
+checked is the file that is read.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def open_source(path: str) -> int:
     """A descriptor of a regular file, with the daemon's own rights."""
     check_spelling(path)
     with source_faults(path):
-        # Asked before opening: to open a device or a pipe is to do something to it.
+        # Checked before the open: opening a device or a pipe has an effect on it.
         check_regular(path, os.stat(path).st_mode)
         descriptor = os.open(path, _OPEN)
         try:
@@ -50,8 +50,8 @@ def open_source(path: str) -> int:
 def open_source_as(path: str, uid: int, gids: Collection[int]) -> int:
     """The same with the rights of a peer: search on every directory, read on the file.
 
-    Mode bits and POSIX access lists are looked at. Rights that only the kernel knows (a network
-    filesystem's own, a security module's) are not: the peer is refused where the daemon itself is.
+    It checks mode bits and POSIX access lists. Rights that only the kernel knows (a network
+    filesystem's own, a security module's) are not checked: there the peer is refused only where the daemon is.
     """
     check_spelling(path)
     if not files.REOPENS:
@@ -120,7 +120,7 @@ def check_right(descriptor: int, path: str, where: str, uid: int, gids: Collecti
     what = f"search the directory {where}" if right == SEARCH else "read it"
     raise PermissionDenied(
         f"{path} cannot be added: user {uid} may not {what}",
-        hint="Ask its owner for the right to read it, or add it as a user who has that right.",
+        hint="Ask its owner for the right to read it, or add it as a user with that right.",
         details={"path": path, "uid": uid},
     )
 

@@ -1,7 +1,7 @@
-"""A file on its way into the store: whole, verified, on the store's filesystem, and without a name that a reader finds.
+"""A staged file: complete, verified, on the store's filesystem, and without a name that a reader finds.
 
-Every producer yields these and nothing else. The commit gives them their names; until then, whatever happens, `discard`
-or the next start takes them away.
+Every producer yields staged files and nothing else. The commit gives them their names; until then `discard` or the next
+start of the daemon removes them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from modelwire.errors import DigestMismatch, SourceUnavailable
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Staged:
-    """`discard` ends it; the commit calls it too."""
+    """The commit calls `discard`; so must a producer whose file is not committed."""
 
     path: str
     digest: Digest
@@ -33,39 +33,39 @@ class Staged:
     """A checksum of each block, for a later repair."""
 
     origin: str
-    """Where the bytes come from: the path of the source, or of the file at its source."""
+    """The path of a local source, or of the file in its repository."""
 
     source: Signature
-    """Of the file that the bytes were read from, at the moment they were read."""
+    """Of the file that the bytes were read from, as they were read."""
 
     reservation: Reservation = field(repr=False)
     synced: bool = True
     """False only within a batch, which syncs all its files before it names the first."""
 
     learned: Learned | None = None
-    """What the bytes say about themselves; None until the batch has looked at them."""
+    """The result of the inspection; None until the batch has inspected the bytes."""
 
     def check(self) -> None:
-        """Before the first file of the batch gets its name. What it raises prevents all the names."""
+        """Called before the first file of the batch gets its name. An error prevents all the names."""
 
     def named(self, blob: Blob) -> bool:
-        """After the file got its name: whether the blob still is what was hashed."""
+        """Called after the file got its name: whether the blob still has the bytes that were hashed."""
         return blob.size == self.size
 
     def take_back(self) -> None:
-        """Removes the staged name and gives back the room. A file that cannot be removed is left to the next start."""
+        """Removes the staged name and releases the space. The next start removes a file that cannot be removed now."""
         with contextlib.suppress(OSError):
             durable.remove(self.path)
         self.reservation.release()
 
     def discard(self) -> None:
-        """Takes back all that staging did. A name that the bytes got stays. Idempotent."""
+        """Undoes all that staging did. A name that the blob got stays. Idempotent."""
         self.take_back()
 
 
 @contextlib.contextmanager
 def staging_name(layout: Layout, kind: str, reservation: Reservation) -> Iterator[tuple[str, Reservation]]:
-    """A new path in the staging directory. When the work within fails, neither a file nor the room is left."""
+    """A new path in the staging directory. When the body fails, the file is removed and the space released."""
     path = f"{layout.staging}/{kind}-{os.getpid()}-{secrets.token_hex(8)}.tmp"
     try:
         yield path, reservation
@@ -77,7 +77,7 @@ def staging_name(layout: Layout, kind: str, reservation: Reservation) -> Iterato
 
 
 def seal(layout: Layout, descriptor: int, path: str, *, sync: bool = True) -> None:
-    """Read-only, of the right group, on stable storage: what a file must be before it may get a name.
+    """Makes a file read-only, of the right group, and durable, as it must be before it gets a name.
 
     A failure condemns the file. It is not tried again: the kernel reports a lost page once.
     """

@@ -1,1 +1,1 @@
-"""What is done with models and blobs that are there: verify, count, sweep, recover."""
+"""Maintenance of models and blobs: verify, usage, sweep, recovery."""

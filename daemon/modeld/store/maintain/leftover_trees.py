@@ -1,4 +1,4 @@
-"""Trees that no manifest asks for any more: of models that other tools removed, and of bytes that were replaced."""
+"""Trees that no manifest needs any more: of models that other tools removed, and of replaced bytes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from modelwire.errors import InvalidName, WireError
 class LeftoverTrees:
     """For the event loop."""
 
-    def __init__(self, changes: NameChanges, records: Records) -> None:
-        self._changes = changes
-        self._index = changes.index
-        self._layout = changes.layout
+    def __init__(self, name_changes: NameChanges, records: Records) -> None:
+        self._name_changes = name_changes
+        self._index = name_changes.index
+        self._layout = name_changes.layout
         self._records = records
 
     async def leftovers(self, ages: Ages) -> list[Candidate]:
         wanted = [entry.tree async for entry in self._index.entries() if entry.tree is not None]
-        found = await self._changes.in_thread(partial(trees.leftovers, self._layout, wanted))
+        found = await self._name_changes.in_thread(partial(trees.leftovers, self._layout, wanted))
         return [candidate for path in sorted(found) if (candidate := self._candidate(path, ages)) is not None]
 
     def _candidate(self, path: str, ages: Ages) -> Candidate | None:
@@ -58,20 +58,20 @@ class LeftoverTrees:
         return found
 
     async def remove(self, candidates: Sequence[Candidate], order: int, notes: list[str]) -> list[Candidate]:
-        """Those that went. Each is judged again in the publisher's turn: a model may ask for it by now."""
+        """Returns the removed ones. Each is checked again in the publisher's turn: a model may need it by now."""
         gone: list[Candidate] = []
         for candidate in candidates:
             path = "/".join((self._layout.root, *candidate.parts))
-            async with self._changes.publisher.turn(order):
+            async with self._name_changes.publisher.turn(order):
                 if self._is_wanted(candidate):
                     continue
                 with anyio.CancelScope(shield=True):
                     try:
-                        relinked = await self._changes.in_thread(partial(self._index.trees.remove, path))
+                        relinked = await self._name_changes.in_thread(partial(self._index.trees.remove, path))
                     except (WireError, OSError) as fault:
                         notes.append(f"{path} cannot be removed: {fault}")
                         continue
-                    await self._records.relinked(relinked)
+                    await self._records.record_relinked(relinked)
             gone.append(candidate)
         return gone
 

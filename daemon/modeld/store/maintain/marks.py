@@ -1,7 +1,7 @@
-"""Which blobs manifests name, asked before blobs are removed: rather one too many than one too few.
+"""The blobs that manifests name, which a sweep must not remove: rather one too many than one too few.
 
-So a manifest counts by its bytes: whatever looks like a digest in any file of the directory holds that blob, also in a
-damaged file, in one of another version, and in one that has no name yet.
+So a manifest counts by its bytes: any text that looks like a digest in any file of the directory holds that blob, also
+in a damaged file, in a file of another version, and in a file that has no name yet.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Marked:
     digests: frozenset[str]
     """In hex."""
     unreadable: tuple[str, ...]
-    """Files that may name any blob: while there is one, no blob may be removed."""
+    """Files that may name any blob: while such a file exists, no blob may be removed."""
 
 
 class Marks:
-    """Blocking, for one thread at a time. A look costs a stat of each file, and reads those that have changed: what
-    an editor writes in place changes no directory."""
+    """Blocking, for one thread at a time. A look stats each file and reads the changed ones: an
+    editor that writes in place changes no directory."""
 
     def __init__(self, layout: Layout) -> None:
         self._path = layout.manifests_dir
@@ -71,7 +71,7 @@ def _now() -> int:
 
 
 def _digests_in(path: str) -> frozenset[str]:
-    """Through a link too: what it leads to may be what another tool reads as a manifest."""
+    """Follows links: another tool may read their targets as manifests."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         info = os.fstat(descriptor)

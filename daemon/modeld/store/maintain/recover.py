@@ -1,8 +1,8 @@
-"""What a start finds of the run before it, and puts in order before the first client is served.
+"""Recovery at start: cleans up after the run before, and is done before the first client is served.
 
-The caller holds the store's lock, so everything in the private staging directory belongs to a dead run. Nothing else
-is touched: partials are resumed, blobs without a manifest wait for a sweep, other tools' files are theirs.
-It is bounded by time: what is not looked at now is looked at when a client asks for it.
+The caller holds the store's lock, so everything in the private staging directory is from an earlier run. Nothing else
+is changed: partials are resumed, blobs without a manifest wait for a sweep, other tools' files are theirs.
+It is bounded by time: models that are not checked now are checked when a client resolves them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from modeld.store.manifests.index import Index
 
 SWEEP_SECONDS: Final = 0.7
 CHECK_SECONDS: Final = 0.5
-"""Together within the 1.5 s in which a daemon with 100,000 blobs is ready."""
+"""With `SWEEP_SECONDS`, within the 1.5 s in which a daemon with 100,000 blobs is ready."""
 
 _CHECKED_AT_ONCE: Final = 64
 
@@ -34,7 +34,7 @@ class RecoveryReport:
     staging_removed: int = 0
     staging_bytes: int = 0
     models_failed: tuple[str, ...] = ()
-    """Names whose blob is missing or of another size. Their manifests are kept."""
+    """Names with a blob that is missing or of another size. Their manifests are kept."""
     damaged: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -1,7 +1,7 @@
-"""Paths that are given out only after a closer look: trees that have to be made, bytes that may have changed.
+"""Resolves names that take time: a tree has to be made, or bytes that may have changed have to be verified.
 
-The event loop answers by itself what a few stats decide (`Index.resolve`). A request that takes more waits here, while
-all others are answered: no path is ever given out for bytes that were not verified.
+`Index.resolve` answers on the event loop when a few stats decide. A request that takes more waits here, while all
+others are answered: no path is given out for bytes that were not verified.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from modelwire.errors import Corrupt
 from modelwire.values import Resolved, Verification
 
 MAX_ATTEMPTS: Final = 3
-"""At a model that changes each time it is looked at."""
+"""For a model that changes at each attempt."""
 
 
 @dataclass(slots=True)
@@ -39,15 +39,15 @@ class _Turn:
 class Resolver:
     """For the event loop."""
 
-    def __init__(self, changes: NameChanges, records: Records, uses: Uses, verifier: Verifier) -> None:
-        self._changes = changes
-        self._index = changes.index
-        self._trees = changes.index.trees
+    def __init__(self, name_changes: NameChanges, records: Records, uses: Uses, verifier: Verifier) -> None:
+        self._name_changes = name_changes
+        self._index = name_changes.index
+        self._trees = name_changes.index.trees
         self._records = records
         self._uses = uses
         self._verifier = verifier
         self._turns: dict[str, _Turn] = {}
-        """By name: a hundred requests for one model have it looked at once."""
+        """By name: a hundred requests for one model cause one look at it."""
 
     async def resolve(
         self,
@@ -57,7 +57,7 @@ class Resolver:
         requester: Requester = THE_DAEMON,
         on_failed: OnFailed = ignore_failed,
     ) -> Resolved:
-        """As `Store.resolve`, with all the time that it takes."""
+        """As `Store.resolve`, but waits until the path can be given out."""
         for _attempt in range(MAX_ATTEMPTS):
             entry = self._index.find(name)
             with self._turn_at(entry) as turn:
@@ -68,14 +68,14 @@ class Resolver:
                         return resolved if file is None else entry.resolved_file(file)
         raise Corrupt(
             f"'{name}' changes each time it is looked at",
-            hint="find the program that writes to its files, then ask again",
+            hint="Find the program that writes to its files, then try again.",
             details={"name": name},
         )
 
     async def _prepared(self, entry: Entry, requester: Requester, on_failed: OnFailed) -> Resolved | None:
-        """The answer, once all that it needs is there; None when the model has changed meanwhile. Raises when the
-        model cannot be used."""
-        look = await self._changes.in_thread(entry.look)
+        """The answer, after the verification and the tree that it needs; None when the model has changed meanwhile.
+        Raises when the model cannot be used."""
+        look = await self._name_changes.in_thread(entry.look)
         resolved = entry.checked(look)
         if look.state.answer is Answer.VERIFY and await self._not_verified_since(entry):
             await self._verify(entry, requester, on_failed)
@@ -83,16 +83,16 @@ class Resolver:
                 return None
         if entry.tree is not None:
             ensure = partial(self._trees.ensure, entry.name, entry.usable().files)
-            _, relinked = await self._changes.in_thread(ensure)
-            await self._records.relinked(relinked)
+            _, relinked = await self._name_changes.in_thread(ensure)
+            await self._records.record_relinked(relinked)
         return resolved
 
     async def _not_verified_since(self, entry: Entry) -> bool:
-        """Whether some bytes may have changed after they were last hashed: by this, or by an add in between."""
-        for digest, signature in (await self._records.verified_all(entry.suspects())).items():
-            blob = await self._changes.in_thread(partial(stat_blob, self._changes.layout, digest))
+        """Whether some bytes may have changed since a verification or an add last hashed them."""
+        for digest, signature in (await self._records.verified_signatures(entry.suspects())).items():
+            blob = await self._name_changes.in_thread(partial(stat_blob, self._name_changes.layout, digest))
             if blob is not None and blob.signature == signature:
-                await self._changes.in_thread(partial(self._trees.linked.good, digest, signature))
+                await self._name_changes.in_thread(partial(self._trees.linked.good, digest, signature))
         return bool(entry.suspects())
 
     async def _verify(self, entry: Entry, requester: Requester, on_failed: OnFailed) -> None:
@@ -107,7 +107,7 @@ class Resolver:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_stop_when_cancelled, progress)
             try:
-                return await self._verifier.verify(names, observer=progress, requester=requester, on_failed=on_failed)
+                return await self._verifier.verify(names, progress=progress, requester=requester, on_failed=on_failed)
             except Stopped:
                 fault = Corrupt(f"'{entry.name.text}' was not verified: the daemon is stopping", retryable=True)
             except Exception as error:  # noqa: BLE001 - raised below, out of the task group
@@ -129,7 +129,7 @@ class Resolver:
 
 
 async def _stop_when_cancelled(progress: JobProgress) -> None:
-    """A thread that hashes for a request whose client is gone notices it by this."""
+    """Stops the hashing thread when the request is cancelled."""
     try:
         await anyio.sleep_forever()
     finally:

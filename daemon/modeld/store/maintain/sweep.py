@@ -1,5 +1,7 @@
-"""Taking back what nothing holds. What is a victim is decided twice: on a walk beside all other work, and once more in
-the publisher's turn, right before it goes. So no add can be half way between finding a blob and naming it.
+"""The sweep removes blobs, partials and trees that nothing holds.
+
+It decides on each victim twice: on a walk beside all other work, and again in the publisher's turn, right before the
+removal. So no add can be between finding a blob and naming it.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ SHOWN: Final = 10_000
 NOTED: Final = 100
 
 AT_ONCE: Final = 200
-"""Removed in one turn: some ten milliseconds in which nothing is published."""
+"""Victims removed in one turn: some ten milliseconds in which nothing is published."""
 
 
 @dataclass(slots=True)
@@ -57,42 +59,42 @@ class Sweeper:
 
     def __init__(
         self,
-        changes: NameChanges,
+        name_changes: NameChanges,
         lock: StoreLock,
         records: Records,
         holds: Holds,
         grace: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._changes = changes
-        self._layout = changes.layout
+        self._name_changes = name_changes
+        self._layout = name_changes.layout
         self._lock = lock
         self._records = records
         self._holds = holds
         self._grace = grace
         self._clock = clock
-        self._marks = Marks(changes.layout)
-        self._trees = LeftoverTrees(changes, records)
+        self._marks = Marks(name_changes.layout)
+        self._trees = LeftoverTrees(name_changes, records)
         self._alone = anyio.Lock()
 
     async def sweep(
-        self, *, dry_run: bool = False, grace: float | None = None, order: int = 0, observer: JobProgress | None = None
+        self, *, dry_run: bool = False, grace: float | None = None, order: int = 0, progress: JobProgress | None = None
     ) -> Swept:
-        """`grace` stands for the configured one."""
+        """`grace` replaces the configured one."""
         self._lock.check()
-        observer = observer or JobProgress()
+        progress = progress or JobProgress()
         async with self._alone:
-            observer.phase("checking_local")
+            progress.phase("checking_local")
             ages = Ages(self._clock(), self._grace if grace is None else grace)
             trees = await self._trees.leftovers(ages)
-            links = await self._changes.in_thread(partial(self._trees.links_in, trees))
-            look, candidates = await self._changes.in_thread(partial(self._look, ages, links, observer))
+            links = await self._name_changes.in_thread(partial(self._trees.links_in, trees))
+            look, candidates = await self._name_changes.in_thread(partial(self._look, ages, links, progress))
             if look.unfinished:
                 look.notes.append(_kept_for_later(look.unfinished))
-            observer.total(sum(victim.size for victim in candidates))
+            progress.total(sum(victim.size for victim in candidates))
             tally = _Tally(notes=look.notes)
             if not dry_run:
-                await self._remove(candidates, tally, order, observer)
+                await self._remove(candidates, tally, order, progress)
                 # The blobs first: losing a link makes a blob look used.
                 trees = await self._trees.remove(trees, order, tally.notes)
             for victim in [*candidates, *trees] if dry_run else trees:
@@ -109,28 +111,28 @@ class Sweeper:
                 notes=tuple(tally.notes[:NOTED]),
             )
 
-    def _look(self, ages: Ages, links: Links, observer: JobProgress) -> tuple[Victims, list[Candidate]]:
+    def _look(self, ages: Ages, links: Links, progress: JobProgress) -> tuple[Victims, list[Candidate]]:
         marked = self._marks.look()
-        victims = Victims(self._layout, ages, marked.digests | self._holds.blobs(), links, observer.stopped)
+        victims = Victims(self._layout, ages, marked.digests | self._holds.blobs(), links, progress.stopped)
         if marked.unreadable:
             victims.notes.append(f"no blob is removed: {marked.unreadable[0]} cannot be read and may name any of them")
         return victims, list(victims.candidates(blobs_too=not marked.unreadable))
 
-    async def _remove(self, victims: Sequence[Candidate], tally: _Tally, order: int, observer: JobProgress) -> None:
+    async def _remove(self, victims: Sequence[Candidate], tally: _Tally, order: int, progress: JobProgress) -> None:
         for first in range(0, len(victims), AT_ONCE):
-            if observer.stopped():
+            if progress.stopped():
                 raise Stopped
             some = victims[first : first + AT_ONCE]
-            async with self._changes.publisher.turn(order):
-                observer.phase("publish")
+            async with self._name_changes.publisher.turn(order):
+                progress.phase("publish")
                 with anyio.CancelScope(shield=True):
-                    gone = await self._changes.in_thread(partial(self._remove_some, some, tally))
+                    gone = await self._name_changes.in_thread(partial(self._remove_some, some, tally))
             for victim in gone:
-                observer.advance(done=victim.size)
-            await self._records.gone(*(Digest(victim.digest) for victim in gone if victim.digest and victim.is_blob))
+                progress.advance(done=victim.size)
+            await self._records.forget(*(Digest(victim.digest) for victim in gone if victim.digest and victim.is_blob))
 
     def _remove_some(self, victims: Sequence[Candidate], tally: _Tally) -> list[Candidate]:
-        """Blocking, in the turn: nothing is published meanwhile, at least not by this daemon."""
+        """Blocking, in the publisher's turn: this daemon publishes nothing meanwhile."""
         marked = self._marks.look()
         held = marked.digests | self._holds.blobs()
         gone: list[Candidate] = []
@@ -153,8 +155,8 @@ class Sweeper:
             return remove_entry(root, victim.parts, victim.identity)
         removed = remove_file(root, victim.parts, victim.identity)
         if removed and victim.digest is not None:
-            self._changes.index.trees.linked.forget(Digest(victim.digest))
-            with suppress(OSError):  # checksums for a repair, of what is not there any more
+            self._name_changes.index.trees.linked.forget(Digest(victim.digest))
+            with suppress(OSError):  # the checksums for a repair of the removed blob
                 os.unlink(self._layout.blocks(Digest(victim.digest)))
         return removed
 
@@ -162,4 +164,4 @@ class Sweeper:
 def _kept_for_later(sizes: Sequence[int]) -> str:
     downloads = "1 unfinished download" if len(sizes) == 1 else f"{len(sizes)} unfinished downloads"
     days = PARTIAL_SECONDS // 86_400
-    return f"{downloads} ({sum(sizes)} bytes) will be kept until nobody has gone on with it for {days} days"
+    return f"{downloads} ({sum(sizes)} bytes) will be kept until {days} days after the last resume"

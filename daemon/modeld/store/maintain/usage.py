@@ -1,4 +1,5 @@
-"""How many bytes the models are, how many the store takes for them, and what would come back with each."""
+"""Disk usage: the bytes of the models, the bytes that the store takes for them, and those that removing each would
+free."""
 
 from __future__ import annotations
 

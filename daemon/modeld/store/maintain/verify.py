@@ -1,7 +1,7 @@
-"""Verifying models: every byte is hashed again, several blobs at a time, and what is bad is taken out of use.
+"""Verifying models: every byte is hashed again, several blobs at a time, and bad blobs are taken out of use.
 
-A corrupt blob goes to quarantine in the publisher's turn, after it was looked at once more: another program may have
-put good bytes there meanwhile. Why it went is written down before it goes, so each model that names it reports it, also
+A corrupt blob goes to quarantine in the publisher's turn, after a second look: another program may have put good bytes
+there meanwhile. The reason is recorded before the blob is moved, so each model that names it reports the reason, also
 after a crash in between.
 """
 
@@ -45,7 +45,7 @@ SHOWN: Final = 10_000
 """Models of one answer: 3 MB, where a reply may have 8."""
 
 MAX_ATTEMPTS: Final = 3
-"""At a blob that changes while it is looked at."""
+"""For a blob that changes while it is hashed."""
 
 _AT_ONCE: Final = 200
 """Outcomes in one transaction."""
@@ -53,7 +53,7 @@ _AT_ONCE: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one blob was found to be. `fault` is None when it is good."""
+    """The result for one blob. `fault` is None when it is good."""
 
     outcome: Outcome
     blob: Blob | None = None
@@ -65,9 +65,14 @@ class Verifier:
     """For the event loop; the hashing is done in `threads`."""
 
     def __init__(
-        self, changes: NameChanges, lock: StoreLock, records: Records, history: History, threads: anyio.CapacityLimiter
+        self,
+        name_changes: NameChanges,
+        lock: StoreLock,
+        records: Records,
+        history: History,
+        threads: anyio.CapacityLimiter,
     ) -> None:
-        self.changes = changes
+        self.name_changes = name_changes
         self.records = records
         self.history = history
         self.threads = threads
@@ -78,39 +83,39 @@ class Verifier:
         names: Sequence[str] | None = None,
         *,
         order: int = 0,
-        observer: JobProgress | None = None,
+        progress: JobProgress | None = None,
         requester: Requester = THE_DAEMON,
         on_failed: OnFailed = ignore_failed,
     ) -> Verification:
-        """These models, or all of them. `NotFound` before the first byte is read when there is no such model."""
+        """These models, or all of them. `NotFound`, before the first byte is read, for an unknown name."""
         self._lock.check()
-        index, observer = self.changes.index, observer or JobProgress()
+        index, progress = self.name_changes.index, progress or JobProgress()
         if names is None:
             entries = [entry async for entry in index.entries()]
         else:
             entries = list({entry.name: entry for entry in map(index.find, names)}.values())
-        observer.phase("verify")
+        progress.phase("verify")
         sizes: dict[Digest, int] = {}
         for entry in entries:
             if entry.manifest is not None:
                 sizes.update(entry.manifest.blobs())
-        observer.total(sum(sizes.values()))
-        findings = await _Run(self, order, observer, requester, on_failed).look_at(list(sizes))
+        progress.total(sum(sizes.values()))
+        findings = await _Run(self, order, progress, requester, on_failed).look_at(list(sizes))
         return _verification([_judged(entry, findings) for entry in entries], sum(sizes.values()))
 
 
 class _Run:
-    """One verification under way."""
+    """One running verification."""
 
     def __init__(
-        self, verifier: Verifier, order: int, observer: JobProgress, requester: Requester, on_failed: OnFailed
+        self, verifier: Verifier, order: int, progress: JobProgress, requester: Requester, on_failed: OnFailed
     ) -> None:
         self._verifier = verifier
-        self._changes = verifier.changes
-        self._layout = verifier.changes.layout
+        self._name_changes = verifier.name_changes
+        self._layout = verifier.name_changes.layout
         self._order = order
-        self._observer = observer
-        self._shared = FileProgress(observer)
+        self._progress = progress
+        self._shared = FileProgress(progress)
         self._requester = requester
         self._on_failed = on_failed
         self._findings: dict[Digest, Finding] = {}
@@ -137,7 +142,7 @@ class _Run:
                 return
             try:
                 finding = await self._look(digest)
-            except Exception as fault:  # noqa: BLE001 - raised when the others have stopped, and not as a group
+            except Exception as fault:  # noqa: BLE001 - raised after the others have stopped, and not as a group
                 self._faults.append(fault)
                 return
             self._findings[digest] = finding
@@ -157,39 +162,39 @@ class _Run:
                 return condemned
         raise Corrupt(
             f"{self._layout.blob(digest)} changes each time it is looked at",
-            hint="find the program that writes to blobs of this store",
+            hint="Find the program that writes to blobs of this store.",
             details={"path": self._layout.blob(digest)},
         )
 
     def _explained(self, finding: Finding) -> Finding:
-        """A blob that is missing because it was found bad before says so."""
+        """Gives a missing blob the reason for which it was set aside."""
         known = self._verifier.history.why(finding.outcome.digest) if finding.outcome.outcome == "missing" else None
         return finding if known is None else Finding(finding.outcome, None, known.sentence, known.kept_at)
 
     async def _condemn(self, finding: Finding) -> Finding | None:
-        """Out of use with it. None when it is not the same any more that was looked at."""
+        """Takes the blob out of use. Returns None when it has changed since the look."""
         digest, history = finding.outcome.digest, self._verifier.history
         reason = finding.fault or "its blob is corrupt"
-        async with self._changes.publisher.turn(self._order):
-            check(self._observer)
+        async with self._name_changes.publisher.turn(self._order):
+            check(self._progress)
             with anyio.CancelScope(shield=True):
-                if not await self._changes.in_thread(partial(_unchanged, self._layout, finding)):
+                if not await self._name_changes.in_thread(partial(_unchanged, self._layout, finding)):
                     return None
-                self._observer.phase("quarantine")
+                self._progress.phase("quarantine")
                 await history.condemn(digest, Condemned(reason))
                 try:
-                    kept_at = await self._changes.in_thread(partial(_set_aside, self._layout, digest))
+                    kept_at = await self._name_changes.in_thread(partial(_set_aside, self._layout, digest))
                 except BaseException:
                     if os.path.lexists(self._layout.blob(digest)):
-                        await history.acquit([digest])
+                        await history.clear_condemned([digest])
                     raise
-                # ---- It is out of use: from here on it is only reported. ----
+                # ---- The blob is out of use: from here on the change is only recorded. ----
                 condemned = Condemned(reason, kept_at)
                 await history.condemn(digest, condemned)
-                await self._verifier.records.gone(digest)
-                self._changes.index.trees.linked.forget(digest)
-        self._observer.phase("verify")
-        async for entry in self._changes.index.entries():
+                await self._verifier.records.forget(digest)
+                self._name_changes.index.trees.linked.forget(digest)
+        self._progress.phase("verify")
+        async for entry in self._name_changes.index.entries():
             if entry.manifest is not None and digest in entry.manifest.blobs():
                 self._on_failed(entry.name.text, digest, condemned.sentence)
         return Finding(finding.outcome, finding.blob, condemned.sentence, kept_at)
@@ -197,23 +202,23 @@ class _Run:
     async def _write_down(self) -> None:
         findings, self._unwritten = self._unwritten, []
         good = [finding.blob for finding in findings if finding.fault is None and finding.blob is not None]
-        await self._verifier.records.verified(good)
-        linked = self._changes.index.trees.linked
+        await self._verifier.records.record_verified(good)
+        linked = self._name_changes.index.trees.linked
         for blob in good:
             if linked.signature(blob.digest) not in (None, blob.signature):
-                await self._changes.in_thread(partial(linked.good, blob.digest, blob.signature))
-        await self._verifier.history.acquit(blob.digest for blob in good)
+                await self._name_changes.in_thread(partial(linked.good, blob.digest, blob.signature))
+        await self._verifier.history.clear_condemned(blob.digest for blob in good)
         await self._verifier.history.record([finding.outcome for finding in findings], self._requester)
 
 
-def _look_at(layout: Layout, digest: Digest, observer: FileProgress) -> Finding:
+def _look_at(layout: Layout, digest: Digest, progress: FileProgress) -> Finding:
     """Blocking. Raises nothing but `Stopped`: a blob that cannot be read is an outcome too."""
-    check(observer)
+    check(progress)
     path = layout.blob(digest)
     try:
         if blobs.stat_blob(layout, digest) is None:
             return Finding(Outcome(digest=digest, outcome="missing"), None, f"its blob is missing: {path}")
-        verified = blobs.verify_blob(layout, digest, observer, as_done=True)
+        verified = blobs.verify_blob(layout, digest, progress, as_done=True)
     except NotFound:
         return Finding(Outcome(digest=digest, outcome="missing"), None, f"its blob is missing: {path}")
     except Corrupt as fault:
@@ -233,12 +238,12 @@ def _unchanged(layout: Layout, finding: Finding) -> bool:
     try:
         now = blobs.stat_blob(layout, finding.outcome.digest)
     except Corrupt:
-        return finding.blob is None  # still something that is no file
+        return finding.blob is None  # still not a regular file
     return now is not None and finding.blob is not None and now.signature == finding.blob.signature
 
 
 def _set_aside(layout: Layout, digest: Digest) -> str:
-    """Blocking; where the bytes lie now. What cannot be synced is found and set aside again after a crash."""
+    """Blocking; returns the path in the quarantine. A move that a crash undoes is found and repeated."""
     path = layout.blob(digest)
     with store_faults("set aside the corrupt blob", path):
         kept_at = quarantine(layout, path, "corrupt-blob")

@@ -1,7 +1,6 @@
-"""What a sweep may take back, by one look over the store; whether it really goes is decided again later.
+"""Finds the candidates for a sweep in one walk over the store; the sweep checks each again before it removes it.
 
-Only what the store made is looked at, by its own names: whatever else lies there belongs to another program. No link
-is followed.
+It looks only at files with names that the store gives: all others belong to another program. It follows no link.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from modeld.store.disk.removal import Identity
 from modeld.store.maintain.walk import BlobFile, Partial, Unusable, keyed_partials, walk
 
 PARTIAL_SECONDS: Final = 7 * 86_400
-"""A download that was not resumed for a week is given up."""
+"""A download that was not resumed for a week is removed."""
 
 STAGING_SECONDS: Final = 86_400
 """Running work writes to its staged file at least each minute; a day leaves room for a machine that was asleep."""
@@ -27,7 +26,7 @@ STAGING_SECONDS: Final = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """`parts` is its path below the root. `digest` is what has to be unheld, in hex."""
+    """`parts` is its path below the root. `digest`, in hex, is the blob that nothing may hold."""
 
     kind: str
     parts: tuple[str, ...]
@@ -43,24 +42,24 @@ class Candidate:
 
 
 Links = Mapping[tuple[int, int], int]
-"""By device and inode: how many names of a file are among what goes."""
+"""By device and inode: how many names of a file are among the candidates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """Times before which something is old, in seconds since the epoch."""
+    """The time of the sweep and the grace period, in seconds."""
 
     now: float
     grace: float
 
     def unused(self, info: os.stat_result) -> float:
-        """Seconds since the file last changed in any way: also by getting its name, another link, or being touched."""
+        """Seconds since the last change of the file, of its names or of its times."""
         return self.now - max(info.st_mtime, info.st_ctime)
 
 
 @dataclass(slots=True)
 class Waiting:
-    """Blobs that nothing holds, but too young: the last of them may go in `longest` seconds."""
+    """Blobs that nothing holds but that are too young: the youngest may be removed in `longest` seconds."""
 
     blobs: int = 0
     gives_back: int = 0
@@ -73,7 +72,7 @@ class Waiting:
 
 
 class Victims:
-    """Blocking. `blobs` counts those that were seen; `notes` says what could not be looked at."""
+    """Blocking. `blobs` counts all blobs; `notes` lists what could not be read."""
 
     def __init__(
         self, layout: Layout, ages: Ages, held: frozenset[str], links: Links, stopped: Callable[[], bool]
@@ -116,7 +115,7 @@ class Victims:
     def _partial(self, partial: Partial) -> Candidate | None:
         age = self._ages.now - partial.newest
         if age >= PARTIAL_SECONDS:
-            reason = f"a download that nobody has gone on with for {span(age)}"
+            reason = f"a download that was not resumed for {span(age)}"
             identity = Identity.of(partial.info)
             return Candidate("partial", partial.parts, partial.size, partial.size, reason, identity, partial.digest)
         self.unfinished.append(partial.size)
@@ -151,7 +150,7 @@ class Victims:
         return Candidate(kind, parts, info.st_size, gives_back, reason, Identity.of(info), digest)
 
     def _entries(self, path: str) -> Iterator[os.DirEntry[str]]:
-        """In the order of names, so that a plan is the same each time; what disappears meanwhile is passed over."""
+        """In the order of names, so that a plan is the same each time; entries that disappear meanwhile are skipped."""
         try:
             with os.scandir(path) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
@@ -164,7 +163,7 @@ class Victims:
 
 
 def span(seconds: float) -> str:
-    """A length of time as people say it."""
+    """A length of time for a message."""
     for unit, name in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.0f} {name}"
@@ -172,7 +171,7 @@ def span(seconds: float) -> str:
 
 
 def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Of the thing itself; None when it has disappeared since it was listed."""
+    """The stat of the entry itself; None when it has disappeared since it was listed."""
     try:
         return entry.stat(follow_symlinks=False)
     except FileNotFoundError:

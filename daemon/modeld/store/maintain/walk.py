@@ -1,9 +1,9 @@
-"""The one walk over the blob tree: usage, the store's limit and a sweep take what lies there from here.
+"""The walk over the blob tree, for usage, the store's limit and the sweep.
 
 It goes down by descriptors and enters no link below the tree's top. It lists one fan-out directory at a time, a 256th
-of the store, and asks there whether it is still wanted. A blob costs one stat: whether its directory is one, the
-listing has said. A program that puts a link there in between could as well put any file there, and a sweep opens what
-it removes once more, step by step.
+of the store, and checks there whether it is cancelled. A blob costs one stat: the listing reports whether its directory
+is one. A program that puts a link there in between could as well put any file there, and a sweep opens what it removes
+again, step by step.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PARTIAL = re.compile(r"\.partial-([0-9a-f]{64})")
 
 class BlobFile(NamedTuple):
     digest: str
-    """In hex, by its name: whether the bytes are what it says is for a verification to find."""
+    """In hex, from its name; only a verification checks the bytes."""
     info: os.stat_result
 
     @property
@@ -42,7 +42,7 @@ class Partial(NamedTuple):
 
     parts: tuple[str, ...]
     digest: str | None
-    """In hex; None when no source has said what the bytes are to be."""
+    """In hex; None when the digest is not known."""
     info: os.stat_result
     size: int
     """Of all files in it."""
@@ -51,13 +51,13 @@ class Partial(NamedTuple):
 
 
 class Stray(NamedTuple):
-    """Nothing that the store makes: it belongs to another program, or has disappeared since it was listed."""
+    """An entry that the store did not make, or that has disappeared since it was listed."""
 
     parts: tuple[str, ...]
 
 
 class Unusable(NamedTuple):
-    """What has the name of a blob or of a directory of them, and cannot be looked at or is something else."""
+    """An entry with the name of a blob or of its directory that cannot be read or has another type."""
 
     parts: tuple[str, ...]
     reason: str
@@ -80,13 +80,13 @@ def walk(layout: Layout, stopped: Callable[[], bool] = lambda: False) -> Iterato
 
 
 def keyed_partials(layout: Layout) -> Iterator[Found]:
-    """Downloads whose digest no source has said. They lie in a directory of their own."""
+    """Downloads without a known digest. They have a directory of their own."""
     for parts, parent in _entries(layout, (".modeld", "partials")):
         yield parent if isinstance(parent, Unusable) else _partial(parent, parts, None)
 
 
 def _entries(layout: Layout, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int | Unusable]]:
-    """What lies in one of the store's own directories, each beside that directory's descriptor. The directory itself
+    """The entries of one of the store's own directories, each with that directory's descriptor. The directory itself
     may be reached by a link, which is the user's choice; nothing below."""
     try:
         directory = os.open("/".join((layout.root, *above)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,1 +1,1 @@
-"""What names mean: manifests, the trees that show several files, and the index that answers about them."""
+"""Manifests, the trees that show models of several files, and the index that resolves names."""

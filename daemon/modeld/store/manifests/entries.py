@@ -1,4 +1,4 @@
-"""One manifest as readers know it: what it says, what it resolves to, and what has to be looked at each time."""
+"""One manifest in memory: its content, what it resolves to, and the files to stat for each answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from modelwire.errors import Corrupt, Internal, NotFound, WireError
 from modelwire.values import ModelView, Resolved
 
 Why = Callable[[str], str | None]
-"""Why there is nothing at a blob's path, when that is known."""
+"""The reason why a blob is missing, by its path; None when it is not known."""
 
 
 def unknown(_path: str) -> None:
@@ -31,17 +31,17 @@ def unknown(_path: str) -> None:
 
 
 MANY: Final = 64
-"""Blobs that are looked at on the event loop: 0.1 ms. Models of more are looked at in a thread."""
+"""Blobs that the event loop stats: 0.1 ms. Models of more are looked at in a thread."""
 
 _ECHO: Final = 500
-"""Characters of a path that is not there that are compared with those that are, and repeated: all of a usual one. A
-request has room for a million, and comparing these kept every client waiting for a quarter of a second."""
+"""Characters of an unknown path that are compared with the known ones and repeated in the message: all of a usual path.
+A request has room for a million, and comparing these delayed every client by a quarter of a second."""
 
 _SUSPECT: Final = "a file that has another name outside the store has changed; it is verified before it is given out"
 
 
 class WouldBlock(Exception):
-    """The path takes more than the event loop has time for: a tree has to be made, or bytes have to be hashed."""
+    """The answer takes too long for the event loop: a tree has to be made, or bytes have to be hashed."""
 
     def __init__(self, entry: Entry) -> None:
         super().__init__(entry.name.text)
@@ -50,7 +50,7 @@ class WouldBlock(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One manifest as it was read: what it says, or why it cannot be used."""
+    """One manifest as it was read: its content, or the fault that makes it unusable."""
 
     name: ModelName
     path: str
@@ -62,19 +62,19 @@ class Entry:
     """Each blob's path and size; the first is what the name resolves to."""
     resolved: Resolved | None = None
     ready: ModelView | None = None
-    """The answers while nothing is missing, made once: a page has up to a thousand of them."""
+    """The view while nothing is missing, made once: a page has up to a thousand of them."""
     why: Why = unknown
-    """What became of a blob that is missing."""
+    """The reason why a blob is missing."""
     trees: Trees | None = None
     tree: str | None = None
-    """Where the files of a model of several are shown under their own names."""
+    """The tree of a model of several files."""
     linked: tuple[tuple[str, Digest], ...] = ()
-    """Paths and digests of those blobs that have a name outside the store too."""
+    """Paths and digests of the blobs that also have a name outside the store."""
     plain: bool = False
-    """One blob that is the store's alone: its name and size are all there is to look at."""
+    """One blob without a name outside the store: only its name and size need a look."""
 
     def usable(self) -> Manifest:
-        """What the manifest says; raises its fault when it cannot be used."""
+        """The manifest; raises its fault when it cannot be used."""
         if self.manifest is None:
             raise self._fault()
         return self.manifest
@@ -83,7 +83,7 @@ class Entry:
         return self.fault or Internal(f"the manifest {self.path} cannot be used")
 
     def look(self) -> Look:
-        """How the model is now, judged by its blobs' names, sizes and signatures: the one place that decides."""
+        """The present condition of the model, from its blobs' names, sizes and signatures. Nothing else decides it."""
         if self.manifest is None:
             return Look(Condition.DAMAGED, self._fault().message)
         reason = self._lacking()
@@ -108,11 +108,11 @@ class Entry:
         return None
 
     def suspects(self) -> list[Digest]:
-        """Blobs that may have been written to, by their other name, since they were last found good."""
+        """Blobs that a program may have written to by their other name since they were last found good."""
         return [digest for path, digest in self.linked if self.trees and self.trees.linked.suspect(digest, _stat(path))]
 
     def is_shown(self) -> bool:
-        """Whether the path is there: a model of several files has it when its tree is known to be whole."""
+        """Whether the path exists: a model of several files needs a tree that is known to be whole."""
         return self.tree is None or (self.trees is not None and self.trees.known_whole(self.tree))
 
     def resolved_file(self, path: str) -> Resolved:
@@ -160,7 +160,7 @@ def cannot_be_used(entry: Entry, reason: str) -> Corrupt:
     manifest = entry.usable()
     return Corrupt(
         f"'{manifest.name}' cannot be used: {reason}",
-        hint="add or pull it again; its manifest is kept",
+        hint="Add or pull it again. Its manifest is kept.",
         details={"name": manifest.name, "blob": manifest.digest.text, "reason": reason},
     )
 

@@ -1,7 +1,7 @@
-"""Names to models for readers: the manifests on disk, remembered, and believed only as long as stat agrees.
+"""Resolves names for readers from the manifests on disk, which it caches as long as stat shows no change.
 
-Other tools publish and remove manifests at any time. So nothing here is trusted by itself: each answer
-costs a stat of the manifest and one of each blob, and that is nearly all it costs. Answers are synchronous.
+Other tools publish and remove manifests at any time. So each answer costs a stat of the manifest and one of each blob,
+and little more. Answers are synchronous.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _AT_ONCE: Final = 200
 
 
 class Index:
-    """Reads of one store's manifests. For the event loop's thread."""
+    """The manifests of one store. For the event loop's thread."""
 
     def __init__(self, layout: Layout, why: Why = unknown, trees: Trees | None = None) -> None:
         self._layout = layout
@@ -47,8 +47,8 @@ class Index:
     # -- answers
 
     def resolve(self, text: str, file: str | None = None) -> Resolved:
-        """The path behind a name, or that of one of its files. `NotFound`, `InvalidName`, or `Corrupt` when the bytes
-        are not all there; `WouldBlock` when a few looks at the disk cannot decide.
+        """The path behind a name, or that of one of its files. `NotFound`, `InvalidName`, or `Corrupt` when bytes are
+        missing; `WouldBlock` when a few stats cannot decide.
         """
         entry = self._entries.get(text)
         if file is None and entry is not None and entry.settled and entry.resolved is not None and entry.plain:
@@ -67,7 +67,7 @@ class Index:
         return self._resolve_anew(text, file)
 
     def find(self, text: str) -> Entry:
-        """The entry that a name means: itself, else another spelling of it, else the same with its default tag."""
+        """The entry for a name: the name itself, else another spelling of it, else the name with the default tag."""
         name = ModelName.parse(text)
         for candidate in (name, name.with_default_tag):
             if candidate is not None:
@@ -77,7 +77,7 @@ class Index:
         close = self._listing.close_to(name)
         raise NotFound(
             f"there is no model named '{name.text}'",
-            hint=f"did you mean {' or '.join(close)}?" if close else "`modelctl list` shows what is there",
+            hint=f"did you mean {' or '.join(close)}?" if close else "`modelctl list` shows all models.",
             details={"name": name.text, "close": close},
         )
 
@@ -127,10 +127,10 @@ class Index:
         entry = self._entries.get(name)
         return 0.0 if entry is None else entry.times[0] / 1e9
 
-    # -- changes that this daemon makes itself
+    # -- changes by this daemon
 
     def forget(self) -> None:
-        """What is remembered of manifests: something that it depends on has changed."""
+        """Drops all cached entries, when something that they depend on has changed."""
         self._entries.clear()
 
     @contextmanager
@@ -155,7 +155,7 @@ class Index:
         return resolved if file is None else entry.resolved_file(file)
 
     def _remembered(self, text: str) -> Entry | None:
-        """What `_load` gives for a name whose file has not changed, at half the price."""
+        """The entry of a name whose file has not changed, at half the cost of `_load`."""
         entry = self._entries.get(text)
         if entry is None or not entry.settled:
             return None
@@ -165,7 +165,7 @@ class Index:
             return None
 
     def _load(self, name: ModelName) -> Entry | None:
-        """The entry of this spelling, from memory when the file is still the one that was read."""
+        """The entry of this spelling, from the cache when its file has not changed."""
         path = self._layout.manifest(name)
         try:
             info = os.lstat(path)

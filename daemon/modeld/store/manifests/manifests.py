@@ -1,8 +1,8 @@
 """Manifests: the small public files that give blobs their names.
 
-Other tools write them too, so reading takes what version 1 allows and treats the rest as hostile bytes: bounded,
-no links, no special files. Writing keeps every field that it does not know. The manifest is the last write of a
-publication: once it has its name, the model is there.
+Other tools write them too, so reading takes what version 1 allows and treats the rest as hostile bytes: bounded, no
+links, no special files. Writing keeps every unknown field. The manifest is the last write of a publication: once it has
+its name, the model exists.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ _FIELDS: Final = (
     "produced_by",
     "produced_at",
 )
-"""Version 1, in the order in which people find them in the file."""
+"""Version 1, in the order in which they are written."""
 
 _ABOUT_THE_BYTES: Final = frozenset({"files", "model"})
-"""Optional fields that describe the content: they do not outlive it when a name is given new bytes."""
+"""Optional fields that describe the content: they are dropped when the name gets other bytes."""
 
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -74,7 +74,7 @@ class File(msgspec.Struct, frozen=True, gc=False):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a version-1 file says. `name` is that of the file: it is what resolves."""
+    """The fields of a version-1 file. `name` is from the file name, which is the name that resolves."""
 
     schema_version: int
     blob: str
@@ -97,7 +97,7 @@ class Manifest(msgspec.Struct, frozen=True):
         return sum(file.size_bytes for file in self.files) if self.files else self.size_bytes
 
     def blobs(self) -> dict[Digest, int]:
-        """Each blob once, with its size: the one that stands for the model, then the others as the files list them.
+        """Each blob once, with its size: first that of the model, then the others in the order of `files`.
 
         A file's own size counts: another tool's `size_bytes` may be that of all files.
         """
@@ -132,7 +132,7 @@ _decode_manifest = msgspec.json.Decoder(Manifest).decode
 def read(path: str, name: ModelName) -> tuple[Manifest, os.stat_result]:
     """The manifest and the stat of exactly the file that it was read from.
 
-    FileNotFoundError when it is not there. `Corrupt` names a damaged file, `Unsupported` one of another version.
+    FileNotFoundError when it does not exist, `Corrupt` when it is damaged, `Unsupported` for another version.
     """
     data, info = _read_bytes(path)
     return parse(data, path, name), info
@@ -201,7 +201,7 @@ def _refuse_other_version(data: bytes, path: str) -> None:
 def _other_version(path: str, version: int) -> Unsupported:
     return Unsupported(
         f"{path} has schema version {version}; this modeld reads version {SCHEMA_VERSION}",
-        hint="use the tool that wrote it, or a newer modeld; the file is left alone",
+        hint="Use the tool that wrote it, or a newer modeld. The file is not changed.",
         details={"path": path, "found": version, "known": SCHEMA_VERSION},
     )
 
@@ -209,7 +209,7 @@ def _other_version(path: str, version: int) -> Unsupported:
 def _damaged(path: str, reason: str) -> Corrupt:
     return Corrupt(
         f"the manifest {path} is damaged: {reason}",
-        hint="the file is left alone: repair it, or remove it and add the model again",
+        hint="Repair the file, or remove it and add the model again. modeld does not change it.",
         details={"path": path, "reason": reason},
     )
 
@@ -283,10 +283,10 @@ def encode(document: Mapping[str, Any]) -> bytes:
 
 
 def write(layout: Layout, name: ModelName, document: Mapping[str, Any], *, replace: bool) -> None:
-    """Publish. `AlreadyExists` when the name is taken and `replace` is false; then nothing has changed.
+    """Publishes the manifest. `AlreadyExists` when the name is taken and `replace` is false; then nothing has changed.
 
-    An error after the naming leaves the manifest there: the outcome is unknown to the caller, and the same
-    request again succeeds.
+    An error after the naming leaves the manifest there: the outcome is unknown to the caller, and the same request
+    again succeeds.
     """
     path = layout.manifest(name)
     with durable.store_faults("write the manifest", path):
@@ -300,14 +300,14 @@ def write(layout: Layout, name: ModelName, document: Mapping[str, Any], *, repla
             with contextlib.suppress(OSError):
                 durable.remove(staged)
             raise
-    # ---- The model has its name: from here on nothing is taken back. ----
+    # ---- The model has its name: from here on nothing is undone. ----
     with durable.outcome_unknown(), durable.store_faults("write the manifest", path):
         durable.sync_directory(layout.manifests_dir)
 
 
-def make_lasting(layout: Layout, name: ModelName) -> bool:
-    """For a manifest that already says what a request wants: its writer may have died, or never syncs, and the request
-    is answered with success. False when it is not there any more."""
+def make_durable(layout: Layout, name: ModelName) -> bool:
+    """Syncs a manifest that already is what a request wants: its writer may have died, or never syncs. Returns False
+    when it does not exist any more."""
     path = layout.manifest(name)
     with durable.outcome_unknown(), durable.store_faults("make durable", path):
         try:
@@ -323,7 +323,7 @@ def make_lasting(layout: Layout, name: ModelName) -> bool:
 
 
 def sync_names(layout: Layout) -> None:
-    """After a manifest came or went and it is unknown whether that lasts."""
+    """Makes earlier changes of manifests durable, when that is unknown."""
     with durable.outcome_unknown(), durable.store_faults("sync", layout.manifests_dir):
         durable.sync_directory(layout.manifests_dir)
 
@@ -331,7 +331,7 @@ def sync_names(layout: Layout) -> None:
 def taken(name: ModelName) -> AlreadyExists:
     return AlreadyExists(
         f"there is already a model named '{name.text}'",
-        hint="choose another name, or say that it is to be replaced",
+        hint="Choose another name, or request a replacement.",
         details={"name": name.text},
     )
 
@@ -355,5 +355,5 @@ def _stage(layout: Layout, data: bytes) -> str:
 
 
 def _readers_mode(layout: Layout) -> int:
-    """In a store that a group shares, the group reads; else all whom the directories let in."""
+    """In a store that a group shares, the group reads; else every user with access to the directories."""
     return 0o640 if os.stat(layout.manifests_dir).st_mode & stat.S_ISGID else 0o644

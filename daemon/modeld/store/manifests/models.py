@@ -1,4 +1,4 @@
-"""What a client sees of the models: one of them, or a list by a query, page by page."""
+"""The models as clients see them: one model, or the pages of a list by a query."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from modelwire.errors import Corrupt, InvalidRequest, WireError
 from modelwire.values import Added, ModelList, ModelView
 
 _REMEMBERED: Final = 8
-"""Lists that are being read page by page. A client that comes back after eight other lists gets its list made anew."""
+"""Lists kept for clients that read page by page. After eight other lists a list is made anew."""
 
 _AT_ONCE: Final = 100
 """Models between two turns of the event loop: one millisecond."""
@@ -67,7 +67,7 @@ class Models:
         return msgspec.structs.replace(entry.view(), manifest=entry.document())
 
     def stands_for(self, added: Added) -> bool:
-        """Whether the name stands for exactly this content now: what a restart asks about a job cut short."""
+        """Whether the name stands for exactly this content now: a restart checks it for an interrupted job."""
         try:
             entry = self._index.entry(ModelName.parse(added.name))
             if entry is None or entry.manifest is None:
@@ -77,7 +77,7 @@ class Models:
             return False
 
     async def show(self, name: str) -> ModelView:
-        """All about one model: its manifest as it is in the file, and what each look at its bytes found."""
+        """One model with its manifest as it is in the file, and the outcomes of its verifications."""
         entry = self._index.find(name)
         view = self._with_use(entry.view())
         named = list(entry.usable().blobs())
@@ -94,7 +94,7 @@ class Models:
         )
 
     async def page(self, filter_text: str | None, sort: str | None, *, after: str | None, limit: int) -> ModelList:
-        """The models that match, from the one that follows `after`; `next` when there are more."""
+        """The models that match, after the name `after`; `next` when there are more."""
         asked = (filter_text, sort)
         query = Query.parse(*asked)
         damaged: tuple[str, ...] = ()
@@ -131,7 +131,7 @@ class Models:
             await anyio.lowlevel.checkpoint()
 
     def _view_now(self, name: str) -> ModelView | None:
-        """None when it has gone since the list was made."""
+        """None when the model was removed since the list was made."""
         try:
             entry = self._index.entry(ModelName.parse(name))
             return None if entry is None else self._with_use(entry.view())
@@ -146,7 +146,7 @@ class Models:
 def _there(layout: Layout, digests: Sequence[Digest]) -> list[Blob]:
     found = []
     for digest in digests:
-        with suppress(Corrupt):  # what is no file is no blob
+        with suppress(Corrupt):  # not a regular file, so not a blob
             blob = stat_blob(layout, digest)
             if blob is not None:
                 found.append(blob)
@@ -158,5 +158,5 @@ def _place_after(names: list[str], after: str) -> int:
         return names.index(after) + 1
     except ValueError:
         raise InvalidRequest(
-            f"$.after: {after[:160]!r} is not in this list any more", hint="ask for its first page again"
+            f"$.after: {after[:160]!r} is not in this list any more", hint="Request its first page again."
         ) from None

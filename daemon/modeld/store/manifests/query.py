@@ -1,4 +1,4 @@
-"""What `list` may be asked for: conditions that all have to hold, and an order. Pure; errors name what is wrong.
+"""The filter and the order of a list: all conditions must hold. Pure; an error names the faulty part.
 
 size>1GB, format=gguf name~^llama    a comma or a space between conditions means: and
 used>30d                             not used for more than 30 days
@@ -67,7 +67,7 @@ ORDERS: Final[dict[str, Order]] = {
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A selection of models, in an order; equal names never tie."""
+    """A selection of models and their order. Names are unique, so the order is total."""
 
     tests: tuple[Test, ...]
     order: Order
@@ -80,7 +80,7 @@ class Query:
         if key not in ORDERS:
             raise InvalidRequest(
                 f"$.sort: there is no order by {key[:64]!r}",
-                hint=f"the keys are {', '.join(ORDERS)}; -{next(iter(ORDERS))} is the other way round",
+                hint=f"The keys are {', '.join(ORDERS)}; -{next(iter(ORDERS))} reverses the order.",
             )
         return cls(tuple(_tests(filter_text or "")), ORDERS[key], descending)
 
@@ -88,7 +88,7 @@ class Query:
         return all(test(row) for test in self.tests)
 
     def sorted(self, rows: list[Row]) -> list[Row]:
-        """By the key; those that are equal in it by name, whichever way round."""
+        """By the key; models of equal keys by name, ascending in both directions."""
         by_name = sorted(rows, key=lambda row: row.view.name)
         return sorted(by_name, key=self.order, reverse=self.descending)
 
@@ -135,7 +135,7 @@ def _test(written: str, key: str, operator: str, value: str) -> Test:
 
 
 def _text_test(written: str, key: str, operator: str, value: str) -> Test:
-    """Names and formats do not differ in case alone."""
+    """Compares without regard to case."""
     text = _TEXTS[key]
     if operator in ("~", "!~"):
         search, wanted = _pattern(written, value).search, operator == "~"
@@ -149,7 +149,7 @@ def _text_test(written: str, key: str, operator: str, value: str) -> Test:
 
 
 def _pattern(written: str, pattern: str) -> re.Pattern[str]:
-    """Only what is matched in a bounded time: no groups, no references, few repetitions."""
+    """Compiles only patterns that match in bounded time: no groups, no references, few repetitions."""
     if len(pattern) > MAX_PATTERN:
         raise _refused(written[:MAX_PATTERN] + "…", f"a pattern has at most {MAX_PATTERN} characters")
     plain = re.sub(r"\\[^A-Za-z0-9]|\[\^?\]?[^\]]*\]", "x", pattern)

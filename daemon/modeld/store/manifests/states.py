@@ -1,7 +1,7 @@
-"""The states of a model on this machine, and what brings it from one into another.
+"""The states of a model on this machine, and their transitions.
 
 No state is stored. Other tools publish, remove and rewrite files of the store at any time, so each look decides from
-what lies on the disk: `Entry.look` finds a condition, `STATES` says what follows from it, and nothing else does.
+the files on disk: `Entry.look` finds a condition, and `STATES` alone maps it to a state and an answer.
 
 condition   found when                                                   state     its path
 WHOLE       each blob is there, of its size, and no linked one changed   ready     given out
@@ -57,7 +57,7 @@ class Answer(Enum):
 @dataclass(frozen=True, slots=True)
 class State:
     name: ModelState | None
-    """As clients see it; None for what no list of models has."""
+    """The name that clients see; None when no list of models has the model."""
     answer: Answer
 
 

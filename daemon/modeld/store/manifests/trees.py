@@ -1,9 +1,9 @@
 """Directories that show a model of several files under the files' own names, for engines that load directories.
 
-A tree holds hard links to blobs (symbolic ones where the filesystem has none, or where the blob is linked from
-outside: its signature must not change by our own doing). It is made of the manifest alone and can be made again at any
-time: so it is never synced, and one that is not exactly what the manifest says is replaced. Its directory is named
-after its content, so no reader ever finds the files of one version beside those of another.
+A tree holds hard links to blobs (symbolic ones where the filesystem has none, or where the blob is linked from outside:
+the store must not change its signature). It is made from the manifest alone and can be made again at any time: so it is
+never synced, and a tree that differs from the manifest is replaced. Its directory is named after its content, so no
+reader finds the files of two versions side by side.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Trees:
         return f"{self._layout.trees_of(name)}/{hashlib.sha256(content.encode()).hexdigest()[:32]}"
 
     def known_whole(self, tree: str) -> bool:
-        """Whether nothing was added to the tree or taken from it since it was found whole: a stat each directory."""
+        """Whether nothing was added to the tree or removed from it since it was found whole: one stat per directory."""
         found = self._found_whole.get(tree)
         if found is None:
             return False
@@ -53,7 +53,7 @@ class Trees:
             return False
 
     def ensure(self, name: ModelName, files: Sequence[File]) -> tuple[str, list[Relinked]]:
-        """The tree, made or mended if needed. An error of the wire when the disk does not allow it."""
+        """Makes the tree if it is missing or differs. Raises a wire error when the disk does not allow it."""
         tree = self.path(name, files)
         with self._building, store_faults("make the tree", tree):
             if self._whole(tree, files):
@@ -61,7 +61,7 @@ class Trees:
             return tree, self._make(tree, files)
 
     def remove(self, directory: str) -> list[Relinked]:
-        """A tree, or all trees of a model. What is gone already is fine."""
+        """Removes a tree, or all trees of a model. A missing one is no error."""
         aside = f"{self._layout.staging}/tree-{secrets.token_hex(8)}"
         with self._building, store_faults("remove the tree", directory):
             try:
@@ -95,7 +95,7 @@ class Trees:
             return False
         if expected:
             return False
-        if all_settled:  # else it may change once more without its times telling
+        if all_settled:  # else it may change once more under the same times
             self._found_whole[tree] = tuple(directories)
         return True
 
@@ -128,7 +128,7 @@ class Trees:
     def _make_directory(self, path: str) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path)
-            # Whoever may read the blobs may read the tree; a service's umask would hide it.
+            # All users that may read the blobs may read the tree; a service's umask would hide it.
             os.chmod(path, stat.S_IMODE(os.stat(self._layout.blobs_dir).st_mode))
 
     def _make_inner(self, tree: str, directory: str) -> None:
@@ -146,7 +146,7 @@ class Trees:
 
 
 def _discard(tree: str) -> list[Relinked]:
-    """Takes away what lies there, file by file: returns the signatures of each blob that loses a link."""
+    """Removes the tree file by file; returns the signatures of each blob that loses a link."""
     relinked: list[Relinked] = []
     if not stat.S_ISDIR(os.lstat(tree).st_mode):
         os.unlink(tree)
@@ -166,7 +166,7 @@ def _discard(tree: str) -> list[Relinked]:
 
 
 def leftovers(layout: Layout, wanted: Iterable[str]) -> list[str]:
-    """Trees that no manifest asks for: those of removed models, and of bytes that were replaced. Never through a link.
+    """Trees that no manifest needs: those of removed models and of replaced bytes. Follows no link.
 
     `wanted` are the trees of all models. Returns directories that can be given to `Trees.remove`.
     """

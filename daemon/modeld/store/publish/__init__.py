@@ -1,1 +1,1 @@
-"""The one place where what is visible changes, one change after the other."""
+"""All changes of names: publications, copies, moves and removals, one after the other."""

@@ -1,6 +1,6 @@
-"""What may not be taken away just now: the one place that is asked before a name or a blob goes.
+"""Names and blobs that must not be removed now. Every removal of a name or a blob checks here first.
 
-Leases and pins register here what they hold; running work holds the blobs that it relies on before a manifest does.
+Leases and pins register what they hold; running work holds the blobs that it relies on before a manifest does.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from modeld.store.names import ModelName
 from modelwire.errors import InUse
 
 NameHolder = Callable[[ModelName], str | None]
-"""Who holds the model of that name, in words, or None."""
+"""Describes the holder of the model of that name; None when it is free."""
 
 BlobHolder = Callable[[], Iterable[Digest]]
-"""The blobs that are held beside those that manifests name."""
+"""The blobs that are held beyond those that manifests name."""
 
 
 class Holds:
-    """Asked from byte threads too."""
+    """Safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -38,7 +38,7 @@ class Holds:
 
     @contextmanager
     def relying_on(self, digest: Digest) -> Iterator[None]:
-        """Around work that has found a blob and has not yet named it: a sweep leaves it alone meanwhile."""
+        """Around work that uses a blob which no manifest names yet: a sweep does not remove it meanwhile."""
         with self._lock:
             self._working[digest.hex] += 1
         try:
@@ -58,12 +58,12 @@ class Holds:
         return held
 
     def check_free(self, name: ModelName, doing: str) -> None:
-        """`InUse` with the holder."""
+        """`InUse`, with the holder, when the name is held."""
         for holder in self._names:
             held_by = holder(name)
             if held_by is not None:
                 raise InUse(
                     f"'{name.text}' cannot be {doing}: it is held by {held_by}",
-                    hint="wait until it is released; `--force` removes it nevertheless",
+                    hint="Wait until it is released. `--force` removes it nevertheless.",
                     details={"name": name.text, "holder": held_by},
                 )

@@ -1,5 +1,5 @@
-"""What every change of a name takes, a publication's as well as a removal's: the names' locks, then the publisher's
-turn, then one step on the disk between two announcements to the job that asked for it."""
+"""The steps of every change of a name, from a publication to a removal: the names' locks, then the publisher's turn,
+then one step on the disk between two notes to the requesting job."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 Value = TypeVar("Value", contravariant=True)
 
 Stop = Callable[[], bool]
-"""Whether the change is not wanted any more; asked while another tool's lock is waited for. `Stopped` follows."""
+"""Whether the request was cancelled; checked while it waits for another tool's lock. `Stopped` follows."""
 
 
 def never() -> bool:
@@ -32,7 +32,7 @@ def never() -> bool:
 
 
 class Notes(Protocol[Value]):
-    """Called in the publisher's turn. What `about_to_publish` raises prevents the change."""
+    """Called in the publisher's turn. An error of `about_to_publish` prevents the change."""
 
     async def about_to_publish(self, value: Value, /) -> None: ...
 
@@ -40,7 +40,7 @@ class Notes(Protocol[Value]):
 
 
 class Terms(TypedDict, Generic[T], total=False):
-    """On which terms a request changes a name: its job's place of admission, its job's notes, and its stop."""
+    """The options of a change: its job's place of admission, its job's notes, and its stop."""
 
     order: int
     notes: Notes[T] | None
@@ -49,11 +49,11 @@ class Terms(TypedDict, Generic[T], total=False):
 
 @asynccontextmanager
 async def announced(notes: Notes[Value] | None, value: Value) -> AsyncIterator[None]:
-    """Around the step that makes a change visible: a crash in between leaves a job that knows what it was about."""
+    """Around the step that makes a change visible: after a crash in between the job knows which change it had begun."""
     if notes is not None:
         await notes.about_to_publish(value)
     yield
-    # ---- The change is visible: from here on nothing is taken back. ----
+    # ---- The change is visible: from here on nothing is undone. ----
     if notes is not None:
         await notes.published(value)
 
@@ -70,7 +70,7 @@ class NameChanges:
 
     @asynccontextmanager
     async def turn(self, order: int, *names: ModelName, stopped: Stop = never) -> AsyncIterator[None]:
-        """The locks first: another tool that holds one keeps this name waiting, not every publication. Two changes of
+        """Takes the locks first: a lock that another tool holds delays this name, not every publication. Two changes of
         the same names take them in the same order."""
         async with AsyncExitStack() as stack:
             for name in sorted(names, key=lambda name: name.key):
@@ -82,7 +82,7 @@ class NameChanges:
     # -- steps, each within the turn
 
     async def write(self, name: ModelName, document: Mapping[str, Any], *, replace: bool = False) -> None:
-        """The manifest: the last write, after which the model is there."""
+        """Writes the manifest, the last write: then the model exists."""
         with self.index.changing(name):
             await self.in_thread(partial(manifests.write, self.layout, name, document, replace=replace))
 

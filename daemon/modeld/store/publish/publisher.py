@@ -1,8 +1,8 @@
-"""Whose turn it is to change what is visible: one publication at a time, the earliest admitted first.
+"""The publisher's turn: one change of visible names at a time, the earliest admitted job first.
 
-Byte work runs in parallel, so jobs finish in any order; what readers see still changes in the order of admission
-among those that are ready, and never twice at once. Correctness does not hang on it (publication replaces nothing by
-accident, turn or no turn): the turn makes the order explicable and keeps check-then-publish from losing work.
+Byte work runs in parallel, so jobs finish in any order; what readers see still changes in the order of admission among
+those that are ready, and never twice at once. Correctness does not depend on it (no publication replaces a model by
+accident, even without the turn): the turn makes the order predictable, and keeps check-then-publish from losing work.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ import anyio
 @dataclass(order=True, slots=True)
 class _Waiter:
     order: int
-    arrival: int
+    number: int
     granted: anyio.Event = field(compare=False)
     gone: bool = field(compare=False, default=False)
 
 
 class Publisher:
-    """Belongs to one event loop; only its own task of the moment may publish."""
+    """For one event loop; only the task that holds the turn may publish."""
 
     def __init__(self) -> None:
         self._taken = False
         self._waiting: list[_Waiter] = []
-        self._arrivals = itertools.count()
+        self._numbers = itertools.count()
 
     @asynccontextmanager
     async def turn(self, order: int) -> AsyncIterator[None]:
-        """Hold the turn; `order` is the job's place of admission, the lowest among the waiting comes first."""
+        """Holds the turn. `order` is the job's place of admission; the lowest waiting order is next."""
         if self._taken:
             await self._wait(order)
         else:
@@ -45,12 +45,12 @@ class Publisher:
             self._pass_on()
 
     async def _wait(self, order: int) -> None:
-        waiter = _Waiter(order, next(self._arrivals), anyio.Event())
+        waiter = _Waiter(order, next(self._numbers), anyio.Event())
         heapq.heappush(self._waiting, waiter)
         try:
             await waiter.granted.wait()
         except BaseException:
-            # Cancelled in the same step in which the turn arrived: it is ours, and others wait for it.
+            # Cancelled in the same step in which the turn was granted: this task holds it, and others wait.
             if waiter.granted.is_set():
                 self._pass_on()
             else:

@@ -1,7 +1,7 @@
-"""A name for bytes that are complete: what every way into the store ends with.
+"""Publishes complete bytes under a name: the last step of every add and pull.
 
-In the publisher's turn and under the name's lock: the blob's name, the manifest, the notes of whoever asked, and only
-then the answer. A reader sees the model complete or not at all, and each crash in between is harmless.
+In the publisher's turn and under the name's lock it names the blob, writes the manifest and notes the job; only then
+the client gets its answer. A reader sees the complete model or none, and a crash in between is harmless.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from modelwire.errors import AlreadyExists, Corrupt, Unsupported
 from modelwire.values import Added, ModelFile
 
 Commit = Callable[[], tuple[Blob, bool]]
-"""Blocking: gives the blob its name, or finds it there; True beside it when it was there already."""
+"""Blocking: names the blob, or finds it; returns True beside it when the store had it already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishRequest:
-    """Under which name, and what may stand in the way."""
+    """The name to publish under, and what it may replace."""
 
     name: ModelName
     expected: Digest | None = None
     replace: bool = False
     license: str | None = None
     order: int
-    observer: JobProgress
+    progress: JobProgress
     notes: Notes[Added] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publishing(NameChanges):
-    """Where names are given out: what every way into the store ends with."""
+    """`NameChanges` with publications."""
 
     def judge(self, request: PublishRequest, digest: Digest | None, files: Sequence[File] = ()) -> bool:
-        """Whether the name says already what is requested; raises when it must not be given."""
+        """As the function `judge`, for the present entry of the name."""
         return judge(self.index.entry(request.name), request, digest, files)
 
     def judge_unseen(self, request: PublishRequest, size: int | None) -> None:
-        """The same for bytes of an unknown digest: other bytes, when they have another size."""
+        """As `judge`, for bytes of an unknown digest: bytes of another size are other bytes."""
         self.judge(request, None)
         standing = self.index.entry(request.name)
         if standing is None or request.replace or standing.manifest is None or size is None:
@@ -73,19 +73,18 @@ class Publishing(NameChanges):
     ) -> Added:
         """The same bytes under the same name again change nothing and are success.
 
-        With `files`, `digest` is that of the one that stands for the model, and `path` is where they are shown
-        together.
+        With `files`, `digest` is that of the file that stands for the model, and `path` is that of their tree.
         """
-        async with self.turn(request.order, request.name, stopped=request.observer.stopped):
-            request.observer.phase("publish")
+        async with self.turn(request.order, request.name, stopped=request.progress.stopped):
+            request.progress.phase("publish")
             standing = self.index.entry(request.name)
             same = judge(standing, request, digest, files)
-            # Once begun it is finished: a half-done publication helps nobody, and it takes milliseconds.
+            # A cancel does not interrupt it: half a publication is of no use, and the rest takes milliseconds.
             with anyio.CancelScope(shield=True):
                 blob, reused = await self.in_thread(commit)
                 shown = standing.usable().format if same and standing is not None else format
                 added = _added(request, blob, shown, files, path, reused=reused)
-                if not same or not await self._made_lasting(request.name):
+                if not same or not await self._make_durable(request.name):
                     await self._name(request, added, blob, source, files, standing)
         return added
 
@@ -98,7 +97,7 @@ class Publishing(NameChanges):
         files: Sequence[File],
         standing: Entry | None,
     ) -> None:
-        """The manifest: the last write, after which the model is there."""
+        """Writes the manifest, the last write: then the model exists."""
         document = manifests.compose(
             request.name,
             digest=blob.digest,
@@ -115,22 +114,23 @@ class Publishing(NameChanges):
             except AlreadyExists:
                 # Another tool was faster, without the lock. What it published may be the very same.
                 same = self.judge(request, blob.digest, files)
-                if not same or not await self._made_lasting(request.name):
+                if not same or not await self._make_durable(request.name):
                     raise
 
-    async def _made_lasting(self, name: ModelName) -> bool:
-        return await self.in_thread(partial(manifests.make_lasting, self.layout, name))
+    async def _make_durable(self, name: ModelName) -> bool:
+        return await self.in_thread(partial(manifests.make_durable, self.layout, name))
 
 
 def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None, files: Sequence[File] = ()) -> bool:
-    """Whether the name already says what is requested; raises when it must not be given. `digest` may be None."""
+    """Whether the name stands for the requested bytes already; raises when the request must not have the name. Without
+    a `digest` the bytes are not compared."""
     if standing is None:
         return False
     name = request.name
     if standing.name.text != name.text:
         raise AlreadyExists(
             f"'{name.text}' is another spelling of '{standing.name.text}', which is already there",
-            hint=f"say '{standing.name.text}', or choose a name that differs in more than case",
+            hint=f"Use '{standing.name.text}', or choose a name that differs in more than case.",
             details={"name": name.text, "existing": standing.name.text},
         )
     if isinstance(standing.fault, Unsupported):
@@ -141,7 +141,7 @@ def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None
         why = standing.fault.message if standing.fault is not None else f"{standing.path} cannot be used"
         raise AlreadyExists(
             f"the name '{name.text}' is taken by a manifest that cannot be used: {why}",
-            hint="repair or remove that file, or say that it is to be replaced",
+            hint="Repair or remove that file, or request a replacement.",
             details={"name": name.text, "path": standing.path},
         )
     if digest is None:
@@ -153,7 +153,7 @@ def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None
     if request.license is not None and request.license != standing.manifest.license:
         raise AlreadyExists(
             f"'{name.text}' has these bytes already, with {_license(standing.manifest.license)}",
-            hint="say that it is to be replaced to record another license",
+            hint="Request a replacement to record another license.",
             details={"name": name.text, "license": standing.manifest.license},
         )
     return True

@@ -1,7 +1,7 @@
-"""Copying, moving and removing models: manifests only, no byte of a blob.
+"""Copies, moves and removes models by their manifests; no blob changes.
 
-A request whose outcome is unknown (the disk failed after the name had changed) can be sent again: it finds what it
-did and makes it last.
+A request whose outcome is unknown (the disk failed after the name had changed) can be sent again: it finds the change
+and makes it durable.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from modelwire.values import Copied, Moved, PlanStep, Removed
 Change = TypeVar("Change", Copied, Moved, Removed)
 
 _REMEMBERED: Final = 256
-"""Requests whose outcome is unknown: each takes a failing disk, and is forgotten when it succeeds."""
+"""Requests whose outcome is unknown: each needs a failing disk, and is forgotten when it succeeds."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan(Generic[Change]):
-    """What one request comes to, as the store is now."""
+    """The change that a request makes, as the store is now."""
 
     value: Change
     names: tuple[ModelName, ...]
-    """As the files spell them: those are the locks that other tools take."""
+    """As the manifest files spell them: other tools lock these spellings."""
     carry_out: Callable[[], Awaitable[None]]
     leaves: ModelName | None = None
-    """Which name has no model afterwards."""
+    """The name that has no model afterwards."""
 
 
 class _Kind(Generic[Change]):
-    """One kind of change. `visible` says whether a change shows, `complete` whether nothing of it is left to do."""
+    """One kind of change. `visible` returns whether readers see the change, `complete` whether all of it is done."""
 
     def __init__(self, complete: Callable[[Change], bool], visible: Callable[[Change], bool] | None = None) -> None:
         self.complete: Callable[[Change], bool] = complete
         self._visible: Callable[[Change], bool] = visible or complete
         self._unsettled: dict[tuple[str, ...], Change] = {}
-        """By request: what was done, but may not last."""
+        """By request: the change that was made but may not be durable."""
 
     def unsettled(self, *request: str) -> Change | None:
         return self._unsettled.get(request)
@@ -62,7 +62,7 @@ class _Kind(Generic[Change]):
 
     @contextmanager
     def remembering(self, value: Change, *request: str) -> Iterator[None]:
-        """Around a change: a failure after it leaves a note for the same request when it comes again."""
+        """Around a change: after a failure it remembers the visible change for the next request of the same kind."""
         try:
             yield
         except WireError:
@@ -75,14 +75,14 @@ class _Kind(Generic[Change]):
 
 
 class Renaming:
-    """For the event loop. `earlier` is what an attempt that was cut short had announced."""
+    """For the event loop. `earlier` is the change that an interrupted attempt had announced."""
 
     def __init__(
-        self, changes: NameChanges, lock: StoreLock, holds: Holds, records: Records, uses: Uses, history: History
+        self, name_changes: NameChanges, lock: StoreLock, holds: Holds, records: Records, uses: Uses, history: History
     ) -> None:
-        self._changes = changes
-        self._index = changes.index
-        self._layout = changes.layout
+        self._name_changes = name_changes
+        self._index = name_changes.index
+        self._layout = name_changes.layout
         self._lock = lock
         self._holds = holds
         self._records = records
@@ -99,15 +99,15 @@ class Renaming:
         plan: Callable[[], _Plan[Change]],
         **terms: Unpack[Terms[Change]],
     ) -> Change:
-        """Planned twice: to refuse at once what cannot be done, and again when nothing else changes names."""
+        """Plans twice: first to refuse at once what cannot be done, then again in the publisher's turn."""
         self._lock.check()
         known = kind.unsettled(*request)
         if known is not None and kind.complete(known):
-            await self._changes.in_thread(partial(manifests.sync_names, self._layout))
+            await self._name_changes.in_thread(partial(manifests.sync_names, self._layout))
             kind.settle(*request)
             return known
         order, stopped = terms.get("order", 0), terms.get("stopped", never)
-        async with self._changes.turn(order, *plan().names, stopped=stopped):
+        async with self._name_changes.turn(order, *plan().names, stopped=stopped):
             planned = plan()
             with anyio.CancelScope(shield=True), kind.remembering(planned.value, *request):
                 async with announced(terms.get("notes"), planned.value):
@@ -117,27 +117,27 @@ class Renaming:
         return planned.value
 
     async def _remove_trees(self, name: ModelName) -> None:
-        """What showed the model's files under their names. What cannot be removed is left to a sweep."""
+        """Removes the model's trees. A sweep removes what cannot be removed now."""
         with suppress(WireError, OSError):
             remove = partial(self._index.trees.remove, self._layout.trees_of(name))
-            await self._records.relinked(await self._changes.in_thread(remove))
+            await self._records.record_relinked(await self._name_changes.in_thread(remove))
 
     # -- cp
 
     def plan_copy(self, source: str, destination: str) -> Copied:
-        """What a copy would do; raises what it would raise."""
+        """The result that `copy` would return; raises what it would raise."""
         value, _, _ = self._planned(source, destination)
         return value
 
     async def copy(self, source: str, destination: str, **terms: Unpack[Terms[Copied]]) -> Copied:
         def plan() -> _Plan[Copied]:
             value, name, document = self._planned(source, destination)
-            return _Plan(value, (name,), lambda: self._changes.write(name, document))
+            return _Plan(value, (name,), lambda: self._name_changes.write(name, document))
 
         return await self._change(self._copies, (source, destination), plan, **terms)
 
     def copied(self, value: Copied) -> bool:
-        """Whether that copy exists: what a restart asks about a job cut short."""
+        """Whether that copy exists: a restart checks it for an interrupted job."""
         there = self._standing(value.name)
         return there is not None and there.listed == value.blobs
 
@@ -169,7 +169,7 @@ class Renaming:
     async def move(
         self, source: str, destination: str, *, earlier: Moved | None = None, **terms: Unpack[Terms[Moved]]
     ) -> Moved:
-        """The new name is there before the old one goes: readers find at least one of them at every moment."""
+        """Makes the new name before it removes the old one: readers always find at least one of them."""
         old, new = ModelName.parse(source), ModelName.parse(destination)
         earlier = earlier or self._moves.unsettled(source, destination)
 
@@ -181,25 +181,25 @@ class Renaming:
 
             async def carry_out() -> None:
                 if not half:
-                    await self._changes.write(new, entry.document() | {"name": new.text})
-                # ---- The new name is there. The old one goes, whatever it takes. ----
-                await self._changes.withdraw(entry.name)
+                    await self._name_changes.write(new, entry.document() | {"name": new.text})
+                # ---- The new name exists: from here on the old one must be removed. ----
+                await self._name_changes.withdraw(entry.name)
                 self._uses.moved(entry.name.text, new.text)
                 self._uses.forget(entry.name.text)
 
             return _Plan(value, (entry.name, new), carry_out, leaves=entry.name)
 
         moved = await self._change(self._moves, (source, destination), plan, **terms)
-        await self._history.renamed(ModelName.parse(moved.source), new)
+        await self._history.rename(ModelName.parse(moved.source), new)
         return moved
 
     def moved(self, value: Moved) -> bool:
-        """Whether only the new name stands for these bytes."""
+        """Whether only the new name stands for these bytes now."""
         there, left = self._standing(value.name), self._standing(value.source)
         return there is not None and there.blob == value.blob and (left is None or left.blob != value.blob)
 
     def _half_moved(self, earlier: Moved | None) -> bool:
-        """Whether the new name is there already, and the old one still."""
+        """Whether both names exist."""
         if earlier is None:
             return False
         there, left = self._standing(earlier.name), self._standing(earlier.source)
@@ -217,7 +217,7 @@ class Renaming:
     # -- rm
 
     async def remove(self, name: str, *, force: bool = False, **terms: Unpack[Terms[Removed]]) -> Removed:
-        """The manifest goes, the blobs stay. A damaged manifest can be removed too."""
+        """Removes the manifest; the blobs stay. A damaged manifest can be removed too."""
         wanted = ModelName.parse(name)
 
         def plan() -> _Plan[Removed]:
@@ -230,7 +230,7 @@ class Renaming:
             )
 
             async def carry_out() -> None:
-                await self._changes.withdraw(entry.name)
+                await self._name_changes.withdraw(entry.name)
                 self._uses.forget(entry.name.text)
 
             return _Plan(value, (entry.name,), carry_out, leaves=entry.name)
@@ -255,7 +255,7 @@ class Renaming:
     # -- the steps that all of them take
 
     def _exact(self, name: ModelName) -> Entry:
-        """The model of this very name: what changes a name does not guess at a tag."""
+        """The model of exactly this name: a change of a name does not add the default tag."""
         entry = self._index.entry(name)
         if entry is not None:
             return entry
@@ -263,7 +263,7 @@ class Renaming:
         if tagged is not None and (found := self._index.entry(tagged)) is not None:
             raise NotFound(
                 f"there is no model named '{name.text}', only '{found.name.text}'",
-                hint=f"say '{found.name.text}' if that is meant",
+                hint=f"Use '{found.name.text}' if you mean that model.",
                 details={"name": name.text, "close": [found.name.text]},
             )
         self._index.find(name.text)
@@ -276,12 +276,12 @@ class Renaming:
         if standing.name.text == name.text:
             raise AlreadyExists(
                 f"there is already a model named '{name.text}'",
-                hint="choose another name, or remove that model first",
+                hint="Choose another name, or remove that model first.",
                 details={"name": name.text},
             )
         raise AlreadyExists(
             f"'{name.text}' is another spelling of '{standing.name.text}', which is already there",
-            hint="choose a name that differs in more than case",
+            hint="Choose a name that differs in more than case.",
             details={"name": name.text, "existing": standing.name.text},
         )
 
@@ -299,7 +299,7 @@ def _with_bytes(entry: Entry) -> Manifest:
         return manifest
     raise Corrupt(
         f"'{manifest.name}' has no bytes and cannot be copied: {look.reason}",
-        hint="add or pull it again first",
+        hint="Add or pull it again first.",
         details={"name": manifest.name, "blob": manifest.blob, "reason": look.reason},
     )
 
@@ -308,6 +308,6 @@ def _onto_itself(name: ModelName, other: ModelName, done: str) -> AlreadyExists:
     spelled = "itself" if name.text == other.text else f"'{other.text}', which is the same name"
     return AlreadyExists(
         f"'{name.text}' cannot be {done} onto {spelled}",
-        hint="choose a name that differs in more than case",
+        hint="Choose a name that differs in more than case.",
         details={"name": other.text, "existing": name.text},
     )

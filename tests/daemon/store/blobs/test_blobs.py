@@ -112,4 +112,4 @@ def test_a_change_during_verification_leaves_a_record_that_does_not_match(bench:
     verified = verify_blob(bench.layout, DIGEST, Writing())
     assert verified.blob.signature != Signature.of(os.stat(path))
     with pytest.raises(Corrupt, match="changed while it was verified"):
-        find_good(bench.layout, DIGEST, observer=Writing())
+        find_good(bench.layout, DIGEST, progress=Writing())

@@ -22,7 +22,7 @@ SIZES = [0, 1, 4095, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK + 17]
 
 
 class Counting(FileProgress):
-    """Adds up what it is told, and wants no more after so many looks."""
+    """Adds up its calls, and stops after so many checks."""
 
     def __init__(self, looks: int | None = None) -> None:
         super().__init__()
@@ -58,12 +58,12 @@ def descriptor(tmp_path: Path) -> Iterator[int]:
 def test_a_file_hashes_to_what_hashlib_says(descriptor: int, size: int) -> None:
     content = os.urandom(size)
     os.pwrite(descriptor, content, 0)
-    observer, summer = Counting(), BlockSummer()
-    assert hash_file(descriptor, size, observer, summer=summer) == (
+    progress, summer = Counting(), BlockSummer()
+    assert hash_file(descriptor, size, progress, summer=summer) == (
         Digest(hashlib.sha256(content).hexdigest()),
         size,
     )
-    assert observer.verified == size
+    assert progress.verified == size
     expected = BlockSummer()
     expected.update(memoryview(content))
     assert summer.finish() == expected.finish()
@@ -82,11 +82,11 @@ def test_only_the_asked_bytes_and_no_more_than_there_are(descriptor: int, size: 
 @pytest.mark.parametrize("looks", [0, 1, 3])
 def test_it_stops_within_one_chunk(descriptor: int, looks: int) -> None:
     os.ftruncate(descriptor, 8 * CHUNK)
-    observer = Counting(looks)
+    progress = Counting(looks)
     with pytest.raises(Stopped):
-        hash_file(descriptor, 8 * CHUNK, observer)
-    assert observer.looks == -1
-    assert observer.verified <= looks * CHUNK
+        hash_file(descriptor, 8 * CHUNK, progress)
+    assert progress.looks == -1
+    assert progress.verified <= looks * CHUNK
 
 
 def test_a_buffer_is_not_handed_out_while_it_is_hashed() -> None:

@@ -1,4 +1,4 @@
-"""What is remembered of blobs that somebody else can write to."""
+"""The records of blobs that other programs can write to."""
 
 from __future__ import annotations
 

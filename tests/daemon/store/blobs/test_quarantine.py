@@ -67,6 +67,6 @@ def test_a_long_reason_fits_a_file_name(tmp_path: Path) -> None:
     assert len(os.path.basename(kept)) < 150
 
 
-def test_nothing_to_move_is_told(tmp_path: Path) -> None:
+def test_nothing_to_move_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         quarantine(Layout(str(tmp_path)), str(tmp_path / "absent"), "x", NOW)

@@ -123,7 +123,7 @@ async def test_when_the_disk_is_full_the_small_writes_of_the_batch_still_go_in(c
     assert await catalog.read(ids) == [1, 2, 3]
 
 
-async def test_a_function_that_commits_is_told_so_and_the_others_are_kept(catalog: Catalog) -> None:
+async def test_a_function_that_commits_is_refused_and_the_others_are_kept(catalog: Catalog) -> None:
     async with Held(catalog):
         offenders = (lambda c: c.commit(), lambda c: c.execute("COMMIT"), lambda c: c.executescript("SELECT 1;"))
         calls = [asyncio.ensure_future(catalog.write(f)) for f in (put(1), *offenders, put(2))]

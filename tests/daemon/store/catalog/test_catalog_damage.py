@@ -124,7 +124,7 @@ def test_damage_found_in_use_condemns_the_file_for_the_next_start(path: str) -> 
     catalog.call(lambda c: c.execute("PRAGMA shrink_memory").fetchall())
     with pytest.raises(Corrupt, match="catalogue") as found:
         catalog.call(ids)
-    assert "restart" in (found.value.hint or "")
+    assert "Restart" in (found.value.hint or "")
     catalog.close()
     Path(path).write_bytes(b"")  # even if the check at the start would see nothing
     again = Catalog.open(path)
@@ -152,10 +152,10 @@ def test_faults_of_the_disk_are_typed(code: int, typed: type[WireError], path: s
     error = sqlite3.OperationalError("it happened")
     error.sqlite_errorcode = code
     error.sqlite_errorname = "SQLITE_SOMETHING"
-    told = translated(error, path)
-    assert type(told) is typed
-    assert path in str(told)
-    assert "SQLITE_SOMETHING" in str(told)
+    fault = translated(error, path)
+    assert type(fault) is typed
+    assert path in str(fault)
+    assert "SQLITE_SOMETHING" in str(fault)
 
 
 @pytest.mark.parametrize("replaced", [False, True])

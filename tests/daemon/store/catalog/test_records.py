@@ -29,7 +29,7 @@ def catalog(tmp_path: Path) -> Iterator[Catalog]:
 
 
 async def verified_as(records: Records) -> Signature | None:
-    return (await records.verified_all([DIGEST])).get(DIGEST)
+    return (await records.verified_signatures([DIGEST])).get(DIGEST)
 
 
 async def digest_of_source(records: Records, source: Signature) -> Digest | None:
@@ -37,7 +37,7 @@ async def digest_of_source(records: Records, source: Signature) -> Digest | None
 
 
 async def test_a_verification_outlives_the_process(catalog: Catalog) -> None:
-    await Records(catalog).good([(BLOB, SOURCE)])
+    await Records(catalog).record_good([(BLOB, SOURCE)])
     records = Records(catalog)
     assert await verified_as(records) == SIGNATURE
     assert await digest_of_source(records, SOURCE) == DIGEST
@@ -47,39 +47,39 @@ async def test_a_verification_outlives_the_process(catalog: Catalog) -> None:
 
 async def test_the_newest_signature_counts(catalog: Catalog) -> None:
     records, newer = Records(catalog), replace(SIGNATURE, ctime_ns=LONG_AGO + 1)
-    await records.good([(BLOB, None)])
-    await records.good([(replace(BLOB, signature=newer), None)])
+    await records.record_good([(BLOB, None)])
+    await records.record_good([(replace(BLOB, signature=newer), None)])
     assert await verified_as(records) == newer
     assert await verified_as(Records(catalog)) == newer
 
 
 async def test_what_is_gone_is_not_trusted(catalog: Catalog) -> None:
     records = Records(catalog)
-    await records.good([(BLOB, None)])
-    await records.gone(DIGEST)
+    await records.record_good([(BLOB, None)])
+    await records.forget(DIGEST)
     assert await verified_as(records) is None
     assert await verified_as(Records(catalog)) is None
 
 
 async def test_a_source_written_a_moment_ago_is_not_remembered(catalog: Catalog) -> None:
     records, fresh = Records(catalog), replace(SOURCE, mtime_ns=time.time_ns())
-    await records.good([(BLOB, fresh)])
-    await records.read_as(fresh, DIGEST)
+    await records.record_good([(BLOB, fresh)])
+    await records.record_source(fresh, DIGEST)
     assert await digest_of_source(records, fresh) is None
 
 
 async def test_a_source_that_was_something_else_is_remembered_as_that(catalog: Catalog) -> None:
-    await Records(catalog).read_as(SOURCE, DIGEST)
+    await Records(catalog).record_source(SOURCE, DIGEST)
     assert await digest_of_source(Records(catalog), SOURCE) == DIGEST
     assert await digest_of_source(Records(catalog), replace(SOURCE, mtime_ns=LONG_AGO + 1)) is None
 
 
 async def test_sources_do_not_pile_up(catalog: Catalog) -> None:
     records = Records(catalog)
-    await records.read_as(SOURCE, DIGEST)
+    await records.record_source(SOURCE, DIGEST)
     await catalog.write(lambda db: db.execute("UPDATE sqlite_sequence SET seq = ?", (KEPT_SOURCES,)))
     later = replace(SOURCE, inode=3)
-    await records.read_as(later, DIGEST)
+    await records.record_source(later, DIGEST)
     assert await digest_of_source(records, SOURCE) is None
     assert await digest_of_source(records, later) == DIGEST
 
@@ -87,23 +87,23 @@ async def test_sources_do_not_pile_up(catalog: Catalog) -> None:
 async def test_only_so_many_blobs_of_one_size_are_worth_a_look(catalog: Catalog) -> None:
     records = Records(catalog)
     for number in range(SAME_SIZE + 2):
-        await records.good([(replace(BLOB, digest=Digest(f"{number:064x}")), None)])
+        await records.record_good([(replace(BLOB, digest=Digest(f"{number:064x}")), None)])
     assert len(await records.digests_of_size(5)) == SAME_SIZE
 
 
 async def test_without_a_catalogue_the_process_remembers(catalog: Catalog) -> None:
     records = Records(None)
-    await records.good([(BLOB, SOURCE)])
+    await records.record_good([(BLOB, SOURCE)])
     assert await verified_as(records) == SIGNATURE
     assert await digest_of_source(records, SOURCE) is None
     assert await records.digests_of_size(5) == []
-    await records.gone(DIGEST)
+    await records.forget(DIGEST)
     assert await verified_as(records) is None
 
 
 async def test_a_catalogue_that_fails_costs_time_and_nothing_else(catalog: Catalog) -> None:
     records = Records(catalog)
     catalog.close()
-    await records.good([(BLOB, SOURCE)])
+    await records.record_good([(BLOB, SOURCE)])
     assert await verified_as(records) == SIGNATURE
     assert await digest_of_source(records, SOURCE) is None

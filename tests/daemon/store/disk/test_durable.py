@@ -113,7 +113,7 @@ def test_failures_mean_something(fault: Fault, code: int, expected: type[WireErr
     assert error.details["errno"] == errno.errorcode[code]
 
 
-def test_an_error_of_the_disk_is_told_in_clear_words() -> None:
+def test_an_error_of_the_disk_is_reported_in_clear_words() -> None:
     error = on_store(OSError(errno.EIO, "Input/output error"))
     assert "the disk under the store reported an error" in error.message
     assert not error.retryable

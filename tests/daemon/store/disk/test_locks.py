@@ -1,4 +1,4 @@
-"""Who holds a store or a name is told; whoever dies lets go; nothing but a regular file is a lock."""
+"""The error names the holder of a store or a name; a dead holder releases its lock; only a regular file is a lock."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ HOLD_NAME = """
 # -- the store
 
 
-def test_a_second_daemon_is_told_who_has_the_store(layout: Layout) -> None:
+def test_a_second_daemon_reports_the_holder_of_the_store(layout: Layout) -> None:
     with other_process(HOLD_STORE, layout.root) as holder:
         with pytest.raises(InUse, match=re.escape(layout.root)) as caught:
             StoreLock.take(layout)

@@ -275,7 +275,7 @@ AS_NOBODY = """
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_refused_permission_says_so_and_what_to_do(existing: bool) -> None:
     if os.getuid() != 0:
-        pytest.skip("only root can become somebody who may not")
+        pytest.skip("only root can become another user")
     # Not below tmp_path: others cannot even get there.
     with tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, 0o755)
@@ -294,10 +294,10 @@ def test_a_refused_permission_says_so_and_what_to_do(existing: bool) -> None:
         message, hint = outcome.stdout.splitlines()
         assert message.startswith("permission denied on ")
         assert str(root) in message
-        assert "run modeld as the user" in hint
+        assert "Run modeld as the user" in hint
         place = Path(directory, "models/.modeld/staging") if existing else Path(directory)
         assert message.startswith(f"permission denied on {place}, ")
-        assert hint.endswith(f"change the owner or mode of {place}")
+        assert hint.endswith(f"change the owner or mode of {place}.")
         assert sorted(str(path) for path in Path(directory).rglob("*")) == before
 
 

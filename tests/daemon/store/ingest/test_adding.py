@@ -1,4 +1,4 @@
-"""From a file to a model: what is read, what is copied, what is left when it fails, and who is told when."""
+"""From a file to a model: what is read, what is copied, what a failure leaves, and when the job is notified."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ async def test_a_taken_name_keeps_its_bytes_and_nothing_is_left(bench: Bench) ->
     assert bench.store.reserved_bytes == 0
 
 
-async def test_a_taken_name_is_told_before_anything_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_taken_name_is_reported_before_anything_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     settle_source(monkeypatch)
     await bench.store.add(bench.file(), name="a")
     other = bench.file("x", b"other")
@@ -353,4 +353,4 @@ async def test_a_store_that_was_replaced_is_not_written_to(bench: Bench) -> None
     assert not os.path.exists(bench.root)
 
 
-# -- who is told when
+# -- notes to the job

@@ -1,4 +1,4 @@
-"""Adding, step by step: who is told when, and each step that fails or is cancelled."""
+"""Adding, step by step: the order of the notes to the job, and each step that fails or is cancelled."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from rigs.watcher import Watcher
 async def test_the_blob_is_there_before_and_the_manifest_after_the_note(bench: Bench) -> None:
     notes = Notes(bench)
     await bench.store.add(bench.file(), name="a", notes=notes)
-    assert notes.told == [("about", True, False), ("published", True, True)]
+    assert notes.calls == [("about", True, False), ("published", True, True)]
     await bench.store.add(bench.file(), name="a", notes=notes)
-    assert len(notes.told) == 2
+    assert len(notes.calls) == 2
 
 
 async def test_a_note_that_fails_prevents_the_publication(bench: Bench) -> None:
@@ -58,18 +58,18 @@ def counts(progress: JobProgress) -> dict[str, int]:
 
 async def test_progress_tells_new_bytes_and_reused_ones_apart(bench: Bench) -> None:
     new, same = Watcher(), Watcher()
-    await bench.store.add(bench.file(), name="a", observer=new)
+    await bench.store.add(bench.file(), name="a", progress=new)
     assert counts(new) == {"done": 12, "verified": 12, "reused": 0, "committed": 12}
     assert new.phases == ["checking_local", "reserving", "copy", "publish"]
     assert new.totals == [12]
     added = bench.store.resolve("a")
-    await bench.store.add(bench.file(), name="b", sha256=added.blob, observer=same)
+    await bench.store.add(bench.file(), name="b", sha256=added.blob, progress=same)
     assert counts(same) == {"done": 12, "verified": 0, "reused": 12, "committed": 0}
 
 
 async def test_work_that_is_not_wanted_any_more_leaves_nothing(bench: Bench) -> None:
     with pytest.raises(Stopped):
-        await bench.store.add(bench.file(), name="a", observer=Watcher(stop_at="copy"))
+        await bench.store.add(bench.file(), name="a", progress=Watcher(stop_at="copy"))
     bench.assert_nothing_happened()
 
 

@@ -55,11 +55,11 @@ async def test_one_name_at_once_has_one_winner(bench: Bench, monkeypatch: pytest
     if locks == "none":
 
         @asynccontextmanager
-        async def nobody(*_arguments: object, **_options: object) -> Any:
+        async def no_lock(*_arguments: object, **_options: object) -> Any:
             yield
 
-        monkeypatch.setattr("modeld.store.publish.name_changes.name_lock", nobody)
-        monkeypatch.setattr("modeld.store.publish.publisher.Publisher.turn", nobody)
+        monkeypatch.setattr("modeld.store.publish.name_changes.name_lock", no_lock)
+        monkeypatch.setattr("modeld.store.publish.publisher.Publisher.turn", no_lock)
     outcomes: list[str] = []
 
     async def add(number: int) -> None:

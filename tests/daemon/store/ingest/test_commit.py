@@ -54,7 +54,7 @@ class Bench:
                 str(path),
                 expected=expected,
                 space=self.space,
-                observer=FileProgress(),
+                progress=FileProgress(),
                 sync=batch.syncs_alone(len(content)),
             )
         batch.take(staged)

@@ -29,7 +29,7 @@ BIG = 3 * CHUNK
 
 
 class Recorder(FileProgress):
-    """Remembers what it is told; `at_look` is called at each look whether to stop, with its number."""
+    """Records its calls; `at_look` gets the number of each check whether to stop."""
 
     def __init__(self, at_look: Callable[[int], bool] | None = None) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Bench:
         self._open: list[int] = []
 
     def stage(
-        self, observer: FileProgress | None = None, expected: Digest | None = None, space: Space | None = None
+        self, progress: FileProgress | None = None, expected: Digest | None = None, space: Space | None = None
     ) -> Staged:
         descriptor = os.open(self.source, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -77,7 +77,7 @@ class Bench:
                 str(self.source),
                 expected=expected,
                 space=space or self.space,
-                observer=observer or FileProgress(),
+                progress=progress or FileProgress(),
             )
         finally:
             os.close(descriptor)
@@ -105,8 +105,8 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_what_is_staged_is_what_was_there(bench: Bench, size: int) -> None:
-    digest, observer = bench.fill(size), Recorder()
-    staged = bench.stage(observer, expected=digest)
+    digest, progress = bench.fill(size), Recorder()
+    staged = bench.stage(progress, expected=digest)
     content = bench.source.read_bytes()
     assert Path(staged.path).read_bytes() == content
     assert (staged.digest, staged.size) == (digest, size)
@@ -117,8 +117,8 @@ def test_what_is_staged_is_what_was_there(bench: Bench, size: int) -> None:
     summer.update(memoryview(content))
     assert staged.blocks == summer.finish()
     assert bench.space.promised == size
-    assert (observer.done, observer.verified, observer.totals) == (size, size, [size])
-    assert observer.phases == ["reserving", "copy"]
+    assert (progress.done, progress.verified, progress.totals) == (size, size, [size])
+    assert progress.phases == ["reserving", "copy"]
     staged.discard()
     staged.discard()
     bench.assert_clean()
@@ -134,7 +134,7 @@ def test_holes_become_zeros(bench: Bench) -> None:
     staged.discard()
 
 
-def test_no_room_is_told_before_the_first_byte(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_is_reported_before_the_first_byte(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.fill(1000)
     monkeypatch.setattr(durable, "create_file", None)
     with pytest.raises(NoSpace) as caught:
@@ -161,9 +161,9 @@ def test_written_bytes_are_the_filesystem_s_to_count(
 
 @pytest.mark.parametrize("size", [10, BIG])
 def test_wrong_bytes_go_to_quarantine(bench: Bench, size: int) -> None:
-    actual, expected, observer = bench.fill(size), Digest("ab" * 32), Recorder()
+    actual, expected, progress = bench.fill(size), Digest("ab" * 32), Recorder()
     with pytest.raises(DigestMismatch) as caught:
-        bench.stage(observer, expected=expected)
+        bench.stage(progress, expected=expected)
     details = caught.value.details
     assert (details["expected_sha256"], details["actual_sha256"]) == (expected.hex, actual.hex)
     assert expected.text in caught.value.message
@@ -172,7 +172,7 @@ def test_wrong_bytes_go_to_quarantine(bench: Bench, size: int) -> None:
     assert kept.read_bytes() == bench.source.read_bytes()
     assert str(kept.parent) == bench.layout.quarantine_dir
     assert kept.name.endswith("Z-digest-mismatch.bin")
-    assert observer.phases[-1] == "quarantine"
+    assert progress.phases[-1] == "quarantine"
     bench.assert_clean()
 
 
@@ -241,10 +241,10 @@ def test_a_source_that_ends_early_is_refused(bench: Bench, monkeypatch: pytest.M
 @pytest.mark.parametrize("look", [1, 2, 3])
 def test_stopping_leaves_nothing(bench: Bench, look: int) -> None:
     bench.fill(BIG)
-    observer = Recorder(lambda number: number >= look)
+    progress = Recorder(lambda number: number >= look)
     with pytest.raises(Stopped):
-        bench.stage(observer)
-    assert observer.done <= (look - 1) * CHUNK
+        bench.stage(progress)
+    assert progress.done <= (look - 1) * CHUNK
     bench.assert_clean()
 
 
@@ -268,7 +268,7 @@ def test_a_close_that_reports_a_loss_condemns_the_bytes(
 
 
 def test_a_filesystem_that_shares_extents_is_asked_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest, observer = bench.fill(BIG), Recorder()
+    digest, progress = bench.fill(BIG), Recorder()
     asked: list[int] = []
 
     def ioctl(target: int, request: int, source: int) -> int:
@@ -277,11 +277,11 @@ def test_a_filesystem_that_shares_extents_is_asked_first(bench: Bench, monkeypat
         return 0
 
     monkeypatch.setattr(fcntl, "ioctl", ioctl)
-    staged = bench.stage(observer)
+    staged = bench.stage(progress)
     assert asked == [0x40049409]
     assert (staged.digest, staged.size) == (digest, BIG)
-    assert (observer.done, observer.verified) == (BIG, BIG)
-    assert observer.phases == ["reserving", "copy", "verify"]
+    assert (progress.done, progress.verified) == (BIG, BIG)
+    assert progress.phases == ["reserving", "copy", "verify"]
     staged.discard()
 
 
@@ -312,7 +312,7 @@ def test_a_shared_store_gets_files_of_its_group(bench: Bench) -> None:
 def test_a_source_is_hashed_without_writing(bench: Bench, size: int) -> None:
     digest = bench.fill(size)
     with open(bench.source, "rb") as file:
-        assert hash_source(file.fileno(), str(bench.source), observer=FileProgress()) == digest
+        assert hash_source(file.fileno(), str(bench.source), progress=FileProgress()) == digest
     assert not os.path.exists(bench.layout.staging)
 
 
@@ -325,4 +325,4 @@ def test_a_source_that_changes_while_it_is_hashed_is_refused(bench: Bench) -> No
         return False
 
     with open(bench.source, "rb") as file, pytest.raises(SourceUnavailable, match="its size went"):
-        hash_source(file.fileno(), str(bench.source), observer=Recorder(at_look))
+        hash_source(file.fileno(), str(bench.source), progress=Recorder(at_look))

@@ -190,7 +190,7 @@ async def test_a_file_that_is_written_to_in_the_moment_of_its_naming(
         path.write_bytes(BAD)
         os.utime(path)
 
-    once_before(monkeypatch, [(commit, "stat_named")], write)
+    once_before(monkeypatch, [(commit, "require_blob")], write)
     await bench.store.add(str(path), name="m", how="link")
     with pytest.raises(Corrupt):
         await bench.store.resolver.resolve("m")

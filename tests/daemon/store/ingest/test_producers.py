@@ -199,7 +199,7 @@ def test_a_look_that_fails_stops_nothing_and_says_why(
     place: Place, producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(_descriptor: int) -> Learned:
-        raise ValueError("a header that nobody foresaw")
+        raise ValueError("a header of an unknown kind")
 
     monkeypatch.setattr(look, "look", broken)
     batch = place.batch()
@@ -207,7 +207,7 @@ def test_a_look_that_fails_stops_nothing_and_says_why(
     staged = batch.staged
     batch.commit()
     assert place.blobs() == set(place.contents.values())
-    assert {each.learned for each in staged} == {Learned(unknown="a header that nobody foresaw")}
+    assert {each.learned for each in staged} == {Learned(unknown="a header of an unknown kind")}
 
 
 @pytest.mark.parametrize("name", PRODUCERS)

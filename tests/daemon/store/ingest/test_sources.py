@@ -1,4 +1,4 @@
-"""A source is a regular file, reached with no more rights than whoever asks for it has."""
+"""A source is a regular file, opened with no more rights than the requesting user has."""
 
 from __future__ import annotations
 

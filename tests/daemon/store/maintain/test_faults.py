@@ -41,7 +41,7 @@ class FaultyOs:
             return real
 
         def call(*arguments: object, **named: object) -> object:
-            if name == "close":  # one that reports an error has closed nonetheless
+            if name == "close":  # a close that fails has closed the descriptor nonetheless
                 real(*arguments)
                 self._faults(name)
                 return None

@@ -51,16 +51,16 @@ def test_marks_are_read_again_only_after_a_change(bench: Bench, monkeypatch: pyt
 
 def edit_in_place(bench: Bench, name: str, blob: str) -> None:
     """As an editor does that keeps the file: its directory's times do not change by that."""
-    told = os.stat(bench.layout.manifests_dir)
+    before = os.stat(bench.layout.manifests_dir)
     with open(bench.manifest(name), "r+") as manifest:
         text = manifest.read().replace(bench.document(name)["blob"], blob)
         manifest.seek(0)
         manifest.write(text.replace('"size_bytes": 5', '"size_bytes": 6'))
-    assert os.stat(bench.layout.manifests_dir).st_mtime_ns == told.st_mtime_ns
+    assert os.stat(bench.layout.manifests_dir).st_mtime_ns == before.st_mtime_ns
 
 
 async def old_enough(bench: Bench) -> None:
-    """Until a change could be told by the times."""
+    """Until the times can show a change."""
     paths = (bench.layout.manifests_dir, bench.manifest("a"))
     await eventually(lambda: all(settled(os.stat(path), time.time_ns()) for path in paths))
 
@@ -95,7 +95,7 @@ async def test_what_an_editor_writes_while_a_sweep_is_under_way_holds_its_blob_t
     assert bench.store.resolve("a").path == bench.layout.blob(second)
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(-1, "0 s"), (0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"),
+@pytest.mark.parametrize(("seconds", "text"), [(-1, "0 s"), (0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"),
                                                 (2 * DAY, "2 d")])  # fmt: skip
-def test_spans(seconds: float, told: str) -> None:
-    assert victims.span(seconds) == told
+def test_spans(seconds: float, text: str) -> None:
+    assert victims.span(seconds) == text

@@ -1,4 +1,4 @@
-"""A start puts its own house in order, within its time, and touches nothing of others."""
+"""A start cleans up the store's own leftovers, in bounded time, and changes no files of others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep takes and what it never takes: judged by age, by who holds it, and once more before it goes."""
+"""What a sweep removes and what it keeps: decided by age and by holders, and checked again before the removal."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ async def test_each_kind_goes_when_its_time_has_come(bench: Bench) -> None:
     swept = await bench.store.sweeper.sweep()
     assert (kinds(swept), swept.notes) == ([("partial", 11)], ())
     assert swept.victims[0].path == str(paths["partial"].parent)
-    assert "nobody has gone on with" in swept.victims[0].reason
+    assert "was not resumed for" in swept.victims[0].reason
     assert not paths["partial"].parent.exists()
     later(bench, 29 * DAY)
     assert kinds(await bench.store.sweeper.sweep()) == []
@@ -341,12 +341,12 @@ async def test_a_stop_ends_it_between_two_portions(bench: Bench, monkeypatch: py
     monkeypatch.setattr(sweep_module, "AT_ONCE", 2)
 
     with pytest.raises(Stopped):
-        await bench.store.sweeper.sweep(observer=Watcher(stop_after=2))
+        await bench.store.sweeper.sweep(progress=Watcher(stop_after=2))
     assert len(bench.blobs()) == 4
     assert len((await bench.store.sweeper.sweep()).victims) == 4
 
 
-async def test_of_very_many_victims_all_go_and_some_are_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_very_many_victims_all_go_and_some_are_reported(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(7):
         bench.plant(bytes([number]))
     monkeypatch.setattr(sweep_module, "SHOWN", 3)

@@ -24,7 +24,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 async def test_no_link_is_followed_on_the_walk(bench: Bench, tmp_path: Path) -> None:
-    """Links in place of each directory and of the file: what they lead to is somebody else's."""
+    """Links in place of each directory and of the file: what they lead to is not the store's."""
     digests = [bench.plant(bytes([number])) for number in range(4)]
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -1,4 +1,4 @@
-"""What a sweep leaves for now, because of its grace period: it is told, and one sweep may wait less or more."""
+"""What a sweep keeps because of its grace period: the answer reports it, and one sweep may use another period."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from modelwire.units import Duration, Size
 from rigs.maintain_rig import Bench, kinds, later
 
 
-async def test_what_still_waits_is_told_and_a_sweep_may_wait_less(tmp_path: Path) -> None:
+async def test_what_still_waits_is_reported_and_a_sweep_may_wait_less(tmp_path: Path) -> None:
     bench = Bench(tmp_path, StoreSettings(min_free=Size(0), grace=Duration(3600)))
     try:
         first, second = await bench.add("a", b"first"), await bench.add("b", b"second one")

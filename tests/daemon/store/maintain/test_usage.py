@@ -184,7 +184,7 @@ async def test_failed_and_unused_models_are_found(bench: Bench) -> None:
     assert (await all_pages(bench, None, "-used", 10))[0] == "m03"
 
 
-async def test_damaged_manifests_are_told_with_the_first_page(bench: Bench) -> None:
+async def test_damaged_manifests_are_reported_with_the_first_page(bench: Bench) -> None:
     await fill(bench, 3)
     Path(bench.manifest("bad")).write_text("{")
     first = await bench.store.models.page(None, None, after=None, limit=2)

@@ -50,9 +50,9 @@ async def test_each_blob_is_hashed_once(bench: Bench, monkeypatch: pytest.Monkey
     hashed: list[str] = []
     real = blobs.verify_blob
 
-    def counted(layout: Layout, digest: Digest, observer: FileProgress, **how: bool) -> blobs.Verified:
+    def counted(layout: Layout, digest: Digest, progress: FileProgress, **how: bool) -> blobs.Verified:
         hashed.append(digest.hex)
-        return real(layout, digest, observer, **how)
+        return real(layout, digest, progress, **how)
 
     monkeypatch.setattr(blobs, "verify_blob", counted)
     outcome = await bench.store.verifier.verify()
@@ -66,9 +66,9 @@ async def test_several_blobs_are_hashed_at_the_same_time(bench: Bench, monkeypat
     both = threading.Barrier(2, timeout=20)
     real = blobs.verify_blob
 
-    def waits(layout: Layout, digest: Digest, observer: FileProgress, **how: bool) -> blobs.Verified:
+    def waits(layout: Layout, digest: Digest, progress: FileProgress, **how: bool) -> blobs.Verified:
         both.wait()
-        return real(layout, digest, observer, **how)
+        return real(layout, digest, progress, **how)
 
     monkeypatch.setattr(blobs, "verify_blob", waits)
     assert (await bench.store.verifier.verify()).ok
@@ -79,9 +79,9 @@ async def test_a_corrupt_blob_goes_to_quarantine_and_every_model_says_why(bench:
     await bench.store.renaming.copy("a", "b")
     await bench.add("good", b"good")
     bench.spoil(added.path)
-    told: list[tuple[str, str]] = []
+    failed: list[tuple[str, str]] = []
     outcome = await bench.store.verifier.verify(
-        ["a"], on_failed=lambda name, digest, _: told.append((name, digest.text))
+        ["a"], on_failed=lambda name, digest, _: failed.append((name, digest.text))
     )
     (model,) = outcome.models
     assert (outcome.ok, outcome.failed, model.ok, model.expected) == (False, 1, False, added.blob)
@@ -90,7 +90,7 @@ async def test_a_corrupt_blob_goes_to_quarantine_and_every_model_says_why(bench:
     assert bench.quarantined() == [b"XXXX weights"]
     assert model.quarantine_path is not None
     assert Path(model.quarantine_path).read_bytes() == b"XXXX weights"
-    assert sorted(told) == [("a", added.blob), ("b", added.blob)]
+    assert sorted(failed) == [("a", added.blob), ("b", added.blob)]
     for name in ("a", "b"):
         state, reason = states(bench)[name]
         assert state == "failed"
@@ -193,7 +193,7 @@ async def test_an_unknown_name_fails_before_anything_is_read(bench: Bench, monke
         await bench.store.verifier.verify(["a", "nope"])
 
 
-async def test_a_blob_that_cannot_be_read_is_told_and_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_blob_that_cannot_be_read_is_reported_and_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     added = await bench.add("a")
 
     def fail(*_: object, **_how: bool) -> None:
@@ -215,8 +215,8 @@ async def test_good_bytes_that_arrive_meanwhile_are_not_taken_away(
     looked: list[verify.Finding] = []
     real = verify._look_at
 
-    def mended_after_the_look(layout: Layout, digest: Digest, observer: FileProgress) -> verify.Finding:
-        look = real(layout, digest, observer)
+    def mended_after_the_look(layout: Layout, digest: Digest, progress: FileProgress) -> verify.Finding:
+        look = real(layout, digest, progress)
         if not looked:
             os.unlink(added.path)
             bench.plant(b"GGUF weights")
@@ -234,7 +234,7 @@ async def test_progress_is_that_of_all_bytes(bench: Bench) -> None:
     await bench.add("b", b"2" * 10)
     await bench.store.renaming.copy("b", "c")
     watching = Watcher()
-    await bench.store.verifier.verify(observer=watching)
+    await bench.store.verifier.verify(progress=watching)
     assert (watching.totals, watching.phases) == ([5_000_010], ["verify"])
     assert watching.done == watching.verified == 5_000_010
 
@@ -244,7 +244,7 @@ async def test_a_stop_ends_it_and_what_was_found_is_kept(bench: Bench) -> None:
         await bench.add(f"m{number}", str(number).encode() * 10)
     watching = Watcher(stop_after=20)
     with pytest.raises(Stopped):
-        await bench.store.verifier.verify(observer=watching)
+        await bench.store.verifier.verify(progress=watching)
     verified = [name for name in bench.names() if any(
         past.outcome == "verified" for past in (await bench.store.models.show(name)).history
     )]  # fmt: skip
@@ -254,7 +254,7 @@ async def test_a_stop_ends_it_and_what_was_found_is_kept(bench: Bench) -> None:
 # -- what is known afterwards
 
 
-async def test_outcomes_are_told_with_who_when_and_what(bench: Bench) -> None:
+async def test_outcomes_have_the_user_the_time_and_the_bytes(bench: Bench) -> None:
     added = await bench.add("a", requester=Requester(peer=7, job="j0"))
     await bench.store.verifier.verify(requester=Requester(peer=8, job="j1"))
     bench.spoil(added.path)
@@ -274,7 +274,7 @@ async def test_outcomes_are_told_with_who_when_and_what(bench: Bench) -> None:
     assert (await bench.store.models.show("a")).history == history
 
 
-async def test_when_it_was_verified_is_told_while_it_is_true(bench: Bench) -> None:
+async def test_when_it_was_verified_is_reported_while_it_is_true(bench: Bench) -> None:
     added = await bench.add("a")
     first = (await bench.store.models.show("a")).verified_at
     await bench.store.verifier.verify()

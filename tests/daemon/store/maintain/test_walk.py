@@ -29,7 +29,7 @@ def put(path: str, content: bytes = b"x") -> str:
     return path
 
 
-def test_a_blob_is_told_by_its_digest_and_its_stat(layout: Layout) -> None:
+def test_a_blob_has_its_digest_and_its_stat(layout: Layout) -> None:
     path = put(layout.blob(ONE), b"bytes")
     (found,) = walk(layout)
     assert isinstance(found, BlobFile)

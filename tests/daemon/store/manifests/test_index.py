@@ -1,4 +1,4 @@
-"""Readers see what lies on the disk now, whoever put it there, and remember only what stat confirms."""
+"""Readers see the files that are on disk now, from any program, and cache only what stat confirms."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_every_file_of_a_model_must_be_there(shelf: Shelf) -> None:
         {"path": "b.gguf", "blob": "sha256:" + "62" * 32, "size_bytes": 2},
     ]
     shelf.put("llama", b"abc", size_bytes=5, files=files)
-    with pytest.raises(WouldBlock):  # nobody has made its tree yet
+    with pytest.raises(WouldBlock):  # its tree is not made yet
         shelf.index.resolve("llama")
     view = shelf.index.find("llama").view()
     assert [file.path for file in view.files] == ["a.gguf", "b.gguf"]
@@ -212,7 +212,7 @@ def test_a_bad_name_is_refused_before_the_disk_is_looked_at(shelf: Shelf) -> Non
         shelf.index.resolve("../../etc/passwd")
 
 
-def test_a_damaged_manifest_is_told_to_whoever_asks_for_it(shelf: Shelf) -> None:
+def test_a_damaged_manifest_is_reported_to_each_request(shelf: Shelf) -> None:
     path = shelf.put_file("llama", b"{")
     for _ in range(2):
         with pytest.raises(Corrupt, match=path):
@@ -288,7 +288,7 @@ def test_a_page_goes_on_where_a_removed_name_was(shelf: Shelf) -> None:
     assert [view.name for view in shelf.index.page(page.next, None).models] == ["b", "c"]
 
 
-def test_files_that_are_no_manifests_are_told_once_and_hide_nothing(shelf: Shelf) -> None:
+def test_files_that_are_no_manifests_are_reported_once_and_hide_nothing(shelf: Shelf) -> None:
     shelf.put("good")
     damaged = shelf.put_file("torn", b"{")
     newer = shelf.put_file("newer", b'{"schema_version": 9}')

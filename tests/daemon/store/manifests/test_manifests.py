@@ -73,7 +73,7 @@ def test_the_file_has_the_nine_fields_indented_with_a_final_newline(layout: Layo
     )
 
 
-def test_a_name_is_not_taken_twice_without_being_told_to(layout: Layout) -> None:
+def test_a_name_is_not_taken_twice_without_replace(layout: Layout) -> None:
     write(layout, NAME, document(), replace=False)
     before = Path(layout.manifest(NAME)).read_bytes()
     with pytest.raises(AlreadyExists, match="llama:8b"):

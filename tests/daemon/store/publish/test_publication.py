@@ -190,7 +190,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.skipif(shutil.which("mount") is None, reason="there is no mount command")
-def test_a_full_disk_is_told_and_leaves_nothing(small_disk: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(small_disk: Path) -> None:
     """The promise that there is room was wrong: others write to the same filesystem."""
     adding = Adding(small_disk, BIG)
     filler = small_disk / "filler"

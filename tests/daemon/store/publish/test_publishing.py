@@ -18,7 +18,7 @@ DIGEST, OTHER = Digest("ab" * 32), Digest("cd" * 32)
 
 
 def request(name: str = "llama", **changes: Any) -> PublishRequest:
-    return PublishRequest(name=ModelName.parse(name), order=0, observer=JobProgress(), **changes)
+    return PublishRequest(name=ModelName.parse(name), order=0, progress=JobProgress(), **changes)
 
 
 def entry(name: str = "llama", **changes: Any) -> Entry:
@@ -43,7 +43,7 @@ def test_unknown_bytes_may_turn_out_to_be_the_same() -> None:
     assert judge(entry(), request(), None) is False
 
 
-def test_other_bytes_need_to_be_told_to_replace() -> None:
+def test_other_bytes_need_replace() -> None:
     with pytest.raises(AlreadyExists, match="'llama'") as caught:
         judge(entry(), request(), OTHER)
     assert caught.value.details["existing"] == DIGEST.text

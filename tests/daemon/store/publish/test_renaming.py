@@ -19,7 +19,7 @@ from modeld.store.names import ModelName
 from modelwire.errors import AlreadyExists, Corrupt, InUse, InvalidName, NotFound, Unsupported, WireError
 from modelwire.units import Duration, Size
 from modelwire.values import Copied, Moved, Removed
-from rigs.maintain_rig import Bench, Told
+from rigs.maintain_rig import Bench, RecordedNotes
 
 
 @pytest.fixture
@@ -131,11 +131,11 @@ async def test_a_manifest_that_another_tool_makes_meanwhile_is_not_replaced(
 
 async def test_a_move_writes_before_it_removes(bench: Bench) -> None:
     await bench.add("a")
-    told = Told(bench)
-    moved = await bench.store.renaming.move("a", "b:c", notes=told)
+    notes = RecordedNotes(bench)
+    moved = await bench.store.renaming.move("a", "b:c", notes=notes)
     assert bench.names() == ["b:c"]
     assert bench.document("b:c")["name"] == "b:c"
-    assert [(what, seen) for what, _, seen in told.told] == [("about", ["a.json"]), ("published", ["b+c.json"])]
+    assert [(what, seen) for what, _, seen in notes.calls] == [("about", ["a.json"]), ("published", ["b+c.json"])]
     assert bench.store.renaming.moved(moved)
 
 
@@ -346,7 +346,7 @@ async def test_an_outcome_that_is_unknown_is_settled_by_the_same_request(
 async def test_what_forbids_the_announcement_prevents_the_change(bench: Bench) -> None:
     await bench.add("a")
 
-    class Forbids(Told):
+    class Forbids(RecordedNotes):
         async def about_to_publish(self, value: object, /) -> None:
             raise Corrupt("no")
 

@@ -1,4 +1,4 @@
-"""Adding a directory with each system call on its way failing once, and killed at each: all of it or nothing."""
+"""Adding a directory with each of its system calls failing once, and killed at each: all of it or nothing."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ import pytest
 from modeld.store.disk.listing import times_of
 from modeld.store.ingest.adopt import How
 from modelwire.errors import WireError
-from rigs import gathering_rig
-from rigs.gathering_rig import FILES, Gathering, plant
+from rigs import directory_rig
+from rigs.directory_rig import FILES, AddedDirectory, plant
 from rigs.publication_rig import Faults
 
 HOWS = ("copy", "move", "link")
 
 
-def sweep(tmp_path: Path, step: int) -> Iterator[tuple[int, Gathering]]:
+def sweep(tmp_path: Path, step: int) -> Iterator[tuple[int, AddedDirectory]]:
     for nth in range(1, 1000, step):
         directory = tmp_path / str(nth)
         directory.mkdir()
-        yield nth, Gathering(directory)
+        yield nth, AddedDirectory(directory)
     pytest.fail("the sweep has no end")
 
 
-def blobs(gathering: Gathering) -> set[bytes]:
-    return {path.read_bytes() for path in Path(gathering.root, "blobs").glob("*/*/*/data")}
+def blobs(added: AddedDirectory) -> set[bytes]:
+    return {path.read_bytes() for path in Path(added.root, "blobs").glob("*/*/*/data")}
 
 
 @pytest.mark.parametrize("how", HOWS)
@@ -41,15 +41,15 @@ def test_each_call_fails_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, h
         raise OSError(code, os.strerror(code))
 
     kinds: set[str] = set()
-    for nth, gathering in sweep(tmp_path, step):
+    for nth, added in sweep(tmp_path, step):
         faults = Faults(nth, strike)
-        with gathering.open() as store:
+        with added.open() as store:
             descriptors = len(os.listdir("/proc/self/fd"))
             failed = False
             with monkeypatch.context() as patched:
                 plant(patched, faults)
                 try:
-                    gathering.add(store, how)
+                    added.add(store, how)
                 except WireError:
                     failed = True
             kinds.update(faults.struck)
@@ -57,27 +57,27 @@ def test_each_call_fails_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, h
                 break
             assert store.reserved_bytes == 0, faults.struck
             assert len(os.listdir("/proc/self/fd")) <= descriptors, faults.struck
-            assert blobs(gathering) <= set(FILES.values()), "no blob is torn"
+            assert blobs(added) <= set(FILES.values()), "no blob is torn"
             if not {"unlink", "rename"} & set(faults.struck):
-                assert gathering.temporaries() == [], faults.struck
-            shown = gathering.shown(store)
+                assert added.temporaries() == [], faults.struck
+            shown = added.shown(store)
             assert shown in (None, FILES), "no set is torn"
             if not failed:
                 assert shown == FILES
             if how != "move" or shown is None:
-                assert gathering.left_at_source() == FILES, "no source is lost"
+                assert added.left_at_source() == FILES, "no source is lost"
             # The same request succeeds without a restart.
-            if shown is None or gathering.left_at_source() == FILES:
-                gathering.add(store, how)
-            assert gathering.shown(store) == FILES
+            if shown is None or added.left_at_source() == FILES:
+                added.add(store, how)
+            assert added.shown(store) == FILES
     assert len(kinds) > 4, kinds
 
 
 @pytest.mark.parametrize("how", HOWS)
 def test_killed_at_a_call(tmp_path: Path, how: How) -> None:
-    for nth, gathering in sweep(tmp_path, 17):
+    for nth, added in sweep(tmp_path, 17):
         done = subprocess.run(
-            [sys.executable, os.path.abspath(gathering_rig.__file__), str(gathering.source.parent), how, str(nth)],
+            [sys.executable, os.path.abspath(directory_rig.__file__), str(added.source.parent), how, str(nth)],
             capture_output=True,
             text=True,
             timeout=60,
@@ -85,16 +85,16 @@ def test_killed_at_a_call(tmp_path: Path, how: How) -> None:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         assert done.returncode in (0, 137), done.stderr
-        with gathering.open() as store:
-            assert gathering.temporaries() == [], "the start has swept what the dead run left"
-            shown = gathering.shown(store)
+        with added.open() as store:
+            assert added.temporaries() == [], "the start has swept what the dead run left"
+            shown = added.shown(store)
             assert shown in (None, FILES)
-            assert blobs(gathering) <= set(FILES.values())
-            left = gathering.left_at_source()
+            assert blobs(added) <= set(FILES.values())
+            left = added.left_at_source()
             assert shown == FILES or left == FILES, "every byte is in one of the two places"
-            gathering.make_source()
-            gathering.add(store, how)
-            assert gathering.shown(store) == FILES
+            added.make_source()
+            added.add(store, how)
+            assert added.shown(store) == FILES
         if done.returncode == 0:
             assert nth > 17
             return
@@ -102,14 +102,14 @@ def test_killed_at_a_call(tmp_path: Path, how: How) -> None:
 
 @pytest.mark.parametrize("how", HOWS)
 def test_the_same_again_changes_nothing(tmp_path: Path, how: str) -> None:
-    gathering = Gathering(tmp_path)
-    with gathering.open() as store:
-        first = gathering.add(store, cast("How", how))
-        manifest = Path(gathering.root, "manifests", "m.json")
+    added = AddedDirectory(tmp_path)
+    with added.open() as store:
+        first = added.add(store, cast("How", how))
+        manifest = Path(added.root, "manifests", "m.json")
         before = times_of(manifest.stat())
-        gathering.make_source()
-        again = gathering.add(store, cast("How", how))
+        added.make_source()
+        again = added.add(store, cast("How", how))
         assert (again.path, again.files, again.reused) == (first.path, first.files, True)
         assert times_of(manifest.stat()) == before
         assert store.models.stands_for(again)
-        assert gathering.shown(store) == FILES
+        assert added.shown(store) == FILES

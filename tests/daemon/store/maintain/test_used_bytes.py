@@ -8,7 +8,7 @@ from pathlib import Path
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.root import prepare_root
-from modeld.store.maintain.used import FRESH_SHARE, UsedBytes
+from modeld.store.maintain.used_bytes import FRESH_SHARE, UsedBytes
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""How many bytes of blobs the store holds, for its limit."""
+"""The bytes of all blobs, for the store's limit."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from modeld.store.disk.layout import Layout
 from modeld.store.maintain.walk import BlobFile, walk
 
 FRESH_SHARE: Final = 10
-"""A walk over 100,000 blobs takes about a second. It is done again after ten times as long as it took: what other
-jobs have added meanwhile is missed, but never for long and never much."""
+"""A walk over 100,000 blobs takes about a second. It is repeated after ten times as long as it took: blobs added
+meanwhile are missed, but not for long."""
 
 
 class UsedBytes:
-    """Called from byte threads."""
+    """Safe to call from any thread."""
 
     def __init__(self, layout: Layout, clock: Callable[[], float] = time.monotonic) -> None:
         self._layout = layout

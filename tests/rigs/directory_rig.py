@@ -1,17 +1,19 @@
-"""A directory on its way into a store of its own, with faults planted in the system calls that change the disk.
+"""A directory that is added to a store of its own, with faults planted in the system calls that change the disk.
 
-Also a program: `python gathering_rig.py DIRECTORY HOW N` adds it and dies at the N-th call.
+Also a program: `python directory_rig.py DIRECTORY HOW N` adds it and dies at the N-th call.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import anyio
+import pytest
 
 from modeld.config import StoreSettings
 from modeld.platform import durable as calls
@@ -27,11 +29,6 @@ from modelwire.units import Duration, Size
 from modelwire.values import Added
 from rigs.publication_rig import Faults, FaultyLibc, FaultyOs
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pytest
-
 FILES = {
     "a-00001-of-00002.gguf": b"GGUF one",
     "a-00002-of-00002.gguf": b"GGUF two",
@@ -42,7 +39,7 @@ FILES = {
 SETTINGS = StoreSettings(min_free=Size(0), lock_wait=Duration(5))
 
 
-class Gathering:
+class AddedDirectory:
     def __init__(self, directory: Path) -> None:
         self.root = str(directory / "models")
         self.source = directory / "source"
@@ -102,14 +99,14 @@ def plant(monkeypatch: pytest.MonkeyPatch, faults: Faults) -> None:
 
 
 def main(directory: str, how: str, nth: int) -> None:
-    gathering = Gathering(Path(directory))
-    with gathering.open() as store:
+    added = AddedDirectory(Path(directory))
+    with added.open() as store:
         faults = Faults(nth, lambda _name: os._exit(137))
         faulty_os = FaultyOs(faults)
         for module in (durable, calls, files, links, trees):
             vars(module)["os"] = faulty_os
         vars(calls)["_LIBC"] = FaultyLibc(calls._LIBC, faults)
-        gathering.add(store, cast("How", how))
+        added.add(store, cast("How", how))
 
 
 if __name__ == "__main__":

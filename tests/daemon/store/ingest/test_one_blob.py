@@ -1,4 +1,4 @@
-"""A name is given to good bytes only, once, and success is never reported over bytes nobody verified."""
+"""Only good bytes get a name, and only once; success is never reported for bytes that were not verified."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from modeld.progress import FileProgress, Stopped
 from modeld.store.blobs import blobs
-from modeld.store.blobs.blobs import Blob, find_good, never_trusted, stat_blob
+from modeld.store.blobs.blobs import Blob, find_good, stat_blob
 from modeld.store.blobs.hashing import CHUNK
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
@@ -42,7 +43,7 @@ class Bench:
         self.source.write_bytes(content)
         with open(self.source, "rb") as file:
             return stage_copy(
-                self.layout, file.fileno(), str(self.source), space=self.space, observer=FileProgress(), sync=sync
+                self.layout, file.fileno(), str(self.source), space=self.space, progress=FileProgress(), sync=sync
             )
 
     def plant(self, content: bytes, digest: Digest = DIGEST) -> str:
@@ -86,31 +87,34 @@ def test_committed_bytes_are_where_their_digest_says(bench: Bench, content: byte
 
 def test_the_same_content_again_is_the_same_inode(bench: Bench) -> None:
     first, _ = commit(bench.layout, bench.stage())
-    second, reused = commit(bench.layout, bench.stage(), trusted=lambda blob: blob == first)
+    second, reused = commit(bench.layout, bench.stage(), verified=first.signature)
     assert reused
     assert second == first
     bench.assert_nothing_staged()
 
 
-def test_a_trusted_blob_is_not_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_verified_blob_is_not_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = commit(bench.layout, bench.stage())
     staged = bench.stage()
     monkeypatch.setattr(blobs, "hash_file", None)
-    assert commit(bench.layout, staged, trusted=lambda _blob: True) == (first, True)
-    assert find_good(bench.layout, DIGEST, trusted=lambda _blob: True) == first
+    assert commit(bench.layout, staged, verified=first.signature) == (first, True)
+    assert find_good(bench.layout, DIGEST, verified=first.signature) == first
 
 
-def test_a_blob_of_another_tool_counts_after_it_was_hashed(bench: Bench) -> None:
+def test_a_blob_of_another_tool_counts_after_it_was_hashed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     path = bench.plant(CONTENT)
-    asked: list[Blob] = []
+    hashed: list[Digest] = []
+    verify_blob = blobs.verify_blob
 
-    def trusted(blob: Blob) -> bool:
-        asked.append(blob)
-        return False
+    def counted(layout: Layout, digest: Digest, progress: FileProgress) -> blobs.Verified:
+        hashed.append(digest)
+        return verify_blob(layout, digest, progress)
 
-    blob, reused = commit(bench.layout, bench.stage(), trusted=trusted)
+    monkeypatch.setattr(blobs, "verify_blob", counted)
+    changed = replace(Signature.of(os.stat(path)), mtime_ns=0)
+    blob, reused = commit(bench.layout, bench.stage(), verified=changed)
     assert reused
-    assert len(asked) == 1
+    assert hashed == [DIGEST]
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o444
     assert blob.signature == Signature.of(os.stat(path))
     assert bench.quarantined() == []
@@ -150,8 +154,8 @@ def test_bad_bytes_under_the_name_make_room_for_good_ones(bench: Bench, planted:
 
 
 def test_wrong_size_is_bad_whatever_is_recorded(bench: Bench) -> None:
-    bench.plant(b"shorter")
-    _blob, reused = commit(bench.layout, bench.stage(), trusted=lambda _blob: True)
+    path = bench.plant(b"shorter")
+    _blob, reused = commit(bench.layout, bench.stage(), verified=Signature.of(os.stat(path)))
     assert not reused
     assert bench.quarantined() == [b"shorter"]
 
@@ -240,7 +244,7 @@ def test_someone_who_keeps_putting_bad_bytes_there_is_named(bench: Bench, monkey
     bench.assert_nothing_staged()
 
 
-def test_stopping_while_an_untrusted_blob_is_hashed(bench: Bench) -> None:
+def test_stopping_while_an_unverified_blob_is_hashed(bench: Bench) -> None:
     bench.plant(CONTENT)
     staged = bench.stage()
 
@@ -249,6 +253,6 @@ def test_stopping_while_an_untrusted_blob_is_hashed(bench: Bench) -> None:
             return True
 
     with pytest.raises(Stopped):
-        commit(bench.layout, staged, trusted=never_trusted, observer=Unwanted())
+        commit(bench.layout, staged, progress=Unwanted())
     bench.assert_nothing_staged()
     assert Path(bench.layout.blob(DIGEST)).read_bytes() == CONTENT
