@@ -132,7 +132,7 @@ def test_not_found(daemon: RealDaemon) -> None:
         for op in ("model.resolve", "model.show"):
             reply = wire.ask(op, name="lama")
             assert_speaks(reply, "not_found", "'lama'")
-            assert reply["hint"] == "did you mean llama?"
+            assert reply["hint"] == "Did you mean llama?"
         assert_speaks(wire.ask("model.resolve", name="qqqq"), "not_found", "'qqqq'")
         for op in ("job.show", "job.attach", "job.cancel", "job.pause", "job.resume"):
             assert_speaks(wire.ask(op, job="no-such-job"), "not_found", "'no-such-job'")

@@ -183,4 +183,4 @@ def test_a_name_alone_is_told_how_to_say_where_it_comes_from(daemon: RealDaemon,
 def test_a_name_that_is_nearly_one_is_asked_about(daemon: RealDaemon, room: Path) -> None:
     (room / "tiny").write_bytes(b"tiny")
     assert daemon.ask("model.add", path=str(room / "tiny"), name="llama3:8b")["type"] == "result"
-    assert daemon.ask("model.pull", ref="llama3:8c")["hint"] == "did you mean llama3:8b?"
+    assert daemon.ask("model.pull", ref="llama3:8c")["hint"] == "Did you mean llama3:8b?"

@@ -47,7 +47,7 @@ def test_path_prints_the_directory_and_one_file_by_its_name(room: Path, ctl: Ctl
     assert answer["blob"] == f"sha256:{hashlib.sha256(b'{}').hexdigest()}"
     done = ctl("path", "gemma", "--file", "confg.json")
     assert (done.returncode, done.stdout) == (3, "")
-    assert "did you mean config.json" in done.stderr
+    assert "Did you mean config.json" in done.stderr
 
 
 def test_one_file_by_name_of_a_model_of_one_file(ctl: Ctl) -> None:

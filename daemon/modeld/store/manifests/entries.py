@@ -129,7 +129,7 @@ class Entry:
         close = difflib.get_close_matches(path, names, n=3, cutoff=0.4)
         raise NotFound(
             f"'{manifest.name}' has no file {path!r}",
-            hint=f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(names[:8])}",
+            hint=f"Did you mean {' or '.join(close)}?" if close else f"It has {', '.join(names[:8])}.",
             details={"name": manifest.name, "file": path},
         )
 

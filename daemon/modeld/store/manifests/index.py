@@ -77,7 +77,7 @@ class Index:
         close = self._listing.close_to(name)
         raise NotFound(
             f"there is no model named '{name.text}'",
-            hint=f"did you mean {' or '.join(close)}?" if close else "`modelctl list` shows all models.",
+            hint=f"Did you mean {' or '.join(close)}?" if close else "`modelctl list` shows all models.",
             details={"name": name.text, "close": close},
         )
 
