@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from modeld.config.settings import MIRRORED
 from modeld.sources.kind import Kind, NetworkKind
 from modeld.sources.kinds import KINDS
 
@@ -29,6 +30,12 @@ def test_no_two_kinds_are_mistaken_for_each_other() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_what_comes_over_a_network_has_a_source(kind: Kind) -> None:
     assert kind.reference.network == isinstance(kind, NetworkKind)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_the_configuration_takes_mirrors_of_exactly_the_kinds_that_have_them(kind: Kind) -> None:
+    forms = [form for forms in kind.forms for form in forms.split(", ")]
+    assert [form for form in forms if form.startswith(MIRRORED) is not isinstance(kind, NetworkKind)] == []
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
