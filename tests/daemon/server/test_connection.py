@@ -16,6 +16,7 @@ import structlog
 
 from modeld.config import Settings
 from modeld.operations.operation import Call, Caller, QuickOperation, SlowOperation, TakesTime
+from modeld.server import connection
 from modeld.server.connection import PeerConnection
 from modeld.server.peer_limits import PeerLimits
 from modeld.server.shared import SharedState
@@ -91,6 +92,12 @@ class Held(SlowOperation[Any, Any]):
         self.began += 1
         await self.go.wait()
         return values.Done(target=request.id)
+
+
+@pytest.fixture(autouse=True)
+def unhurried_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine must not cut a turn short."""
+    monkeypatch.setattr(connection, "_TURN_SECONDS", 60.0)
 
 
 class Case:

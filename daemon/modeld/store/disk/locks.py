@@ -76,7 +76,7 @@ class StoreLock:
         mine = os.fstat(self._descriptor)
         if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
             raise Internal(
-                f"another store lies at {self.layout.root} than this daemon has locked: nothing was written",
+                f"the store at {self.layout.root} is not the store that this daemon has locked: nothing was written",
                 hint="Mount it or move it back, or restart the daemon.",
                 retryable=True,
             )

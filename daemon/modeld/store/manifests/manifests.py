@@ -331,7 +331,7 @@ def sync_names(layout: Layout) -> None:
 def taken(name: ModelName) -> AlreadyExists:
     return AlreadyExists(
         f"there is already a model named '{name.text}'",
-        hint="Choose another name, or request a replacement.",
+        hint="Choose another name, or request that the model be replaced.",
         details={"name": name.text},
     )
 

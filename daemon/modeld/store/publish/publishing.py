@@ -141,7 +141,7 @@ def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None
         why = standing.fault.message if standing.fault is not None else f"{standing.path} cannot be used"
         raise AlreadyExists(
             f"the name '{name.text}' is taken by a manifest that cannot be used: {why}",
-            hint="Repair or remove that file, or request a replacement.",
+            hint="Repair or remove that file, or request that it be replaced.",
             details={"name": name.text, "path": standing.path},
         )
     if digest is None:

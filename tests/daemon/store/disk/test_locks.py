@@ -137,7 +137,7 @@ def test_a_root_that_was_replaced_is_noticed(layout: Layout) -> None:
         lock.check()
     prepare_root(layout.root)
     StoreLock.take(layout).close()
-    with pytest.raises(Internal, match="another store"):
+    with pytest.raises(Internal, match="is not the store that this daemon has locked"):
         lock.check()
     lock.close()
 
