@@ -67,12 +67,16 @@ def test_the_kernel_itself_fails_a_call(tmp_path: Path, strace: tuple[str, ...],
         outcome = run_alone(tmp_path, "reported", prefix=(strace[0], "-f", "-o", str(log), *inject))
         adding.assert_whole_or_absent()
         assert adding.temporaries() == []
-        if "INJECTED" not in log.read_text():
+        injected = next((line for line in log.read_text().splitlines() if "INJECTED" in line), None)
+        if injected is None:
             assert outcome.returncode == 0, outcome.stderr
             assert nth > 1, f"{call} was never made"
             return
-        assert outcome.returncode == 3, outcome.stderr
-        assert outcome.stdout.strip() in {"no_space", "quota_exceeded", "internal"}
+        if "modeld blocks" in injected:  # the checksums of a blob that is there: they only save a repair work
+            assert outcome.returncode == 0, outcome.stderr
+        else:
+            assert outcome.returncode == 3, outcome.stderr
+            assert outcome.stdout.strip() in {"no_space", "quota_exceeded", "internal"}
         adding.assert_added()
         os.unlink(adding.name)
     pytest.fail("the sweep has no end")
