@@ -89,7 +89,7 @@ class Assembly:
         self.partial = Partial.open(workspace.layout, header, digest, key)
         try:
             self._start(size, self.partial.pieces)
-        except BaseException:
+        except BaseException:  # whatever it is, nobody else can close what is open by now
             self.state.end()  # one of the two threads may run already
             self.partial.close()
             self.reservation.release()

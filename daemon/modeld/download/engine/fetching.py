@@ -8,6 +8,7 @@ from dataclasses import replace
 from modeld.download.engine.assembly import Assembly, Fetched, Workspace
 from modeld.download.engine.attempt import Attempt
 from modeld.download.engine.budget import Pace
+from modeld.download.engine.source_file import SourceFile
 from modeld.download.partials.journal import Piece
 from modeld.download.routes.condemned import Condemned
 from modeld.download.routes.events import EventKind, OnEvent, TransferEvent
@@ -133,18 +134,18 @@ class Fetching:
     def _fill(self, assembly: Assembly, offer: Offer) -> Offer:
         """Fetches every byte that is missing; returns the offer of the source that gave the last of them."""
         while True:
-            attempt = Attempt(
+            source = SourceFile(
                 self._network,
                 assembly,
                 offer.opener,
                 offer.file,
                 pace=self._pace,
-                progress=self._progress,
+                attempted=self._progress.attempted,
                 on_event=self._on_event,
                 has_alternative=lambda: self._alternatives > 0,
             )
             try:
-                attempt.run()
+                Attempt(self._network, source, self._progress).run()
                 return offer
             except GaveUp as end:
                 self._fault = end.fault

@@ -68,9 +68,7 @@ class SourceFile:
             has_alternative=has_alternative,
             stopping=self.is_stopping,
         )
-        self.connection_count = ConnectionCount(
-            network.tuning, network.clock(), most=network.tuning.connections_per_file
-        )
+        self.connection_count = ConnectionCount(network.tuning, network.clock())
 
     @property
     def received(self) -> int:
