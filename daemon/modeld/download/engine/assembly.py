@@ -39,7 +39,7 @@ class Workspace:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Fetched(Staged):
-    """A file that is whole, verified and durable, and has no name yet. Ends with a commit, or `keep`."""
+    """A file that is whole, verified and durable, and has no name yet: a commit gives it one."""
 
     served: Mapping[str, int]
     """Bytes by source, those of earlier runs included."""
@@ -54,11 +54,6 @@ class Fetched(Staged):
         """The bytes are named by now, or not wanted: nothing is left to resume."""
         self.take_back()
         self.partial.remove()
-
-    def keep(self) -> None:
-        """Not now: the next fetch of it finds it whole. Idempotent, and harmless after a commit."""
-        self.reservation.release()
-        self.partial.close()
 
 
 class Assembly:
