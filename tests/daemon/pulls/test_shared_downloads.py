@@ -240,6 +240,21 @@ async def test_a_job_that_is_cancelled_leaves_too() -> None:
     assert work.ended == ["stopped"]
 
 
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_job_that_is_cancelled_at_any_point_leaves_nothing_to_the_next(steps: int) -> None:
+    shared, work, results = downloads(), WorkDouble(), dict[str, object]()
+    work.may_end.set()
+    with anyio.fail_after(WAIT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(join, shared, work, JobDouble(), results, "cancelled")
+            for _ in range(steps):
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+        await join(shared, work, JobDouble(), results, "next")
+        assert results["next"] == ("blob", work.fetched)
+        await eventually(lambda: not shared._by_key)
+
+
 async def test_an_event_is_reported_once() -> None:
     shared, results = downloads(), dict[str, object]()
     events: list[TransferEvent] = []
