@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
+from dataclasses import astuple
 from typing import Any, Final
 
 import msgspec
@@ -110,12 +111,11 @@ class Memory:
 
     def _write_condemnation(self, condemnation: Condemnation, holds: bool) -> None:
         """Blocks until it is durable: byte threads call it."""
-        source, digest, validator = condemnation.source, condemnation.digest, condemnation.validator
+        row = (*astuple(condemnation), time.time())
 
         def write(db: sqlite3.Connection) -> None:
-            db.execute("DELETE FROM condemned_sources WHERE source = ? AND digest = ?", (source, digest))
+            db.execute("DELETE FROM condemned_sources WHERE source = ? AND digest = ?", row[:2])
             if holds:
-                row = (source, digest, validator, time.time())
                 db.execute("INSERT INTO condemned_sources VALUES (?, ?, ?, ?)", row)
 
         with contextlib.suppress(WireError):
