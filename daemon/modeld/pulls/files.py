@@ -36,10 +36,9 @@ class _File:
     @property
     def key(self) -> str:
         """Equal for the same bytes, and only for them."""
-        info = self.info
-        if info.digest is not None:
-            return info.digest.text
-        return self.version or f"{info.origin}\0{info.locator}\0{info.validator or id(self)}"
+        if self.info.digest is not None:
+            return self.info.digest.text
+        return self.version or f"{self.info.origin}\0{self.info.locator}\0{self.info.validator or id(self)}"
 
 
 class ModelFiles:

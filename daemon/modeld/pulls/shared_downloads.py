@@ -16,7 +16,7 @@ import anyio
 
 from modeld.download.engine.assembly import Fetched
 from modeld.download.engine.budget import CommonPace, Pace, Share
-from modeld.download.routes.events import OnEvent, TransferEvent, unheard
+from modeld.download.routes.events import OnEvent, TransferEvent
 from modeld.progress import FileProgress, JobProgress, Stopped
 from modeld.pulls.own_thread import in_own_thread, until_done
 from modeld.store.blobs.blobs import Blob
@@ -91,31 +91,26 @@ class _Download:
         self.progress = JobProgress()
         self.pace = CommonPace()
         self.jobs: dict[_Forwarder, OnEvent] = {}
-        self._on_event: OnEvent = unheard
 
     def tell(self, event: TransferEvent) -> None:
         """Tells one job, from any thread: all jobs write to the same log."""
-        self._on_event(event)
+        for on_event in tuple(self.jobs.values())[:1]:  # a copy: jobs join and leave meanwhile
+            on_event(event)
 
     @contextmanager
     def joined(self, forwarder: _Forwarder, on_event: OnEvent, share: Share) -> Iterator[None]:
         """When the last job leaves, the download ends and keeps its bytes."""
         self.pace.join(share)
         self.jobs[forwarder] = on_event
-        self._choose_on_event()
         self.progress.add_listener(forwarder)
         try:
             yield
         finally:
             self.progress.remove_listener(forwarder)
             del self.jobs[forwarder]
-            self._choose_on_event()
             self.pace.leave(share)
             if not self.jobs:
                 self.progress.stop_reason = "cancel"
-
-    def _choose_on_event(self) -> None:
-        self._on_event = next(iter(self.jobs.values()), unheard)
 
 
 class _Forwarder:
