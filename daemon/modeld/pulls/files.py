@@ -83,16 +83,18 @@ class ModelFiles:
         for file in self._files:
             if file.version is not None:
                 file.info = replace(file.info, digest=await self._context.memory.digest(file.version))
-            if file.info.digest is None:
-                continue
-            blob = await self._ingest.find(file.info.digest, self._holds, file.progress)
-            if blob is not None:
-                file.progress.total(blob.size)
-                file.progress.advance(done=blob.size, reused=blob.size)
-                file.progress.finished()
-                file.ready = ReadyFile(path=file.info.path, content=blob, role=file.info.role)
-                await self._remember(file, blob.digest)
+            await self._find(file)
         return not self._missing
+
+    async def _find(self, file: _File) -> None:
+        digest = file.info.digest
+        blob = None if digest is None else await self._ingest.find(digest, self._holds, file.progress)
+        if blob is not None:
+            file.progress.total(blob.size)
+            file.progress.advance(done=blob.size, reused=blob.size)
+            file.progress.finished()
+            file.ready = ReadyFile(path=file.info.path, content=blob, role=file.info.role)
+            await self._remember(file, blob.digest)
 
     def check_room(self) -> None:
         """Raises NoSpace, with the numbers, when all files together do not fit. Each one reserves its own room when
@@ -122,7 +124,9 @@ class ModelFiles:
                 if faults:
                     return
                 try:
-                    await self._fetch(file, described, on_event, share)
+                    await self._find(file)  # another job may have fetched it since
+                    if file.ready is None:
+                        await self._fetch(file, described, on_event, share)
                 except Exception as fault:  # noqa: BLE001 - the first of them is raised below
                     faults.append(fault)
                     self._progress.stop_files()

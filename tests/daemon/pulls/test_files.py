@@ -54,6 +54,15 @@ async def test_a_stored_file_is_not_fetched_and_the_others_are(bench: PullBench)
     assert (now.reused_bytes, now.network_bytes) == (len(ONE), len(TWO))
 
 
+async def test_a_file_that_another_job_has_added_meanwhile_is_not_fetched(bench: PullBench) -> None:
+    files = bench.files(bench.plan(), [info(ONE)])
+    assert not await files.find()
+    await bench.stored_file(ONE)
+    (ready,) = await bench.fetched(files)
+    assert (ready.digest, bench.downloads.begun) == (digest_of(ONE), [])
+    assert bench.progress.snapshot().reused_bytes == len(ONE)
+
+
 async def test_when_one_fails_the_others_stop_and_the_complete_ones_stay(bench: PullBench) -> None:
     bench.downloads.answers = {"first": ONE, "waits": None, "fails": SourceNotFound("gone"), "last": THREE}
     files = [info(ONE, "first"), info(TWO, "waits"), info(b"fails", "fails"), info(THREE, "last")]
