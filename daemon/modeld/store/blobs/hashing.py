@@ -39,6 +39,17 @@ _UNKNOWN_FLAG = (errno.EOPNOTSUPP, errno.EINVAL)
 _HAS_FLAGS = sys.platform == "linux"
 
 
+def slow_sha256() -> str | None:
+    """A warning for a Python that hashes without OpenSSL, which takes about six times as long; None with OpenSSL."""
+    module = type(hashlib.sha256()).__module__
+    if module == "_hashlib":
+        return None
+    return (
+        f"SHA-256 is that of the module {module}, not of OpenSSL: adding, pulling and verifying take about six times as"
+        " long; run modeld with a Python that is built with OpenSSL"
+    )
+
+
 class HashRing:
     """A ring of buffers: the caller fills them, a thread hashes them.
 

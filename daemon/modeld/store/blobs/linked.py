@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Iterable
 
 import msgspec
 
@@ -56,6 +57,21 @@ class Linked:
                 else:
                     durable.remove(self._layout.linked_blob(digest))
 
+    def begin(self, linked: Iterable[Digest]) -> None:
+        """Makes the directory of marks, with one for each of these blobs. Those that are new to this run are suspect:
+        when they were last found good is not known. A failure leaves no directory, so that the next start tries again.
+        """
+        for digest in linked:
+            self._signatures.setdefault(digest.hex, _UNKNOWN)
+        temporary = f"{self._layout.staging}/linked-{secrets.token_hex(8)}"
+        with store_faults("note the linked blobs", self._layout.linked):
+            durable.make_directories(temporary, below=self._layout.root)
+            for known in self._signatures:
+                durable.close(durable.create_file(f"{temporary}/{known}"))
+            durable.sync_directory(temporary)
+            os.rename(temporary, self._layout.linked)
+            durable.sync_directory(self._layout.private)
+
     def __contains__(self, digest: Digest) -> bool:
         return digest.hex in self._signatures
 
@@ -88,7 +104,8 @@ class Linked:
         )
         temporary = f"{self._layout.staging}/linked-{secrets.token_hex(8)}"
         with store_faults("note the linked blob", path):
-            durable.make_directories(self._layout.linked, below=self._layout.root)
+            if not os.path.isdir(self._layout.linked):
+                self.begin([Digest(known) for known in self._signatures])
             descriptor = durable.create_file(temporary)
             try:
                 try:
