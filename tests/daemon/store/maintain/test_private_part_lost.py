@@ -114,4 +114,4 @@ async def test_a_disk_that_takes_no_marks_keeps_the_suspicion_for_the_next_start
     bench.reopen()
     with pytest.raises(WouldBlock):
         bench.store.resolve("m")
-    assert bench.store.resolve("other")
+    assert bench.store.resolve("other").state == "ready"
