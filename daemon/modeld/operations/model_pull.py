@@ -113,7 +113,7 @@ class Pull(JobOperation[ModelPull, Pulled]):
                 details={"expected_sha256": expected.hex, "actual_sha256": actual.hex},
             )
         progress.total(view.size_bytes)
-        progress.advance(done=view.size_bytes, reused=view.size_bytes)
+        progress.reuse(view.size_bytes)
         return Pulled(
             name=view.name,
             blob=view.blob,

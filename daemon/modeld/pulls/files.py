@@ -91,7 +91,7 @@ class ModelFiles:
         blob = None if digest is None else await self._ingest.find(digest, self._holds, file.progress)
         if blob is not None:
             file.progress.total(blob.size)
-            file.progress.advance(done=blob.size, reused=blob.size)
+            file.progress.reuse(blob.size)
             file.progress.finished()
             file.ready = ReadyFile(path=file.info.path, content=blob, role=file.info.role)
             await self._remember(file, blob.digest)

@@ -75,7 +75,7 @@ class Assembly:
         self.workspace = workspace
         self._damaged = damaged
         self._progress = progress
-        self._reported_done = self._reported_verified = self._reported_reused = 0
+        self._reported_done = self._reported_verified = self._reported_reused = self._reported_kept = 0
         self._allocated = False
         header = Header(digest.hex if digest else None, size, validator)
         progress.phase("reserving")
@@ -167,7 +167,9 @@ class Assembly:
             done=max(0, done - self._reported_done),
             verified=max(0, verified - self._reported_verified),
             reused=max(0, reused - self._reported_reused),
+            kept=max(0, self.resumed - self._reported_kept),
         )
+        self._reported_kept = max(self.resumed, self._reported_kept)
         self._reported_done = max(done, self._reported_done)
         self._reported_verified = max(verified, self._reported_verified)
         self._reported_reused = max(reused, self._reported_reused)

@@ -116,7 +116,7 @@ class Presence:
             return None  # of another size: the file has other bytes than expected, which reading it will show
         if expected is not None and not expected.matches(blob.digest):
             raise _known_mismatch(path, expected, blob.digest)
-        progress.advance(done=blob.size, reused=blob.size)
+        progress.reuse(blob.size)
         return Found(blob, read)
 
     def _find_linked(self, source: Signature, progress: FileProgress) -> Blob | None:
