@@ -192,12 +192,7 @@ class PeerReader(Reader):
                         links += 1
                         if links > MAX_LINKS:
                             raise InvalidRequest(f"{path} leads through more than {MAX_LINKS} symbolic links")
-                        target = os.readlink("", dir_fd=step)
-                        pending.extend(_components(target))
-                        if target.startswith("/"):
-                            root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-                            os.close(here)
-                            here, walked = root, "/"
+                        pending.extend(_components(os.readlink("", dir_fd=step)))
                         continue
                     if pending and not stat.S_ISDIR(mode):
                         raise NotADirectoryError(20, f"{part} is {kind_of(mode)}, not a directory")
@@ -256,8 +251,10 @@ def list_allows(access_list: bytes, owner_group: int, uid: int, gids: Collection
 
 
 def _components(path: str) -> list[str]:
-    """The steps, last one first; a trailing slash asks for a directory, as it does of the kernel."""
-    parts = [part for part in path.split("/") if part and part != "."]
+    """The steps, last one first. An absolute path begins with a step to "/", wherever the walk is by then; a trailing
+    slash asks for a directory, as it does of the kernel."""
+    parts = ["/"] if path.startswith("/") else []
+    parts += (part for part in path.split("/") if part and part != ".")
     if path.endswith(("/", "/.")):
         parts.append(".")
     return parts[::-1]
