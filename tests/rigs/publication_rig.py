@@ -137,7 +137,7 @@ class Adding:
         self.content = Path(self.source).read_bytes()
         self.digest = Digest(hashlib.sha256(self.content).hexdigest())
         self.comes_late: bytes | None = None
-        """What another tool puts under the blob's name right before the naming."""
+        """What another tool puts under the blob's name right before the first naming."""
 
     def stage(self, path: str, *, sync: bool = True) -> Staged:
         with open(path, "rb") as file:
@@ -146,13 +146,14 @@ class Adding:
 
     def run(self) -> tuple[Blob, bool]:
         staged = self.stage(self.source)
-        if self.comes_late is None:
+        late, self.comes_late = self.comes_late, None
+        if late is None:
             return commit(self.layout, staged)
         batch = Batch(self.layout)
         batch.take(staged)
         try:
             batch.settle({})
-            self.plant(self.comes_late)
+            self.plant(late)
             return batch.commit()[self.digest][:2]
         finally:
             batch.discard()
