@@ -52,7 +52,7 @@ class Fetched(Staged):
 
     def discard(self) -> None:
         """The bytes are named by now, or not wanted: nothing is left to resume."""
-        self.take_back()
+        Staged.discard(self)
         self.partial.remove()
 
 
