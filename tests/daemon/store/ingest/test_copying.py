@@ -46,7 +46,7 @@ class Recorder(FileProgress):
         self.totals.append(size)
 
     def advance(
-        self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0, network: int = 0
+        self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0, network: int = 0, kept: int = 0
     ) -> None:
         self.done += done
         self.verified += verified
