@@ -114,6 +114,22 @@ def listed(files: Sequence[ReadyFile]) -> list[File]:
     ]
 
 
+def _learned(files: Sequence[ReadyFile]) -> dict[str, Learned]:
+    """Blocking. What each file says about itself, by its path."""
+    known = {file.path: file.content.learned if isinstance(file.content, Staged) else file.learned for file in files}
+    return {file.path: known[file.path] or look_at(file.content.path, file.path) for file in files}
+
+
+def _refuse_unsound(learned: Mapping[str, Learned]) -> None:
+    for path, each in learned.items():
+        if each.fault is not None:
+            raise Corrupt(
+                f"{path} is no model: {each.fault}; nothing was published",
+                hint="Get the whole file and try again, or store it as it is with --force-format.",
+                details={"path": path, "reason": each.fault},
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingest:
     """The parts of the store that byte work needs. For the event loop."""
@@ -185,7 +201,10 @@ class Ingest:
         """
         layout, trees = self.publishing.layout, self.publishing.index.trees
         first, tree = first_of(files), [] if alone else listed(files)
-        self.publishing.judge(request, first.digest, tree)
+        stands = self.publishing.judge(request, first.digest, tree)
+        learned = await self.in_thread(partial(_learned, [first] if stands else [first, *files]))
+        if not stands and not request.force_format:
+            _refuse_unsound(learned)
         named: dict[Digest, Committed] = {}
         relinked: list[Relinked] = []
 
@@ -202,15 +221,11 @@ class Ingest:
                 relinked.extend(trees.ensure(request.name, tree)[1])
             return named[first.digest].blob, not new
 
-        learned = first.content.learned if isinstance(first.content, Staged) else first.learned
-        if learned is None:
-            path = first.content.path
-            learned = await self.in_thread(lambda: look_at(path, first.path))
         added = await self.publishing.publish(
             request,
             first.digest,
             commit,
-            format=learned.format or format_of_name(first.path),
+            format=learned[first.path].format or format_of_name(first.path),
             source=source,
             files=tree,
             path=trees.path(request.name, tree) if tree else None,
