@@ -57,6 +57,12 @@ class SlowLedger(Ledger):
         self.gate.set()
         self.waiting = 0
         self.full = False
+        self.broken = False
+        """Whether updates raise what is no error of the wire."""
+
+    @property
+    def late(self) -> list[str]:
+        return list(self._late)
 
     async def update(self, id_: str, **changes: Any) -> JobRecord:
         self.waiting += 1
@@ -64,7 +70,13 @@ class SlowLedger(Ledger):
         self.waiting -= 1
         if self.full:
             raise NoSpace("the catalogue's disk is full")
+        if self.broken:
+            raise LookupError("an error that nobody foresaw")
         return await super().update(id_, **changes)
+
+    async def write_late(self) -> None:
+        if not self.full:
+            await super().write_late()
 
 
 class HeldWork(Kind[ModelAdd, Added]):
@@ -96,6 +108,7 @@ class HeldWork(Kind[ModelAdd, Added]):
 @dataclass
 class Desk:
     board: Board
+    catalog: Catalog
     ledger: SlowLedger
     diary: Diary
     gate: Gate
@@ -118,14 +131,15 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(directory: Path, *, running: int = 1) -> AsyncIterator[Desk]:
+async def desk(directory: Path, *, running: int = 1, waiting_per_peer: int = 16) -> AsyncIterator[Desk]:
     catalog = Catalog.open(str(directory / "catalog.sqlite"))
     try:
         ledger, diary = SlowLedger(catalog), Diary()
-        gate = Gate(Limits(running_default=running), anyio.current_time, first_order=ledger.next_order_now())
+        limits = Limits(running_default=running, waiting_per_peer=waiting_per_peer)
+        gate = Gate(limits, anyio.current_time, first_order=ledger.next_order_now())
         async with anyio.create_task_group() as tasks:
             board = Board(gate, ledger, cast("Activity", diary), tasks)
-            made = Desk(board, ledger, diary, gate, tasks)
+            made = Desk(board, catalog, ledger, diary, gate, tasks)
             board.register(made.work)
             with anyio.fail_after(PATIENCE):
                 yield made

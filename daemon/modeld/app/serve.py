@@ -49,6 +49,7 @@ async def serve(rooms: Rooms, loaded: Loaded, readiness: Readiness, *, instance:
         check_every = float(settings.daemon.endpoint_check)
         tasks.start_soon(lifetime.stop_on_lost_endpoint, rooms.endpoint, check_every, name="endpoint")
         tasks.start_soon(_prune, rooms, float(settings.jobs.keep), name="prune")
+        tasks.start_soon(rooms.ledger.keep, name="ledger")
         tasks.start_soon(rooms.store.uses.keep, name="uses")
         if auto_started and settings.daemon.idle_exit > 0:
             idle_exit = float(settings.daemon.idle_exit)

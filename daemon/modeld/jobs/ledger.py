@@ -1,23 +1,29 @@
 """Jobs as they are on disk: written before they are acknowledged, found again after a crash.
 
 A job's request, result and error are JSON that only the caller reads; the ledger has columns for what it searches by.
-Every write is durable when it returns.
+Every write is durable when it returns, but for `settle`: what has taken place is written as soon as that is possible.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar, get_args
 
+import anyio
 import msgspec
 
 from modeld.store.catalog.catalog import Catalog
 from modelwire.errors import AlreadyExists, NotFound
 from modelwire.vocabulary import TERMINAL_STATES, JobState, OnDisconnect
 
+T = TypeVar("T")
+
 KEEP_SECONDS = 30 * 24 * 3600.0
 """A month: long enough to look up what happened in the last one."""
+
+LATE_SECONDS = 5.0
+"""Between two attempts to write what a full disk did not take."""
 
 SCHEMA = (
     """
@@ -98,13 +104,71 @@ class Ledger:
         """Brings the tables up to date. Blocks."""
         self._catalog = catalog
         catalog.migrate("jobs", SCHEMA)
+        self._late: dict[str, dict[str, Any]] = {}
+        """By job: changes that have taken place and could not be written. Few: on a full disk only jobs that free
+        space are admitted."""
+        self._news = anyio.Event()
 
     async def insert(self, record: JobRecord) -> None:
-        await self._catalog.write(_inserting(record))
+        await self._write(_inserting(record))
 
     async def update(self, id_: str, **changes: Any) -> JobRecord:
         """Returns the row after the change. Raises `NotFound` when there is none."""
-        return await self._catalog.write(_updating(id_, changes))
+        older = self._take_late(id_, changes)
+        try:
+            row = await self._catalog.write(_updating(id_, changes))
+        except BaseException:
+            self._delay(id_, older)
+            raise
+        self._take_late(id_, changes)  # an older change that failed meanwhile
+        await self.write_late()
+        return row
+
+    async def settle(self, id_: str, **changes: Any) -> Exception | None:
+        """Records what has taken place and stands, whatever the disk says: a change that cannot be written now is
+        written with the next write that succeeds, by `keep`, or by `write_late`. Returns the error that delayed it."""
+        try:
+            await self.update(id_, **changes)
+        except Exception as error:  # noqa: BLE001 - the caller logs it
+            self._take_late(id_, changes)
+            self._delay(id_, changes)
+            return error
+        return None
+
+    async def keep(self) -> None:
+        """Writes late changes until it is cancelled; wakes up only while there are some."""
+        while True:
+            if not self._late:
+                self._news = anyio.Event()
+                await self._news.wait()
+            await anyio.sleep(LATE_SECONDS)
+            await self.write_late()
+
+    async def write_late(self) -> None:
+        """Otherwise the next start would run again a job that was reported as cancelled or failed."""
+        for id_ in list(self._late):
+            changes = self._late.pop(id_, {})
+            try:
+                await self._catalog.write(_updating(id_, changes))
+            except NotFound:
+                pass  # there is no row that could be wrong
+            except BaseException as error:
+                self._delay(id_, changes)
+                if isinstance(error, Exception):
+                    return  # the same fault as before; `settle` has returned it
+                raise
+
+    def _delay(self, id_: str, changes: dict[str, Any]) -> None:
+        """Keeps changes for later. Those of the same columns that are kept already are newer, and stay."""
+        if changes:
+            self._late[id_] = changes | self._late.get(id_, {})
+            self._news.set()
+
+    def _take_late(self, id_: str, columns: Collection[str]) -> dict[str, Any]:
+        """Takes out what newer changes of these columns replace."""
+        late = self._late.pop(id_, {})
+        self._delay(id_, {name: value for name, value in late.items() if name not in columns})
+        return {name: value for name, value in late.items() if name in columns}
 
     async def get(self, id_: str) -> JobRecord | None:
         rows = await self._catalog.read(_selecting("WHERE id = ?", (id_,)))
@@ -126,15 +190,20 @@ class Ledger:
 
     async def join(self, id_: str, peer_uid: int, token: str) -> None:
         """Adds a token to a job. Raises `TokenTaken` when the token stands for another job."""
-        await self._catalog.write(_joining(id_, peer_uid, token))
+        await self._write(_joining(id_, peer_uid, token))
 
     async def prune(self, now: float, keep: float = KEEP_SECONDS) -> int:
         """Deletes the jobs that ended longer ago than `keep`, and returns their number."""
-        return await self._catalog.write(_pruning(now - keep))
+        return await self._write(_pruning(now - keep))
 
     def next_order_now(self) -> int:
         """The first admission number that no job has had: where the gate goes on."""
         return self._catalog.call(_next_order)
+
+    async def _write(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        value = await self._catalog.write(function)
+        await self.write_late()
+        return value
 
 
 def _selecting(rest: str, values: Sequence[Any] = ()) -> Callable[[sqlite3.Connection], list[JobRecord]]:

@@ -62,7 +62,7 @@ async def drain(board: Board, deadline: float, *, stop_seconds: float = _STOP_SE
         # It waits for another process's lock or for a disk that hangs. It is in the ledger, so it may be left.
         board.runner.leave(job)
     with anyio.move_on_after(_REPLY_SECONDS):
-        await board.runner.record_missing_ends()
+        await board.runner.ledger.write_late()
     with anyio.move_on_after(_REPLY_SECONDS):
         while board.attached:
             await board.departure.wait()
