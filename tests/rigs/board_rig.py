@@ -87,8 +87,20 @@ class HeldWork(Kind[ModelAdd, Added]):
     def __init__(self) -> None:
         self.finish = anyio.Event()
         self.deaf = False
+        self.content: dict[str, str] = {}
+        """What each name stands for."""
+        self.makes = "sha256:" + "0" * 64
         self.unreadable: WireError | None = None
         """What looking for the publication of an earlier run raises; otherwise it did not take place."""
+
+    def changes(self, request: ModelAdd, /) -> str | None:
+        return request.name if request.replace else None
+
+    async def standing(self, name: str, /) -> str:
+        return self.content.get(name, "")
+
+    def made(self, outcome: Added, /) -> bool:
+        return self.content.get(outcome.name) == outcome.blob
 
     async def work(self, job: Job[ModelAdd, Added], /) -> Added:
         while self.deaf or not job.progress.stopped():
@@ -97,7 +109,8 @@ class HeldWork(Kind[ModelAdd, Added]):
             await anyio.sleep(0.001)
         else:
             raise Stopped
-        return Added(name=job.request.name or "", blob="sha256:" + "0" * 64, size_bytes=1, format="gguf", path="/x")
+        self.content[job.request.name or ""] = self.makes
+        return Added(name=job.request.name or "", blob=self.makes, size_bytes=1, format="gguf", path="/x")
 
     def took_place(self, _request: ModelAdd, _intent: Added, /) -> bool:
         if self.unreadable is not None:
@@ -121,7 +134,15 @@ class Desk:
 
     async def submit(self, name: str, *, uid: int = UID, **fields: Any) -> Attachment[ModelAdd, Added]:
         request = ModelAdd(id="1", path="/source", name=name, **fields)
-        return await self.board.submit(self.work, request, key=f"{uid} {name}", model=name, peer=uid)
+        changed = self.work.changes(request)
+        return await self.board.submit(
+            self.work,
+            request,
+            key=f"{uid} {name}",
+            model=name,
+            peer=uid,
+            accepted_for=None if changed is None else await self.work.standing(changed),
+        )
 
     async def job(self, name: str, **fields: Any) -> Job[ModelAdd, Added]:
         """One that goes on although nobody is attached to it."""

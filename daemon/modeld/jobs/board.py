@@ -99,7 +99,9 @@ class Board:
 
     # -- submitting
 
-    async def submit(self, kind: Kind[W, V], request: W, *, key: str, model: str | None, peer: int) -> Attachment[W, V]:
+    async def submit(
+        self, kind: Kind[W, V], request: W, *, key: str, model: str | None, peer: int, accepted_for: str | None = None
+    ) -> Attachment[W, V]:
         """Joins the job that already does this work, or admits a new one. On return the job is durable.
 
         `key` is equal for requests that ask for the same outcome, and begins with the name of the kind.
@@ -126,6 +128,7 @@ class Board:
             created_at=time.time(),
             model=model,
             token=request.token,
+            accepted_for=accepted_for,
         )
         try:
             standing = self._gate.offer(self.runner.ticket(job))
@@ -249,8 +252,8 @@ class Board:
             await self.runner.record_cancel(job)
 
     async def pause(self, job: AnyJob) -> None:
-        """Raises `QueueFull` when its user has as many paused jobs as may wait: otherwise pauses would let any number of
-        jobs be admitted."""
+        """Raises `QueueFull` when its user has as many paused jobs as may wait: otherwise any number of jobs could be
+        admitted, each paused before the next."""
         if job.stage in ("queued", "running"):
             limit = self._gate.limits.waiting_per_peer
             paused = sum(other.peer == job.peer and other.stage in ("paused", "pausing") for other in self.jobs)

@@ -61,6 +61,7 @@ SCHEMA = (
     ) WITHOUT ROWID;
     CREATE INDEX joined_tokens_by_job ON joined_tokens (job);
     """,
+    "ALTER TABLE jobs ADD COLUMN accepted_for TEXT",
 )
 
 
@@ -88,11 +89,12 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
     result: bytes | None = None
     error: bytes | None = None
+    accepted_for: str | None = None
 
 
 _FIELDS = JobRecord.__struct_fields__
 _COLUMNS = ", ".join(f'"{name}"' for name in _FIELDS)
-_CHANGEABLE = frozenset(_FIELDS) - {"id", "kind", "key", "token", "peer_uid", "created_at"}
+_CHANGEABLE = frozenset(_FIELDS) - {"id", "kind", "key", "token", "peer_uid", "created_at", "accepted_for"}
 _TERMINAL = ", ".join(f"'{state}'" for state in sorted(TERMINAL_STATES))
 _UNFINISHED = ", ".join(f"'{state}'" for state in get_args(JobState) if state not in TERMINAL_STATES)
 
@@ -177,6 +179,12 @@ class Ledger:
     async def open_jobs(self) -> list[JobRecord]:
         """The jobs that have not ended, in the order of admission."""
         return await self._catalog.read(_selecting(f"""WHERE state IN ({_UNFINISHED}) ORDER BY "order", id"""))
+
+    async def done_since(self, model: str, moment: float) -> list[JobRecord]:
+        """The jobs about this model that were done at `moment` or later, the newest first."""
+        return await self._catalog.read(
+            _selecting("WHERE ended_at >= ? AND state = 'done' AND model = ? ORDER BY ended_at DESC", (moment, model))
+        )
 
     async def recent(self, limit: int, state: str | None = None) -> list[JobRecord]:
         """The newest first; ids sort by time."""

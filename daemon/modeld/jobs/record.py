@@ -69,6 +69,7 @@ def of(job: AnyJob) -> JobRecord:
         model=job.model,
         on_disconnect=job.on_disconnect,
         created_at=job.created_at,
+        accepted_for=job.accepted_for,
     )
 
 
@@ -84,6 +85,7 @@ def _job(row: JobRecord, kind: Kind[Any, Any], request: Write) -> AnyJob:
         created_at=row.created_at,
         model=row.model,
         token=row.token,
+        accepted_for=row.accepted_for,
         order=row.order,
         stage=row.state,
         state=row.state,

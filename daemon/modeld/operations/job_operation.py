@@ -37,14 +37,23 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
 
     async def run(self, call: Call, request: W, /) -> V:
         wanted = self.check(call.caller, request)
+        changed = self.changes(wanted.request)
         attachment = await self._services.board.submit(
-            self, wanted.request, key=wanted.key, model=wanted.model, peer=call.caller.uid
+            self,
+            wanted.request,
+            key=wanted.key,
+            model=wanted.model,
+            peer=call.caller.uid,
+            accepted_for=None if changed is None else await self.standing(changed),
         )
         return (await follow(call, attachment)).outcome()
 
     def key(self, *parts: object) -> str:
         """The key of work that is the same when these parts are. Make the caller's uid one of them: rights differ."""
         return f"{self.name} {msgspec.json.encode(parts).decode()}"
+
+    async def standing(self, name: str, /) -> str:
+        return await self._services.store.models.standing(name)
 
     def notes(self, job: Job[W, V]) -> PublicationNotes[V]:
         return PublicationNotes(self._services.board.runner, job)

@@ -50,5 +50,11 @@ class Pull(JobOperation[ModelPull, Pulled]):
                 return await use_stored(services.store, job, reference, services.model_failed)
             return await NetworkPull(services.pulls, services.activity, job, reference, notes).run()
 
+    def changes(self, request: ModelPull, /) -> str | None:
+        return request.name if request.replace else None
+
+    def made(self, outcome: Pulled, /) -> bool:
+        return self._services.store.models.stands_for(outcome)
+
     def took_place(self, _: ModelPull, intent: Pulled, /) -> bool:
         return self._services.store.models.stands_for(intent)
