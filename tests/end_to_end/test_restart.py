@@ -253,12 +253,13 @@ def test_an_open_job_of_an_older_catalogue_leaves_newer_content_alone(daemon: Re
     """Somebody puts a copy of the catalogue back: its open jobs are of the past."""
     old, new, other = (b"GGUF" + os.urandom(1000) for _ in range(3))
     assert daemon.ask("model.add", path=daemon.file("old", old), name="m")["type"] == "result"
-    fields: dict[str, Any] = {
+    requests: dict[str, dict[str, Any]] = {
         "model.remove": {"name": "m"},
         "model.move": {"source": "m", "destination": "n"},
         "model.copy": {"source": "m", "destination": "n"},
         "model.add": {"path": daemon.file("other", other), "name": "m", "replace": True},
-    }[op]
+    }
+    fields = requests[op]
     private = os.path.join(daemon.root, ".modeld")
     with daemon.connect() as wire, held_name(daemon, "n" if op == "model.copy" else "m"):
         number = wire.request(op, on_disconnect="continue", **fields)
@@ -276,3 +277,29 @@ def test_an_open_job_of_an_older_catalogue_leaves_newer_content_alone(daemon: Re
     assert content_of(daemon, "m") == new
     assert [model["name"] for model in daemon.ask("model.list")["value"]["models"]] == ["m"]
     assert daemon.ask(op, **fields)["type"] == "result", "the same request, made anew, is carried out"
+
+
+@pytest.mark.parametrize("damage", ["removed", "emptied"])
+def test_a_log_of_the_catalogue_that_is_lost_costs_no_accepted_job(held: HeldDaemon, damage: str) -> None:
+    held.configure("[limits]\nrunning_bytes = 1\n")
+    held.start()
+    log = os.path.join(held.root, ".modeld", "catalog.sqlite-wal")
+    contents = {name: os.urandom(5000 + index) for index, name in enumerate("abc")}
+    with held.connect() as wire:
+        jobs = [accepted(wire, held.file(name, contents[name]), name) for name in "ab"]
+        cancelled = accepted(wire, held.file("x", b"x"), "x")
+        assert held.ask("job.cancel", job=cancelled)["value"]["state"] == "cancelled"
+        if damage == "removed":
+            os.unlink(log)
+        else:
+            os.truncate(log, 0)
+        jobs.append(accepted(wire, held.file("c", contents["c"]), "c"))
+        held.kill()
+    held.start()
+    assert recovery(held).get("catalog_set_aside") is None
+    assert recovery(held)["jobs_resumed"] == 3
+    assert show(held, cancelled)["state"] == "cancelled"
+    held.release()
+    until_done(held, *jobs)
+    for name, content in contents.items():
+        assert content_of(held, name) == content

@@ -7,6 +7,7 @@ Every write is durable when it returns, but for `settle`: what has taken place i
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar, get_args
 
@@ -15,12 +16,17 @@ import msgspec
 
 from modeld.store.catalog.catalog import Catalog
 from modelwire.errors import AlreadyExists, NotFound
+from modelwire.values import Failure
 from modelwire.vocabulary import TERMINAL_STATES, JobState, OnDisconnect
 
 T = TypeVar("T")
 
 KEEP_SECONDS = 30 * 24 * 3600.0
 """A month: long enough to look up what happened in the last one."""
+
+KEPT_ENDS = 256
+KEPT_BYTES = 1 << 20
+"""Ended jobs that memory has too, until the next checkpoint has surely put them into the file: a thousand pages."""
 
 LATE_SECONDS = 5.0
 """Between two attempts to write what a full disk did not take."""
@@ -110,15 +116,17 @@ class Ledger:
         """By job: changes that have taken place and could not be written. Few: on a full disk only jobs that free
         space are admitted."""
         self._news = anyio.Event()
+        self._memory = Memory()
+        catalog.on_loss(self._memory.write_again)
 
     async def insert(self, record: JobRecord) -> None:
-        await self._write(_inserting(record))
+        await self._write(_inserting(record), self._memory.keep)
 
     async def update(self, id_: str, **changes: Any) -> JobRecord:
         """Returns the row after the change. Raises `NotFound` when there is none."""
         older = self._take_late(id_, changes)
         try:
-            row = await self._catalog.write(_updating(id_, changes))
+            row = await self._catalog.write(_updating(id_, changes), self._memory.keep)
         except BaseException:
             self._delay(id_, older)
             raise
@@ -151,7 +159,7 @@ class Ledger:
         for id_ in list(self._late):
             changes = self._late.pop(id_, {})
             try:
-                await self._catalog.write(_updating(id_, changes))
+                await self._catalog.write(_updating(id_, changes), self._memory.keep)
             except NotFound:
                 pass  # there is no row that could be wrong
             except BaseException as error:
@@ -178,7 +186,14 @@ class Ledger:
 
     async def open_jobs(self) -> list[JobRecord]:
         """The jobs that have not ended, in the order of admission."""
-        return await self._catalog.read(_selecting(f"""WHERE state IN ({_UNFINISHED}) ORDER BY "order", id"""))
+
+        def read(connection: sqlite3.Connection) -> list[JobRecord]:
+            rows = _selecting(f"""WHERE state IN ({_UNFINISHED}) ORDER BY "order", id""")(connection)
+            for row in rows:
+                self._memory.keep(row)
+            return rows
+
+        return await self._catalog.read(read)
 
     async def done_since(self, model: str, moment: float) -> list[JobRecord]:
         """The jobs about this model that were done at `moment` or later, the newest first."""
@@ -198,7 +213,7 @@ class Ledger:
 
     async def join(self, id_: str, peer_uid: int, token: str) -> None:
         """Adds a token to a job. Raises `TokenTaken` when the token stands for another job."""
-        await self._write(_joining(id_, peer_uid, token))
+        await self._write(_joining(id_, peer_uid, token), self._memory.keep_token)
 
     async def prune(self, now: float, keep: float = KEEP_SECONDS) -> int:
         """Deletes the jobs that ended longer ago than `keep`, and returns their number."""
@@ -208,8 +223,10 @@ class Ledger:
         """The first admission number that no job has had: where the gate goes on."""
         return self._catalog.call(_next_order)
 
-    async def _write(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        value = await self._catalog.write(function)
+    async def _write(
+        self, function: Callable[[sqlite3.Connection], T], committed: Callable[[T], None] | None = None
+    ) -> T:
+        value = await self._catalog.write(function, committed)
         await self.write_late()
         return value
 
@@ -227,22 +244,79 @@ def _record(row: Sequence[Any]) -> JobRecord:
     return JobRecord(**dict(zip(_FIELDS, row, strict=True)))
 
 
-def _inserting(record: JobRecord) -> Callable[[sqlite3.Connection], None]:
+class Memory:
+    """What the catalogue must not lose with its log: the rows of all open jobs, those of the jobs that ended last, and
+    their tokens. Used in the catalogue's own thread, so that it always has what was committed."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, JobRecord] = {}
+        self._ended: dict[str, JobRecord] = {}
+        self._ended_bytes = 0
+        self._tokens: dict[str, set[tuple[int, str]]] = {}
+        """By job: the tokens of the requests that joined it."""
+
+    def keep(self, row: JobRecord) -> None:
+        self._forget(row.id)
+        if row.state not in TERMINAL_STATES:
+            self._open[row.id] = row
+            return
+        self._ended[row.id] = row
+        self._ended_bytes += _size(row)
+        while len(self._ended) > 1 and (len(self._ended) > KEPT_ENDS or self._ended_bytes > KEPT_BYTES):
+            oldest = next(iter(self._ended))
+            self._forget(oldest)
+            self._tokens.pop(oldest, None)
+
+    def keep_token(self, joined: tuple[str, int, str]) -> None:
+        id_, peer_uid, token = joined
+        if id_ in self._open or id_ in self._ended:
+            self._tokens.setdefault(id_, set()).add((peer_uid, token))
+
+    def _forget(self, id_: str) -> None:
+        self._open.pop(id_, None)
+        if (row := self._ended.pop(id_, None)) is not None:
+            self._ended_bytes -= _size(row)
+
+    def write_again(self, connection: sqlite3.Connection) -> None:
+        """Completes a file that may be of an earlier moment. A job that is open there and not here has ended since:
+        it must not run again, though it is not known any more how it ended."""
+        marks = ", ".join("?" * len(_FIELDS))
+        values = ", ".join(f'"{name}" = excluded."{name}"' for name in _FIELDS)
+        upsert = f"INSERT INTO jobs ({_COLUMNS}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {values}"  # noqa: S608
+        for row in (*self._open.values(), *self._ended.values()):
+            connection.execute(upsert, msgspec.structs.astuple(row))
+        for id_, tokens in self._tokens.items():
+            for peer_uid, token in tokens:
+                connection.execute("INSERT OR IGNORE INTO joined_tokens VALUES (?, ?, ?)", (peer_uid, token, id_))
+        for row in _selecting(f"WHERE state IN ({_UNFINISHED})")(connection):
+            if row.id not in self._open:
+                lost = Failure(code="interrupted", message=f"how job {row.id} ended was lost with the catalogue's log")
+                statement = "UPDATE jobs SET state = 'failed', ended_at = ?, result = NULL, error = ? WHERE id = ?"
+                connection.execute(statement, (time.time(), msgspec.json.encode(lost), row.id))
+
+
+def _size(row: JobRecord) -> int:
+    return len(row.request) + len(row.result or b"") + len(row.error or b"")
+
+
+def _inserting(record: JobRecord) -> Callable[[sqlite3.Connection], JobRecord]:
     values = msgspec.structs.astuple(record)
     marks = ", ".join("?" * len(values))
 
-    def insert(connection: sqlite3.Connection) -> None:
+    def insert(connection: sqlite3.Connection) -> JobRecord:
         if record.token is not None:
             _refuse_taken(connection, record.peer_uid, record.token)
         connection.execute(f"INSERT INTO jobs ({_COLUMNS}) VALUES ({marks})", values)  # noqa: S608
+        return record
 
     return insert
 
 
-def _joining(id_: str, peer_uid: int, token: str) -> Callable[[sqlite3.Connection], None]:
-    def join(connection: sqlite3.Connection) -> None:
+def _joining(id_: str, peer_uid: int, token: str) -> Callable[[sqlite3.Connection], tuple[str, int, str]]:
+    def join(connection: sqlite3.Connection) -> tuple[str, int, str]:
         _refuse_taken(connection, peer_uid, token, unless=id_)
         connection.execute("INSERT OR IGNORE INTO joined_tokens VALUES (?, ?, ?)", (peer_uid, token, id_))
+        return id_, peer_uid, token
 
     return join
 

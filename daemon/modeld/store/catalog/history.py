@@ -100,6 +100,8 @@ class History:
             digest: Condemned(reason, kept_at)
             for digest, reason, kept_at in self._tables.load("SELECT digest, reason, kept_at FROM condemned")
         }
+        if catalog is not None:
+            catalog.on_loss(self._write_condemned)
 
     # -- outcomes
 
@@ -189,6 +191,11 @@ class History:
                 "INSERT OR REPLACE INTO condemned VALUES (?, ?, ?)", (digest.hex, condemned.reason, condemned.kept_at)
             )
         )
+
+    def _write_condemned(self, db: sqlite3.Connection) -> None:
+        rows = [(digest, each.reason, each.kept_at) for digest, each in list(self._condemned.items())]
+        db.execute("DELETE FROM condemned")
+        db.executemany("INSERT INTO condemned VALUES (?, ?, ?)", rows)
 
     async def clear_condemned(self, digests: Iterable[Digest]) -> None:
         """Forgets the reasons for these blobs: they are in the store and good."""
