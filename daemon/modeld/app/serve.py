@@ -128,14 +128,15 @@ async def _stop(services: Services, server: Server, lifetime: Lifetime) -> None:
 
 
 async def _prune(rooms: Rooms, keep: float) -> None:
-    """Deletes old finished jobs, and what pulls have learned, once a day."""
+    """Deletes old finished jobs, what pulls have learned, and the history of models that are gone, once a day."""
     while True:
         try:
             await rooms.ledger.prune(time.time(), keep)
             await rooms.pulls.memory.prune(time.time(), keep)
+            await rooms.store.prune(time.time() - keep)
         except WireError as error:
             # A full disk, most likely: the next day is early enough.
-            log.warning("cannot delete old jobs and what pulls have learned", error=error.message)
+            log.warning("cannot delete old jobs and old history", error=error.message)
         except Exception as error:  # noqa: BLE001 - a fault here must not end the daemon
             incident(error, work="deleting old jobs")
         await anyio.sleep(_PRUNE_EVERY_SECONDS)
