@@ -23,6 +23,7 @@ from modeld.observe.incident import incident
 from modeld.operations.model_pull import FETCHES
 from modeld.operations.registry import all_operations
 from modeld.operations.services import Services, ThisDaemon
+from modeld.platform import clock
 from modeld.server import Server
 from modeld.server.peer_limits import PeerLimits
 from modelwire.errors import WireError
@@ -129,11 +130,13 @@ async def _stop(services: Services, server: Server, lifetime: Lifetime) -> None:
 
 async def _prune(rooms: Rooms, keep: float) -> None:
     """Deletes old finished jobs, what pulls have learned, and the history of models that are gone, once a day."""
+    calendar = clock.Calendar()
     while True:
         try:
-            await rooms.ledger.prune(time.time(), keep)
-            await rooms.pulls.memory.prune(time.time(), keep)
-            await rooms.store.prune(time.time() - keep)
+            now = calendar()
+            await rooms.ledger.prune(now, keep)
+            await rooms.pulls.memory.prune(now, keep)
+            await rooms.store.prune(now - keep)
         except WireError as error:
             # A full disk, most likely: the next day is early enough.
             log.warning("cannot delete old jobs and old history", error=error.message)

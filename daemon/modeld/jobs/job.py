@@ -105,6 +105,8 @@ class Job(Generic[W, V]):
     attempts: int = 0
     started_at: float | None = None
     ended_at: float | None = None
+    began: float | None = None
+    """When its work was last started in this run of the daemon, on the event loop's clock: for how long it worked."""
     value: V | None = None
     failure: WireError | None = None
     intent: V | None = None

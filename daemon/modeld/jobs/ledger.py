@@ -206,6 +206,10 @@ class Ledger:
         condition, values = ("WHERE state = ?", (state,)) if state is not None else ("", ())
         return await self._catalog.read(_selecting(f"{condition} ORDER BY id DESC LIMIT ?", (*values, limit)))
 
+    async def last_id(self) -> str | None:
+        """The greatest id of a job."""
+        return await self._catalog.read(lambda db: db.execute("SELECT max(id) FROM jobs").fetchone()[0])
+
     async def by_token(self, peer_uid: int, token: str) -> JobRecord | None:
         """The job that a request with this token created or joined."""
         rows = await self._catalog.read(_under_token(peer_uid, token))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import anyio
 import msgspec
 
 from modeld.jobs.job import AnyJob, Job, Kind
@@ -140,8 +141,8 @@ def _value(row: JobRecord, kind: type[V]) -> V | None:
 def end_fields(job: AnyJob) -> dict[str, Any]:
     """The fields of the activity log's record of a job's end."""
     fields: dict[str, Any] = {"outcome": "ok" if job.failure is None else job.failure.code}
-    if job.started_at and job.ended_at:
-        fields["seconds"] = round(job.ended_at - job.started_at, 3)
+    if job.began is not None:
+        fields["seconds"] = round(anyio.current_time() - job.began, 3)
     if job.failure is not None:
         fields["message"] = job.failure.message
     if job.value is not None:

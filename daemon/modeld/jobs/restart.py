@@ -6,6 +6,7 @@ import anyio
 
 from modeld.jobs import record
 from modeld.jobs.board import Board
+from modeld.jobs.ids import go_on_after
 from modeld.jobs.job import AnyJob, Job, V, W
 from modeld.jobs.ledger import Ledger
 from modelwire.errors import Interrupted, WireError
@@ -13,6 +14,8 @@ from modelwire.errors import Interrupted, WireError
 
 async def restore(board: Board, ledger: Ledger) -> int:
     """Takes up the jobs that the last run left open, in the order of admission. Returns how many go on."""
+    if last := await ledger.last_id():
+        go_on_after(last)
     jobs = [record.live(row, board.kind_of(row)) for row in await ledger.open_jobs()]
     for job in jobs:
         board.jobs.enter(job)

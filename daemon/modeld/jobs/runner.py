@@ -64,7 +64,7 @@ class Runner:
                 await self._stopped(job)
                 return
             job.attempts += 1
-            job.started_at = time.time()
+            job.started_at, job.began = time.time(), anyio.current_time()
             job.progress.begin_attempt(job.attempts)
             job.changed.fire()
             self.note(job, "job.started", attempt=job.attempts)

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from modeld.jobs import record
+from modeld.jobs.ids import Ids
 from modeld.jobs.job import AnyJob
 from modeld.jobs.restart import restore
 from modelwire.errors import Interrupted
 from modelwire.values import Added
 from rigs.board_rig import Desk, desk, state_at_end
+from rigs.waiting import eventually
 
 OLD, NEW, NEWER = "sha256:" + "a" * 64, "sha256:" + "b" * 64, "sha256:" + "c" * 64
 
@@ -102,3 +105,31 @@ async def test_jobs_are_judged_before_any_of_them_runs(tmp_path: Path) -> None:
         assert await restore(at.board, at.ledger) == 2
         for job in jobs:
             assert await state_at_end(await at.board.find(job.id)) == "done"
+
+
+async def test_jobs_stay_in_their_order_when_the_clock_is_set_back_between_two_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk(tmp_path) as at:
+        ahead = "7" + (await at.job("first")).id[1:]
+        await at.catalog.write(lambda db: db.execute("UPDATE jobs SET id = ?", (ahead,)).rowcount)
+    monkeypatch.setattr("modeld.jobs.board.new_id", (ids := Ids()).new)
+    monkeypatch.setattr("modeld.jobs.restart.go_on_after", ids.go_on_after)
+    async with desk(tmp_path) as at:
+        await restore(at.board, at.ledger)
+        second, third = await at.job("second"), await at.job("third")
+        assert [job.id for job in await at.board.recent(10, None)] == [third.id, second.id, ahead]
+
+
+async def test_how_long_a_job_worked_is_no_question_of_the_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk(tmp_path) as at:
+        job = await at.job("m")
+        await eventually(lambda: job.attempts)
+        monkeypatch.setattr("modeld.jobs.runner.time.time", lambda: 5.0)
+        at.finish.set()
+        await job.ended.wait()
+        monkeypatch.undo()
+        assert job.ended_at == 5.0
+        assert 0 <= record.end_fields(job)["seconds"] < 60
