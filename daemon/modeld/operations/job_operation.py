@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple
 
 import msgspec
 
-from modeld.jobs.job import Job, Kind, V, W
+from modeld.jobs.job import AnyJob, Job, Kind, V, W
 from modeld.jobs.publication import PublicationNotes
 from modeld.operations.follow import follow
 from modeld.operations.operation import Call, Caller, SlowOperation
@@ -36,15 +36,18 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
         """Refuses, before anything is queued, what can be refused without reading the disk."""
 
     async def run(self, call: Call, request: W, /) -> V:
-        wanted = self.check(call.caller, request)
-        changed = self.changes(wanted.request)
+        wanted, accepted_for = self.check(call.caller, request), None
+        if (changed := self.changes(wanted.request)) is not None:
+            accepted_for = await self.standing(changed)
+            # Anew: what it keeps for the job counts only together with the admission that follows in the same step.
+            wanted = self.check(call.caller, request)
         attachment = await self._services.board.submit(
             self,
             wanted.request,
             key=wanted.key,
             model=wanted.model,
             peer=call.caller.uid,
-            accepted_for=None if changed is None else await self.standing(changed),
+            accepted_for=accepted_for,
         )
         return (await follow(call, attachment)).outcome()
 
@@ -77,5 +80,5 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
             raise
 
 
-def requester_of(job: Job[W, V]) -> Requester:
+def requester_of(job: AnyJob) -> Requester:
     return Requester(peer=job.peer, job=job.id)

@@ -37,6 +37,7 @@ class ThisDaemon:
     auto_started: bool
     recovery: RecoveryView
     presence: Presence
+    warnings: tuple[str, ...] = ()
     state: str = "ready"
     began: float = field(default_factory=clock.elapsed)
     """When this run began, on a clock that no setting of the time changes."""
