@@ -44,8 +44,10 @@ async def _doubt(job: AnyJob, board: Board, ledger: Ledger) -> Interrupted | Non
     name = job.kind.changes(job.request)
     if name is None or await job.kind.standing(name) in ("", job.accepted_for):
         return None
-    if job.intent is not None and name == job.model and job.kind.made(job.intent):
-        return None  # it has made the content itself, and was interrupted before its last step
+    if job.intent is not None and (job.accepted_for is None or (name == job.model and job.kind.made(job.intent))):
+        # It has made the content itself, and was interrupted before its last step; or an earlier version accepted it,
+        # which recorded only what it was about to change.
+        return None
     for row in await ledger.done_since(name, job.created_at):
         made = record.past(row, board.kind_of(row))
         if made.value is not None and made.kind.made(made.value):

@@ -82,6 +82,17 @@ async def test_a_job_of_a_ledger_that_did_not_record_the_content_proves_nothing(
         assert (await restored(at, waiting, OLD)).state == "failed"
 
 
+async def test_a_job_that_such_a_ledger_has_announced_goes_on(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        job = await at.job("m", replace=True)
+        made = Added(name="m", blob=NEW, size_bytes=1, format="gguf", path="/x")
+        await at.board.runner.about_to_publish(job, made)
+        await at.catalog.write(lambda db: db.execute("UPDATE jobs SET accepted_for = NULL").rowcount)
+    async with desk(tmp_path) as at:
+        at.finish.set()
+        assert await state_at_end(await restored(at, job.id, OLD)) == "done"
+
+
 async def test_a_job_goes_on_over_what_it_has_made_itself(tmp_path: Path) -> None:
     """A move whose source is still to be removed: its content is there, and the job is not done."""
     async with desk(tmp_path) as at:
