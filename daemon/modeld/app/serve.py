@@ -23,6 +23,7 @@ from modeld.observe.incident import incident
 from modeld.operations.model_pull import FETCHES
 from modeld.operations.registry import all_operations
 from modeld.operations.services import Services, ThisDaemon
+from modeld.platform import clock
 from modeld.server import Server
 from modeld.server.peer_limits import PeerLimits
 from modeld.store.blobs.hashing import slow_sha256
@@ -50,6 +51,7 @@ async def serve(rooms: Rooms, loaded: Loaded, readiness: Readiness, *, instance:
         check_every = float(settings.daemon.endpoint_check)
         tasks.start_soon(lifetime.stop_on_lost_endpoint, rooms.endpoint, check_every, name="endpoint")
         tasks.start_soon(_prune, rooms, float(settings.jobs.keep), name="prune")
+        tasks.start_soon(rooms.ledger.keep, name="ledger")
         tasks.start_soon(rooms.store.uses.keep, name="uses")
         if auto_started and settings.daemon.idle_exit > 0:
             idle_exit = float(settings.daemon.idle_exit)
@@ -131,14 +133,17 @@ async def _stop(services: Services, server: Server, lifetime: Lifetime) -> None:
 
 
 async def _prune(rooms: Rooms, keep: float) -> None:
-    """Deletes old finished jobs, and what pulls have learned, once a day."""
+    """Deletes old finished jobs, what pulls have learned, and the history of models that are gone, once a day."""
+    calendar = clock.Calendar()
     while True:
         try:
-            await rooms.ledger.prune(time.time(), keep)
-            await rooms.pulls.memory.prune(time.time(), keep)
+            now = calendar()
+            await rooms.ledger.prune(now, keep)
+            await rooms.pulls.memory.prune(now, keep)
+            await rooms.store.prune(now - keep)
         except WireError as error:
             # A full disk, most likely: the next day is early enough.
-            log.warning("cannot delete old jobs and what pulls have learned", error=error.message)
+            log.warning("cannot delete old jobs and old history", error=error.message)
         except Exception as error:  # noqa: BLE001 - a fault here must not end the daemon
             incident(error, work="deleting old jobs")
         await anyio.sleep(_PRUNE_EVERY_SECONDS)

@@ -79,9 +79,9 @@ class LimitSettings(_Table, frozen=True, kw_only=True):
     requests_per_peer: Annotated[
         int, Meta(ge=1, le=65536, description="requests in flight over all connections of one user")
     ] = limits.REQUESTS_PER_PEER
-    waiting_per_peer: Annotated[int, Meta(ge=0, le=65536, description="jobs that one user may have waiting")] = (
-        limits.WAITING_PER_PEER
-    )
+    waiting_per_peer: Annotated[
+        int, Meta(ge=0, le=65536, description="jobs that one user may have waiting, and as many again paused")
+    ] = limits.WAITING_PER_PEER
     waiting_total: Annotated[int, Meta(ge=0, le=65536, description="jobs that may wait, over all users")] = (
         limits.WAITING_TOTAL
     )

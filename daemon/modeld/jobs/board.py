@@ -99,7 +99,9 @@ class Board:
 
     # -- submitting
 
-    async def submit(self, kind: Kind[W, V], request: W, *, key: str, model: str | None, peer: int) -> Attachment[W, V]:
+    async def submit(
+        self, kind: Kind[W, V], request: W, *, key: str, model: str | None, peer: int, accepted_for: str | None = None
+    ) -> Attachment[W, V]:
         """Joins the job that already does this work, or admits a new one. On return the job is durable.
 
         `key` is equal for requests that ask for the same outcome, and begins with the name of the kind.
@@ -126,6 +128,7 @@ class Board:
             created_at=time.time(),
             model=model,
             token=request.token,
+            accepted_for=accepted_for,
         )
         try:
             standing = self._gate.offer(self.runner.ticket(job))
@@ -249,34 +252,51 @@ class Board:
             await self.runner.record_cancel(job)
 
     async def pause(self, job: AnyJob) -> None:
+        """Raises `QueueFull` when its user has as many paused jobs as may wait: otherwise any number of jobs could be
+        admitted, each paused before the next."""
+        if job.stage in ("queued", "running"):
+            limit = self._gate.limits.waiting_per_peer
+            paused = sum(other.peer == job.peer and other.stage in ("paused", "pausing") for other in self.jobs)
+            if paused >= limit:
+                raise QueueFull(
+                    f"{paused} jobs of uid {job.peer} are paused already and its limit is {limit}",
+                    hint="Resume or cancel a paused job first; `[limits] waiting_per_peer` sets the limit.",
+                    details={"peer_paused": paused, "peer_limit": limit},
+                )
+        await self._pause(job)
+
+    async def _pause(self, job: AnyJob) -> None:
         if job.move("pause") == "paused":
             self.runner.settle(self._gate.withdraw(job.id))
             await self.runner.record_pause(job)
 
     async def resume(self, job: AnyJob) -> None:
-        while job.stage == "pausing":
+        """Asks for a place as a new job does, so it raises `QueueFull` when there is none."""
+        while job.stage == "pausing" or (job.stage == "paused" and job.id in self._gate):
             await job.changed.wait()
         if self.draining and job.state == "paused" and job.stage != "ending":
             raise _draining()
-        if not job.move("resume"):
+        if job.stage != "paused":
             return
+        standing = self._gate.offer(self.runner.ticket(job))
+        job.move("resume")
+        job.position = standing.position
         job.progress.phase("queued")
+        self.runner.settle(Owed((), standing.moves))
+        self.runner.note(job, "job.resumed")
         with anyio.CancelScope(shield=True):
             try:
                 await self._ledger.update(job.id, state="queued")
             except WireError:
-                await self.pause(job)
+                await self._pause(job)
                 raise
-        self._admit_resumed(job)
-
-    def _admit_resumed(self, job: AnyJob) -> None:
-        """Unless the job was cancelled, paused again or parked while the ledger was written."""
-        if job.stage == "queued" and job.id not in self._gate:
-            self.runner.note(job, "job.resumed")
-            self.readmit(job)
+        # Unless the job was cancelled, paused again or parked while the ledger was written: then it has no place.
+        if job.state == "queued" and self._gate.holds_slot(job.id):
+            self.runner.settle(Owed((job.id,)))
+        job.changed.fire()
 
     def readmit(self, job: AnyJob) -> None:
-        """Puts a job that was admitted before back into the queue; the queue's limits do not apply to it."""
+        """Puts a job of an earlier run back into the queue; the queue's limits do not apply to it."""
         self._apply_standing(job, self._gate.restore(self.runner.ticket(job)))
         job.changed.fire()
 

@@ -36,15 +36,27 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
         """Refuses, before anything is queued, what can be refused without reading the disk."""
 
     async def run(self, call: Call, request: W, /) -> V:
-        wanted = self.check(call.caller, request)
+        wanted, accepted_for = self.check(call.caller, request), None
+        if (changed := self.changes(wanted.request)) is not None:
+            accepted_for = await self.standing(changed)
+            # Anew: what it keeps for the job counts only together with the admission that follows in the same step.
+            wanted = self.check(call.caller, request)
         attachment = await self._services.board.submit(
-            self, wanted.request, key=wanted.key, model=wanted.model, peer=call.caller.uid
+            self,
+            wanted.request,
+            key=wanted.key,
+            model=wanted.model,
+            peer=call.caller.uid,
+            accepted_for=accepted_for,
         )
         return (await follow(call, attachment)).outcome()
 
     def key(self, *parts: object) -> str:
         """The key of work that is the same when these parts are. Make the caller's uid one of them: rights differ."""
         return f"{self.name} {msgspec.json.encode(parts).decode()}"
+
+    async def standing(self, name: str, /) -> str:
+        return await self._services.store.models.standing(name)
 
     def notes(self, job: Job[W, V]) -> PublicationNotes[V]:
         return PublicationNotes(self._services.board.runner, job)

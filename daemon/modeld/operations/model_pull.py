@@ -126,6 +126,12 @@ class Pull(JobOperation[ModelPull, Pulled]):
             current=True,
         )
 
+    def changes(self, request: ModelPull, /) -> str | None:
+        return request.name if request.replace else None
+
+    def made(self, outcome: Pulled, /) -> bool:
+        return self._services.store.models.stands_for(outcome)
+
     def took_place(self, _: ModelPull, intent: Pulled, /) -> bool:
         return self._services.store.models.stands_for(intent)
 

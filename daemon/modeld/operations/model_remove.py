@@ -27,5 +27,8 @@ class Remove(JobOperation[ModelRemove, Removed]):
             stopped=job.progress.stopped,
         )
 
+    def changes(self, request: ModelRemove, /) -> str:
+        return request.name
+
     def took_place(self, _: ModelRemove, intent: Removed, /) -> bool:
         return self._services.store.renaming.removed(intent)

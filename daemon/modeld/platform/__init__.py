@@ -6,6 +6,7 @@ them; callers write `from modeld.platform import locks`. Another family, such as
 with the same modules, and a branch here:
 
 accounts    names and groups of users; blocks, so `modeld.access` calls it in a thread of its own
+clock       seconds that no setting of the time changes, and a calendar for what expires
 children    how a child process depends on its parent, and the pipe between them
 durable     reads and writes at an offset, syncs, allocation, clones, a rename that replaces nothing
 endpoint    ownership of the path at which clients connect, and the connections to it
@@ -22,6 +23,6 @@ All modules are imported together, also by a child process that needs one functi
 dataclasses or secrets, which would cost each child up to 6 MB and 40 ms.
 """
 
-from modeld.platform.posix import accounts, children, durable, endpoint, files, locks, notify, peers, polling
+from modeld.platform.posix import accounts, children, clock, durable, endpoint, files, locks, notify, peers, polling
 
-__all__ = ["accounts", "children", "durable", "endpoint", "files", "locks", "notify", "peers", "polling"]
+__all__ = ["accounts", "children", "clock", "durable", "endpoint", "files", "locks", "notify", "peers", "polling"]

@@ -188,6 +188,21 @@ class Store:
         finally:
             collection.close()
 
+    async def prune(self, before: float) -> None:
+        """Forgets what was found before that moment in blobs that no model names any more, and the uses of models that
+        are gone. While a manifest cannot be used, its blobs are not known, and nothing is forgotten."""
+        digests: set[str] = set()
+        names: set[str] = set()
+        keys: set[str] = set()
+        async for entry in self.index.entries():
+            if entry.manifest is None:
+                return
+            names.add(entry.name.text)
+            keys.add(entry.name.key)
+            digests.update(digest.hex for digest in entry.manifest.blobs())
+        await self.history.prune(before, digests, keys)
+        self.uses.prune(names)
+
     # -- reading, without waiting for jobs
 
     def resolve(self, name: str, file: str | None = None) -> Resolved:

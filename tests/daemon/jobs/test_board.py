@@ -8,9 +8,10 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from modeld.jobs.job import AnyJob
 from modeld.jobs.ledger import JobRecord
 from modeld.jobs.restart import drain, restore
-from modelwire.errors import Draining, NoSpace, PermissionDenied, WireError
+from modelwire.errors import Draining, NoSpace, PermissionDenied, QueueFull, WireError
 from modelwire.values import Added
 from rigs.board_rig import STRANGER, desk, state_at_end
 from rigs.waiting import eventually
@@ -214,6 +215,106 @@ async def test_a_pause_on_a_full_disk_does_not_end_the_daemon(tmp_path: Path, ru
         at.finish.set()
         await at.board.resume(job)
         assert await state_at_end(job) == "done"
+
+
+async def test_a_resume_needs_a_place_in_the_queue_as_a_new_job_does(tmp_path: Path) -> None:
+    async with desk(tmp_path, waiting_per_peer=2) as at:
+        await at.job("runs")
+        paused = await at.job("one")
+        await at.board.pause(paused)
+        two = await at.job("two")
+        await at.job("three")
+        with pytest.raises(QueueFull) as refusal:
+            await at.board.resume(paused)
+        assert refusal.value.retry_after_ms
+        with pytest.raises(QueueFull):
+            await at.submit("one")
+        assert (paused.state, paused.holders) == ("paused", 0)
+        assert at.gate.snapshot().waiting == 2
+        await at.board.cancel(two, "on request")
+        await at.board.resume(paused)
+        assert (paused.state, paused.position) == ("queued", 2)
+        assert at.diary.events_of(paused) == ["job.queued", "job.paused", "job.resumed"]
+
+
+async def test_resumes_at_once_take_no_place_twice(tmp_path: Path) -> None:
+    async with desk(tmp_path, waiting_per_peer=2) as at:
+        await at.job("runs")
+        paused = [await at.job(name) for name in ("one", "two")]
+        for job in paused:
+            await at.board.pause(job)
+        await at.job("three")
+        refused: list[QueueFull] = []
+
+        async def resume(job: AnyJob) -> None:
+            try:
+                await at.board.resume(job)
+            except QueueFull as fault:
+                refused.append(fault)
+
+        at.ledger.gate = anyio.Event()
+        async with anyio.create_task_group() as both:
+            for job in paused:
+                both.start_soon(resume, job)
+            await eventually(lambda: at.ledger.waiting)
+            at.ledger.gate.set()
+        assert len(refused) == 1
+        assert at.gate.snapshot().waiting == 2
+        assert sorted(job.state for job in paused) == ["paused", "queued"]
+
+
+async def test_a_job_resumed_into_a_free_slot_runs_once(tmp_path: Path) -> None:
+    async with desk(tmp_path, running=2) as at:
+        job = await at.job("one")
+        await at.board.pause(job)
+        await eventually(lambda: job.state == "paused")
+        at.ledger.gate = anyio.Event()
+        async with anyio.create_task_group() as both:
+            both.start_soon(at.board.resume, job)
+            await eventually(lambda: at.ledger.waiting)
+            assert job.attempts == 0, "what runs was recorded as resumed"
+            both.start_soon(at.board.pause, job)
+            await anyio.lowlevel.checkpoint()
+            both.start_soon(at.board.resume, job)
+            await anyio.lowlevel.checkpoint()
+            at.ledger.gate.set()
+        await eventually(lambda: job.attempts == 1)
+        assert at.gate.snapshot().running == 1
+        at.finish.set()
+        assert await state_at_end(job) == "done"
+        assert job.attempts == 1
+
+
+async def test_a_resume_that_cannot_be_recorded_gives_its_place_back(tmp_path: Path) -> None:
+    async with desk(tmp_path, waiting_per_peer=1) as at:
+        await at.job("runs")
+        job = await at.job("one")
+        await at.board.pause(job)
+        at.ledger.full = True
+        with pytest.raises(NoSpace):
+            await at.board.resume(job)
+        at.ledger.full = False
+        assert (job.state, at.gate.snapshot().waiting) == ("paused", 0)
+        await at.job("two")
+
+
+async def test_no_more_jobs_of_a_user_are_paused_than_may_wait(tmp_path: Path) -> None:
+    """Otherwise 2,000 jobs are admitted by pausing each before the next."""
+    async with desk(tmp_path, running=2, waiting_per_peer=2) as at:
+        jobs = []
+        for name in ("one", "two"):
+            jobs.append(await at.job(name))
+            await at.board.pause(jobs[-1])
+        third, other = await at.job("three"), await at.job("four", uid=STRANGER)
+        with pytest.raises(QueueFull, match="2 jobs of uid 1000 are paused already") as refusal:
+            await at.board.pause(third)
+        assert refusal.value.details == {"peer_paused": 2, "peer_limit": 2}
+        assert third.state == "running"
+        await at.board.pause(other)
+        await at.board.pause(jobs[0])
+        await at.board.cancel(jobs[0], "on request")
+        await at.board.pause(third)
+        await eventually(lambda: third.state == "paused")
 
 
 async def test_a_drain_ends_although_a_job_pauses_meanwhile(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def make_directories(path: str, *, below: str) -> None:
 
 
 def name_replacing(temporary: str, name: str) -> None:
-    """For manifests only: readers always see the old file or the new one."""
+    """For manifests and the catalogue's own file: readers always see the old file or the new one."""
     os.replace(temporary, name)
 
 
