@@ -42,6 +42,7 @@ class PullContext:
             max_rate=self.max_rate_at_start,
             keep_cache=store.ingest.keep_cache,
             condemned=self.memory.condemned,
+            holds=store.holds,
             tuning=replace(
                 DEFAULT,
                 first_connections=min(DEFAULT.first_connections, chosen.connections_per_file),

@@ -132,8 +132,8 @@ class FileFetcher:
             progress,
             self._on_event,
             share,
+            self._holds,
         )
-        self._holds.enter_context(self._ingest.holds.relying_on(blob.digest))
         self._ready[number] = ReadyFile(
             path=file.path, content=blob, role=file.role, new=True, served=fetched.served, learned=fetched.learned
         )

@@ -6,7 +6,7 @@ A download has a thread of its own and belongs to no job: the job that started i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from operator import sub
 from typing import Final, Protocol
@@ -41,10 +41,18 @@ class SharedDownloads:
         self._by_key: dict[str, SharedDownload] = {}
 
     async def fetch(
-        self, key: str, route: str, work: Work, progress: FileProgress, on_event: OnEvent, share: Share
+        self,
+        key: str,
+        route: str,
+        work: Work,
+        progress: FileProgress,
+        on_event: OnEvent,
+        share: Share,
+        held: ExitStack,
     ) -> tuple[Blob, Fetched]:
         """Joins the download of `key`, or starts it. Raises Stopped when `progress` is stopped. `route` is equal for
-        jobs that ask the same sources: the failure of a download fails only those."""
+        jobs that ask the same sources: the failure of a download fails only those. No sweep takes the blob before
+        `held` is closed."""
         while True:
             download = self._by_key.get(key)
             if download is not None and download.abandoned:
@@ -57,7 +65,9 @@ class SharedDownloads:
                 with download.joined(progress, on_event, share):
                     if first:
                         download.thread.start()
-                    return await self._follow(download, progress)
+                    found = await self._follow(download, progress)
+                    held.enter_context(self._ingest.holds.relying_on(found[1].digest))
+                    return found
             except Exception as fault:
                 # A download of another route asked other sources than this job would.
                 if isinstance(fault, Stopped) or first or download.route == route:
@@ -99,6 +109,8 @@ class SharedDownload:
         self._fetched: Fetched | None = None
         self._fault: Exception | None = None
         self._committed: tuple[Blob, Fetched] | None = None
+        self._held = ExitStack()
+        """Keeps the blob from before it has its name until each job holds it."""
 
     @property
     def abandoned(self) -> bool:
@@ -128,6 +140,7 @@ class SharedDownload:
         self._choose_on_event()
         if self._jobs:
             return False
+        self._held.close()
         self._progress.stop_reason = "cancel"
         if self.thread.ended.is_set():
             self._discard()
@@ -144,6 +157,7 @@ class SharedDownload:
                 raise self._fault
             if self._committed is None:
                 fetched, self._fetched = self.thread.outcome.result(), None
+                self._held.enter_context(ingest.holds.relying_on(fetched.digest))
                 try:
                     blob = await ingest.commit(fetched)
                 except Exception as fault:

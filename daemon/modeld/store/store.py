@@ -75,8 +75,8 @@ class Store:
         self.models = Models(self.index, self.layout, records, history, uses, threads=self._walks)
         self.renaming = Renaming(publishing, lock, self.holds, records, uses, history)
         self.sweeper = Sweeper(publishing, lock, records, self.holds, grace)
-        self.verifier = Verifier(publishing, lock, records, history, ingest.threads)
-        self.resolver = Resolver(publishing, records, uses, self.verifier)
+        self.verifier = Verifier(publishing, lock, records, history, ingest.threads, self.holds)
+        self.resolver = Resolver(publishing, records, uses, self.verifier, self.holds)
 
     @classmethod
     def claim(cls, root: str, settings: StoreSettings, *, endpoint: str | None = None) -> tuple[Layout, StoreLock]:

@@ -59,6 +59,7 @@ async def add_local(
     while True:
         try:
             with ExitStack() as held:
+                held.enter_context(ingest.holds.relying_on(ingest.publishing.layout.staging))
                 return await _Adding(ingest, request, collection, how, held).run(provenance, requester)
         except Vanished:
             if attempt == MAX_ATTEMPTS:

@@ -111,10 +111,12 @@ class Ingest:
         return await self.in_thread(partial(presence.find, digest, progress))
 
     async def commit(self, staged: Staged) -> Blob:
-        """Names a file that was just verified, and records the verification. Sets `staged.learned`."""
+        """Names a file that was just verified, and records the verification. Sets `staged.learned`. The caller holds
+        the digest: no manifest names the blob yet."""
         verified = await self.records.verified_signatures([staged.digest])
 
         def commit() -> Committed:
+            self.holds.until_settled(staged.digest)
             batch = Batch(self.publishing.layout)
             batch.take(staged)
             return batch.commit(verified=verified)[0]

@@ -80,6 +80,7 @@ class Presence:
     def find(self, digest: Digest, progress: FileProgress) -> Blob | None:
         """The good blob, if the store has it."""
         self.hold(digest)
+        self._holds.until_settled(digest)
         if not os.path.lexists(self._layout.blob(digest)):
             return None
         return blobs.find_good(

@@ -113,7 +113,8 @@ class Sweeper:
 
     def _look(self, ages: Ages, links: Links, progress: JobProgress) -> tuple[Victims, list[Candidate]]:
         marked = self._marks.look()
-        victims = Victims(self._layout, ages, marked.digests | self._holds.blobs(), links, progress.stopped)
+        held = marked.digests | self._holds.blobs()
+        victims = Victims(self._layout, ages, held, self._holds.is_held, links, progress.stopped)
         if marked.unreadable:
             victims.notes.append(f"no blob is removed: {marked.unreadable[0]} cannot be read and may name any of them")
         return victims, list(victims.candidates(blobs_too=not marked.unreadable))
@@ -139,11 +140,12 @@ class Sweeper:
         for victim in victims:
             if victim.digest is not None and (marked.unreadable or victim.digest in held):
                 continue
-            try:
-                removed = self._remove_one(victim)
-            except OSError as fault:
-                tally.notes.append(f"{'/'.join(victim.parts)} cannot be removed: {fault.strerror or fault}")
-                continue
+            with self._holds.removing(victim.held_as(self._layout.root)) as free:
+                try:
+                    removed = free and self._remove_one(victim)
+                except OSError as fault:
+                    tally.notes.append(f"{'/'.join(victim.parts)} cannot be removed: {fault.strerror or fault}")
+                    continue
             if removed:
                 gone.append(victim)
                 tally.count(self._layout.root, victim)

@@ -13,9 +13,11 @@ from itertools import chain
 from typing import Final
 
 from modeld.store.blobs.quarantine import KEPT_SECONDS, taken_at
+from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.removal import Identity
 from modeld.store.maintain.walk import BlobFile, Partial, Unusable, keyed_partials, walk
+from modeld.store.publish.holds import Held
 
 PARTIAL_SECONDS: Final = 7 * 86_400
 """A download that was not resumed for a week is removed."""
@@ -39,6 +41,10 @@ class Candidate:
     @property
     def is_blob(self) -> bool:
         return self.kind == "blob"
+
+    def held_as(self, root: str) -> Held:
+        """What running work holds when it needs this one."""
+        return "/".join((root, *self.parts)) if self.digest is None else Digest(self.digest)
 
 
 Links = Mapping[tuple[int, int], int]
@@ -75,12 +81,20 @@ class Victims:
     """Blocking. `blobs` counts all blobs; `notes` lists what could not be read."""
 
     def __init__(
-        self, layout: Layout, ages: Ages, held: frozenset[str], links: Links, stopped: Callable[[], bool]
+        self,
+        layout: Layout,
+        ages: Ages,
+        held: frozenset[str],
+        in_use: Callable[[Held], bool],
+        links: Links,
+        stopped: Callable[[], bool],
     ) -> None:
+        """`held` are blobs in hex; `in_use` returns whether running work has a partial or staged file."""
         self._layout = layout
         self._links = links
         self._ages = ages
         self._held = held
+        self._in_use = in_use
         self._stopped = stopped
         self.blobs = 0
         self.waiting = Waiting()
@@ -114,10 +128,13 @@ class Victims:
 
     def _partial(self, partial: Partial) -> Candidate | None:
         age = self._ages.now - partial.newest
+        reason = f"a download that was not resumed for {span(age)}"
+        identity = Identity.of(partial.info)
+        found = Candidate("partial", partial.parts, partial.size, partial.size, reason, identity, partial.digest)
+        if self._in_use(found.held_as(self._layout.root)):
+            return None
         if age >= PARTIAL_SECONDS:
-            reason = f"a download that was not resumed for {span(age)}"
-            identity = Identity.of(partial.info)
-            return Candidate("partial", partial.parts, partial.size, partial.size, reason, identity, partial.digest)
+            return found
         self.unfinished.append(partial.size)
         return None
 
@@ -129,7 +146,9 @@ class Victims:
             unused = self._ages.unused(info)
             if unused >= max(STAGING_SECONDS, self._ages.grace):
                 parts = (".modeld", "staging", entry.name)
-                yield self._candidate("staging", parts, info, f"unfinished, unchanged for {span(unused)}")
+                found = self._candidate("staging", parts, info, f"unfinished, unchanged for {span(unused)}")
+                if not self._in_use(found.held_as(self._layout.root)):
+                    yield found
 
     def _in_quarantine(self) -> Iterator[Candidate]:
         for entry in self._entries(self._layout.quarantine_dir):
