@@ -57,8 +57,9 @@ class Pull:
         self._events.record("phase.checking_local", path=path)
         self._progress.add_listener(on_progress)
         try:
-            with ExitStack() as holds:
-                pulled = await self._pull(holds)
+            async with self._context.job_partials.followed(self._job.id, self._progress):
+                with ExitStack() as holds:
+                    pulled = await self._pull(holds)
         except DigestMismatch as fault:
             self._events.record_mismatch(fault)
             raise

@@ -207,5 +207,6 @@ class _Forwarder:
         if now != before:
             self._bytes = now
             progress.advance(done=done, verified=verified, reused=reused, network=network)
+        progress.partial(*shared.partials)
         if shared.current_phase != "queued":
             progress.phase(shared.current_phase)

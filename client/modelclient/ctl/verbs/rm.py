@@ -1,8 +1,10 @@
-"""`rm NAME…`: removes names; the bytes stay until a sweep."""
+"""`rm NAME…`: removes names; the bytes stay until a sweep, or go at once."""
 
 from __future__ import annotations
 
 import argparse
+import time
+from datetime import datetime
 from typing import Any
 
 from modelclient.ctl.error_report import as_value, report
@@ -10,13 +12,16 @@ from modelclient.ctl.follow import carry_out
 from modelclient.ctl.session import Session
 from modelwire import exits
 from modelwire.errors import WireError
-from modelwire.units import rounded_size
+from modelwire.units import rounded_duration, rounded_size
 from modelwire.values import Removed
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", metavar="NAME", nargs="+", help="the models")
     parser.add_argument("--force", action="store_true", help="also remove models that are in use")
+    parser.add_argument(
+        "--now", action="store_true", help="also free the bytes that no other model needs, without the grace period"
+    )
 
 
 def run(session: Session, args: argparse.Namespace) -> int:
@@ -25,7 +30,7 @@ def run(session: Session, args: argparse.Namespace) -> int:
     code = exits.FINE
     for name in args.names:
         try:
-            removed = _remove(session, name, force=args.force)
+            removed = _remove(session, name, force=args.force, now=args.now)
         except WireError as error:
             code = code or error.exit_code
             outcomes.append({"name": name, "error": as_value(error)})
@@ -44,9 +49,9 @@ def run(session: Session, args: argparse.Namespace) -> int:
     return code
 
 
-def _remove(session: Session, name: str, *, force: bool) -> Removed:
+def _remove(session: Session, name: str, *, force: bool, now: bool) -> Removed:
     client = session.client()
-    return carry_out(session, lambda: client.remove(name, force=force), f"modelctl rm {name}")
+    return carry_out(session, lambda: client.remove(name, force=force, now=now), f"modelctl rm {name}")
 
 
 def _show(session: Session, removed: Removed) -> None:
@@ -56,3 +61,16 @@ def _show(session: Session, removed: Removed) -> None:
         session.out.line(removed.name)
     elif not session.json:
         session.out.line(f"{removed.name}  {rounded_size(removed.size_bytes)}  removed")
+        if removed.freed_bytes:
+            session.note(f"{rounded_size(removed.freed_bytes)} freed")
+        if removed.frees_bytes:
+            session.note(_to_be_freed(removed))
+
+
+def _to_be_freed(removed: Removed) -> str:
+    size = rounded_size(removed.frees_bytes)
+    if removed.frees_at is None:
+        return f"{size} stay on the disk until `modelctl sweep` frees them"
+    moment = datetime.fromisoformat(removed.frees_at).astimezone()
+    away = rounded_duration(max(0.0, moment.timestamp() - time.time()))
+    return f"the daemon frees {size} in {away}, at {moment:%Y-%m-%d %H:%M}; `modelctl sweep --grace 0` frees them now"

@@ -89,6 +89,8 @@ class Assembly:
         progress.total(size)
         self.reservation = GrowingReservation(workspace.space)
         self.partial = Partial.open(workspace.layout, header, digest, key, workspace.holds)
+        if self.partial.resumable:
+            progress.partial(os.path.dirname(self.partial.path))
         try:
             self._start(size, self.partial.pieces)
         except BaseException:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -16,8 +16,8 @@ from modeld.store.blobs.quarantine import KEPT_SECONDS, taken_at
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.removal import Identity
-from modeld.store.maintain.walk import BlobFile, Partial, Unusable, keyed_partials, walk
-from modeld.store.publish.holds import Held
+from modeld.store.maintain.walk import BlobFile, Partial, Unusable, blob_file, keyed_partials, walk
+from modeld.store.publish.holds import Held, Holds
 
 PARTIAL_SECONDS: Final = 7 * 86_400
 """A download that was not resumed for a week is removed."""
@@ -51,16 +51,28 @@ Links = Mapping[tuple[int, int], int]
 """By device and inode: how many names of a file are among the candidates."""
 
 
+Since = Callable[[str], float | None]
+"""When a blob, in hex, lost a name; None when that is not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """The time of the sweep and the grace period, in seconds."""
+    """The time of the sweep, and from which age on it takes what, in seconds."""
 
     now: float
     grace: float
+    partial: float = PARTIAL_SECONDS
+    quarantine: float = KEPT_SECONDS
+    since: Since = lambda _digest: None
 
     def unused(self, info: os.stat_result) -> float:
         """Seconds since the last change of the file, of its names or of its times."""
         return self.now - max(info.st_mtime, info.st_ctime)
+
+    def unnamed(self, blob: BlobFile) -> float:
+        """The same for a blob, whose loss of a name counts as a change."""
+        unused, since = self.unused(blob.info), self.since(blob.digest)
+        return unused if since is None else min(unused, self.now - since)
 
 
 @dataclass(slots=True)
@@ -85,16 +97,17 @@ class Victims:
         layout: Layout,
         ages: Ages,
         held: frozenset[str],
-        in_use: Callable[[Held], bool],
+        holds: Holds,
         links: Links,
         stopped: Callable[[], bool],
     ) -> None:
-        """`held` are blobs in hex; `in_use` returns whether running work has a partial or staged file."""
+        """`held` are blobs in hex."""
         self._layout = layout
         self._links = links
         self._ages = ages
         self._held = held
-        self._in_use = in_use
+        self._holds = holds
+        self._waiting_partials = holds.partials()
         self._stopped = stopped
         self.blobs = 0
         self.waiting = Waiting()
@@ -103,9 +116,27 @@ class Victims:
 
         self.notes: list[str] = []
 
+    def among(self, digests: Iterable[Digest]) -> Iterator[Candidate]:
+        """Those of these blobs."""
+        for digest in digests:
+            found = blob_file(self._layout, digest)
+            if found is not None and found.digest not in self._held and (victim := self._blob(found)) is not None:
+                yield victim
+
+    def in_quarantine(self) -> Iterator[Candidate]:
+        for entry in self._entries(self._layout.quarantine_dir):
+            info = _stat(entry)
+            if info is None:
+                continue
+            age = self._ages.now - taken_at(entry.name, info)
+            if age >= self._ages.quarantine:
+                parts = ("locks", "quarantine", entry.name)
+                yield self._candidate("quarantine", parts, info, f"kept for {span(age)}")
+
     def candidates(self, *, blobs_too: bool = True) -> Iterator[Candidate]:
+        """Everything that may go."""
         yield from self._in_staging()
-        yield from self._in_quarantine()
+        yield from self.in_quarantine()
         for found in chain(keyed_partials(self._layout), walk(self._layout, self._stopped)):
             if isinstance(found, BlobFile):
                 self.blobs += 1
@@ -118,7 +149,7 @@ class Victims:
                 self.notes.append(f"{self._layout.root}/{'/'.join(found.parts)} {found.reason}")
 
     def _blob(self, blob: BlobFile) -> Candidate | None:
-        unused = self._ages.unused(blob.info)
+        unused = self._ages.unnamed(blob)
         reason = f"no model names it, unchanged for {span(unused)}"
         found = self._candidate("blob", blob.parts, blob.info, reason, digest=blob.digest)
         if unused >= self._ages.grace:
@@ -131,9 +162,10 @@ class Victims:
         reason = f"a download that was not resumed for {span(age)}"
         identity = Identity.of(partial.info)
         found = Candidate("partial", partial.parts, partial.size, partial.size, reason, identity, partial.digest)
-        if self._in_use(found.held_as(self._layout.root)):
+        held = found.held_as(self._layout.root)
+        if self._holds.is_held(held):
             return None
-        if age >= PARTIAL_SECONDS:
+        if age >= self._ages.partial and held not in self._waiting_partials:
             return found
         self.unfinished.append(partial.size)
         return None
@@ -147,18 +179,8 @@ class Victims:
             if unused >= max(STAGING_SECONDS, self._ages.grace):
                 parts = (".modeld", "staging", entry.name)
                 found = self._candidate("staging", parts, info, f"unfinished, unchanged for {span(unused)}")
-                if not self._in_use(found.held_as(self._layout.root)):
+                if not self._holds.is_held(found.held_as(self._layout.root)):
                     yield found
-
-    def _in_quarantine(self) -> Iterator[Candidate]:
-        for entry in self._entries(self._layout.quarantine_dir):
-            info = _stat(entry)
-            if info is None:
-                continue
-            age = self._ages.now - taken_at(entry.name, info)
-            if age >= KEPT_SECONDS:
-                parts = ("locks", "quarantine", entry.name)
-                yield self._candidate("quarantine", parts, info, f"kept for {span(age)}, which is long enough")
 
     def _candidate(
         self, kind: str, parts: tuple[str, ...], info: os.stat_result, reason: str, digest: str | None = None

@@ -274,6 +274,11 @@ def compose(
     return known
 
 
+def named_in(document: Mapping[str, Any]) -> set[Digest]:
+    """The blobs of a document that `compose` made."""
+    return {Digest.parse(text) for text in (document["blob"], *(file["blob"] for file in document.get("files") or ()))}
+
+
 def encode(document: Mapping[str, Any]) -> bytes:
     """Indented UTF-8 with a final newline."""
     try:

@@ -21,6 +21,9 @@ NameHolder = Callable[[ModelName], str | None]
 BlobHolder = Callable[[], Iterable[Digest]]
 """The blobs that are held beyond those that manifests name."""
 
+PartialHolder = Callable[[], Iterable["Held"]]
+"""Partial downloads that nothing works on now but that an open job will go on with."""
+
 Held = Digest | str
 """A digest stands for its blob and its partial download, a path for the file or directory and all below it."""
 
@@ -34,12 +37,21 @@ class Holds:
         self._removing: set[Held] = set()
         self._names: list[NameHolder] = []
         self._blobs: list[BlobHolder] = []
+        self._partials: list[PartialHolder] = []
 
-    def register(self, *, names: NameHolder | None = None, blobs: BlobHolder | None = None) -> None:
+    def register(
+        self,
+        *,
+        names: NameHolder | None = None,
+        blobs: BlobHolder | None = None,
+        partials: PartialHolder | None = None,
+    ) -> None:
         if names is not None:
             self._names.append(names)
         if blobs is not None:
             self._blobs.append(blobs)
+        if partials is not None:
+            self._partials.append(partials)
 
     # -- running work
 
@@ -57,6 +69,7 @@ class Holds:
                     self._working[thing] -= 1
                     if not self._working[thing]:
                         del self._working[thing]
+                self._changed.notify_all()
 
     def until_settled(self, *things: Held) -> None:
         """Blocks while a sweep removes one of them, which it began before the caller held it."""
@@ -66,11 +79,11 @@ class Holds:
     # -- removals
 
     @contextmanager
-    def removing(self, thing: Held) -> Iterator[bool]:
+    def removing(self, thing: Held, wait: float = 0.0) -> Iterator[bool]:
         """Around the removal of one thing, from the last moment at which work can still hold it. False: it is held by
-        running work, and must not be removed."""
+        running work, also after `wait` seconds, and must not be removed."""
         with self._changed:
-            free = not _among(thing, self._working)
+            free = self._changed.wait_for(lambda: not _among(thing, self._working), wait)
             if free:
                 self._removing.add(thing)
         try:
@@ -85,6 +98,10 @@ class Holds:
         """Whether running work relies on it."""
         with self._changed:
             return _among(thing, self._working)
+
+    def partials(self) -> set[Held]:
+        """The partial downloads of open jobs that do not run."""
+        return {held for holder in self._partials for held in holder()}
 
     def blobs(self) -> set[str]:
         """In hex, all blobs that are held by anything but a manifest."""

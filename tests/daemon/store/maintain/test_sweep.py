@@ -108,7 +108,7 @@ async def test_while_one_manifest_cannot_be_read_no_blob_goes(bench: Bench, monk
     await bench.store.renaming.remove("a")
     too_long = Path(bench.manifest("huge"))
     too_long.write_text("x" * 100)
-    monkeypatch.setattr("modeld.store.maintain.marks.LONGEST", 50)
+    monkeypatch.setattr("modeld.store.manifests.marks.LONGEST", 50)
     swept = await bench.store.sweeper.sweep()
     assert swept.victims == ()
     assert "no blob is removed" in swept.notes[0]

@@ -22,6 +22,7 @@ from modeld.store.ingest.commit import Batch
 from modeld.store.maintain import verify as verify_module
 from modeld.store.maintain.sweep import Sweeper
 from modeld.store.publish.holds import Holds
+from modelwire.values import Swept
 from rigs.chaos_server import Chaos
 from rigs.download_rig import QUICK, Rig, content_of, digest_of
 from rigs.maintain_rig import DAY, Bench, kinds, later
@@ -83,7 +84,7 @@ async def test_the_staged_files_of_a_running_add_stay_after_a_step_of_the_clock(
     source.mkdir()
     for name in ("config.json", "model.gguf"):
         (source / name).write_bytes(b"GGUF" + name.encode())
-    swept = []
+    swept: list[Swept] = []
     real = Batch.prepare
 
     def sweep_first(self: Batch) -> None:
