@@ -89,7 +89,7 @@ class Linked:
         temporary = f"{self._layout.staging}/linked-{secrets.token_hex(8)}"
         with store_faults("note the linked blob", path):
             durable.make_directories(self._layout.linked, below=self._layout.root)
-            descriptor = durable.create_file(temporary)
+            descriptor = durable.stage_file(temporary, below=self._layout.root)
             try:
                 try:
                     durable.write_at(descriptor, memoryview(msgspec.json.encode(mark) + b"\n"), 0)

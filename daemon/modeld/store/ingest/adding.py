@@ -135,7 +135,7 @@ class _Adding:
     def _begin(self, promised: ExitStack) -> Batch:
         """Reserves space for all files that may be written. Space for files that are found is released at the end."""
         self._request.progress.phase("reserving")
-        here = os.stat(self._layout.staging).st_dev
+        here = os.stat(self._layout.blobs_dir).st_dev  # of the whole store
         to_write = to_adopt = 0
         for part in self._collection.parts:
             digest = self._presence.recorded_digest(part.signature)

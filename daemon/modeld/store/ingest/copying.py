@@ -41,7 +41,7 @@ def stage_copy(
     progress.total(source.size)
     with staging_name(layout, "ingest", space.reserve(source.size)) as (path, reservation):
         with store_faults("create the staging file", path):
-            target_fd = _create(layout, path)
+            target_fd = durable.stage_file(path, below=layout.root)
         try:
             copy = _Copy(target_fd, path, source_fd, source_path, source.size, reservation, progress, keep_cache)
             digest, size, blocks = copy.run()
@@ -103,14 +103,6 @@ def check_unchanged(source_fd: int, source_path: str, before: Signature, read: i
     else:
         what = "its owner, mode or links changed"
     raise changed(source_path, what, doing="read")
-
-
-def _create(layout: Layout, path: str) -> int:
-    try:
-        return durable.create_file(path)
-    except FileNotFoundError:
-        durable.make_directories(layout.staging, below=layout.root)
-        return durable.create_file(path)
 
 
 @dataclass(frozen=True, slots=True)

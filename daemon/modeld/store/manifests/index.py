@@ -76,6 +76,7 @@ class Index:
                 entry = self.entry(candidate)
                 if entry is not None:
                     return entry
+        self._listing.check_there()
         close = self._listing.close_to(name)
         raise NotFound(
             f"there is no model named '{name.text}'",

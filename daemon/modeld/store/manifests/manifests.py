@@ -343,7 +343,7 @@ def taken(name: ModelName) -> AlreadyExists:
 
 def _stage(layout: Layout, data: bytes) -> str:
     staged = os.path.join(layout.staging, f"manifest-{secrets.token_hex(8)}.json")
-    descriptor = durable.create_file(staged)
+    descriptor = durable.stage_file(staged, below=layout.root)
     try:
         try:
             durable.share_with_group_of(layout.manifests_dir, descriptor)

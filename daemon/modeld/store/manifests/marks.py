@@ -1,7 +1,8 @@
 """The blobs that manifests name, which a sweep must not remove: rather one too many than one too few.
 
 So a manifest counts by its bytes: any text that looks like a digest in any file of the directory holds that blob, also
-in a damaged file, in a file of another version, and in a file that has no name yet.
+in a damaged file, in a file of another version, in a file that has no name yet, and in capitals, which the reader of
+manifests refuses.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from modeld.store.names import ModelName
 LONGEST: Final = 16 * 1024 * 1024
 """A manifest has at most 1 MiB; a longer file may be anything."""
 
-_DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_DIGEST = re.compile(rb"(?<![0-9a-fA-F])[0-9a-fA-F]{64}(?![0-9a-fA-F])")
 _ESCAPED = re.compile(rb"\\u00([0-9a-fA-F]{2})")
 
 
@@ -143,5 +144,6 @@ def _digests_in(path: str) -> frozenset[str]:
             data += more
     finally:
         os.close(descriptor)
+    data = data.replace(b"\0", b"")  # UTF-16, in which some tools write all their text
     data = _ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), data)
-    return frozenset(found.decode() for found in _DIGEST.findall(data))
+    return frozenset(found.decode().lower() for found in _DIGEST.findall(data))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,6 +75,8 @@ async def test_every_file_of_a_model_holds_its_blob(bench: Bench) -> None:
         lambda text: text[: len(text) // 2 + 150],
         lambda text: text.replace('"schema_version": 1', '"schema_version": 9'),
         lambda text: "\n\n[" + text,
+        lambda text: re.sub("sha256:([0-9a-f]{64})", lambda found: "sha256:" + found[1].upper(), text),
+        lambda text: re.sub("sha256:([0-9a-f]{64})", lambda found: "SHA256:" + found[1].capitalize(), text),
     ],
 )
 async def test_a_manifest_that_cannot_be_used_holds_what_it_seems_to_name(
@@ -83,6 +86,15 @@ async def test_a_manifest_that_cannot_be_used_holds_what_it_seems_to_name(
     path = Path(bench.manifest("a"))
     text = spoil(path.read_text())
     path.write_text(text)
+    assert (await bench.store.sweeper.sweep()).victims == ()
+    assert os.path.exists(added.path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32-be", "utf-8-sig"])
+async def test_a_manifest_in_another_encoding_holds_its_blob(bench: Bench, encoding: str) -> None:
+    added = await bench.add("a")
+    path = Path(bench.manifest("a"))
+    path.write_bytes(path.read_text().encode(encoding))
     assert (await bench.store.sweeper.sweep()).victims == ()
     assert os.path.exists(added.path)
 
