@@ -115,9 +115,10 @@ def use_up_inodes(room: str) -> None:
 def test_a_disk_without_a_free_inode_is_served_relieved_and_used_again(few_inodes: RealDaemon) -> None:
     few_inodes.start()
     names = [f"kept{number}" for number in range(6)]
-    for name in names:
-        path = few_inodes.file(f"{name}.bin", os.urandom(10_000))
-        value = few_inodes.ask("model.add", path=path, name=name)["value"]
+    paths = [few_inodes.file(f"{name}.bin", os.urandom(10_000)) for name in names]
+    value = [few_inodes.ask("model.add", path=path, name=name) for path, name in zip(paths, names, strict=True)][-1][
+        "value"
+    ]
     manifest = os.path.join(few_inodes.environ["MODELS_HOME"], "manifests", "theirs.json")
     document = {"schema_version": 1, "name": "theirs", "blob": value["blob"], "size_bytes": value["size_bytes"]}
     with open(manifest, "w", encoding="utf-8") as file:

@@ -47,10 +47,8 @@ class PullContext:
             holds=store.holds,
             tuning=replace(
                 DEFAULT,
-                first_connections=min(DEFAULT.first_connections, chosen.connections_per_file),
                 connections_per_file=chosen.connections_per_file,
                 connections_per_host=chosen.connections_per_host,
-                files_at_once=chosen.files_at_once,
             ),
         )
 

@@ -19,6 +19,7 @@ from modeld.download.engine.downloads import Transfer
 from modeld.progress import FileProgress
 from modeld.store.digest import Digest
 from modeld.store.ingest.commit import Batch
+from modeld.store.ingest.present import Presence
 from modeld.store.maintain import verify as verify_module
 from modeld.store.maintain.sweep import Sweeper
 from modeld.store.publish.holds import Holds
@@ -85,29 +86,20 @@ async def test_the_staged_files_of_a_running_add_stay_after_a_step_of_the_clock(
     for name in ("config.json", "model.gguf"):
         (source / name).write_bytes(b"GGUF" + name.encode())
     swept: list[Swept] = []
-    real = Batch.prepare
+    real = Batch.settle
 
-    def sweep_first(self: Batch) -> None:
-        if not swept:
-            assert len(bench.staged()) == 1 + several
-            swept.append(anyio.from_thread.run(bench.store.sweeper.sweep))
-        real(self)
+    def sweep_first(self: Batch, *arguments: Any, **options: Any) -> Any:
+        assert len(bench.staged()) == 1 + several
+        swept.append(anyio.from_thread.run(bench.store.sweeper.sweep))
+        return real(self, *arguments, **options)
 
-    # Both kinds of adds prepare their batch in a thread, the single file in the publisher's turn.
-    monkeypatch.setattr(Batch, "prepare", sweep_first)
-    monkeypatch.setattr(bench.store.sweeper._name_changes.publisher, "turn", lambda _order: _NoTurn())
+    monkeypatch.setattr(Batch, "settle", sweep_first)
     later(bench, 8 * DAY)
     added = await bench.store.add(str(source if several else source / "model.gguf"), name="m", how=how)
     assert swept
     assert swept[0].victims == ()
     assert os.path.exists(added.path)
     assert not bench.store.holds.is_held(bench.layout.staging)
-
-
-class _NoTurn:
-    async def __aenter__(self) -> None: ...
-
-    async def __aexit__(self, *_: object) -> None: ...
 
 
 async def test_work_that_takes_its_hold_after_the_sweep_has_looked_keeps_its_blob(
@@ -142,10 +134,10 @@ async def test_work_that_comes_during_the_removal_sees_that_the_blob_is_gone(
 
     def look() -> None:
         with ExitStack() as held:
-            presence = bench.store.ingest.presence(held)
-            presence.hold(digest)
+            held.enter_context(bench.store.holds.relying_on(digest))
             begun.set()
-            found.append(presence.find(digest, FileProgress()))
+            presence = Presence(bench.store.ingest, "copy", None, held)
+            found.append(presence._find_good(digest, FileProgress()))
 
     looking = threading.Thread(target=look)
 
@@ -180,3 +172,24 @@ async def test_a_model_that_is_removed_and_swept_while_it_is_verified_is_verifie
     assert (verification.ok, verification.models[0].actual) == (True, added.blob)
     assert kinds(await bench.store.sweeper.sweep()) == [("blob", 12)]
     assert not bench.store.holds.is_held(Digest.parse(added.blob))
+
+
+async def test_a_blob_that_another_job_adds_while_the_same_bytes_are_staged_is_kept_for_both(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The staged file is discarded then, and the publication relies on the blob."""
+    swept: list[Swept] = []
+    real = Batch.settle
+
+    def planted_before_and_swept_after(self: Batch, *arguments: Any, **options: Any) -> Any:
+        bench.plant(CONTENT)
+        found = real(self, *arguments, **options)
+        assert found
+        assert bench.staged() == []
+        swept.append(anyio.from_thread.run(bench.store.sweeper.sweep))
+        return found
+
+    monkeypatch.setattr(Batch, "settle", planted_before_and_swept_after)
+    added = await bench.add("m", CONTENT)
+    assert [each.victims for each in swept] == [()]
+    assert os.path.exists(added.path)
