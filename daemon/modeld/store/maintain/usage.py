@@ -72,44 +72,48 @@ def _usage(layout: Layout, manifests: Sequence[Manifest]) -> Usage:
 def disk_usage(layout: Layout) -> DiskUsage:
     """Blocking. What each part takes in blocks, as `du` counts: directories too, each file once, no link followed. What
     cannot be read, or disappears meanwhile, is left out."""
-    blocks: Tally[str] = Tally()
-    inodes: set[tuple[int, int]] = set()
-    parts = _parts(layout)
-    pending = [(layout.root, "other"), (layout.blobs_dir, "blobs")]
-    with suppress(OSError):
-        blocks["other"] += os.stat(layout.root).st_blocks
-    while pending:
-        # The blobs come first: a tree shows the same files.
-        directory, part = pending.pop()
-        with suppress(OSError), os.scandir(directory) as entries:
-            for entry in entries:
-                with suppress(OSError):
-                    info = entry.stat(follow_symlinks=False)
-                    mine = parts.get(entry.path, part)
-                    if part == "blobs" and entry.name.startswith(".partial-"):
-                        mine = "partials"
-                    elif part == "other" and entry.path.startswith(layout.catalog_path):
-                        mine = "catalogue"
-                    if stat.S_ISDIR(info.st_mode):
-                        if entry.path != layout.blobs_dir:
-                            pending.append((entry.path, mine))
-                    elif info.st_nlink > 1:
-                        if (info.st_dev, info.st_ino) in inodes:
-                            continue
-                        inodes.add((info.st_dev, info.st_ino))
-                    blocks[mine] += info.st_blocks
-    return DiskUsage(**{part: count * 512 for part, count in blocks.items()})
-
-
-def _parts(layout: Layout) -> dict[str, str]:
-    """The part that each of the store's own directories is, with all below it."""
-    return {
+    parts = {
         layout.blobs_dir: "blobs",
         layout.keyed_partials: "partials",
         layout.staging: "staging",
         layout.quarantine_dir: "quarantine",
         layout.trees: "trees",
     }
+    blocks = dict.fromkeys((*parts.values(), "catalogue", "other"), 0)
+    inodes: set[tuple[int, int]] = set()
+    with suppress(OSError):
+        blocks["other"] = os.stat(layout.root).st_blocks
+    # The last is looked at first: a file that a tree shows counts as a blob.
+    pending = [(layout.root, "other"), (layout.blobs_dir, "blobs")]
+    while pending:
+        directory, part = pending.pop()
+        for entry, info in _entries(directory):
+            mine = part
+            if part == "other":
+                mine = "catalogue" if entry.path.startswith(layout.catalog_path) else parts.get(entry.path, part)
+            elif part == "blobs" and entry.name.startswith(".partial-"):
+                mine = "partials"
+            if stat.S_ISDIR(info.st_mode):
+                if mine == part or mine != "blobs":  # its own directory is on the list from the start
+                    pending.append((entry.path, mine))
+            elif info.st_nlink > 1:
+                if (info.st_dev, info.st_ino) in inodes:
+                    continue
+                inodes.add((info.st_dev, info.st_ino))
+            blocks[mine] += info.st_blocks
+    return DiskUsage(**{part: count * 512 for part, count in blocks.items()})
+
+
+def _entries(directory: str) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                try:
+                    yield entry, entry.stat(follow_symlinks=False)
+                except OSError:
+                    continue
+    except OSError:
+        return
 
 
 def _of_model(manifest: Manifest, blobs: Sequence[str], there: dict[str, int], namers: Tally[str]) -> ModelUsage:
