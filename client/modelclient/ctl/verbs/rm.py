@@ -27,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(session: Session, args: argparse.Namespace) -> int:
     """One name that cannot be removed does not keep the others. The first failure decides the exit code."""
     outcomes: list[Any] = []
+    gone: list[Removed] = []
     code = exits.FINE
     for name in args.names:
         try:
@@ -41,11 +42,14 @@ def run(session: Session, args: argparse.Namespace) -> int:
             )
         else:
             outcomes.append(removed)
+            gone.append(removed)
             _show(session, removed)
     if session.json and len(args.names) > 1:
         session.out.document(outcomes)
     elif session.json and code == exits.FINE:
         session.out.document(outcomes[0])
+    if not session.raw:
+        _note_space(session, gone)
     return code
 
 
@@ -61,16 +65,22 @@ def _show(session: Session, removed: Removed) -> None:
         session.out.line(removed.name)
     elif not session.json:
         session.out.line(f"{removed.name}  {rounded_size(removed.size_bytes)}  removed")
-        if removed.freed_bytes:
-            session.note(f"{rounded_size(removed.freed_bytes)} freed")
-        if removed.frees_bytes:
-            session.note(_to_be_freed(removed))
 
 
-def _to_be_freed(removed: Removed) -> str:
-    size = rounded_size(removed.frees_bytes)
-    if removed.frees_at is None:
-        return f"{size} stay on the disk until `modelctl sweep` frees them"
-    moment = datetime.fromisoformat(removed.frees_at).astimezone()
+def _note_space(session: Session, gone: list[Removed]) -> None:
+    """What came back, what will and when, of all names together."""
+    freed, frees = sum(each.freed_bytes for each in gone), sum(each.frees_bytes for each in gone)
+    if freed:
+        session.note(f"{rounded_size(freed)} freed")
+    if not frees:
+        return
+    at = max((each.frees_at for each in gone if each.frees_at is not None), default=None)
+    if at is None:
+        session.note(f"{rounded_size(frees)} stay on the disk until `modelctl sweep` frees them")
+        return
+    moment = datetime.fromisoformat(at).astimezone()
     away = rounded_duration(max(0.0, moment.timestamp() - time.time()))
-    return f"the daemon frees {size} in {away}, at {moment:%Y-%m-%d %H:%M}; `modelctl sweep --grace 0` frees them now"
+    session.note(
+        f"the daemon frees {rounded_size(frees)} in {away}, at {moment:%Y-%m-%d %H:%M};"
+        " `modelctl sweep --grace 0` frees them now"
+    )

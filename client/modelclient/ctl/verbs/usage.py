@@ -38,6 +38,7 @@ def _totals(usage: Usage) -> list[tuple[str, str | None]]:
         ("other unfinished", usage.staging_bytes - usage.partial_bytes),
         ("trees", disk.trees),
         ("catalogue", disk.catalogue),
+        ("everything else", disk.other),
     ]
     return [
         ("all models", rounded_size(usage.logical_bytes)),
