@@ -23,7 +23,8 @@ class Remove(JobOperation[ModelRemove, Removed]):
 
     def check(self, caller: Caller, request: ModelRemove, /) -> Submission[ModelRemove]:
         name = ModelName.parse(request.name).text
-        return Submission(request, self.key(request.name, request.force, request.now, caller.uid), name)
+        added = ["now"] if request.now else []  # a job of an earlier version has the key without it
+        return Submission(request, self.key(request.name, request.force, caller.uid, *added), name)
 
     async def work(self, job: Job[ModelRemove, Removed], /) -> Removed:
         notes = self.notes(job)

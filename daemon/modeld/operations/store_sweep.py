@@ -22,8 +22,9 @@ class Sweep(JobOperation[StoreSweep, Swept]):
                 "$.quarantine: it takes what is in quarantine and nothing else, so there is no period and no partial",
                 hint="Send two requests.",
             )
-        what = [request.dry_run, request.grace_s, request.partials, request.quarantine]
-        return Submission(request, self.key(*what, caller.uid), None)
+        # A job of an earlier version has the key without the options that came later.
+        added = [option for option in ("partials", "quarantine") if getattr(request, option)]
+        return Submission(request, self.key(request.dry_run, request.grace_s, caller.uid, *added), None)
 
     async def work(self, job: Job[StoreSweep, Swept], /) -> Swept:
         store, request = self._services.store, job.request
