@@ -143,7 +143,13 @@ class ModelFiles:
         work = partial(self._context.transfer.fetch_file, described, info, expected=info.digest)
         blob, fetched = await shared.fetch(file.key, self._route, work, file.progress, on_event, share, self._holds)
         file.ready = ReadyFile(
-            path=info.path, content=blob, role=info.role, new=True, served=fetched.served, learned=fetched.learned
+            path=info.path,
+            content=blob,
+            role=info.role,
+            new=True,
+            read=True,
+            served=fetched.served,
+            learned=fetched.learned,
         )
         file.progress.finished()
         if fetched.as_described:
