@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Final
 
 from modeld.store.catalog.catalog import Catalog
@@ -35,6 +36,7 @@ class Unnamed:
         self._tables = Tables(catalog, ROOM, STEPS)
         self._clock = clock
         self._since: dict[str, float] = dict(self._tables.load("SELECT digest, since FROM unnamed"))
+        self._earliest = min(self._since.values(), default=None)
         self._losing: Counter[str] = Counter()
         walks = self._tables.load("SELECT at FROM walked")
         self.walked_at: float | None = walks[0][0] if walks else None
@@ -52,14 +54,16 @@ class Unnamed:
     def earliest(self) -> float | None:
         """Of all blobs here, when the first of them lost its name."""
         now = self._clock()
-        for digest, at in self._since.items():
-            if at > now:  # the clock was set back: counted from now, or the blob would stay for as long
-                self._since[digest] = now
-        return min(self._since.values(), default=None)
+        if self._earliest is not None and self._earliest > now:
+            # The clock was set back: they count from now, or they would stay for as long.
+            self._since = dict.fromkeys(self._since, now)
+            self._earliest = now
+        return self._earliest
 
-    def before(self, moment: float) -> list[Digest]:
-        """The blobs that lost their name at that moment or earlier."""
-        return [Digest(digest) for digest, at in self._since.items() if at <= moment and digest not in self._losing]
+    def before(self, moment: float, most: int) -> list[Digest]:
+        """Blobs that lost their name at that moment or earlier."""
+        found = (digest for digest, at in self._since.items() if at <= moment and digest not in self._losing)
+        return [Digest(digest) for digest in islice(found, most)]
 
     @asynccontextmanager
     async def losing(self, digests: Collection[Digest]) -> AsyncIterator[None]:
@@ -93,6 +97,7 @@ class Unnamed:
         self._since.update(since)
         for digest in gone:
             self._since.pop(digest, None)
+        self._earliest = min(self._since.values(), default=None)
 
         def write(db: sqlite3.Connection) -> None:
             db.executemany("INSERT OR REPLACE INTO unnamed VALUES (?, ?)", list(since.items()))

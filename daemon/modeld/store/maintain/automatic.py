@@ -28,6 +28,12 @@ FIRST_WALK_SECONDS: Final = 600.0
 ROUND_SECONDS: Final = 10.0
 """Between two rounds at least: removals that come one after the other share one look at the manifests."""
 
+RETRY_SECONDS: Final = 60.0
+"""After a fault: a disk that fails is not read all the time."""
+
+AT_ONCE: Final = 2000
+"""Blobs of one round: the event loop makes the list, in a few milliseconds."""
+
 LOOK_AGAIN_SECONDS: Final = 600.0
 """While a blob waits, the clock is read this often: timers do not count the time of a suspended machine."""
 
@@ -55,8 +61,8 @@ class AutomaticSweep:
         self.on = on
         self._clock = clock
         self._started = clock()
-        self._round = float("-inf")
-        """When the last round ended, on the event loop's clock."""
+        self._next_round = float("-inf")
+        """Not before this time of the event loop's clock."""
         self._running = False
         self._last: tuple[float, int] | None = None
         self._fault: str | None = None
@@ -94,11 +100,12 @@ class AutomaticSweep:
                 self._fault = fault.message
             finally:
                 self._running = False
-                self._round = anyio.current_time()
+                pause = ROUND_SECONDS if self._fault is None else RETRY_SECONDS
+                self._next_round = anyio.current_time() + pause
 
     async def round(self, on_swept: OnSwept) -> None:
         """One look at the blobs that are due, and the walk when its time has come."""
-        due = self._unnamed.before(self._clock() - self._grace)
+        due = self._unnamed.before(self._clock() - self._grace, AT_ONCE)
         if due:
             await self._report(await self._sweeper.sweep_blobs(due, order=_LAST), on_swept)
         if self._walk_in() <= 0:
@@ -110,12 +117,12 @@ class AutomaticSweep:
             await on_swept(swept)
 
     async def _until_due(self) -> None:
-        await anyio.sleep(max(0.0, self._round + ROUND_SECONDS - anyio.current_time()))
+        await anyio.sleep(max(0.0, self._next_round - anyio.current_time()))
         while True:
             self._news = anyio.Event()
             due, walk = self.next_in(), self._walk_in()
             seconds = walk if due is None else min(due, walk, LOOK_AGAIN_SECONDS)
-            if seconds <= 0 or (due is not None and due <= 0):
+            if seconds <= 0:
                 return
             with anyio.move_on_after(seconds):
                 await self._news.wait()

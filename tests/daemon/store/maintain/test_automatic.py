@@ -158,6 +158,14 @@ async def test_a_name_that_is_lost_during_the_sweep_counts_from_then(
     assert len(await round_of(bench, 2 * HOUR + 120)) == 1
 
 
+async def test_very_many_go_in_several_rounds(bench: Bench, monkeypatch: pytest.MonkeyPatch, no_walk: None) -> None:
+    monkeypatch.setattr(automatic, "AT_ONCE", 2)
+    for number in range(5):
+        await remove_at_once(bench, f"m{number}")
+    removed = [swept.removed for _ in range(4) for swept in await round_of(bench, HOUR + 60)]
+    assert removed == [2, 2, 1]
+
+
 async def test_a_step_of_the_clock_into_the_future_and_back_keeps_nothing_for_years(bench: Bench) -> None:
     bench.store.sweeper._unnamed._clock = lambda: time.time() + 1000 * DAY
     path = await remove_at_once(bench, "gone")
@@ -235,7 +243,7 @@ async def _unexpected(_: Swept) -> None:
 
 
 async def test_while_the_root_is_away_it_tries_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(automatic, "ROUND_SECONDS", 0.01)
+    monkeypatch.setattr(automatic, "RETRY_SECONDS", 0.01)
     path = await remove_at_once(bench, "gone")
     os.rename(bench.root, f"{bench.root}-away")
     after(bench, HOUR + 60)

@@ -19,6 +19,7 @@ from modeld.store.blobs import blobs
 from modeld.store.digest import Digest
 from modeld.store.disk import removal
 from modeld.store.maintain import sweep as sweep_module
+from modeld.store.manifests import manifests
 from modelwire.units import Duration, Size
 from rigs.maintain_rig import DAY, Bench, kinds, later
 from rigs.watcher import Watcher
@@ -250,6 +251,31 @@ async def test_trees_that_no_model_asks_for_go(bench: Bench, tmp_path: Path) -> 
     assert not os.path.exists(added.path)
     assert len([kind for kind, _ in kinds(swept) if kind == "blob"]) == 2
     assert bench.blobs() == []
+
+
+async def test_only_models_that_have_trees_are_asked_for_theirs(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store of many models of one file costs a sweep no look at each of them on the event loop."""
+    source = tmp_path / "model"
+    source.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (source / name).write_bytes(name.encode())
+    await bench.store.add(str(source), name="many")
+    for number in range(5):
+        await bench.add(f"m{number}", str(number).encode())
+    bench.reopen()
+    read: list[str] = []
+    real = manifests.read
+
+    def reading(path: str, name: Any) -> Any:
+        read.append(name.text)
+        return real(path, name)
+
+    monkeypatch.setattr(manifests, "read", reading)
+    bench.store.index.forget()
+    assert (await bench.store.sweeper.sweep(dry_run=True)).victims == ()
+    assert read == ["many"]
 
 
 async def test_a_tree_goes_with_its_model(bench: Bench, tmp_path: Path) -> None:
