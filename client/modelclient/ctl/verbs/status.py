@@ -63,7 +63,7 @@ def _sweep(own: SweepView | None) -> str | None:
     if own.running:
         said.append("running now")
     elif own.next_at is not None:
-        said.append(f"next at {own.next_at}, of {count(own.waiting, 'blob')} without a name")
+        said.append(f"next at {own.next_at}, a look at {count(own.waiting, 'blob')} that lost a name")
     if own.last_at is not None:
         said.append(f"last at {own.last_at}, {rounded_size(own.last_freed_bytes)} freed")
     return "; ".join(said) or None
