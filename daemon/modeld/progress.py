@@ -83,6 +83,7 @@ class JobProgress:
         "files_total",
         "kept",
         "network",
+        "partials",
         "reused",
         "source",
         "stop_reason",
@@ -99,6 +100,8 @@ class JobProgress:
         self.total_bytes: int | None = None
         self.files_total: int | None = None
         self.source: str | None = None
+        self.partials: frozenset[str] = frozenset()
+        """The directories of the partial downloads that the job has opened."""
         self.begin_attempt(1)
 
     # -- called on the event loop
@@ -319,6 +322,13 @@ class FileProgress:
         with self._job._lock:
             self._job.source = name
             self._job._notify()
+
+    def partial(self, *directories: str) -> None:
+        """Notes where the bytes of a download that can be resumed are."""
+        if not self._job.partials.issuperset(directories):
+            with self._job._lock:
+                self._job.partials |= set(directories)
+                self._job._notify()
 
     def attempted(self) -> None:
         """Counts another attempt at the source."""

@@ -26,7 +26,7 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def hubbed(stopped: RealDaemon, hub: Hub) -> RealDaemon:
-    stopped.environ |= {"HF_ENDPOINT": hub.url, "MODELD_STORE_GRACE": "0s"}
+    stopped.environ |= {"HF_ENDPOINT": hub.url, "MODELD_STORE_GRACE": "0s", "MODELD_STORE_SWEEP": "off"}
     return stopped.start()
 
 

@@ -45,6 +45,7 @@ class ShowStatus(QuickOperation[DaemonStatus, Status]):
             log=services.activity.view(),
             recovery=daemon.recovery,
             transfer=_transfer(services),
+            sweep=services.store.automatic_sweep.view(),
             free_bytes=self._free(),
             reserved_bytes=services.store.reserved_bytes,
             auto_started=daemon.auto_started,

@@ -141,8 +141,7 @@ class ModelFiles:
     async def _fetch(self, file: _File, described: Described[Any], on_event: OnEvent, share: Share) -> None:
         info, shared = file.info, self._context.shared_downloads
         work = partial(self._context.transfer.fetch_file, described, info, expected=info.digest)
-        blob, fetched = await shared.fetch(file.key, self._route, work, file.progress, on_event, share)
-        self._holds.enter_context(self._ingest.holds.relying_on(blob.digest))
+        blob, fetched = await shared.fetch(file.key, self._route, work, file.progress, on_event, share, self._holds)
         file.ready = ReadyFile(
             path=info.path,
             content=blob,

@@ -60,8 +60,9 @@ class Pull:
         self._events.record("phase.checking_local", path=path)
         self._progress.add_listener(on_progress)
         try:
-            with self._holds:
-                pulled = await until_there(self._pull)
+            async with self._context.job_partials.followed(self._job.id, self._progress):
+                with self._holds:
+                    pulled = await until_there(self._pull)
         except DigestMismatch as fault:
             self._events.record_mismatch(fault)
             raise

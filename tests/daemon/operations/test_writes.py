@@ -52,6 +52,8 @@ REFUSED = [
     (requests.ModelVerify(), "invalid_request"),
     (requests.ModelVerify(names=("a",), all=True), "invalid_request"),
     (requests.ModelVerify(names=("../a",)), "invalid_name"),
+    (requests.StoreSweep(quarantine=True, grace_s=0.0), "invalid_request"),
+    (requests.StoreSweep(quarantine=True, partials=True), "invalid_request"),
 ]
 
 SAME_WORK: list[tuple[requests.Write, dict[str, Any], str]] = [
@@ -98,9 +100,9 @@ OTHER_WORK: dict[type[requests.Write], list[dict[str, Any]]] = {
     ],
     requests.ModelCopy: [{"source": "c"}, {"destination": "c"}],
     requests.ModelMove: [{"source": "c"}, {"destination": "c"}],
-    requests.ModelRemove: [{"name": "c"}, {"force": True}],
+    requests.ModelRemove: [{"name": "c"}, {"force": True}, {"now": True}],
     requests.ModelVerify: [{"names": ("a",)}, {"names": (), "all": True}],
-    requests.StoreSweep: [{"dry_run": True}, {"grace_s": 0.0}],
+    requests.StoreSweep: [{"dry_run": True}, {"grace_s": 0.0}, {"partials": True}, {"quarantine": True}],
 }
 
 

@@ -24,6 +24,7 @@ from modeld.store.disk.durable import store_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.ingest.staged import Staged, seal
+from modeld.store.publish.holds import Holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Workspace:
     space: Space
     tuning: Tuning
     keep_cache: bool = False
+    holds: Holds = field(default_factory=Holds)
     buffers: Buffers = field(default_factory=Buffers)
 
 
@@ -81,7 +83,9 @@ class Assembly:
         progress.phase("reserving")
         progress.total(size)
         self.reservation = GrowingReservation(workspace.space)
-        self.partial = Partial.open(workspace.layout, header, digest, key)
+        self.partial = Partial.open(workspace.layout, header, digest, key, workspace.holds)
+        if self.partial.resumable:
+            progress.partial(os.path.dirname(self.partial.path))
         try:
             self._start(size, self.partial.pieces)
         except BaseException:  # whatever it is, nobody else can close what is open by now

@@ -7,6 +7,7 @@ stay where they are. The error for a lock that is taken names the holder and how
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -157,6 +158,11 @@ def _try(lock: FileLock) -> bool:
             lock.acquire(timeout=0)
         except Timeout:  # an OSError too, so it must not get out of here
             return False
+        except OSError as fault:
+            # A full disk, perhaps without a free inode. No program holds the lock when there is no file to lock, and
+            # what needs space fails later; a removal makes space.
+            if fault.errno not in (errno.ENOSPC, errno.EDQUOT) or os.path.lexists(lock.lock_file):
+                raise
     return True
 
 

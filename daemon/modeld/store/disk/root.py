@@ -13,13 +13,15 @@ import ntpath
 import os
 import posixpath
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import ModuleType
 
 from modeld.config import ConfigError
 from modeld.platform import accounts
 from modeld.store.disk import durable
 from modeld.store.disk.layout import LAYOUT_VERSION, Layout
+from modeld.store.disk.links import link_or_symlink
 from modelwire.errors import ModeldError, PermissionDenied
 
 SHARED_DIRECTORY_MODE = 0o2750
@@ -180,17 +182,51 @@ def _check_one_filesystem(layout: Layout) -> None:
 
 
 def _check_writable(layout: Layout) -> None:
-    """A directory's mode says nothing about a read-only or full filesystem; only a file does."""
+    """A directory's mode says nothing about a read-only filesystem, or about what the filesystem can; only a file does.
+    A full one is good enough to serve models, and to remove some."""
     probe = os.path.join(layout.staging, f"probe-{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(probe)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    os.close(os.open(probe, flags, 0o600))
-    with contextlib.suppress(FileNotFoundError):  # another daemon that starts removes what lies in staging
-        os.unlink(probe)
+    names = [probe, f"{probe}-named", f"{probe}-second"]
+    try:
+        for name in names:
+            durable.remove(name)
+        # Another daemon that starts removes what lies in staging.
+        with contextlib.suppress(FileNotFoundError):
+            _check_filesystem(layout, *names)
+    except OSError as fault:
+        if fault.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+    finally:
+        for name in names:
+            with contextlib.suppress(OSError):
+                durable.remove(name)
     for path in (layout.blobs_dir, layout.manifests_dir, layout.locks_dir, layout.quarantine_dir):
         if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "not writable", path)
+
+
+def _check_filesystem(layout: Layout, probe: str, named: str, second: str) -> None:
+    """What every publication needs: without it an add would fail after it has copied all its bytes."""
+    descriptor = durable.create_file(probe)
+    try:
+        _require(layout, "make files read-only", lambda: durable.make_read_only(descriptor))
+    finally:
+        os.close(descriptor)
+    what = "rename a file without replacing another, nor link to it"
+    _require(layout, what, lambda: durable.name_without_replacing(probe, named))
+    link = partial(link_or_symlink, named, second, hard=True, final=second)
+    _require(layout, "give a file a second name, by a hard or by a symbolic link", link)
+
+
+def _require(layout: Layout, what: str, call: Callable[[], object]) -> None:
+    try:
+        call()
+    except OSError as fault:
+        if fault.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+        raise RootUnusable(
+            f"the store cannot be at {layout.root}: its filesystem cannot {what} ({fault.strerror})",
+            hint="Choose another filesystem with models_home or MODELS_HOME; exFAT and FAT cannot hold a store.",
+        ) from None
 
 
 def _check_version(layout: Layout) -> None:

@@ -302,6 +302,11 @@ def compose(
     return known
 
 
+def named_in(document: Mapping[str, Any]) -> set[Digest]:
+    """The blobs of a document that `compose` made."""
+    return {Digest.parse(text) for text in (document["blob"], *(file["blob"] for file in document.get("files") or ()))}
+
+
 def encode(document: Mapping[str, Any], *, indent: int | None = 2) -> bytes:
     """Indented UTF-8 with a final newline."""
     separators = (",", ":") if indent is None else None
@@ -381,7 +386,7 @@ def taken(name: ModelName) -> AlreadyExists:
 
 def _stage(layout: Layout, data: bytes) -> str:
     staged = os.path.join(layout.staging, f"manifest-{secrets.token_hex(8)}.json")
-    descriptor = durable.create_file(staged)
+    descriptor = durable.stage_file(staged, below=layout.root)
     try:
         try:
             durable.share_with_group_of(layout.manifests_dir, descriptor)

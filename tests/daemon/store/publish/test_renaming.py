@@ -236,7 +236,11 @@ async def test_uses_go_along(bench: Bench) -> None:
 async def test_a_removed_model_leaves_its_blob(bench: Bench) -> None:
     added = await bench.add("a")
     removed = await bench.store.renaming.remove("A")
-    assert removed == Removed(name="a", blob=added.blob, size_bytes=added.size_bytes)
+    size, at = added.size_bytes, removed.frees_at
+    assert removed == Removed(
+        name="a", blob=added.blob, size_bytes=size, blobs=(added.blob,), frees_bytes=size, frees_at=at
+    )
+    assert at is not None
     assert bench.names() == []
     assert os.path.exists(added.path)
     assert bench.store.renaming.removed(removed)
