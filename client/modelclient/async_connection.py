@@ -11,9 +11,10 @@ from anyio import from_thread, to_thread
 
 from modelclient import dialing, platform
 from modelclient.connect_or_start import GREETINGS, START_SECONDS, connect_or_start
+from modelclient.dialing import READ_BYTES
 from modelclient.inbox import Inbox
 from modelclient.locate import Endpoint
-from modelclient.multiplexer import LAST_WORDS_SECONDS, READ_BYTES, Multiplexer, silent
+from modelclient.multiplexer import LAST_WORDS_SECONDS, Multiplexer, silent
 from modelclient.platform.interface import Channel, Stream
 from modelwire.errors import ConnectionLost, LocalError
 from modelwire.limits import REPLY_SECONDS
@@ -49,8 +50,10 @@ class AsyncConnection:
         start: bool = True,
         timeout: float | None = REPLY_SECONDS,
         start_timeout: float = START_SECONDS,
+        any_store: bool = False,
     ) -> None:
         self.timeout = timeout
+        self._any_store = any_store
         self._argument = socket
         self._start = start
         self._start_timeout = start_timeout
@@ -126,7 +129,7 @@ class AsyncConnection:
     async def _greeting(self, wire: Multiplexer, stream: Stream) -> Hello:
         try:
             with anyio.fail_after(self.timeout):
-                while (hello := wire.greeting()) is None:
+                while (hello := wire.greeting(any_store=self._any_store)) is None:
                     wire.feed(await stream.receive(READ_BYTES))
         except TimeoutError:
             raise silent(wire.endpoint) from None

@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import Self
 
 from modelclient.connect_or_start import GREETINGS, START_SECONDS, connect_or_start
+from modelclient.dialing import READ_BYTES
 from modelclient.inbox import Inbox
-from modelclient.multiplexer import LAST_WORDS_SECONDS, READ_BYTES, Multiplexer, silent
+from modelclient.multiplexer import LAST_WORDS_SECONDS, Multiplexer, silent
 from modelwire.errors import ConnectionLost
 from modelwire.limits import REPLY_SECONDS
 from modelwire.replies import Hello
@@ -31,8 +32,10 @@ class Connection:
         start: bool = True,
         timeout: float | None = REPLY_SECONDS,
         start_timeout: float = START_SECONDS,
+        any_store: bool = False,
     ) -> None:
         self.timeout = timeout
+        self._any_store = any_store
         for left in reversed(range(GREETINGS)):
             endpoint, self._channel = connect_or_start(socket, start=start, start_seconds=start_timeout)
             self._wire = Multiplexer(endpoint.path)
@@ -76,7 +79,7 @@ class Connection:
     def _greeting(self) -> Hello:
         deadline = self._deadline()
         try:
-            while (hello := self._wire.greeting()) is None:
+            while (hello := self._wire.greeting(any_store=self._any_store)) is None:
                 self._receive(deadline)
         except TimeoutError:
             raise silent(self.endpoint) from None

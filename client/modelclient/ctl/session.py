@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from modelclient.client import Client
-from modelclient.ctl.error_report import report
+from modelclient.ctl.error_report import complain_of, report
 from modelclient.ctl.output import Output, complain, printable
+from modelclient.dialing import wrong_store
 from modelwire.errors import ModeldError, NoDaemon
 
 
@@ -30,16 +31,20 @@ class Session:
         self._verb: str = args.verb
         self._client: Client | None = None
 
-    def client(self, *, start: bool = True) -> Client:
-        """The daemon; one is started when none runs, unless the verb or the user does not want that."""
+    def client(self, *, start: bool = True, any_store: bool = False) -> Client:
+        """The daemon; one is started when none runs, unless the verb or the user does not want that. With `any_store`
+        a daemon of another store than MODELS_HOME names leads to a warning instead of an error."""
         if self._client is None:
-            self._client = Client(self.socket, start=start and self.may_start, timeout=self.timeout)
+            client = Client(self.socket, start=start and self.may_start, timeout=self.timeout, any_store=any_store)
+            self._client = client
+            if any_store and (fault := wrong_store(client.endpoint, client.hello.store)):
+                complain_of(fault)
         return self._client
 
     def running(self) -> Client | None:
         """The daemon if one answers, for verbs that can do without."""
         try:
-            return self.client(start=False)
+            return self.client(start=False, any_store=True)
         except NoDaemon:
             return None
 
