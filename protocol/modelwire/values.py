@@ -320,9 +320,9 @@ class RecoveryView(Value, omit_defaults=False, frozen=True, kw_only=True):
 class Change(Value, omit_defaults=False, frozen=True, kw_only=True):
     """What a setting was and is: None where it is no limit. `at_start` is what the daemon starts with."""
 
-    old: int | None = None
-    new: int | None = None
-    at_start: int | None = None
+    old: int | str | None = None
+    new: int | str | None = None
+    at_start: int | str | None = None
 
 
 class Configured(Value, omit_defaults=False, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ import modelclient
 from modelwire import replies
 from modelwire.errors import Cancelled, ConnectionLost, DigestMismatch, NotFound
 from rigs.command import Ctl
+from rigs.held_daemon import HeldDaemon
 from rigs.real_daemon import RealDaemon
 from rigs.waiting import wait_until
 
@@ -279,6 +280,19 @@ def test_work_survives_its_client_on_request(daemon: RealDaemon, open_client: Op
         again = client.add(path, name="slow", token="once")
         assert again.accepted().job == job
         assert again.result().name == "slow"
+        assert client.attach(job).result().state == "done"
+
+
+def test_work_that_was_detached_survives_its_client(held: HeldDaemon, open_client: Open) -> None:
+    held.start()
+    with open_client(held.socket) as client:
+        adding = client.add(held.file("m", b"GGUF"), name="m")
+        job = adding.accepted().job
+        adding.detach()
+    with open_client(held.socket) as client:
+        wait_until(lambda: client.job(job).watchers == 0, what="the client to have left")
+        assert client.job(job).on_disconnect == "continue"
+        held.release()
         assert client.attach(job).result().state == "done"
 
 

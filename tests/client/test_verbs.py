@@ -307,7 +307,7 @@ def test_leaving_an_attachment_does_not_cancel_its_job(peer: Peer, ctl: Ctl) -> 
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "modelctl: left job j1" in err
+    assert "modelctl: left job j1, which goes on without you\n" in err
     assert not any(isinstance(request, requests.Cancel | requests.JobCancel) for request in made.requests)
 
 

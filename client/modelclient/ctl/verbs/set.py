@@ -109,7 +109,7 @@ def _change(key: str, change: Change) -> str:
     return f"{now} (as before)" if change.old == change.new else f"{now} (was {_shown(key, change.old)})"
 
 
-def _shown(key: str, value: int | None) -> str:
+def _shown(key: str, value: int | str | None) -> str:
     if value is None:
         return "no limit"
-    return rounded_rate(value) if key == "max_rate" else str(value)
+    return rounded_rate(value) if key == "max_rate" and isinstance(value, int) else str(value)
