@@ -407,7 +407,8 @@ class Done(Value, frozen=True, kw_only=True):
 
 
 class Drained(Value, frozen=True, kw_only=True):
-    """A drain has begun: how many jobs still have until the deadline."""
+    """A drain has begun: how many jobs still have until the deadline, and how many wait for the next start, with the
+    downloads that it resumes."""
 
     running: int
     waiting: int

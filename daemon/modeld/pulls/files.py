@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
@@ -19,6 +19,9 @@ from modeld.pulls.context import PullContext
 from modeld.pulls.plan import Plan
 from modeld.store import Digest
 from modeld.store.ingest.ingest import Ingest, ReadyFile
+
+LITTLE: Final = 16 * 1024 * 1024
+"""Bytes that are fetched again sooner than a person waits for a stop."""
 
 
 async def find_file(
@@ -77,6 +80,17 @@ class FileFetcher:
             if found is not None:
                 self._ready[number] = found
                 await self._remember(number, digest)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a later pull fetches only what is missing then, but for a little. Call it after `find`."""
+        whole = [
+            file.size
+            for number, file in enumerate(self._files)
+            if number not in self._ready
+            and not (file.ranges and (file.validator is not None or self.digests[number] is not None))
+        ]
+        return all(size is not None and size <= LITTLE for size in whole)
 
     def check_room(self) -> None:
         """Raises NoSpace, with the numbers, when all files together do not fit. Each one reserves its own room when

@@ -52,6 +52,8 @@ class Pull:
 
     async def run(self) -> Pulled:
         plan, layout, on_progress = self._plan, self._layout, self._events.on_progress
+        # What a secret authorises cannot go on after a restart, which forgets the secret.
+        self._job.resumable = not plan.reference.secrets
         self._progress.phase("checking_local")
         path = layout.manifest(plan.name) if plan.expected is None else layout.blob(plan.expected)
         self._events.record("phase.checking_local", path=path)
@@ -100,6 +102,7 @@ class Pull:
         self._plan.refuse_early(files, fetcher.digests)
         if len(files) == 1 and fetcher.digests[0] is not None:
             self._events.path = self._layout.partial(fetcher.digests[0])
+        self._job.resumable = self._job.resumable and fetcher.resumable
         ready = await self._paced(fetcher)
         model = RemoteModel(
             registry=description.registry,
@@ -141,6 +144,7 @@ class Pull:
 
     async def _publish(self, files: list[ReadyFile], model: RemoteModel, *, asked: bool = False) -> Pulled:
         """`asked` as in `Plan.publication`."""
+        self._job.resumable = False
         plan, text = self._plan, self._plan.reference.text
         publication = plan.publication(files, model, asked=asked)
         served = Counter[str]()

@@ -299,6 +299,19 @@ async def test_a_resume_that_the_drain_overtook_is_kept_for_the_next_start(tmp_p
         assert row.state == "queued"
 
 
+async def test_a_drain_parks_at_once_what_the_next_start_resumes(tmp_path: Path) -> None:
+    async with desk(tmp_path, running=2) as at:
+        resumed, waited = await at.job("resumed"), await at.job("waited")
+        await eventually(lambda: resumed.attempts and waited.attempts)
+        resumed.resumable = True
+        async with anyio.create_task_group() as draining:
+            draining.start_soon(drain, at.board, 3600.0)
+            await resumed.ended.wait()
+            assert (resumed.stage, waited.stage) == ("parked", "running")
+            at.finish.set()
+        assert waited.state == "done"
+
+
 async def test_a_drain_returns_when_every_request_has_its_reply(tmp_path: Path) -> None:
     async with desk(tmp_path) as at:
         asked = await at.submit("llama")
