@@ -109,7 +109,11 @@ class Manifest(msgspec.Struct, frozen=True):
     @property
     def listed(self) -> tuple[str, ...]:
         """The blob of each file, in the manifest's order."""
-        return tuple(file.blob for file in self.files) or (self.blob,)
+        return tuple(blob for blob, _ in self.listed_sizes)
+
+    @property
+    def listed_sizes(self) -> tuple[tuple[str, int], ...]:
+        return tuple((file.blob, file.size_bytes) for file in self.files) or ((self.blob, self.size_bytes),)
 
     def is_of(self, blob: str, files: Iterable[File | ModelFile]) -> bool:
         """Whether this is a model of exactly these files. Roles do not count: they are guessed from the names."""

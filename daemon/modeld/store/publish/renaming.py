@@ -17,6 +17,7 @@ import anyio
 from modeld.store.catalog.history import History
 from modeld.store.catalog.records import Records
 from modeld.store.catalog.uses import Uses
+from modeld.store.digest import Digest
 from modeld.store.disk.locks import StoreLock
 from modeld.store.manifests import manifests
 from modeld.store.manifests.entries import Entry
@@ -150,8 +151,8 @@ class Renaming:
         manifest = _with_bytes(entry)
         document = entry.document() | {"name": name.text}
         steps = [
-            PlanStep(action="share", path=self._layout.blob(digest), size_bytes=size, blob=digest.text)
-            for digest, size in manifest.blobs().items()
+            PlanStep(action="share", path=self._layout.blob(Digest.parse(blob)), size_bytes=size, blob=blob)
+            for blob, size in manifest.listed_sizes
         ]
         size = len(manifests.encode(document))
         value = Copied(
