@@ -220,17 +220,17 @@ def test_the_log_and_the_watcher_tell_the_same(ctl: Ctl) -> None:
         watcher.send_signal(signal.SIGINT)
         watcher.communicate(timeout=30)
     assert watcher.returncode == 130
-    logged = [json.loads(line) for line in ctl("log", "--json", "-n", "1000").stdout.splitlines()]
+    logged = json.loads(ctl("log", "--json", "-n", "1000").stdout)
     watched = [line for line in seen if "event" in line]
     assert [line for line in logged if line["seq"] >= watched[0]["seq"]][: len(watched)] == watched
     assert [line["seq"] for line in logged] == list(range(1, len(logged) + 1))
-    after = ctl("log", "--json", "--since", str(watched[-1]["seq"] - 1)).stdout.splitlines()
-    assert json.loads(after[0])["seq"] == watched[-1]["seq"]
+    after = json.loads(ctl("log", "--json", "--since", str(watched[-1]["seq"] - 1)).stdout)
+    assert after[0]["seq"] == watched[-1]["seq"]
 
 
 def test_log_follows(ctl: Ctl) -> None:
     ctl("start")
-    with ctl.open("log", "-f", "--json") as follower:
+    with ctl.open("log", "-f", "--events") as follower:
         assert read_until(follower, "daemon.started")[0]["seq"] == 1
         ctl("add", ctl.file("x", b"x"), "--name", "x")
         assert read_until(follower, "job.done")[-1]["model"] == "x"

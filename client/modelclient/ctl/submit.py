@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from modelclient.ctl.follow import follow, supervise
-from modelclient.ctl.output import count, printable
+from modelclient.ctl.output import count, option, printable
 from modelclient.ctl.session import Session
 from modelclient.exchange import Work
 from modelclient.operations import NewModel
@@ -51,11 +51,16 @@ def words(args: argparse.Namespace) -> list[str]:
     """The same options as they are written, for the same command once more: without its digest it would not be
     checked, nor replace anything."""
     made: list[str] = []
-    for option in ("name", "sha256", "license"):
-        if getattr(args, option) is not None:
-            made += [f"--{option}", getattr(args, option)]
+    for name in ("name", "sha256", "license"):
+        if getattr(args, name) is not None:
+            made += option(name, getattr(args, name))
     made += ["--replace"] if args.replace else []
     return made + (["--priority", str(args.priority)] if args.priority != PRIORITY_DEFAULT else [])
+
+
+def stopped(job: str | None) -> str:
+    """What Ctrl-C has done; it may come before the daemon has answered."""
+    return "the request was taken back" if job is None else f"job {job} was stopped"
 
 
 def submit(

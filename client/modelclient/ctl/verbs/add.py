@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 
 from modelclient.ctl import submit
+from modelclient.ctl.output import command
 from modelclient.ctl.session import Session
 from modelwire.errors import Cancelled, InvalidRequest
 from modelwire.values import Added
@@ -35,11 +35,10 @@ def run(session: Session, args: argparse.Namespace) -> None:
 
 
 def _interrupted(job: str | None, args: argparse.Namespace) -> Cancelled:
-    words = ["modelctl", "add", args.path, *submit.words(args)]
-    words += ["--move"] if args.move else ["--link"] if args.link else []
+    words = [*submit.words(args), *(["--move"] if args.move else ["--link"] if args.link else [])]
     return Cancelled(
-        f"interrupted: job {job} was stopped, and {args.name or os.path.basename(args.path)} was not added",
-        hint=f"To go on, run `{shlex.join(words)}` again.",
+        f"interrupted: {submit.stopped(job)}, and {args.name or os.path.basename(args.path)} was not added",
+        hint=f"To go on, run `{command('add', [args.path], words)}` again.",
     )
 
 
