@@ -31,6 +31,11 @@ class Exchange(Generic[Item, T]):
         """The job's id, as soon as a reply has named it."""
         return self._state.job
 
+    @property
+    def joined(self) -> bool:
+        """Whether the job was there before this request, as far as a reply has told."""
+        return self._state.joined
+
     def __iter__(self) -> Iterator[Item]:
         return self
 

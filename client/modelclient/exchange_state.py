@@ -37,6 +37,7 @@ class ExchangeState(Generic[Item, T]):
         self.request = call.request
         self.inbox: Inbox | None = None
         self.job: str | None = None
+        self.joined = False
         self.left = False
         self._items = items
         self._value_type = call.value
@@ -106,6 +107,8 @@ class ExchangeState(Generic[Item, T]):
             return None
         if isinstance(reply, Accepted | Progress):
             self.job = reply.job
+        if isinstance(reply, Accepted):
+            self.joined = reply.joined
         return reply if isinstance(reply, self._items) else None
 
 

@@ -327,6 +327,24 @@ def test_ctrl_c_before_the_daemon_has_answered_names_no_job(peer: Peer, ctl: Ctl
     assert err.startswith("modelctl: interrupted: the request was taken back")
 
 
+def test_ctrl_c_does_not_say_that_a_shared_job_was_stopped(peer: Peer, ctl: Ctl) -> None:
+    def shared(talk: Conversation, request: Request) -> None:
+        if isinstance(request, requests.Cancel):
+            talk.fail(talk.wire.open[request.target], errors.Cancelled("the request was cancelled by its client"))
+        else:
+            talk.accepted(request, joined=True)
+            talk.progress(request)
+
+    made = peer(shared)
+    with ctl.open("pull", "hf:a/b", "--events", "--socket", made.path) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.startswith("modelctl: interrupted: job j1, which was there before, stops unless another client wants it")
+
+
 def test_a_second_ctrl_c_does_not_wait(peer: Peer, ctl: Ctl) -> None:
     def deaf(talk: Conversation, request: Request) -> None:
         if isinstance(request, requests.ModelAdd):

@@ -58,9 +58,13 @@ def words(args: argparse.Namespace) -> list[str]:
     return made + (["--priority", str(args.priority)] if args.priority != PRIORITY_DEFAULT else [])
 
 
-def stopped(job: str | None) -> str:
+def stopped(work: Work[Made]) -> str:
     """What Ctrl-C has done; it may come before the daemon has answered."""
-    return "the request was taken back" if job is None else f"job {job} was stopped"
+    if work.job is None:
+        return "the request was taken back"
+    if work.joined:
+        return f"job {work.job}, which was there before, stops unless another client wants it"
+    return f"job {work.job} was stopped"
 
 
 def submit(
@@ -68,7 +72,7 @@ def submit(
     start: Callable[[], Work[Made]],
     *,
     detach: bool,
-    interrupted: Callable[[str | None], Cancelled],
+    interrupted: Callable[[Work[Made]], Cancelled],
     known: Callable[[Made], str],
 ) -> None:
     """`interrupted` makes the report of a job that Ctrl-C stopped; `known` says what of the model was there before."""
@@ -76,7 +80,7 @@ def submit(
         session,
         start,
         lambda work: _leave(session, work, known) if detach else _show(session, follow(session, work), known),
-        lambda job, _: interrupted(job),
+        lambda work, _: interrupted(work),
     )
 
 

@@ -9,6 +9,7 @@ from modelclient.ctl import submit
 from modelclient.ctl.arguments import rate
 from modelclient.ctl.output import command, option
 from modelclient.ctl.session import Session
+from modelclient.exchange import Work
 from modelwire.errors import Cancelled
 from modelwire.values import Pulled
 
@@ -41,7 +42,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
             **submit.options(args),
         ),
         detach=args.detach,
-        interrupted=lambda job: _interrupted(job, args),
+        interrupted=lambda work: _interrupted(work, args),
         known=_known,
     )
 
@@ -56,7 +57,7 @@ def _directory() -> str | None:
     return directory
 
 
-def _interrupted(job: str | None, args: argparse.Namespace) -> Cancelled:
+def _interrupted(work: Work[Pulled], args: argparse.Namespace) -> Cancelled:
     words = submit.words(args)
     for name in ("include", "exclude"):
         for glob in getattr(args, name):
@@ -64,7 +65,7 @@ def _interrupted(job: str | None, args: argparse.Namespace) -> Cancelled:
     words += ["--offline"] if args.offline else []
     words += ["--max-rate", str(args.max_rate)] if args.max_rate else []
     return Cancelled(
-        f"interrupted: {submit.stopped(job)}; what has arrived is kept",
+        f"interrupted: {submit.stopped(work)}; what has arrived is kept",
         hint=f"To go on from there, run `{command('pull', [args.ref], words)}` again.",
     )
 
