@@ -10,7 +10,7 @@ from typing import Self
 import anyio
 from anyio import from_thread, to_thread
 
-from modelclient import dialing, platform
+from modelclient import dialing, locate, platform
 from modelclient.connect_or_start import GREETINGS, START_SECONDS, connect_or_start
 from modelclient.dialing import READ_BYTES
 from modelclient.inbox import Inbox
@@ -134,10 +134,12 @@ class AsyncConnection:
     async def _greeting(self, wire: Multiplexer, stream: Stream) -> Hello:
         try:
             with anyio.fail_after(self.timeout):
-                while (hello := wire.greeting(any_store=self._any_store)) is None:
+                while (hello := wire.greeting()) is None:
                     wire.feed(await stream.receive(READ_BYTES))
         except TimeoutError:
             raise silent(wire.endpoint) from None
+        if not self._any_store and (root := locate.other_store(hello.store)) is not None:
+            raise await to_thread.run_sync(dialing.wrong_store, wire.endpoint, hello.store, root)
         return hello
 
     async def _read(self, wire: Multiplexer, stream: Stream) -> None:

@@ -6,8 +6,9 @@ import time
 from types import TracebackType
 from typing import Self
 
+from modelclient import locate
 from modelclient.connect_or_start import GREETINGS, START_SECONDS, connect_or_start
-from modelclient.dialing import READ_BYTES
+from modelclient.dialing import READ_BYTES, wrong_store
 from modelclient.inbox import Inbox
 from modelclient.multiplexer import LAST_WORDS_SECONDS, Multiplexer, silent
 from modelwire.errors import ConnectionLost
@@ -79,10 +80,12 @@ class Connection:
     def _greeting(self) -> Hello:
         deadline = self._deadline()
         try:
-            while (hello := self._wire.greeting(any_store=self._any_store)) is None:
+            while (hello := self._wire.greeting()) is None:
                 self._receive(deadline)
         except TimeoutError:
             raise silent(self.endpoint) from None
+        if not self._any_store and (root := locate.other_store(hello.store)) is not None:
+            raise wrong_store(self.endpoint, hello.store, root)
         return hello
 
     def _send(self, request: Request) -> Inbox:

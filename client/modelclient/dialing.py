@@ -10,11 +10,13 @@ from modelwire import exits
 from modelwire.client import ClientConnection
 from modelwire.endpoint import SYSTEM_SOCKET
 from modelwire.errors import NoDaemon, RemoteError
-from modelwire.limits import REPLY_SECONDS
 from modelwire.store_root import NoRoot
 
 READ_BYTES = 256 * 1024
 """Taken from the socket at once: a long list in few steps, small against a program's memory."""
+
+PROBE_SECONDS = 5.0
+"""A daemon says its hello within milliseconds; one that is stuck is not the one to lead a client to."""
 
 
 class Barred(NoDaemon):
@@ -67,11 +69,8 @@ def dial(endpoint: Endpoint, *, wait: bool = True) -> Channel | None:
         raise NoDaemon(what, hint=hint) from None
 
 
-def wrong_store(endpoint: str, store: str) -> WrongStore | None:
-    """The error for a client that means another store than that of the daemon at this endpoint."""
-    root = locate.other_store(store)
-    if root is None:
-        return None
+def wrong_store(endpoint: str, store: str, root: str) -> WrongStore:
+    """The error for a client that means `root`, not the store of the daemon at this endpoint."""
     right = dial_by_store(root)
     if right is not None:
         right[1].close()
@@ -115,7 +114,7 @@ def _serves(probe: Channel, root: str) -> bool:
     """Whether the hello names this store: the lock may be a left-over, and another daemon may listen there by now."""
     wire = ClientConnection()
     try:
-        probe.settimeout(REPLY_SECONDS)
+        probe.settimeout(PROBE_SECONDS)
         while wire.hello is None:
             data = probe.recv(READ_BYTES)
             wire.feed(data)

@@ -5,7 +5,6 @@ Both connections stand on this. They differ only in how they wait for bytes.
 
 from __future__ import annotations
 
-from modelclient.dialing import wrong_store
 from modelclient.inbox import Inbox
 from modelwire import limits
 from modelwire.client import ClientConnection
@@ -71,16 +70,13 @@ class Multiplexer:
         self._inboxes.clear()
         return self.fault
 
-    def greeting(self, *, any_store: bool) -> Hello | None:
-        """The daemon's hello, once it is here. Raises when there is no protocol in common or no connection any more,
-        and unless `any_store` when MODELS_HOME names another store."""
+    def greeting(self) -> Hello | None:
+        """The daemon's hello, once it is here; raises when there is no protocol in common or no connection any more."""
         hello = self._wire.hello
         if hello is None and self.fault is not None:
             raise self.fault
         if hello is not None:
             _check_hello(hello)
-            if not any_store and (fault := wrong_store(self.endpoint, hello.store)):
-                raise fault
         return hello
 
     def forget(self, request_id: str) -> None:

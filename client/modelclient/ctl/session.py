@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from modelclient import locate
 from modelclient.client import Client
 from modelclient.ctl.error_report import as_value, complain_of, report
 from modelclient.ctl.output import Output, command, complain, printable
@@ -37,8 +38,8 @@ class Session:
         if self._client is None:
             client = Client(self.socket, start=start and self.may_start, timeout=self.timeout, any_store=any_store)
             self._client = client
-            if any_store and (fault := wrong_store(client.endpoint, client.hello.store)):
-                complain_of(fault)
+            if any_store and (root := locate.other_store(client.hello.store)) is not None:
+                complain_of(wrong_store(client.endpoint, client.hello.store, root))
         return self._client
 
     def running(self) -> Client | None:
