@@ -371,10 +371,16 @@ class Operations:
 
     @answer
     def configure_job(
-        self, job: str, *, priority: int | None = None, max_rate: int | None = None
+        self,
+        job: str,
+        *,
+        priority: int | None = None,
+        max_rate: int | None = None,
+        on_disconnect: OnDisconnect | None = None,
     ) -> Call[values.Configured]:
         """Changes settings of one job, also while it runs: `max_rate` of a pull, 0 for no limit of its own."""
-        return Call(requests.JobConfigure(job=job, priority=priority, max_rate=max_rate), values.Configured)
+        request = requests.JobConfigure(job=job, priority=priority, max_rate=max_rate, on_disconnect=on_disconnect)
+        return Call(request, values.Configured)
 
     # -- events
 

@@ -265,11 +265,13 @@ class JobConfigure(Request, tag="job.configure", frozen=True, kw_only=True):
     """Settings of one job, waiting or running, until it ends. What is left out stays as it is.
 
     `max_rate` is in bytes a second, of a pull, beside what all downloads may together; 0 for no limit of its own.
+    `on_disconnect` is as in a write: with `continue` the job goes on when those that asked for it have left.
     """
 
     job: str
     priority: int | None = None
     max_rate: RateLimit | None = None
+    on_disconnect: OnDisconnect | None = None
 
 
 # -- events

@@ -348,9 +348,9 @@ class RecoveryView(Value, omit_defaults=False, frozen=True, kw_only=True):
 class Change(Value, omit_defaults=False, frozen=True, kw_only=True):
     """What a setting was and is: None where it is no limit. `at_start` is what the daemon starts with."""
 
-    old: int | None = None
-    new: int | None = None
-    at_start: int | None = None
+    old: int | str | None = None
+    new: int | str | None = None
+    at_start: int | str | None = None
 
 
 class Configured(Value, omit_defaults=False, frozen=True, kw_only=True):
@@ -452,7 +452,8 @@ class Done(Value, frozen=True, kw_only=True):
 
 
 class Drained(Value, frozen=True, kw_only=True):
-    """A drain has begun: how many jobs still have until the deadline."""
+    """A drain has begun: how many jobs still have until the deadline, and how many wait for the next start, with the
+    downloads that it resumes."""
 
     running: int
     waiting: int

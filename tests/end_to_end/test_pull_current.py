@@ -55,6 +55,15 @@ def test_a_branch_that_moved_without_new_bytes_is_recorded(hubbed: RealDaemon, h
     assert path.stat().st_mtime_ns == written, "nothing moved, so nothing is written"
 
 
+def test_another_spelling_of_a_quantisation_is_the_same_model(hubbed: RealDaemon, hub: Hub) -> None:
+    old = pulled(hubbed, "hf:org/repo:Q4_K_M")
+    again = pulled(hubbed, "hf:org/repo:q4_k_m")
+    assert (again["name"], again["current"]) == (old["name"], True)
+    hub.repos["org/repo"].files["m-Q4_K_M.gguf"] = NEWER
+    assert pulled(hubbed, "hf:org/repo:q4_K_m")["blob"] == f"sha256:{hex_of(NEWER)}"
+    assert len(hubbed.ask("model.list")["value"]["models"]) == 1
+
+
 def test_the_old_bytes_stay_until_a_sweep(hubbed: RealDaemon, hub: Hub) -> None:
     old = pulled(hubbed, "hf:org/repo:Q4_K_M")
     hub.repos["org/repo"].files["m-Q4_K_M.gguf"] = NEWER

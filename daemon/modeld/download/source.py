@@ -134,7 +134,12 @@ class Opener(Protocol):
 
 def giver(opener: Opener, file: FileInfo) -> str:
     """Who gives the bytes of a file: what is condemned, recorded beside the bytes, and told to people."""
-    return opener.name if file.origin is None else f"{opener.name}{_AT}{file.origin}"
+    return opener.name if file.origin is None else f"{kind_at(opener.name, file.origin)}{_AT}{file.origin}"
+
+
+def kind_at(name: str, address: str) -> str:
+    """The kind of place at an address: what `https` fetches by plain http is not shown as encrypted."""
+    return "http" if name == "https" and address.startswith("http://") else name
 
 
 def address_of(who: str | None) -> str | None:

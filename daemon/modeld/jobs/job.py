@@ -120,6 +120,8 @@ class Job(Generic[W, V]):
     ended: anyio.Event = field(default_factory=anyio.Event)
     recorded: anyio.Event = field(default_factory=anyio.Event)
     end_recorded: bool = False
+    resumable: bool = False
+    """Set by its work, while the next start goes on where a stop interrupts it: the stop does not wait for it."""
     _settings_changed: Callable[[], None] | None = None
 
     def move(self, event: Event) -> Stage | None:

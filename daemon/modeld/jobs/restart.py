@@ -75,7 +75,8 @@ _REPLY_SECONDS = 2.0
 
 
 async def drain(board: Board, deadline: float, *, stop_seconds: float = _STOP_SECONDS) -> None:
-    """Refuses new work, waits for the running jobs until the deadline, and parks the others for the next start.
+    """Refuses new work, waits for the running jobs until the deadline, and parks the others for the next start. What
+    the next start resumes is parked at once.
 
     Every request that follows a job gets its reply.
     """
@@ -84,6 +85,8 @@ async def drain(board: Board, deadline: float, *, stop_seconds: float = _STOP_SE
         if job.stage in ("queued", "paused"):
             board.runner.settle(board.runner.gate.withdraw(job.id))
             board.runner.leave(job)
+        elif job.resumable:
+            job.move("park")
     with anyio.move_on_after(max(0.0, deadline)):
         await _until_idle(board)
     for job in board.jobs:

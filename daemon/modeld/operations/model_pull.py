@@ -54,8 +54,10 @@ class Pull(JobOperation[ModelPull, Pulled]):
         name = ModelName.parse(request.name) if request.name is not None else reference.suggested_name
         if reference.fixed_name is not None and name != reference.fixed_name:
             raise InvalidRequest(
-                f"$.name: '{reference.text}' is in the store; a pull gives it no second name",
-                hint=f"Run `modelctl cp {reference.text} {name.text}`.",
+                f"$.name: '{reference.text}' means the model of that name; a pull gives it no second name",
+                hint=f"For a file, write ./{reference.text}; for a model in the store, run"
+                f" `modelctl cp {reference.text} {name.text}`.",
+                details={"name": reference.text},
             )
         stored = msgspec.structs.replace(request, ref=reference.text, name=name.text, directory=None)
         files = [reference.key, stored.include, stored.exclude]

@@ -35,6 +35,8 @@ class Plan:
         self.reference = reference
         self._publishing = publishing
         self.name = ModelName.parse(request.name)
+        if self.name == reference.suggested_name and (standing := publishing.index.entry(self.name)) is not None:
+            self.name = standing.name  # nobody chose the spelling: `…:q4_k_m` means what `…:Q4_K_M` has pulled
         self.expected = None if request.sha256 is None else Digest.parse(request.sha256)
         globs = [*(f"+{glob}" for glob in request.include), *(f"-{glob}" for glob in request.exclude)]
         self.full_reference = " ".join([reference.text, *globs])

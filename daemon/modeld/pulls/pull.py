@@ -55,6 +55,8 @@ class Pull:
 
     async def run(self) -> Pulled:
         plan, layout, on_progress = self._plan, self._layout, self._events.on_progress
+        # What a secret authorises cannot go on after a restart, which forgets the secret.
+        self._job.resumable = not plan.reference.secrets
         self._progress.phase("checking_local")
         path = layout.manifest(plan.name) if plan.expected is None else layout.blob(plan.expected)
         self._events.record("phase.checking_local", path=path)
@@ -114,6 +116,7 @@ class Pull:
             share.set_priority(job.priority)
             share.set_rate(job.request.max_rate)
 
+        job.resumable = job.resumable and files.resumable
         with job.follows_settings(apply_settings):
             ready = await files.fetch(described, self._events.on_transfer_event, share)
         model = RemoteModel(
@@ -127,6 +130,7 @@ class Pull:
 
     async def _publish(self, files: list[ReadyFile], model: RemoteModel, *, asked: bool = False) -> Pulled:
         """`asked` as in `Plan.publication`."""
+        self._job.resumable = False
         plan, text = self._plan, self._plan.reference.text
         request, current = plan.publication(files, model, asked=asked)
         outcome = PullOutcome(

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from modeld.download.content import check_type
 from modeld.download.http import headers
 from modeld.download.http.client import Answer, HttpClient
-from modeld.download.source import Body, Description, FileInfo
+from modeld.download.source import Body, Description, FileInfo, kind_at
 from modeld.download.urls import Url
 from modeld.observe.redact import redact_text
 from modeld.sources.credentials.netrc import netrc_authorization
@@ -179,6 +179,7 @@ class WebMirror(WebSource):
 
     def __init__(self, http: HttpClient, match: str, url: str) -> None:
         super().__init__(http, {"NETRC": os.devnull})
+        self.name = kind_at(self.name, url)
         self._match = match
         self._url = url
 

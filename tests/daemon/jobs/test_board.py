@@ -13,7 +13,7 @@ from modeld.jobs.ledger import JobRecord
 from modeld.jobs.restart import drain, restore
 from modelwire.errors import Draining, NoSpace, PermissionDenied, QueueFull, WireError
 from modelwire.values import Added
-from rigs.board_rig import STRANGER, desk, state_at_end
+from rigs.board_rig import STRANGER, UID, desk, state_at_end
 from rigs.waiting import eventually
 
 PUBLISHED = Added(name="llama", blob="sha256:" + "0" * 64, size_bytes=1, format="gguf", path="/x")
@@ -93,6 +93,47 @@ async def test_a_restored_job_is_not_ended_by_a_stranger_who_looked(tmp_path: Pa
         await anyio.lowlevel.checkpoint()
         at.finish.set()
         assert await state_at_end(job) == "done"
+
+
+async def test_a_job_that_runs_unattended_is_not_ended_by_its_owner_who_looked(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        waiting = (await at.submit("llama")).job.id
+    async with desk(tmp_path) as at:
+        assert await restore(at.board, at.ledger) == 1
+        job = await at.board.find(waiting)
+        at.board.attach(job, UID).leave()
+        await anyio.lowlevel.checkpoint()
+        at.finish.set()
+        assert await state_at_end(job) == "done"
+
+
+async def test_its_owner_who_looks_holds_a_job_and_ends_none_by_leaving(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        asker = await at.submit("llama")
+        looker = at.board.attach(asker.job, UID)
+        asker.leave()
+        await eventually(lambda: asker.job.attempts)
+        looker.leave()
+        await anyio.lowlevel.checkpoint()
+        assert asker.job.state == "running"
+        at.board.attach(asker.job, UID).leave()
+        again = await at.submit("llama")
+        assert again.job is asker.job
+        again.leave()
+        assert await state_at_end(asker.job) == "cancelled", "who asked again ends it by leaving"
+
+
+async def test_a_job_that_is_told_to_go_on_outlives_its_asker(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        asker = await at.submit("llama")
+        await at.board.set_on_disconnect(asker.job, "continue")
+        asker.leave()
+        await anyio.lowlevel.checkpoint()
+        at.finish.set()
+        assert await state_at_end(asker.job) == "done"
+        row = await at.ledger.get(asker.job.id)
+        assert row is not None
+        assert row.on_disconnect == "continue"
 
 
 async def test_a_start_outlives_a_publication_that_cannot_be_looked_at(tmp_path: Path) -> None:
@@ -357,6 +398,19 @@ async def test_a_resume_that_the_drain_overtook_is_kept_for_the_next_start(tmp_p
         row = await at.ledger.get(job.id)
         assert row is not None
         assert row.state == "queued"
+
+
+async def test_a_drain_parks_at_once_what_the_next_start_resumes(tmp_path: Path) -> None:
+    async with desk(tmp_path, running=2) as at:
+        resumed, waited = await at.job("resumed"), await at.job("waited")
+        await eventually(lambda: resumed.attempts and waited.attempts)
+        resumed.resumable = True
+        async with anyio.create_task_group() as draining:
+            draining.start_soon(drain, at.board, 3600.0)
+            await resumed.ended.wait()
+            assert (resumed.stage, waited.stage) == ("parked", "running")
+            at.finish.set()
+        assert waited.state == "done"
 
 
 async def test_a_drain_returns_when_every_request_has_its_reply(tmp_path: Path) -> None:

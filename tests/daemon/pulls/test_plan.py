@@ -154,6 +154,18 @@ async def test_the_same_bytes_again_are_current_and_replace_nothing(bench: PullB
     assert (current, request.replace) == (True, False)
 
 
+async def test_a_name_that_nobody_chose_takes_the_spelling_that_is_there(bench: PullBench) -> None:
+    """A chosen one is refused: names that differ in case are one name."""
+    one = await bench.stored_file(ONE)
+    await bench.publish(bench.plan("ollama:m:8b-Q4", name="m:8b-Q4"), [one], MODEL)
+    made = bench.plan("ollama:m:8b-q4", name="m:8b-q4")
+    assert made.name.text == "m:8b-Q4"
+    assert made.publication([one], MODEL, asked=True)[1]
+    chosen = bench.plan("ollama:m", name="M:8b-q4")
+    with pytest.raises(AlreadyExists, match="another spelling of 'm:8b-Q4'"):
+        chosen.refuse_early([info(digest=one.digest)])
+
+
 async def test_the_same_bytes_under_a_new_revision_are_recorded_when_the_source_says_so(bench: PullBench) -> None:
     files = [await bench.stored_file(ONE)]
     await bench.publish(bench.plan(), files, MODEL)

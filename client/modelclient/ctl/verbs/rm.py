@@ -9,6 +9,7 @@ from typing import Any
 
 from modelclient.ctl.error_report import as_value, report
 from modelclient.ctl.follow import carry_out
+from modelclient.ctl.output import command
 from modelclient.ctl.session import Session
 from modelwire import exits
 from modelwire.errors import WireError
@@ -38,7 +39,7 @@ def run(session: Session, args: argparse.Namespace) -> int:
             report(
                 error,
                 as_json=session.json and len(args.names) == 1,
-                as_event=session.events and not session.json,
+                as_event=session.events,
             )
         else:
             outcomes.append(removed)
@@ -55,7 +56,8 @@ def run(session: Session, args: argparse.Namespace) -> int:
 
 def _remove(session: Session, name: str, *, force: bool, now: bool) -> Removed:
     client = session.client()
-    return carry_out(session, lambda: client.remove(name, force=force, now=now), f"modelctl rm {name}")
+    again = command("rm", [name], (["--force"] if force else []) + (["--now"] if now else []))
+    return carry_out(session, lambda: client.remove(name, force=force, now=now), again)
 
 
 def _show(session: Session, removed: Removed) -> None:

@@ -12,7 +12,7 @@ from modelwire.values import HostView, RecoveryView, Status, SweepView, Transfer
 
 
 def run(session: Session, _: argparse.Namespace) -> None:
-    status = session.client(start=False).status()
+    status = session.client(start=False, any_store=True).status()
     session.show(status, quiet=f"{status.state}\n", text=pairs(_rows(status)))
 
 

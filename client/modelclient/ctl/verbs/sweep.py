@@ -6,7 +6,7 @@ import argparse
 
 from modelclient.ctl.arguments import seconds
 from modelclient.ctl.follow import carry_out
-from modelclient.ctl.output import count
+from modelclient.ctl.output import command, count, option
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
 from modelwire.units import LONGEST, rounded_duration, rounded_size
@@ -31,10 +31,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(session: Session, args: argparse.Namespace) -> None:
     client = session.client()
+    again = ["--dry-run"] if args.dry_run else []
+    again += option("grace", f"{args.grace:.15g}") if args.grace is not None else []
+    again += ["--partials"] if args.partials else []
     swept = carry_out(
         session,
         lambda: client.sweep(dry_run=args.dry_run, grace=args.grace, partials=args.partials),
-        "modelctl sweep",
+        command("sweep", [], again),
     )
     show(session, swept)
 

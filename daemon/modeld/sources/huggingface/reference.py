@@ -175,6 +175,8 @@ def _made(
         raise NotAReference("@ must be followed by a branch, a tag or a commit", rule="revision")
     if quantization is not None and not _QUANTIZATION.fullmatch(quantization):
         raise NotAReference(": must be followed by a quantisation such as Q4_K_M", rule="quantization")
+    if quantization is not None:
+        quantization = quantization.upper()  # the files are found by it without regard to case
     if quantization is not None and path is not None:
         raise NotAReference("it names both a quantisation and a file", rule="quantization")
     if path is not None:

@@ -111,7 +111,11 @@ class Manifest(msgspec.Struct, frozen=True):
     @property
     def listed(self) -> tuple[str, ...]:
         """The blob of each file, in the manifest's order."""
-        return tuple(file.blob for file in self.files) or (self.blob,)
+        return tuple(blob for blob, _ in self.listed_sizes)
+
+    @property
+    def listed_sizes(self) -> tuple[tuple[str, int], ...]:
+        return tuple((file.blob, file.size_bytes) for file in self.files) or ((self.blob, self.size_bytes),)
 
     @property
     def content(self) -> str:

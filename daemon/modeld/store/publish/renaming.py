@@ -169,8 +169,8 @@ class Renaming:
         manifest = _with_bytes(entry)
         document = entry.document() | {"name": name.text}
         steps = [
-            PlanStep(action="share", path=self._layout.blob(digest), size_bytes=size, blob=digest.text)
-            for digest, size in manifest.blobs().items()
+            PlanStep(action="share", path=self._layout.blob(Digest.parse(blob)), size_bytes=size, blob=blob)
+            for blob, size in manifest.listed_sizes
         ]
         size = len(manifests.encode(document))
         value = Copied(

@@ -76,7 +76,9 @@ async def test_a_model_of_several_files_is_copied_with_all_of_them(bench: Bench)
     files = bench.document("many")["files"]
     assert list(copied.blobs) == [file["blob"] for file in files]
     assert bench.document("more")["files"] == files
-    assert [step.action for step in copied.plan] == ["share", "share", "write"]
+    steps = [(step.action, step.blob, step.size_bytes) for step in copied.plan]
+    assert steps[:-1] == [("share", file["blob"], file["size_bytes"]) for file in files]
+    assert [step.action for step in copied.plan] == ["share", "share", "share", "write"]
 
 
 async def test_the_plan_is_what_happens(bench: Bench) -> None:
