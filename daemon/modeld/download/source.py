@@ -16,11 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from modeld.store.digest import Digest
 
 _AT = " at "
+
+WEAK: Final = "W/"
+"""In front of a validator that two versions of a file may share: when it differs the version does, not vice versa."""
 
 R_contra = TypeVar("R_contra", contravariant=True)
 
@@ -40,7 +43,7 @@ class FileInfo:
     """A SHA-256 of exactly these bytes that the source vouches for; not an ETag that merely looks like one."""
 
     validator: str | None = None
-    """A strong ETag, with its quotes, or a Last-Modified date: what If-Range takes."""
+    """A strong ETag, with its quotes, or a Last-Modified date that is one: what If-Range takes. Never a weak one."""
 
     ranges: bool = True
     """False when the source is known to give the whole file only."""
@@ -104,7 +107,8 @@ class Body(Protocol):
         """Whether the range was honoured."""
 
     @property
-    def validator(self) -> str | None: ...
+    def validator(self) -> str | None:
+        """What the answer says of its version; `strong` keeps what only one version can have."""
 
     def readinto(self, into: memoryview) -> int:
         """At least one byte, as soon as there are any; 0 at the end, and never more than was announced.
@@ -130,6 +134,11 @@ class Opener(Protocol):
     def open(self, file: FileInfo, start: int, end: int | None, validator: str | None) -> Body:
         """From `start` up to `end` (exclusive; None for the whole rest). With a validator the range is asked for
         on the condition that the file is still that one (If-Range)."""
+
+
+def strong(validator: str | None) -> str | None:
+    """The validator, when equality proves that two answers are of one version; None for a weak one."""
+    return None if validator is None or validator.startswith(WEAK) else validator
 
 
 def giver(opener: Opener, file: FileInfo) -> str:

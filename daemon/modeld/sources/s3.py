@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from modeld.download.http import headers
 from modeld.download.http.client import HttpClient
-from modeld.download.source import Body, Description, FileInfo
+from modeld.download.source import Body, Description, FileInfo, strong
 from modeld.sources.credentials.aws import AwsAccount
 from modeld.sources.kind import NetworkKind
 from modeld.sources.reference import NotAReference, Reference, Secrets, Written
@@ -126,7 +126,7 @@ class S3Source:
             locator=_locator(reference, reference.path),
             size=headers.content_length(answer.headers),
             digest=headers.digest_of(answer.headers),
-            validator=headers.validator_of(answer.headers),
+            validator=strong(headers.validator_of(answer.headers)),
             origin=origin,
             role=parts.role_of(path),
         )
@@ -149,7 +149,7 @@ class S3Source:
                             path=path,
                             locator=_locator(reference, found["path"]),
                             size=found["size"],
-                            validator=found["e_tag"],
+                            validator=strong(headers.validator_of({"ETag": found["e_tag"] or ""})),
                             origin=origin,
                             role=parts.role_of(path),
                         )

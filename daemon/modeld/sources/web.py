@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from modeld.download.content import check_type
 from modeld.download.http import headers
 from modeld.download.http.client import Answer, HttpClient
-from modeld.download.source import Body, Description, FileInfo
+from modeld.download.source import Body, Description, FileInfo, strong
 from modeld.download.urls import Url
 from modeld.observe.redact import redact_text
 from modeld.sources.credentials.netrc import netrc_authorization
@@ -122,7 +122,7 @@ class WebSource:
                 file,
                 path=self._path(reference, headers.filename_of(final.headers)),
                 size=headers.content_length(final.headers),
-                validator=headers.validator_of(final.headers),
+                validator=strong(headers.validator_of(final.headers)),
                 ranges=(final.headers.get("Accept-Ranges") or "").strip().lower() != "none",
                 digest=headers.digest_of(final.headers) or (headers.digest_of(redirect.headers) if redirect else None),
             )
@@ -154,7 +154,7 @@ class WebSource:
         # digest prevents that here: when the bytes are read, the pull may know one that this source does not.
         body = self.open(replace(file, digest=_ANY_DIGEST), 0, 1, None)
         try:
-            return replace(file, size=body.total, validator=body.validator, ranges=body.partial)
+            return replace(file, size=body.total, validator=strong(body.validator), ranges=body.partial)
         finally:
             body.abort()
             body.close()
