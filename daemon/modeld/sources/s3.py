@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
@@ -44,7 +44,8 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Reference(Reference):
-    """One object, or all objects below a prefix (`path` ends with `/`, or is empty)."""
+    """One object, a set of GGUF shards by any of them, or all objects below a prefix (`path` ends with `/`, or is
+    empty)."""
 
     bucket: str
     path: str
@@ -62,8 +63,14 @@ class S3Reference(Reference):
         return self.path.rstrip("/") or self.bucket
 
     @property
+    def objects(self) -> list[str]:
+        """The keys, when it is not a prefix."""
+        folder, slash, name = self.path.rpartition("/")
+        return [f"{folder}{slash}{shard}" for shard in parts.gguf_shards(name) or [name]]
+
+    @property
     def is_single(self) -> bool:
-        return self.folder is None
+        return self.folder is None and len(self.objects) == 1
 
 
 def read(written: Written) -> S3Reference | None:
@@ -100,7 +107,10 @@ class S3Source:
 
     def describe(self, reference: S3Reference) -> Description:
         origin = self.origin(reference)
-        files = [self._object(reference, origin)] if reference.folder is None else self._listed(reference, origin)
+        if reference.folder is None:
+            files = [self._object(replace(reference, path=key), origin) for key in reference.objects]
+        else:
+            files = self._listed(reference, origin)
         reason = parts.paths_fault([file.path for file in files])
         if reason is not None:
             raise InvalidRequest(f"{reference.text} cannot be in the store: {reason}", hint="Name a single object.")

@@ -162,7 +162,7 @@ def _refuse_in_store(path: str, layout: Layout) -> None:
 
 def _collect_shards(path: str, reader: Reader) -> Collection | None:
     directory, filename = os.path.split(path)
-    names = parts.shard_set(filename) if filename.endswith(".gguf") else None
+    names = parts.gguf_shards(filename)
     if names is None:
         return None
     _check_paths(path, names)
