@@ -76,6 +76,9 @@ class Description:
 
     license: str | None = None
 
+    note: str | None = None
+    """What the reference left open, and how the source decided it: a sentence without a full stop."""
+
     preferred: Mapping[str, tuple[Opener, FileInfo]] = field(default_factory=dict)
     """By path: another way to the same bytes, tried before the source's own `open`."""
 

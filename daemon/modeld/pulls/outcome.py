@@ -18,13 +18,19 @@ class PullOutcome:
     source: str
     revision: str | None = None
     current: bool = False
+    note: str | None = None
     served: Mapping[str, int] = field(default_factory=dict)
     notes: Notes[Pulled]
 
     def pulled(self, added: Added) -> Pulled:
         values = msgspec.structs.asdict(added)
         return Pulled(
-            **values, source=self.source, revision=self.revision, current=self.current, served=dict(self.served)
+            **values,
+            source=self.source,
+            revision=self.revision,
+            current=self.current,
+            note=self.note,
+            served=dict(self.served),
         )
 
     async def about_to_publish(self, value: Added, /) -> None:

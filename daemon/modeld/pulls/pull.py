@@ -108,7 +108,7 @@ class Pull:
             license=description.license,
             files=tuple(RemoteFile(file.path, file.digest.hex, file.role) for file in ready),
         )
-        return await self._publish(ready, model, asked=True)
+        return await self._publish(ready, model, asked=True, note=description.note)
 
     async def _paced(self, fetcher: FileFetcher) -> list[ReadyFile]:
         """A change of the job's priority or rate applies at once."""
@@ -139,7 +139,9 @@ class Pull:
             left.set()
         return thread.outcome.result()
 
-    async def _publish(self, files: list[ReadyFile], model: RemoteModel, *, asked: bool = False) -> Pulled:
+    async def _publish(
+        self, files: list[ReadyFile], model: RemoteModel, *, asked: bool = False, note: str | None = None
+    ) -> Pulled:
         """`asked` as in `Plan.publication`."""
         plan, text = self._plan, self._plan.reference.text
         publication = plan.publication(files, model, asked=asked)
@@ -150,6 +152,7 @@ class Pull:
             source=text,
             revision=model.revision or None,
             current=publication.current,
+            note=note,
             served=served,
             notes=self._notes,
         )

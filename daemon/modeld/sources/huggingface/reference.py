@@ -71,7 +71,7 @@ class HubReference(Reference):
 
     @property
     def is_single(self) -> bool:
-        return self.path is not None and self.folder is None and parts.shard_set(self.path) is None
+        return self.path is not None and self.folder is None and parts.gguf_shards(self.path) is None
 
     @property
     def is_immutable(self) -> bool:

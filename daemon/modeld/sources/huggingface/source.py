@@ -108,7 +108,7 @@ class HuggingFaceSource:
 
     def describe(self, reference: HubReference) -> Description:
         info = self._info(reference)
-        files = select(self._tree(reference, info.sha), reference)
+        files, note = select(self._tree(reference, info.sha), reference)
         reason = parts.paths_fault([file.path for file in files])
         if reason is not None:
             raise InvalidRequest(
@@ -126,6 +126,7 @@ class HuggingFaceSource:
             repo=reference.repo,
             revision=info.sha,
             license=_license(info),
+            note=note,
         )
 
     def open(self, file: FileInfo, start: int, end: int | None, validator: str | None) -> Body:
