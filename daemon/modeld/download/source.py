@@ -57,6 +57,9 @@ class FileInfo:
     """Scheme, host and port that `open` talks to first. Failures, connections and waiting are counted for it.
     None for a source without a network."""
 
+    address: str | None = None
+    """The locator for people: without user, password, fragment and what is secret in a query."""
+
     role: str | None = None
     """As in the manifest's `files`: weights, mmproj, config, license…"""
 
@@ -146,7 +149,12 @@ def strong(validator: str | None) -> str | None:
 
 def giver(opener: Opener, file: FileInfo) -> str:
     """Who gives the bytes of a file: what is condemned, recorded beside the bytes, and told to people."""
-    return opener.name if file.origin is None else f"{opener.name}{_AT}{file.origin}"
+    return opener.name if file.origin is None else f"{kind_shown(opener, file.origin)}{_AT}{file.origin}"
+
+
+def kind_shown(opener: Opener, origin: str | None) -> str:
+    """The name of an opener for people: plain HTTP is not called https."""
+    return "http" if opener.name == "https" and (origin or "").startswith("http:") else opener.name
 
 
 def address_of(who: str | None) -> str | None:

@@ -46,8 +46,9 @@ class Add(JobOperation[ModelAdd, Added]):
 
     async def work(self, job: Job[ModelAdd, Added], /) -> Added:
         request = job.request
+        reader = await self._services.reader_for(job.peer)
         async with self.mismatch_recorded(job, request.path):
-            return await self._services.store.add(
+            adding = self._services.store.add(
                 request.path,
                 name=request.name,
                 sha256=request.sha256,
@@ -56,10 +57,11 @@ class Add(JobOperation[ModelAdd, Added]):
                 how="move" if request.move else "link" if request.link else "copy",
                 order=job.order,
                 progress=job.progress,
-                reader=await self._services.reader_for(job.peer),
+                reader=reader,
                 notes=self.notes(job),
                 requester=requester_of(job),
             )
+            return await self.with_phases(job, request.path, adding)
 
     def took_place(self, request: ModelAdd, intent: Added, /) -> bool:
         """The content alone does not decide: the name may have stood for the same bytes before, and the job was to

@@ -45,9 +45,13 @@ class Pull(JobOperation[ModelPull, Pulled]):
         services, reference, notes = self._services, self._requests.reference(job, job.request), self.notes(job)
         async with self.mismatch_recorded(job, reference.text):
             if isinstance(reference, LocalReference):
-                return await add_local(services.store, job, reference, await services.reader_for(job.peer), notes)
+                reader = await services.reader_for(job.peer)
+                adding = add_local(services.store, job, reference, reader, notes)
+                return await self.with_phases(job, reference.path, adding)
             if isinstance(reference, StoredReference):
-                return await use_stored(services.store, job, reference, services.model_failed)
+                path = services.store.layout.manifest(reference.name)
+                using = use_stored(services.store, job, reference, services.model_failed)
+                return await self.with_phases(job, path, using)
             return await NetworkPull(services.pulls, services.activity, job, reference, notes).run()
 
     def took_place(self, _: ModelPull, intent: Pulled, /) -> bool:

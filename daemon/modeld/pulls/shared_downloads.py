@@ -183,7 +183,7 @@ class _Forwarder:
         progress = self._progress
         if shared.source is not None and shared.source != self._source:
             self._source = shared.source
-            progress.source(shared.source)
+            progress.source(shared.source, shared.address)
         for _attempt in range(shared.attempt - self._attempt):
             progress.attempted()
         self._attempt = shared.attempt

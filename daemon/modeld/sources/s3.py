@@ -138,6 +138,7 @@ class S3Source:
             digest=headers.digest_of(answer.headers),
             validator=strong(headers.validator_of(answer.headers)),
             origin=origin,
+            address=self._address(reference.bucket, reference.path),
             role=parts.role_of(path),
         )
 
@@ -161,6 +162,7 @@ class S3Source:
                             size=found["size"],
                             validator=strong(headers.validator_of({"ETag": found["e_tag"] or ""})),
                             origin=origin,
+                            address=self._address(reference.bucket, found["path"]),
                             role=parts.role_of(path),
                         )
                     )
@@ -189,7 +191,7 @@ class S3Source:
         settings = self._settings(userinfo)
         store = self._store(bucket, settings)
         if settings.get("skip_signature"):
-            return f"{self._base()}/{bucket}/{quote(key)}"
+            return self._address(bucket, key)
         import obstore
         from obstore.exceptions import BaseError
 
@@ -200,6 +202,9 @@ class S3Source:
                 f"no address could be signed for s3://{bucket}/{key} ({type(fault).__name__})",
                 hint="Check the daemon's AWS credentials.",
             ) from None
+
+    def _address(self, bucket: str, key: str) -> str:
+        return f"{self._base()}/{bucket}/{quote(key)}"
 
     def _base(self) -> str:
         return (self._account.endpoint or f"https://s3.{self._account.region}.amazonaws.com").rstrip("/")

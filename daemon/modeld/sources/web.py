@@ -142,7 +142,9 @@ class WebSource:
 
     def _file(self, reference: WebReference) -> FileInfo:
         url = self._http.parse(reference.full)
-        file = FileInfo(path=self._path(reference, None), locator=reference.full, origin=url.origin)
+        file = FileInfo(
+            path=self._path(reference, None), locator=reference.full, origin=url.origin, address=reference.address
+        )
         answer = self._head(url)
         if answer is None:
             file = self._by_first_byte(file)

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from modeld.download.routes.backoff import delay
 from modeld.download.routes.events import EventKind, OnEvent, TransferEvent, unheard
 from modeld.download.routes.outcomes import Network
-from modeld.download.source import Description, FileInfo, Opener, Source, giver
+from modeld.download.source import Description, FileInfo, Opener, Source, giver, kind_shown
 from modeld.progress import Stopped
 from modelwire.errors import Offline, SourceUnavailable, WireError
 
@@ -67,7 +67,8 @@ class Described(Generic[R]):
             if description is not None and file is not None:
                 yield from _ways(source, description, file)
             elif description is not None:
-                self._router.tell(self._on_event, "skipped", path, source.name, "it does not have this file")
+                name = self._router.name_of(source, self._route.reference)
+                self._router.tell(self._on_event, "skipped", path, name, "it does not have this file")
 
     @property
     def alternatives(self) -> int:
@@ -84,7 +85,8 @@ class Described(Generic[R]):
                     )
                 except WireError as fault:
                     self._others[number] = None
-                    self._router.tell(self._on_event, "skipped", "", source.name, fault.message)
+                    name = self._router.name_of(source, self._route.reference)
+                    self._router.tell(self._on_event, "skipped", "", name, fault.message)
             return self._others[number]
 
 
@@ -106,9 +108,9 @@ class Router:
             except Offline:
                 raise
             except WireError as fault:
-                faults.append((source.name, fault))
+                faults.append((self.name_of(source, route.reference), fault))
                 if not last:
-                    self.tell(on_event, "failover", "", source.name, fault.message)
+                    self.tell(on_event, "failover", "", faults[-1][0], fault.message)
                 continue
             return Described(self, route, number, description, on_event)
         fault = faults[-1][1]
@@ -122,6 +124,7 @@ class Router:
         """Asks one source. The last of a route is asked up to DESCRIBE_TRIES times when its error is worth a retry, and
         even while its breaker is open; of any other, the next source is the better second try."""
         breakers, origin = self._network.breakers, source.origin(reference)
+        name = kind_shown(source, origin)
         self._admit(origin, stopped, came=self._network.clock() if last else None)
         probe, failures = not breakers.is_closed(origin), 0
         while True:
@@ -134,13 +137,11 @@ class Router:
                 wait_s = delay(failures, fault, self._network.tuning)
                 ends = not last or not fault.retryable or failures >= DESCRIBE_TRIES
                 if breakers.judge(origin, fault, last=ends or wait_s is None):
-                    self.tell(
-                        on_event, "breaker_opened", "", source.name, f"{origin} failed too often: {fault.message}"
-                    )
+                    self.tell(on_event, "breaker_opened", "", name, f"{origin} failed too often: {fault.message}")
                 if ends or wait_s is None or not breakers.is_closed(origin):
                     raise
                 probe = False
-                self.tell(on_event, "retry", "", source.name, fault.message, attempt=failures, delay_s=wait_s)
+                self.tell(on_event, "retry", "", name, fault.message, attempt=failures, delay_s=wait_s)
                 self._sleep(wait_s, stopped)
             except BaseException:
                 if probe:
@@ -164,6 +165,10 @@ class Router:
                     retry_after_ms=round(wait * 1000),
                 )
             self._sleep(self._network.tuning.poll_seconds, stopped)
+
+    @staticmethod
+    def name_of(source: Source[R], reference: R) -> str:
+        return kind_shown(source, source.origin(reference))
 
     def _sleep(self, seconds: float, stopped: Callable[[], bool]) -> None:
         never = threading.Event()

@@ -219,6 +219,7 @@ class HuggingFaceSource:
             digest=file.digest,
             ranges=not checked,
             origin=self._url.origin,
+            address=f"{self._url.full.rstrip('/')}/{reference.repo}/resolve/{commit}/{quote(file.path)}",
             role=parts.role_of(file.path),
         )
 
