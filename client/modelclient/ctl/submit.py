@@ -100,8 +100,9 @@ def _leave(session: Session, work: Work[Made], known: Callable[[Made], str]) -> 
 
 
 def _show(session: Session, made: Made, known: Callable[[Made], str]) -> None:
-    if isinstance(made, Pulled) and made.note and not session.raw:
-        session.note(f"{made.note}; --all fetches all of them")
+    match made:
+        case Pulled(note=str(note)) if not session.raw:
+            session.note(f"{note}; --all fetches all of them")
     files = f", {count(len(made.files), 'file')}" if made.files else ""
     session.show_result(
         made,

@@ -66,11 +66,12 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
 
         def on_progress(progress: JobProgress) -> None:
             nonlocal shown
-            if progress.current_phase != shown:
-                shown = progress.current_phase
-                if shown in _LOCAL_PHASES:
-                    with suppress(RuntimeError):  # the loop is gone
-                        loop.call_soon_threadsafe(partial(record, f"phase.{shown}", path=path))
+            before, shown = shown, progress.current_phase
+            # The hash of a copy runs along with it, and is complete when its name is next.
+            phase = "verify" if (before, shown) == ("copy", "publish") else shown
+            if shown != before and phase in _LOCAL_PHASES:
+                with suppress(RuntimeError):  # the loop is gone
+                    loop.call_soon_threadsafe(partial(record, f"phase.{phase}", path=path))
 
         job.progress.add_listener(on_progress)
         try:

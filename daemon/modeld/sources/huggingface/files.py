@@ -49,7 +49,7 @@ def select(files: Sequence[HubFile], reference: HubReference) -> tuple[list[HubF
     note = None
     if reference.quantization is not None:
         chosen = _quantised(files, reference)
-    elif reference.path is None and not reference.include and len(sets := _only_quantised(files, reference)) > 1:
+    elif reference.path is None and not reference.include and (sets := _quantisations(files, reference)):
         chosen, note = _by_default(files, reference, sets)
     elif reference.path is None or reference.folder is not None:
         folder = reference.folder or ""
@@ -113,12 +113,14 @@ def _quantised(files: Sequence[HubFile], reference: HubReference) -> list[HubFil
     return _with_projector(files, reference, *next(iter(sets.items())))
 
 
-def _only_quantised(files: Sequence[HubFile], reference: HubReference) -> dict[str, list[HubFile]]:
-    """The models of a repository in which all weights are GGUF files, by the stem of their path; none for another."""
+def _quantisations(files: Sequence[HubFile], reference: HubReference) -> dict[str, list[HubFile]]:
+    """The models of a repository that has several quantisations and no other weights, by the stem of their path; none
+    for any other repository."""
     files = [file for file in files if wanted(file.path, (), reference.exclude)]
     if any(parts.role_of(file.path) == "weights" and not file.path.lower().endswith(".gguf") for file in files):
         return {}
-    return _sets(sorted((file for file in files if _is_weights(file.path)), key=lambda file: file.path))
+    sets = _sets(sorted((file for file in files if _is_weights(file.path)), key=lambda file: file.path))
+    return sets if len({tuple(tags_of(found[0].path)) for found in sets.values()}) > 1 else {}
 
 
 def _by_default(

@@ -61,6 +61,7 @@ REPOS = {
     "org/shards": repo_of(
         [f"{kind}/m-{kind}-0000{n}-of-00002.gguf" for kind in ("Q4_K_M", "Q8_0") for n in (1, 2)] + ["mmproj-F16.gguf"]
     ),
+    "org/untold": repo_of(["a.gguf", "b.gguf"]),
     "org/torn": repo_of(["m-Q4_0-00001-of-00002.gguf"]),
     "org/gated": repo_of(["m.gguf", "config.json"], gated="manual", tokens=frozenset({TOKEN})),
     "org/private": repo_of(["m.gguf"], private=True, tokens=frozenset({TOKEN})),
@@ -219,7 +220,8 @@ def test_the_hubs_own_client_and_this_one_agree_byte_for_byte(hub: Hub, http: Ht
     [
         ("quants", ["m-Q4_K_M.gguf", "mmproj-F16.gguf"], "has 6 quantisations, and Q4_K_M was taken"),
         ("quants@main", ["m-Q4_K_M.gguf", "mmproj-F16.gguf"], "has 6 quantisations, and Q4_K_M was taken"),
-        ("two", ["a-7b.Q4_K_M.gguf"], "has 2 quantisations, and Q4_K_M was taken"),
+        ("two", ["a-7b.Q4_K_M.gguf", "b-13b.Q4_K_M.gguf"], None),
+        ("untold", ["a.gguf", "b.gguf"], None),
         ("first", ["a-Q2_K.gguf", "mmproj-BF16.gguf"], "has 2 quantisations, and a-Q2_K.gguf was taken"),
         ("unsloth", ["m-UD-Q4_K_M.gguf"], "has 3 quantisations, and Q4_K_M was taken"),
         (
