@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
@@ -40,6 +41,8 @@ class Runner:
         are admitted."""
         self.last_end = 0.0
         """When the last job ended, on the event loop's clock."""
+        self.on_end: Callable[[], None] = lambda: None
+        """Called after each run of a job, whether or not the job has ended with it."""
 
     def settle(self, owed: Owed) -> None:
         """Carries out what a change of the queue entails: starts jobs, and passes on new positions."""
@@ -78,6 +81,7 @@ class Runner:
             self._abandon(job, incident(error, job=job.id, kind=job.kind.name))
         finally:
             self.settle(self.gate.finish(job.id))
+            self.on_end()
 
     def _abandon(self, job: AnyJob, fault: WireError) -> None:
         """Ends a job whose end could not be recorded: its followers get the fault, and the next start runs it again."""

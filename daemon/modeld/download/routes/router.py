@@ -113,10 +113,10 @@ class Router:
                     self.tell(on_event, "failover", "", faults[-1][0], fault.message)
                 continue
             return Described(self, route, number, description, on_event)
-        fault = faults[-1][1]
+        final = faults[-1][1]
         if len(faults) > 1:
-            fault.details["tried"] = [{"source": name, "message": each.message} for name, each in faults]
-        raise fault
+            final.details["tried"] = [{"source": name, "message": each.message} for name, each in faults]
+        raise final
 
     def ask(
         self, source: Source[R], reference: R, stopped: Callable[[], bool], on_event: OnEvent, *, last: bool

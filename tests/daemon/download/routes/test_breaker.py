@@ -13,7 +13,7 @@ import pytest
 
 from daemon.conftest import MakeRig
 from modeld.download.engine.downloads import Transfer
-from modeld.download.routes.breaker import MOST_KEPT, Breaker, Breakers, Trouble
+from modeld.download.routes.breaker import MOST_KEPT, Admission, Breaker, Breakers, Trouble
 from modeld.download.routes.router import Route
 from modeld.progress import Stopped
 from modeld.sources.parse import parse
@@ -210,7 +210,7 @@ def test_a_dead_host_opens_it_and_a_live_one_does_not(make_rig: MakeRig) -> None
         with pytest.raises(SourceUnavailable, match="refuses connections"):
             rig.transfer.fetch_file(described, file, on_event=rig.events.append)
     assert "waiting" in rig.kinds(), "the only source there is, so it is waited for"
-    rig.events.clear()
+    rig = make_rig(root="other")
     with Chaos(content, Fault("drop", 0.1, times=5)) as chaos:
         rig.commit(rig.fetch(rig.info(chaos.url, content)))
         assert rig.transfer.breakers.allow(chaos.url)
@@ -315,7 +315,9 @@ def test_a_new_request_is_not_refused_for_the_failures_of_others(make_rig: MakeR
 
 @pytest.mark.parametrize("status", [200, 500])
 @pytest.mark.parametrize("state", ["open", "half-open"])
-def test_fifty_new_requests_send_a_host_one_until_it_has_answered(make_rig: MakeRig, state: str, status: int) -> None:
+def test_fifty_new_requests_send_a_host_one_until_it_has_answered(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch, state: str, status: int
+) -> None:
     """Counted at the host, which takes its time to answer the one; then it is open to all, or shut to all."""
     host = Host(make_rig())
     with serving(host.route) as server:
@@ -324,10 +326,15 @@ def test_fifty_new_requests_send_a_host_one_until_it_has_answered(make_rig: Make
         host.clock.by += 1 if state == "open" else 30
         host.hold.clear()
         host.status = status
-        start, refused, found = threading.Barrier(51), list[str](), list[bool]()
+        refused, found, came, admit = list[str](), list[bool](), set[int](), host.transfer.breakers.admit
+
+        def admitted(origin: str | None, since: float | None = None) -> Admission:
+            came.add(threading.get_ident())
+            return admit(origin, since)
+
+        monkeypatch.setattr(host.transfer.breakers, "admit", admitted)
 
         def ask() -> None:
-            start.wait()
             try:
                 host.ask(server.url)
                 found.append(True)
@@ -337,8 +344,7 @@ def test_fifty_new_requests_send_a_host_one_until_it_has_answered(make_rig: Make
         askers = [threading.Thread(target=ask) for _ in range(50)]
         for asker in askers:
             asker.start()
-        start.wait()
-        wait_until(lambda: server.asked, what="the probe")
+        wait_until(lambda: server.asked and len(came) == 50, what="the probe, and the others that wait for it")
         assert (found, refused) == ([], [])
         host.hold.set()
         for asker in askers:
