@@ -49,6 +49,7 @@ class ShowStatus(QuickOperation[DaemonStatus, Status]):
             reserved_bytes=services.store.reserved_bytes,
             auto_started=daemon.auto_started,
             peers=daemon.presence.by_peer(),
+            warnings=daemon.warnings,
         )
 
     def _count(self) -> int:

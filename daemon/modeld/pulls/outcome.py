@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -19,7 +18,7 @@ class PullOutcome:
     revision: str | None = None
     current: bool = False
     note: str | None = None
-    served: Mapping[str, int] = field(default_factory=dict)
+    served: dict[str, int] = field(default_factory=dict)
     notes: Notes[Pulled]
 
     def pulled(self, added: Added) -> Pulled:
@@ -30,7 +29,7 @@ class PullOutcome:
             revision=self.revision,
             current=self.current,
             note=self.note,
-            served=dict(self.served),
+            served=self.served,
         )
 
     async def about_to_publish(self, value: Added, /) -> None:

@@ -68,9 +68,7 @@ class SourceFile:
             has_alternative=has_alternative,
             stopping=self.is_stopping,
         )
-        self.connection_count = ConnectionCount(
-            network.tuning, network.clock(), most=network.tuning.connections_per_file
-        )
+        self.connection_count = ConnectionCount(network.tuning, network.clock())
 
     @property
     def received(self) -> int:
@@ -171,7 +169,7 @@ class SourceFile:
                 retryable=False,
             )
         if changed and self.validator != body.validator:
-            self._tell("source_changed", "its validator is another one now; the digest decides about the bytes")
+            self._tell("source.changed", "its validator is another one now; the digest decides about the bytes")
         if not body.partial and not whole:
             self._not_partial(body, segment, changed=changed)
         keeps = body.partial and not changed and known is not None and (shown is None or _is_tag(known))
@@ -217,7 +215,7 @@ class SourceFile:
         with self._state.lock:
             first, self.whole = not self.whole, True
         if first:
-            self._tell("ranges_ignored", "it sends the whole file only: one connection, from the first byte")
+            self._tell("transfer.ranges_ignored", "it sends the whole file only: one connection, from the first byte")
         raise Quit
 
     def ended_at(self, size: int) -> None:

@@ -68,7 +68,7 @@ class Described(Generic[R]):
                 yield from _ways(source, description, file)
             elif description is not None:
                 name = self._router.name_of(source, self._route.reference)
-                self._router.tell(self._on_event, "skipped", path, name, "it does not have this file")
+                self._router.tell(self._on_event, "source.skipped", path, name, "it does not have this file")
 
     @property
     def alternatives(self) -> int:
@@ -86,7 +86,7 @@ class Described(Generic[R]):
                 except WireError as fault:
                     self._others[number] = None
                     name = self._router.name_of(source, self._route.reference)
-                    self._router.tell(self._on_event, "skipped", "", name, fault.message)
+                    self._router.tell(self._on_event, "source.skipped", "", name, fault.message)
             return self._others[number]
 
 
@@ -97,7 +97,8 @@ class Router:
     def describe(
         self, route: Route[R], *, stopped: Callable[[], bool] = lambda: False, on_event: OnEvent = unheard
     ) -> Described[R]:
-        """Blocks. Raises the error of the last source when none answers; Stopped; Offline at once."""
+        """What the reference means now. A silent host blocks it for long, and the caller may abandon its thread. Raises
+        the error of the last source when none answers; Stopped; Offline at once."""
         if not route.sources:
             raise SourceUnavailable("no source is configured for this reference", retryable=False)
         faults: list[tuple[str, WireError]] = []
@@ -110,7 +111,7 @@ class Router:
             except WireError as fault:
                 faults.append((self.name_of(source, route.reference), fault))
                 if not last:
-                    self.tell(on_event, "failover", "", faults[-1][0], fault.message)
+                    self.tell(on_event, "source.failed", "", faults[-1][0], fault.message)
                 continue
             return Described(self, route, number, description, on_event)
         final = faults[-1][1]
@@ -137,11 +138,13 @@ class Router:
                 wait_s = delay(failures, fault, self._network.tuning)
                 ends = not last or not fault.retryable or failures >= DESCRIBE_TRIES
                 if breakers.judge(origin, fault, last=ends or wait_s is None):
-                    self.tell(on_event, "breaker_opened", "", name, f"{origin} failed too often: {fault.message}")
+                    self.tell(
+                        on_event, "source.breaker_opened", "", name, f"{origin} failed too often: {fault.message}"
+                    )
                 if ends or wait_s is None or not breakers.is_closed(origin):
                     raise
                 probe = False
-                self.tell(on_event, "retry", "", name, fault.message, attempt=failures, delay_s=wait_s)
+                self.tell(on_event, "transfer.retry", "", name, fault.message, attempt=failures, delay_s=wait_s)
                 self._sleep(wait_s, stopped)
             except BaseException:
                 if probe:

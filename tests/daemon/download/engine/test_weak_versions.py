@@ -82,7 +82,7 @@ def test_a_new_version_of_this_second_is_seen_though_its_date_proves_nothing(
         fetched = rig.fetch(file)
         rig.commit(fetched)
     assert fetched.digest == digest_of(NEW)
-    assert "restarted" in rig.kinds()
+    assert "transfer.restarted" in rig.kinds()
 
 
 def weak_tag(server: Replaced) -> None:

@@ -200,16 +200,16 @@ def test_a_dead_host_opens_it_and_a_live_one_does_not(make_rig: MakeRig) -> None
     with unused_port() as port:
         file = rig.info(f"http://127.0.0.1:{port}", content)
         for number in range(3):
-            assert "breaker_opened" not in rig.kinds()
+            assert "source.breaker_opened" not in rig.kinds()
             with pytest.raises(SourceUnavailable, match="refuses connections"):
                 rig.fetch(replace(file, locator=f"{file.locator}{number}"))
-        assert "breaker_opened" in rig.kinds()
+        assert "source.breaker_opened" in rig.kinds()
         described = rig.described(file)
         for _ in range(3):
             rig.transfer.breakers.failed(file.origin)
         with pytest.raises(SourceUnavailable, match="refuses connections"):
             rig.transfer.fetch_file(described, file, on_event=rig.events.append)
-    assert "waiting" in rig.kinds(), "the only source there is, so it is waited for"
+    assert "transfer.waiting" in rig.kinds(), "the only source there is, so it is waited for"
     rig = make_rig(root="other")
     with Chaos(content, Fault("drop", 0.1, times=5)) as chaos:
         rig.commit(rig.fetch(rig.info(chaos.url, content)))
@@ -253,7 +253,7 @@ class Host:
     def ask(self, url: str, path: str = "/m.gguf") -> None:
         reference = parse(f"{url}{path}")
         assert isinstance(reference, WebReference)
-        self.transfer.ask(Route(reference, [WebSource(self._client, {})]))
+        self.transfer.router.describe(Route(reference, [WebSource(self._client, {})]))
 
 
 QUICK_ASKING = replace(QUICK, breaker_seconds=30)
@@ -366,6 +366,6 @@ def test_a_probe_that_is_cancelled_leaves_its_turn(make_rig: MakeRig) -> None:
         assert isinstance(reference, WebReference)
         route = Route(reference, [WebSource(make_rig().client, {})])
         with pytest.raises(Stopped):
-            host.transfer.ask(route, stopped=lambda: True)
+            host.transfer.router.describe(route, stopped=lambda: True)
         host.status = 200
         host.ask(server.url)
