@@ -75,6 +75,7 @@ class JobProgress:
         "_sample_time",
         "_seen",
         "_unknown_sizes",
+        "address",
         "attempt",
         "committed",
         "current_phase",
@@ -102,6 +103,7 @@ class JobProgress:
         self.source: str | None = None
         self.partials: frozenset[str] = frozenset()
         """The directories of the partial downloads that the job has opened."""
+        self.address: str | None = None
         self.begin_attempt(1)
 
     # -- called on the event loop
@@ -317,10 +319,10 @@ class FileProgress:
     def stopped(self) -> bool:
         return self._job._files_stopped or self._job.stopped()
 
-    def source(self, name: str) -> None:
-        """Sets where the bytes come from now."""
+    def source(self, name: str, address: str | None = None) -> None:
+        """Sets where the bytes come from now, and the address of the file there, without secrets."""
         with self._job._lock:
-            self._job.source = name
+            self._job.source, self._job.address = name, address
             self._job._notify()
 
     def partial(self, *directories: str) -> None:

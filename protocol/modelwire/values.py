@@ -69,12 +69,13 @@ class Pulled(Added, omit_defaults=False, frozen=True, kw_only=True):
     """The outcome of a pull.
 
     `source` is the reference as it is recorded, `revision` what it meant at that moment. `current`: the name stood for
-    this already. `served` is how many bytes each source gave.
+    this already. `served` is how many bytes each source gave. `note` says how what the reference left open was decided.
     """
 
     source: str = ""
     revision: str | None = None
     current: bool = False
+    note: str | None = None
     served: dict[str, int] = field(default_factory=dict)
 
 

@@ -116,6 +116,9 @@ def _leave(session: Session, work: Work[Made], known: Callable[[Made], str]) -> 
 
 
 def _show(session: Session, made: Made, known: Callable[[Made], str]) -> None:
+    match made:
+        case Pulled(note=str(note)) if not session.raw:
+            session.note(f"{note}; --all fetches all of them")
     files = f", {count(len(made.files), 'file')}" if made.files else ""
     session.show_result(
         made,

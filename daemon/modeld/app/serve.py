@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
@@ -15,6 +16,7 @@ import structlog
 from modeld.app.compose import Rooms
 from modeld.app.lifetime import Lifetime
 from modeld.app.readiness import Readiness
+from modeld.app.rest import Rest
 from modeld.config.load import Loaded
 from modeld.jobs.admission import Gate, Limits
 from modeld.jobs.board import Board
@@ -60,6 +62,7 @@ async def serve(rooms: Rooms, loaded: Loaded, readiness: Readiness, *, instance:
             idle_exit = float(settings.daemon.idle_exit)
             sweep_in = rooms.store.automatic_sweep.next_in
             tasks.start_soon(lifetime.stop_when_idle, server, services.board, idle_exit, sweep_in, name="idle")
+        services.board.runner.on_end = Rest(services.board, asyncio.get_running_loop()).job_ended
         readiness.ready(rooms.endpoint.path, rooms.store.layout.root)
         await lifetime.until_stop()
         notify.stopping(lifetime.reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import anyio
 import anyio.abc
@@ -36,6 +37,8 @@ class Runner:
         self._tasks = tasks
         self.last_end = 0.0
         """When the last job ended, on the event loop's clock."""
+        self.on_end: Callable[[], None] = lambda: None
+        """Called after each run of a job, whether or not the job has ended with it."""
 
     def settle(self, owed: Owed) -> None:
         """Carries out what a change of the queue entails: starts jobs, and passes on new positions."""
@@ -75,6 +78,7 @@ class Runner:
         finally:
             self.settle(self.gate.finish(job.id))
             job.changed.fire()  # a resume waits for the job to leave the gate
+            self.on_end()
 
     async def _abandon(self, job: AnyJob, fault: WireError) -> None:
         """Ends a job that an unforeseen error has stopped on its way: its followers get the fault."""

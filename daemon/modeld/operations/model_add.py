@@ -52,7 +52,8 @@ class Add(JobOperation[ModelAdd, Added]):
         request = job.request
         how: How = "move" if request.move else "link" if request.link else "copy"
         async with self.mismatch_recorded(job, request.path):
-            return await add_path(self._services, job, request.path, self.notes(job), how)
+            adding = add_path(self._services, job, request.path, self.notes(job), how)
+            return await self.with_phases(job, request.path, adding)
 
     def changes(self, request: ModelAdd, /) -> str | None:
         return request.name if request.replace else None

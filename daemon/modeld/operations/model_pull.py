@@ -83,9 +83,11 @@ class Pull(JobOperation[ModelPull, Pulled]):
         async with self.mismatch_recorded(job, reference.text):
             if isinstance(reference, LocalReference):
                 outcome = PullOutcome(source=reference.text, notes=notes)
-                return outcome.pulled(await add_path(services, job, reference.path, outcome))
+                adding = add_path(services, job, reference.path, outcome)
+                return outcome.pulled(await self.with_phases(job, reference.path, adding))
             if isinstance(reference, StoredReference):
-                return await self._find_stored(job, reference.name)
+                path = services.store.layout.manifest(reference.name)
+                return await self.with_phases(job, path, self._find_stored(job, reference.name))
             return await NetworkPull(services.pulls, services.activity, job, reference, notes).run()
 
     async def _find_stored(self, job: Job[ModelPull, Pulled], name: ModelName) -> Pulled:

@@ -64,8 +64,8 @@ class Plan:
     # -- without a source
 
     def models_to_find(self, remembered: RemoteModel | None, *, offline: bool) -> Iterator[RemoteModel]:
-        """What the reference may stand for without its source: the file of the expected digest, and offline what it
-        stood for when its source was last asked."""
+        """What the reference may stand for without its source: the file of the expected digest, and what it stood for
+        when its source was last asked, if that cannot change or nobody may be asked."""
         if self.expected is not None and self.reference.is_single:
             registry, repo = self.reference.written_place
             model = remembered or RemoteModel(registry=registry, repo=repo)
@@ -73,7 +73,7 @@ class Plan:
             if len(model.files) == 1:
                 path = model.files[0].path
             yield msgspec.structs.replace(model, files=(RemoteFile(path, self.expected.hex),))
-        known = (remembered or self._recorded_model()) if offline else None
+        known = (remembered or self._recorded_model()) if offline or self.reference.is_immutable else None
         if known is None or not known.files:
             return
         if self.expected is None or [self.expected.hex] == [file.digest for file in known.files]:

@@ -126,9 +126,11 @@ class Pull:
             license=description.license,
             files=tuple(RemoteFile(file.path, file.digest.hex, file.role) for file in ready),
         )
-        return await self._publish(ready, model, asked=True)
+        return await self._publish(ready, model, asked=True, note=description.note)
 
-    async def _publish(self, files: list[ReadyFile], model: RemoteModel, *, asked: bool = False) -> Pulled:
+    async def _publish(
+        self, files: list[ReadyFile], model: RemoteModel, *, asked: bool = False, note: str | None = None
+    ) -> Pulled:
         """`asked` as in `Plan.publication`."""
         self._job.resumable = False
         plan, text = self._plan, self._plan.reference.text
@@ -137,6 +139,7 @@ class Pull:
             source=text,
             revision=model.revision or None,
             current=current,
+            note=note,
             served=dict(sum((Counter(file.served) for file in files), Counter())),
             notes=self._notes,
         )

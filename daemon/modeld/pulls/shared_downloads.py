@@ -144,7 +144,7 @@ class _Forwarder:
         progress, before = self._progress, self._counts
         if shared.source is not None and shared.source != self._source:
             self._source = shared.source
-            progress.source(shared.source)
+            progress.source(shared.source, shared.address)
         progress.total(shared.total_bytes)
         self._counts = (
             *(shared.done, shared.verified, shared.reused),

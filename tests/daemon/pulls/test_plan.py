@@ -202,6 +202,24 @@ def test_offline_a_reference_stands_for_what_its_source_said_last(bench: PullBen
     assert found(bench.plan(sha256=digest_of(OTHER).hex), known) == []
 
 
+PINNED = [
+    f"hf:org/repo@{'a' * 40}",
+    f"hf:org/repo/m.gguf@{'a' * 40}",
+    f"hf:org/repo:Q8_0@{'0' * 40}",
+    f"ollama:m@sha256:{'a' * 64}",
+    f"oci://ghcr.io/team/m@sha256:{'a' * 64}",
+]
+MOVING = ["hf:org/repo", "hf:org/repo@main", f"hf:org/repo@{'a' * 7}", "ollama:m:7b", "oci://ghcr.io/team/m:v1"]
+MOVING += ["https://host/m.gguf", "s3://bucket/m.gguf"]
+
+
+@pytest.mark.parametrize(("ref", "pinned"), [(ref, True) for ref in PINNED] + [(ref, False) for ref in MOVING])
+def test_what_can_mean_nothing_else_is_not_asked_for_again(bench: PullBench, ref: str, pinned: bool) -> None:
+    known = RemoteModel(repo="org/repo", files=(RemoteFile("m.gguf", digest_of(ONE).hex),))
+    assert found(bench.plan(ref, name="m"), known, offline=False) == ([known] if pinned else [])
+    assert found(bench.plan(ref, name="m", sha256=digest_of(OTHER).hex), known, offline=False)[1:] == []
+
+
 async def test_offline_the_manifest_of_an_earlier_pull_stands_in_for_the_memory(bench: PullBench) -> None:
     plan = bench.plan()
     await bench.publish(plan, [await bench.stored_file(ONE)], MODEL)

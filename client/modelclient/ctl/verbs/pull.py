@@ -21,6 +21,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--include", metavar="GLOB", action="append", default=[], help="fetch only these files; repeatable"
     )
     parser.add_argument(
+        "--all", dest="include", action="append_const", const="*", help="fetch all quantisations of a GGUF repository"
+    )
+    parser.add_argument(
         "--exclude", metavar="GLOB", action="append", default=[], help="leave out these files; repeatable"
     )
     parser.add_argument("--offline", action="store_true", help="open no connection; use only what this machine has")

@@ -20,6 +20,7 @@ _OWNER = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}"
 _HEAD = re.compile(rf"(?P<repo>{_OWNER}/{_OWNER})(?P<rest>.*)|(?P<bare>{_OWNER})(?P<after>[@:].*)?", re.DOTALL)
 _QUANTIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _REVISION = re.compile(r"(?![-/.])[^\x00-\x20\x7f~^:?*\[\\@#]{1,255}(?<![/.])")
+COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _NAMED_REFS = re.compile(r"refs/(?:pr|convert|heads|tags)/[^/]+")
 _FILE_PAGES: Final = frozenset({"blob", "resolve", "raw", "edit", "blame"})
 _OTHER_KINDS: Final = {"datasets": "a dataset", "spaces": "a space", "api": "an interface for programs"}
@@ -70,7 +71,11 @@ class HubReference(Reference):
 
     @property
     def is_single(self) -> bool:
-        return self.path is not None and self.folder is None and parts.shard_set(self.path) is None
+        return self.path is not None and self.folder is None and parts.gguf_shards(self.path) is None
+
+    @property
+    def is_immutable(self) -> bool:
+        return self.revision is not None and COMMIT.fullmatch(self.revision) is not None
 
     @property
     def written_place(self) -> tuple[str, str]:
