@@ -125,7 +125,7 @@ def test_a_shell_with_another_runtime_directory_finds_the_daemon_of_its_store(ct
     elsewhere = ctl.room / "elsewhere"
     elsewhere.mkdir(mode=0o700)
     environ = {"XDG_RUNTIME_DIR": str(elsewhere)}
-    for line in ("start", f"add {ctl.file('m.gguf', b'GGUF')}", "path m", "stop"):
+    for line in ("start", f"add {ctl.file('m.gguf', b'weights')}", "path m", "stop"):
         done = ctl(*line.split(), "--json", environ=environ)
         assert done.returncode == 0, done.stderr
         if line != "path m" and "add" not in line:
