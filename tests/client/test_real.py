@@ -125,7 +125,7 @@ def test_a_shell_with_another_runtime_directory_finds_the_daemon_of_its_store(ct
     elsewhere = ctl.room / "elsewhere"
     elsewhere.mkdir(mode=0o700)
     environ = {"XDG_RUNTIME_DIR": str(elsewhere)}
-    for line in ("start", f"add {ctl.file('m.gguf', b'GGUF')}", "path m", "stop"):
+    for line in ("start", f"add {ctl.file('m.gguf', b'weights')}", "path m", "stop"):
         done = ctl(*line.split(), "--json", environ=environ)
         assert done.returncode == 0, done.stderr
         if line != "path m" and "add" not in line:
@@ -138,7 +138,7 @@ def test_a_shell_with_another_runtime_directory_finds_the_daemon_of_its_store(ct
 def test_nothing_is_added_to_a_store_that_was_not_meant(ctl: Ctl) -> None:
     ctl("start")
     environ = {"MODELS_HOME": str(ctl.room / "mine")}
-    done = ctl("add", ctl.file("m.gguf", b"GGUF"), environ=environ)
+    done = ctl("add", ctl.file("m.gguf", b"weights"), environ=environ)
     assert done.returncode == 2
     assert str(ctl.room / "mine") in done.stderr
     assert str(ctl.room / "models") in done.stderr
@@ -153,7 +153,7 @@ def test_a_service_account_without_a_home_has_all_of_it_in_the_store(ctl: Ctl) -
     for name in ("HOME", "XDG_STATE_HOME", "XDG_DATA_HOME"):
         del ctl.environ[name]
     ctl.environ["MODELS_HOME"] = store = str(ctl.room / "store")
-    assert ctl.json("add", ctl.file("m.gguf", b"GGUF"))["name"] == "m"
+    assert ctl.json("add", ctl.file("m.gguf", b"weights"))["name"] == "m"
     assert ctl.json("status")["log"]["path"] == f"{store}/.modeld/state/activity.ndjson"
     assert "daemon.log" in os.listdir(f"{store}/.modeld/state")
     assert ctl("sweep", "--grace", "0").returncode == 0
@@ -286,7 +286,7 @@ def test_work_survives_its_client_on_request(daemon: RealDaemon, open_client: Op
 def test_work_that_was_detached_survives_its_client(held: HeldDaemon, open_client: Open) -> None:
     held.start()
     with open_client(held.socket) as client:
-        adding = client.add(held.file("m", b"GGUF"), name="m")
+        adding = client.add(held.file("m", b"weights"), name="m")
         job = adding.accepted().job
         adding.detach()
     with open_client(held.socket) as client:
