@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from modeld.download.routes.backoff import delay
 from modeld.download.routes.events import EventKind, OnEvent, TransferEvent, unheard
 from modeld.download.routes.outcomes import Network
-from modeld.download.source import Description, FileInfo, Opener, Source, giver, kind_shown
+from modeld.download.source import Description, FileInfo, Opener, Source, giver, giver_shown, kind_shown
 from modeld.progress import Stopped
 from modelwire.errors import Offline, SourceUnavailable, WireError
 
@@ -39,6 +39,10 @@ class Offer:
     @property
     def giver(self) -> str:
         return giver(self.opener, self.file)
+
+    @property
+    def shown(self) -> str:
+        return giver_shown(self.giver)
 
 
 class Described(Generic[R]):
