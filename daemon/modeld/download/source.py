@@ -148,13 +148,18 @@ def strong(validator: str | None) -> str | None:
 
 
 def giver(opener: Opener, file: FileInfo) -> str:
-    """Who gives the bytes of a file: what is condemned, recorded beside the bytes, and told to people."""
-    return opener.name if file.origin is None else f"{kind_at(opener.name, file.origin)}{_AT}{file.origin}"
+    """Who gives the bytes of a file: what is condemned, and recorded beside the bytes. People see `giver_shown`."""
+    return opener.name if file.origin is None else f"{opener.name}{_AT}{file.origin}"
 
 
-def kind_at(name: str, address: str | None) -> str:
-    """The kind of place at an address: what `https` fetches by plain http is not shown as encrypted."""
-    return "http" if name == "https" and (address or "").startswith("http://") else name
+def kind_shown(opener: Opener, origin: str | None) -> str:
+    """The name of an opener for people: plain HTTP is not called https."""
+    return "http" if opener.name == "https" and (origin or "").startswith("http:") else opener.name
+
+
+def giver_shown(who: str) -> str:
+    """What `giver` says, for people. What is recorded and compared stays as it is: older daemons wrote it, too."""
+    return who.replace("https", "http", 1) if who.startswith(f"https{_AT}http:") else who
 
 
 def address_of(who: str | None) -> str | None:

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 from modeld.download.content import check_type
 from modeld.download.http import headers
 from modeld.download.http.client import Answer, HttpClient
-from modeld.download.source import Body, Description, FileInfo, kind_at, strong
+from modeld.download.source import Body, Description, FileInfo, strong
 from modeld.download.urls import Url
 from modeld.observe.redact import redact_text
 from modeld.sources.credentials.netrc import netrc_authorization
@@ -210,7 +210,6 @@ class WebMirror(WebSource):
 
     def __init__(self, http: HttpClient, match: str, url: str) -> None:
         super().__init__(http, {"NETRC": os.devnull})
-        self.name = kind_at(self.name, url)
         self._match = match
         self._url = url
 

@@ -93,7 +93,7 @@ async def test_a_clock_that_is_set_forward_expires_no_job(monkeypatch: pytest.Mo
             return 0
 
     class Pulls:
-        memory = Pruned()
+        memory = job_partials = Pruned()
 
     class Rooms:
         ledger = store = Pruned()

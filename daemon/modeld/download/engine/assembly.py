@@ -15,6 +15,7 @@ from modeld.download.partials.journal_writer import JournalWriter
 from modeld.download.partials.partial import Partial
 from modeld.download.partials.segments import Segments
 from modeld.download.partials.shared_state import Hashed, SharedState
+from modeld.download.source import giver_shown
 from modeld.download.tuning import PIECE, Tuning
 from modeld.progress import FileProgress, Stopped
 from modeld.store.blobs.quarantine import quarantine
@@ -230,7 +231,7 @@ class Assembly:
         names: dict[str, int] = {}
         for number, size in by_number.items():
             if size > 0 and number < len(self.partial.identities):
-                name = self.partial.identities[number].name
+                name = giver_shown(self.partial.identities[number].name)
                 names[name] = names.get(name, 0) + size
         return names
 

@@ -17,7 +17,7 @@ from modeld.download.partials.segments import UNBOUNDED, Segment
 from modeld.download.partials.shared_state import ConnectionBytes
 from modeld.download.routes.events import EventKind, OnEvent, TransferEvent
 from modeld.download.routes.outcomes import Changed, GaveUp, Network, Quit
-from modeld.download.source import WEAK, Body, FileInfo, Opener, giver, strong
+from modeld.download.source import WEAK, Body, FileInfo, Opener, giver, giver_shown, strong
 from modeld.download.tuning import REQUEST_SECONDS, SMALLEST_SPLIT
 from modelwire.errors import SourceUnavailable, WireError
 
@@ -42,7 +42,7 @@ class SourceFile:
         self.opener = opener
         self.file = file
         self.pace = pace
-        self.name = giver(opener, file)
+        self.name = giver_shown(giver(opener, file))
         self.validator = file.validator
         # Without a version of the file, it comes in one answer: two answers may be of two versions.
         self.whole = not file.ranges or self._has_no_version()
@@ -179,7 +179,7 @@ class SourceFile:
         if size is None and total is not None:
             self._set_size(total, segment)
         with self._store_errors():
-            return self.assembly.partial.identity(self.name, validator)
+            return self.assembly.partial.identity(giver(self.opener, self.file), validator)
 
     @contextlib.contextmanager
     def _store_errors(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from modeld.download.routes.backoff import delay
 from modeld.download.routes.events import EventKind, OnEvent, TransferEvent, unheard
 from modeld.download.routes.outcomes import Network
-from modeld.download.source import Description, FileInfo, Opener, Source, giver, kind_at
+from modeld.download.source import Description, FileInfo, Opener, Source, giver, giver_shown, kind_shown
 from modeld.progress import Stopped
 from modelwire.errors import Offline, SourceUnavailable, WireError
 
@@ -39,6 +39,10 @@ class Offer:
     @property
     def giver(self) -> str:
         return giver(self.opener, self.file)
+
+    @property
+    def shown(self) -> str:
+        return giver_shown(self.giver)
 
 
 class Described(Generic[R]):
@@ -125,7 +129,7 @@ class Router:
         """Asks one source. The last of a route is asked up to DESCRIBE_TRIES times when its error is worth a retry, and
         even while its breaker is open; of any other, the next source is the better second try."""
         breakers, origin = self._network.breakers, source.origin(reference)
-        name = kind_at(source.name, origin)
+        name = kind_shown(source, origin)
         self._admit(origin, stopped, came=self._network.clock() if last else None)
         probe, failures = not breakers.is_closed(origin), 0
         while True:
@@ -171,7 +175,7 @@ class Router:
 
     @staticmethod
     def name_of(source: Source[R], reference: R) -> str:
-        return kind_at(source.name, source.origin(reference))
+        return kind_shown(source, source.origin(reference))
 
     def _sleep(self, seconds: float, stopped: Callable[[], bool]) -> None:
         never = threading.Event()
