@@ -133,7 +133,7 @@ def test_a_file_that_cannot_be_read(stopped: RealDaemon, closed: str, how: dict[
 def test_a_file_that_changes_while_it_is_read(held: HeldDaemon, change: str) -> None:
     held.start()
     size = 12 << 20
-    path = held.file("m.gguf", os.urandom(size))
+    path = held.file("m.bin", os.urandom(size))
     with held.connect() as wire:
         number = wire.request("model.add", path=path, name="m")
         wait_until(lambda: len(staging(held)) == 1, what="the copy has begun")
