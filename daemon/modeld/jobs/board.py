@@ -12,6 +12,7 @@ from typing import Any, Generic
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 
 from modeld.activity import Activity
 from modeld.jobs import record
@@ -155,7 +156,7 @@ class Board:
         try:
             await write()
         except NoSpace:
-            if not (job.kind.frees_space and self._make_room()):
+            if not (job.kind.frees_space and await anyio.to_thread.run_sync(self._make_room)):
                 raise
             await write()
 

@@ -48,7 +48,8 @@ class Pull(JobOperation[ModelPull, Pulled]):
                 return await add_local(services.store, job, reference, await services.reader_for(job.peer), notes)
             if isinstance(reference, StoredReference):
                 return await use_stored(services.store, job, reference, services.model_failed)
-            return await NetworkPull(services.pulls, services.activity, job, reference, notes).run()
+            pull = await NetworkPull.planned(services.pulls, services.activity, job, reference, notes)
+            return await pull.run()
 
     def took_place(self, _: ModelPull, intent: Pulled, /) -> bool:
         return self._services.store.models.stands_for(intent)

@@ -14,6 +14,7 @@ locks       a file that is locked for as long as a process lives, and that descr
 notify      one datagram to the service manager
 peers       the user at the other end of a connection; `UserId` is how the system identifies a user
 polling     whether a descriptor is ready, now or within a time
+watches     whether files have changed, without a look at the disk
 
 The modules raise OSError; their callers decide what a failure means to a client. Only `endpoint` raises errors for
 clients, because the reasons why a path cannot be an endpoint differ from system to system.
@@ -22,6 +23,6 @@ All modules are imported together, also by a child process that needs one functi
 dataclasses or secrets, which would cost each child up to 6 MB and 40 ms.
 """
 
-from modeld.platform.posix import accounts, children, durable, endpoint, files, locks, notify, peers, polling
+from modeld.platform.posix import accounts, children, durable, endpoint, files, locks, notify, peers, polling, watches
 
-__all__ = ["accounts", "children", "durable", "endpoint", "files", "locks", "notify", "peers", "polling"]
+__all__ = ["accounts", "children", "durable", "endpoint", "files", "locks", "notify", "peers", "polling", "watches"]

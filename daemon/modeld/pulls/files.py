@@ -102,7 +102,7 @@ class FileFetcher:
         """All files, in their order. When one fails the others stop, and the complete ones stay in the store."""
         missing = [number for number in range(len(self._files)) if number not in self._ready]
         if missing:
-            self.check_room()
+            await self._ingest.publishing.in_thread(self.check_room)
         limiter = anyio.CapacityLimiter(self._context.settings.transfer.files_at_once)
         faults: list[Exception] = []
 

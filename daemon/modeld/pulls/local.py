@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from modeld.jobs.job import Job
 from modeld.pulls.outcome import PullOutcome
 from modeld.sources.local import LocalReference
@@ -41,7 +43,7 @@ async def use_stored(store: Store, job: PullJob, reference: StoredReference, on_
     job.progress.phase("checking_local")
     name = reference.name.text
     try:
-        resolved = store.resolve(name)
+        resolved = await store.look_up(name)
     except NotFound as fault:
         if fault.details.get("close"):
             raise
@@ -55,7 +57,7 @@ async def use_stored(store: Store, job: PullJob, reference: StoredReference, on_
         resolved = await store.resolver.resolve(
             name, requester=Requester(peer=job.peer, job=job.id), on_failed=on_failed
         )
-    view, wanted = store.models.view(resolved.name), job.request.sha256
+    view, wanted = await store.index.in_thread(partial(store.models.view, resolved.name)), job.request.sha256
     expected, actual = wanted and Digest.parse(wanted), Digest.parse(view.blob)
     if expected and not actual.matches(expected):
         raise DigestMismatch(

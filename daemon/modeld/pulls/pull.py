@@ -38,17 +38,33 @@ class Pull:
         context: PullContext,
         activity: Activity,
         job: Job[ModelPull, Pulled],
-        reference: Reference,
+        plan: Plan,
         notes: Notes[Pulled],
     ) -> None:
         self._context = context
         self._ingest = context.store.ingest
+        self._in_thread = context.store.ingest.publishing.in_thread
         self._layout = context.store.layout
         self._job = job
         self._progress = job.progress
-        self._plan = Plan(job.request, reference, self._ingest.publishing, order=job.order, progress=self._progress)
+        self._plan = plan
         self._notes = notes
         self._events = PullEvents(activity, job, self._layout.manifest(self._plan.name))
+
+    @classmethod
+    async def planned(
+        cls,
+        context: PullContext,
+        activity: Activity,
+        job: Job[ModelPull, Pulled],
+        reference: Reference,
+        notes: Notes[Pulled],
+    ) -> Pull:
+        publishing = context.store.ingest.publishing
+        plan = await publishing.in_thread(
+            partial(Plan, job.request, reference, publishing, order=job.order, progress=job.progress)
+        )
+        return cls(context, activity, job, plan, notes)
 
     async def run(self) -> Pulled:
         plan, layout, on_progress = self._plan, self._layout, self._events.on_progress
@@ -72,7 +88,8 @@ class Pull:
         if not plan.reference.secrets:
             remembered = await self._context.memory.model(plan.full_reference)
         offline = plan.request.offline or self._context.settings.transfer.offline
-        for model in plan.models_to_find(remembered, offline=offline):
+        models = await self._in_thread(partial(plan.models_to_find, remembered, offline=offline))
+        for model in models:
             found = await self._find(model, holds)
             if found is not None:
                 return await self._publish(found, model)
@@ -97,7 +114,7 @@ class Pull:
         on_event = self._events.on_transfer_event
         fetcher = FileFetcher(self._context, self._plan, described, files, self._progress, on_event, holds)
         await fetcher.find()
-        self._plan.refuse_early(files, fetcher.digests)
+        await self._in_thread(partial(self._plan.refuse_early, files, fetcher.digests))
         if len(files) == 1 and fetcher.digests[0] is not None:
             self._events.path = self._layout.partial(fetcher.digests[0])
         ready = await self._paced(fetcher)
@@ -142,7 +159,7 @@ class Pull:
     async def _publish(self, files: list[ReadyFile], model: RemoteModel, *, asked: bool = False) -> Pulled:
         """`asked` as in `Plan.publication`."""
         plan, text = self._plan, self._plan.reference.text
-        publication = plan.publication(files, model, asked=asked)
+        publication = await self._in_thread(partial(plan.publication, files, model, asked=asked))
         served = Counter[str]()
         for file in files:
             served.update(file.served)

@@ -43,8 +43,8 @@ _TURN = 64
 millisecond."""
 
 _TURN_SECONDS = 0.001
-"""The same bound for requests that take longer: a page of a list, a name that does not exist. 64 of those at once kept
-all other connections waiting for 200 ms."""
+"""The same bound for requests that take longer, such as a description of all operations: 64 of those at once kept all
+other connections waiting for 200 ms."""
 
 _WRITE_MARK = 256 * 1024
 """Unsent bytes above which a connection is not read: a few large replies, little memory for 64 silent peers."""
@@ -247,12 +247,20 @@ class PeerConnection(asyncio.Protocol):
 
     # -- answering
 
+    def takes_long(self) -> None:
+        """The lookup that runs becomes a request in flight."""
+        self._shared.peer_limits.begin(self.caller.uid)
+        self._lookup_ended()
+
+    def _lookup_ended(self) -> None:
+        self._in_lookup = False
+        if not self._closing:
+            self._go_on_soon()
+
     def ended(self, running: RunningRequest) -> None:
         self._running.pop(running.id, None)
         if running.is_lookup:
-            self._in_lookup = False
-            if not self._closing:
-                self._go_on_soon()
+            self._lookup_ended()
         else:
             self._shared.peer_limits.end(self.caller.uid)
         if not self._closing:

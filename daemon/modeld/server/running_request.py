@@ -30,6 +30,8 @@ class ReplyChannel(Protocol):
 
     def fail(self, request_id: str, fault: WireError) -> None: ...
 
+    def takes_long(self) -> None: ...
+
     def ended(self, running: RunningRequest) -> None: ...
 
     async def until_writable(self) -> None: ...
@@ -66,6 +68,11 @@ class RunningRequest:
     def send_frame(self, frame: bytes) -> None:
         if not self._abandoned:
             self._channel.write(frame)
+
+    def takes_long(self) -> None:
+        if self.is_lookup:
+            self._channel.takes_long()
+            self.is_lookup = False
 
     @property
     def writable(self) -> bool:

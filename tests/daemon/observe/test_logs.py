@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,14 +26,17 @@ class Log:
     """A configured log and what was written to it."""
 
     out: TextIO
+    outputs: list[logs.Output] = field(default_factory=list)
 
     def configure(self, style: str = "json", level: str = "info", **options: Any) -> str:
         choice = LogSettings(format=style, level=level)  # type: ignore[arg-type]
-        return logs.configure(choice, stream=self.out, **{"environ": {}, **options})
+        self.outputs.append(logs.configure(choice, stream=self.out, **{"environ": {}, **options}))
+        return self.outputs[-1].format
 
     @property
     def text(self) -> str:
         assert isinstance(self.out, io.StringIO)
+        assert all(output.flush(20) for output in self.outputs)
         return self.out.getvalue()
 
     @property

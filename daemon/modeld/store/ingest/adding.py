@@ -53,7 +53,7 @@ async def add_local(
             f"$.sha256: {collection.root} is a model of {len(collection.parts)} files, and a digest is of one",
             hint="Add it without --sha256. `modelctl show` reports the digest of each file.",
         )
-    ingest.publishing.judge(request, request.expected)
+    await ingest.publishing.in_thread(partial(ingest.publishing.judge, request, request.expected))
     request.progress.phase("checking_local")
     attempt = 1
     while True:
@@ -91,7 +91,7 @@ class _Adding:
         collection, alone = self._collection, self._collection.alone
         expected = [] if self._request.expected is None else [self._request.expected]
         await self._presence.load_records(sources=[part.signature for part in collection.parts], digests=expected)
-        self._judge_known()
+        await self._ingest.publishing.in_thread(self._judge_known)
         with ExitStack() as promised:
             # Space for a single file is reserved when it is staged.
             batch = Batch(self._layout) if alone else await self._in_thread(partial(self._begin, promised))
@@ -233,10 +233,13 @@ class _Adding:
 
     async def _there(self, batch: Batch) -> set[Digest]:
         """The digests of staged files that the store may have by now; loads their records."""
-        there = {staged.digest for staged in batch.staged if os.path.lexists(self._layout.blob(staged.digest))}
+        there = await self._ingest.publishing.in_thread(partial(self._staged_before, batch))
         if there:
             await self._presence.load_records(digests=there)
         return there
+
+    def _staged_before(self, batch: Batch) -> set[Digest]:
+        return {staged.digest for staged in batch.staged if os.path.lexists(self._layout.blob(staged.digest))}
 
     def _settle(self, batch: Batch, there: set[Digest]) -> None:
         """Blocking. Does all work that can precede the publisher's turn: no publication waits for a whole read."""

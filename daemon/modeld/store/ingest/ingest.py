@@ -105,7 +105,7 @@ class Ingest:
         download."""
         presence = self.presence(held)
         presence.hold(digest)
-        if not os.path.lexists(self.publishing.layout.blob(digest)):
+        if not await self.publishing.in_thread(partial(os.path.lexists, self.publishing.layout.blob(digest))):
             return None
         await presence.load_records(digests=[digest])
         return await self.in_thread(partial(presence.find, digest, progress))
@@ -143,7 +143,7 @@ class Ingest:
         """
         layout, trees = self.publishing.layout, self.publishing.index.trees
         first, tree = first_of(files), [] if alone else listed(files)
-        self.publishing.judge(request, first.digest, tree)
+        await self.publishing.in_thread(partial(self.publishing.judge, request, first.digest, tree))
         named: dict[Digest, Committed] = {}
         relinked: list[Relinked] = []
 

@@ -30,8 +30,11 @@ class LeftoverTrees:
 
     async def leftovers(self, ages: Ages) -> list[Candidate]:
         wanted = [entry.tree async for entry in self._index.entries() if entry.tree is not None]
-        found = await self._name_changes.in_thread(partial(trees.leftovers, self._layout, wanted))
-        return [candidate for path in sorted(found) if (candidate := self._candidate(path, ages)) is not None]
+        return await self._name_changes.in_thread(partial(self._candidates, wanted, ages))
+
+    def _candidates(self, wanted: Sequence[str], ages: Ages) -> list[Candidate]:
+        found = sorted(trees.leftovers(self._layout, wanted))
+        return [candidate for path in found if (candidate := self._candidate(path, ages)) is not None]
 
     def _candidate(self, path: str, ages: Ages) -> Candidate | None:
         try:
@@ -63,7 +66,7 @@ class LeftoverTrees:
         for candidate in candidates:
             path = "/".join((self._layout.root, *candidate.parts))
             async with self._name_changes.publisher.turn(order):
-                if self._is_wanted(candidate):
+                if await self._name_changes.in_thread(partial(self._is_wanted, candidate)):
                     continue
                 with anyio.CancelScope(shield=True):
                     try:

@@ -81,7 +81,7 @@ class Sweeper:
         self, *, dry_run: bool = False, grace: float | None = None, order: int = 0, progress: JobProgress | None = None
     ) -> Swept:
         """`grace` replaces the configured one."""
-        self._lock.check()
+        await self._name_changes.in_thread(self._lock.check)
         progress = progress or JobProgress()
         async with self._alone:
             progress.phase("checking_local")

@@ -83,15 +83,19 @@ class NameChanges:
 
     async def write(self, name: ModelName, document: Mapping[str, Any], *, replace: bool = False) -> None:
         """Writes the manifest, the last write: then the model exists."""
-        with self.index.changing(name):
-            await self.in_thread(partial(manifests.write, self.layout, name, document, replace=replace))
+        write = partial(manifests.write, self.layout, name, document, replace=replace)
+        await self.in_thread(partial(_changing, self.index, name, write))
 
     async def withdraw(self, name: ModelName) -> None:
-        with self.index.changing(name):
-            await self.in_thread(partial(_remove_manifest, self.layout, name))
+        await self.in_thread(partial(_changing, self.index, name, partial(_remove_manifest, self.layout, name)))
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self.threads)
+
+
+def _changing(index: Index, name: ModelName, change: Callable[[], object]) -> None:
+    with index.changing(name):
+        change()
 
 
 def _remove_manifest(layout: Layout, name: ModelName) -> None:

@@ -194,7 +194,7 @@ async def test_a_move_cut_short_leaves_other_bytes_alone(bench: Bench) -> None:
 
 async def test_uses_go_along(bench: Bench) -> None:
     await bench.add("a")
-    bench.store.resolve("a")
+    await bench.store.look_up("a")
     used = bench.store.uses.of("a")
     await bench.store.renaming.move("a", "b")
     assert used
