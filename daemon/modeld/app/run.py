@@ -10,6 +10,7 @@ import structlog
 
 from modeld.app.compose import opened
 from modeld.app.event_loop import event_loop
+from modeld.app.interpreter import share_time
 from modeld.app.readiness import Readiness
 from modeld.app.serve import serve
 from modeld.config import ConfigError
@@ -44,6 +45,7 @@ def _run(loaded: Loaded, readiness: Readiness, output: logs.Output, *, auto_star
     instance = str(uuid.uuid4())
     inherited = inherited_socket()
     with opened(loaded, os.environ, instance=instance, inherited=inherited) as rooms:
+        share_time()
         return anyio.run(
             lambda: serve(rooms, loaded, readiness, output, instance=instance, auto_started=auto_started),
             backend="asyncio",

@@ -91,6 +91,7 @@ class Watches:
         return bool(self._poll(self._polled, 2, 0))
 
     def changes(self) -> Iterator[Change]:
+        """Call it when `changed` returns True."""
         if self._polled[1].revents:
             yield Change(-1, "")
         while True:

@@ -53,13 +53,12 @@ class Current:
         """The answer for exactly this spelling of a name; None when only a look can tell. Never waits."""
         if self._watches is None:
             return None
-        if self._watches.changed():
-            self._take_changes(self._watches)
+        self.seen()
         return self._answers.get(name)
 
     def seen(self) -> int:
         """The number of changes up to now. Call it before `place`."""
-        if self._watches is not None:
+        if self._watches is not None and self._watches.changed():
             self._take_changes(self._watches)
         return self._seen
 
