@@ -142,6 +142,14 @@ def test_a_model_in_use_is_resolved_while_the_disk_hangs(on_slow_disk: DaemonOnS
             assert unanswered(waiting)
 
 
+def test_a_request_that_hangs_holds_no_other_of_its_connection(on_slow_disk: DaemonOnSlowDisk) -> None:
+    with on_slow_disk.connect() as wire, on_slow_disk.slow(FOR_EVER):
+        hanging = wire.request("model.show", name="other", id="hanging")
+        assert wire.ask("daemon.status")["type"] == "result"
+        assert wire.ask("cancel", target=hanging)["type"] == "result"
+        assert wire.terminal(hanging)["code"] == "cancelled"
+
+
 def test_a_disk_that_never_answers_does_not_keep_the_daemon_from_ending(on_slow_disk: DaemonOnSlowDisk) -> None:
     with on_slow_disk.connect() as wire, on_slow_disk.slow(FOR_EVER):
         wire.request("model.resolve", name="other")

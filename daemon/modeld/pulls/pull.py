@@ -142,12 +142,14 @@ class Pull:
     async def _ask(self) -> Described[Any]:
         """The source's description of what the reference stands for now."""
         stopped, left = self._progress.stopped, threading.Event()
-        ask = partial(
-            self._context.transfer.ask,
-            self._context.route(self._plan.reference),
-            stopped=lambda: left.is_set() or stopped(),
-            on_event=self._events.on_transfer_event,
-        )
+
+        def ask() -> Described[Any]:
+            return self._context.transfer.ask(
+                self._context.route(self._plan.reference),  # a source that is made imports and reads what it needs
+                stopped=lambda: left.is_set() or stopped(),
+                on_event=self._events.on_transfer_event,
+            )
+
         thread = OwnThread(ask, name=f"ask for job {self._job.id}")
         thread.start()
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import asyncio
+from contextlib import suppress
+from typing import Final, Protocol
 
 import anyio
 
@@ -10,11 +12,14 @@ from modeld.observe.incident import incident
 from modeld.operations.operation import Caller
 from modeld.operations.registry import Run
 from modelwire.connection import ServerConnection
-from modelwire.errors import Cancelled, Interrupted, WireError
+from modelwire.errors import Cancelled, Interrupted, QueueFull, WireError
 from modelwire.operations import BY_REQUEST
 from modelwire.replies import Reply
 from modelwire.requests import Request
 from modelwire.values import Value
+
+_LOOKUP_SECONDS: Final = 0.1
+"""For a lookup. A disk that works answers within milliseconds."""
 
 
 class ReplyChannel(Protocol):
@@ -95,8 +100,16 @@ class RunningRequest:
         self._abandoned = True
         self._scope.cancel()
 
+    def _release_connection(self) -> None:
+        """The disk may hang: a lookup that takes so long holds up no other request, and can be cancelled."""
+        with suppress(QueueFull):  # then the connection waits, and that bounds what one user may ask for
+            self.takes_long()
+
     async def run(self, operation: Run) -> None:
         answered = False
+        timer = None
+        if self.is_lookup:
+            timer = asyncio.get_running_loop().call_later(_LOOKUP_SECONDS, self._release_connection)
         try:
             with self._scope:
                 try:
@@ -111,6 +124,8 @@ class RunningRequest:
                 answered = True
                 self._channel.fail(self.id, self._end_error)
         finally:
+            if timer is not None:
+                timer.cancel()
             if not answered:
                 # The daemon ends without waiting: reply as long as that is possible.
                 self._channel.fail(self.id, Interrupted("the daemon stopped before this request had ended"))

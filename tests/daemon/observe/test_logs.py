@@ -241,6 +241,32 @@ def test_a_log_that_nobody_reads_any_more() -> None:
     structlog.reset_defaults()
 
 
+class Refusing(io.StringIO):
+    """Refuses the first line."""
+
+    refused = False
+
+    def write(self, text: str) -> int:
+        if not self.refused:
+            self.refused = True
+            raise OSError(28, "No space left on device")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("style", ["json", "console", "journal"])
+def test_lines_that_could_not_be_written_are_counted_in_the_log(style: str) -> None:
+    log = Log(Refusing())
+    log.configure(style)
+    structlog.get_logger().info("first")
+    assert log.text == ""
+    structlog.get_logger().info("second")
+    first, second = log.lines
+    assert "second" in first
+    assert "lost" in second
+    assert re.search(r'lines"?[=:] ?1', second)
+    structlog.reset_defaults()
+
+
 # --- other people's lines ---
 
 
