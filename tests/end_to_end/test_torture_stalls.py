@@ -108,7 +108,10 @@ def judge(what: str, waits: Waits) -> None:
     assert waits.longest <= LONGEST_MS
 
 
-PROBES = {"status": ("daemon.status", {}), "resolve": ("model.resolve", {"name": "model-00000"})}
+PROBES: dict[str, tuple[str, dict[str, object]]] = {
+    "status": ("daemon.status", {}),
+    "resolve": ("model.resolve", {"name": "model-00000"}),
+}
 
 
 @pytest.mark.parametrize("probe", PROBES)
@@ -126,7 +129,7 @@ def test_other_clients_wait_for_no_slow_disk(big: DaemonOnSlowDisk, what: str, p
         for _ in range(3):
             wire.ask(op, **fields)
     with big.connect() as wire, big.slow(3000):
-        requests = {
+        requests: dict[str, tuple[str, dict[str, object]]] = {
             "list": ("model.list", {}),
             "show": ("model.show", {"name": "model-00001"}),
             "resolve": ("model.resolve", {"name": "model-00002"}),
