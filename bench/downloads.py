@@ -84,13 +84,14 @@ def fetch(root: str, url: str, size: int, digest: str) -> None:
     if url.startswith(HUB):
         reference = HubReference(repo=hub_site.REPO, path=hub_site.FILE, revision="main")
         hub = HuggingFaceSource(client, url.removeprefix(HUB), environ={"HF_HUB_DISABLE_XET": "1"})
-        described = transfer._router.describe(Route(reference, [hub]))
+        described = transfer.router.describe(Route(reference, [hub]))
         file = described.description.files[0]
     else:
-        described = transfer._router.describe(Route(file, [Address(client)]))
+        described = transfer.router.describe(Route(file, [Address(client)]))
     batch = Batch(layout)
     batch.take(transfer.fetch_file(described, file))
-    blob = batch.commit()[0].blob
+    batch.settle({})
+    ((blob, *_),) = batch.commit().values()
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     client.close()
     os.truncate(blob.path, 0) if os.geteuid() == 0 else os.unlink(blob.path)

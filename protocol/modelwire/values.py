@@ -382,6 +382,8 @@ class Status(Value, frozen=True, kw_only=True):
     reserved_bytes: int = 0
     auto_started: bool = False
     peers: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    """What the daemon warned of when it started."""
 
 
 class Welcome(Value, frozen=True, kw_only=True):

@@ -359,3 +359,17 @@ def test_readiness_is_told_once_it_answers(stopped: RealDaemon) -> None:
     assert kind == "READY"
     assert json.loads(facts) == {"socket": stopped.socket, "pid": stopped.pid}
     assert stopped.ask("daemon.status")["value"]["pid"] == stopped.pid
+
+
+def test_a_daemon_that_hashes_without_openssl_says_so_at_its_start_and_in_its_status(stopped: RealDaemon) -> None:
+    run = "import sys; sys.modules['_hashlib'] = None; import runpy; runpy.run_module('modeld', run_name='__main__')"
+    stopped.program = ("-c", run)
+    stopped.start()
+    (warning,) = stopped.ask("daemon.status")["value"]["warnings"]
+    assert "OpenSSL" in warning
+    assert warning in stopped.log()
+
+
+def test_a_daemon_with_openssl_has_nothing_to_warn_of(stopped: RealDaemon) -> None:
+    stopped.start()
+    assert stopped.ask("daemon.status")["value"].get("warnings", []) == []

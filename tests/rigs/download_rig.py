@@ -89,6 +89,12 @@ class Elsewhere(Plain):
         return Description(source=self.name, files=(file,), registry="test")
 
 
+def leave(fetched: Fetched) -> None:
+    """As a process that ends before it commits the file."""
+    fetched.reservation.release()
+    fetched.partial.close()
+
+
 class Rig:
     def __init__(self, root: str, tuning: Tuning = QUICK, condemned: Condemned | None = None) -> None:
         os.makedirs(f"{root}/blobs/sha256", exist_ok=True)
@@ -117,7 +123,7 @@ class Rig:
 
     def described(self, file: FileInfo, sources: Iterable[Plain] = ()) -> Described[FileInfo]:
         route = Route(file, [*sources] or [Plain(self.client)])
-        return self.transfer._router.describe(route, on_event=self.events.append)
+        return self.transfer.router.describe(route, on_event=self.events.append)
 
     def fetch(
         self,

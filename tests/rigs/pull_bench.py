@@ -13,18 +13,19 @@ from typing import Any, cast
 
 from modeld.config import Settings
 from modeld.download.engine.assembly import Fetched
+from modeld.download.engine.budget import Budget
 from modeld.download.engine.downloads import Transfer
 from modeld.download.routes.events import unheard
 from modeld.download.routes.router import Described
 from modeld.download.source import Description, FileInfo
 from modeld.progress import FileProgress, JobProgress, Stopped
 from modeld.pulls.context import PullContext
-from modeld.pulls.files import FileFetcher
+from modeld.pulls.files import ModelFiles
 from modeld.pulls.memory import RemoteModel
 from modeld.pulls.plan import Plan
 from modeld.sources.parse import parse
 from modeld.store import Requester
-from modeld.store.ingest.copying import stage_copy
+from modeld.store.ingest.copying import Source, stage_copy
 from modeld.store.ingest.ingest import ReadyFile
 from modeld.store.ingest.staged import Staged
 from modelwire.requests import ModelPull
@@ -36,15 +37,10 @@ WAIT = 10
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class StagedDouble(Staged):
-    """A double of a fetched file: its bytes are staged, and it counts its calls of `keep`."""
+    """A double of a fetched file: its bytes are staged."""
 
     served: Mapping[str, int]
     as_described: bool
-    kept: int = 0
-
-    def keep(self) -> None:
-        self.kept += 1
-        self.discard()
 
 
 class Downloads:
@@ -112,17 +108,16 @@ class PullBench(Bench):
 
     async def publish(self, plan: Plan, files: Sequence[ReadyFile], model: RemoteModel) -> None:
         """The model of an earlier pull."""
-        publication = plan.publication(files, model, asked=True)
-        alone = len(files) == 1
-        await self.store.ingest.publish(
-            publication.request, files, publication.source, Requester(peer=1), alone=alone, provenance=None
-        )
+        request, _ = plan.publication(files, model, asked=True)
+        source, alone = plan.source(files, model), len(files) == 1
+        await self.store.ingest.publish(request, files, source, Requester(peer=1), alone=alone, provenance=None)
 
     def staged_double(self, content: bytes, *, as_described: bool) -> StagedDouble:
         path = self.file(f"fetched-{digest_of(content).hex[:8]}", content)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            staged = stage_copy(self.layout, descriptor, path, space=self.store.ingest.space, progress=FileProgress())
+            source = Source.of(descriptor, path)
+            staged = stage_copy(self.layout, source, space=self.store.ingest.space, progress=FileProgress())
         finally:
             os.close(descriptor)
         of_copy = {field.name: getattr(staged, field.name) for field in fields(staged)}
@@ -130,10 +125,12 @@ class PullBench(Bench):
 
     # -- fetching
 
-    def fetcher(self, plan: Plan, files: Sequence[FileInfo], *, revision: str | None = None) -> FileFetcher:
-        description = Description(source="hub", files=tuple(files), registry="hub", revision=revision)
-        described = cast("Described[Any]", _Described(description))
-        return FileFetcher(self.context, plan, described, files, self.progress, unheard, self.holds)
+    def files(self, plan: Plan, files: Sequence[FileInfo]) -> ModelFiles:
+        return ModelFiles(self.context, plan, plan.choose(files), None, self.progress, self.holds)
+
+    async def fetched(self, files: ModelFiles) -> list[ReadyFile]:
+        described = _Described(Description(source="hub", files=tuple(files.infos), registry="hub"))
+        return await files.fetch(cast("Described[Any]", described), unheard, Budget().share())
 
 
 @dataclass

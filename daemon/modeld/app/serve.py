@@ -25,6 +25,7 @@ from modeld.operations.registry import all_operations
 from modeld.operations.services import Services, ThisDaemon
 from modeld.server import Server
 from modeld.server.peer_limits import PeerLimits
+from modeld.store.blobs.hashing import slow_sha256
 from modelwire.errors import WireError
 from modelwire.version import __version__
 
@@ -88,7 +89,9 @@ def _built(
         ageing=float(settings.jobs.ageing),
     )
     gate = Gate(limits, time.monotonic, first_order=rooms.ledger.next_order_now())
-    for warning in (*rooms.access.warnings, *rooms.endpoint.warnings):
+    slow = slow_sha256()
+    warnings = (*rooms.access.warnings, *rooms.endpoint.warnings, *([] if slow is None else [slow]))
+    for warning in warnings:
         log.warning(warning)
     peer_limits = PeerLimits(
         connections_per_peer=settings.limits.connections_per_peer,
@@ -109,6 +112,7 @@ def _built(
             auto_started=auto_started,
             recovery=rooms.recovery,
             presence=peer_limits,
+            warnings=warnings,
         ),
         drain=lambda deadline: lifetime.stop("a client asked for it", deadline=deadline),
         own_uid=os.getuid(),

@@ -48,7 +48,6 @@ class Tuning:
     connections_per_host: int = 24
     """Over all files and jobs: more than one file uses, less than what servers take for an attack."""
 
-    files_at_once: int = 3
     growth_window_seconds: float = 0.12
     growth_factor: float = 1.15
     """Twice the connections must bring this many times as much, or their number goes back."""

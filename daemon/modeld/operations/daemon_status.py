@@ -58,6 +58,7 @@ class ShowStatus(SlowOperation[DaemonStatus, Status]):
             reserved_bytes=services.store.reserved_bytes,
             auto_started=daemon.auto_started,
             peers=daemon.presence.by_peer(),
+            warnings=daemon.warnings,
         )
 
     async def _look_again(self) -> None:

@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple
 
 import msgspec
 
-from modeld.jobs.job import Job, Kind, V, W
+from modeld.jobs.job import AnyJob, Job, Kind, V, W
 from modeld.jobs.publication import PublicationNotes
 from modeld.operations.follow import follow
 from modeld.operations.operation import Call, Caller, SlowOperation
@@ -69,5 +69,5 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
             raise
 
 
-def requester_of(job: Job[W, V]) -> Requester:
+def requester_of(job: AnyJob) -> Requester:
     return Requester(peer=job.peer, job=job.id)

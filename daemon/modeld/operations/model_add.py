@@ -9,10 +9,13 @@ import msgspec
 from modeld.jobs.job import Job
 from modeld.operations.job_operation import JobOperation, Submission, requester_of
 from modeld.operations.operation import Caller
+from modeld.operations.services import Services
 from modeld.store import Digest, ModelName
+from modeld.store.ingest.adopt import How
+from modeld.store.publish.name_changes import Notes
 from modelwire.errors import InvalidRequest
-from modelwire.requests import ModelAdd
-from modelwire.values import Added
+from modelwire.requests import ModelAdd, ModelPull
+from modelwire.values import Added, Pulled
 
 _LONGEST_PATH = 4095
 """The kernel's limit. A path that is refused here is stored nowhere; later it would be in the ledger and the log."""
@@ -26,7 +29,7 @@ class Add(JobOperation[ModelAdd, Added]):
 
     def check(self, caller: Caller, request: ModelAdd, /) -> Submission[ModelAdd]:
         _check_length("path", request.path, _LONGEST_PATH, "Give a shorter path; no file has one so long.")
-        _check_length("license", request.license, _LONGEST_LICENSE, "Give the license's name or address, not its text.")
+        check_license(request.license)
         if not os.path.isabs(request.path) or "\0" in request.path:
             raise InvalidRequest(
                 f"$.path: {request.path!r} is not an absolute path",
@@ -46,20 +49,9 @@ class Add(JobOperation[ModelAdd, Added]):
 
     async def work(self, job: Job[ModelAdd, Added], /) -> Added:
         request = job.request
+        how: How = "move" if request.move else "link" if request.link else "copy"
         async with self.mismatch_recorded(job, request.path):
-            return await self._services.store.add(
-                request.path,
-                name=request.name,
-                sha256=request.sha256,
-                replace=request.replace,
-                license=request.license,
-                how="move" if request.move else "link" if request.link else "copy",
-                order=job.order,
-                progress=job.progress,
-                reader=await self._services.reader_for(job.peer),
-                notes=self.notes(job),
-                requester=requester_of(job),
-            )
+            return await add_path(self._services, job, request.path, self.notes(job), how)
 
     def took_place(self, request: ModelAdd, intent: Added, /) -> bool:
         """The content alone does not decide: the name may have stood for the same bytes before, and the job was to
@@ -70,6 +62,34 @@ class Add(JobOperation[ModelAdd, Added]):
         if request.move and os.path.lexists(request.path):
             return False  # the source is still to be removed: run again, the work finds its bytes and removes it
         return store.models.view(intent.name).license == request.license
+
+
+async def add_path(
+    services: Services,
+    job: Job[ModelAdd, Added] | Job[ModelPull, Pulled],
+    path: str,
+    notes: Notes[Added],
+    how: How = "copy",
+) -> Added:
+    """Adds what is at the path, with the rights of the client, as the request of the job says."""
+    request = job.request
+    return await services.store.add(
+        path,
+        name=request.name,
+        sha256=request.sha256,
+        replace=request.replace,
+        license=request.license,
+        how=how,
+        order=job.order,
+        progress=job.progress,
+        reader=await services.reader_for(job.peer),
+        notes=notes,
+        requester=requester_of(job),
+    )
+
+
+def check_license(text: str | None) -> None:
+    _check_length("license", text, _LONGEST_LICENSE, "Give the license's name or address, not its text.")
 
 
 def _check_length(field: str, text: str | None, longest: int, hint: str) -> None:

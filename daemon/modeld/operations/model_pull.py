@@ -1,20 +1,30 @@
-"""model.pull: adds what a reference names, from the network, from this machine, or from the store itself."""
+"""model.pull: adds what a reference names, from the network, from this machine, or from the store itself.
+
+A reference may hold a password or a signed query. The ledger, the log and the manifest get its canonical spelling,
+which has none; the secret stays in memory for as long as its job lives. So such a job cannot go on after a restart,
+and its error says so.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import Final
 
+import msgspec
+
 from modeld.jobs.job import Job
-from modeld.operations.job_operation import JobOperation, Submission
+from modeld.operations.job_operation import JobOperation, Submission, requester_of
+from modeld.operations.model_add import add_path, check_license
 from modeld.operations.operation import Caller
 from modeld.operations.services import Services
-from modeld.pulls.local import add_local, use_stored
+from modeld.pulls.outcome import PullOutcome
 from modeld.pulls.pull import Pull as NetworkPull
-from modeld.pulls.request import PullRequests
 from modeld.sources.local import LocalReference
+from modeld.sources.reference import Reference, fingerprint
 from modeld.sources.stored import StoredReference
-from modelwire.errors import WireError
+from modeld.store import Digest, ModelName, WouldBlock
+from modelwire.errors import DigestMismatch, Interrupted, InvalidRequest, NotFound, WireError
 from modelwire.requests import ModelPull
 from modelwire.values import Pulled
 
@@ -22,16 +32,42 @@ FETCHES: Final = "model.pull"
 ADDS: Final = "model.add"
 """The queues of pulls: of those that use the network, and of those whose bytes are on this machine."""
 
+_LONGEST_GLOBS: Final = 16 * 1024
+"""All globs together: they are part of the job's row and of its key."""
+
+_SECRET: Final = "model.pull with a secret "  # noqa: S105 - the prefix of a job's key, not a secret
+
 
 class Pull(JobOperation[ModelPull, Pulled]):
     request, value = ModelPull, Pulled
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
-        self._requests = PullRequests(services.pulls)
+        self._secret: dict[str, Reference] = {}
+        """The references that hold secrets, by the keys of their jobs."""
 
     def check(self, caller: Caller, request: ModelPull, /) -> Submission[ModelPull]:
-        stored, key = self._requests.accept(request, caller.uid, [job.key for job in self._services.board.jobs])
+        check_license(request.license)
+        _check_globs(request)
+        if request.sha256 is not None:
+            Digest.parse(request.sha256)
+        reference = self._read(request, request.directory)
+        name = ModelName.parse(request.name) if request.name is not None else reference.suggested_name
+        if reference.fixed_name is not None and name != reference.fixed_name:
+            raise InvalidRequest(
+                f"$.name: '{reference.text}' is in the store; a pull gives it no second name",
+                hint=f"Run `modelctl cp {reference.text} {name.text}`.",
+            )
+        stored = msgspec.structs.replace(request, ref=reference.text, name=name.text, directory=None)
+        files = [reference.key, stored.include, stored.exclude]
+        options = [stored.name, stored.sha256, stored.replace, stored.license, stored.offline, stored.max_rate]
+        key = self.key(*files, *options, caller.uid)
+        if reference.secrets:
+            # Two requests with two passwords share no job.
+            key = _SECRET + key + fingerprint(f"{reference.secrets.userinfo}\0{reference.secrets.query}")
+            live = {job.key for job in self._services.board.jobs}
+            self._secret = {known: secret for known, secret in self._secret.items() if known in live}
+            self._secret[key] = reference
         return Submission(stored, key, stored.name)
 
     def queue(self, request: ModelPull, /) -> str:
@@ -42,14 +78,89 @@ class Pull(JobOperation[ModelPull, Pulled]):
         return FETCHES
 
     async def work(self, job: Job[ModelPull, Pulled], /) -> Pulled:
-        services, reference, notes = self._services, self._requests.reference(job, job.request), self.notes(job)
+        services, reference, notes = self._services, self._reference(job), self.notes(job)
         async with self.mismatch_recorded(job, reference.text):
             if isinstance(reference, LocalReference):
-                return await add_local(services.store, job, reference, await services.reader_for(job.peer), notes)
+                outcome = PullOutcome(source=reference.text, notes=notes)
+                return outcome.pulled(await add_path(services, job, reference.path, outcome))
             if isinstance(reference, StoredReference):
-                return await use_stored(services.store, job, reference, services.model_failed)
+                return await self._find_stored(job, reference.name)
             pull = await NetworkPull.planned(services.pulls, services.activity, job, reference, notes)
             return await pull.run()
 
+    async def _find_stored(self, job: Job[ModelPull, Pulled], name: ModelName) -> Pulled:
+        store, progress = self._services.store, job.progress
+        progress.phase("checking_local")
+        try:
+            resolved = await store.look_up(name.text)
+        except NotFound as fault:
+            if fault.details.get("close"):
+                raise
+            raise NotFound(
+                fault.message,
+                hint=f"A name alone means a model in the store; to fetch it, add its source:"
+                f" ollama:{name.text}, hf:org/repo, ./{name.text}.",
+                details=fault.details,
+            ) from None
+        except WouldBlock:
+            resolved = await store.resolver.resolve(
+                name.text, requester=requester_of(job), on_failed=self._services.model_failed
+            )
+        view, wanted = await store.index.in_thread(partial(store.models.view, resolved.name)), job.request.sha256
+        expected, actual = wanted and Digest.parse(wanted), Digest.parse(view.blob)
+        if expected and not actual.matches(expected):
+            raise DigestMismatch(
+                f"'{view.name}' has the digest {actual.text}, {expected.text} was expected",
+                hint="Check the digest, or pull by a reference that names the source of the model.",
+                details={"expected_sha256": expected.hex, "actual_sha256": actual.hex},
+            )
+        progress.total(view.size_bytes)
+        progress.reuse(view.size_bytes)
+        return Pulled(
+            name=view.name,
+            blob=view.blob,
+            size_bytes=view.size_bytes,
+            format=view.format,
+            path=resolved.path,
+            reused=True,
+            files=view.files,
+            source=name.text,
+            current=True,
+        )
+
     def took_place(self, _: ModelPull, intent: Pulled, /) -> bool:
         return self._services.store.models.stands_for(intent)
+
+    def _reference(self, job: Job[ModelPull, Pulled]) -> Reference:
+        """Of a job that runs, with its secrets."""
+        if not job.key.startswith(_SECRET):
+            return self._read(job.request)
+        if job.key not in self._secret:
+            raise Interrupted(
+                f"the reference of job {job.id} held a password or a signed query, which is kept nowhere:"
+                " it cannot go on after a restart of the daemon",
+                hint="Pull it again with the whole reference; the bytes that are here are kept.",
+                retryable=False,
+            )
+        return self._secret[job.key]
+
+    def _read(self, request: ModelPull, directory: str | None = None) -> Reference:
+        reference = self._services.pulls.sources.read(request.ref, directory)
+        if not request.include and not request.exclude:
+            return reference
+        if not reference.network:
+            raise InvalidRequest(
+                "$.include: files are chosen from what a network source has, not from what is on this machine",
+                hint="Add a directory that holds only the wanted files.",
+            )
+        return reference.choosing(request.include, request.exclude)
+
+
+def _check_globs(request: ModelPull) -> None:
+    for field, globs in (("include", request.include), ("exclude", request.exclude)):
+        if sum(len(glob) + 3 for glob in globs) > _LONGEST_GLOBS:
+            raise InvalidRequest(
+                f"$.{field}: the globs are longer than {_LONGEST_GLOBS} characters", hint="Give fewer."
+            )
+        if not all(globs):
+            raise InvalidRequest(f"$.{field}: a glob is empty, and fits nothing", hint="Leave it out.")

@@ -36,6 +36,7 @@ class ThisDaemon:
     auto_started: bool
     recovery: RecoveryView
     presence: Presence
+    warnings: tuple[str, ...] = ()
     state: str = "ready"
 
 

@@ -44,10 +44,8 @@ class PullContext:
             condemned=self.memory.condemned,
             tuning=replace(
                 DEFAULT,
-                first_connections=min(DEFAULT.first_connections, chosen.connections_per_file),
                 connections_per_file=chosen.connections_per_file,
                 connections_per_host=chosen.connections_per_host,
-                files_at_once=chosen.files_at_once,
             ),
         )
 

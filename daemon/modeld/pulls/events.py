@@ -8,7 +8,7 @@ import time
 from typing import Any, Final
 
 from modeld.activity import Activity
-from modeld.download.routes.events import EventKind, TransferEvent
+from modeld.download.routes.events import TransferEvent
 from modeld.download.source import address_of
 from modeld.jobs.job import AnyJob
 from modeld.progress import JobProgress
@@ -18,20 +18,6 @@ from modelwire.vocabulary import Phase
 LOG_BYTES: Final = 32 * 1024 * 1024
 LOG_SECONDS: Final = 5.0
 """How often the log gets a line about a download: the contract's numbers."""
-
-_EVENTS: Final[dict[EventKind, str]] = {
-    "resumed": "transfer.resumed",
-    "retry": "transfer.retry",
-    "waiting": "transfer.waiting",
-    "ranges_ignored": "transfer.ranges_ignored",
-    "restarted": "transfer.restarted",
-    "damaged_piece": "transfer.damaged_piece",
-    "failover": "source.failed",
-    "skipped": "source.skipped",
-    "source_changed": "source.changed",
-    "breaker_opened": "source.breaker_opened",
-    "condemned": "source.condemned",
-}
 
 
 class PullEvents:
@@ -56,12 +42,9 @@ class PullEvents:
             self._loop.call_soon_threadsafe(lambda: self.record(name, **fields))
 
     def on_transfer_event(self, event: TransferEvent) -> None:
-        more: dict[str, Any] = {}
-        if event.kind == "retry":
-            more = {"attempt": event.attempt, "delay_s": event.delay_s}
-        if event.bytes:
-            more["kept_bytes"] = event.bytes
-        self._record_soon(_EVENTS[event.kind], source=event.source, file=event.file, message=event.reason, **more)
+        retry = {"attempt": event.attempt, "delay_s": event.delay_s} if event.kind == "transfer.retry" else {}
+        kept = {"kept_bytes": event.bytes} if event.bytes else {}
+        self._record_soon(event.kind, source=event.source, file=event.file, message=event.reason, **retry, **kept)
 
     def record_mismatch(self, fault: DigestMismatch) -> None:
         names = ("path", "expected_sha256", "actual_sha256", "quarantine_path", "source")

@@ -7,14 +7,15 @@ of a file whose source reports none, for as long as the source reports the same 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import sqlite3
 import time
+from dataclasses import astuple
 from typing import Any, Final
 
 import msgspec
 
 from modeld.download.routes.condemned import Condemnation, Condemned
+from modeld.download.source import FileInfo
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.catalog.tables import Tables
 from modeld.store.digest import Digest
@@ -56,10 +57,9 @@ class RemoteModel(msgspec.Struct, frozen=True, kw_only=True):
     license: str | None = None
     files: tuple[RemoteFile, ...] = ()
 
-
-def version_of(origin: str, locator: str, validator: str) -> str:
-    """One version of one file at one source. Hashed: an address may be long, or hold more than may be stored."""
-    return hashlib.sha256(f"{origin}\0{locator}\0{validator}".encode("utf-8", "surrogatepass")).hexdigest()
+    @property
+    def infos(self) -> list[FileInfo]:
+        return [FileInfo(path=file.path, locator="", digest=Digest(file.digest), role=file.role) for file in self.files]
 
 
 class Memory:
@@ -111,12 +111,11 @@ class Memory:
 
     def _write_condemnation(self, condemnation: Condemnation, holds: bool) -> None:
         """Blocks until it is durable: byte threads call it."""
-        source, digest, validator = condemnation.source, condemnation.digest, condemnation.validator
+        row = (*astuple(condemnation), time.time())
 
         def write(db: sqlite3.Connection) -> None:
-            db.execute("DELETE FROM condemned_sources WHERE source = ? AND digest = ?", (source, digest))
+            db.execute("DELETE FROM condemned_sources WHERE source = ? AND digest = ?", row[:2])
             if holds:
-                row = (source, digest, validator, time.time())
                 db.execute("INSERT INTO condemned_sources VALUES (?, ?, ?, ?)", row)
 
         with contextlib.suppress(WireError):

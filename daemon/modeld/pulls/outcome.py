@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -18,14 +17,12 @@ class PullOutcome:
     source: str
     revision: str | None = None
     current: bool = False
-    served: Mapping[str, int] = field(default_factory=dict)
+    served: dict[str, int] = field(default_factory=dict)
     notes: Notes[Pulled]
 
     def pulled(self, added: Added) -> Pulled:
         values = msgspec.structs.asdict(added)
-        return Pulled(
-            **values, source=self.source, revision=self.revision, current=self.current, served=dict(self.served)
-        )
+        return Pulled(**values, source=self.source, revision=self.revision, current=self.current, served=self.served)
 
     async def about_to_publish(self, value: Added, /) -> None:
         await self.notes.about_to_publish(self.pulled(value))

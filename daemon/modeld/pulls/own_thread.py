@@ -6,68 +6,41 @@ Unlike a thread of the usual pool, an abandoned one does not keep the process fr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Final, Generic, TypeVar
-
-import anyio
+from typing import Any, Final, TypeVar
 
 from modeld.progress import Stopped
 
 T = TypeVar("T")
 
 POLL_SECONDS: Final = 0.05
-"""How soon `wait` notices that its caller is stopped."""
+"""How soon a caller notices that it is stopped."""
 
 
-class OwnThread(Generic[T]):
-    """For the event loop, which also calls `on_end`. When that loop is gone, the thread calls `on_lost` with the
-    result."""
+async def in_own_thread(work: Callable[[], T], *, name: str, stopped: Callable[[], bool] = lambda: False) -> T:
+    """Raises Stopped as soon as `stopped()` is true; the work goes on alone."""
+    outcome, loop = Future[T](), asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
 
-    def __init__(
-        self,
-        work: Callable[[], T],
-        *,
-        name: str,
-        on_end: Callable[[], None] = lambda: None,
-        on_lost: Callable[[T], object] = lambda _: None,
-    ) -> None:
-        self.ended = anyio.Event()
-        self.outcome = Future[T]()
-        self._work = work
-        self._on_end = on_end
-        self._on_lost = on_lost
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
+    def run() -> None:
         try:
-            self._thread.start()
-        except BaseException as fault:
-            self.outcome.set_exception(fault)
-            self._end()
-            raise
+            outcome.set_result(work())
+        except BaseException as fault:  # noqa: BLE001 - the caller raises it
+            outcome.set_exception(fault)
+        with contextlib.suppress(RuntimeError):  # the loop is gone: the daemon has stopped without waiting
+            loop.call_soon_threadsafe(ended.set_result, None)
 
-    async def wait(self, stopped: Callable[[], bool]) -> None:
-        """Returns when the work has ended. Raises Stopped as soon as `stopped()` is true; the work goes on alone."""
-        while not self.ended.is_set():
-            if stopped():
-                raise Stopped
-            with anyio.move_on_after(POLL_SECONDS):
-                await self.ended.wait()
+    threading.Thread(target=run, name=name, daemon=True).start()
+    await until_done(ended, stopped)
+    return outcome.result()
 
-    def _run(self) -> None:
-        try:
-            self.outcome.set_result(self._work())
-        except BaseException as fault:  # noqa: BLE001 - the callers that wait for the outcome raise it
-            self.outcome.set_exception(fault)
-        try:
-            self._loop.call_soon_threadsafe(self._end)
-        except RuntimeError:  # the loop is gone: the daemon has stopped without waiting
-            if self.outcome.exception() is None:
-                self._on_lost(self.outcome.result())
 
-    def _end(self) -> None:
-        self.ended.set()
-        self._on_end()
+async def until_done(future: asyncio.Future[Any], stopped: Callable[[], bool]) -> None:
+    """Leaves the future alone when the caller is cancelled, and when it raises Stopped because `stopped()` is true."""
+    while not future.done():
+        if stopped():
+            raise Stopped
+        await asyncio.wait([future], timeout=POLL_SECONDS)

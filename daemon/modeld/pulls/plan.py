@@ -7,32 +7,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
+from hashlib import sha256
 
 import msgspec
 
 from modeld.download.source import FileInfo
 from modeld.progress import JobProgress
-from modeld.pulls.memory import RemoteFile, RemoteModel, version_of
+from modeld.pulls.memory import RemoteFile, RemoteModel
 from modeld.sources.globs import wanted
 from modeld.sources.reference import Reference
 from modeld.store import Digest, ModelName, parts
 from modeld.store.ingest.ingest import ReadyFile, first_of, listed
-from modeld.store.manifests.entries import Entry
-from modeld.store.manifests.manifests import File, Source
+from modeld.store.manifests.manifests import File, Manifest, Source
 from modeld.store.publish.publishing import Publishing, PublishRequest
 from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnavailable, WireError
 from modelwire.requests import ModelPull
-
-
-@dataclass(frozen=True)
-class Publication:
-    """What to publish, and what the manifest says of its source."""
-
-    request: PublishRequest
-    source: dict[str, str]
-    current: bool
-    """The name stands for these bytes already."""
 
 
 class Plan:
@@ -51,21 +42,21 @@ class Plan:
 
         self.publish_request = PublishRequest(
             name=self.name,
-            replace=request.replace or self.follows(publishing.index.entry(self.name)),
+            replace=request.replace or self.followed() is not None,
             license=request.license,
             order=order,
             progress=progress,
         )
 
-    def follows(self, existing: Entry | None) -> bool:
-        """Whether the name was pulled by the same reference, whose present model then replaces the existing one."""
-        if existing is None or existing.manifest is None or existing.name.text != self.name.text:
-            return False
-        try:
-            source = existing.document().get("source")
-        except (OSError, WireError):
-            return False
-        return isinstance(source, dict) and source.get("reference") == self.full_reference
+    def followed(self) -> Manifest | None:
+        """The manifest of the name, when the same reference was pulled under it: what it means now replaces it."""
+        existing = self._publishing.index.entry(self.name)
+        if existing is not None and existing.name.text == self.name.text:
+            with suppress(OSError, WireError):
+                source = existing.document().get("source")
+                if isinstance(source, dict) and source.get("reference") == self.full_reference:
+                    return existing.manifest
+        return None
 
     # -- without a source
 
@@ -89,10 +80,9 @@ class Plan:
 
     def _recorded_model(self) -> RemoteModel | None:
         """From the manifest of a model that was pulled by this reference: the catalogue may be a new one."""
-        existing = self._publishing.index.entry(self.name)
-        if existing is None or not self.follows(existing):
+        manifest = self.followed()
+        if manifest is None:
             return None
-        manifest = existing.usable()
         source = manifest.source or Source()
         alone = (File(path=source.filename or "model", blob=manifest.blob, size_bytes=manifest.size_bytes),)
         return RemoteModel(
@@ -108,7 +98,8 @@ class Plan:
     # -- the files of a source
 
     def choose(self, files: Sequence[FileInfo]) -> list[FileInfo]:
-        """The files that the request includes. Raises when they cannot be the files of one model."""
+        """The files that the request includes, with the digest that it names. Raises when they cannot be the files of
+        one model."""
         text = self.reference.text
         files = [file for file in files if wanted(file.path, self.request.include, self.request.exclude)]
         if not files:
@@ -135,64 +126,57 @@ class Plan:
                 f"$.sha256: {text} is a model of {len(files)} files, and a digest is of one",
                 hint="Pull it without --sha256; `modelctl show` prints the digest of each file.",
             )
-        return list(files)
+        return [replace(file, digest=self.expected or file.digest) for file in files]
 
     def version(self, file: FileInfo, revision: str | None) -> str | None:
-        """The key of the file's version, when its source names one: by a validator, or by an immutable revision of
-        the whole model."""
+        """By what the memory knows the digest of this file. None when the digest is known without it, and when the
+        source names no version: neither by a validator nor by an immutable revision of the whole model."""
         validator = file.validator or revision
-        if validator is None or self.reference.secrets:
+        if file.digest is not None or validator is None or self.reference.secrets:
             return None
-        return version_of(file.origin or "", file.locator, f"{validator} {file.size}")
+        # Hashed: an address may be long, or hold more than may be stored.
+        version = f"{file.origin or ''}\0{file.locator}\0{validator} {file.size}"
+        return sha256(version.encode("utf-8", "surrogatepass")).hexdigest()
 
-    def refuse_early(self, files: Sequence[FileInfo], digests: Sequence[Digest | None]) -> None:
+    def refuse_early(self, files: Sequence[FileInfo]) -> None:
         """Raises when the name must not be given, before the first byte is fetched for it."""
-        known = [
-            File(path=file.path, blob=digest.text, size_bytes=file.size or 0, role=file.role)
-            for file, digest in zip(files, digests, strict=True)
-            if digest is not None
-        ]
-        if len(known) < len(files):
-            sizes = [file.size for file in files if file.size is not None]
+        sizes = [file.size for file in files if file.size is not None]
+        digests = [file.digest for file in files if file.digest is not None]
+        if len(digests) < len(files):
             self._publishing.judge_unseen(self.publish_request, sum(sizes) if len(sizes) == len(files) else None)
             return
-        first = parts.first_weights([(file.path, file.role or "", file.size_bytes) for file in known])
-        self._publishing.judge(self.publish_request, Digest.parse(known[first].blob), known if len(known) > 1 else ())
+        first = parts.first_weights([(file.path, file.role or "", file.size or 0) for file in files])
+        tree = [File(file.path, digest.text, file.size or 0) for file, digest in zip(files, digests, strict=True)]
+        self._publishing.judge(self.publish_request, digests[first], tree if len(tree) > 1 else ())
 
     # -- the name
 
-    def publication(self, files: Sequence[ReadyFile], model: RemoteModel, *, asked: bool) -> Publication:
-        """`asked` says whether the source has just described the model."""
-        first, tree = first_of(files), [] if len(files) == 1 else listed(files)
-        source = {
+    def publication(
+        self, files: Sequence[ReadyFile], model: RemoteModel, *, asked: bool
+    ) -> tuple[PublishRequest, bool]:
+        """What to publish, and whether the name stands for these bytes already. `asked` says whether the source has
+        just described the model."""
+        # Judged as if it were not to be replaced: the same bytes under the same name need no new manifest.
+        kept = replace(self.publish_request, replace=False)
+        current = False
+        with suppress(WireError):
+            current = self._publishing.judge(kept, first_of(files).digest, listed(files) if len(files) > 1 else ())
+        if not current:
+            return replace(self.publish_request, license=self.request.license or model.license), False
+        if asked and (followed := self.followed()) is not None:
+            recorded = followed.source or Source()
+            # The registry does not count: today's mirror serves the same files.
+            if (recorded.repo, recorded.revision) != (model.repo, model.revision):
+                # The same bytes under another revision: the new manifest names it, and keeps everything else.
+                kept = replace(kept, license=self.request.license or followed.license, replace=True)
+        return kept, True
+
+    def source(self, files: Sequence[ReadyFile], model: RemoteModel) -> dict[str, str]:
+        """What the manifest says of the source."""
+        return {
             "registry": model.registry,
             "repo": model.repo,
             "revision": model.revision,
-            "filename": first.path,
+            "filename": first_of(files).path,
             "reference": self.full_reference,
         }
-        request, existing = self.publish_request, self._publishing.index.entry(self.name)
-        # Judged as if it were not to be replaced: the same bytes under the same name need no new manifest.
-        kept = replace(request, replace=False)
-        if existing is None or not self._same(existing, kept, first.digest, tree):
-            license_ = self.request.license or model.license
-            return Publication(replace(request, license=license_), source, current=False)
-        if asked and self.follows(existing) and _moved(existing, model):
-            # The same bytes under another revision: the new manifest names it, and keeps everything else.
-            kept = replace(request, license=self.request.license or existing.usable().license, replace=True)
-        return Publication(kept, source, current=True)
-
-    def _same(self, existing: Entry, request: PublishRequest, digest: Digest, files: Sequence[File]) -> bool:
-        if existing.manifest is None or existing.name.text != self.name.text:
-            return False
-        try:
-            return self._publishing.judge(request, digest, files)
-        except WireError:
-            return False
-
-
-def _moved(existing: Entry, model: RemoteModel) -> bool:
-    """Whether the source names another revision than the manifest. The registry does not count: today's mirror serves
-    the same files."""
-    recorded = existing.usable().source or Source()
-    return (recorded.repo, recorded.revision) != (model.repo, model.revision)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -15,16 +16,17 @@ from typing import Any
 
 from modeld.activity import Activity
 from modeld.download.routes.router import Described
+from modeld.download.source import FileInfo
 from modeld.jobs.job import Job
 from modeld.pulls.context import PullContext
 from modeld.pulls.events import PullEvents
-from modeld.pulls.files import FileFetcher, find_file
+from modeld.pulls.files import ModelFiles
 from modeld.pulls.memory import RemoteFile, RemoteModel
 from modeld.pulls.outcome import PullOutcome
-from modeld.pulls.own_thread import OwnThread
+from modeld.pulls.own_thread import in_own_thread
 from modeld.pulls.plan import Plan
 from modeld.sources.reference import Reference
-from modeld.store import Digest, Requester
+from modeld.store import Requester
 from modeld.store.ingest.ingest import ReadyFile
 from modeld.store.publish.name_changes import Notes
 from modelwire.errors import DigestMismatch
@@ -42,7 +44,6 @@ class Pull:
         notes: Notes[Pulled],
     ) -> None:
         self._context = context
-        self._ingest = context.store.ingest
         self._in_thread = context.store.ingest.publishing.in_thread
         self._layout = context.store.layout
         self._job = job
@@ -50,6 +51,7 @@ class Pull:
         self._plan = plan
         self._notes = notes
         self._events = PullEvents(activity, job, self._layout.manifest(self._plan.name))
+        self._holds = ExitStack()
 
     @classmethod
     async def planned(
@@ -61,10 +63,8 @@ class Pull:
         notes: Notes[Pulled],
     ) -> Pull:
         publishing = context.store.ingest.publishing
-        plan = await publishing.in_thread(
-            partial(Plan, job.request, reference, publishing, order=job.order, progress=job.progress)
-        )
-        return cls(context, activity, job, plan, notes)
+        plan = partial(Plan, job.request, reference, publishing, order=job.order, progress=job.progress)
+        return cls(context, activity, job, await publishing.in_thread(plan), notes)
 
     async def run(self) -> Pulled:
         plan, layout, on_progress = self._plan, self._layout, self._events.on_progress
@@ -73,8 +73,8 @@ class Pull:
         self._events.record("phase.checking_local", path=path)
         self._progress.add_listener(on_progress)
         try:
-            with ExitStack() as holds:
-                pulled = await self._pull(holds)
+            with self._holds:
+                pulled = await self._pull()
         except DigestMismatch as fault:
             self._events.record_mismatch(fault)
             raise
@@ -83,41 +83,53 @@ class Pull:
         self._events.record("phase.ready", path=pulled.path)
         return pulled
 
-    async def _pull(self, holds: ExitStack) -> Pulled:
+    async def _pull(self) -> Pulled:
         plan, remembered = self._plan, None
         if not plan.reference.secrets:
             remembered = await self._context.memory.model(plan.full_reference)
         offline = plan.request.offline or self._context.settings.transfer.offline
-        models = await self._in_thread(partial(plan.models_to_find, remembered, offline=offline))
-        for model in models:
-            found = await self._find(model, holds)
-            if found is not None:
-                return await self._publish(found, model)
+        for model in await self._in_thread(partial(plan.models_to_find, remembered, offline=offline)):
+            files = self._files(model.infos)
+            if await files.find():
+                return await self._publish(files.ready, model)
         if offline:
             raise self._context.offline_fault(plan.reference)
-        return await self._fetch(holds)
+        return await self._fetch(await self._ask())
 
-    async def _find(self, model: RemoteModel, holds: ExitStack) -> list[ReadyFile] | None:
-        """The files of the model; None when one is not in the store."""
-        ready: list[ReadyFile] = []
-        for file, progress in zip(model.files, self._progress.files([None] * len(model.files)), strict=True):
-            found = await find_file(self._ingest, file.path, Digest(file.digest), file.role, holds, progress)
-            if found is None:
-                return None
-            ready.append(found)
-        return ready
+    def _files(self, files: Sequence[FileInfo], revision: str | None = None) -> ModelFiles:
+        return ModelFiles(self._context, self._plan, files, revision, self._progress, self._holds)
 
-    async def _fetch(self, holds: ExitStack) -> Pulled:
-        described = await self._ask()
-        description = described.description
-        files = self._plan.choose(description.files)
-        on_event = self._events.on_transfer_event
-        fetcher = FileFetcher(self._context, self._plan, described, files, self._progress, on_event, holds)
-        await fetcher.find()
-        await self._in_thread(partial(self._plan.refuse_early, files, fetcher.digests))
-        if len(files) == 1 and fetcher.digests[0] is not None:
-            self._events.path = self._layout.partial(fetcher.digests[0])
-        ready = await self._paced(fetcher)
+    async def _ask(self) -> Described[Any]:
+        """The source's description of what the reference stands for now."""
+        stopped, left = self._progress.stopped, threading.Event()
+
+        def ask() -> Described[Any]:
+            return self._context.transfer.router.describe(
+                self._context.route(self._plan.reference),  # a source that is made imports and reads what it needs
+                stopped=lambda: left.is_set() or stopped(),
+                on_event=self._events.on_transfer_event,
+            )
+
+        try:
+            return await in_own_thread(ask, name=f"ask for job {self._job.id}", stopped=stopped)
+        finally:
+            left.set()
+
+    async def _fetch(self, described: Described[Any]) -> Pulled:
+        job, description = self._job, described.description
+        files = self._files(self._plan.choose(description.files), description.revision)
+        await files.find()
+        await self._in_thread(partial(self._plan.refuse_early, files.infos))
+        if len(files.infos) == 1 and (digest := files.infos[0].digest) is not None:
+            self._events.path = self._layout.partial(digest)
+        share = self._context.transfer.budget.share(priority=job.priority, rate=job.request.max_rate)
+
+        def apply_settings() -> None:
+            share.set_priority(job.priority)
+            share.set_rate(job.request.max_rate)
+
+        with job.follows_settings(apply_settings):
+            ready = await files.fetch(described, self._events.on_transfer_event, share)
         model = RemoteModel(
             registry=description.registry,
             repo=description.repo or "",
@@ -127,58 +139,24 @@ class Pull:
         )
         return await self._publish(ready, model, asked=True)
 
-    async def _paced(self, fetcher: FileFetcher) -> list[ReadyFile]:
-        """A change of the job's priority or rate applies at once."""
-        job = self._job
-        share = self._context.transfer.budget.share(priority=job.priority, rate=job.request.max_rate)
-
-        def apply() -> None:
-            share.set_priority(job.priority)
-            share.set_rate(job.request.max_rate)
-
-        with job.follows_settings(apply):
-            return await fetcher.fetch(share)
-
-    async def _ask(self) -> Described[Any]:
-        """The source's description of what the reference stands for now."""
-        stopped, left = self._progress.stopped, threading.Event()
-
-        def ask() -> Described[Any]:
-            return self._context.transfer.ask(
-                self._context.route(self._plan.reference),  # a source that is made imports and reads what it needs
-                stopped=lambda: left.is_set() or stopped(),
-                on_event=self._events.on_transfer_event,
-            )
-
-        thread = OwnThread(ask, name=f"ask for job {self._job.id}")
-        thread.start()
-        try:
-            await thread.wait(stopped)
-        finally:
-            left.set()
-        return thread.outcome.result()
-
     async def _publish(self, files: list[ReadyFile], model: RemoteModel, *, asked: bool = False) -> Pulled:
         """`asked` as in `Plan.publication`."""
         plan, text = self._plan, self._plan.reference.text
-        publication = await self._in_thread(partial(plan.publication, files, model, asked=asked))
-        served = Counter[str]()
-        for file in files:
-            served.update(file.served)
+        request, current = await self._in_thread(partial(plan.publication, files, model, asked=asked))
         outcome = PullOutcome(
             source=text,
             revision=model.revision or None,
-            current=publication.current,
-            served=served,
+            current=current,
+            served=dict(sum((Counter(file.served) for file in files), Counter())),
             notes=self._notes,
         )
-        added = await self._ingest.publish(
-            replace(publication.request, notes=outcome),
+        added = await self._context.store.ingest.publish(
+            replace(request, notes=outcome),
             files,
-            publication.source,
+            plan.source(files, model),
             Requester(peer=self._job.peer, job=self._job.id),
             alone=len(files) == 1,
-            provenance=None if publication.current and not any(file.new for file in files) else text,
+            provenance=None if current and not any(file.new for file in files) else text,
         )
         if asked and not plan.reference.secrets:
             # Only what the source described: a digest in the request alone does not define the reference.

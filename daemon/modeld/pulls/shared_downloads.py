@@ -1,11 +1,12 @@
 """Jobs that want the same bytes share one download, which ends when the last of them has left.
 
-A download has a thread of its own and belongs to no job: the job that started it may be cancelled while others wait.
+A download is a task of its own and belongs to no job: the job that started it may be cancelled while others wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from operator import sub
@@ -15,9 +16,9 @@ import anyio
 
 from modeld.download.engine.assembly import Fetched
 from modeld.download.engine.budget import CommonPace, Pace, Share
-from modeld.download.routes.events import OnEvent, unheard
+from modeld.download.routes.events import OnEvent, TransferEvent
 from modeld.progress import FileProgress, JobProgress, Stopped
-from modeld.pulls.own_thread import OwnThread
+from modeld.pulls.own_thread import in_own_thread, until_done
 from modeld.store.blobs.blobs import Blob
 from modeld.store.ingest.ingest import Ingest
 
@@ -34,11 +35,11 @@ disk that hangs must not keep a cancelled job from ending."""
 
 
 class SharedDownloads:
-    """The running downloads of the daemon, each by the key of its bytes."""
+    """The running downloads of the daemon, each by the key of its bytes. For the event loop."""
 
     def __init__(self, ingest: Ingest) -> None:
         self._ingest = ingest
-        self._by_key: dict[str, SharedDownload] = {}
+        self._by_key: dict[str, _Download] = {}
 
     async def fetch(
         self, key: str, route: str, work: Work, progress: FileProgress, on_event: OnEvent, share: Share
@@ -47,151 +48,100 @@ class SharedDownloads:
         jobs that ask the same sources: the failure of a download fails only those."""
         while True:
             download = self._by_key.get(key)
-            if download is not None and download.abandoned:
-                await download.thread.wait(progress.stopped)
-                continue
             first = download is None
             if download is None:
-                download = self._by_key[key] = SharedDownload(key, route, work, partial(self._forget, key))
+                download = self._by_key[key] = _Download(route)
+                download.task = asyncio.create_task(self._run(key, download, work))
+                # Its outcome is not an error when all jobs have left, and asyncio would report it as one.
+                download.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            reported = _Forwarder(download.progress, progress)
             try:
-                with download.joined(progress, on_event, share):
-                    if first:
-                        download.thread.start()
-                    return await self._follow(download, progress)
-            except Exception as fault:
-                # A download of another route asked other sources than this job would.
-                if isinstance(fault, Stopped) or first or download.route == route:
+                with download.joined(reported, on_event, share):
+                    await until_done(download.task, progress.stopped)
+                    return download.task.result()
+            except Stopped:
+                if progress.stopped():
+                    if not download.jobs:
+                        with anyio.move_on_after(LEAVE_SECONDS, shield=True):
+                            await asyncio.wait([download.task])
                     raise
+                # All of its jobs had left before this one joined.
+            except Exception:
+                # A download of another route asked other sources than this job would.
+                if first or download.route == route:
+                    raise
+            reported.take_back()
 
-    def _forget(self, key: str, download: SharedDownload) -> None:
-        if self._by_key.get(key) is download:
+    async def _run(self, key: str, download: _Download, work: Work) -> tuple[Blob, Fetched]:
+        """A file that is whole is committed, also when all jobs have left: the next pull finds it."""
+        (file,) = download.progress.files([None])
+        fetch = partial(work, progress=file, on_event=download.tell, pace=download.pace)
+        try:
+            fetched = await in_own_thread(fetch, name=f"fetch {key[:24]}")
+            return await self._ingest.commit(fetched), fetched
+        finally:
             del self._by_key[key]
 
-    async def _follow(self, download: SharedDownload, progress: FileProgress) -> tuple[Blob, Fetched]:
-        try:
-            await download.thread.wait(progress.stopped)
-            return await download.commit(self._ingest)
-        except Stopped:
-            if download.leave(progress):
-                with anyio.move_on_after(LEAVE_SECONDS, shield=True):
-                    await download.thread.ended.wait()
-            raise
 
+class _Download:
+    task: asyncio.Task[tuple[Blob, Fetched]]
 
-class SharedDownload:
-    """For the event loop; the work alone runs in its thread."""
-
-    def __init__(self, key: str, route: str, work: Work, forget: Callable[[SharedDownload], None]) -> None:
+    def __init__(self, route: str) -> None:
         self.route = route
-        self.thread = OwnThread(
-            lambda: work(progress=self._file, on_event=lambda event: self._on_event(event), pace=self._pace),
-            name=f"fetch {key[:24]}",
-            on_end=self._ended,
-            on_lost=lambda fetched: fetched.keep(),
-        )
-        self._forget = forget
-        self._jobs: dict[FileProgress, tuple[OnEvent, _Forwarder]] = {}
-        self._on_event: OnEvent = unheard
-        self._progress = JobProgress()
-        (self._file,) = self._progress.files([None])
-        self._pace = CommonPace()
-        self._committing = anyio.Lock()
-        self._fetched: Fetched | None = None
-        self._fault: Exception | None = None
-        self._committed: tuple[Blob, Fetched] | None = None
+        self.progress = JobProgress()
+        self.pace = CommonPace()
+        self.jobs: dict[_Forwarder, OnEvent] = {}
 
-    @property
-    def abandoned(self) -> bool:
-        return self._progress.stopped()
-
-    # -- jobs
+    def tell(self, event: TransferEvent) -> None:
+        """Tells one job, from any thread: all jobs write to the same log."""
+        for on_event in tuple(self.jobs.values())[:1]:  # a copy: jobs join and leave meanwhile
+            on_event(event)
 
     @contextmanager
-    def joined(self, progress: FileProgress, on_event: OnEvent, share: Share) -> Iterator[None]:
-        self._pace.join(share)
-        forwarder = _Forwarder(self._progress, progress)
-        self._jobs[progress] = on_event, forwarder
-        self._progress.add_listener(forwarder)
-        self._choose_on_event()
+    def joined(self, forwarder: _Forwarder, on_event: OnEvent, share: Share) -> Iterator[None]:
+        """When the last job leaves, the download ends and keeps its bytes."""
+        self.pace.join(share)
+        self.jobs[forwarder] = on_event
+        self.progress.add_listener(forwarder)
         try:
             yield
         finally:
-            self._pace.leave(share)
-            self.leave(progress)
-
-    def leave(self, progress: FileProgress) -> bool:
-        """True for the last job: the download ends, and keeps its bytes."""
-        if progress not in self._jobs:
-            return False
-        _, forwarder = self._jobs.pop(progress)
-        self._progress.remove_listener(forwarder)
-        self._choose_on_event()
-        if self._jobs:
-            return False
-        self._progress.stop_reason = "cancel"
-        if self.thread.ended.is_set():
-            self._discard()
-        return True
-
-    def _choose_on_event(self) -> None:
-        """That of one job: all jobs write to the same log."""
-        self._on_event = next((on_event for on_event, _ in self._jobs.values()), unheard)
-
-    async def commit(self, ingest: Ingest) -> tuple[Blob, Fetched]:
-        """After the thread has ended; the first call commits, the others return the same."""
-        async with self._committing:
-            if self._fault is not None:
-                raise self._fault
-            if self._committed is None:
-                fetched, self._fetched = self.thread.outcome.result(), None
-                try:
-                    blob = await ingest.commit(fetched)
-                except Exception as fault:
-                    self._fault = fault
-                    raise
-                except BaseException:
-                    # Cancelled before it began: the next job commits, and without one the file is kept.
-                    self._fetched = fetched
-                    raise
-                self._committed = blob, fetched
-            return self._committed
-
-    def _ended(self) -> None:
-        if self.thread.outcome.exception() is None:
-            self._fetched = self.thread.outcome.result()
-        if self.abandoned or self._fetched is None:
-            self._discard()
-
-    def _discard(self) -> None:
-        self._forget(self)
-        if self._fetched is not None:
-            self._fetched.keep()
-            self._fetched = None
+            self.progress.remove_listener(forwarder)
+            del self.jobs[forwarder]
+            self.pace.leave(share)
+            if not self.jobs:
+                self.progress.stop_reason = "cancel"
 
 
 class _Forwarder:
-    """Reports the progress of a shared download to one job. The first report includes what the job has missed, but
-    neither bytes from the network nor attempts, which other jobs count."""
+    """Reports the progress of a shared download to one job. The first report includes what the job has missed, as bytes
+    that were here before, but neither bytes from the network nor attempts, which other jobs count."""
 
     def __init__(self, shared: JobProgress, progress: FileProgress) -> None:
         self._progress = progress
         self._source: str | None = None
-        self._attempt = shared.attempt
-        self._bytes = (0, 0, 0, shared.network)
+        self._counts = (0, 0, 0, shared.kept - shared.done, shared.network, shared.attempt)
+        self._kept_at_first = self._counts[3]
 
     def __call__(self, shared: JobProgress) -> None:
-        progress = self._progress
+        progress, before = self._progress, self._counts
         if shared.source is not None and shared.source != self._source:
             self._source = shared.source
             progress.source(shared.source)
-        for _attempt in range(shared.attempt - self._attempt):
-            progress.attempted()
-        self._attempt = shared.attempt
         progress.total(shared.total_bytes)
-        before, now = self._bytes, (shared.done, shared.verified, shared.reused, shared.network)
-        done, verified, reused, network = map(sub, now, before)
-        if now != before:
-            self._bytes = now
-            progress.advance(done=done, verified=verified, reused=reused, network=network)
+        self._counts = (
+            *(shared.done, shared.verified, shared.reused),
+            *(shared.kept, shared.network, shared.attempt),
+        )
+        done, verified, reused, kept, network, attempts = map(sub, self._counts, before)
+        for _attempt in range(attempts):
+            progress.attempted()
+        if done or verified or reused or network:
+            progress.advance(done=done, verified=verified, reused=reused, kept=kept, network=network)
         if shared.current_phase != "queued":
             progress.phase(shared.current_phase)
+
+    def take_back(self) -> None:
+        """Another download counts the bytes of the file anew."""
+        done, verified, reused, kept, *_others = self._counts
+        self._progress.advance(done=-done, verified=-verified, reused=-reused, kept=self._kept_at_first - kept)

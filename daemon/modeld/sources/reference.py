@@ -25,6 +25,10 @@ _FINGERPRINT_KEY: Final = os.urandom(32)
 """New in each process: a fingerprint on the disk reveals nothing about the secret."""
 
 
+def fingerprint(secret: str) -> str:
+    return hashlib.blake2b(secret.encode(), digest_size=8, key=_FINGERPRINT_KEY).hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class Secrets:
     """Falsy when there are none."""
@@ -72,8 +76,7 @@ class Reference(ABC):
         if self.secrets.query is None:
             return self.text
         # A query may name the file as well as authenticate the client: two queries may mean two files.
-        fingerprint = hashlib.blake2b(self.secrets.query.encode(), digest_size=8, key=_FINGERPRINT_KEY).hexdigest()
-        return f"{self.text}#{fingerprint}"
+        return f"{self.text}#{fingerprint(self.secrets.query)}"
 
     @property
     def fixed_name(self) -> ModelName | None:

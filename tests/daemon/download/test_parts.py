@@ -138,7 +138,7 @@ def test_no_byte_is_asked_for_twice(steps: list[tuple[str, int, int]]) -> None:
 
 def growing(rates: dict[int, int], *, most: int = 16) -> ConnectionCount:
     """Runs a minute in which `n` connections bring `rates[n]` MiB a second."""
-    growth = ConnectionCount(replace(DEFAULT, growth_rest_seconds=1000), 0.0, most=most)
+    growth = ConnectionCount(replace(DEFAULT, connections_per_file=most, growth_rest_seconds=1000), 0.0)
     received, now = 0, 0.0
     for _ in range(600):
         now += 0.1
@@ -157,7 +157,7 @@ def test_more_connections_as_long_as_they_bring_more() -> None:
 
 
 def test_no_more_connections_where_the_budget_is_the_limit() -> None:
-    growth = ConnectionCount(replace(DEFAULT, growth_rest_seconds=10), 0.0, most=16)
+    growth = ConnectionCount(replace(DEFAULT, growth_rest_seconds=10), 0.0)
     now = received = 0.0
     for _ in range(600):
         now, received = now + 0.1, received + 100 * MIB / 10
@@ -170,7 +170,7 @@ def test_no_more_connections_where_the_budget_is_the_limit() -> None:
 
 
 def test_a_source_that_wants_fewer_gets_fewer() -> None:
-    growth = ConnectionCount(DEFAULT, 0.0, most=16)
+    growth = ConnectionCount(DEFAULT, 0.0)
     growth.refused(1.0, 1)
     growth.observe(2.0, 100 * MIB, 1)
     assert growth.target == 1

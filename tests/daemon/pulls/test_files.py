@@ -1,4 +1,4 @@
-"""The files of one pull: the fetcher finds those in the store, fetches the rest, and remembers their digests."""
+"""The files of one pull: those in the store are found, the rest is fetched, and their digests are remembered."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from modeld.download.engine.budget import Budget
 from modeld.download.source import FileInfo
 from modeld.progress import Stopped
 from modeld.store.disk.space import Reservation
@@ -40,9 +39,9 @@ def info(content: bytes, path: str = "m.gguf", *, known: bool = True, **more: An
 
 async def fetched(bench: PullBench, files: list[FileInfo], **fields: Any) -> list[str]:
     """The digests of the files, found or fetched."""
-    fetcher = bench.fetcher(bench.plan(**fields), files)
-    await fetcher.find()
-    return [file.digest.hex for file in await fetcher.fetch(Budget().share())]
+    wanted = bench.files(bench.plan(**fields), files)
+    await wanted.find()
+    return [file.digest.hex for file in await bench.fetched(wanted)]
 
 
 async def test_a_stored_file_is_not_fetched_and_the_others_are(bench: PullBench) -> None:
@@ -53,6 +52,15 @@ async def test_a_stored_file_is_not_fetched_and_the_others_are(bench: PullBench)
     now = bench.progress.snapshot()
     assert (now.bytes_done, now.bytes_total, now.files_done) == (len(ONE + TWO), len(ONE + TWO), 2)
     assert (now.reused_bytes, now.network_bytes) == (len(ONE), len(TWO))
+
+
+async def test_a_file_that_another_job_has_added_meanwhile_is_not_fetched(bench: PullBench) -> None:
+    files = bench.files(bench.plan(), [info(ONE)])
+    assert not await files.find()
+    await bench.stored_file(ONE)
+    (ready,) = await bench.fetched(files)
+    assert (ready.digest, bench.downloads.begun) == (digest_of(ONE), [])
+    assert bench.progress.snapshot().reused_bytes == len(ONE)
 
 
 async def test_when_one_fails_the_others_stop_and_the_complete_ones_stay(bench: PullBench) -> None:
@@ -98,9 +106,9 @@ async def test_room_is_reserved_for_the_missing_bytes_only(bench: PullBench, mon
     monkeypatch.setattr(space, "reserve", reserve)
     begun = FileInfo(path="b", locator="/b", size=10_000, digest=digest_of(TWO))
     unknown = FileInfo(path="c", locator="/c", size=None)
-    fetcher = bench.fetcher(bench.plan(), [info(ONE, "a"), begun, unknown])
-    await fetcher.find()
-    fetcher.check_room()
+    files = bench.files(bench.plan(), [info(ONE, "a"), begun, unknown])
+    assert not await files.find()
+    files.check_room()
     assert reserved == [10_000 - 8192]
 
 

@@ -101,29 +101,30 @@ def test_a_version_is_named_by_its_source_and_never_by_a_secret(bench: PullBench
 
 async def test_a_name_of_other_bytes_is_refused_early(bench: PullBench) -> None:
     await bench.publish(bench.plan("hf:other/repo"), [await bench.stored_file(ONE)], MODEL)
+    one, other = info(digest=digest_of(ONE)), info(digest=digest_of(OTHER))
     plan = bench.plan()
-    plan.refuse_early([info()], [digest_of(ONE)])
-    plan.refuse_early([info(size=len(ONE))], [None])  # it may be the same
-    plan.refuse_early([info(size=None)], [None])
-    for files, digests in (
-        ([info()], [digest_of(OTHER)]),
-        ([info(size=len(ONE) + 1)], [None]),
-        ([info("a"), info("b")], [digest_of(ONE), digest_of(OTHER)]),
+    plan.refuse_early([one])
+    plan.refuse_early([info(size=len(ONE))])  # it may be the same
+    plan.refuse_early([info(size=None)])
+    for files in (
+        [other],
+        [info(size=len(ONE) + 1)],
+        [info("a", digest=digest_of(ONE)), info("b", digest=digest_of(OTHER))],
     ):
         with pytest.raises(AlreadyExists):
-            plan.refuse_early(files, digests)
-    bench.plan(replace=True).refuse_early([info()], [digest_of(OTHER)])
-    bench.plan("hf:other/repo").refuse_early([info()], [digest_of(OTHER)])  # the name follows this reference
+            plan.refuse_early(files)
+    bench.plan(replace=True).refuse_early([other])
+    bench.plan("hf:other/repo").refuse_early([other])  # the name follows this reference
 
 
 async def test_the_files_of_a_tree_are_compared_one_by_one(bench: PullBench) -> None:
     files = [await bench.stored_file(ONE, "a.gguf"), await bench.stored_file(OTHER, "b.gguf")]
     await bench.publish(bench.plan("hf:other/repo"), files, MODEL)
     plan = bench.plan()
-    same = [info("a.gguf", len(ONE)), info("b.gguf", len(OTHER))]
-    plan.refuse_early(same, [digest_of(ONE), digest_of(OTHER)])
+    first = info("a.gguf", len(ONE), digest=digest_of(ONE))
+    plan.refuse_early([first, info("b.gguf", len(OTHER), digest=digest_of(OTHER))])
     with pytest.raises(AlreadyExists):
-        plan.refuse_early(same, [digest_of(ONE), digest_of(b"a third")])
+        plan.refuse_early([first, info("b.gguf", len(OTHER), digest=digest_of(b"a third"))])
 
 
 # -- what it is published as
@@ -131,17 +132,17 @@ async def test_the_files_of_a_tree_are_compared_one_by_one(bench: PullBench) -> 
 
 async def test_a_new_name_gets_the_license_of_its_source_unless_the_request_names_another(bench: PullBench) -> None:
     files = [await bench.stored_file(ONE)]
-    publication = bench.plan().publication(files, MODEL, asked=True)
-    assert (publication.current, publication.request.license, publication.request.replace) == (False, "mit", False)
-    assert publication.source == {
+    request, current = bench.plan().publication(files, MODEL, asked=True)
+    assert (current, request.license, request.replace) == (False, "mit", False)
+    assert bench.plan().source(files, MODEL) == {
         "registry": "hub",
         "repo": "org/repo",
         "revision": "1",
         "filename": "m.gguf",
         "reference": "hf:org/repo",
     }
-    licensed = bench.plan(license="apache-2.0").publication(files, MODEL, asked=True)
-    assert licensed.request.license == "apache-2.0"
+    licensed, _ = bench.plan(license="apache-2.0").publication(files, MODEL, asked=True)
+    assert licensed.license == "apache-2.0"
 
 
 async def test_the_same_bytes_again_are_current_and_replace_nothing(bench: PullBench) -> None:
@@ -149,8 +150,8 @@ async def test_the_same_bytes_again_are_current_and_replace_nothing(bench: PullB
     await bench.publish(bench.plan(), files, MODEL)
     plan = bench.plan()
     assert plan.publish_request.replace
-    publication = plan.publication(files, MODEL, asked=True)
-    assert (publication.current, publication.request.replace) == (True, False)
+    request, current = plan.publication(files, MODEL, asked=True)
+    assert (current, request.replace) == (True, False)
 
 
 async def test_the_same_bytes_under_a_new_revision_are_recorded_when_the_source_says_so(bench: PullBench) -> None:
@@ -158,19 +159,18 @@ async def test_the_same_bytes_under_a_new_revision_are_recorded_when_the_source_
     await bench.publish(bench.plan(), files, MODEL)
     plan = bench.plan()
     moved = RemoteModel(registry="mirror", repo="org/repo", revision="2", license="another")
-    publication = plan.publication(files, moved, asked=True)
-    assert (publication.current, publication.request.replace, publication.request.license) == (True, True, "mit")
+    request, current = plan.publication(files, moved, asked=True)
+    assert (current, request.replace, request.license) == (True, True, "mit")
     for model, asked in ((moved, False), (RemoteModel(registry="mirror", repo="org/repo", revision="1"), True)):
-        assert not plan.publication(files, model, asked=asked).request.replace
-    assert not bench.plan("hf:other/repo").publication(files, moved, asked=True).request.replace
+        assert not plan.publication(files, model, asked=asked)[0].replace
+    assert not bench.plan("hf:other/repo").publication(files, moved, asked=True)[0].replace
 
 
 async def test_other_bytes_replace_those_that_the_reference_stood_for_before(bench: PullBench) -> None:
     await bench.publish(bench.plan(), [await bench.stored_file(ONE)], MODEL)
-    publication = bench.plan().publication([await bench.stored_file(OTHER)], MODEL, asked=True)
-    assert (publication.current, publication.request.replace) == (False, True)
-    elsewhere = bench.plan("hf:org/repo@main")
-    assert not elsewhere.follows(bench.store.ingest.publishing.index.entry(elsewhere.name))
+    request, current = bench.plan().publication([await bench.stored_file(OTHER)], MODEL, asked=True)
+    assert (current, request.replace) == (False, True)
+    assert bench.plan("hf:org/repo@main").followed() is None
 
 
 # -- without a network

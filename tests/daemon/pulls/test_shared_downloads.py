@@ -33,11 +33,7 @@ def anyio_backend() -> str:
 class FetchedDouble:
     """A double of a fetched file."""
 
-    kept: int = 0
     committed: int = 0
-
-    def keep(self) -> None:
-        self.kept += 1
 
 
 class IngestDouble:
@@ -113,11 +109,12 @@ async def test_two_jobs_share_one_and_the_late_one_gets_the_missed_progress() ->
             await eventually(lambda: two.job_progress.snapshot().bytes_done >= 4)
             work.may_end.set()
     assert results == {"one": ("blob", work.fetched), "two": ("blob", work.fetched)}
-    assert (work.runs, work.fetched.committed, work.fetched.kept) == (1, 1, 0)
+    assert (work.runs, work.fetched.committed) == (1, 1)
     first, second = one.job_progress.snapshot(), two.job_progress.snapshot()
     assert first.bytes_done == second.bytes_done == 10
     assert first.source == second.source == "here"
     assert (first.network_bytes, second.network_bytes) == (11, 6)
+    assert (one.job_progress.kept, two.job_progress.kept) == (0, 4), "missed bytes are no rate"
 
 
 @pytest.mark.parametrize("leaver", ["one", "two"])
@@ -154,6 +151,52 @@ async def test_the_last_job_that_leaves_ends_it_and_the_next_begins_anew() -> No
     assert (first.runs, second.runs) == (1, 1)
 
 
+async def test_a_job_that_joins_a_download_as_it_is_stopped_gets_the_next_one() -> None:
+    shared, second, results = downloads(), WorkDouble(), dict[str, object]()
+    second.may_end.set()
+    one, two, stopping, may_stop = JobDouble(), JobDouble(), threading.Event(), threading.Event()
+
+    def first(progress: FileProgress, on_event: object, pace: Pace) -> Fetched:
+        progress.advance(done=4)
+        while not progress.stopped():
+            may_stop.wait(0.005)
+        stopping.set()
+        assert may_stop.wait(WAIT)
+        raise Stopped
+
+    with anyio.fail_after(WAIT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(join, shared, first, one, results, "one")
+            await eventually(lambda: one.job_progress.done)
+            one.stop()
+            await eventually(stopping.is_set)
+            tasks.start_soon(join, shared, second, two, results, "two")
+            await eventually(lambda: two.job_progress.done)
+            may_stop.set()
+    assert results == {"one": Stopped, "two": ("blob", second.fetched)}
+    assert two.job_progress.snapshot().bytes_done == 10
+
+
+async def test_a_file_that_is_whole_as_the_last_job_leaves_is_committed() -> None:
+    shared, job, fetched, results = downloads(), JobDouble(), FetchedDouble(), dict[str, object]()
+    begun = threading.Event()
+
+    def work(progress: FileProgress, on_event: object, pace: Pace) -> Fetched:
+        begun.set()
+        never = threading.Event()
+        while not progress.stopped():
+            never.wait(0.005)
+        return cast("Fetched", fetched)
+
+    with anyio.fail_after(WAIT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(join, shared, work, job, results, "one")
+            await eventually(begun.is_set)
+            job.stop()
+    assert results == {"one": Stopped}
+    assert fetched.committed == 1
+
+
 async def test_a_failure_fails_the_jobs_that_would_ask_the_same_sources() -> None:
     shared, work, results = downloads(), WorkDouble(SourceNotFound("there is nothing")), dict[str, object]()
     elsewhere = WorkDouble()
@@ -170,6 +213,22 @@ async def test_a_failure_fails_the_jobs_that_would_ask_the_same_sources() -> Non
     assert (work.runs, elsewhere.runs) == (1, 1)
 
 
+async def test_the_bytes_of_a_download_that_failed_count_no_more_for_a_job_that_begins_another() -> None:
+    shared, work, results = downloads(), WorkDouble(SourceNotFound("there is nothing")), dict[str, object]()
+    elsewhere, other = WorkDouble(), JobDouble()
+    elsewhere.may_end.set()
+    with anyio.fail_after(WAIT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(join, shared, work, JobDouble(), results, "one")
+            await eventually(work.begun.is_set)
+            tasks.start_soon(join, shared, elsewhere, other, results, "other", "another route")
+            await eventually(lambda: other.job_progress.done)
+            work.may_end.set()
+    assert results["other"] == ("blob", elsewhere.fetched)
+    now = other.job_progress.snapshot()
+    assert (now.bytes_done, now.bytes_total) == (10, 10)
+
+
 async def test_a_job_that_is_cancelled_leaves_too() -> None:
     shared, work = downloads(), WorkDouble()
     job = JobDouble()
@@ -182,6 +241,21 @@ async def test_a_job_that_is_cancelled_leaves_too() -> None:
     assert work.ended == ["stopped"]
 
 
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_job_that_is_cancelled_at_any_point_leaves_nothing_to_the_next(steps: int) -> None:
+    shared, work, results = downloads(), WorkDouble(), dict[str, object]()
+    work.may_end.set()
+    with anyio.fail_after(WAIT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(join, shared, work, JobDouble(), results, "cancelled")
+            for _ in range(steps):
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+        await join(shared, work, JobDouble(), results, "next")
+        assert results["next"] == ("blob", work.fetched)
+        await eventually(lambda: not shared._by_key)
+
+
 async def test_an_event_is_reported_once() -> None:
     shared, results = downloads(), dict[str, object]()
     events: list[TransferEvent] = []
@@ -189,7 +263,7 @@ async def test_an_event_is_reported_once() -> None:
 
     def work(progress: FileProgress, on_event: Any, pace: object) -> Fetched:
         assert done.wait(WAIT)
-        on_event(TransferEvent(kind="retry", file="f", source="s", reason="why"))
+        on_event(TransferEvent(kind="transfer.retry", file="f", source="s", reason="why"))
         return cast("Fetched", FetchedDouble())
 
     async def ask(name: str) -> None:

@@ -33,6 +33,7 @@ def _rows(status: Status) -> list[tuple[str, str | None]]:
         ("log", f"{status.log.path}, line {status.log.last_seq}{lost}"),
         ("log error", status.log.last_error),
         ("recovery", _recovery(status.recovery)),
+        *[("warning", warning) for warning in status.warnings],
     ]
 
 

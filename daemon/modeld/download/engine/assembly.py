@@ -39,7 +39,7 @@ class Workspace:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Fetched(Staged):
-    """A file that is whole, verified and durable, and has no name yet. Ends with a commit, or `keep`."""
+    """A file that is whole, verified and durable, and has no name yet: a commit gives it one."""
 
     served: Mapping[str, int]
     """Bytes by source, those of earlier runs included."""
@@ -52,13 +52,8 @@ class Fetched(Staged):
 
     def discard(self) -> None:
         """The bytes are named by now, or not wanted: nothing is left to resume."""
-        self.take_back()
+        Staged.discard(self)
         self.partial.remove()
-
-    def keep(self) -> None:
-        """Not now: the next fetch of it finds it whole. Idempotent, and harmless after a commit."""
-        self.reservation.release()
-        self.partial.close()
 
 
 class Assembly:
@@ -80,7 +75,7 @@ class Assembly:
         self.workspace = workspace
         self._damaged = damaged
         self._progress = progress
-        self._reported_done = self._reported_verified = self._reported_reused = 0
+        self._reported_done = self._reported_verified = self._reported_reused = self._reported_kept = 0
         self._allocated = False
         header = Header(digest.hex if digest else None, size, validator)
         progress.phase("reserving")
@@ -89,7 +84,7 @@ class Assembly:
         self.partial = Partial.open(workspace.layout, header, digest, key)
         try:
             self._start(size, self.partial.pieces)
-        except BaseException:
+        except BaseException:  # whatever it is, nobody else can close what is open by now
             self.state.end()  # one of the two threads may run already
             self.partial.close()
             self.reservation.release()
@@ -172,7 +167,9 @@ class Assembly:
             done=max(0, done - self._reported_done),
             verified=max(0, verified - self._reported_verified),
             reused=max(0, reused - self._reported_reused),
+            kept=max(0, self.resumed - self._reported_kept),
         )
+        self._reported_kept = max(self.resumed, self._reported_kept)
         self._reported_done = max(done, self._reported_done)
         self._reported_verified = max(verified, self._reported_verified)
         self._reported_reused = max(reused, self._reported_reused)

@@ -5,16 +5,11 @@ them all.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Final
 
-from modeld.download.engine.assembly import Assembly
-from modeld.download.engine.budget import Pace
 from modeld.download.engine.connection import Connection
 from modeld.download.engine.source_file import SourceFile
-from modeld.download.routes.events import OnEvent
 from modeld.download.routes.outcomes import Network
-from modeld.download.source import FileInfo, Opener
 from modeld.progress import FileProgress, Stopped
 
 _GRACE_SECONDS: Final = 0.2
@@ -22,33 +17,13 @@ _GRACE_SECONDS: Final = 0.2
 
 
 class Attempt:
-    def __init__(
-        self,
-        network: Network,
-        assembly: Assembly,
-        opener: Opener,
-        file: FileInfo,
-        *,
-        pace: Pace,
-        progress: FileProgress,
-        on_event: OnEvent,
-        has_alternative: Callable[[], bool],
-    ) -> None:
-        self._source = SourceFile(
-            network,
-            assembly,
-            opener,
-            file,
-            pace=pace,
-            attempted=progress.attempted,
-            on_event=on_event,
-            has_alternative=has_alternative,
-        )
+    def __init__(self, network: Network, source: SourceFile, progress: FileProgress) -> None:
+        self._source = source
         self._network = network
         self._tuning = network.tuning
-        self._assembly = assembly
-        self._state = assembly.state
-        self._file = file
+        self._assembly = source.assembly
+        self._state = source.assembly.state
+        self._file = source.file
         self._progress = progress
         self._threads: list[Connection] = []
         self._started = 0
@@ -95,7 +70,7 @@ class Attempt:
             connection = Connection(source, self._started)
             try:
                 connection.start()
-            except BaseException:
+            except BaseException:  # whatever it is, no thread runs that would give the place back
                 self._network.hosts.release(self._file.origin)
                 raise
             # The lock is held: the thread asks for its first segment after this.

@@ -139,7 +139,7 @@ class Connection(threading.Thread):
                 body = source.opener.open(source.file, segment.position, end, validator)
         except WireError:
             raise
-        except BaseException:
+        except BaseException:  # not an answer: whatever it is, it must not hold up the host's only probe
             source.retry.not_asked()
             raise
         finally:
@@ -155,7 +155,7 @@ class Connection(threading.Thread):
                 with self._state.lock:
                     segment.position = 0
             self._identity = source.judge(body, segment, validator, whole=whole)
-        except BaseException:
+        except BaseException:  # also Quit, after which the thread has no use for the body
             self._close_body()
             raise
         return body

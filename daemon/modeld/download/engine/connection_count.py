@@ -22,9 +22,9 @@ LONGEST_WINDOW: Final = 2.0
 
 
 class ConnectionCount:
-    def __init__(self, tuning: Tuning, now: float, *, most: int) -> None:
+    def __init__(self, tuning: Tuning, now: float) -> None:
         self._tuning = tuning
-        self._most = max(1, min(most, tuning.connections_per_file))
+        self._most = tuning.connections_per_file
         self.target = min(tuning.first_connections, self._most)
         self._before = self.target
         self._best = 0.0

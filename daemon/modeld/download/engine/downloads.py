@@ -14,7 +14,7 @@ from modeld.download.routes.condemned import Condemned
 from modeld.download.routes.events import OnEvent, unheard
 from modeld.download.routes.hosts import Hosts
 from modeld.download.routes.outcomes import Network
-from modeld.download.routes.router import Described, Route, Router
+from modeld.download.routes.router import Described, Router
 from modeld.download.source import FileInfo
 from modeld.download.tuning import DEFAULT, Tuning
 from modeld.progress import FileProgress
@@ -45,13 +45,7 @@ class Transfer:
         self.condemned = condemned or Condemned()
         self._workspace = Workspace(layout=layout, space=space, tuning=tuning, keep_cache=keep_cache)
         self._network = Network(breakers=self.breakers, hosts=self.hosts, tuning=tuning, clock=clock)
-        self._router = Router(self._network)
-
-    def ask(
-        self, route: Route[R], *, stopped: Callable[[], bool] = lambda: False, on_event: OnEvent = unheard
-    ) -> Described[R]:
-        """What the reference means now. A silent host blocks it for long, and the caller may abandon its thread."""
-        return self._router.describe(route, stopped=stopped, on_event=on_event)
+        self.router = Router(self._network)
 
     def fetch_file(
         self,

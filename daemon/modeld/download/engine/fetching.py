@@ -8,6 +8,7 @@ from dataclasses import replace
 from modeld.download.engine.assembly import Assembly, Fetched, Workspace
 from modeld.download.engine.attempt import Attempt
 from modeld.download.engine.budget import Pace
+from modeld.download.engine.source_file import SourceFile
 from modeld.download.partials.journal import Piece
 from modeld.download.routes.condemned import Condemned
 from modeld.download.routes.events import EventKind, OnEvent, TransferEvent
@@ -80,7 +81,7 @@ class Fetching:
         raise self._fault
 
     def _skip(self, offer: Offer, reason: str, expected: Digest | None) -> None:
-        self._tell("skipped", offer, reason)
+        self._tell("source.skipped", offer, reason)
         if self._fault is not None:
             return
         message = f"{offer.giver} is not asked for {offer.file.path}: {reason}"
@@ -106,11 +107,11 @@ class Fetching:
             validator=file.validator,
             key=None if file.validator is None else f"{offer.giver}\0{file.locator}",
             progress=self._progress,
-            damaged=lambda piece: self._tell("damaged_piece", offer, _damage(piece)),
+            damaged=lambda piece: self._tell("transfer.damaged_piece", offer, _damage(piece)),
         )
         try:
             if assembly.resumed:
-                self._tell("resumed", offer, "an earlier run left bytes here", kept=assembly.resumed)
+                self._tell("transfer.resumed", offer, "an earlier run left bytes here", kept=assembly.resumed)
             while True:
                 offer = self._fill(assembly, offer)
                 hashed = assembly.wait_hashed()
@@ -133,25 +134,25 @@ class Fetching:
     def _fill(self, assembly: Assembly, offer: Offer) -> Offer:
         """Fetches every byte that is missing; returns the offer of the source that gave the last of them."""
         while True:
-            attempt = Attempt(
+            source = SourceFile(
                 self._network,
                 assembly,
                 offer.opener,
                 offer.file,
                 pace=self._pace,
-                progress=self._progress,
+                attempted=self._progress.attempted,
                 on_event=self._on_event,
                 has_alternative=lambda: self._alternatives > 0,
             )
             try:
-                attempt.run()
+                Attempt(self._network, source, self._progress).run()
                 return offer
             except GaveUp as end:
                 self._fault = end.fault
                 before = offer
                 offer = self._next_offer(assembly.state.segments.size, assembly.digest)
                 kept = assembly.state.segments.have.total
-                self._tell("failover", before, end.fault.message, kept=kept)
+                self._tell("source.failed", before, end.fault.message, kept=kept)
                 if assembly.digest is None:
                     # Without a digest, two sources may have different bytes.
                     self._as_described = False
@@ -185,7 +186,7 @@ class Fetching:
         self._restarts += 1
         if self._restarts > self._network.tuning.restarts:
             raise end
-        self._tell("restarted", offer, why)
+        self._tell("transfer.restarted", offer, why)
         assembly.start_over(offer.file.size, offer.file.validator)
 
     def _mismatch(self, assembly: Assembly, offer: Offer, expected: Digest, actual: Digest) -> Offer:
@@ -196,7 +197,7 @@ class Fetching:
         self._progress.phase("quarantine")
         kept = assembly.condemn()
         self._condemned.condemn(name, expected, culprit.validator if culprit else offer.file.validator)
-        self._tell("condemned", offer, f"{name} gave sha256:{actual.hex}, sha256:{expected.hex} is expected")
+        self._tell("source.condemned", offer, f"{name} gave sha256:{actual.hex}, sha256:{expected.hex} is expected")
         self._fault = DigestMismatch(
             f"{name} gave bytes of {offer.file.path} with the digest {actual.text}, {expected.text} was expected;"
             " nothing was published",

@@ -64,7 +64,7 @@ class RetryPolicy:
                 raise Quit
             if not reported:
                 reported = True
-                self.tell("waiting", reason, delay_s=wait)
+                self.tell("transfer.waiting", reason, delay_s=wait)
             with self.state.lock:
                 if not self.stopping():
                     self.state.may_fetch.wait(max(wait, self.network.tuning.poll_seconds))
@@ -92,7 +92,7 @@ class RetryPolicy:
             raise Quit
         if counts:
             self.attempted()
-            self.tell("retry", fault.message, attempt=failures, delay_s=wait)
+            self.tell("transfer.retry", fault.message, attempt=failures, delay_s=wait)
         self._wait(wait, all_connections=fault.retry_after_ms is not None)
 
     def _count(self, round_began: int) -> tuple[bool, bool]:
@@ -115,7 +115,7 @@ class RetryPolicy:
         elif has_grown or not counts:
             self.not_asked()
         elif self.network.breakers.failed(self.origin):
-            self.tell("breaker_opened", f"{self.origin} failed too often: {fault.message}")
+            self.tell("source.breaker_opened", f"{self.origin} failed too often: {fault.message}")
 
     def _wait(self, seconds: float, *, all_connections: bool) -> None:
         until = self.network.clock() + seconds

@@ -68,9 +68,7 @@ class SourceFile:
             has_alternative=has_alternative,
             stopping=self.is_stopping,
         )
-        self.connection_count = ConnectionCount(
-            network.tuning, network.clock(), most=network.tuning.connections_per_file
-        )
+        self.connection_count = ConnectionCount(network.tuning, network.clock())
 
     @property
     def received(self) -> int:
@@ -168,7 +166,7 @@ class SourceFile:
                 retryable=False,
             )
         if changed and self.validator != body.validator:
-            self._tell("source_changed", "its validator is another one now; the digest decides about the bytes")
+            self._tell("source.changed", "its validator is another one now; the digest decides about the bytes")
         validator = body.validator or known
         self.validator = validator
         if not body.partial and not whole:
@@ -213,7 +211,7 @@ class SourceFile:
         with self._state.lock:
             first, self.whole = not self.whole, True
         if first:
-            self._tell("ranges_ignored", "it sends the whole file only: one connection, from the first byte")
+            self._tell("transfer.ranges_ignored", "it sends the whole file only: one connection, from the first byte")
         raise Quit
 
     def ended_at(self, size: int) -> None:

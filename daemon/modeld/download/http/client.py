@@ -216,7 +216,7 @@ class HttpClient:
                 raise InvalidRequest(
                     f"the request to {url.shown} contains characters that it may not contain"
                 ) from None
-            except BaseException:
+            except BaseException:  # whatever it is, the connection is in the middle of a request
                 connection.close()
                 raise
 

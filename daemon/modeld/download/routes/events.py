@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 EventKind = Literal[
-    "resumed",
-    "retry",
-    "waiting",
-    "failover",
-    "ranges_ignored",
-    "source_changed",
-    "restarted",
-    "damaged_piece",
-    "breaker_opened",
-    "condemned",
-    "skipped",
+    "transfer.resumed",
+    "transfer.retry",
+    "transfer.waiting",
+    "source.failed",
+    "transfer.ranges_ignored",
+    "source.changed",
+    "transfer.restarted",
+    "transfer.damaged_piece",
+    "source.breaker_opened",
+    "source.condemned",
+    "source.skipped",
 ]
+"""As the activity log names them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

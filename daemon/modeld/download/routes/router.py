@@ -67,7 +67,7 @@ class Described(Generic[R]):
             if description is not None and file is not None:
                 yield from _ways(source, description, file)
             elif description is not None:
-                self._router.tell(self._on_event, "skipped", path, source.name, "it does not have this file")
+                self._router.tell(self._on_event, "source.skipped", path, source.name, "it does not have this file")
 
     @property
     def alternatives(self) -> int:
@@ -81,7 +81,7 @@ class Described(Generic[R]):
                     self._others[number] = self._router.ask(source, self._route.reference, stopped, self._on_event)
                 except WireError as fault:
                     self._others[number] = None
-                    self._router.tell(self._on_event, "skipped", "", source.name, fault.message)
+                    self._router.tell(self._on_event, "source.skipped", "", source.name, fault.message)
             return self._others[number]
 
 
@@ -92,7 +92,8 @@ class Router:
     def describe(
         self, route: Route[R], *, stopped: Callable[[], bool] = lambda: False, on_event: OnEvent = unheard
     ) -> Described[R]:
-        """Blocks. Raises the error of the last source when none answers; Stopped; Offline at once."""
+        """What the reference means now. A silent host blocks it for long, and the caller may abandon its thread. Raises
+        the error of the last source when none answers; Stopped; Offline at once."""
         if not route.sources:
             raise SourceUnavailable("no source is configured for this reference", retryable=False)
         faults: list[tuple[str, WireError]] = []
@@ -104,7 +105,7 @@ class Router:
             except WireError as fault:
                 faults.append((source.name, fault))
                 if number + 1 < len(route.sources):
-                    self.tell(on_event, "failover", "", source.name, fault.message)
+                    self.tell(on_event, "source.failed", "", source.name, fault.message)
                 continue
             return Described(self, route, number, description, on_event)
         last = faults[-1][1]
@@ -134,7 +135,7 @@ class Router:
                 wait_s = delay(failures, fault, self._network.tuning)
                 if not fault.retryable or failures >= DESCRIBE_TRIES or wait_s is None:
                     raise
-                self.tell(on_event, "retry", "", source.name, fault.message, attempt=failures, delay_s=wait_s)
+                self.tell(on_event, "transfer.retry", "", source.name, fault.message, attempt=failures, delay_s=wait_s)
                 self._sleep(wait_s, stopped)
             except BaseException:
                 breakers.abandoned(origin)
@@ -147,7 +148,7 @@ class Router:
         if not fault.retryable:
             self._network.breakers.succeeded(origin)
         elif self._network.breakers.failed(origin):
-            self.tell(on_event, "breaker_opened", "", name, f"{origin} failed too often: {fault.message}")
+            self.tell(on_event, "source.breaker_opened", "", name, f"{origin} failed too often: {fault.message}")
 
     def _sleep(self, seconds: float, stopped: Callable[[], bool]) -> None:
         never = threading.Event()

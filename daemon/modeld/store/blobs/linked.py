@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Iterable
 
 import msgspec
 
@@ -18,6 +19,7 @@ from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
 from modeld.store.disk.layout import Layout
+from modeld.store.parts import printable
 from modelwire.errors import InvalidDigest
 
 _UNKNOWN = Signature(0, 0, -1, 0, 0)
@@ -56,11 +58,23 @@ class Linked:
                 else:
                     durable.remove(self._layout.linked_blob(digest))
 
+    def begin(self, linked: Iterable[Digest]) -> None:
+        """Makes the directory of marks, with one for each of these blobs. Those that are new to this run are suspect:
+        when they were last found good is not known. A failure leaves no directory, so that the next start tries again.
+        """
+        for digest in linked:
+            self._signatures.setdefault(digest.hex, _UNKNOWN)
+        temporary = f"{self._layout.staging}/linked-{secrets.token_hex(8)}"
+        with store_faults("note the linked blobs", self._layout.linked):
+            durable.make_directories(temporary, below=self._layout.root)
+            for known in self._signatures:
+                durable.close(durable.create_file(f"{temporary}/{known}"))
+            durable.sync_directory(temporary)
+            os.rename(temporary, self._layout.linked)
+            durable.sync_directory(self._layout.private)
+
     def __contains__(self, digest: Digest) -> bool:
         return digest.hex in self._signatures
-
-    def __bool__(self) -> bool:
-        return bool(self._signatures)
 
     def signature(self, digest: Digest) -> Signature | None:
         """The blob's signature when it was last found good; None when it has no name outside the store."""
@@ -73,7 +87,7 @@ class Linked:
 
     def digest_of(self, source: Signature) -> Digest | None:
         """The digest of the blob that is this very file, whether or not its bytes have changed."""
-        for text, known in self._signatures.items():
+        for text, known in self._signatures.copy().items():  # another thread may add a mark
             if (known.device, known.inode) == (source.device, source.inode):
                 return Digest(text)
         return None
@@ -84,11 +98,12 @@ class Linked:
         path = self._layout.linked_blob(digest)
         source = source or self._sources.get(digest.hex, "")
         mark = _Mark(
-            signature.device, signature.inode, signature.size, signature.mtime_ns, signature.ctime_ns, _text(source)
+            signature.device, signature.inode, signature.size, signature.mtime_ns, signature.ctime_ns, printable(source)
         )
         temporary = f"{self._layout.staging}/linked-{secrets.token_hex(8)}"
         with store_faults("note the linked blob", path):
-            durable.make_directories(self._layout.linked, below=self._layout.root)
+            if not os.path.isdir(self._layout.linked):
+                self.begin([Digest(known) for known in self._signatures])
             descriptor = durable.create_file(temporary)
             try:
                 try:
@@ -128,7 +143,3 @@ def _read(path: str) -> tuple[Signature, str]:
             mark = msgspec.json.decode(file.read(65536), type=_Mark)
         return Signature(mark.device, mark.inode, mark.size, mark.mtime_ns, mark.ctime_ns), mark.source
     return _UNKNOWN, ""
-
-
-def _text(path: str) -> str:
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -20,6 +20,7 @@ from modeld.store.catalog.catalog import Catalog
 from modeld.store.catalog.tables import Tables, select_among
 from modeld.store.digest import Digest
 from modeld.store.names import ModelName
+from modeld.store.parts import printable
 from modelwire.values import Added, Provenanced
 from modelwire.version import __version__
 
@@ -113,7 +114,7 @@ class History:
                 each.digest.text,
                 None if each.actual is None else each.actual.text,
                 requester.peer,
-                None if each.source is None else _printable(each.source),
+                None if each.source is None else printable(each.source),
                 TOOL,
                 requester.job,
                 None if each.model is None else each.model.key,
@@ -199,11 +200,6 @@ class History:
 
 def rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _printable(path: str) -> str:
-    """Bytes of a path that are no UTF-8 can be stored neither in the catalogue nor in JSON."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _shown(row: tuple[Any, ...]) -> Provenanced:

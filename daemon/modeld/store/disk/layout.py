@@ -92,7 +92,8 @@ class Layout:
 
     @property
     def linked(self) -> str:
-        """What is known of blobs that share their bytes with a name outside the store; made with the first of them."""
+        """What is known of blobs that share their bytes with a name outside the store. While it is there, it is
+        complete: so a start that finds none makes it from what the links show."""
         return f"{self.root}/.modeld/linked"
 
     def linked_blob(self, digest: Digest) -> str:

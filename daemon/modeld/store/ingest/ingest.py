@@ -20,18 +20,20 @@ import anyio.to_thread
 from modeld.inspect.formats import format_of_name
 from modeld.progress import FileProgress
 from modeld.store import parts
+from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
 from modeld.store.catalog.history import History, Requester
 from modeld.store.catalog.records import Records
 from modeld.store.digest import Digest, Relinked, Signature
+from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.ingest.commit import Batch, Committed
 from modeld.store.ingest.look import Learned, look_at
-from modeld.store.ingest.present import Presence, still_there
 from modeld.store.ingest.staged import Staged
 from modeld.store.manifests.manifests import File
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.publishing import Publishing, PublishRequest
+from modelwire.errors import Corrupt
 from modelwire.values import Added
 
 T = TypeVar("T")
@@ -65,6 +67,22 @@ class ReadyFile:
         return self.content.size
 
 
+class Vanished(Corrupt):
+    """A blob that the request needs has been removed or changed."""
+
+
+def still_there(layout: Layout, blob: Blob) -> None:
+    """In the publisher's turn: a sweep may have run since the blob was found, or another program has written to it."""
+    now = blobs.stat_blob(layout, blob.digest)
+    if now is None or now.signature != blob.signature:
+        raise Vanished(
+            f"{blob.path} disappears from the store, or changes, before the model that needs it is published",
+            hint="Find the program that changes blobs of this store, then try again.",
+            retryable=True,
+            details={"path": blob.path},
+        )
+
+
 def first_of(files: Sequence[ReadyFile]) -> ReadyFile:
     """The file that stands for the model."""
     return files[parts.first_weights([(file.path, file.role or "", file.size) for file in files])]
@@ -93,36 +111,42 @@ class Ingest:
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self.threads)
 
-    def presence(self, held: ExitStack) -> Presence:
-        """The blobs that it finds are held until `held` is closed."""
-        linked = self.publishing.index.trees.linked
-        return Presence(self.publishing.layout, linked, self.records, self.holds, held)
-
     # -- downloads
 
     async def find(self, digest: Digest, held: ExitStack, progress: FileProgress) -> Blob | None:
         """The good blob, if the store has it. Until `held` is closed no sweep removes the blob or its partial
         download."""
-        presence = self.presence(held)
-        presence.hold(digest)
-        if not await self.publishing.in_thread(partial(os.path.lexists, self.publishing.layout.blob(digest))):
+        layout = self.publishing.layout
+        held.enter_context(self.holds.relying_on(digest))
+        if not await self.publishing.in_thread(partial(os.path.lexists, layout.blob(digest))):
             return None
-        await presence.load_records(digests=[digest])
-        return await self.in_thread(partial(presence.find, digest, progress))
+        verified = await self.records.verified_signatures([digest])
+
+        def find() -> Blob | None:
+            blob = blobs.find_good(layout, digest, verified=verified.get(digest), progress=progress)
+            if blob is not None:
+                blobs.sync_names(layout, digest)
+            return blob
+
+        return await self.in_thread(find)
 
     async def commit(self, staged: Staged) -> Blob:
         """Names a file that was just verified, and records the verification. Sets `staged.learned`."""
         verified = await self.records.verified_signatures([staged.digest])
 
-        def commit() -> Committed:
+        def commit() -> Blob:
             batch = Batch(self.publishing.layout)
             batch.take(staged)
-            return batch.commit(verified=verified)[0]
+            try:
+                found = batch.settle(verified).get(staged.digest)
+                return found or batch.commit()[staged.digest].blob
+            finally:
+                batch.discard()
 
         with anyio.CancelScope(shield=True):
-            committed = await self.in_thread(commit)
-            await self.records.record_good([(committed.blob, None)])
-        return committed.blob
+            blob = await self.in_thread(commit)
+            await self.records.record_good([(blob, None)])
+        return blob
 
     # -- models
 
@@ -152,10 +176,9 @@ class Ingest:
                 if isinstance(file.content, Blob):
                     still_there(layout, file.content)
                     named[file.digest] = Committed(file.content, not file.new)
-            committed = [] if batch is None else batch.commit()
+            if batch is not None:
+                named.update(batch.commit())
             # ---- The blobs have their names: from here on nothing is undone. ----
-            for each in committed:
-                named.setdefault(each.blob.digest, each)
             new = [each.blob.size for each in named.values() if not each.reused]
             request.progress.advance(committed=sum(new))
             if tree:

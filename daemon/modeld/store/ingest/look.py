@@ -19,15 +19,7 @@ log = structlog.get_logger("modeld.store.ingest")
 @dataclass(frozen=True, slots=True)
 class Learned:
     format: str | None = None
-    """None when the bytes are of no known format."""
-
-    unknown: str | None = None
-    """Why the inspection failed; None when it succeeded."""
-
-
-def look(descriptor: int) -> Learned:
-    """Inspects an open file whose digest is verified."""
-    return Learned(format_of_content(os.pread(descriptor, HEAD_BYTES, 0)))
+    """None when the bytes are of no known format, or could not be inspected."""
 
 
 def look_at(path: str, origin: str) -> Learned:
@@ -35,10 +27,9 @@ def look_at(path: str, origin: str) -> Learned:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            return look(descriptor)
+            return Learned(format_of_content(os.pread(descriptor, HEAD_BYTES, 0)))
         finally:
             os.close(descriptor)
     except Exception as fault:  # noqa: BLE001 - what the bytes say must not decide whether they are published
-        learned = Learned(unknown=str(fault))
-        log.warning("nothing could be learned from a new blob", path=path, origin=origin, reason=learned.unknown)
-        return learned
+        log.warning("nothing could be learned from a new blob", path=path, origin=origin, reason=str(fault))
+        return Learned()

@@ -7,17 +7,22 @@ It is bounded by time: models that are not checked now are checked when a client
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
+from modeld.store.maintain.walk import BlobFile, walk
 from modeld.store.manifests.index import Index
+from modelwire.errors import WireError
 
 SWEEP_SECONDS: Final = 0.7
 CHECK_SECONDS: Final = 0.5
@@ -46,6 +51,11 @@ def recover(layout: Layout, index: Index, clock: Callable[[], float] = time.mono
     with durable.store_faults("sync", layout.manifests_dir):
         # A manifest that was named but not synced by a killed run is visible, so it must last from here on.
         durable.sync_directory(layout.manifests_dir)
+    if not os.path.lexists(layout.linked):
+        try:
+            index.trees.linked.begin(_blobs_with_other_names(layout))
+        except WireError as fault:  # a full disk, most likely: the models that can be served are
+            notes.append(fault.message)
     failed, damaged = _check_models(index, clock() + CHECK_SECONDS, clock, notes)
     return RecoveryReport(
         seconds=clock() - started,
@@ -81,6 +91,22 @@ def _remove(entry: os.DirEntry[str]) -> int:
     os.unlink(entry.path)
     # One of two names of a committed blob gives nothing back.
     return info.st_blocks * 512 if info.st_nlink == 1 else 0
+
+
+def _blobs_with_other_names(layout: Layout) -> list[Digest]:
+    """Blobs with more names than those that the store gives them. When the marks are lost, or never were, only the
+    number of links says that a program outside the store can write to a blob."""
+    ours = Counter[tuple[int, int]]()
+    for directory, _, names in os.walk(layout.trees):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                info = os.lstat(f"{directory}/{name}")
+                ours[info.st_dev, info.st_ino] += 1
+    return [
+        Digest(found.digest)
+        for found in walk(layout)
+        if isinstance(found, BlobFile) and found.info.st_nlink > 1 + ours[found.info.st_dev, found.info.st_ino]
+    ]
 
 
 def _check_models(

@@ -63,10 +63,10 @@ def test_the_error_of_the_last_source_is_told(make_rig: MakeRig) -> None:
     file = rig.info("http://127.0.0.1:9", b"x")
     route = Route(file, [Broken(rig.client, "mirror"), Broken(rig.client, "origin")])
     with pytest.raises(SourceUnavailable) as caught:
-        rig.transfer.ask(route, on_event=rig.events.append)
+        rig.transfer.router.describe(route, on_event=rig.events.append)
     assert [each["source"] for each in caught.value.details["tried"]] == ["mirror", "origin"]
-    assert rig.kinds().count("retry") == 2
-    assert "failover" in rig.kinds()
+    assert rig.kinds().count("transfer.retry") == 2
+    assert "source.failed" in rig.kinds()
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -13,7 +13,7 @@ from modeld.download.source import FileInfo
 from modeld.download.tuning import MIB
 from modeld.progress import Stopped
 from rigs.chaos_server import Chaos
-from rigs.download_rig import SIZE, Rig, content_of, quick
+from rigs.download_rig import SIZE, Rig, content_of, leave, quick
 from rigs.waiting import wait_until
 from rigs.watcher import Watcher
 
@@ -23,7 +23,7 @@ MOST = 6
 def begin(rig: Rig, file: FileInfo, watcher: Watcher) -> threading.Thread:
     def fetch() -> None:
         with contextlib.suppress(Stopped):
-            rig.fetch(file, watcher=watcher).keep()
+            leave(rig.fetch(file, watcher=watcher))
 
     thread = threading.Thread(target=fetch)
     thread.start()

@@ -21,7 +21,7 @@ from modelwire.errors import (
     WireError,
 )
 from rigs.chaos_server import Chaos, Fault, Kind
-from rigs.download_rig import QUICK, SIZE, Elsewhere, content_of, digest_of, quick
+from rigs.download_rig import QUICK, SIZE, Elsewhere, content_of, digest_of, leave, quick
 from rigs.watcher import Watcher
 
 CONTENT = content_of()
@@ -37,7 +37,7 @@ def test_without_a_digest_two_versions_are_never_mixed(make_rig: MakeRig, kind: 
         fetched = rig.fetch(file)
         assert fetched.digest == digest_of(chaos.content)
         rig.commit(fetched)
-    assert "restarted" in rig.kinds()
+    assert "transfer.restarted" in rig.kinds()
 
 
 def test_a_file_that_keeps_changing_is_given_up(make_rig: MakeRig) -> None:
@@ -51,7 +51,7 @@ def test_a_file_that_keeps_changing_is_given_up(make_rig: MakeRig) -> None:
     with Restless(CONTENT) as chaos:
         with pytest.raises(SourceUnavailable, match="keeps changing"):
             rig.fetch(replace(rig.info(chaos.url), size=SIZE, validator='"0"'))
-    assert rig.kinds().count("restarted") == 3
+    assert rig.kinds().count("transfer.restarted") == 3
 
 
 def test_bytes_of_two_versions_that_do_not_fit_are_fetched_once_more(make_rig: MakeRig) -> None:
@@ -72,9 +72,9 @@ def test_bytes_of_two_versions_that_do_not_fit_are_fetched_once_more(make_rig: M
             rig.commit(fetched)
             assert fetched.digest == DIGEST
         assert chaos.sent == 0
-    assert "source_changed" in rig.kinds()
-    assert "restarted" in rig.kinds()
-    assert "condemned" not in rig.kinds()
+    assert "source.changed" in rig.kinds()
+    assert "transfer.restarted" in rig.kinds()
+    assert "source.condemned" not in rig.kinds()
 
 
 def test_wrong_bytes_are_set_aside_and_the_source_condemned(make_rig: MakeRig) -> None:
@@ -119,7 +119,7 @@ def test_failover_keeps_the_bytes_that_are_here(make_rig: MakeRig) -> None:
         # What the first was sending when it was given up was asked for again, and nothing else.
         assert SIZE <= first.sent + second.sent <= SIZE + 2 * QUICK.segment_bytes
     assert set(fetched.served) == {f"mirror at {first.url}", f"origin at {second.url}"}
-    assert "failover" in rig.kinds()
+    assert "source.failed" in rig.kinds()
 
 
 def test_failover_without_a_digest_begins_anew(make_rig: MakeRig) -> None:
@@ -145,7 +145,7 @@ def test_a_source_with_another_digest_or_size_is_passed_over(make_rig: MakeRig) 
         ]
         rig.commit(rig.fetch(rig.info(good.url, CONTENT), sources=sources, expected=DIGEST))
         assert stranger.requests == []
-    assert "skipped" in rig.kinds()
+    assert "source.skipped" in rig.kinds()
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_retry_after_is_obeyed(make_rig: MakeRig) -> None:
     busy = Fault("status", 0.25, status=429, headers={"Retry-After": "1"})
     with Chaos(CONTENT, busy) as chaos:
         rig.commit(rig.fetch(rig.info(chaos.url, CONTENT)))
-    waits = [event.delay_s for event in rig.events if event.kind == "retry"]
+    waits = [event.delay_s for event in rig.events if event.kind == "transfer.retry"]
     assert max(waits) >= 1
 
 
@@ -248,8 +248,9 @@ def test_stopped_it_goes_on_where_it_was(make_rig: MakeRig, connections: int, kn
     assert fetched.digest == DIGEST
     assert watcher.reused >= SIZE // 2, "everything that was written was journalled"
     assert watcher.reused + watcher.network >= SIZE
+    assert watcher.kept == watcher.reused, "no rate is made of bytes that were here"
     assert watcher.done == watcher.verified == SIZE
-    assert "resumed" in rig.kinds()
+    assert "transfer.resumed" in rig.kinds()
     assert rig.leftovers() == []
 
 
@@ -266,7 +267,7 @@ def test_bytes_that_rotted_meanwhile_are_fetched_again(make_rig: MakeRig, where:
         chaos.rate = None
         watcher = Watcher()
         rig.commit(rig.fetch(file, watcher=watcher))
-    assert "damaged_piece" in rig.kinds()
+    assert "transfer.damaged_piece" in rig.kinds()
     assert watcher.done == SIZE
 
 
@@ -280,14 +281,14 @@ def test_a_resume_after_the_source_changed(make_rig: MakeRig) -> None:
         fetched = rig.fetch(file)
         rig.commit(fetched)
     assert fetched.digest == digest_of(chaos.content)
-    assert "restarted" in rig.kinds()
+    assert "transfer.restarted" in rig.kinds()
 
 
 def test_what_is_complete_needs_no_network(make_rig: MakeRig) -> None:
     rig = make_rig()
     with Chaos(CONTENT) as chaos:
         file = rig.info(chaos.url, CONTENT)
-        rig.fetch(file).keep()
+        leave(rig.fetch(file))
     fetched = rig.fetch(file)
     blob, _ = rig.commit(fetched)
     assert blob.size == SIZE

@@ -146,6 +146,6 @@ def test_ranges_that_break_off_just_when_they_are_given_up(make_rig: MakeRig, at
     faults = [Fault("ignored_range", at), Fault("drop", at, times=12)]
     with Chaos(CONTENT, *faults, rate=4 << 20) as chaos:
         rig.commit(rig.fetch(rig.info(chaos.url, CONTENT)))
-    assert "ranges_ignored" in rig.kinds()
+    assert "transfer.ranges_ignored" in rig.kinds()
     assert blob_is_right(rig)
     assert rig.leftovers() == []

@@ -17,7 +17,7 @@ from modeld.download.partials import journal
 from modeld.store.disk.layout import Layout
 from rigs import download_rig as rig_module
 from rigs.chaos_server import PIECE, Chaos
-from rigs.download_rig import QUICK, SIZE, content_of, digest_of, quick
+from rigs.download_rig import QUICK, SIZE, content_of, digest_of, leave, quick
 from rigs.waiting import wait_until
 from rigs.watcher import Watcher
 
@@ -101,7 +101,7 @@ def test_killed_between_sealing_and_naming(tmp_path: Path, make_rig: MakeRig) ->
         file = rig.info(chaos.url, CONTENT)
         sealed = rig.fetch(file)
         assert os.stat(sealed.path).st_mode & 0o222 == 0
-        sealed.keep()
+        leave(sealed)
         with open(sealed.path, "rb") as content:
             assert content.read() == CONTENT
         sent = chaos.sent

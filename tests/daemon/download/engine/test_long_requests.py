@@ -11,7 +11,7 @@ from daemon.conftest import MakeRig
 from modeld.download.routes.router import Route
 from modeld.download.source import Description, FileInfo
 from modeld.progress import Stopped
-from rigs.download_rig import SIZE, Plain, Rig, content_of, quick
+from rigs.download_rig import SIZE, Plain, Rig, content_of, leave, quick
 from rigs.scripted_server import Asked, Reply, file_reply, serving
 from rigs.scripted_server import Route as Answer
 from rigs.watcher import Watcher
@@ -29,7 +29,7 @@ def test_one_request_gives_all_segments(make_rig: MakeRig) -> None:
         found = rig.fetch(rig.info(server.url, CONTENT, long_requests=2))
         assert ranges(server.asked) == [f"bytes=0-{SIZE - 1}"]
     assert found.served == {f"plain at {server.url}": SIZE}
-    found.keep()
+    leave(found)
 
 
 def test_what_is_missing_after_a_stop_is_asked_for_once(make_rig: MakeRig) -> None:
@@ -40,7 +40,7 @@ def test_what_is_missing_after_a_stop_is_asked_for_once(make_rig: MakeRig) -> No
             rig.fetch(file, watcher=Watcher(stop_after=SIZE // 2))
         server.asked.clear()
         watcher = Watcher()
-        rig.fetch(file, watcher=watcher).keep()
+        leave(rig.fetch(file, watcher=watcher))
         (only,) = ranges(server.asked)
     start = int(only.removeprefix("bytes=").partition("-")[0])
     assert watcher.reused == start > 0
@@ -60,7 +60,7 @@ def test_an_answer_that_breaks_off_is_asked_for_from_there(make_rig: MakeRig) ->
         return Reply(whole.status, told, whole.body[: SIZE // 2])
 
     with serving(answer) as server:
-        rig.fetch(rig.info(server.url, CONTENT, long_requests=1)).keep()
+        leave(rig.fetch(rig.info(server.url, CONTENT, long_requests=1)))
         first, second = ranges(server.asked)
     assert first == f"bytes=0-{SIZE - 1}"
     assert second == f"bytes={SIZE // 2}-{SIZE - 1}"
@@ -85,7 +85,7 @@ def test_only_so_many_files_are_asked_for_at_once(make_rig: MakeRig) -> None:
     with serving(answer) as server:
         file = rig.info(server.url, CONTENT, long_requests=1)
         files = [replace(file, path=f"{name}.gguf", digest=None, validator=None) for name in "abc"]
-        threads = [threading.Thread(target=lambda each=each: rig.fetch(each).keep()) for each in files]
+        threads = [threading.Thread(target=lambda each=each: leave(rig.fetch(each))) for each in files]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -110,11 +110,11 @@ def two_ways(make_rig: MakeRig, better: Answer) -> tuple[dict[str, int], list[st
     with serving(lambda asked: file_reply(asked, CONTENT)) as own, serving(better) as other:
         file = rig.info(own.url, CONTENT)
         source = TwoWays(rig, rig.info(other.url, CONTENT))
-        described = rig.transfer.ask(Route(file, [source]), on_event=rig.events.append)
+        described = rig.transfer.router.describe(Route(file, [source]), on_event=rig.events.append)
         (progress,) = Watcher().files([file.size])
         found = rig.transfer.fetch_file(described, file, progress=progress, on_event=rig.events.append)
         served = {name.partition(" ")[0]: size for name, size in found.served.items()}
-        found.keep()
+        leave(found)
     return served, rig.kinds()
 
 
@@ -123,10 +123,10 @@ def test_the_preferred_way_is_taken(make_rig: MakeRig) -> None:
 
 
 def test_when_it_fails_the_source_itself_is_asked(make_rig: MakeRig) -> None:
-    assert two_ways(make_rig, lambda asked: Reply(404)) == ({"own": SIZE}, ["failover"])
+    assert two_ways(make_rig, lambda asked: Reply(404)) == ({"own": SIZE}, ["source.failed"])
 
 
 def test_a_preferred_way_with_other_bytes_is_condemned_alone(make_rig: MakeRig) -> None:
     served, kinds = two_ways(make_rig, lambda asked: file_reply(asked, CONTENT[::-1]))
     assert served == {"own": SIZE}
-    assert kinds == ["condemned"]
+    assert kinds == ["source.condemned"]

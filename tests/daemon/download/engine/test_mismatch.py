@@ -38,7 +38,7 @@ def test_a_version_of_an_earlier_run_does_not_stand_for_the_one_that_is_there_no
         fetched = rig.fetch(rig.info(chaos.url, CONTENT, validator=chaos.etag))
         rig.commit(fetched)
     assert fetched.digest == DIGEST
-    assert "condemned" in rig.kinds()
+    assert "source.condemned" in rig.kinds()
 
 
 def test_a_version_of_an_earlier_run_that_is_still_there_is_not_fetched_again(make_rig: MakeRig) -> None:

@@ -72,7 +72,7 @@ def test_an_etag_of_nginx_guards_a_resume(make_rig: MakeRig, server: Nginx) -> N
     fetched = rig.fetch(file)
     rig.commit(fetched)
     assert fetched.digest == digest_of(other)
-    assert "restarted" in rig.kinds()
+    assert "transfer.restarted" in rig.kinds()
 
 
 def test_over_tls_with_the_authority_of_the_environment(make_rig: MakeRig, server: Nginx) -> None:

@@ -22,7 +22,7 @@ from rigs.watcher import Watcher
 
 
 def pulled(rig: Rig, reference: Reference, sources: list[Source[Reference]]) -> dict[str, bytes]:
-    described = rig.transfer._router.describe(Route(reference, sources), on_event=rig.events.append)
+    described = rig.transfer.router.describe(Route(reference, sources), on_event=rig.events.append)
     files = described.description.files
     progress = Watcher().files([file.size for file in files])
     found = {}

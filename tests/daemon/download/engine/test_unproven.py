@@ -50,7 +50,7 @@ def test_what_broke_off_begins_anew(make_rig: MakeRig, connections: int, size: i
         fetched = rig.fetch(replace(rig.info(server.url), size=size))
         rig.commit(fetched)
     assert fetched.digest == digest_of(OTHER)
-    assert "restarted" in rig.kinds()
+    assert "transfer.restarted" in rig.kinds()
     assert rig.leftovers() == []
 
 
@@ -64,7 +64,7 @@ def test_what_breaks_off_each_time_says_why_it_cannot_go_on(make_rig: MakeRig) -
     with Fragile(Fault("drop", 0.1, times=1_000_000)) as server:
         with pytest.raises(SourceUnavailable, match="breaks off, and without a digest, an ETag or a date the rest"):
             rig.fetch(replace(rig.info(server.url), size=SIZE))
-    assert rig.kinds().count("restarted") == 3
+    assert rig.kinds().count("transfer.restarted") == 3
     assert rig.space.promised == 0
     assert rig.leftovers() == []
 
@@ -75,4 +75,4 @@ def test_a_version_that_the_answer_tells_is_enough_to_go_on(make_rig: MakeRig) -
         fetched = rig.fetch(replace(rig.info(server.url), size=SIZE))
         rig.commit(fetched)
     assert fetched.digest == digest_of(CONTENT)
-    assert "restarted" not in rig.kinds()
+    assert "transfer.restarted" not in rig.kinds()

@@ -160,8 +160,8 @@ def test_a_dead_host_opens_it_and_a_live_one_does_not(make_rig: MakeRig) -> None
     with Chaos(content_of(100_000), Fault("status", times=99, status=500)) as chaos:
         with pytest.raises(SourceUnavailable):
             rig.fetch(rig.info(chaos.url, chaos.content))
-    assert "breaker_opened" in rig.kinds()
-    assert "waiting" in rig.kinds(), "the only source there is, so it is waited for"
+    assert "source.breaker_opened" in rig.kinds()
+    assert "transfer.waiting" in rig.kinds(), "the only source there is, so it is waited for"
     rig.events.clear()
     content = content_of()
     with Chaos(content, Fault("drop", 0.1, times=5)) as chaos:
@@ -186,14 +186,14 @@ def test_half_open_a_host_sees_one_request_of_fifty_askers(make_rig: MakeRig) ->
         for _ in range(3):
             transfer.breakers.failed(server.url)
         with pytest.raises(SourceUnavailable, match="left alone for 30 s more"):
-            transfer.ask(described)
+            transfer.router.describe(described)
         clock.now += 30
         start, refused, found = threading.Barrier(50), list[str](), list[object]()
 
         def ask() -> None:
             start.wait()
             try:
-                found.append(transfer.ask(described))
+                found.append(transfer.router.describe(described))
             except SourceUnavailable as fault:
                 refused.append(fault.message)
                 if len(refused) == 49:
@@ -206,5 +206,5 @@ def test_half_open_a_host_sees_one_request_of_fifty_askers(make_rig: MakeRig) ->
             asker.join(20)
         assert (len(found), len(refused), len(server.asked)) == (1, 49, 1)
         assert all("left alone" in message for message in refused)
-        transfer.ask(described)
+        transfer.router.describe(described)
         assert len(server.asked) == 2

@@ -64,7 +64,7 @@ def as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
 def fetched(rig: Rig, xet: Xet, watcher: Watcher | None = None, **environ: str) -> Fetched:
     reference = parse("hf:org/repo", environ={"HF_ENDPOINT": xet.hub.url})
     source = Sources(rig.client, xet.environ | environ).source(reference)
-    described = rig.transfer.ask(Route(reference, [source]), on_event=rig.events.append)
+    described = rig.transfer.router.describe(Route(reference, [source]), on_event=rig.events.append)
     (file,) = described.description.files
     (progress,) = (watcher or Watcher()).files([file.size])
     return rig.transfer.fetch_file(described, file, progress=progress, on_event=rig.events.append)
@@ -124,7 +124,7 @@ def test_what_is_here_already_is_not_fetched_again(make_rig: MakeRig, xet: Xet) 
     xet.storage.server.asked.clear()
     watcher = Watcher()
     assert content_of(fetched(rig, xet, watcher)) == xet.content
-    assert "resumed" in rig.kinds()
+    assert "transfer.resumed" in rig.kinds()
     assert watcher.reused >= 4 * MIB
     first = next(asked for asked in xet.storage.server.asked if "/reconstructions/" in asked.path)
     assert not first.headers["Range"].startswith("bytes=0-")
@@ -181,8 +181,8 @@ def test_when_the_storage_fails_http_goes_on_with_what_is_here(make_rig: MakeRig
     assert content_of(found) == xet.content
     assert sum(found.served.values()) == SIZE
     assert set(found.served) >= {xet.by_http}
-    assert "failover" in rig.kinds()
-    assert "condemned" not in rig.kinds()
+    assert "source.failed" in rig.kinds()
+    assert "source.condemned" not in rig.kinds()
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_hub_that_gives_no_access_gives_the_file(make_rig: MakeRig, xet: Xet, 
     found = fetched(rig, xet)
     assert content_of(found) == xet.content
     assert found.served == {xet.by_http: SIZE}
-    assert rig.kinds() == ["failover"]
+    assert rig.kinds() == ["source.failed"]
     assert xet.storage.server.asked == []
 
 
@@ -226,7 +226,7 @@ def test_wrong_bytes_are_condemned_and_never_published(make_rig: MakeRig, tmp_pa
         found = fetched(rig, wrong)
         assert content_of(found) == content
         assert found.served == {wrong.by_http: MIB}
-        assert "condemned" in rig.kinds()
+        assert "source.condemned" in rig.kinds()
 
 
 def test_a_child_that_is_killed_is_followed_by_another(make_rig: MakeRig, xet: Xet) -> None:
@@ -243,7 +243,7 @@ def test_a_child_that_is_killed_is_followed_by_another(make_rig: MakeRig, xet: X
     found = fetched(rig, xet)
     assert content_of(found) == xet.content
     assert found.served == {xet.by_xet: SIZE}
-    (retry,) = [event for event in rig.events if event.kind == "retry"]
+    (retry,) = [event for event in rig.events if event.kind == "transfer.retry"]
     assert "signal 9" in retry.reason
 
 
@@ -268,7 +268,7 @@ def test_whatever_hf_xet_does_the_file_comes(
     assert found.served == {xet.by_http: SIZE}
     told = " ".join(event.reason for event in rig.events)
     assert said in told
-    assert "waiting" not in rig.kinds(), "that this way fails is not held against the hub"
+    assert "transfer.waiting" not in rig.kinds(), "that this way fails is not held against the hub"
     assert xet.hub.url not in rig.transfer.breakers.troubles()
     assert "signature" not in told
 

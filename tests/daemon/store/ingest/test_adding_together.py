@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ import anyio
 import msgspec
 import pytest
 
+from modeld.progress import FileProgress
 from modeld.store import Store
 from modeld.store.blobs.blobs import Blob
 from modeld.store.catalog.catalog import Catalog
-from modeld.store.digest import Signature
+from modeld.store.digest import Digest, Signature
+from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.ingest.adopt import How
-from modeld.store.ingest.present import still_there
+from modeld.store.ingest.ingest import still_there
 from modeld.store.names import ModelName
 from modelwire.errors import (
     AlreadyExists,
@@ -139,6 +142,19 @@ async def test_a_blob_that_vanishes_in_the_last_moment_is_copied_again(
     again = await bench.store.add(bench.file(), name="b", sha256=added.blob)
     assert taken
     assert Path(again.path).read_bytes() == b"GGUF weights"
+
+
+async def test_the_name_of_a_blob_that_is_found_is_durable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program that named it may have died before it synced: for an add, and for a pull."""
+    added = await bench.store.add(bench.file(), name="a")
+    synced: list[str] = []
+    monkeypatch.setattr(durable, "sync_directory", synced.append)
+    with ExitStack() as held:
+        assert await bench.store.ingest.find(Digest.parse(added.blob), held, FileProgress())
+    assert os.path.dirname(added.path) in synced
+    synced.clear()
+    await bench.store.add(bench.file(), name="b", sha256=added.blob)
+    assert os.path.dirname(added.path) in synced
 
 
 async def test_a_blob_that_keeps_vanishing_ends_in_an_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

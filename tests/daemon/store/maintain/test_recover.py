@@ -21,7 +21,10 @@ DIGEST = Digest("61" * 32)
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    return prepare_root(str(tmp_path / "models"))
+    """Of a store that has started before."""
+    made = prepare_root(str(tmp_path / "models"))
+    os.mkdir(made.linked)
+    return made
 
 
 def put_model(layout: Layout, stem: str, *, with_blob: bool = True) -> None:
