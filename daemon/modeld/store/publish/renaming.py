@@ -187,10 +187,11 @@ class Renaming:
             entry = self._exact(old) if half else self._movable(old, new)
             manifest = entry.usable()
             value = Moved(name=new.text, source=manifest.name, blob=manifest.blob, size_bytes=manifest.total_bytes)
+            document = None if half else entry.document() | {"name": new.text}
 
             async def carry_out() -> None:
-                if not half:
-                    await self._name_changes.write(new, entry.document() | {"name": new.text})
+                if document is not None:
+                    await self._name_changes.write(new, document)
                 # ---- The new name exists: from here on the old one must be removed. ----
                 await self._name_changes.withdraw(entry.name)
                 self._uses.moved(entry.name.text, new.text)
