@@ -32,7 +32,7 @@ class Placed:
 
 
 class Current:
-    """For the event loop, except `place`."""
+    """For the event loop, except `place` and `leave`."""
 
     def __init__(self, layout: Layout) -> None:
         """Blocks."""
@@ -77,6 +77,7 @@ class Current:
             own.append(placing.place(directory, watches.ITSELF))
             own.append(placing.place(blob, watches.CONTENT))
         except OSError:  # a link in the path, no right to read a directory, no watch left
+            self.leave(Placed(name.text, tuple(own)))
             return None
         return Placed(name.text, tuple(own))
 
@@ -85,9 +86,7 @@ class Current:
         if self._watches is None or placed.name in self._answers:
             return
         if self.seen() != seen:
-            for watch in placed.own:
-                if watch not in self._names:
-                    self._watches.remove(watch)
+            self.leave(placed)
             return
         while len(self._answers) >= MOST:
             self._drop(next(iter(self._answers)), self._watches)
@@ -95,6 +94,14 @@ class Current:
         self._placed[placed.name] = placed
         for watch in placed.own:
             self._names[watch].add(placed.name)
+
+    def leave(self, placed: Placed | None) -> None:
+        """Removes watches whose model is not admitted. For any thread: should another look rely on one of them, its
+        removal is a change that this look has missed."""
+        leaving = self._watches
+        for watch in () if placed is None or leaving is None else placed.own:
+            if watch not in self._names:
+                leaving.remove(watch)
 
     def forget(self) -> None:
         """Drops all answers."""

@@ -12,7 +12,7 @@ import os
 import time
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -74,7 +74,12 @@ class Index:
     async def look_up(self, text: str, file: str | None = None) -> Resolved:
         """As `resolve`. For the event loop; afterwards `current` may know the answer."""
         seen = self.current.seen()
-        found = await self.in_thread(partial(self._find_watched, text, file))
+        looking = self._threads.submit(self._find_watched, text, file)
+        try:
+            found = await asyncio.wrap_future(looking)
+        except asyncio.CancelledError:
+            looking.add_done_callback(self._abandon)
+            raise
         if found.placed is not None:
             self.current.admit(found.placed, found.resolved, seen)
         return found.resolved
@@ -84,9 +89,19 @@ class Index:
         placed = None
         if file is None and entry is not None and entry.settled and entry.plain:
             placed = self.current.place(entry.name, entry.blobs[0][0])
-        resolved = self.resolve(text, file)
-        # Another entry may have another blob, which is not watched.
-        return Found(resolved, placed if self._entries.get(text) is entry else None)
+        try:
+            resolved = self.resolve(text, file)
+        except BaseException:
+            self.current.leave(placed)
+            raise
+        if self._entries.get(text) is entry:
+            return Found(resolved, placed)
+        self.current.leave(placed)  # the present entry may have another blob, which is not watched
+        return Found(resolved, None)
+
+    def _abandon(self, looking: Future[Found]) -> None:
+        if not looking.cancelled() and looking.exception() is None:
+            self.current.leave(looking.result().placed)
 
     def resolve(self, text: str, file: str | None = None) -> Resolved:
         """The path behind a name, or that of one of its files. `NotFound`, `InvalidName`, or `Corrupt` when bytes are

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from modeld.store.digest import Digest
 from modeld.store.manifests.index import Index
+from modeld.store.names import ModelName
 from modelwire.errors import WireError
 from modelwire.values import Resolved
 from rigs.shelf import Shelf
+from rigs.waiting import eventually
 
 
 class Watched(Shelf):
@@ -147,6 +152,57 @@ async def test_two_models_of_one_blob_lose_it_together(shelf: Watched) -> None:
     assert shelf.index.current.answer("llama") is not None
     os.unlink(shelf.blob_path)
     assert shelf.index.current.answer("llama") is None
+
+
+def placed_watches() -> int:
+    """The number of watches in the kernel."""
+    count = 0
+    for number in os.listdir("/proc/self/fdinfo"):
+        with contextlib.suppress(OSError):
+            count += Path(f"/proc/self/fdinfo/{number}").read_text().count("inotify wd:")
+    return count
+
+
+@pytest.mark.parametrize("end", ["refused", "cancelled", "changed"])
+async def test_a_look_that_is_not_kept_leaves_no_watch(
+    shelf: Watched, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    await shelf.know("other")
+    await shelf.index.look_up("llama")
+    # The directory above the blob stays watched: other models share it.
+    shelf.index.current.leave(shelf.index.current.place(ModelName.parse("llama"), shelf.blob_path))
+    before = placed_watches()
+    if end == "refused":
+        os.truncate(shelf.blob_path, 1)
+        with pytest.raises(WireError, match="cannot be used"):
+            await shelf.index.look_up("llama")
+    elif end == "cancelled":
+        looking, released = threading.Event(), threading.Event()
+        resolve = shelf.index.resolve
+
+        def held(*arguments: object) -> object:
+            looking.set()
+            released.wait(20)
+            return resolve(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(shelf.index, "resolve", held)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(shelf.index.look_up, "llama")
+            await eventually(looking.is_set)
+            assert placed_watches() == before + 2
+            tasks.cancel_scope.cancel()
+        released.set()
+    else:
+        place = shelf.index.current.place
+
+        def place_and_change(*arguments: object) -> object:
+            placed = place(*arguments)  # type: ignore[arg-type]
+            shelf.put("third", b"new")
+            return placed
+
+        monkeypatch.setattr(type(shelf.index.current), "place", lambda _, *arguments: place_and_change(*arguments))
+        await shelf.index.look_up("llama")
+    await eventually(lambda: placed_watches() == before)
 
 
 async def test_only_so_many_are_known(shelf: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
