@@ -144,10 +144,11 @@ def test_a_model_in_use_is_resolved_while_the_disk_hangs(on_slow_disk: DaemonOnS
 
 def test_a_request_that_hangs_holds_no_other_of_its_connection(on_slow_disk: DaemonOnSlowDisk) -> None:
     with on_slow_disk.connect() as wire, on_slow_disk.slow(FOR_EVER):
-        hanging = wire.request("model.show", name="other", id="hanging")
+        hanging = [wire.request("model.show", name="other", id=f"hanging-{number}") for number in range(5)]
         assert wire.ask("daemon.status")["type"] == "result"
-        assert wire.ask("cancel", target=hanging)["type"] == "result"
-        assert wire.terminal(hanging)["code"] == "cancelled"
+        for number in hanging:
+            assert wire.ask("cancel", target=number)["type"] == "result"
+            assert wire.terminal(number)["code"] == "cancelled"
 
 
 def test_a_disk_that_never_answers_does_not_keep_the_daemon_from_ending(on_slow_disk: DaemonOnSlowDisk) -> None:

@@ -50,6 +50,9 @@ _WRITE_MARK = 256 * 1024
 """Unsent bytes above which a connection is not read: a few large replies, little memory for 64 silent peers."""
 
 
+_HANGING = 8
+"""Lookups of one connection that may wait for a disk beside its other requests. With more, the connection waits."""
+
 _HALF_OPEN_SECONDS = 0.25
 """How often a connection whose peer has ended its side is checked for a reader: so soon a peer that vanishes frees its
 place in the queue."""
@@ -83,6 +86,7 @@ class PeerConnection(asyncio.Protocol):
         self._closing = False
         self._continued = False
         self._in_lookup = False
+        self._hanging = 0
         self._read_stall: asyncio.TimerHandle | None = None
         self._permitted = shared.permitted[caller.role]
         self._reading = True
@@ -247,12 +251,25 @@ class PeerConnection(asyncio.Protocol):
 
     # -- answering
 
-    def takes_long(self) -> None:
-        """The lookup that runs becomes a request in flight."""
-        self._shared.peer_limits.begin(self.caller.uid)
-        self._lookup_ended()
+    def lookup_hangs(self, running: RunningRequest) -> None:
+        """A lookup waits for a disk: it holds up no other request of this connection, and can be cancelled."""
+        if running.is_lookup and self._hanging < _HANGING:
+            self._hanging += 1
+            running.hangs = True
+            self._go_on_after_lookup()
 
-    def _lookup_ended(self) -> None:
+    def takes_long(self, running: RunningRequest) -> None:
+        """A lookup becomes a request in flight."""
+        self._shared.peer_limits.begin(self.caller.uid)
+        self._lookup_ended(running)
+
+    def _lookup_ended(self, running: RunningRequest) -> None:
+        if running.hangs:
+            self._hanging -= 1
+        else:
+            self._go_on_after_lookup()
+
+    def _go_on_after_lookup(self) -> None:
         self._in_lookup = False
         if not self._closing:
             self._go_on_soon()
@@ -260,7 +277,7 @@ class PeerConnection(asyncio.Protocol):
     def ended(self, running: RunningRequest) -> None:
         self._running.pop(running.id, None)
         if running.is_lookup:
-            self._lookup_ended()
+            self._lookup_ended(running)
         else:
             self._shared.peer_limits.end(self.caller.uid)
         if not self._closing:

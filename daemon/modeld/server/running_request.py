@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Final, Protocol
 
 import anyio
@@ -12,7 +11,7 @@ from modeld.observe.incident import incident
 from modeld.operations.operation import Caller
 from modeld.operations.registry import Run
 from modelwire.connection import ServerConnection
-from modelwire.errors import Cancelled, Interrupted, QueueFull, WireError
+from modelwire.errors import Cancelled, Interrupted, WireError
 from modelwire.operations import BY_REQUEST
 from modelwire.replies import Reply
 from modelwire.requests import Request
@@ -35,7 +34,9 @@ class ReplyChannel(Protocol):
 
     def fail(self, request_id: str, fault: WireError) -> None: ...
 
-    def takes_long(self) -> None: ...
+    def lookup_hangs(self, running: RunningRequest) -> None: ...
+
+    def takes_long(self, running: RunningRequest) -> None: ...
 
     def ended(self, running: RunningRequest) -> None: ...
 
@@ -45,12 +46,14 @@ class ReplyChannel(Protocol):
 class RunningRequest:
     """Implements `Call` for the operation."""
 
-    __slots__ = ("_abandoned", "_channel", "_end_error", "_request", "_scope", "is_lookup")
+    __slots__ = ("_abandoned", "_channel", "_end_error", "_request", "_scope", "hangs", "is_lookup")
 
     def __init__(self, channel: ReplyChannel, request: Request, *, is_lookup: bool) -> None:
         self._channel = channel
         self._request = request
         self.is_lookup = is_lookup
+        self.hangs = False
+        """Whether it is a lookup for which its connection no longer waits."""
         self._scope = anyio.CancelScope()
         self._abandoned = False
         self._end_error: WireError = Cancelled("the request was cancelled by its client")
@@ -76,7 +79,7 @@ class RunningRequest:
 
     def takes_long(self) -> None:
         if self.is_lookup:
-            self._channel.takes_long()
+            self._channel.takes_long(self)
             self.is_lookup = False
 
     @property
@@ -100,16 +103,11 @@ class RunningRequest:
         self._abandoned = True
         self._scope.cancel()
 
-    def _release_connection(self) -> None:
-        """The disk may hang: a lookup that takes so long holds up no other request, and can be cancelled."""
-        with suppress(QueueFull):  # then the connection waits, and that bounds what one user may ask for
-            self.takes_long()
-
     async def run(self, operation: Run) -> None:
         answered = False
         timer = None
         if self.is_lookup:
-            timer = asyncio.get_running_loop().call_later(_LOOKUP_SECONDS, self._release_connection)
+            timer = asyncio.get_running_loop().call_later(_LOOKUP_SECONDS, self._channel.lookup_hangs, self)
         try:
             with self._scope:
                 try:

@@ -99,7 +99,9 @@ class Current:
         """Removes watches whose model is not admitted. For any thread: should another look rely on one of them, its
         removal is a change that this look has missed."""
         leaving = self._watches
-        for watch in () if placed is None or leaving is None else placed.own:
+        if placed is None or leaving is None:
+            return
+        for watch in placed.own:
             if watch not in self._names:
                 leaving.remove(watch)
 
