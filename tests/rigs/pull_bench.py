@@ -110,7 +110,7 @@ class PullBench(Bench):
         """The model of an earlier pull."""
         request, _ = plan.publication(files, model, asked=True)
         source, alone = plan.source(files, model), len(files) == 1
-        await self.store.ingest.publish(request, files, source, Requester(peer=1), alone=alone, provenance=None)
+        await self.store.ingest.publish(request, files, source, Requester(peer=1), alone=alone, provenance="a test")
 
     def staged_double(self, content: bytes, *, as_described: bool) -> StagedDouble:
         path = self.file(f"fetched-{digest_of(content).hex[:8]}", content)

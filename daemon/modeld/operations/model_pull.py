@@ -61,7 +61,7 @@ class Pull(JobOperation[ModelPull, Pulled]):
         stored = msgspec.structs.replace(request, ref=reference.text, name=name.text, directory=None)
         files = [reference.key, stored.include, stored.exclude]
         options = [stored.name, stored.sha256, stored.replace, stored.license, stored.offline, stored.max_rate]
-        key = self.key(*files, *options, caller.uid)
+        key = self.key(*files, *options, caller.uid, *(["force_format"] if stored.force_format else []))
         if reference.secrets:
             # Two requests with two passwords share no job.
             key = _SECRET + key + fingerprint(f"{reference.secrets.userinfo}\0{reference.secrets.query}")

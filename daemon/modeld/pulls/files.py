@@ -144,7 +144,13 @@ class ModelFiles:
         blob, fetched = await shared.fetch(file.key, self._route, work, file.progress, on_event, share)
         self._holds.enter_context(self._ingest.holds.relying_on(blob.digest))
         file.ready = ReadyFile(
-            path=info.path, content=blob, role=info.role, new=True, served=fetched.served, learned=fetched.learned
+            path=info.path,
+            content=blob,
+            role=info.role,
+            new=True,
+            read=True,
+            served=fetched.served,
+            learned=fetched.learned,
         )
         file.progress.finished()
         if fetched.as_described:

@@ -44,6 +44,7 @@ class Plan:
             name=self.name,
             replace=request.replace or self.followed() is not None,
             license=request.license,
+            force_format=request.force_format,
             order=order,
             progress=progress,
         )

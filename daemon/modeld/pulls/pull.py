@@ -27,7 +27,7 @@ from modeld.pulls.own_thread import in_own_thread
 from modeld.pulls.plan import Plan
 from modeld.sources.reference import Reference
 from modeld.store import Requester
-from modeld.store.ingest.ingest import ReadyFile
+from modeld.store.ingest.ingest import ReadyFile, until_there
 from modeld.store.publish.name_changes import Notes
 from modelwire.errors import DigestMismatch
 from modelwire.requests import ModelPull
@@ -74,7 +74,7 @@ class Pull:
         self._progress.add_listener(on_progress)
         try:
             with self._holds:
-                pulled = await self._pull()
+                pulled = await until_there(self._pull)
         except DigestMismatch as fault:
             self._events.record_mismatch(fault)
             raise
@@ -156,7 +156,7 @@ class Pull:
             plan.source(files, model),
             Requester(peer=self._job.peer, job=self._job.id),
             alone=len(files) == 1,
-            provenance=None if current and not any(file.new for file in files) else text,
+            provenance=text,
         )
         if asked and not plan.reference.secrets:
             # Only what the source described: a digest in the request alone does not define the reference.

@@ -21,7 +21,7 @@ from modeld.store.catalog.tables import Tables, select_among
 from modeld.store.digest import Digest
 from modeld.store.names import ModelName
 from modeld.store.parts import printable
-from modelwire.values import Added, Provenanced
+from modelwire.values import Provenanced
 from modelwire.version import __version__
 
 ROOM: Final = "history"
@@ -130,17 +130,13 @@ class History:
             )
         )
 
-    async def record_added(
-        self, added: Added, source: str, requester: Requester, served: Mapping[str, Mapping[str, int]] | None = None
-    ) -> None:
-        """Records that a model's bytes were verified as they were added. `served` is by the digest's text."""
-        served = served or {}
-        digests = dict.fromkeys(Digest.parse(text) for text in (*(file.blob for file in added.files), added.blob))
-        await self.clear_condemned(digests)
+    async def record_added(self, served: Mapping[Digest, Mapping[str, int]], source: str, requester: Requester) -> None:
+        """Records that the bytes of these blobs were read from the source and verified, with the bytes from each of
+        several sources."""
         await self.record(
             [
-                Outcome(digest=digest, outcome="added", actual=digest, source=source, served=served.get(digest.text))
-                for digest in digests
+                Outcome(digest=digest, outcome="added", actual=digest, source=source, served=each or None)
+                for digest, each in served.items()
             ],
             requester,
         )

@@ -15,6 +15,7 @@ from typing import Final
 
 import anyio
 
+from modeld.platform import files
 from modeld.progress import FileProgress, Stopped, check
 from modeld.store import parts
 from modeld.store.blobs import blobs
@@ -27,16 +28,13 @@ from modeld.store.ingest.adopt import How, stage_adopted
 from modeld.store.ingest.collect import Collection, Part
 from modeld.store.ingest.commit import Batch
 from modeld.store.ingest.copying import Source
-from modeld.store.ingest.ingest import Ingest, ReadyFile, Vanished, first_of
+from modeld.store.ingest.ingest import Ingest, ReadyFile, first_of, until_there
 from modeld.store.ingest.present import Presence
 from modeld.store.ingest.staged import Staged, changed
 from modeld.store.manifests.manifests import File
 from modeld.store.publish.publishing import PublishRequest
-from modelwire.errors import DigestMismatch, InvalidRequest
+from modelwire.errors import AlreadyExists, DigestMismatch, InvalidRequest
 from modelwire.values import Added
-
-MAX_ATTEMPTS: Final = 3
-"""Attempts to use blobs that are already there: each fails only when another program removes one meanwhile."""
 
 PORTION_BYTES: Final = 64 * 1024 * 1024
 PORTION_FILES: Final = 64
@@ -55,15 +53,12 @@ async def add_local(
         )
     await ingest.publishing.in_thread(partial(ingest.publishing.judge, request, request.expected))
     request.progress.phase("checking_local")
-    attempt = 1
-    while True:
-        try:
-            with ExitStack() as held:
-                return await _Adding(ingest, request, collection, how, held).run(provenance, requester)
-        except Vanished:
-            if attempt == MAX_ATTEMPTS:
-                raise
-            attempt += 1
+
+    async def attempt() -> Added:
+        with ExitStack() as held:
+            return await _Adding(ingest, request, collection, how, held).run(provenance, requester)
+
+    return await until_there(attempt)
 
 
 class _Adding:
@@ -80,6 +75,8 @@ class _Adding:
         self._collection = collection
         self._how: How = how
         self._files: dict[str, ReadyFile] = {}
+        self._read: dict[str, Signature] = {}
+        """Of the files that a move may take away, as they were read."""
         progress = request.progress.files([part.signature.size for part in collection.parts])
         self._progress = dict(zip((part.path for part in collection.parts), progress, strict=True))
         self._presence = Presence(ingest, how, request.expected, held)
@@ -90,7 +87,7 @@ class _Adding:
     async def run(self, provenance: str, requester: Requester) -> Added:
         listed = self._collection.parts
         await self._presence.load([part.signature for part in listed])
-        await self._ingest.publishing.in_thread(self._judge_known)
+        await self._judge_known()
         with ExitStack() as promised:
             batch = await self._in_thread(partial(self._begin, promised))
             try:
@@ -98,11 +95,11 @@ class _Adding:
                 staged = [staged.digest for staged in batch.staged]
                 verified = await self._ingest.records.verified_signatures(staged)
                 await self._in_thread(partial(self._settle, batch, verified))
-                files = [self._files[part.path] for part in listed]
+                ready = [self._files[part.path] for part in listed]
                 added = await self._ingest.publish(
                     self._request,
-                    files,
-                    {"registry": "local", "filename": parts.printable(first_of(files).path)},
+                    ready,
+                    {"registry": "local", "filename": parts.printable(first_of(ready).path)},
                     requester,
                     alone=self._collection.alone,
                     provenance=provenance,
@@ -121,7 +118,7 @@ class _Adding:
 
     # -- before the first byte
 
-    def _judge_known(self) -> None:
+    async def _judge_known(self) -> None:
         """A taken name is refused before anything is read, when the records know every file."""
         known: list[File] = []
         for part in self._collection.parts:
@@ -131,7 +128,24 @@ class _Adding:
             known.append(File(path=part.path, blob=digest.text, size_bytes=part.signature.size, role=part.role))
         first = parts.first_weights([(file.path, file.role or "", file.size_bytes) for file in known])
         stands = Digest.parse(known[first].blob)
-        self._ingest.publishing.judge(self._request, stands, [] if self._collection.alone else known)
+        publishing = self._ingest.publishing
+        try:
+            listed = [] if self._collection.alone else known
+            await publishing.in_thread(partial(publishing.judge, self._request, stands, listed))
+        except AlreadyExists:
+            if self._request.expected is not None or await self._in_thread(self._have_no_writer):
+                raise
+
+    def _have_no_writer(self) -> bool:
+        """Whether the records still stand for the bytes of all files."""
+        for part in self._collection.parts:
+            descriptor = self._collection.open(part)
+            try:
+                if files.has_writer(descriptor) is not False:
+                    return False
+            finally:
+                os.close(descriptor)
+        return True
 
     def _begin(self, promised: ExitStack) -> Batch:
         """Reserves space for all files that may be written. Space for files that are found is released at the end."""
@@ -200,9 +214,14 @@ class _Adding:
     def _find_or_stage(self, batch: Batch, part: Part, source: Source) -> ReadyFile:
         progress, expected = self._progress[part.path], self._request.expected
         found = self._presence.find(source, progress)
+        signature = source.signature if source.has_writer is False else None
         if found is not None:
-            return ReadyFile(path=part.path, content=found[0], role=part.role, source=found[1])
+            self._read[part.path] = source.signature  # for a move, the file is the blob itself
+            known = signature if found.known or found.read else None
+            return ReadyFile(path=part.path, content=found.blob, role=part.role, source=known, read=found.read)
         staged: Staged | None = None
+        if self._how == "move":
+            source.refuse_writer()
         if self._how != "copy":
             staged = stage_adopted(
                 self._layout,
@@ -227,7 +246,10 @@ class _Adding:
             )
         batch.take(staged)
         self._presence.hold(staged.digest)
-        return ReadyFile(path=part.path, content=staged, role=part.role, source=staged.source)
+        self._read[part.path] = staged.source
+        # What has become a blob was closed to writers before it was read.
+        known = signature if self._how == "copy" else staged.source
+        return ReadyFile(path=part.path, content=staged, role=part.role, source=known, read=True)
 
     def _settle(self, batch: Batch, verified: Mapping[Digest, Signature]) -> None:
         """Blocking. Does all work that can precede the publisher's turn: no publication waits for a whole read."""
@@ -246,11 +268,10 @@ class _Adding:
         """Removes the sources of a move, after the model is published."""
         relinked: list[Relinked] = []
         for part in self._collection.parts:
-            file = self._files[part.path]
-            assert file.source is not None, "a move takes away only what was read"
-            before = blobs.stat_blob(self._layout, file.digest)
-            self._collection.reader.remove(self._collection.where(part), file.source)
-            after = blobs.stat_blob(self._layout, file.digest)
+            digest = self._files[part.path].digest
+            before = blobs.stat_blob(self._layout, digest)
+            self._collection.reader.remove(self._collection.where(part), self._read[part.path])
+            after = blobs.stat_blob(self._layout, digest)
             if before is not None and after is not None and before.signature != after.signature:
                 relinked.append(Relinked(before.signature, after.signature))
                 self._linked.relinked(after, before.signature)

@@ -27,7 +27,7 @@ from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.ingest.copying import Source
 from modeld.store.ingest.staged import Staged, changed, digest_mismatch, staging_name
-from modelwire.errors import PermissionDenied, SourceUnavailable, Unsupported, WireError
+from modelwire.errors import PermissionDenied, Unsupported, WireError
 
 How = Literal["copy", "move", "link"]
 
@@ -200,13 +200,8 @@ def _close_to_writers(layout: Layout, source: Source, how: How, owner: int) -> S
     except OSError as error:
         why = f"the daemon may not make it read-only ({error.strerror})"
         raise _not_linked(PermissionDenied, source.path, why) from error
+    Source.of(source.descriptor, source.path).refuse_writer()
     with source_faults(source.path):
-        if files.is_open_for_writing(source.descriptor):
-            raise SourceUnavailable(
-                f"{source.path} is open for writing in some program; nothing was added",
-                hint="Add it again when no program is writing it.",
-                details={"path": source.path},
-            )
         if not files.has_multigrain_timestamps():
             behind = time.time_ns() - os.fstat(source.descriptor).st_ctime_ns
             if 0 <= behind < _TICK_NS:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from modeld.inspect.formats import format_of_name
 from modeld.progress import FileProgress
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob, require_blob
@@ -94,11 +95,12 @@ class Batch:
         if not self._sync_together(len(unsynced)):
             for staged in unsynced:
                 _sync(staged)
-        learned: dict[Digest, Learned] = {}
+        learned: dict[tuple[Digest, str], Learned] = {}
         for staged in self.staged:
-            if staged.digest not in learned:
-                learned[staged.digest] = look_at(staged.path, staged.origin)
-            staged.learned = learned[staged.digest]
+            content = staged.digest, format_of_name(staged.origin)
+            if content not in learned:
+                learned[content] = look_at(staged.path, staged.origin)
+            staged.learned = learned[content]
         return here
 
     def commit(self) -> dict[Digest, Committed]:

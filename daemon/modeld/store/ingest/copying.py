@@ -6,6 +6,7 @@ import contextlib
 import os
 from typing import NamedTuple
 
+from modeld.platform import files
 from modeld.progress import FileProgress, check
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import CHUNK, FrontToBackWriter, hash_file
@@ -16,6 +17,7 @@ from modeld.store.disk.durable import source_faults, store_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Reservation, Space
 from modeld.store.ingest.staged import Staged, changed, digest_mismatch, seal, staging_name
+from modelwire.errors import SourceUnavailable
 
 
 class Source(NamedTuple):
@@ -26,10 +28,23 @@ class Source(NamedTuple):
     signature: Signature
     """Before the first byte is read."""
 
+    has_writer: bool | None
+    """Whether a program could write to it then. Only without one does each later write change the signature: a program
+    that has written to a mapped page can write to it again, and leave the file's times."""
+
     @classmethod
     def of(cls, descriptor: int, path: str) -> Source:
         with source_faults(path):
-            return cls(descriptor, path, Signature.of(os.fstat(descriptor)))
+            has_writer = files.has_writer(descriptor)
+            return cls(descriptor, path, Signature.of(os.fstat(descriptor)), has_writer)
+
+    def refuse_writer(self) -> None:
+        if self.has_writer:
+            raise SourceUnavailable(
+                f"{self.path} is open for writing in some program; nothing was added",
+                hint="Add it again when no program is writing it.",
+                details={"path": self.path},
+            )
 
     def check_unchanged(self, read: int) -> None:
         """SourceUnavailable when the file is not what it was before `read` bytes were taken from it."""

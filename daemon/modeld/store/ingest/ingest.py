@@ -8,11 +8,11 @@ are kept, and two models that share a file share its transfer. Blobs without a m
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -31,6 +31,7 @@ from modeld.store.ingest.commit import Batch, Committed
 from modeld.store.ingest.look import Learned, look_at
 from modeld.store.ingest.staged import Staged
 from modeld.store.manifests.manifests import File
+from modeld.store.manifests.trees import Trees
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.publishing import Publishing, PublishRequest
 from modelwire.errors import Corrupt
@@ -47,7 +48,10 @@ class ReadyFile:
     content: Blob | Staged
     role: str | None = None
     source: Signature | None = None
-    """Of the local file that was read, or is known, to have these bytes."""
+    """Of a local file that is known to have these bytes for as long as it has this signature."""
+
+    read: bool = False
+    """This request has read or fetched the bytes."""
 
     new: bool = False
     """This request has added the blob."""
@@ -67,20 +71,34 @@ class ReadyFile:
         return self.content.size
 
 
+MAX_ATTEMPTS: Final = 3
+
+
 class Vanished(Corrupt):
     """A blob that the request needs has been removed or changed."""
 
 
-def still_there(layout: Layout, blob: Blob) -> None:
-    """In the publisher's turn: a sweep may have run since the blob was found, or another program has written to it."""
+async def until_there(attempt: Callable[[], Awaitable[T]]) -> T:
+    """The result of an attempt to use blobs that are there. Each but the last may fail because another program removes
+    one of them meanwhile."""
+    for _attempt in range(MAX_ATTEMPTS - 1):
+        with suppress(Vanished):
+            return await attempt()
+    return await attempt()
+
+
+def still_there(layout: Layout, blob: Blob, trees: Trees) -> Blob:
+    """The blob as it is now. In the publisher's turn: a sweep may have run since the blob was found, or another program
+    has written to it. What the trees of other models do to its links is no change."""
     now = blobs.stat_blob(layout, blob.digest)
-    if now is None or now.signature != blob.signature:
+    if now is None or not trees.only_relinked(blob.signature, now.signature):
         raise Vanished(
             f"{blob.path} disappears from the store, or changes, before the model that needs it is published",
             hint="Find the program that changes blobs of this store, then try again.",
             retryable=True,
             details={"path": blob.path},
         )
+    return now
 
 
 def first_of(files: Sequence[ReadyFile]) -> ReadyFile:
@@ -94,6 +112,22 @@ def listed(files: Sequence[ReadyFile]) -> list[File]:
         File(path=file.path, blob=file.digest.text, size_bytes=file.size, role=file.role or parts.role_of(file.path))
         for file in files
     ]
+
+
+def _learned(files: Sequence[ReadyFile]) -> dict[str, Learned]:
+    """Blocking. What each file says about itself, by its path."""
+    known = {file.path: file.content.learned if isinstance(file.content, Staged) else file.learned for file in files}
+    return {file.path: known[file.path] or look_at(file.content.path, file.path) for file in files}
+
+
+def _refuse_unsound(learned: Mapping[str, Learned]) -> None:
+    for path, each in learned.items():
+        if each.fault is not None:
+            raise Corrupt(
+                f"{path} is no model: {each.fault}; nothing was published",
+                hint="Get the whole file and try again, or store it as it is with --force-format.",
+                details={"path": path, "reason": each.fault},
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,24 +192,26 @@ class Ingest:
         requester: Requester,
         *,
         alone: bool,
-        provenance: str | None,
+        provenance: str,
         batch: Batch | None = None,
     ) -> Added:
         """Publishes a model of one file (`alone`), or of several with a tree. Staged files are in `batch` too.
 
-        `provenance` is the source for the history; None when nothing was read or fetched.
+        The history records the bytes that were read or fetched, and `provenance` as their source.
         """
         layout, trees = self.publishing.layout, self.publishing.index.trees
         first, tree = first_of(files), [] if alone else listed(files)
-        await self.publishing.in_thread(partial(self.publishing.judge, request, first.digest, tree))
+        stands = await self.publishing.in_thread(partial(self.publishing.judge, request, first.digest, tree))
+        learned = await self.in_thread(partial(_learned, [first] if stands else [first, *files]))
+        if not stands and not request.force_format:
+            _refuse_unsound(learned)
         named: dict[Digest, Committed] = {}
         relinked: list[Relinked] = []
 
         def commit() -> tuple[Blob, bool]:
             for file in files:
                 if isinstance(file.content, Blob):
-                    still_there(layout, file.content)
-                    named[file.digest] = Committed(file.content, not file.new)
+                    named[file.digest] = Committed(still_there(layout, file.content, trees), not file.new)
             if batch is not None:
                 named.update(batch.commit())
             # ---- The blobs have their names: from here on nothing is undone. ----
@@ -185,15 +221,11 @@ class Ingest:
                 relinked.extend(trees.ensure(request.name, tree)[1])
             return named[first.digest].blob, not new
 
-        learned = first.content.learned if isinstance(first.content, Staged) else first.learned
-        if learned is None:
-            path = first.content.path
-            learned = await self.in_thread(lambda: look_at(path, first.path))
         added = await self.publishing.publish(
             request,
             first.digest,
             commit,
-            format=learned.format or format_of_name(first.path),
+            format=learned[first.path].format or format_of_name(first.path),
             source=source,
             files=tree,
             path=trees.path(request.name, tree) if tree else None,
@@ -204,7 +236,7 @@ class Ingest:
                 good = [(each.blob, sources[digest]) for digest, each in named.items() if each.sure]
                 await self.records.record_good(good)
             await self.records.record_relinked(relinked)
-            if provenance is not None:
-                served = {file.digest.text: file.served for file in files if file.served}
-                await self.history.record_added(added, provenance, requester, served)
+            await self.history.clear_condemned(sources)
+            read = {file.digest: file.served for file in files if file.read}
+            await self.history.record_added(read, provenance, requester)
         return added

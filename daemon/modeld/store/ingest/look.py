@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from modeld.inspect.formats import HEAD_BYTES, format_of_content
+from modeld.inspect.soundness import fault_of
 
 log = structlog.get_logger("modeld.store.ingest")
 
@@ -21,13 +22,17 @@ class Learned:
     format: str | None = None
     """None when the bytes are of no known format, or could not be inspected."""
 
+    fault: str | None = None
+    """Why the bytes are certainly not what the file's name promises."""
+
 
 def look_at(path: str, origin: str) -> Learned:
     """Blocking; never raises. `origin` is the file's name where the bytes come from."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            return Learned(format_of_content(os.pread(descriptor, HEAD_BYTES, 0)))
+            format_ = format_of_content(os.pread(descriptor, HEAD_BYTES, 0))
+            return Learned(format_, fault_of(descriptor, os.fstat(descriptor).st_size, origin))
         finally:
             os.close(descriptor)
     except Exception as fault:  # noqa: BLE001 - what the bytes say must not decide whether they are published

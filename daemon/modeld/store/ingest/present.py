@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from modeld.progress import FileProgress
 from modeld.store.blobs import blobs
@@ -29,6 +29,14 @@ from modelwire.errors import DigestMismatch
 
 PROBE_FROM: Final = 2 * BLOCK
 """Smaller files are copied at once: the comparison costs as much."""
+
+
+class Found(NamedTuple):
+    blob: Blob
+    known: bool
+    """An earlier request has read the file, which has not changed since."""
+    read: bool
+    """This request has read the file."""
 
 
 class Presence:
@@ -51,7 +59,7 @@ class Presence:
     async def load(self, sources: Sequence[Signature]) -> None:
         """Loads the records of these sources, and of the blobs that they may be."""
         self._sources = await self._records.digests_of_sources(sources)
-        for size in {source.size for source in sources if source.size >= PROBE_FROM and source not in self._sources}:
+        for size in {source.size for source in sources if source.size >= PROBE_FROM}:
             self._same_size[size] = await self._records.digests_of_size(size)
         alike = (digest for found in self._same_size.values() for digest in found)
         expected = [] if self._expected is None else [self._expected]
@@ -65,27 +73,29 @@ class Presence:
         with self._holding:
             self._held.enter_context(self._holds.relying_on(digest))
 
-    def find(self, source: Source, progress: FileProgress) -> tuple[Blob, Signature | None] | None:
-        """The good blob of an open file's content, and the file's signature if its bytes are known: not if the expected
-        digest alone is the answer. DigestMismatch when the file is known to be another than expected."""
-        expected, known, path = self._expected, True, source.path
+    def find(self, source: Source, progress: FileProgress) -> Found | None:
+        """The good blob of an open file's content. DigestMismatch when the file is known not to be the expected one."""
+        expected, path = self._expected, source.path
+        known = read = False
         blob = self._find_linked(source.signature, progress)
+        if blob is None and self._how == "move":
+            return None  # it removes the file, which only bytes that this very request reads justify
         if blob is None:
-            digest = self.recorded_digest(source.signature)
+            digest = self.recorded_digest(source.signature) if source.has_writer is False else None
+            known = digest is not None
             if digest is not None and expected is not None and not expected.matches(digest):
                 raise _known_mismatch(path, expected, digest)
-            if digest is None and self._how != "move":
-                # A move removes the file: the expected digest does not justify that, only the bytes that were read.
-                digest, known = expected, expected is None
+            digest = digest or expected
             if digest is None and self._how == "copy":
                 digest = self._hash_if_alike(source, progress)
+                read = digest is not None
             blob = None if digest is None else self._find_good(digest, progress)
         if blob is None or blob.size != source.signature.size:
             return None  # of another size: the file has other bytes than expected, which reading it will show
         if expected is not None and not expected.matches(blob.digest):
             raise _known_mismatch(path, expected, blob.digest)
         progress.reuse(blob.size)
-        return blob, source.signature if known else None
+        return Found(blob, known, read)
 
     def _find_good(self, digest: Digest, progress: FileProgress) -> Blob | None:
         self.hold(digest)

@@ -83,14 +83,14 @@ class Reader:
         os.close(self._parent(path))
 
     def remove(self, path: str, signature: Signature) -> None:
-        """Removes the name of a file that is in the store now, unless it names another file by now, or the file was
-        written to."""
+        """Removes the name of a file that is in the store now, unless it names another file by now, the file was
+        written to, or a program can write to it."""
         parent, name = self._parent(path), os.path.basename(path)
         try:
             with source_faults(path), contextlib.suppress(FileNotFoundError):
                 status = os.stat(name, dir_fd=parent, follow_symlinks=False)
                 # The store has linked the file and made it read-only.
-                if signature.only_links_changed(Signature.of(status)):
+                if signature.only_links_changed(Signature.of(status)) and not _has_writer(name, parent):
                     os.unlink(name, dir_fd=parent)
         finally:
             os.close(parent)
@@ -111,6 +111,14 @@ class Reader:
             if not os.access(directory, os.W_OK | os.X_OK):
                 raise _may_not_remove(path, self.uid)
             return os.open(directory, _DIRECTORY)
+
+
+def _has_writer(name: str, parent: int) -> bool | None:
+    descriptor = os.open(name, _FILE | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        return files.has_writer(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class PeerReader(Reader):
