@@ -61,6 +61,8 @@ class Index:
         self._why = why
         self._entries: dict[str, Entry] = {}
         """By the name's exact spelling."""
+        self._forgotten = 0
+        """How often all entries were dropped: one that was read before is not kept after."""
         self._listing = Listing(layout)
         self.current = Current(layout)
         self._threads = ThreadPoolExecutor(LOOKING_THREADS, "look")
@@ -185,6 +187,7 @@ class Index:
 
     def forget(self) -> None:
         """For the event loop: drops all cached entries, when something that they depend on has changed."""
+        self._forgotten += 1
         self._entries.clear()
         self.current.forget()
 
@@ -221,10 +224,11 @@ class Index:
             raise durable.store_fault(fault, "look for the manifest", path) from fault
         entry = self._entries.get(name.text)
         if entry is None or not entry.settled or entry.times != times_of(info):
+            forgotten = self._forgotten
             entry = self._read(name, path, info)
             if entry is None:
                 self._entries.pop(name.text, None)
-            else:
+            elif forgotten == self._forgotten:
                 self._entries[name.text] = entry
         return entry
 

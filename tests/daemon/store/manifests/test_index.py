@@ -37,6 +37,27 @@ class Reads:
         monkeypatch.setattr(manifests, "read", read)
 
 
+def test_what_was_read_before_all_was_forgotten_is_not_kept(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The marks of linked blobs may have changed since the read."""
+    shelf.put("llama")
+    shelf.age()
+    reads = Reads(monkeypatch)
+    real = manifests.read
+
+    def read_and_forget(path: str, name: ModelName) -> Any:
+        found = real(path, name)
+        shelf.index.forget()
+        return found
+
+    with monkeypatch.context() as once:
+        once.setattr(manifests, "read", read_and_forget)
+        shelf.index.resolve("llama")
+    shelf.index.resolve("llama")
+    assert reads.count == 2
+    shelf.index.resolve("llama")
+    assert reads.count == 2
+
+
 # -- resolve
 
 
