@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from modeld.jobs.job import timestamp
 from modeld.operations.operation import Call, SlowOperation
 from modeld.operations.services import Services
+from modeld.platform import clock
 from modelwire.errors import WireError
 from modelwire.requests import DaemonStatus
 from modelwire.values import HostView, QueueView, Status, TransferView
@@ -37,7 +37,7 @@ class ShowStatus(SlowOperation[DaemonStatus, Status]):
 
     async def run(self, _: Call, __: DaemonStatus, /) -> Status:
         await self._look_again()
-        services, daemon, now = self._services, self._services.daemon, time.time()
+        services, daemon = self._services, self._services.daemon
         return Status(
             state=daemon.state,
             server=daemon.server,
@@ -46,7 +46,7 @@ class ShowStatus(SlowOperation[DaemonStatus, Status]):
             store=services.store.layout.root,
             socket=daemon.socket,
             started_at=timestamp(daemon.started),
-            uptime_s=round(now - daemon.started, 3),
+            uptime_s=round(clock.elapsed() - daemon.began, 3),
             connections=daemon.presence.count,
             watchers=services.activity.watchers,
             models=services.store.index.count,
@@ -54,6 +54,7 @@ class ShowStatus(SlowOperation[DaemonStatus, Status]):
             log=services.activity.view(),
             recovery=daemon.recovery,
             transfer=_transfer(services),
+            sweep=services.store.automatic_sweep.view(),
             free_bytes=self._free_bytes,
             reserved_bytes=services.store.reserved_bytes,
             auto_started=daemon.auto_started,

@@ -68,13 +68,16 @@ class Pull:
 
     async def run(self) -> Pulled:
         plan, layout, on_progress = self._plan, self._layout, self._events.on_progress
+        # What a secret authorises cannot go on after a restart, which forgets the secret.
+        self._job.resumable = not plan.reference.secrets
         self._progress.phase("checking_local")
         path = layout.manifest(plan.name) if plan.expected is None else layout.blob(plan.expected)
         self._events.record("phase.checking_local", path=path)
         self._progress.add_listener(on_progress)
         try:
-            with self._holds:
-                pulled = await until_there(self._pull)
+            async with self._context.job_partials.followed(self._job.id, self._progress):
+                with self._holds:
+                    pulled = await until_there(self._pull)
         except DigestMismatch as fault:
             self._events.record_mismatch(fault)
             raise
@@ -128,6 +131,7 @@ class Pull:
             share.set_priority(job.priority)
             share.set_rate(job.request.max_rate)
 
+        job.resumable = job.resumable and files.resumable
         with job.follows_settings(apply_settings):
             ready = await files.fetch(described, self._events.on_transfer_event, share)
         model = RemoteModel(
@@ -137,16 +141,20 @@ class Pull:
             license=description.license,
             files=tuple(RemoteFile(file.path, file.digest.hex, file.role) for file in ready),
         )
-        return await self._publish(ready, model, asked=True)
+        return await self._publish(ready, model, asked=True, note=description.note)
 
-    async def _publish(self, files: list[ReadyFile], model: RemoteModel, *, asked: bool = False) -> Pulled:
+    async def _publish(
+        self, files: list[ReadyFile], model: RemoteModel, *, asked: bool = False, note: str | None = None
+    ) -> Pulled:
         """`asked` as in `Plan.publication`."""
+        self._job.resumable = False
         plan, text = self._plan, self._plan.reference.text
         request, current = await self._in_thread(partial(plan.publication, files, model, asked=asked))
         outcome = PullOutcome(
             source=text,
             revision=model.revision or None,
             current=current,
+            note=note,
             served=dict(sum((Counter(file.served) for file in files), Counter())),
             notes=self._notes,
         )

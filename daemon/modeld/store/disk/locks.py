@@ -7,6 +7,7 @@ stay where they are. The error for a lock that is taken names the holder and how
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -25,15 +26,16 @@ from modeld.store.disk.layout import Layout
 from modeld.store.disk.root import RootUnusable
 from modeld.store.names import ModelName
 from modelwire.errors import Internal, InUse
+from modelwire.store_root import MAX_HOLDER_BYTES
 
-MAX_HOLDER_BYTES: Final = 4096
 _FIRST_PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 0.1
 """Another tool releases a lock without notice, so the daemon tries again, less and less often."""
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a holder writes into its lock file. It is shown to people; no decision depends on it."""
+    """What a holder writes into its lock file. It is shown to people. A client that finds no daemon at its own endpoint
+    looks for the store's daemon at the `endpoint`, and takes nothing that it reads here for granted."""
 
     pid: int
     program: str = "modeld"
@@ -156,6 +158,11 @@ def _try(lock: FileLock) -> bool:
             lock.acquire(timeout=0)
         except Timeout:  # an OSError too, so it must not get out of here
             return False
+        except OSError as fault:
+            # A full disk, perhaps without a free inode. No program holds the lock when there is no file to lock, and
+            # what needs space fails later; a removal makes space.
+            if fault.errno not in (errno.ENOSPC, errno.EDQUOT) or os.path.lexists(lock.lock_file):
+                raise
     return True
 
 

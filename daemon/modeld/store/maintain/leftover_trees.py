@@ -7,8 +7,10 @@ from collections import Counter as Tally
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Final
 
 import anyio
+import anyio.lowlevel
 
 from modeld.store.catalog.records import Records
 from modeld.store.disk.removal import Identity
@@ -17,6 +19,9 @@ from modeld.store.manifests import trees
 from modeld.store.names import ModelName
 from modeld.store.publish.name_changes import NameChanges
 from modelwire.errors import InvalidName, WireError
+
+_AT_ONCE: Final = 50
+"""Models between two turns of the event loop: a fraction of a millisecond."""
 
 
 class LeftoverTrees:
@@ -29,11 +34,17 @@ class LeftoverTrees:
         self._records = records
 
     async def leftovers(self, ages: Ages) -> list[Candidate]:
-        wanted = [entry.tree async for entry in self._index.entries() if entry.tree is not None]
-        return await self._name_changes.in_thread(partial(self._candidates, wanted, ages))
+        return await self._name_changes.in_thread(partial(self._leftovers, ages))
 
-    def _candidates(self, wanted: Sequence[str], ages: Ages) -> list[Candidate]:
-        found = sorted(trees.leftovers(self._layout, wanted))
+    def _leftovers(self, ages: Ages) -> list[Candidate]:
+        """Asks only for the models that have trees: a store of many models has few."""
+        found: list[str] = []
+        for stem, there in sorted(trees.there(self._layout).items()):
+            wanted = self._wanted(stem)
+            if wanted is None:
+                found.append(f"{self._layout.trees}/{stem}")
+            else:
+                found += [path for path in sorted(there) if path != wanted]
         return [candidate for path in found if (candidate := self._candidate(path, ages)) is not None]
 
     def _candidate(self, path: str, ages: Ages) -> Candidate | None:
@@ -80,12 +91,13 @@ class LeftoverTrees:
 
     def _is_wanted(self, candidate: Candidate) -> bool:
         """Its second part below the trees' directory names the model, a third one its content."""
-        below = candidate.parts[2:]
+        wanted, path = self._wanted(candidate.parts[2]), "/".join((self._layout.root, *candidate.parts))
+        return wanted is not None and (wanted == path or wanted.startswith(f"{path}/"))
+
+    def _wanted(self, stem: str) -> str | None:
+        """The tree that the model of that name is shown by."""
         try:
-            entry = self._index.entry(ModelName.from_stem(below[0]))
+            entry = self._index.entry(ModelName.from_stem(stem))
         except InvalidName:
-            return False
-        if entry is None or entry.tree is None:
-            return False
-        path = "/".join((self._layout.root, *candidate.parts))
-        return entry.tree == path or entry.tree.startswith(f"{path}/")
+            return None
+        return None if entry is None or entry.name.stem != stem else entry.tree

@@ -26,6 +26,7 @@ from modeld.store.manifests import manifests
 from modeld.store.manifests.current import Current, Placed
 from modeld.store.manifests.entries import Entry, Why, WouldBlock, unknown
 from modeld.store.manifests.manifests import Manifest
+from modeld.store.manifests.marks import Marks
 from modeld.store.manifests.states import READY, Answer
 from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
@@ -66,6 +67,7 @@ class Index:
         self._listing = Listing(layout)
         self.current = Current(layout)
         self._threads = ThreadPoolExecutor(LOOKING_THREADS, "look")
+        self.marks = Marks(layout)
 
     # -- answers
 
@@ -124,6 +126,7 @@ class Index:
                 entry = self.entry(candidate)
                 if entry is not None:
                     return entry
+        self._listing.check_there()
         close = self._listing.close_to(name)
         raise NotFound(
             f"there is no model named '{name.text}'",
@@ -199,6 +202,7 @@ class Index:
                 yield
             finally:
                 self._entries.pop(name.text, None)
+                self.marks.changed(name)
 
     # -- the disk
 

@@ -16,6 +16,7 @@ from modeld.store.catalog.records import Records
 from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
+from modeld.store.manifests import manifests
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.query import Query, Row
 from modeld.store.names import ModelName
@@ -66,6 +67,10 @@ class Models:
             return entry.manifest.is_of(added.blob, added.files) and entry.look().has_bytes
         except WireError:
             return False
+
+    async def standing(self, name: str) -> str:
+        """What the name stands for now, as a text to compare with a later one; empty when it stands for nothing."""
+        return await self._index.in_thread(partial(manifests.standing, self._layout, ModelName.parse(name)))
 
     async def show(self, name: str) -> ModelView:
         """One model with its manifest as it is in the file, and the outcomes of its verifications."""

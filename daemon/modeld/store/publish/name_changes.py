@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 import anyio
 import anyio.to_thread
 
+from modeld.store.catalog.unnamed import Unnamed
+from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.locks import name_lock
@@ -67,6 +69,7 @@ class NameChanges:
     publisher: Publisher
     threads: anyio.CapacityLimiter
     lock_seconds: float
+    unnamed: Unnamed = field(default_factory=lambda: Unnamed(None))
 
     @asynccontextmanager
     async def turn(self, order: int, *names: ModelName, stopped: Stop = never) -> AsyncIterator[None]:
@@ -84,10 +87,17 @@ class NameChanges:
     async def write(self, name: ModelName, document: Mapping[str, Any], *, replace: bool = False) -> None:
         """Writes the manifest, the last write: then the model exists."""
         write = partial(manifests.write, self.layout, name, document, replace=replace)
-        await self.in_thread(partial(_changing, self.index, name, write))
+        lost = await self._blobs_of(name) - manifests.named_in(document) if replace else ()
+        async with self.unnamed.losing(lost):
+            await self.in_thread(partial(_changing, self.index, name, write))
 
     async def withdraw(self, name: ModelName) -> None:
-        await self.in_thread(partial(_changing, self.index, name, partial(_remove_manifest, self.layout, name)))
+        async with self.unnamed.losing(await self._blobs_of(name)):
+            await self.in_thread(partial(_changing, self.index, name, partial(_remove_manifest, self.layout, name)))
+
+    async def _blobs_of(self, name: ModelName) -> set[Digest]:
+        entry = await self.in_thread(partial(self.index.entry, name))
+        return set() if entry is None or entry.manifest is None else set(entry.manifest.blobs())
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self.threads)

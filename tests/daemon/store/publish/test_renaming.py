@@ -15,6 +15,7 @@ from filelock import FileLock
 from modeld.config import StoreSettings
 from modeld.platform import durable as calls
 from modeld.store.disk import durable
+from modeld.store.manifests import manifests
 from modeld.store.names import ModelName
 from modelwire.errors import AlreadyExists, Corrupt, InUse, InvalidName, NotFound, Unsupported, WireError
 from modelwire.units import Duration, Size
@@ -41,13 +42,43 @@ async def test_a_copy_keeps_every_field_but_the_name(bench: Bench) -> None:
     assert bench.document("a") == document
 
 
+@pytest.mark.parametrize("verb", ["copy", "move"])
+async def test_a_manifest_of_many_foreign_fields_stays_readable(bench: Bench, verb: str) -> None:
+    """Without spaces it is short enough to be read, with them it would not be."""
+    await bench.add("a")
+    document = bench.document("a") | {"theirs": [[number] for number in range(100_000)]}
+    Path(bench.manifest("a")).write_text(json.dumps(document, separators=(",", ":")))
+    await getattr(bench.store.renaming, verb)("a", "b")
+    assert bench.store.index.resolve("b").state == "ready"
+    assert bench.document("b")["theirs"] == document["theirs"]
+
+
+@pytest.mark.parametrize("verb", ["copy", "move"])
+async def test_a_manifest_that_could_not_be_read_again_is_not_written(bench: Bench, verb: str) -> None:
+    await bench.add("a")
+    document = bench.document("a") | {"theirs": ""}
+    text = json.dumps(document, separators=(",", ":"))
+    document["theirs"] = "x" * (manifests.MAX_MANIFEST - len(text))
+    text = json.dumps(document, separators=(",", ":"))
+    assert len(text) == manifests.MAX_MANIFEST
+    Path(bench.manifest("a")).write_text(text)
+    with pytest.raises(Unsupported, match="1048576 are allowed"):
+        await getattr(bench.store.renaming, verb)("a", "longer")
+    assert bench.store.index.resolve("a").state == "ready"
+    assert os.listdir(bench.layout.staging) == []
+    with pytest.raises(NotFound):
+        bench.store.index.resolve("longer")
+
+
 async def test_a_model_of_several_files_is_copied_with_all_of_them(bench: Bench) -> None:
     bench.write_manifest("many", {"x/one.bin": b"1", "two.bin": b"22", "again.bin": b"1"})
     copied = await bench.store.renaming.copy("many", "more")
     files = bench.document("many")["files"]
     assert list(copied.blobs) == [file["blob"] for file in files]
     assert bench.document("more")["files"] == files
-    assert [step.action for step in copied.plan] == ["share", "share", "write"]
+    steps = [(step.action, step.blob, step.size_bytes) for step in copied.plan]
+    assert steps[:-1] == [("share", file["blob"], file["size_bytes"]) for file in files]
+    assert [step.action for step in copied.plan] == ["share", "share", "share", "write"]
 
 
 async def test_the_plan_is_what_happens(bench: Bench) -> None:
@@ -207,7 +238,11 @@ async def test_uses_go_along(bench: Bench) -> None:
 async def test_a_removed_model_leaves_its_blob(bench: Bench) -> None:
     added = await bench.add("a")
     removed = await bench.store.renaming.remove("A")
-    assert removed == Removed(name="a", blob=added.blob, size_bytes=added.size_bytes)
+    size, at = added.size_bytes, removed.frees_at
+    assert removed == Removed(
+        name="a", blob=added.blob, size_bytes=size, blobs=(added.blob,), frees_bytes=size, frees_at=at
+    )
+    assert at is not None
     assert bench.names() == []
     assert os.path.exists(added.path)
     assert bench.store.renaming.removed(removed)
