@@ -86,7 +86,7 @@ async def test_models_of_the_lower_layer_are_copied_moved_removed_and_swept(laye
 
 
 async def test_a_corrupt_blob_of_the_lower_layer_is_set_aside(layered: Bench) -> None:
-    path = layered.store.resolve("one").path
+    path = layered.store.index.resolve("one").path
     layered.spoil(path)
     assert not (await layered.store.verifier.verify(["one"])).ok
     assert layered.quarantined() == [b"XXXX one"]

@@ -74,7 +74,7 @@ class AddedDirectory:
 
         async def resolve() -> str:
             try:
-                return store.resolve("m").path
+                return store.index.resolve("m").path
             except WouldBlock:
                 return (await store.resolver.resolve("m")).path
 

@@ -64,6 +64,9 @@ class NotingCall:
     def send_frame(self, frame: bytes) -> None:
         self.sent.append(frame)
 
+    def takes_long(self) -> None:
+        pass
+
     async def until_writable(self) -> None:
         assert self.writable
 

@@ -61,10 +61,12 @@ class Trace:
 
 
 @contextmanager
-def traced(daemon: RealDaemon, *expressions: str, full: bool = False) -> Iterator[Trace]:
-    """`full`: paths of descriptors, and whole strings. Each thread has its own count for a `when=`."""
+def traced(daemon: RealDaemon, *expressions: str, full: bool = False, threads: bool = True) -> Iterator[Trace]:
+    """`full`: paths of descriptors, and whole strings. Each thread has its own count for a `when=`. Without `threads`,
+    only the thread of the event loop."""
     trace = Trace(os.path.join(daemon.room, "strace"))
-    arguments = ["strace", "-f", "-p", str(daemon.pid), "-o", trace.path, *(["-y", "-s", "4096"] if full else [])]
+    arguments = ["strace", "-p", str(daemon.pid), "-o", trace.path, *(["-y", "-s", "4096"] if full else [])]
+    arguments += ["-f"] if threads else []
     for expression in expressions:
         arguments += ["-e", expression]
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as tracer:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from typing import Final
 
 import anyio
+import anyio.to_thread
 import structlog
 
 from modeld.jobs.board import Board
@@ -21,6 +23,10 @@ from modeld.server import Server
 from modelwire import exits
 
 log = structlog.get_logger("modeld.lifetime")
+
+_CLOSING_SECONDS = 5.0
+"""For what is left after the drain: threads that end, the last records, the catalogue's checkpoint. All of it takes
+milliseconds, or for ever on a disk that hangs; a daemon that is killed then loses nothing that was acknowledged."""
 
 _ENDED_AT_ONCE = 128 + signal.SIGTERM
 """The exit code that a shell shows for a process that SIGTERM ended."""
@@ -33,8 +39,10 @@ LONGEST_STAY_SECONDS: Final = 2 * 3600.0
 class Lifetime:
     """Waits for the first reason to stop, and keeps it with its deadline and exit code."""
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float, flush_log: Callable[[], object] = lambda: None) -> None:
+        """`flush_log` writes the log's last lines before the process ends at once; it takes a second at most."""
         self._stop = anyio.Event()
+        self._flush_log = flush_log
         self._signalled = False
         self.deadline = deadline
         self.reason = ""
@@ -59,16 +67,38 @@ class Lifetime:
                 name = signal.Signals(number).name
                 if self._signalled:
                     log.warning("stopped at once by a second signal; the next start resumes the jobs", signal=name)
+                    self._flush_log()
                     os._exit(_ENDED_AT_ONCE)
                 self._signalled = True
                 # After a client's request to stop, the service manager's first signal does not cut the drain short.
                 log.info("signal", signal=name)
                 self.stop(name)
 
+    def end_in_time(self) -> None:
+        """Ends the process after `_CLOSING_SECONDS`, if it has not ended by then: a disk that hangs holds threads for
+        which Python would wait."""
+
+        def end() -> None:
+            log.warning("the daemon ends without waiting: a disk does not answer")
+            self._flush_log()
+            os._exit(self.exit_code)
+
+        timer = threading.Timer(_CLOSING_SECONDS, end)
+        timer.daemon = True
+        timer.start()
+
     async def stop_on_lost_endpoint(self, listening: endpoint.Endpoint, every: float) -> None:
         """A daemon that no client can reach must not keep the locks from one that clients could reach."""
-        while listening.still_ours():  # noqa: ASYNC110 - an unlink by another program sends no event
-            await anyio.sleep(every)
+        ended = threading.Event()
+
+        def look() -> None:
+            while listening.still_ours() and not ended.wait(every):  # an unlink by another program sends no event
+                pass
+
+        try:
+            await anyio.to_thread.run_sync(look, limiter=anyio.CapacityLimiter(1), abandon_on_cancel=True)
+        finally:
+            ended.set()
         log.error("the endpoint was removed or replaced", socket=listening.path)
         self.stop("the endpoint was removed or replaced", exit_code=exits.FAILED)
 

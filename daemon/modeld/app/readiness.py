@@ -6,6 +6,7 @@ import os
 import sys
 
 from modeld.observe import notify
+from modeld.observe.line_writer import write_last
 
 
 class Readiness:
@@ -21,7 +22,7 @@ class Readiness:
 
         `endpoint` is that of the daemon that prevents this start: a client decides by it whether to connect there.
         """
-        sys.stderr.write(f"modeld: {message}\n" + (f"  {hint}\n" if hint else ""))
+        write_last(sys.stderr, f"modeld: {message}\n" + (f"  {hint}\n" if hint else ""))
         self._pipe.error({"code": code, "message": message, "hint": hint, "exit": exit_code, "endpoint": endpoint})
         notify.status(message)
         return exit_code

@@ -10,6 +10,7 @@ import structlog
 
 from modeld.app.compose import opened
 from modeld.app.event_loop import event_loop
+from modeld.app.interpreter import share_time
 from modeld.app.readiness import Readiness
 from modeld.app.serve import serve
 from modeld.config import ConfigError
@@ -30,25 +31,31 @@ OWN_EXITS = (InUse, NoSpace, QuotaExceeded, PermissionDenied)
 
 
 def run(loaded: Loaded, readiness: Readiness, *, auto_started: bool) -> int:
-    settings = loaded.settings
+    output = logs.configure(loaded.settings.log, redact=redact)
+    try:
+        return _run(loaded, readiness, output, auto_started=auto_started)
+    except Exception as error:  # noqa: BLE001 - every error of a start is reported in one line
+        return _failed(readiness, error, output)
+    finally:
+        output.close()
+
+
+def _run(loaded: Loaded, readiness: Readiness, output: logs.Output, *, auto_started: bool) -> int:
     memory.keep_heap_small()
-    logs.configure(settings.log, redact=redact)
     for warning in loaded.warnings:
         log.warning(warning)
     instance = str(uuid.uuid4())
     inherited = inherited_socket()
-    try:
-        with opened(loaded, os.environ, instance=instance, inherited=inherited) as rooms:
-            return anyio.run(
-                lambda: serve(rooms, loaded, readiness, instance=instance, auto_started=auto_started),
-                backend="asyncio",
-                backend_options={"loop_factory": event_loop},
-            )
-    except Exception as error:  # noqa: BLE001 - every error of a start is reported in one line
-        return _failed(readiness, error)
+    with opened(loaded, os.environ, instance=instance, inherited=inherited) as rooms:
+        share_time()
+        return anyio.run(
+            lambda: serve(rooms, loaded, readiness, output, instance=instance, auto_started=auto_started),
+            backend="asyncio",
+            backend_options={"loop_factory": event_loop},
+        )
 
 
-def _failed(readiness: Readiness, error: Exception) -> int:
+def _failed(readiness: Readiness, error: Exception, output: logs.Output) -> int:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, ConfigError):
@@ -59,5 +66,6 @@ def _failed(readiness: Readiness, error: Exception) -> int:
         error = incident(error)
     code = error.code if isinstance(error, WireError) else "internal"
     endpoint = error.details.get("endpoint") if isinstance(error, WireError) else None
+    output.flush()  # the lines before the last one
     exit_code = error.exit_code if isinstance(error, OWN_EXITS) else exits.FAILED
     return readiness.failed(error.message, hint=error.hint, code=code, exit_code=exit_code, endpoint=endpoint)

@@ -21,7 +21,7 @@ from modeld.config.load import Loaded
 from modeld.jobs.admission import Gate, Limits
 from modeld.jobs.board import Board
 from modeld.jobs.restart import drain, restore
-from modeld.observe import notify
+from modeld.observe import logs, notify
 from modeld.observe.incident import incident
 from modeld.operations.model_pull import FETCHES
 from modeld.operations.registry import all_operations
@@ -36,13 +36,18 @@ from modelwire.version import __version__
 
 log = structlog.get_logger("modeld.app")
 
+_LAST_RECORDS_SECONDS = 3.0
+"""For the last lines of the activity log and the last uses; a disk that hangs takes neither."""
+
 _PRUNE_EVERY_SECONDS = 24 * 3600.0
 
 
-async def serve(rooms: Rooms, loaded: Loaded, readiness: Readiness, *, instance: str, auto_started: bool) -> int:
+async def serve(
+    rooms: Rooms, loaded: Loaded, readiness: Readiness, output: logs.Output, *, instance: str, auto_started: bool
+) -> int:
     """Serves until there is a reason to stop, and returns the exit code."""
     settings = loaded.settings
-    lifetime = Lifetime(float(settings.daemon.drain_deadline))
+    lifetime = Lifetime(float(settings.daemon.drain_deadline), output.flush)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lifetime.stop_on_signal, name="signals")
         await anyio.lowlevel.checkpoint()
@@ -67,8 +72,10 @@ async def serve(rooms: Rooms, loaded: Loaded, readiness: Readiness, *, instance:
         await lifetime.until_stop()
         notify.stopping(lifetime.reason)
         await _stop(services, server, lifetime)
-        await rooms.activity.flush()
-        await rooms.store.uses.flush()
+        lifetime.end_in_time()
+        with anyio.move_on_after(_LAST_RECORDS_SECONDS):
+            await rooms.activity.flush()
+            await rooms.store.uses.flush()
         tasks.cancel_scope.cancel()
     return lifetime.exit_code
 

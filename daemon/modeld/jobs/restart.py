@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import anyio.to_thread
 
 from modeld.jobs import record
 from modeld.jobs.board import Board
@@ -21,7 +22,7 @@ async def restore(board: Board, ledger: Ledger) -> int:
         board.jobs.enter(job)
         if job.failure is not None:
             await board.runner.end(job, "failed", job.failure)
-        elif job.intent is not None and _took_place(job, job.intent):
+        elif job.intent is not None and await anyio.to_thread.run_sync(_took_place, job, job.intent):
             await board.runner.end(job, "done", job.intent)
     # Judged before any of them runs, and after what had taken place is known: the work of one is no reason to doubt
     # another that was accepted before it.

@@ -4,6 +4,9 @@ the journal.
 Everything passes through `redact` first: events, values and tracebacks. If redaction fails, the line is withheld: it is
 never worth a secret. Control characters are escaped, because names and messages of clients appear here, and so on an
 operator's terminal.
+
+The caller of a logger only makes a copy of the event. All else happens in the thread that writes: redaction, the text
+of a traceback, which reads source files, and the write itself.
 """
 
 from __future__ import annotations
@@ -13,15 +16,23 @@ import logging
 import os
 import re
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TextIO
 
 import structlog
 
+from modeld.observe.line_writer import FLUSH_SECONDS, LineWriter
+
+log = structlog.get_logger("modeld.observe")
+
 Redact = Callable[[Any], Any]
 Event = MutableMapping[str, Any]
+Line = tuple[float, Event]
+"""An event for the writer, and its time in seconds since the epoch."""
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 # sd-daemon(3): the priorities of syslog.
@@ -41,35 +52,52 @@ class Choice(Protocol):
     def format(self) -> str: ...
 
 
+class Output:
+    """The log of the process as it was set up."""
+
+    def __init__(self, form: str, writer: LineWriter[Line]) -> None:
+        self.format = form
+        self._writer = writer
+
+    def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
+        """Waits until all lines are written, for so long at most. Reports whether they are."""
+        return self._writer.flush(seconds)
+
+    def close(self) -> None:
+        """Writes the lines that are queued, within `FLUSH_SECONDS`. Later ones are lost. Idempotent."""
+        self._writer.close()
+
+
 def configure(
     choice: Choice,
     *,
     redact: Redact | None = None,
     stream: TextIO | None = None,
     environ: Mapping[str, str] | None = None,
-) -> str:
-    """Sets up logging for the process, and again after a reload. Returns the chosen format."""
+) -> Output:
+    """Sets up logging for the process, and again after a reload."""
     out = sys.stderr if stream is None else stream
     given = os.environ if environ is None else environ
     chosen = choose_format(out, given) if choice.format == "auto" else choice.format
-    processors: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        _add_room,
-        structlog.processors.format_exc_info,
-        _Redacted(redact or _unchanged),
-    ]
-    if chosen != "journal":  # the journal has a clock of its own
-        processors.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
-    processors.append(_renderer(chosen, colors=_is_terminal(out) and "NO_COLOR" not in given))
+    shown = _Redacted(redact or _unchanged)
+    renderer = _renderer(chosen, colors=_is_terminal(out) and "NO_COLOR" not in given)
+
+    def render(line: Line) -> str:
+        moment, event = line
+        event = shown(structlog.processors.format_exc_info(None, "", event))
+        if chosen != "journal":  # the journal has a clock of its own
+            event["timestamp"] = datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
+        return str(renderer(None, "", event))
+
+    writer = LineWriter(out, render, _lost)
     structlog.configure(
-        processors=processors,
+        processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, _add_room, _copied],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[choice.level]),
-        logger_factory=lambda *names: _Lines(out, *names),
+        logger_factory=lambda *names: _Lines(writer, *names),
         cache_logger_on_first_use=False,  # a reload changes the level of loggers that exist already
     )
     _adopt_stdlib(LEVELS[choice.level])
-    return chosen
+    return Output(chosen, writer)
 
 
 def choose_format(stream: TextIO, environ: Mapping[str, str]) -> str:
@@ -107,17 +135,30 @@ def _add_room(lines: Any, _method: str, event: Event) -> Event:
     return event
 
 
+def _copied(_lines: Any, _method: str, event: Event) -> tuple[tuple[Line], dict[str, Any]]:
+    """Hands the event over to the writer. Values that may change meanwhile, and objects that JSON cannot encode, become
+    text now; a traceback only later."""
+    raised = event.pop("exc_info", None)
+    copy: Event = {str(key): _plain(value) for key, value in event.items()}
+    if raised:
+        copy["exc_info"] = raised if isinstance(raised, BaseException | tuple) else sys.exc_info()
+    return ((time.time(), copy),), {}
+
+
+def _lost(number: int) -> Line:
+    text = "lines of this log are lost: they could not be written in time"
+    return time.time(), {"event": text, "level": "warning", "room": "observe", "lines": number}
+
+
 class _Redacted:
     """Redacts an event as a whole, because a key identifies a secret as well as a value does; then escapes it."""
 
     def __init__(self, redact: Redact) -> None:
         self._redact = redact
 
-    def __call__(self, _logger: object, _method: str, event: Event) -> Event:
-        # Objects that JSON cannot encode become text before redaction, not after it, when the line is written.
-        plain = {str(key): _plain(value) for key, value in event.items()}
+    def __call__(self, event: Event) -> Event:
         try:
-            shown: Event = dict(_escaped(self._redact(plain)))
+            shown: Event = dict(_escaped(self._redact(event)))
         except Exception:  # noqa: BLE001 - after any fault of the redaction, the values must not be logged
             return {"level": event.get("level", "error"), "event": _WITHHELD}
         return shown
@@ -174,17 +215,14 @@ def _word(value: Any) -> str:
 
 
 class _Lines:
-    """Writes lines to the stream. A log that cannot be written (a closed pipe, a full disk) does not end the daemon."""
+    """The logger below structlog's: it passes each event on to the writer."""
 
-    def __init__(self, stream: TextIO, name: str = "") -> None:
-        self._stream = stream
+    def __init__(self, writer: LineWriter[Line], name: str = "") -> None:
+        self._writer = writer
         self.name = name
 
-    def msg(self, message: str) -> None:
-        with suppress(OSError, ValueError):
-            # One write, so that lines of several threads do not mix.
-            self._stream.write(f"{message}\n")
-            self._stream.flush()
+    def msg(self, line: Line) -> None:
+        self._writer.put(line)
 
     debug = info = warning = warn = error = critical = exception = fatal = failure = err = log = msg
 
@@ -202,11 +240,24 @@ class _Adopted(logging.Handler):
         getattr(structlog.get_logger(record.name), method)(text, exc_info=record.exc_info)
 
 
+def _thread_ended(ended: threading.ExceptHookArgs) -> None:
+    name = None if ended.thread is None else ended.thread.name
+    log.error("an error ended a thread", thread=name, exc_info=ended.exc_value)
+
+
+def _not_raised(unraisable: sys.UnraisableHookArgs) -> None:
+    text = unraisable.err_msg or "an error could not be raised"
+    log.error(text, of=repr(unraisable.object), exc_info=unraisable.exc_value)
+
+
 def _adopt_stdlib(level: int) -> None:
     root = logging.getLogger()
     for handler in [each for each in root.handlers if isinstance(each, _Adopted)]:
         root.removeHandler(handler)
     root.addHandler(_Adopted())
+    # Python's own hooks write to standard error at once, unredacted, in the thread of the error.
+    threading.excepthook = _thread_ended
+    sys.unraisablehook = _not_raised
     # At INFO, libraries log what is of no use to an operator.
     root.setLevel(max(level, logging.WARNING) if level > logging.DEBUG else level)
     if not sys.warnoptions:  # deprecations are for the tests, not for the operator

@@ -120,6 +120,7 @@ def _pipe(fd: int | None) -> int | None:
         mode = os.fstat(fd).st_mode
         if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
             os.set_inheritable(fd, False)
+            os.set_blocking(fd, False)  # a program that does not read must not hold the daemon
             return fd
     return None
 

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from modeld.jobs.job import timestamp
-from modeld.operations.operation import Caller, QuickOperation
+from modeld.operations.operation import Call, SlowOperation
 from modeld.operations.services import Services
 from modeld.platform import clock
 from modelwire.errors import WireError
 from modelwire.requests import DaemonStatus
 from modelwire.values import HostView, QueueView, Status, TransferView
 
+_PATIENCE_SECONDS = 0.05
+"""A disk that works answers within a millisecond."""
+
 _HOSTS_SHOWN = 100
 """More are of no use to a reader; a status stays a small reply."""
 
 
-class ShowStatus(QuickOperation[DaemonStatus, Status]):
-    """Answers also while the store cannot be read: that is when a status matters most."""
+class ShowStatus(SlowOperation[DaemonStatus, Status]):
+    """Answers also while the store cannot be read, or its disk hangs: that is when a status matters most."""
 
     request, value = DaemonStatus, Status
+    is_lookup = True
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
-        self._counted = 0
+        self._free_bytes: int | None = None
+        self._thread = ThreadPoolExecutor(1, "status")
+        self._looking: Future[None] | None = None
 
-    def answer(self, _: Caller, __: DaemonStatus, /) -> Status:
+    async def run(self, _: Call, __: DaemonStatus, /) -> Status:
+        await self._look_again()
         services, daemon = self._services, self._services.daemon
         return Status(
             state=daemon.state,
@@ -40,28 +49,34 @@ class ShowStatus(QuickOperation[DaemonStatus, Status]):
             uptime_s=round(clock.elapsed() - daemon.began, 3),
             connections=daemon.presence.count,
             watchers=services.activity.watchers,
-            models=self._count(),
+            models=services.store.index.count,
             queue=queue_view(services),
             log=services.activity.view(),
             recovery=daemon.recovery,
             transfer=_transfer(services),
             sweep=services.store.automatic_sweep.view(),
-            free_bytes=self._free(),
+            free_bytes=self._free_bytes,
             reserved_bytes=services.store.reserved_bytes,
             auto_started=daemon.auto_started,
             peers=daemon.presence.by_peer(),
             warnings=daemon.warnings,
         )
 
-    def _count(self) -> int:
-        with contextlib.suppress(WireError):
-            self._counted = self._services.store.models.count()
-        return self._counted
+    async def _look_again(self) -> None:
+        """Waits for the figures of the disk, for `_PATIENCE_SECONDS` at most. While a look hangs, the last figures are
+        reported at once."""
+        if self._looking is None or self._looking.done():
+            self._looking = self._thread.submit(self._look)
+            await asyncio.wait([asyncio.wrap_future(self._looking)], timeout=_PATIENCE_SECONDS)
 
-    def _free(self) -> int | None:
+    def _look(self) -> None:
+        store = self._services.store
         with contextlib.suppress(WireError):
-            return self._services.store.free_bytes
-        return None
+            store.index.names()
+        try:
+            self._free_bytes = store.free_bytes
+        except WireError:
+            self._free_bytes = None
 
 
 def _transfer(services: Services) -> TransferView | None:

@@ -110,7 +110,7 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
                 server = fault.details.get("source")
                 origin = source if server is None or server in source else f"{source} ({server})"
                 store = self._services.store
-                standing = store.index.entry(ModelName.parse(job.model))
+                standing = await store.index.in_thread(partial(store.index.entry, ModelName.parse(job.model)))
                 if standing is not None:
                     await store.history.record_refused(
                         standing.name, Digest.parse(expected), Digest.parse(actual), origin, requester_of(job)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 
 from modeld.jobs.job import Job
@@ -17,7 +19,8 @@ class Copy(JobOperation[ModelCopy, Copied]):
 
     async def run(self, call: Call, request: ModelCopy, /) -> Copied:
         if request.dry_run:
-            plan = self._services.store.renaming.plan_copy(request.source, request.destination)
+            store = self._services.store
+            plan = await store.index.in_thread(partial(store.renaming.plan_copy, request.source, request.destination))
             return msgspec.structs.replace(plan, dry_run=True)
         return await super().run(call, request)
 

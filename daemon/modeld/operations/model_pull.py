@@ -8,6 +8,7 @@ and its error says so.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -88,13 +89,14 @@ class Pull(JobOperation[ModelPull, Pulled]):
             if isinstance(reference, StoredReference):
                 path = services.store.layout.manifest(reference.name)
                 return await self.with_phases(job, path, self._find_stored(job, reference.name))
-            return await NetworkPull(services.pulls, services.activity, job, reference, notes).run()
+            pull = await NetworkPull.planned(services.pulls, services.activity, job, reference, notes)
+            return await pull.run()
 
     async def _find_stored(self, job: Job[ModelPull, Pulled], name: ModelName) -> Pulled:
         store, progress = self._services.store, job.progress
         progress.phase("checking_local")
         try:
-            resolved = store.resolve(name.text)
+            resolved = await store.look_up(name.text)
         except NotFound as fault:
             if fault.details.get("close"):
                 raise
@@ -108,7 +110,7 @@ class Pull(JobOperation[ModelPull, Pulled]):
             resolved = await store.resolver.resolve(
                 name.text, requester=requester_of(job), on_failed=self._services.model_failed
             )
-        view, wanted = store.models.view(resolved.name), job.request.sha256
+        view, wanted = await store.index.in_thread(partial(store.models.view, resolved.name)), job.request.sha256
         expected, actual = wanted and Digest.parse(wanted), Digest.parse(view.blob)
         if expected and not actual.matches(expected):
             raise DigestMismatch(

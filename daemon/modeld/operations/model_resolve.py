@@ -9,17 +9,23 @@ from modelwire.values import Resolved
 
 
 class Resolve(QuickOperation[ModelResolve, Resolved], SlowOperation[ModelResolve, Resolved]):
-    """Answered at once, unless the bytes have to be verified first."""
+    """Answered at once when nothing has changed since the last answer, else after a look at the disk. Bytes that may
+    have changed are verified first."""
 
     request, value = ModelResolve, Resolved
+    is_lookup = True
 
     def answer(self, _: Caller, request: ModelResolve, /) -> Resolved:
-        try:
-            return self._services.store.resolve(request.name, request.file)
-        except WouldBlock:
-            raise TakesTime from None
+        known = self._services.store.known(request.name) if request.file is None else None
+        if known is None:
+            raise TakesTime
+        return known
 
     async def run(self, call: Call, request: ModelResolve, /) -> Resolved:
+        try:
+            return await self._services.store.look_up(request.name, request.file)
+        except WouldBlock:
+            call.takes_long()
         return await self._services.store.resolver.resolve(
             request.name,
             request.file,

@@ -56,6 +56,10 @@ class Call(Protocol):
     def send_frame(self, frame: bytes) -> None:
         """Sends an encoded reply: for frames that are made once for many calls."""
 
+    def takes_long(self) -> None:
+        """Ends a lookup that will not end within milliseconds: from here on it counts as in flight, and the connection
+        takes its next request. Raises QueueFull when the caller has too many of them."""
+
     @property
     def writable(self) -> bool:
         """Whether the peer takes its replies. While it does not, an operation coalesces its own."""

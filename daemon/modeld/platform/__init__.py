@@ -16,6 +16,7 @@ memory      what the heap keeps, and gives back
 notify      one datagram to the service manager
 peers       the user at the other end of a connection; `UserId` is how the system identifies a user
 polling     whether a descriptor is ready, now or within a time
+watches     whether files have changed, without a look at the disk
 
 The modules raise OSError; their callers decide what a failure means to a client. Only `endpoint` raises errors for
 clients, because the reasons why a path cannot be an endpoint differ from system to system.
@@ -36,6 +37,7 @@ from modeld.platform.posix import (
     notify,
     peers,
     polling,
+    watches,
 )
 
 __all__ = [
@@ -50,4 +52,5 @@ __all__ = [
     "notify",
     "peers",
     "polling",
+    "watches",
 ]

@@ -125,7 +125,7 @@ class ModelFiles:
     async def fetch(self, described: Described[Any], on_event: OnEvent, share: Share) -> list[ReadyFile]:
         """All files, in their order. When one fails the others stop, and the complete ones stay in the store."""
         if self._missing:
-            self.check_room()
+            await self._ingest.publishing.in_thread(self.check_room)
         limiter = anyio.CapacityLimiter(self._context.settings.transfer.files_at_once)
         faults: list[Exception] = []
 

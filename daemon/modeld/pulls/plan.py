@@ -1,12 +1,12 @@
 """What a pull is to do: which files of a source it takes, what it knows without a network, what it publishes.
 
-Nothing here opens a connection, waits for one, or changes the store.
+Nothing here opens a connection, waits for one, or changes the store. A plan looks at the store: it is for threads.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
@@ -63,21 +63,23 @@ class Plan:
 
     # -- without a source
 
-    def models_to_find(self, remembered: RemoteModel | None, *, offline: bool) -> Iterator[RemoteModel]:
+    def models_to_find(self, remembered: RemoteModel | None, *, offline: bool) -> list[RemoteModel]:
         """What the reference may stand for without its source: the file of the expected digest, and what it stood for
         when its source was last asked, if that cannot change or nobody may be asked."""
+        found: list[RemoteModel] = []
         if self.expected is not None and self.reference.is_single:
             registry, repo = self.reference.written_place
             model = remembered or RemoteModel(registry=registry, repo=repo)
             path = os.path.basename(self.reference.name_hint.rstrip("/")) or "model"
             if len(model.files) == 1:
                 path = model.files[0].path
-            yield msgspec.structs.replace(model, files=(RemoteFile(path, self.expected.hex),))
+            found.append(msgspec.structs.replace(model, files=(RemoteFile(path, self.expected.hex),)))
         known = (remembered or self._recorded_model()) if offline or self.reference.is_immutable else None
         if known is None or not known.files:
-            return
+            return found
         if self.expected is None or [self.expected.hex] == [file.digest for file in known.files]:
-            yield known
+            found.append(known)
+        return found
 
     def _recorded_model(self) -> RemoteModel | None:
         """From the manifest of a model that was pulled by this reference: the catalogue may be a new one."""

@@ -40,18 +40,31 @@ class Pull:
         context: PullContext,
         activity: Activity,
         job: Job[ModelPull, Pulled],
-        reference: Reference,
+        plan: Plan,
         notes: Notes[Pulled],
     ) -> None:
         self._context = context
+        self._in_thread = context.store.ingest.publishing.in_thread
         self._layout = context.store.layout
         self._job = job
         self._progress = job.progress
-        publishing = context.store.ingest.publishing
-        self._plan = Plan(job.request, reference, publishing, order=job.order, progress=job.progress)
+        self._plan = plan
         self._notes = notes
         self._events = PullEvents(activity, job, self._layout.manifest(self._plan.name))
         self._holds = ExitStack()
+
+    @classmethod
+    async def planned(
+        cls,
+        context: PullContext,
+        activity: Activity,
+        job: Job[ModelPull, Pulled],
+        reference: Reference,
+        notes: Notes[Pulled],
+    ) -> Pull:
+        publishing = context.store.ingest.publishing
+        plan = partial(Plan, job.request, reference, publishing, order=job.order, progress=job.progress)
+        return cls(context, activity, job, await publishing.in_thread(plan), notes)
 
     async def run(self) -> Pulled:
         plan, layout, on_progress = self._plan, self._layout, self._events.on_progress
@@ -78,7 +91,7 @@ class Pull:
         if not plan.reference.secrets:
             remembered = await self._context.memory.model(plan.full_reference)
         offline = plan.request.offline or self._context.settings.transfer.offline
-        for model in plan.models_to_find(remembered, offline=offline):
+        for model in await self._in_thread(partial(plan.models_to_find, remembered, offline=offline)):
             files = self._files(model.infos)
             if await files.find():
                 return await self._publish(files.ready, model)
@@ -92,12 +105,14 @@ class Pull:
     async def _ask(self) -> Described[Any]:
         """The source's description of what the reference stands for now."""
         stopped, left = self._progress.stopped, threading.Event()
-        ask = partial(
-            self._context.transfer.router.describe,
-            self._context.route(self._plan.reference),
-            stopped=lambda: left.is_set() or stopped(),
-            on_event=self._events.on_transfer_event,
-        )
+
+        def ask() -> Described[Any]:
+            return self._context.transfer.router.describe(
+                self._context.route(self._plan.reference),  # a source that is made imports and reads what it needs
+                stopped=lambda: left.is_set() or stopped(),
+                on_event=self._events.on_transfer_event,
+            )
+
         try:
             return await in_own_thread(ask, name=f"ask for job {self._job.id}", stopped=stopped)
         finally:
@@ -107,7 +122,7 @@ class Pull:
         job, description = self._job, described.description
         files = self._files(self._plan.choose(description.files), description.revision)
         await files.find()
-        self._plan.refuse_early(files.infos)
+        await self._in_thread(partial(self._plan.refuse_early, files.infos))
         if len(files.infos) == 1 and (digest := files.infos[0].digest) is not None:
             self._events.path = self._layout.partial(digest)
         share = self._context.transfer.budget.share(priority=job.priority, rate=job.request.max_rate)
@@ -134,7 +149,7 @@ class Pull:
         """`asked` as in `Plan.publication`."""
         self._job.resumable = False
         plan, text = self._plan, self._plan.reference.text
-        request, current = plan.publication(files, model, asked=asked)
+        request, current = await self._in_thread(partial(plan.publication, files, model, asked=asked))
         outcome = PullOutcome(
             source=text,
             revision=model.revision or None,

@@ -43,12 +43,15 @@ _TURN = 64
 millisecond."""
 
 _TURN_SECONDS = 0.001
-"""The same bound for requests that take longer: a page of a list, a name that does not exist. 64 of those at once kept
-all other connections waiting for 200 ms."""
+"""The same bound for requests that take longer, such as a description of all operations: 64 of those at once kept all
+other connections waiting for 200 ms."""
 
 _WRITE_MARK = 256 * 1024
 """Unsent bytes above which a connection is not read: a few large replies, little memory for 64 silent peers."""
 
+
+_HANGING = 8
+"""Lookups of one connection that may wait for a disk beside its other requests. With more, the connection waits."""
 
 _HALF_OPEN_SECONDS = 0.25
 """How often a connection whose peer has ended its side is checked for a reader: so soon a peer that vanishes frees its
@@ -83,6 +86,7 @@ class PeerConnection(asyncio.Protocol):
         self._closing = False
         self._continued = False
         self._in_lookup = False
+        self._hanging = 0
         self._read_stall: PeerTimer | None = None
         self._permitted = shared.permitted[caller.role]
         self._reading = True
@@ -247,12 +251,33 @@ class PeerConnection(asyncio.Protocol):
 
     # -- answering
 
+    def lookup_hangs(self, running: RunningRequest) -> None:
+        """A lookup waits for a disk: it holds up no other request of this connection, and can be cancelled."""
+        if running.is_lookup and self._hanging < _HANGING:
+            self._hanging += 1
+            running.hangs = True
+            self._go_on_after_lookup()
+
+    def takes_long(self, running: RunningRequest) -> None:
+        """A lookup becomes a request in flight."""
+        self._shared.peer_limits.begin(self.caller.uid)
+        self._lookup_ended(running)
+
+    def _lookup_ended(self, running: RunningRequest) -> None:
+        if running.hangs:
+            self._hanging -= 1
+        else:
+            self._go_on_after_lookup()
+
+    def _go_on_after_lookup(self) -> None:
+        self._in_lookup = False
+        if not self._closing:
+            self._go_on_soon()
+
     def ended(self, running: RunningRequest) -> None:
         self._running.pop(running.id, None)
         if running.is_lookup:
-            self._in_lookup = False
-            if not self._closing:
-                self._go_on_soon()
+            self._lookup_ended(running)
         else:
             self._shared.peer_limits.end(self.caller.uid)
         if not self._closing:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import asyncio
+from typing import Final, Protocol
 
 import anyio
 
@@ -15,6 +16,9 @@ from modelwire.operations import BY_REQUEST
 from modelwire.replies import Reply
 from modelwire.requests import Request
 from modelwire.values import Value
+
+_LOOKUP_SECONDS: Final = 0.1
+"""For a lookup. A disk that works answers within milliseconds."""
 
 
 class ReplyChannel(Protocol):
@@ -30,6 +34,10 @@ class ReplyChannel(Protocol):
 
     def fail(self, request_id: str, fault: WireError) -> None: ...
 
+    def lookup_hangs(self, running: RunningRequest) -> None: ...
+
+    def takes_long(self, running: RunningRequest) -> None: ...
+
     def ended(self, running: RunningRequest) -> None: ...
 
     async def until_writable(self) -> None: ...
@@ -38,12 +46,14 @@ class ReplyChannel(Protocol):
 class RunningRequest:
     """Implements `Call` for the operation."""
 
-    __slots__ = ("_abandoned", "_channel", "_end_error", "_request", "_scope", "is_lookup")
+    __slots__ = ("_abandoned", "_channel", "_end_error", "_request", "_scope", "hangs", "is_lookup")
 
     def __init__(self, channel: ReplyChannel, request: Request, *, is_lookup: bool) -> None:
         self._channel = channel
         self._request = request
         self.is_lookup = is_lookup
+        self.hangs = False
+        """Whether it is a lookup for which its connection no longer waits."""
         self._scope = anyio.CancelScope()
         self._abandoned = False
         self._end_error: WireError = Cancelled("the request was cancelled by its client")
@@ -66,6 +76,11 @@ class RunningRequest:
     def send_frame(self, frame: bytes) -> None:
         if not self._abandoned:
             self._channel.write(frame)
+
+    def takes_long(self) -> None:
+        if self.is_lookup:
+            self._channel.takes_long(self)
+            self.is_lookup = False
 
     @property
     def writable(self) -> bool:
@@ -90,6 +105,9 @@ class RunningRequest:
 
     async def run(self, operation: Run) -> None:
         answered = False
+        timer = None
+        if self.is_lookup:
+            timer = asyncio.get_running_loop().call_later(_LOOKUP_SECONDS, self._channel.lookup_hangs, self)
         try:
             with self._scope:
                 try:
@@ -104,6 +122,8 @@ class RunningRequest:
                 answered = True
                 self._channel.fail(self.id, self._end_error)
         finally:
+            if timer is not None:
+                timer.cancel()
             if not answered:
                 # The daemon ends without waiting: reply as long as that is possible.
                 self._channel.fail(self.id, Interrupted("the daemon stopped before this request had ended"))

@@ -26,7 +26,7 @@ from modeld.store.disk.root import prepare_root
 from modeld.store.disk.space import Space, free_bytes_under
 from modeld.store.ingest.adding import add_local
 from modeld.store.ingest.adopt import How
-from modeld.store.ingest.collect import collect
+from modeld.store.ingest.collect import Collection, collect
 from modeld.store.ingest.ingest import Ingest
 from modeld.store.ingest.readers import Reader
 from modeld.store.maintain.automatic import AutomaticSweep
@@ -76,7 +76,7 @@ class Store:
         self._lock = lock
         self.ingest = ingest
         self._walks = anyio.CapacityLimiter(_WALKS)
-        self.models = Models(self.index, self.layout, records, history, uses, threads=self._walks)
+        self.models = Models(self.index, self.layout, records, history, uses)
         grace, by_itself = float(settings.grace), settings.sweep == "auto"
         sweep_after = grace if by_itself else None
         self.renaming = Renaming(publishing, lock, self.holds, records, uses, history, sweep_after=sweep_after)
@@ -151,7 +151,8 @@ class Store:
         self.ingest.threads.total_tokens = count
 
     def close(self) -> None:
-        """Releases the store's lock. Idempotent."""
+        """Releases the store's lock, and the watches. Idempotent."""
+        self.index.current.close()
         self._lock.close()
 
     # -- writing
@@ -188,9 +189,13 @@ class Store:
             progress=progress or JobProgress(),
             notes=notes,
         )
-        self._lock.check()
         reader = reader or Reader()
-        collection = await self.ingest.in_thread(partial(collect, path, how, reader, self.layout))
+
+        def begin() -> Collection:
+            self._lock.check()
+            return collect(path, how, reader, self.layout)
+
+        collection = await self.ingest.in_thread(begin)
         try:
             return await add_local(self.ingest, request, collection, how, path, requester)
         finally:
@@ -213,9 +218,17 @@ class Store:
 
     # -- reading, without waiting for jobs
 
-    def resolve(self, name: str, file: str | None = None) -> Resolved:
-        """The path behind a name, or of one file of that model. `WouldBlock` when the caller must ask `resolver`."""
-        resolved = self.index.resolve(name, file)
+    def known(self, name: str) -> Resolved | None:
+        """The path behind a name, if it is known to be good without a look at the disk."""
+        resolved = self.index.current.answer(name)
+        if resolved is not None:
+            self.uses.note(resolved.name)
+        return resolved
+
+    async def look_up(self, name: str, file: str | None = None) -> Resolved:
+        """The path behind a name, or of one file of that model, after a look in a thread. `WouldBlock` when the caller
+        must ask `resolver`."""
+        resolved = await self.index.look_up(name, file)
         self.uses.note(resolved.name)
         return resolved
 

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,14 +26,17 @@ class Log:
     """A configured log and what was written to it."""
 
     out: TextIO
+    outputs: list[logs.Output] = field(default_factory=list)
 
     def configure(self, style: str = "json", level: str = "info", **options: Any) -> str:
         choice = LogSettings(format=style, level=level)  # type: ignore[arg-type]
-        return logs.configure(choice, stream=self.out, **{"environ": {}, **options})
+        self.outputs.append(logs.configure(choice, stream=self.out, **{"environ": {}, **options}))
+        return self.outputs[-1].format
 
     @property
     def text(self) -> str:
         assert isinstance(self.out, io.StringIO)
+        assert all(output.flush(20) for output in self.outputs)
         return self.out.getvalue()
 
     @property
@@ -235,6 +238,32 @@ def test_a_log_that_nobody_reads_any_more() -> None:
     closed.close()
     Log(closed).configure()
     structlog.get_logger().error("x")
+    structlog.reset_defaults()
+
+
+class Refusing(io.StringIO):
+    """Refuses the first line."""
+
+    refused = False
+
+    def write(self, text: str) -> int:
+        if not self.refused:
+            self.refused = True
+            raise OSError(28, "No space left on device")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("style", ["json", "console", "journal"])
+def test_lines_that_could_not_be_written_are_counted_in_the_log(style: str) -> None:
+    log = Log(Refusing())
+    log.configure(style)
+    structlog.get_logger().info("first")
+    assert log.text == ""
+    structlog.get_logger().info("second")
+    first, second = log.lines
+    assert "second" in first
+    assert "lost" in second
+    assert re.search(r'lines"?[=:] ?1', second)
     structlog.reset_defaults()
 
 

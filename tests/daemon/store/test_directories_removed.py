@@ -35,7 +35,7 @@ def several(bench: Bench) -> str:
 
 async def adds(bench: Bench) -> None:
     added = await bench.add("new", os.urandom(20))
-    assert bench.store.resolve("new").path == added.path
+    assert bench.store.index.resolve("new").path == added.path
 
 
 async def adds_several(bench: Bench) -> None:
@@ -47,7 +47,7 @@ async def links(bench: Bench) -> None:
     source = bench.directory / "linked.gguf"
     source.write_bytes(os.urandom(20))
     await bench.store.add(str(source), name="linked", how="link")
-    assert bench.store.resolve("linked").state == "ready"
+    assert bench.store.index.resolve("linked").state == "ready"
 
 
 async def copies_and_removes(bench: Bench) -> None:
@@ -82,7 +82,7 @@ async def sets_aside(bench: Bench) -> None:
     bench.spoil(bad.path)
     assert not (await bench.store.verifier.verify(["bad"], requester=THE_DAEMON)).ok
     with pytest.raises(Corrupt, match="cannot be used"):
-        bench.store.resolve("bad")
+        bench.store.index.resolve("bad")
     assert len((await bench.store.quarantined()).items) == 1
     await bench.store.renaming.remove("bad")
 

@@ -68,7 +68,7 @@ async def test_a_catalogue_of_another_life_is_refused_nothing(tmp_path: Path) ->
         try:
             added = await store.add(path, name="a")
             assert added.reused is (damage is not None)
-            assert store.resolve("a").state == "ready"
+            assert store.index.resolve("a").state == "ready"
         finally:
             store.close()
             catalog.close()
@@ -77,8 +77,8 @@ async def test_a_catalogue_of_another_life_is_refused_nothing(tmp_path: Path) ->
 async def test_the_history_of_models_that_are_gone_is_forgotten(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     kept, gone = await bench.add("kept", b"GGUF kept"), await bench.add("gone", b"GGUF gone")
-    bench.store.resolve("kept")
-    bench.store.resolve("gone")
+    bench.store.index.resolve("kept")
+    bench.store.index.resolve("gone")
     await bench.store.uses.flush()
     os.unlink(bench.manifest("gone"))
 
@@ -203,7 +203,7 @@ def test_eight_processes_without_any_lock(tmp_path: Path, sharing: str) -> None:
         assert "sha256:" + hashlib.sha256(Path(view.path).read_bytes()).hexdigest() == view.blob
     assert store.recovery.staging_removed == 0
     for number in range(10):
-        shared = store.resolve(ModelName.parse(f"shared-{number}").text).blob
+        shared = store.index.resolve(ModelName.parse(f"shared-{number}").text).blob
         answers = [outcome[2 * number + 1] for outcome in outcomes]
         assert {answer for answer in answers if answer != "already_exists"} == {shared}
         if sharing == "the same content":

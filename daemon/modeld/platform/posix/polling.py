@@ -15,6 +15,13 @@ def readable(descriptor: int, seconds: float = 0) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
+def until_writable(descriptor: int) -> None:
+    """Waits until a write does not block, or fails."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    poll.poll()
+
+
 def hung_up(connection: socket.socket) -> bool:
     """Whether the peer has closed both ways. A peer that only ended its sending side is still there to read."""
     poll = select.poll()

@@ -133,7 +133,8 @@ class Records:
         ]
         if not same:
             return
-        by_signature = {_text(signature): text for text, signature in self._verified.items()}
+        inodes = {change.before.inode for change in changes}
+        by_signature = {_text(known): text for text, known in self._verified.items() if known.inode in inodes}
         for after, before in same:
             if (known := by_signature.pop(before, None)) is not None:
                 self._verified[known] = _signature(after)

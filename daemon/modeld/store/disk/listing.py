@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import threading
 import time
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
@@ -46,11 +47,13 @@ def settled(info: os.stat_result, read_at_ns: int) -> bool:
 
 
 class Listing:
-    """The names of one store. This daemon's publications are in it at once, other tools' after a look."""
+    """The names of one store. This daemon's publications are in it at once, other tools' after a look. All methods
+    block, and may be called from any thread."""
 
     def __init__(self, layout: Layout, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = layout.manifests_dir
         self._clock = clock
+        self._one_at_a_time = threading.RLock()
         self._times: Times | None = None
         self._in_doubt = False
         self._next_look = 0.0
@@ -63,19 +66,26 @@ class Listing:
         """Files whose names are no names of models, or second spellings of one: (file's stem, why)."""
 
     def names(self) -> list[str]:
-        """Every name, sorted. The caller must not change the list."""
-        if self._in_doubt or self._changed():
-            self._look()
-        return self._names
+        """Every name, sorted. The caller must not change the list; a publication does."""
+        with self._one_at_a_time:
+            if self._in_doubt or self._changed():
+                self._look()
+            return self._names
+
+    @property
+    def count(self) -> int:
+        """The number of names at the last look. Never waits."""
+        return len(self._names)
 
     def spelling(self, name: ModelName) -> str | None:
         """The spelling of this name in use; None when there is no such model."""
-        before = self._clock()
-        if before >= self._next_look and (self._changed() or self._in_doubt):
-            self._look()
-            after = self._clock()
-            self._next_look = after + (after - before) * _RESCAN_SHARE
-        return self._spellings.get(name.key)
+        with self._one_at_a_time:
+            before = self._clock()
+            if before >= self._next_look and (self._changed() or self._in_doubt):
+                self._look()
+                after = self._clock()
+                self._next_look = after + (after - before) * _RESCAN_SHARE
+            return self._spellings.get(name.key)
 
     def check_there(self) -> None:
         """Raises when the directory of manifests is away. A look-up that finds nothing asks it: it may have gone by
@@ -97,12 +107,13 @@ class Listing:
         try:
             yield
         finally:
-            self._note(name)
-            if known:
-                with durable.store_faults("read", self._path):
-                    self._times = times_of(os.stat(self._path))
-                self._in_doubt = True
-                self._next_look = max(self._next_look, self._clock() + _DOUBT_SECONDS)
+            with self._one_at_a_time:
+                self._note(name)
+                if known:
+                    with durable.store_faults("read", self._path):
+                        self._times = times_of(os.stat(self._path))
+                    self._in_doubt = True
+                    self._next_look = max(self._next_look, self._clock() + _DOUBT_SECONDS)
 
     def _note(self, name: ModelName) -> None:
         if os.path.lexists(f"{self._path}/{name.stem}.json"):

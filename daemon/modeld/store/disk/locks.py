@@ -131,7 +131,7 @@ async def name_lock(
         held.append(descriptor)
         locks.write(descriptor, _words())
 
-    # Taken on one thread and released on the event loop's: not thread_local. A soft lock outlives its dead holder.
+    # Taken on one thread and released on another: not thread_local. A soft lock outlives its dead holder.
     lock = FileLock(path, thread_local=False, fallback_to_soft=False, on_acquired=acquired)
     deadline = anyio.current_time() + wait_seconds
     pause = _FIRST_PAUSE
@@ -140,7 +140,7 @@ async def name_lock(
             raise Stopped
         left = deadline - anyio.current_time()
         if left <= 0:
-            raise _name_in_use(path, name, wait_seconds)
+            raise await anyio.to_thread.run_sync(_name_in_use, path, name, wait_seconds, limiter=limiter)
         await anyio.sleep(min(pause, left))
         pause = min(pause * 2, _LONGEST_PAUSE)
     try:
@@ -148,9 +148,8 @@ async def name_lock(
             raise Stopped  # the lock came free after the request was cancelled
         yield
     finally:
-        for descriptor in held:
-            locks.clear(descriptor)
-        lock.release()
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(_release, lock, held, limiter=limiter)
 
 
 def _try(lock: FileLock) -> bool:
@@ -165,6 +164,12 @@ def _try(lock: FileLock) -> bool:
             if fault.errno not in (errno.ENOSPC, errno.EDQUOT) or os.path.lexists(lock.lock_file):
                 raise
     return True
+
+
+def _release(lock: FileLock, held: list[int]) -> None:
+    for descriptor in held:
+        locks.clear(descriptor)
+    lock.release()
 
 
 def _name_in_use(path: str, name: ModelName, waited: float) -> InUse:

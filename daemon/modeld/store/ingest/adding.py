@@ -51,7 +51,7 @@ async def add_local(
             f"$.sha256: {collection.root} is a model of {len(collection.parts)} files, and a digest is of one",
             hint="Add it without --sha256. `modelctl show` reports the digest of each file.",
         )
-    ingest.publishing.judge(request, request.expected)
+    await ingest.publishing.in_thread(partial(ingest.publishing.judge, request, request.expected))
     request.progress.phase("checking_local")
 
     async def attempt() -> Added:
@@ -129,8 +129,10 @@ class _Adding:
             known.append(File(path=part.path, blob=digest.text, size_bytes=part.signature.size, role=part.role))
         first = parts.first_weights([(file.path, file.role or "", file.size_bytes) for file in known])
         stands = Digest.parse(known[first].blob)
+        publishing = self._ingest.publishing
         try:
-            self._ingest.publishing.judge(self._request, stands, [] if self._collection.alone else known)
+            listed = [] if self._collection.alone else known
+            await publishing.in_thread(partial(publishing.judge, self._request, stands, listed))
         except AlreadyExists:
             if self._request.expected is not None or await self._in_thread(self._have_no_writer):
                 raise

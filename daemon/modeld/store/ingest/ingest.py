@@ -152,7 +152,7 @@ class Ingest:
         download."""
         layout = self.publishing.layout
         held.enter_context(self.holds.relying_on(digest))
-        if not await self.in_thread(partial(os.path.lexists, layout.blob(digest))):
+        if not await self.publishing.in_thread(partial(os.path.lexists, layout.blob(digest))):
             return None
         verified = await self.records.verified_signatures([digest])
 
@@ -204,7 +204,7 @@ class Ingest:
         """
         layout, trees = self.publishing.layout, self.publishing.index.trees
         first, tree = first_of(files), [] if alone else listed(files)
-        stands = self.publishing.judge(request, first.digest, tree)
+        stands = await self.publishing.in_thread(partial(self.publishing.judge, request, first.digest, tree))
         learned = await self.in_thread(partial(_learned, [first] if stands else [first, *files]))
         if not stands and not request.force_format:
             _refuse_unsound(learned)

@@ -34,20 +34,18 @@ class LeftoverTrees:
         self._records = records
 
     async def leftovers(self, ages: Ages) -> list[Candidate]:
+        return await self._name_changes.in_thread(partial(self._leftovers, ages))
+
+    def _leftovers(self, ages: Ages) -> list[Candidate]:
         """Asks only for the models that have trees: a store of many models has few."""
         found: list[str] = []
-        for number, (stem, there) in enumerate(sorted((await self._look()).items()), 1):
+        for stem, there in sorted(trees.there(self._layout).items()):
             wanted = self._wanted(stem)
             if wanted is None:
                 found.append(f"{self._layout.trees}/{stem}")
             else:
                 found += [path for path in sorted(there) if path != wanted]
-            if number % _AT_ONCE == 0:
-                await anyio.lowlevel.checkpoint()
         return [candidate for path in found if (candidate := self._candidate(path, ages)) is not None]
-
-    async def _look(self) -> dict[str, list[str]]:
-        return await self._name_changes.in_thread(partial(trees.there, self._layout))
 
     def _candidate(self, path: str, ages: Ages) -> Candidate | None:
         try:
@@ -79,7 +77,7 @@ class LeftoverTrees:
         for candidate in candidates:
             path = "/".join((self._layout.root, *candidate.parts))
             async with self._name_changes.publisher.turn(order):
-                if self._is_wanted(candidate):
+                if await self._name_changes.in_thread(partial(self._is_wanted, candidate)):
                     continue
                 with anyio.CancelScope(shield=True):
                     try:

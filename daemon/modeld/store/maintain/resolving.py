@@ -1,7 +1,7 @@
 """Resolves names that take time: a tree has to be made, or bytes that may have changed have to be verified.
 
-`Index.resolve` answers on the event loop when a few stats decide. A request that takes more waits here, while all
-others are answered: no path is given out for bytes that were not verified.
+`Index.resolve` answers when a few stats decide. A request that takes more waits here, while all others are answered: no
+path is given out for bytes that were not verified.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Resolver:
     ) -> Resolved:
         """As `Store.resolve`, but waits until the path can be given out."""
         for _attempt in range(MAX_ATTEMPTS):
-            entry = self._index.find(name)
+            entry = await self._index.in_thread(partial(self._index.find, name))
             with self._turn_at(entry) as turn, self._holds.relying_on(self._name_changes.layout.staging):
                 async with turn.lock:
                     resolved = await self._prepared(entry, requester, on_failed)
@@ -79,7 +79,7 @@ class Resolver:
     async def _prepared(self, entry: Entry, requester: Requester, on_failed: OnFailed) -> Resolved | None:
         """The answer, after the verification and the tree that it needs; None when the model has changed meanwhile.
         Raises when the model cannot be used."""
-        look = await self._name_changes.in_thread(entry.look)
+        look = await self._index.in_thread(entry.look)
         resolved = entry.checked(look)
         if look.state.answer is Answer.VERIFY and await self._not_verified_since(entry):
             await self._verify(entry, requester, on_failed)
@@ -93,11 +93,12 @@ class Resolver:
 
     async def _not_verified_since(self, entry: Entry) -> bool:
         """Whether some bytes may have changed since a verification or an add last hashed them."""
-        for digest, signature in (await self._records.verified_signatures(entry.suspects())).items():
+        suspects = await self._index.in_thread(entry.suspects)
+        for digest, signature in (await self._records.verified_signatures(suspects)).items():
             blob = await self._name_changes.in_thread(partial(stat_blob, self._name_changes.layout, digest))
             if blob is not None and blob.signature == signature:
                 await self._name_changes.in_thread(partial(self._trees.linked.good, digest, signature))
-        return bool(entry.suspects())
+        return bool(await self._index.in_thread(entry.suspects))
 
     async def _verify(self, entry: Entry, requester: Requester, on_failed: OnFailed) -> None:
         verification = await self._verification(entry, requester, on_failed)

@@ -107,7 +107,7 @@ class Sweeper:
         progress: JobProgress | None = None,
     ) -> Swept:
         """`grace` replaces the configured one. `partials` takes every partial download that no open job needs."""
-        self._lock.check()
+        await self._name_changes.in_thread(self._lock.check)
         progress = progress or JobProgress()
         async with self._alone:
             progress.phase("checking_local")
@@ -132,7 +132,7 @@ class Sweeper:
 
     async def sweep_blobs(self, digests: Collection[Digest], *, grace: float | None = None, order: int = 0) -> Swept:
         """The sweep of these blobs alone: it looks at the manifests and at these files, and walks nowhere."""
-        self._lock.check()
+        await self._name_changes.in_thread(self._lock.check)
         progress = JobProgress()
         async with self._alone:
             ages, noted = self._ages(grace), self._unnamed.noted(digests)
@@ -148,7 +148,7 @@ class Sweeper:
         self, *, dry_run: bool = False, order: int = 0, progress: JobProgress | None = None
     ) -> Swept:
         """Removes everything in quarantine, and nothing else."""
-        self._lock.check()
+        await self._name_changes.in_thread(self._lock.check)
         progress = progress or JobProgress()
         async with self._alone:
             ages = replace(self._ages(None), quarantine=float("-inf"))
@@ -163,7 +163,7 @@ class Sweeper:
 
     async def discard_partials(self, places: Collection[Held]) -> int:
         """Removes the partial downloads at these places, unless running work has them; returns their bytes."""
-        self._lock.check()
+        await self._name_changes.in_thread(self._lock.check)
         return await self._name_changes.in_thread(partial(self._discard_partials, places))
 
     def _discard_partials(self, places: Collection[Held]) -> int:

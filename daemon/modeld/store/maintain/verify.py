@@ -91,12 +91,14 @@ class Verifier:
         on_failed: OnFailed = ignore_failed,
     ) -> Verification:
         """These models, or all of them. `NotFound`, before the first byte is read, for an unknown name."""
-        self._lock.check()
+        in_thread = self.name_changes.in_thread
+        await in_thread(self._lock.check)
         index, progress = self.name_changes.index, progress or JobProgress()
         if names is None:
             entries = [entry async for entry in index.entries()]
         else:
-            entries = list({entry.name: entry for entry in map(index.find, names)}.values())
+            found = await in_thread(lambda: [index.find(name) for name in names])
+            entries = list({entry.name: entry for entry in found}.values())
         progress.phase("verify")
         sizes: dict[Digest, int] = {}
         for entry in entries:
@@ -105,7 +107,8 @@ class Verifier:
         progress.total(sum(sizes.values()))
         with self._holds.relying_on(*sizes, self.name_changes.layout.staging):
             findings = await _Run(self, order, progress, requester, on_failed).look_at(list(sizes))
-        return _verification([_judged(entry, findings) for entry in entries], sum(sizes.values()))
+        size = sum(sizes.values())
+        return await in_thread(lambda: _verification([_judged(entry, findings) for entry in entries], size))
 
 
 class _Run:
@@ -189,14 +192,14 @@ class _Run:
                 try:
                     kept_at = await self._name_changes.in_thread(partial(_set_aside, self._layout, digest))
                 except BaseException:
-                    if os.path.lexists(self._layout.blob(digest)):
+                    if await self._name_changes.in_thread(partial(os.path.lexists, self._layout.blob(digest))):
                         await history.clear_condemned([digest])
                     raise
                 # ---- The blob is out of use: from here on the change is only recorded. ----
                 condemned = Condemned(reason, kept_at)
                 await history.condemn(digest, condemned)
                 await self._verifier.records.forget(digest)
-                self._name_changes.index.trees.linked.forget(digest)
+                await self._name_changes.in_thread(partial(self._name_changes.index.trees.linked.forget, digest))
         self._progress.phase("verify")
         async for entry in self._name_changes.index.entries():
             if entry.manifest is not None and digest in entry.manifest.blobs():

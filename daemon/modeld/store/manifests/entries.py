@@ -30,9 +30,6 @@ def unknown(_path: str) -> None:
     return None
 
 
-MANY: Final = 64
-"""Blobs that the event loop stats: 0.1 ms. Models of more are looked at in a thread."""
-
 _ECHO: Final = 500
 """Characters of an unknown path that are compared with the known ones and repeated in the message: all of a usual path.
 A request has room for a million, and comparing these delayed every client by a quarter of a second."""
@@ -41,7 +38,7 @@ _SUSPECT: Final = "a file that has another name outside the store has changed; i
 
 
 class WouldBlock(Exception):
-    """The answer takes too long for the event loop: a tree has to be made, or bytes have to be hashed."""
+    """Looks cannot give the answer: a tree has to be made, or bytes have to be hashed."""
 
     def __init__(self, entry: Entry) -> None:
         super().__init__(entry.name.text)

@@ -1,27 +1,30 @@
 """Resolves names for readers from the manifests on disk, which it caches as long as stat shows no change.
 
 Other tools publish and remove manifests at any time. So each answer costs a stat of the manifest and one of each blob,
-and little more. Answers are synchronous.
+and little more. A stat may hang with its disk: all answers are found in threads, except those that are known to be
+`current` without one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-import stat
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Final
-
-import anyio.lowlevel
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeVar
 
 from modeld.store.blobs.linked import Linked
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.listing import Listing, settled, times_of
 from modeld.store.manifests import manifests
-from modeld.store.manifests.entries import MANY, Entry, Why, WouldBlock, unknown
+from modeld.store.manifests.current import Current, Placed
+from modeld.store.manifests.entries import Entry, Why, WouldBlock, unknown
 from modeld.store.manifests.manifests import Manifest
 from modeld.store.manifests.marks import Marks
 from modeld.store.manifests.states import READY, Answer
@@ -30,12 +33,28 @@ from modeld.store.names import ModelName
 from modelwire.errors import NotFound, WireError
 from modelwire.values import ModelFile, ModelList, ModelView, Provenance, Resolved
 
+T = TypeVar("T")
+
+LOOKING_THREADS: Final = 8
+"""A disk that hangs holds a thread for each look, also for one whose client has left. When it holds all of them, later
+looks wait for it too."""
+
 _AT_ONCE: Final = 200
-"""Models between two turns of the event loop: one or two milliseconds."""
+"""Models of one visit to a thread: some milliseconds, and a fraction of one for the event loop to go through them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An answer to a request for a path."""
+
+    resolved: Resolved
+    placed: Placed | None
+    """The watches that were placed before the look; None when the model is not watched."""
 
 
 class Index:
-    """The manifests of one store. For the event loop's thread."""
+    """The manifests of one store. All methods block, and may be called from any thread, except where they say that they
+    are for the event loop."""
 
     def __init__(self, layout: Layout, why: Why = unknown, trees: Trees | None = None) -> None:
         self._layout = layout
@@ -43,30 +62,61 @@ class Index:
         self._why = why
         self._entries: dict[str, Entry] = {}
         """By the name's exact spelling."""
+        self._forgotten = 0
+        """How often all entries were dropped: one that was read before is not kept after."""
         self._listing = Listing(layout)
+        self.current = Current(layout)
+        self._threads = ThreadPoolExecutor(LOOKING_THREADS, "look")
         self.marks = Marks(layout)
 
     # -- answers
 
+    async def in_thread(self, look: Callable[[], T]) -> T:
+        """For the event loop: a look in a thread, which a caller that is cancelled leaves alone."""
+        return await asyncio.wrap_future(self._threads.submit(look))
+
+    async def look_up(self, text: str, file: str | None = None) -> Resolved:
+        """As `resolve`. For the event loop; afterwards `current` may know the answer."""
+        seen = self.current.seen()
+        looking = self._threads.submit(self._find_watched, text, file)
+        try:
+            found = await asyncio.wrap_future(looking)
+        except asyncio.CancelledError:
+            looking.add_done_callback(self._abandon)
+            raise
+        if found.placed is not None:
+            self.current.admit(found.placed, found.resolved, seen)
+        return found.resolved
+
+    def _find_watched(self, text: str, file: str | None) -> Found:
+        entry = self._entries.get(text)
+        placed = None
+        if file is None and entry is not None and entry.settled and entry.plain:
+            placed = self.current.place(entry.name, entry.blobs[0][0])
+        try:
+            resolved = self.resolve(text, file)
+        except BaseException:
+            self.current.leave(placed)
+            raise
+        if self._entries.get(text) is entry:
+            return Found(resolved, placed)
+        self.current.leave(placed)  # the present entry may have another blob, which is not watched
+        return Found(resolved, None)
+
+    def _abandon(self, looking: Future[Found]) -> None:
+        if not looking.cancelled() and looking.exception() is None:
+            self.current.leave(looking.result().placed)
+
     def resolve(self, text: str, file: str | None = None) -> Resolved:
         """The path behind a name, or that of one of its files. `NotFound`, `InvalidName`, or `Corrupt` when bytes are
-        missing; `WouldBlock` when a few stats cannot decide.
+        missing; `WouldBlock` when stats cannot decide.
         """
-        entry = self._entries.get(text)
-        if file is None and entry is not None and entry.settled and entry.resolved is not None and entry.plain:
-            path, size = entry.blobs[0]
-            try:
-                info = os.lstat(entry.path)
-                blob = os.lstat(path)
-            except OSError:
-                return self._resolve_anew(text, None)
-            if (
-                (info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_size) == entry.times
-                and blob.st_size == size
-                and stat.S_ISREG(blob.st_mode)
-            ):
-                return entry.resolved
-        return self._resolve_anew(text, file)
+        entry = self.find(text)
+        look = entry.look()
+        resolved = entry.checked(look)
+        if look.state.answer is Answer.VERIFY or not entry.is_shown():
+            raise WouldBlock(entry)
+        return resolved if file is None else entry.resolved_file(file)
 
     def find(self, text: str) -> Entry:
         """The entry for a name: the name itself, else another spelling of it, else the name with the default tag."""
@@ -96,14 +146,20 @@ class Index:
     def names(self) -> list[str]:
         return self._listing.names()
 
+    @property
+    def count(self) -> int:
+        """The number of models at the last look. Never waits."""
+        return self._listing.count
+
     async def entries(self) -> AsyncIterator[Entry]:
-        """All models as they are now, in the order of names. The event loop does other work in between."""
-        for number, text in enumerate(list(self.names()), 1):
-            entry = self.entry(ModelName.parse(text))
-            if entry is not None:
+        """For the event loop: all models as they are now, in the order of names."""
+        names = list(await self.in_thread(self.names))
+        for first in range(0, len(names), _AT_ONCE):
+            for entry in await self.in_thread(partial(self._entries_of, names[first : first + _AT_ONCE])):
                 yield entry
-            if number % _AT_ONCE == 0:
-                await anyio.lowlevel.checkpoint()
+
+    def _entries_of(self, names: Sequence[str]) -> list[Entry]:
+        return [entry for text in names if (entry := self.entry(ModelName.parse(text))) is not None]
 
     def page(self, after: str | None, limit: int | None) -> ModelList:
         """The models that follow a name, in the order of names; `next` when there are more."""
@@ -133,8 +189,10 @@ class Index:
     # -- changes by this daemon
 
     def forget(self) -> None:
-        """Drops all cached entries, when something that they depend on has changed."""
+        """For the event loop: drops all cached entries, when something that they depend on has changed."""
+        self._forgotten += 1
         self._entries.clear()
+        self.current.forget()
 
     @contextmanager
     def changing(self, name: ModelName) -> Iterator[None]:
@@ -147,16 +205,6 @@ class Index:
                 self.marks.changed(name)
 
     # -- the disk
-
-    def _resolve_anew(self, text: str, file: str | None) -> Resolved:
-        entry = self.find(text)
-        if len(entry.blobs) > MANY:
-            raise WouldBlock(entry)
-        look = entry.look()
-        resolved = entry.checked(look)
-        if look.state.answer is Answer.VERIFY or not entry.is_shown():
-            raise WouldBlock(entry)
-        return resolved if file is None else entry.resolved_file(file)
 
     def _remembered(self, text: str) -> Entry | None:
         """The entry of a name whose file has not changed, at half the cost of `_load`."""
@@ -180,10 +228,11 @@ class Index:
             raise durable.store_fault(fault, "look for the manifest", path) from fault
         entry = self._entries.get(name.text)
         if entry is None or not entry.settled or entry.times != times_of(info):
+            forgotten = self._forgotten
             entry = self._read(name, path, info)
             if entry is None:
                 self._entries.pop(name.text, None)
-            else:
+            elif forgotten == self._forgotten:
                 self._entries[name.text] = entry
         return entry
 

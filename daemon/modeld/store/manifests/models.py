@@ -8,9 +8,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-import anyio
-import anyio.lowlevel
-import anyio.to_thread
 import msgspec
 
 from modeld.store.blobs.blobs import Blob, stat_blob
@@ -20,7 +17,6 @@ from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.manifests import manifests
-from modeld.store.manifests.entries import MANY
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.query import Query, Row
 from modeld.store.names import ModelName
@@ -31,13 +27,13 @@ _REMEMBERED: Final = 8
 """Lists kept for clients that read page by page. After eight other lists a list is made anew."""
 
 _AT_ONCE: Final = 100
-"""Models between two turns of the event loop: one millisecond."""
+"""Models of one page of the index."""
 
 Asked = tuple[str | None, str | None]
 
 
 class Models:
-    """For the event loop."""
+    """`show` and `page` are for the event loop; the rest looks at the disk, and blocks."""
 
     def __init__(
         self,
@@ -47,7 +43,6 @@ class Models:
         history: History,
         uses: Uses,
         *,
-        threads: anyio.CapacityLimiter,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._index = index
@@ -55,12 +50,8 @@ class Models:
         self._records = records
         self._history = history
         self._uses = uses
-        self._threads = threads
         self._clock = clock
         self._names: dict[Asked, list[str]] = {}
-
-    def count(self) -> int:
-        return len(self._index.names())
 
     def view(self, name: str) -> ModelView:
         """A model, with its manifest as it is in the file."""
@@ -79,24 +70,23 @@ class Models:
 
     async def standing(self, name: str) -> str:
         """What the name stands for now, as a text to compare with a later one; empty when it stands for nothing."""
-        look = partial(manifests.standing, self._layout, ModelName.parse(name))
-        return await anyio.to_thread.run_sync(look, limiter=self._threads)
+        return await self._index.in_thread(partial(manifests.standing, self._layout, ModelName.parse(name)))
 
     async def show(self, name: str) -> ModelView:
         """One model with its manifest as it is in the file, and the outcomes of its verifications."""
-        entry = self._index.find(name)
-        view = self._with_use(entry.view())
-        named = list(entry.usable().blobs())
-        if len(named) > MANY:
-            blobs = await anyio.to_thread.run_sync(partial(_there, self._layout, named), limiter=self._threads)
-        else:
-            blobs = _there(self._layout, named)
+
+        def look() -> tuple[ModelView, ModelName, list[Digest], list[Blob]]:
+            entry = self._index.find(name)
+            view = msgspec.structs.replace(self._with_use(entry.view()), manifest=entry.document())
+            named = list(entry.usable().blobs())
+            return view, entry.name, named, _there(self._layout, named)
+
+        view, found, named, blobs = await self._index.in_thread(look)
         verified = await self._records.verified_at(blobs) if len(blobs) == len(named) else None
         return msgspec.structs.replace(
             view,
-            manifest=entry.document(),
             verified_at=None if verified is None else rfc3339(verified),
-            history=await self._history.of(named, entry.name),
+            history=await self._history.of(named, found),
         )
 
     async def page(self, filter_text: str | None, sort: str | None, *, after: str | None, limit: int) -> ModelList:
@@ -105,21 +95,23 @@ class Models:
         query = Query.parse(*asked)
         damaged: tuple[str, ...] = ()
         if after is None or asked not in self._names:
-            rows, damaged = await self._select(query)
+            names, damaged = await self._index.in_thread(partial(self._select, query))
             self._names.pop(asked, None)
-            self._names[asked] = [row.view.name for row in query.sorted(rows)]
+            self._names[asked] = names
             while len(self._names) > _REMEMBERED:
                 del self._names[next(iter(self._names))]
         names = self._names[asked]
         first = 0 if after is None else _place_after(names, after)
         chosen = names[first : first + limit]
-        views = [view for name in chosen if (view := self._view_now(name)) is not None]
+        views = await self._index.in_thread(
+            lambda: [view for name in chosen if (view := self._view_now(name)) is not None]
+        )
         more = first + len(chosen) < len(names)
         return ModelList(
             models=tuple(views), next=chosen[-1] if more else None, damaged=damaged if after is None else ()
         )
 
-    async def _select(self, query: Query) -> tuple[list[Row], tuple[str, ...]]:
+    def _select(self, query: Query) -> tuple[list[str], tuple[str, ...]]:
         now = self._clock()
         rows: list[Row] = []
         damaged: list[str] = []
@@ -133,8 +125,7 @@ class Models:
                     rows.append(row)
             after = page.next
             if after is None:
-                return rows, tuple(damaged)
-            await anyio.lowlevel.checkpoint()
+                return [row.view.name for row in query.sorted(rows)], tuple(damaged)
 
     def _view_now(self, name: str) -> ModelView | None:
         """None when the model was removed since the list was made."""

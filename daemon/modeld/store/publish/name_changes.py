@@ -86,22 +86,26 @@ class NameChanges:
 
     async def write(self, name: ModelName, document: Mapping[str, Any], *, replace: bool = False) -> None:
         """Writes the manifest, the last write: then the model exists."""
-        lost = self._blobs_of(name) - manifests.named_in(document) if replace else ()
+        write = partial(manifests.write, self.layout, name, document, replace=replace)
+        lost = await self._blobs_of(name) - manifests.named_in(document) if replace else ()
         async with self.unnamed.losing(lost):
-            with self.index.changing(name):
-                await self.in_thread(partial(manifests.write, self.layout, name, document, replace=replace))
+            await self.in_thread(partial(_changing, self.index, name, write))
 
     async def withdraw(self, name: ModelName) -> None:
-        async with self.unnamed.losing(self._blobs_of(name)):
-            with self.index.changing(name):
-                await self.in_thread(partial(_remove_manifest, self.layout, name))
+        async with self.unnamed.losing(await self._blobs_of(name)):
+            await self.in_thread(partial(_changing, self.index, name, partial(_remove_manifest, self.layout, name)))
 
-    def _blobs_of(self, name: ModelName) -> set[Digest]:
-        entry = self.index.entry(name)
+    async def _blobs_of(self, name: ModelName) -> set[Digest]:
+        entry = await self.in_thread(partial(self.index.entry, name))
         return set() if entry is None or entry.manifest is None else set(entry.manifest.blobs())
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self.threads)
+
+
+def _changing(index: Index, name: ModelName, change: Callable[[], object]) -> None:
+    with index.changing(name):
+        change()
 
 
 def _remove_manifest(layout: Layout, name: ModelName) -> None:

@@ -46,7 +46,7 @@ class PublishRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publishing(NameChanges):
-    """`NameChanges` with publications."""
+    """`NameChanges` with publications. What judges looks at the disk, and so blocks."""
 
     def judge(self, request: PublishRequest, digest: Digest | None, files: Sequence[File] = ()) -> bool:
         """As the function `judge`, for the present entry of the name."""
@@ -80,7 +80,7 @@ class Publishing(NameChanges):
         """
         async with self.turn(request.order, request.name, stopped=request.progress.stopped):
             request.progress.phase("publish")
-            standing = self.index.entry(request.name)
+            standing = await self.in_thread(partial(self.index.entry, request.name))
             same = judge(standing, request, digest, files)
             # A cancel does not interrupt it: half a publication is of no use, and the rest takes milliseconds.
             with anyio.CancelScope(shield=True):
@@ -109,14 +109,14 @@ class Publishing(NameChanges):
             license=request.license,
             source=source,
             files=files,
-            before=_before(standing),
+            before=await self.in_thread(partial(_before, standing)),
         )
         async with announced(request.notes, added):
             try:
                 await self.write(request.name, document, replace=request.replace)
             except AlreadyExists:
                 # Another tool was faster, without the lock. What it published may be the very same.
-                same = self.judge(request, blob.digest, files)
+                same = await self.in_thread(partial(self.judge, request, blob.digest, files))
                 if not same or not await self._make_durable(request.name):
                     raise
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Generic, TypeVar, Unpack
@@ -35,6 +35,8 @@ from modelwire.values import Copied, Moved, PlanStep, Removed
 
 Change = TypeVar("Change", Copied, Moved, Removed)
 
+InThread = Callable[[Callable[[], bool]], Awaitable[bool]]
+
 _REMEMBERED: Final = 256
 """Requests whose outcome is unknown: each needs a failing disk, and is forgotten when it succeeds."""
 
@@ -54,7 +56,8 @@ class _Plan(Generic[Change]):
 
 
 class _Kind(Generic[Change]):
-    """One kind of change. `visible` returns whether readers see the change, `complete` whether all of it is done."""
+    """One kind of change. `visible` returns whether readers see the change, `complete` whether all of it is done; both
+    block."""
 
     def __init__(self, complete: Callable[[Change], bool], visible: Callable[[Change], bool] | None = None) -> None:
         self.complete: Callable[[Change], bool] = complete
@@ -68,13 +71,13 @@ class _Kind(Generic[Change]):
     def settle(self, *request: str) -> None:
         self._unsettled.pop(request, None)
 
-    @contextmanager
-    def remembering(self, value: Change, *request: str) -> Iterator[None]:
+    @asynccontextmanager
+    async def remembering(self, in_thread: InThread, value: Change, *request: str) -> AsyncIterator[None]:
         """Around a change: after a failure it remembers the visible change for the next request of the same kind."""
         try:
             yield
         except WireError:
-            if self._visible(value):
+            if await in_thread(partial(self._visible, value)):
                 self._unsettled[request] = value
                 while len(self._unsettled) > _REMEMBERED:
                     del self._unsettled[next(iter(self._unsettled))]
@@ -83,7 +86,8 @@ class _Kind(Generic[Change]):
 
 
 class Renaming:
-    """For the event loop. `earlier` is the change that an interrupted attempt had announced."""
+    """`copy`, `move` and `remove` are for the event loop; the rest looks at the disk, and blocks. `earlier` is the
+    change that an interrupted attempt had announced."""
 
     def __init__(
         self,
@@ -118,18 +122,20 @@ class Renaming:
         **terms: Unpack[Terms[Change]],
     ) -> Change:
         """Plans twice: first to refuse at once what cannot be done, then again in the publisher's turn."""
-        self._lock.check()
+        in_thread = self._name_changes.in_thread
+        await in_thread(self._lock.check)
         known = kind.unsettled(*request)
-        if known is not None and kind.complete(known):
-            await self._name_changes.in_thread(partial(manifests.sync_names, self._layout))
+        if known is not None and await in_thread(partial(kind.complete, known)):
+            await in_thread(partial(manifests.sync_names, self._layout))
             kind.settle(*request)
             return known
         order, stopped = terms.get("order", 0), terms.get("stopped", never)
-        async with self._name_changes.turn(order, *plan().names, stopped=stopped):
-            planned = plan()
+        names = (await in_thread(plan)).names
+        async with self._name_changes.turn(order, *names, stopped=stopped):
+            planned = await in_thread(plan)
             value = planned.value if planned.complete is None else await planned.complete(planned.value)
-            with anyio.CancelScope(shield=True), kind.remembering(value, *request):
-                async with announced(terms.get("notes"), value):
+            with anyio.CancelScope(shield=True):
+                async with kind.remembering(in_thread, value, *request), announced(terms.get("notes"), value):
                     await planned.carry_out()
                 if planned.leaves is not None:
                     await self._remove_trees(planned.leaves)
@@ -197,10 +203,11 @@ class Renaming:
             entry = self._exact(old) if half else self._movable(old, new)
             manifest = entry.usable()
             value = Moved(name=new.text, source=manifest.name, blob=manifest.blob, size_bytes=manifest.total_bytes)
+            document = None if half else entry.document() | {"name": new.text}
 
             async def carry_out() -> None:
-                if not half:
-                    await self._name_changes.write(new, entry.document() | {"name": new.text})
+                if document is not None:
+                    await self._name_changes.write(new, document)
                 # ---- The new name exists: from here on the old one must be removed. ----
                 await self._name_changes.withdraw(entry.name)
                 self._uses.moved(entry.name.text, new.text)

@@ -37,7 +37,7 @@ async def test_a_file_becomes_a_model(bench: Bench) -> None:
     assert (added.name, added.format, added.reused) == ("Ministral-3B-Q4", "gguf", False)
     assert Path(added.path).read_bytes() == b"GGUF weights"
     assert os.stat(added.path).st_mode & 0o777 == 0o444
-    assert bench.store.resolve("Ministral-3B-Q4").path == added.path
+    assert bench.store.index.resolve("Ministral-3B-Q4").path == added.path
     shown = bench.store.models.view("ministral-3b-q4")
     assert shown.manifest is not None
     assert shown.manifest["source"] == {
@@ -49,13 +49,13 @@ async def test_a_file_becomes_a_model(bench: Bench) -> None:
     assert shown.manifest["license"] == "mit"
     assert bench.staged() == []
     assert bench.store.reserved_bytes == 0
-    assert bench.store.models.count() == 1
+    assert bench.store.index.count == 1
 
 
 async def test_an_empty_file_is_a_model_too(bench: Bench) -> None:
     added = await bench.store.add(bench.file("empty.bin", b""), name="empty")
     assert added.size_bytes == 0
-    assert bench.store.resolve("empty").state == "ready"
+    assert bench.store.index.resolve("empty").state == "ready"
 
 
 async def test_two_names_share_one_blob(bench: Bench) -> None:
@@ -93,7 +93,7 @@ async def test_replacing_keeps_what_others_wrote(bench: Bench) -> None:
     shown = bench.store.models.view("a").manifest
     assert shown is not None
     assert shown["tags"] == [1]
-    assert Path(bench.store.resolve("a").path).read_bytes() == b"new"
+    assert Path(bench.store.index.resolve("a").path).read_bytes() == b"new"
 
 
 async def test_a_file_name_that_is_no_text_makes_a_manifest_that_is(bench: Bench) -> None:
@@ -180,14 +180,14 @@ async def test_a_bad_blob_is_set_aside_and_replaced(bench: Bench) -> None:
     again = await bench.store.add(bench.file(), name="a", sha256=added.blob)
     assert Path(again.path).read_bytes() == b"GGUF weights"
     assert bench.quarantined() == [b"GGUF wronger"]
-    assert bench.store.resolve("a").state == "ready"
+    assert bench.store.index.resolve("a").state == "ready"
 
 
 async def test_a_missing_blob_is_put_back_under_its_manifest(bench: Bench) -> None:
     added = await bench.store.add(bench.file(), name="a")
     os.unlink(added.path)
     assert not (await bench.store.add(bench.file(), name="a")).reused
-    assert Path(bench.store.resolve("a").path).read_bytes() == b"GGUF weights"
+    assert Path(bench.store.index.resolve("a").path).read_bytes() == b"GGUF weights"
 
 
 async def test_a_good_blob_does_not_suffer_from_a_lie_about_it(bench: Bench) -> None:
@@ -195,7 +195,7 @@ async def test_a_good_blob_does_not_suffer_from_a_lie_about_it(bench: Bench) -> 
     added = await bench.store.add(bench.file(), name="a")
     with pytest.raises(DigestMismatch):
         await bench.store.add(bench.file("other.gguf", b"other"), name="b", sha256=added.blob)
-    assert Path(bench.store.resolve("a").path).read_bytes() == b"GGUF weights"
+    assert Path(bench.store.index.resolve("a").path).read_bytes() == b"GGUF weights"
     assert bench.quarantined() == [b"other"]
     assert bench.names() == ["a"]
 

@@ -48,7 +48,7 @@ async def test_a_restart_can_ask_whether_it_happened(bench: Bench) -> None:
     await bench.store.add(bench.file("x", b"other"), name="a", replace=True)
     assert not bench.store.models.stands_for(added)
     assert not bench.store.models.stands_for(Added(name="b", blob=added.blob, size_bytes=1, format="", path=""))
-    os.unlink(bench.store.resolve("a").path)
+    os.unlink(bench.store.index.resolve("a").path)
     assert not bench.store.models.stands_for(added)
 
 
@@ -62,7 +62,7 @@ async def test_progress_tells_new_bytes_and_reused_ones_apart(bench: Bench) -> N
     assert counts(new) == {"done": 12, "verified": 12, "reused": 0, "committed": 12}
     assert new.phases == ["checking_local", "reserving", "copy", "publish"]
     assert new.totals == [12]
-    added = bench.store.resolve("a")
+    added = bench.store.index.resolve("a")
     await bench.store.add(bench.file(), name="b", sha256=added.blob, progress=same)
     assert counts(same) == {"done": 12, "verified": 0, "reused": 12, "committed": 0}
 
@@ -104,7 +104,7 @@ async def test_cancelled_at_each_hop_it_is_there_or_not(
         assert bench.store.reserved_bytes == 0
         there = name in bench.names()
         if there:
-            assert bench.store.resolve(name).state == "ready"
+            assert bench.store.index.resolve(name).state == "ready"
         outcomes.add(f"{'cancelled' if scope.cancelled_caught else 'answered'}, {'there' if there else 'absent'}")
         with anyio.fail_after(30):  # no lock, turn or slot is held by what was cancelled
             await bench.store.add(path, name=name)
@@ -178,7 +178,7 @@ async def test_each_step_of_an_add_fails_once(
         assert bench.staged() == [], fault.struck
         assert bench.store.reserved_bytes == 0
         if name in bench.names():
-            resolved = bench.store.resolve(name)
+            resolved = bench.store.index.resolve(name)
             assert Path(resolved.path).read_bytes() in ((old, content) if replace else (content,))
         else:
             assert failed

@@ -79,7 +79,7 @@ async def test_one_name_at_once_has_one_winner(bench: Bench, monkeypatch: pytest
         for number in range(16):
             group.start_soon(add, number)
     winners = {outcome for outcome in outcomes if outcome != "refused"}
-    assert winners == {bench.store.resolve("one").blob}
+    assert winners == {bench.store.index.resolve("one").blob}
     assert outcomes.count("refused") == 12
     assert bench.staged() == []
 
@@ -126,7 +126,7 @@ async def test_a_manifest_of_another_tool_that_came_first_is_not_overwritten(
     assert added.blob == same.blob
     with pytest.raises(AlreadyExists):
         await bench.store.add(bench.file("x", b"other"), name="other", notes=Intruder(bench))
-    assert bench.store.resolve("other").blob == same.blob
+    assert bench.store.index.resolve("other").blob == same.blob
 
 
 async def test_a_blob_that_vanishes_in_the_last_moment_is_copied_again(
@@ -252,4 +252,4 @@ async def test_a_file_that_hides_its_size_is_refused(bench: Bench) -> None:
     """A file of the kernel's says that it is empty and is not."""
     with pytest.raises(SourceUnavailable, match="there are more"):
         await bench.store.add("/proc/version", name="version")
-    assert bench.store.models.count() == 0
+    assert bench.store.index.count == 0

@@ -112,7 +112,7 @@ async def test_what_another_name_has_stays_and_is_not_looked_at_again(bench: Ben
     assert by_itself(bench).view().waiting == 1
     assert await round_of(bench, HOUR + 60) == []
     assert by_itself(bench).next_in() is None
-    assert bench.store.resolve("c").state == "ready"
+    assert bench.store.index.resolve("c").state == "ready"
 
 
 async def test_the_period_begins_with_the_loss_of_the_name_however_old_the_file_is(bench: Bench) -> None:

@@ -75,7 +75,7 @@ class Case:
 
 def whole(bench: Bench, *names: str) -> None:
     for name in names:
-        assert Path(bench.store.resolve(name).path).read_bytes() == CONTENT
+        assert Path(bench.store.index.resolve(name).path).read_bytes() == CONTENT
 
 
 def some(bench: Bench, *names: str) -> None:
@@ -108,7 +108,7 @@ def nothing_bad_in_use(bench: Bench) -> None:
     """The bad bytes are somewhere, once; the good model is good."""
     lying = [path for path in bench.blobs() if Path(path).read_bytes().startswith(b"XXXX")]
     assert len(lying) + len(bench.quarantined()) == 1
-    assert Path(bench.store.resolve("b").path).read_bytes() == b"good"
+    assert Path(bench.store.index.resolve("b").path).read_bytes() == b"good"
 
 
 def set_aside(bench: Bench) -> None:

@@ -40,13 +40,13 @@ async def test_a_linked_model_is_verified_again_before_its_path_is_given_out(ben
     await bench.store.add(source, name="m", how="link")
     lose_the_private_part(bench, lost)
     with pytest.raises(WouldBlock):
-        bench.store.resolve("m")
+        bench.store.index.resolve("m")
     resolved = await bench.store.resolver.resolve("m")
     assert Path(resolved.path).read_bytes() == b"GGUF weights"
-    assert bench.store.resolve("m") == resolved
+    assert bench.store.index.resolve("m") == resolved
     write_through(source, b"GGUF OTHERS!")
     with pytest.raises(WouldBlock):
-        bench.store.resolve("m")
+        bench.store.index.resolve("m")
 
 
 @pytest.mark.parametrize("lost", [".modeld", ".modeld/linked"])
@@ -64,7 +64,7 @@ async def test_the_next_start_knows_it_too(bench: Bench) -> None:
     lose_the_private_part(bench)
     bench.reopen()
     with pytest.raises(WouldBlock):
-        bench.store.resolve("m")
+        bench.store.index.resolve("m")
 
 
 @pytest.mark.parametrize("lost", [".modeld", ".modeld/linked", ".modeld/trees"])
@@ -108,10 +108,10 @@ async def test_a_disk_that_takes_no_marks_keeps_the_suspicion_for_the_next_start
         lose_the_private_part(bench, ".modeld/linked")
         assert any("note the linked blobs" in note for note in bench.store.recovery.notes)
         with pytest.raises(WouldBlock):
-            bench.store.resolve("m")
+            bench.store.index.resolve("m")
     assert not os.path.exists(bench.layout.linked)
     await bench.store.add(bench.file("other.gguf", b"GGUF more"), name="other", how="link")
     bench.reopen()
     with pytest.raises(WouldBlock):
-        bench.store.resolve("m")
-    assert bench.store.resolve("other").state == "ready"
+        bench.store.index.resolve("m")
+    assert bench.store.index.resolve("other").state == "ready"

@@ -337,9 +337,9 @@ async def test_adds_copies_removals_and_sweeps_at_once_never_leave_a_model_witho
                 faults.append(name)
             if turn % 2:
                 await bench.store.renaming.copy(name, f"{name}-copy")
-                bench.store.resolve(f"{name}-copy")
+                bench.store.index.resolve(f"{name}-copy")
                 await bench.store.renaming.remove(f"{name}-copy")
-            bench.store.resolve(name)
+            bench.store.index.resolve(name)
             await bench.store.renaming.remove(name)
 
     async def sweep_all_the_time() -> None:
@@ -370,7 +370,7 @@ async def test_a_manifest_of_another_tool_during_the_sweep_counts(
 
     monkeypatch.setattr(sweep_module.Sweeper, "_remove_some", published_meanwhile)
     assert (await bench.store.sweeper.sweep()).victims == ()
-    assert bench.store.resolve("theirs").state == "ready"
+    assert bench.store.index.resolve("theirs").state == "ready"
 
 
 async def test_a_stop_ends_it_between_two_portions(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

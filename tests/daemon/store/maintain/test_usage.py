@@ -133,7 +133,7 @@ async def test_a_use_is_shown_and_survives(bench: Bench) -> None:
     await bench.add("a")
     await bench.add("b", b"b")
     assert (await bench.store.models.show("a")).used_at is None
-    bench.store.resolve("a")
+    await bench.store.look_up("a")
     used = (await bench.store.models.show("a")).used_at
     assert used is not None
     await bench.store.uses.flush()
@@ -217,7 +217,7 @@ async def test_failed_and_unused_models_are_found(bench: Bench) -> None:
     bench.ages(bench.manifest("m01"), 40 * 86_400)
     bench.ages(bench.manifest("m03"), 40 * 86_400)
     assert await all_pages(bench, "used>30d", None, 10) == ["m01", "m03"]
-    bench.store.resolve("m03")
+    await bench.store.look_up("m03")
     assert await all_pages(bench, "used>30d", None, 10) == ["m01"]
     assert (await all_pages(bench, None, "used", 10))[0] == "m01"
     assert (await all_pages(bench, None, "-used", 10))[0] == "m03"

@@ -98,7 +98,7 @@ async def test_a_corrupt_blob_goes_to_quarantine_and_every_model_says_why(bench:
         assert model.actual in reason
         assert model.quarantine_path in reason
         with pytest.raises(Corrupt, match="corrupt"):
-            bench.store.resolve(name)
+            bench.store.index.resolve(name)
     assert states(bench)["good"] == ("ready", None)
     assert not os.path.exists(added.path)
     bench.reopen()

@@ -74,7 +74,7 @@ async def test_what_an_editor_writes_into_a_manifest_in_place_holds_its_blob(ben
     edit_in_place(bench, "a", second.text)
     swept = await bench.store.sweeper.sweep()
     assert [victim.size_bytes for victim in swept.victims] == [5]
-    assert bench.store.resolve("a").path == bench.layout.blob(second)
+    assert bench.store.index.resolve("a").path == bench.layout.blob(second)
 
 
 async def test_what_an_editor_writes_while_a_sweep_is_under_way_holds_its_blob_too(
@@ -92,7 +92,7 @@ async def test_what_an_editor_writes_while_a_sweep_is_under_way_holds_its_blob_t
     monkeypatch.setattr(Sweeper, "_remove_some", edited_before)
     await bench.store.sweeper.sweep()
     assert os.path.exists(bench.layout.blob(second))
-    assert bench.store.resolve("a").path == bench.layout.blob(second)
+    assert bench.store.index.resolve("a").path == bench.layout.blob(second)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(-1, "0 s"), (0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"),

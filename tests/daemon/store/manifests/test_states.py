@@ -176,14 +176,14 @@ async def test_what_follows_from_each_condition(bench: Bench, wanted: Condition)
         ]
         assert (page.models[0].reason is None) == (wanted is Condition.WHOLE)
     if state.answer is Answer.PATH:
-        assert Path(bench.store.resolve("a").path).read_bytes() == CONTENT
+        assert Path(bench.store.index.resolve("a").path).read_bytes() == CONTENT
     elif state.answer is Answer.VERIFY:
         with pytest.raises(WouldBlock):
-            bench.store.resolve("a")
+            bench.store.index.resolve("a")
         assert Path((await bench.store.resolver.resolve("a")).path).read_bytes() == CONTENT
     else:
         with pytest.raises(Corrupt):
-            bench.store.resolve("a")
+            bench.store.index.resolve("a")
         with pytest.raises(Corrupt):
             await bench.store.resolver.resolve("a")
 
@@ -205,7 +205,7 @@ async def test_each_event_in_each_state(bench: Bench, before: str, event: Step) 
         assert condition(bench, "a") is None
     if event is removed:
         with pytest.raises(NotFound):
-            bench.store.resolve("a")
+            bench.store.index.resolve("a")
 
 
 async def test_missing_bytes_that_are_added_again_are_ready_unless_the_blob_was_linked(bench: Bench) -> None:

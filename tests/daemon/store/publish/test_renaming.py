@@ -49,7 +49,7 @@ async def test_a_manifest_of_many_foreign_fields_stays_readable(bench: Bench, ve
     document = bench.document("a") | {"theirs": [[number] for number in range(100_000)]}
     Path(bench.manifest("a")).write_text(json.dumps(document, separators=(",", ":")))
     await getattr(bench.store.renaming, verb)("a", "b")
-    assert bench.store.resolve("b").state == "ready"
+    assert bench.store.index.resolve("b").state == "ready"
     assert bench.document("b")["theirs"] == document["theirs"]
 
 
@@ -64,10 +64,10 @@ async def test_a_manifest_that_could_not_be_read_again_is_not_written(bench: Ben
     Path(bench.manifest("a")).write_text(text)
     with pytest.raises(Unsupported, match="1048576 are allowed"):
         await getattr(bench.store.renaming, verb)("a", "longer")
-    assert bench.store.resolve("a").state == "ready"
+    assert bench.store.index.resolve("a").state == "ready"
     assert os.listdir(bench.layout.staging) == []
     with pytest.raises(NotFound):
-        bench.store.resolve("longer")
+        bench.store.index.resolve("longer")
 
 
 async def test_a_model_of_several_files_is_copied_with_all_of_them(bench: Bench) -> None:
@@ -225,7 +225,7 @@ async def test_a_move_cut_short_leaves_other_bytes_alone(bench: Bench) -> None:
 
 async def test_uses_go_along(bench: Bench) -> None:
     await bench.add("a")
-    bench.store.resolve("a")
+    await bench.store.look_up("a")
     used = bench.store.uses.of("a")
     await bench.store.renaming.move("a", "b")
     assert used
