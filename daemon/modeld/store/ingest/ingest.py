@@ -121,7 +121,8 @@ class Ingest:
 
         with anyio.CancelScope(shield=True):
             committed = await self.in_thread(commit)
-            await self.records.record_good([(committed.blob, None)])
+            if committed.sure:
+                await self.records.record_good([(committed.blob, None)])
         return committed.blob
 
     # -- models
