@@ -28,8 +28,9 @@ from modeld.store.blobs.blobs import Blob, find_good
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.ingest.commit import Batch
+from modeld.store.ingest.copying import Source as OpenFile
 from modeld.store.ingest.copying import hash_source, stage_copy
-from modeld.store.ingest.sources import open_source
+from modeld.store.ingest.readers import Reader
 from modelwire.units import parse_size
 
 SMALL_SIZE = 16 * 1024
@@ -71,14 +72,19 @@ class Ours:
         self.last: Blob | None = None
 
     def add(self) -> None:
-        descriptor = open_source(self.source.path)
+        batch = Batch(self.layout)
+        self._stage(batch, self.source.path, sync=True)
+        batch.settle({})
+        (committed,) = batch.commit().values()
+        self.last = committed.blob
+
+    def _stage(self, batch: Batch, path: str, *, sync: bool) -> None:
+        descriptor = Reader().open(path)
         try:
-            staged = stage_copy(self.layout, descriptor, self.source.path, space=self.space, progress=FileProgress())
+            source = OpenFile.of(descriptor, path)
+            batch.take(stage_copy(self.layout, source, space=self.space, progress=FileProgress(), sync=sync))
         finally:
             os.close(descriptor)
-        batch = Batch(self.layout)
-        batch.take(staged)
-        self.last = batch.commit()[0].blob
 
     def forget(self) -> None:
         if self.last is not None:
@@ -86,9 +92,9 @@ class Ours:
         self.last = None
 
     def add_again(self) -> None:
-        descriptor = open_source(self.source.path)
+        descriptor = Reader().open(self.source.path)
         try:
-            digest = hash_source(descriptor, self.source.path, progress=FileProgress())
+            digest = hash_source(OpenFile.of(descriptor, self.source.path), FileProgress())
         finally:
             os.close(descriptor)
         assert find_good(self.layout, digest, verified=self._known().signature) is not None
@@ -104,13 +110,8 @@ class Ours:
         batch = Batch(self.layout, len(paths))
         sync = batch.syncs_alone(SMALL_SIZE)
         for path in paths:
-            descriptor = open_source(path)
-            try:
-                batch.take(
-                    stage_copy(self.layout, descriptor, path, space=self.space, progress=FileProgress(), sync=sync)
-                )
-            finally:
-                os.close(descriptor)
+            self._stage(batch, path, sync=sync)
+        batch.settle({})
         batch.commit()
 
 

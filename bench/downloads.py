@@ -90,7 +90,8 @@ def fetch(root: str, url: str, size: int, digest: str) -> None:
         described = transfer.router.describe(Route(file, [Address(client)]))
     batch = Batch(layout)
     batch.take(transfer.fetch_file(described, file))
-    blob = batch.commit()[0].blob
+    batch.settle({})
+    ((blob, *_),) = batch.commit().values()
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     client.close()
     os.truncate(blob.path, 0) if os.geteuid() == 0 else os.unlink(blob.path)

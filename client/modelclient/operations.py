@@ -165,13 +165,15 @@ class Submission(TypedDict, total=False):
 class NewModel(Submission, total=False):
     """What both ways to bring in a model take. Without a `name` the daemon makes one.
 
-    `sha256` is the digest that the file must have; `replace` takes the place of a model of that name.
+    `sha256` is the digest that the file must have; `replace` takes the place of a model of that name; `force_format`
+    stores also a file that is certainly no model.
     """
 
     name: str | None
     sha256: str | None
     replace: bool
     license: str | None
+    force_format: bool
 
 
 class Operations:

@@ -71,7 +71,7 @@ class JobProgress:
         "_lock",
         "_not_begun",
         "_rate",
-        "_sample_done",
+        "_sample_moved",
         "_sample_time",
         "_seen",
         "_unknown_sizes",
@@ -81,6 +81,7 @@ class JobProgress:
         "done",
         "files_done",
         "files_total",
+        "kept",
         "network",
         "reused",
         "source",
@@ -107,8 +108,10 @@ class JobProgress:
         self.attempt = attempt
         self.stop_reason: StopReason | None = None
         self.done = self.verified = self.reused = self.committed = self.network = 0
+        self.kept = 0
+        """Of `done`: bytes that were here before this attempt. They are progress, and no rate."""
         self._rate: float | None = None
-        self._sample_done, self._sample_time = 0, self._clock()
+        self._sample_moved, self._sample_time = 0, self._clock()
         self._forget_files()
 
     def snapshot(self) -> Counters:
@@ -142,10 +145,12 @@ class JobProgress:
         elapsed = now - self._sample_time
         if elapsed < _SHORTEST_SAMPLE:
             return
-        current = (self.done - self._sample_done) / elapsed
-        weight = 1 - math.exp(-elapsed / _SMOOTHING_SECONDS)
-        self._rate = current if self._rate is None else self._rate + weight * (current - self._rate)
-        self._sample_done, self._sample_time = self.done, now
+        moved = self.done - self.kept
+        if self._rate is not None or moved > self._sample_moved:  # the time before the first byte is no slow transfer
+            current = max(0, moved - self._sample_moved) / elapsed
+            weight = 1.0 if self._rate is None else 1 - math.exp(-elapsed / _SMOOTHING_SECONDS)
+            self._rate = (self._rate or 0.0) + weight * (current - (self._rate or 0.0))
+        self._sample_moved, self._sample_time = moved, now
 
     # -- called by the work, from any thread
 
@@ -160,9 +165,21 @@ class JobProgress:
             self._notify()
 
     def advance(
-        self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0, network: int = 0
+        self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0, network: int = 0, kept: int = 0
     ) -> None:
-        self._add(done, verified, reused, committed, network)
+        with self._lock:
+            self.done += done
+            self.verified += verified
+            self.reused += reused
+            self.committed += committed
+            self.network += network
+            self.kept += kept
+            for listener in self._listeners:
+                listener(self)
+
+    def reuse(self, size: int) -> None:
+        """Counts a whole file that is here already."""
+        self.advance(done=size, reused=size, kept=size)
 
     def stopped(self) -> bool:
         return self.stop_reason is not None
@@ -199,18 +216,6 @@ class JobProgress:
     def _notify(self) -> None:
         for listener in self._listeners:
             listener(self)
-
-    # -- called by the files
-
-    def _add(self, done: int, verified: int, reused: int, committed: int, network: int) -> None:
-        with self._lock:
-            self.done += done
-            self.verified += verified
-            self.reused += reused
-            self.committed += committed
-            self.network += network
-            for listener in self._listeners:
-                listener(self)
 
     # -- called with the lock held
 
@@ -299,9 +304,12 @@ class FileProgress:
                 self._job._sum_up()
 
     def advance(
-        self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0, network: int = 0
+        self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0, network: int = 0, kept: int = 0
     ) -> None:
-        self._job._add(done, verified, reused, committed, network)
+        self._job.advance(done=done, verified=verified, reused=reused, committed=committed, network=network, kept=kept)
+
+    def reuse(self, size: int) -> None:
+        self._job.reuse(size)
 
     def stopped(self) -> bool:
         return self._job._files_stopped or self._job.stopped()

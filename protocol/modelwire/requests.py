@@ -107,7 +107,8 @@ class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
     """Adds a local file, a directory, or a set of GGUF shards (by any part) to the store.
 
     The path is absolute: the daemon has another working directory. `move` removes the source once the model is
-    there, `link` lets the store and the source share their bytes.
+    there, `link` lets the store and the source share their bytes. `force_format` stores also a file that is certainly
+    no model: an error page, a pointer, a file that is cut off.
     """
 
     path: str
@@ -117,6 +118,7 @@ class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
     license: str | None = None
     move: bool = False
     link: bool = False
+    force_format: bool = False
 
 
 class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
@@ -124,7 +126,7 @@ class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
 
     `directory` is where relative paths start. `sha256` is of a model of one file, and stronger than what its source
     says; `include` and `exclude` are globs over the paths of a model of many. `offline` opens no connection for this
-    one. `max_rate` is in bytes a second.
+    one. `max_rate` is in bytes a second. `force_format` is as for an add.
     """
 
     ref: str
@@ -137,6 +139,7 @@ class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
     offline: bool = False
     max_rate: Rate | None = None
     directory: str | None = None
+    force_format: bool = False
 
 
 class ModelList(Request, tag="model.list", frozen=True, kw_only=True):

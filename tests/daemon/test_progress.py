@@ -75,6 +75,35 @@ def test_the_rate_follows_and_the_rest_is_estimated() -> None:
     assert after(job, clock, rounds=300, each=2).rate_bps == 20
 
 
+def test_bytes_that_were_here_before_are_no_rate() -> None:
+    clock = Clock()
+    job = JobProgress(clock)
+    job.phase("download")
+    job.total(10_000)
+    clock.now += 1
+    job.advance(done=5_000, kept=5_000)
+    assert job.snapshot().rate_bps is None
+    assert job.snapshot().eta_s is None
+    now = after(job, clock, rounds=300, each=1)
+    assert now.bytes_done == 5_300
+    assert now.rate_bps == 10
+    assert now.eta_s == 470.0
+    job.reuse(1_000)
+    clock.now += 0.1
+    assert job.snapshot().rate_bps in (9, 10)
+
+
+def test_bytes_that_are_taken_back_make_no_negative_rate() -> None:
+    clock = Clock()
+    job = JobProgress(clock)
+    after(job, clock, rounds=100, each=1)
+    job.advance(done=-100)
+    clock.now += 0.1
+    rate = job.snapshot().rate_bps
+    assert rate is not None
+    assert 0 < rate <= 10
+
+
 def after(job: JobProgress, clock: Clock, *, rounds: int, each: int) -> Counters:
     """Looked at ten times a second while it goes on."""
     for _ in range(rounds):

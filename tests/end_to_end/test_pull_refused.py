@@ -15,6 +15,7 @@ from rigs.pull_rig import MIB, gguf, partials
 from rigs.real_daemon import RealDaemon
 from rigs.real_nginx import Nginx, nginx, nginx_path
 from rigs.scripted_server import Asked, Reply, Server, file_reply
+from rigs.tiny_gguf import write_tiny_llama
 
 CONTENT = gguf(MIB, 81)
 PAGE = b"<!-- a notice -->\n<!DOCTYPE html><html><title>Sign in</title></html>"
@@ -97,6 +98,20 @@ def test_an_address_that_gives_no_model(
     assert_speaks(reply, code, says, f"{path}.gguf", retryable=False)
     assert hint in reply["hint"]
     assert_nothing_stays(daemon)
+
+
+def test_a_file_that_is_cut_off_at_its_source_is_stored_only_when_told_to(
+    daemon: RealDaemon, web: Server, tmp_path: Path
+) -> None:
+    (path,) = write_tiny_llama(tmp_path / "tiny.gguf")
+    ANSWERS["/cut.gguf"] = Reply(200, BINARY, path.read_bytes()[:-100])
+    reply = daemon.ask("model.pull", ref=f"{web.url}/cut.gguf")
+    assert_speaks(reply, "corrupt", "cut.gguf is no model: it is cut off", retryable=False)
+    assert daemon.ask("model.list")["value"]["models"] == []
+    value = daemon.ask("model.pull", ref=f"{web.url}/cut.gguf", force_format=True)["value"]
+    assert (value["size_bytes"], value["format"]) == (path.stat().st_size - 100, "gguf")
+    again = daemon.ask("model.pull", ref=f"{web.url}/cut.gguf")["value"]
+    assert again["current"], "the name stands for it"
 
 
 def test_a_pointer_names_what_it_points_to(daemon: RealDaemon, web: Server) -> None:

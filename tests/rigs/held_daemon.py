@@ -57,7 +57,7 @@ def _main() -> int:
     from modeld.jobs.job import AnyJob
     from modeld.jobs.runner import Runner
     from modeld.progress import FileProgress, check
-    from modeld.store.ingest import copying
+    from modeld.store.blobs import hashing
     from modelwire.values import Added
 
     path = os.environ.pop(HOLD)
@@ -72,7 +72,7 @@ def _main() -> int:
     def die(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    vars(copying)["check"] = held
+    vars(hashing)["check"] = held
     moment = os.environ.pop(DIES, None)
     if moment == "announced":
         record = Runner.about_to_publish

@@ -13,7 +13,7 @@ from modeld.store.digest import Digest
 from modeld.store.ingest.adopt import How, stage_adopted
 from modeld.store.ingest.collect import collect
 from modeld.store.ingest.commit import Batch
-from modeld.store.ingest.copying import stage_copy
+from modeld.store.ingest.copying import Source, stage_copy
 from modeld.store.ingest.readers import Reader
 from rigs.chaos_server import Chaos
 from rigs.download_rig import Rig
@@ -85,18 +85,16 @@ def _local(contents: dict[str, bytes], how: How) -> Producer:
         collection = collect(str(path), how, Reader(), place.layout)
         try:
             for part in collection.parts:
-                descriptor, where = collection.open(part), collection.where(part)
+                descriptor = collection.open(part)
                 try:
+                    source = Source.of(descriptor, collection.where(part))
                     if how == "copy":
                         sync = batch.syncs_alone(part.signature.size)
-                        staged = stage_copy(
-                            place.layout, descriptor, where, space=place.space, progress=FileProgress(), sync=sync
-                        )
+                        staged = stage_copy(place.layout, source, space=place.space, progress=FileProgress(), sync=sync)
                     else:
                         adopted = stage_adopted(
                             place.layout,
-                            descriptor,
-                            where,
+                            source,
                             how=how,
                             requester_uid=os.geteuid(),
                             expected=None,

@@ -10,7 +10,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -24,8 +24,8 @@ from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
-from modeld.store.ingest.commit import Batch
-from modeld.store.ingest.copying import stage_copy
+from modeld.store.ingest.commit import Batch, Committed
+from modeld.store.ingest.copying import Source, stage_copy
 from modeld.store.ingest.staged import Staged
 from modelwire.errors import WireError
 
@@ -110,7 +110,18 @@ def commit(
     batch = Batch(layout)
     batch.take(staged)
     known = {} if verified is None else {staged.digest: verified}
-    return batch.commit(verified=known, progress=progress)[0][:2]
+    return settle_and_commit(batch, known, progress)[staged.digest][:2]
+
+
+def settle_and_commit(
+    batch: Batch, verified: Mapping[Digest, Signature] | None = None, progress: FileProgress | None = None
+) -> dict[Digest, Committed]:
+    """Both steps of a batch; the blobs that were here before too."""
+    try:
+        found = batch.settle(verified or {}, progress)
+        return {digest: Committed(blob, reused=True) for digest, blob in found.items()} | batch.commit()
+    finally:
+        batch.discard()
 
 
 class Adding:
@@ -125,13 +136,27 @@ class Adding:
             Path(self.source).write_bytes(os.urandom(size))
         self.content = Path(self.source).read_bytes()
         self.digest = Digest(hashlib.sha256(self.content).hexdigest())
+        self.comes_late: bytes | None = None
+        """What another tool puts under the blob's name right before the first naming."""
 
     def stage(self, path: str, *, sync: bool = True) -> Staged:
         with open(path, "rb") as file:
-            return stage_copy(self.layout, file.fileno(), path, space=self.space, progress=FileProgress(), sync=sync)
+            source = Source.of(file.fileno(), path)
+            return stage_copy(self.layout, source, space=self.space, progress=FileProgress(), sync=sync)
 
     def run(self) -> tuple[Blob, bool]:
-        return commit(self.layout, self.stage(self.source))
+        staged = self.stage(self.source)
+        late, self.comes_late = self.comes_late, None
+        if late is None:
+            return commit(self.layout, staged)
+        batch = Batch(self.layout)
+        batch.take(staged)
+        try:
+            batch.settle({})
+            self.plant(late)
+            return batch.commit()[self.digest][:2]
+        finally:
+            batch.discard()
 
     def run_many(self) -> list[tuple[Blob, bool]]:
         """The content and others made of it, as a batch."""
@@ -141,7 +166,7 @@ class Adding:
                 path = f"{self.source}-{index}"
                 Path(path).write_bytes(self.content[index:])
                 batch.take(self.stage(path, sync=batch.syncs_alone(len(self.content))))
-            return [committed[:2] for committed in batch.commit()]
+            return [committed[:2] for committed in settle_and_commit(batch).values()]
         finally:
             batch.discard()
 
@@ -150,7 +175,7 @@ class Adding:
         return Path(self.layout.blob(self.digest))
 
     def plant(self, content: bytes) -> None:
-        os.makedirs(self.name.parent)
+        os.makedirs(self.name.parent, exist_ok=True)
         self.name.write_bytes(content)
 
     def assert_whole_or_absent(self, *others: bytes) -> None:

@@ -25,7 +25,7 @@ from modeld.pulls.memory import RemoteModel
 from modeld.pulls.plan import Plan
 from modeld.sources.parse import parse
 from modeld.store import Requester
-from modeld.store.ingest.copying import stage_copy
+from modeld.store.ingest.copying import Source, stage_copy
 from modeld.store.ingest.ingest import ReadyFile
 from modeld.store.ingest.staged import Staged
 from modelwire.requests import ModelPull
@@ -110,13 +110,14 @@ class PullBench(Bench):
         """The model of an earlier pull."""
         request, _ = plan.publication(files, model, asked=True)
         source, alone = plan.source(files, model), len(files) == 1
-        await self.store.ingest.publish(request, files, source, Requester(peer=1), alone=alone, provenance=None)
+        await self.store.ingest.publish(request, files, source, Requester(peer=1), alone=alone, provenance="a test")
 
     def staged_double(self, content: bytes, *, as_described: bool) -> StagedDouble:
         path = self.file(f"fetched-{digest_of(content).hex[:8]}", content)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            staged = stage_copy(self.layout, descriptor, path, space=self.store.ingest.space, progress=FileProgress())
+            source = Source.of(descriptor, path)
+            staged = stage_copy(self.layout, source, space=self.store.ingest.space, progress=FileProgress())
         finally:
             os.close(descriptor)
         of_copy = {field.name: getattr(staged, field.name) for field in fields(staged)}

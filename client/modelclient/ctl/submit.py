@@ -26,6 +26,11 @@ def configure(parser: argparse.ArgumentParser, *, made_of: str, license_from: st
     parser.add_argument("--replace", action="store_true", help="replace a model of that name")
     parser.add_argument("--license", metavar="ID", help=f"the license that the manifest records{license_from}")
     parser.add_argument(
+        "--force-format",
+        action="store_true",
+        help="store also what is no model: an error page, a pointer to a file, a file that is cut off",
+    )
+    parser.add_argument(
         "--priority",
         type=int,
         choices=range(PRIORITY_HIGHEST, PRIORITY_LOWEST + 1),
@@ -42,6 +47,7 @@ def options(args: argparse.Namespace) -> NewModel:
         "sha256": args.sha256,
         "replace": args.replace,
         "license": args.license,
+        "force_format": args.force_format,
         "priority": args.priority,
         "on_disconnect": "continue" if args.detach else "cancel",
     }
@@ -55,6 +61,7 @@ def words(args: argparse.Namespace) -> list[str]:
         if getattr(args, option) is not None:
             made += [f"--{option}", getattr(args, option)]
     made += ["--replace"] if args.replace else []
+    made += ["--force-format"] if args.force_format else []
     return made + (["--priority", str(args.priority)] if args.priority != PRIORITY_DEFAULT else [])
 
 

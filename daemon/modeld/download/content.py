@@ -6,14 +6,13 @@ import re
 from typing import Final
 
 from modeld.download.source import FileInfo
+from modeld.inspect.soundness import POINTER, is_page
 from modelwire.errors import SourceUnavailable
 
 HEAD: Final = 512
 POINTER_MAX: Final = 1024
 """A Git LFS pointer is about 130 bytes; the specification allows no more than this."""
 
-_PAGE = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)[\s>]", re.I | re.S)
-_POINTER = b"version https://git-lfs.github.com/spec/"
 _OID = re.compile(rb"^oid sha256:([0-9a-f]{64})\s*$", re.M)
 _SIZE = re.compile(rb"^size (\d{1,18})\s*$", re.M)
 _PAGE_NAMES = (".html", ".htm", ".xhtml")
@@ -28,9 +27,9 @@ def check_type(content_type: str | None, file: FileInfo, shown: str) -> None:
 
 def check_beginning(head: bytes, file: FileInfo, shown: str) -> None:
     """Given the first bytes of the file."""
-    if _PAGE.match(head) and not file.path.lower().endswith(_PAGE_NAMES):
+    if is_page(head) and not file.path.lower().endswith(_PAGE_NAMES):
         raise _page(file, shown)
-    if head.startswith(_POINTER) and not (file.digest is not None and file.size and file.size <= POINTER_MAX):
+    if head.startswith(POINTER) and not (file.digest is not None and file.size and file.size <= POINTER_MAX):
         oid, size = _OID.search(head), _SIZE.search(head)
         names = f" It names sha256:{oid[1].decode()}" if oid else ""
         names += f" of {size[1].decode()} bytes." if oid and size else ""

@@ -45,7 +45,8 @@ class Add(JobOperation[ModelAdd, Added]):
             )
         stored = msgspec.structs.replace(request, name=name.text)
         what = [stored.path, stored.name, stored.sha256, stored.replace, stored.license]
-        return Submission(stored, self.key(*what, caller.uid, stored.move, stored.link), stored.name)
+        how = [stored.move, stored.link, *(["force_format"] if stored.force_format else [])]
+        return Submission(stored, self.key(*what, caller.uid, *how), stored.name)
 
     async def work(self, job: Job[ModelAdd, Added], /) -> Added:
         request = job.request
@@ -79,6 +80,7 @@ async def add_path(
         sha256=request.sha256,
         replace=request.replace,
         license=request.license,
+        force_format=request.force_format,
         how=how,
         order=job.order,
         progress=job.progress,

@@ -60,7 +60,7 @@ class Pull(JobOperation[ModelPull, Pulled]):
         stored = msgspec.structs.replace(request, ref=reference.text, name=name.text, directory=None)
         files = [reference.key, stored.include, stored.exclude]
         options = [stored.name, stored.sha256, stored.replace, stored.license, stored.offline, stored.max_rate]
-        key = self.key(*files, *options, caller.uid)
+        key = self.key(*files, *options, caller.uid, *(["force_format"] if stored.force_format else []))
         if reference.secrets:
             # Two requests with two passwords share no job.
             key = _SECRET + key + fingerprint(f"{reference.secrets.userinfo}\0{reference.secrets.query}")
@@ -113,7 +113,7 @@ class Pull(JobOperation[ModelPull, Pulled]):
                 details={"expected_sha256": expected.hex, "actual_sha256": actual.hex},
             )
         progress.total(view.size_bytes)
-        progress.advance(done=view.size_bytes, reused=view.size_bytes)
+        progress.reuse(view.size_bytes)
         return Pulled(
             name=view.name,
             blob=view.blob,

@@ -91,7 +91,7 @@ class ModelFiles:
         blob = None if digest is None else await self._ingest.find(digest, self._holds, file.progress)
         if blob is not None:
             file.progress.total(blob.size)
-            file.progress.advance(done=blob.size, reused=blob.size)
+            file.progress.reuse(blob.size)
             file.progress.finished()
             file.ready = ReadyFile(path=file.info.path, content=blob, role=file.info.role)
             await self._remember(file, blob.digest)
@@ -140,7 +140,13 @@ class ModelFiles:
         blob, fetched = await shared.fetch(file.key, self._route, work, file.progress, on_event, share)
         self._holds.enter_context(self._ingest.holds.relying_on(blob.digest))
         file.ready = ReadyFile(
-            path=info.path, content=blob, role=info.role, new=True, served=fetched.served, learned=fetched.learned
+            path=info.path,
+            content=blob,
+            role=info.role,
+            new=True,
+            read=True,
+            served=fetched.served,
+            learned=fetched.learned,
         )
         file.progress.finished()
         if fetched.as_described:

@@ -40,7 +40,13 @@ class Plan:
         self.full_reference = " ".join([reference.text, *globs])
         """The reference with the choice of its files: what the manifest and the memory record."""
 
-        self.publish_request = PublishRequest(name=self.name, license=request.license, order=order, progress=progress)
+        self.publish_request = PublishRequest(
+            name=self.name,
+            license=request.license,
+            force_format=request.force_format,
+            order=order,
+            progress=progress,
+        )
         self.look_at_name()
 
     def look_at_name(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,7 +18,6 @@ from modeld.activity import Activity
 from modeld.download.routes.router import Described
 from modeld.download.source import FileInfo
 from modeld.jobs.job import Job
-from modeld.progress import FileProgress
 from modeld.pulls.context import PullContext
 from modeld.pulls.events import PullEvents
 from modeld.pulls.files import ModelFiles
@@ -28,14 +27,11 @@ from modeld.pulls.own_thread import in_own_thread
 from modeld.pulls.plan import Plan
 from modeld.sources.reference import Reference
 from modeld.store import Requester
-from modeld.store.ingest.commit import MAX_ATTEMPTS
-from modeld.store.ingest.ingest import ReadyFile
-from modeld.store.ingest.present import Vanished
+from modeld.store.ingest.ingest import ReadyFile, until_there
 from modeld.store.publish.name_changes import Notes
-from modeld.store.publish.publishing import PublishRequest
 from modelwire.errors import DigestMismatch
 from modelwire.requests import ModelPull
-from modelwire.values import Added, Pulled
+from modelwire.values import Pulled
 
 
 class Pull:
@@ -56,6 +52,7 @@ class Pull:
         self._notes = notes
         self._events = PullEvents(activity, job, self._layout.manifest(self._plan.name))
         self._holds = ExitStack()
+        self._name = AsyncExitStack()
 
     async def run(self) -> Pulled:
         plan, layout, on_progress = self._plan, self._layout, self._events.on_progress
@@ -65,7 +62,8 @@ class Pull:
         self._progress.add_listener(on_progress)
         try:
             with self._holds:
-                pulled = await self._pull()
+                async with self._name:
+                    pulled = await until_there(self._pull)
         except DigestMismatch as fault:
             self._events.record_mismatch(fault)
             raise
@@ -109,32 +107,33 @@ class Pull:
         files = self._files(self._plan.choose(description.files), description.revision)
         here = await files.find()
         self._plan.refuse_early(files.infos)
-        async with AsyncExitStack() as held:
-            if not here:
-                await held.enter_async_context(self._name_held())
-                # Another tool that had the name may have published it, or the bytes.
-                await files.find()
-                self._plan.look_at_name()
-                self._plan.refuse_early(files.infos)
-            ready = await self._fetch_missing(files, described)
-            model = RemoteModel(
-                registry=description.registry,
-                repo=description.repo or "",
-                revision=description.revision or "",
-                license=description.license,
-                files=tuple(RemoteFile(file.path, file.digest.hex, file.role) for file in ready),
-            )
-            return await self._publish(ready, model, asked=True)
+        if not here:
+            await self._hold_name()
+            # Another tool that had the name may have published it, or the bytes.
+            await files.find()
+            self._plan.look_at_name()
+            self._plan.refuse_early(files.infos)
+        if len(files.infos) == 1 and (digest := files.infos[0].digest) is not None:
+            self._events.path = self._layout.partial(digest)
+        ready = await self._fetch_missing(files, described)
+        model = RemoteModel(
+            registry=description.registry,
+            repo=description.repo or "",
+            revision=description.revision or "",
+            license=description.license,
+            files=tuple(RemoteFile(file.path, file.digest.hex, file.role) for file in ready),
+        )
+        return await self._publish(ready, model, asked=True)
 
-    def _name_held(self) -> AbstractAsyncContextManager[None]:
-        """From before the first byte until there is a manifest: another tool that writes this name waits meanwhile."""
-        locks = self._context.store.ingest.publishing.locks
-        return locks.held(self._plan.name, stopped=self._progress.stopped, on_wait=self._events.on_name_wait)
+    async def _hold_name(self) -> None:
+        """From before the first byte to the end of the pull: another tool that writes this name waits meanwhile."""
+        locks, stopped = self._context.store.ingest.publishing.locks, self._progress.stopped
+        await self._name.enter_async_context(
+            locks.held(self._plan.name, stopped=stopped, on_wait=self._events.on_name_wait)
+        )
 
     async def _fetch_missing(self, files: ModelFiles, described: Described[Any]) -> list[ReadyFile]:
         job = self._job
-        if len(files.infos) == 1 and (digest := files.infos[0].digest) is not None:
-            self._events.path = self._layout.partial(digest)
         share = self._context.transfer.budget.share(priority=job.priority, rate=job.request.max_rate)
 
         def apply_settings() -> None:
@@ -155,33 +154,15 @@ class Pull:
             served=dict(sum((Counter(file.served) for file in files), Counter())),
             notes=self._notes,
         )
-        added = await self._publish_found(files, replace(request, notes=outcome), model, current=current)
+        added = await self._context.store.ingest.publish(
+            replace(request, notes=outcome),
+            files,
+            plan.source(files, model),
+            Requester(peer=self._job.peer, job=self._job.id),
+            alone=len(files) == 1,
+            provenance=text,
+        )
         if asked and not plan.reference.secrets:
             # Only what the source described: a digest in the request alone does not define the reference.
             await self._context.memory.remember_model(plan.full_reference, model)
         return outcome.pulled(added)
-
-    async def _publish_found(
-        self, files: list[ReadyFile], request: PublishRequest, model: RemoteModel, *, current: bool
-    ) -> Added:
-        plan, ingest, attempt = self._plan, self._context.store.ingest, 1
-        while True:
-            try:
-                return await ingest.publish(
-                    request,
-                    files,
-                    plan.source(files, model),
-                    Requester(peer=self._job.peer, job=self._job.id),
-                    alone=len(files) == 1,
-                    provenance=None if current and not any(file.new for file in files) else plan.reference.text,
-                )
-            except Vanished:
-                # Another tool has named the same bytes over ours, most likely. They count once they are verified.
-                attempt += 1
-                if attempt > MAX_ATTEMPTS:
-                    raise
-                files = [await self._found_again(file) for file in files]
-
-    async def _found_again(self, file: ReadyFile) -> ReadyFile:
-        blob = await self._context.store.ingest.find(file.digest, self._holds, FileProgress(self._progress))
-        return file if blob is None else replace(file, content=blob)

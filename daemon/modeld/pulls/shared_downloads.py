@@ -114,13 +114,14 @@ class _Download:
 
 
 class _Forwarder:
-    """Reports the progress of a shared download to one job. The first report includes what the job has missed, but
-    neither bytes from the network nor attempts, which other jobs count."""
+    """Reports the progress of a shared download to one job. The first report includes what the job has missed, as bytes
+    that were here before, but neither bytes from the network nor attempts, which other jobs count."""
 
     def __init__(self, shared: JobProgress, progress: FileProgress) -> None:
         self._progress = progress
         self._source: str | None = None
-        self._counts = (0, 0, 0, shared.network, shared.attempt)
+        self._counts = (0, 0, 0, shared.kept - shared.done, shared.network, shared.attempt)
+        self._kept_at_first = self._counts[3]
 
     def __call__(self, shared: JobProgress) -> None:
         progress, before = self._progress, self._counts
@@ -128,16 +129,19 @@ class _Forwarder:
             self._source = shared.source
             progress.source(shared.source)
         progress.total(shared.total_bytes)
-        self._counts = (shared.done, shared.verified, shared.reused, shared.network, shared.attempt)
-        done, verified, reused, network, attempts = map(sub, self._counts, before)
+        self._counts = (
+            *(shared.done, shared.verified, shared.reused),
+            *(shared.kept, shared.network, shared.attempt),
+        )
+        done, verified, reused, kept, network, attempts = map(sub, self._counts, before)
         for _attempt in range(attempts):
             progress.attempted()
         if done or verified or reused or network:
-            progress.advance(done=done, verified=verified, reused=reused, network=network)
+            progress.advance(done=done, verified=verified, reused=reused, kept=kept, network=network)
         if shared.current_phase != "queued":
             progress.phase(shared.current_phase)
 
     def take_back(self) -> None:
         """Another download counts the bytes of the file anew."""
-        done, verified, reused, *_others = self._counts
-        self._progress.advance(done=-done, verified=-verified, reused=-reused)
+        done, verified, reused, kept, *_others = self._counts
+        self._progress.advance(done=-done, verified=-verified, reused=-reused, kept=self._kept_at_first - kept)

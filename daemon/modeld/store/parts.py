@@ -43,6 +43,11 @@ def path_fault(path: str) -> str | None:
     return None
 
 
+def printable(path: str) -> str:
+    """Bytes of a path that are no UTF-8 can stand neither in JSON nor in the catalogue."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def collision(paths: Iterable[str]) -> tuple[str, str] | None:
     """Two paths that are one where case or the composition of letters does not count, or a file and a directory."""
     spellings: dict[str, str] = {}

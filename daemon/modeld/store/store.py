@@ -158,6 +158,7 @@ class Store:
         sha256: str | None = None,
         replace: bool = False,
         license: str | None = None,  # noqa: A002 - the field's name
+        force_format: bool = False,
         how: How = "copy",
         order: int = 0,
         progress: JobProgress | None = None,
@@ -176,6 +177,7 @@ class Store:
             expected=None if sha256 is None else Digest.parse(sha256),
             replace=replace,
             license=license,
+            force_format=force_format,
             order=order,
             progress=progress or JobProgress(),
             notes=notes,

@@ -82,6 +82,7 @@ OTHER_WORK: dict[type[requests.Write], list[dict[str, Any]]] = {
         {"license": "mit"},
         {"move": True},
         {"link": True},
+        {"force_format": True},
     ],
     requests.ModelPull: [
         {"ref": "hf:org/other"},
@@ -93,6 +94,7 @@ OTHER_WORK: dict[type[requests.Write], list[dict[str, Any]]] = {
         {"exclude": ("*.gguf",)},
         {"offline": True},
         {"max_rate": 1000},
+        {"force_format": True},
     ],
     requests.ModelCopy: [{"source": "c"}, {"destination": "c"}],
     requests.ModelMove: [{"source": "c"}, {"destination": "c"}],
@@ -100,6 +102,19 @@ OTHER_WORK: dict[type[requests.Write], list[dict[str, Any]]] = {
     requests.ModelVerify: [{"names": ("a",)}, {"names": (), "all": True}],
     requests.StoreSweep: [{"dry_run": True}, {"grace_s": 0.0}],
 }
+
+
+NO_OTHER_WORK = {"directory", "dry_run", *requests.Write.__struct_fields__}
+"""Fields that make no other work: how a job is run, what is part of another field by then, and a copy's plan, which is
+no job."""
+
+
+@pytest.mark.parametrize("kind", OTHER_WORK, ids=lambda kind: kind.__name__)
+def test_each_field_of_a_write_is_known_to_make_other_work_or_none(kind: type[requests.Write]) -> None:
+    """A field that the key leaves out lets two requests for different things share one job."""
+    tried = {field for changed in OTHER_WORK[kind] for field in changed}
+    assert tried | NO_OTHER_WORK >= set(kind.__struct_fields__)
+    assert set(OTHER_WORK) == set(KINDS)
 
 
 def fields_of(request: requests.Write) -> dict[str, Any]:

@@ -114,6 +114,7 @@ async def test_two_jobs_share_one_and_the_late_one_gets_the_missed_progress() ->
     assert first.bytes_done == second.bytes_done == 10
     assert first.source == second.source == "here"
     assert (first.network_bytes, second.network_bytes) == (11, 6)
+    assert (one.job_progress.kept, two.job_progress.kept) == (0, 4), "missed bytes are no rate"
 
 
 @pytest.mark.parametrize("leaver", ["one", "two"])

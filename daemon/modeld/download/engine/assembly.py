@@ -53,7 +53,7 @@ class Fetched(Staged):
 
     def discard(self) -> None:
         """The bytes are named by now, or not wanted: nothing is left to resume."""
-        self.take_back()
+        Staged.discard(self)
         self.partial.remove()
 
 
@@ -76,7 +76,7 @@ class Assembly:
         self.workspace = workspace
         self._damaged = damaged
         self._progress = progress
-        self._reported_done = self._reported_verified = self._reported_reused = 0
+        self._reported_done = self._reported_verified = self._reported_reused = self._reported_kept = 0
         self._allocated = False
         header = Header(digest.hex if digest else None, size, validator)
         progress.phase("reserving")
@@ -171,7 +171,9 @@ class Assembly:
             done=max(0, done - self._reported_done),
             verified=max(0, verified - self._reported_verified),
             reused=max(0, reused - self._reported_reused),
+            kept=max(0, self.resumed - self._reported_kept),
         )
+        self._reported_kept = max(self.resumed, self._reported_kept)
         self._reported_done = max(done, self._reported_done)
         self._reported_verified = max(verified, self._reported_verified)
         self._reported_reused = max(reused, self._reported_reused)

@@ -267,7 +267,7 @@ def _is_ours(path: str, journal_written: float) -> bool:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             return False
-        return status.st_mtime <= journal_written + _LATE_SECONDS and not files.is_open_for_writing(descriptor)
+        return status.st_mtime <= journal_written + _LATE_SECONDS and not files.has_writer(descriptor)
     finally:
         os.close(descriptor)
 

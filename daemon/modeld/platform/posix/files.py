@@ -53,16 +53,17 @@ def link_open_file(descriptor: int, path: str, name: str) -> None:
         os.close(directory)
 
 
-def is_open_for_writing(descriptor: int) -> bool:
-    """Whether any program has this file open for writing; False also where the system does not report it."""
+def has_writer(descriptor: int) -> bool | None:
+    """Whether any program has this file open, or mapped, for writing; None where the system does not report it: on
+    other systems, and for the files of other users."""
     if sys.platform != "linux":
-        return False
+        return None
     try:
         # A program that opens the file during the lease must not make the kernel end this process by SIGIO.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
-        return error.errno == errno.EAGAIN
+        return True if error.errno == errno.EAGAIN else None
     fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
 

@@ -78,13 +78,11 @@ def find_good(
     size: int | None = None,
     verified: Signature | None = None,
     progress: FileProgress | None = None,
-    sync: bool = True,
 ) -> Blob | None:
-    """The blob if it is in the store, is good, and its name is durable: then there is nothing to add.
+    """The blob if it is in the store and is good: once its name is synced, there is nothing to add.
 
     `verified` is the blob's signature at its last good verification. A blob with another signature is hashed first; a
-    bad one goes to quarantine and counts as absent. A caller that looks for many blobs passes `sync=False` and syncs
-    all their names together at the end.
+    bad one goes to quarantine and counts as absent.
     """
     try:
         blob = stat_blob(layout, digest)
@@ -96,12 +94,9 @@ def find_good(
     if size is not None and blob.size != size:
         _set_aside(layout, blob.path, blob.signature)
         return None
-    if blob.signature != verified:
-        blob = _prove(layout, digest, progress or FileProgress())
-    if blob is not None and sync:
-        # The program that named it may have died before it synced, or never syncs.
-        sync_names(layout, digest)
-    return blob
+    if blob.signature == verified:
+        return blob
+    return _prove(layout, digest, progress or FileProgress())
 
 
 def require_blob(layout: Layout, digest: Digest) -> Blob:

@@ -198,16 +198,32 @@ def hash_file(
     *,
     summer: BlockSummer | None = None,
     as_done: bool = False,
+    write: Callable[[memoryview, int], None] | None = None,
+    keep_cache: bool = False,
 ) -> tuple[Digest, int]:
     """The digest of the first `size` bytes, and the number of bytes read. With `as_done` the hashed bytes count as done
-    too: hashing is all the work on this file."""
+    too: hashing is all the work on this file. `write` gets each piece with its offset, while the piece is hashed."""
+
+    def take(piece: memoryview, offset: int) -> None:
+        if summer is not None:
+            summer.update(piece)
+        if write is not None:
+            write(piece, offset)
 
     def report(hashed: int) -> None:
         progress.advance(done=hashed if as_done else 0, verified=hashed)
 
     if size <= CHUNK:
-        return _hash_small(descriptor, size, progress, summer, report)
-    reader = FrontToBackReader(descriptor, size)
+        # One buffer, no thread: starting a thread costs more than hashing a small file.
+        check(progress)
+        data = memoryview(bytearray(size))
+        data = data[: durable.read_at(descriptor, data, 0) if size else 0]
+        if data:
+            take(data, 0)
+        digest = Digest(hashlib.sha256(data).hexdigest())
+        report(len(data))
+        return digest, len(data)
+    reader = FrontToBackReader(descriptor, size, keep_cache=keep_cache)
     offset = 0
     with HashRing() as ring:
         while offset < size:
@@ -217,23 +233,9 @@ def hash_file(
             if got == 0:
                 break
             ring.submit(got)
-            if summer is not None:
-                summer.update(buffer[:got])
+            take(buffer[:got], offset)
             offset += got
             report(ring.newly_hashed())
         digest = ring.finish()
         report(ring.newly_hashed())
     return digest, offset
-
-
-def _hash_small(
-    descriptor: int, size: int, progress: FileProgress, summer: BlockSummer | None, report: Callable[[int], None]
-) -> tuple[Digest, int]:
-    check(progress)
-    buffer = memoryview(bytearray(size))
-    got = durable.read_at(descriptor, buffer, 0) if size else 0
-    if summer is not None:
-        summer.update(buffer[:got])
-    digest = Digest(hashlib.sha256(buffer[:got]).hexdigest())
-    report(got)
-    return digest, got

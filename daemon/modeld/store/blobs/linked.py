@@ -19,6 +19,7 @@ from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
 from modeld.store.disk.layout import Layout
+from modeld.store.parts import printable
 from modelwire.errors import InvalidDigest
 
 _UNKNOWN = Signature(0, 0, -1, 0, 0)
@@ -75,9 +76,6 @@ class Linked:
     def __contains__(self, digest: Digest) -> bool:
         return digest.hex in self._signatures
 
-    def __bool__(self) -> bool:
-        return bool(self._signatures)
-
     def signature(self, digest: Digest) -> Signature | None:
         """The blob's signature when it was last found good; None when it has no name outside the store."""
         return self._signatures.get(digest.hex)
@@ -89,7 +87,7 @@ class Linked:
 
     def digest_of(self, source: Signature) -> Digest | None:
         """The digest of the blob that is this very file, whether or not its bytes have changed."""
-        for text, known in self._signatures.items():
+        for text, known in self._signatures.copy().items():  # another thread may add a mark
             if (known.device, known.inode) == (source.device, source.inode):
                 return Digest(text)
         return None
@@ -100,7 +98,7 @@ class Linked:
         path = self._layout.linked_blob(digest)
         source = source or self._sources.get(digest.hex, "")
         mark = _Mark(
-            signature.device, signature.inode, signature.size, signature.mtime_ns, signature.ctime_ns, _text(source)
+            signature.device, signature.inode, signature.size, signature.mtime_ns, signature.ctime_ns, printable(source)
         )
         temporary = f"{self._layout.staging}/linked-{secrets.token_hex(8)}"
         with store_faults("note the linked blob", path):
@@ -145,7 +143,3 @@ def _read(path: str) -> tuple[Signature, str]:
             mark = msgspec.json.decode(file.read(65536), type=_Mark)
         return Signature(mark.device, mark.inode, mark.size, mark.mtime_ns, mark.ctime_ns), mark.source
     return _UNKNOWN, ""
-
-
-def _text(path: str) -> str:
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -20,7 +20,8 @@ from modeld.store.catalog.catalog import Catalog
 from modeld.store.catalog.tables import Tables, select_among
 from modeld.store.digest import Digest
 from modeld.store.names import ModelName
-from modelwire.values import Added, Provenanced
+from modeld.store.parts import printable
+from modelwire.values import Provenanced
 from modelwire.version import __version__
 
 ROOM: Final = "history"
@@ -113,7 +114,7 @@ class History:
                 each.digest.text,
                 None if each.actual is None else each.actual.text,
                 requester.peer,
-                None if each.source is None else _printable(each.source),
+                None if each.source is None else printable(each.source),
                 TOOL,
                 requester.job,
                 None if each.model is None else each.model.key,
@@ -129,17 +130,13 @@ class History:
             )
         )
 
-    async def record_added(
-        self, added: Added, source: str, requester: Requester, served: Mapping[str, Mapping[str, int]] | None = None
-    ) -> None:
-        """Records that a model's bytes were verified as they were added. `served` is by the digest's text."""
-        served = served or {}
-        digests = dict.fromkeys(Digest.parse(text) for text in (*(file.blob for file in added.files), added.blob))
-        await self.clear_condemned(digests)
+    async def record_added(self, served: Mapping[Digest, Mapping[str, int]], source: str, requester: Requester) -> None:
+        """Records that the bytes of these blobs were read from the source and verified, with the bytes from each of
+        several sources."""
         await self.record(
             [
-                Outcome(digest=digest, outcome="added", actual=digest, source=source, served=served.get(digest.text))
-                for digest in digests
+                Outcome(digest=digest, outcome="added", actual=digest, source=source, served=each or None)
+                for digest, each in served.items()
             ],
             requester,
         )
@@ -199,11 +196,6 @@ class History:
 
 def rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _printable(path: str) -> str:
-    """Bytes of a path that are no UTF-8 can be stored neither in the catalogue nor in JSON."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _shown(row: tuple[Any, ...]) -> Provenanced:

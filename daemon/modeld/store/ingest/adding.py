@@ -7,7 +7,7 @@ the publication leaves nothing behind.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -15,28 +15,26 @@ from typing import Final
 
 import anyio
 
+from modeld.platform import files
 from modeld.progress import FileProgress, Stopped, check
+from modeld.store import parts
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
 from modeld.store.catalog.history import Requester
 from modeld.store.digest import Digest, Relinked, Signature
-from modeld.store.disk.durable import source_faults
 from modeld.store.disk.space import Allotment
 from modeld.store.ingest import copying
-from modeld.store.ingest.adopt import Adopted, How, stage_adopted
+from modeld.store.ingest.adopt import How, stage_adopted
 from modeld.store.ingest.collect import Collection, Part
 from modeld.store.ingest.commit import Batch
-from modeld.store.ingest.ingest import Ingest, ReadyFile, first_of
-from modeld.store.ingest.present import Vanished
+from modeld.store.ingest.copying import Source
+from modeld.store.ingest.ingest import Ingest, ReadyFile, first_of, until_there
+from modeld.store.ingest.present import Presence
 from modeld.store.ingest.staged import Staged, changed
 from modeld.store.manifests.manifests import File
-from modeld.store.parts import first_weights
 from modeld.store.publish.publishing import PublishRequest
-from modelwire.errors import DigestMismatch, InvalidRequest
+from modelwire.errors import AlreadyExists, DigestMismatch, InvalidRequest
 from modelwire.values import Added
-
-MAX_ATTEMPTS: Final = 3
-"""Attempts to use blobs that are already there: each fails only when another program removes one meanwhile."""
 
 PORTION_BYTES: Final = 64 * 1024 * 1024
 PORTION_FILES: Final = 64
@@ -55,15 +53,12 @@ async def add_local(
         )
     ingest.publishing.judge(request, request.expected)
     request.progress.phase("checking_local")
-    attempt = 1
-    while True:
-        try:
-            with ExitStack() as held:
-                return await _Adding(ingest, request, collection, how, held).run(provenance, requester)
-        except Vanished:
-            if attempt == MAX_ATTEMPTS:
-                raise
-            attempt += 1
+
+    async def attempt() -> Added:
+        with ExitStack() as held:
+            return await _Adding(ingest, request, collection, how, held).run(provenance, requester)
+
+    return await until_there(attempt)
 
 
 class _Adding:
@@ -80,36 +75,40 @@ class _Adding:
         self._collection = collection
         self._how: How = how
         self._files: dict[str, ReadyFile] = {}
+        self._read: dict[str, Signature] = {}
+        """Of the files that a move may take away, as they were read."""
         progress = request.progress.files([part.signature.size for part in collection.parts])
         self._progress = dict(zip((part.path for part in collection.parts), progress, strict=True))
-        self._presence = ingest.presence(held)
+        self._presence = Presence(ingest, how, request.expected, held)
         self._to_write: set[str] = set()
         self._space = ingest.space
         """The space reserved for the files of `_to_write` and those that are adopted."""
 
     async def run(self, provenance: str, requester: Requester) -> Added:
-        collection, alone = self._collection, self._collection.alone
-        expected = [] if self._request.expected is None else [self._request.expected]
-        await self._presence.load_records(sources=[part.signature for part in collection.parts], digests=expected)
-        self._judge_known()
+        listed = self._collection.parts
+        await self._presence.load([part.signature for part in listed])
+        await self._judge_known()
         with ExitStack() as promised:
-            # Space for a single file is reserved when it is staged.
-            batch = Batch(self._layout) if alone else await self._in_thread(partial(self._begin, promised))
+            batch = await self._in_thread(partial(self._begin, promised))
             try:
-                self._presence.syncs_names = not batch.shares_syncs
                 await self._stage_all(batch)
-                if batch.staged or not alone:
-                    there = await self._there(batch)
-                    await self._in_thread(partial(self._settle, batch, there))
-                files = [self._files[part.path] for part in collection.parts]
-                origin = {"registry": "local", "filename": printable(first_of(files).path)}
+                staged = [staged.digest for staged in batch.staged]
+                verified = await self._ingest.records.verified_signatures(staged)
+                await self._in_thread(partial(self._settle, batch, verified))
+                ready = [self._files[part.path] for part in listed]
                 added = await self._ingest.publish(
-                    self._request, files, origin, requester, alone=alone, provenance=provenance, batch=batch
+                    self._request,
+                    ready,
+                    {"registry": "local", "filename": parts.printable(first_of(ready).path)},
+                    requester,
+                    alone=self._collection.alone,
+                    provenance=provenance,
+                    batch=batch,
                 )
-            finally:
-                if not batch.ended:
-                    with anyio.CancelScope(shield=True):
-                        await self._in_thread(batch.discard)
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await self._in_thread(batch.discard)
+                raise
         with anyio.CancelScope(shield=True):
             if self._how == "link":
                 self._ingest.publishing.index.forget()  # of every model that has one of these blobs
@@ -119,7 +118,7 @@ class _Adding:
 
     # -- before the first byte
 
-    def _judge_known(self) -> None:
+    async def _judge_known(self) -> None:
         """A taken name is refused before anything is read, when the records know every file."""
         known: list[File] = []
         for part in self._collection.parts:
@@ -127,38 +126,53 @@ class _Adding:
             if digest is None:
                 return
             known.append(File(path=part.path, blob=digest.text, size_bytes=part.signature.size, role=part.role))
-        first = first_weights([(file.path, file.role or "", file.size_bytes) for file in known])
+        first = parts.first_weights([(file.path, file.role or "", file.size_bytes) for file in known])
         stands = Digest.parse(known[first].blob)
-        self._ingest.publishing.judge(self._request, stands, [] if self._collection.alone else known)
+        try:
+            self._ingest.publishing.judge(self._request, stands, [] if self._collection.alone else known)
+        except AlreadyExists:
+            if self._request.expected is not None or await self._in_thread(self._have_no_writer):
+                raise
+
+    def _have_no_writer(self) -> bool:
+        """Whether the records still stand for the bytes of all files."""
+        for part in self._collection.parts:
+            descriptor = self._collection.open(part)
+            try:
+                if files.has_writer(descriptor) is not False:
+                    return False
+            finally:
+                os.close(descriptor)
+        return True
 
     def _begin(self, promised: ExitStack) -> Batch:
         """Reserves space for all files that may be written. Space for files that are found is released at the end."""
-        self._request.progress.phase("reserving")
-        here = os.stat(self._layout.staging).st_dev
-        to_write = to_adopt = 0
-        for part in self._collection.parts:
-            digest = self._presence.recorded_digest(part.signature)
-            if digest is not None and os.path.lexists(self._layout.blob(digest)):
-                continue
-            if self._how == "copy" or part.signature.device != here:
-                to_write += part.signature.size
-                self._to_write.add(part.path)
-            else:
-                to_adopt += part.signature.size
-        room = promised.enter_context(self._ingest.space.reserve(to_write))
-        promised.enter_context(self._ingest.space.adopt(to_adopt))
-        self._space = Allotment(room)
+        if not self._collection.alone:  # space for a single file is reserved when it is staged
+            self._request.progress.phase("reserving")
+            here = os.stat(self._layout.staging).st_dev
+            to_write = to_adopt = 0
+            for part in self._collection.parts:
+                digest = self._presence.recorded_digest(part.signature)
+                if digest is not None and os.path.lexists(self._layout.blob(digest)):
+                    continue
+                if self._how == "copy" or part.signature.device != here:
+                    to_write += part.signature.size
+                    self._to_write.add(part.path)
+                else:
+                    to_adopt += part.signature.size
+            room = promised.enter_context(self._ingest.space.reserve(to_write))
+            promised.enter_context(self._ingest.space.adopt(to_adopt))
+            self._space = Allotment(room)
         return Batch(self._layout, len(self._collection.parts))
 
     # -- bytes
 
     async def _stage_all(self, batch: Batch) -> None:
-        portions = list(_portions(self._collection.parts))
-        waiting = iter(portions)
+        waiting = iter(self._collection.parts)
         faults: list[Exception] = []
 
         async def work() -> None:
-            for portion in waiting:
+            while portion := _portion(waiting):
                 try:
                     await self._in_thread(partial(self._stage_portion, batch, portion))
                 except Exception as fault:  # noqa: BLE001 - raised below, when the other threads have stopped
@@ -167,7 +181,7 @@ class _Adding:
                     return
 
         async with anyio.create_task_group() as tasks:
-            for _thread in range(min(len(portions), int(self._ingest.threads.total_tokens))):
+            for _thread in range(min(len(self._collection.parts), int(self._ingest.threads.total_tokens))):
                 tasks.start_soon(work)
         if not faults:
             return
@@ -185,30 +199,31 @@ class _Adding:
             where = self._collection.where(part)
             descriptor = self._collection.open(part)
             try:
-                with source_faults(where):
-                    source = Signature.of(os.fstat(descriptor))
+                source = Source.of(descriptor, where)
                 # An earlier attempt to adopt the file has changed its ctime.
-                ctime_ns = part.signature.ctime_ns if self._how == "copy" else source.ctime_ns
-                if source != replace(part.signature, ctime_ns=ctime_ns):
+                same = self._how != "copy" and part.signature.only_links_changed(source.signature)
+                if source.signature != part.signature and not same:
                     raise changed(where)
-                self._files[part.path] = self._find_or_stage(batch, part, descriptor, source)
+                self._files[part.path] = self._find_or_stage(batch, part, source)
             finally:
                 os.close(descriptor)
             progress.finished()
 
-    def _find_or_stage(self, batch: Batch, part: Part, descriptor: int, source: Signature) -> ReadyFile:
-        where, progress = self._collection.where(part), self._progress[part.path]
-        expected = self._request.expected
-        found = self._presence.find_file(descriptor, where, source, self._how, expected, progress)
+    def _find_or_stage(self, batch: Batch, part: Part, source: Source) -> ReadyFile:
+        progress, expected = self._progress[part.path], self._request.expected
+        found = self._presence.find(source, progress)
+        signature = source.signature if source.has_writer is False else None
         if found is not None:
-            known = source if found.read else None
-            return ReadyFile(path=part.path, content=found.blob, role=part.role, source=known)
+            self._read[part.path] = source.signature  # for a move, the file is the blob itself
+            known = signature if found.known or found.read else None
+            return ReadyFile(path=part.path, content=found.blob, role=part.role, source=known, read=found.read)
         staged: Staged | None = None
+        if self._how == "move":
+            source.refuse_writer()
         if self._how != "copy":
             staged = stage_adopted(
                 self._layout,
-                descriptor,
-                where,
+                source,
                 how=self._how,
                 requester_uid=self._collection.reader.uid,
                 expected=expected,
@@ -219,47 +234,31 @@ class _Adding:
         if staged is None:
             staged = copying.stage_copy(
                 self._layout,
-                descriptor,
-                where,
+                source,
                 expected=expected,
                 # A file that was expected to be in the store, or to be adopted, has no space reserved yet.
                 space=self._space if part.path in self._to_write else self._ingest.space,
                 progress=progress,
                 keep_cache=self._ingest.keep_cache,
-                sync=batch.syncs_alone(source.size),
+                sync=batch.syncs_alone(source.signature.size),
             )
         batch.take(staged)
-        return ReadyFile(path=part.path, content=staged, role=part.role, source=staged.source)
+        self._presence.hold(staged.digest)
+        self._read[part.path] = staged.source
+        # What has become a blob was closed to writers before it was read.
+        known = signature if self._how == "copy" else staged.source
+        return ReadyFile(path=part.path, content=staged, role=part.role, source=known, read=True)
 
-    async def _there(self, batch: Batch) -> set[Digest]:
-        """The digests of staged files that the store may have by now; loads their records."""
-        there = {staged.digest for staged in batch.staged if os.path.lexists(self._layout.blob(staged.digest))}
-        if there:
-            await self._presence.load_records(digests=there)
-        return there
-
-    def _settle(self, batch: Batch, there: set[Digest]) -> None:
+    def _settle(self, batch: Batch, verified: Mapping[Digest, Signature]) -> None:
         """Blocking. Does all work that can precede the publisher's turn: no publication waits for a whole read."""
         self._collection.check_complete()
         progress = FileProgress(self._request.progress)
-        found: dict[Digest, Blob] = {}
-        for staged in batch.staged:
-            if staged.digest in there and isinstance(staged, Adopted) and staged.is_blob():
-                # The hashed file is the blob itself; its staged name is removed before its signature is taken.
-                batch.let_go({staged.digest})
-                found[staged.digest] = staged.share()
-        for digest in there - found.keys():
-            blob = self._presence.find(digest, progress)
-            if blob is not None:
-                found[digest] = blob
-        batch.let_go(found)
+        relied_on = {file.digest for file in self._files.values() if isinstance(file.content, Blob)}
+        found = batch.settle(verified, progress, relied_on=relied_on)
         for path, file in self._files.items():
             if isinstance(file.content, Staged) and file.digest in found:
                 self._files[path] = replace(file, content=found[file.digest])
                 progress.advance(reused=file.size)
-        if batch.shares_syncs:
-            batch.sync_names({file.digest for file in self._files.values() if isinstance(file.content, Blob)})
-        batch.prepare()
 
     # -- the end
 
@@ -267,11 +266,10 @@ class _Adding:
         """Removes the sources of a move, after the model is published."""
         relinked: list[Relinked] = []
         for part in self._collection.parts:
-            file = self._files[part.path]
-            assert file.source is not None, "a move takes away only what was read"
-            before = blobs.stat_blob(self._layout, file.digest)
-            self._collection.reader.remove(self._collection.where(part), file.source)
-            after = blobs.stat_blob(self._layout, file.digest)
+            digest = self._files[part.path].digest
+            before = blobs.stat_blob(self._layout, digest)
+            self._collection.reader.remove(self._collection.where(part), self._read[part.path])
+            after = blobs.stat_blob(self._layout, digest)
             if before is not None and after is not None and before.signature != after.signature:
                 relinked.append(Relinked(before.signature, after.signature))
                 self._linked.relinked(after, before.signature)
@@ -279,19 +277,11 @@ class _Adding:
         return relinked
 
 
-def _portions(found: tuple[Part, ...]) -> Iterator[list[Part]]:
+def _portion(waiting: Iterator[Part]) -> list[Part]:
+    """The next files for one thread."""
     portion: list[Part] = []
     size = 0
-    for part in found:
-        if portion and (size + part.signature.size > PORTION_BYTES or len(portion) == PORTION_FILES):
-            yield portion
-            portion, size = [], 0
+    while size < PORTION_BYTES and len(portion) < PORTION_FILES and (part := next(waiting, None)) is not None:
         portion.append(part)
         size += part.signature.size
-    if portion:
-        yield portion
-
-
-def printable(filename: str) -> str:
-    """Bytes of a file name that are no UTF-8 cannot stand in JSON."""
-    return filename.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return portion

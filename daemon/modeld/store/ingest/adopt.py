@@ -25,9 +25,9 @@ from modeld.store.disk import durable
 from modeld.store.disk.durable import source_faults, store_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
-from modeld.store.ingest.copying import check_unchanged
+from modeld.store.ingest.copying import Source
 from modeld.store.ingest.staged import Staged, changed, digest_mismatch, staging_name
-from modelwire.errors import PermissionDenied, SourceUnavailable, Unsupported, WireError
+from modelwire.errors import PermissionDenied, Unsupported, WireError
 
 How = Literal["copy", "move", "link"]
 
@@ -39,14 +39,13 @@ _NO_LINKS = (errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.E
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Adopted(Staged):
-    """A staged file that is the source itself. `source` is its signature once it is read-only; `mode` and `owner` are
-    those before."""
+    """A staged file that is the source itself. `source` is its signature once it is read-only."""
 
     layout: Layout
     linked: Linked
     how: How
-    mode: int
-    owner: int
+    before: os.stat_result
+    """Of the source as it was."""
 
     def check(self) -> None:
         """Raises when the file has changed: until its old name is removed, a program can write to it by that name."""
@@ -68,14 +67,14 @@ class Adopted(Staged):
             self.linked.good(blob.digest, blob.signature, self.origin)
         return True
 
-    def is_blob(self) -> bool:
-        """Whether the source is the blob of its digest, by another name of the same file."""
-        with contextlib.suppress(OSError):
-            return os.lstat(self.layout.blob(self.digest)).st_ino == self.source.inode
-        return False
-
-    def share(self) -> Blob:
-        """Marks the blob as linked, when the source is the blob itself. Call it after the staged name is removed."""
+    def as_blob(self) -> Blob | None:
+        """Marks the blob as linked. Its signature is taken when the staged name is removed."""
+        try:
+            if not self._is_blob():
+                return None
+        except OSError:
+            return None
+        self.discard()
         blob = require_blob(self.layout, self.digest)
         if not self.source.only_links_changed(blob.signature):
             raise changed(self.origin)
@@ -84,9 +83,9 @@ class Adopted(Staged):
 
     def discard(self) -> None:
         """Gives a source that did not become a blob its mode and owner back."""
-        self.take_back()
+        Staged.discard(self)
         try:
-            if os.lstat(self.layout.blob(self.digest)).st_ino == self.source.inode:
+            if self._is_blob():
                 return
         except (FileNotFoundError, NotADirectoryError):
             self.linked.forget(self.digest)
@@ -95,17 +94,18 @@ class Adopted(Staged):
         with contextlib.suppress(OSError):
             descriptor = os.open(self.origin, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
             try:
-                status = os.fstat(descriptor)
-                if (status.st_dev, status.st_ino) == (self.source.device, self.source.inode):
-                    _restore(descriptor, self.mode, self.owner)
+                if os.path.samestat(os.fstat(descriptor), self.before):
+                    _restore(descriptor, self.before)
             finally:
                 os.close(descriptor)
+
+    def _is_blob(self) -> bool:
+        return os.lstat(self.layout.blob(self.digest)).st_ino == self.source.inode
 
 
 def stage_adopted(
     layout: Layout,
-    source_fd: int,
-    source_path: str,
+    source: Source,
     *,
     how: How,
     requester_uid: int,
@@ -121,106 +121,99 @@ def stage_adopted(
     another name or as their owner. For a link that is not possible it raises an error with the reason. Whatever it
     raises, the source is as it was.
     """
-    with source_faults(source_path):
-        status = os.fstat(source_fd)
-    if how == "move" and (status.st_nlink != 1 or os.geteuid() not in (0, status.st_uid)):
+    with source_faults(source.path):
+        before = os.fstat(source.descriptor)
+    if how == "move" and (before.st_nlink != 1 or os.geteuid() not in (0, before.st_uid)):
         return None
-    if how == "link" and requester_uid not in (0, status.st_uid):
-        why = f"it belongs to user {status.st_uid}, and user {requester_uid} may not make it read-only"
-        raise _not_linked(PermissionDenied, source_path, why, owner=status.st_uid, uid=requester_uid)
+    if how == "link" and requester_uid not in (0, before.st_uid):
+        why = f"it belongs to user {before.st_uid}, and user {requester_uid} may not make it read-only"
+        raise _not_linked(PermissionDenied, source.path, why, owner=before.st_uid, uid=requester_uid)
     progress.phase("reserving")
     progress.phase("link")
-    progress.total(status.st_size)
-    with staging_name(layout, "adopted", space.adopt(status.st_size)) as (path, reservation):
-        if not _link(layout, source_fd, source_path, path, how):
+    progress.total(before.st_size)
+    reservation = space.adopt(before.st_size)
+    with staging_name(layout, "adopted", reservation) as path:
+        if not _link(layout, source, path, how):
             reservation.release()
             return None
         try:
-            source = _close_to_writers(layout, source_fd, source_path, how, status)
+            source = _close_to_writers(layout, source, how, before.st_uid)
             progress.phase("verify")
             summer = BlockSummer()
-            with source_faults(source_path):
-                digest, size = hash_file(source_fd, source.size, progress, summer=summer, as_done=True)
-            check_unchanged(source_fd, source_path, source, size)
+            with source_faults(source.path):
+                digest, size = hash_file(
+                    source.descriptor, source.signature.size, progress, summer=summer, as_done=True
+                )
+            source.check_unchanged(size)
             if expected is not None and not expected.matches(digest):
                 hint = "Check where the file and the digest come from; the file is as it was."
-                raise digest_mismatch(source_path, expected, digest, hint)
+                raise digest_mismatch(source.path, expected, digest, hint)
             with store_faults("make durable", path):
-                durable.sync_file(source_fd)
+                durable.sync_file(source.descriptor)
         except BaseException:
-            _restore(source_fd, status.st_mode, status.st_uid)
+            _restore(source.descriptor, before)
             raise
     return Adopted(
         path=path,
         digest=digest,
         size=size,
         blocks=summer.finish(),
-        origin=source_path,
-        source=source,
+        origin=source.path,
+        source=source.signature,
         reservation=reservation,
         layout=layout,
         linked=linked,
         how=how,
-        mode=status.st_mode,
-        owner=status.st_uid,
+        before=before,
     )
 
 
-def _link(layout: Layout, source_fd: int, source_path: str, path: str, how: How) -> bool:
+def _link(layout: Layout, source: Source, path: str, how: How) -> bool:
     """False when a move cannot have a second name and has to copy."""
     try:
         durable.make_directories(layout.staging, below=layout.root)
-        files.link_open_file(source_fd, source_path, path)
+        files.link_open_file(source.descriptor, source.path, path)
     except OSError as error:
-        refused = error.errno in (errno.EPERM, errno.EACCES)
-        if how == "move" and (refused or error.errno in _NO_LINKS):
+        denied = error.errno in (errno.EPERM, errno.EACCES)
+        if not denied and error.errno not in _NO_LINKS:
+            raise durable.store_fault(error, "link to", source.path) from error
+        if how == "move":
             return False
-        if error.errno == errno.EXDEV:
-            why = f"it is on another filesystem than the store {layout.root}"
-            raise _not_linked(Unsupported, source_path, why, store=layout.root) from error
-        if refused:
+        why = str(error.strerror)
+        if denied:
             why = "the system does not let the daemon link to a file of another user"
-            raise _not_linked(PermissionDenied, source_path, why) from error
-        if error.errno in _NO_LINKS:
-            raise _not_linked(Unsupported, source_path, str(error.strerror)) from error
-        raise durable.store_fault(error, "link to", source_path) from error
+        elif error.errno == errno.EXDEV:
+            why = f"it is on another filesystem than the store {layout.root}"
+        raise _not_linked(PermissionDenied if denied else Unsupported, source.path, why) from error
     return True
 
 
-def _close_to_writers(layout: Layout, source_fd: int, source_path: str, how: How, before: os.stat_result) -> Signature:
-    """Makes the file read-only and checks that no program has it open for writing. Returns the signature, which any
-    later write changes."""
+def _close_to_writers(layout: Layout, source: Source, how: How, owner: int) -> Source:
+    """Makes the file read-only and checks that no program has it open for writing. Returns it with the signature that
+    any later write changes."""
     try:
         if how == "move":
-            if before.st_uid != os.geteuid():
-                os.fchown(source_fd, os.geteuid(), -1)
-            durable.share_with_group_of(layout.blobs_dir, source_fd)
-        durable.make_read_only(source_fd)
+            if owner != os.geteuid():
+                os.fchown(source.descriptor, os.geteuid(), -1)
+            durable.share_with_group_of(layout.blobs_dir, source.descriptor)
+        durable.make_read_only(source.descriptor)
     except OSError as error:
-        raise PermissionDenied(
-            f"{source_path} cannot become a blob of the store: the daemon may not make it read-only ({error.strerror})",
-            hint="Add it without --link: then it is copied.",
-            details={"path": source_path},
-        ) from error
-    with source_faults(source_path):
-        if files.is_open_for_writing(source_fd):
-            raise SourceUnavailable(
-                f"{source_path} is open for writing in some program; nothing was added",
-                hint="Add it again when no program is writing it.",
-                details={"path": source_path},
-            )
+        why = f"the daemon may not make it read-only ({error.strerror})"
+        raise _not_linked(PermissionDenied, source.path, why) from error
+    Source.of(source.descriptor, source.path).refuse_writer()
+    with source_faults(source.path):
         if not files.has_multigrain_timestamps():
-            behind = time.time_ns() - os.fstat(source_fd).st_ctime_ns
+            behind = time.time_ns() - os.fstat(source.descriptor).st_ctime_ns
             if 0 <= behind < _TICK_NS:
                 time.sleep((_TICK_NS - behind) / 1e9)
-        return Signature.of(os.fstat(source_fd))
+    return Source.of(source.descriptor, source.path)
 
 
-def _restore(descriptor: int, mode: int, owner: int) -> None:
+def _restore(descriptor: int, before: os.stat_result) -> None:
     with contextlib.suppress(OSError):
-        if os.fstat(descriptor).st_uid != owner:
-            os.fchown(descriptor, owner, -1)
-        os.fchmod(descriptor, mode & 0o7777)
+        if os.fstat(descriptor).st_uid != before.st_uid:
+            os.fchown(descriptor, before.st_uid, -1)
+        os.fchmod(descriptor, before.st_mode & 0o7777)
 
 
 def _not_linked(kind: type[WireError], path: str, why: str, **details: object) -> WireError:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from modeld.store import parts
@@ -18,7 +20,7 @@ from modeld.store.digest import Signature
 from modeld.store.disk.durable import source_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.ingest.adopt import How
-from modeld.store.ingest.readers import Reader, refuse_link_as_source
+from modeld.store.ingest.readers import Reader, kind_of
 from modeld.store.ingest.staged import changed
 from modeld.store.manifests.manifests import MAX_MANIFEST
 from modelwire.errors import InvalidRequest, SourceNotFound
@@ -29,7 +31,7 @@ MAX_DEPTH: Final = 32
 _ENTRY_BYTES: Final = 200
 """Of a manifest for one file, without its path."""
 
-_KINDS = ((stat.S_ISLNK, "a symbolic link"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
+_NOT_ABOVE: Final = "Add the directory that the weights are in, not one above it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,30 +52,27 @@ class Collection:
     """Of the directory; without one the files are opened by their own paths."""
     reader: Reader
     parts: tuple[Part, ...]
-    alone: bool = False
-    """One file that is a model by itself."""
 
     @property
-    def size(self) -> int:
-        return sum(part.signature.size for part in self.parts)
+    def alone(self) -> bool:
+        """One file that is a model by itself."""
+        return self.descriptor is None and len(self.parts) == 1
 
     def where(self, part: Part) -> str:
         return f"{self.root}/{part.path}"
 
     def open(self, part: Part) -> int:
-        """A descriptor of the file that was listed. It follows no link."""
+        """A descriptor of the file that was listed. In an added directory it follows no link."""
         if self.descriptor is None:
             return self.reader.open(self.where(part))
-        directories = part.path.split("/")
-        name = directories.pop()
         here, where = os.dup(self.descriptor), self.root
         try:
-            for directory in directories:
-                where = f"{where}/{directory}"
-                inner = self.reader.enter(here, directory, where)
+            for name in part.path.split("/")[:-1]:
+                where = f"{where}/{name}"
+                inner = self.reader.enter(where, here)
                 os.close(here)
                 here = inner
-            return self.reader.open_in(here, name, self.where(part))
+            return self.reader.open(self.where(part), here)
         finally:
             os.close(here)
 
@@ -81,7 +80,7 @@ class Collection:
         """SourceUnavailable when files came or went since the directory was listed."""
         if self.descriptor is None:
             return
-        now = {path for path, _ in _Listing(self.root, self.reader, None).of(self.descriptor)}
+        now = {path for path, _ in _listed(self.root, self.reader, self.descriptor)}
         differing = now ^ {part.path for part in self.parts}
         if differing:
             raise changed(self.root, f"{min(differing)!r} came or went")
@@ -104,160 +103,87 @@ class Collection:
 
 def collect(path: str, how: How, reader: Reader, layout: Layout) -> Collection:
     """Lists the files of a path. Blocking."""
-    if how != "copy":
-        _refuse_in_store(path, layout)
-    collection = _collect(path, reader, layout) or _single(path, reader)
-    if how == "move":
-        try:
-            for part in collection.parts:
-                refuse_link_as_source(collection.where(part))
-                reader.check_removable(collection.where(part))
-        except BaseException:
-            collection.close()
-            raise
-    return collection
-
-
-def _collect(path: str, reader: Reader, layout: Layout) -> Collection | None:
-    path = path.rstrip("/") or "/"
     descriptor = reader.open_directory(path)
-    if descriptor is None:
-        return _collect_shards(path, reader)
     try:
-        with source_faults(layout.root):
-            store = os.stat(layout.root)
-        inside = os.path.realpath(path) + "/"
-        if inside.startswith(os.path.realpath(layout.root) + "/"):
-            raise _holds_the_store(path, layout)
-        found = list(_Listing(path, reader, (store.st_dev, store.st_ino)).of(descriptor))
-        if not found:
-            raise InvalidRequest(
-                f"{path} has no files in it",
-                hint="Hidden files do not count. Add the directory that the weights are in.",
-                details={"path": path},
-            )
-        _check_paths(path, [name for name, _ in found])
-        return _collection(path, descriptor, reader, found)
+        # A file of the store can be copied into it again.
+        if descriptor is not None or how != "copy":
+            _refuse_in_store(path, layout)
+        if descriptor is None:
+            root, filename = os.path.split(path)
+            found = _with_shards(root, filename, reader)
+        else:
+            root = path.rstrip("/") or "/"
+            found = _in_directory(root, descriptor, reader, layout)
+        made = tuple(Part(name, parts.role_of(name), signature) for name, signature in sorted(found))
+        collection = Collection(root.rstrip("/"), descriptor, reader, made)
+        if how == "move":
+            for part in made:
+                reader.check_removable(collection.where(part))
+        return collection
     except BaseException:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
         raise
 
 
-def _single(path: str, reader: Reader) -> Collection:
-    """One file by itself."""
-    directory, name = os.path.split(path)
-    part = Part(name, parts.role_of(name), _look(path, reader))
-    return Collection(directory.rstrip("/"), None, reader, (part,), alone=True)
-
-
 def _refuse_in_store(path: str, layout: Layout) -> None:
-    """Refuses the store's own files: they must not be moved or linked."""
-    if os.path.realpath(path).startswith(os.path.realpath(layout.root) + "/"):
+    """Refuses the store's own files: they must not be moved or linked, and its directories are no models."""
+    if f"{os.path.realpath(path)}/".startswith(f"{os.path.realpath(layout.root)}/"):
         raise InvalidRequest(
-            f"{path} lies in the store itself, so it can be neither moved nor linked",
-            hint="`modelctl cp` gives a model of the store a second name.",
+            f"{path} cannot be added: it lies in the store itself",
+            hint="`modelctl list` shows what is in the store; `modelctl cp` gives a model a second name.",
             details={"path": path},
         )
 
 
-def _collect_shards(path: str, reader: Reader) -> Collection | None:
-    directory, filename = os.path.split(path)
+def _with_shards(directory: str, filename: str, reader: Reader) -> list[tuple[str, Signature]]:
+    """The file, and all other parts of its set when it is a shard."""
     names = parts.shard_set(filename) if filename.endswith(".gguf") else None
-    if names is None:
-        return None
-    _check_paths(path, names)
+    if names is not None:
+        _check_paths(f"{directory}/{filename}", names)
     found: list[tuple[str, Signature]] = []
-    for name in names:
+    for name in names or [filename]:
+        path = os.path.join(directory, name)
         try:
-            found.append((name, _look(f"{directory}/{name}", reader)))
+            descriptor = reader.open(path)
         except SourceNotFound:
+            if names is None:
+                raise
             raise _missing(directory, name, filename) from None
-    return _collection(directory.rstrip("/"), None, reader, found)
+        try:
+            with source_faults(path):
+                found.append((name, Signature.of(os.fstat(descriptor))))
+        finally:
+            os.close(descriptor)
+    return found
 
 
-def _look(path: str, reader: Reader) -> Signature:
-    descriptor = reader.open(path)
-    try:
-        with source_faults(path):
-            return Signature.of(os.fstat(descriptor))
-    finally:
-        os.close(descriptor)
-
-
-def _collection(root: str, descriptor: int | None, reader: Reader, found: list[tuple[str, Signature]]) -> Collection:
-    made = tuple(Part(path, parts.role_of(path), signature) for path, signature in sorted(found))
-    return Collection(root.rstrip("/"), descriptor, reader, made)
+def _in_directory(path: str, descriptor: int, reader: Reader, layout: Layout) -> list[tuple[str, Signature]]:
+    with source_faults(layout.root):
+        store = os.stat(layout.root)
+    found = _listed(path, reader, descriptor, store=(store.st_dev, store.st_ino))
+    if not found:
+        raise InvalidRequest(
+            f"{path} has no files in it",
+            hint="Hidden files do not count. Add the directory that the weights are in.",
+            details={"path": path},
+        )
+    _check_paths(path, [name for name, _ in found])
+    return found
 
 
 def _check_paths(where: str, paths: list[str]) -> None:
+    if len(paths) > parts.MAX_FILES or sum(len(json.dumps(path)) + _ENTRY_BYTES for path in paths) > MAX_MANIFEST:
+        allowed = f"{parts.MAX_FILES} in {MAX_MANIFEST} bytes of manifest are allowed"
+        raise InvalidRequest(
+            f"{where} has too many files for one model: {allowed}", hint=_NOT_ABOVE, details={"path": where}
+        )
     reason = parts.paths_fault(paths)
     if reason is not None:
         raise InvalidRequest(f"{where} cannot be added: {reason}", hint="Rename it.", details={"path": where})
     missing = parts.missing_shard(paths)
     if missing is not None:
         raise _missing(where, *missing)
-    if len(paths) > parts.MAX_FILES or sum(len(json.dumps(path)) + _ENTRY_BYTES for path in paths) > MAX_MANIFEST:
-        raise _too_many(where)
-
-
-class _Listing:
-    """Walks down from a descriptor. The recursion is bounded by MAX_DEPTH."""
-
-    def __init__(self, root: str, reader: Reader, store: tuple[int, int] | None) -> None:
-        self._root = root
-        self._reader = reader
-        self._store = store
-        self._found: list[tuple[str, Signature]] = []
-
-    def of(self, descriptor: int) -> list[tuple[str, Signature]]:
-        self._walk(descriptor, "", 1)
-        return self._found
-
-    def _walk(self, descriptor: int, prefix: str, depth: int) -> None:
-        with source_faults(f"{self._root}/{prefix}"):
-            with os.scandir(descriptor) as entries:
-                listed = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries if entry.name[0] != "."]
-        for name, status in sorted(listed):
-            path = f"{prefix}{name}"
-            if stat.S_ISDIR(status.st_mode):
-                self._enter(descriptor, name, path, status, depth)
-            elif stat.S_ISREG(status.st_mode):
-                self._found.append((path, Signature.of(status)))
-                if len(self._found) > parts.MAX_FILES:
-                    raise _too_many(self._root)
-            else:
-                raise _refused(f"{self._root}/{path}", status.st_mode)
-
-    def _enter(self, parent: int, name: str, path: str, status: os.stat_result, depth: int) -> None:
-        where = f"{self._root}/{path}"
-        if (status.st_dev, status.st_ino) == self._store:
-            raise InvalidRequest(
-                f"{self._root} cannot be added: the store itself lies in it",
-                hint="Add the directory that the weights are in, not one above it.",
-                details={"path": where},
-            )
-        if depth == MAX_DEPTH:
-            raise InvalidRequest(
-                f"{where} is more than {MAX_DEPTH} directories deep",
-                hint="Add the directory that the weights are in, not one above it.",
-                details={"path": where},
-            )
-        inner = self._reader.enter(parent, name, where)
-        try:
-            self._walk(inner, f"{path}/", depth + 1)
-        finally:
-            os.close(inner)
-
-
-def _refused(where: str, mode: int) -> InvalidRequest:
-    kind = next((kind for test, kind in _KINDS if test(mode)), "a device")
-    return InvalidRequest(
-        f"{where} is {kind}: a model has regular files only",
-        hint="`cp -rL` makes a copy of a directory with its links resolved."
-        if stat.S_ISLNK(mode)
-        else "Take it out of the directory: it cannot be stored.",
-        details={"path": where},
-    )
 
 
 def _missing(where: str, name: str, present: str) -> SourceNotFound:
@@ -268,17 +194,40 @@ def _missing(where: str, name: str, present: str) -> SourceNotFound:
     )
 
 
-def _holds_the_store(path: str, layout: Layout) -> InvalidRequest:
-    return InvalidRequest(
-        f"{path} cannot be added: it lies in the store {layout.root} itself",
-        hint="`modelctl list` shows what is in the store; `modelctl cp` gives a model a second name.",
-        details={"path": path},
-    )
+def _listed(
+    root: str, reader: Reader, descriptor: int, *, store: tuple[int, int] | None = None
+) -> list[tuple[str, Signature]]:
+    """The files of a directory, or one more than a model may have. A directory `store` is refused."""
+    return list(islice(_walk(root, reader, descriptor, store, ""), parts.MAX_FILES + 1))
 
 
-def _too_many(where: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"{where} has too many files for one model: {parts.MAX_FILES} in {MAX_MANIFEST} bytes of manifest are allowed",
-        hint="Add the directory that the weights are in, not one above it.",
-        details={"path": where},
-    )
+def _walk(
+    root: str, reader: Reader, descriptor: int, store: tuple[int, int] | None, prefix: str
+) -> Iterator[tuple[str, Signature]]:
+    """Walks down from a descriptor. The recursion is bounded by MAX_DEPTH."""
+    with source_faults(f"{root}/{prefix}"), os.scandir(descriptor) as entries:
+        listed = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries if entry.name[0] != "."]
+    for name, status in sorted(listed):
+        where = f"{root}/{prefix}{name}"
+        if stat.S_ISREG(status.st_mode):
+            yield f"{prefix}{name}", Signature.of(status)
+        elif stat.S_ISDIR(status.st_mode):
+            if (status.st_dev, status.st_ino) == store:
+                what = f"{root} cannot be added: the store itself lies in it"
+                raise InvalidRequest(what, hint=_NOT_ABOVE, details={"path": where})
+            if prefix.count("/") + 1 == MAX_DEPTH:
+                what = f"{where} is more than {MAX_DEPTH} directories deep"
+                raise InvalidRequest(what, hint=_NOT_ABOVE, details={"path": where})
+            inner = reader.enter(where, descriptor)
+            try:
+                yield from _walk(root, reader, inner, store, f"{prefix}{name}/")
+            finally:
+                os.close(inner)
+        else:
+            raise InvalidRequest(
+                f"{where} is {kind_of(status.st_mode)}: a model has regular files only",
+                hint="`cp -rL` makes a copy of a directory with its links resolved."
+                if stat.S_ISLNK(status.st_mode)
+                else "Take it out of the directory: it cannot be stored.",
+                details={"path": where},
+            )

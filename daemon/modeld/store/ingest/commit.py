@@ -13,8 +13,10 @@ import os
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from modeld.inspect.formats import format_of_name
 from modeld.progress import FileProgress
-from modeld.store.blobs.blobs import Blob, find_good, require_blob, sync_names
+from modeld.store.blobs import blobs
+from modeld.store.blobs.blobs import Blob, require_blob
 from modeld.store.blobs.block_checksums import BLOCK, BlockSums, save_blocks
 from modeld.store.blobs.hashing import CHUNK
 from modeld.store.digest import Digest, Signature
@@ -42,34 +44,18 @@ class Committed(NamedTuple):
 
 
 class Batch:
-    """`take` each staged file, then `commit` them all. Files without a name at the end are discarded: by the commit, or
-    by `discard`. A blob that got its name stays: it is good, and the next request for the same finds it."""
+    """`take` each staged file, `settle` and `commit` them all, `discard` whatever happens. A blob that got its name
+    stays: it is good, and the next request for the same finds it."""
 
     def __init__(self, layout: Layout, count: int = 1) -> None:
         """Blocking. `count` files are to come."""
         self._layout = layout
-        self._staged: list[Staged] = []
-        self._let_go: list[Staged] = []
-        self._prepared = False
         self._together: FilesystemSync | None = None
+        self.staged: list[Staged] = []
         if count >= TOGETHER_FROM:
             with store_faults("open", layout.staging):
                 durable.make_directories(layout.staging, below=layout.root)
                 self._together = FilesystemSync(layout.staging)
-
-    @property
-    def shares_syncs(self) -> bool:
-        return self._together is not None
-
-    @property
-    def ended(self) -> bool:
-        """Nothing is left to discard."""
-        return not self._staged and not self._let_go and self._together is None
-
-    @property
-    def staged(self) -> tuple[Staged, ...]:
-        """In the order of `take`."""
-        return tuple(self._staged)
 
     def syncs_alone(self, size: int) -> bool:
         """Whether the producer syncs the file as it stages it: a big one, so that the others do not wait for it, and
@@ -78,89 +64,92 @@ class Batch:
 
     def take(self, staged: Staged) -> None:
         """Adds a file; from here on the batch discards it. From any thread."""
-        self._staged.append(staged)
+        self.staged.append(staged)
 
-    def let_go(self, digests: Collection[Digest]) -> None:
-        """Drops files whose blobs the store has: their staged names are removed now; the rest of their staging is
-        undone at the end."""
-        found = [staged for staged in self._staged if staged.digest in digests]
-        self._staged = [staged for staged in self._staged if staged.digest not in digests]
-        self._let_go += found
-        for staged in found:
-            staged.take_back()
+    def settle(
+        self,
+        verified: Mapping[Digest, Signature],
+        progress: FileProgress | None = None,
+        *,
+        relied_on: Collection[Digest] = (),
+    ) -> dict[Digest, Blob]:
+        """Blocking. Does all work that may precede the naming by long: finds the blobs that the store has by now, whose
+        staged files it discards, makes the other files durable and inspects each content once. Returns those blobs.
+        Their names are durable then, and those of the blobs that the request relied on before.
 
-    def sync_names(self, digests: Collection[Digest]) -> None:
-        """Syncs the names of blobs that were found: the program that named them may not have synced."""
-        if not self._sync_together(len(digests)):
-            for digest in digests:
-                sync_names(self._layout, digest)
-
-    def prepare(self) -> None:
-        """Syncs all bytes and inspects each content once. It must precede the first naming, and may precede it by
-        long."""
-        if self._prepared:
-            return
-        if not self._sync_together(sum(not staged.synced for staged in self._staged)):
-            for staged in self._staged:
+        `verified` has the signatures of blobs at their last good verification: an unchanged one is not hashed again.
+        """
+        here = {staged.digest: blob for staged in self.staged if (blob := staged.as_blob()) is not None}
+        for digest, size in {staged.digest: staged.size for staged in self.staged}.items():
+            if digest not in here:
+                known = verified.get(digest)
+                found = blobs.find_good(self._layout, digest, size=size, verified=known, progress=progress)
+                if found is not None:
+                    here[digest] = found
+        for staged in self.staged:
+            if staged.digest in here:
+                staged.discard()
+        self.staged = [staged for staged in self.staged if staged.digest not in here]
+        self._sync_names(here.keys() | set(relied_on))
+        unsynced = [staged for staged in self.staged if not staged.synced]
+        if not self._sync_together(len(unsynced)):
+            for staged in unsynced:
                 _sync(staged)
-        learned: dict[Digest, Learned] = {}
-        for staged in self._staged:
-            if staged.digest not in learned:
-                learned[staged.digest] = look_at(staged.path, staged.origin)
-            staged.learned = learned[staged.digest]
-        self._prepared = True
+        learned: dict[tuple[Digest, str], Learned] = {}
+        for staged in self.staged:
+            content = staged.digest, format_of_name(staged.origin)
+            if content not in learned:
+                learned[content] = look_at(staged.path, staged.origin)
+            staged.learned = learned[content]
+        return here
 
-    def commit(
-        self, *, verified: Mapping[Digest, Signature] | None = None, progress: FileProgress | None = None
-    ) -> list[Committed]:
-        """Blocking; call it once. Returns the blob of each file, in the order of `take`. `verified` has the signatures
-        of blobs at their last good verification: those that are unchanged are not hashed again."""
+    def commit(self) -> dict[Digest, Committed]:
+        """Blocking. Names the files that are settled, and discards the batch."""
         try:
-            for staged in self._staged:
+            for staged in self.staged:
                 staged.check()
-            self.prepare()
-            return self._commit(verified or {}, progress or FileProgress())
+            return self._name()
         finally:
             self.discard()
 
     def discard(self) -> None:
         """Idempotent."""
-        for staged in (*self._staged, *self._let_go):
+        for staged in self.staged:
             staged.discard()
-        self._staged, self._let_go = [], []
+        self.staged = []
         together, self._together = self._together, None
         if together is not None:
             with contextlib.suppress(OSError):
                 together.close()
 
-    def _commit(self, verified: Mapping[Digest, Signature], progress: FileProgress) -> list[Committed]:
-        layout = self._layout
-        named: set[Digest] = set()
-        found: list[Blob | None] = []
-        for staged in self._staged:
-            blob = None
-            if staged.digest not in named:
-                blob = _name_or_find(layout, staged, verified.get(staged.digest), progress)
-            if blob is None:
-                named.add(staged.digest)
-            found.append(blob)
-        # ---- The blobs have their names: from here on nothing is undone. ----
-        with outcome_unknown():
-            if not self._sync_together(len(named)):
-                for digest in named:
-                    sync_names(layout, digest)
-        results: list[Committed] = []
-        for staged, blob in zip(self._staged, found, strict=True):
-            if blob is not None:
-                results.append(Committed(blob, True))
+    def _name(self) -> dict[Digest, Committed]:
+        results: dict[Digest, Committed] = {}
+        named: dict[Digest, Staged] = {}
+        for staged in self.staged:
+            if staged.digest in named or staged.digest in results:
                 continue
-            blob, first = require_blob(layout, staged.digest), staged.digest in named
-            results.append(Committed(blob, not first, not first or staged.named(blob)))
+            blob = _name_or_find(self._layout, staged)
+            if blob is None:
+                named[staged.digest] = staged
+            else:
+                results[staged.digest] = Committed(blob, reused=True)
+        # ---- The blobs have their names: from here on nothing is undone. ----
+        self._sync_names(named.keys() | results.keys())
+        for digest, staged in named.items():
+            blob = require_blob(self._layout, digest)
+            results[digest] = Committed(blob, reused=False, sure=staged.named(blob))
             # For many small files checksums would cost as much as the files, and a repair fetches a small file whole.
-            if first and (staged.size > BLOCK or not self.shares_syncs):
-                save_blocks(layout, staged.digest, BlockSums(staged.size, staged.blocks))
-            named.discard(staged.digest)
+            if staged.size > BLOCK or self._together is None:
+                save_blocks(self._layout, digest, BlockSums(staged.size, staged.blocks))
         return results
+
+    def _sync_names(self, digests: Collection[Digest]) -> None:
+        """Those of found blobs too: the program that named them may have died before it synced, or never syncs."""
+        with outcome_unknown():
+            if self._sync_together(len(digests)):
+                return
+        for digest in digests:
+            blobs.sync_names(self._layout, digest)
 
     def _sync_together(self, count: int) -> bool:
         if self._together is None or count < TOGETHER_FROM:
@@ -170,9 +159,7 @@ class Batch:
 
 
 def _sync(staged: Staged) -> None:
-    """Syncs a file that was staged without a sync. A failure condemns the file: never call it twice."""
-    if staged.synced:
-        return
+    """A failure condemns the file: never call it twice."""
     with store_faults("make durable", staged.path):
         descriptor = os.open(staged.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
@@ -181,19 +168,16 @@ def _sync(staged: Staged) -> None:
             durable.close(descriptor)
 
 
-def _name_or_find(layout: Layout, staged: Staged, verified: Signature | None, progress: FileProgress) -> Blob | None:
+def _name_or_find(layout: Layout, staged: Staged) -> Blob | None:
     """Names the staged file and returns None, or returns the good blob that has the name."""
     path = layout.blob(staged.digest)
     for _attempt in range(MAX_ATTEMPTS):
         with store_faults("name the blob", path):
-            try:
-                named = durable.name_without_replacing(staged.path, path)
-            except FileNotFoundError:
-                durable.make_directories(os.path.dirname(path), below=layout.root)
-                named = durable.name_without_replacing(staged.path, path)
+            durable.make_directories(os.path.dirname(path), below=layout.root)
+            named = durable.name_without_replacing(staged.path, path)
         if named:
             return None
-        found = find_good(layout, staged.digest, size=staged.size, verified=verified, progress=progress)
+        found = blobs.find_good(layout, staged.digest, size=staged.size)
         if found is not None:
             return found
     raise Corrupt(

@@ -8,11 +8,11 @@ are kept, and two models that share a file share its transfer. Blobs without a m
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -20,18 +20,21 @@ import anyio.to_thread
 from modeld.inspect.formats import format_of_name
 from modeld.progress import FileProgress
 from modeld.store import parts
+from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
 from modeld.store.catalog.history import History, Requester
 from modeld.store.catalog.records import Records
 from modeld.store.digest import Digest, Relinked, Signature
+from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.ingest.commit import Batch, Committed
 from modeld.store.ingest.look import Learned, look_at
-from modeld.store.ingest.present import Presence, still_there
 from modeld.store.ingest.staged import Staged
 from modeld.store.manifests.manifests import File
+from modeld.store.manifests.trees import Trees
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.publishing import Publishing, PublishRequest
+from modelwire.errors import Corrupt
 from modelwire.values import Added
 
 T = TypeVar("T")
@@ -45,7 +48,10 @@ class ReadyFile:
     content: Blob | Staged
     role: str | None = None
     source: Signature | None = None
-    """Of the local file that was read, or is known, to have these bytes."""
+    """Of a local file that is known to have these bytes for as long as it has this signature."""
+
+    read: bool = False
+    """This request has read or fetched the bytes."""
 
     new: bool = False
     """This request has added the blob."""
@@ -65,6 +71,36 @@ class ReadyFile:
         return self.content.size
 
 
+MAX_ATTEMPTS: Final = 3
+
+
+class Vanished(Corrupt):
+    """A blob that the request needs has been removed or changed."""
+
+
+async def until_there(attempt: Callable[[], Awaitable[T]]) -> T:
+    """The result of an attempt to use blobs that are there. Each but the last may fail because another program removes
+    one of them meanwhile."""
+    for _attempt in range(MAX_ATTEMPTS - 1):
+        with suppress(Vanished):
+            return await attempt()
+    return await attempt()
+
+
+def still_there(layout: Layout, blob: Blob, trees: Trees) -> Blob:
+    """The blob as it is now. In the publisher's turn: a sweep may have run since the blob was found, or another program
+    has written to it. What the trees of other models do to its links is no change."""
+    now = blobs.stat_blob(layout, blob.digest)
+    if now is None or not trees.only_relinked(blob.signature, now.signature):
+        raise Vanished(
+            f"{blob.path} disappears from the store, or changes, before the model that needs it is published",
+            hint="Find the program that changes blobs of this store, then try again.",
+            retryable=True,
+            details={"path": blob.path},
+        )
+    return now
+
+
 def first_of(files: Sequence[ReadyFile]) -> ReadyFile:
     """The file that stands for the model."""
     return files[parts.first_weights([(file.path, file.role or "", file.size) for file in files])]
@@ -76,6 +112,22 @@ def listed(files: Sequence[ReadyFile]) -> list[File]:
         File(path=file.path, blob=file.digest.text, size_bytes=file.size, role=file.role or parts.role_of(file.path))
         for file in files
     ]
+
+
+def _learned(files: Sequence[ReadyFile]) -> dict[str, Learned]:
+    """Blocking. What each file says about itself, by its path."""
+    known = {file.path: file.content.learned if isinstance(file.content, Staged) else file.learned for file in files}
+    return {file.path: known[file.path] or look_at(file.content.path, file.path) for file in files}
+
+
+def _refuse_unsound(learned: Mapping[str, Learned]) -> None:
+    for path, each in learned.items():
+        if each.fault is not None:
+            raise Corrupt(
+                f"{path} is no model: {each.fault}; nothing was published",
+                hint="Get the whole file and try again, or store it as it is with --force-format.",
+                details={"path": path, "reason": each.fault},
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,22 +145,24 @@ class Ingest:
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self.threads)
 
-    def presence(self, held: ExitStack) -> Presence:
-        """The blobs that it finds are held until `held` is closed."""
-        linked = self.publishing.index.trees.linked
-        return Presence(self.publishing.layout, linked, self.records, self.holds, held)
-
     # -- downloads
 
     async def find(self, digest: Digest, held: ExitStack, progress: FileProgress) -> Blob | None:
         """The good blob, if the store has it. Until `held` is closed no sweep removes the blob or its partial
         download."""
-        presence = self.presence(held)
-        presence.hold(digest)
-        if not os.path.lexists(self.publishing.layout.blob(digest)):
+        layout = self.publishing.layout
+        held.enter_context(self.holds.relying_on(digest))
+        if not await self.in_thread(partial(os.path.lexists, layout.blob(digest))):
             return None
-        await presence.load_records(digests=[digest])
-        return await self.in_thread(partial(presence.find, digest, progress))
+        verified = await self.records.verified_signatures([digest])
+
+        def find() -> Blob | None:
+            blob = blobs.find_good(layout, digest, verified=verified.get(digest), progress=progress)
+            if blob is not None:
+                blobs.sync_names(layout, digest)
+            return blob
+
+        return await self.in_thread(find)
 
     async def commit(self, staged: Staged) -> Blob:
         """Names a file that was just verified, and records the verification. Sets `staged.learned`."""
@@ -117,7 +171,11 @@ class Ingest:
         def commit() -> Committed:
             batch = Batch(self.publishing.layout)
             batch.take(staged)
-            return batch.commit(verified=verified)[0]
+            try:
+                found = batch.settle(verified).get(staged.digest)
+                return Committed(found, reused=True) if found else batch.commit()[staged.digest]
+            finally:
+                batch.discard()
 
         with anyio.CancelScope(shield=True):
             committed = await self.in_thread(commit)
@@ -135,43 +193,40 @@ class Ingest:
         requester: Requester,
         *,
         alone: bool,
-        provenance: str | None,
+        provenance: str,
         batch: Batch | None = None,
     ) -> Added:
         """Publishes a model of one file (`alone`), or of several with a tree. Staged files are in `batch` too.
 
-        `provenance` is the source for the history; None when nothing was read or fetched.
+        The history records the bytes that were read or fetched, and `provenance` as their source.
         """
         layout, trees = self.publishing.layout, self.publishing.index.trees
         first, tree = first_of(files), [] if alone else listed(files)
-        self.publishing.judge(request, first.digest, tree)
+        stands = self.publishing.judge(request, first.digest, tree)
+        learned = await self.in_thread(partial(_learned, [first] if stands else [first, *files]))
+        if not stands and not request.force_format:
+            _refuse_unsound(learned)
         named: dict[Digest, Committed] = {}
         relinked: list[Relinked] = []
 
         def commit() -> tuple[Blob, bool]:
             for file in files:
                 if isinstance(file.content, Blob):
-                    still_there(layout, file.content)
-                    named[file.digest] = Committed(file.content, not file.new)
-            committed = [] if batch is None else batch.commit()
+                    named[file.digest] = Committed(still_there(layout, file.content, trees), not file.new)
+            if batch is not None:
+                named.update(batch.commit())
             # ---- The blobs have their names: from here on nothing is undone. ----
-            for each in committed:
-                named.setdefault(each.blob.digest, each)
             new = [each.blob.size for each in named.values() if not each.reused]
             request.progress.advance(committed=sum(new))
             if tree:
                 relinked.extend(trees.ensure(request.name, tree)[1])
             return named[first.digest].blob, not new
 
-        learned = first.content.learned if isinstance(first.content, Staged) else first.learned
-        if learned is None:
-            path = first.content.path
-            learned = await self.in_thread(lambda: look_at(path, first.path))
         added = await self.publishing.publish(
             request,
             first.digest,
             commit,
-            format=learned.format or format_of_name(first.path),
+            format=learned[first.path].format or format_of_name(first.path),
             source=source,
             files=tree,
             path=trees.path(request.name, tree) if tree else None,
@@ -182,7 +237,7 @@ class Ingest:
                 good = [(each.blob, sources[digest]) for digest, each in named.items() if each.sure]
                 await self.records.record_good(good)
             await self.records.record_relinked(relinked)
-            if provenance is not None:
-                served = {file.digest.text: file.served for file in files if file.served}
-                await self.history.record_added(added, provenance, requester, served)
+            await self.history.clear_condemned(sources)
+            read = {file.digest: file.served for file in files if file.read}
+            await self.history.record_added(read, provenance, requester)
         return added

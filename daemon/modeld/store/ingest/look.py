@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from modeld.inspect.formats import HEAD_BYTES, format_of_content
+from modeld.inspect.soundness import fault_of
 
 log = structlog.get_logger("modeld.store.ingest")
 
@@ -19,15 +20,10 @@ log = structlog.get_logger("modeld.store.ingest")
 @dataclass(frozen=True, slots=True)
 class Learned:
     format: str | None = None
-    """None when the bytes are of no known format."""
+    """None when the bytes are of no known format, or could not be inspected."""
 
-    unknown: str | None = None
-    """Why the inspection failed; None when it succeeded."""
-
-
-def look(descriptor: int) -> Learned:
-    """Inspects an open file whose digest is verified."""
-    return Learned(format_of_content(os.pread(descriptor, HEAD_BYTES, 0)))
+    fault: str | None = None
+    """Why the bytes are certainly not what the file's name promises."""
 
 
 def look_at(path: str, origin: str) -> Learned:
@@ -35,10 +31,10 @@ def look_at(path: str, origin: str) -> Learned:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            return look(descriptor)
+            format_ = format_of_content(os.pread(descriptor, HEAD_BYTES, 0))
+            return Learned(format_, fault_of(descriptor, os.fstat(descriptor).st_size, origin))
         finally:
             os.close(descriptor)
     except Exception as fault:  # noqa: BLE001 - what the bytes say must not decide whether they are published
-        learned = Learned(unknown=str(fault))
-        log.warning("nothing could be learned from a new blob", path=path, origin=origin, reason=learned.unknown)
-        return learned
+        log.warning("nothing could be learned from a new blob", path=path, origin=origin, reason=str(fault))
+        return Learned()

@@ -1,7 +1,8 @@
-"""Opens and removes the sources of an add, with the rights of the requesting user.
+"""Opens and removes the files of an add, with no more rights than the requesting user has.
 
-A file is opened by the path in the request, and links are followed as the kernel does. Files in an added directory are
-opened from that directory's descriptor and never through a link: the listed file is the file that is read.
+The daemon may read files that its peers may not, and a peer that adds a file can then read it from the store. So for a
+peer each path is walked with the peer's rights, one descriptor after the other, and the file that was checked is the
+file that is read. Files in an added directory are opened from that directory's descriptor and never through a link.
 """
 
 from __future__ import annotations
@@ -9,70 +10,87 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Collection
-from dataclasses import replace
+import struct
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from modeld.platform import files
 from modeld.store.digest import Signature
 from modeld.store.disk.durable import source_faults
-from modeld.store.ingest import sources
-from modelwire.errors import InvalidRequest, PermissionDenied, WireError
+from modelwire.errors import InvalidRequest, PermissionDenied, Unsupported, WireError
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-_WRITE: Final = 2
+MAX_LINKS: Final = 40
+"""As many symbolic links as the kernel follows in one path."""
+
+_READ, _WRITE, _SEARCH = 4, 2, 1
+_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISBLK, "a block device"),
+    (stat.S_ISCHR, "a character device"),
+)
 
 
 class Reader:
-    """The daemon's own rights: for its own user and for root. Its methods block; `where` is for messages only."""
+    """The daemon's own rights: for its own user and for root. Its methods block.
+
+    With `directory`, an open directory, a path is that of an entry in it, which is opened by its name there.
+    """
 
     def __init__(self, uid: int | None = None) -> None:
         self.uid = os.geteuid() if uid is None else uid
         """The user on whose behalf it reads."""
 
-    def open(self, path: str) -> int:
+    def open(self, path: str, directory: int | None = None) -> int:
         """A descriptor of a regular file."""
-        return sources.open_source(path)
-
-    def open_directory(self, path: str) -> int | None:
-        """A descriptor of a directory; None when the path leads to something else."""
-        sources.check_spelling(path)
+        check_spelling(path)
+        name, no_link = (path, 0) if directory is None else (os.path.basename(path), os.O_NOFOLLOW)
         with source_faults(path):
-            if not stat.S_ISDIR(os.stat(path).st_mode):
-                return None
-            return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-    def enter(self, directory: int, name: str, where: str) -> int:
-        """A descriptor of a directory in a directory."""
-        with source_faults(where):
-            return os.open(name, _DIRECTORY, dir_fd=directory)
-
-    def open_in(self, directory: int, name: str, where: str) -> int:
-        """A descriptor of a regular file in a directory."""
-        with source_faults(where):
-            sources.check_regular(where, os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
-            descriptor = os.open(name, _FILE, dir_fd=directory)
+            # Checked before the open: opening a device or a pipe has an effect on it.
+            check_regular(path, os.stat(name, dir_fd=directory, follow_symlinks=not no_link).st_mode)
+            descriptor = os.open(name, _FILE | no_link, dir_fd=directory)
             try:
-                sources.check_regular(where, os.fstat(descriptor).st_mode)
+                check_regular(path, os.fstat(descriptor).st_mode)
             except BaseException:
                 os.close(descriptor)
                 raise
             return descriptor
 
+    def open_directory(self, path: str) -> int | None:
+        """A descriptor of a directory; None when the path leads to something else."""
+        check_spelling(path)
+        with source_faults(path):
+            return os.open(path, _DIRECTORY) if stat.S_ISDIR(os.stat(path).st_mode) else None
+
+    def enter(self, path: str, directory: int) -> int:
+        """A descriptor of a directory in a directory."""
+        with source_faults(path):
+            return os.open(os.path.basename(path), _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+
     def check_removable(self, path: str) -> None:
-        """PermissionDenied when the name cannot be removed."""
+        """Raises when the name cannot be removed, or is a link: then the file would stay."""
+        with source_faults(path):
+            if stat.S_ISLNK(os.lstat(path).st_mode):
+                raise InvalidRequest(
+                    f"{path} is a symbolic link, so it cannot be moved into the store",
+                    hint="Move the file that it points to, or add it without --move.",
+                    details={"path": path},
+                )
         os.close(self._parent(path))
 
     def remove(self, path: str, signature: Signature) -> None:
-        """Removes the name of a file that is in the store now, unless it names another file by now, or the file was
-        written to."""
+        """Removes the name of a file that is in the store now, unless it names another file by now, the file was
+        written to, or a program can write to it."""
         parent, name = self._parent(path), os.path.basename(path)
         try:
             with source_faults(path), contextlib.suppress(FileNotFoundError):
                 status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-                # The time of its last change differs by our own doing: the file was linked and made read-only.
-                if Signature.of(status) == replace(signature, ctime_ns=status.st_ctime_ns):
+                # The store has linked the file and made it read-only.
+                if signature.only_links_changed(Signature.of(status)) and not _has_writer(name, parent):
                     os.unlink(name, dir_fd=parent)
         finally:
             os.close(parent)
@@ -92,82 +110,181 @@ class Reader:
         with source_faults(path):
             if not os.access(directory, os.W_OK | os.X_OK):
                 raise _may_not_remove(path, self.uid)
-            return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            return os.open(directory, _DIRECTORY)
+
+
+def _has_writer(name: str, parent: int) -> bool | None:
+    descriptor = os.open(name, _FILE | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        return files.has_writer(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class PeerReader(Reader):
-    """The rights of another user, by the rules of the kernel as far as they are known: see `sources`."""
+    """The rights of another user.
+
+    It checks mode bits and POSIX access lists. Rights that only the kernel knows (a network filesystem's own, a
+    security module's) are not checked: there the peer is refused only where the daemon is.
+    """
 
     def __init__(self, uid: int, gids: Collection[int]) -> None:
         super().__init__(uid)
         self._gids = gids
 
-    def open(self, path: str) -> int:
-        return sources.open_source_as(path, self.uid, self._gids)
+    def open(self, path: str, directory: int | None = None) -> int:
+        with self._found(path, directory) as found:
+            check_regular(path, os.fstat(found).st_mode)
+            self._check_right(found, path, _READ)
+            return files.reopen(found, _FILE)
 
     def open_directory(self, path: str) -> int | None:
-        sources.check_spelling(path)
+        with self._found(path) as found:
+            if not stat.S_ISDIR(os.fstat(found).st_mode):
+                return None
+            self._check_right(found, path, _READ, _SEARCH)
+            return files.reopen(found, _DIRECTORY)
+
+    def enter(self, path: str, directory: int) -> int:
+        with self._found(path, directory) as found:
+            self._check_right(found, path, _READ, _SEARCH)
+            return files.reopen(found, _DIRECTORY)
+
+    @contextlib.contextmanager
+    def _found(self, path: str, directory: int | None = None) -> Iterator[int]:
+        """An O_PATH descriptor. What is checked on it is what `reopen` opens: it is of that very inode."""
         with source_faults(path):
-            found = sources.walk(path, self.uid, self._gids)
+            if directory is None:
+                found = self._walk(path)
+            else:
+                found = os.open(os.path.basename(path), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
             try:
-                if not stat.S_ISDIR(os.fstat(found).st_mode):
-                    return None
-                self._check_listable(found, path)
-                return files.reopen(found, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            finally:
-                os.close(found)
-
-    def enter(self, directory: int, name: str, where: str) -> int:
-        inner = super().enter(directory, name, where)
-        try:
-            with source_faults(where):
-                self._check_listable(inner, where)
-        except BaseException:
-            os.close(inner)
-            raise
-        return inner
-
-    def open_in(self, directory: int, name: str, where: str) -> int:
-        with source_faults(where):
-            found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-            try:
-                sources.check_regular(where, os.fstat(found).st_mode)
-                sources.check_right(found, where, where, self.uid, self._gids, sources.READ)
-                return files.reopen(found, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+                yield found
             finally:
                 os.close(found)
 
     def _parent(self, path: str) -> int:
         with source_faults(path):
-            parent = sources.walk(os.path.dirname(path), self.uid, self._gids)
+            parent = self._walk(os.path.dirname(path))
             try:
                 directory = os.fstat(parent)
                 status = os.stat(os.path.basename(path), dir_fd=parent, follow_symlinks=False)
-                sticky = directory.st_mode & stat.S_ISVTX and self.uid not in (0, directory.st_uid, status.st_uid)
-                rights = (
-                    sources.allows(parent, directory, self.uid, self._gids, right) for right in (_WRITE, sources.SEARCH)
-                )
-                if sticky or not all(rights):
+                sticky = directory.st_mode & stat.S_ISVTX and self.uid not in (directory.st_uid, status.st_uid)
+                if sticky or not all(self._may(parent, right) for right in (_WRITE, _SEARCH)):
                     raise _may_not_remove(path, self.uid)
             except BaseException:
                 os.close(parent)
                 raise
             return parent
 
-    def _check_listable(self, descriptor: int, where: str) -> None:
-        for right in (sources.READ, sources.SEARCH):
-            sources.check_right(descriptor, where, where, self.uid, self._gids, right)
-
-
-def refuse_link_as_source(path: str) -> None:
-    """Refuses a link: to move it would remove the link and leave the file."""
-    with source_faults(path):
-        if stat.S_ISLNK(os.lstat(path).st_mode):
-            raise InvalidRequest(
-                f"{path} is a symbolic link, so it cannot be moved into the store",
-                hint="Move the file that it points to, or add it without --move.",
-                details={"path": path},
+    def _walk(self, path: str) -> int:
+        """An O_PATH descriptor of what the path leads to; every step is taken in the directory held open."""
+        check_spelling(path)
+        if not files.REOPENS:
+            raise Unsupported(
+                "a file can be added only by the daemon's own user on this platform",
+                hint="Copy the file into the store's machine as the daemon's user.",
             )
+        pending = _components(path)
+        here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        walked = "/"
+        links = 0
+        try:
+            while pending:
+                part = pending.pop()
+                self._check_right(here, path, _SEARCH, where=walked)
+                step = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+                try:
+                    mode = os.fstat(step).st_mode
+                    if stat.S_ISLNK(mode):
+                        links += 1
+                        if links > MAX_LINKS:
+                            raise InvalidRequest(f"{path} leads through more than {MAX_LINKS} symbolic links")
+                        pending.extend(_components(os.readlink("", dir_fd=step)))
+                        continue
+                    if pending and not stat.S_ISDIR(mode):
+                        raise NotADirectoryError(20, f"{part} is {kind_of(mode)}, not a directory")
+                    here, step = step, here
+                    walked = os.path.join(walked, part)
+                finally:
+                    os.close(step)
+        except BaseException:
+            os.close(here)
+            raise
+        return here
+
+    def _check_right(self, descriptor: int, path: str, *rights: int, where: str = "") -> None:
+        for right in rights:
+            if not self._may(descriptor, right):
+                what = f"search the directory {where or path}" if right == _SEARCH else "read it"
+                raise PermissionDenied(
+                    f"{path} cannot be added: user {self.uid} may not {what}",
+                    hint="Ask its owner for the right to read it, or add it as a user with that right.",
+                    details={"path": path, "uid": self.uid},
+                )
+
+    def _may(self, descriptor: int, right: int) -> bool:
+        """The kernel's rule: the first class that fits decides, even when a later one would allow."""
+        status = os.fstat(descriptor)
+        if status.st_uid == self.uid:
+            return bool(status.st_mode >> 6 & right)
+        access_list = files.access_list(descriptor)
+        if access_list is not None:
+            return list_allows(access_list, status.st_gid, self.uid, self._gids, right)
+        return bool(status.st_mode >> (3 if status.st_gid in self._gids else 0) & right)
+
+
+_USER, _GROUP_OWNER, _GROUP, _MASK, _OTHER = 0x02, 0x04, 0x08, 0x10, 0x20
+_ENTRY = struct.Struct("<HHI")
+
+
+def list_allows(access_list: bytes, owner_group: int, uid: int, gids: Collection[int], right: int) -> bool:
+    """The rule of an access list, for a user who is not the owner. With a list, the mode's group bits are only its
+    mask. A list that cannot be read allows nothing."""
+    entries: list[tuple[int, int, int]] = []
+    with contextlib.suppress(struct.error):
+        entries += _ENTRY.iter_unpack(access_list[4:])
+    mask = next((rights for tag, rights, _id in entries if tag == _MASK), 7)
+    for tag, rights, identity in entries:
+        if tag == _USER and identity == uid:
+            return bool(rights & mask & right)
+    groups = [
+        rights
+        for tag, rights, identity in entries
+        if (tag == _GROUP_OWNER and owner_group in gids) or (tag == _GROUP and identity in gids)
+    ]
+    if groups:
+        return any(rights & mask & right for rights in groups)
+    return any(rights & right for tag, rights, _id in entries if tag == _OTHER)
+
+
+def _components(path: str) -> list[str]:
+    """The steps, last one first. An absolute path begins with a step to "/", wherever the walk is by then; a trailing
+    slash asks for a directory, as it does of the kernel."""
+    parts = ["/"] if path.startswith("/") else []
+    parts += (part for part in path.split("/") if part and part != ".")
+    if path.endswith(("/", "/.")):
+        parts.append(".")
+    return parts[::-1]
+
+
+def check_spelling(path: str) -> None:
+    if "\0" in path:
+        raise InvalidRequest(f"the path {path[:200]!r} contains a NUL character")
+    if not path.startswith("/"):
+        raise InvalidRequest(
+            f"the path {path[:200]!r} is not absolute",
+            hint="The daemon does not know the working directory of its clients: send the absolute path.",
+        )
+
+
+def check_regular(path: str, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise InvalidRequest(f"{path} is {kind_of(mode)}, not a regular file", details={"path": path})
+
+
+def kind_of(mode: int) -> str:
+    return next((kind for test, kind in _KINDS if test(mode)), "a special file")
 
 
 def _may_not_remove(path: str, uid: int) -> PermissionDenied:

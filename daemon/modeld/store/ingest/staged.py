@@ -49,7 +49,7 @@ class Staged:
     """Of the staged file itself, as `seal` returned it; None when it is another name of the source."""
 
     learned: Learned | None = None
-    """The result of the inspection; None until the batch has inspected the bytes."""
+    """Set by the batch, once it has inspected the bytes."""
 
     def check(self) -> None:
         """Called before the first file of the batch gets its name. An error prevents all the names: a file that another
@@ -82,23 +82,24 @@ class Staged:
         """Called after the file got its name: whether the blob still has the bytes that were hashed."""
         return blob.size == self.size and (self.sealed is None or self.sealed.only_links_changed(blob.signature))
 
-    def take_back(self) -> None:
-        """Removes the staged name and releases the space. The next start removes a file that cannot be removed now."""
+    def as_blob(self) -> Blob | None:
+        """The blob, when this very file is the blob already, by another name. Then it is discarded."""
+        return None
+
+    def discard(self) -> None:
+        """Undoes all that staging did. A name that the blob got stays. Idempotent. The next start removes a staged file
+        that cannot be removed now."""
         with contextlib.suppress(OSError):
             durable.remove(self.path)
         self.reservation.release()
 
-    def discard(self) -> None:
-        """Undoes all that staging did. A name that the blob got stays. Idempotent."""
-        self.take_back()
-
 
 @contextlib.contextmanager
-def staging_name(layout: Layout, kind: str, reservation: Reservation) -> Iterator[tuple[str, Reservation]]:
+def staging_name(layout: Layout, kind: str, reservation: Reservation) -> Iterator[str]:
     """A new path in the staging directory. When the body fails, the file is removed and the space released."""
     path = f"{layout.staging}/{kind}-{os.getpid()}-{secrets.token_hex(8)}.tmp"
     try:
-        yield path, reservation
+        yield path
     except BaseException:
         with contextlib.suppress(OSError):
             durable.remove(path)

@@ -17,6 +17,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from modeld.store.blobs.linked import Linked
 from modeld.store.digest import Digest, Relinked, Signature
@@ -26,6 +27,9 @@ from modeld.store.disk.layout import Layout
 from modeld.store.disk.listing import Times, settled, times_of
 from modeld.store.manifests.manifests import File
 from modeld.store.names import ModelName
+
+_REMEMBERED: Final = 20_000
+"""Changes of links: many more than happen between the look at a blob and the publication of the model that needs it."""
 
 
 class Trees:
@@ -37,6 +41,8 @@ class Trees:
         self._found_whole: dict[str, tuple[tuple[str, Times], ...]] = {}
         """Of each tree that was found whole: its directories, and their times then."""
         self._building = threading.Lock()
+        self._relinked: dict[Signature, Signature] = {}
+        """The signatures of blobs after each change of their links by a tree, by those before; the latest changes."""
 
     def path(self, name: ModelName, files: Sequence[File]) -> str:
         content = "".join(f"{file.path}\n{file.blob}\n" for file in files)
@@ -72,7 +78,14 @@ class Trees:
                 known for known in self._found_whole if known == directory or known.startswith(f"{directory}/")
             ]:
                 del self._found_whole[tree]
-            return _discard(aside)
+            return self._noted(_discard(aside))
+
+    def only_relinked(self, before: Signature, now: Signature) -> bool:
+        """Whether nothing has changed a blob since it had the signature `before` but the links of trees."""
+        with self._building:
+            while before != now and before in self._relinked:
+                before = self._relinked[before]
+        return before == now
 
     # -- looking
 
@@ -121,8 +134,15 @@ class Trees:
             os.rename(fresh, tree)
         except BaseException:
             with contextlib.suppress(OSError):
-                _discard(fresh)
+                relinked += _discard(fresh)
+            self._noted(relinked)
             raise
+        return self._noted(relinked)
+
+    def _noted(self, relinked: list[Relinked]) -> list[Relinked]:
+        self._relinked.update((change.before, change.after) for change in relinked)
+        while len(self._relinked) > _REMEMBERED:
+            del self._relinked[next(iter(self._relinked))]
         return relinked
 
     def _make_directory(self, path: str) -> None:

@@ -36,6 +36,9 @@ class PublishRequest:
     expected: Digest | None = None
     replace: bool = False
     license: str | None = None
+    force_format: bool = False
+    """Publish also what is certainly not what a file's name promises."""
+
     order: int
     progress: JobProgress
     notes: Notes[Added] | None = None

@@ -251,6 +251,7 @@ def test_stopped_it_goes_on_where_it_was(make_rig: MakeRig, connections: int, kn
     assert fetched.digest == DIGEST
     assert watcher.reused >= SIZE // 2, "everything that was written was journalled"
     assert watcher.reused + watcher.network >= SIZE
+    assert watcher.kept == watcher.reused, "no rate is made of bytes that were here"
     assert watcher.done == watcher.verified == SIZE
     assert "transfer.resumed" in rig.kinds()
     assert rig.leftovers() == []

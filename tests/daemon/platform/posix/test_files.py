@@ -46,9 +46,9 @@ def test_writers_are_seen(tmp_path: Path) -> None:
     path.write_bytes(b"")
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        assert not files.is_open_for_writing(descriptor)
+        assert files.has_writer(descriptor) is False
         with open(path, "ab"):
-            assert files.is_open_for_writing(descriptor)
-        assert not files.is_open_for_writing(descriptor)
+            assert files.has_writer(descriptor) is True
+        assert files.has_writer(descriptor) is False
     finally:
         os.close(descriptor)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modeld.progress import FileProgress
-from modeld.store.blobs.blobs import Blob, find_good, stat_blob, verify_blob
+from modeld.store.blobs.blobs import Blob, find_good, stat_blob, sync_names, verify_blob
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
@@ -69,6 +69,8 @@ def test_bytes_of_another_tool_are_made_durable_before_they_count(bench: Bench, 
             bench.layout.blobs_dir,
         )
     ]
+    assert synced == [inode]
+    sync_names(bench.layout, DIGEST)
     assert synced == [inode, *directories]
 
 

@@ -30,7 +30,7 @@ class Counting(FileProgress):
         self.looks = looks
 
     def advance(
-        self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0, network: int = 0
+        self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0, network: int = 0, kept: int = 0
     ) -> None:
         self.verified += verified
 

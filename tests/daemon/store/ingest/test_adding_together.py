@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import time
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,16 @@ import anyio
 import msgspec
 import pytest
 
+from modeld.progress import FileProgress
 from modeld.store import Store
-from modeld.store.blobs.blobs import Blob
+from modeld.store.blobs.blobs import Blob, stat_blob
 from modeld.store.catalog.catalog import Catalog
-from modeld.store.digest import Signature
+from modeld.store.digest import Digest, Signature
+from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.ingest.adopt import How
-from modeld.store.ingest.present import still_there
+from modeld.store.ingest.ingest import still_there
+from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
 from modelwire.errors import (
     AlreadyExists,
@@ -141,11 +147,69 @@ async def test_a_blob_that_vanishes_in_the_last_moment_is_copied_again(
     assert Path(again.path).read_bytes() == b"GGUF weights"
 
 
+@pytest.mark.parametrize("locks", ["real", "patient"])
+async def test_models_that_share_a_file_do_not_stand_in_each_others_way(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, locks: str
+) -> None:
+    """The tree of each model gives the shared blob another link, which changes its times."""
+    if locks == "patient":  # every tree is made between the look at the blobs of another model and its publication
+        real = Trees.ensure
+
+        def slow(*arguments: Any) -> Any:
+            time.sleep(0.002)
+            return real(*arguments)
+
+        monkeypatch.setattr(Trees, "ensure", slow)
+    paths = [bench.directory / f"d{number}" for number in range(16)]
+    for number, path in enumerate(paths):
+        path.mkdir()
+        for name in ("config.json", "tokenizer.json"):
+            (path / name).write_bytes(name.encode())
+        (path / "m.gguf").write_bytes(b"GGUF%d" % number)
+    await bench.store.add(str(paths[0]), name="first")
+    async with anyio.create_task_group() as group:
+        for number, path in enumerate(paths):
+            group.start_soon(partial(bench.store.add, str(path), name=f"m{number}"))
+    assert len(bench.names()) == 17
+    for name in bench.names():
+        assert (await bench.store.resolver.resolve(name)).state == "ready"
+
+
+async def test_a_write_between_two_links_of_trees_is_found(bench: Bench) -> None:
+    folder = bench.directory / "several"
+    folder.mkdir()
+    (folder / "a.gguf").write_bytes(b"GGUF a")
+    (folder / "b.gguf").write_bytes(b"GGUF b")
+    await bench.store.add(str(folder), name="one")
+    blob = stat_blob(bench.layout, Digest.parse(bench.store.index.find("one").usable().blob))
+    assert blob is not None
+    trees = bench.store.index.trees
+    await bench.store.renaming.copy("one", "two")
+    await bench.store.resolver.resolve("two")
+    assert still_there(bench.layout, blob, trees).signature != blob.signature
+    os.chmod(blob.path, 0o600)
+    with pytest.raises(Corrupt):
+        still_there(bench.layout, blob, trees)
+
+
+async def test_the_name_of_a_blob_that_is_found_is_durable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program that named it may have died before it synced: for an add, and for a pull."""
+    added = await bench.store.add(bench.file(), name="a")
+    synced: list[str] = []
+    monkeypatch.setattr(durable, "sync_directory", synced.append)
+    with ExitStack() as held:
+        assert await bench.store.ingest.find(Digest.parse(added.blob), held, FileProgress())
+    assert os.path.dirname(added.path) in synced
+    synced.clear()
+    await bench.store.add(bench.file(), name="b", sha256=added.blob)
+    assert os.path.dirname(added.path) in synced
+
+
 async def test_a_blob_that_keeps_vanishing_ends_in_an_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     added = await bench.store.add(bench.file(), name="a")
 
-    def changed(layout: Layout, blob: Blob) -> None:
-        still_there(layout, replace(blob, signature=replace(blob.signature, size=-1)))
+    def changed(layout: Layout, blob: Blob, trees: Trees) -> None:
+        still_there(layout, replace(blob, signature=replace(blob.signature, size=-1)), trees)
 
     monkeypatch.setattr("modeld.store.ingest.ingest.still_there", changed)
     with pytest.raises(Corrupt, match="disappears"):

@@ -19,7 +19,7 @@ from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
-from modeld.store.ingest.copying import hash_source, stage_copy
+from modeld.store.ingest.copying import Source, hash_source, stage_copy
 from modeld.store.ingest.staged import Staged
 from modelwire.errors import DigestMismatch, Internal, NoSpace, SourceUnavailable
 from modelwire.vocabulary import Phase
@@ -46,7 +46,7 @@ class Recorder(FileProgress):
         self.totals.append(size)
 
     def advance(
-        self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0, network: int = 0
+        self, *, done: int = 0, verified: int = 0, reused: int = 0, committed: int = 0, network: int = 0, kept: int = 0
     ) -> None:
         self.done += done
         self.verified += verified
@@ -73,8 +73,7 @@ class Bench:
         try:
             return stage_copy(
                 self.layout,
-                descriptor,
-                str(self.source),
+                Source.of(descriptor, str(self.source)),
                 expected=expected,
                 space=space or self.space,
                 progress=progress or FileProgress(),
@@ -312,7 +311,7 @@ def test_a_shared_store_gets_files_of_its_group(bench: Bench) -> None:
 def test_a_source_is_hashed_without_writing(bench: Bench, size: int) -> None:
     digest = bench.fill(size)
     with open(bench.source, "rb") as file:
-        assert hash_source(file.fileno(), str(bench.source), progress=FileProgress()) == digest
+        assert hash_source(Source.of(file.fileno(), str(bench.source)), FileProgress()) == digest
     assert not os.path.exists(bench.layout.staging)
 
 
@@ -325,4 +324,4 @@ def test_a_source_that_changes_while_it_is_hashed_is_refused(bench: Bench) -> No
         return False
 
     with open(bench.source, "rb") as file, pytest.raises(SourceUnavailable, match="its size went"):
-        hash_source(file.fileno(), str(bench.source), progress=Recorder(at_look))
+        hash_source(Source.of(file.fileno(), str(bench.source)), Recorder(at_look))

@@ -13,7 +13,7 @@ import pytest
 from modeld.store.blobs import hashing
 from modeld.store.digest import Digest
 from modeld.store.ingest import adopt, commit, ingest
-from modeld.store.ingest.adopt import How
+from modeld.store.ingest.adopt import Adopted, How
 from modeld.store.ingest.collect import Collection
 from modeld.store.ingest.commit import Batch
 from modelwire.errors import Corrupt, SourceUnavailable
@@ -172,7 +172,7 @@ async def test_a_link_to_a_blob_that_is_written_to_after_it_was_read(
         other_name.chmod(0o644)
         other_name.write_bytes(BAD)
 
-    once_before(monkeypatch, [(Batch, "let_go")], write)
+    once_before(monkeypatch, [(Adopted, "as_blob")], write)
     with pytest.raises(SourceUnavailable, match="changed while it was being added"):
         await bench.store.add(str(other_name), name="m", how="link")
     assert bench.names() == ["before"]

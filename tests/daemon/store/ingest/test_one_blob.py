@@ -21,7 +21,8 @@ from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
-from modeld.store.ingest.copying import stage_copy
+from modeld.store.ingest.commit import Batch
+from modeld.store.ingest.copying import Source, stage_copy
 from modeld.store.ingest.staged import Staged
 from modelwire.errors import Corrupt, Internal
 from rigs.publication_rig import commit
@@ -42,9 +43,8 @@ class Bench:
     def stage(self, content: bytes = CONTENT, *, sync: bool = True) -> Staged:
         self.source.write_bytes(content)
         with open(self.source, "rb") as file:
-            return stage_copy(
-                self.layout, file.fileno(), str(self.source), space=self.space, progress=FileProgress(), sync=sync
-            )
+            source = Source.of(file.fileno(), str(self.source))
+            return stage_copy(self.layout, source, space=self.space, progress=FileProgress(), sync=sync)
 
     def plant(self, content: bytes, digest: Digest = DIGEST) -> str:
         """What another tool, or a fault, left under a blob's name."""
@@ -142,6 +142,14 @@ def test_what_was_staged_without_a_sync_is_synced_before_its_name(bench: Bench, 
     assert synced[0] == blob.signature.inode
 
 
+def test_names_of_blobs_that_a_request_relies_on_are_synced(bench: Bench, synced: list[int]) -> None:
+    directory = os.path.dirname(commit(bench.layout, bench.stage())[0].path)
+    synced.clear()
+    batch = Batch(bench.layout)
+    assert batch.settle({}, relied_on={DIGEST}) == {}
+    assert synced == [os.stat(path).st_ino for path in (directory, os.path.dirname(directory), bench.layout.blobs_dir)]
+
+
 @pytest.mark.parametrize("planted", [b"w" * len(CONTENT), b"shorter", b""])
 def test_bad_bytes_under_the_name_make_room_for_good_ones(bench: Bench, planted: bytes) -> None:
     path = bench.plant(planted)
@@ -193,6 +201,7 @@ def test_a_name_whose_durability_is_unknown_stays_and_the_retry_settles_it(
             commit(bench.layout, staged)
     assert caught.value.retryable
     assert caught.value.details["outcome"] == "unknown"
+    assert (caught.value.hint or "").count("send the same request again") == 1
     assert Path(bench.layout.blob(DIGEST)).read_bytes() == CONTENT
     bench.assert_nothing_staged()
 

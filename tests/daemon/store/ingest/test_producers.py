@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from modeld.store.blobs.blobs import Blob
 from modeld.store.blobs.block_checksums import load_blocks
@@ -19,7 +20,7 @@ from modeld.store.ingest import commit, look
 from modeld.store.ingest.look import Learned, look_at
 from modelwire.errors import Corrupt, Internal, WireError
 from rigs.producers import PRODUCERS, Place, Producer
-from rigs.publication_rig import Faults, plant_faults
+from rigs.publication_rig import Faults, plant_faults, settle_and_commit
 
 BAD = b"bad"
 
@@ -55,7 +56,7 @@ def produce(place: Place, producer: Producer) -> list[commit.Committed]:
     batch = place.batch()
     try:
         producer(place, batch)
-        return batch.commit()
+        return list(settle_and_commit(batch).values())
     finally:
         batch.discard()
 
@@ -89,7 +90,6 @@ def test_discarding_leaves_nothing_and_gives_back_the_room_and_the_source(place:
     producer(place, batch)
     batch.discard()
     batch.discard()
-    assert batch.ended
     assert place.blobs() == set()
     assert_nothing_is_left(place)
     assert place.at_source() == {name: (place.contents[name], 0o640, 1) for name in place.at_source()}
@@ -133,7 +133,7 @@ def test_bad_bytes_under_a_name_make_room_for_good_ones(place: Place, producer: 
     planted = Path(place.layout.blob(batch.staged[0].digest))
     planted.parent.mkdir(parents=True, exist_ok=True)
     planted.write_bytes(BAD)
-    assert not any(each.reused for each in batch.commit()[:1])
+    assert not any(each.reused for each in settle_and_commit(batch).values())
     assert place.blobs() == set(place.contents.values())
     assert [path.read_bytes() for path in Path(place.layout.quarantine_dir).iterdir()] == [BAD]
     assert_nothing_is_left(place)
@@ -176,7 +176,7 @@ def test_times_that_settle_late_spoil_nothing(place: Place, producer: Producer) 
     for staged in batch.staged:
         if staged.sealed is not None:
             os.utime(staged.path, (5, 5))
-    assert len(batch.commit()) == len(place.contents)
+    assert batch.commit().keys() == place.digests
     assert place.blobs() == set(place.contents.values())
 
 
@@ -221,8 +221,8 @@ def test_what_turned_out_to_be_here_is_not_looked_at(place: Place, producer: Pro
     looked.clear()
     batch = place.batch()
     producer(place, batch)
-    batch.let_go(place.digests)
-    assert batch.commit() == []
+    assert batch.settle({}).keys() == place.digests
+    assert batch.commit() == {}
     assert not looked
     assert_nothing_is_left(place)
 
@@ -230,7 +230,7 @@ def test_what_turned_out_to_be_here_is_not_looked_at(place: Place, producer: Pro
 def test_the_look_tells_the_format_by_the_bytes(place: Place, producer: Producer) -> None:
     batch = place.batch()
     producer(place, batch)
-    batch.prepare()
+    batch.settle({})
     formats = {staged.origin.rpartition("/")[2]: staged.learned for staged in batch.staged}
     assert all((learned == Learned("gguf")) == name.endswith("gguf") for name, learned in formats.items())
     batch.discard()
@@ -239,16 +239,18 @@ def test_the_look_tells_the_format_by_the_bytes(place: Place, producer: Producer
 def test_a_look_that_fails_stops_nothing_and_says_why(
     place: Place, producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_descriptor: int) -> Learned:
+    def broken(_head: bytes) -> str | None:
         raise ValueError("a header of an unknown kind")
 
-    monkeypatch.setattr(look, "look", broken)
+    monkeypatch.setattr(look, "format_of_content", broken)
     batch = place.batch()
     producer(place, batch)
     staged = batch.staged
-    batch.commit()
+    with structlog.testing.capture_logs() as logged:
+        settle_and_commit(batch)
     assert place.blobs() == set(place.contents.values())
-    assert {each.learned for each in staged} == {Learned(unknown="a header of an unknown kind")}
+    assert {each.learned for each in staged} == {Learned()}
+    assert {line["reason"] for line in logged} == {"a header of an unknown kind"}
 
 
 @pytest.mark.parametrize("name", PRODUCERS)
@@ -267,7 +269,7 @@ def test_each_call_of_the_commit_fails_once(tmp_path: Path, name: str, monkeypat
             plant_faults(patched, faults)
             failed = False
             try:
-                batch.commit()
+                settle_and_commit(batch)
             except WireError:
                 failed = True
         assert place.blobs() <= set(place.contents.values()), "no blob is torn"

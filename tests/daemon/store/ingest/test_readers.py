@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modeld.store.ingest import sources
-from modeld.store.ingest.sources import open_source, open_source_as
+from modeld.store.ingest.readers import PeerReader, Reader, list_allows
 from modelwire.errors import InvalidRequest, PermissionDenied, SourceNotFound
 
 STRANGER, FRIEND, CLUB = 64_001, 64_002, 64_003
@@ -41,32 +40,32 @@ def content(descriptor: int) -> bytes:
 
 def refused(path: str, uid: int = STRANGER, gids: tuple[int, ...] = ()) -> str:
     with pytest.raises(PermissionDenied) as caught:
-        os.close(open_source_as(path, uid, gids))
+        os.close(PeerReader(uid, gids).open(path))
     return caught.value.message
 
 
 def test_a_regular_file_opens(tmp_path: Path) -> None:
     path = a_file(tmp_path)
-    assert content(open_source(path)) == b"weights"
-    assert content(open_source_as(path, STRANGER, ())) == b"weights"
+    assert content(Reader().open(path)) == b"weights"
+    assert content(PeerReader(STRANGER, ()).open(path)) == b"weights"
 
 
 def test_a_link_to_a_file_opens(tmp_path: Path) -> None:
     os.symlink(a_file(tmp_path), tmp_path / "link")
-    assert content(open_source(str(tmp_path / "link"))) == b"weights"
+    assert content(Reader().open(str(tmp_path / "link"))) == b"weights"
 
 
 @pytest.mark.parametrize("path", ["model.gguf", "./model.gguf", "", "~/model.gguf"])
 def test_only_absolute_paths(path: str) -> None:
     with pytest.raises(InvalidRequest, match="not absolute"):
-        open_source(path)
+        Reader().open(path)
     with pytest.raises(InvalidRequest, match="not absolute"):
-        open_source_as(path, STRANGER, ())
+        PeerReader(STRANGER, ()).open(path)
 
 
 def test_no_nul() -> None:
     with pytest.raises(InvalidRequest, match="NUL"):
-        open_source("/tmp/a\0b")
+        Reader().open("/tmp/a\0b")
 
 
 @pytest.mark.parametrize("kind", ["a directory", "a named pipe", "a socket", "a character device"])
@@ -83,17 +82,17 @@ def test_anything_else_is_refused_by_its_kind(tmp_path: Path, monkeypatch: pytes
     else:
         path = "/dev/null"
     with pytest.raises(InvalidRequest, match=f"is {kind}, not a regular file"):
-        open_source(path)
+        Reader().open(path)
     with pytest.raises(InvalidRequest, match=f"is {kind}, not a regular file"):
-        open_source_as(path, STRANGER, ())
+        PeerReader(STRANGER, ()).open(path)
 
 
 def test_missing(tmp_path: Path) -> None:
     for path in (tmp_path / "absent", tmp_path / "absent" / "deeper", Path(a_file(tmp_path)) / "below"):
         with pytest.raises(SourceNotFound):
-            open_source(str(path))
+            Reader().open(str(path))
         with pytest.raises(SourceNotFound):
-            open_source_as(str(path), STRANGER, ())
+            PeerReader(STRANGER, ()).open(str(path))
 
 
 def test_unreadable_has_a_hint(tmp_path: Path) -> None:
@@ -103,7 +102,7 @@ def test_unreadable_has_a_hint(tmp_path: Path) -> None:
         os.seteuid(STRANGER)  # root reads everything
     try:
         with pytest.raises(PermissionDenied) as caught:
-            open_source(path)
+            Reader().open(path)
     finally:
         if root:
             os.seteuid(0)
@@ -114,9 +113,9 @@ def test_a_loop_of_links_ends(tmp_path: Path) -> None:
     os.symlink("b", tmp_path / "a")
     os.symlink("a", tmp_path / "b")
     with pytest.raises(InvalidRequest):
-        open_source(str(tmp_path / "a"))
+        Reader().open(str(tmp_path / "a"))
     with pytest.raises(InvalidRequest, match="40 symbolic links"):
-        open_source_as(str(tmp_path / "a"), STRANGER, ())
+        PeerReader(STRANGER, ()).open(str(tmp_path / "a"))
 
 
 def test_stranger_may_not_read_a_closed_file(tmp_path: Path) -> None:
@@ -130,7 +129,7 @@ def test_stranger_may_not_pass_a_closed_directory(tmp_path: Path) -> None:
     closed.chmod(0o750)
     assert f"may not search the directory {closed}" in refused(path)
     closed.chmod(0o751)
-    assert content(open_source_as(path, STRANGER, ())) == b"weights"
+    assert content(PeerReader(STRANGER, ()).open(path)) == b"weights"
 
 
 def test_a_link_does_not_get_around_a_closed_directory(tmp_path: Path) -> None:
@@ -145,14 +144,14 @@ def test_a_link_does_not_get_around_a_closed_directory(tmp_path: Path) -> None:
         assert "may not search" in refused(str(tmp_path / link))
     closed.chmod(0o755)
     for link in ("absolute", "relative", "through"):
-        assert content(open_source_as(str(tmp_path / link), STRANGER, ())) == b"weights"
+        assert content(PeerReader(STRANGER, ()).open(str(tmp_path / link))) == b"weights"
 
 
 def test_links_to_directories_are_followed(tmp_path: Path) -> None:
     (tmp_path / "one" / "two").mkdir(parents=True)
     a_file(tmp_path / "one" / "two")
     os.symlink("one/two/", tmp_path / "short")
-    assert content(open_source_as(f"{tmp_path}/short/./../two//model.gguf", STRANGER, ())) == b"weights"
+    assert content(PeerReader(STRANGER, ()).open(f"{tmp_path}/short/./../two//model.gguf")) == b"weights"
 
 
 def test_a_file_changed_for_another_on_the_way_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,15 +160,15 @@ def test_a_file_changed_for_another_on_the_way_is_not_opened(tmp_path: Path, mon
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
     secret.chmod(0o600)
-    check = sources.check_right
+    check = PeerReader._check_right
 
-    def swap(*args: object) -> None:
-        check(*args)  # type: ignore[arg-type]
-        if args[-1] == 4 and secret.exists():
+    def swap(reader: PeerReader, descriptor: int, path_: str, *rights: int, where: str = "") -> None:
+        check(reader, descriptor, path_, *rights, where=where)
+        if 4 in rights and secret.exists():
             os.rename(secret, path)
 
-    monkeypatch.setattr(sources, "check_right", swap)
-    assert content(open_source_as(str(path), STRANGER, ())) == b"weights"
+    monkeypatch.setattr(PeerReader, "_check_right", swap)
+    assert content(PeerReader(STRANGER, ()).open(str(path))) == b"weights"
     assert not secret.exists()
 
 
@@ -178,13 +177,13 @@ def test_the_first_class_that_fits_decides(tmp_path: Path) -> None:
     path = a_file(tmp_path, mode=0o044)
     os.chown(path, STRANGER, CLUB)
     refused(path, STRANGER, (CLUB,))
-    assert content(open_source_as(path, FRIEND, (CLUB,))) == b"weights"
+    assert content(PeerReader(FRIEND, (CLUB,)).open(path)) == b"weights"
     os.chmod(path, 0o404)
     refused(path, FRIEND, (CLUB,))
-    assert content(open_source_as(path, FRIEND, ())) == b"weights"
-    assert content(open_source_as(path, STRANGER, ())) == b"weights"
+    assert content(PeerReader(FRIEND, ()).open(path)) == b"weights"
+    assert content(PeerReader(STRANGER, ()).open(path)) == b"weights"
     os.chmod(path, 0o000)
-    assert content(open_source_as(path, 0, ())) == b"weights"
+    assert content(Reader(0).open(path)) == b"weights"
 
 
 def access_list(*entries: tuple[int, int, int]) -> bytes:
@@ -210,7 +209,7 @@ def test_an_access_list_decides_where_there_is_one(tmp_path: Path) -> None:
     except OSError as error:
         pytest.skip(f"no access lists here: {error}")
     assert os.stat(path).st_mode & 0o777 == 0o640
-    assert content(open_source_as(path, FRIEND, ())) == b"weights"
+    assert content(PeerReader(FRIEND, ()).open(path)) == b"weights"
     refused(path, STRANGER, (CLUB,))
     refused(path, STRANGER, ())
 
@@ -219,7 +218,7 @@ def test_the_rule_of_access_lists() -> None:
     entries = [(0x01, 7, NOBODY), (0x02, 4, 7), (0x04, 4, NOBODY), (0x08, 5, 9), (0x10, 5, NOBODY), (0x20, 1, NOBODY)]
 
     def allows(uid: int, gids: tuple[int, ...], right: int) -> bool:
-        return sources._list_allows(entries, 8, uid, gids, right)
+        return list_allows(access_list(*entries), 8, uid, gids, right)
 
     assert allows(7, (), 4)
     assert not allows(7, (9,), 1)
@@ -228,6 +227,6 @@ def test_the_rule_of_access_lists() -> None:
     assert allows(1, (8, 9), 1)
     assert allows(1, (), 1)
     assert not allows(1, (), 4)
-    assert not sources._list_allows([], 8, 1, (8,), 4)
+    assert not list_allows(access_list(), 8, 1, (8,), 4)
     masked = [(0x02, 7, 7), (0x10, 1, NOBODY), (0x20, 4, NOBODY)]
-    assert not sources._list_allows(masked, 8, 7, (), 4)
+    assert not list_allows(access_list(*masked), 8, 7, (), 4)

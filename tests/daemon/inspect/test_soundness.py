@@ -1,0 +1,97 @@
+"""What is certainly no model is found, with the reason; everything else passes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from modeld.inspect.soundness import fault_of
+from rigs.tiny_gguf import write_tiny_llama
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
+
+
+def fault(path: Path, name: str | None = None) -> str | None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return fault_of(descriptor, os.fstat(descriptor).st_size, name or path.name)
+    finally:
+        os.close(descriptor)
+
+
+def fault_in(tmp_path: Path, content: bytes, name: str) -> str | None:
+    path = tmp_path / "content"
+    path.write_bytes(content)
+    return fault(path, name)
+
+
+def safetensors(data: bytes) -> bytes:
+    header = json.dumps(
+        {"__metadata__": {"format": "pt"}, "t": {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}}
+    ).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+@pytest.mark.parametrize("extension", ["gguf", "safetensors", "GGUF"])
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"", "empty"),
+        (b"<!DOCTYPE html>\n<html><body>Sign in</body></html>", "HTML"),
+        (b"\n  <html lang='en'>" + b" " * 9000, "HTML"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "XML"),
+        (POINTER, "git lfs pull"),
+        (b'{"error": "Repository not found"}\n', "JSON"),
+    ],
+)
+def test_something_else_under_the_name_of_weights_is_found(
+    tmp_path: Path, extension: str, content: bytes, word: str
+) -> None:
+    reason = fault_in(tmp_path, content, f"m.{extension}")
+    assert reason is not None
+    assert word in reason
+
+
+@pytest.mark.parametrize("name", ["config.json", "README.html", "model", "m.bin", "m.onnx"])
+@pytest.mark.parametrize("content", [b"", b"<html></html>", POINTER, b"{}"])
+def test_other_names_promise_nothing(tmp_path: Path, name: str, content: bytes) -> None:
+    assert fault_in(tmp_path, content, name) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"weights",
+        b"GGUF" + b"weights" * 50,
+        b"GGUF\3\0\0\0 the bytes of a model",
+        bytes(4096),
+        os.urandom(4096),
+        b"\x07" + bytes(7) + b"{" + b"weights" * 9,
+    ],
+)
+def test_what_is_not_understood_passes(tmp_path: Path, content: bytes) -> None:
+    assert fault_in(tmp_path, content, "m.gguf") is None
+
+
+def test_every_cut_of_a_gguf_file_is_found(tmp_path: Path) -> None:
+    (path,) = write_tiny_llama(tmp_path / "tiny.gguf")
+    assert fault(path) is None
+    size = path.stat().st_size
+    for keep in (size - 32, size // 2, 5000, 30, 10):
+        os.truncate(path, keep)
+        reason = fault(path, "any-name")
+        assert reason is not None, keep
+        assert "cut off" in reason
+
+
+def test_every_cut_of_a_safetensors_file_is_found(tmp_path: Path) -> None:
+    whole = safetensors(os.urandom(5000))
+    assert fault_in(tmp_path, whole, "m.safetensors") is None
+    assert fault_in(tmp_path, whole + b"more", "m.safetensors") is None
+    for keep in (len(whole) - 1, len(whole) - 5000, 60, 9):
+        reason = fault_in(tmp_path, whole[:keep], "m.safetensors")
+        assert reason is not None, keep
+        assert "cut off" in reason
