@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
+from modeld.platform import files
 from modeld.store.blobs.quarantine import KEPT_SECONDS, taken_at
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.removal import Identity
@@ -114,12 +116,25 @@ class Victims:
 
     def _partial(self, partial: Partial) -> Candidate | None:
         age = self._ages.now - partial.newest
-        if age >= PARTIAL_SECONDS:
+        if age >= PARTIAL_SECONDS and not self._is_being_written(partial):
             reason = f"a download that was not resumed for {span(age)}"
             identity = Identity.of(partial.info)
             return Candidate("partial", partial.parts, partial.size, partial.size, reason, identity, partial.digest)
         self.unfinished.append(partial.size)
         return None
+
+    def _is_being_written(self, partial: Partial) -> bool:
+        """Whether a program has one of its files open for writing: a clock may have been set since."""
+        directory = "/".join((self._layout.root, *partial.parts))
+        with suppress(OSError):
+            for name in os.listdir(directory):
+                descriptor = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    if files.has_writer(descriptor):
+                        return True
+                finally:
+                    os.close(descriptor)
+        return False
 
     def _in_staging(self) -> Iterator[Candidate]:
         for entry in self._entries(self._layout.staging):
