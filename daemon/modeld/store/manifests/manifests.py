@@ -15,6 +15,7 @@ import secrets
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Final, NoReturn
 
 import msgspec
@@ -274,12 +275,27 @@ def compose(
     return known
 
 
-def encode(document: Mapping[str, Any]) -> bytes:
+def encode(document: Mapping[str, Any], *, indent: int | None = 2) -> bytes:
     """Indented UTF-8 with a final newline."""
+    separators = (",", ":") if indent is None else None
+    encode_as = partial(json.dumps, document, indent=indent, separators=separators, allow_nan=False)
     try:
-        return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        return encode_as(ensure_ascii=False).encode() + b"\n"
     except UnicodeEncodeError:  # another tool's escaped half of a surrogate pair: keep it escaped
-        return json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False).encode() + b"\n"
+        return encode_as().encode() + b"\n"
+
+
+def _readable(document: Mapping[str, Any]) -> bytes:
+    """The manifest file; without spaces where they would make it longer than is read again."""
+    data = encode(document)
+    if len(data) > MAX_MANIFEST:
+        data = encode(document, indent=None)
+    if len(data) > MAX_MANIFEST:
+        raise Unsupported(
+            f"the manifest would have {len(data)} bytes, {MAX_MANIFEST} are allowed; nothing was changed",
+            hint="Take out fields that another tool has added to it.",
+        )
+    return data
 
 
 def write(layout: Layout, name: ModelName, document: Mapping[str, Any], *, replace: bool) -> None:
@@ -290,7 +306,7 @@ def write(layout: Layout, name: ModelName, document: Mapping[str, Any], *, repla
     """
     path = layout.manifest(name)
     with durable.store_faults("write the manifest", path):
-        staged = _stage(layout, encode(document))
+        staged = _stage(layout, _readable(document))
         try:
             if replace:
                 durable.name_replacing(staged, path)

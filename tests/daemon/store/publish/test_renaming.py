@@ -15,6 +15,7 @@ from filelock import FileLock
 from modeld.config import StoreSettings
 from modeld.platform import durable as calls
 from modeld.store.disk import durable
+from modeld.store.manifests import manifests
 from modeld.store.names import ModelName
 from modelwire.errors import AlreadyExists, Corrupt, InUse, InvalidName, NotFound, Unsupported, WireError
 from modelwire.units import Duration, Size
@@ -39,6 +40,34 @@ async def test_a_copy_keeps_every_field_but_the_name(bench: Bench) -> None:
     await bench.store.renaming.copy("a", "b:c")
     assert bench.document("b:c") == document | {"name": "b:c"}
     assert bench.document("a") == document
+
+
+@pytest.mark.parametrize("verb", ["copy", "move"])
+async def test_a_manifest_of_many_foreign_fields_stays_readable(bench: Bench, verb: str) -> None:
+    """Without spaces it is short enough to be read, with them it would not be."""
+    await bench.add("a")
+    document = bench.document("a") | {"theirs": [[number] for number in range(100_000)]}
+    Path(bench.manifest("a")).write_text(json.dumps(document, separators=(",", ":")))
+    await getattr(bench.store.renaming, verb)("a", "b")
+    assert bench.store.resolve("b").state == "ready"
+    assert bench.document("b")["theirs"] == document["theirs"]
+
+
+@pytest.mark.parametrize("verb", ["copy", "move"])
+async def test_a_manifest_that_could_not_be_read_again_is_not_written(bench: Bench, verb: str) -> None:
+    await bench.add("a")
+    document = bench.document("a") | {"theirs": ""}
+    text = json.dumps(document, separators=(",", ":"))
+    document["theirs"] = "x" * (manifests.MAX_MANIFEST - len(text))
+    text = json.dumps(document, separators=(",", ":"))
+    assert len(text) == manifests.MAX_MANIFEST
+    Path(bench.manifest("a")).write_text(text)
+    with pytest.raises(Unsupported, match="1048576 are allowed"):
+        await getattr(bench.store.renaming, verb)("a", "longer")
+    assert bench.store.resolve("a").state == "ready"
+    assert os.listdir(bench.layout.staging) == []
+    with pytest.raises(NotFound):
+        bench.store.resolve("longer")
 
 
 async def test_a_model_of_several_files_is_copied_with_all_of_them(bench: Bench) -> None:
