@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from modelclient.async_exchange import AsyncWork as AsyncWork
     from modelclient.autostart import StartFailed as StartFailed
     from modelclient.client import Client as Client
+    from modelclient.dialing import WrongStore as WrongStore
     from modelclient.exchange import Exchange as Exchange
     from modelclient.exchange import Work as Work
     from modelwire import errors as errors
@@ -33,6 +34,7 @@ _HOMES = {
     "Exchange": "modelclient.exchange",
     "StartFailed": "modelclient.autostart",
     "Work": "modelclient.exchange",
+    "WrongStore": "modelclient.dialing",
     "__version__": "modelwire.version",
     "connect": "modelclient.async_client",
 }

@@ -24,7 +24,7 @@ class AsyncClient(Operations, AsyncCaller, AsyncConnection):
         exchange: AsyncExchange[Reply, T] = AsyncExchange(self, call, ())
         try:
             await exchange._opened()  # sending has a bound of its own
-            return await exchange.result(self.timeout)
+            return await exchange._outcome(self.timeout)
         finally:
             exchange.detach()
 

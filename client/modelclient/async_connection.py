@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
 
 import anyio
 from anyio import from_thread, to_thread
 
-from modelclient import dialing, platform
+from modelclient import dialing, locate, platform
 from modelclient.connect_or_start import GREETINGS, START_SECONDS, connect_or_start
+from modelclient.dialing import READ_BYTES
 from modelclient.inbox import Inbox
 from modelclient.locate import Endpoint
-from modelclient.multiplexer import LAST_WORDS_SECONDS, READ_BYTES, Multiplexer, silent
+from modelclient.multiplexer import LAST_WORDS_SECONDS, Multiplexer, silent
 from modelclient.platform.interface import Channel, Stream
-from modelwire.errors import ConnectionLost, LocalError
+from modelwire.errors import ConnectionLost, LocalError, ModeldError
 from modelwire.limits import REPLY_SECONDS
 from modelwire.replies import Hello
 from modelwire.requests import Request
@@ -49,14 +51,17 @@ class AsyncConnection:
         start: bool = True,
         timeout: float | None = REPLY_SECONDS,
         start_timeout: float = START_SECONDS,
+        any_store: bool = False,
     ) -> None:
         self.timeout = timeout
+        self._any_store = any_store
         self._argument = socket
         self._start = start
         self._start_timeout = start_timeout
         self._exit = AsyncExitStack()
         self._sending = anyio.Semaphore(1, fast_acquire=True)  # no lock: another task may give it back
         self._mailboxes: dict[str, Mailbox] = {}
+        self._unfinished: set[anyio.Event] = set()
         self._opened: tuple[Multiplexer, Stream, Hello] | None = None
 
     @property
@@ -86,6 +91,9 @@ class AsyncConnection:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with anyio.move_on_after(self.timeout, shield=True):
+            for finished in [*self._unfinished]:
+                await finished.wait()
         self._end(ConnectionLost("this client is closed", hint="Make a new one with connect()."))
         # Without the error: the task group would hand it on wrapped in a group.
         await self._exit.aclose()
@@ -130,6 +138,8 @@ class AsyncConnection:
                     wire.feed(await stream.receive(READ_BYTES))
         except TimeoutError:
             raise silent(wire.endpoint) from None
+        if not self._any_store and (root := locate.other_store(hello.store)) is not None:
+            raise await to_thread.run_sync(dialing.wrong_store, wire.endpoint, hello.store, root)
         return hello
 
     async def _read(self, wire: Multiplexer, stream: Stream) -> None:
@@ -181,6 +191,24 @@ class AsyncConnection:
         """A daemon that hangs up may have sent its reason: the reader gets the time to find it."""
         with anyio.move_on_after(LAST_WORDS_SECONDS):
             await self._read_all.wait()
+
+    def _finish(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Runs it in a task of this client, also when the client is closed or cancelled meanwhile."""
+        if self._connection[0].fault is not None:
+            return
+        finished = anyio.Event()
+        self._unfinished.add(finished)
+
+        async def run() -> None:
+            with anyio.CancelScope(shield=True):
+                try:
+                    with suppress(ModeldError):
+                        await work()
+                finally:
+                    self._unfinished.discard(finished)
+                    finished.set()
+
+        self._tasks.start_soon(run, name="modelclient detach")
 
     def _forget(self, request_id: str) -> None:
         self._mailboxes.pop(request_id, None)

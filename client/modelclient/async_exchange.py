@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self
 
@@ -11,7 +12,7 @@ import anyio
 import anyio.lowlevel
 
 from modelclient.async_connection import AsyncConnection, Mailbox
-from modelclient.exchange_state import Call, ExchangeState, Item, T
+from modelclient.exchange_state import Call, ExchangeState, Item, T, keeping
 from modelwire.errors import ModeldError
 from modelwire.replies import Accepted, Progress
 from modelwire.requests import Cancel
@@ -23,7 +24,8 @@ CANCEL_SECONDS = 5.0
 class AsyncExchange(Generic[Item, T]):
     """`await` it for the outcome alone; or `async with` it, iterate for what happens on the way, then `result()`.
 
-    The request is sent at the first use. Leaving early cancels it; `detach()` leaves it alone.
+    The request is sent at the first use. Leaving early cancels it, and so does the cancellation of a task that waits
+    for it; after `detach()` the daemon goes on with it. `async with` covers the body of a loop over it too.
     """
 
     def __init__(self, connection: AsyncConnection, call: Call[T], items: tuple[type[Item], ...]) -> None:
@@ -35,6 +37,11 @@ class AsyncExchange(Generic[Item, T]):
     def job(self) -> str | None:
         """The job's id, as soon as a reply has named it."""
         return self._state.job
+
+    @property
+    def joined(self) -> bool:
+        """Whether the job was there before this request, as far as a reply has told."""
+        return self._state.joined
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._all().__await__()
@@ -52,7 +59,11 @@ class AsyncExchange(Generic[Item, T]):
         return self
 
     async def __anext__(self) -> Item:
-        item = await self._next()
+        try:
+            item = await self._next()
+        except anyio.get_cancelled_exc_class():
+            await self.aclose()
+            raise
         if item is None:
             self._state.value()  # an error never passes in silence
             raise StopAsyncIteration
@@ -61,12 +72,10 @@ class AsyncExchange(Generic[Item, T]):
     async def result(self, timeout: float | None = None) -> T:
         """Waits for the terminal reply. `TimedOut` leaves the exchange as it is: it can be waited for again."""
         try:
-            with anyio.fail_after(timeout):
-                while await self._next() is not None:
-                    pass
-        except TimeoutError:
-            raise self._state.timed_out(timeout) from None
-        return self._state.value()
+            return await self._outcome(timeout)
+        except anyio.get_cancelled_exc_class():
+            await self.aclose()
+            raise
 
     async def cancel(self) -> None:
         """Asks the daemon to end the request. The terminal reply still comes; this does not wait for it."""
@@ -74,7 +83,7 @@ class AsyncExchange(Generic[Item, T]):
             self._connection._forget((await self._connection._send(Cancel(target=self._mailbox.inbox.id))).inbox.id)
 
     def detach(self) -> None:
-        """Leaves without cancelling: the daemon goes on, this side hears no more of it."""
+        """Leaves without cancelling: this side hears no more of it."""
         self._state.left = True
         if self._mailbox is not None:
             self._connection._forget(self._mailbox.inbox.id)
@@ -85,11 +94,20 @@ class AsyncExchange(Generic[Item, T]):
             # Without a connection the daemon has noticed by itself.
             with suppress(ModeldError), anyio.move_on_after(CANCEL_SECONDS, shield=True):
                 await self.cancel()
-        self.detach()
+            AsyncExchange.detach(self)
 
     async def _all(self) -> T:
         async with self:
             return await self.result()
+
+    async def _outcome(self, timeout: float | None) -> T:
+        try:
+            with anyio.fail_after(timeout):
+                while await self._next() is not None:
+                    pass
+        except TimeoutError:
+            raise self._state.timed_out(timeout) from None
+        return self._state.value()
 
     async def _opened(self) -> Mailbox:
         if self._mailbox is None:
@@ -112,7 +130,8 @@ class AsyncExchange(Generic[Item, T]):
 
 
 class AsyncWork(AsyncExchange[Accepted | Progress, T]):
-    """A write, or an attachment to one: `accepted`, progress, then the typed value."""
+    """A write, or an attachment to one: `Accepted` first and again with each new position, then progress, then the
+    typed value."""
 
     async def accepted(self, timeout: float | None = None) -> Accepted | None:
         """Waits until the daemon has taken the work: the job's id and its position. None when it had ended by then."""
@@ -123,5 +142,31 @@ class AsyncWork(AsyncExchange[Accepted | Progress, T]):
                         return item
         except TimeoutError:
             raise self._state.timed_out(timeout) from None
+        except anyio.get_cancelled_exc_class():
+            await self.aclose()
+            raise
         self._state.value()
         return None
+
+    def detach(self) -> None:
+        """Leaves the job to the daemon, which goes on with it also when this client ends: a task of the client reports
+        that to the daemon, and closing the client waits for it."""
+        if self._mailbox is None or not self._state.ends_when_left:
+            super().detach()
+            return
+        self._state.left = True
+        self._connection._finish(partial(self._hand_over, self._mailbox))
+
+    async def _hand_over(self, mailbox: Mailbox) -> None:
+        connection, job = self._connection, self._state.job
+        try:
+            while job is None:
+                if (reply := mailbox.inbox.take()) is None:
+                    await mailbox.wait()
+                elif isinstance(reply, Accepted):
+                    job = reply.job
+                elif reply.terminal:
+                    return  # it was refused
+            await AsyncExchange(connection, keeping(job), ()).result(connection.timeout)
+        finally:
+            connection._forget(mailbox.inbox.id)

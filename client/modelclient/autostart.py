@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
-from modelclient import dialing, platform
+from modelclient import dialing, locate, platform
 from modelclient.locate import Endpoint
 from modelclient.platform.interface import Channel, Spawned
 from modelwire import exits
 from modelwire.errors import NoDaemon
 
 EXTRA = ("modeld", "structlog", "filelock", "xxhash")
-"""What only the daemon needs. Without them this installation is a client."""
+"""What only the daemon needs. Without them this installation is a client, and uses the `modeld` on PATH."""
 
 INSTALL = "pip install 'modeld[daemon]'"
 
@@ -55,7 +57,7 @@ def start(
     endpoint: Endpoint, deadline: float, *, check_cancelled: Callable[[], None] = dialing.nothing_to_cancel
 ) -> Channel:
     """A connection to a daemon that this client or another one has started."""
-    _check_installed()
+    command = _command()
     pause = _FIRST_PAUSE
     in_use: NoDaemon | None = None
     while True:
@@ -68,7 +70,7 @@ def start(
             made = dialing.dial(endpoint)
             if made is None and ours:
                 try:
-                    in_use = _start_one(endpoint, deadline, check_cancelled)
+                    in_use = _start_one(command, endpoint, deadline, check_cancelled)
                 except StillStarting:
                     if in_use is None:
                         raise
@@ -85,17 +87,41 @@ def start(
         pause = min(2 * pause, _LONGEST_PAUSE) if ours else _FIRST_PAUSE
 
 
-def _check_installed() -> None:
-    if missing := missing_packages():
-        raise NoDaemon(
-            f"no daemon runs, and none can be started: this installation lacks {', '.join(missing)}",
-            hint=f"Install the daemon with `{INSTALL}`.",
-        )
+def _command() -> list[str]:
+    """The program that is the daemon: of this installation, else of another one on PATH."""
+    if not (missing := missing_packages()):
+        if not sys.executable:
+            raise NoDaemon("no daemon runs, and this program does not know its interpreter", hint="Run `modeld` first.")
+        # -P: a folder that is called modeld in some working directory is not the daemon.
+        return [sys.executable, "-P", "-m", "modeld"]
+    if elsewhere := _on_path():
+        return [elsewhere]
+    raise NoDaemon(
+        "no daemon runs, and none can be started: there is no other modeld on PATH, and this installation lacks"
+        f" {', '.join(missing)}",
+        hint=f"Install the daemon with `{INSTALL}`.",
+    )
 
 
-def _start_one(endpoint: Endpoint, deadline: float, check_cancelled: Callable[[], None]) -> StartFailed | None:
+def _on_path() -> str | None:
+    """The first `modeld` on PATH that is not the script of this very installation, which lacks the packages too."""
+    own: set[str] = set()
+    with suppress(metadata.PackageNotFoundError):
+        files = metadata.distribution("modeld").files or ()
+        own = {os.path.realpath(file.locate()) for file in files if file.stem == "modeld"}
+    for directory in os.environ.get("PATH", "").split(os.pathsep):
+        # Not a relative directory: what lies in some working directory is not the daemon.
+        found = shutil.which("modeld", path=directory) if os.path.isabs(directory) else None
+        if found is not None and os.path.realpath(found) not in own:
+            return found
+    return None
+
+
+def _start_one(
+    command: list[str], endpoint: Endpoint, deadline: float, check_cancelled: Callable[[], None]
+) -> StartFailed | None:
     """None when the daemon is ready; its own error when another one holds the lock, for then waiting may help."""
-    spawned = _spawn(endpoint)
+    spawned = _spawn(command, endpoint)
     line = spawned.first_line(deadline, check_cancelled)
     where = f"See {spawned.log_path}." if spawned.log_path else "Run `modeld` to see why."
     if line is None:
@@ -112,16 +138,12 @@ def _start_one(endpoint: Endpoint, deadline: float, check_cancelled: Callable[[]
     raise StartFailed(f"a daemon was started and ended before it was ready{reason}", hint=where, code="internal")
 
 
-def _spawn(endpoint: Endpoint) -> Spawned:
-    import platformdirs
-
-    if not sys.executable:
-        raise NoDaemon("no daemon runs, and this program does not know its interpreter", hint="Run `modeld` first.")
-    log_path = os.path.join(platformdirs.user_state_dir("modeld", appauthor=False), "daemon.log")
-    # -P: a folder that is called modeld in some working directory is not the daemon.
-    command = [sys.executable, "-P", "-m", "modeld", "--auto-started", "--socket", endpoint.path]
+def _spawn(command: list[str], endpoint: Endpoint) -> Spawned:
+    state = locate.state_directory()
+    log_path = None if state is None else os.path.join(state, "daemon.log")
+    arguments = ["--auto-started", "--socket", endpoint.path]
     try:
-        return platform.starting().spawn(command, _environment(), log_path)
+        return platform.starting().spawn([*command, *arguments], _environment(), log_path)
     except OSError as error:
         raise NoDaemon(f"no daemon could be started: {error}", hint="Run `modeld` to see why.") from None
 

@@ -1,6 +1,7 @@
 """A channel to the daemon, whether one runs or has to be started first. Both clients use it.
 
-A daemon is started only when none can be there: the endpoint does not exist, or refuses. Any other fault is reported.
+A daemon is started only when none can be there: the endpoint does not exist, or refuses, and so does the one that the
+store's lock names. Any other fault is reported.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from modelclient.dialing import dial, find, nothing_to_cancel
+from modelclient.dialing import dial, dial_by_store, find, nothing_to_cancel
 from modelclient.locate import Endpoint
 from modelclient.platform.interface import Channel
 from modelwire.errors import NoDaemon
@@ -38,12 +39,27 @@ def connect_or_start(
     check_cancelled: Callable[[], None] = nothing_to_cancel,
 ) -> tuple[Endpoint, Channel]:
     """Connects, and starts a daemon first when there is none and `start` allows it. `check_cancelled` may raise."""
+    endpoint, made = connect(argument)
+    if made is not None:
+        return endpoint, made
+    if not start or endpoint.system:
+        raise absent(endpoint)
+    from modelclient import autostart  # a client that finds a daemon does not pay for this
+
+    try:
+        made = autostart.start(endpoint, time.monotonic() + start_seconds, check_cancelled=check_cancelled)
+    except autostart.StartFailed as fault:
+        # A daemon of this store was started meanwhile, and listens elsewhere.
+        if fault.code != "in_use" or endpoint.named or (found := dial_by_store()) is None:
+            raise
+        return found
+    return endpoint, made
+
+
+def connect(argument: str | None = None) -> tuple[Endpoint, Channel | None]:
+    """The endpoint to use, and a channel when a daemon listens there; or the daemon that the store's lock names."""
     endpoint = find(argument)
     made = dial(endpoint)
-    if made is None:
-        if not start or endpoint.system:
-            raise absent(endpoint)
-        from modelclient import autostart  # a client that finds a daemon does not pay for this
-
-        made = autostart.start(endpoint, time.monotonic() + start_seconds, check_cancelled=check_cancelled)
+    if made is None and not endpoint.named and (found := dial_by_store()) is not None:
+        return found
     return endpoint, made

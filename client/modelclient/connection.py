@@ -6,9 +6,11 @@ import time
 from types import TracebackType
 from typing import Self
 
+from modelclient import locate
 from modelclient.connect_or_start import GREETINGS, START_SECONDS, connect_or_start
+from modelclient.dialing import READ_BYTES, wrong_store
 from modelclient.inbox import Inbox
-from modelclient.multiplexer import LAST_WORDS_SECONDS, READ_BYTES, Multiplexer, silent
+from modelclient.multiplexer import LAST_WORDS_SECONDS, Multiplexer, silent
 from modelwire.errors import ConnectionLost
 from modelwire.limits import REPLY_SECONDS
 from modelwire.replies import Hello
@@ -31,8 +33,10 @@ class Connection:
         start: bool = True,
         timeout: float | None = REPLY_SECONDS,
         start_timeout: float = START_SECONDS,
+        any_store: bool = False,
     ) -> None:
         self.timeout = timeout
+        self._any_store = any_store
         for left in reversed(range(GREETINGS)):
             endpoint, self._channel = connect_or_start(socket, start=start, start_seconds=start_timeout)
             self._wire = Multiplexer(endpoint.path)
@@ -80,6 +84,8 @@ class Connection:
                 self._receive(deadline)
         except TimeoutError:
             raise silent(self.endpoint) from None
+        if not self._any_store and (root := locate.other_store(hello.store)) is not None:
+            raise wrong_store(self.endpoint, hello.store, root)
         return hello
 
     def _send(self, request: Request) -> Inbox:

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Generic, Self
 
 from modelclient.connection import Connection
-from modelclient.exchange_state import Call, ExchangeState, Item, T
-from modelwire.errors import ModeldError
+from modelclient.exchange_state import Call, ExchangeState, Item, T, keeping
+from modelwire.errors import InvalidRequest, ModeldError
 from modelwire.replies import Accepted, Progress
 from modelwire.requests import Cancel
 
@@ -18,7 +18,7 @@ from modelwire.requests import Cancel
 class Exchange(Generic[Item, T]):
     """Iterate for what happens on the way; `result()` for the outcome. The request is on its way already.
 
-    Leaving early, by `close()` or the end of `with`, cancels the request; `detach()` leaves it alone.
+    Leaving early, by `close()` or the end of `with`, cancels the request; after `detach()` the daemon goes on with it.
     """
 
     def __init__(self, connection: Connection, call: Call[T], items: tuple[type[Item], ...]) -> None:
@@ -30,6 +30,11 @@ class Exchange(Generic[Item, T]):
     def job(self) -> str | None:
         """The job's id, as soon as a reply has named it."""
         return self._state.job
+
+    @property
+    def joined(self) -> bool:
+        """Whether the job was there before this request, as far as a reply has told."""
+        return self._state.joined
 
     def __iter__(self) -> Iterator[Item]:
         return self
@@ -57,7 +62,7 @@ class Exchange(Generic[Item, T]):
             self._connection._forget(self._connection._send(Cancel(target=self._inbox.id)).id)
 
     def detach(self) -> None:
-        """Leaves without cancelling: the daemon goes on, this side hears no more of it."""
+        """Leaves without cancelling: this side hears no more of it."""
         self._state.left = True
         self._connection._forget(self._inbox.id)
 
@@ -66,7 +71,7 @@ class Exchange(Generic[Item, T]):
             return
         with suppress(ModeldError):  # without a connection the daemon has noticed by itself
             self.cancel()
-        self.detach()
+        Exchange.detach(self)
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +88,8 @@ class Exchange(Generic[Item, T]):
 
 
 class Work(Exchange[Accepted | Progress, T]):
-    """A write, or an attachment to one: `accepted`, progress, then the typed value."""
+    """A write, or an attachment to one: `Accepted` first and again with each new position, then progress, then the
+    typed value."""
 
     def accepted(self, timeout: float | None = None) -> Accepted | None:
         """Waits until the daemon has taken the work: the job's id and its position. None when it had ended by then."""
@@ -96,3 +102,18 @@ class Work(Exchange[Accepted | Progress, T]):
             raise self._state.timed_out(timeout) from None
         self._state.value()
         return None
+
+    def detach(self) -> None:
+        """Leaves the job to the daemon, which goes on with it also when this client ends: waits until it has taken the
+        work and knows that. Raises what keeps it from that."""
+        connection, state = self._connection, self._state
+        deadline = connection._deadline()
+        try:
+            while state.ends_when_left and state.job is None:
+                self._next(deadline)
+        except TimeoutError:
+            raise state.timed_out(connection.timeout) from None
+        if state.ends_when_left and state.job is not None:
+            with suppress(InvalidRequest):  # it has ended meanwhile
+                Exchange(connection, keeping(state.job), ()).result(connection.timeout)
+        super().detach()

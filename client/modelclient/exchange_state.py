@@ -10,8 +10,8 @@ import msgspec
 from modelclient.inbox import Inbox
 from modelwire.errors import ConnectionLost, LocalError, ModeldError, RemoteError, TimedOut
 from modelwire.replies import Accepted, Error, Progress, RawResult, Received, Reply
-from modelwire.requests import Request
-from modelwire.values import Value
+from modelwire.requests import JobConfigure, Request, Write
+from modelwire.values import Configured, Value
 
 T = TypeVar("T", bound=Value)
 Item = TypeVar("Item", bound=Reply)
@@ -37,6 +37,7 @@ class ExchangeState(Generic[Item, T]):
         self.request = call.request
         self.inbox: Inbox | None = None
         self.job: str | None = None
+        self.joined = False
         self.left = False
         self._items = items
         self._value_type = call.value
@@ -47,6 +48,11 @@ class ExchangeState(Generic[Item, T]):
     def over(self) -> bool:
         """The terminal reply was read, the connection has failed, or the caller has left."""
         return self.left or self._value is not None or self._error is not None
+
+    @property
+    def ends_when_left(self) -> bool:
+        """Whether it is work that the daemon ends when the client leaves."""
+        return not self.over and isinstance(self.request, Write) and self.request.on_disconnect == "cancel"
 
     @property
     def operation(self) -> str:
@@ -101,7 +107,14 @@ class ExchangeState(Generic[Item, T]):
             return None
         if isinstance(reply, Accepted | Progress):
             self.job = reply.job
+        if isinstance(reply, Accepted):
+            self.joined = reply.joined
         return reply if isinstance(reply, self._items) else None
+
+
+def keeping(job: str) -> Call[Configured]:
+    """The request after which the daemon goes on with a job that its client leaves."""
+    return Call(JobConfigure(job=job, on_disconnect="continue"), Configured)
 
 
 def _outcome(reply: RawResult | Error, value: type[T]) -> T:

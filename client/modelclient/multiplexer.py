@@ -12,9 +12,6 @@ from modelwire.errors import ConnectionLost, ModeldError, RemoteError, TimedOut,
 from modelwire.replies import Error, Hello
 from modelwire.requests import Request
 
-READ_BYTES = 256 * 1024
-"""Taken from the socket at once: a long list in few steps, small against a program's memory."""
-
 LAST_WORDS_SECONDS = 1.0
 """How long the client reads on after the daemon has hung up: its reason has arrived already, or never will."""
 

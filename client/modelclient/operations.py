@@ -293,9 +293,11 @@ class Operations:
         return Call(requests.ModelMove(source=source, destination=destination, **options), values.Moved)
 
     @work
-    def remove(self, name: str, *, force: bool = False, **options: Unpack[Submission]) -> Call[values.Removed]:
-        """Removes the name. The bytes stay until a sweep finds that nothing holds them."""
-        return Call(requests.ModelRemove(name=name, force=force, **options), values.Removed)
+    def remove(
+        self, name: str, *, force: bool = False, now: bool = False, **options: Unpack[Submission]
+    ) -> Call[values.Removed]:
+        """Removes the name. The bytes stay until a sweep finds that nothing holds them; with `now` they go at once."""
+        return Call(requests.ModelRemove(name=name, force=force, now=now, **options), values.Removed)
 
     @work
     def verify(self, *names: str, **options: Unpack[Submission]) -> Call[values.Verification]:
@@ -315,11 +317,21 @@ class Operations:
 
     @work
     def sweep(
-        self, *, dry_run: bool = False, grace: float | None = None, **options: Unpack[Submission]
+        self,
+        *,
+        dry_run: bool = False,
+        grace: float | None = None,
+        partials: bool = False,
+        quarantine: bool = False,
+        **options: Unpack[Submission],
     ) -> Call[values.Swept]:
         """Removes what nothing has held for `grace` seconds (default: the store's own period); with `dry_run` only
-        reports what that is."""
-        return Call(requests.StoreSweep(dry_run=dry_run, grace_s=grace, **options), values.Swept)
+        reports what that is. `partials` also takes recent downloads that no open job needs; `quarantine` takes what is
+        in quarantine, and nothing else."""
+        request = requests.StoreSweep(
+            dry_run=dry_run, grace_s=grace, partials=partials, quarantine=quarantine, **options
+        )
+        return Call(request, values.Swept)
 
     # -- jobs
 
@@ -341,8 +353,9 @@ class Operations:
         return Call(requests.JobAttach(job=job), values.JobView)
 
     @answer
-    def cancel_job(self, job: str) -> Call[values.JobView]:
-        return Call(requests.JobCancel(job=job), values.JobView)
+    def cancel_job(self, job: str, *, discard: bool = False) -> Call[values.JobView]:
+        """Ends a job. What has arrived is kept for the next time; `discard` removes it."""
+        return Call(requests.JobCancel(job=job, discard=discard), values.JobView)
 
     @answer
     def pause(self, job: str) -> Call[values.JobView]:
@@ -358,10 +371,16 @@ class Operations:
 
     @answer
     def configure_job(
-        self, job: str, *, priority: int | None = None, max_rate: int | None = None
+        self,
+        job: str,
+        *,
+        priority: int | None = None,
+        max_rate: int | None = None,
+        on_disconnect: OnDisconnect | None = None,
     ) -> Call[values.Configured]:
         """Changes settings of one job, also while it runs: `max_rate` of a pull, 0 for no limit of its own."""
-        return Call(requests.JobConfigure(job=job, priority=priority, max_rate=max_rate), values.Configured)
+        request = requests.JobConfigure(job=job, priority=priority, max_rate=max_rate, on_disconnect=on_disconnect)
+        return Call(request, values.Configured)
 
     # -- events
 

@@ -75,6 +75,7 @@ class JobProgress:
         "_sample_time",
         "_seen",
         "_unknown_sizes",
+        "address",
         "attempt",
         "committed",
         "current_phase",
@@ -83,6 +84,7 @@ class JobProgress:
         "files_total",
         "kept",
         "network",
+        "partials",
         "reused",
         "source",
         "stop_reason",
@@ -99,6 +101,9 @@ class JobProgress:
         self.total_bytes: int | None = None
         self.files_total: int | None = None
         self.source: str | None = None
+        self.partials: frozenset[str] = frozenset()
+        """The directories of the partial downloads that the job has opened."""
+        self.address: str | None = None
         self.begin_attempt(1)
 
     # -- called on the event loop
@@ -314,11 +319,18 @@ class FileProgress:
     def stopped(self) -> bool:
         return self._job._files_stopped or self._job.stopped()
 
-    def source(self, name: str) -> None:
-        """Sets where the bytes come from now."""
+    def source(self, name: str, address: str | None = None) -> None:
+        """Sets where the bytes come from now, and the address of the file there, without secrets."""
         with self._job._lock:
-            self._job.source = name
+            self._job.source, self._job.address = name, address
             self._job._notify()
+
+    def partial(self, *directories: str) -> None:
+        """Notes where the bytes of a download that can be resumed are."""
+        if not self._job.partials.issuperset(directories):
+            with self._job._lock:
+                self._job.partials |= set(directories)
+                self._job._notify()
 
     def attempted(self) -> None:
         """Counts another attempt at the source."""

@@ -182,10 +182,12 @@ class ModelMove(Write, tag="model.move", frozen=True, kw_only=True):
 
 
 class ModelRemove(Write, tag="model.remove", frozen=True, kw_only=True):
-    """Removes the name, not the bytes. `force` also when a client holds the model."""
+    """Removes the name, not the bytes. `force` also when a client holds the model. With `now` the bytes that no other
+    model needs go too, without a grace period."""
 
     name: str
     force: bool = False
+    now: bool = False
 
 
 class ModelVerify(Write, tag="model.verify", frozen=True, kw_only=True):
@@ -209,11 +211,15 @@ class StoreQuarantine(Request, tag="store.quarantine", frozen=True, kw_only=True
 class StoreSweep(Write, tag="store.sweep", frozen=True, kw_only=True):
     """Removes what nothing holds. With `dry_run` only reports what that is.
 
-    `grace_s` stands for the store's own grace period this once: 0 takes what lost its name a moment ago.
+    `grace_s` stands for the store's own grace period this once: 0 takes what lost its name a moment ago. `partials`
+    also takes downloads that no open job needs, however recent they are. `quarantine` takes what is in quarantine,
+    however recent, and nothing else.
     """
 
     dry_run: bool = False
     grace_s: Seconds | None = None
+    partials: bool = False
+    quarantine: bool = False
 
 
 # -- jobs
@@ -235,7 +241,11 @@ class JobAttach(Request, tag="job.attach", frozen=True, kw_only=True):
 
 
 class JobCancel(Request, tag="job.cancel", frozen=True, kw_only=True):
+    """Ends a job; what has arrived is kept for the next time. With `discard` its partial downloads are removed, also
+    those of a job that has ended."""
+
     job: str
+    discard: bool = False
 
 
 class JobPause(Request, tag="job.pause", frozen=True, kw_only=True):
@@ -255,11 +265,13 @@ class JobConfigure(Request, tag="job.configure", frozen=True, kw_only=True):
     """Settings of one job, waiting or running, until it ends. What is left out stays as it is.
 
     `max_rate` is in bytes a second, of a pull, beside what all downloads may together; 0 for no limit of its own.
+    `on_disconnect` is as in a write: with `continue` the job goes on when those that asked for it have left.
     """
 
     job: str
     priority: int | None = None
     max_rate: RateLimit | None = None
+    on_disconnect: OnDisconnect | None = None
 
 
 # -- events

@@ -69,12 +69,13 @@ class Pulled(Added, omit_defaults=False, frozen=True, kw_only=True):
     """The outcome of a pull.
 
     `source` is the reference as it is recorded, `revision` what it meant at that moment. `current`: the name stood for
-    this already. `served` is how many bytes each source gave.
+    this already. `served` is how many bytes each source gave. `note` says how what the reference left open was decided.
     """
 
     source: str = ""
     revision: str | None = None
     current: bool = False
+    note: str | None = None
     served: dict[str, int] = field(default_factory=dict)
 
 
@@ -135,11 +136,19 @@ class Moved(Value, omit_defaults=False, frozen=True, kw_only=True):
 
 
 class Removed(Value, omit_defaults=False, frozen=True, kw_only=True):
-    """The manifest is gone; its blobs stay until a sweep finds that nothing holds them."""
+    """The manifest is gone; its blobs stay until a sweep finds that nothing holds them.
+
+    `blobs` are those that no other model names, and `frees_bytes` what they take. The daemon sweeps them at `frees_at`,
+    None when it does not sweep by itself. `freed_bytes` were given back at once, on request.
+    """
 
     name: str
     blob: str | None = None
     size_bytes: int = 0
+    blobs: tuple[str, ...] = ()
+    frees_bytes: int = 0
+    frees_at: str | None = None
+    freed_bytes: int = 0
     job: str | None = None
 
 
@@ -188,10 +197,25 @@ class ModelUsage(Value, omit_defaults=False, frozen=True, kw_only=True):
     shared_bytes: int
 
 
-class Usage(Value, omit_defaults=False, frozen=True, kw_only=True):
-    """`logical_bytes` is the sum over the models, `physical_bytes` what their blobs and those without a model take.
+class DiskUsage(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """The bytes that each part of the store takes on the disk, directories included. A file with several names counts
+    once, as a blob when it is one. `other` are manifests, locks, logs and the private files beside the catalogue."""
 
-    `models` has the largest first, and of very many not all.
+    blobs: int = 0
+    partials: int = 0
+    staging: int = 0
+    quarantine: int = 0
+    trees: int = 0
+    catalogue: int = 0
+    other: int = 0
+
+
+class Usage(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """`logical_bytes` is the sum over the models, `physical_bytes` what their blobs and those without a model have.
+
+    `quarantine_bytes`, `partial_bytes` and `staging_bytes` (unfinished work, partial downloads included) are sizes of
+    files. `on_disk_bytes` is what everything under the root takes on the disk, each file once, as `du` counts; `disk`
+    has its parts. `models` has the largest first, and of very many not all.
     """
 
     logical_bytes: int = 0
@@ -200,6 +224,9 @@ class Usage(Value, omit_defaults=False, frozen=True, kw_only=True):
     unnamed_bytes: int = 0
     quarantine_bytes: int = 0
     staging_bytes: int = 0
+    partial_bytes: int = 0
+    on_disk_bytes: int = 0
+    disk: DiskUsage | None = None
     free_bytes: int | None = None
     models: tuple[ModelUsage, ...] = ()
 
@@ -281,6 +308,8 @@ class JobView(Value, frozen=True, kw_only=True):
     peer: int | None = None
     watchers: int = 0
     max_rate: int | None = None
+    discarded_bytes: int | None = None
+    """Only in the answer to a cancel that discards: the bytes of the partial downloads that it removed."""
     progress: Counters | None = None
     error: Failure | None = None
     value: Any = None
@@ -320,9 +349,9 @@ class RecoveryView(Value, omit_defaults=False, frozen=True, kw_only=True):
 class Change(Value, omit_defaults=False, frozen=True, kw_only=True):
     """What a setting was and is: None where it is no limit. `at_start` is what the daemon starts with."""
 
-    old: int | None = None
-    new: int | None = None
-    at_start: int | None = None
+    old: int | str | None = None
+    new: int | str | None = None
+    at_start: int | str | None = None
 
 
 class Configured(Value, omit_defaults=False, frozen=True, kw_only=True):
@@ -356,6 +385,20 @@ class TransferView(Value, frozen=True, kw_only=True):
     hosts: tuple[HostView, ...] = ()
 
 
+class SweepView(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """The daemon's own sweeps. `waiting` blobs lost a name, and the first of them is looked at at `next_at`. `last_at`
+    is when the last sweep of this run ended that removed something, and `last_freed_bytes` what that gave back. `error`
+    is why the last one failed."""
+
+    mode: Literal["auto", "off"] = "auto"
+    running: bool = False
+    waiting: int = 0
+    next_at: str | None = None
+    last_at: str | None = None
+    last_freed_bytes: int = 0
+    error: str | None = None
+
+
 class PeerView(Value, frozen=True, kw_only=True):
     uid: int
     role: Role
@@ -378,6 +421,7 @@ class Status(Value, frozen=True, kw_only=True):
     log: LogView
     recovery: RecoveryView
     transfer: TransferView | None = None
+    sweep: SweepView | None = None
     free_bytes: int | None = None
     reserved_bytes: int = 0
     auto_started: bool = False
@@ -409,7 +453,8 @@ class Done(Value, frozen=True, kw_only=True):
 
 
 class Drained(Value, frozen=True, kw_only=True):
-    """A drain has begun: how many jobs still have until the deadline."""
+    """A drain has begun: how many jobs still have until the deadline, and how many wait for the next start, with the
+    downloads that it resumes."""
 
     running: int
     waiting: int

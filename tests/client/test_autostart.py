@@ -224,17 +224,19 @@ def test_the_system_service_is_not_ours_to_start(room: Path, monkeypatch: pytest
     assert "systemctl" in (caught.value.hint or "")
 
 
-def test_a_client_without_the_daemons_packages_says_what_to_install(stand_in: Ctl) -> None:
+CLIENT_ONLY = (
     # Found before the real ones, and found missing: an entry of None in sys.modules is how an import is forbidden.
-    code = (
-        "import importlib.util as u, sys; find = u.find_spec\n"
-        "u.find_spec = lambda name, *rest: None if name == 'structlog' else find(name, *rest)\n"
-        "import modelclient.{0} as home; sys.exit(home.main())"
-    )
+    "import importlib.util as u, sys; find = u.find_spec\n"
+    "u.find_spec = lambda name, *rest: None if name == 'structlog' else find(name, *rest)\n"
+    "import modelclient.{0} as home; sys.exit(home.main())"
+)
+
+
+def test_a_client_without_the_daemons_packages_says_what_to_install(stand_in: Ctl) -> None:
     wanted = "this installation lacks structlog\n"
     for module, arguments, word in (("ctl.fast_path", ["list"], "hint"), ("daemon_entry", [], "modeld")):
         done = subprocess.run(
-            [sys.executable, "-c", code.format(module), *arguments],
+            [sys.executable, "-c", CLIENT_ONLY.format(module), *arguments],
             env=stand_in.environ,
             capture_output=True,
             text=True,
@@ -245,6 +247,37 @@ def test_a_client_without_the_daemons_packages_says_what_to_install(stand_in: Ct
         assert what_next.startswith(f"{word}: ")
         assert what_next.endswith("`pip install 'modeld[daemon]'`.\n")
     assert started(stand_in) == []
+
+
+def test_a_client_without_the_daemons_packages_starts_the_modeld_on_path(stand_in: Ctl) -> None:
+    """But neither the script of its own installation nor one in a relative directory."""
+    for directory in ("bin", "here"):
+        script = stand_in.room / directory / "modeld"
+        script.parent.mkdir()
+        script.write_text(
+            f'#!/bin/sh\nexec {sys.executable} -m modeld "$@"\n' if directory == "bin" else "#!/bin/false\n"
+        )
+        script.chmod(0o755)
+    own = os.path.dirname(sys.executable)
+    environ = {"PATH": os.pathsep.join(["here", own, str(stand_in.room / "bin"), stand_in.environ["PATH"]])}
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENT_ONLY.format("ctl.fast_path"), "start", "--json"],
+        env=stand_in.environ | environ,
+        cwd=stand_in.room,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(done.stdout)["pid"]] == [int(pid) for pid, _, _ in started(stand_in)]
+
+
+def test_a_client_without_a_home_keeps_the_daemons_words_in_the_store(stand_in: Ctl) -> None:
+    for name in ("HOME", "XDG_STATE_HOME", "XDG_DATA_HOME"):
+        del stand_in.environ[name]
+    stand_in.environ |= {"MODELS_HOME": str(stand_in.room / "store"), "STAND_IN": "dies"}
+    assert "the stars are wrong" in stand_in("list").stderr
+    kept = stand_in.room / "store" / ".modeld" / "state" / "daemon.log"
+    assert kept.read_text() == "something\nthe stars are wrong\n"
 
 
 def test_a_place_without_rights_leaves_the_daemon_to_say_it(stand_in: Ctl) -> None:

@@ -240,6 +240,61 @@ def test_detaching_does_not_cancel(peer: Peer, open_client: Open) -> None:
     assert not any(isinstance(request, requests.Cancel) for request in made.requests)
 
 
+def kept(made: ScriptedPeer) -> list[requests.JobConfigure]:
+    return [request for request in made.requests if isinstance(request, requests.JobConfigure)]
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_work_that_is_detached_goes_on_when_the_client_ends(peer: Peer, open_client: Open, accepted: bool) -> None:
+    """Otherwise the daemon ends it with the connection, as it does with what a person has left."""
+
+    def slow(talk: Conversation, request: Request) -> None:
+        if isinstance(request, requests.ModelAdd):
+            talk.accepted(request, 1)
+        else:
+            good(talk, request)
+
+    made = peer(slow)
+    with open_client(made.path) as client:
+        adding = client.add("/x")
+        if accepted:
+            adding.accepted()
+        adding.detach()
+    assert [(keep.job, keep.on_disconnect) for keep in kept(made)] == [("j1", "continue")]
+    assert not any(isinstance(request, requests.Cancel) for request in made.requests)
+
+
+def test_what_needs_no_keeping_is_detached_without_a_word(peer: Peer, open_client: Open) -> None:
+    def slow(talk: Conversation, request: Request) -> None:
+        if isinstance(request, requests.ModelPull):
+            talk.fail(request, errors.QueueFull("try later"))
+        elif isinstance(request, requests.ModelAdd | requests.JobAttach):
+            talk.accepted(request)
+        else:
+            good(talk, request)
+
+    made = peer(slow)
+    with open_client(made.path) as client:
+        for work in (client.add("/x", on_disconnect="continue"), client.attach("j1"), client.pull("hf:a/b")):
+            work.detach()
+        client.status()
+    assert kept(made) == []
+
+
+def test_work_that_ends_as_it_is_detached_is_no_fault(peer: Peer, open_client: Open) -> None:
+    def quick(talk: Conversation, request: Request) -> None:
+        if isinstance(request, requests.ModelAdd):
+            talk.accepted(request)
+        elif isinstance(request, requests.JobConfigure):
+            talk.fail(request, errors.InvalidRequest("job j1 is done: it cannot be changed any more"))
+        else:
+            good(talk, request)
+
+    with open_client(peer(quick).path) as client:
+        client.add("/x").detach()
+        assert client.status() == STATUS
+
+
 def test_finished_work_is_not_cancelled(peer: Peer, open_client: Open) -> None:
     made = peer(good)
     with open_client(made.path) as client:

@@ -191,3 +191,120 @@ def test_one_file_is_not_files(peer: Peer, ctl: Ctl) -> None:
     )
     made = peer(lambda talk, request: talk.result(request, one))
     assert ctl("add", "f", "--socket", made.path).stdout.startswith("tiny  10 B  gguf, 1 file\n")
+
+
+@pytest.mark.parametrize(
+    ("word", "verb"),
+    [
+        ("remove", "rm"),
+        ("delete", "rm"),
+        ("rename", "mv"),
+        ("copy", "cp"),
+        ("download", "pull"),
+        ("import", "add"),
+        ("install", "pull"),
+        ("prune", "sweep"),
+        ("info", "show"),
+        ("check", "verify"),
+        ("du", "usage"),
+        ("kill", "cancel"),
+        ("shutdown", "stop"),
+        ("Remove", "rm"),
+        ("lsit", "list"),
+        ("statsu", "status"),
+        ("inspct", "show"),
+    ],
+)
+def test_the_verb_that_is_meant_is_suggested(run: Run, word: str, verb: str) -> None:
+    """Not the one that is spelled most like it: `remove` is like `resolve`."""
+    done = run(word, "m")
+    assert (done.returncode, done.stderr.splitlines()[1]) == (
+        2,
+        f"hint: Did you mean {verb}? See `modelctl --help` for all verbs.",
+    )
+
+
+def test_a_word_like_no_verb_suggests_none(run: Run) -> None:
+    assert run("xyzzy").stderr.splitlines()[1] == "hint: See `modelctl --help` for all verbs."
+
+
+@pytest.mark.parametrize(
+    ("line", "request_"),
+    [
+        ("path -- -x", requests.ModelResolve(id="1", name="-x")),
+        ("show -q -- -x", requests.ModelShow(id="1", name="-x")),
+        ("rm -- -x", requests.ModelRemove(id="1", name="-x")),
+        ("verify -- -x", requests.ModelVerify(id="1", names=("-x",))),
+        ("cp -- -x -y", requests.ModelCopy(id="1", source="-x", destination="-y")),
+        ("pull hf:a/b --name=-x", requests.ModelPull(id="1", ref="hf:a/b", name="-x")),
+    ],
+)
+def test_a_name_may_begin_with_a_dash(peer: Peer, ctl: Ctl, line: str, request_: Request) -> None:
+    made = peer(lambda talk, request: talk.fail(request, errors.NotFound("no")))
+    assert ctl(*line.split(), environ={"MODELD_SOCKET": made.path}).returncode == 3
+    sent = made.requests[0]
+    assert type(sent) is type(request_)
+    for field in ("name", "names", "source", "destination"):
+        assert getattr(sent, field, None) == getattr(request_, field, None)
+
+
+@pytest.mark.parametrize("line", ["path -x", "rm -x", "show -x", "cp -x y", "add f --name -x"])
+def test_a_name_that_is_taken_for_an_option_leads_to_the_way_to_write_it(
+    run: Run, made: ScriptedPeer, line: str
+) -> None:
+    done = run(*line.split())
+    assert (done.returncode, made.requests) == (2, [])
+    assert "If -x is a name, write `--` before it, or `=` between an option and it." in done.stderr.splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    ("line", "again"),
+    [
+        ("add ./-f --name=-n --replace", "add ./-f --name=-n --replace"),
+        ("add --move -- -f", "add --move -- -f"),
+        ("rm --force -- -x", "rm --force -- -x"),
+        ("cp -- -x y", "cp -- -x y"),
+        ("mv x y", "mv x y"),
+        ("verify -- -x y", "verify -- -x y"),
+        ("sweep --dry-run --grace 90", "sweep --dry-run --grace 90"),
+    ],
+)
+def test_the_same_command_again_is_the_same_command(peer: Peer, ctl: Ctl, line: str, again: str) -> None:
+    """Without its --dry-run a sweep would remove what it was to list."""
+
+    def held(talk: Conversation, request: Request) -> None:
+        if isinstance(request, requests.Cancel):
+            talk.fail(talk.wire.open[request.target], errors.Cancelled("as asked"))
+        else:
+            talk.accepted(request)
+
+    made = peer(held)
+    with ctl.open(*line.split(), environ={"MODELD_SOCKET": made.path}) as process:
+        made.saw(requests.Write)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert err.splitlines()[-1] == f"hint: To go on, run `modelctl {again}` again."
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("pull m.gguf", "`modelctl pull ./m.gguf`"),
+        ("pull m.gguf --name x", "`modelctl pull ./m.gguf`"),
+        ("path m.gguf", "`modelctl add ./m.gguf`"),
+        ("show -q m.gguf", "`modelctl add ./m.gguf`"),
+    ],
+)
+def test_a_bare_name_of_a_file_that_is_here_leads_to_the_file(peer: Peer, ctl: Ctl, line: str, hint: str) -> None:
+    ctl.file("m.gguf", b"GGUF")
+    details = {"name": "m.gguf"}
+
+    def refuse(talk: Conversation, request: Request) -> None:
+        talk.fail(request, errors.NotFound("there is no model named 'm.gguf'", hint="modelctl list", details=details))
+
+    made = peer(refuse)
+    done = ctl(*line.split(), "--socket", made.path)
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[1] == f"hint: For the file of that name here, write {hint}."
+    (ctl.room / "m.gguf").unlink()
+    assert ctl(*line.split(), "--socket", made.path).stderr.splitlines()[1] == "hint: modelctl list"

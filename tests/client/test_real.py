@@ -19,6 +19,7 @@ import modelclient
 from modelwire import replies
 from modelwire.errors import Cancelled, ConnectionLost, DigestMismatch, NotFound
 from rigs.command import Ctl
+from rigs.held_daemon import HeldDaemon
 from rigs.real_daemon import RealDaemon
 from rigs.waiting import wait_until
 
@@ -119,6 +120,47 @@ def test_a_killed_daemon_is_replaced(ctl: Ctl) -> None:
     assert ctl.json("start")["started"] is True
 
 
+def test_a_shell_with_another_runtime_directory_finds_the_daemon_of_its_store(ctl: Ctl) -> None:
+    pid = ctl.json("start")["pid"]
+    elsewhere = ctl.room / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    environ = {"XDG_RUNTIME_DIR": str(elsewhere)}
+    for line in ("start", f"add {ctl.file('m.gguf', b'weights')}", "path m", "stop"):
+        done = ctl(*line.split(), "--json", environ=environ)
+        assert done.returncode == 0, done.stderr
+        if line != "path m" and "add" not in line:
+            assert json.loads(done.stdout)["pid"] == pid
+    assert ended(pid)
+    assert ctl("status", environ=environ).returncode == 9
+    assert os.listdir(elsewhere) == []
+
+
+def test_nothing_is_added_to_a_store_that_was_not_meant(ctl: Ctl) -> None:
+    ctl("start")
+    environ = {"MODELS_HOME": str(ctl.room / "mine")}
+    done = ctl("add", ctl.file("m.gguf", b"weights"), environ=environ)
+    assert done.returncode == 2
+    assert str(ctl.room / "mine") in done.stderr
+    assert str(ctl.room / "models") in done.stderr
+    assert ctl.json("list") == []
+    assert ctl("stop", environ=environ).returncode == 0  # as the hint says
+    assert ctl("start", environ=environ).returncode == 0
+    added = ctl("add", str(ctl.room / "m.gguf"), "--json", environ=environ)
+    assert json.loads(added.stdout)["path"].startswith(str(ctl.room / "mine"))
+
+
+def test_a_service_account_without_a_home_has_all_of_it_in_the_store(ctl: Ctl) -> None:
+    for name in ("HOME", "XDG_STATE_HOME", "XDG_DATA_HOME"):
+        del ctl.environ[name]
+    ctl.environ["MODELS_HOME"] = store = str(ctl.room / "store")
+    assert ctl.json("add", ctl.file("m.gguf", b"weights"))["name"] == "m"
+    assert ctl.json("status")["log"]["path"] == f"{store}/.modeld/state/activity.ndjson"
+    assert "daemon.log" in os.listdir(f"{store}/.modeld/state")
+    assert ctl("sweep", "--grace", "0").returncode == 0
+    assert ctl("stop").returncode == 0
+    assert ctl.json("path", "m")["path"].startswith(store)  # the next start finds all of it
+
+
 def test_a_root_that_cannot_be_made_ends_with_the_daemons_words(ctl: Ctl) -> None:
     done = ctl("list", environ={"MODELS_HOME": "/proc/models"})
     assert done.returncode in (1, 13)
@@ -178,17 +220,17 @@ def test_the_log_and_the_watcher_tell_the_same(ctl: Ctl) -> None:
         watcher.send_signal(signal.SIGINT)
         watcher.communicate(timeout=30)
     assert watcher.returncode == 130
-    logged = [json.loads(line) for line in ctl("log", "--json", "-n", "1000").stdout.splitlines()]
+    logged = json.loads(ctl("log", "--json", "-n", "1000").stdout)
     watched = [line for line in seen if "event" in line]
     assert [line for line in logged if line["seq"] >= watched[0]["seq"]][: len(watched)] == watched
     assert [line["seq"] for line in logged] == list(range(1, len(logged) + 1))
-    after = ctl("log", "--json", "--since", str(watched[-1]["seq"] - 1)).stdout.splitlines()
-    assert json.loads(after[0])["seq"] == watched[-1]["seq"]
+    after = json.loads(ctl("log", "--json", "--since", str(watched[-1]["seq"] - 1)).stdout)
+    assert after[0]["seq"] == watched[-1]["seq"]
 
 
 def test_log_follows(ctl: Ctl) -> None:
     ctl("start")
-    with ctl.open("log", "-f", "--json") as follower:
+    with ctl.open("log", "-f", "--events") as follower:
         assert read_until(follower, "daemon.started")[0]["seq"] == 1
         ctl("add", ctl.file("x", b"x"), "--name", "x")
         assert read_until(follower, "job.done")[-1]["model"] == "x"
@@ -238,6 +280,19 @@ def test_work_survives_its_client_on_request(daemon: RealDaemon, open_client: Op
         again = client.add(path, name="slow", token="once")
         assert again.accepted().job == job
         assert again.result().name == "slow"
+        assert client.attach(job).result().state == "done"
+
+
+def test_work_that_was_detached_survives_its_client(held: HeldDaemon, open_client: Open) -> None:
+    held.start()
+    with open_client(held.socket) as client:
+        adding = client.add(held.file("m", b"weights"), name="m")
+        job = adding.accepted().job
+        adding.detach()
+    with open_client(held.socket) as client:
+        wait_until(lambda: client.job(job).watchers == 0, what="the client to have left")
+        assert client.job(job).on_disconnect == "continue"
+        held.release()
         assert client.attach(job).result().state == "done"
 
 

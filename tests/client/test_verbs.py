@@ -169,16 +169,71 @@ def test_the_raw_stream_of_an_add(run: Run) -> None:
     assert (kinds, done.stderr) == (["accepted", "progress", "result"], "")
 
 
-@pytest.mark.parametrize("option", ["--json", "--events"])
-def test_the_log_as_lines_of_json(run: Run, option: str) -> None:
-    lines = [json.loads(line) for line in run("log", option).stdout.splitlines()]
-    assert lines[0] == {
-        "seq": 5,
-        "time": "2026-11-20T00:00:00Z",
-        "event": "model.published",
-        "model": "tiny",
-        "outcome": "done",
-    }
+PUBLISHED = {
+    "seq": 5,
+    "time": "2026-11-20T00:00:00Z",
+    "event": "model.published",
+    "model": "tiny",
+    "outcome": "done",
+}
+
+
+def test_the_log_as_lines_of_json(run: Run) -> None:
+    assert json.loads(run("log", "--events").stdout.splitlines()[0]) == PUBLISHED
+
+
+@pytest.mark.parametrize("line", ["log", "log -f", "watch"])
+def test_what_comes_one_by_one_is_one_document(run: Run, line: str) -> None:
+    """And each of its elements is a line, which a reader has at once."""
+    out = run(*line.split(), "--json").stdout
+    first, second = json.loads(out)
+    assert (first, second["seq"]) == (PUBLISHED, 6)
+    opening, *elements, closing = out.splitlines()
+    assert (opening, closing) == ("[", "]")
+    assert [json.loads(text.strip(",")) for text in elements] == [first, second]
+
+
+@pytest.mark.parametrize("line", ["log", "watch"])
+def test_nothing_at_all_is_a_document_too(peer: Peer, ctl: Ctl, line: str) -> None:
+    made = peer(lambda talk, request: talk.result(request, values.EventsEnd(last_seq=0, delivered=0)))
+    assert ctl(line, "--json", "--socket", made.path).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("events", "document"), [(0, {"error"}), (1, {"seq", "error"})])
+def test_a_document_that_is_cut_short_ends_with_the_error(
+    peer: Peer, ctl: Ctl, events: int, document: set[str]
+) -> None:
+    def cut(talk: Conversation, request: Request) -> None:
+        if events:
+            talk.event(request, 5)
+        talk.fail(request, errors.Corrupt("the log is damaged"))
+
+    done = ctl("log", "--json", "--socket", peer(cut).path)
+    found = json.loads(done.stdout)
+    assert done.returncode == 6
+    assert {key for each in (found if events else [found]) for key in each if key in ("seq", "error")} == document
+    assert done.stderr.startswith("modelctl: the log is damaged\nhint: ")
+
+
+def test_ctrl_c_closes_the_document(peer: Peer, ctl: Ctl) -> None:
+    made = peer(lambda talk, request: talk.event(request, 5))
+    with ctl.open("watch", "--json", "--socket", made.path) as process:
+        assert process.stdout is not None
+        seen = process.stdout.readline() + process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert [event["seq"] for event in json.loads(seen + rest)] == [5]
+
+
+@pytest.mark.parametrize(
+    "line", ["--json --events log", "--json log --events", "list --events --json", "add f --json --events"]
+)
+def test_one_document_and_the_raw_stream_exclude_each_other(run: Run, line: str) -> None:
+    done = run(*line.split())
+    assert done.returncode == 2
+    assert done.stderr.startswith("modelctl: --json and --events exclude each other\nhint: ")
+    assert json.loads(done.stdout)["error"]["code"] == "invalid_request"
 
 
 def test_the_figures_of_an_event_are_json_where_words_would_not_do(peer: Peer, ctl: Ctl) -> None:
@@ -257,6 +312,39 @@ def test_ctrl_c_stops_the_work_and_says_how_to_go_on(peer: Peer, ctl: Ctl) -> No
     assert isinstance(made.requests[1], requests.Cancel)
 
 
+@pytest.mark.parametrize("line", ["add f", "pull hf:a/b"])
+def test_ctrl_c_before_the_daemon_has_answered_names_no_job(peer: Peer, ctl: Ctl, line: str) -> None:
+    def late(talk: Conversation, request: Request) -> None:
+        if isinstance(request, requests.Cancel):
+            talk.fail(talk.wire.open[request.target], errors.Cancelled("as asked"))
+
+    made = peer(late)
+    with ctl.open(*line.split(), "--socket", made.path) as process:
+        made.saw(requests.ModelAdd if line == "add f" else requests.ModelPull)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.startswith("modelctl: interrupted: the request was taken back")
+
+
+def test_ctrl_c_does_not_say_that_a_shared_job_was_stopped(peer: Peer, ctl: Ctl) -> None:
+    def shared(talk: Conversation, request: Request) -> None:
+        if isinstance(request, requests.Cancel):
+            talk.fail(talk.wire.open[request.target], errors.Cancelled("the request was cancelled by its client"))
+        else:
+            talk.accepted(request, joined=True)
+            talk.progress(request)
+
+    made = peer(shared)
+    with ctl.open("pull", "hf:a/b", "--events", "--socket", made.path) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.startswith("modelctl: interrupted: job j1, which was there before, stops unless another client wants it")
+
+
 def test_a_second_ctrl_c_does_not_wait(peer: Peer, ctl: Ctl) -> None:
     def deaf(talk: Conversation, request: Request) -> None:
         if isinstance(request, requests.ModelAdd):
@@ -307,7 +395,7 @@ def test_leaving_an_attachment_does_not_cancel_its_job(peer: Peer, ctl: Ctl) -> 
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "modelctl: left job j1" in err
+    assert "modelctl: left job j1, which goes on without you\n" in err
     assert not any(isinstance(request, requests.Cancel | requests.JobCancel) for request in made.requests)
 
 

@@ -44,6 +44,7 @@ def source(daemon: RealDaemon, request: pytest.FixtureRequest) -> RealDaemon:
         os.mkdir(path)
         for name in ("config.json", "model-1.safetensors", "model-2.safetensors"):
             daemon.file(f"src/{name}", name.encode() * 10_000)
+        daemon.file("src/again.json", b"config.json" * 10_000)
     value(daemon.ask("model.add", path=path, name="src"))
     return daemon
 
@@ -62,6 +63,15 @@ def test_the_blob_list_of_dst_equals_that_of_src_in_the_same_order(source: RealD
     assert new["blob"] == old["blob"]
     assert copied["blobs"] == ([file["blob"] for file in old.get("files", [])] or [old["blob"]])
     assert new == old | {"name": "dst"}
+
+
+def test_the_plan_has_a_step_for_each_listed_blob_in_the_manifests_order_then_the_manifest(source: RealDaemon) -> None:
+    planned = value(source.ask("model.copy", source="src", destination="dst", dry_run=True))
+    files = manifest(source, "src").get("files", [manifest(source, "src")])
+    steps = [(step["action"], step["blob"], step["size_bytes"]) for step in planned["plan"][:-1]]
+    assert steps == [("share", file["blob"], file["size_bytes"]) for file in files]
+    assert planned["plan"][-1]["path"] == f"{source.root}/manifests/dst.json"
+    assert not os.path.exists(planned["plan"][-1]["path"])
 
 
 def test_blob_paths_and_inodes_are_the_same(source: RealDaemon) -> None:
@@ -138,9 +148,8 @@ def test_refused_invalid_name(daemon: RealDaemon, name: str, at: str) -> None:
 
 def test_refused_source_without_blobs(source: RealDaemon) -> None:
     added = value(source.ask("model.copy", source="src", destination="other"))
-    for step in added["plan"]:
-        if step["action"] == "share":
-            os.unlink(step["path"])
+    for path in {step["path"] for step in added["plan"] if step["action"] == "share"}:
+        os.unlink(path)
     reply = refused(source, "src", "dst")
     assert reply["code"] == "corrupt"
     assert "no bytes" in reply["message"]

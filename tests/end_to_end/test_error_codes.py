@@ -192,6 +192,8 @@ def test_invalid_digest_says_length_or_alphabet(daemon: RealDaemon) -> None:
     assert "lowercase" in upper["hint"]
     assert_speaks(other, "invalid_digest", "'md5'", "only sha256", says_all=True)
     assert length["message"] != alphabet["message"]
+    rules = [reply["details"]["rule"] for reply in (length, alphabet, upper, other)]
+    assert rules == ["length", "alphabet", "alphabet", "algorithm"]
     assert status(daemon)["queue"]["waiting"] == 0
     assert daemon.ask("job.list")["value"]["jobs"] == [], "what is wrong in itself is refused before it becomes a job"
 

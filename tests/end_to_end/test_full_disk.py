@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ def small(room: Path) -> Iterator[RealDaemon]:
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(disk)]
     subprocess.run(mount, check=True)
     daemon = RealDaemon(str(room), {"MODELS_HOME": str(disk / "models"), "MODELD_STORE_MIN_FREE": "0"})
-    daemon.environ["MODELD_STORE_GRACE"] = "0s"
+    daemon.environ.update(MODELD_STORE_GRACE="0s", MODELD_STORE_SWEEP="off")
     try:
         yield daemon
     finally:
@@ -77,3 +79,65 @@ def test_a_daemon_starts_on_a_full_disk(small: RealDaemon) -> None:
     small.start()
     assert small.ask("model.resolve", name="kept")["value"]["state"] == "ready"
     assert small.ask("model.remove", name="kept")["type"] == "result"
+
+
+INODES = 400
+
+
+@pytest.fixture
+def few_inodes(room: Path) -> Iterator[RealDaemon]:
+    """A daemon whose store lies on a disk with room for few files."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small filesystem needs root")
+    disk = room / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,nr_inodes={INODES}", "tmpfs", str(disk)]
+    subprocess.run(mount, check=True)
+    daemon = RealDaemon(str(room), {"MODELS_HOME": str(disk / "models"), "MODELD_STORE_MIN_FREE": "0"})
+    daemon.environ.update(MODELD_STORE_GRACE="0s", MODELD_STORE_SWEEP="off")
+    try:
+        yield daemon
+    finally:
+        daemon.close()
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def use_up_inodes(room: str) -> None:
+    directory = os.path.join(room, "disk", "files")
+    os.mkdir(directory)
+    with contextlib.suppress(OSError):
+        for number in range(INODES):
+            with open(f"{directory}/{number}", "x"):
+                pass
+    assert os.statvfs(directory).f_ffree == 0
+
+
+def test_a_disk_without_a_free_inode_is_served_relieved_and_used_again(few_inodes: RealDaemon) -> None:
+    few_inodes.start()
+    names = [f"kept{number}" for number in range(6)]
+    paths = [few_inodes.file(f"{name}.bin", os.urandom(10_000)) for name in names]
+    value = [few_inodes.ask("model.add", path=path, name=name) for path, name in zip(paths, names, strict=True)][-1][
+        "value"
+    ]
+    manifest = os.path.join(few_inodes.environ["MODELS_HOME"], "manifests", "theirs.json")
+    document = {"schema_version": 1, "name": "theirs", "blob": value["blob"], "size_bytes": value["size_bytes"]}
+    with open(manifest, "w", encoding="utf-8") as file:
+        json.dump(document, file)
+    assert few_inodes.terminate() == 0
+    use_up_inodes(few_inodes.room)
+
+    few_inodes.start()
+    status = few_inodes.ask("daemon.status")
+    assert status["type"] == "result", status
+    assert [model["name"] for model in few_inodes.ask("model.list")["value"]["models"]] == [*names, "theirs"]
+    wanted = few_inodes.file("wanted.bin", os.urandom(1000))
+    refused = few_inodes.ask("model.add", path=wanted, name="wanted")
+    assert refused["code"] == "no_space", refused
+    for name in ("theirs", *names):  # the first has no file for its lock yet
+        removed = few_inodes.ask("model.remove", name=name)
+        assert removed["type"] == "result", removed
+    swept = few_inodes.ask("store.sweep")
+    assert swept["type"] == "result", swept
+    assert swept["value"]["removed"] == len(names)
+    added = few_inodes.ask("model.add", path=wanted, name="wanted")
+    assert added["type"] == "result", added

@@ -146,6 +146,22 @@ def test_whoever_attaches_sees_the_state_the_progress_and_the_outcome(held: Held
         assert seen[-1]["value"]["value"] == asker.terminal(number)["value"]
 
 
+def test_leaving_a_job_that_runs_unattended_does_not_end_it(held: HeldDaemon) -> None:
+    held.start()
+    with held.connect() as asker:
+        _, job = add(asker, sparse(held, "a"), "a")
+        held.kill()
+    held.start()
+    running(held, job)
+    with held.connect() as looker:
+        looker.until(looker.request("job.attach", job=job), "accepted")
+        assert show(held, job)["watchers"] == 1
+    wait_until(lambda: not show(held, job).get("watchers"))
+    assert show(held, job)["state"] == "running"
+    held.release()
+    wait_until(lambda: show(held, job)["state"] == "done")
+
+
 def test_attaching_to_what_has_ended_gives_the_outcome_at_once(held: HeldDaemon) -> None:
     held.release()
     held.start()

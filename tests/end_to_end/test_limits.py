@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -45,6 +47,24 @@ def test_a_trickle_does_not_hold_a_connection_open(start: Start) -> None:
         wait_until(one_more_byte, 20, "the end of the trickle")
         assert [reply["code"] for reply in everything_until_close(wire)] == ["timeout"]
     assert sent > 10
+
+
+def test_a_request_that_was_completed_while_the_daemon_was_stopped_is_answered(start: Start) -> None:
+    """More of it than a socket holds: the rest comes when the daemon reads again."""
+    daemon = start(LIMITS_READ_STALL="1s")
+    whole = line("model.show", "1", name="x" * 900_000) + b"\n"
+    with daemon.connect() as wire, ThreadPoolExecutor(1) as peer:
+        wire.send(whole[:20])
+        assert daemon.ask("daemon.status")["type"] == "result", "the half is there"
+        os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            continued = time.monotonic() + 2.5
+            sent = peer.submit(wire.send, whole[20:])
+            wait_until(lambda: time.monotonic() > continued)
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
+        sent.result(30)
+        assert wire.read()["code"] == "invalid_name"
 
 
 def test_a_busy_peer_whose_requests_come_in_pieces_is_not_taken_for_a_stalled_one(start: Start) -> None:

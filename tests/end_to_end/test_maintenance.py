@@ -12,7 +12,7 @@ import pytest
 
 from rigs.real_daemon import RealDaemon
 
-NO_GRACE = "[store]\ngrace = 0\n"
+NO_GRACE = '[store]\ngrace = 0\nsweep = "off"\n'
 
 
 def value(reply: dict[str, Any]) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def names(daemon: RealDaemon, **how: Any) -> list[str]:
 
 @pytest.fixture
 def swept(stopped: RealDaemon) -> RealDaemon:
-    """A daemon without a grace period."""
+    """A daemon without a grace period, which sweeps only on request."""
     stopped.configure(NO_GRACE)
     return stopped.start()
 

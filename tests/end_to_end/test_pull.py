@@ -353,3 +353,12 @@ def test_what_the_command_prints(daemon: RealDaemon, web: Nginx) -> None:
     detached = ctl(daemon, "pull", address, "--name", "b", "--detach", "-q")
     assert detached.returncode == 0
     assert job_state(daemon, detached.stdout.strip(), "done")["value"]["name"] == "b"
+
+
+def test_a_bare_name_is_not_said_to_be_in_the_store(daemon: RealDaemon) -> None:
+    """Of a file with the client, for one, nothing is known there."""
+    reply = pull(daemon, "m.gguf", name="x")
+    assert reply["code"] == "invalid_request"
+    assert "is in the store" not in reply["message"]
+    assert "./m.gguf" in reply["hint"]
+    assert reply["details"] == {"name": "m.gguf"}

@@ -26,7 +26,7 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def hubbed(stopped: RealDaemon, hub: Hub) -> RealDaemon:
-    stopped.environ |= {"HF_ENDPOINT": hub.url, "MODELD_STORE_GRACE": "0s"}
+    stopped.environ |= {"HF_ENDPOINT": hub.url, "MODELD_STORE_GRACE": "0s", "MODELD_STORE_SWEEP": "off"}
     return stopped.start()
 
 
@@ -53,6 +53,38 @@ def test_a_branch_that_moved_without_new_bytes_is_recorded(hubbed: RealDaemon, h
     assert pulled(hubbed, ref, offline=True)["revision"] == new["revision"]
     assert pulled(hubbed, ref)["current"] is True
     assert path.stat().st_mtime_ns == written, "nothing moved, so nothing is written"
+
+
+def test_another_spelling_of_a_quantisation_is_the_same_model(hubbed: RealDaemon, hub: Hub) -> None:
+    old = pulled(hubbed, "hf:org/repo:Q4_K_M")
+    again = pulled(hubbed, "hf:org/repo:q4_k_m")
+    assert (again["name"], again["current"]) == (old["name"], True)
+    hub.repos["org/repo"].files["m-Q4_K_M.gguf"] = NEWER
+    assert pulled(hubbed, "hf:org/repo:q4_K_m")["blob"] == f"sha256:{hex_of(NEWER)}"
+    assert len(hubbed.ask("model.list")["value"]["models"]) == 1
+
+
+@pytest.mark.parametrize("ref", ["hf:org/repo@{}", "hf:org/repo/m-Q4_K_M.gguf@{}", "hf:org/repo:Q4_K_M@{}"])
+def test_a_commit_that_is_here_asks_nobody(hubbed: RealDaemon, hub: Hub, ref: str) -> None:
+    ref = ref.format(hub.repos["org/repo"].commit)
+    old = pulled(hubbed, ref, name="pinned")
+    asked = len(hub.server.asked) + len(hub.cdn.asked)
+    again = pulled(hubbed, ref, name="pinned")
+    assert (again["current"], again["blob"], again["revision"]) == (True, old["blob"], old["revision"])
+    assert pulled(hubbed, ref, name="another")["reused"] is True
+    assert len(hub.server.asked) + len(hub.cdn.asked) == asked
+    os.unlink(f"{hubbed.root}/blobs/sha256/{old['blob'][7:9]}/{old['blob'][7:]}/data")
+    assert pulled(hubbed, ref, name="pinned")["blob"] == old["blob"], "its bytes are gone, so they are fetched"
+    assert len(hub.server.asked) + len(hub.cdn.asked) > asked
+
+
+def test_a_host_that_failed_others_serves_the_next_pull(stopped: RealDaemon) -> None:
+    with Server(lambda asked: Reply(500)) as web:
+        stopped.start()
+        for number in range(4):
+            failed(stopped, f"{web.url}/{number}.gguf", "source_unavailable")
+        web.route = lambda asked: file_reply(asked, CONTENT)
+        assert pulled(stopped, f"{web.url}/m.gguf")["blob"].endswith(hex_of(CONTENT))
 
 
 def test_the_old_bytes_stay_until_a_sweep(hubbed: RealDaemon, hub: Hub) -> None:

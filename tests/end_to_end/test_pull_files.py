@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from rigs.hub_server import Hub, Repo
-from rigs.pull_rig import MIB, begun, gguf, pulled
+from rigs.pull_rig import MIB, begun, ctl, gguf, pulled
 from rigs.real_daemon import RealDaemon
 
 FILES = {
@@ -86,3 +87,18 @@ def test_one_that_fails_stops_the_others_and_what_came_stays(stopped: RealDaemon
         seen, _ = followed(stopped, "hf:org/repo")
         assert seen[-1]["reused_bytes"] > 2 * MIB
         assert seen[-1]["network_bytes"] < sum(map(len, files.values())) - 2 * MIB
+
+
+def test_of_many_quantisations_one_is_fetched_and_the_user_is_told(stopped: RealDaemon) -> None:
+    files = {f"m-{kind}.gguf": gguf(MIB, number) for number, kind in enumerate(["Q2_K", "Q4_K_M", "Q8_0"])}
+    with Hub({"org/m-GGUF": Repo({**files, "README.md": b"# m"}, lfs=frozenset(files))}) as hub:
+        stopped.environ["HF_ENDPOINT"] = hub.url
+        stopped.start()
+        one = ctl(stopped, "pull", "hf:org/m-GGUF")
+        assert one.returncode == 0, one.stderr
+        assert "org/m-GGUF has 3 quantisations, and Q4_K_M was taken; --all fetches all of them" in one.stderr
+        value = pulled(stopped, "hf:org/m-GGUF")
+        assert (value["name"], value["files"], value["current"]) == ("m", [], True)
+        assert value["note"] == "org/m-GGUF has 3 quantisations, and Q4_K_M was taken"
+        everything = ctl(stopped, "pull", "hf:org/m-GGUF", "--all", "--name", "everything", "--json")
+        assert len(json.loads(everything.stdout)["files"]) == 4, everything

@@ -27,10 +27,10 @@ def test_what_a_mirror_gave_before_it_failed_is_kept(stopped: RealDaemon) -> Non
         assert value["blob"] == f"sha256:{hex_of(CONTENT)}"
         assert {request.path for request in mirror.requests} == {"/models/m.gguf"}
         kept = len(CONTENT) - origin.sent
-        assert value["served"] == {f"https at {mirror.url}": kept, f"https at {origin.url}": origin.sent}
+        assert value["served"] == {f"http at {mirror.url}": kept, f"http at {origin.url}": origin.sent}
         assert kept >= 0.5 * len(CONTENT)
     failed = [event for event in stopped.activity() if event["event"] == "source.failed"]
-    assert failed[0]["source"] == f"https at {mirror.url}"
+    assert failed[0]["source"] == f"http at {mirror.url}"
     assert failed[0]["kept_bytes"] > 0
 
 
@@ -73,7 +73,7 @@ def test_a_mirror_with_wrong_bytes_is_not_asked_again(stopped: RealDaemon) -> No
     ):
         mirrored(stopped, f"{origin.url}/", f"{mirror.url}/")
         value = pulled(stopped, f"{origin.url}/m.gguf", sha256=hex_of(CONTENT))
-        assert value["served"] == {f"https at {origin.url}": len(CONTENT)}
+        assert value["served"] == {f"http at {origin.url}": len(CONTENT)}
         gets = [asked for asked in mirror.asked if asked.method == "GET"]
         assert gets
         stopped.ask("model.remove", name="m")

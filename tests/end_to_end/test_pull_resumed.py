@@ -83,6 +83,36 @@ def test_a_stop_parks_it_and_the_next_start_takes_it_up(slow: RealDaemon, web: N
 
 
 @needs_nginx
+def test_a_stop_does_not_wait_for_what_the_next_start_resumes(slow: RealDaemon, web: Nginx, address: str) -> None:
+    with slow.connect() as wire:
+        number = wire.request("model.pull", ref=address, max_rate=1_000_000, on_disconnect="continue")
+        job = begun(wire, number, MIB)
+        assert slow.ask("daemon.drain", deadline_s=3600)["value"] == {
+            "running": 0,
+            "waiting": 1,
+            "deadline_s": 3600.0,
+        }
+        assert wire.terminal(number)["code"] == "interrupted"
+    assert slow.wait() == 0
+    slow.start()
+    slow.ask("job.configure", job=job, max_rate=0)
+    assert job_state(slow, job, "done", "failed")["state"] == "done"
+    assert_whole(slow, "big")
+
+
+@needs_nginx
+def test_a_stop_waits_for_what_could_not_go_on(slow: RealDaemon, web: Nginx, address: str) -> None:
+    """Its address holds a secret, which is kept nowhere: the next start could not ask with it."""
+    with slow.connect() as wire:
+        number = wire.request("model.pull", ref=f"{address}?token=s3cret", max_rate=SLOW)
+        begun(wire, number, MIB)
+        assert slow.ask("daemon.drain", deadline_s=3600)["value"]["running"] == 1
+        slow.ask("job.configure", job=begun(wire, number, 2 * MIB), max_rate=0)
+        assert wire.terminal(number)["type"] == "result"
+    assert slow.wait() == 0
+
+
+@needs_nginx
 def test_paused_it_keeps_what_it_has_and_asks_for_nothing(slow: RealDaemon, web: Nginx, address: str) -> None:
     with slow.connect() as wire:
         number = wire.request("model.pull", ref=address, max_rate=SLOW)

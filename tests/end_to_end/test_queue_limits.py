@@ -62,6 +62,27 @@ def test_the_total_of_waiting_jobs_is_bounded_too(start: Start) -> None:
         assert refused["details"]["depth"] == 3
 
 
+def test_pause_and_resume_do_not_go_round_the_limits(start: Start) -> None:
+    daemon = start(LIMITS_RUNNING_BYTES="1", LIMITS_WAITING_PER_PEER="2")
+    path = daemon.file("a.bin", b"a")
+    with daemon.connect() as wire, busy_runner(daemon):
+        jobs = enqueue(wire, path, ["a", "b"])
+        for job in jobs.values():
+            assert daemon.ask("job.pause", job=job)["value"]["state"] == "paused"
+        more = enqueue(wire, path, ["c", "d"])
+        refused = daemon.ask("job.resume", job=jobs["a"])
+        assert (refused["code"], refused["retryable"]) == ("queue_full", True)
+        assert refused["retry_after_ms"] > 0
+        assert daemon.ask("model.add", path=path, name="a")["code"] == "queue_full", "joining it would resume it"
+        refused = daemon.ask("job.pause", job=more["c"])
+        assert refused["code"] == "queue_full"
+        assert refused["details"] == {"peer_paused": 2, "peer_limit": 2}
+        assert status(daemon)["queue"]["waiting"] == 2
+        daemon.ask("job.cancel", job=more["c"])
+        assert daemon.ask("job.resume", job=jobs["a"])["value"]["position"] == 2
+        assert status(daemon)["queue"]["waiting"] == 2
+
+
 def test_joining_a_job_that_waits_needs_no_place(start: Start) -> None:
     daemon = start(LIMITS_RUNNING_BYTES="1", LIMITS_WAITING_TOTAL="1")
     path = daemon.file("a.bin", b"a")

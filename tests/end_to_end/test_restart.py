@@ -7,6 +7,7 @@ import json
 import os
 import sqlite3
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from rigs.held_daemon import HeldDaemon
 from rigs.real_daemon import RealDaemon, Wire
 from rigs.real_jobs import add, show, staging
+from rigs.rough_peers import held_name
 from rigs.waiting import wait_until
 
 SIZE = 24 << 20
@@ -244,3 +246,60 @@ def test_finished_jobs_are_forgotten_after_their_time(held: HeldDaemon) -> None:
     held.start()
     wait_until(lambda: held.ask("job.show", job=done).get("code") == "not_found")
     assert show(held, waiting)["state"] == "running"
+
+
+@pytest.mark.parametrize("op", ["model.remove", "model.move", "model.copy", "model.add"])
+def test_an_open_job_of_an_older_catalogue_leaves_newer_content_alone(daemon: RealDaemon, op: str) -> None:
+    """Somebody puts a copy of the catalogue back: its open jobs are of the past."""
+    old, new, other = (b"GGUF" + os.urandom(1000) for _ in range(3))
+    assert daemon.ask("model.add", path=daemon.file("old", old), name="m")["type"] == "result"
+    requests: dict[str, dict[str, Any]] = {
+        "model.remove": {"name": "m"},
+        "model.move": {"source": "m", "destination": "n"},
+        "model.copy": {"source": "m", "destination": "n"},
+        "model.add": {"path": daemon.file("other", other), "name": "m", "replace": True},
+    }
+    fields = requests[op]
+    private = os.path.join(daemon.root, ".modeld")
+    with daemon.connect() as wire, held_name(daemon, "n" if op == "model.copy" else "m"):
+        number = wire.request(op, on_disconnect="continue", **fields)
+        job = wire.until(number, "accepted")["job"]
+        saved = {name: Path(private, name).read_bytes() for name in ("catalog.sqlite", "catalog.sqlite-wal")}
+        daemon.ask("job.cancel", job=job)
+    assert daemon.ask("model.add", path=daemon.file("new", new), name="m", replace=True)["type"] == "result"
+    daemon.terminate()
+    for name, content in saved.items():
+        Path(private, name).write_bytes(content)
+    daemon.start()
+    shown = show(daemon, job)
+    assert (shown["state"], shown["error"]["code"]) == ("failed", "interrupted")
+    assert "'m'" in shown["error"]["message"]
+    assert content_of(daemon, "m") == new
+    assert [model["name"] for model in daemon.ask("model.list")["value"]["models"]] == ["m"]
+    assert daemon.ask(op, **fields)["type"] == "result", "the same request, made anew, is carried out"
+
+
+@pytest.mark.parametrize("damage", ["removed", "emptied"])
+def test_a_log_of_the_catalogue_that_is_lost_costs_no_accepted_job(held: HeldDaemon, damage: str) -> None:
+    held.configure("[limits]\nrunning_bytes = 1\n")
+    held.start()
+    log = os.path.join(held.root, ".modeld", "catalog.sqlite-wal")
+    contents = {name: os.urandom(5000 + index) for index, name in enumerate("abc")}
+    with held.connect() as wire:
+        jobs = [accepted(wire, held.file(name, contents[name]), name) for name in "ab"]
+        cancelled = accepted(wire, held.file("x", b"x"), "x")
+        assert held.ask("job.cancel", job=cancelled)["value"]["state"] == "cancelled"
+        if damage == "removed":
+            os.unlink(log)
+        else:
+            os.truncate(log, 0)
+        jobs.append(accepted(wire, held.file("c", contents["c"]), "c"))
+        held.kill()
+    held.start()
+    assert recovery(held).get("catalog_set_aside") is None
+    assert recovery(held)["jobs_resumed"] == 3
+    assert show(held, cancelled)["state"] == "cancelled"
+    held.release()
+    until_done(held, *jobs)
+    for name, content in contents.items():
+        assert content_of(held, name) == content

@@ -57,6 +57,12 @@ class SlowLedger(Ledger):
         self.gate.set()
         self.waiting = 0
         self.full = False
+        self.broken = False
+        """Whether updates raise what is no error of the wire."""
+
+    @property
+    def late(self) -> list[str]:
+        return list(self._late)
 
     async def update(self, id_: str, **changes: Any) -> JobRecord:
         self.waiting += 1
@@ -64,7 +70,13 @@ class SlowLedger(Ledger):
         self.waiting -= 1
         if self.full:
             raise NoSpace("the catalogue's disk is full")
+        if self.broken:
+            raise LookupError("an error that nobody foresaw")
         return await super().update(id_, **changes)
+
+    async def write_late(self) -> None:
+        if not self.full:
+            await super().write_late()
 
 
 class HeldWork(Kind[ModelAdd, Added]):
@@ -75,8 +87,20 @@ class HeldWork(Kind[ModelAdd, Added]):
     def __init__(self) -> None:
         self.finish = anyio.Event()
         self.deaf = False
+        self.content: dict[str, str] = {}
+        """What each name stands for."""
+        self.makes = "sha256:" + "0" * 64
         self.unreadable: WireError | None = None
         """What looking for the publication of an earlier run raises; otherwise it did not take place."""
+
+    def changes(self, request: ModelAdd, /) -> str | None:
+        return request.name if request.replace else None
+
+    async def standing(self, name: str, /) -> str:
+        return self.content.get(name, "")
+
+    def made(self, outcome: Added, /) -> bool:
+        return self.content.get(outcome.name) == outcome.blob
 
     async def work(self, job: Job[ModelAdd, Added], /) -> Added:
         while self.deaf or not job.progress.stopped():
@@ -85,7 +109,8 @@ class HeldWork(Kind[ModelAdd, Added]):
             await anyio.sleep(0.001)
         else:
             raise Stopped
-        return Added(name=job.request.name or "", blob="sha256:" + "0" * 64, size_bytes=1, format="gguf", path="/x")
+        self.content[job.request.name or ""] = self.makes
+        return Added(name=job.request.name or "", blob=self.makes, size_bytes=1, format="gguf", path="/x")
 
     def took_place(self, _request: ModelAdd, _intent: Added, /) -> bool:
         if self.unreadable is not None:
@@ -96,6 +121,7 @@ class HeldWork(Kind[ModelAdd, Added]):
 @dataclass
 class Desk:
     board: Board
+    catalog: Catalog
     ledger: SlowLedger
     diary: Diary
     gate: Gate
@@ -108,7 +134,15 @@ class Desk:
 
     async def submit(self, name: str, *, uid: int = UID, **fields: Any) -> Attachment[ModelAdd, Added]:
         request = ModelAdd(id="1", path="/source", name=name, **fields)
-        return await self.board.submit(self.work, request, key=f"{uid} {name}", model=name, peer=uid)
+        changed = self.work.changes(request)
+        return await self.board.submit(
+            self.work,
+            request,
+            key=f"{uid} {name}",
+            model=name,
+            peer=uid,
+            accepted_for=None if changed is None else await self.work.standing(changed),
+        )
 
     async def job(self, name: str, **fields: Any) -> Job[ModelAdd, Added]:
         """One that goes on although nobody is attached to it."""
@@ -118,14 +152,15 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(directory: Path, *, running: int = 1) -> AsyncIterator[Desk]:
+async def desk(directory: Path, *, running: int = 1, waiting_per_peer: int = 16) -> AsyncIterator[Desk]:
     catalog = Catalog.open(str(directory / "catalog.sqlite"))
     try:
         ledger, diary = SlowLedger(catalog), Diary()
-        gate = Gate(Limits(running_default=running), anyio.current_time, first_order=ledger.next_order_now())
+        limits = Limits(running_default=running, waiting_per_peer=waiting_per_peer)
+        gate = Gate(limits, anyio.current_time, first_order=ledger.next_order_now())
         async with anyio.create_task_group() as tasks:
             board = Board(gate, ledger, cast("Activity", diary), tasks)
-            made = Desk(board, ledger, diary, gate, tasks)
+            made = Desk(board, catalog, ledger, diary, gate, tasks)
             board.register(made.work)
             with anyio.fail_after(PATIENCE):
                 yield made

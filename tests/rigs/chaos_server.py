@@ -76,6 +76,13 @@ class Chaos:
 
         self.ranges = ranges
         self.etag: str | None = '"one"'
+        self.modified: str | None = None
+        self.date: str | None = None
+        """Of Last-Modified and Date."""
+
+        self.conditions = True
+        """False for a server that does not know If-Range."""
+
         self.requests: list[Request] = []
         self.sent = 0
         self.counts: dict[int, int] = {}
@@ -192,14 +199,16 @@ class Chaos:
         return self._send_file(sock, request)
 
     def _send_file(self, sock: socket.socket, request: Request) -> bool:
-        size = len(self.content)
+        with self.lock:  # as of an open file: another version that comes meanwhile changes nothing in this answer
+            content, etag, modified, date = self.content, self.etag, self.modified, self.date
+        size = len(content)
         start, end, status = 0, size, 200
         found = _RANGE.match(request.headers.get("range", ""))
         condition = request.headers.get("if-range")
         if (
             found
             and self.ranges
-            and (condition is None or condition == self.etag)
+            and (not self.conditions or condition in (None, etag, modified))
             and not self._strike("ignored_range")
         ):
             start, end, status = int(found[1]), min(size, int(found[2] or size - 1) + 1), 206
@@ -207,8 +216,8 @@ class Chaos:
                 sock.sendall(b"HTTP/1.1 416 No\r\nContent-Range: bytes */%d\r\nContent-Length: 0\r\n\r\n" % size)
                 return True
         head = [f"HTTP/1.1 {status} OK", "Content-Type: application/octet-stream"]
-        if self.etag is not None:
-            head.append(f"ETag: {self.etag}")
+        told = {"ETag": etag, "Last-Modified": modified, "Date": date}
+        head += [f"{name}: {value}" for name, value in told.items() if value is not None]
         if status == 206:
             moved = 1 if self._strike("shifted_range") else 0
             head.append(f"Content-Range: bytes {start + moved}-{end - 1 + moved}/{size + moved}")
@@ -226,17 +235,17 @@ class Chaos:
         sock.sendall(("\r\n".join(head) + "\r\n\r\n").encode())
         if request.method == "HEAD":
             return True
-        whole = self._send_bytes(sock, start, end, chunked=chunked)
+        whole = self._send_bytes(sock, content, start, end, chunked=chunked)
         if whole and chunked:
             sock.sendall(b"0\r\n\r\n")
         if whole and self._strike("excess"):
             sock.sendall(b"x" * 4096)
         return whole and length == end - start and not closes
 
-    def _send_bytes(self, sock: socket.socket, start: int, end: int, *, chunked: bool) -> bool:
+    def _send_bytes(self, sock: socket.socket, content: bytes, start: int, end: int, *, chunked: bool) -> bool:
         began, position = time.monotonic(), start
         while position < end:
-            piece = self.content[position : min(end, (position // PIECE + 1) * PIECE)]
+            piece = content[position : min(end, (position // PIECE + 1) * PIECE)]
             if fault := self._strike("drop", "short", "stall", "wrong_bytes", "drip"):
                 if fault.kind == "drop":
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

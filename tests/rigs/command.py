@@ -27,7 +27,7 @@ class Ctl:
             "HOME": str(home),
             "XDG_RUNTIME_DIR": str(runtime),
             "XDG_STATE_HOME": str(room / "state"),
-            "MODELS_HOME": str(room / "models"),
+            "XDG_DATA_HOME": str(room),  # the store is in `models` below it
             "PYTHONWARNINGS": "error",
             "TERM": "xterm",
         }

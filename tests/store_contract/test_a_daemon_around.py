@@ -53,11 +53,56 @@ def test_phases_that_every_watcher_sees(daemon: RealDaemon) -> None:
     # A step may be overshot by what the connections bring between two looks.
     assert all(step <= EVERY + 16 * MIB for step in steps), steps
     assert {row["total_bytes"] for row in downloads} == {len(content)}
-    assert {row["source_url"] for row in downloads} == {web.url}
+    assert {row["source_url"] for row in downloads} == {f"{web.url}/m.gguf"}
     assert {row["job"] for row in recorded} == {reply["value"]["job"]}
     assert recorded[0]["path"].endswith(f"{digest}/data")
     assert recorded[-2]["path"].endswith("/data.tmp")
     assert recorded[-1]["path"] == reply["value"]["path"]
+
+
+@pytest.mark.parametrize("op", ["model.add", "model.pull"])
+def test_phases_of_what_is_on_this_machine(daemon: RealDaemon, op: str) -> None:
+    path = os.path.join(daemon.room, "m.gguf")
+    with open(path, "wb") as file:
+        file.write(b"GGUF" + os.urandom(MIB))
+    wanted = {"path": path} if op == "model.add" else {"ref": path}
+    first = daemon.ask(op, name="m", **wanted)
+    assert first["type"] == "result", first
+    seen = phases(daemon)
+    assert [event["event"] for event in seen][:2] == ["phase.checking_local", "phase.copy"]
+    assert seen[-1]["event"] == "phase.ready"
+    assert seen[-1]["path"] == first["value"]["path"]
+    assert {event["path"] for event in seen[:-1]} == {path}
+    assert {(event["job"], event["model"]) for event in seen} == {(first["value"]["job"], "m")}
+    link = daemon.ask("model.add", path=path, name="linked", link=True)
+    assert link["type"] == "result", link
+    stored = daemon.ask("model.pull", ref="m")
+    assert stored["type"] == "result", stored
+    rows = [event for event in phases(daemon) if event["job"] == stored["value"]["job"]]
+    assert [row["event"] for row in rows] == ["phase.checking_local", "phase.ready"]
+    assert (rows[0]["path"], rows[1]["path"]) == (f"{daemon.root}/manifests/m.json", first["value"]["path"])
+
+
+def test_a_quarantine_of_an_add_is_a_phase_too(daemon: RealDaemon) -> None:
+    path = os.path.join(daemon.room, "m.gguf")
+    with open(path, "wb") as file:
+        file.write(b"GGUF" + os.urandom(MIB))
+    reply = daemon.ask("model.add", path=path, name="m", sha256="0" * 64)
+    assert reply["code"] == "digest_mismatch", reply
+    kept = reply["details"].get("quarantine_path")
+    rows = [event for event in phases(daemon) if event["event"] == "phase.quarantine"]
+    assert [row["quarantine_path"] for row in rows] == ([kept] if kept else [])
+
+
+def test_the_source_url_is_the_address_without_its_secrets(daemon: RealDaemon) -> None:
+    with Server(lambda asked: file_reply(asked, b"GGUF secret" * 100)) as web:
+        host = web.url.removeprefix("http://")
+        address = f"http://user:pass@{host}/d%20x/m.gguf?part=1&token=s3cret&X-Amz-Signature=abc#there"
+        reply = daemon.ask("model.pull", ref=address, name="m")
+        assert reply["type"] == "result", reply
+        assert list(reply["value"]["served"]) == [f"http at {web.url}"], "plain http is not called https"
+    downloads = [row for row in phases(daemon) if row["event"] == "phase.download"]
+    assert {row["source_url"] for row in downloads} == {f"{web.url}/d%20x/m.gguf?part=1"}
 
 
 def test_breaker_three_failures_of_a_source_and_it_is_left_alone(stopped: RealDaemon) -> None:

@@ -21,9 +21,9 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("path", "resolve", "print the path of a model, and nothing else"),
     ("cp", "", "give a model a second name"),
     ("mv", "", "rename a model"),
-    ("rm", "", "remove names; the bytes stay until a sweep"),
+    ("rm", "", "remove names; the bytes stay until a sweep, or go with --now"),
     ("verify", "", "hash the bytes of models again"),
-    ("quarantine", "", "list the bad bytes that are kept"),
+    ("quarantine", "", "list the bad bytes that are kept, or remove them"),
     ("usage", "", "show the space that the models take"),
     ("sweep", "gc", "remove what nothing holds"),
     ("jobs", "ps", "list the jobs that run, wait or have ended"),
@@ -53,6 +53,33 @@ DEFAULTS: dict[str, Any] = {
     "timeout": REPLY_SECONDS,
 }
 
+MEANT = {
+    "list": ("models", "tags"),
+    "show": ("info", "details", "describe"),
+    "path": ("which", "where", "get-path"),
+    "add": ("import", "create", "store", "put"),
+    "pull": ("get", "fetch", "download", "install"),
+    "cp": ("copy", "clone", "tag"),
+    "mv": ("move", "rename"),
+    "rm": ("remove", "delete", "del", "erase", "uninstall", "rmi", "unlink"),
+    "verify": ("check", "validate", "fsck"),
+    "usage": ("du", "df", "size", "space"),
+    "sweep": ("prune", "clean", "cleanup", "collect", "vacuum"),
+    "jobs": ("queue", "tasks"),
+    "attach": ("follow", "wait"),
+    "cancel": ("kill", "abort"),
+    "resume": ("continue", "unpause"),
+    "status": ("stats", "health"),
+    "watch": ("events", "monitor"),
+    "log": ("logs", "history"),
+    "set": ("config", "configure"),
+    "start": ("serve", "daemon", "up"),
+    "stop": ("quit", "exit", "shutdown", "down"),
+}
+"""Words of other tools: what is spelled like one of them (`remove` is like `resolve`) does not mean the same."""
+
+_AMISS = re.compile(r"arguments are required|unrecognized arguments|expected (at least )?one argument")
+_ODD = re.compile(r"-[^-0-9]")
 _NO_VERB = re.compile(r"^argument VERB: invalid choice: '(.*?)' \(choose")
 
 
@@ -71,16 +98,23 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         found = _NO_VERB.search(message)
         if found is None:
-            raise UsageError(message, f"See `{self.prog} --help`.")
-        from difflib import get_close_matches
+            raise UsageError(message, self.hint(message))
+        near = _verb_like(found[1])
+        hint = "See `modelctl --help` for all verbs."
+        raise UsageError(f"there is no verb {found[1]!r}", f"Did you mean {near}? {hint}" if near else hint)
 
-        near = get_close_matches(found[1], [word for name, short, _ in VERBS for word in (name, short) if word], n=1)
-        hint = (
-            f"Did you mean {near[0]}? See `modelctl --help` for all verbs."
-            if near
-            else "See `modelctl --help` for all verbs."
-        )
-        raise UsageError(f"there is no verb {found[1]!r}", hint)
+    def hint(self, _message: str) -> str:
+        return f"See `{self.prog} --help`."
+
+
+def _verb_like(word: str) -> str | None:
+    """The verb that somebody meant, by its spelling or by the word that another tool has for it."""
+    from difflib import get_close_matches
+
+    known = {spelled: name for name, spellings in MEANT.items() for spelled in spellings}
+    known |= {spelled: name for name, short, _ in VERBS for spelled in (name, short) if spelled}
+    near = get_close_matches(word.lower(), known, n=1)
+    return known[near[0]] if near else None
 
 
 class VerbParser(Parser):
@@ -88,8 +122,18 @@ class VerbParser(Parser):
 
     verb: str
     configured = False
+    given: Sequence[str] = ()
+
+    def hint(self, message: str) -> str:
+        """A name may begin with `-`, and is then taken for an option that there is not."""
+        hint = super().hint(message)
+        odd = next((word for word in self.given if _ODD.match(word) and word not in self._option_string_actions), None)
+        if odd is None or "--" in self.given or not _AMISS.search(message):
+            return hint
+        return f"If {odd} is a name, write `--` before it, or `=` between an option and it. {hint}"
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.given = args
         if not self.configured:
             self.configured = True
             _add_common(self)
@@ -107,6 +151,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = _parser()
     namespace = argparse.Namespace(**DEFAULTS)
     found = parser.parse_args(_with_reversed_order(arguments), namespace)
+    if found.json and found.events:
+        raise UsageError(
+            "--json and --events exclude each other", "Give --json for one document, or --events for the raw stream."
+        )
     if not found.verb:
         parser.print_help(sys.stderr)
         raise UsageError("no verb was given", "Start with `modelctl status`.")

@@ -32,13 +32,17 @@ _NEXT = {
 
 def report(error: ModeldError, *, as_json: bool = False, as_event: bool = False, verb: str | None = None) -> int:
     """Two lines on standard error, for programs a document or the last record of the stream; returns the exit code."""
-    complain(f"modelctl: {printable(_words(error))}")
-    complain(f"hint: {printable(_hint(error, verb))}")
+    complain_of(error, verb)
     if as_json:
         Output().document({"error": as_value(error, verb)})
     elif as_event:
         Output().record({"type": "error", **as_value(error, verb)})
     return error.exit_code
+
+
+def complain_of(error: ModeldError, verb: str | None = None) -> None:
+    complain(f"modelctl: {printable(_words(error))}")
+    complain(f"hint: {printable(_hint(error, verb))}")
 
 
 def _hint(error: ModeldError, verb: str | None = None) -> str:

@@ -18,11 +18,11 @@ _RED, _GREEN, _DIM = "31", "32", "2"
 
 def print_event(session: Session, event: Event | Lagged) -> None:
     if isinstance(event, Lagged):
-        if session.json or session.events:
-            session.out.record(event)
+        if session.raw:
+            session.stream(event)
         session.note(f"{event.dropped} events were missed: modelctl log --since {event.resume_from}")
-    elif session.json or session.events:
-        session.out.record(event.fields)
+    elif session.raw:
+        session.stream(event.fields)
     elif session.quiet:
         session.out.line(f"{event.seq} {printable(event.event)}")
     else:

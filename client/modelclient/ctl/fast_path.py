@@ -73,7 +73,8 @@ def _answer(arguments: Sequence[str]) -> str | None:
             channel.settimeout(PATIENCE_SECONDS)
             # Without waiting for the hello: when it turns out to be another protocol, the answer is not used.
             channel.sendall(b'{"op":"model.resolve","id":"1","name":"%s"}\n' % name.encode())
-            return _path_in(*_two_lines(channel))
+            hello, answer = map(_decoded, _two_lines(channel))
+            return None if locate.other_store(hello["store"]) else _path_in(hello, answer)
         finally:
             channel.close()
     except (OSError, ValueError, ImportError, LookupError, TypeError, StopIteration):
@@ -92,9 +93,8 @@ def _two_lines(channel: Channel) -> tuple[str, str]:
     return hello, answer
 
 
-def _path_in(hello: str, answer: str) -> str | None:
-    spoken = _decoded(hello)["protocol"]
-    reply = _decoded(answer)
+def _path_in(hello: Any, reply: Any) -> str | None:
+    spoken = hello["protocol"]
     if not spoken["min"] <= PROTOCOL <= spoken["max"] or reply["id"] != "1" or reply["type"] != "result":
         return None
     value = reply["value"]

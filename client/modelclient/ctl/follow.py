@@ -84,9 +84,9 @@ def supervise(
     session: Session,
     start: Callable[[], Work[T]],
     until: Callable[[Work[T]], R],
-    interrupted: Callable[[str | None, Cancelled], Cancelled],
+    interrupted: Callable[[Work[T], Cancelled], Cancelled],
 ) -> R:
-    """Starts work and waits as `until` does. Ctrl-C stops the work; `interrupted` makes the report from its job."""
+    """Starts work and waits as `until` does. Ctrl-C stops the work; `interrupted` makes the report of that."""
     with interruptible() as interruption:
         work = start()
         interruption.leads_to(work.cancel)
@@ -95,7 +95,7 @@ def supervise(
         except Cancelled as error:
             if not interruption.happened:
                 raise
-            session.fail(interrupted(work.job, error))
+            session.fail(interrupted(work, error))
             raise KeyboardInterrupt from None
 
 

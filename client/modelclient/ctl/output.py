@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +20,9 @@ def printable(text: object) -> str:
 
 class Output:
     """Standard output, written whole and flushed line by line, so that what is piped on is there at once."""
+
+    elements: int | None = None
+    """Written so far, of an array that has begun."""
 
     def text(self, text: str) -> None:
         sys.stdout.write(text)
@@ -36,6 +41,21 @@ class Output:
         """One JSON document."""
         self._raw(msgspec.json.format(msgspec.json.encode(value), indent=2))
 
+    def begin_array(self) -> None:
+        """The one JSON document is an array whose elements come one by one."""
+        self.elements = 0
+
+    def element(self, value: Any) -> None:
+        """On a line of its own, so that a reader has it at once."""
+        self._raw((b"," if self.elements else b"[\n") + msgspec.json.encode(value))
+        self.elements = (self.elements or 0) + 1
+
+    def end_array(self) -> None:
+        """Closes the array, if one was begun."""
+        if self.elements is not None:
+            self._raw(b"]" if self.elements else b"[]")
+            self.elements = None
+
     def record(self, value: Any) -> None:
         """One line of NDJSON."""
         self._raw(msgspec.json.encode(value))
@@ -53,6 +73,17 @@ def complain(text: str) -> None:
         sys.stderr.flush()
     except OSError:
         pass
+
+
+def command(verb: str, names: Sequence[str], options: Sequence[str] = ()) -> str:
+    """A command as it is typed. A name that begins with `-` would be an option without the `--` before it."""
+    dashed = any(name.startswith("-") for name in names)
+    return shlex.join(["modelctl", verb, *([*options, "--", *names] if dashed else [*names, *options])])
+
+
+def option(name: str, value: str) -> list[str]:
+    """An option with its value as they are typed."""
+    return [f"--{name}={value}"] if value.startswith("-") else [f"--{name}", value]
 
 
 def count(number: int, thing: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from modelclient.ctl.follow import follow, supervise
-from modelclient.ctl.output import count, printable
+from modelclient.ctl.output import count, option, printable
 from modelclient.ctl.session import Session
 from modelclient.exchange import Work
 from modelclient.operations import NewModel
@@ -57,12 +57,21 @@ def words(args: argparse.Namespace) -> list[str]:
     """The same options as they are written, for the same command once more: without its digest it would not be
     checked, nor replace anything."""
     made: list[str] = []
-    for option in ("name", "sha256", "license"):
-        if getattr(args, option) is not None:
-            made += [f"--{option}", getattr(args, option)]
+    for name in ("name", "sha256", "license"):
+        if getattr(args, name) is not None:
+            made += option(name, getattr(args, name))
     made += ["--replace"] if args.replace else []
     made += ["--force-format"] if args.force_format else []
     return made + (["--priority", str(args.priority)] if args.priority != PRIORITY_DEFAULT else [])
+
+
+def stopped(work: Work[Made]) -> str:
+    """What Ctrl-C has done; it may come before the daemon has answered."""
+    if work.job is None:
+        return "the request was taken back"
+    if work.joined:
+        return f"job {work.job}, which was there before, stops unless another client wants it"
+    return f"job {work.job} was stopped"
 
 
 def submit(
@@ -70,7 +79,7 @@ def submit(
     start: Callable[[], Work[Made]],
     *,
     detach: bool,
-    interrupted: Callable[[str | None], Cancelled],
+    interrupted: Callable[[Work[Made]], Cancelled],
     known: Callable[[Made], str],
 ) -> None:
     """`interrupted` makes the report of a job that Ctrl-C stopped; `known` says what of the model was there before."""
@@ -78,7 +87,7 @@ def submit(
         session,
         start,
         lambda work: _leave(session, work, known) if detach else _show(session, follow(session, work), known),
-        lambda job, _: interrupted(job),
+        lambda work, _: interrupted(work),
     )
 
 
@@ -107,6 +116,9 @@ def _leave(session: Session, work: Work[Made], known: Callable[[Made], str]) -> 
 
 
 def _show(session: Session, made: Made, known: Callable[[Made], str]) -> None:
+    match made:
+        case Pulled(note=str(note)) if not session.raw:
+            session.note(f"{note}; --all fetches all of them")
     files = f", {count(len(made.files), 'file')}" if made.files else ""
     session.show_result(
         made,

@@ -82,8 +82,8 @@ class Starting(Protocol):
         nothing can be locked the value is True."""
         ...
 
-    def spawn(self, command: Sequence[str], environ: Mapping[str, str], log_path: str) -> Spawned:
-        """Starts a daemon that reports to this process. Raises an OSError."""
+    def spawn(self, command: Sequence[str], environ: Mapping[str, str], log_path: str | None) -> Spawned:
+        """Starts a daemon that reports to this process; `log_path` takes its standard error. Raises an OSError."""
         ...
 
 

@@ -89,8 +89,8 @@ class Spawned:
         return held.partition(b"\n")[0]
 
 
-def spawn(command: Sequence[str], environ: Mapping[str, str], log_path: str) -> Spawned:
-    log = _open_log(log_path)
+def spawn(command: Sequence[str], environ: Mapping[str, str], log_path: str | None) -> Spawned:
+    log = None if log_path is None else _open_log(log_path)
     log_start = 0 if log is None else os.fstat(log).st_size
     read_end, write_end = os.pipe()
     try:

@@ -24,7 +24,10 @@ from modeld.jobs.ledger import Ledger
 from modeld.pulls.context import PullContext
 from modeld.store import Store, resolve_root
 from modeld.store.catalog.catalog import Catalog
+from modeld.store.disk.layout import Layout
+from modeld.store.disk.reserve import Reserve
 from modelwire.endpoint import SYSTEM_CONFIG, socket_path
+from modelwire.errors import NoSpace, PermissionDenied
 from modelwire.values import RecoveryView
 
 
@@ -60,7 +63,7 @@ def opened(
     with ExitStack() as closing:
         layout, lock = Store.claim(root, settings.store, endpoint=path)
         closing.callback(lock.close)
-        catalog = Catalog.open(layout.catalog_path)
+        catalog = _open_catalog(layout)
         closing.callback(catalog.close)
         ledger = Ledger(catalog)
         store = Store.open(root, settings.store, catalog, lock=lock, byte_threads=settings.limits.running_bytes)
@@ -90,6 +93,16 @@ def opened(
             endpoint = platform.endpoint.Endpoint.acquire(path, shared=settings.access.opens_to_others, holder=holder)
         closing.callback(endpoint.close)
         yield Rooms(store, catalog, ledger, activity, endpoint, accounts, access, pulls, _recovery(store, catalog))
+
+
+def _open_catalog(layout: Layout) -> Catalog:
+    """On a disk without a free block or inode, with what the reserve gives back: the catalogue's log needs a file."""
+    try:
+        return Catalog.open(layout.catalog_path)
+    except (NoSpace, PermissionDenied):
+        if not Reserve(layout).release():
+            raise
+        return Catalog.open(layout.catalog_path)
 
 
 def _recovery(store: Store, catalog: Catalog) -> RecoveryView:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from typing import Final
 
 import anyio
 import structlog
@@ -23,6 +24,10 @@ log = structlog.get_logger("modeld.lifetime")
 
 _ENDED_AT_ONCE = 128 + signal.SIGTERM
 """The exit code that a shell shows for a process that SIGTERM ended."""
+
+
+LONGEST_STAY_SECONDS: Final = 2 * 3600.0
+"""For a sweep: more than the usual grace period. What is due later is swept by a later run of the daemon."""
 
 
 class Lifetime:
@@ -67,8 +72,11 @@ class Lifetime:
         log.error("the endpoint was removed or replaced", socket=listening.path)
         self.stop("the endpoint was removed or replaced", exit_code=exits.FAILED)
 
-    async def stop_when_idle(self, server: Server, board: Board, limit: float) -> None:
+    async def stop_when_idle(
+        self, server: Server, board: Board, limit: float, sweep_in: Callable[[], float | None]
+    ) -> None:
         """Stops the daemon after `limit` seconds without a connection or an unfinished job; paused jobs do not count.
+        It stays for a sweep that is due soon: `sweep_in` returns the seconds until then, None when none is due.
 
         Wakes once in `limit` seconds, not in a poll: an idle daemon sleeps until it would stop.
         """
@@ -77,6 +85,9 @@ class Lifetime:
             busy = server.shared.peer_limits.count > 0 or any(job.state != "paused" for job in board.jobs)
             idle_since = clock() if busy else max(server.shared.last_activity, board.runner.last_end)
             remaining = idle_since + limit - clock()
+            until_sweep = sweep_in()
+            if until_sweep is not None and until_sweep < LONGEST_STAY_SECONDS:
+                remaining = max(remaining, until_sweep + 1)
             if remaining <= 0 and server.stop_accepting_if_empty():
                 self.stop(f"idle for {limit:g} s")
                 return

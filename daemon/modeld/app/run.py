@@ -18,6 +18,7 @@ from modeld.observe import logs
 from modeld.observe.incident import incident
 from modeld.observe.notify import inherited_socket
 from modeld.observe.redact import redact
+from modeld.platform import memory
 from modeld.store.disk.durable import store_fault
 from modelwire import exits
 from modelwire.errors import InUse, ModeldError, NoSpace, PermissionDenied, QuotaExceeded, WireError
@@ -30,6 +31,7 @@ OWN_EXITS = (InUse, NoSpace, QuotaExceeded, PermissionDenied)
 
 def run(loaded: Loaded, readiness: Readiness, *, auto_started: bool) -> int:
     settings = loaded.settings
+    memory.keep_heap_small()
     logs.configure(settings.log, redact=redact)
     for warning in loaded.warnings:
         log.warning(warning)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import anyio.to_thread
 import msgspec
 import structlog
 
 from modeld.app.compose import Rooms
 from modeld.app.lifetime import Lifetime
 from modeld.app.readiness import Readiness
+from modeld.app.rest import Rest
 from modeld.config.load import Loaded
 from modeld.jobs.admission import Gate, Limits
 from modeld.jobs.board import Board
@@ -23,10 +26,12 @@ from modeld.observe.incident import incident
 from modeld.operations.model_pull import FETCHES
 from modeld.operations.registry import all_operations
 from modeld.operations.services import Services, ThisDaemon
+from modeld.platform import clock
 from modeld.server import Server
 from modeld.server.peer_limits import PeerLimits
 from modeld.store.blobs.hashing import slow_sha256
 from modelwire.errors import WireError
+from modelwire.values import Swept
 from modelwire.version import __version__
 
 log = structlog.get_logger("modeld.app")
@@ -50,10 +55,14 @@ async def serve(rooms: Rooms, loaded: Loaded, readiness: Readiness, *, instance:
         check_every = float(settings.daemon.endpoint_check)
         tasks.start_soon(lifetime.stop_on_lost_endpoint, rooms.endpoint, check_every, name="endpoint")
         tasks.start_soon(_prune, rooms, float(settings.jobs.keep), name="prune")
+        tasks.start_soon(rooms.ledger.keep, name="ledger")
         tasks.start_soon(rooms.store.uses.keep, name="uses")
+        tasks.start_soon(_sweep, services, name="sweep")
         if auto_started and settings.daemon.idle_exit > 0:
             idle_exit = float(settings.daemon.idle_exit)
-            tasks.start_soon(lifetime.stop_when_idle, server, services.board, idle_exit, name="idle")
+            sweep_in = rooms.store.automatic_sweep.next_in
+            tasks.start_soon(lifetime.stop_when_idle, server, services.board, idle_exit, sweep_in, name="idle")
+        services.board.runner.on_end = Rest(services.board, asyncio.get_running_loop()).job_ended
         readiness.ready(rooms.endpoint.path, rooms.store.layout.root)
         await lifetime.until_stop()
         notify.stopping(lifetime.reason)
@@ -111,6 +120,7 @@ def _built(
         own_uid=os.getuid(),
         accounts=rooms.accounts,
     )
+    rooms.store.holds.register(partials=lambda: rooms.pulls.job_partials.of(job.id for job in services.board.jobs))
     operations = all_operations(services)
     server = Server(rooms.endpoint.socket, services, operations, peer_limits, rooms.access, tasks)
     return server, services
@@ -130,15 +140,36 @@ async def _stop(services: Services, server: Server, lifetime: Lifetime) -> None:
     await server.end_connections()
 
 
+async def _sweep(services: Services) -> None:
+    """Frees what nothing has held for the grace period."""
+
+    async def swept(found: Swept) -> None:
+        services.activity.record(
+            "store.swept", removed=found.removed, freed_bytes=found.freed_bytes, notes=found.notes or None
+        )
+        await anyio.to_thread.run_sync(services.store.reserve.refill)
+
+    while services.store.automatic_sweep.on:
+        try:
+            await services.store.automatic_sweep.keep(swept)
+        except Exception as error:  # noqa: BLE001 - a fault here must not end the daemon
+            incident(error, work="sweeping")
+            await anyio.sleep(_PRUNE_EVERY_SECONDS)
+
+
 async def _prune(rooms: Rooms, keep: float) -> None:
-    """Deletes old finished jobs, and what pulls have learned, once a day."""
+    """Deletes old finished jobs, what pulls have learned, and the history of models that are gone, once a day."""
+    calendar = clock.Calendar()
     while True:
         try:
-            await rooms.ledger.prune(time.time(), keep)
-            await rooms.pulls.memory.prune(time.time(), keep)
+            now = calendar()
+            await rooms.ledger.prune(now, keep)
+            await rooms.pulls.memory.prune(now, keep)
+            await rooms.pulls.job_partials.prune(now, keep)
+            await rooms.store.prune(now - keep)
         except WireError as error:
             # A full disk, most likely: the next day is early enough.
-            log.warning("cannot delete old jobs and what pulls have learned", error=error.message)
+            log.warning("cannot delete old jobs and old history", error=error.message)
         except Exception as error:  # noqa: BLE001 - a fault here must not end the daemon
             incident(error, work="deleting old jobs")
         await anyio.sleep(_PRUNE_EVERY_SECONDS)

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 
 from modeld.config.errors import ConfigError
 from modeld.config.settings import Settings
+from modelwire import store_root
 
 
 def state_directory(settings: Settings, environ: Mapping[str, str]) -> str:
-    """`state_dir`, else systemd's STATE_DIRECTORY, else $XDG_STATE_HOME/modeld, else ~/.local/state/modeld."""
+    """`state_dir`, else systemd's STATE_DIRECTORY, else that of the user: see `modelwire.store_root`."""
     configured = (settings.state_dir or "").strip()
     if configured:
         return _absolute(configured, environ)
     given = _from_service_manager(environ, "STATE_DIRECTORY")
     if given:
         return given
-    # The XDG specification says to ignore a relative path.
-    base = environ.get("XDG_STATE_HOME", "").strip()
-    if os.path.isabs(base):
-        return os.path.join(base, "modeld")
-    home = environ.get("HOME", "").strip()
-    if os.path.isabs(home):
-        return os.path.join(home, ".local", "state", "modeld")
-    raise ConfigError(
-        "no directory for the daemon's state: state_dir, STATE_DIRECTORY, XDG_STATE_HOME and HOME are all unset",
-        hint="Set state_dir in the configuration, or MODELD_STATE_DIR in the environment.",
-    )
+    found = store_root.state_directory(settings.models_home, environ, sys.platform)
+    if found is None:
+        raise ConfigError(
+            "no directory for the daemon's state: state_dir, STATE_DIRECTORY, XDG_STATE_HOME, HOME and MODELS_HOME are"
+            " all unset",
+            hint="Set state_dir in the configuration, or MODELD_STATE_DIR in the environment.",
+        )
+    return found
 
 
 def log_directory(settings: Settings, environ: Mapping[str, str]) -> str:

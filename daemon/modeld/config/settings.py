@@ -17,6 +17,7 @@ from modelwire.vocabulary import Role
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json", "journal"]
+SweepMode = Literal["auto", "off"]
 
 MAX_BYTE_JOBS: Final = 64
 FETCHES: Final = 3
@@ -66,6 +67,10 @@ class StoreSettings(_Table, frozen=True, kw_only=True):
     grace: Annotated[Duration, Meta(description="how long a blob that no model uses is safe from a sweep")] = Duration(
         3600
     )
+    sweep: Annotated[
+        SweepMode,
+        Meta(description="auto: the daemon sweeps once that time is over; off: only `modelctl sweep` frees space"),
+    ] = "auto"
     lock_wait: Annotated[
         Duration,
         Meta(description="how long a change waits for a name that another tool has locked; 0 to refuse at once"),
@@ -79,9 +84,9 @@ class LimitSettings(_Table, frozen=True, kw_only=True):
     requests_per_peer: Annotated[
         int, Meta(ge=1, le=65536, description="requests in flight over all connections of one user")
     ] = limits.REQUESTS_PER_PEER
-    waiting_per_peer: Annotated[int, Meta(ge=0, le=65536, description="jobs that one user may have waiting")] = (
-        limits.WAITING_PER_PEER
-    )
+    waiting_per_peer: Annotated[
+        int, Meta(ge=0, le=65536, description="jobs that one user may have waiting, and as many again paused")
+    ] = limits.WAITING_PER_PEER
     waiting_total: Annotated[int, Meta(ge=0, le=65536, description="jobs that may wait, over all users")] = (
         limits.WAITING_TOTAL
     )

@@ -16,11 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from modeld.store.digest import Digest
 
 _AT = " at "
+
+WEAK: Final = "W/"
+"""In front of a validator that two versions of a file may share: when it differs the version does, not vice versa."""
 
 R_contra = TypeVar("R_contra", contravariant=True)
 
@@ -40,7 +43,7 @@ class FileInfo:
     """A SHA-256 of exactly these bytes that the source vouches for; not an ETag that merely looks like one."""
 
     validator: str | None = None
-    """A strong ETag, with its quotes, or a Last-Modified date: what If-Range takes."""
+    """A strong ETag, with its quotes, or a Last-Modified date that is one: what If-Range takes. Never a weak one."""
 
     ranges: bool = True
     """False when the source is known to give the whole file only."""
@@ -53,6 +56,9 @@ class FileInfo:
     origin: str | None = None
     """Scheme, host and port that `open` talks to first. Failures, connections and waiting are counted for it.
     None for a source without a network."""
+
+    address: str | None = None
+    """The locator for people: without user, password, fragment and what is secret in a query."""
 
     role: str | None = None
     """As in the manifest's `files`: weights, mmproj, config, license…"""
@@ -72,6 +78,9 @@ class Description:
     """Immutable: the commit or digest that a branch or tag meant at this moment."""
 
     license: str | None = None
+
+    note: str | None = None
+    """What the reference left open, and how the source decided it: a sentence without a full stop."""
 
     preferred: Mapping[str, tuple[Opener, FileInfo]] = field(default_factory=dict)
     """By path: another way to the same bytes, tried before the source's own `open`."""
@@ -104,7 +113,8 @@ class Body(Protocol):
         """Whether the range was honoured."""
 
     @property
-    def validator(self) -> str | None: ...
+    def validator(self) -> str | None:
+        """What the answer says of its version; `strong` keeps what only one version can have."""
 
     def readinto(self, into: memoryview) -> int:
         """At least one byte, as soon as there are any; 0 at the end, and never more than was announced.
@@ -132,9 +142,24 @@ class Opener(Protocol):
         on the condition that the file is still that one (If-Range)."""
 
 
+def strong(validator: str | None) -> str | None:
+    """The validator, when equality proves that two answers are of one version; None for a weak one."""
+    return None if validator is None or validator.startswith(WEAK) else validator
+
+
 def giver(opener: Opener, file: FileInfo) -> str:
-    """Who gives the bytes of a file: what is condemned, recorded beside the bytes, and told to people."""
+    """Who gives the bytes of a file: what is condemned, and recorded beside the bytes. People see `giver_shown`."""
     return opener.name if file.origin is None else f"{opener.name}{_AT}{file.origin}"
+
+
+def kind_shown(opener: Opener, origin: str | None) -> str:
+    """The name of an opener for people: plain HTTP is not called https."""
+    return "http" if opener.name == "https" and (origin or "").startswith("http:") else opener.name
+
+
+def giver_shown(who: str) -> str:
+    """What `giver` says, for people. What is recorded and compared stays as it is: older daemons wrote it, too."""
+    return who.replace("https", "http", 1) if who.startswith(f"https{_AT}http:") else who
 
 
 def address_of(who: str | None) -> str | None:

@@ -55,8 +55,12 @@ class Tuning:
     growth_rest_seconds: float = 15.0
     """After which more connections are tried again: the network may have changed."""
 
-    tries_without_progress: int = 5
-    """Rounds of failures that brought nothing, after which a source is given up."""
+    tries_without_progress: int = 8
+    """Rounds of failures that brought nothing, after which a source is given up: with the delays below up to 90 s, in
+    which a server can be started again."""
+
+    tries_with_alternative: int = 2
+    """The same, when another source can give the bytes."""
 
     progress_bytes: int = MIB
     """What has to arrive between two failures to reset their count: a few bytes must not keep a source for ever."""
@@ -67,7 +71,7 @@ class Tuning:
     """A source that demands a longer wait is given up, and the error says how long."""
 
     breaker_seconds: float = 30.0
-    """How long a host that failed three times within a minute is left alone."""
+    """How long a host on which three requests failed within a minute is left alone."""
 
     restarts: int = 3
     """From the first byte, because the file changed at its source."""

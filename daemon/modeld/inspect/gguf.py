@@ -17,6 +17,9 @@ _VERSIONS: Final = (2, 3)
 _MAX_ITEMS: Final = 4_000_000
 """Strings, fields and tensors together. The largest vocabularies have 300,000 words, in two or three lists."""
 
+_FIXED: Final = 24
+"""The magic, the version and two counts. A shorter file does not say how long it must be."""
+
 _MAX_NAME: Final = 65_535
 _MAX_DIMENSIONS: Final = 8
 """The library allows four."""
@@ -75,7 +78,7 @@ class Truncated(Exception):
 def needed_bytes(descriptor: int, size: int) -> int:
     """How long the file must be at least. Raises Truncated when the file of `size` bytes ends within its header."""
     head = _Head(descriptor, size)
-    if head.take(4) != MAGIC:
+    if size < _FIXED or head.take(4) != MAGIC:
         raise Unreadable("it does not begin as a GGUF file")
     version = head.take(4)
     if int.from_bytes(version, "little") not in _VERSIONS and int.from_bytes(version, "big") not in _VERSIONS:

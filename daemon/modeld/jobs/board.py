@@ -23,7 +23,7 @@ from modeld.jobs.ledger import JobRecord, Ledger, TokenTaken
 from modeld.jobs.runner import Runner
 from modelwire.errors import Draining, Internal, InvalidRequest, NoSpace, NotFound, QueueFull, WireError
 from modelwire.requests import Write
-from modelwire.vocabulary import clamp_priority
+from modelwire.vocabulary import OnDisconnect, clamp_priority
 
 _ECHO = 100
 """Characters of a client's text that an error repeats: an id has 26."""
@@ -34,14 +34,17 @@ def _no_room() -> bool:
 
 
 class Attachment(Generic[W, V]):
-    """One request that follows a job. When the last one that holds it leaves, a job that is not to continue stops.
+    """One request that follows a job. A job that is not to continue stops when the last one that holds it leaves, if
+    that one `asked` for the work.
 
-    A request of another user follows without holding: otherwise a reader could end the job by leaving.
+    A request that only attaches ends nothing by leaving: the job may have run unattended before. It holds the job while
+    it is there, unless it is another user's.
     """
 
-    __slots__ = ("_board", "_holds", "_left", "job", "joined")
+    __slots__ = ("_asked", "_board", "_holds", "_left", "job", "joined")
 
-    def __init__(self, board: Board, job: Job[W, V], *, joined: bool, holds: bool = True) -> None:
+    def __init__(self, board: Board, job: Job[W, V], *, joined: bool, holds: bool = True, asked: bool = True) -> None:
+        self._asked = asked
         self._board = board
         self._holds = holds
         self._left = False
@@ -56,7 +59,7 @@ class Attachment(Generic[W, V]):
             self._left = True
             self.job.watchers -= 1
             self.job.holders -= self._holds
-            self._board.left(self.job, held=self._holds)
+            self._board.left(self.job, asked=self._asked)
 
     def __enter__(self) -> Attachment[W, V]:
         return self
@@ -99,7 +102,9 @@ class Board:
 
     # -- submitting
 
-    async def submit(self, kind: Kind[W, V], request: W, *, key: str, model: str | None, peer: int) -> Attachment[W, V]:
+    async def submit(
+        self, kind: Kind[W, V], request: W, *, key: str, model: str | None, peer: int, accepted_for: str | None = None
+    ) -> Attachment[W, V]:
         """Joins the job that already does this work, or admits a new one. On return the job is durable.
 
         `key` is equal for requests that ask for the same outcome, and begins with the name of the kind.
@@ -126,6 +131,7 @@ class Board:
             created_at=time.time(),
             model=model,
             token=request.token,
+            accepted_for=accepted_for,
         )
         try:
             standing = self._gate.offer(self.runner.ticket(job))
@@ -169,8 +175,7 @@ class Board:
                 await self._write(job, lambda: self._ledger.join(job.id, peer, token))
                 self.jobs.join(job, peer, token)
             if request.on_disconnect == "continue" and job.on_disconnect == "cancel":
-                job.on_disconnect = "continue"
-                await self._ledger.update(job.id, on_disconnect="continue")
+                await self.set_on_disconnect(job, "continue")
             if clamp_priority(request.priority) < job.priority:
                 await self.prioritize(job, request.priority)
             await self.resume(job)
@@ -197,13 +202,14 @@ class Board:
         job.recorded.set()
 
     def attach(self, job: Job[W, V], peer: int) -> Attachment[W, V]:
-        return Attachment(self, job, joined=True, holds=peer == job.peer)
+        return Attachment(self, job, joined=True, holds=peer == job.peer, asked=False)
 
-    def left(self, job: AnyJob, *, held: bool) -> None:
-        """Called by an attachment that leaves. The last one that holds the job ends it, unless it is to continue."""
+    def left(self, job: AnyJob, *, asked: bool) -> None:
+        """Called by an attachment that leaves. The last one that holds the job ends it if it asked for the work, unless
+        the job is to continue."""
         self.attached -= 1
         self.departure.fire()
-        last = held and job.holders == 0
+        last = asked and job.holders == 0
         if last and job.on_disconnect == "cancel" and job in self.jobs and not self.draining:
             self._tasks.start_soon(self._cancel_abandoned, job)
 
@@ -249,34 +255,51 @@ class Board:
             await self.runner.record_cancel(job)
 
     async def pause(self, job: AnyJob) -> None:
+        """Raises `QueueFull` when its user has as many paused jobs as may wait: otherwise any number of jobs could be
+        admitted, each paused before the next."""
+        if job.stage in ("queued", "running"):
+            limit = self._gate.limits.waiting_per_peer
+            paused = sum(other.peer == job.peer and other.stage in ("paused", "pausing") for other in self.jobs)
+            if paused >= limit:
+                raise QueueFull(
+                    f"{paused} jobs of uid {job.peer} are paused already and its limit is {limit}",
+                    hint="Resume or cancel a paused job first; `[limits] waiting_per_peer` sets the limit.",
+                    details={"peer_paused": paused, "peer_limit": limit},
+                )
+        await self._pause(job)
+
+    async def _pause(self, job: AnyJob) -> None:
         if job.move("pause") == "paused":
             self.runner.settle(self._gate.withdraw(job.id))
             await self.runner.record_pause(job)
 
     async def resume(self, job: AnyJob) -> None:
-        while job.stage == "pausing":
+        """Asks for a place as a new job does, so it raises `QueueFull` when there is none."""
+        while job.stage == "pausing" or (job.stage == "paused" and job.id in self._gate):
             await job.changed.wait()
         if self.draining and job.state == "paused" and job.stage != "ending":
             raise _draining()
-        if not job.move("resume"):
+        if job.stage != "paused":
             return
+        standing = self._gate.offer(self.runner.ticket(job))
+        job.move("resume")
+        job.position = standing.position
         job.progress.phase("queued")
+        self.runner.settle(Owed((), standing.moves))
+        self.runner.note(job, "job.resumed")
         with anyio.CancelScope(shield=True):
             try:
                 await self._ledger.update(job.id, state="queued")
             except WireError:
-                await self.pause(job)
+                await self._pause(job)
                 raise
-        self._admit_resumed(job)
-
-    def _admit_resumed(self, job: AnyJob) -> None:
-        """Unless the job was cancelled, paused again or parked while the ledger was written."""
-        if job.stage == "queued" and job.id not in self._gate:
-            self.runner.note(job, "job.resumed")
-            self.readmit(job)
+        # Unless the job was cancelled, paused again or parked while the ledger was written: then it has no place.
+        if job.state == "queued" and self._gate.holds_slot(job.id):
+            self.runner.settle(Owed((job.id,)))
+        job.changed.fire()
 
     def readmit(self, job: AnyJob) -> None:
-        """Puts a job that was admitted before back into the queue; the queue's limits do not apply to it."""
+        """Puts a job of an earlier run back into the queue; the queue's limits do not apply to it."""
         self._apply_standing(job, self._gate.restore(self.runner.ticket(job)))
         job.changed.fire()
 
@@ -291,6 +314,13 @@ class Board:
         if job.state == "queued":
             self.runner.settle(self._gate.prioritize(job.id, job.priority))
         await self._ledger.update(job.id, priority=job.priority)
+
+    async def set_on_disconnect(self, job: AnyJob, wanted: OnDisconnect) -> None:
+        """Says what becomes of the job when the last client that asked for it leaves."""
+        if job.terminal or job.stage == "ending":
+            return
+        job.on_disconnect = wanted
+        await self._ledger.update(job.id, on_disconnect=wanted)
 
     async def change_request(self, job: Job[W, V], request: W) -> None:
         """Gives the work other settings, as if it had been submitted with them: a pause and a restart keep them."""

@@ -1,8 +1,8 @@
 """Job ids: 26 lowercase characters that sort by the time they were made.
 
 48 bits of milliseconds and 80 random bits in Crockford's base 32 (no i, l, o, u), so that an id can be read aloud,
-pasted into a path and compared as text. Within one process a later id is always greater than an earlier one, also
-within a millisecond and when the clock is set back.
+pasted into a path and compared as text. A later id is always greater than an earlier one of the same process, also
+within a millisecond and when the clock is set back, and than those that the process is told of.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ class Ids:
         self._randbits = randbits
         self._last = -1
 
+    def go_on_after(self, earlier: str) -> None:
+        """From now on makes only ids that are greater than this one, which an earlier process has made: its clock may
+        have been ahead."""
+        self._last = max(self._last, _value(earlier))
+
     def new(self) -> str:
         moment = min(max(0, int(self._clock() * 1000)), _TIME_LIMIT - 1) << _RANDOM_BITS
         # The top random bit stays 0: room to count up within the millisecond.
@@ -39,8 +44,19 @@ class Ids:
         return _text(self._last)
 
 
-new_id = Ids().new
-"""One source for the process: ids increase within a process."""
+_PROCESS = Ids()
+new_id, go_on_after = _PROCESS.new, _PROCESS.go_on_after
+"""One source for the process: its ids increase, and are greater than those that it was told of."""
+
+
+def _value(text: str) -> int:
+    """-1 for what is no id."""
+    if len(text) != LENGTH or not set(text) <= set(ALPHABET):
+        return -1
+    value = 0
+    for character in text:
+        value = value << 5 | ALPHABET.index(character)
+    return value if value < _TIME_LIMIT << _RANDOM_BITS else -1
 
 
 def _text(value: int) -> str:

@@ -49,6 +49,18 @@ class Kind(ABC, Generic[W, V]):
         """Whether the publication that a job announced before a crash took place. If not, the job runs again."""
         return False
 
+    def changes(self, _request: W, /) -> str | None:
+        """The name whose present content the work removes, replaces or passes on; None when there is no such name."""
+        return None
+
+    async def standing(self, _name: str, /) -> str:
+        """What a name stands for now, as a text to compare; empty when it stands for nothing."""
+        return ""
+
+    def made(self, _outcome: V, /) -> bool:
+        """Whether the name of this outcome stands for its content now."""
+        return False
+
     def queue(self, _request: W, /) -> str:
         """The name of the queue that a job waits in, by default that of its kind; called each time it joins one."""
         return self.name
@@ -82,6 +94,8 @@ class Job(Generic[W, V]):
     created_at: float
     model: str | None = None
     token: str | None = None
+    accepted_for: str | None = None
+    """What the name that the work changes stood for when the job was accepted."""
     order: int = 0
     stage: Stage = "queued"
     """Changed by `move` alone."""
@@ -91,6 +105,8 @@ class Job(Generic[W, V]):
     attempts: int = 0
     started_at: float | None = None
     ended_at: float | None = None
+    began: float | None = None
+    """When its work was last started in this run of the daemon, on the event loop's clock: for how long it worked."""
     value: V | None = None
     failure: WireError | None = None
     intent: V | None = None
@@ -104,6 +120,8 @@ class Job(Generic[W, V]):
     ended: anyio.Event = field(default_factory=anyio.Event)
     recorded: anyio.Event = field(default_factory=anyio.Event)
     end_recorded: bool = False
+    resumable: bool = False
+    """Set by its work, while the next start goes on where a stop interrupts it: the stop does not wait for it."""
     _settings_changed: Callable[[], None] | None = None
 
     def move(self, event: Event) -> Stage | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import anyio
 import msgspec
 
 from modeld.jobs.job import AnyJob, Job, Kind
@@ -69,6 +70,7 @@ def of(job: AnyJob) -> JobRecord:
         model=job.model,
         on_disconnect=job.on_disconnect,
         created_at=job.created_at,
+        accepted_for=job.accepted_for,
     )
 
 
@@ -84,6 +86,7 @@ def _job(row: JobRecord, kind: Kind[Any, Any], request: Write) -> AnyJob:
         created_at=row.created_at,
         model=row.model,
         token=row.token,
+        accepted_for=row.accepted_for,
         order=row.order,
         stage=row.state,
         state=row.state,
@@ -138,8 +141,8 @@ def _value(row: JobRecord, kind: type[V]) -> V | None:
 def end_fields(job: AnyJob) -> dict[str, Any]:
     """The fields of the activity log's record of a job's end."""
     fields: dict[str, Any] = {"outcome": "ok" if job.failure is None else job.failure.code}
-    if job.started_at and job.ended_at:
-        fields["seconds"] = round(job.ended_at - job.started_at, 3)
+    if job.began is not None:
+        fields["seconds"] = round(anyio.current_time() - job.began, 3)
     if job.failure is not None:
         fields["message"] = job.failure.message
     if job.value is not None:

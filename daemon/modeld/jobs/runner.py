@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import Callable
 
 import anyio
 import anyio.abc
@@ -31,15 +31,14 @@ class Runner:
         self, gate: Gate, ledger: Ledger, activity: Activity, jobs: JobIndex, tasks: anyio.abc.TaskGroup
     ) -> None:
         self.gate = gate
-        self._ledger = ledger
+        self.ledger = ledger
         self._activity = activity
         self._jobs = jobs
         self._tasks = tasks
-        self._unrecorded_ends: dict[str, dict[str, object]] = {}
-        """By job: the changes of an end that the ledger could not take. Few: on a full disk only jobs that free space
-        are admitted."""
         self.last_end = 0.0
         """When the last job ended, on the event loop's clock."""
+        self.on_end: Callable[[], None] = lambda: None
+        """Called after each run of a job, whether or not the job has ended with it."""
 
     def settle(self, owed: Owed) -> None:
         """Carries out what a change of the queue entails: starts jobs, and passes on new positions."""
@@ -68,21 +67,27 @@ class Runner:
                 await self._stopped(job)
                 return
             job.attempts += 1
-            job.started_at = time.time()
+            job.started_at, job.began = time.time(), anyio.current_time()
             job.progress.begin_attempt(job.attempts)
             job.changed.fire()
             self.note(job, "job.started", attempt=job.attempts)
             self._tasks.start_soon(self._publish_progress, job, name=f"progress {job.id}")
             await self._work(job)
         except Exception as error:  # noqa: BLE001 - a job whose end cannot be recorded must not end the daemon
-            self._abandon(job, incident(error, job=job.id, kind=job.kind.name))
+            await self._abandon(job, incident(error, job=job.id, kind=job.kind.name))
         finally:
             self.settle(self.gate.finish(job.id))
+            job.changed.fire()  # a resume waits for the job to leave the gate
+            self.on_end()
 
-    def _abandon(self, job: AnyJob, fault: WireError) -> None:
-        """Ends a job whose end could not be recorded: its followers get the fault, and the next start runs it again."""
+    async def _abandon(self, job: AnyJob, fault: WireError) -> None:
+        """Ends a job that an unforeseen error has stopped on its way: its followers get the fault."""
         if job.move("abandon"):
+            job.ended_at = job.ended_at or time.time()
             job.failure = fault
+            with anyio.CancelScope(shield=True):
+                if not job.end_recorded:
+                    await self._write_end(job, "failed", fault)
             self._jobs.leave(job, remember=True)
             job.ended.set()
             job.changed.fire()
@@ -122,12 +127,8 @@ class Runner:
 
     async def record_pause(self, job: AnyJob) -> None:
         with anyio.CancelScope(shield=True):
-            try:
-                await self._ledger.update(job.id, state="paused")
-            except WireError as error:
-                log.warning(
-                    "a pause could not be recorded: a restart will not know of it", job=job.id, error=error.message
-                )
+            if error := await self.ledger.settle(job.id, state="paused"):
+                log.warning("a pause could not be recorded yet", job=job.id, error=str(error))
         self.note(job, "job.paused")
         job.changed.fire()
 
@@ -150,7 +151,7 @@ class Runner:
 
     async def about_to_publish(self, job: AnyJob, intent: Value) -> None:
         """Call it in the publisher's turn, before the name changes: after a crash the restart knows what to check."""
-        await self._ledger.update(
+        await self.ledger.update(
             job.id,
             state="running",
             started_at=job.started_at,
@@ -161,7 +162,7 @@ class Runner:
     async def published(self, job: AnyJob, value: Value) -> None:
         """Call it in the same turn: after a crash at most one publication lacks its record."""
         job.ended_at = time.time()
-        await self._ledger.update(
+        await self.ledger.update(
             job.id, state="done", ended_at=job.ended_at, result=record.encode(_with_job(value, job))
         )
         job.end_recorded = True
@@ -201,29 +202,18 @@ class Runner:
     async def _write_end(self, job: AnyJob, state: End, outcome: Value | WireError) -> None:
         failed = isinstance(outcome, WireError)
         stored = record.encode(record.failure_of(outcome) if isinstance(outcome, WireError) else outcome)
-        changes: dict[str, object] = {
-            "state": state,
-            "started_at": job.started_at,
-            "ended_at": job.ended_at,
-            "attempts": job.attempts,
-            "result": None if failed else stored,
-            "error": stored if failed else None,
-        }
-        try:
-            await self._ledger.update(job.id, **changes)
-        except WireError as error:
-            # The work has ended either way: report it now, record it with the next end, or when the daemon stops.
-            self._unrecorded_ends[job.id] = changes
-            log.warning("the end of a job could not be recorded", job=job.id, state=state, error=error.message)
-        else:
-            await self.record_missing_ends()
-
-    async def record_missing_ends(self) -> None:
-        """Otherwise the next start would run again a job that was reported as cancelled or failed."""
-        with suppress(WireError):
-            for job_id, changes in list(self._unrecorded_ends.items()):
-                await self._ledger.update(job_id, **changes)
-                self._unrecorded_ends.pop(job_id, None)
+        error = await self.ledger.settle(
+            job.id,
+            state=state,
+            started_at=job.started_at,
+            ended_at=job.ended_at,
+            attempts=job.attempts,
+            result=None if failed else stored,
+            error=stored if failed else None,
+        )
+        if error is not None:
+            # The work has ended either way, so its followers learn of it now.
+            log.warning("the end of a job could not be recorded yet", job=job.id, state=state, error=str(error))
 
     def note(self, job: AnyJob, event: str, **fields: object) -> None:
         """Records an event of the job in the activity log."""

@@ -27,7 +27,7 @@
 - end: the work has returned or failed, or had taken place before a crash. The ledger is being written.
 - record: the ledger has the end, or could not take it.
 - leave: the stopping daemon waits no longer. Work that is still under way may yet end: `left`.
-- abandon: an unforeseen error. The ledger keeps the job open.
+- abandon: an unforeseen error has stopped the job on its way.
 - withdraw, at any stage, makes it `withdrawn`: the ledger could not take the job, which was never there.
 """
 

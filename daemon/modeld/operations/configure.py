@@ -52,6 +52,9 @@ class ConfigureJob(SlowOperation[JobConfigure, Configured]):
             old = job.priority
             await board.prioritize(job, request.priority)
             changes["priority"] = Change(old=old, new=job.priority)
+        if request.on_disconnect is not None:
+            changes["on_disconnect"] = Change(old=job.on_disconnect, new=request.on_disconnect)
+            await board.set_on_disconnect(job, request.on_disconnect)
         if request.max_rate is not None:
             changes["max_rate"] = Change(old=job.request.max_rate, new=rate)
             await board.change_request(job, msgspec.structs.replace(job.request, max_rate=rate))

@@ -24,4 +24,7 @@ class Drain(QuickOperation[DaemonDrain, Drained]):
                 hint="Leave it out for the configured deadline.",
             )
         queue = queue_view(self._services)
-        return Drained(running=queue.running, waiting=queue.waiting, deadline_s=self._services.drain(wanted))
+        parked = sum(job.state == "running" and job.resumable for job in self._services.board.jobs)
+        return Drained(
+            running=queue.running - parked, waiting=queue.waiting + parked, deadline_s=self._services.drain(wanted)
+        )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections import Counter
 
 from modeld.jobs.job import timestamp
 from modeld.operations.operation import Caller, QuickOperation
 from modeld.operations.services import Services
+from modeld.platform import clock
 from modelwire.errors import WireError
 from modelwire.requests import DaemonStatus
 from modelwire.values import HostView, QueueView, Status, TransferView
@@ -28,7 +28,7 @@ class ShowStatus(QuickOperation[DaemonStatus, Status]):
         self._counted = 0
 
     def answer(self, _: Caller, __: DaemonStatus, /) -> Status:
-        services, daemon, now = self._services, self._services.daemon, time.time()
+        services, daemon = self._services, self._services.daemon
         return Status(
             state=daemon.state,
             server=daemon.server,
@@ -37,7 +37,7 @@ class ShowStatus(QuickOperation[DaemonStatus, Status]):
             store=services.store.layout.root,
             socket=daemon.socket,
             started_at=timestamp(daemon.started),
-            uptime_s=round(now - daemon.started, 3),
+            uptime_s=round(clock.elapsed() - daemon.began, 3),
             connections=daemon.presence.count,
             watchers=services.activity.watchers,
             models=self._count(),
@@ -45,6 +45,7 @@ class ShowStatus(QuickOperation[DaemonStatus, Status]):
             log=services.activity.view(),
             recovery=daemon.recovery,
             transfer=_transfer(services),
+            sweep=services.store.automatic_sweep.view(),
             free_bytes=self._free(),
             reserved_bytes=services.store.reserved_bytes,
             auto_started=daemon.auto_started,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import msgspec
 
 from modeld.jobs.job import AnyJob
 from modeld.operations.follow import follow
@@ -37,7 +38,11 @@ class Cancel(SlowOperation[JobCancel, JobView]):
         await self._services.board.cancel(job, f"by uid {call.caller.uid}")
         with anyio.move_on_after(_STOP_SECONDS):
             await job.ended.wait()
-        return view_of(job)
+        if not request.discard:
+            return view_of(job)
+        places = self._services.pulls.job_partials.of([job.id])
+        freed = await self._services.store.sweeper.discard_partials(places)
+        return msgspec.structs.replace(view_of(job), discarded_bytes=freed)
 
 
 class Pause(SlowOperation[JobPause, JobView]):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Generic, NamedTuple
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -13,8 +15,16 @@ from modeld.jobs.job import AnyJob, Job, Kind, V, W
 from modeld.jobs.publication import PublicationNotes
 from modeld.operations.follow import follow
 from modeld.operations.operation import Call, Caller, SlowOperation
+from modeld.progress import JobProgress
 from modeld.store import Digest, ModelName, Requester
 from modelwire.errors import DigestMismatch
+from modelwire.values import Added
+from modelwire.vocabulary import Phase
+
+A = TypeVar("A", bound=Added)
+
+_LOCAL_PHASES: Final[frozenset[Phase]] = frozenset({"checking_local", "copy", "link", "verify"})
+_QUARANTINED: Final = ("path", "expected_sha256", "actual_sha256", "quarantine_path")
 
 
 class Submission(NamedTuple, Generic[W]):
@@ -36,9 +46,18 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
         """Refuses, before anything is queued, what can be refused without reading the disk."""
 
     async def run(self, call: Call, request: W, /) -> V:
-        wanted = self.check(call.caller, request)
+        wanted, accepted_for = self.check(call.caller, request), None
+        if (changed := self.changes(wanted.request)) is not None:
+            accepted_for = await self.standing(changed)
+            # Anew: what it keeps for the job counts only together with the admission that follows in the same step.
+            wanted = self.check(call.caller, request)
         attachment = await self._services.board.submit(
-            self, wanted.request, key=wanted.key, model=wanted.model, peer=call.caller.uid
+            self,
+            wanted.request,
+            key=wanted.key,
+            model=wanted.model,
+            peer=call.caller.uid,
+            accepted_for=accepted_for,
         )
         return (await follow(call, attachment)).outcome()
 
@@ -46,8 +65,39 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
         """The key of work that is the same when these parts are. Make the caller's uid one of them: rights differ."""
         return f"{self.name} {msgspec.json.encode(parts).decode()}"
 
+    async def standing(self, name: str, /) -> str:
+        return await self._services.store.models.standing(name)
+
     def notes(self, job: Job[W, V]) -> PublicationNotes[V]:
         return PublicationNotes(self._services.board.runner, job)
+
+    async def with_phases(self, job: Job[W, V], path: str, work: Awaitable[A]) -> A:
+        """Awaits work on this machine, and records its phases as events for every watcher."""
+        loop, record = asyncio.get_running_loop(), partial(self._services.activity.record, job=job.id, model=job.model)
+        shown: Phase = "queued"
+
+        def on_progress(progress: JobProgress) -> None:
+            nonlocal shown
+            before, shown = shown, progress.current_phase
+            # The hash of a copy runs along with it, and is complete when its name is next.
+            phase = "verify" if (before, shown) == ("copy", "publish") else shown
+            if shown != before and phase in _LOCAL_PHASES:
+                with suppress(RuntimeError):  # the loop is gone
+                    loop.call_soon_threadsafe(partial(record, f"phase.{phase}", path=path))
+
+        job.progress.add_listener(on_progress)
+        try:
+            made = await work
+            await asyncio.sleep(0)  # for the phases that are recorded soon
+        except DigestMismatch as fault:
+            await asyncio.sleep(0)
+            if "quarantine_path" in fault.details:
+                record("phase.quarantine", **{name: fault.details.get(name) for name in _QUARANTINED})
+            raise
+        finally:
+            job.progress.remove_listener(on_progress)
+        record("phase.ready", path=made.path)
+        return made
 
     @asynccontextmanager
     async def mismatch_recorded(self, job: Job[W, V], source: str) -> AsyncIterator[None]:

@@ -52,7 +52,14 @@ class Add(JobOperation[ModelAdd, Added]):
         request = job.request
         how: How = "move" if request.move else "link" if request.link else "copy"
         async with self.mismatch_recorded(job, request.path):
-            return await add_path(self._services, job, request.path, self.notes(job), how)
+            adding = add_path(self._services, job, request.path, self.notes(job), how)
+            return await self.with_phases(job, request.path, adding)
+
+    def changes(self, request: ModelAdd, /) -> str | None:
+        return request.name if request.replace else None
+
+    def made(self, outcome: Added, /) -> bool:
+        return self._services.store.models.stands_for(outcome)
 
     def took_place(self, request: ModelAdd, intent: Added, /) -> bool:
         """The content alone does not decide: the name may have stood for the same bytes before, and the job was to

@@ -32,5 +32,11 @@ class Copy(JobOperation[ModelCopy, Copied]):
             request.source, request.destination, order=job.order, notes=self.notes(job), stopped=job.progress.stopped
         )
 
+    def changes(self, request: ModelCopy, /) -> str:
+        return request.source
+
+    def made(self, outcome: Copied, /) -> bool:
+        return self._services.store.renaming.copied(outcome)
+
     def took_place(self, _: ModelCopy, intent: Copied, /) -> bool:
         return self._services.store.renaming.copied(intent)

@@ -29,5 +29,11 @@ class Move(JobOperation[ModelMove, Moved]):
             earlier=job.intent,
         )
 
+    def changes(self, request: ModelMove, /) -> str:
+        return request.source
+
+    def made(self, outcome: Moved, /) -> bool:
+        return self._services.store.renaming.moved(outcome)
+
     def took_place(self, _: ModelMove, intent: Moved, /) -> bool:
         return self._services.store.renaming.moved(intent)

@@ -54,8 +54,10 @@ class Pull(JobOperation[ModelPull, Pulled]):
         name = ModelName.parse(request.name) if request.name is not None else reference.suggested_name
         if reference.fixed_name is not None and name != reference.fixed_name:
             raise InvalidRequest(
-                f"$.name: '{reference.text}' is in the store; a pull gives it no second name",
-                hint=f"Run `modelctl cp {reference.text} {name.text}`.",
+                f"$.name: '{reference.text}' means the model of that name; a pull gives it no second name",
+                hint=f"For a file, write ./{reference.text}; for a model in the store, run"
+                f" `modelctl cp {reference.text} {name.text}`.",
+                details={"name": reference.text},
             )
         stored = msgspec.structs.replace(request, ref=reference.text, name=name.text, directory=None)
         files = [reference.key, stored.include, stored.exclude]
@@ -81,9 +83,11 @@ class Pull(JobOperation[ModelPull, Pulled]):
         async with self.mismatch_recorded(job, reference.text):
             if isinstance(reference, LocalReference):
                 outcome = PullOutcome(source=reference.text, notes=notes)
-                return outcome.pulled(await add_path(services, job, reference.path, outcome))
+                adding = add_path(services, job, reference.path, outcome)
+                return outcome.pulled(await self.with_phases(job, reference.path, adding))
             if isinstance(reference, StoredReference):
-                return await self._find_stored(job, reference.name)
+                path = services.store.layout.manifest(reference.name)
+                return await self.with_phases(job, path, self._find_stored(job, reference.name))
             return await NetworkPull(services.pulls, services.activity, job, reference, notes).run()
 
     async def _find_stored(self, job: Job[ModelPull, Pulled], name: ModelName) -> Pulled:
@@ -125,6 +129,12 @@ class Pull(JobOperation[ModelPull, Pulled]):
             source=name.text,
             current=True,
         )
+
+    def changes(self, request: ModelPull, /) -> str | None:
+        return request.name if request.replace else None
+
+    def made(self, outcome: Pulled, /) -> bool:
+        return self._services.store.models.stands_for(outcome)
 
     def took_place(self, _: ModelPull, intent: Pulled, /) -> bool:
         return self._services.store.models.stands_for(intent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from modeld.access.accounts import Accounts
@@ -11,6 +11,7 @@ from modeld.activity import Activity
 from modeld.config import Settings
 from modeld.jobs.admission import Gate
 from modeld.jobs.board import Board
+from modeld.platform import clock
 from modeld.pulls.context import PullContext
 from modeld.store import Digest, PeerReader, Reader, Store
 from modelwire.values import RecoveryView
@@ -38,6 +39,8 @@ class ThisDaemon:
     presence: Presence
     warnings: tuple[str, ...] = ()
     state: str = "ready"
+    began: float = field(default_factory=clock.elapsed)
+    """When this run began, on a clock that no setting of the time changes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

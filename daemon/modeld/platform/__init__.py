@@ -6,11 +6,13 @@ them; callers write `from modeld.platform import locks`. Another family, such as
 with the same modules, and a branch here:
 
 accounts    names and groups of users; blocks, so `modeld.access` calls it in a thread of its own
+clock       seconds that no setting of the time changes, and a calendar for what expires
 children    how a child process depends on its parent, and the pipe between them
 durable     reads and writes at an offset, syncs, allocation, clones, a rename that replaces nothing
 endpoint    ownership of the path at which clients connect, and the connections to it
 files       an open file: a second name for it, a second descriptor, its access list, whether a program writes to it
 locks       a file that is locked for as long as a process lives, and that describes its holder
+memory      what the heap keeps, and gives back
 notify      one datagram to the service manager
 peers       the user at the other end of a connection; `UserId` is how the system identifies a user
 polling     whether a descriptor is ready, now or within a time
@@ -22,6 +24,30 @@ All modules are imported together, also by a child process that needs one functi
 dataclasses or secrets, which would cost each child up to 6 MB and 40 ms.
 """
 
-from modeld.platform.posix import accounts, children, durable, endpoint, files, locks, notify, peers, polling
+from modeld.platform.posix import (
+    accounts,
+    children,
+    clock,
+    durable,
+    endpoint,
+    files,
+    locks,
+    memory,
+    notify,
+    peers,
+    polling,
+)
 
-__all__ = ["accounts", "children", "durable", "endpoint", "files", "locks", "notify", "peers", "polling"]
+__all__ = [
+    "accounts",
+    "children",
+    "clock",
+    "durable",
+    "endpoint",
+    "files",
+    "locks",
+    "memory",
+    "notify",
+    "peers",
+    "polling",
+]

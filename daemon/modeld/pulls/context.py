@@ -13,6 +13,7 @@ from modeld.download.engine.downloads import Transfer
 from modeld.download.http.client import HttpClient
 from modeld.download.routes.router import Route
 from modeld.download.tuning import DEFAULT
+from modeld.pulls.job_partials import JobPartials
 from modeld.pulls.memory import Memory
 from modeld.pulls.shared_downloads import SharedDownloads
 from modeld.sources.reference import Reference
@@ -29,6 +30,7 @@ class PullContext:
         self.store = store
         self.settings = settings
         self.memory = Memory(catalog)
+        self.job_partials = JobPartials(catalog, store.layout)
         self.shared_downloads = SharedDownloads(store.ingest)
         self._environ = dict(environ)
         self._closing = ExitStack()
@@ -42,6 +44,7 @@ class PullContext:
             max_rate=self.max_rate_at_start,
             keep_cache=store.ingest.keep_cache,
             condemned=self.memory.condemned,
+            holds=store.holds,
             tuning=replace(
                 DEFAULT,
                 connections_per_file=chosen.connections_per_file,

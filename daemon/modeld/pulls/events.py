@@ -71,5 +71,5 @@ class PullEvents:
 
     def _record_download(self, progress: JobProgress) -> None:
         self._logged, self._logged_at = progress.done, time.monotonic()
-        address, total = address_of(progress.source), progress.total_bytes
+        address, total = progress.address or address_of(progress.source), progress.total_bytes
         self._record_soon("phase.download", downloaded_bytes=self._logged, total_bytes=total, source_url=address)

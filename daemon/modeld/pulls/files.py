@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
@@ -20,6 +20,9 @@ from modeld.pulls.context import PullContext
 from modeld.pulls.plan import Plan
 from modeld.store import Digest
 from modeld.store.ingest.ingest import ReadyFile
+
+LITTLE: Final = 16 * 1024 * 1024
+"""Bytes that are fetched again sooner than a person waits for a stop."""
 
 
 @dataclass(slots=True, eq=False)
@@ -96,6 +99,13 @@ class ModelFiles:
             file.ready = ReadyFile(path=file.info.path, content=blob, role=file.info.role)
             await self._remember(file, blob.digest)
 
+    @property
+    def resumable(self) -> bool:
+        """Whether a later pull fetches only what is missing then, but for a little. Call it after `find`."""
+        infos = [file.info for file in self._missing]
+        whole = [info.size for info in infos if not (info.ranges and (info.validator or info.digest))]
+        return all(size is not None and size <= LITTLE for size in whole)
+
     def check_room(self) -> None:
         """Raises NoSpace, with the numbers, when all files together do not fit. Each one reserves its own room when
         its turn comes."""
@@ -137,8 +147,7 @@ class ModelFiles:
     async def _fetch(self, file: _File, described: Described[Any], on_event: OnEvent, share: Share) -> None:
         info, shared = file.info, self._context.shared_downloads
         work = partial(self._context.transfer.fetch_file, described, info, expected=info.digest)
-        blob, fetched = await shared.fetch(file.key, self._route, work, file.progress, on_event, share)
-        self._holds.enter_context(self._ingest.holds.relying_on(blob.digest))
+        blob, fetched = await shared.fetch(file.key, self._route, work, file.progress, on_event, share, self._holds)
         file.ready = ReadyFile(
             path=info.path,
             content=blob,

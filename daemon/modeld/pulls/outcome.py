@@ -17,12 +17,20 @@ class PullOutcome:
     source: str
     revision: str | None = None
     current: bool = False
+    note: str | None = None
     served: dict[str, int] = field(default_factory=dict)
     notes: Notes[Pulled]
 
     def pulled(self, added: Added) -> Pulled:
         values = msgspec.structs.asdict(added)
-        return Pulled(**values, source=self.source, revision=self.revision, current=self.current, served=self.served)
+        return Pulled(
+            **values,
+            source=self.source,
+            revision=self.revision,
+            current=self.current,
+            note=self.note,
+            served=self.served,
+        )
 
     async def about_to_publish(self, value: Added, /) -> None:
         await self.notes.about_to_publish(self.pulled(value))

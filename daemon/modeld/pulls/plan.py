@@ -35,6 +35,8 @@ class Plan:
         self.reference = reference
         self._publishing = publishing
         self.name = ModelName.parse(request.name)
+        if self.name == reference.suggested_name and (standing := publishing.index.entry(self.name)) is not None:
+            self.name = standing.name  # nobody chose the spelling: `…:q4_k_m` means what `…:Q4_K_M` has pulled
         self.expected = None if request.sha256 is None else Digest.parse(request.sha256)
         globs = [*(f"+{glob}" for glob in request.include), *(f"-{glob}" for glob in request.exclude)]
         self.full_reference = " ".join([reference.text, *globs])
@@ -67,8 +69,8 @@ class Plan:
     # -- without a source
 
     def models_to_find(self, remembered: RemoteModel | None, *, offline: bool) -> Iterator[RemoteModel]:
-        """What the reference may stand for without its source: the file of the expected digest, and offline what it
-        stood for when its source was last asked."""
+        """What the reference may stand for without its source: the file of the expected digest, and what it stood for
+        when its source was last asked, if that cannot change or nobody may be asked."""
         if self.expected is not None and self.reference.is_single:
             registry, repo = self.reference.written_place
             model = remembered or RemoteModel(registry=registry, repo=repo)
@@ -76,7 +78,7 @@ class Plan:
             if len(model.files) == 1:
                 path = model.files[0].path
             yield msgspec.structs.replace(model, files=(RemoteFile(path, self.expected.hex),))
-        known = (remembered or self._recorded_model()) if offline else None
+        known = (remembered or self._recorded_model()) if offline or self.reference.is_immutable else None
         if known is None or not known.files:
             return
         if self.expected is None or [self.expected.hex] == [file.digest for file in known.files]:

@@ -56,13 +56,15 @@ class Pull:
 
     async def run(self) -> Pulled:
         plan, layout, on_progress = self._plan, self._layout, self._events.on_progress
+        # What a secret authorises cannot go on after a restart, which forgets the secret.
+        self._job.resumable = not plan.reference.secrets
         self._progress.phase("checking_local")
         path = layout.manifest(plan.name) if plan.expected is None else layout.blob(plan.expected)
         self._events.record("phase.checking_local", path=path)
         self._progress.add_listener(on_progress)
         try:
-            with self._holds:
-                async with self._name:
+            async with self._context.job_partials.followed(self._job.id, self._progress), self._name:
+                with self._holds:
                     pulled = await until_there(self._pull)
         except DigestMismatch as fault:
             self._events.record_mismatch(fault)
@@ -103,7 +105,7 @@ class Pull:
             left.set()
 
     async def _fetch(self, described: Described[Any]) -> Pulled:
-        description = described.description
+        job, description = self._job, described.description
         files = self._files(self._plan.choose(description.files), description.revision)
         here = await files.find()
         self._plan.refuse_early(files.infos)
@@ -115,6 +117,7 @@ class Pull:
             self._plan.refuse_early(files.infos)
         if len(files.infos) == 1 and (digest := files.infos[0].digest) is not None:
             self._events.path = self._layout.partial(digest)
+        job.resumable = job.resumable and files.resumable
         ready = await self._fetch_missing(files, described)
         model = RemoteModel(
             registry=description.registry,
@@ -123,7 +126,7 @@ class Pull:
             license=description.license,
             files=tuple(RemoteFile(file.path, file.digest.hex, file.role) for file in ready),
         )
-        return await self._publish(ready, model, asked=True)
+        return await self._publish(ready, model, asked=True, note=description.note)
 
     async def _hold_name(self) -> None:
         """From before the first byte to the end of the pull: another tool that writes this name waits meanwhile."""
@@ -143,14 +146,18 @@ class Pull:
         with job.follows_settings(apply_settings):
             return await files.fetch(described, self._events.on_transfer_event, share)
 
-    async def _publish(self, files: list[ReadyFile], model: RemoteModel, *, asked: bool = False) -> Pulled:
+    async def _publish(
+        self, files: list[ReadyFile], model: RemoteModel, *, asked: bool = False, note: str | None = None
+    ) -> Pulled:
         """`asked` as in `Plan.publication`."""
+        self._job.resumable = False
         plan, text = self._plan, self._plan.reference.text
         request, current = plan.publication(files, model, asked=asked)
         outcome = PullOutcome(
             source=text,
             revision=model.revision or None,
             current=current,
+            note=note,
             served=dict(sum((Counter(file.served) for file in files), Counter())),
             notes=self._notes,
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from operator import sub
 from typing import Final, Protocol
@@ -42,10 +42,18 @@ class SharedDownloads:
         self._by_key: dict[str, _Download] = {}
 
     async def fetch(
-        self, key: str, route: str, work: Work, progress: FileProgress, on_event: OnEvent, share: Share
+        self,
+        key: str,
+        route: str,
+        work: Work,
+        progress: FileProgress,
+        on_event: OnEvent,
+        share: Share,
+        held: ExitStack,
     ) -> tuple[Blob, Fetched]:
         """Joins the download of `key`, or starts it. Raises Stopped when `progress` is stopped. `route` is equal for
-        jobs that ask the same sources: the failure of a download fails only those."""
+        jobs that ask the same sources: the failure of a download fails only those. No sweep takes the blob before
+        `held` is closed."""
         while True:
             download = self._by_key.get(key)
             first = download is None
@@ -58,7 +66,9 @@ class SharedDownloads:
             try:
                 with download.joined(reported, on_event, share):
                     await until_done(download.task, progress.stopped)
-                    return download.task.result()
+                    blob, fetched = download.task.result()
+                    held.enter_context(self._ingest.holds.relying_on(fetched.digest))
+                    return blob, fetched
             except Stopped:
                 if progress.stopped():
                     if not download.jobs:
@@ -78,9 +88,12 @@ class SharedDownloads:
         fetch = partial(work, progress=file, on_event=download.tell, pace=download.pace)
         try:
             fetched = await in_own_thread(fetch, name=f"fetch {key[:24]}")
+            download.held.enter_context(self._ingest.holds.relying_on(fetched.digest))
             return await self._ingest.commit(fetched), fetched
         finally:
             del self._by_key[key]
+            if not download.jobs:
+                download.held.close()
 
 
 class _Download:
@@ -91,6 +104,8 @@ class _Download:
         self.progress = JobProgress()
         self.pace = CommonPace()
         self.jobs: dict[_Forwarder, OnEvent] = {}
+        self.held = ExitStack()
+        """Keeps the blob from before it has its name until each job holds it."""
 
     def tell(self, event: TransferEvent) -> None:
         """Tells one job, from any thread: all jobs write to the same log."""
@@ -111,6 +126,8 @@ class _Download:
             self.pace.leave(share)
             if not self.jobs:
                 self.progress.stop_reason = "cancel"
+                if self.task.done():
+                    self.held.close()
 
 
 class _Forwarder:
@@ -127,7 +144,7 @@ class _Forwarder:
         progress, before = self._progress, self._counts
         if shared.source is not None and shared.source != self._source:
             self._source = shared.source
-            progress.source(shared.source)
+            progress.source(shared.source, shared.address)
         progress.total(shared.total_bytes)
         self._counts = (
             *(shared.done, shared.verified, shared.reused),
@@ -138,6 +155,7 @@ class _Forwarder:
             progress.attempted()
         if done or verified or reused or network:
             progress.advance(done=done, verified=verified, reused=reused, kept=kept, network=network)
+        progress.partial(*shared.partials)
         if shared.current_phase != "queued":
             progress.phase(shared.current_phase)
 

@@ -25,7 +25,7 @@ from modeld.platform import endpoint
 from modeld.server.faults import numbered
 from modeld.server.running_request import RunningRequest
 from modeld.server.shared import SharedState
-from modeld.server.stall import WriteWatch
+from modeld.server.stall import PeerTimer, WriteWatch
 from modelwire import replies, requests
 from modelwire.connection import ServerConnection
 from modelwire.decoding import BadRequest
@@ -83,7 +83,7 @@ class PeerConnection(asyncio.Protocol):
         self._closing = False
         self._continued = False
         self._in_lookup = False
-        self._read_stall: asyncio.TimerHandle | None = None
+        self._read_stall: PeerTimer | None = None
         self._permitted = shared.permitted[caller.role]
         self._reading = True
         self.writable = True
@@ -328,7 +328,7 @@ class PeerConnection(asyncio.Protocol):
         if not self.wire.partial:
             self._stop_read_stall()
         elif self._read_stall is None:
-            self._read_stall = self._shared.loop.call_later(self._shared.read_stall, self._on_read_stall)
+            self._read_stall = PeerTimer(self._shared.loop, self._shared.read_stall, self._on_read_stall)
 
     def _stop_read_stall(self) -> None:
         if self._read_stall is not None:

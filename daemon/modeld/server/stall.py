@@ -4,6 +4,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
+
+LATE_SECONDS: Final = 0.1
+"""A timer that fires later than this was held up: the process was stopped, or its loop was busy."""
+
+
+class PeerTimer:
+    """Calls `expired` when a peer has had `seconds` in which this daemon ran.
+
+    After a stop of the process the loop runs its timers before it reads what arrived meanwhile: such a timer says
+    nothing about the peer, and starts again.
+    """
+
+    __slots__ = ("_expired", "_loop", "_seconds", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, expired: Callable[[], None]) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self._expired = expired
+        self._start()
+
+    def _start(self) -> None:
+        self._timer = self._loop.call_later(self._seconds, self._fire)
+
+    def _fire(self) -> None:
+        if self._loop.time() - self._timer.when() > LATE_SECONDS:
+            self._start()
+        else:
+            self._expired()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
 
 
 class WriteWatch:
@@ -25,7 +57,7 @@ class WriteWatch:
         self._loop = loop
         self._seconds = seconds
         self._cut = cut
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: PeerTimer | None = None
         self._sent = 0
         self._taken = 0
 
@@ -37,7 +69,7 @@ class WriteWatch:
 
     def _wait(self, taken: int) -> None:
         self._taken = taken
-        self._timer = self._loop.call_later(self._seconds, self._look)
+        self._timer = PeerTimer(self._loop, self._seconds, self._look)
 
     def _look(self) -> None:
         self._timer = None

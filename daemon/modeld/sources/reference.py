@@ -94,6 +94,11 @@ class Reference(ABC):
         return False
 
     @property
+    def is_immutable(self) -> bool:
+        """Whether it means the same for ever, so that nobody has to be asked once it is known."""
+        return False
+
+    @property
     def written_place(self) -> tuple[str, str]:
         """Registry and repository, as far as the text names them."""
         return "", ""

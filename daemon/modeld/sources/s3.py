@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
 
 from modeld.download.http import headers
 from modeld.download.http.client import HttpClient
-from modeld.download.source import Body, Description, FileInfo
+from modeld.download.source import Body, Description, FileInfo, strong
 from modeld.sources.credentials.aws import AwsAccount
 from modeld.sources.kind import NetworkKind
 from modeld.sources.reference import NotAReference, Reference, Secrets, Written
@@ -44,7 +44,8 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Reference(Reference):
-    """One object, or all objects below a prefix (`path` ends with `/`, or is empty)."""
+    """One object, a set of GGUF shards by any of them, or all objects below a prefix (`path` ends with `/`, or is
+    empty)."""
 
     bucket: str
     path: str
@@ -62,8 +63,14 @@ class S3Reference(Reference):
         return self.path.rstrip("/") or self.bucket
 
     @property
+    def objects(self) -> list[str]:
+        """The keys, when it is not a prefix."""
+        folder, slash, name = self.path.rpartition("/")
+        return [f"{folder}{slash}{shard}" for shard in parts.gguf_shards(name) or [name]]
+
+    @property
     def is_single(self) -> bool:
-        return self.folder is None
+        return self.folder is None and len(self.objects) == 1
 
 
 def read(written: Written) -> S3Reference | None:
@@ -100,7 +107,10 @@ class S3Source:
 
     def describe(self, reference: S3Reference) -> Description:
         origin = self.origin(reference)
-        files = [self._object(reference, origin)] if reference.folder is None else self._listed(reference, origin)
+        if reference.folder is None:
+            files = [self._object(replace(reference, path=key), origin) for key in reference.objects]
+        else:
+            files = self._listed(reference, origin)
         reason = parts.paths_fault([file.path for file in files])
         if reason is not None:
             raise InvalidRequest(f"{reference.text} cannot be in the store: {reason}", hint="Name a single object.")
@@ -126,8 +136,9 @@ class S3Source:
             locator=_locator(reference, reference.path),
             size=headers.content_length(answer.headers),
             digest=headers.digest_of(answer.headers),
-            validator=headers.validator_of(answer.headers),
+            validator=strong(headers.validator_of(answer.headers)),
             origin=origin,
+            address=self._address(reference.bucket, reference.path),
             role=parts.role_of(path),
         )
 
@@ -149,8 +160,9 @@ class S3Source:
                             path=path,
                             locator=_locator(reference, found["path"]),
                             size=found["size"],
-                            validator=found["e_tag"],
+                            validator=strong(headers.validator_of({"ETag": found["e_tag"] or ""})),
                             origin=origin,
+                            address=self._address(reference.bucket, found["path"]),
                             role=parts.role_of(path),
                         )
                     )
@@ -179,7 +191,7 @@ class S3Source:
         settings = self._settings(userinfo)
         store = self._store(bucket, settings)
         if settings.get("skip_signature"):
-            return f"{self._base()}/{bucket}/{quote(key)}"
+            return self._address(bucket, key)
         import obstore
         from obstore.exceptions import BaseError
 
@@ -190,6 +202,9 @@ class S3Source:
                 f"no address could be signed for s3://{bucket}/{key} ({type(fault).__name__})",
                 hint="Check the daemon's AWS credentials.",
             ) from None
+
+    def _address(self, bucket: str, key: str) -> str:
+        return f"{self._base()}/{bucket}/{quote(key)}"
 
     def _base(self) -> str:
         return (self._account.endpoint or f"https://s3.{self._account.region}.amazonaws.com").rstrip("/")

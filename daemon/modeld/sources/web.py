@@ -1,4 +1,4 @@
-"""One file by its http or https address, on any host."""
+"""One file by its http or https address, on any host; by that of one shard, the set."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from modeld.download.content import check_type
 from modeld.download.http import headers
 from modeld.download.http.client import Answer, HttpClient
-from modeld.download.source import Body, Description, FileInfo
+from modeld.download.source import Body, Description, FileInfo, strong
 from modeld.download.urls import Url
 from modeld.observe.redact import redact_text
 from modeld.sources.credentials.netrc import netrc_authorization
@@ -20,6 +20,7 @@ from modeld.sources.kind import NetworkKind
 from modeld.sources.reference import NotAReference, Reference, Secrets, Written
 from modeld.store import parts
 from modeld.store.digest import Digest
+from modelwire.errors import SourceNotFound, SourceUnauthorized
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _NOT_FOR_HEAD: Final = (400, 401, 403, 404, 405, 406, 501)
@@ -59,17 +60,27 @@ class WebReference(Reference):
 
     @property
     def name_hint(self) -> str:
-        parts = urlsplit(self.address)
-        return unquote(parts.path.rstrip("/").rpartition("/")[2]) or parts.hostname or ""
+        address = urlsplit(self.address)
+        return unquote(address.path.rstrip("/").rpartition("/")[2]) or address.hostname or ""
+
+    @property
+    def shards(self) -> list[str] | None:
+        """The names of all files, when this is the address of one of a set of GGUF shards."""
+        return parts.gguf_shards(self.name_hint)
+
+    def shard(self, name: str) -> WebReference:
+        """The address of another shard: it has the same query, secrets included."""
+        path, mark, query = self.address.partition("?")
+        return replace(self, address=f"{path.rpartition('/')[0]}/{quote(name)}{mark}{query}")
 
     @property
     def is_single(self) -> bool:
-        return True
+        return self.shards is None
 
     @property
     def written_place(self) -> tuple[str, str]:
-        parts = urlsplit(self.address)
-        return parts.netloc, parts.path
+        address = urlsplit(self.address)
+        return address.netloc, address.path
 
 
 def read(written: Written) -> WebReference | None:
@@ -111,8 +122,29 @@ class WebSource:
         return self._http.parse(reference.full).origin
 
     def describe(self, reference: WebReference) -> Description:
+        url, names = self._http.parse(reference.full), reference.shards
+        files = [self._file(reference)] if names is None else [self._shard(reference, name) for name in names]
+        return Description(
+            source=reference.text, files=tuple(files), registry=url.netloc, repo=url.target.partition("?")[0]
+        )
+
+    def _shard(self, reference: WebReference, name: str) -> FileInfo:
+        if name == reference.name_hint:
+            return replace(self._file(reference), path=name)
+        try:
+            return replace(self._file(reference.shard(name)), path=name)
+        except (SourceNotFound, SourceUnauthorized) as fault:
+            raise type(fault)(
+                f"{reference.text} is one part of a set, and the part {name} cannot be had: {fault.message}",
+                hint=fault.hint,
+                details=fault.details,
+            ) from None
+
+    def _file(self, reference: WebReference) -> FileInfo:
         url = self._http.parse(reference.full)
-        file = FileInfo(path=self._path(reference, None), locator=reference.full, origin=url.origin)
+        file = FileInfo(
+            path=self._path(reference, None), locator=reference.full, origin=url.origin, address=reference.address
+        )
         answer = self._head(url)
         if answer is None:
             file = self._by_first_byte(file)
@@ -122,7 +154,7 @@ class WebSource:
                 file,
                 path=self._path(reference, headers.filename_of(final.headers)),
                 size=headers.content_length(final.headers),
-                validator=headers.validator_of(final.headers),
+                validator=strong(headers.validator_of(final.headers)),
                 ranges=(final.headers.get("Accept-Ranges") or "").strip().lower() != "none",
                 digest=headers.digest_of(final.headers) or (headers.digest_of(redirect.headers) if redirect else None),
             )
@@ -130,8 +162,7 @@ class WebSource:
             if file.size is None:
                 by_byte = self._by_first_byte(file)
                 file = replace(file, size=by_byte.size, validator=by_byte.validator, ranges=by_byte.ranges)
-        file = replace(file, role=parts.role_of(file.path))
-        return Description(source=reference.text, files=(file,), registry=url.netloc, repo=url.target.partition("?")[0])
+        return replace(file, role=parts.role_of(file.path))
 
     def open(self, file: FileInfo, start: int, end: int | None, validator: str | None) -> Body:
         url = self._http.parse(file.locator)
@@ -154,7 +185,7 @@ class WebSource:
         # digest prevents that here: when the bytes are read, the pull may know one that this source does not.
         body = self.open(replace(file, digest=_ANY_DIGEST), 0, 1, None)
         try:
-            return replace(file, size=body.total, validator=body.validator, ranges=body.partial)
+            return replace(file, size=body.total, validator=strong(body.validator), ranges=body.partial)
         finally:
             body.abort()
             body.close()

@@ -27,11 +27,13 @@ class Digest:
             raise InvalidDigest(
                 f"a SHA-256 digest has {HEX_LENGTH} hex characters, this one has {len(self.hex)}: {self.hex[:80]!r}",
                 hint="Give the full digest, with or without `sha256:` before it.",
+                details={"rule": "length", "length": len(self.hex)},
             )
         stranger = next(character for character in self.hex if character not in "0123456789abcdef")
         raise InvalidDigest(
             f"a SHA-256 digest is written with 0-9 and a-f only, this one contains {stranger!r}: {self.hex!r}",
             hint="Write it in lowercase." if stranger in "ABCDEF" else None,
+            details={"rule": "alphabet", "character": stranger},
         )
 
     @classmethod
@@ -41,7 +43,11 @@ class Digest:
         if not colon:
             return cls(text)
         if algorithm != "sha256":
-            raise InvalidDigest(f"the digest algorithm {algorithm[:80]!r} is not known; only sha256 is")
+            raise InvalidDigest(
+                f"the digest algorithm {algorithm[:80]!r} is not known; only sha256 is",
+                hint="Give the SHA-256 of the file.",
+                details={"rule": "algorithm", "algorithm": algorithm[:80]},
+            )
         return cls(rest)
 
     @property

@@ -94,6 +94,11 @@ def shard_set(filename: str) -> list[str] | None:
     ]
 
 
+def gguf_shards(filename: str) -> list[str] | None:
+    """As `shard_set`, for the kind of which one file stands for all: the others need what lies beside them."""
+    return shard_set(filename) if filename.endswith(".gguf") else None
+
+
 def missing_shard(paths: Iterable[str]) -> tuple[str, str] | None:
     """The first part that some set of shards lacks, and a part of that set that is there."""
     present = set(paths)

@@ -16,6 +16,7 @@ from modeld.store.blobs.quarantine import kept
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.catalog.history import THE_DAEMON, History, Requester
 from modeld.store.catalog.records import Records
+from modeld.store.catalog.unnamed import Unnamed
 from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
@@ -28,6 +29,7 @@ from modeld.store.ingest.adopt import How
 from modeld.store.ingest.collect import collect
 from modeld.store.ingest.ingest import Ingest
 from modeld.store.ingest.readers import Reader
+from modeld.store.maintain.automatic import AutomaticSweep
 from modeld.store.maintain.recover import RecoveryReport, recover
 from modeld.store.maintain.resolving import Resolver
 from modeld.store.maintain.sweep import Sweeper
@@ -61,7 +63,9 @@ class Store:
     directory that was locked.
     """
 
-    def __init__(self, lock: StoreLock, ingest: Ingest, *, grace: float, uses: Uses, recovery: RecoveryReport) -> None:
+    def __init__(
+        self, lock: StoreLock, ingest: Ingest, settings: StoreSettings, *, uses: Uses, recovery: RecoveryReport
+    ) -> None:
         publishing, records, history, self.holds = ingest.publishing, ingest.records, ingest.history, ingest.holds
         self.layout = publishing.layout
         self.recovery = recovery
@@ -74,10 +78,13 @@ class Store:
         self.ingest = ingest
         self._walks = anyio.CapacityLimiter(_WALKS)
         self.models = Models(self.index, self.layout, records, history, uses, threads=self._walks)
-        self.renaming = Renaming(publishing, lock, self.holds, records, uses, history)
+        grace, by_itself = float(settings.grace), settings.sweep == "auto"
+        sweep_after = grace if by_itself else None
+        self.renaming = Renaming(publishing, lock, self.holds, records, uses, history, sweep_after=sweep_after)
         self.sweeper = Sweeper(publishing, lock, records, self.holds, grace)
-        self.verifier = Verifier(publishing, lock, records, history, ingest.threads)
-        self.resolver = Resolver(publishing, records, uses, self.verifier)
+        self.automatic_sweep = AutomaticSweep(self.sweeper, publishing.unnamed, grace, on=by_itself)
+        self.verifier = Verifier(publishing, lock, records, history, ingest.threads, self.holds)
+        self.resolver = Resolver(publishing, records, uses, self.verifier, self.holds)
 
     @classmethod
     def claim(cls, root: str, settings: StoreSettings, *, endpoint: str | None = None) -> tuple[Layout, StoreLock]:
@@ -112,6 +119,7 @@ class Store:
                 publisher=Publisher(),
                 locks=NameLocks(layout, float(settings.lock_wait), publish_threads),
                 threads=publish_threads,
+                unnamed=Unnamed(catalog),
             )
             space = Space(
                 partial(free_bytes_under, layout.root),
@@ -132,7 +140,7 @@ class Store:
             return cls(
                 lock,
                 ingest,
-                grace=float(settings.grace),
+                settings,
                 uses=Uses(catalog),
                 recovery=recover(layout, index),
             )
@@ -189,6 +197,21 @@ class Store:
             return await add_local(self.ingest, request, collection, how, path, requester)
         finally:
             collection.close()
+
+    async def prune(self, before: float) -> None:
+        """Forgets what was found before that moment in blobs that no model names any more, and the uses of models that
+        are gone. While a manifest cannot be used, its blobs are not known, and nothing is forgotten."""
+        digests: set[str] = set()
+        names: set[str] = set()
+        keys: set[str] = set()
+        async for entry in self.index.entries():
+            if entry.manifest is None:
+                return
+            names.add(entry.name.text)
+            keys.add(entry.name.key)
+            digests.update(digest.hex for digest in entry.manifest.blobs())
+        await self.history.prune(before, digests, keys)
+        self.uses.prune(names)
 
     # -- reading, without waiting for jobs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ import anyio.lowlevel
 
 from modeld.access.accounts import Accounts
 from modeld.access.roles import Access
-from modeld.app.lifetime import Lifetime
+from modeld.app.lifetime import LONGEST_STAY_SECONDS, Lifetime
 from modeld.config import Settings
 from modeld.server import Server
 from modeld.server.peer_limits import PeerLimits
@@ -23,7 +23,9 @@ from rigs.waiting import eventually
 
 
 @asynccontextmanager
-async def quiet_daemon(path: str) -> AsyncIterator[tuple[Server, Lifetime]]:
+async def quiet_daemon(
+    path: str, sweep_in: Callable[[], float | None] = lambda: None
+) -> AsyncIterator[tuple[Server, Lifetime]]:
     """One whose event loop has accepted no connection yet: its server was never opened."""
     accounts = Accounts()
     services: Any = SimpleNamespace(
@@ -43,7 +45,7 @@ async def quiet_daemon(path: str) -> AsyncIterator[tuple[Server, Lifetime]]:
             server = Server(listener, services, operations, limits, access, tasks)
             lifetime = Lifetime(0)
             board: Any = SimpleNamespace(jobs=(), runner=SimpleNamespace(last_end=0.0))
-            tasks.start_soon(lifetime.stop_when_idle, server, board, 0.01)
+            tasks.start_soon(lifetime.stop_when_idle, server, board, 0.01, sweep_in)
             with anyio.fail_after(20):
                 yield server, lifetime
             tasks.cancel_scope.cancel()
@@ -75,3 +77,24 @@ async def test_who_comes_after_that_is_not_let_in_to_be_sent_away(room: Path) ->
             for _turn in range(10):  # of the loop, in which the daemon ends its rooms
                 await anyio.lowlevel.checkpoint()
             assert server.shared.peer_limits.count == 0
+
+
+async def test_it_stays_until_a_sweep_that_is_due_soon(room: Path) -> None:
+    """Else the space of a model that was just removed would come back with the next start only."""
+    seconds: float | None = 60.0
+    asked = 0
+
+    def sweep_in() -> float | None:
+        nonlocal asked
+        asked += 1
+        return seconds
+
+    async with quiet_daemon(str(room / "s"), sweep_in) as (server, lifetime):
+        server.open()
+        await eventually(lambda: asked)
+        assert not lifetime.reason
+    seconds = LONGEST_STAY_SECONDS + 1
+    async with quiet_daemon(str(room / "t"), sweep_in) as (server, lifetime):
+        server.open()
+        await lifetime.until_stop()
+    assert "idle for" in lifetime.reason

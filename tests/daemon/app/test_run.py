@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,3 +79,36 @@ async def test_a_full_disk_keeps_nobody_from_serving(monkeypatch: pytest.MonkeyP
     rooms: Any = Rooms()
     with pytest.raises(Asked):
         await _prune(rooms, 0.0)
+
+
+async def test_a_clock_that_is_set_forward_expires_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stop(Exception):
+        pass
+
+    asked: list[float] = []
+
+    class Pruned:
+        async def prune(self, now: float, keep: float = 0.0) -> int:
+            asked.append(now)
+            return 0
+
+    class Pulls:
+        memory = job_partials = Pruned()
+
+    class Rooms:
+        ledger = store = Pruned()
+        pulls = Pulls()
+
+    began = time.time()
+
+    async def a_year_later(_: float) -> None:
+        if len(asked) > 4:
+            raise Stop
+        monkeypatch.setattr("time.time", lambda: began + 365 * 86400)
+
+    monkeypatch.setattr("modeld.app.serve.anyio.sleep", a_year_later)
+    rooms: Any = Rooms()
+    with pytest.raises(Stop):
+        await _prune(rooms, 0.0)
+    assert len(asked) == 8
+    assert max(asked) < began + 3600

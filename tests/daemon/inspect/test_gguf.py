@@ -50,7 +50,7 @@ def test_a_file_of_the_other_byte_order_is_read(tmp_path: Path) -> None:
     assert needed(path) == -(-header // 32) * 32 + 64 * 4
 
 
-@pytest.mark.parametrize("keep", [4, 8, 23, 24, 60, 1000])
+@pytest.mark.parametrize("keep", [24, 60, 1000])
 def test_a_file_that_ends_within_its_header_is_cut_off(tmp_path: Path, keep: int) -> None:
     (path,) = write_tiny_llama(tmp_path / "tiny.gguf")
     os.truncate(path, keep)

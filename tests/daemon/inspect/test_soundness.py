@@ -65,6 +65,7 @@ def test_other_names_promise_nothing(tmp_path: Path, name: str, content: bytes) 
     "content",
     [
         b"weights",
+        b"GGUF",
         b"GGUF" + b"weights" * 50,
         b"GGUF\3\0\0\0 the bytes of a model",
         bytes(4096),
@@ -80,7 +81,7 @@ def test_every_cut_of_a_gguf_file_is_found(tmp_path: Path) -> None:
     (path,) = write_tiny_llama(tmp_path / "tiny.gguf")
     assert fault(path) is None
     size = path.stat().st_size
-    for keep in (size - 32, size // 2, 5000, 30, 10):
+    for keep in (size - 32, size // 2, 5000, 30):
         os.truncate(path, keep)
         reason = fault(path, "any-name")
         assert reason is not None, keep

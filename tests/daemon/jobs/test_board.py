@@ -8,11 +8,12 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from modeld.jobs.job import AnyJob
 from modeld.jobs.ledger import JobRecord
 from modeld.jobs.restart import drain, restore
-from modelwire.errors import Draining, NoSpace, PermissionDenied, WireError
+from modelwire.errors import Draining, NoSpace, PermissionDenied, QueueFull, WireError
 from modelwire.values import Added
-from rigs.board_rig import STRANGER, desk, state_at_end
+from rigs.board_rig import STRANGER, UID, desk, state_at_end
 from rigs.waiting import eventually
 
 PUBLISHED = Added(name="llama", blob="sha256:" + "0" * 64, size_bytes=1, format="gguf", path="/x")
@@ -92,6 +93,47 @@ async def test_a_restored_job_is_not_ended_by_a_stranger_who_looked(tmp_path: Pa
         await anyio.lowlevel.checkpoint()
         at.finish.set()
         assert await state_at_end(job) == "done"
+
+
+async def test_a_job_that_runs_unattended_is_not_ended_by_its_owner_who_looked(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        waiting = (await at.submit("llama")).job.id
+    async with desk(tmp_path) as at:
+        assert await restore(at.board, at.ledger) == 1
+        job = await at.board.find(waiting)
+        at.board.attach(job, UID).leave()
+        await anyio.lowlevel.checkpoint()
+        at.finish.set()
+        assert await state_at_end(job) == "done"
+
+
+async def test_its_owner_who_looks_holds_a_job_and_ends_none_by_leaving(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        asker = await at.submit("llama")
+        looker = at.board.attach(asker.job, UID)
+        asker.leave()
+        await eventually(lambda: asker.job.attempts)
+        looker.leave()
+        await anyio.lowlevel.checkpoint()
+        assert asker.job.state == "running"
+        at.board.attach(asker.job, UID).leave()
+        again = await at.submit("llama")
+        assert again.job is asker.job
+        again.leave()
+        assert await state_at_end(asker.job) == "cancelled", "who asked again ends it by leaving"
+
+
+async def test_a_job_that_is_told_to_go_on_outlives_its_asker(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        asker = await at.submit("llama")
+        await at.board.set_on_disconnect(asker.job, "continue")
+        asker.leave()
+        await anyio.lowlevel.checkpoint()
+        at.finish.set()
+        assert await state_at_end(asker.job) == "done"
+        row = await at.ledger.get(asker.job.id)
+        assert row is not None
+        assert row.on_disconnect == "continue"
 
 
 async def test_a_start_outlives_a_publication_that_cannot_be_looked_at(tmp_path: Path) -> None:
@@ -216,6 +258,106 @@ async def test_a_pause_on_a_full_disk_does_not_end_the_daemon(tmp_path: Path, ru
         assert await state_at_end(job) == "done"
 
 
+async def test_a_resume_needs_a_place_in_the_queue_as_a_new_job_does(tmp_path: Path) -> None:
+    async with desk(tmp_path, waiting_per_peer=2) as at:
+        await at.job("runs")
+        paused = await at.job("one")
+        await at.board.pause(paused)
+        two = await at.job("two")
+        await at.job("three")
+        with pytest.raises(QueueFull) as refusal:
+            await at.board.resume(paused)
+        assert refusal.value.retry_after_ms
+        with pytest.raises(QueueFull):
+            await at.submit("one")
+        assert (paused.state, paused.holders) == ("paused", 0)
+        assert at.gate.snapshot().waiting == 2
+        await at.board.cancel(two, "on request")
+        await at.board.resume(paused)
+        assert (paused.state, paused.position) == ("queued", 2)
+        assert at.diary.events_of(paused) == ["job.queued", "job.paused", "job.resumed"]
+
+
+async def test_resumes_at_once_take_no_place_twice(tmp_path: Path) -> None:
+    async with desk(tmp_path, waiting_per_peer=2) as at:
+        await at.job("runs")
+        paused = [await at.job(name) for name in ("one", "two")]
+        for job in paused:
+            await at.board.pause(job)
+        await at.job("three")
+        refused: list[QueueFull] = []
+
+        async def resume(job: AnyJob) -> None:
+            try:
+                await at.board.resume(job)
+            except QueueFull as fault:
+                refused.append(fault)
+
+        at.ledger.gate = anyio.Event()
+        async with anyio.create_task_group() as both:
+            for job in paused:
+                both.start_soon(resume, job)
+            await eventually(lambda: at.ledger.waiting)
+            at.ledger.gate.set()
+        assert len(refused) == 1
+        assert at.gate.snapshot().waiting == 2
+        assert sorted(job.state for job in paused) == ["paused", "queued"]
+
+
+async def test_a_job_resumed_into_a_free_slot_runs_once(tmp_path: Path) -> None:
+    async with desk(tmp_path, running=2) as at:
+        job = await at.job("one")
+        await at.board.pause(job)
+        await eventually(lambda: job.state == "paused")
+        at.ledger.gate = anyio.Event()
+        async with anyio.create_task_group() as both:
+            both.start_soon(at.board.resume, job)
+            await eventually(lambda: at.ledger.waiting)
+            assert job.attempts == 0, "what runs was recorded as resumed"
+            both.start_soon(at.board.pause, job)
+            await anyio.lowlevel.checkpoint()
+            both.start_soon(at.board.resume, job)
+            await anyio.lowlevel.checkpoint()
+            at.ledger.gate.set()
+        await eventually(lambda: job.attempts == 1)
+        assert at.gate.snapshot().running == 1
+        at.finish.set()
+        assert await state_at_end(job) == "done"
+        assert job.attempts == 1
+
+
+async def test_a_resume_that_cannot_be_recorded_gives_its_place_back(tmp_path: Path) -> None:
+    async with desk(tmp_path, waiting_per_peer=1) as at:
+        await at.job("runs")
+        job = await at.job("one")
+        await at.board.pause(job)
+        at.ledger.full = True
+        with pytest.raises(NoSpace):
+            await at.board.resume(job)
+        at.ledger.full = False
+        assert (job.state, at.gate.snapshot().waiting) == ("paused", 0)
+        await at.job("two")
+
+
+async def test_no_more_jobs_of_a_user_are_paused_than_may_wait(tmp_path: Path) -> None:
+    """Otherwise 2,000 jobs are admitted by pausing each before the next."""
+    async with desk(tmp_path, running=2, waiting_per_peer=2) as at:
+        jobs = []
+        for name in ("one", "two"):
+            jobs.append(await at.job(name))
+            await at.board.pause(jobs[-1])
+        third, other = await at.job("three"), await at.job("four", uid=STRANGER)
+        with pytest.raises(QueueFull, match="2 jobs of uid 1000 are paused already") as refusal:
+            await at.board.pause(third)
+        assert refusal.value.details == {"peer_paused": 2, "peer_limit": 2}
+        assert third.state == "running"
+        await at.board.pause(other)
+        await at.board.pause(jobs[0])
+        await at.board.cancel(jobs[0], "on request")
+        await at.board.pause(third)
+        await eventually(lambda: third.state == "paused")
+
+
 async def test_a_drain_ends_although_a_job_pauses_meanwhile(tmp_path: Path) -> None:
     async with desk(tmp_path) as at:
         job = await at.job("llama")
@@ -256,6 +398,19 @@ async def test_a_resume_that_the_drain_overtook_is_kept_for_the_next_start(tmp_p
         row = await at.ledger.get(job.id)
         assert row is not None
         assert row.state == "queued"
+
+
+async def test_a_drain_parks_at_once_what_the_next_start_resumes(tmp_path: Path) -> None:
+    async with desk(tmp_path, running=2) as at:
+        resumed, waited = await at.job("resumed"), await at.job("waited")
+        await eventually(lambda: resumed.attempts and waited.attempts)
+        resumed.resumable = True
+        async with anyio.create_task_group() as draining:
+            draining.start_soon(drain, at.board, 3600.0)
+            await resumed.ended.wait()
+            assert (resumed.stage, waited.stage) == ("parked", "running")
+            at.finish.set()
+        assert waited.state == "done"
 
 
 async def test_a_drain_returns_when_every_request_has_its_reply(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,3 +29,20 @@ def test_the_most_random_bits_still_leave_room_to_count_up() -> None:
 def test_the_process_has_one_rising_source() -> None:
     made = [new_id() for _ in range(2000)]
     assert made == sorted(set(made))
+
+
+@given(st.floats(0, 4e9), st.floats(0, 4e9))
+def test_ids_rise_over_a_restart_whatever_the_clock_has_done(before: float, after: float) -> None:
+    earlier = Ids(lambda: before).new()
+    ids = Ids(lambda: after)
+    ids.go_on_after(earlier)
+    assert earlier < ids.new()
+
+
+@pytest.mark.parametrize("text", ["", "x", "u" * LENGTH, "z" * LENGTH])
+def test_what_is_no_id_changes_nothing(text: str) -> None:
+    ids = Ids(lambda: 1.0, lambda _: 0)
+    expected = ids.new()
+    again = Ids(lambda: 1.0, lambda _: 0)
+    again.go_on_after(text)
+    assert again.new() == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,9 @@ import msgspec
 import pytest
 
 from modeld.jobs.ids import Ids
-from modeld.jobs.ledger import SCHEMA, JobRecord, Ledger, TokenTaken
+from modeld.jobs.ledger import KEPT_BYTES, SCHEMA, JobRecord, Ledger, TokenTaken
 from modeld.store.catalog.catalog import Catalog
+from modeld.store.catalog.write_ahead_log import WriteAheadLog
 from modelwire.errors import AlreadyExists, NotFound
 
 DAY = 24 * 3600.0
@@ -143,6 +145,70 @@ async def test_the_column_peer_pid_is_not_made_anew(catalog: Catalog) -> None:
     Ledger(catalog)
     columns = await catalog.read(lambda connection: connection.execute("PRAGMA table_info(jobs)").fetchall())
     assert "peer_pid" not in {name for _, name, *_ in columns}
+
+
+async def test_jobs_outlive_the_loss_of_what_was_committed_last(catalog: Catalog, ledger: Ledger) -> None:
+    """Open jobs stay open, ended ones do not open again, and their tokens lead to them."""
+    rows = [job(token=f"t{number}", order=number) for number in range(4)]
+    for row in rows[:2]:
+        await ledger.insert(row)
+    await catalog.write(lambda db: db.execute("SELECT 1").fetchone())
+    checkpointed(catalog)
+    for row in rows[2:]:
+        await ledger.insert(row)
+    await ledger.join(rows[2].id, 1001, "joined")
+    await ledger.update(rows[0].id, state="done", ended_at=5.0, result=b"{}")
+    await ledger.update(rows[3].id, state="cancelled", ended_at=6.0)
+    before = [await ledger.get(row.id) for row in rows]
+    os.truncate(catalog.path + "-wal", 0)
+    assert [await ledger.get(row.id) for row in rows] == before
+    assert [row.id for row in await ledger.open_jobs()] == [rows[1].id, rows[2].id]
+    for owner, token, number in ((1000, "t2", 2), (1001, "joined", 2), (1000, "t3", 3)):
+        known = await ledger.by_token(owner, token)
+        assert known is not None
+        assert known.id == rows[number].id
+
+
+async def test_jobs_of_an_earlier_run_outlive_it_too(catalog: Catalog, ledger: Ledger) -> None:
+    row = job()
+    await ledger.insert(row)
+    later = Ledger(catalog)
+    assert await later.open_jobs() == [row]
+    os.truncate(catalog.path + "-wal", 0)
+    assert await later.open_jobs() == [row]
+
+
+async def test_a_job_whose_end_is_not_known_any_more_does_not_run_again(
+    catalog: Catalog, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modeld.jobs.ledger.KEPT_ENDS", 1)
+    first, second = job(), job()
+    await ledger.insert(first)
+    await ledger.insert(second)
+    checkpointed(catalog)
+    await ledger.update(first.id, state="done", ended_at=5.0)
+    await ledger.update(second.id, state="done", ended_at=6.0)
+    os.truncate(catalog.path + "-wal", 0)
+    assert await ledger.open_jobs() == []
+    lost = await ledger.get(first.id)
+    assert lost is not None
+    assert lost.state == "failed"
+    assert b"lost" in (lost.error or b"")
+
+
+async def test_memory_of_ended_jobs_is_bounded(catalog: Catalog, ledger: Ledger) -> None:
+    for _ in range(5):
+        row = job()
+        await ledger.insert(row)
+        await ledger.update(row.id, state="done", ended_at=5.0, result=b"x" * (KEPT_BYTES // 2))
+    assert len(ledger._memory._ended) <= 2
+
+
+def checkpointed(catalog: Catalog) -> None:
+    """What the main file has from here on is all that is left when the log is lost."""
+    catalog._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    catalog._log.close()
+    catalog._log = WriteAheadLog(catalog.path)
 
 
 def test_searches_use_an_index(catalog: Catalog) -> None:

@@ -171,3 +171,10 @@ async def test_the_status_counts_what_is_there(tmp_path: Path) -> None:
         assert (status.state, status.models, status.queue.running, status.queue.waiting) == ("ready", 1, 0, 0)
         assert job.state == "paused"
         assert status.transfer is None
+
+
+async def test_how_long_the_daemon_runs_is_no_question_of_the_date(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        at.services.daemon.started += 3600  # as if the clock had been set back since
+        status = await at.ask(requests.DaemonStatus(), MINE)
+        assert 0 <= status.uptime_s < 60

@@ -13,7 +13,7 @@ from modeld.operations.job_operation import JobOperation
 from modelwire import requests
 from modelwire.errors import DigestMismatch, WireError
 from modelwire.values import Copied, Moved, Removed
-from rigs.operations_rig import ANOTHER, MINE, OperationsRig, operations_rig
+from rigs.operations_rig import ANOTHER, MINE, NotingCall, OperationsRig, operations_rig
 
 HEX = "a" * 64
 LONG = "x" * 5000
@@ -52,6 +52,8 @@ REFUSED = [
     (requests.ModelVerify(), "invalid_request"),
     (requests.ModelVerify(names=("a",), all=True), "invalid_request"),
     (requests.ModelVerify(names=("../a",)), "invalid_name"),
+    (requests.StoreSweep(quarantine=True, grace_s=0.0), "invalid_request"),
+    (requests.StoreSweep(quarantine=True, partials=True), "invalid_request"),
 ]
 
 SAME_WORK: list[tuple[requests.Write, dict[str, Any], str]] = [
@@ -98,9 +100,9 @@ OTHER_WORK: dict[type[requests.Write], list[dict[str, Any]]] = {
     ],
     requests.ModelCopy: [{"source": "c"}, {"destination": "c"}],
     requests.ModelMove: [{"source": "c"}, {"destination": "c"}],
-    requests.ModelRemove: [{"name": "c"}, {"force": True}],
+    requests.ModelRemove: [{"name": "c"}, {"force": True}, {"now": True}],
     requests.ModelVerify: [{"names": ("a",)}, {"names": (), "all": True}],
-    requests.StoreSweep: [{"dry_run": True}, {"grace_s": 0.0}],
+    requests.StoreSweep: [{"dry_run": True}, {"grace_s": 0.0}, {"partials": True}, {"quarantine": True}],
 }
 
 
@@ -229,3 +231,31 @@ async def test_the_work_of_a_job_is_done_with_its_own_request(tmp_path: Path) ->
             assert outcome.job != value.job
         job = await at.services.board.find(value.job)
         assert (job.state, job.value) == ("done", value)
+
+
+async def test_the_secret_of_a_pull_is_not_lost_to_another_pull_before_its_job_is_admitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replacement looks at the name first, which takes time."""
+    async with operations_rig(tmp_path) as at:
+        pull = at.of(model_pull.Pull)
+        mine, other = (
+            requests.ModelPull(ref=f"https://user:{word}@example.org/{word}.gguf", replace=True)
+            for word in ("one", "two")
+        )
+
+        async def interrupted(_: str) -> str:
+            pull.check(ANOTHER, other)
+            return ""
+
+        class Admitted(Exception):
+            pass
+
+        async def submit(*_: Any, key: str, **__: Any) -> None:
+            assert key in pull._secret
+            raise Admitted
+
+        monkeypatch.setattr(pull, "standing", interrupted)
+        monkeypatch.setattr(at.services.board, "submit", submit)
+        with pytest.raises(Admitted):
+            await pull.run(NotingCall(MINE), mine)

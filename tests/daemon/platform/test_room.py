@@ -21,6 +21,7 @@ ROOM = Path(modeld.__file__).parent
 NAMES = {
     *("AF_UNIX", "SCM_RIGHTS", "SO_PEERCRED", "LOCAL_PEERCRED", "send_fds", "recv_fds"),
     *("getgrouplist", "getpwnam", "getpwuid", "getgrnam"),
+    *("clock_gettime", "CLOCK_BOOTTIME"),
     *("posix_fadvise", "posix_fallocate", "preadv", "pwritev", "getxattr", "setxattr"),
     *("syscall", "uname", "prctl", "sendfile", "copy_file_range"),
 }

@@ -10,7 +10,10 @@ import pytest
 
 from modeld.download.source import FileInfo
 from modeld.progress import Stopped
+from modeld.store.blobs.blobs import Blob
 from modeld.store.disk.space import Reservation
+from modeld.store.ingest.ingest import Ingest
+from modeld.store.ingest.staged import Staged
 from modelwire.errors import NoSpace, SourceNotFound
 from rigs.download_rig import digest_of
 from rigs.pull_bench import PullBench
@@ -79,6 +82,25 @@ async def test_a_job_that_is_stopped_stops_its_files(bench: PullBench) -> None:
     bench.progress.stop_reason = "pause"
     with pytest.raises(Stopped):
         await fetched(bench, [info(ONE)])
+
+
+async def test_a_sweep_right_after_a_file_got_its_name_leaves_it_to_the_pull(
+    bench: PullBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also a file whose digest was not known before its bytes were here."""
+    bench.downloads.answers = {"a": ONE, "b": TWO}
+    real = Ingest.commit
+
+    async def commit_and_sweep(self: Ingest, staged: Staged) -> Blob:
+        blob = await real(self, staged)
+        assert (await bench.store.sweeper.sweep(grace=0)).victims == ()
+        return blob
+
+    monkeypatch.setattr(Ingest, "commit", commit_and_sweep)
+    await fetched(bench, [info(ONE, "a", known=False), info(TWO, "b")])
+    assert (await bench.store.sweeper.sweep(grace=0)).victims == ()
+    bench.holds.close()
+    assert len((await bench.store.sweeper.sweep(grace=0)).victims) == 2
 
 
 async def test_there_must_be_room_for_all_files_before_the_first_byte(bench: PullBench) -> None:

@@ -154,6 +154,18 @@ async def test_the_same_bytes_again_are_current_and_replace_nothing(bench: PullB
     assert (current, request.replace) == (True, False)
 
 
+async def test_a_name_that_nobody_chose_takes_the_spelling_that_is_there(bench: PullBench) -> None:
+    """A chosen one is refused: names that differ in case are one name."""
+    one = await bench.stored_file(ONE)
+    await bench.publish(bench.plan("ollama:m:8b-Q4", name="m:8b-Q4"), [one], MODEL)
+    made = bench.plan("ollama:m:8b-q4", name="m:8b-q4")
+    assert made.name.text == "m:8b-Q4"
+    assert made.publication([one], MODEL, asked=True)[1]
+    chosen = bench.plan("ollama:m", name="M:8b-q4")
+    with pytest.raises(AlreadyExists, match="another spelling of 'm:8b-Q4'"):
+        chosen.refuse_early([info(digest=one.digest)])
+
+
 async def test_the_same_bytes_under_a_new_revision_are_recorded_when_the_source_says_so(bench: PullBench) -> None:
     files = [await bench.stored_file(ONE)]
     await bench.publish(bench.plan(), files, MODEL)
@@ -188,6 +200,24 @@ def test_offline_a_reference_stands_for_what_its_source_said_last(bench: PullBen
     assert found(bench.plan(), None) == []
     assert found(bench.plan(sha256=digest_of(ONE).hex), known) == [known]
     assert found(bench.plan(sha256=digest_of(OTHER).hex), known) == []
+
+
+PINNED = [
+    f"hf:org/repo@{'a' * 40}",
+    f"hf:org/repo/m.gguf@{'a' * 40}",
+    f"hf:org/repo:Q8_0@{'0' * 40}",
+    f"ollama:m@sha256:{'a' * 64}",
+    f"oci://ghcr.io/team/m@sha256:{'a' * 64}",
+]
+MOVING = ["hf:org/repo", "hf:org/repo@main", f"hf:org/repo@{'a' * 7}", "ollama:m:7b", "oci://ghcr.io/team/m:v1"]
+MOVING += ["https://host/m.gguf", "s3://bucket/m.gguf"]
+
+
+@pytest.mark.parametrize(("ref", "pinned"), [(ref, True) for ref in PINNED] + [(ref, False) for ref in MOVING])
+def test_what_can_mean_nothing_else_is_not_asked_for_again(bench: PullBench, ref: str, pinned: bool) -> None:
+    known = RemoteModel(repo="org/repo", files=(RemoteFile("m.gguf", digest_of(ONE).hex),))
+    assert found(bench.plan(ref, name="m"), known, offline=False) == ([known] if pinned else [])
+    assert found(bench.plan(ref, name="m", sha256=digest_of(OTHER).hex), known, offline=False)[1:] == []
 
 
 async def test_offline_the_manifest_of_an_earlier_pull_stands_in_for_the_memory(bench: PullBench) -> None:

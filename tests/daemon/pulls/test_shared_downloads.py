@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import anyio
@@ -15,7 +16,9 @@ from modeld.download.engine.budget import Budget, Pace
 from modeld.download.routes.events import TransferEvent, unheard
 from modeld.progress import FileProgress, JobProgress, Stopped
 from modeld.pulls.shared_downloads import SharedDownloads, Work
+from modeld.store.digest import Digest
 from modeld.store.ingest.ingest import Ingest
+from modeld.store.publish.holds import Holds
 from modelwire.errors import SourceNotFound
 from rigs.waiting import eventually
 
@@ -34,10 +37,14 @@ class FetchedDouble:
     """A double of a fetched file."""
 
     committed: int = 0
+    digest: Digest = field(default_factory=lambda: Digest("0" * 64))
 
 
 class IngestDouble:
     """Commits without a store."""
+
+    def __init__(self) -> None:
+        self.holds = Holds()
 
     async def commit(self, fetched: FetchedDouble) -> str:
         await anyio.lowlevel.checkpoint()
@@ -93,7 +100,7 @@ async def join(
     shared: SharedDownloads, work: Work, job: JobDouble, results: dict[str, object], name: str, route: str = "r"
 ) -> None:
     try:
-        results[name] = await shared.fetch("key", route, work, job.progress, unheard, job.share)
+        results[name] = await shared.fetch("key", route, work, job.progress, unheard, job.share, ExitStack())
     except (Stopped, SourceNotFound) as fault:
         results[name] = type(fault)
 
@@ -268,7 +275,7 @@ async def test_an_event_is_reported_once() -> None:
 
     async def ask(name: str) -> None:
         job = JobDouble()
-        results[name] = await shared.fetch("key", "r", work, job.progress, events.append, job.share)
+        results[name] = await shared.fetch("key", "r", work, job.progress, events.append, job.share, ExitStack())
 
     with anyio.fail_after(WAIT):
         async with anyio.create_task_group() as tasks:

@@ -15,22 +15,31 @@ class Loop:
     """As much of an event loop as a timer needs: it runs out when the test says so."""
 
     def __init__(self) -> None:
+        self.now = 1000.0
         self.timers: list[Callable[[], None]] = []
+
+    def time(self) -> float:
+        return self.now
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         assert delay == PATIENCE
         self.timers.append(callback)
-        return Timer(self.timers)
+        return Timer(self.timers, self.now + delay)
 
-    def time_runs_out(self) -> None:
+    def time_runs_out(self, late: float = 0.0) -> None:
         (run,) = self.timers
         self.timers.clear()
+        self.now += PATIENCE + late
         run()
 
 
 class Timer:
-    def __init__(self, timers: list[Callable[[], None]]) -> None:
+    def __init__(self, timers: list[Callable[[], None]], when: float) -> None:
         self._timers = timers
+        self._when = when
+
+    def when(self) -> float:
+        return self._when
 
     def cancel(self) -> None:
         self._timers.clear()
@@ -102,6 +111,17 @@ def test_who_has_caught_up_is_watched_no_more_until_something_waits_again() -> N
     case.send(10)
     assert len(case.loop.timers) == 1
     case.loop.time_runs_out()
+    assert case.cuts == 1
+
+
+def test_a_peer_is_not_cut_for_the_time_in_which_this_daemon_was_stopped() -> None:
+    """The loop runs its timers before it writes what the peer would have taken."""
+    case = Case()
+    case.send(1000)
+    case.loop.time_runs_out(late=60.0)
+    assert case.cuts == 0
+    assert len(case.loop.timers) == 1
+    case.loop.time_runs_out(late=0.01)
     assert case.cuts == 1
 
 

@@ -37,6 +37,8 @@ FORMS: list[tuple[str, str, str]] = [
     ("HF:org/repo@v1.0", "hf:org/repo@v1.0", "repo"),
     ("hf:org/Llama-3.2-1B-GGUF:Q4_K_M", "hf:org/Llama-3.2-1B-GGUF:Q4_K_M", "Llama-3.2-1B:Q4_K_M"),
     ("hf:org/repo:Q4_K_M@dev", "hf:org/repo:Q4_K_M@dev", "repo:Q4_K_M"),
+    ("hf:org/repo:q4_k_m", "hf:org/repo:Q4_K_M", "repo:Q4_K_M"),
+    ("https://huggingface.co/org/repo:ud-q4_k_xl", "hf:org/repo:UD-Q4_K_XL", "repo:UD-Q4_K_XL"),
     ("hf:org/repo@dev:Q4_K_M", "hf:org/repo:Q4_K_M@dev", "repo:Q4_K_M"),
     ("hf:org/repo/a/b.gguf", "hf:org/repo/a/b.gguf", "b"),
     ("hf:org/repo/a/b.gguf@refs/pr/1", "hf:org/repo/a/b.gguf@refs/pr/1", "b"),

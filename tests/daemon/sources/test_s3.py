@@ -31,7 +31,11 @@ FILES = {
     "set/a b+c.gguf": WEIGHTS[::-1],
     "set/deep/config.json": b"{}",
     "ünïcode/x.gguf": b"GGUF1",
+    "cut/m-00001-of-00002.gguf": b"GGUF cut",
+    "cut/m-00002-of-00002.gguf": b"GGUF off",
+    "torn/m-00001-of-00002.gguf": b"GGUF torn",
 }
+SHARDS = [key for key in FILES if "-of-" in key]
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,8 @@ def described(source: S3Source, text: str) -> Description:
 def test_an_object_is_described_and_read_by_ranges(server: Buckets, http: HttpClient) -> None:
     source = S3Source(http, AwsAccount(server.signed))
     for key, content in FILES.items():
+        if key in SHARDS:
+            continue
         found = described(source, f"s3://weights/{key}")
         (file,) = found.files
         assert (file.path, file.size, file.digest) == (key.rpartition("/")[2], len(content), None)
@@ -68,6 +74,19 @@ def test_an_object_is_described_and_read_by_ranges(server: Buckets, http: HttpCl
         assert (found.registry, found.repo) == (server.url[7:], "weights")
         assert read_all(source, file) == content
         assert read_all(source, file, 1, 2, file.validator) == content[1:2]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_key_of_one_shard_means_its_set(server: Buckets, http: HttpClient, number: int) -> None:
+    source = S3Source(http, AwsAccount(server.signed))
+    found = described(source, f"s3://weights/cut/m-0000{number}-of-00002.gguf")
+    assert [(file.path, read_all(source, file)) for file in found.files] == [
+        ("m-00001-of-00002.gguf", b"GGUF cut"),
+        ("m-00002-of-00002.gguf", b"GGUF off"),
+    ]
+    assert not parse(f"s3://weights/cut/m-0000{number}-of-00002.gguf").is_single
+    with pytest.raises(SourceNotFound, match="m-00002-of-00002"):
+        described(source, "s3://weights/torn/m-00001-of-00002.gguf")
 
 
 def test_all_below_a_prefix(server: Buckets, http: HttpClient) -> None:

@@ -194,3 +194,43 @@ def test_user_and_password_of_the_address_come_before_netrc(http: HttpClient, tm
         assert read_all(WebSource(http, {}), found.files[0]) == CONTENT
         expected = "Basic " + base64.b64encode(b"me:s3c ret").decode()
         assert {asked.headers.get("Authorization") for asked in server.asked} == {expected}
+
+
+# -- shards
+
+SET = {f"/d x/m%2B-0000{number}-of-00003.gguf": b"GGUF" + bytes([number]) * 99 for number in (1, 2, 3)}
+
+
+def shard(asked: Asked) -> Reply:
+    content = SET.get(asked.path.replace("+", "%2B"))
+    if content is None or asked.query not in ("", "part=1", "token=s3cret"):
+        return Reply(404)
+    return file_reply(asked, content, {"Content-Disposition": 'attachment; filename="other.gguf"'})
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("query", ["", "?part=1", "?token=s3cret"])
+def test_the_address_of_one_shard_means_its_set(http: HttpClient, number: int, query: str) -> None:
+    with serving(shard) as server:
+        address = f"{server.url}/d%20x/m%2B-0000{number}-of-00003.gguf{query}"
+        found = described(http, address)
+        assert [file.path for file in found.files] == [f"m+-0000{part}-of-00003.gguf" for part in (1, 2, 3)]
+        source = WebSource(http, {})
+        assert [read_all(source, file) for file in found.files] == list(SET.values())
+        reference = parse(address)
+        assert not reference.is_single
+        assert reference.suggested_name.text == "m"
+        assert "s3cret" not in repr(found)
+
+
+def test_a_set_that_lacks_a_shard_is_no_model(http: HttpClient) -> None:
+    with serving(lambda asked: Reply(404) if "00002" in asked.path else shard(asked)) as server:
+        with pytest.raises(SourceNotFound, match=r"is one part of a set, and the part m\+-00002-of-00003"):
+            described(http, f"{server.url}/d%20x/m%2B-00001-of-00003.gguf")
+
+
+@pytest.mark.parametrize("name", ["m-00001-of-00001.gguf", "m-00004-of-00003.gguf", "m-00001-of-00002.safetensors"])
+def test_what_only_looks_like_a_shard_is_one_file(http: HttpClient, name: str) -> None:
+    with serving(serve()) as server:
+        assert [file.path for file in described(http, f"{server.url}/{name}").files] == [name]
+        assert parse(f"{server.url}/{name}").is_single

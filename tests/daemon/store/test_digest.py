@@ -25,20 +25,23 @@ def test_matches_only_itself() -> None:
 
 @pytest.mark.parametrize("text", ["", "sha256:", HEX[:-1], HEX + "0", "z" * 63, f"sha256:{HEX}\n"])
 def test_wrong_length_is_reported_with_the_length(text: str) -> None:
-    with pytest.raises(InvalidDigest, match="64 hex characters, this one has"):
+    with pytest.raises(InvalidDigest, match="64 hex characters, this one has") as caught:
         Digest.parse(text)
+    assert caught.value.details["rule"] == "length"
 
 
 @pytest.mark.parametrize("text", ["g" + HEX[1:], HEX[:-1] + "\n", "٣" + HEX[1:], " " + HEX[1:], "/" + HEX[1:]])
 def test_wrong_alphabet_is_another_error(text: str) -> None:
-    with pytest.raises(InvalidDigest, match="0-9 and a-f only"):
+    with pytest.raises(InvalidDigest, match="0-9 and a-f only") as caught:
         Digest.parse(text)
+    assert caught.value.details["rule"] == "alphabet"
 
 
 def test_uppercase_is_refused_because_two_spellings_break_deduplication() -> None:
     with pytest.raises(InvalidDigest, match="0-9 and a-f only") as caught:
         Digest.parse(HEX.upper())
     assert caught.value.hint == "Write it in lowercase."
+    assert caught.value.details["rule"] == "alphabet"
 
 
 @pytest.mark.parametrize("text", [f"sha512:{HEX}", f"SHA256:{HEX}", f":{HEX}"])

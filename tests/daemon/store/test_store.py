@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from modeld.store.catalog.catalog import Catalog
 from modeld.store.names import ModelName
 from modelwire.errors import InUse, NotFound
 from modelwire.units import Size
+from rigs.maintain_rig import Bench
 
 SETTINGS = StoreSettings(min_free=Size(0))
 
@@ -70,6 +72,31 @@ async def test_a_catalogue_of_another_life_is_refused_nothing(tmp_path: Path) ->
         finally:
             store.close()
             catalog.close()
+
+
+async def test_the_history_of_models_that_are_gone_is_forgotten(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    kept, gone = await bench.add("kept", b"GGUF kept"), await bench.add("gone", b"GGUF gone")
+    bench.store.resolve("kept")
+    bench.store.resolve("gone")
+    await bench.store.uses.flush()
+    os.unlink(bench.manifest("gone"))
+
+    async def known() -> set[str]:
+        rows = await bench.catalog.read(lambda db: db.execute("SELECT expected FROM outcomes").fetchall())
+        return {text for (text,) in rows}
+
+    damaged = Path(bench.manifest("damaged"))
+    damaged.write_bytes(b"no manifest")
+    await bench.store.prune(time.time() + 60)
+    assert await known() == {kept.blob, gone.blob}, "the damaged one may name any blob"
+    damaged.unlink()
+    await bench.store.prune(time.time() + 60)
+    assert await known() == {kept.blob}
+    await bench.store.uses.flush()
+    rows = await bench.catalog.read(lambda db: db.execute("SELECT name FROM uses").fetchall())
+    assert rows == [("kept",)]
+    bench.close()
 
 
 async def test_a_restart_reports_what_it_found(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 
 from modelclient.ctl import submit
+from modelclient.ctl.output import command
 from modelclient.ctl.session import Session
+from modelclient.exchange import Work
 from modelwire.errors import Cancelled, InvalidRequest
 from modelwire.values import Added
 
@@ -29,17 +30,16 @@ def run(session: Session, args: argparse.Namespace) -> None:
         session,
         lambda: client.add(path, move=args.move, link=args.link, **submit.options(args)),
         detach=args.detach,
-        interrupted=lambda job: _interrupted(job, args),
+        interrupted=lambda work: _interrupted(work, args),
         known=_known,
     )
 
 
-def _interrupted(job: str | None, args: argparse.Namespace) -> Cancelled:
-    words = ["modelctl", "add", args.path, *submit.words(args)]
-    words += ["--move"] if args.move else ["--link"] if args.link else []
+def _interrupted(work: Work[Added], args: argparse.Namespace) -> Cancelled:
+    words = [*submit.words(args), *(["--move"] if args.move else ["--link"] if args.link else [])]
     return Cancelled(
-        f"interrupted: job {job} was stopped, and {args.name or os.path.basename(args.path)} was not added",
-        hint=f"To go on, run `{shlex.join(words)}` again.",
+        f"interrupted: {submit.stopped(work)}, and {args.name or os.path.basename(args.path)} was not added",
+        hint=f"To go on, run `{command('add', [args.path], words)}` again.",
     )
 
 

@@ -18,7 +18,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
             session.note(f"job {args.job} is paused; it goes on after: modelctl resume {args.job}")
         job = follow(session, client.attach(args.job), attached=True)
     except KeyboardInterrupt:
-        complain(f"modelctl: left job {args.job}; it may go on without you")
+        complain(f"modelctl: left job {args.job}, which goes on without you")
         complain(f"hint: See what it does with `modelctl job {args.job}`, or end it with `modelctl cancel {args.job}`.")
         raise
     if (error := failure(job)) is not None:

@@ -1,13 +1,24 @@
-"""`cancel ID`: ends a job; what has arrived is kept."""
+"""`cancel ID`: ends a job; what has arrived is kept, or discarded on request."""
 
 from __future__ import annotations
 
 import argparse
 
-from modelclient.ctl.jobview import configure as configure
-from modelclient.ctl.jobview import print_state
+from modelclient.ctl import jobview
 from modelclient.ctl.session import Session
+from modelwire.units import rounded_size
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    jobview.configure(parser)
+    parser.add_argument(
+        "--discard", action="store_true", help="also remove what has arrived, of a job that has ended too"
+    )
 
 
 def run(session: Session, args: argparse.Namespace) -> None:
-    print_state(session, session.client().cancel_job(args.job))
+    job = session.client().cancel_job(args.job, discard=args.discard)
+    jobview.print_state(session, job)
+    if args.discard and not session.raw:
+        freed = job.discarded_bytes
+        session.note(f"{rounded_size(freed)} discarded" if freed else "nothing of it was kept that could be discarded")

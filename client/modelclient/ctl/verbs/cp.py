@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from modelclient.ctl.follow import carry_out
+from modelclient.ctl.output import command
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
 from modelwire.units import rounded_size
@@ -22,7 +23,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
     copied = carry_out(
         session,
         lambda: client.copy(args.source, args.destination, dry_run=args.dry_run),
-        f"modelctl cp {args.source} {args.destination}",
+        command("cp", [args.source, args.destination], ["--dry-run"] if args.dry_run else []),
     )
     text = (
         _plan(copied) if copied.dry_run else f"{copied.name}  {rounded_size(copied.size_bytes)}  as {copied.source}\n"

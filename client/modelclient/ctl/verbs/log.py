@@ -22,6 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(session: Session, args: argparse.Namespace) -> None:
     last = args.last if args.last is not None or args.since is not None else LAST
     with session.client().subscribe(since=args.since, last=last, follow=args.follow) as events:
+        if session.json:
+            session.out.begin_array()
         for event in events:
             if isinstance(event, Event | Lagged):
                 print_event(session, event)

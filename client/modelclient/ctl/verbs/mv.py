@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from modelclient.ctl.follow import carry_out
+from modelclient.ctl.output import command
 from modelclient.ctl.session import Session
 from modelwire.units import rounded_size
 
@@ -19,7 +20,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
     moved = carry_out(
         session,
         lambda: client.move(args.source, args.destination),
-        f"modelctl mv {args.source} {args.destination}",
+        command("mv", [args.source, args.destination]),
     )
     text = f"{moved.name}  {rounded_size(moved.size_bytes)}  was {moved.source}\n"
     session.show_result(moved, quiet=f"{moved.name}\n", text=text)

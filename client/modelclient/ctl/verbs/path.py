@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 
+from modelclient.ctl.output import command
 from modelclient.ctl.session import Session
 from modelwire.errors import Corrupt, NotFound, WireError
 from modelwire.values import Resolved
@@ -37,11 +38,11 @@ def _withheld(resolved: Resolved) -> WireError:
     if resolved.state in ("available", "downloading"):
         return NotFound(
             f"the bytes of {resolved.name} are not here: its state is {resolved.state}",
-            hint=f"See how far it is with `modelctl show {resolved.name}`.",
+            hint=f"See how far it is with `{command('show', [resolved.name])}`.",
             details=details,
         )
     return Corrupt(
         f"{resolved.name} is not given out: its state is {resolved.state}",
-        hint=f"See why with `modelctl show {resolved.name}`.",
+        hint=f"See why with `{command('show', [resolved.name])}`.",
         details=details,
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 
 from modelclient.ctl import submit
 from modelclient.ctl.arguments import rate
+from modelclient.ctl.output import command, option
 from modelclient.ctl.session import Session
+from modelclient.exchange import Work
 from modelwire.errors import Cancelled
 from modelwire.values import Pulled
 
@@ -18,6 +19,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     submit.configure(parser, made_of="the reference", license_from=" (default: the one that the source names)")
     parser.add_argument(
         "--include", metavar="GLOB", action="append", default=[], help="fetch only these files; repeatable"
+    )
+    parser.add_argument(
+        "--all", dest="include", action="append_const", const="*", help="fetch all quantisations of a GGUF repository"
     )
     parser.add_argument(
         "--exclude", metavar="GLOB", action="append", default=[], help="leave out these files; repeatable"
@@ -41,7 +45,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
             **submit.options(args),
         ),
         detach=args.detach,
-        interrupted=lambda job: _interrupted(job, args),
+        interrupted=lambda work: _interrupted(work, args),
         known=_known,
     )
 
@@ -56,16 +60,16 @@ def _directory() -> str | None:
     return directory
 
 
-def _interrupted(job: str | None, args: argparse.Namespace) -> Cancelled:
-    words = ["modelctl", "pull", args.ref, *submit.words(args)]
-    for option in ("include", "exclude"):
-        for glob in getattr(args, option):
-            words += [f"--{option}", glob]
+def _interrupted(work: Work[Pulled], args: argparse.Namespace) -> Cancelled:
+    words = submit.words(args)
+    for name in ("include", "exclude"):
+        for glob in getattr(args, name):
+            words += option(name, glob)
     words += ["--offline"] if args.offline else []
     words += ["--max-rate", str(args.max_rate)] if args.max_rate else []
     return Cancelled(
-        f"interrupted: job {job} was stopped; what has arrived is kept",
-        hint=f"To go on from there, run `{shlex.join(words)}` again.",
+        f"interrupted: {submit.stopped(work)}; what has arrived is kept",
+        hint=f"To go on from there, run `{command('pull', [args.ref], words)}` again.",
     )
 
 

@@ -56,7 +56,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(session: Session, args: argparse.Namespace) -> None:
     wanted = _read(args.settings, JOB if args.job is not None else DAEMON, of_job=args.job is not None)
     client = session.client()
-    done = client.configure(**wanted) if args.job is None else client.configure_job(args.job, **wanted)
+    if args.job is None:
+        done = client.configure(**wanted)
+    else:
+        done = client.configure_job(args.job, priority=wanted.get("priority"), max_rate=wanted.get("max_rate"))
     _print(session, done)
 
 
@@ -109,7 +112,7 @@ def _change(key: str, change: Change) -> str:
     return f"{now} (as before)" if change.old == change.new else f"{now} (was {_shown(key, change.old)})"
 
 
-def _shown(key: str, value: int | None) -> str:
+def _shown(key: str, value: int | str | None) -> str:
     if value is None:
         return "no limit"
-    return rounded_rate(value) if key == "max_rate" else str(value)
+    return rounded_rate(value) if key == "max_rate" and isinstance(value, int) else str(value)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from modelclient import dialing
+from modelclient.connect_or_start import connect
 from modelclient.ctl.session import Session
 
 
 def run(session: Session, _: argparse.Namespace) -> None:
     # Connects without waiting for an answer: a daemon that is stuck runs all the same.
-    probe = dialing.dial(dialing.find(session.socket))
+    probe = connect(session.socket)[1]
     if probe is not None:
         probe.close()
     status = session.client().status()

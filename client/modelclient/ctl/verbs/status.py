@@ -8,11 +8,11 @@ from modelclient.ctl.output import count
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import pairs
 from modelwire.units import rounded_duration, rounded_rate, rounded_size
-from modelwire.values import HostView, RecoveryView, Status, TransferView
+from modelwire.values import HostView, RecoveryView, Status, SweepView, TransferView
 
 
 def run(session: Session, _: argparse.Namespace) -> None:
-    status = session.client(start=False).status()
+    status = session.client(start=False, any_store=True).status()
     session.show(status, quiet=f"{status.state}\n", text=pairs(_rows(status)))
 
 
@@ -27,6 +27,7 @@ def _rows(status: Status) -> list[tuple[str, str | None]]:
         ("endpoint", status.socket),
         ("store", f"{status.store}: {_room(status)}{reserved}"),
         ("jobs", f"{queue.running} running, {queue.waiting} waiting (room for {queue.capacity})"),
+        ("sweep", _sweep(status.sweep)),
         ("rate limit", _rate_limit(status.transfer)),
         *[("host", _host(host)) for host in (status.transfer.hosts if status.transfer else ())],
         ("clients", f"{status.connections} connected, {status.watchers} watching"),
@@ -50,6 +51,22 @@ def _rate_limit(now: TransferView | None) -> str | None:
         return None
     shown, at_start = (rounded_rate(rate) or "none" for rate in (now.max_rate, now.max_rate_at_start))
     return shown if shown == at_start else f"{shown} until the daemon stops ({at_start} as configured)"
+
+
+def _sweep(own: SweepView | None) -> str | None:
+    """When the daemon gives space back by itself. With nothing to come and nothing done there is nothing to show."""
+    if own is None or own.mode == "off":
+        return None if own is None else "only on request ([store] sweep is off)"
+    said = []
+    if own.error is not None:
+        said.append(f"the last one failed: {own.error}")
+    if own.running:
+        said.append("running now")
+    elif own.next_at is not None:
+        said.append(f"next at {own.next_at}, a look at {count(own.waiting, 'blob')} that lost a name")
+    if own.last_at is not None:
+        said.append(f"last at {own.last_at}, {rounded_size(own.last_freed_bytes)} freed")
+    return "; ".join(said) or None
 
 
 def _host(host: HostView) -> str:

@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(session: Session, args: argparse.Namespace) -> None:
-    client = session.client(start=False)
+    client = session.client(start=False, any_store=True)
     status = client.status()
     drained = client.drain(args.deadline)
     running = count(drained.running, "running job")

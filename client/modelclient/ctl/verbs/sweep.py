@@ -6,7 +6,7 @@ import argparse
 
 from modelclient.ctl.arguments import seconds
 from modelclient.ctl.follow import carry_out
-from modelclient.ctl.output import count
+from modelclient.ctl.output import command, count, option
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
 from modelwire.units import LONGEST, rounded_duration, rounded_size
@@ -24,11 +24,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="remove what nothing has held for this long, such as 3600 or 1h; 0: also what lost its name just now"
         " (default: the [store] grace of the configuration)",
     )
+    parser.add_argument(
+        "--partials", action="store_true", help="also remove recent downloads that no open job goes on with"
+    )
 
 
 def run(session: Session, args: argparse.Namespace) -> None:
     client = session.client()
-    swept = carry_out(session, lambda: client.sweep(dry_run=args.dry_run, grace=args.grace), "modelctl sweep")
+    again = ["--dry-run"] if args.dry_run else []
+    again += option("grace", f"{args.grace:.15g}") if args.grace is not None else []
+    again += ["--partials"] if args.partials else []
+    swept = carry_out(
+        session,
+        lambda: client.sweep(dry_run=args.dry_run, grace=args.grace, partials=args.partials),
+        command("sweep", [], again),
+    )
+    show(session, swept)
+
+
+def show(session: Session, swept: Swept) -> None:
+    """What went, and what became of the space."""
     session.show_result(
         swept,
         quiet="".join(f"{victim.path}\n" for victim in swept.victims),

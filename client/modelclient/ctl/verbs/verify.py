@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from modelclient.ctl.follow import carry_out
-from modelclient.ctl.output import count
+from modelclient.ctl.output import command, count
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
 from modelwire import exits
@@ -25,7 +25,7 @@ def run(session: Session, args: argparse.Namespace) -> int:
     if args.names and args.all:
         raise InvalidRequest("names and --all exclude each other", hint="See `modelctl verify --help`.")
     client = session.client()
-    again = " ".join(["modelctl verify", *args.names])
+    again = command("verify", args.names)
     verification = carry_out(session, lambda: client.verify(*args.names), again)
     bad = [model for model in verification.models if not model.ok]
     if session.json:

@@ -21,13 +21,15 @@ def run(session: Session, args: argparse.Namespace) -> None:
         session.client().job(args.job)  # an unknown job is an error: nothing would ever come of it
     wanted = session.progress or session.raw
     with session.client().subscribe(progress=wanted, model=args.model, job=args.job) as events:
+        if session.json:
+            session.out.begin_array()
         try:
             for event in events:
                 if not isinstance(event, Progress):
                     _clear(lines)
                     print_event(session, event)
                 elif session.raw:
-                    session.out.record(event)
+                    session.stream(event)
                 else:
                     line = lines.setdefault(event.job, ProgressLine(live=session.live))
                     line.show(event, label=event.job)

@@ -15,6 +15,7 @@ from modeld.download.partials.journal_writer import JournalWriter
 from modeld.download.partials.partial import Partial
 from modeld.download.partials.segments import Segments
 from modeld.download.partials.shared_state import Hashed, SharedState
+from modeld.download.source import giver_shown
 from modeld.download.tuning import PIECE, Tuning
 from modeld.progress import FileProgress, Stopped
 from modeld.store.blobs.hashing import hash_file
@@ -25,6 +26,7 @@ from modeld.store.disk.durable import store_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.ingest.staged import Staged, seal
+from modeld.store.publish.holds import Holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,7 @@ class Workspace:
     space: Space
     tuning: Tuning
     keep_cache: bool = False
+    holds: Holds = field(default_factory=Holds)
     buffers: Buffers = field(default_factory=Buffers)
 
 
@@ -82,7 +85,9 @@ class Assembly:
         progress.phase("reserving")
         progress.total(size)
         self.reservation = GrowingReservation(workspace.space)
-        self.partial = Partial.open(workspace.layout, header, digest, key)
+        self.partial = Partial.open(workspace.layout, header, digest, key, workspace.holds)
+        if self.partial.resumable:
+            progress.partial(os.path.dirname(self.partial.path))
         try:
             self._start(size, self.partial.pieces)
         except BaseException:  # whatever it is, nobody else can close what is open by now
@@ -241,7 +246,7 @@ class Assembly:
         names: dict[str, int] = {}
         for number, size in by_number.items():
             if size > 0 and number < len(self.partial.identities):
-                name = self.partial.identities[number].name
+                name = giver_shown(self.partial.identities[number].name)
                 names[name] = names.get(name, 0) + size
         return names
 

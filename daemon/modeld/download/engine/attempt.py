@@ -33,7 +33,7 @@ class Attempt:
     def run(self) -> None:
         """Returns when every byte is there. Raises GaveUp, Changed, Stopped, or the fault of the store."""
         state = self._state
-        self._progress.source(self._source.name)
+        self._progress.source(self._source.name, self._file.address)
         self._progress.phase("download")
         complete = False
         try:

@@ -21,6 +21,7 @@ from modeld.progress import FileProgress
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
+from modeld.store.publish.holds import Holds
 
 R = TypeVar("R")
 
@@ -36,6 +37,7 @@ class Transfer:
         max_rate: int | None = None,
         keep_cache: bool = False,
         condemned: Condemned | None = None,
+        holds: Holds | None = None,
         tuning: Tuning = DEFAULT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -43,7 +45,9 @@ class Transfer:
         self.breakers = Breakers(clock, tuning.breaker_seconds)
         self.hosts = Hosts(tuning.connections_per_host)
         self.condemned = condemned or Condemned()
-        self._workspace = Workspace(layout=layout, space=space, tuning=tuning, keep_cache=keep_cache)
+        self._workspace = Workspace(
+            layout=layout, space=space, tuning=tuning, keep_cache=keep_cache, holds=holds or Holds()
+        )
         self._network = Network(breakers=self.breakers, hosts=self.hosts, tuning=tuning, clock=clock)
         self.router = Router(self._network)
 

@@ -14,6 +14,7 @@ from modeld.download.routes.condemned import Condemned
 from modeld.download.routes.events import EventKind, OnEvent, TransferEvent
 from modeld.download.routes.outcomes import Changed, GaveUp, Network
 from modeld.download.routes.router import Offer
+from modeld.download.source import giver_shown
 from modeld.progress import FileProgress
 from modeld.store.digest import Digest
 from modelwire.errors import Corrupt, DigestMismatch, SourceUnavailable, WireError
@@ -84,14 +85,14 @@ class Fetching:
         self._tell("source.skipped", offer, reason)
         if self._fault is not None:
             return
-        message = f"{offer.giver} is not asked for {offer.file.path}: {reason}"
+        message = f"{offer.shown} is not asked for {offer.file.path}: {reason}"
         if expected is None:
             self._fault = SourceUnavailable(message, retryable=False)
         else:
             self._fault = DigestMismatch(
                 message,
                 hint="Check where the digest comes from, or pull again when the source has another version.",
-                details={"source": offer.giver, "expected_sha256": expected.hex},
+                details={"source": offer.shown, "expected_sha256": expected.hex},
             )
 
     # -- one assembly
@@ -172,7 +173,7 @@ class Fetching:
 
     def _restart(self, assembly: Assembly, offer: Offer, why: str) -> None:
         end = SourceUnavailable(
-            f"{offer.giver} keeps changing {offer.file.path} while it is fetched: {why}",
+            f"{offer.shown} keeps changing {offer.file.path} while it is fetched: {why}",
             hint="Pull again later, when the file is no longer being replaced.",
         )
         self._from_the_first_byte(assembly, offer, why, end)
@@ -180,7 +181,7 @@ class Fetching:
     def _begin_anew(self, assembly: Assembly, offer: Offer) -> None:
         why = "it breaks off, and without a digest, an ETag or a date the rest may be of another version"
         end = SourceUnavailable(
-            f"{offer.giver} cannot give all of {offer.file.path}: {why}",
+            f"{offer.shown} cannot give all of {offer.file.path}: {why}",
             hint="Give its digest with --sha256: then the bytes that have arrived are kept.",
         )
         self._from_the_first_byte(assembly, offer, why, end)
@@ -207,16 +208,17 @@ class Fetching:
         numbers = assembly.contributors()
         culprit = assembly.partial.identities[numbers[0]] if numbers else None
         name = offer.giver if culprit is None else culprit.name
+        shown = giver_shown(name)
         self._progress.phase("quarantine")
         kept = assembly.condemn()
         self._condemned.condemn(name, expected, culprit.validator if culprit else offer.file.validator)
-        self._tell("source.condemned", offer, f"{name} gave sha256:{actual.hex}, sha256:{expected.hex} is expected")
+        self._tell("source.condemned", offer, f"{shown} gave sha256:{actual.hex}, sha256:{expected.hex} is expected")
         self._fault = DigestMismatch(
-            f"{name} gave bytes of {offer.file.path} with the digest {actual.text}, {expected.text} was expected;"
+            f"{shown} gave bytes of {offer.file.path} with the digest {actual.text}, {expected.text} was expected;"
             " nothing was published",
             hint="Check where the digest comes from. The source is asked again when it has another version.",
             details={
-                "source": name,
+                "source": shown,
                 "path": offer.file.path,
                 "expected_sha256": expected.hex,
                 "actual_sha256": actual.hex,
@@ -229,7 +231,7 @@ class Fetching:
         return offer if name == offer.giver and not untried else Offer(offer.opener, offer.file)
 
     def _tell(self, kind: EventKind, offer: Offer, reason: str, *, kept: int = 0) -> None:
-        self._on_event(TransferEvent(kind=kind, file=offer.file.path, source=offer.giver, reason=reason, bytes=kept))
+        self._on_event(TransferEvent(kind=kind, file=offer.file.path, source=offer.shown, reason=reason, bytes=kept))
 
 
 def _damage(piece: Piece) -> str:

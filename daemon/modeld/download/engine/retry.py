@@ -85,9 +85,11 @@ class RetryPolicy:
                 raise Quit
             counts, has_grown = self._count(round_began)
             failures = max(1, self._failures)
-        self._judge_host(fault, counts=counts, has_grown=has_grown)
         wait = delay(failures, fault, tuning)
-        if not fault.retryable or failures > tuning.tries_without_progress or wait is None:
+        tries = tuning.tries_with_alternative if self.has_alternative() else tuning.tries_without_progress
+        ends = not fault.retryable or failures > tries or wait is None
+        self._judge_host(fault, counts=counts, has_grown=has_grown, ends=ends)
+        if ends or wait is None:
             self.give_up(GaveUp(fault))
             raise Quit
         if counts:
@@ -108,13 +110,11 @@ class RetryPolicy:
             self._failures += 1
         return counts, has_grown
 
-    def _judge_host(self, fault: WireError, *, counts: bool, has_grown: bool) -> None:
-        """A host that answers, or has just sent bytes over any connection, works: the breaker does not count it."""
-        if not fault.retryable:
-            self.answered()
-        elif has_grown or not counts:
+    def _judge_host(self, fault: WireError, *, counts: bool, has_grown: bool, ends: bool) -> None:
+        """A host that has just sent bytes over any connection works: the breaker does not count it."""
+        if fault.retryable and (has_grown or not counts):
             self.not_asked()
-        elif self.network.breakers.failed(self.origin):
+        elif self.network.breakers.judge(self.origin, fault, last=ends):
             self.tell("source.breaker_opened", f"{self.origin} failed too often: {fault.message}")
 
     def _wait(self, seconds: float, *, all_connections: bool) -> None:

@@ -17,7 +17,7 @@ from modeld.download.partials.segments import UNBOUNDED, Segment
 from modeld.download.partials.shared_state import ConnectionBytes
 from modeld.download.routes.events import EventKind, OnEvent, TransferEvent
 from modeld.download.routes.outcomes import Changed, GaveUp, Network, Quit
-from modeld.download.source import Body, FileInfo, Opener, giver
+from modeld.download.source import WEAK, Body, FileInfo, Opener, giver, giver_shown, strong
 from modeld.download.tuning import REQUEST_SECONDS, SMALLEST_SPLIT
 from modelwire.errors import SourceUnavailable, WireError
 
@@ -42,7 +42,7 @@ class SourceFile:
         self.opener = opener
         self.file = file
         self.pace = pace
-        self.name = giver(opener, file)
+        self.name = giver_shown(giver(opener, file))
         self.validator = file.validator
         # Without a version of the file, it comes in one answer: two answers may be of two versions.
         self.whole = not file.ranges or self._has_no_version()
@@ -152,13 +152,16 @@ class SourceFile:
         `asked` is the validator of the request, `whole` whether the request was for the whole file."""
         self.retry.answered()
         total, size = body.total, self._state.segments.size
-        known = asked if asked is not None else self.validator
+        known, shown = self.validator if asked is None else asked, strong(body.validator)
         changed = _differ(known, body.validator)
         resized = total is not None and size is not None and total != size
-        if self.assembly.digest is None and (changed or resized):
+        if self.assembly.digest is None:
+            # A part comes on the condition that the version is the known one; a whole file has to show it.
+            unproven = not body.partial and known is not None and shown != known and self._state.segments.have.total > 0
             what = f"it has {total} bytes instead of {size}" if resized else "its validator is another one"
-            self._stop_with(Changed(what, total, body.validator))
-            raise Quit
+            if changed or resized or unproven or _differ(self.validator, body.validator):
+                self._stop_with(Changed(what, total, shown))
+                raise Quit
         if resized:
             raise SourceUnavailable(
                 f"{self.name} has {total} bytes under {self.file.path}, not the {size} that were described",
@@ -167,16 +170,16 @@ class SourceFile:
             )
         if changed and self.validator != body.validator:
             self._tell("source.changed", "its validator is another one now; the digest decides about the bytes")
-        validator = body.validator or known
-        self.validator = validator
         if not body.partial and not whole:
             self._not_partial(body, segment, changed=changed)
+        keeps = body.partial and not changed and known is not None and (shown is None or _is_tag(known))
+        validator = self.validator = known if keeps else shown
         if body.start != segment.position:
             raise SourceUnavailable(f"{self.name} sent the bytes from {body.start}, not from {segment.position}")
         if size is None and total is not None:
             self._set_size(total, segment)
         with self._store_errors():
-            return self.assembly.partial.identity(self.name, validator)
+            return self.assembly.partial.identity(giver(self.opener, self.file), validator)
 
     @contextlib.contextmanager
     def _store_errors(self) -> Iterator[None]:
@@ -204,6 +207,7 @@ class SourceFile:
         """The whole file came, although the request was for a part."""
         size = self._state.segments.size
         if changed:
+            self.validator = strong(body.validator)
             raise SourceUnavailable(f"{self.name} has replaced {self.file.path}; it is requested again")
         if body.start == segment.position and (size is None or segment.asked >= size):
             self.whole = self.whole or size is None
@@ -257,5 +261,13 @@ class SourceFile:
 
 
 def _differ(known: str | None, other: str | None) -> bool:
-    """Compares validators of one kind only: an answer may have a date where the description has an ETag."""
-    return known is not None and other is not None and known != other and known.startswith('"') == other.startswith('"')
+    """Whether they show two versions. Compares validators of one kind only: an answer may have a date where the
+    description has an ETag."""
+    if known is None or other is None:
+        return False
+    known, other = known.removeprefix(WEAK), other.removeprefix(WEAK)
+    return known != other and _is_tag(known) == _is_tag(other)
+
+
+def _is_tag(validator: str) -> bool:
+    return validator.startswith('"')

@@ -6,9 +6,11 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import unquote
 
+from modeld.download.source import WEAK
 from modeld.store.digest import Digest
 from modelwire.errors import InvalidDigest
 
@@ -24,6 +26,14 @@ _HEADERS_WITH_HEX: Final = (
 
 _REPRESENTATION: Final = re.compile(r"sha-256\s*=\s*:([A-Za-z0-9+/=]+):")
 _INSTANCE: Final = re.compile(r"sha-256\s*=\s*([A-Za-z0-9+/=]+)", re.IGNORECASE)
+_ETAG = re.compile(r'(?P<weak>W/)?"[\x21\x23-\x7e\x80-\xff]+"')
+"""More strictly than HTTP: an empty one is the same for all versions."""
+
+_DATE = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT")
+_STRONG_AFTER: Final = 1.0
+"""Seconds between Last-Modified and Date. When an answer is as old as its file, the file may change once more within
+the same second, and keep its date (RFC 9110, 8.8.2.2)."""
+
 _FILENAME = re.compile(r"filename\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^;\s]+))", re.IGNORECASE)
 _EXTENDED = re.compile(r"filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
 _LINK = re.compile(r'<([^<>]*)>((?:\s*;\s*[^;,<>"=\s]+(?:\s*=\s*(?:"[^"]*"|[^;,<>"\s]+))?)*)')
@@ -49,11 +59,26 @@ def content_length(headers: Mapping[str, str]) -> int | None:
 
 
 def validator_of(headers: Mapping[str, str]) -> str | None:
-    """What If-Range takes: a strong ETag, else the date. A weak one says only that two versions mean the same."""
-    etag = (headers.get("ETag") or "").strip()
-    if etag and not etag.startswith("W/"):
+    """The version of the file, as `strong` of `download.source` reads it: a strong ETag, else a date that no other
+    version can have, else with `W/` in front what two versions may share."""
+    etag, date = (headers.get("ETag") or "").strip(), (headers.get("Last-Modified") or "").strip()
+    tag = _ETAG.fullmatch(etag)
+    if tag is not None and tag["weak"] is None:
         return etag
-    return (headers.get("Last-Modified") or "").strip() or None
+    age = _seconds_between(date, (headers.get("Date") or "").strip())
+    if age is not None and age >= _STRONG_AFTER:
+        return date
+    return etag if tag is not None else f"{WEAK}{date}" if date else None
+
+
+def _seconds_between(earlier: str, later: str) -> float | None:
+    """None when one of them is no date. Of the three forms of HTTP, only the one that servers may send is read."""
+    if not (_DATE.fullmatch(earlier) and _DATE.fullmatch(later)):
+        return None
+    try:
+        return (parsedate_to_datetime(later) - parsedate_to_datetime(earlier)).total_seconds()
+    except ValueError:
+        return None
 
 
 def number(text: str | None) -> int | None:

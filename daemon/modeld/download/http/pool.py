@@ -63,6 +63,8 @@ class Pool:
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
         self._idle: dict[str, list[tuple[http.client.HTTPConnection, float]]] = {}
+        self._has_closed = threading.Condition(self._lock)
+        self._reaper: threading.Thread | None = None
         self._closed = False
 
     def take(self, url: Url, *, fresh: bool = False) -> tuple[http.client.HTTPConnection, bool]:
@@ -84,14 +86,33 @@ class Pool:
             total = sum(len(others) for others in self._idle.values())
             if not self._closed and len(idle) < IDLE_PER_ORIGIN and total < IDLE_TOTAL and connection.sock:
                 idle.append((connection, self._clock()))
+                if self._reaper is None:
+                    self._reaper = threading.Thread(target=self._reap, name="modeld-idle-connections", daemon=True)
+                    self._reaper.start()
                 return
         connection.close()
+
+    def _reap(self) -> None:
+        """Closes what nobody has used for IDLE_SECONDS, and ends with the last idle connection."""
+        with self._lock:
+            while any(self._idle.values()):
+                now = self._clock()
+                for origin, idle in list(self._idle.items()):
+                    while idle and now - idle[0][1] >= IDLE_SECONDS:
+                        idle.pop(0)[0].close()
+                    if not idle:
+                        del self._idle[origin]
+                oldest = min((idle[0][1] for idle in self._idle.values()), default=now)
+                if self._idle:
+                    self._has_closed.wait(max(0.1, oldest + IDLE_SECONDS - now))
+            self._reaper = None
 
     def close(self) -> None:
         self._closed = True
         with self._lock:
             connections = [connection for idle in self._idle.values() for connection, _ in idle]
             self._idle.clear()
+            self._has_closed.notify_all()
         for connection in connections:
             connection.close()
 

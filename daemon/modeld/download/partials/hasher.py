@@ -49,6 +49,8 @@ class Hasher(threading.Thread):
                 self._process(work)
         except BaseException as fault:  # noqa: BLE001 - the attempt raises it again
             self._state.fail(fault)
+        finally:
+            self._scratch = None
 
     def _next(self) -> _Work | None:
         state, position = self._state, self._position

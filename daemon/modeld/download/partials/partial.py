@@ -17,6 +17,7 @@ import secrets
 import stat
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Final
 
 from modeld.download.partials import journal
@@ -27,6 +28,7 @@ from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
 from modeld.store.disk.layout import Layout
+from modeld.store.publish.holds import Holds
 
 _JOURNAL: Final = "journal"
 _DATA: Final = "data.tmp"
@@ -69,6 +71,7 @@ class Partial:
         self.descriptor = descriptor
         self.pieces: tuple[Piece, ...] = ()
         self.identities: list[Identity] = []
+        self.held = ExitStack()
         self._directory = directory
         self._journal = journal_descriptor
         self._length = 0
@@ -96,9 +99,23 @@ class Partial:
         return os.fstat(self.descriptor).st_blocks * 512
 
     @classmethod
-    def open(cls, layout: Layout, header: Header, digest: Digest | None, key: str | None) -> Partial:
-        """Blocks. The bytes of an earlier run are kept only when they are of the very same file."""
+    def open(
+        cls, layout: Layout, header: Header, digest: Digest | None, key: str | None, holds: Holds | None = None
+    ) -> Partial:
+        """Blocks. The bytes of an earlier run are kept only when they are of the very same file. `holds` protects the
+        files from before they exist until they are closed."""
+        holds = holds or Holds()
         directory = partial_dir(layout, digest, key)
+        place = digest or directory or layout.staging
+        with ExitStack() as held:
+            held.enter_context(holds.relying_on(place, layout.staging))
+            holds.until_settled(place)
+            partial = cls._open(layout, header, digest, directory)
+            partial.held = held.pop_all()
+        return partial
+
+    @classmethod
+    def _open(cls, layout: Layout, header: Header, digest: Digest | None, directory: str | None) -> Partial:
         with store_faults("open the download", directory or layout.staging):
             if directory is not None:
                 durable.make_directories(directory, below=layout.root)
@@ -183,13 +200,14 @@ class Partial:
             self._close_files()
 
     def _close_files(self) -> None:
-        with contextlib.suppress(OSError):
-            durable.close(self.descriptor)
-        if self._journal is None:
+        with self.held:
             with contextlib.suppress(OSError):
-                durable.remove(self.path)
-        else:
-            os.close(self._journal)
+                durable.close(self.descriptor)
+            if self._journal is None:
+                with contextlib.suppress(OSError):
+                    durable.remove(self.path)
+            else:
+                os.close(self._journal)
 
 
 def _same_file(found: Header, wanted: Header) -> bool:

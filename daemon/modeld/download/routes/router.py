@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from modeld.download.routes.backoff import delay
 from modeld.download.routes.events import EventKind, OnEvent, TransferEvent, unheard
 from modeld.download.routes.outcomes import Network
-from modeld.download.source import Description, FileInfo, Opener, Source, giver
+from modeld.download.source import Description, FileInfo, Opener, Source, giver, giver_shown, kind_shown
 from modeld.progress import Stopped
 from modelwire.errors import Offline, SourceUnavailable, WireError
 
@@ -40,6 +40,10 @@ class Offer:
     def giver(self) -> str:
         return giver(self.opener, self.file)
 
+    @property
+    def shown(self) -> str:
+        return giver_shown(self.giver)
+
 
 class Described(Generic[R]):
     """The description by the first source that answered; the others are asked only when they are needed."""
@@ -67,7 +71,8 @@ class Described(Generic[R]):
             if description is not None and file is not None:
                 yield from _ways(source, description, file)
             elif description is not None:
-                self._router.tell(self._on_event, "source.skipped", path, source.name, "it does not have this file")
+                name = self._router.name_of(source, self._route.reference)
+                self._router.tell(self._on_event, "source.skipped", path, name, "it does not have this file")
 
     @property
     def alternatives(self) -> int:
@@ -78,10 +83,14 @@ class Described(Generic[R]):
             if number not in self._others:
                 source = self._route.sources[number]
                 try:
-                    self._others[number] = self._router.ask(source, self._route.reference, stopped, self._on_event)
+                    last = number + 1 == len(self._route.sources)
+                    self._others[number] = self._router.ask(
+                        source, self._route.reference, stopped, self._on_event, last=last
+                    )
                 except WireError as fault:
                     self._others[number] = None
-                    self._router.tell(self._on_event, "source.skipped", "", source.name, fault.message)
+                    name = self._router.name_of(source, self._route.reference)
+                    self._router.tell(self._on_event, "source.skipped", "", name, fault.message)
             return self._others[number]
 
 
@@ -98,57 +107,75 @@ class Router:
             raise SourceUnavailable("no source is configured for this reference", retryable=False)
         faults: list[tuple[str, WireError]] = []
         for number, source in enumerate(route.sources):
+            last = number + 1 == len(route.sources)
             try:
-                description = self.ask(source, route.reference, stopped, on_event)
+                description = self.ask(source, route.reference, stopped, on_event, last=last)
             except Offline:
                 raise
             except WireError as fault:
-                faults.append((source.name, fault))
-                if number + 1 < len(route.sources):
-                    self.tell(on_event, "source.failed", "", source.name, fault.message)
+                faults.append((self.name_of(source, route.reference), fault))
+                if not last:
+                    self.tell(on_event, "source.failed", "", faults[-1][0], fault.message)
                 continue
             return Described(self, route, number, description, on_event)
-        last = faults[-1][1]
+        final = faults[-1][1]
         if len(faults) > 1:
-            last.details["tried"] = [{"source": name, "message": fault.message} for name, fault in faults]
-        raise last
+            final.details["tried"] = [{"source": name, "message": each.message} for name, each in faults]
+        raise final
 
-    def ask(self, source: Source[R], reference: R, stopped: Callable[[], bool], on_event: OnEvent) -> Description:
-        """Asks one source, up to DESCRIBE_TRIES times when its error is worth a retry."""
+    def ask(
+        self, source: Source[R], reference: R, stopped: Callable[[], bool], on_event: OnEvent, *, last: bool
+    ) -> Description:
+        """Asks one source. The last of a route is asked up to DESCRIBE_TRIES times when its error is worth a retry, and
+        even while its breaker is open; of any other, the next source is the better second try."""
         breakers, origin = self._network.breakers, source.origin(reference)
-        failures = 0
+        name = kind_shown(source, origin)
+        self._admit(origin, stopped, came=self._network.clock() if last else None)
+        probe, failures = not breakers.is_closed(origin), 0
         while True:
+            try:
+                if stopped():
+                    raise Stopped
+                description = source.describe(reference)
+            except WireError as fault:
+                failures += 1
+                wait_s = delay(failures, fault, self._network.tuning)
+                ends = not last or not fault.retryable or failures >= DESCRIBE_TRIES
+                if breakers.judge(origin, fault, last=ends or wait_s is None):
+                    self.tell(
+                        on_event, "source.breaker_opened", "", name, f"{origin} failed too often: {fault.message}"
+                    )
+                if ends or wait_s is None or not breakers.is_closed(origin):
+                    raise
+                probe = False
+                self.tell(on_event, "transfer.retry", "", name, fault.message, attempt=failures, delay_s=wait_s)
+                self._sleep(wait_s, stopped)
+            except BaseException:
+                if probe:
+                    breakers.abandoned(origin)
+                raise
+            else:
+                breakers.succeeded(origin)
+                return description
+
+    def _admit(self, origin: str | None, stopped: Callable[[], bool], *, came: float | None) -> None:
+        """Returns when the source may be asked. Waits for a probe that is under way."""
+        breakers = self._network.breakers
+        while (admission := breakers.admit(origin, came)) != "yes":
             if stopped():
                 raise Stopped
-            if not breakers.allow(origin):
+            if admission == "no":
                 wait = breakers.wait(origin)
                 raise SourceUnavailable(
                     f"{origin} failed too often and is left alone for {wait:.0f} s more",
                     hint="Try again then, or configure a mirror.",
                     retry_after_ms=round(wait * 1000),
                 )
-            try:
-                description = source.describe(reference)
-            except WireError as fault:
-                failures += 1
-                self._judge_host(origin, source.name, fault, on_event)
-                wait_s = delay(failures, fault, self._network.tuning)
-                if not fault.retryable or failures >= DESCRIBE_TRIES or wait_s is None:
-                    raise
-                self.tell(on_event, "transfer.retry", "", source.name, fault.message, attempt=failures, delay_s=wait_s)
-                self._sleep(wait_s, stopped)
-            except BaseException:
-                breakers.abandoned(origin)
-                raise
-            else:
-                breakers.succeeded(origin)
-                return description
+            self._sleep(self._network.tuning.poll_seconds, stopped)
 
-    def _judge_host(self, origin: str | None, name: str, fault: WireError, on_event: OnEvent) -> None:
-        if not fault.retryable:
-            self._network.breakers.succeeded(origin)
-        elif self._network.breakers.failed(origin):
-            self.tell(on_event, "source.breaker_opened", "", name, f"{origin} failed too often: {fault.message}")
+    @staticmethod
+    def name_of(source: Source[R], reference: R) -> str:
+        return kind_shown(source, source.origin(reference))
 
     def _sleep(self, seconds: float, stopped: Callable[[], bool]) -> None:
         never = threading.Event()

@@ -42,16 +42,22 @@ class Gate:
     def __len__(self) -> int:
         return len(self._kind_of)
 
+    def holds_slot(self, id_: str) -> bool:
+        """Whether the job has a running slot."""
+        kind = self._kind_of.get(id_)
+        return kind is not None and id_ in self._running[kind]
+
     def offer(self, ticket: Ticket) -> Standing:
-        """Admits a new job or raises `QueueFull`. Position 0 means that it holds a running slot already."""
+        """Admits a job that is new, or that comes back after a pause, or raises `QueueFull`. Position 0 means that it
+        holds a running slot already."""
         if not self._slot_free(ticket.kind):
             self._refuse_when_full(ticket.peer)
         return self._admit(ticket)
 
     def restore(self, ticket: Ticket) -> Standing:
-        """Admits a job that was admitted before, at start or on resume. Never refuses it.
+        """Admits a job that an earlier run of the daemon had admitted. Never refuses it.
 
-        The job goes to the end of its queue, so call this in admission order at start.
+        The job goes to the end of its queue, so call this in admission order.
         """
         return self._admit(ticket)
 

@@ -19,7 +19,12 @@ _TAG = re.compile(
     r"(?![A-Za-z0-9_])",
     re.IGNORECASE,
 )
-_BESIDE_WEIGHTS: Final = ("mmproj", "imatrix")
+_BESIDE_WEIGHTS: Final = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
+"""Projectors, statistics, and the drafts of models that guess ahead."""
+
+DEFAULT_QUANTIZATION: Final = "Q4_K_M"
+"""What llama.cpp takes of a repository, too."""
+
 _PROJECTORS: Final = ("f16", "bf16", "q8_0", "f32")
 """In order of preference: projectors are made in half precision, and the others are conversions of it."""
 
@@ -38,10 +43,14 @@ class HubFile:
     """The key of its bytes in xet storage, if they are there."""
 
 
-def select(files: Sequence[HubFile], reference: HubReference) -> list[HubFile]:
-    """The files, ordered by path. Raises SourceNotFound, which lists the files that exist, when none matches."""
+def select(files: Sequence[HubFile], reference: HubReference) -> tuple[list[HubFile], str | None]:
+    """The files, ordered by path, and what was decided for the user. Raises SourceNotFound, which lists the files that
+    exist, when none matches."""
+    note = None
     if reference.quantization is not None:
         chosen = _quantised(files, reference)
+    elif reference.path is None and not reference.include and (sets := _quantisations(files, reference)):
+        chosen, note = _by_default(files, reference, sets)
     elif reference.path is None or reference.folder is not None:
         folder = reference.folder or ""
         chosen = [file for file in files if file.path.startswith(folder)]
@@ -55,7 +64,7 @@ def select(files: Sequence[HubFile], reference: HubReference) -> list[HubFile]:
             f"the include and exclude globs leave no file of {reference.text}",
             hint=_listed(file.path for file in files),
         )
-    return sorted(chosen, key=lambda file: file.path)
+    return sorted(chosen, key=lambda file: file.path), note
 
 
 def _with_its_shards(files: Sequence[HubFile], reference: HubReference, path: str) -> list[HubFile]:
@@ -63,7 +72,7 @@ def _with_its_shards(files: Sequence[HubFile], reference: HubReference, path: st
     if path not in by_path:
         raise _no_entry(reference, path, files)
     directory, slash, filename = path.rpartition("/")
-    names = (parts.shard_set(filename) if filename.endswith(".gguf") else None) or [filename]
+    names = parts.gguf_shards(filename) or [filename]
     chosen = []
     for name in names:
         found = by_path.get(directory + slash + name)
@@ -91,9 +100,7 @@ def _quantised(files: Sequence[HubFile], reference: HubReference) -> list[HubFil
             hint=f"It has {', '.join(there[:40])}." if there else "It has no GGUF files of a known quantisation.",
             details={"available": there[:40]},
         )
-    sets: dict[str, list[HubFile]] = {}
-    for file in fitting:
-        sets.setdefault(_SHARD.sub("", file.path[: -len(".gguf")]), []).append(file)
+    sets = _sets(fitting)
     if len(sets) > 1:
         # With `UD-Q4_K_XL` beside `Q4_K_XL`, `Q4_K_XL` means the plain one.
         plain = {stem: found for stem, found in sets.items() if f"ud-{asked}" not in stem.lower()}
@@ -103,7 +110,42 @@ def _quantised(files: Sequence[HubFile], reference: HubReference) -> list[HubFil
             f"{reference.repo} has {len(sets)} models of the quantisation {reference.quantization}",
             hint="Name the file: " + ", ".join(f"hf:{reference.repo}/{found[0].path}" for found in sets.values()),
         )
-    stem, chosen = next(iter(sets.items()))
+    return _with_projector(files, reference, *next(iter(sets.items())))
+
+
+def _quantisations(files: Sequence[HubFile], reference: HubReference) -> dict[str, list[HubFile]]:
+    """The models of a repository that has several quantisations and no other weights, by the stem of their path; none
+    for any other repository."""
+    files = [file for file in files if wanted(file.path, (), reference.exclude)]
+    if any(parts.role_of(file.path) == "weights" and not file.path.lower().endswith(".gguf") for file in files):
+        return {}
+    sets = _sets(sorted((file for file in files if _is_weights(file.path)), key=lambda file: file.path))
+    return sets if len({tuple(tags_of(found[0].path)) for found in sets.values()}) > 1 else {}
+
+
+def _by_default(
+    files: Sequence[HubFile], reference: HubReference, sets: dict[str, list[HubFile]]
+) -> tuple[list[HubFile], str]:
+    asked = DEFAULT_QUANTIZATION.lower()
+    fitting = _sets(_fitting([file for found in sets.values() for file in found], asked)) or sets
+    stem = min(fitting, key=lambda stem: f"ud-{asked}" in stem.lower())  # the first of equals
+    chosen = fitting[stem]
+    taken = DEFAULT_QUANTIZATION if fitting is not sets else chosen[0].path
+    note = f"{reference.repo} has {len(sets)} quantisations, and {taken} was taken"
+    return _with_projector(files, reference, stem, chosen), note
+
+
+def _sets(files: Iterable[HubFile]) -> dict[str, list[HubFile]]:
+    """The files by the stem of their path, which all shards of one set share."""
+    sets: dict[str, list[HubFile]] = {}
+    for file in files:
+        sets.setdefault(_SHARD.sub("", file.path[: -len(".gguf")]), []).append(file)
+    return sets
+
+
+def _with_projector(
+    files: Sequence[HubFile], reference: HubReference, stem: str, chosen: Sequence[HubFile]
+) -> list[HubFile]:
     missing = parts.missing_shard(file.path for file in chosen)
     if missing is not None:
         raise SourceNotFound(f"{reference.repo} lacks {missing[0]}, one part of the set of {missing[1]}")

@@ -20,6 +20,7 @@ _OWNER = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}"
 _HEAD = re.compile(rf"(?P<repo>{_OWNER}/{_OWNER})(?P<rest>.*)|(?P<bare>{_OWNER})(?P<after>[@:].*)?", re.DOTALL)
 _QUANTIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _REVISION = re.compile(r"(?![-/.])[^\x00-\x20\x7f~^:?*\[\\@#]{1,255}(?<![/.])")
+COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _NAMED_REFS = re.compile(r"refs/(?:pr|convert|heads|tags)/[^/]+")
 _FILE_PAGES: Final = frozenset({"blob", "resolve", "raw", "edit", "blame"})
 _OTHER_KINDS: Final = {"datasets": "a dataset", "spaces": "a space", "api": "an interface for programs"}
@@ -70,7 +71,11 @@ class HubReference(Reference):
 
     @property
     def is_single(self) -> bool:
-        return self.path is not None and self.folder is None and parts.shard_set(self.path) is None
+        return self.path is not None and self.folder is None and parts.gguf_shards(self.path) is None
+
+    @property
+    def is_immutable(self) -> bool:
+        return self.revision is not None and COMMIT.fullmatch(self.revision) is not None
 
     @property
     def written_place(self) -> tuple[str, str]:
@@ -175,6 +180,8 @@ def _made(
         raise NotAReference("@ must be followed by a branch, a tag or a commit", rule="revision")
     if quantization is not None and not _QUANTIZATION.fullmatch(quantization):
         raise NotAReference(": must be followed by a quantisation such as Q4_K_M", rule="quantization")
+    if quantization is not None:
+        quantization = quantization.upper()  # the files are found by it without regard to case
     if quantization is not None and path is not None:
         raise NotAReference("it names both a quantisation and a file", rule="quantization")
     if path is not None:

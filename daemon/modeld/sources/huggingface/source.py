@@ -22,7 +22,7 @@ from modeld.sources.credentials.hub_token import hub_token
 from modeld.sources.huggingface.faults import hub_fault
 from modeld.sources.huggingface.files import HubFile, select
 from modeld.sources.huggingface.git_blob import GitBlobBody
-from modeld.sources.huggingface.reference import DEFAULT_REVISION, PUBLIC_ENDPOINT, SITES, HubReference, read
+from modeld.sources.huggingface.reference import COMMIT, DEFAULT_REVISION, PUBLIC_ENDPOINT, SITES, HubReference, read
 from modeld.sources.huggingface.xet import INSTALL, XetStorage
 from modeld.sources.kind import NetworkKind
 from modeld.sources.reference import Secrets
@@ -43,7 +43,6 @@ SMALL: Final = 16 << 20
 
 T = TypeVar("T")
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _LOCATOR = re.compile(r"(?P<git>[0-9a-f]{40}|-|xet) (?P<address>https?://\S+)")
 _ONLY_PLAIN: Final = "xet"
 """In the place of the git blob: the file is in xet storage and is read by plain HTTP."""
@@ -109,7 +108,7 @@ class HuggingFaceSource:
 
     def describe(self, reference: HubReference) -> Description:
         info = self._info(reference)
-        files = select(self._tree(reference, info.sha), reference)
+        files, note = select(self._tree(reference, info.sha), reference)
         reason = parts.paths_fault([file.path for file in files])
         if reason is not None:
             raise InvalidRequest(
@@ -127,6 +126,7 @@ class HuggingFaceSource:
             repo=reference.repo,
             revision=info.sha,
             license=_license(info),
+            note=note,
         )
 
     def open(self, file: FileInfo, start: int, end: int | None, validator: str | None) -> Body:
@@ -152,7 +152,7 @@ class HuggingFaceSource:
         revision = quote(reference.revision or DEFAULT_REVISION, safe="")
         answer = self._ask(f"/api/models/{reference.repo}/revision/{revision}", reference)
         info = _decoded(answer, _Info)
-        if not _COMMIT.fullmatch(info.sha):
+        if not COMMIT.fullmatch(info.sha):
             raise _malformed(answer, "does not report the commit of the revision")
         return info
 
@@ -219,6 +219,7 @@ class HuggingFaceSource:
             digest=file.digest,
             ranges=not checked,
             origin=self._url.origin,
+            address=f"{self._url.full.rstrip('/')}/{reference.repo}/resolve/{commit}/{quote(file.path)}",
             role=parts.role_of(file.path),
         )
 
@@ -254,7 +255,7 @@ def _bearer_of(url: Url) -> str | None:
 
 def _hub_file(entry: _Entry) -> HubFile:
     if entry.lfs is None:
-        return HubFile(entry.path, entry.size, None, entry.oid if _COMMIT.fullmatch(entry.oid) else None)
+        return HubFile(entry.path, entry.size, None, entry.oid if COMMIT.fullmatch(entry.oid) else None)
     try:
         digest = Digest.parse(entry.lfs.oid)
     except InvalidDigest:

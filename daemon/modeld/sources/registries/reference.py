@@ -47,6 +47,10 @@ class ImageReference(Reference):
         return f":{self.tag}" if self.digest is None else f"@{self.digest.text}"
 
     @property
+    def is_immutable(self) -> bool:
+        return self.digest is not None
+
+    @property
     def name_hint(self) -> str:
         return self.repo
 

@@ -91,6 +91,7 @@ class ImageSource:
                     size=layer.size,
                     digest=layer.digest,
                     origin=registry.origin,
+                    address=registry.locator(repo, layer.digest),
                     role=layer.role,
                 )
                 for layer in found

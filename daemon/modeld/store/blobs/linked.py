@@ -104,7 +104,7 @@ class Linked:
         with store_faults("note the linked blob", path):
             if not os.path.isdir(self._layout.linked):
                 self.begin([Digest(known) for known in self._signatures])
-            descriptor = durable.create_file(temporary)
+            descriptor = durable.stage_file(temporary, below=self._layout.root)
             try:
                 try:
                     durable.write_at(descriptor, memoryview(msgspec.json.encode(mark) + b"\n"), 0)

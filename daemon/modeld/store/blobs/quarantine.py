@@ -64,7 +64,12 @@ def taken_at(name: str, info: os.stat_result) -> float:
 def kept(layout: Layout) -> QuarantineList:
     """Blocking: all items in quarantine, the newest first."""
     items: list[tuple[float, Quarantined]] = []
-    with durable.store_faults("read", layout.quarantine_dir), os.scandir(layout.quarantine_dir) as entries:
+    with durable.store_faults("read", layout.quarantine_dir):
+        try:
+            entries = os.scandir(layout.quarantine_dir)
+        except FileNotFoundError:  # removed by another program; the next bad blob makes it again
+            return QuarantineList()
+    with durable.store_faults("read", layout.quarantine_dir), entries:
         for entry in entries:
             try:
                 info = entry.stat(follow_symlinks=False)

@@ -7,6 +7,10 @@ writes.
 
 Rules for a function: it may run twice (when SQLite rolls the whole transaction back because of
 another function), so it changes nothing but the database; and it begins and ends no transaction.
+
+Another program may remove or cut the write-ahead log, which holds what was committed last. The owner
+looks for that before each batch: it saves what SQLite still has, opens the file anew, and lets the
+components write again what they have in memory.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -21,8 +26,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import structlog
+
 from modeld.store.catalog.catalog_file import condemn, file_at, open_or_replace, translated, vanished
+from modeld.store.catalog.write_ahead_log import PARTED, WriteAheadLog, part_from_log
+from modeld.store.disk import durable
 from modelwire.errors import Corrupt, Interrupted, LocalError, Unsupported
+
+log = structlog.get_logger("modeld.catalog")
 
 T = TypeVar("T")
 
@@ -52,6 +63,7 @@ class _Call:
     writes: bool
     future: _Settleable
     loop: asyncio.AbstractEventLoop | None
+    committed: Callable[[Any], None] | None = None
     value: Any = None
     error: BaseException | None = None
 
@@ -63,10 +75,12 @@ class Catalog:
         self.path = path
         self.set_aside = set_aside
         """Where a damaged file was moved to, for the message at start."""
-        self._connection = connection
-        self._file = file_at(path)
+        self._rooms: dict[str, Sequence[str]] = {}
+        self._rewrites: list[Callable[[sqlite3.Connection], None]] = []
+        self._is_open = self._is_whole = True
+        """Whether the connection is open, and whether the file has what the components have in memory."""
         self._inside = False
-        connection.set_authorizer(self._authorize)
+        self._use(connection)
         self._waiting: list[_Call] = []
         self._changed = threading.Condition()
         self._closed = False
@@ -77,6 +91,8 @@ class Catalog:
     def open(cls, path: str) -> Catalog:
         """Blocking. The directory must exist. Raises typed errors of one line."""
         connection, set_aside = open_or_replace(path)
+        with contextlib.suppress(OSError):
+            durable.remove(path + PARTED)
         return cls(path, connection, set_aside)
 
     def migrate(self, room: str, steps: Sequence[str]) -> None:
@@ -85,28 +101,38 @@ class Catalog:
         Steps are only ever appended. A catalogue of a newer modeld is refused rather than guessed at.
         """
 
-        def apply(connection: sqlite3.Connection) -> None:
-            connection.execute(_STEPS_TABLE)
-            (done,) = connection.execute(
-                "SELECT coalesce(max(step), 0) FROM schema_steps WHERE room = ?", (room,)
-            ).fetchone()
-            if done > len(steps):
-                raise Unsupported(
-                    f"the catalogue {self.path} has version {done} of its {room} tables, "
-                    f"this modeld knows {len(steps)}",
-                    hint="Run the newer modeld, or move the catalogue away: history is lost, models are kept.",
-                    details={"room": room, "found": done, "known": len(steps)},
-                )
-            for number, step in enumerate(steps[done:], done + 1):
-                for statement in _statements(step):
-                    connection.execute(statement)
-                connection.execute("INSERT INTO schema_steps VALUES (?, ?, ?)", (room, number, time.time()))
+        self.call(lambda connection: self._apply(connection, room, steps))
+        self._rooms[room] = steps
 
-        self.call(apply)
+    def on_loss(self, rewrite: Callable[[sqlite3.Connection], None]) -> None:
+        """Registers a function that writes again what a component has in memory. The owner thread calls it when the
+        file may have lost what was committed last; it can find any earlier state, and must be able to run twice."""
+        self._rewrites.append(rewrite)
 
-    async def write(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs and commits the function. A caller that is cancelled meanwhile does not undo it."""
-        return await self._ask(function, writes=True)
+    def _apply(self, connection: sqlite3.Connection, room: str, steps: Sequence[str]) -> None:
+        connection.execute(_STEPS_TABLE)
+        (done,) = connection.execute(
+            "SELECT coalesce(max(step), 0) FROM schema_steps WHERE room = ?", (room,)
+        ).fetchone()
+        if done > len(steps):
+            raise Unsupported(
+                f"the catalogue {self.path} has version {done} of its {room} tables, this modeld knows {len(steps)}",
+                hint="Run the newer modeld, or move the catalogue away: history is lost, models are kept.",
+                details={"room": room, "found": done, "known": len(steps)},
+            )
+        for number, step in enumerate(steps[done:], done + 1):
+            for statement in _statements(step):
+                connection.execute(statement)
+            connection.execute("INSERT INTO schema_steps VALUES (?, ?, ?)", (room, number, time.time()))
+
+    async def write(
+        self, function: Callable[[sqlite3.Connection], T], committed: Callable[[T], None] | None = None
+    ) -> T:
+        """Runs and commits the function. A caller that is cancelled meanwhile does not undo it.
+
+        The owner thread calls `committed` with the value, before any later function runs.
+        """
+        return await self._ask(function, writes=True, committed=committed)
 
     async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Sees every earlier write. A function that writes is refused."""
@@ -127,10 +153,16 @@ class Catalog:
             self._changed.notify()
         self._owner.join()
 
-    async def _ask(self, function: Callable[[sqlite3.Connection], T], *, writes: bool) -> T:
+    async def _ask(
+        self,
+        function: Callable[[sqlite3.Connection], T],
+        *,
+        writes: bool,
+        committed: Callable[[T], None] | None = None,
+    ) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._submit(_Call(function, writes, future, loop))
+        self._submit(_Call(function, writes, future, loop, committed))
         return await future
 
     def _submit(self, call: _Call) -> None:
@@ -143,16 +175,70 @@ class Catalog:
 
     def _own(self) -> None:
         """The owner thread. Nothing raised by a function or by SQLite ends it."""
-        with contextlib.closing(self._connection):
-            while batch := self._next_batch():
-                writes = [call for call in batch if call.writes]
-                if writes:
-                    self._commit(writes)
-                    _deliver(writes)
-                if len(writes) < len(batch):
-                    reads = [call for call in batch if not call.writes]
-                    self._read(reads)
-                    _deliver(reads)
+        while batch := self._next_batch():
+            try:
+                self._mend()
+            except Exception as error:  # noqa: BLE001 - nothing is admitted to a file that cannot keep it
+                for call in batch:
+                    call.error = self._translated(error)
+                _deliver(batch)
+                continue
+            writes = [call for call in batch if call.writes]
+            if writes:
+                self._commit(writes)
+                self._log.note()
+                _deliver(writes)
+            if len(writes) < len(batch):
+                reads = [call for call in batch if not call.writes]
+                self._read(reads)
+                _deliver(reads)
+        with contextlib.suppress(Exception):  # a cut log must not get into the file as it is closed
+            self._mend()
+        self._connection.close()
+        self._log.close()
+
+    def _use(self, connection: sqlite3.Connection) -> None:
+        connection.set_authorizer(self._authorize)
+        self._connection = connection
+        self._file = file_at(self.path)
+        self._log = WriteAheadLog(self.path)
+
+    def _mend(self) -> None:
+        """Opens the file anew when another program has removed or cut its log, and completes it from memory. Raises
+        what prevents that; the next call tries again. A file that was itself replaced is left to `_commit`."""
+        cut = self._log.is_cut()
+        if (cut or self._log.is_unnamed()) and file_at(self.path) == self._file:
+            log.error("another program has damaged the catalogue's log", path=self.path, cut=cut)
+            if cut:
+                part_from_log(self.path)
+            else:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._log.close()
+            self._connection.close()
+            self._is_open = self._is_whole = False
+        if not self._is_open:
+            with durable.store_faults("sync the directory of", self.path):
+                durable.sync_directory(os.path.dirname(self.path))
+            self._use(open_or_replace(self.path)[0])
+            self._is_open = True
+        if not self._is_whole:
+            self._write_again()
+            self._is_whole = True
+
+    def _write_again(self) -> None:
+        connection = self._connection
+        connection.execute(_BEGIN)
+        try:
+            for room, steps in self._rooms.items():
+                self._apply(connection, room, steps)
+            for rewrite in self._rewrites:
+                rewrite(connection)
+            connection.execute(_COMMIT)
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute(_ROLLBACK)
+            raise
+        self._log.note()
 
     def _next_batch(self) -> list[_Call]:
         with self._changed:
@@ -176,6 +262,9 @@ class Catalog:
                     call.value, call.error = None, call.error or vanished(self.path)
                 return
             connection.execute(_COMMIT)
+            for call in calls:
+                if call.error is None and call.committed is not None:
+                    call.committed(call.value)
         except (_TransactionLost, sqlite3.Error) as error:
             with contextlib.suppress(sqlite3.Error):
                 if connection.in_transaction:

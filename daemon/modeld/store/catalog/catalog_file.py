@@ -36,7 +36,19 @@ COMPANIONS = ("", "-wal", "-shm")
 MAGIC = b"SQLite format 3\0"
 
 CONDEMNED = "-condemned"
-"""Suffix of a mark beside a file that was found damaged in use: the check at start may not find that damage."""
+"""Suffix of a mark beside a file that gave an error in use: the next start makes the full check."""
+
+QUICK_CHECK = "PRAGMA quick_check(1)"
+"""27 ms for 100,000 rows of 500 bytes in the page cache, so it runs at every start."""
+
+FULL_CHECK = "PRAGMA integrity_check(1)"
+
+_PIECE = 1024 * 1024
+
+_KEEP_IT = (
+    "Check the disk (the kernel's log) and start the daemon again. If the error stays, move the catalogue away: "
+    "history and unfinished jobs are lost, models are kept."
+)
 
 
 class Damaged(Exception):
@@ -46,11 +58,11 @@ class Damaged(Exception):
 def open_or_replace(path: str) -> tuple[sqlite3.Connection, str | None]:
     """A checked connection, and where a damaged file was set aside to. Raises a typed error otherwise."""
     try:
-        return _open_checked(path), None
+        return _open_sound(path), None
     except Damaged:
         aside = _set_aside(path)
         try:
-            return _open_checked(path), aside
+            return _open_checked(path, QUICK_CHECK), aside
         except Damaged as again:
             raise Corrupt(
                 f"the catalogue {path} is damaged right after it was made anew: {again}",
@@ -58,9 +70,43 @@ def open_or_replace(path: str) -> tuple[sqlite3.Connection, str | None]:
             ) from again
 
 
-def _open_checked(path: str) -> sqlite3.Connection:
-    if os.path.lexists(path + CONDEMNED):
-        raise Damaged("it was found damaged in use")
+def _open_sound(path: str) -> sqlite3.Connection:
+    """SQLite reports a page that the disk did not return as damage too, and the next read may return it. So the first
+    sign of damage is only a reason to look again: only a file that can be read and fails the full check is damaged."""
+    condemned = os.path.lexists(path + CONDEMNED)
+    if not condemned:
+        with contextlib.suppress(Damaged):
+            return _open_checked(path, QUICK_CHECK)
+    _read_through(path, may_be_empty=not condemned)
+    connection = _open_checked(path, FULL_CHECK)
+    with contextlib.suppress(OSError):
+        os.unlink(path + CONDEMNED)
+    return connection
+
+
+def _read_through(path: str, *, may_be_empty: bool) -> None:
+    """Raises the disk's error when a file of the catalogue cannot be read. What is read stays in the system's cache for
+    the check that follows."""
+    for suffix in COMPANIONS:
+        name = path + suffix
+        try:
+            if not stat.S_ISREG(os.lstat(name).st_mode):
+                continue
+            if not (suffix or may_be_empty or os.path.getsize(name)):
+                raise Damaged("it is empty, and had content")
+            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                while os.read(descriptor, _PIECE):
+                    pass
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise _translated_os(error, name) from error
+
+
+def _open_checked(path: str, check: str) -> sqlite3.Connection:
     _make_private(path)
     try:
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
@@ -77,14 +123,16 @@ def _open_checked(path: str) -> sqlite3.Connection:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
-        # 27 ms for 100,000 rows of 500 bytes in the page cache, so it runs at every start.
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        (verdict,) = connection.execute(check).fetchone()
     except sqlite3.DatabaseError as error:
         connection.close()
         typed = translated(error, path)
-        if isinstance(typed, WireError) and not isinstance(typed, Corrupt):
+        # The statements are right, so an error in one of them is in the file: a format that SQLite does not know.
+        if isinstance(typed, Corrupt) or _primary(error) == sqlite3.SQLITE_ERROR:
+            raise Damaged(str(error)) from error
+        if isinstance(typed, WireError):
             raise typed from error
-        raise Damaged(str(error)) from error
+        raise Internal(f"the catalogue {path}: {error}", hint=_KEEP_IT) from error
     if verdict != "ok":
         connection.close()
         raise Damaged(verdict)
@@ -107,6 +155,8 @@ def _make_private(path: str) -> None:
         # Checked before SQLite opens it: SQLite deletes a log beside a file that is not its own.
         if os.pread(descriptor, len(MAGIC), 0) not in (b"", MAGIC):
             raise Damaged("not a database")
+    except OSError as error:
+        raise _translated_os(error, path) from error
     finally:
         os.close(descriptor)
 
@@ -178,7 +228,7 @@ def translated(error: sqlite3.Error, path: str) -> WireError | sqlite3.Error:
         case sqlite3.SQLITE_IOERR:
             return Internal(what, hint="The disk reported an error: see the kernel's log.")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_FORMAT:
-            return Corrupt(what, hint="Restart the daemon: it sets the file aside and rebuilds what it can.")
+            return Corrupt(what, hint="Restart the daemon: it checks the file, and sets a damaged one aside.")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return InUse(what, hint="Another program holds the file: close that program.")
         case sqlite3.SQLITE_INTERRUPT:
@@ -195,4 +245,4 @@ def _translated_os(error: OSError, path: str) -> WireError:
         return NoSpace(what, hint="Free some space and try again.")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return NotFound(what, hint="The store's root is gone: check that its filesystem is mounted.")
-    return Internal(what, hint="The disk reported an error: see the kernel's log.")
+    return Internal(what, hint=_KEEP_IT)

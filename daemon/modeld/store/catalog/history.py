@@ -1,5 +1,5 @@
-"""The outcome of each verification, kept for good: which blob, when, for which user and job, from which source,
-against which digest, by which tool.
+"""The outcome of each verification of the blobs that models name: which blob, when, for which user and job, from which
+source, against which digest, by which tool.
 
 For a blob that was found bad it keeps the reason, which each model that names the blob reports.
 """
@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -45,11 +45,17 @@ STEPS: Final = (
 TOOL: Final = f"modeld/{__version__}"
 
 SHOWN: Final = 100
-"""Outcomes of one model in an answer, the newest. The catalogue keeps all."""
+"""Outcomes of one model in an answer, the newest. The catalogue keeps as many of each kind of outcome of a blob, and
+all that say where its bytes came from."""
 
 _SHOWN_COLUMNS: Final = "id, time, outcome, expected, actual, peer, source, tool, job, served"
 _OF_BLOBS: Final = (
     f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE digest IN ({{}}) AND model IS NULL ORDER BY id DESC LIMIT ?"  # noqa: S608
+)
+_SURPLUS: Final = (
+    "DELETE FROM outcomes WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER"
+    " (PARTITION BY digest, model, outcome ORDER BY id DESC) AS number FROM outcomes WHERE outcome <> 'added')"
+    " WHERE number > ?)"
 )
 _OF_NAME: Final = f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE model = ? ORDER BY id DESC LIMIT ?"  # noqa: S608
 
@@ -101,6 +107,8 @@ class History:
             digest: Condemned(reason, kept_at)
             for digest, reason, kept_at in self._tables.load("SELECT digest, reason, kept_at FROM condemned")
         }
+        if catalog is not None:
+            catalog.on_loss(self._write_condemned)
 
     # -- outcomes
 
@@ -167,6 +175,23 @@ class History:
 
         return tuple(_shown(row) for row in await self._tables.read(read))
 
+    async def prune(self, before: float, digests: Collection[str], names: Collection[str]) -> None:
+        """Forgets what was found before that moment in blobs other than these and for names other than these, and of
+        many outcomes of one kind the oldest."""
+
+        def forget(db: sqlite3.Connection) -> None:
+            found = db.execute("SELECT DISTINCT digest, model FROM outcomes WHERE time < ?", (before,)).fetchall()
+            gone = [(hex_, before) for hex_, model in found if model is None and hex_ not in digests]
+            left = [(model, before) for _, model in found if model is not None and model not in names]
+            db.executemany("DELETE FROM outcomes WHERE digest = ? AND model IS NULL AND time < ?", gone)
+            db.executemany("DELETE FROM outcomes WHERE model = ? AND time < ?", left)
+            db.execute(_SURPLUS, (SHOWN,))
+
+        await self._tables.write(forget)
+        unnamed = {hex_ for hex_ in self._condemned if hex_ not in digests}
+        known = await self._tables.rows_among("SELECT digest FROM outcomes WHERE digest IN ({})", sorted(unnamed))
+        await self.clear_condemned([Digest(hex_) for hex_ in unnamed.difference(hex_ for (hex_,) in known)])
+
     # -- the condemned
 
     def why(self, digest: Digest) -> Condemned | None:
@@ -186,6 +211,11 @@ class History:
                 "INSERT OR REPLACE INTO condemned VALUES (?, ?, ?)", (digest.hex, condemned.reason, condemned.kept_at)
             )
         )
+
+    def _write_condemned(self, db: sqlite3.Connection) -> None:
+        rows = [(digest, each.reason, each.kept_at) for digest, each in list(self._condemned.items())]
+        db.execute("DELETE FROM condemned")
+        db.executemany("INSERT INTO condemned VALUES (?, ?, ?)", rows)
 
     async def clear_condemned(self, digests: Iterable[Digest]) -> None:
         """Forgets the reasons for these blobs: they are in the store and good."""

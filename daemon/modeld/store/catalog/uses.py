@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Collection
 from typing import Final
 
 import anyio
@@ -52,6 +53,11 @@ class Uses:
         self._unwritten.pop(name, None)
         if self._at.pop(name, None) is not None:
             self._unwritten[name] = 0.0
+
+    def prune(self, names: Collection[str]) -> None:
+        """Forgets the last uses of all other names: another tool has removed their models."""
+        for name in [name for name in self._at if name not in names]:
+            self.forget(name)
 
     async def keep(self) -> None:
         """Writes uses until it is cancelled; wakes up only when there is something to write."""

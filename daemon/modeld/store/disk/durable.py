@@ -50,6 +50,15 @@ def create_file(path: str) -> int:
     return os.open(path, _CREATE, 0o600)
 
 
+def stage_file(path: str, *, below: str) -> int:
+    """As `create_file`, in the staging directory, which is made again when another program has removed it."""
+    try:
+        return create_file(path)
+    except FileNotFoundError:
+        make_directories(os.path.dirname(path), below=below)
+        return create_file(path)
+
+
 def make_read_only(descriptor: int) -> None:
     os.fchmod(descriptor, PUBLISHED_MODE)
 
@@ -119,7 +128,7 @@ def make_directories(path: str, *, below: str) -> None:
 
 
 def name_replacing(temporary: str, name: str) -> None:
-    """For manifests only: readers always see the old file or the new one."""
+    """For manifests and the catalogue's own file: readers always see the old file or the new one."""
     os.replace(temporary, name)
 
 

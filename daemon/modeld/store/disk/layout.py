@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from modeld.store.digest import Digest
 from modeld.store.names import ModelName
+from modelwire import store_root
 
 LAYOUT_VERSION = 1
 """Version of the private part. A daemon refuses a store with a newer version."""
@@ -62,7 +63,7 @@ class Layout:
     @property
     def lock(self) -> str:
         """Held until the daemon ends: one daemon per store, whatever its socket."""
-        return f"{self.root}/.modeld/lock"
+        return f"{self.root}/{store_root.LOCK}"
 
     @property
     def staging(self) -> str:

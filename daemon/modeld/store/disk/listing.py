@@ -77,6 +77,12 @@ class Listing:
             self._next_look = after + (after - before) * _RESCAN_SHARE
         return self._spellings.get(name.key)
 
+    def check_there(self) -> None:
+        """Raises when the directory of manifests is away. A look-up that finds nothing asks it: it may have gone by
+        what was known, and with its root away every model seems to be gone."""
+        with durable.store_faults("read", self._path):
+            os.stat(self._path)
+
     def close_to(self, name: ModelName) -> list[str]:
         """Names that may have been meant."""
         at = bisect_left(self._names, name.text)

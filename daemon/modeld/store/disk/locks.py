@@ -7,9 +7,11 @@ stay where they are. The error for a lock that is taken names the holder and how
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -20,12 +22,12 @@ from modeld.store.disk.layout import Layout
 from modeld.store.disk.root import RootUnusable
 from modeld.store.names import ModelName
 from modelwire.errors import Internal, InUse
-
-MAX_HOLDER_BYTES: Final = 4096
+from modelwire.store_root import MAX_HOLDER_BYTES
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a holder writes into its lock file. It is shown to people; no decision depends on it."""
+    """What a holder writes into its lock file. It is shown to people. A client that finds no daemon at its own endpoint
+    looks for the store's daemon at the `endpoint`, and takes nothing that it reads here for granted."""
 
     pid: int
     program: str = "modeld"
@@ -100,9 +102,9 @@ def _store_in_use(layout: Layout, held: locks.Held) -> InUse:
 class NameLock:
     """The lock of one name among all tools that share the store."""
 
-    def __init__(self, lock: FileLock, descriptor: int) -> None:
+    def __init__(self, lock: FileLock, descriptors: Sequence[int]) -> None:
         self._lock = lock
-        self._descriptor = descriptor
+        self._descriptors = descriptors
 
     @classmethod
     def take(cls, path: str) -> NameLock | None:
@@ -115,12 +117,19 @@ class NameLock:
                 lock.acquire(timeout=0)
             except Timeout:  # an OSError too, so it must not get out of here
                 return None
-        locks.write(held[0], _words())
-        return cls(lock, held[0])
+            except OSError as fault:
+                # A full disk, perhaps without a free inode. No program holds the lock when there is no file to lock,
+                # and what needs space fails later; a removal makes space.
+                if fault.errno not in (errno.ENOSPC, errno.EDQUOT) or os.path.lexists(path):
+                    raise
+        for descriptor in held:
+            locks.write(descriptor, _words())
+        return cls(lock, held)
 
     def release(self) -> None:
         """Blocking. The file stays."""
-        locks.clear(self._descriptor)
+        for descriptor in self._descriptors:
+            locks.clear(descriptor)
         self._lock.release()
 
 

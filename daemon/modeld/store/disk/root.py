@@ -1,25 +1,23 @@
 """The store's root: which directory it is, and whether that directory can hold a store.
 
-Resolution is a pure function of the configured value and the environment. It never falls back to another directory: a
-store in the wrong directory costs gigabytes and looks like lost models. `ConfigError` when nothing says where the store
-is, `RootUnusable` or `PermissionDenied` when it cannot be there.
+`ConfigError` when nothing says where the store is, `RootUnusable` or `PermissionDenied` when it cannot be there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import ntpath
 import os
-import posixpath
 import secrets
-from collections.abc import Mapping
-from types import ModuleType
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from modeld.config import ConfigError
 from modeld.platform import accounts
 from modeld.store.disk import durable
 from modeld.store.disk.layout import LAYOUT_VERSION, Layout
+from modeld.store.disk.links import link_or_symlink
+from modelwire import store_root
 from modelwire.errors import ModeldError, PermissionDenied
 
 SHARED_DIRECTORY_MODE = 0o2750
@@ -30,79 +28,12 @@ class RootUnusable(ModeldError):
     """The root is known, but it cannot hold a store. Exit code 1; a refused permission is `PermissionDenied`."""
 
 
-# -- which directory
-
-
 def resolve_root(configured: str | None, environ: Mapping[str, str], platform: str) -> str:
-    """The root for `sys.platform`. First hit wins: the configuration's `models_home`, MODELS_HOME, the platform's."""
-    for origin, value in (("models_home", configured), ("MODELS_HOME", environ.get("MODELS_HOME"))):
-        text = (value or "").strip()
-        if text:
-            return _chosen(origin, text, environ, platform)
-    return _platform_root(environ, platform)
-
-
-def _chosen(origin: str, text: str, environ: Mapping[str, str], platform: str) -> str:
-    if "\0" in text:
-        raise ConfigError(f"{origin} contains a NUL")
-    paths = _paths(platform)
-    if text[:2] in ("~/", "~\\"):
-        home = _home(environ, platform)
-        if home is None:
-            raise ConfigError(
-                f"{origin} is '{text}', but there is no home directory: {_home_variable(platform)} is not set",
-                hint="Write an absolute path.",
-            )
-        text = paths.join(home, text[2:])
-    if not paths.isabs(text):
-        raise ConfigError(
-            f"{origin} is '{text}', which is relative: it would be another store in each working directory",
-            hint="Write an absolute path, or a path that starts with ~/.",
-        )
-    return str(paths.normpath(text))
-
-
-def _platform_root(environ: Mapping[str, str], platform: str) -> str:
-    if platform == "win32":
-        local = _set(environ, "LOCALAPPDATA")
-        if local is None:
-            raise _nowhere("LOCALAPPDATA")
-        return ntpath.join(local, "models")
-    data = None if platform == "darwin" else _set(environ, "XDG_DATA_HOME")
-    if data is not None and posixpath.isabs(data):  # the specification has relative values ignored
-        return posixpath.join(posixpath.normpath(data), "models")
-    home = _home(environ, platform)
-    if home is None:
-        raise _nowhere("HOME")
-    below = "Library/Application Support/models" if platform == "darwin" else ".local/share/models"
-    return posixpath.join(home, below)
-
-
-def _nowhere(variable: str) -> ConfigError:
-    return ConfigError(
-        f"nothing says where the models are: no models_home, no MODELS_HOME, and {variable} is not set",
-        hint="Set models_home in the configuration or MODELS_HOME in the environment to an absolute path.",
-    )
-
-
-def _home(environ: Mapping[str, str], platform: str) -> str | None:
-    home = _set(environ, _home_variable(platform))
-    return home if home is not None and _paths(platform).isabs(home) else None
-
-
-def _home_variable(platform: str) -> str:
-    return "USERPROFILE" if platform == "win32" else "HOME"
-
-
-def _set(environ: Mapping[str, str], variable: str) -> str | None:
-    return environ.get(variable, "").strip() or None
-
-
-def _paths(platform: str) -> ModuleType:
-    return ntpath if platform == "win32" else posixpath
-
-
-# -- whether it can hold a store
+    """The root for `sys.platform`: see `modelwire.store_root`."""
+    try:
+        return store_root.resolve_root(configured, environ, platform)
+    except store_root.NoRoot as fault:
+        raise ConfigError(fault.message, hint=fault.hint) from None
 
 
 def prepare_root(root: str, *, group: str | None = None) -> Layout:
@@ -180,17 +111,51 @@ def _check_one_filesystem(layout: Layout) -> None:
 
 
 def _check_writable(layout: Layout) -> None:
-    """A directory's mode says nothing about a read-only or full filesystem; only a file does."""
+    """A directory's mode says nothing about a read-only filesystem, or about what the filesystem can; only a file does.
+    A full one is good enough to serve models, and to remove some."""
     probe = os.path.join(layout.staging, f"probe-{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(probe)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    os.close(os.open(probe, flags, 0o600))
-    with contextlib.suppress(FileNotFoundError):  # another daemon that starts removes what lies in staging
-        os.unlink(probe)
+    names = [probe, f"{probe}-named", f"{probe}-second"]
+    try:
+        for name in names:
+            durable.remove(name)
+        # Another daemon that starts removes what lies in staging.
+        with contextlib.suppress(FileNotFoundError):
+            _check_filesystem(layout, *names)
+    except OSError as fault:
+        if fault.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+    finally:
+        for name in names:
+            with contextlib.suppress(OSError):
+                durable.remove(name)
     for path in (layout.blobs_dir, layout.manifests_dir, layout.locks_dir, layout.quarantine_dir):
         if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "not writable", path)
+
+
+def _check_filesystem(layout: Layout, probe: str, named: str, second: str) -> None:
+    """What every publication needs: without it an add would fail after it has copied all its bytes."""
+    descriptor = durable.create_file(probe)
+    try:
+        _require(layout, "make files read-only", lambda: durable.make_read_only(descriptor))
+    finally:
+        os.close(descriptor)
+    what = "rename a file without replacing another, nor link to it"
+    _require(layout, what, lambda: durable.name_without_replacing(probe, named))
+    link = partial(link_or_symlink, named, second, hard=True, final=second)
+    _require(layout, "give a file a second name, by a hard or by a symbolic link", link)
+
+
+def _require(layout: Layout, what: str, call: Callable[[], object]) -> None:
+    try:
+        call()
+    except OSError as fault:
+        if fault.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+        raise RootUnusable(
+            f"the store cannot be at {layout.root}: its filesystem cannot {what} ({fault.strerror})",
+            hint="Choose another filesystem with models_home or MODELS_HOME; exFAT and FAT cannot hold a store.",
+        ) from None
 
 
 def _check_version(layout: Layout) -> None:

@@ -56,6 +56,7 @@ async def add_local(
 
     async def attempt() -> Added:
         with ExitStack() as held:
+            held.enter_context(ingest.holds.relying_on(ingest.publishing.layout.staging))
             return await _Adding(ingest, request, collection, how, held).run(provenance, requester)
 
     return await until_there(attempt)
@@ -149,7 +150,7 @@ class _Adding:
         """Reserves space for all files that may be written. Space for files that are found is released at the end."""
         if not self._collection.alone:  # space for a single file is reserved when it is staged
             self._request.progress.phase("reserving")
-            here = os.stat(self._layout.staging).st_dev
+            here = os.stat(self._layout.blobs_dir).st_dev  # of the whole store
             to_write = to_adopt = 0
             for part in self._collection.parts:
                 digest = self._presence.recorded_digest(part.signature)
@@ -254,6 +255,8 @@ class _Adding:
         self._collection.check_complete()
         progress = FileProgress(self._request.progress)
         relied_on = {file.digest for file in self._files.values() if isinstance(file.content, Blob)}
+        for digest in {staged.digest for staged in batch.staged}:
+            self._presence.hold(digest)
         found = batch.settle(verified, progress, relied_on=relied_on)
         for path, file in self._files.items():
             if isinstance(file.content, Staged) and file.digest in found:

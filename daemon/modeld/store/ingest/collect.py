@@ -138,7 +138,7 @@ def _refuse_in_store(path: str, layout: Layout) -> None:
 
 def _with_shards(directory: str, filename: str, reader: Reader) -> list[tuple[str, Signature]]:
     """The file, and all other parts of its set when it is a shard."""
-    names = parts.shard_set(filename) if filename.endswith(".gguf") else None
+    names = parts.gguf_shards(filename)
     if names is not None:
         _check_paths(f"{directory}/{filename}", names)
     found: list[tuple[str, Signature]] = []

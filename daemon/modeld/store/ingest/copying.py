@@ -88,7 +88,7 @@ def stage_copy(
     reservation = space.reserve(size)
     with staging_name(layout, "ingest", reservation) as path:
         with store_faults("create the staging file", path):
-            target_fd = _create(layout, path)
+            target_fd = durable.stage_file(path, below=layout.root)
         try:
             digest, copied, blocks = _copy(source, target_fd, path, reservation, progress, keep_cache)
             source.check_unchanged(copied)
@@ -129,14 +129,6 @@ def hash_source(source: Source, progress: FileProgress) -> Digest:
         digest, size = hash_file(source.descriptor, source.signature.size, progress)
     source.check_unchanged(size)
     return digest
-
-
-def _create(layout: Layout, path: str) -> int:
-    try:
-        return durable.create_file(path)
-    except FileNotFoundError:
-        durable.make_directories(layout.staging, below=layout.root)
-        return durable.create_file(path)
 
 
 def _copy(

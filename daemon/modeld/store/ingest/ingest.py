@@ -157,6 +157,7 @@ class Ingest:
         verified = await self.records.verified_signatures([digest])
 
         def find() -> Blob | None:
+            self.holds.until_settled(digest)
             blob = blobs.find_good(layout, digest, verified=verified.get(digest), progress=progress)
             if blob is not None:
                 blobs.sync_names(layout, digest)
@@ -165,12 +166,14 @@ class Ingest:
         return await self.in_thread(find)
 
     async def commit(self, staged: Staged) -> Blob:
-        """Names a file that was just verified, and records the verification. Sets `staged.learned`."""
+        """Names a file that was just verified, and records the verification. Sets `staged.learned`. The caller holds
+        the digest: no manifest names the blob yet."""
         verified = await self.records.verified_signatures([staged.digest])
 
         def commit() -> Committed:
             batch = Batch(self.publishing.layout)
             batch.take(staged)
+            self.holds.until_settled(staged.digest)
             try:
                 found = batch.settle(verified).get(staged.digest)
                 return Committed(found, reused=True) if found else batch.commit()[staged.digest]

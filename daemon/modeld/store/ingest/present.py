@@ -70,8 +70,10 @@ class Presence:
         return self._sources.get(source)
 
     def hold(self, digest: Digest) -> None:
+        """Call it before the first look at the blob."""
         with self._holding:
             self._held.enter_context(self._holds.relying_on(digest))
+        self._holds.until_settled(digest)
 
     def find(self, source: Source, progress: FileProgress) -> Found | None:
         """The good blob of an open file's content. DigestMismatch when the file is known not to be the expected one."""

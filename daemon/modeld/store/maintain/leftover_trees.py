@@ -7,8 +7,10 @@ from collections import Counter as Tally
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Final
 
 import anyio
+import anyio.lowlevel
 
 from modeld.store.catalog.records import Records
 from modeld.store.disk.removal import Identity
@@ -17,6 +19,9 @@ from modeld.store.manifests import trees
 from modeld.store.names import ModelName
 from modeld.store.publish.name_changes import NameChanges
 from modelwire.errors import InvalidName, WireError
+
+_AT_ONCE: Final = 50
+"""Models between two turns of the event loop: a fraction of a millisecond."""
 
 
 class LeftoverTrees:
@@ -29,9 +34,20 @@ class LeftoverTrees:
         self._records = records
 
     async def leftovers(self, ages: Ages) -> list[Candidate]:
-        wanted = [entry.tree async for entry in self._index.entries() if entry.tree is not None]
-        found = await self._name_changes.in_thread(partial(trees.leftovers, self._layout, wanted))
-        return [candidate for path in sorted(found) if (candidate := self._candidate(path, ages)) is not None]
+        """Asks only for the models that have trees: a store of many models has few."""
+        found: list[str] = []
+        for number, (stem, there) in enumerate(sorted((await self._look()).items()), 1):
+            wanted = self._wanted(stem)
+            if wanted is None:
+                found.append(f"{self._layout.trees}/{stem}")
+            else:
+                found += [path for path in sorted(there) if path != wanted]
+            if number % _AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()
+        return [candidate for path in found if (candidate := self._candidate(path, ages)) is not None]
+
+    async def _look(self) -> dict[str, list[str]]:
+        return await self._name_changes.in_thread(partial(trees.there, self._layout))
 
     def _candidate(self, path: str, ages: Ages) -> Candidate | None:
         try:
@@ -77,12 +93,13 @@ class LeftoverTrees:
 
     def _is_wanted(self, candidate: Candidate) -> bool:
         """Its second part below the trees' directory names the model, a third one its content."""
-        below = candidate.parts[2:]
+        wanted, path = self._wanted(candidate.parts[2]), "/".join((self._layout.root, *candidate.parts))
+        return wanted is not None and (wanted == path or wanted.startswith(f"{path}/"))
+
+    def _wanted(self, stem: str) -> str | None:
+        """The tree that the model of that name is shown by."""
         try:
-            entry = self._index.entry(ModelName.from_stem(below[0]))
+            entry = self._index.entry(ModelName.from_stem(stem))
         except InvalidName:
-            return False
-        if entry is None or entry.tree is None:
-            return False
-        path = "/".join((self._layout.root, *candidate.parts))
-        return entry.tree == path or entry.tree.startswith(f"{path}/")
+            return None
+        return None if entry is None or entry.name.stem != stem else entry.tree

@@ -22,6 +22,7 @@ from modeld.store.catalog.uses import Uses
 from modeld.store.maintain.verify import OnFailed, Verifier, ignore_failed
 from modeld.store.manifests.entries import Entry, cannot_be_used
 from modeld.store.manifests.states import Answer
+from modeld.store.publish.holds import Holds
 from modeld.store.publish.name_changes import NameChanges
 from modelwire.errors import Corrupt
 from modelwire.values import Resolved, Verification
@@ -39,13 +40,16 @@ class _Turn:
 class Resolver:
     """For the event loop."""
 
-    def __init__(self, name_changes: NameChanges, records: Records, uses: Uses, verifier: Verifier) -> None:
+    def __init__(
+        self, name_changes: NameChanges, records: Records, uses: Uses, verifier: Verifier, holds: Holds
+    ) -> None:
         self._name_changes = name_changes
         self._index = name_changes.index
         self._trees = name_changes.index.trees
         self._records = records
         self._uses = uses
         self._verifier = verifier
+        self._holds = holds
         self._turns: dict[str, _Turn] = {}
         """By name: a hundred requests for one model cause one look at it."""
 
@@ -60,7 +64,7 @@ class Resolver:
         """As `Store.resolve`, but waits until the path can be given out."""
         for _attempt in range(MAX_ATTEMPTS):
             entry = self._index.find(name)
-            with self._turn_at(entry) as turn:
+            with self._turn_at(entry) as turn, self._holds.relying_on(self._name_changes.layout.staging):
                 async with turn.lock:
                     resolved = await self._prepared(entry, requester, on_failed)
                     if resolved is not None:

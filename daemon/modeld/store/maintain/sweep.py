@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -19,12 +19,14 @@ import anyio
 from modeld.progress import JobProgress, Stopped
 from modeld.store.catalog.records import Records
 from modeld.store.digest import Digest
+from modeld.store.disk.durable import store_faults
 from modeld.store.disk.locks import StoreLock
-from modeld.store.disk.removal import remove_entry, remove_file
+from modeld.store.disk.removal import Identity, remove_entry, remove_file
 from modeld.store.maintain.leftover_trees import LeftoverTrees
-from modeld.store.maintain.marks import Marks
 from modeld.store.maintain.victims import PARTIAL_SECONDS, Ages, Candidate, Links, Victims
-from modeld.store.publish.holds import Holds
+from modeld.store.maintain.walk import blob_file, partial_at
+from modeld.store.manifests.marks import Marked
+from modeld.store.publish.holds import Held, Holds
 from modeld.store.publish.name_changes import NameChanges
 from modelwire.values import Swept, Victim
 
@@ -35,6 +37,9 @@ NOTED: Final = 100
 
 AT_ONCE: Final = 200
 """Victims removed in one turn: some ten milliseconds in which nothing is published."""
+
+CLOSING_SECONDS: Final = 3.0
+"""How long the removal of a partial waits for a cancelled download to close it: that takes milliseconds."""
 
 
 @dataclass(slots=True)
@@ -53,6 +58,19 @@ class _Tally:
             path = "/".join((root, *victim.parts))
             self.shown.append(Victim(path=path, kind=victim.kind, size_bytes=victim.size, reason=victim.reason))
 
+    def swept(self, look: Victims, *, dry_run: bool = False) -> Swept:
+        return Swept(
+            victims=tuple(self.shown),
+            removed=self.removed,
+            freed_bytes=self.freed,
+            dry_run=dry_run,
+            kept=max(0, look.blobs - self.blobs),
+            waiting=look.waiting.blobs,
+            waiting_bytes=look.waiting.gives_back,
+            waiting_s=look.waiting.longest,
+            notes=tuple(self.notes[:NOTED]),
+        )
+
 
 class Sweeper:
     """One sweep at a time; a second one waits for the first."""
@@ -66,6 +84,7 @@ class Sweeper:
         grace: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`grace` is the configured period."""
         self._name_changes = name_changes
         self._layout = name_changes.layout
         self._lock = lock
@@ -73,22 +92,31 @@ class Sweeper:
         self._holds = holds
         self._grace = grace
         self._clock = clock
-        self._marks = Marks(name_changes.layout)
+        self._marks = name_changes.index.marks
+        self._unnamed = name_changes.unnamed
         self._trees = LeftoverTrees(name_changes, records)
         self._alone = anyio.Lock()
 
     async def sweep(
-        self, *, dry_run: bool = False, grace: float | None = None, order: int = 0, progress: JobProgress | None = None
+        self,
+        *,
+        dry_run: bool = False,
+        grace: float | None = None,
+        partials: bool = False,
+        order: int = 0,
+        progress: JobProgress | None = None,
     ) -> Swept:
-        """`grace` replaces the configured one."""
+        """`grace` replaces the configured one. `partials` takes every partial download that no open job needs."""
         self._lock.check()
         progress = progress or JobProgress()
         async with self._alone:
             progress.phase("checking_local")
-            ages = Ages(self._clock(), self._grace if grace is None else grace)
+            ages = self._ages(grace)
+            if partials:
+                ages = replace(ages, partial=float("-inf"))
             trees = await self._trees.leftovers(ages)
             links = await self._name_changes.in_thread(partial(self._trees.links_in, trees))
-            look, candidates = await self._name_changes.in_thread(partial(self._look, ages, links, progress))
+            look, candidates, _ = await self._name_changes.in_thread(partial(self._look, ages, links, progress))
             if look.unfinished:
                 look.notes.append(_kept_for_later(look.unfinished))
             progress.total(sum(victim.size for victim in candidates))
@@ -97,26 +125,90 @@ class Sweeper:
                 await self._remove(candidates, tally, order, progress)
                 # The blobs first: losing a link makes a blob look used.
                 trees = await self._trees.remove(trees, order, tally.notes)
+                await self._unnamed.walked(ages.now)
             for victim in [*candidates, *trees] if dry_run else trees:
                 tally.count(self._layout.root, victim)
-            return Swept(
-                victims=tuple(tally.shown),
-                removed=tally.removed,
-                freed_bytes=tally.freed,
-                dry_run=dry_run,
-                kept=max(0, look.blobs - tally.blobs),
-                waiting=look.waiting.blobs,
-                waiting_bytes=look.waiting.gives_back,
-                waiting_s=look.waiting.longest,
-                notes=tuple(tally.notes[:NOTED]),
-            )
+            return tally.swept(look, dry_run=dry_run)
 
-    def _look(self, ages: Ages, links: Links, progress: JobProgress) -> tuple[Victims, list[Candidate]]:
+    async def sweep_blobs(self, digests: Collection[Digest], *, grace: float | None = None, order: int = 0) -> Swept:
+        """The sweep of these blobs alone: it looks at the manifests and at these files, and walks nowhere."""
+        self._lock.check()
+        progress = JobProgress()
+        async with self._alone:
+            ages, noted = self._ages(grace), self._unnamed.noted(digests)
+            look_at = partial(self._look, ages, {}, progress, digests)
+            look, candidates, marked = await self._name_changes.in_thread(look_at)
+            tally = _Tally(notes=look.notes)
+            await self._remove(candidates, tally, order, progress)
+            later, done = await self._name_changes.in_thread(partial(self._left, digests, marked, ages))
+            await self._unnamed.settle(noted, later, done)
+            return tally.swept(look)
+
+    async def empty_quarantine(
+        self, *, dry_run: bool = False, order: int = 0, progress: JobProgress | None = None
+    ) -> Swept:
+        """Removes everything in quarantine, and nothing else."""
+        self._lock.check()
+        progress = progress or JobProgress()
+        async with self._alone:
+            ages = replace(self._ages(None), quarantine=float("-inf"))
+            look = Victims(self._layout, ages, frozenset(), self._holds, {}, progress.stopped)
+            candidates = await self._name_changes.in_thread(lambda: list(look.in_quarantine()))
+            tally = _Tally(notes=look.notes)
+            if not dry_run:
+                await self._remove(candidates, tally, order, progress)
+            for victim in candidates if dry_run else ():
+                tally.count(self._layout.root, victim)
+            return tally.swept(look, dry_run=dry_run)
+
+    async def discard_partials(self, places: Collection[Held]) -> int:
+        """Removes the partial downloads at these places, unless running work has them; returns their bytes."""
+        self._lock.check()
+        return await self._name_changes.in_thread(partial(self._discard_partials, places))
+
+    def _discard_partials(self, places: Collection[Held]) -> int:
+        freed = 0
+        for held in places:
+            path = self._layout.partial_dir(held) if isinstance(held, Digest) else held
+            with self._holds.removing(held, CLOSING_SECONDS) as free, store_faults("remove the partial", path):
+                found = partial_at(self._layout, tuple(path[len(self._layout.root) + 1 :].split("/")))
+                if free and found is not None and remove_entry(self._layout.root, found.parts, Identity.of(found.info)):
+                    freed += found.size
+        return freed
+
+    # -- looking
+
+    def _ages(self, grace: float | None) -> Ages:
+        return Ages(self._clock(), self._grace if grace is None else grace, since=self._unnamed.since)
+
+    def _look(
+        self, ages: Ages, links: Links, progress: JobProgress, among: Collection[Digest] | None = None
+    ) -> tuple[Victims, list[Candidate], Marked]:
         marked = self._marks.look()
-        victims = Victims(self._layout, ages, marked.digests | self._holds.blobs(), links, progress.stopped)
+        held = marked.digests | self._holds.blobs()
+        victims = Victims(self._layout, ages, held, self._holds, links, progress.stopped)
         if marked.unreadable:
             victims.notes.append(f"no blob is removed: {marked.unreadable[0]} cannot be read and may name any of them")
-        return victims, list(victims.candidates(blobs_too=not marked.unreadable))
+        if among is not None:
+            return victims, [] if marked.unreadable else list(victims.among(among)), marked
+        return victims, list(victims.candidates(blobs_too=not marked.unreadable)), marked
+
+    def _left(self, digests: Collection[Digest], marked: Marked, ages: Ages) -> tuple[dict[str, float], list[str]]:
+        """After a sweep of these blobs: those that a later one looks at, with the time from which they count as
+        unnamed, and those that are gone or named."""
+        later: dict[str, float] = {}
+        done: list[str] = []
+        for digest in digests:
+            found = blob_file(self._layout, digest)
+            if found is None or digest.hex in marked.digests:
+                done.append(digest.hex)
+            else:
+                # Too young by its own times, or held, which may last.
+                unused = ages.unnamed(found)
+                later[digest.hex] = ages.now - unused if 0 <= unused < ages.grace else ages.now
+        return later, done
+
+    # -- removing
 
     async def _remove(self, victims: Sequence[Candidate], tally: _Tally, order: int, progress: JobProgress) -> None:
         for first in range(0, len(victims), AT_ONCE):
@@ -139,11 +231,12 @@ class Sweeper:
         for victim in victims:
             if victim.digest is not None and (marked.unreadable or victim.digest in held):
                 continue
-            try:
-                removed = self._remove_one(victim)
-            except OSError as fault:
-                tally.notes.append(f"{'/'.join(victim.parts)} cannot be removed: {fault.strerror or fault}")
-                continue
+            with self._holds.removing(victim.held_as(self._layout.root)) as free:
+                try:
+                    removed = free and self._remove_one(victim)
+                except OSError as fault:
+                    tally.notes.append(f"{'/'.join(victim.parts)} cannot be removed: {fault.strerror or fault}")
+                    continue
             if removed:
                 gone.append(victim)
                 tally.count(self._layout.root, victim)

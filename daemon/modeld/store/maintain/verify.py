@@ -29,6 +29,7 @@ from modeld.store.disk.durable import store_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.locks import StoreLock
 from modeld.store.manifests.entries import Entry
+from modeld.store.publish.holds import Holds
 from modeld.store.publish.name_changes import NameChanges
 from modelwire.errors import Corrupt, NotFound, WireError
 from modelwire.values import Verification, Verified
@@ -71,12 +72,14 @@ class Verifier:
         records: Records,
         history: History,
         threads: anyio.CapacityLimiter,
+        holds: Holds,
     ) -> None:
         self.name_changes = name_changes
         self.records = records
         self.history = history
         self.threads = threads
         self._lock = lock
+        self._holds = holds
 
     async def verify(
         self,
@@ -100,7 +103,8 @@ class Verifier:
             if entry.manifest is not None:
                 sizes.update(entry.manifest.blobs())
         progress.total(sum(sizes.values()))
-        findings = await _Run(self, order, progress, requester, on_failed).look_at(list(sizes))
+        with self._holds.relying_on(*sizes, self.name_changes.layout.staging):
+            findings = await _Run(self, order, progress, requester, on_failed).look_at(list(sizes))
         return _verification([_judged(entry, findings) for entry in entries], sum(sizes.values()))
 
 

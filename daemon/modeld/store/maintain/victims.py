@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -15,9 +15,11 @@ from typing import Final
 
 from modeld.platform import files
 from modeld.store.blobs.quarantine import KEPT_SECONDS, taken_at
+from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.removal import Identity
-from modeld.store.maintain.walk import BlobFile, Partial, Unusable, keyed_partials, walk
+from modeld.store.maintain.walk import BlobFile, Partial, Unusable, blob_file, keyed_partials, walk
+from modeld.store.publish.holds import Held, Holds
 
 PARTIAL_SECONDS: Final = 7 * 86_400
 """A download that was not resumed for a week is removed."""
@@ -42,21 +44,37 @@ class Candidate:
     def is_blob(self) -> bool:
         return self.kind == "blob"
 
+    def held_as(self, root: str) -> Held:
+        """What running work holds when it needs this one."""
+        return "/".join((root, *self.parts)) if self.digest is None else Digest(self.digest)
+
 
 Links = Mapping[tuple[int, int], int]
 """By device and inode: how many names of a file are among the candidates."""
 
 
+Since = Callable[[str], float | None]
+"""When a blob, in hex, lost a name; None when that is not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """The time of the sweep and the grace period, in seconds."""
+    """The time of the sweep, and from which age on it takes what, in seconds."""
 
     now: float
     grace: float
+    partial: float = PARTIAL_SECONDS
+    quarantine: float = KEPT_SECONDS
+    since: Since = lambda _digest: None
 
     def unused(self, info: os.stat_result) -> float:
         """Seconds since the last change of the file, of its names or of its times."""
         return self.now - max(info.st_mtime, info.st_ctime)
+
+    def unnamed(self, blob: BlobFile) -> float:
+        """The same for a blob, whose loss of a name counts as a change."""
+        unused, since = self.unused(blob.info), self.since(blob.digest)
+        return unused if since is None else min(unused, self.now - since)
 
 
 @dataclass(slots=True)
@@ -77,12 +95,21 @@ class Victims:
     """Blocking. `blobs` counts all blobs; `notes` lists what could not be read."""
 
     def __init__(
-        self, layout: Layout, ages: Ages, held: frozenset[str], links: Links, stopped: Callable[[], bool]
+        self,
+        layout: Layout,
+        ages: Ages,
+        held: frozenset[str],
+        holds: Holds,
+        links: Links,
+        stopped: Callable[[], bool],
     ) -> None:
+        """`held` are blobs in hex."""
         self._layout = layout
         self._links = links
         self._ages = ages
         self._held = held
+        self._holds = holds
+        self._waiting_partials = holds.partials()
         self._stopped = stopped
         self.blobs = 0
         self.waiting = Waiting()
@@ -91,9 +118,27 @@ class Victims:
 
         self.notes: list[str] = []
 
+    def among(self, digests: Iterable[Digest]) -> Iterator[Candidate]:
+        """Those of these blobs."""
+        for digest in digests:
+            found = blob_file(self._layout, digest)
+            if found is not None and found.digest not in self._held and (victim := self._blob(found)) is not None:
+                yield victim
+
+    def in_quarantine(self) -> Iterator[Candidate]:
+        for entry in self._entries(self._layout.quarantine_dir):
+            info = _stat(entry)
+            if info is None:
+                continue
+            age = self._ages.now - taken_at(entry.name, info)
+            if age >= self._ages.quarantine:
+                parts = ("locks", "quarantine", entry.name)
+                yield self._candidate("quarantine", parts, info, f"kept for {span(age)}")
+
     def candidates(self, *, blobs_too: bool = True) -> Iterator[Candidate]:
+        """Everything that may go."""
         yield from self._in_staging()
-        yield from self._in_quarantine()
+        yield from self.in_quarantine()
         for found in chain(keyed_partials(self._layout), walk(self._layout, self._stopped)):
             if isinstance(found, BlobFile):
                 self.blobs += 1
@@ -106,7 +151,7 @@ class Victims:
                 self.notes.append(f"{self._layout.root}/{'/'.join(found.parts)} {found.reason}")
 
     def _blob(self, blob: BlobFile) -> Candidate | None:
-        unused = self._ages.unused(blob.info)
+        unused = self._ages.unnamed(blob)
         reason = f"no model names it, unchanged for {span(unused)}"
         found = self._candidate("blob", blob.parts, blob.info, reason, digest=blob.digest)
         if unused >= self._ages.grace:
@@ -116,10 +161,16 @@ class Victims:
 
     def _partial(self, partial: Partial) -> Candidate | None:
         age = self._ages.now - partial.newest
-        if age >= PARTIAL_SECONDS and not self._is_being_written(partial):
-            reason = f"a download that was not resumed for {span(age)}"
-            identity = Identity.of(partial.info)
-            return Candidate("partial", partial.parts, partial.size, partial.size, reason, identity, partial.digest)
+        reason = f"a download that was not resumed for {span(age)}"
+        identity = Identity.of(partial.info)
+        found = Candidate("partial", partial.parts, partial.size, partial.size, reason, identity, partial.digest)
+        held = found.held_as(self._layout.root)
+        if self._holds.is_held(held):
+            return None
+        # Other tools write in the blob tree: how long one of them may rest is not for a user of this one to say.
+        longest = PARTIAL_SECONDS if partial.parts[0] == "blobs" else self._ages.partial
+        if age >= longest and held not in self._waiting_partials and not self._is_being_written(partial):
+            return found
         self.unfinished.append(partial.size)
         return None
 
@@ -144,17 +195,9 @@ class Victims:
             unused = self._ages.unused(info)
             if unused >= max(STAGING_SECONDS, self._ages.grace):
                 parts = (".modeld", "staging", entry.name)
-                yield self._candidate("staging", parts, info, f"unfinished, unchanged for {span(unused)}")
-
-    def _in_quarantine(self) -> Iterator[Candidate]:
-        for entry in self._entries(self._layout.quarantine_dir):
-            info = _stat(entry)
-            if info is None:
-                continue
-            age = self._ages.now - taken_at(entry.name, info)
-            if age >= KEPT_SECONDS:
-                parts = ("locks", "quarantine", entry.name)
-                yield self._candidate("quarantine", parts, info, f"kept for {span(age)}, which is long enough")
+                found = self._candidate("staging", parts, info, f"unfinished, unchanged for {span(unused)}")
+                if not self._holds.is_held(found.held_as(self._layout.root)):
+                    yield found
 
     def _candidate(
         self, kind: str, parts: tuple[str, ...], info: os.stat_result, reason: str, digest: str | None = None

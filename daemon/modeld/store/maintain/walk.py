@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from modeld.progress import Stopped
+from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
+from modeld.store.disk.removal import directory_below
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -78,6 +80,25 @@ def walk(layout: Layout, stopped: Callable[[], bool] = lambda: False) -> Iterato
             yield Stray(parts)
         else:
             yield from _in_fanout(parent, parts)
+
+
+def blob_file(layout: Layout, digest: Digest) -> BlobFile | None:
+    """Blocking: one blob without a walk; None when there is none."""
+    try:
+        info = os.lstat(layout.blob(digest))
+    except OSError:
+        return None
+    return BlobFile(digest.hex, info) if stat.S_ISREG(info.st_mode) else None
+
+
+def partial_at(layout: Layout, parts: tuple[str, ...]) -> Partial | None:
+    """Blocking: the partial download in that directory below the root; None when there is none."""
+    try:
+        with directory_below(layout.root, parts[:-1]) as parent:
+            found = _partial(parent, parts, None)
+    except OSError:
+        return None
+    return found if isinstance(found, Partial) else None
 
 
 def keyed_partials(layout: Layout) -> Iterator[Found]:

@@ -23,6 +23,7 @@ from modeld.store.disk.listing import Listing, settled, times_of
 from modeld.store.manifests import manifests
 from modeld.store.manifests.entries import MANY, Entry, Why, WouldBlock, unknown
 from modeld.store.manifests.manifests import Manifest
+from modeld.store.manifests.marks import Marks
 from modeld.store.manifests.states import READY, Answer
 from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
@@ -43,6 +44,7 @@ class Index:
         self._entries: dict[str, Entry] = {}
         """By the name's exact spelling."""
         self._listing = Listing(layout)
+        self.marks = Marks(layout)
 
     # -- answers
 
@@ -74,6 +76,7 @@ class Index:
                 entry = self.entry(candidate)
                 if entry is not None:
                     return entry
+        self._listing.check_there()
         close = self._listing.close_to(name)
         raise NotFound(
             f"there is no model named '{name.text}'",
@@ -141,6 +144,7 @@ class Index:
                 yield
             finally:
                 self._entries.pop(name.text, None)
+                self.marks.changed(name)
 
     # -- the disk
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Final, NoReturn
@@ -25,7 +26,7 @@ from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.names import ModelName
-from modelwire.errors import AlreadyExists, Corrupt, InvalidDigest, Unsupported
+from modelwire.errors import AlreadyExists, Corrupt, InvalidDigest, Unsupported, WireError
 from modelwire.limits import MIB
 from modelwire.values import ModelFile
 from modelwire.version import __version__
@@ -110,7 +111,17 @@ class Manifest(msgspec.Struct, frozen=True):
     @property
     def listed(self) -> tuple[str, ...]:
         """The blob of each file, in the manifest's order."""
-        return tuple(file.blob for file in self.files) or (self.blob,)
+        return tuple(blob for blob, _ in self.listed_sizes)
+
+    @property
+    def listed_sizes(self) -> tuple[tuple[str, int], ...]:
+        return tuple((file.blob, file.size_bytes) for file in self.files) or ((self.blob, self.size_bytes),)
+
+    @property
+    def content(self) -> str:
+        """Equal for manifests of the same files: a digest of their blobs and paths."""
+        files = sorted((file.path, file.blob) for file in self.files)
+        return hashlib.sha256(msgspec.json.encode((self.blob, files))).hexdigest()
 
     def is_of(self, blob: str, files: Iterable[File | ModelFile]) -> bool:
         """Whether this is a model of exactly these files. Roles do not count: they are guessed from the names."""
@@ -128,6 +139,26 @@ _decode_manifest = msgspec.json.Decoder(Manifest).decode
 
 
 # -- reading
+
+
+def standing(layout: Layout, name: ModelName) -> str:
+    """What the name stands for, in whichever spelling, else what it stands for with the default tag: a text to compare
+    with a later one. Empty when there is no such model. Blocks."""
+    try:
+        for wanted in filter(None, (name, name.with_default_tag)):
+            for spelling in _spellings(layout, wanted):
+                with contextlib.suppress(FileNotFoundError):
+                    return read(layout.manifest(spelling), spelling)[0].content
+    except (WireError, OSError):
+        return "unusable"
+    return ""
+
+
+def _spellings(layout: Layout, name: ModelName) -> Iterator[ModelName]:
+    yield name
+    for file in os.listdir(layout.manifests_dir):
+        if file.isascii() and file.lower() == f"{name.stem.lower()}.json":
+            yield ModelName.from_stem(file[:-5])
 
 
 def read(path: str, name: ModelName) -> tuple[Manifest, os.stat_result]:
@@ -275,6 +306,11 @@ def compose(
     return known
 
 
+def named_in(document: Mapping[str, Any]) -> set[Digest]:
+    """The blobs of a document that `compose` made."""
+    return {Digest.parse(text) for text in (document["blob"], *(file["blob"] for file in document.get("files") or ()))}
+
+
 def encode(document: Mapping[str, Any], *, indent: int | None = 2) -> bytes:
     """Indented UTF-8 with a final newline."""
     separators = (",", ":") if indent is None else None
@@ -354,7 +390,7 @@ def taken(name: ModelName) -> AlreadyExists:
 
 def _stage(layout: Layout, data: bytes) -> str:
     staged = os.path.join(layout.staging, f"manifest-{secrets.token_hex(8)}.json")
-    descriptor = durable.create_file(staged)
+    descriptor = durable.stage_file(staged, below=layout.root)
     try:
         try:
             durable.share_with_group_of(layout.manifests_dir, descriptor)

@@ -19,6 +19,7 @@ from modeld.store.catalog.records import Records
 from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
+from modeld.store.manifests import manifests
 from modeld.store.manifests.entries import MANY
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.query import Query, Row
@@ -75,6 +76,11 @@ class Models:
             return entry.manifest.is_of(added.blob, added.files) and entry.look().has_bytes
         except WireError:
             return False
+
+    async def standing(self, name: str) -> str:
+        """What the name stands for now, as a text to compare with a later one; empty when it stands for nothing."""
+        look = partial(manifests.standing, self._layout, ModelName.parse(name))
+        return await anyio.to_thread.run_sync(look, limiter=self._threads)
 
     async def show(self, name: str) -> ModelView:
         """One model with its manifest as it is in the file, and the outcomes of its verifications."""

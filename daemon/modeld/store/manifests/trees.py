@@ -9,6 +9,7 @@ reader finds the files of two versions side by side.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -22,7 +23,7 @@ from typing import Final
 from modeld.store.blobs.linked import Linked
 from modeld.store.digest import Digest, Relinked, Signature
 from modeld.store.disk import links
-from modeld.store.disk.durable import store_faults
+from modeld.store.disk.durable import make_directories, store_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.listing import Times, settled, times_of
 from modeld.store.manifests.manifests import File
@@ -71,14 +72,25 @@ class Trees:
         aside = f"{self._layout.staging}/tree-{secrets.token_hex(8)}"
         with self._building, store_faults("remove the tree", directory):
             try:
-                os.rename(directory, aside)
+                gone = self._put_aside(directory, aside)
             except (FileNotFoundError, NotADirectoryError):
                 return []
             for tree in [
                 known for known in self._found_whole if known == directory or known.startswith(f"{directory}/")
             ]:
                 del self._found_whole[tree]
-            return self._noted(_discard(aside))
+            return self._noted(_discard(gone))
+
+    def _put_aside(self, directory: str, aside: str) -> str:
+        """Takes the name away in one step; returns where the directory is now. A directory in the lower layer of an
+        overlay cannot be renamed: it stays where it is."""
+        try:
+            os.rename(directory, aside)
+        except OSError as fault:
+            if fault.errno != errno.EXDEV:
+                raise
+            return directory
+        return aside
 
     def only_relinked(self, before: Signature, now: Signature) -> bool:
         """Whether nothing has changed a blob since it had the signature `before` but the links of trees."""
@@ -118,6 +130,7 @@ class Trees:
         fresh = f"{self._layout.staging}/tree-{secrets.token_hex(8)}"
         relinked: list[Relinked] = []
         try:
+            make_directories(self._layout.staging, below=self._layout.root)
             self._make_directory(fresh)
             for directory in sorted({os.path.dirname(file.path) for file in files}):
                 self._make_inner(fresh, directory)
@@ -126,11 +139,11 @@ class Trees:
             parent = os.path.dirname(tree)
             if os.path.islink(parent):
                 os.unlink(parent)
+            self._make_directory(self._layout.trees)
             self._make_directory(parent)
             aside = f"{self._layout.staging}/tree-{secrets.token_hex(8)}"
             with contextlib.suppress(FileNotFoundError):
-                os.rename(tree, aside)
-                relinked += _discard(aside)
+                relinked += _discard(self._put_aside(tree, aside))
             os.rename(fresh, tree)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -185,21 +198,20 @@ def _discard(tree: str) -> list[Relinked]:
     return relinked
 
 
-def leftovers(layout: Layout, wanted: Iterable[str]) -> list[str]:
-    """Trees that no manifest needs: those of removed models and of replaced bytes. Follows no link.
-
-    `wanted` are the trees of all models. Returns directories that can be given to `Trees.remove`.
-    """
-    keep = set(wanted)
-    stems = {os.path.dirname(tree) for tree in keep}
-    found: list[str] = []
-    with store_faults("read", layout.trees), os.scandir(layout.trees) as entries:
+def there(layout: Layout) -> dict[str, list[str]]:
+    """Blocking: by the stem of a model's name, the trees that its directory has. Follows no link; what is no directory
+    has no trees."""
+    found: dict[str, list[str]] = {}
+    with (
+        store_faults("read", layout.trees),
+        contextlib.suppress(FileNotFoundError),
+        os.scandir(layout.trees) as entries,
+    ):
         for model in entries:
-            if model.path not in stems:
-                found.append(model.path)
-            elif model.is_dir(follow_symlinks=False):
+            found[model.name] = []
+            if model.is_dir(follow_symlinks=False):
                 with os.scandir(model.path) as trees:
-                    found += [tree.path for tree in trees if tree.path not in keep]
+                    found[model.name] = [tree.path for tree in trees]
     return found
 
 

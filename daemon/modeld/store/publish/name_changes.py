@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 import anyio
 import anyio.to_thread
 
+from modeld.store.catalog.unnamed import Unnamed
+from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.manifests import manifests
@@ -60,6 +62,7 @@ class NameChanges:
     publisher: Publisher
     locks: NameLocks
     threads: anyio.CapacityLimiter
+    unnamed: Unnamed = field(default_factory=lambda: Unnamed(None))
 
     @asynccontextmanager
     async def turn(self, order: int, *names: ModelName, stopped: Stop = never) -> AsyncIterator[None]:
@@ -75,12 +78,19 @@ class NameChanges:
 
     async def write(self, name: ModelName, document: Mapping[str, Any], *, replace: bool = False) -> None:
         """Writes the manifest, the last write: then the model exists."""
-        with self.index.changing(name):
-            await self.in_thread(partial(manifests.write, self.layout, name, document, replace=replace))
+        lost = self._blobs_of(name) - manifests.named_in(document) if replace else ()
+        async with self.unnamed.losing(lost):
+            with self.index.changing(name):
+                await self.in_thread(partial(manifests.write, self.layout, name, document, replace=replace))
 
     async def withdraw(self, name: ModelName) -> None:
-        with self.index.changing(name):
-            await self.in_thread(partial(_remove_manifest, self.layout, name))
+        async with self.unnamed.losing(self._blobs_of(name)):
+            with self.index.changing(name):
+                await self.in_thread(partial(_remove_manifest, self.layout, name))
+
+    def _blobs_of(self, name: ModelName) -> set[Digest]:
+        entry = self.index.entry(name)
+        return set() if entry is None or entry.manifest is None else set(entry.manifest.blobs())
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self.threads)

@@ -6,20 +6,26 @@ and makes it durable.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Generic, TypeVar, Unpack
 
 import anyio
+import msgspec
 
-from modeld.store.catalog.history import History
+from modeld.store.catalog.history import History, rfc3339
 from modeld.store.catalog.records import Records
 from modeld.store.catalog.uses import Uses
+from modeld.store.digest import Digest
+from modeld.store.disk.layout import Layout
 from modeld.store.disk.locks import StoreLock
 from modeld.store.manifests import manifests
 from modeld.store.manifests.entries import Entry
+from modeld.store.manifests.index import Index
 from modeld.store.manifests.manifests import Manifest
 from modeld.store.names import ModelName
 from modeld.store.publish.holds import Holds
@@ -44,6 +50,8 @@ class _Plan(Generic[Change]):
     carry_out: Callable[[], Awaitable[None]]
     leaves: ModelName | None = None
     """The name that has no model afterwards."""
+    complete: Callable[[Change], Awaitable[Change]] | None = None
+    """Adds to the value, in the publisher's turn, what takes the disk to find out."""
 
 
 class _Kind(Generic[Change]):
@@ -79,8 +87,17 @@ class Renaming:
     """For the event loop. `earlier` is the change that an interrupted attempt had announced."""
 
     def __init__(
-        self, name_changes: NameChanges, lock: StoreLock, holds: Holds, records: Records, uses: Uses, history: History
+        self,
+        name_changes: NameChanges,
+        lock: StoreLock,
+        holds: Holds,
+        records: Records,
+        uses: Uses,
+        history: History,
+        *,
+        sweep_after: float | None = None,
     ) -> None:
+        """`sweep_after`: how many seconds after a removal the daemon sweeps by itself; None when it does not."""
         self._name_changes = name_changes
         self._index = name_changes.index
         self._layout = name_changes.layout
@@ -89,6 +106,7 @@ class Renaming:
         self._records = records
         self._uses = uses
         self._history = history
+        self._sweep_after = sweep_after
         self._copies = _Kind[Copied](self.copied)
         self._moves = _Kind[Moved](self.moved, lambda value: self._half_moved(value) or self.moved(value))
         self._removals = _Kind[Removed](self.removed)
@@ -110,12 +128,13 @@ class Renaming:
         order, stopped = terms.get("order", 0), terms.get("stopped", never)
         async with self._name_changes.turn(order, *plan().names, stopped=stopped):
             planned = plan()
-            with anyio.CancelScope(shield=True), kind.remembering(planned.value, *request):
-                async with announced(terms.get("notes"), planned.value):
+            value = planned.value if planned.complete is None else await planned.complete(planned.value)
+            with anyio.CancelScope(shield=True), kind.remembering(value, *request):
+                async with announced(terms.get("notes"), value):
                     await planned.carry_out()
                 if planned.leaves is not None:
                     await self._remove_trees(planned.leaves)
-        return planned.value
+        return value
 
     async def _remove_trees(self, name: ModelName) -> None:
         """Removes the model's trees. A sweep removes what cannot be removed now."""
@@ -151,8 +170,8 @@ class Renaming:
         manifest = _with_bytes(entry)
         document = entry.document() | {"name": name.text}
         steps = [
-            PlanStep(action="share", path=self._layout.blob(digest), size_bytes=size, blob=digest.text)
-            for digest, size in manifest.blobs().items()
+            PlanStep(action="share", path=self._layout.blob(Digest.parse(blob)), size_bytes=size, blob=blob)
+            for blob, size in manifest.listed_sizes
         ]
         size = len(manifests.encode(document))
         value = Copied(
@@ -234,11 +253,21 @@ class Renaming:
                 await self._name_changes.withdraw(entry.name)
                 self._uses.forget(entry.name.text)
 
-            return _Plan(value, (entry.name,), carry_out, leaves=entry.name)
+            return _Plan(value, (entry.name,), carry_out, leaves=entry.name, complete=partial(self._weighed, entry))
 
         removed = await self._change(self._removals, (name,), plan, **terms)
         await self._history.forget_name(ModelName.parse(removed.name))
         return removed
+
+    async def _weighed(self, entry: Entry, value: Removed) -> Removed:
+        """The value with the blobs that no other model names, and when the daemon sweeps them."""
+        sizes = {} if entry.manifest is None else entry.manifest.blobs()
+        find = partial(_only_named_by, self._index, self._layout, entry.name, list(sizes))
+        found = await self._name_changes.in_thread(find)
+        at = None if self._sweep_after is None or not found else rfc3339(time.time() + self._sweep_after)
+        return msgspec.structs.replace(
+            value, blobs=tuple(digest.text for digest in found), frees_bytes=sum(found.values()), frees_at=at
+        )
 
     def removed(self, value: Removed) -> bool:
         """Whether the name no longer stands for what was removed."""
@@ -292,6 +321,19 @@ class Renaming:
         except WireError:
             return None
         return None if entry is None else entry.manifest
+
+
+def _only_named_by(index: Index, layout: Layout, name: ModelName, digests: Sequence[Digest]) -> dict[Digest, int]:
+    """Blocking: those of the blobs that no other manifest names, with the bytes that their removal gives back."""
+    alone = index.marks.named_only_by(name, [digest.hex for digest in digests])
+    found: dict[Digest, int] = {}
+    for digest in digests:
+        if digest.hex in alone:
+            with suppress(OSError):
+                size = os.lstat(layout.blob(digest)).st_size
+                # The bytes of a linked blob stay where its other name is.
+                found[digest] = 0 if digest in index.trees.linked else size
+    return found
 
 
 def _with_bytes(entry: Entry) -> Manifest:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import mmap
 import os
 import threading
+import weakref
 
 import pytest
 
 from daemon.conftest import MakeRig
+from modeld.download.engine import connection
 from modeld.download.engine.downloads import Transfer
+from modeld.download.partials import hasher
 from modeld.download.partials.buffers import Buffers
 from modeld.download.routes.router import Route
 from modeld.download.source import Description, FileInfo
@@ -17,6 +22,7 @@ from modeld.store.disk.space import Space
 from modelwire.errors import NoSpace, SourceNotFound, SourceUnavailable, WireError
 from rigs.chaos_server import Chaos, Fault
 from rigs.download_rig import Plain, content_of
+from rigs.waiting import wait_until
 from rigs.watcher import Watcher
 
 CONTENT = content_of(3_000_001, 0)
@@ -88,6 +94,29 @@ def test_after_the_last_file_the_buffers_are_given_back(make_rig: MakeRig, fails
             rig.commit(rig.fetch(rig.info(chaos.url, CONTENT)))
     assert made.is_set(), "bytes waited in memory for the hash"
     assert buffers._free == []
+
+
+@pytest.mark.parametrize("retained", [0, RETAINED])
+def test_no_buffer_waits_for_a_collector(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, retained: int
+) -> None:
+    """What is read into, and what is read back for the hash, in a daemon that may not collect for hours."""
+    rig, own = make_rig(), list[weakref.ref[mmap.mmap]]()
+
+    def buffer(size: int = CHUNK) -> memoryview:
+        memory = mmap.mmap(-1, size)
+        own.append(weakref.ref(memory))
+        return memoryview(memory)
+
+    monkeypatch.setattr(connection, "new_buffer", buffer)
+    monkeypatch.setattr(hasher, "new_buffer", buffer)
+    monkeypatch.setattr(connection, "RETAINED", retained)
+    gc.disable()
+    request.addfinalizer(gc.enable)
+    with Chaos(CONTENT) as chaos:
+        rig.commit(rig.fetch(rig.info(chaos.url, CONTENT)))
+    assert own
+    wait_until(lambda: not any(memory() for memory in own), what="the end of the buffers")
 
 
 def test_while_another_file_is_fetched_the_buffers_stay() -> None:

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from daemon.download.http.conftest import Serve
+from modeld.download.http import pool
 from modeld.download.http.answers import retry_after
 from modeld.download.http.client import HttpClient
 from modeld.download.source import FileInfo
 from modeld.download.tuning import Tuning
 from modelwire.errors import InvalidRequest, SourceUnauthorized, SourceUnavailable, TimedOut, WireError
 from rigs.chaos_server import unused_port
+from rigs.waiting import wait_until
 
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz"
 QUICK = Tuning(connect_seconds=2, stall_seconds=0.3)
@@ -292,3 +294,17 @@ def test_a_certificate_file_that_is_not_there() -> None:
 )
 def test_how_long_to_wait(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers, now=40) == seconds
+
+
+def test_connections_that_nobody_uses_are_closed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 0.3)
+    client = HttpClient(environ={}, tuning=QUICK)
+    server = serve(lambda _, __: OK)
+    for _ in range(3):
+        client.request("GET", f"{server.url}/m")
+    assert client._pool._idle
+    wait_until(lambda: not client._pool._idle, what="the end of the idle connection")
+    wait_until(lambda: client._pool._reaper is None, what="the end of its thread")
+    assert client.request("GET", f"{server.url}/m").body == b"hello"
+    client.close()
+    wait_until(lambda: client._pool._reaper is None, 2, what="the end of its thread")

@@ -54,6 +54,14 @@ REPOS = {
         + ["mmproj-F32.gguf", "mmproj-F16.gguf", "Q3_K_S/part-00001-of-00002.gguf", "Q3_K_S/part-00002-of-00002.gguf"]
     ),
     "org/two": repo_of(["a-7b.Q4_K_M.gguf", "b-13b.Q4_K_M.gguf"]),
+    "org/first": repo_of(["README.md", "b-Q8_0.gguf", "a-Q2_K.gguf", "mtp-Q4_K_M.gguf", "mmproj-BF16.gguf"]),
+    "org/unsloth": repo_of(["m-UD-Q4_K_M.gguf", "m-UD-Q2_K.gguf", "m-Q8_0.gguf"]),
+    "org/mixed": repo_of(["m.safetensors", "m-Q4_K_M.gguf", "m-Q8_0.gguf"]),
+    "org/alone": repo_of(["README.md", "m-Q8_0.gguf"]),
+    "org/shards": repo_of(
+        [f"{kind}/m-{kind}-0000{n}-of-00002.gguf" for kind in ("Q4_K_M", "Q8_0") for n in (1, 2)] + ["mmproj-F16.gguf"]
+    ),
+    "org/untold": repo_of(["a.gguf", "b.gguf"]),
     "org/torn": repo_of(["m-Q4_0-00001-of-00002.gguf"]),
     "org/gated": repo_of(["m.gguf", "config.json"], gated="manual", tokens=frozenset({TOKEN})),
     "org/private": repo_of(["m.gguf"], private=True, tokens=frozenset({TOKEN})),
@@ -205,6 +213,42 @@ def test_the_hubs_own_client_and_this_one_agree_byte_for_byte(hub: Hub, http: Ht
     one = described(hub, http, "hf:org/quants/m-Q8_0.gguf")
     assert read_all(source, one.files[0]).hex() == theirs["one"]
     assert read_all(source, described(hub, http, "hf:org/gated/m.gguf", TOKEN).files[0]) == weights("m.gguf")
+
+
+@pytest.mark.parametrize(
+    ("repo", "taken", "note"),
+    [
+        ("quants", ["m-Q4_K_M.gguf", "mmproj-F16.gguf"], "has 6 quantisations, and Q4_K_M was taken"),
+        ("quants@main", ["m-Q4_K_M.gguf", "mmproj-F16.gguf"], "has 6 quantisations, and Q4_K_M was taken"),
+        ("two", ["a-7b.Q4_K_M.gguf", "b-13b.Q4_K_M.gguf"], None),
+        ("untold", ["a.gguf", "b.gguf"], None),
+        ("first", ["a-Q2_K.gguf", "mmproj-BF16.gguf"], "has 2 quantisations, and a-Q2_K.gguf was taken"),
+        ("unsloth", ["m-UD-Q4_K_M.gguf"], "has 3 quantisations, and Q4_K_M was taken"),
+        (
+            "shards",
+            ["Q4_K_M/m-Q4_K_M-00001-of-00002.gguf", "Q4_K_M/m-Q4_K_M-00002-of-00002.gguf", "mmproj-F16.gguf"],
+            "has 2 quantisations, and Q4_K_M was taken",
+        ),
+        ("alone", ["README.md", "m-Q8_0.gguf"], None),
+        ("mixed", ["m-Q4_K_M.gguf", "m-Q8_0.gguf", "m.safetensors"], None),
+        ("quants:Q8_0", ["m-Q8_0.gguf", "mmproj-F16.gguf"], None),
+    ],
+)
+def test_of_a_repository_of_quantisations_one_is_taken_and_named(
+    hub: Hub, http: HttpClient, repo: str, taken: list[str], note: str | None
+) -> None:
+    found = described(hub, http, f"hf:org/{repo}")
+    assert paths(found) == taken
+    assert found.note == (None if note is None else f"org/{repo.partition('@')[0]} {note}")
+
+
+def test_globs_choose_from_all_quantisations(hub: Hub, http: HttpClient) -> None:
+    reference, source = HubReference(repo="org/quants"), source_of(hub, http)
+    everything = source.describe(reference.choosing(("*",), ()))
+    assert (len(everything.files), everything.note) == (13, None)
+    assert paths(source.describe(reference.choosing(("*Q8_0*",), ()))) == ["m-Q8_0.gguf"]
+    others = source.describe(reference.choosing((), ("*Q4_K_M*", "BF16/*")))
+    assert paths(others) == ["Q3_K_S/part-00001-of-00002.gguf", "Q3_K_S/part-00002-of-00002.gguf", "mmproj-F16.gguf"]
 
 
 # -- what is refused

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
+import shutil
 import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from modeld.store.catalog.catalog import Catalog
-from modeld.store.catalog.catalog_file import COMPANIONS, translated
+from modeld.store.catalog.catalog_file import COMPANIONS, CONDEMNED, translated
 from modelwire.errors import (
     Corrupt,
     Internal,
@@ -133,6 +140,172 @@ def test_damage_found_in_use_condemns_the_file_for_the_next_start(path: str) -> 
     third = Catalog.open(path)
     third.close()
     assert third.set_aside is None
+
+
+class FlakyConnection(sqlite3.Connection):
+    """Fails as a disk does that cannot read a page: SQLite calls both kinds of that damage."""
+
+    faults: list[Callable[[], list[tuple[str]]]]
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        if self.faults and ("quick_check" in sql or "integrity_check" in sql or "SELECT" in sql):
+            return cast("sqlite3.Cursor", _Rows(self.faults.pop(0)()))
+        return super().execute(sql, *values)
+
+
+class _Rows:
+    def __init__(self, rows: list[tuple[str]]) -> None:
+        self._rows = rows
+
+    def fetchone(self) -> tuple[str]:
+        return self._rows[0]
+
+
+def unreadable_page() -> list[tuple[str]]:
+    return [("*** in database main ***\nPage 377: unable to get the page. error code=8458",)]
+
+
+def malformed() -> list[tuple[str]]:
+    error = sqlite3.DatabaseError("database disk image is malformed")
+    error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_CORRUPT, "SQLITE_CORRUPT"
+    raise error
+
+
+def protocol() -> list[tuple[str]]:
+    error = sqlite3.OperationalError("locking protocol")
+    error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_PROTOCOL, "SQLITE_PROTOCOL"
+    raise error
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], list[tuple[str]]]]:
+    """What the next checks and queries of new connections do."""
+    faults = FlakyConnection.faults = []
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path, **terms: connect(path, factory=FlakyConnection, **terms))
+    return faults
+
+
+@pytest.mark.parametrize("fault", [unreadable_page, malformed])
+def test_a_read_that_fails_once_at_the_start_sets_no_sound_file_aside(
+    path: str, faults: list[Callable[[], list[tuple[str]]]], fault: Callable[[], list[tuple[str]]]
+) -> None:
+    make(path, 5)
+    faults.append(fault)
+    catalog = Catalog.open(path)
+    assert catalog.set_aside is None
+    assert catalog.call(ids) == [0, 1, 2, 3, 4]
+    catalog.close()
+    assert faults == []
+
+
+def test_a_read_that_fails_once_in_use_costs_nothing_at_the_next_start(
+    path: str, faults: list[Callable[[], list[tuple[str]]]]
+) -> None:
+    make(path, 5)
+    catalog = Catalog.open(path)
+    faults.append(malformed)
+    with pytest.raises(Corrupt):
+        catalog.call(ids)
+    catalog.close()
+    for _ in range(2):
+        again = Catalog.open(path)
+        assert again.set_aside is None
+        assert again.call(ids) == [0, 1, 2, 3, 4]
+        again.close()
+        assert not Path(path + CONDEMNED).exists()
+
+
+READER = """
+import sys
+from modeld.store.catalog.catalog import Catalog
+from modelwire.errors import WireError
+
+try:
+    catalog = Catalog.open(sys.argv[1])
+    print("aside", catalog.set_aside)
+    catalog.call(lambda db: db.execute("SELECT sum(length(text)) FROM things").fetchall())
+    catalog.call(lambda db: db.execute("INSERT INTO things VALUES (?, 'more')", (int(sys.argv[2]),)).rowcount)
+    catalog.close()
+except WireError as fault:
+    print(type(fault).__name__)
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace here")
+@pytest.mark.parametrize("call", ["pread64", "pwrite64", "fdatasync"])
+@pytest.mark.parametrize("lasting", ["", "+"])
+def test_no_error_of_the_disk_at_any_call_costs_a_row(path: str, call: str, lasting: str) -> None:
+    """SQLite reports a page that could not be read as damage. The last start is on a sound disk again."""
+    make(path, 100)
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    for number in (1, 2, 3, 5, 9, 14):
+        inject = ["-e", f"trace={call}", "-e", f"inject={call}:error=EIO:when={number}{lasting}"]
+        traced = ["strace", "-f", "-qq", "-o", os.devnull, "-P", path, "-P", path + "-wal", *inject]
+        child = [sys.executable, "-c", READER, path, str(1000 + number)]
+        ended = subprocess.run([*traced, *child], env=environment, capture_output=True, text=True, timeout=60)
+        assert ended.returncode == 0, ended.stderr
+        assert "damaged" not in ended.stdout
+        catalog = Catalog.open(path)
+        assert catalog.set_aside is None
+        assert catalog.call(ids)[:100] == list(range(100))
+        catalog.close()
+
+
+def test_a_file_that_cannot_be_read_is_no_damaged_file_and_refuses_the_start(
+    path: str, faults: list[Callable[[], list[tuple[str]]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(path, 5)
+    read = os.read
+
+    def failing(descriptor: int, size: int) -> bytes:
+        if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(descriptor, size)
+
+    faults.extend([unreadable_page, unreadable_page])
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "read", failing)
+        with pytest.raises(Internal, match="Input/output error") as refusal:
+            Catalog.open(path)
+    assert "move the catalogue away" in (refusal.value.hint or "")
+    catalog = Catalog.open(path)
+    assert catalog.set_aside is None
+    assert catalog.call(ids) == [0, 1, 2, 3, 4]
+    catalog.close()
+
+
+def test_an_error_that_proves_no_damage_sets_nothing_aside(
+    path: str, faults: list[Callable[[], list[tuple[str]]]]
+) -> None:
+    make(path, 5)
+    faults.append(protocol)
+    with pytest.raises(Internal, match="locking protocol"):
+        Catalog.open(path)
+    assert sorted(each.name for each in Path(path).parent.iterdir()) == ["catalog.sqlite"]
+
+
+def test_what_only_the_full_check_finds_in_a_condemned_file_sets_it_aside(path: str) -> None:
+    """An index that lacks an entry: the quick check at each start does not compare indexes with their tables."""
+    catalog = Catalog.open(path)
+    catalog.migrate("things", (*STEPS, "CREATE INDEX things_text ON things (text);"))
+    catalog.call(lambda c: c.executemany("INSERT INTO things VALUES (?, ?)", ((n, f"t{n}") for n in range(9))))
+    catalog.close()
+    spoiled = sqlite3.connect(path, isolation_level=None)
+    (row,) = spoiled.execute("SELECT * FROM sqlite_schema WHERE name = 'things_text'").fetchall()
+    spoiled.execute("PRAGMA writable_schema = ON")
+    spoiled.execute("DELETE FROM sqlite_schema WHERE name = 'things_text'")
+    spoiled.execute("PRAGMA writable_schema = RESET")
+    spoiled.execute("INSERT INTO things VALUES (100, 't100')")
+    spoiled.execute("PRAGMA writable_schema = ON")
+    spoiled.execute("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", row)
+    spoiled.execute("PRAGMA writable_schema = RESET")
+    assert spoiled.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+    spoiled.close()
+    Path(path + CONDEMNED).touch()
+    catalog = Catalog.open(path)
+    catalog.close()
+    assert catalog.set_aside is not None
 
 
 @pytest.mark.parametrize(

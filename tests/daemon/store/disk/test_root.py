@@ -10,12 +10,14 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modeld.config import ConfigError
+from modeld.platform.posix import durable as calls
 from modeld.store.disk import durable
 from modeld.store.disk.layout import LAYOUT_VERSION, Layout
 from modeld.store.disk.root import RootUnusable, prepare_root, resolve_root
@@ -41,6 +43,8 @@ WINDOWS = {"USERPROFILE": "C:\\Users\\ada", "LOCALAPPDATA": "C:\\Users\\ada\\App
         (None, HOME, "openbsd7", "/home/ada/.local/share/models"),
         (None, {"XDG_DATA_HOME": "/data", **HOME}, "darwin", "/home/ada/Library/Application Support/models"),
         (None, WINDOWS, "win32", "C:\\Users\\ada\\AppData\\Local\\models"),
+        (None, WINDOWS | {"LOCALAPPDATA": " "}, "win32", "C:\\Users\\ada\\AppData\\Local\\models"),
+        (None, {"USERPROFILE": "D:\\ada"}, "win32", "D:\\ada\\AppData\\Local\\models"),
         ("~/m", HOME, "linux", "/home/ada/m"),
         ("~\\m", HOME, "linux", "/home/ada/m"),
         (None, {"MODELS_HOME": "~/m", **HOME}, "darwin", "/home/ada/m"),
@@ -59,7 +63,8 @@ def test_the_first_hit_wins(configured: str | None, environ: Mapping[str, str], 
         (None, {"HOME": " "}, "linux", "HOME"),
         (None, {"HOME": "relative"}, "linux", "HOME"),
         (None, {}, "darwin", "HOME"),
-        (None, {"APPDATA": "D:\\Roam", "USERPROFILE": "C:\\Users\\ada"}, "win32", "LOCALAPPDATA"),
+        (None, {"APPDATA": "D:\\Roam"}, "win32", "LOCALAPPDATA"),
+        (None, {"APPDATA": "D:\\Roam", "USERPROFILE": "ada"}, "win32", "LOCALAPPDATA"),
         ("~/m", {}, "linux", "models_home"),
         (None, {"MODELS_HOME": "~/m"}, "linux", "MODELS_HOME"),
         ("models", HOME, "linux", "models_home"),
@@ -310,3 +315,59 @@ def test_permission_denied_is_its_own_error(tmp_path: Path, monkeypatch: pytest.
         prepare_root(str(tmp_path / "models"))
     assert caught.value.details["path"] == str(tmp_path / "models")
     assert Layout(str(tmp_path / "models")).root in caught.value.message
+
+
+# -- what the filesystem can
+
+
+def refusing(code: int) -> Callable[..., Any]:
+    def refuse(*_: object, **__: object) -> Any:
+        raise OSError(code, os.strerror(code))
+
+    return refuse
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP])
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [
+        (["os.fchmod"], "make files read-only"),
+        (["os.link", "_rename_exclusive"], "rename a file without replacing another, nor link to it"),
+        (["os.link", "os.symlink"], "give a file a second name, by a hard or by a symbolic link"),
+    ],
+)
+def test_a_filesystem_that_lacks_what_each_add_needs_is_refused_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: list[str], said: str, code: int
+) -> None:
+    """exFAT takes directories and files, and refuses to make a file read-only: after all bytes were copied."""
+    with monkeypatch.context() as patched:
+        for call in lacks:
+            if call.startswith("os."):
+                patched.setattr(call, refusing(code))
+            else:
+                patched.setattr(calls, call, lambda *_: None)
+        with pytest.raises(RootUnusable, match=f"its filesystem cannot {said}") as caught:
+            prepare_root(str(tmp_path / "models"))
+    assert caught.value.hint is not None
+    assert "another filesystem" in caught.value.hint
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("lacks", ["os.link", "os.symlink", "_rename_exclusive"])
+def test_one_way_of_two_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str) -> None:
+    if lacks.startswith("os."):
+        monkeypatch.setattr(lacks, refusing(errno.EPERM))
+    else:
+        monkeypatch.setattr(calls, lacks, lambda *_: None)
+    layout = prepare_root(str(tmp_path / "models"))
+    assert os.listdir(layout.staging) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_store_on_a_filesystem_that_takes_no_file_any_more_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Its models are served, and removing some makes room."""
+    layout = prepare_root(str(tmp_path / "models"))
+    monkeypatch.setattr(durable, "create_file", refusing(code))
+    assert prepare_root(layout.root) == layout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from modeld.store.blobs import blobs
 from modeld.store.digest import Digest
 from modeld.store.disk import removal
 from modeld.store.maintain import sweep as sweep_module
+from modeld.store.manifests import manifests
 from modelwire.units import Duration, Size
 from rigs.maintain_rig import DAY, Bench, kinds, later
 from rigs.watcher import Watcher
@@ -74,6 +76,8 @@ async def test_every_file_of_a_model_holds_its_blob(bench: Bench) -> None:
         lambda text: text[: len(text) // 2 + 150],
         lambda text: text.replace('"schema_version": 1', '"schema_version": 9'),
         lambda text: "\n\n[" + text,
+        lambda text: re.sub("sha256:([0-9a-f]{64})", lambda found: "sha256:" + found[1].upper(), text),
+        lambda text: re.sub("sha256:([0-9a-f]{64})", lambda found: "SHA256:" + found[1].capitalize(), text),
     ],
 )
 async def test_a_manifest_that_cannot_be_used_holds_what_it_seems_to_name(
@@ -83,6 +87,15 @@ async def test_a_manifest_that_cannot_be_used_holds_what_it_seems_to_name(
     path = Path(bench.manifest("a"))
     text = spoil(path.read_text())
     path.write_text(text)
+    assert (await bench.store.sweeper.sweep()).victims == ()
+    assert os.path.exists(added.path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32-be", "utf-8-sig"])
+async def test_a_manifest_in_another_encoding_holds_its_blob(bench: Bench, encoding: str) -> None:
+    added = await bench.add("a")
+    path = Path(bench.manifest("a"))
+    path.write_bytes(path.read_text().encode(encoding))
     assert (await bench.store.sweeper.sweep()).victims == ()
     assert os.path.exists(added.path)
 
@@ -108,7 +121,7 @@ async def test_while_one_manifest_cannot_be_read_no_blob_goes(bench: Bench, monk
     await bench.store.renaming.remove("a")
     too_long = Path(bench.manifest("huge"))
     too_long.write_text("x" * 100)
-    monkeypatch.setattr("modeld.store.maintain.marks.LONGEST", 50)
+    monkeypatch.setattr("modeld.store.manifests.marks.LONGEST", 50)
     swept = await bench.store.sweeper.sweep()
     assert swept.victims == ()
     assert "no blob is removed" in swept.notes[0]
@@ -251,6 +264,31 @@ async def test_trees_that_no_model_asks_for_go(bench: Bench, tmp_path: Path) -> 
     assert not os.path.exists(added.path)
     assert len([kind for kind, _ in kinds(swept) if kind == "blob"]) == 2
     assert bench.blobs() == []
+
+
+async def test_only_models_that_have_trees_are_asked_for_theirs(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store of many models of one file costs a sweep no look at each of them on the event loop."""
+    source = tmp_path / "model"
+    source.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (source / name).write_bytes(name.encode())
+    await bench.store.add(str(source), name="many")
+    for number in range(5):
+        await bench.add(f"m{number}", str(number).encode())
+    bench.reopen()
+    read: list[str] = []
+    real = manifests.read
+
+    def reading(path: str, name: Any) -> Any:
+        read.append(name.text)
+        return real(path, name)
+
+    monkeypatch.setattr(manifests, "read", reading)
+    bench.store.index.forget()
+    assert (await bench.store.sweeper.sweep(dry_run=True)).victims == ()
+    assert read == ["many"]
 
 
 async def test_a_tree_goes_with_its_model(bench: Bench, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from modeld.store.catalog import uses as uses_module
@@ -59,6 +61,43 @@ async def test_each_blob_counts_once(bench: Bench, tmp_path: Path) -> None:
     assert (usage.logical_bytes, usage.physical_bytes) == (230, 137)
     assert (usage.shared_bytes, usage.unnamed_bytes) == (100, 7)
     assert (usage.quarantine_bytes, usage.staging_bytes) == (5, 8)
+
+
+async def test_the_total_is_what_du_counts(bench: Bench, tmp_path: Path) -> None:
+    """To the block, with each part of the store in use, files with several names, and files of other programs."""
+    source = tmp_path / "model"
+    source.mkdir()
+    for name in ("config.json", "model.gguf"):
+        (source / name).write_bytes(os.urandom(70_000))
+    await bench.store.add(str(source), name="many")
+    linked = tmp_path / "linked.gguf"
+    linked.write_bytes(os.urandom(300_000))
+    await bench.store.add(str(linked), name="linked", how="link")
+    gone = await bench.add("gone", os.urandom(50_000))
+    await bench.store.renaming.remove("gone")
+    digest = Digest("c" * 64)
+    for directory, content in (
+        (bench.layout.partial_dir(digest), b"p" * 20_000),
+        (f"{bench.layout.keyed_partials}/key", b"k" * 30_000),
+        (f"{bench.layout.staging}/tree-x/deep", b"s" * 9_000),
+        (bench.layout.quarantine_dir, b"q" * 5_000),
+        (f"{bench.root}/theirs/below", b"t" * 6_000),
+        (os.path.dirname(gone.path), b"b" * 7_000),
+    ):
+        os.makedirs(directory, exist_ok=True)
+        (Path(directory) / "file").write_bytes(content)
+    os.symlink(str(tmp_path), f"{bench.root}/theirs/outside")
+    os.sync()
+    usage = await bench.store.usage()
+    counted = subprocess.run(["du", "-s", "--block-size=512", bench.root], capture_output=True, check=True).stdout
+    assert usage.on_disk_bytes == int(counted.split()[0]) * 512
+    assert usage.disk is not None
+    parts = msgspec.structs.asdict(usage.disk)
+    assert sum(parts.values()) == usage.on_disk_bytes
+    least = {"blobs": 490_000, "partials": 50_000, "staging": 9_000, "quarantine": 5_000, "catalogue": 4_096}
+    assert {part: parts[part] >= size for part, size in least.items()} == dict.fromkeys(least, True)
+    assert parts["trees"] < 70_000, "its files are the blobs"
+    assert usage.partial_bytes == 50_000
 
 
 async def test_files_of_one_model_that_are_the_same_are_there_once(bench: Bench) -> None:

@@ -17,7 +17,7 @@ from modeld.store.manifests import manifests
 from modeld.store.manifests.entries import WouldBlock
 from modeld.store.manifests.index import Index
 from modeld.store.names import ModelName
-from modelwire.errors import Corrupt, InvalidName, NotFound, Unsupported, WireError
+from modelwire.errors import Corrupt, Internal, InvalidName, NotFound, Unsupported, WireError
 
 
 class Shelf:
@@ -348,3 +348,21 @@ def test_what_this_daemon_does_is_known_at_once(shelf: Shelf) -> None:
     assert shelf.index.names() == []
     with pytest.raises(NotFound):
         shelf.index.resolve("llama")
+
+
+def test_a_root_that_goes_away_right_after_a_publication_is_reported_as_away(shelf: Shelf) -> None:
+    """And not as a store without the model, which a program would take as a reason to fetch it again."""
+    shelf.index.names()
+    with shelf.index.changing(ModelName.parse("m")):
+        shelf.put("m")
+    shelf.index.find("m")
+    os.rename(shelf.layout.root, f"{shelf.layout.root}-away")
+    for _attempt in range(2):
+        with pytest.raises(Internal, match="No such file or directory") as caught:
+            shelf.index.find("m")
+        assert caught.value.hint is not None
+        assert "mounted" in caught.value.hint
+    os.rename(f"{shelf.layout.root}-away", shelf.layout.root)
+    shelf.index.find("m")
+    with pytest.raises(NotFound):
+        shelf.index.find("other")

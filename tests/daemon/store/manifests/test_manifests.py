@@ -327,3 +327,33 @@ def test_any_json_is_a_manifest_or_a_typed_error(value: Any) -> None:
     for field in ("source", "files", "format", "license", "produced_by"):
         assert accepted(json.dumps({**FOREIGN, field: value}).encode()) in (True, False)
     assert accepted(json.dumps({**FOREIGN, "unknown": value}).encode())
+
+
+def test_what_a_name_stands_for_is_compared_by_its_files(layout: Layout) -> None:
+    assert manifests.standing(layout, NAME) == ""
+    put(layout, encode(document()))
+    first = manifests.standing(layout, NAME)
+    assert first
+    put(layout, encode(document(license="apache-2.0", tags=["mine"])))
+    assert manifests.standing(layout, NAME) == first, "the files are the same"
+    put(layout, encode(document(blob=f"sha256:{'cd' * 32}")))
+    assert manifests.standing(layout, NAME) not in ("", first)
+    files = [{"path": "a", "blob": DIGEST.text, "size_bytes": 5}]
+    several = [files, [*files, {"path": "b", "blob": DIGEST.text, "size_bytes": 5}]]
+    seen = set()
+    for listed in several:
+        put(layout, encode(document(files=listed)))
+        seen.add(manifests.standing(layout, NAME))
+    assert len(seen) == 2
+    assert first not in seen
+    put(layout, b"damaged")
+    assert manifests.standing(layout, NAME) == "unusable"
+
+
+def test_what_a_name_stands_for_is_found_in_any_spelling_and_under_the_default_tag(layout: Layout) -> None:
+    put(layout, encode(document()))
+    assert manifests.standing(layout, ModelName.parse("LLAMA:8B")) == manifests.standing(layout, NAME)
+    Path(layout.manifest(ModelName.parse("gemma:latest"))).write_bytes(encode(document()))
+    assert manifests.standing(layout, ModelName.parse("gemma")) == manifests.standing(layout, NAME)
+    Path(layout.manifests_dir, "\u212a.json").write_bytes(b"")  # lower() makes a k of it
+    assert manifests.standing(layout, ModelName.parse("k")) == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from modeld.store.digest import Digest, Signature
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.listing import SETTLED_NS
 from modeld.store.manifests.manifests import File
-from modeld.store.manifests.trees import Trees, leftovers
+from modeld.store.manifests.trees import Trees, there
 from modeld.store.names import ModelName
 from rigs.waiting import wait_until
 
@@ -144,8 +145,21 @@ def test_nothing_is_removed_through_a_link(trees: Trees, layout: Layout, tmp_pat
     assert os.listdir(tmp_path / "precious") == ["file"]
 
 
-def test_leftovers(trees: Trees, layout: Layout) -> None:
+def test_all_trees_are_found_by_their_models_and_no_link_is_followed(
+    trees: Trees, layout: Layout, tmp_path: Path
+) -> None:
     kept, _ = trees.ensure(NAME, FILES)
     replaced, _ = trees.ensure(NAME, FILES[:1])
     gone, _ = trees.ensure(ModelName("gone"), FILES)
-    assert sorted(leftovers(layout, [kept])) == sorted([replaced, os.path.dirname(gone)])
+    os.symlink(tmp_path, f"{layout.trees}/link")
+    found = {stem: sorted(paths) for stem, paths in there(layout).items()}
+    assert found == {NAME.stem: sorted([kept, replaced]), "gone": [gone], "link": []}
+
+
+def test_a_directory_of_trees_that_is_gone_has_none_and_is_made_again(trees: Trees, layout: Layout) -> None:
+    trees.ensure(NAME, FILES)
+    shutil.rmtree(layout.trees)
+    assert there(layout) == {}
+    assert trees.remove(layout.trees_of(NAME)) == []
+    tree, _ = trees.ensure(NAME, FILES)
+    assert contents(tree) == WHOLE

@@ -76,7 +76,9 @@ async def test_a_model_of_several_files_is_copied_with_all_of_them(bench: Bench)
     files = bench.document("many")["files"]
     assert list(copied.blobs) == [file["blob"] for file in files]
     assert bench.document("more")["files"] == files
-    assert [step.action for step in copied.plan] == ["share", "share", "write"]
+    steps = [(step.action, step.blob, step.size_bytes) for step in copied.plan]
+    assert steps[:-1] == [("share", file["blob"], file["size_bytes"]) for file in files]
+    assert [step.action for step in copied.plan] == ["share", "share", "share", "write"]
 
 
 async def test_the_plan_is_what_happens(bench: Bench) -> None:
@@ -236,7 +238,11 @@ async def test_uses_go_along(bench: Bench) -> None:
 async def test_a_removed_model_leaves_its_blob(bench: Bench) -> None:
     added = await bench.add("a")
     removed = await bench.store.renaming.remove("A")
-    assert removed == Removed(name="a", blob=added.blob, size_bytes=added.size_bytes)
+    size, at = added.size_bytes, removed.frees_at
+    assert removed == Removed(
+        name="a", blob=added.blob, size_bytes=size, blobs=(added.blob,), frees_bytes=size, frees_at=at
+    )
+    assert at is not None
     assert bench.names() == []
     assert os.path.exists(added.path)
     assert bench.store.renaming.removed(removed)

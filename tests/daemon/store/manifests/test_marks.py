@@ -12,8 +12,8 @@ import pytest
 
 from modeld.store.disk.listing import settled
 from modeld.store.maintain import victims
-from modeld.store.maintain.marks import Marks
 from modeld.store.maintain.sweep import Sweeper
+from modeld.store.manifests.marks import Marks
 from rigs.maintain_rig import DAY, Bench
 from rigs.waiting import eventually
 
@@ -26,7 +26,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def test_marks_are_read_again_only_after_a_change(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from modeld.store.maintain import marks as module
+    from modeld.store.manifests import marks as module
 
     monkeypatch.setattr(module, "settled", lambda *_: True)
     read: list[str] = []

@@ -1,0 +1,39 @@
+"""What the daemon does when its last job has ended: it gives back the memory that jobs needed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Final
+
+from modeld.jobs.board import Board
+from modeld.platform import memory
+
+AFTER_SECONDS: Final = 2.0
+"""Jobs that follow each other this closely share the memory. One timer, and no wake-up while nothing happens."""
+
+
+class Rest:
+    """For the event loop. The work itself is done in a thread: the C library walks its whole heap."""
+
+    def __init__(self, board: Board, loop: asyncio.AbstractEventLoop) -> None:
+        self._board = board
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+
+    def job_ended(self) -> None:
+        if self._timer is None:
+            self._wait(AFTER_SECONDS)
+
+    def _wait(self, seconds: float) -> None:
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        runner = self._board.runner
+        left = runner.last_end + AFTER_SECONDS - self._loop.time()
+        if left > 0:
+            self._wait(left)
+            return
+        self._timer = None
+        if not any(job.state == "running" for job in self._board.jobs):  # else the end of one calls again
+            threading.Thread(target=memory.give_back, name="modeld-rest", daemon=True).start()

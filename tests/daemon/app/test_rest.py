@@ -1,0 +1,77 @@
+"""Memory goes back when the last job has ended, and not between two that follow each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from modeld.app.rest import AFTER_SECONDS, Rest
+from modeld.platform import memory
+from rigs.waiting import wait_until
+
+
+class Loop:
+    """The time and the timers of an event loop, set forward by hand; also the board, as far as it is read."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.runner = SimpleNamespace(last_end=0.0)
+        self.jobs: list[Any] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> object:
+        self.timers.append((self.now + seconds, callback))
+        return object()
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        due = [timer for timer in self.timers if timer[0] <= self.now]
+        self.timers = [timer for timer in self.timers if timer[0] > self.now]
+        for _, callback in due:
+            callback()
+
+    def end(self, resting: Rest) -> None:
+        self.runner.last_end = self.now
+        resting.job_ended()
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    calls: list[bool] = []
+    monkeypatch.setattr(memory, "give_back", lambda: calls.append(True))
+    return calls
+
+
+def test_the_ends_of_many_jobs_give_back_once(given: list[bool]) -> None:
+    loop = Loop()
+    resting = Rest(loop, loop)  # type: ignore[arg-type]
+    for _ in range(20):
+        loop.end(resting)
+        assert len(loop.timers) == 1
+        loop.pass_time(AFTER_SECONDS / 2)
+    assert given == []
+    loop.pass_time(AFTER_SECONDS)
+    wait_until(lambda: given == [True], what="the memory given back")
+    assert loop.timers == [], "nothing wakes the daemon while nothing happens"
+    loop.end(resting)
+    loop.pass_time(AFTER_SECONDS)
+    wait_until(lambda: given == [True, True], what="the memory given back again")
+
+
+def test_nothing_is_given_back_while_another_job_runs(given: list[bool]) -> None:
+    loop = Loop()
+    resting = Rest(loop, loop)  # type: ignore[arg-type]
+    loop.jobs.append(SimpleNamespace(state="running"))
+    loop.end(resting)
+    loop.pass_time(AFTER_SECONDS)
+    assert (given, loop.timers) == ([], [])
+    loop.jobs[0].state = "done"
+    loop.end(resting)
+    loop.pass_time(AFTER_SECONDS)
+    wait_until(lambda: given == [True], what="the memory given back")
