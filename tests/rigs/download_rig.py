@@ -144,7 +144,7 @@ class Rig:
 
     def only_partial(self) -> bool:
         """Whether nothing is left beside blobs but what the file is resumed from: its bytes and its journal."""
-        return {os.path.basename(os.path.dirname(path))[:9] for path in self.leftovers()} <= {".partial-"}
+        return {os.path.basename(os.path.dirname(path))[:7] for path in self.leftovers()} <= {"sha256-"}
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]

@@ -22,15 +22,14 @@ class LocklessDaemon(RealDaemon):
 def _main() -> int:
     from modeld.__main__ import main
     from modeld.platform import locks
-    from modeld.store.publish import name_changes, publisher
+    from modeld.store.publish import name_locks, publisher
 
     @asynccontextmanager
     async def nobody(*_: object, **__: object) -> AsyncIterator[None]:
         yield
 
     vars(vars(locks)["fcntl"])["flock"] = lambda *_: None
-    assert "name_lock" in vars(name_changes)
-    vars(name_changes)["name_lock"] = nobody
+    setattr(name_locks.NameLocks, "held", nobody)  # noqa: B010
     setattr(publisher.Publisher, "turn", nobody)  # noqa: B010
     return main()
 

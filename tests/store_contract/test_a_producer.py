@@ -42,7 +42,7 @@ def test_layout_a_manifest_that_may_not_be_read_is_an_error_that_names_the_file(
     assert value(stopped.ask("model.resolve", name="closed"))["state"] == "ready"
 
 
-def test_layout_a_download_of_a_known_digest_is_in_the_partial_of_that_digest(daemon: RealDaemon) -> None:
+def test_layout_a_download_lies_where_no_other_tool_writes(daemon: RealDaemon) -> None:
     going_on = threading.Event()
     asked_for: list[str] = []
 
@@ -52,12 +52,14 @@ def test_layout_a_download_of_a_known_digest_is_in_the_partial_of_that_digest(da
             going_on.wait(30)
         return file_reply(asked, CONTENT)
 
-    partial = f"{daemon.root}/blobs/sha256/{HEX[:2]}/.partial-{HEX}"
+    partial = f"{daemon.root}/.modeld/partials/sha256-{HEX}"
     with Server(route) as web, daemon.connect() as wire:
         number = wire.request("model.pull", ref=f"{web.url}/m.gguf", sha256=HEX, name="m")
         try:
             wait_until(lambda: os.path.exists(f"{partial}/data.tmp"), what="the partial")
-            assert not os.path.exists(f"{daemon.root}/blobs/sha256/{HEX[:2]}/{HEX}")
+            assert os.listdir(f"{daemon.root}/blobs/sha256") == [], (
+                "neither a blob nor what other tools take for theirs"
+            )
             assert os.listdir(f"{daemon.root}/manifests") == []
         finally:
             going_on.set()

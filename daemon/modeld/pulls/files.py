@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -12,6 +11,7 @@ from typing import Any, Final
 import anyio
 
 from modeld.download.engine.budget import Share
+from modeld.download.partials.partial import kept_bytes
 from modeld.download.routes.events import OnEvent
 from modeld.download.routes.router import Described
 from modeld.download.source import FileInfo
@@ -82,8 +82,8 @@ class ModelFiles:
     # -- before the first byte
 
     async def find(self) -> bool:
-        """Whether all files are in the store."""
-        for file in self._files:
+        """Whether all files are in the store. Another call looks again for those that were not."""
+        for file in self._missing:
             if file.version is not None:
                 file.info = replace(file.info, digest=await self._context.memory.digest(file.version))
             await self._find(file)
@@ -110,15 +110,11 @@ class ModelFiles:
         """Raises NoSpace, with the numbers, when all files together do not fit. Each one reserves its own room when
         its turn comes."""
         infos = [file.info for file in self._missing]
-        missing = sum(max(0, info.size - self._partial_bytes(info)) for info in infos if info.size is not None)
+        missing = sum(max(0, info.size - self._kept_bytes(info)) for info in infos if info.size is not None)
         self._ingest.space.reserve(missing).release()
 
-    def _partial_bytes(self, file: FileInfo) -> int:
-        """What an earlier attempt has written to the disk."""
-        with suppress(OSError):
-            if file.digest is not None:
-                return os.stat(self._context.store.layout.partial(file.digest)).st_blocks * 512
-        return 0
+    def _kept_bytes(self, file: FileInfo) -> int:
+        return 0 if file.digest is None else kept_bytes(self._context.store.layout, file.digest)
 
     # -- bytes
 

@@ -44,12 +44,17 @@ class Plan:
 
         self.publish_request = PublishRequest(
             name=self.name,
-            replace=request.replace or self.followed() is not None,
             license=request.license,
             force_format=request.force_format,
             order=order,
             progress=progress,
         )
+        self.look_at_name()
+
+    def look_at_name(self) -> None:
+        """What may be replaced depends on what the name stands for now."""
+        may_replace = self.request.replace or self.followed() is not None
+        self.publish_request = replace(self.publish_request, replace=may_replace)
 
     def followed(self) -> Manifest | None:
         """The manifest of the name, when the same reference was pulled under it: what it means now replaces it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -52,6 +52,7 @@ class Pull:
         self._notes = notes
         self._events = PullEvents(activity, job, self._layout.manifest(self._plan.name))
         self._holds = ExitStack()
+        self._name = AsyncExitStack()
 
     @classmethod
     async def planned(
@@ -75,7 +76,7 @@ class Pull:
         self._events.record("phase.checking_local", path=path)
         self._progress.add_listener(on_progress)
         try:
-            async with self._context.job_partials.followed(self._job.id, self._progress):
+            async with self._context.job_partials.followed(self._job.id, self._progress), self._name:
                 with self._holds:
                     pulled = await until_there(self._pull)
         except DigestMismatch as fault:
@@ -121,19 +122,18 @@ class Pull:
     async def _fetch(self, described: Described[Any]) -> Pulled:
         job, description = self._job, described.description
         files = self._files(self._plan.choose(description.files), description.revision)
-        await files.find()
+        here = await files.find()
         await self._in_thread(partial(self._plan.refuse_early, files.infos))
+        if not here:
+            await self._hold_name()
+            # Another tool that had the name may have published it, or the bytes.
+            await files.find()
+            await self._in_thread(self._plan.look_at_name)
+            await self._in_thread(partial(self._plan.refuse_early, files.infos))
         if len(files.infos) == 1 and (digest := files.infos[0].digest) is not None:
             self._events.path = self._layout.partial(digest)
-        share = self._context.transfer.budget.share(priority=job.priority, rate=job.request.max_rate)
-
-        def apply_settings() -> None:
-            share.set_priority(job.priority)
-            share.set_rate(job.request.max_rate)
-
         job.resumable = job.resumable and files.resumable
-        with job.follows_settings(apply_settings):
-            ready = await files.fetch(described, self._events.on_transfer_event, share)
+        ready = await self._fetch_missing(files, described)
         model = RemoteModel(
             registry=description.registry,
             repo=description.repo or "",
@@ -142,6 +142,24 @@ class Pull:
             files=tuple(RemoteFile(file.path, file.digest.hex, file.role) for file in ready),
         )
         return await self._publish(ready, model, asked=True, note=description.note)
+
+    async def _hold_name(self) -> None:
+        """From before the first byte to the end of the pull: another tool that writes this name waits meanwhile."""
+        locks, stopped = self._context.store.ingest.publishing.locks, self._progress.stopped
+        await self._name.enter_async_context(
+            locks.held(self._plan.name, stopped=stopped, on_wait=self._events.on_name_wait)
+        )
+
+    async def _fetch_missing(self, files: ModelFiles, described: Described[Any]) -> list[ReadyFile]:
+        job = self._job
+        share = self._context.transfer.budget.share(priority=job.priority, rate=job.request.max_rate)
+
+        def apply_settings() -> None:
+            share.set_priority(job.priority)
+            share.set_rate(job.request.max_rate)
+
+        with job.follows_settings(apply_settings):
+            return await files.fetch(described, self._events.on_transfer_event, share)
 
     async def _publish(
         self, files: list[ReadyFile], model: RemoteModel, *, asked: bool = False, note: str | None = None

@@ -42,6 +42,7 @@ from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.name_changes import Notes
+from modeld.store.publish.name_locks import NameLocks
 from modeld.store.publish.publisher import Publisher
 from modeld.store.publish.publishing import Publishing, PublishRequest
 from modeld.store.publish.renaming import Renaming
@@ -111,12 +112,13 @@ class Store:
             linked = Linked(layout)
             linked.load()
             index = Index(layout, history.reason_at, Trees(layout, linked))
+            publish_threads = anyio.CapacityLimiter(PUBLISH_THREADS)
             publishing = Publishing(
                 layout=layout,
                 index=index,
                 publisher=Publisher(),
-                threads=anyio.CapacityLimiter(PUBLISH_THREADS),
-                lock_seconds=float(settings.lock_wait),
+                locks=NameLocks(layout, float(settings.lock_wait), publish_threads),
+                threads=publish_threads,
                 unnamed=Unnamed(catalog),
             )
             space = Space(

@@ -125,7 +125,7 @@ ADDING = """
     from modelwire.units import Size
     from modeld.store import Store
     from modeld.platform import locks
-    from modeld.store.publish import name_changes, publisher
+    from modeld.store.publish import name_locks, publisher
     from modelwire.errors import WireError
 
     root, jobs = sys.argv[1], json.loads(sys.argv[2])
@@ -135,7 +135,7 @@ ADDING = """
     @asynccontextmanager
     async def no_lock(*_, **__):
         yield
-    name_changes.name_lock = no_lock
+    name_locks.NameLocks.held = no_lock
     publisher.Publisher.turn = no_lock
 
     async def main():

@@ -18,6 +18,7 @@ from modeld.download.partials.shared_state import Hashed, SharedState
 from modeld.download.source import giver_shown
 from modeld.download.tuning import PIECE, Tuning
 from modeld.progress import FileProgress, Stopped
+from modeld.store.blobs.hashing import hash_file
 from modeld.store.blobs.quarantine import quarantine
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
@@ -100,6 +101,9 @@ class Assembly:
     def _start(self, size: int | None, pieces: tuple[Piece, ...]) -> None:
         self.size_by_end = False
         """No source gave the size: it is where the answer ended."""
+
+        self._written: Signature | None = None
+        """Of the file when its last byte was written here."""
 
         self.state = SharedState(Segments(size), self.workspace.buffers, self.partial.resumable)
         for piece in pieces:
@@ -184,6 +188,7 @@ class Assembly:
         again. Raises Stopped, or the fault of the store."""
         state = self.state
         self._progress.phase("verify")
+        self._written = Signature.of(os.fstat(self.partial.descriptor))
         while True:
             self.report()
             if self._progress.stopped():
@@ -200,6 +205,16 @@ class Assembly:
         self.partial.move("hash")
         return state.result
 
+    def is_spoiled(self, hashed: Hashed) -> bool:
+        """Whether another program has written to the file since the last byte was written here: most bytes were hashed
+        in memory, on their way to the disk. When the times differ, the bytes on the disk decide."""
+        descriptor, size = self.partial.descriptor, self.state.segments.limit
+        with store_faults("read back", self.partial.path):
+            if Signature.of(os.fstat(descriptor)) == self._written:
+                return False
+            actual, _ = hash_file(descriptor, size, FileProgress())
+        return not actual.matches(hashed.digest)
+
     # -- ends
 
     def seal(self, hashed: Hashed, *, origin: str, as_described: bool) -> Fetched:
@@ -209,8 +224,7 @@ class Assembly:
         with store_faults("make durable", self.partial.path):
             if os.fstat(self.partial.descriptor).st_size != size:
                 os.ftruncate(self.partial.descriptor, size)
-            seal(self.workspace.layout, self.partial.descriptor, self.partial.path)
-            signature = Signature.of(os.fstat(self.partial.descriptor))
+            signature = seal(self.workspace.layout, self.partial.descriptor, self.partial.path)
         self.partial.move("seal")
         return Fetched(
             path=self.partial.path,
@@ -219,6 +233,7 @@ class Assembly:
             blocks=hashed.blocks,
             origin=origin,
             source=signature,
+            sealed=signature,
             reservation=self.reservation,
             served=self.served(),
             as_described=as_described,

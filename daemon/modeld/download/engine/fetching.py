@@ -17,7 +17,7 @@ from modeld.download.routes.router import Offer
 from modeld.download.source import giver_shown
 from modeld.progress import FileProgress
 from modeld.store.digest import Digest
-from modelwire.errors import DigestMismatch, SourceUnavailable, WireError
+from modelwire.errors import Corrupt, DigestMismatch, SourceUnavailable, WireError
 
 
 class Fetching:
@@ -118,6 +118,9 @@ class Fetching:
                 hashed = assembly.wait_hashed()
                 if hashed is None:
                     continue
+                if assembly.is_spoiled(hashed):
+                    self._begin_spoiled_anew(assembly, offer)
+                    continue
                 if assembly.digest is not None and not assembly.digest.matches(hashed.digest):
                     if len(assembly.contributors()) > 1:
                         self._restart(assembly, offer, "bytes of several versions do not fit together")
@@ -183,7 +186,17 @@ class Fetching:
         )
         self._from_the_first_byte(assembly, offer, why, end)
 
-    def _from_the_first_byte(self, assembly: Assembly, offer: Offer, why: str, end: SourceUnavailable) -> None:
+    def _begin_spoiled_anew(self, assembly: Assembly, offer: Offer) -> None:
+        why = f"another program wrote to {assembly.partial.path}"
+        end = Corrupt(
+            f"{offer.file.path} cannot be fetched: {why} each time; nothing was published",
+            hint="Find the program that writes to the private part of the store, then pull again.",
+            retryable=True,
+            details={"path": assembly.partial.path},
+        )
+        self._from_the_first_byte(assembly, offer, why, end)
+
+    def _from_the_first_byte(self, assembly: Assembly, offer: Offer, why: str, end: WireError) -> None:
         self._restarts += 1
         if self._restarts > self._network.tuning.restarts:
             raise end

@@ -1,9 +1,10 @@
 """A download on the disk: its bytes, and beside them the journal from which a later run resumes.
 
-With a digest they lie where every tool looks for a download of it; with only a validator, under a key of the address in
-the private part of the store; without either, in the staging directory, and then nothing outlives this run. The writer
-holds a lock on the journal. The download of another run or tool is left alone, and this one goes to the staging
-directory: two writers in one file would spoil what each of them has hashed.
+They lie in the private part of the store, by the digest, or by a key of the address when only a validator is known;
+without either in the staging directory, and then nothing outlives this run. Other tools write their download of a
+digest to a place in the blob tree that is the same for all of them, under the lock of a name: there another name's
+producer would write over these bytes. The writer holds a lock on the journal. The download of another run is left
+alone, and this one goes to the staging directory: two writers in one file would spoil what each of them has hashed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Final
 from modeld.download.partials import journal
 from modeld.download.partials.journal import Header, Identity, Piece
 from modeld.download.partials.stages import Event, Stage, after
-from modeld.platform import locks
+from modeld.platform import files, locks
 from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
@@ -33,9 +34,12 @@ _JOURNAL: Final = "journal"
 _DATA: Final = "data.tmp"
 _OPEN: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
+_LATE_SECONDS: Final = 60.0
+"""An early modeld wrote its journal within seconds of the bytes: another tool has written bytes that are much newer."""
+
 
 class _NotOurs(Exception):
-    """The place is in use by another run or another tool, or what lies there is no regular file."""
+    """The place is in use by another run, or what lies there is no regular file."""
 
 
 def partial_dir(layout: Layout, digest: Digest | None, key: str | None) -> str | None:
@@ -43,8 +47,19 @@ def partial_dir(layout: Layout, digest: Digest | None, key: str | None) -> str |
     if digest is not None:
         return layout.partial_dir(digest)
     if key is not None:
-        return f"{layout.private}/partials/{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"
+        return f"{layout.keyed_partials}/{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"
     return None
+
+
+def kept_bytes(layout: Layout, digest: Digest) -> int:
+    """What earlier runs have left of it on the disk."""
+    with contextlib.suppress(OSError):
+        return os.stat(layout.partial(digest)).st_blocks * 512
+    with contextlib.suppress(OSError):
+        shared = layout.shared_partial_dir(digest)
+        os.stat(f"{shared}/{_JOURNAL}")
+        return os.stat(f"{shared}/{_DATA}").st_blocks * 512
+    return 0
 
 
 class Partial:
@@ -95,16 +110,18 @@ class Partial:
         with ExitStack() as held:
             held.enter_context(holds.relying_on(place, layout.staging))
             holds.until_settled(place)
-            partial = cls._open(layout, header, directory)
+            partial = cls._open(layout, header, digest, directory)
             partial.held = held.pop_all()
         return partial
 
     @classmethod
-    def _open(cls, layout: Layout, header: Header, directory: str | None) -> Partial:
+    def _open(cls, layout: Layout, header: Header, digest: Digest | None, directory: str | None) -> Partial:
         with store_faults("open the download", directory or layout.staging):
             if directory is not None:
                 durable.make_directories(directory, below=layout.root)
                 with contextlib.suppress(_NotOurs):
+                    if digest is not None:
+                        _take_over(layout.shared_partial_dir(digest), directory)
                     return cls._open_in(directory, header)
             path = f"{layout.staging}/fetch-{os.getpid()}-{secrets.token_hex(8)}.tmp"
             durable.make_directories(layout.staging, below=layout.root)
@@ -116,13 +133,8 @@ class Partial:
     def _open_in(cls, directory: str, header: Header) -> Partial:
         lock = _lock(f"{directory}/{_JOURNAL}")
         try:
-            empty = os.fstat(lock).st_size == 0
             found = journal.read(lock)
             path = f"{directory}/{_DATA}"
-            if empty and os.path.lexists(path):
-                # The journal is always written before the bytes, so these are another tool's.
-                durable.remove(f"{directory}/{_JOURNAL}")
-                raise _NotOurs
             descriptor = _open_data(path)
         except BaseException:
             os.close(lock)
@@ -226,6 +238,56 @@ def _lock(path: str) -> int:
             raise
         os.close(descriptor)
     raise _NotOurs
+
+
+def _take_over(shared: str, directory: str) -> None:
+    """Moves the download that an early modeld has left in the place of all tools. The bytes of another tool stay there:
+    those without a journal, those that are newer than it, and those that a program has open for writing."""
+    old, new = f"{shared}/{_JOURNAL}", f"{directory}/{_JOURNAL}"
+    if os.path.lexists(new) or not os.path.lexists(old):
+        return
+    try:
+        lock = _lock(old)
+    except (_NotOurs, FileNotFoundError):
+        return
+    try:
+        if journal.read(lock) is None:
+            return
+        # The journal goes last: after a crash in between it is still there, and the rest is done by the next run.
+        _take_over_data(f"{shared}/{_DATA}", f"{directory}/{_DATA}", os.fstat(lock).st_mtime)
+        durable.name_without_replacing(old, new)
+        with contextlib.suppress(OSError):
+            os.rmdir(shared)
+    finally:
+        os.close(lock)
+
+
+def _take_over_data(old: str, new: str, journal_written: float) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if not _is_ours(old, journal_written) or not durable.name_without_replacing(old, new):
+            return
+        # From here on no program can open it by the name that all know; one may have done so a moment ago.
+        if not _is_ours(new, journal_written):
+            try:
+                durable.name_without_replacing(new, old)
+            finally:
+                durable.remove(new)
+
+
+def _is_ours(path: str, journal_written: float) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            return False
+        return status.st_mtime <= journal_written + _LATE_SECONDS and not files.has_writer(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _open_data(path: str) -> int:

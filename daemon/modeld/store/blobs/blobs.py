@@ -92,7 +92,7 @@ def find_good(
     if blob is None:
         return None
     if size is not None and blob.size != size:
-        _set_aside(layout, blob.path)
+        _set_aside(layout, blob.path, blob.signature)
         return None
     if blob.signature == verified:
         return blob
@@ -119,7 +119,7 @@ def _prove(layout: Layout, digest: Digest, progress: FileProgress) -> Blob | Non
     except NotFound:
         return None
     if not verified.good:
-        _set_aside(layout, verified.blob.path)
+        _set_aside(layout, verified.blob.path, verified.blob.signature)
         return None
     descriptor = _open_blob(verified.blob.path, digest)
     try:
@@ -154,9 +154,9 @@ def _open_blob(path: str, digest: Digest) -> int:
         raise store_fault(error, "open", path) from error
 
 
-def _set_aside(layout: Layout, path: str) -> None:
+def _set_aside(layout: Layout, path: str, only: Signature | None = None) -> None:
     with store_faults("set aside the bad blob", path), contextlib.suppress(FileNotFoundError):
-        quarantine(layout, path, "corrupt-blob")
+        quarantine(layout, path, "corrupt-blob", only=only)
 
 
 def sync_names(layout: Layout, digest: Digest) -> None:

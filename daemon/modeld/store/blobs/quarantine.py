@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from datetime import UTC, datetime
 from typing import Final
 
+from modeld.store.digest import Signature
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modelwire.values import Quarantined, QuarantineList
@@ -24,10 +26,13 @@ SHOWN: Final = 10_000
 """Items in one answer, the newest: 3 MB, where a reply may have 8."""
 
 
-def quarantine(layout: Layout, path: str, reason: str, now: datetime | None = None) -> str:
+def quarantine(
+    layout: Layout, path: str, reason: str, now: datetime | None = None, *, only: Signature | None = None
+) -> str:
     """Moves what lies at `path` (also a link or a directory, never what it points to); the new path.
 
-    FileNotFoundError when nothing lies there.
+    FileNotFoundError when nothing lies there, or another file than `only`: another tool may name good bytes over the
+    bad ones at any moment.
     """
     moment = (now or datetime.now(UTC)).astimezone(UTC).strftime(_MOMENT)
     stem = f"{layout.quarantine_dir}/{moment}-{_UNFIT.sub('-', reason[:MAX_REASON])}"
@@ -36,6 +41,12 @@ def quarantine(layout: Layout, path: str, reason: str, now: datetime | None = No
     while not durable.name_without_replacing(path, target):
         number += 1
         target = f"{stem}-{number}.bin"
+    if only is not None:
+        moved = os.lstat(target)
+        if (moved.st_dev, moved.st_ino) != (only.device, only.inode):
+            if not durable.name_without_replacing(target, path):
+                durable.remove(target)  # a third file has the name by now, as if it had replaced the second
+            raise FileNotFoundError(errno.ENOENT, "another file has taken its place", path)
     return target
 
 

@@ -29,12 +29,9 @@ class Layout:
     def blob(self, digest: Digest) -> str:
         return f"{self.root}/blobs/sha256/{digest.hex[:2]}/{digest.hex}/data"
 
-    def partial_dir(self, digest: Digest) -> str:
+    def shared_partial_dir(self, digest: Digest) -> str:
+        """Where every tool that knows the layout writes a download of this digest; so modeld does not."""
         return f"{self.root}/blobs/sha256/{digest.hex[:2]}/.partial-{digest.hex}"
-
-    def partial(self, digest: Digest) -> str:
-        """Bytes of a download whose digest is known. It survives a restart, and the next pull resumes it."""
-        return f"{self.root}/blobs/sha256/{digest.hex[:2]}/.partial-{digest.hex}/data.tmp"
 
     @property
     def manifests_dir(self) -> str:
@@ -75,8 +72,16 @@ class Layout:
 
     @property
     def keyed_partials(self) -> str:
-        """Downloads without a known digest: they resume by the identity that their source reports."""
+        """Downloads of modeld: they survive a restart, and the next pull resumes them. Other tools write to none."""
         return f"{self.private}/partials"
+
+    def partial_dir(self, digest: Digest) -> str:
+        """A download of a known digest. One without has a directory beside it, by the identity that its source
+        reports."""
+        return f"{self.keyed_partials}/sha256-{digest.hex}"
+
+    def partial(self, digest: Digest) -> str:
+        return f"{self.partial_dir(digest)}/data.tmp"
 
     @property
     def catalog_path(self) -> str:

@@ -1,4 +1,4 @@
-"""The store's locks: the daemon's, held until it ends, and one per name, held briefly, shared with other tools.
+"""The store's locks: the daemon's, held until it ends, and one per name, shared with other tools.
 
 Both are locks of the operating system on an open file: they end with their holder, however it ends, and the files
 stay where they are. The error for a lock that is taken names the holder and how long it has held the lock.
@@ -10,27 +10,19 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
-import anyio
-import anyio.to_thread
 import msgspec
 from filelock import FileLock, Timeout
 
 from modeld.platform import locks
-from modeld.progress import Stopped
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.root import RootUnusable
 from modeld.store.names import ModelName
 from modelwire.errors import Internal, InUse
 from modelwire.store_root import MAX_HOLDER_BYTES
-
-_FIRST_PAUSE: Final = 0.005
-_LONGEST_PAUSE: Final = 0.1
-"""Another tool releases a lock without notice, so the daemon tries again, less and less often."""
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -107,85 +99,67 @@ def _store_in_use(layout: Layout, held: locks.Held) -> InUse:
     )
 
 
-def _never() -> bool:
-    return False
+class NameLock:
+    """The lock of one name among all tools that share the store."""
+
+    def __init__(self, lock: FileLock, descriptors: Sequence[int]) -> None:
+        self._lock = lock
+        self._descriptors = descriptors
+
+    @classmethod
+    def take(cls, path: str) -> NameLock | None:
+        """Blocking, but never waits: None when another program holds it."""
+        held: list[int] = []
+        # Taken on one thread and released on another: not thread_local. A soft lock outlives its dead holder.
+        lock = FileLock(path, thread_local=False, fallback_to_soft=False, on_acquired=held.append)
+        with durable.store_faults("lock", path):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:  # an OSError too, so it must not get out of here
+                return None
+            except OSError as fault:
+                # A full disk, perhaps without a free inode. No program holds the lock when there is no file to lock,
+                # and what needs space fails later; a removal makes space.
+                if fault.errno not in (errno.ENOSPC, errno.EDQUOT) or os.path.lexists(path):
+                    raise
+        for descriptor in held:
+            locks.write(descriptor, _words())
+        return cls(lock, held)
+
+    def release(self) -> None:
+        """Blocking. The file stays."""
+        for descriptor in self._descriptors:
+            locks.clear(descriptor)
+        self._lock.release()
 
 
-@asynccontextmanager
-async def name_lock(
-    layout: Layout,
-    name: ModelName,
-    wait_seconds: float,
-    limiter: anyio.CapacityLimiter,
-    *,
-    stopped: Callable[[], bool] = _never,
-) -> AsyncIterator[None]:
-    """Holds the name among all tools that share the store. After `wait_seconds`, `InUse` names the holder.
-
-    `stopped` ends the waiting, with `Stopped`.
-    """
-    path = layout.name_lock(name)
-    held: list[int] = []
-
-    def acquired(descriptor: int) -> None:
-        held.append(descriptor)
-        locks.write(descriptor, _words())
-
-    # Taken on one thread and released on another: not thread_local. A soft lock outlives its dead holder.
-    lock = FileLock(path, thread_local=False, fallback_to_soft=False, on_acquired=acquired)
-    deadline = anyio.current_time() + wait_seconds
-    pause = _FIRST_PAUSE
-    while not await anyio.to_thread.run_sync(_try, lock, limiter=limiter):
-        if stopped():
-            raise Stopped
-        left = deadline - anyio.current_time()
-        if left <= 0:
-            raise await anyio.to_thread.run_sync(_name_in_use, path, name, wait_seconds, limiter=limiter)
-        await anyio.sleep(min(pause, left))
-        pause = min(pause * 2, _LONGEST_PAUSE)
-    try:
-        if stopped():
-            raise Stopped  # the lock came free after the request was cancelled
-        yield
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(_release, lock, held, limiter=limiter)
-
-
-def _try(lock: FileLock) -> bool:
-    with durable.store_faults("lock", lock.lock_file):
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:  # an OSError too, so it must not get out of here
-            return False
-        except OSError as fault:
-            # A full disk, perhaps without a free inode. No program holds the lock when there is no file to lock, and
-            # what needs space fails later; a removal makes space.
-            if fault.errno not in (errno.ENOSPC, errno.EDQUOT) or os.path.lexists(lock.lock_file):
-                raise
-    return True
-
-
-def _release(lock: FileLock, held: list[int]) -> None:
-    for descriptor in held:
-        locks.clear(descriptor)
-    lock.release()
-
-
-def _name_in_use(path: str, name: ModelName, waited: float) -> InUse:
-    holder = None
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            holder = _holder_of(locks.read(descriptor, MAX_HOLDER_BYTES), os.fstat(descriptor))
-        finally:
-            os.close(descriptor)
-    who = "another program" if holder is None else holder.describe(time.time())
+def name_in_use(path: str, name: ModelName, waited: float) -> InUse:
+    """Blocking: the error for a name whose lock another program keeps."""
+    holder = _name_holder(path)
     return InUse(
-        f"'{name.text}' is being written by {who}; waited {_span(waited)} for {path}",
+        f"'{name.text}' is being written by {_called(holder)}; waited {_span(waited)} for {path}",
         hint="Try again when it has finished, or raise [store] lock_wait in the configuration.",
         details={"name": name.text, "lock": path, **_known(holder)},
     )
+
+
+def name_holder(path: str) -> str:
+    """Blocking: what to call the program that holds the lock of a name."""
+    return _called(_name_holder(path))
+
+
+def _name_holder(path: str) -> Holder | None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return _holder_of(locks.read(descriptor, MAX_HOLDER_BYTES), os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+    return None
+
+
+def _called(holder: Holder | None) -> str:
+    return "another program" if holder is None else holder.describe(time.time())
 
 
 def _known(holder: Holder | None) -> dict[str, Any]:

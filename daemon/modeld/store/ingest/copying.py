@@ -99,7 +99,7 @@ def stage_copy(
                     kept = quarantine(layout, path, "digest-mismatch")
                 hint = "Check where the file and the digest come from; the same file will not match next time either."
                 raise digest_mismatch(source.path, expected, digest, hint, quarantine_path=kept)
-            seal(layout, target_fd, path, sync=sync)
+            sealed = seal(layout, target_fd, path, sync=sync)
         except BaseException:
             with contextlib.suppress(OSError):
                 durable.close(target_fd)
@@ -115,6 +115,7 @@ def stage_copy(
         source=source.signature,
         reservation=reservation,
         synced=sync,
+        sealed=sealed,
     )
 
 

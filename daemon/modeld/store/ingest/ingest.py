@@ -170,20 +170,21 @@ class Ingest:
         the digest: no manifest names the blob yet."""
         verified = await self.records.verified_signatures([staged.digest])
 
-        def commit() -> Blob:
+        def commit() -> Committed:
             batch = Batch(self.publishing.layout)
             batch.take(staged)
             self.holds.until_settled(staged.digest)
             try:
                 found = batch.settle(verified).get(staged.digest)
-                return found or batch.commit()[staged.digest].blob
+                return Committed(found, reused=True) if found else batch.commit()[staged.digest]
             finally:
                 batch.discard()
 
         with anyio.CancelScope(shield=True):
-            blob = await self.in_thread(commit)
-            await self.records.record_good([(blob, None)])
-        return blob
+            committed = await self.in_thread(commit)
+            if committed.sure:
+                await self.records.record_good([(committed.blob, None)])
+        return committed.blob
 
     # -- models
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob
+from modeld.store.blobs.hashing import hash_file
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Reservation
 from modeld.store.ingest.look import Learned
-from modelwire.errors import DigestMismatch, SourceUnavailable
+from modelwire.errors import Corrupt, DigestMismatch, SourceUnavailable
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -42,15 +45,42 @@ class Staged:
     synced: bool = True
     """False only within a batch, which syncs all its files before it names the first."""
 
+    sealed: Signature | None = None
+    """Of the staged file itself, as `seal` returned it; None when it is another name of the source."""
+
     learned: Learned | None = None
     """Set by the batch, once it has inspected the bytes."""
 
     def check(self) -> None:
-        """Called before the first file of the batch gets its name. An error prevents all the names."""
+        """Called before the first file of the batch gets its name. An error prevents all the names: a file that another
+        program has changed, or can change by another name, is not what was hashed."""
+        if self.sealed is None:
+            return
+        with store_faults("look at", self.path):
+            status = os.lstat(self.path)
+            if Signature.of(status) == self.sealed and status.st_nlink == 1:
+                return
+            # Some network filesystems settle the times of a file late: the bytes decide.
+            same = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and self._hash_again().matches(self.digest)
+        if not same:
+            raise Corrupt(
+                f"{self.path} was changed by another program after it was hashed; nothing was published",
+                hint="Find the program that writes to the private part of the store, then try again.",
+                retryable=True,
+                details={"path": self.path},
+            )
+
+    def _hash_again(self) -> Digest:
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            digest, _ = hash_file(descriptor, os.fstat(descriptor).st_size, FileProgress())
+            return digest
+        finally:
+            os.close(descriptor)
 
     def named(self, blob: Blob) -> bool:
         """Called after the file got its name: whether the blob still has the bytes that were hashed."""
-        return blob.size == self.size
+        return blob.size == self.size and (self.sealed is None or self.sealed.only_links_changed(blob.signature))
 
     def as_blob(self) -> Blob | None:
         """The blob, when this very file is the blob already, by another name. Then it is discarded."""
@@ -77,8 +107,9 @@ def staging_name(layout: Layout, kind: str, reservation: Reservation) -> Iterato
         raise
 
 
-def seal(layout: Layout, descriptor: int, path: str, *, sync: bool = True) -> None:
-    """Makes a file read-only, of the right group, and durable, as it must be before it gets a name.
+def seal(layout: Layout, descriptor: int, path: str, *, sync: bool = True) -> Signature:
+    """Makes a file read-only, of the right group, and durable, as it must be before it gets a name. Returns the
+    signature that it must have until then.
 
     A failure condemns the file. It is not tried again: the kernel reports a lost page once.
     """
@@ -87,6 +118,7 @@ def seal(layout: Layout, descriptor: int, path: str, *, sync: bool = True) -> No
         durable.make_read_only(descriptor)
         if sync:
             durable.sync_file(descriptor)
+        return Signature.of(os.fstat(descriptor))
 
 
 def digest_mismatch(path: str, expected: Digest, actual: Digest, hint: str, **details: str | None) -> DigestMismatch:

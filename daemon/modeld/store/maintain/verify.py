@@ -190,11 +190,14 @@ class _Run:
                 self._progress.phase("quarantine")
                 await history.condemn(digest, Condemned(reason))
                 try:
-                    kept_at = await self._name_changes.in_thread(partial(_set_aside, self._layout, digest))
+                    kept_at = await self._name_changes.in_thread(partial(_set_aside, self._layout, finding))
                 except BaseException:
                     if await self._name_changes.in_thread(partial(os.path.lexists, self._layout.blob(digest))):
                         await history.clear_condemned([digest])
                     raise
+                if kept_at is None:
+                    await history.clear_condemned([digest])
+                    return None
                 # ---- The blob is out of use: from here on the change is only recorded. ----
                 condemned = Condemned(reason, kept_at)
                 await history.condemn(digest, condemned)
@@ -249,11 +252,16 @@ def _unchanged(layout: Layout, finding: Finding) -> bool:
     return now is not None and finding.blob is not None and now.signature == finding.blob.signature
 
 
-def _set_aside(layout: Layout, digest: Digest) -> str:
-    """Blocking; returns the path in the quarantine. A move that a crash undoes is found and repeated."""
-    path = layout.blob(digest)
+def _set_aside(layout: Layout, finding: Finding) -> str | None:
+    """Blocking; returns the path in the quarantine, None when another file has just taken the blob's place. A move that
+    a crash undoes is found and repeated."""
+    path = layout.blob(finding.outcome.digest)
     with store_faults("set aside the corrupt blob", path):
-        kept_at = quarantine(layout, path, "corrupt-blob")
+        try:
+            only = None if finding.blob is None else finding.blob.signature
+            kept_at = quarantine(layout, path, "corrupt-blob", only=only)
+        except FileNotFoundError:
+            return None
     with suppress(OSError):
         durable.sync_directory(layout.quarantine_dir)
         durable.sync_directory(os.path.dirname(path))

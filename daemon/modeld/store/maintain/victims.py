@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
+from modeld.platform import files
 from modeld.store.blobs.quarantine import KEPT_SECONDS, taken_at
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
@@ -165,10 +167,25 @@ class Victims:
         held = found.held_as(self._layout.root)
         if self._holds.is_held(held):
             return None
-        if age >= self._ages.partial and held not in self._waiting_partials:
+        # Other tools write in the blob tree: how long one of them may rest is not for a user of this one to say.
+        longest = PARTIAL_SECONDS if partial.parts[0] == "blobs" else self._ages.partial
+        if age >= longest and held not in self._waiting_partials and not self._is_being_written(partial):
             return found
         self.unfinished.append(partial.size)
         return None
+
+    def _is_being_written(self, partial: Partial) -> bool:
+        """Whether a program has one of its files open for writing: a clock may have been set since."""
+        directory = "/".join((self._layout.root, *partial.parts))
+        with suppress(OSError):
+            for name in os.listdir(directory):
+                descriptor = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    if files.has_writer(descriptor):
+                        return True
+                finally:
+                    os.close(descriptor)
+        return False
 
     def _in_staging(self) -> Iterator[Candidate]:
         for entry in self._entries(self._layout.staging):

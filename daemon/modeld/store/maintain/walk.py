@@ -25,7 +25,8 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _FANOUT = re.compile(r"[0-9a-f]{2}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_PARTIAL = re.compile(r"\.partial-([0-9a-f]{64})")
+_SHARED_PARTIAL = re.compile(r"\.partial-([0-9a-f]{64})")
+_OWN_PARTIAL = re.compile(r"sha256-([0-9a-f]{64})")
 
 
 class BlobFile(NamedTuple):
@@ -101,9 +102,11 @@ def partial_at(layout: Layout, parts: tuple[str, ...]) -> Partial | None:
 
 
 def keyed_partials(layout: Layout) -> Iterator[Found]:
-    """Downloads without a known digest. They have a directory of their own."""
+    """The downloads of modeld, by their digests or by keys of their sources. Those in the blob tree are of other tools,
+    or of an early modeld."""
     for parts, parent in _entries(layout, (".modeld", "partials")):
-        yield parent if isinstance(parent, Unusable) else _partial(parent, parts, None)
+        digest = _OWN_PARTIAL.fullmatch(parts[-1])
+        yield parent if isinstance(parent, Unusable) else _partial(parent, parts, digest and digest[1])
 
 
 def _entries(layout: Layout, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int | Unusable]]:
@@ -132,7 +135,7 @@ def _in_fanout(parent: int, parts: tuple[str, ...]) -> Iterator[Found]:
                 name = entry.name
                 if _DIGEST.fullmatch(name) and name.startswith(parts[-1]) and entry.is_dir(follow_symlinks=False):
                     yield _blob(fanout, parts, name)
-                elif (partial := _PARTIAL.fullmatch(name)) is not None:
+                elif (partial := _SHARED_PARTIAL.fullmatch(name)) is not None:
                     yield _partial(fanout, (*parts, name), partial[1])
                 else:
                     yield Stray((*parts, name))

@@ -16,21 +16,14 @@ from modeld.store.catalog.unnamed import Unnamed
 from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
-from modeld.store.disk.locks import name_lock
 from modeld.store.manifests import manifests
 from modeld.store.manifests.index import Index
 from modeld.store.names import ModelName
+from modeld.store.publish.name_locks import NameLocks, Stop, never
 from modeld.store.publish.publisher import Publisher
 
 T = TypeVar("T")
 Value = TypeVar("Value", contravariant=True)
-
-Stop = Callable[[], bool]
-"""Whether the request was cancelled; checked while it waits for another tool's lock. `Stopped` follows."""
-
-
-def never() -> bool:
-    return False
 
 
 class Notes(Protocol[Value]):
@@ -67,8 +60,8 @@ class NameChanges:
     layout: Layout
     index: Index
     publisher: Publisher
+    locks: NameLocks
     threads: anyio.CapacityLimiter
-    lock_seconds: float
     unnamed: Unnamed = field(default_factory=lambda: Unnamed(None))
 
     @asynccontextmanager
@@ -77,8 +70,7 @@ class NameChanges:
         the same names take them in the same order."""
         async with AsyncExitStack() as stack:
             for name in sorted(names, key=lambda name: name.key):
-                lock = name_lock(self.layout, name, self.lock_seconds, self.threads, stopped=stopped)
-                await stack.enter_async_context(lock)
+                await stack.enter_async_context(self.locks.held(name, stopped=stopped))
             await stack.enter_async_context(self.publisher.turn(order))
             yield
 

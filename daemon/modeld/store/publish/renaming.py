@@ -29,7 +29,8 @@ from modeld.store.manifests.index import Index
 from modeld.store.manifests.manifests import Manifest
 from modeld.store.names import ModelName
 from modeld.store.publish.holds import Holds
-from modeld.store.publish.name_changes import NameChanges, Terms, announced, never
+from modeld.store.publish.name_changes import NameChanges, Terms, announced
+from modeld.store.publish.name_locks import never
 from modelwire.errors import AlreadyExists, Corrupt, NotFound, Unsupported, WireError
 from modelwire.values import Copied, Moved, PlanStep, Removed
 

@@ -135,8 +135,8 @@ def test_a_fault_that_stays_loses_nothing_that_was_journalled(
                 assert blob_is_right(rig)
             assert watcher.reused >= kept
     assert rig.space.promised == 0
-    places = {os.path.basename(os.path.dirname(path))[:9] for path in rig.leftovers() if "/quarantine/" not in path}
-    assert places <= {".partial-"}
+    places = {os.path.basename(os.path.dirname(path))[:7] for path in rig.leftovers() if "/quarantine/" not in path}
+    assert places <= {"sha256-"}
 
 
 @pytest.mark.parametrize("at", [0.1, 0.3, 0.6])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from modeld.download.partials import journal
 from modeld.download.partials.journal import Header, Piece, checksum
-from modeld.download.partials.partial import Partial
+from modeld.download.partials.partial import Partial, kept_bytes
 from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
@@ -95,13 +96,11 @@ def test_without_either_nothing_stays(layout: Layout) -> None:
     assert not os.path.exists(partial.path)
 
 
-def test_a_download_of_another_tool_is_left_alone(layout: Layout) -> None:
-    os.makedirs(layout.partial_dir(DIGEST))
-    Path(layout.partial(DIGEST)).write_bytes(b"theirs")
+def test_it_lies_where_no_other_tool_writes(layout: Layout) -> None:
     partial = opened(layout)
-    assert partial.path.startswith(layout.staging)
-    assert Path(layout.partial(DIGEST)).read_bytes() == b"theirs"
-    assert os.listdir(layout.partial_dir(DIGEST)) == ["data.tmp"]
+    assert partial.path.startswith(f"{layout.private}/")
+    assert partial.resumable
+    assert os.listdir(layout.blobs_dir) == []
 
 
 @pytest.mark.parametrize("make", [os.symlink, os.link])
@@ -125,7 +124,7 @@ def test_one_that_is_being_written_is_not_shared_and_removed_it_is_gone(layout: 
     first = Partial.open(layout, HEADER, DIGEST, None)
     assert opened(layout).path != first.path
     first.remove()
-    assert os.listdir(f"{layout.root}/blobs/sha256/{DIGEST.hex[:2]}") == []
+    assert os.listdir(layout.keyed_partials) == []
 
 
 def test_a_data_file_that_was_cut_keeps_what_it_has(layout: Layout) -> None:
@@ -139,3 +138,107 @@ def test_a_journal_of_another_time_begins_anew(layout: Layout) -> None:
     Path(f"{layout.partial_dir(DIGEST)}/journal").write_bytes(b"what is this\n")
     partial = opened(layout)
     assert (partial.pieces, partial.path) == ((), layout.partial(DIGEST))
+
+
+def test_bytes_that_lost_their_journal_begin_anew(layout: Layout) -> None:
+    begun(layout)
+    os.unlink(f"{layout.partial_dir(DIGEST)}/journal")
+    assert opened(layout).pieces == ()
+    assert os.path.getsize(layout.partial(DIGEST)) == 0
+
+
+# -- what an early modeld left in the place of all tools
+
+
+def left_by_an_early_modeld(layout: Layout) -> Path:
+    begun(layout)
+    shared = Path(layout.shared_partial_dir(DIGEST))
+    shared.parent.mkdir()
+    os.rename(layout.partial_dir(DIGEST), shared)
+    return shared
+
+
+def test_what_an_early_modeld_left_goes_on_in_the_new_place(layout: Layout) -> None:
+    shared = left_by_an_early_modeld(layout)
+    assert kept_bytes(layout, DIGEST) > 0
+    partial = opened(layout)
+    assert [(piece.start, piece.end) for piece in partial.pieces] == [(0, 60)]
+    assert Path(layout.partial(DIGEST)).read_bytes() == bytes(CONTENT)
+    assert not shared.exists()
+    assert kept_bytes(layout, DIGEST) > 0
+
+
+@pytest.mark.parametrize("done", ["data.tmp", "journal"])
+def test_a_move_that_a_crash_cut_short_is_finished(layout: Layout, done: str) -> None:
+    shared = left_by_an_early_modeld(layout)
+    os.makedirs(layout.partial_dir(DIGEST))
+    os.rename(shared / done, f"{layout.partial_dir(DIGEST)}/{done}")
+    partial = opened(layout)
+    assert len(partial.pieces) == (done == "data.tmp"), "the bytes are moved first, so none are lost"
+
+
+def test_it_replaces_nothing_that_is_newer(layout: Layout) -> None:
+    shared = left_by_an_early_modeld(layout)
+    shared.rename(shared.parent / "aside")
+    begun(layout)
+    (shared.parent / "aside").rename(shared)
+    before = os.stat(layout.partial(DIGEST)).st_ino
+    opened(layout)
+    assert os.stat(layout.partial(DIGEST)).st_ino == before
+    assert sorted(os.listdir(shared)) == ["data.tmp", "journal"]
+
+
+def test_a_download_of_another_tool_is_left_alone(layout: Layout) -> None:
+    theirs = Path(layout.shared_partial_dir(DIGEST), "data.tmp")
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"theirs")
+    assert opened(layout).pieces == ()
+    assert theirs.read_bytes() == b"theirs"
+    assert os.listdir(theirs.parent) == ["data.tmp"]
+
+
+@pytest.mark.parametrize("how", ["it is being written", "it is newer", "it has a second name", "it is a link"])
+def test_bytes_of_another_tool_beside_an_old_journal_are_left_alone(layout: Layout, tmp_path: Path, how: str) -> None:
+    theirs = left_by_an_early_modeld(layout) / "data.tmp"
+    written = os.stat(theirs.parent / "journal").st_mtime
+    with ExitStack() as writing:
+        if how == "it is being written":
+            writing.enter_context(open(theirs, "r+b"))
+        elif how == "it is newer":
+            os.utime(theirs, (written + 3600, written + 3600))
+        elif how == "it has a second name":
+            os.link(theirs, tmp_path / "second")
+        else:
+            os.rename(theirs, tmp_path / "elsewhere")
+            os.symlink(tmp_path / "elsewhere", theirs)
+        partial = opened(layout)
+    assert partial.pieces == ()
+    assert partial.path == layout.partial(DIGEST)
+    assert theirs.read_bytes() == bytes(CONTENT)
+    assert os.path.getsize(layout.partial(DIGEST)) == 0
+
+
+def test_a_tool_that_opens_it_at_the_last_moment_gets_it_back(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = left_by_an_early_modeld(layout) / "data.tmp"
+    opened_by_them: list[int] = []
+    name = durable.name_without_replacing
+
+    def late(temporary: str, final: str) -> bool:
+        if not opened_by_them:
+            opened_by_them.append(os.open(theirs, os.O_RDWR))
+        return name(temporary, final)
+
+    monkeypatch.setattr(durable, "name_without_replacing", late)
+    try:
+        assert opened(layout).pieces == ()
+        assert os.stat(theirs).st_ino == os.fstat(opened_by_them[0]).st_ino
+    finally:
+        os.close(opened_by_them[0])
+    assert theirs.read_bytes() == bytes(CONTENT)
+
+
+def test_a_journal_without_sense_in_the_place_of_all_tools_is_left_alone(layout: Layout) -> None:
+    shared = left_by_an_early_modeld(layout)
+    (shared / "journal").write_bytes(b"what is this\n")
+    assert opened(layout).pieces == ()
+    assert sorted(os.listdir(shared)) == ["data.tmp", "journal"]

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from modeld.store.blobs.quarantine import quarantine
+from modeld.store.digest import Signature
+from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -70,3 +72,26 @@ def test_a_long_reason_fits_a_file_name(tmp_path: Path) -> None:
 def test_nothing_to_move_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         quarantine(Layout(str(tmp_path)), str(tmp_path / "absent"), "x", NOW)
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_file_that_took_the_place_of_the_bad_one_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, taken: bool
+) -> None:
+    """Another tool may name good bytes between the look at the bad ones and their removal, and again."""
+    layout, path = Layout(str(tmp_path)), bad_file(tmp_path, "a")
+    seen = Signature.of(os.stat(path))
+    move, calls = durable.name_without_replacing, 0
+
+    def race(source: str, target: str) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 1 or taken:
+            os.replace(bad_file(tmp_path, f"new{calls}", b"good%d" % calls), path)
+        return move(source, target)
+
+    monkeypatch.setattr(durable, "name_without_replacing", race)
+    with pytest.raises(FileNotFoundError):
+        quarantine(layout, path, "corrupt-blob", NOW, only=seen)
+    assert Path(path).read_bytes() == (b"good2" if taken else b"good1")
+    assert os.listdir(layout.quarantine_dir) == []

@@ -12,7 +12,7 @@ DIGEST = Digest("ab" + "0" * 62)
 def test_the_paths_that_other_tools_share() -> None:
     layout = Layout("/m")
     assert layout.blob(DIGEST) == f"/m/blobs/sha256/ab/{DIGEST.hex}/data"
-    assert layout.partial(DIGEST) == f"/m/blobs/sha256/ab/.partial-{DIGEST.hex}/data.tmp"
+    assert layout.shared_partial_dir(DIGEST) == f"/m/blobs/sha256/ab/.partial-{DIGEST.hex}"
     assert layout.manifest(ModelName.parse("llama:8b")) == "/m/manifests/llama+8b.json"
     assert layout.name_lock(ModelName.parse("llama:8b")) == "/m/locks/llama+8b.lock"
     assert layout.quarantine_dir == "/m/locks/quarantine"
@@ -24,6 +24,7 @@ def test_everything_private_lies_in_one_directory() -> None:
         layout.lock,
         layout.version_file,
         layout.staging,
+        layout.partial(DIGEST),
         layout.catalog_path,
         layout.trees,
         layout.blocks(DIGEST),

@@ -64,7 +64,7 @@ async def test_one_name_at_once_has_one_winner(bench: Bench, monkeypatch: pytest
         async def no_lock(*_arguments: object, **_options: object) -> Any:
             yield
 
-        monkeypatch.setattr("modeld.store.publish.name_changes.name_lock", no_lock)
+        monkeypatch.setattr("modeld.store.publish.name_locks.NameLocks.held", no_lock)
         monkeypatch.setattr("modeld.store.publish.publisher.Publisher.turn", no_lock)
     outcomes: list[str] = []
 

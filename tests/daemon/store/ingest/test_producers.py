@@ -18,7 +18,7 @@ from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.ingest import commit, look
 from modeld.store.ingest.look import Learned, look_at
-from modelwire.errors import Internal, WireError
+from modelwire.errors import Corrupt, Internal, WireError
 from rigs.producers import PRODUCERS, Place, Producer
 from rigs.publication_rig import Faults, plant_faults, settle_and_commit
 
@@ -137,6 +137,47 @@ def test_bad_bytes_under_a_name_make_room_for_good_ones(place: Place, producer: 
     assert place.blobs() == set(place.contents.values())
     assert [path.read_bytes() for path in Path(place.layout.quarantine_dir).iterdir()] == [BAD]
     assert_nothing_is_left(place)
+
+
+@pytest.mark.parametrize("how", ["written to", "replaced", "removed"])
+def test_a_staged_file_that_another_program_changed_gets_no_name(place: Place, producer: Producer, how: str) -> None:
+    """A name would say that the bytes are those that were hashed."""
+    batch = place.batch()
+    producer(place, batch)
+    staged = Path(batch.staged[-1].path)
+    content = b"F" * staged.stat().st_size
+    if how == "written to":
+        staged.chmod(0o644)
+    else:
+        staged.unlink()
+    if how != "removed":
+        staged.write_bytes(content)
+    with pytest.raises(WireError):
+        batch.commit()
+    assert place.blobs() == set()
+    assert place.leftovers() == []
+
+
+@pytest.mark.parametrize("producer", ["copy", "directory", "download"], indirect=True)
+def test_a_staged_copy_that_has_a_second_name_gets_no_name(place: Place, producer: Producer, tmp_path: Path) -> None:
+    """It can be written to by the other one."""
+    batch = place.batch()
+    producer(place, batch)
+    os.link(batch.staged[-1].path, tmp_path / "second")
+    with pytest.raises(Corrupt, match="changed by another program"):
+        batch.commit()
+    assert place.blobs() == set()
+
+
+def test_times_that_settle_late_spoil_nothing(place: Place, producer: Producer) -> None:
+    """On some network filesystems: then the bytes decide."""
+    batch = place.batch()
+    producer(place, batch)
+    for staged in batch.staged:
+        if staged.sealed is not None:
+            os.utime(staged.path, (5, 5))
+    assert batch.commit().keys() == place.digests
+    assert place.blobs() == set(place.contents.values())
 
 
 def test_a_sync_that_fails_condemns_and_is_never_tried_again(

@@ -73,9 +73,9 @@ def test_one_of_two_names_of_a_blob_gives_back_nothing(layout: Layout) -> None:
 
 def test_what_others_own_stays(layout: Layout) -> None:
     put_model(layout, "a")
-    partial = Path(layout.partial(Digest("cc" * 32)))
-    partial.parent.mkdir(parents=True)
-    partial.write_bytes(b"half")
+    for directory in (layout.partial_dir(Digest("cc" * 32)), layout.shared_partial_dir(Digest("cc" * 32))):
+        os.makedirs(directory)
+        Path(directory, "data.tmp").write_bytes(b"half")
     Path(layout.manifests_dir, "torn.json").write_text("{")
     Path(layout.manifests_dir, "other.json.tmp").write_text("theirs")
     Path(layout.quarantine_dir, "20260101T000000Z-bad.bin").write_text("bad")

@@ -222,6 +222,19 @@ async def test_a_download_of_an_unknown_digest_goes_after_a_week_too(bench: Benc
     assert not keyed.exists()
 
 
+async def test_a_download_of_another_tool_stays_for_a_week_and_while_it_is_written(bench: Bench) -> None:
+    theirs = Path(bench.layout.shared_partial_dir(Digest("c" * 64)), "data.tmp")
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"p" * 7)
+    later(bench, 6.9 * DAY)
+    assert kinds(await bench.store.sweeper.sweep()) == []
+    assert theirs.exists()
+    later(bench, 7.1 * DAY)
+    with open(theirs, "r+b"):
+        assert kinds(await bench.store.sweeper.sweep()) == [], "its producer runs, whatever the clocks say"
+    assert kinds(await bench.store.sweeper.sweep()) == [("partial", 7)]
+
+
 async def test_a_dry_run_touches_nothing(bench: Bench) -> None:
     unfinished(bench)
     bench.plant(b"x")

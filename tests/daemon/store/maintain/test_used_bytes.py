@@ -32,6 +32,7 @@ def test_committed_blobs_count_and_nothing_else(tmp_path: Path) -> None:
     put(layout, layout.blob(Digest("ab" * 32)), 10)
     put(layout, layout.blob(Digest("cd" * 32)), 5)
     put(layout, layout.partial(Digest("ef" * 32)), 100)
+    put(layout, f"{layout.shared_partial_dir(Digest('ef' * 32))}/data.tmp", 100)
     put(layout, f"{layout.staging}/x", 100)
     os.symlink("/", f"{layout.blobs_dir}/elsewhere")
     os.makedirs(os.path.dirname(layout.blob(Digest("01" * 32))))

@@ -15,6 +15,7 @@ from modeld.progress import FileProgress, Stopped
 from modeld.store.blobs import blobs
 from modeld.store.catalog.history import Requester
 from modeld.store.digest import Digest
+from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.maintain import verify
 from modelwire.errors import Corrupt, NotFound, WireError
@@ -354,3 +355,30 @@ async def test_many_verifications_at_once_agree(bench: Bench) -> None:
             tasks.start_soon(verify)
     assert [[model.ok for model in outcome.models] for outcome in outcomes] == [[False, True]] * 5
     assert len(bench.quarantined()) == 1
+
+
+async def test_good_bytes_that_another_tool_names_at_the_last_moment_are_not_set_aside(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = await bench.add("a")
+    good = Path(added.path).read_bytes()
+    os.chmod(added.path, 0o644)
+    Path(added.path).write_bytes(b"X" * len(good))
+    move, named = durable.name_without_replacing, False
+
+    def race(source: str, target: str) -> bool:
+        nonlocal named
+        if source == added.path and not named:
+            named = True
+            fresh = Path(bench.layout.root, "fresh")
+            fresh.write_bytes(good)
+            os.replace(fresh, added.path)
+        return move(source, target)
+
+    monkeypatch.setattr(durable, "name_without_replacing", race)
+    outcome = await bench.store.verifier.verify()
+    assert named
+    assert outcome.ok
+    assert Path(added.path).read_bytes() == good
+    assert bench.quarantined() == []
+    assert states(bench) == {"a": ("ready", None)}

@@ -41,13 +41,22 @@ def test_a_download_is_counted_with_all_its_files(layout: Layout) -> None:
     put(layout.partial(ONE), b"bytes")
     journal = put(f"{layout.partial_dir(ONE)}/journal", b"123")
     os.utime(journal, (2**31, 2**31))
-    (found,) = walk(layout)
+    (found,) = keyed_partials(layout)
     assert isinstance(found, Partial)
     assert (found.digest, found.size, found.newest) == (ONE.hex, 8, 2**31)
     assert found.info == os.lstat(layout.partial_dir(ONE))
+    assert list(walk(layout)) == []
 
 
-def test_a_download_without_a_digest_lies_elsewhere(layout: Layout) -> None:
+def test_a_download_of_another_tool_is_counted_too(layout: Layout) -> None:
+    put(f"{layout.shared_partial_dir(ONE)}/data.tmp", b"bytes")
+    (found,) = walk(layout)
+    assert isinstance(found, Partial)
+    assert (found.digest, found.size) == (ONE.hex, 5)
+    assert list(keyed_partials(layout)) == []
+
+
+def test_a_download_without_a_digest_lies_beside_it(layout: Layout) -> None:
     assert list(keyed_partials(layout)) == []
     put(f"{layout.keyed_partials}/key/data.tmp", b"bytes")
     (found,) = keyed_partials(layout)
@@ -92,9 +101,9 @@ def test_no_link_is_followed(layout: Layout, tmp_path: Path, level: str) -> None
     path = {
         "fanout": f"{layout.blobs_dir}/ab",
         "blob": os.path.dirname(layout.blob(ONE)),
-        "partial": layout.partial_dir(ONE),
+        "partial": layout.shared_partial_dir(ONE),
     }[level]
-    put(layout.blob(ONE) if level != "partial" else layout.partial(ONE))
+    put(layout.blob(ONE) if level != "partial" else f"{path}/data.tmp")
     os.rename(path, outside)
     os.symlink(outside, path)
     assert [type(found) for found in walk(layout)] == [Stray]
@@ -132,7 +141,7 @@ def test_a_store_that_is_away_has_nothing(tmp_path: Path) -> None:
 def test_it_is_sorted_and_leaves_no_descriptor_open(layout: Layout) -> None:
     for digest in (TWO, ONE):
         put(layout.blob(digest))
-        put(layout.partial(digest))
+        put(f"{layout.shared_partial_dir(digest)}/data.tmp")
     before = len(os.listdir("/proc/self/fd"))
     found = [(type(each), each.digest) for each in walk(layout) if isinstance(each, BlobFile | Partial)]
     assert found == [(Partial, ONE.hex), (BlobFile, ONE.hex), (Partial, TWO.hex), (BlobFile, TWO.hex)]
