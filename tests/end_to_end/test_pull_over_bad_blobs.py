@@ -71,10 +71,8 @@ def test_a_good_blob_that_goes_bad_before_the_name_is_given(daemon: RealDaemon) 
             job = wire.until(number, "accepted")["job"]
             wait_until(lambda: is_found(daemon, job), what="a pull that waits for its name")
             plant_bad(daemon)
-        reply = wire.terminal(number)
-        assert (reply["type"], reply.get("code"), reply.get("retryable")) == ("error", "corrupt", True), reply
-        assert daemon.ask("model.resolve", name="m")["code"] == "not_found"
-        assert_good(daemon, wire.ask("model.pull", **asked))
+        assert_good(daemon, wire.terminal(number))
+        assert len([each for each in web.asked if each.method == "GET"]) > 0, "the good bytes came from the source"
 
 
 def is_found(daemon: RealDaemon, job: str) -> bool:
