@@ -224,7 +224,7 @@ def test_internal_tells_the_client_an_incident_and_the_log_all_of_it(daemon: Rea
     assert_speaks(reply, "internal", incident)
     assert incident in reply["hint"]
     assert "tampered" not in str(reply), "the details are for the log"
-    assert incident in daemon.log()
+    wait_until(lambda: incident in daemon.log(), what="the incident in the log")
     assert "tampered with" in daemon.log()
     assert daemon.ask("model.list")["type"] == "result", "whoever needs no new job is served"
     assert status(daemon)["queue"]["running"] == 0

@@ -91,6 +91,7 @@ def on_slow_disk(room: Path) -> Iterator[DaemonOnSlowDisk]:
     made.start()
     for name in ("known", "other"):
         assert made.ask("model.add", path=made.file(name, b"GGUF" + name.encode()), name=name)["type"] == "result"
+    Path(made.root, "locks/quarantine/20260101T000000Z-a-test.bin").write_bytes(b"bad")
     yield made
     made.close()
 

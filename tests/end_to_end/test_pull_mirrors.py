@@ -28,7 +28,7 @@ def test_what_a_mirror_gave_before_it_failed_is_kept(stopped: RealDaemon) -> Non
         assert {request.path for request in mirror.requests} == {"/models/m.gguf"}
         kept = len(CONTENT) - origin.sent
         assert value["served"] == {f"http at {mirror.url}": kept, f"http at {origin.url}": origin.sent}
-        assert kept >= 0.5 * len(CONTENT)
+        assert kept >= 12 * MIB, "every whole piece that had arrived"
     failed = [event for event in stopped.activity() if event["event"] == "source.failed"]
     assert failed[0]["source"] == f"http at {mirror.url}"
     assert failed[0]["kept_bytes"] > 0

@@ -47,8 +47,10 @@ class Output:
 
     def element(self, value: Any) -> None:
         """On a line of its own, so that a reader has it at once."""
-        self._raw((b"," if self.elements else b"[\n") + msgspec.json.encode(value))
+        begin = b"," if self.elements else b"[\n"
+        # Counted first: whoever reads the line may press Ctrl-C at once, and the array is then closed by this count.
         self.elements = (self.elements or 0) + 1
+        self._raw(begin + msgspec.json.encode(value))
 
     def end_array(self) -> None:
         """Closes the array, if one was begun."""

@@ -77,8 +77,8 @@ async def test_a_catalogue_of_another_life_is_refused_nothing(tmp_path: Path) ->
 async def test_the_history_of_models_that_are_gone_is_forgotten(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     kept, gone = await bench.add("kept", b"GGUF kept"), await bench.add("gone", b"GGUF gone")
-    bench.store.index.resolve("kept")
-    bench.store.index.resolve("gone")
+    await bench.store.look_up("kept")
+    await bench.store.look_up("gone")
     await bench.store.uses.flush()
     os.unlink(bench.manifest("gone"))
 

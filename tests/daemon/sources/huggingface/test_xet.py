@@ -71,7 +71,7 @@ def fetched(rig: Rig, xet: Xet, watcher: Watcher | None = None, **environ: str) 
 
 
 def content_of(found: Fetched) -> bytes:
-    blob, _ = commit(Layout(found.path.partition("/blobs/")[0]), found)
+    blob, _ = commit(Layout(found.path.partition("/.modeld/")[0]), found)
     with open(blob.path, "rb") as file:
         return file.read()
 

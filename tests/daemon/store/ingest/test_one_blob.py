@@ -242,8 +242,8 @@ def test_someone_who_keeps_putting_bad_bytes_there_is_named(bench: Bench, monkey
     bench.plant(b"bad")
     set_aside = blobs._set_aside
 
-    def spoil(layout: Layout, path: str) -> None:
-        set_aside(layout, path)
+    def spoil(layout: Layout, path: str, *seen: Signature) -> None:
+        set_aside(layout, path, *seen)
         bench.plant(b"bad again")
 
     monkeypatch.setattr(blobs, "_set_aside", spoil)
