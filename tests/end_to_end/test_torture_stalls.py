@@ -24,8 +24,9 @@ pytestmark = pytest.mark.torture
 
 MODELS = 10_000
 SECONDS = 6.0
-P99_MS = 10.0
-LONGEST_MS = 100.0
+SHORT = os.environ.get("MODELD_TORTURE") == "short"
+P99_MS, LONGEST_MS = (250.0, 1500.0) if SHORT else (10.0, 100.0)
+"""The short form runs beside other tests on as many processors: it finds a loop that is held, and measures nothing."""
 
 
 def populate(root: str) -> None:
