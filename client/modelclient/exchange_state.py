@@ -10,7 +10,7 @@ import msgspec
 from modelclient.inbox import Inbox
 from modelwire.errors import ConnectionLost, LocalError, ModeldError, RemoteError, TimedOut
 from modelwire.replies import Accepted, Error, Progress, RawResult, Received, Reply
-from modelwire.requests import JobConfigure, Request, Write
+from modelwire.requests import EventsSubscribe, JobConfigure, Request, Write
 from modelwire.values import Configured, Value
 
 T = TypeVar("T", bound=Value)
@@ -105,8 +105,8 @@ class ExchangeState(Generic[Item, T]):
             except ModeldError as error:
                 self._error = error
             return None
-        if isinstance(reply, Accepted | Progress):
-            self.job = reply.job
+        if isinstance(reply, Accepted | Progress) and not isinstance(self.request, EventsSubscribe):
+            self.job = reply.job  # a subscription gets the progress of the jobs of others
         if isinstance(reply, Accepted):
             self.joined = reply.joined
         return reply if isinstance(reply, self._items) else None

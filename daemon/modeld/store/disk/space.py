@@ -120,8 +120,7 @@ class Space:
         raise NoSpace(
             f"{size} bytes are needed and {available} are free for the store"
             f" ({free} on the filesystem, {self._min_free} kept free, {unwritten} promised to running jobs)",
-            hint="Remove models and sweep the store (`modelctl sweep --grace 0`), free space on its filesystem, or"
-            " lower `min_free`.",
+            hint="Remove models with `modelctl rm NAME --now`, free space on its filesystem, or lower `min_free`.",
             details={
                 "needed_bytes": size,
                 "free_bytes": available,
@@ -140,7 +139,7 @@ class Space:
         raise QuotaExceeded(
             f"{size} bytes are needed, and the store may hold {self._max_bytes}"
             f" ({used} are used, {promised} promised to running jobs)",
-            hint="Remove models and sweep the store (`modelctl sweep --grace 0`), or raise `max_bytes`.",
+            hint="Remove models with `modelctl rm NAME --now`, or raise `max_bytes`.",
             details={
                 "needed_bytes": size,
                 "max_bytes": self._max_bytes,
