@@ -108,7 +108,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _verb_like(word: str) -> str | None:
-    """The verb that somebody meant, by its spelling or by the word that another tool has for it."""
+    """The verb that the user meant, by its spelling or by the word that another tool has for it."""
     from difflib import get_close_matches
 
     known = {spelled: name for name, spellings in MEANT.items() for spelled in spellings}

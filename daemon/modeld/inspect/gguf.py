@@ -1,6 +1,6 @@
 """The header of a GGUF file, read as far as it says how long the file must be.
 
-The header comes from anybody: each count and length in it is checked against the file before it is used.
+The header is not trusted: each count and length in it is checked against the file before it is used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes the daemon's own log from a thread of its own: nobody may read standard error, and a pipe that is full blocks.
+"""Writes the daemon's own log from a thread of its own: standard error may have no reader, and a full pipe blocks.
 
 The event loop appends to a bounded queue and never waits. Lines that find the queue full, or that the stream refuses,
 are lost; their number is the next line that the stream takes.
@@ -21,7 +21,7 @@ QUEUED_MAX: Final = 1000
 """Lines: more than a busy daemon logs in a minute, and some hundred kilobytes."""
 
 FLUSH_SECONDS: Final = 1.0
-"""A stream that nobody reads must not keep the daemon from ending."""
+"""A stream without a reader must not keep the daemon from ending."""
 
 
 class LineWriter(Generic[T]):

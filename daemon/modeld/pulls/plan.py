@@ -36,7 +36,7 @@ class Plan:
         self._publishing = publishing
         self.name = ModelName.parse(request.name)
         if self.name == reference.suggested_name and (standing := publishing.index.entry(self.name)) is not None:
-            self.name = standing.name  # nobody chose the spelling: `…:q4_k_m` means what `…:Q4_K_M` has pulled
+            self.name = standing.name  # the user has not chosen the spelling: `…:q4_k_m` means what `…:Q4_K_M` has pulled
         self.expected = None if request.sha256 is None else Digest.parse(request.sha256)
         globs = [*(f"+{glob}" for glob in request.include), *(f"-{glob}" for glob in request.exclude)]
         self.full_reference = " ".join([reference.text, *globs])
@@ -70,7 +70,7 @@ class Plan:
 
     def models_to_find(self, remembered: RemoteModel | None, *, offline: bool) -> list[RemoteModel]:
         """What the reference may stand for without its source: the file of the expected digest, and what it stood for
-        when its source was last asked, if that cannot change or nobody may be asked."""
+        when its source was last asked, if that cannot change or no source may be asked."""
         found: list[RemoteModel] = []
         if self.expected is not None and self.reference.is_single:
             registry, repo = self.reference.written_place

@@ -95,7 +95,7 @@ class Reference(ABC):
 
     @property
     def is_immutable(self) -> bool:
-        """Whether it means the same for ever, so that nobody has to be asked once it is known."""
+        """Whether it means the same for ever, so that no source has to be asked once it is known."""
         return False
 
     @property

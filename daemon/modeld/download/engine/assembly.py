@@ -90,7 +90,7 @@ class Assembly:
             progress.partial(os.path.dirname(self.partial.path))
         try:
             self._start(size, self.partial.pieces)
-        except BaseException:  # whatever it is, nobody else can close what is open by now
+        except BaseException:  # whatever it is, only this call can close what is open by now
             self.state.end()  # one of the two threads may run already
             self.partial.close()
             self.reservation.release()

@@ -93,7 +93,7 @@ class Pool:
         connection.close()
 
     def _reap(self) -> None:
-        """Closes what nobody has used for IDLE_SECONDS, and ends with the last idle connection."""
+        """Closes what has been idle for IDLE_SECONDS, and ends with the last idle connection."""
         with self._lock:
             while any(self._idle.values()):
                 now = self._clock()
