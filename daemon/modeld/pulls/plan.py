@@ -36,7 +36,7 @@ class Plan:
         self._publishing = publishing
         self.name = ModelName.parse(request.name)
         if self.name == reference.suggested_name and (standing := publishing.index.entry(self.name)) is not None:
-            self.name = standing.name  # the user has not chosen the spelling: `…:q4_k_m` means what `…:Q4_K_M` has pulled
+            self.name = standing.name  # `…:q4_k_m` means what `…:Q4_K_M` has pulled
         self.expected = None if request.sha256 is None else Digest.parse(request.sha256)
         globs = [*(f"+{glob}" for glob in request.include), *(f"-{glob}" for glob in request.exclude)]
         self.full_reference = " ".join([reference.text, *globs])
