@@ -18,7 +18,7 @@ from modeld.progress import FileProgress
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob, require_blob
 from modeld.store.blobs.block_checksums import BLOCK, BlockSums, save_blocks
-from modeld.store.blobs.hashing import CHUNK
+from modeld.store.blobs.hashing import WHOLE
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import FilesystemSync, outcome_unknown, store_faults
@@ -60,7 +60,7 @@ class Batch:
     def syncs_alone(self, size: int) -> bool:
         """Whether the producer syncs the file as it stages it: a big one, so that the others do not wait for it, and
         every file of a small batch."""
-        return self._together is None or size > CHUNK
+        return self._together is None or size > WHOLE
 
     def take(self, staged: Staged) -> None:
         """Adds a file; from here on the batch discards it. From any thread."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from modeld.platform import files
 from modeld.progress import FileProgress, check
 from modeld.store.blobs.block_checksums import BlockSummer
-from modeld.store.blobs.hashing import CHUNK, FrontToBackWriter, hash_file
+from modeld.store.blobs.hashing import WHOLE, FrontToBackWriter, hash_file
 from modeld.store.blobs.quarantine import quarantine
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
@@ -136,7 +136,7 @@ def _copy(
 ) -> tuple[Digest, int, tuple[int, ...]]:
     """The digest, how many bytes there were, and the checksums of their blocks."""
     size = source.signature.size
-    small, summer = size <= CHUNK, BlockSummer()
+    small, summer = size <= WHOLE, BlockSummer()
     writer = FrontToBackWriter(target_fd, keep_cache=keep_cache or small)
 
     def write(data: memoryview, offset: int) -> None:

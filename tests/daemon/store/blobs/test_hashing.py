@@ -14,11 +14,11 @@ import pytest
 from modeld.progress import FileProgress, Stopped
 from modeld.store.blobs import hashing
 from modeld.store.blobs.block_checksums import BlockSummer
-from modeld.store.blobs.hashing import CHUNK, FrontToBackReader, FrontToBackWriter, HashRing, hash_file
+from modeld.store.blobs.hashing import CHUNK, WHOLE, FrontToBackReader, FrontToBackWriter, HashRing, hash_file
 from modeld.store.digest import Digest
 from modeld.store.disk import durable
 
-SIZES = [0, 1, 4095, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK + 17]
+SIZES = [0, 1, 4095, WHOLE - 1, WHOLE, WHOLE + 1, 5 * WHOLE + 17]
 
 
 class Counting(FileProgress):
@@ -69,22 +69,22 @@ def test_a_file_hashes_to_what_hashlib_says(descriptor: int, size: int) -> None:
     assert summer.finish() == expected.finish()
 
 
-@pytest.mark.parametrize("size", [100, 3 * CHUNK])
+@pytest.mark.parametrize("size", [100, 3 * WHOLE])
 def test_only_the_asked_bytes_and_no_more_than_there_are(descriptor: int, size: int) -> None:
     content = os.urandom(size)
     os.pwrite(descriptor, content, 0)
     digest, read = hash_file(descriptor, size - 10, FileProgress())
     assert (digest.hex, read) == (hashlib.sha256(content[:-10]).hexdigest(), size - 10)
-    digest, read = hash_file(descriptor, size + 10 + CHUNK, FileProgress())
+    digest, read = hash_file(descriptor, size + 10 + WHOLE, FileProgress())
     assert (digest.hex, read) == (hashlib.sha256(content).hexdigest(), size)
 
 
 @pytest.mark.parametrize("looks", [0, 1, 3])
 def test_it_stops_within_one_chunk(descriptor: int, looks: int) -> None:
-    os.ftruncate(descriptor, 8 * CHUNK)
+    os.ftruncate(descriptor, 8 * WHOLE)
     progress = Counting(looks)
     with pytest.raises(Stopped):
-        hash_file(descriptor, 8 * CHUNK, progress)
+        hash_file(descriptor, 8 * WHOLE, progress)
     assert progress.looks == -1
     assert progress.verified <= looks * CHUNK
 
@@ -155,23 +155,23 @@ def test_an_older_kernel_is_asked_once(descriptor: int, monkeypatch: pytest.Monk
         dropped.append((offset, length))
 
     monkeypatch.setattr(durable, "forget_pages", forget)
-    content = os.urandom(CHUNK)
+    content = os.urandom(WHOLE)
     writer = FrontToBackWriter(descriptor)
     for index in range(3):
-        writer.write(memoryview(content), index * CHUNK)
+        writer.write(memoryview(content), index * WHOLE)
     assert tried == [durable.RWF_DONTCACHE, 0, 0, 0]
-    assert dropped == [(0, CHUNK), (0, 2 * CHUNK), (0, 3 * CHUNK)]
+    assert dropped == [(0, WHOLE), (0, 2 * WHOLE), (0, 3 * WHOLE)]
     tried.clear()
-    reader, buffer = FrontToBackReader(descriptor, 3 * CHUNK), memoryview(bytearray(CHUNK))
+    reader, buffer = FrontToBackReader(descriptor, 3 * WHOLE), memoryview(bytearray(WHOLE))
     for index in range(3):
-        assert reader.read(buffer, index * CHUNK) == CHUNK
+        assert reader.read(buffer, index * WHOLE) == WHOLE
         assert buffer == content
     assert tried.count(durable.RWF_DONTCACHE) == 1
 
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_reading_leaves_the_cache_as_it_was(descriptor: int, monkeypatch: pytest.MonkeyPatch, cached: bool) -> None:
-    os.ftruncate(descriptor, 3 * CHUNK)
+    os.ftruncate(descriptor, 3 * WHOLE)
     without_flags(monkeypatch)
     dropped: list[int] = []
 
@@ -180,8 +180,8 @@ def test_reading_leaves_the_cache_as_it_was(descriptor: int, monkeypatch: pytest
 
     monkeypatch.setattr(durable, "forget_pages", forget)
     monkeypatch.setattr(FrontToBackReader, "_was_cached", lambda _reader: cached)
-    hash_file(descriptor, 3 * CHUNK, FileProgress())
-    assert dropped == ([] if cached else [0, CHUNK, 2 * CHUNK])
+    hash_file(descriptor, 3 * WHOLE, FileProgress())
+    assert dropped == ([] if cached else list(range(0, 3 * WHOLE, CHUNK)))
 
 
 def test_a_real_failure_of_an_uncached_call_is_not_swallowed(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,8 +190,8 @@ def test_a_real_failure_of_an_uncached_call_is_not_swallowed(descriptor: int, mo
 
     monkeypatch.setattr(durable, "write_at", fail)
     monkeypatch.setattr(durable, "read_at", fail)
-    data = memoryview(bytearray(CHUNK))
+    data = memoryview(bytearray(WHOLE))
     with pytest.raises(OSError, match="bad sector"):
         FrontToBackWriter(descriptor).write(data, 0)
     with pytest.raises(OSError, match="bad sector"):
-        FrontToBackReader(descriptor, CHUNK).read(data, 0)
+        FrontToBackReader(descriptor, WHOLE).read(data, 0)

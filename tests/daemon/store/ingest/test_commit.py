@@ -13,7 +13,7 @@ import pytest
 from modeld.platform import durable as calls
 from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import stat_blob
-from modeld.store.blobs.hashing import CHUNK
+from modeld.store.blobs.hashing import WHOLE
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import FilesystemSync
@@ -161,7 +161,7 @@ def test_equal_content_is_one_blob(bench: Bench) -> None:
 
 def test_big_files_are_synced_at_once(bench: Bench) -> None:
     with bench.batch() as batch:
-        content = os.urandom(CHUNK + 1)
+        content = os.urandom(WHOLE + 1)
         digest = bench.stage(batch, content)
         assert batch.staged[0].synced
         bench.stage(batch, b"small")

@@ -14,7 +14,7 @@ import pytest
 
 from modeld.progress import FileProgress, Stopped
 from modeld.store.blobs.block_checksums import BlockSummer
-from modeld.store.blobs.hashing import CHUNK
+from modeld.store.blobs.hashing import CHUNK, WHOLE
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
@@ -24,8 +24,8 @@ from modeld.store.ingest.staged import Staged
 from modelwire.errors import DigestMismatch, Internal, NoSpace, SourceUnavailable
 from modelwire.vocabulary import Phase
 
-SIZES = [0, 1, 16 * 1024, CHUNK, CHUNK + 1, 5 * CHUNK + 17]
-BIG = 3 * CHUNK
+SIZES = [0, 1, 16 * 1024, WHOLE, WHOLE + 1, 5 * WHOLE + 17]
+BIG = 3 * WHOLE
 
 
 class Recorder(FileProgress):
@@ -126,7 +126,7 @@ def test_what_is_staged_is_what_was_there(bench: Bench, size: int) -> None:
 def test_holes_become_zeros(bench: Bench) -> None:
     with open(bench.source, "wb") as file:
         file.truncate(BIG)
-        file.seek(CHUNK + 5)
+        file.seek(WHOLE + 5)
         file.write(b"island")
     staged = bench.stage()
     assert staged.digest.hex == hashlib.sha256(bench.source.read_bytes()).hexdigest()
@@ -198,7 +198,7 @@ def overwrite(path: Path) -> None:
 CHANGES: dict[str, Callable[[Path], None]] = {
     "its size went": append,
     "it was written to": overwrite,
-    "its size went from": lambda path: os.truncate(path, CHUNK + 1),
+    "its size went from": lambda path: os.truncate(path, WHOLE + 1),
     "its owner, mode or links": lambda path: path.chmod(0o611),
 }
 
@@ -229,10 +229,10 @@ def test_a_source_that_ends_early_is_refused(bench: Bench, monkeypatch: pytest.M
     read_at = durable.read_at
 
     def short(descriptor: int, into: memoryview, offset: int, flags: int = 0) -> int:
-        return read_at(descriptor, into, offset, flags) if offset < CHUNK else 0
+        return read_at(descriptor, into, offset, flags) if offset < WHOLE else 0
 
     monkeypatch.setattr(durable, "read_at", short)
-    with pytest.raises(SourceUnavailable, match=f"it ended after {CHUNK} of {BIG} bytes"):
+    with pytest.raises(SourceUnavailable, match=f"it ended after {WHOLE} of {BIG} bytes"):
         bench.stage()
     bench.assert_clean()
 

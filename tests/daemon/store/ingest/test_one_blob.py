@@ -16,7 +16,7 @@ import pytest
 from modeld.progress import FileProgress, Stopped
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob, find_good, stat_blob
-from modeld.store.blobs.hashing import CHUNK
+from modeld.store.blobs.hashing import WHOLE
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
@@ -70,7 +70,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         assert len(os.listdir("/proc/self/fd")) == before, "a descriptor was left open"
 
 
-@pytest.mark.parametrize("content", [b"", CONTENT, os.urandom(CHUNK + 1)])
+@pytest.mark.parametrize("content", [b"", CONTENT, os.urandom(WHOLE + 1)])
 def test_committed_bytes_are_where_their_digest_says(bench: Bench, content: bytes) -> None:
     staged = bench.stage(content)
     blob, reused = commit(bench.layout, staged)
