@@ -42,7 +42,10 @@ class Pull:
         job: Job[ModelPull, Pulled],
         plan: Plan,
         notes: Notes[Pulled],
+        *,
+        lends: bool,
     ) -> None:
+        """`lends`: whether the sources may use the credentials of the daemon's user."""
         self._context = context
         self._in_thread = context.store.ingest.publishing.in_thread
         self._layout = context.store.layout
@@ -50,6 +53,7 @@ class Pull:
         self._progress = job.progress
         self._plan = plan
         self._notes = notes
+        self._lends = lends
         self._events = PullEvents(activity, job, self._layout.manifest(self._plan.name))
         self._holds = ExitStack()
         self._name = AsyncExitStack()
@@ -62,10 +66,12 @@ class Pull:
         job: Job[ModelPull, Pulled],
         reference: Reference,
         notes: Notes[Pulled],
+        *,
+        lends: bool,
     ) -> Pull:
         publishing = context.store.ingest.publishing
         plan = partial(Plan, job.request, reference, publishing, order=job.order, progress=job.progress)
-        return cls(context, activity, job, await publishing.in_thread(plan), notes)
+        return cls(context, activity, job, await publishing.in_thread(plan), notes, lends=lends)
 
     async def run(self) -> Pulled:
         plan, layout, on_progress = self._plan, self._layout, self._events.on_progress
@@ -109,7 +115,8 @@ class Pull:
 
         def ask() -> Described[Any]:
             return self._context.transfer.router.describe(
-                self._context.route(self._plan.reference),  # a source that is made imports and reads what it needs
+                # A source that is made imports and reads what it needs.
+                self._context.route(self._plan.reference, lends=self._lends),
                 stopped=lambda: left.is_set() or stopped(),
                 on_event=self._events.on_transfer_event,
             )
