@@ -190,6 +190,8 @@ class Store:
             order=order,
             progress=progress or JobProgress(),
             notes=notes,
+            provenance=path,
+            requester=requester,
         )
         reader = reader or Reader()
 
@@ -199,7 +201,7 @@ class Store:
 
         collection = await self.ingest.in_thread(begin)
         try:
-            return await add_local(self.ingest, request, collection, how, path, requester)
+            return await add_local(self.ingest, request, collection)
         finally:
             collection.close()
 
