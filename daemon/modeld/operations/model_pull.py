@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-from modeld.operations.job_operation import JobOperation, Submission, requester_of
-from modeld.operations.model_add import add_path, check_license
+from modeld.operations.job_operation import Submission, requester_of
+from modeld.operations.model_add import NewModel, add_path
 from modeld.operations.operation import Caller
 from modeld.operations.services import Services
 from modeld.pulls.pull import Pull as NetworkPull
@@ -37,7 +37,7 @@ _LONGEST_GLOBS: Final = 16 * 1024
 _SECRET: Final = "model.pull with a secret "  # noqa: S105 - the prefix of a job's key, not a secret
 
 
-class Pull(JobOperation[ModelPull, Pulled]):
+class Pull(NewModel[ModelPull, Pulled]):
     request, value = ModelPull, Pulled
 
     def __init__(self, services: Services) -> None:
@@ -46,10 +46,8 @@ class Pull(JobOperation[ModelPull, Pulled]):
         """The references that hold secrets, by the keys of their jobs."""
 
     def check(self, caller: Caller, request: ModelPull, /) -> Submission[ModelPull]:
-        check_license(request.license)
+        self.check_fields(request)
         _check_globs(request)
-        if request.sha256 is not None:
-            Digest.parse(request.sha256)
         reference = self._read(request, request.directory)
         name = ModelName.parse(request.name) if request.name is not None else reference.suggested_name
         if reference.fixed_name is not None and name != reference.fixed_name:
@@ -130,12 +128,6 @@ class Pull(JobOperation[ModelPull, Pulled]):
             source=name.text,
             current=True,
         )
-
-    def changes(self, request: ModelPull, /) -> str | None:
-        return request.name if request.replace else None
-
-    def made(self, outcome: Pulled, /) -> bool:
-        return self._services.store.models.stands_for(outcome)
 
     def _reference(self, job: PullJob) -> Reference:
         """Of a job that runs, with its secrets."""
