@@ -44,7 +44,8 @@ class Owner(NamedTuple):
 def take(path: str, *, mode: int, max_content: int, directory: int | None = None) -> int:
     """A descriptor that holds the lock. Raises `Held`, `NotAFile` or OSError, and never waits.
 
-    Creates the file when it is missing, in `directory` if that is given, and never follows a link.
+    Creates the file when it is missing, in `directory` if that is given, and never follows a link. Whoever can open the
+    file, for reading too, can hold the lock: it gets `mode`, whatever it had.
     """
     try:
         descriptor = os.open(path, _OPEN, mode, dir_fd=directory)
@@ -55,6 +56,7 @@ def take(path: str, *, mode: int, max_content: int, directory: int | None = None
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise NotAFile
+        close_to_others(descriptor, mode)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -63,6 +65,13 @@ def take(path: str, *, mode: int, max_content: int, directory: int | None = None
         os.close(descriptor)
         raise
     return descriptor
+
+
+def close_to_others(descriptor: int, mode: int) -> None:
+    """Gives a lock file its mode. Best effort: only its owner can."""
+    with contextlib.suppress(OSError):
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+            os.fchmod(descriptor, mode)
 
 
 def share(descriptor: int) -> None:

@@ -107,10 +107,25 @@ def close(descriptor: int) -> None:
     os.close(descriptor)
 
 
+def make_directory(path: str) -> None:
+    """Makes a directory with the rights of its parent, whatever the umask: neither is it hidden from those who may read
+    its parent, nor may everybody write to it."""
+    wanted = os.stat(os.path.dirname(path)).st_mode & 0o2775 | 0o700
+    os.mkdir(path, wanted)
+    if stat.S_IMODE(os.lstat(path).st_mode) != wanted:
+        os.chmod(path, wanted)
+
+
+def lock_mode(directory: str) -> int:
+    """That of a lock file there, which everybody who can read it can hold: for the owner, or for the group that shares
+    the store."""
+    return 0o660 if os.stat(directory).st_mode & stat.S_ISGID else 0o600
+
+
 def make_directories(path: str, *, below: str) -> None:
-    """Makes `path` and its missing parents, as far up as `below`, with the group rights of the parent."""
+    """Makes `path` and its missing parents, as far up as `below`."""
     try:
-        os.mkdir(path)
+        make_directory(path)
     except FileExistsError:
         return
     except FileNotFoundError:
@@ -119,12 +134,7 @@ def make_directories(path: str, *, below: str) -> None:
             raise
         make_directories(parent, below=below)
         with contextlib.suppress(FileExistsError):
-            os.mkdir(path)
-    parent_mode = os.stat(os.path.dirname(path)).st_mode
-    if parent_mode & stat.S_ISGID:
-        # The umask of a service takes the group's write bit, and the next member could not publish here.
-        with contextlib.suppress(PermissionError):
-            os.chmod(path, stat.S_IMODE(parent_mode))
+            make_directory(path)
 
 
 def name_replacing(temporary: str, name: str) -> None:

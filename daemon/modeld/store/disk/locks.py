@@ -53,7 +53,8 @@ class StoreLock:
         """Takes the lock. `InUse` names the daemon that holds it."""
         path = layout.lock
         try:
-            descriptor = locks.take(path, mode=0o644, max_content=MAX_HOLDER_BYTES)
+            mode = durable.lock_mode(os.path.dirname(path))
+            descriptor = locks.take(path, mode=mode, max_content=MAX_HOLDER_BYTES)
         except locks.Held as held:
             raise _store_in_use(layout, held) from None
         except locks.NotAFile:
@@ -111,8 +112,12 @@ class NameLock:
         """Blocking, but never waits: None when another program holds it."""
         held: list[int] = []
         # Taken on one thread and released on another: not thread_local. A soft lock outlives its dead holder.
-        lock = FileLock(path, thread_local=False, fallback_to_soft=False, on_acquired=held.append)
         with durable.store_faults("lock", path):
+            directory = os.path.dirname(path)
+            if not os.path.isdir(directory):  # removed while the daemon runs; the lock's own class heeds the umask
+                durable.make_directory(directory)
+            mode = durable.lock_mode(directory)
+            lock = FileLock(path, mode=mode, thread_local=False, fallback_to_soft=False, on_acquired=held.append)
             try:
                 lock.acquire(timeout=0)
             except Timeout:  # an OSError too, so it must not get out of here
@@ -123,6 +128,7 @@ class NameLock:
                 if fault.errno not in (errno.ENOSPC, errno.EDQUOT) or os.path.lexists(path):
                     raise
         for descriptor in held:
+            locks.close_to_others(descriptor, mode)
             locks.write(descriptor, _words())
         return cls(lock, held)
 

@@ -20,6 +20,9 @@ from modeld.store.disk.links import link_or_symlink
 from modelwire import store_root
 from modelwire.errors import ModeldError, PermissionDenied
 
+DIRECTORY_MODE = 0o755
+"""Whatever the umask: one of 000 would let everybody replace models, one of 077 hides them from readers."""
+
 SHARED_DIRECTORY_MODE = 0o2750
 """setgid, so that whatever is made inside belongs to the group; only the daemon writes."""
 
@@ -74,12 +77,13 @@ def _make_missing(layout: Layout, gid: int | None, made: list[str]) -> None:
 
 def _make_directory(path: str, gid: int | None, made: list[str]) -> None:
     try:
-        os.mkdir(path, 0o755)
+        os.mkdir(path, DIRECTORY_MODE)
     except FileExistsError:
         if not os.path.isdir(path):
             raise _not_a_directory(path) from None
     else:
         made.append(path)
+        os.chmod(path, DIRECTORY_MODE)
     if gid is not None:
         info = os.stat(path)
         if info.st_gid != gid or info.st_mode & 0o2750 != SHARED_DIRECTORY_MODE:

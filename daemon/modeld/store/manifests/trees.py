@@ -23,7 +23,7 @@ from typing import Final
 from modeld.store.blobs.linked import Linked
 from modeld.store.digest import Digest, Relinked, Signature
 from modeld.store.disk import links
-from modeld.store.disk.durable import make_directories, store_faults
+from modeld.store.disk.durable import make_directories, make_directory, store_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.listing import Times, settled, times_of
 from modeld.store.manifests.manifests import File
@@ -160,9 +160,7 @@ class Trees:
 
     def _make_directory(self, path: str) -> None:
         with contextlib.suppress(FileExistsError):
-            os.mkdir(path)
-            # All users that may read the blobs may read the tree; a service's umask would hide it.
-            os.chmod(path, stat.S_IMODE(os.stat(self._layout.blobs_dir).st_mode))
+            make_directory(path)
 
     def _make_inner(self, tree: str, directory: str) -> None:
         path = tree
