@@ -28,7 +28,7 @@ _CONDITION = re.compile(r"([a-z]+)\s*(!=|!~|<=|>=|=|~|<|>)\s*(\"[^\"]*\"|[^,\s\"
 _BETWEEN = re.compile(r"[\s,]*")
 _REPETITION = re.compile(r"[*+?]|\{")
 
-_EXAMPLE: Final = "for example: size>1GB,format=gguf,name~^llama"
+_EXAMPLE: Final = "Write it as in size>1GB,format=gguf,name~^llama."
 
 
 @dataclass(frozen=True, slots=True)
