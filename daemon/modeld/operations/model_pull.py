@@ -8,23 +8,24 @@ and its error says so.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from functools import partial
 from typing import Final
 
 import msgspec
 
-from modeld.jobs.job import Job
-from modeld.operations.job_operation import JobOperation, Submission, requester_of
-from modeld.operations.model_add import add_path, check_license
+from modeld.operations.job_operation import Submission, requester_of
+from modeld.operations.model_add import NewModel, add_path
 from modeld.operations.operation import Caller
 from modeld.operations.services import Services
-from modeld.pulls.outcome import PullOutcome
 from modeld.pulls.pull import Pull as NetworkPull
+from modeld.pulls.pull import PullJob, PullNotes
 from modeld.sources.local import LocalReference
 from modeld.sources.reference import Reference, fingerprint
 from modeld.sources.stored import StoredReference
 from modeld.store import Digest, ModelName, WouldBlock
-from modelwire.errors import DigestMismatch, Interrupted, InvalidRequest, NotFound, WireError
+from modelwire.errors import DigestMismatch, Interrupted, InvalidRequest, NotFound, SourceUnauthorized, WireError
+from modelwire.limits import CREDENTIALS
 from modelwire.requests import ModelPull
 from modelwire.values import Pulled
 
@@ -35,10 +36,15 @@ ADDS: Final = "model.add"
 _LONGEST_GLOBS: Final = 16 * 1024
 """All globs together: they are part of the job's row and of its key."""
 
+_OWN_CREDENTIALS: Final = (
+    "The daemon's tokens and passwords are for its own user. Give yours with --credentials-file, or ask the operator"
+    " for an [[access.credentials]] in the configuration."
+)
+
 _SECRET: Final = "model.pull with a secret "  # noqa: S105 - the prefix of a job's key, not a secret
 
 
-class Pull(JobOperation[ModelPull, Pulled]):
+class Pull(NewModel[ModelPull, Pulled]):
     request, value = ModelPull, Pulled
 
     def __init__(self, services: Services) -> None:
@@ -47,11 +53,11 @@ class Pull(JobOperation[ModelPull, Pulled]):
         """The references that hold secrets, by the keys of their jobs."""
 
     def check(self, caller: Caller, request: ModelPull, /) -> Submission[ModelPull]:
-        check_license(request.license)
+        self.check_fields(request)
         _check_globs(request)
-        if request.sha256 is not None:
-            Digest.parse(request.sha256)
         reference = self._read(request, request.directory)
+        if request.credentials is not None:
+            reference = _with_credentials(reference, request.credentials)
         name = ModelName.parse(request.name) if request.name is not None else reference.suggested_name
         if reference.fixed_name is not None and name != reference.fixed_name:
             raise InvalidRequest(
@@ -60,7 +66,7 @@ class Pull(JobOperation[ModelPull, Pulled]):
                 f" `modelctl cp {reference.text} {name.text}`.",
                 details={"name": reference.text},
             )
-        stored = msgspec.structs.replace(request, ref=reference.text, name=name.text, directory=None)
+        stored = msgspec.structs.replace(request, ref=reference.text, name=name.text, directory=None, credentials=None)
         files = [reference.key, stored.include, stored.exclude]
         options = [stored.name, stored.sha256, stored.replace, stored.license, stored.offline, stored.max_rate]
         key = self.key(*files, *options, caller.uid, *(["force_format"] if stored.force_format else []))
@@ -79,20 +85,26 @@ class Pull(JobOperation[ModelPull, Pulled]):
                 return ADDS
         return FETCHES
 
-    async def work(self, job: Job[ModelPull, Pulled], /) -> Pulled:
+    async def work(self, job: PullJob, /) -> Pulled:
         services, reference, notes = self._services, self._reference(job), self.notes(job)
         async with self.mismatch_recorded(job, reference.text):
             if isinstance(reference, LocalReference):
-                outcome = PullOutcome(source=reference.text, notes=notes)
-                adding = add_path(services, job, reference.path, outcome)
-                return outcome.pulled(await self.with_phases(job, reference.path, adding))
+                in_shape = PullNotes(notes, partial(Pulled, source=reference.text))
+                adding = add_path(services, job, reference.path, in_shape)
+                return in_shape.pulled(await self.with_phases(job, reference.path, adding))
             if isinstance(reference, StoredReference):
                 path = services.store.layout.manifest(reference.name)
                 return await self.with_phases(job, path, self._find_stored(job, reference.name))
-            pull = await NetworkPull.planned(services.pulls, services.activity, job, reference, notes)
-            return await pull.run()
+            lends = await services.lending.lends(job.peer, reference.text)
+            pull = await NetworkPull.planned(services.pulls, services.activity, job, reference, notes, lends=lends)
+            try:
+                return await pull.run()
+            except SourceUnauthorized as fault:
+                if not lends and not reference.secrets:
+                    fault.hint = _OWN_CREDENTIALS
+                raise
 
-    async def _find_stored(self, job: Job[ModelPull, Pulled], name: ModelName) -> Pulled:
+    async def _find_stored(self, job: PullJob, name: ModelName) -> Pulled:
         store, progress = self._services.store, job.progress
         progress.phase("checking_local")
         try:
@@ -132,16 +144,7 @@ class Pull(JobOperation[ModelPull, Pulled]):
             current=True,
         )
 
-    def changes(self, request: ModelPull, /) -> str | None:
-        return request.name if request.replace else None
-
-    def made(self, outcome: Pulled, /) -> bool:
-        return self._services.store.models.stands_for(outcome)
-
-    def took_place(self, _: ModelPull, intent: Pulled, /) -> bool:
-        return self._services.store.models.stands_for(intent)
-
-    def _reference(self, job: Job[ModelPull, Pulled]) -> Reference:
+    def _reference(self, job: PullJob) -> Reference:
         """Of a job that runs, with its secrets."""
         if not job.key.startswith(_SECRET):
             return self._read(job.request)
@@ -164,6 +167,24 @@ class Pull(JobOperation[ModelPull, Pulled]):
                 hint="Add a directory that holds only the wanted files.",
             )
         return reference.choosing(request.include, request.exclude)
+
+
+def _with_credentials(reference: Reference, given: str) -> Reference:
+    """No error repeats them."""
+    fault = None
+    if not reference.network:
+        fault = f"{reference.text} is on this machine and takes none"
+    elif reference.secrets.userinfo is not None:
+        fault = "the reference has a user or a password of its own"
+    elif not given or len(given) > CREDENTIALS or not given.isprintable():
+        fault = f"expected one line of 1 to {CREDENTIALS} characters"
+    else:
+        userinfo = reference.userinfo_of(given)
+        if userinfo is not None:
+            secrets = dataclasses.replace(reference.secrets, userinfo=userinfo)
+            return dataclasses.replace(reference, secrets=secrets)
+        fault = "expected user:password"
+    raise InvalidRequest(f"$.credentials: {fault}", hint="Give a token for hf:, and user:password for other places.")
 
 
 def _check_globs(request: ModelPull) -> None:
