@@ -187,6 +187,10 @@ def test_what_a_sweep_does_not_take_yet_is_reported_with_the_way_to_it(
     assert done.stderr.splitlines() == ["modelctl: 0 B freed, 3 blobs kept", f"modelctl: {note}"]
 
 
+def test_emptying_the_quarantine_reports_no_blobs_which_it_does_not_look_at(run: Run) -> None:
+    assert run("quarantine", "rm").stderr.splitlines() == ["modelctl: x is odd", "modelctl: 5 B freed"]
+
+
 @pytest.mark.parametrize("grace", ["-1", "soon", "nan", "inf"])
 def test_a_grace_period_is_a_number_of_seconds(ctl: Ctl, grace: str) -> None:
     done = ctl("sweep", f"--grace={grace}")

@@ -211,6 +211,7 @@ def test_one_file_is_not_files(peer: Peer, ctl: Ctl) -> None:
         ("shutdown", "stop"),
         ("Remove", "rm"),
         ("lsit", "list"),
+        ("shwo", "show"),
         ("statsu", "status"),
         ("inspct", "show"),
     ],
@@ -224,8 +225,10 @@ def test_the_verb_that_is_meant_is_suggested(run: Run, word: str, verb: str) -> 
     )
 
 
-def test_a_word_like_no_verb_suggests_none(run: Run) -> None:
-    assert run("xyzzy").stderr.splitlines()[1] == "hint: See `modelctl --help` for all verbs."
+@pytest.mark.parametrize("word", ["xyzzy", "foo", "cat", "run", "edit", "push", "help"])
+def test_a_word_like_no_verb_suggests_none(run: Run, word: str) -> None:
+    """`run` is not `prune`, and `edit` is not `exit`: a wrong suggestion does more harm than none."""
+    assert run(word).stderr.splitlines()[1] == "hint: See `modelctl --help` for all verbs."
 
 
 @pytest.mark.parametrize(

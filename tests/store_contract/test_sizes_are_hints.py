@@ -121,3 +121,13 @@ def test_bytes_of_another_model_are_refused_whatever_the_sizes_say(ctl: Ctl) -> 
         done = ctl("add", ctl.daemon.file("m.bin", content), "--name", "hand")
         assert done.returncode == 5, done.stderr
     assert Path(ctl.path("hand")).read_bytes() == CONTENT
+
+
+def test_every_answer_reports_the_size_of_the_blob(ctl: Ctl) -> None:
+    publish_by_hand(ctl.daemon, "hand", size_bytes=7)
+    usage = ctl.json("usage")
+    assert [model["logical_bytes"] for model in usage["models"]] == [usage["logical_bytes"]] == [len(CONTENT)]
+    for done in (ctl.json("cp", "hand", "other"), ctl.json("mv", "hand", "moved"), ctl.json("rm", "moved")):
+        assert done["size_bytes"] == len(CONTENT)
+    plan = ctl.json("cp", "other", "third", "--dry-run")["plan"]
+    assert [step["size_bytes"] for step in plan if step["action"] == "share"] == [len(CONTENT)]

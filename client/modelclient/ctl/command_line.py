@@ -113,7 +113,9 @@ def _verb_like(word: str) -> str | None:
 
     known = {spelled: name for name, spellings in MEANT.items() for spelled in spellings}
     known |= {spelled: name for name, short, _ in VERBS for spelled in (name, short) if spelled}
-    near = get_close_matches(word.lower(), known, n=1)
+    word = word.lower()
+    # A looser comparison takes `run` for `prune`, `edit` for `exit` and `help` for `health`.
+    near = get_close_matches(word, known, n=1, cutoff=0.8) or [like for like in known if sorted(like) == sorted(word)]
     return known[near[0]] if near else None
 
 

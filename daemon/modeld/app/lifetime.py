@@ -85,7 +85,10 @@ class Lifetime:
 
         timer = threading.Timer(_CLOSING_SECONDS, end)
         timer.daemon = True
-        timer.start()
+        try:
+            timer.start()
+        except RuntimeError as fault:  # the daemon's user may have no more threads: what is to be written still is
+            log.warning("the end has no time limit", error=str(fault))
 
     async def stop_on_lost_endpoint(self, listening: endpoint.Endpoint, every: float) -> None:
         """A daemon that no client can reach must not keep the locks from one that clients could reach."""

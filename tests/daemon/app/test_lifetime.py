@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import pytest
 
 from modeld.access.accounts import Accounts
 from modeld.access.roles import Access
@@ -98,3 +100,11 @@ async def test_it_stays_until_a_sweep_that_is_due_soon(room: Path) -> None:
         server.open()
         await lifetime.until_stop()
     assert "idle for" in lifetime.reason
+
+
+def test_a_stop_without_a_thread_for_its_time_limit_goes_on_in_good_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    Lifetime(0).end_in_time()

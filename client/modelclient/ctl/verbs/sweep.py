@@ -39,11 +39,11 @@ def run(session: Session, args: argparse.Namespace) -> None:
         lambda: client.sweep(dry_run=args.dry_run, grace=args.grace, partials=args.partials),
         command("sweep", [], again),
     )
-    show(session, swept)
+    show(session, swept, kept=f", {count(swept.kept, 'blob')} kept")
 
 
-def show(session: Session, swept: Swept) -> None:
-    """What went, and what became of the space."""
+def show(session: Session, swept: Swept, *, kept: str = "") -> None:
+    """What went, and what became of the space. `kept` is what stays."""
     session.show_result(
         swept,
         quiet="".join(f"{victim.path}\n" for victim in swept.victims),
@@ -53,7 +53,7 @@ def show(session: Session, swept: Swept) -> None:
         session.note(text)
     done = "would be freed" if swept.dry_run else "freed"
     if not session.json:
-        session.note(f"{rounded_size(swept.freed_bytes)} {done}, {count(swept.kept, 'blob')} kept")
+        session.note(f"{rounded_size(swept.freed_bytes)} {done}{kept}")
         if swept.waiting:
             session.note(_still_waiting(swept))
 

@@ -17,6 +17,7 @@ import anyio.to_thread
 import msgspec
 
 from modeld.store.blobs.quarantine import kept
+from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import free_bytes_under
 from modeld.store.maintain.walk import BlobFile, Partial, keyed_partials, walk
@@ -37,18 +38,20 @@ async def usage(layout: Layout, index: Index, limiter: anyio.CapacityLimiter) ->
 
 def _usage(layout: Layout, manifests: Sequence[Manifest]) -> Usage:
     there: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     inodes: set[tuple[int, int]] = set()
     staged, partials = sum(_sizes(layout.staging)), 0
     for found in chain(keyed_partials(layout), walk(layout)):
         if isinstance(found, BlobFile):
             inode = (found.info.st_dev, found.info.st_ino)
+            sizes[found.digest] = found.info.st_size
             there[found.digest] = 0 if inode in inodes else found.info.st_size
             inodes.add(inode)
         elif isinstance(found, Partial):
             partials += found.size
     named = [(manifest, [digest.hex for digest in manifest.blobs()]) for manifest in manifests]
     namers = Tally(digest for _, blobs in named for digest in blobs)
-    models = [_of_model(manifest, blobs, there, namers) for manifest, blobs in named]
+    models = [_of_model(manifest, blobs, there, sizes, namers) for manifest, blobs in named]
     models.sort(key=lambda model: (-model.logical_bytes, model.name))
     disk = disk_usage(layout)
     free: int | None = None
@@ -116,10 +119,15 @@ def _entries(directory: str) -> Iterator[tuple[os.DirEntry[str], os.stat_result]
         return
 
 
-def _of_model(manifest: Manifest, blobs: Sequence[str], there: dict[str, int], namers: Tally[str]) -> ModelUsage:
+def _of_model(
+    manifest: Manifest, blobs: Sequence[str], there: dict[str, int], sizes: dict[str, int], namers: Tally[str]
+) -> ModelUsage:
+    """`there` counts each file once. A model is as big as its blobs are: the manifest's sizes are for missing ones."""
+    listed = ((Digest.parse(blob).hex, size) for blob, size in manifest.listed_sizes)
+    logical = sum(sizes.get(digest, size) for digest, size in listed)
     own = sum(there.get(digest, 0) for digest in blobs if namers[digest] == 1)
     shared = sum(there.get(digest, 0) for digest in blobs if namers[digest] > 1)
-    return ModelUsage(name=manifest.name, logical_bytes=manifest.total_bytes, own_bytes=own, shared_bytes=shared)
+    return ModelUsage(name=manifest.name, logical_bytes=logical, own_bytes=own, shared_bytes=shared)
 
 
 def _sizes(path: str) -> Iterator[int]:

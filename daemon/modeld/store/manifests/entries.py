@@ -135,6 +135,15 @@ class Entry:
             sizes[digest.text] = size
         return sizes
 
+    def listed_sizes(self) -> list[tuple[str, int]]:
+        """The blob of each file, as the manifest names it, and the size of that blob."""
+        sizes = self.sizes()
+        return [(blob, sizes[Digest.parse(blob).text]) for blob in self.usable().listed]
+
+    def total_bytes(self) -> int:
+        """Of all files, which may share a blob."""
+        return sum(size for _, size in self.listed_sizes())
+
     def is_shown(self) -> bool:
         """Whether the path exists: a model of several files needs a tree that is known to be whole."""
         return self.tree is None or (self.trees is not None and self.trees.known_whole(self.tree))
@@ -169,13 +178,14 @@ class Entry:
             return self.ready
         if self.ready is None or look.state.name is None:
             raise self._fault()
-        sizes = self.sizes()
+        listed = self.listed_sizes()
         files = tuple(
-            msgspec.structs.replace(file, size_bytes=sizes[Digest.parse(file.blob).text]) for file in self.ready.files
+            msgspec.structs.replace(file, size_bytes=size)
+            for file, (_, size) in zip(self.ready.files, listed, strict=False)
         )
         return msgspec.structs.replace(
             self.ready,
-            size_bytes=sum(file.size_bytes for file in files) if files else sizes[self.usable().digest.text],
+            size_bytes=sum(size for _, size in listed),
             state=look.state.name,
             path=self.ready.path if look.state.answer is Answer.PATH else None,
             reason=look.reason,

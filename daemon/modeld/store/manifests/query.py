@@ -24,7 +24,7 @@ MAX_PATTERN: Final = 100
 _CONDITION = re.compile(r"([a-z]+)\s*(!=|!~|<=|>=|=|~|<|>)\s*(\"[^\"]*\"|[^,\s\"]+)")
 _BETWEEN = re.compile(r"[\s,]*")
 
-_EXAMPLE: Final = "for example: size>1GB,format=gguf,name~^llama"
+_EXAMPLE: Final = "Write it as in size>1GB,format=gguf,name~^llama."
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,14 +177,14 @@ class Renaming:
         document = entry.document() | {"name": name.text}
         steps = [
             PlanStep(action="share", path=self._layout.blob(Digest.parse(blob)), size_bytes=size, blob=blob)
-            for blob, size in manifest.listed_sizes
+            for blob, size in entry.listed_sizes()
         ]
         size = len(manifests.encode(document))
         value = Copied(
             name=name.text,
             source=manifest.name,
             blob=manifest.blob,
-            size_bytes=manifest.total_bytes,
+            size_bytes=entry.total_bytes(),
             blobs=manifest.listed,
             plan=(*steps, PlanStep(action="write", path=self._layout.manifest(name), size_bytes=size)),
         )
@@ -203,7 +203,7 @@ class Renaming:
             half = self._half_moved(earlier)
             entry = self._exact(old) if half else self._movable(old, new)
             manifest = entry.usable()
-            value = Moved(name=new.text, source=manifest.name, blob=manifest.blob, size_bytes=manifest.total_bytes)
+            value = Moved(name=new.text, source=manifest.name, blob=manifest.blob, size_bytes=entry.total_bytes())
             document = None if half else entry.document() | {"name": new.text}
 
             async def carry_out() -> None:
@@ -253,7 +253,7 @@ class Renaming:
             value = Removed(
                 name=entry.name.text,
                 blob=None if manifest is None else manifest.blob,
-                size_bytes=0 if manifest is None else manifest.total_bytes,
+                size_bytes=0 if manifest is None else entry.total_bytes(),
             )
 
             async def carry_out() -> None:
