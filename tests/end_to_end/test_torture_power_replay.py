@@ -1,0 +1,348 @@
+"""The power goes at many moments of one run: what the disk may have had then is made from the log of its writes.
+
+Of what was written since the last flush, random pieces are missing. What was answered is there and whole, what was in
+flight is whole or absent, what was accepted is finished by the next start, and the start after that finds nothing to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import random
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from end_to_end.test_names_killed import whole_models
+from rigs.block_log import PAGE, Replay
+from rigs.real_daemon import RealDaemon
+from rigs.recorded_disk import FILESYSTEMS, IMAGE_BYTES, RecordedDisk, missing
+from rigs.rough_peers import incidents, scaled, staging, status
+from rigs.scripted_server import Server, file_reply, serving, sha256
+from rigs.traced_daemon import strace, traced
+from rigs.waiting import wait_until
+
+__all__ = ["strace"]
+
+pytestmark = [pytest.mark.torture, pytest.mark.timeout(3600)]
+
+CRASHES = scaled(110, 4)
+"""Of each filesystem."""
+CLIENTS = 3
+STEPS = scaled(60, 12)
+"""Of each client."""
+JOBS = 1000
+"""As many as a list gives, and more than there are."""
+SIZES = (700, 5000, 5000, 60_000, 600_000)
+BIG = (9 << 20) + 1
+"""More than is synced together with others."""
+
+State = dict[str, tuple[str, ...]]
+"""Models by their names, with the digests of their files in order."""
+
+
+@dataclass
+class Step:
+    """What a client asked for, and how many requests the disk had seen when it asked, was accepted and was answered."""
+
+    op: str
+    fields: dict[str, Any]
+    outcomes: list[State]
+    """What the client's names may be while this is in flight: first what they were, last what they are to be."""
+    source: tuple[Path, str] | None = None
+    """A file on the same disk, synced before, and its digest."""
+    began: int = 0
+    accepted: int = 0
+    answered: int = 0
+
+
+@pytest.fixture(params=FILESYSTEMS)
+def disk(request: pytest.FixtureRequest, stopped: RealDaemon) -> RecordedDisk:
+    filesystem = FILESYSTEMS[request.param]
+    reason = missing(filesystem)
+    if reason is not None:
+        pytest.skip(reason)
+    made = RecordedDisk(stopped.room, filesystem)
+    stopped.root = stopped.environ["MODELS_HOME"] = f"{made.directory}/models"
+    stopped.environ["MODELD_STORE_MIN_FREE"] = "0"
+    return made
+
+
+@pytest.fixture
+def web() -> Iterator[Server]:
+    """Serves bytes that follow from the path."""
+    with serving(lambda asked: file_reply(asked, random.Random(asked.path).randbytes(200_000))) as server:
+        yield server
+
+
+class Client(threading.Thread):
+    """Changes its own names, one change after the other, and writes down when it learned of what."""
+
+    def __init__(self, number: int, daemon: RealDaemon, disk: RecordedDisk, web: Server) -> None:
+        super().__init__(name=f"client {number}")
+        self.prefix = f"c{number}-"
+        self.steps: list[Step] = []
+        self.fault: BaseException | None = None
+        self._daemon, self._disk, self._web = daemon, disk, web
+        self._chance = random.Random(number)
+        self._inbox = Path(disk.directory, "inbox")
+        self._state: State = {}
+
+    def run(self) -> None:
+        try:
+            with self._daemon.connect() as wire:
+                for _ in range(STEPS):
+                    step = self._next()
+                    step.began = self._disk.log.now()
+                    self.steps.append(step)
+                    number = wire.request(step.op, **step.fields, on_disconnect="continue")
+                    reply = wire.until(number, "accepted", "error")
+                    step.accepted = self._disk.log.now()
+                    if reply["type"] == "accepted":
+                        reply = wire.terminal(number)
+                    step.answered = self._disk.log.now()
+                    assert reply["type"] == "result", (step, reply)
+                    self._state = step.outcomes[-1]
+        except BaseException as fault:
+            self.fault = fault
+
+    def _next(self) -> Step:
+        new = f"{self.prefix}{len(self.steps)}"
+        adds = (self._add, self._add, self._add_from_here, self._add_directory, self._pull)
+        if not self._state or self._chance.random() < 0.4:
+            return self._chance.choice(adds)(new)
+        old = self._chance.choice(sorted(self._state))
+        was, without = self._state, {name: files for name, files in self._state.items() if name != old}
+        renamed = without | {new: was[old]}
+        return self._chance.choice(
+            [
+                lambda: self._add(old, replace=True),
+                lambda: self._step("model.copy", {"source": old, "destination": new}, was | renamed),
+                lambda: self._step("model.move", {"source": old, "destination": new}, was | renamed, renamed),
+                lambda: self._step("model.remove", {"name": old, "now": self._chance.random() < 0.5}, without),
+                lambda: self._step("store.sweep", {"grace_s": 0}, was),
+            ]
+        )()
+
+    def _step(self, op: str, fields: dict[str, Any], *then: State) -> Step:
+        return Step(op, fields, [self._state, *then])
+
+    def _content(self) -> bytes:
+        if self._chance.random() < 0.2:
+            return b"the same for all" * self._chance.choice((100, 5000))
+        return self._chance.randbytes(BIG if self._chance.random() < 0.03 else self._chance.choice(SIZES))
+
+    def _add(self, name: str, **fields: Any) -> Step:
+        content = self._content()
+        path = self._daemon.file(f"source-{self.prefix}{len(self.steps)}", content)
+        return self._step(
+            "model.add", {"path": path, "name": name, **fields}, self._state | {name: (sha256(content),)}
+        )
+
+    def _add_from_here(self, name: str) -> Step:
+        content, path = self._content(), self._inbox / f"source-{name}"
+        with path.open("xb", buffering=0) as file:
+            file.write(content)
+            os.fsync(file.fileno())
+        sync_directory(self._inbox)
+        how = self._chance.choice(({}, {"move": True}, {"link": True}))
+        step = self._step(
+            "model.add", {"path": str(path), "name": name, **how}, self._state | {name: (sha256(content),)}
+        )
+        step.source = (path, sha256(content))
+        return step
+
+    def _add_directory(self, name: str) -> Step:
+        directory = Path(self._daemon.room, f"source-{name}")
+        directory.mkdir()
+        shards = self._chance.random() < 0.5
+        digests = []
+        for number in range(1, 13):
+            content = self._chance.randbytes(3000)
+            file = directory / (f"m-{number:05d}-of-00012.safetensors" if shards else f"{number}.bin")
+            file.write_bytes(content)
+            digests.append(sha256(content))
+        return self._step(
+            "model.add", {"path": str(directory), "name": name}, self._state | {name: tuple(sorted(digests))}
+        )
+
+    def _pull(self, name: str) -> Step:
+        digest = sha256(random.Random(f"/{name}.bin").randbytes(200_000))
+        return self._step(
+            "model.pull", {"ref": f"{self._web.url}/{name}.bin", "name": name}, self._state | {name: (digest,)}
+        )
+
+    def assert_nothing_is_lost(self, models: State, moment: int, *, finished: bool) -> None:
+        """`finished`: a start has had the time to go on with what was accepted."""
+        own = {name: files for name, files in models.items() if name.startswith(self.prefix)}
+        begun = [step for step in self.steps if step.began < moment]
+        if not begun:
+            assert own == {}
+            return
+        last = begun[-1]
+        allowed = last.outcomes
+        if last.answered <= moment or (finished and last.accepted <= moment):
+            allowed = allowed[-1:]
+        elif finished:
+            allowed = [allowed[0], allowed[-1]]
+        assert own in allowed, (moment, last)
+        for step in begun:
+            moved = step.fields.get("move", False)
+            if step.source is not None and not (moved and (step is not last or own == last.outcomes[-1])):
+                assert sha256(step.source[0].read_bytes()) == step.source[1], (moment, step)
+
+
+def sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def running(daemon: RealDaemon, disk: RecordedDisk) -> Iterator[RealDaemon]:
+    """On the recorded disk, which the end of this ends too."""
+    with disk.recording():
+        Path(disk.directory, "inbox").mkdir()
+        sync_directory(Path(disk.directory))
+        try:
+            yield daemon.start()
+        finally:
+            daemon.kill()
+
+
+def work(daemon: RealDaemon, disk: RecordedDisk, web: Server) -> list[Client]:
+    clients = [Client(number, daemon, disk, web) for number in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join(600)
+        assert not client.is_alive()
+    for client in clients:
+        if client.fault is not None:
+            raise client.fault
+    return clients
+
+
+def moments_of(replay: Replay, clients: list[Client], first: int, chance: random.Random) -> list[int]:
+    """Half of them when a client has just been answered, half amid writes that may be lost."""
+    answers = [step.answered for client in clients for step in client.steps]
+    amid = replay.moments(chance, CRASHES - CRASHES // 2, first, max(answers))
+    return sorted(amid + chance.sample(answers, CRASHES // 2))
+
+
+def test_what_was_answered_survives_every_crash_of_the_disk(stopped: RealDaemon, disk: RecordedDisk, web: Server) -> None:
+    with running(stopped, disk) as daemon:
+        first = disk.log.now()
+        clients = work(daemon, disk, web)
+    chance = random.Random(9)
+    replay = disk.replay()
+    dropped = 0
+    for moment in moments_of(replay, clients, first, chance):
+        dropped += replay.crash(moment, chance, image := f"{stopped.room}/left")
+        with disk.after_crash(image):
+            try:
+                assert_survived(stopped, clients, moment)
+            finally:
+                stopped.kill()
+    print(f"{disk.filesystem.name}: {CRASHES} crashes, {dropped} unflushed pieces dropped")
+
+
+def assert_survived(daemon: RealDaemon, clients: list[Client], moment: int) -> None:
+    assert_nothing_is_lost(daemon, clients, moment, finished=False)
+    daemon.start()
+    wait_until(lambda: not open_jobs(daemon), what="the end of all jobs")
+    jobs = daemon.ask("job.list", limit=JOBS)["value"]["jobs"]
+    assert [job for job in jobs if job["state"] != "done"] == []
+    assert_clean(daemon)
+    assert_nothing_is_lost(daemon, clients, moment, finished=True)
+    models = whole_models(daemon)
+    for name in models:
+        resolved = daemon.ask("model.resolve", name=name)
+        assert resolved["type"] == "result"
+        assert resolved["value"]["state"] == "ready"
+    assert not models or daemon.ask("model.verify", all=True)["value"]["ok"] is True
+    assert daemon.terminate() == 0
+    daemon.start()
+    recovery = assert_clean(daemon)
+    assert (recovery["jobs_resumed"], recovery["staging_removed"]) == (0, 0)
+    assert whole_models(daemon) == models
+    assert daemon.terminate() == 0
+    assert incidents(daemon) == []
+
+
+def open_jobs(daemon: RealDaemon) -> list[dict[str, Any]]:
+    return [
+        job
+        for state in ("queued", "running")
+        for job in daemon.ask("job.list", state=state, limit=JOBS)["value"]["jobs"]
+    ]
+
+
+def assert_clean(daemon: RealDaemon) -> dict[str, Any]:
+    recovery: dict[str, Any] = status(daemon)["recovery"]
+    assert (recovery["models_failed"], recovery["catalog_set_aside"]) == ([], None)
+    assert staging(daemon) == []
+    return recovery
+
+
+def assert_nothing_is_lost(daemon: RealDaemon, clients: list[Client], moment: int, *, finished: bool) -> None:
+    models = whole_models(daemon)
+    for client in clients:
+        client.assert_nothing_is_lost(models, moment, finished=finished)
+
+
+@pytest.mark.usefixtures("strace")
+def test_a_store_that_does_not_sync_is_found_out(stopped: RealDaemon, disk: RecordedDisk, web: Server) -> None:
+    """The ledger still does: what is missing are the syncs of models' bytes and names."""
+    with running(stopped, disk) as daemon:
+        first = disk.log.now()
+        with traced(daemon, "trace=fsync,syncfs", "inject=fsync,syncfs:retval=0"):
+            clients = work(daemon, disk, web)
+    chance = random.Random(10)
+    replay = disk.replay()
+    losses = 0
+    for moment in moments_of(replay, clients, first, chance):
+        replay.crash(moment, chance, image := f"{stopped.room}/left")
+        with disk.after_crash(image):
+            try:
+                assert_nothing_is_lost(stopped, clients, moment, finished=False)
+            except (AssertionError, OSError, ValueError):
+                losses += 1
+    print(f"{disk.filesystem.name}: {losses} of {CRASHES} crashes lost what was answered")
+    assert losses > 0
+
+
+def test_of_the_recorded_disk_only_what_was_not_flushed_is_lost(disk: RecordedDisk) -> None:
+    """Each of these pages is written twice: the second time without a flush."""
+    pages = 8
+    with disk.device() as device, mmap.mmap(-1, pages * PAGE) as space:
+        descriptor = os.open(device, os.O_RDWR | os.O_DIRECT)
+        try:
+            for fill, sync in ((b"1", True), (b"2", False)):
+                space[:] = fill * len(space)
+                os.pwritev(descriptor, [space], IMAGE_BYTES // 2)
+                if sync:
+                    os.fsync(descriptor)
+            moment = disk.log.now()
+        finally:
+            os.close(descriptor)
+    chance = random.Random(11)
+    replay = disk.replay()
+    seen: set[bytes] = set()
+    for _ in range(40):
+        replay.crash(moment, chance, image := f"{disk.directory}.left")
+        with open(image, "rb") as file:
+            file.seek(IMAGE_BYTES // 2)
+            left = file.read(pages * PAGE)
+        sectors = [left[at : at + 512] for at in range(0, len(left), 512)]
+        assert set(sectors) <= {b"1" * 512, b"2" * 512}
+        seen.add(b"".join(sector[:1] for sector in sectors))
+    assert b"1" * (pages * 8) in seen, "no crash lost all of the second writing"
+    assert any(0 < image.count(b"2") < image.index(b"2", 0) for image in seen)
