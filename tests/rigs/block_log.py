@@ -1,6 +1,6 @@
 """The log of a disk's writes and flushes, and what a power failure at any of its moments may have left of them.
 
-A disk keeps what it had before the last flush. Of what came after that, any piece may be there or not, whatever the order.
+A disk keeps what it had before the last flush. Of what came later, each piece may be there or not, whatever the order.
 """
 
 from __future__ import annotations
@@ -91,13 +91,14 @@ class Replay:
         """All requests before this moment are in the image."""
 
     def moments(self, chance: random.Random, count: int, first: int, last: int) -> list[int]:
-        """In order; each within a random window between two flushes that has writes to lose."""
-        windows = [
-            range(before + 2, after + 1)
-            for before, after in pairwise([*self._flushes, len(self._requests)])
+        """Half of them when a flush is about to begin, half before; the more there is to lose the more often."""
+        windows = {
+            range(before + 2, after + 1): sum(len(request.data) for request in self._requests[before:after] if request)
+            for before, after in pairwise(self._flushes)
             if first <= before and after <= last and after - before > 1
-        ]
-        return sorted(chance.choice(chance.choice(windows)) for _ in range(count))
+        }
+        chosen = chance.choices(list(windows), list(windows.values()), k=count)
+        return [window[-1] if number % 2 else chance.choice(window) for number, window in enumerate(chosen)]
 
     def crash(self, moment: int, chance: random.Random, image: str) -> int:
         """Writes what a crash at this moment may have left to a new image; returns how many pieces were dropped."""
