@@ -20,8 +20,9 @@ import pytest
 
 from end_to_end.test_names_killed import whole_models
 from rigs.block_log import Replay
+from rigs.filesystems import FILESYSTEMS
 from rigs.real_daemon import RealDaemon
-from rigs.recorded_disk import FILESYSTEMS, IMAGE_BYTES, RecordedDisk, missing
+from rigs.recorded_disk import IMAGE_BYTES, RecordedDisk
 from rigs.rough_peers import incidents, scaled, staging, status
 from rigs.scripted_server import Server, file_reply, serving, sha256
 from rigs.traced_daemon import strace, traced
@@ -38,6 +39,8 @@ SEARCHED = 40
 CLIENTS = 4
 STEPS = scaled(60, 10)
 """Of each client."""
+KILLS = scaled(8, 1)
+"""Of the daemon alone while they work: the disk sees what a start writes."""
 JOBS = 1000
 """As many as a list gives, and more than there are."""
 SIZES = (700, 5000, 5000, 60_000, 600_000)
@@ -67,7 +70,7 @@ class Step:
 @pytest.fixture(params=FILESYSTEMS)
 def disk(request: pytest.FixtureRequest, stopped: RealDaemon) -> RecordedDisk:
     filesystem = FILESYSTEMS[request.param]
-    reason = missing(filesystem)
+    reason = filesystem.missing(stopped.room)
     if reason is not None:
         pytest.skip(reason)
     made = RecordedDisk(stopped.room, filesystem)
@@ -86,34 +89,48 @@ def web() -> Iterator[Server]:
 class Client(threading.Thread):
     """Changes its own names, one change after the other, and writes down when it learned of what."""
 
-    def __init__(self, number: int, daemon: RealDaemon, disk: RecordedDisk, web: Server) -> None:
+    def __init__(
+        self, number: int, daemon: RealDaemon, disk: RecordedDisk, web: Server, enough: threading.Event
+    ) -> None:
         super().__init__(name=f"client {number}")
         self.prefix = f"c{number}-"
         self.steps: list[Step] = []
         self.fault: BaseException | None = None
-        self._daemon, self._disk, self._web = daemon, disk, web
+        self._daemon, self._disk, self._web, self._enough = daemon, disk, web, enough
         self._chance = random.Random(number)
         self._inbox = Path(disk.directory, "inbox")
         self._state: State = {}
 
     def run(self) -> None:
         try:
-            with self._daemon.connect() as wire:
-                for _ in range(STEPS):
-                    step = self._next()
-                    step.began = self._disk.log.now()
-                    self.steps.append(step)
-                    number = wire.request(step.op, **step.fields, on_disconnect="continue")
-                    reply = wire.until(number, "accepted", "error")
-                    step.accepted = self._disk.log.now()
-                    if reply["type"] == "accepted":
-                        step.job = reply["job"]
-                        reply = wire.terminal(number)
-                    step.answered = self._disk.log.now()
-                    assert reply["type"] == "result", (step, reply)
-                    self._state = step.outcomes[-1]
+            for number in range(STEPS):
+                step = self._next()
+                step.fields |= {"token": f"{self.prefix}{number}", "on_disconnect": "continue"}
+                step.began = self._disk.log.now()
+                self.steps.append(step)
+                while not self._done(step):
+                    if self._enough.wait(0.01):
+                        return
+                self._state = step.outcomes[-1]
         except BaseException as fault:
             self.fault = fault
+
+    def _done(self, step: Step) -> bool:
+        """False when there is no daemon, or it dies before it answers: the token asks the next one for the same job."""
+        try:
+            with self._daemon.connect() as wire:
+                number = wire.request(step.op, **step.fields)
+                reply = wire.until(number, "accepted", "result", "error")
+                if reply["type"] == "accepted":
+                    assert step.job in ("", reply["job"])
+                    step.job = reply["job"]
+                    step.accepted = step.accepted or self._disk.log.now()
+                    reply = wire.terminal(number)
+        except (EOFError, OSError):
+            return False
+        step.answered = self._disk.log.now()
+        assert reply["type"] == "result", (step, reply)
+        return True
 
     def _next(self) -> Step:
         new = f"{self.prefix}{len(self.steps)}"
@@ -123,15 +140,14 @@ class Client(threading.Thread):
         old = self._chance.choice(sorted(self._state))
         was, without = self._state, {name: files for name, files in self._state.items() if name != old}
         renamed = without | {new: was[old]}
-        return self._chance.choice(
-            [
-                lambda: self._add(old, replace=True),
-                lambda: self._step("model.copy", {"source": old, "destination": new}, was | renamed),
-                lambda: self._step("model.move", {"source": old, "destination": new}, was | renamed, renamed),
-                lambda: self._step("model.remove", {"name": old, "now": self._chance.random() < 0.5}, without),
-                lambda: self._step("store.sweep", {"grace_s": 0}, was),
-            ]
-        )()
+        changes: list[Callable[[], Step]] = [
+            lambda: self._add(old, replace=True),
+            lambda: self._step("model.copy", {"source": old, "destination": new}, was | renamed),
+            lambda: self._step("model.move", {"source": old, "destination": new}, was | renamed, renamed),
+            lambda: self._step("model.remove", {"name": old, "now": self._chance.random() < 0.5}, without),
+            lambda: self._step("store.sweep", {"grace_s": 0}, was),
+        ]
+        return self._chance.choice(changes)()
 
     def _step(self, op: str, fields: dict[str, Any], *then: State) -> Step:
         return Step(op, fields, [self._state, *then])
@@ -219,16 +235,25 @@ def running(daemon: RealDaemon, disk: RecordedDisk) -> Iterator[RealDaemon]:
             daemon.kill()
 
 
-def work(daemon: RealDaemon, disk: RecordedDisk, web: Server) -> list[Client]:
-    clients = [Client(number, daemon, disk, web) for number in range(CLIENTS)]
+def work(daemon: RealDaemon, disk: RecordedDisk, web: Server, kills: int = 0) -> list[Client]:
+    enough = threading.Event()
+    clients = [Client(number, daemon, disk, web, enough) for number in range(CLIENTS)]
     for client in clients:
         client.start()
+    try:
+        for _ in range(kills):
+            enough.wait(random.uniform(0.3, 0.6))
+            daemon.kill()
+            daemon.start()
+        for client in clients:
+            client.join(600)
+    finally:
+        enough.set()
     for client in clients:
-        client.join(600)
-        assert not client.is_alive()
-    for client in clients:
+        client.join(30)
         if client.fault is not None:
             raise client.fault
+        assert client.steps[-1].answered
     return clients
 
 
@@ -244,7 +269,7 @@ def test_what_was_answered_survives_every_crash_of_the_disk(
 ) -> None:
     with running(stopped, disk) as daemon:
         first = disk.log.now()
-        clients = work(daemon, disk, web)
+        clients = work(daemon, disk, web, KILLS)
     chance = random.Random(9)
     replay = disk.replay()
     dropped = 0
@@ -255,6 +280,7 @@ def test_what_was_answered_survives_every_crash_of_the_disk(
                 assert_survived(stopped, clients, moment)
             finally:
                 stopped.kill()
+    assert disk.has_recorded_all(replay)
     print(f"{disk.filesystem.name}: {CRASHES} crashes, {dropped} unflushed pieces dropped")
 
 

@@ -100,12 +100,16 @@ class Replay:
         chosen = chance.choices(list(windows), list(windows.values()), k=count)
         return [window[-1] if number % 2 else chance.choice(window) for number, window in enumerate(chosen)]
 
+    def advance(self, moment: int) -> None:
+        """Writes all that came before this moment to the image from which crashes are made."""
+        assert moment >= self._durable, "moments are asked for in their order"
+        _apply(self._image, (request for request in self._requests[self._durable : moment] if request is not None))
+        self._durable = moment
+
     def crash(self, moment: int, chance: random.Random, image: str) -> int:
         """Writes what a crash at this moment may have left to a new image; returns how many pieces were dropped."""
         flushed = self._flushes[bisect_right(self._flushes, moment - 1) - 1] + 1
-        assert flushed >= self._durable, "moments are asked for in their order"
-        _apply(self._image, (request for request in self._requests[self._durable : flushed] if request is not None))
-        self._durable = flushed
+        self.advance(flushed)
         subprocess.run(["cp", "--sparse=always", self._image, image], check=True)
         size, kept = chance.choice((512, PAGE)), chance.choice(KEPT)
         pieces = [

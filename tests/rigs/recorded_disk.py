@@ -9,63 +9,21 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
+import filecmp
 import os
-import shutil
 import stat
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from rigs.block_log import PAGE, BlockLog, LogWriter, Replay
+from rigs.filesystems import Filesystem, run
 from rigs.real_daemon import TESTS
 from rigs.waiting import wait_until
 
 IMAGE_BYTES = 512 << 20
 """The smallest XFS takes 300 MiB. Almost all of it is a hole."""
-
-
-@dataclass(frozen=True)
-class Filesystem:
-    name: str
-    make: tuple[str, ...]
-    options: str
-    whole: tuple[range, ...]
-    """Superblocks that are written in place and without a journal: no such filesystem survives half of one."""
-
-
-FILESYSTEMS = {
-    "ext4": Filesystem(
-        "ext4",
-        ("mkfs.ext4", "-q", "-F", "-b", str(PAGE)),
-        # Nothing is written out by the filesystem's own kindness: neither on a rename nor every five seconds.
-        "noauto_da_alloc,commit=300",
-        (range(PAGE),),
-    ),
-    "xfs": Filesystem("xfs", ("mkfs.xfs", "-q", "-f"), "nodiscard", ()),
-    "btrfs": Filesystem(
-        "btrfs",
-        ("mkfs.btrfs", "-q", "-f", "-K"),
-        "commit=300,nodiscard",
-        tuple(range(at, at + PAGE) for at in (64 << 10, 64 << 20)),
-    ),
-}
-
-
-def missing(filesystem: Filesystem) -> str | None:
-    """Why such a disk cannot be recorded here; None when it can."""
-    if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        return "only root of Linux can mount a filesystem"
-    if shutil.which(filesystem.make[0]) is None:
-        return f"{filesystem.make[0]} is not installed"
-    with open("/proc/filesystems", encoding="ascii") as file:
-        known = {line.split()[-1] for line in file}
-    absent = {"fuse", filesystem.name} - known
-    if absent:
-        return f"the kernel has no {' and no '.join(sorted(absent))}"
-    devices = ("/dev/fuse", "/dev/loop-control")
-    return next((f"there is no {device}" for device in devices if not os.path.exists(device)), None)
 
 
 class RecordedDisk:
@@ -79,16 +37,14 @@ class RecordedDisk:
         self.log = BlockLog(self._log)
         os.mkdir(self.directory)
         os.mkdir(self._log)
-        for path, size in ((self._file, 0), (self._image, IMAGE_BYTES)):
-            with open(path, "wb") as file:
-                file.truncate(size)
-        _run(*filesystem.make, self._image)
-        _run("cp", "--sparse=always", self._image, self._before)
+        open(self._file, "xb").close()
+        filesystem.make(self._image, IMAGE_BYTES)
+        run("cp", "--sparse=always", self._image, self._before)
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
         """Mounted in here. It can be recorded once."""
-        with self.device() as device, self._mounted(device):
+        with self.device() as device, self.filesystem.mounted(device, self.directory):
             yield
 
     @contextlib.contextmanager
@@ -96,54 +52,43 @@ class RecordedDisk:
         """The recorded device itself."""
         with self._served(), contextlib.ExitStack() as stack:
             # Through a cache of the file the device's writes would come late, together, or never.
-            device = _run("losetup", "--find", "--show", "--direct-io=on", self._file)
-            stack.callback(_run, "losetup", "--detach", device)
-            assert _run("losetup", "--noheadings", "--output", "DIO", device) == "1"
+            device = run("losetup", "--find", "--show", "--direct-io=on", self._file)
+            stack.callback(run, "losetup", "--detach", device)
+            assert run("losetup", "--noheadings", "--output", "DIO", device) == "1"
             yield device
 
     @contextlib.contextmanager
     def _served(self) -> Iterator[None]:
-        descriptor = os.open("/dev/fuse", os.O_RDWR)
-        try:
-            options = f"fd={descriptor},rootmode={stat.S_IFREG | 0o600:o},user_id=0,group_id=0"
+        # Only the server keeps the channel: when it dies, the kernel fails what it was asked for.
+        with open("/dev/fuse", "r+b", buffering=0) as channel:
+            number = channel.fileno()
+            options = f"fd={number},rootmode={stat.S_IFREG | 0o600:o},user_id=0,group_id=0"
             mount = ["mount", "-i", "-t", "fuse", "-o", options, "recorded-disk", self._file]
-            subprocess.run(mount, check=True, pass_fds=[descriptor])
+            subprocess.run(mount, check=True, pass_fds=[number])
             server = subprocess.Popen(
-                [sys.executable, os.path.abspath(__file__), str(descriptor), self._image, self._log],
-                pass_fds=[descriptor],
+                [sys.executable, os.path.abspath(__file__), str(number), self._image, self._log],
+                pass_fds=[number],
                 env=os.environ | {"PYTHONPATH": TESTS},
             )
-        finally:
-            os.close(descriptor)
         try:
             wait_until(lambda: os.stat(self._file).st_size == IMAGE_BYTES, what="the recorded disk")
             yield
         finally:
-            _run("umount", self._file)
+            run("umount", self._file)
             assert server.wait(20) == 0
 
     def replay(self) -> Replay:
         """What the device has recorded; once."""
         return Replay(self.log, self._before, whole=self.filesystem.whole)
 
+    def has_recorded_all(self, replay: Replay) -> bool:
+        """Whether the log makes of the first image what the disk has now: the end of a replay."""
+        replay.advance(self.log.now())
+        return filecmp.cmp(self._before, self._image, shallow=False)
+
     def after_crash(self, image: str) -> contextlib.AbstractContextManager[None]:
         """The image, mounted where the recorded disk was."""
-        return self._mounted(image, "loop,")
-
-    @contextlib.contextmanager
-    def _mounted(self, device: str, options: str = "") -> Iterator[None]:
-        options += self.filesystem.options
-        _run("mount", "-t", self.filesystem.name, "-o", options, device, self.directory)
-        try:
-            yield
-        finally:
-            _run("umount", self.directory)
-
-
-def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
-    return done.stdout.strip()
+        return self.filesystem.mounted(image, self.directory)
 
 
 # -- the filesystem, in the words of include/uapi/linux/fuse.h of the kernel
