@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -49,6 +49,9 @@ BIG = (9 << 20) + 1
 
 State = dict[str, tuple[str, ...]]
 """Models by their names, with the digests of their files in order."""
+
+Since = Literal["crashed", "started", "asked again"]
+"""What has happened to the store after the crash."""
 
 
 @dataclass
@@ -129,8 +132,16 @@ class Client(threading.Thread):
         except (EOFError, OSError):
             return False
         step.answered = self._disk.log.now()
+        step.accepted = step.accepted or step.answered
         assert reply["type"] == "result", (step, reply)
         return True
+
+    def ask_again(self, moment: int) -> None:
+        """For what was not answered at this moment, as a client does that waited while the machine was away."""
+        for step in self.steps:
+            if step.began < moment < step.answered:
+                reply = self._daemon.ask(step.op, **step.fields)
+                assert reply["type"] == "result", (moment, step, reply)
 
     def _next(self) -> Step:
         new = f"{self.prefix}{len(self.steps)}"
@@ -195,8 +206,7 @@ class Client(threading.Thread):
             "model.pull", {"ref": f"{self._web.url}/{name}.bin", "name": name}, self._state | {name: (digest,)}
         )
 
-    def assert_nothing_is_lost(self, models: State, moment: int, *, finished: bool) -> None:
-        """`finished`: a start has had the time to go on with what was accepted."""
+    def assert_nothing_is_lost(self, models: State, moment: int, since: Since) -> None:
         own = {name: files for name, files in models.items() if name.startswith(self.prefix)}
         begun = [step for step in self.steps if step.began < moment]
         if not begun:
@@ -204,9 +214,9 @@ class Client(threading.Thread):
             return
         last = begun[-1]
         allowed = last.outcomes
-        if last.answered <= moment or (finished and last.accepted <= moment):
+        if last.answered <= moment or since == "asked again" or (since == "started" and last.accepted <= moment):
             allowed = allowed[-1:]
-        elif finished:
+        elif since == "started":
             allowed = [allowed[0], allowed[-1]]
         assert own in allowed, (moment, last)
         for step in begun:
@@ -285,7 +295,7 @@ def test_what_was_answered_survives_every_crash_of_the_disk(
 
 
 def assert_survived(daemon: RealDaemon, clients: list[Client], moment: int) -> None:
-    assert_nothing_is_lost(daemon, clients, moment, finished=False)
+    assert_nothing_is_lost(daemon, clients, moment, "crashed")
     daemon.start()
     wait_until(lambda: not open_jobs(daemon), what="the end of all jobs")
     jobs = daemon.ask("job.list", limit=JOBS)["value"]["jobs"]
@@ -293,8 +303,10 @@ def assert_survived(daemon: RealDaemon, clients: list[Client], moment: int) -> N
     accepted = {step.job for client in clients for step in client.steps if step.job and step.accepted <= moment}
     assert accepted <= {job["id"] for job in jobs}
     assert_clean(daemon)
-    assert_nothing_is_lost(daemon, clients, moment, finished=True)
-    models = whole_models(daemon)
+    assert_nothing_is_lost(daemon, clients, moment, "started")
+    for client in clients:
+        client.ask_again(moment)
+    models = assert_nothing_is_lost(daemon, clients, moment, "asked again")
     for name in models:
         resolved = daemon.ask("model.resolve", name=name)
         assert resolved["type"] == "result"
@@ -324,10 +336,11 @@ def assert_clean(daemon: RealDaemon) -> dict[str, Any]:
     return recovery
 
 
-def assert_nothing_is_lost(daemon: RealDaemon, clients: list[Client], moment: int, *, finished: bool) -> None:
+def assert_nothing_is_lost(daemon: RealDaemon, clients: list[Client], moment: int, since: Since) -> State:
     models = whole_models(daemon)
     for client in clients:
-        client.assert_nothing_is_lost(models, moment, finished=finished)
+        client.assert_nothing_is_lost(models, moment, since)
+    return models
 
 
 @pytest.mark.usefixtures("strace")
@@ -350,7 +363,7 @@ def test_a_store_without_its_syncs_is_found_out(
             clients = work(daemon, disk, web)
         assert trace.failed
     assert any_is_lost(
-        stopped, disk, clients, first, lambda moment: assert_nothing_is_lost(stopped, clients, moment, finished=False)
+        stopped, disk, clients, first, lambda moment: assert_nothing_is_lost(stopped, clients, moment, "crashed")
     )
 
 
