@@ -379,7 +379,7 @@ def test_a_ledger_without_its_syncs_is_found_out(stopped: RealDaemon, disk: Reco
 
 
 def any_is_lost(
-    daemon: RealDaemon, disk: RecordedDisk, clients: list[Client], first: int, check: Callable[[int], None]
+    daemon: RealDaemon, disk: RecordedDisk, clients: list[Client], first: int, check: Callable[[int], object]
 ) -> bool:
     chance = random.Random(10)
     replay = disk.replay()
