@@ -12,6 +12,7 @@ SUITES = {
     "command": "the start-up of modelctl, beside the interpreter and other commands",
     "scale": "a store of 100,000 blobs, and a daemon with nothing to do",
     "adding": "adding files, beside openssl and other stores",
+    "ring": "the buffers between reading, writing and hashing: how many, and how big",
     "verifying": "verifying blobs, beside openssl and beside reading them",
     "downloads": "fetching a file over HTTP, beside curl and aria2",
 }

@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from bench.daemon import daemon, modelctl
 from bench.timed import REFERENCE, Row, command, print_rows
 from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob, find_good
@@ -210,6 +211,33 @@ def peers(stack: contextlib.ExitStack, directory: str, source: Source, ours: Row
         yield row
 
 
+def served_rows(stack: contextlib.ExitStack, directory: str, source: Source) -> list[Row]:
+    """The whole way of a user: the command, the socket, the queue, the job, the answer. The processor time of the
+    daemon is not in these rows."""
+    bench = stack.enter_context(daemon({"MODELS_HOME": f"{directory}/served"}))
+
+    def modelctl_runs(*arguments: str) -> None:
+        command(modelctl(), *arguments, **bench.environ)
+
+    def new_content() -> None:
+        for name in os.listdir(f"{directory}/served/manifests"):
+            modelctl_runs("rm", name.removesuffix(".json"), "--now")
+        source.renew()
+
+    def known_content() -> None:
+        new_content()
+        modelctl_runs("add", source.path, "--name", "before")
+        os.utime(source.path)  # the record of its signature is of no use any more
+
+    def add() -> None:
+        modelctl_runs("add", source.path, "--name", "served")
+
+    return [
+        Row("add through daemon and command", add, "≤ 0.95", prepare=new_content),
+        Row("same content again, through both", add, "≤ 0.85", prepare=known_content),
+    ]
+
+
 def small_rows(directory: str, ours: Ours, count: int, without: set[str]) -> list[Row]:
     os.mkdir(f"{directory}/small")
     paths = [f"{directory}/small/{index}" for index in range(count)]
@@ -272,6 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Row("modeld, digest given and present", ours.add_known, "≤ 20 ms"),
             Row("cp", lambda: command("cp", "--reflink=never", source.path, copy)),
             Row("cp; openssl dgst", copy_and_hash),
+            *served_rows(stack, directory, source),
             *peers(stack, directory, source, add, without),
         ]
         if options.small:

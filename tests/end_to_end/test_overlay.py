@@ -62,7 +62,7 @@ async def shown(bench: Bench, name: str) -> list[str]:
 async def test_a_tree_that_no_longer_fits_is_made_again(layered: Bench) -> None:
     assert await shown(layered, "many") == ["config.json", "model.gguf"]
     entry = layered.store.index.find("many")
-    for path, _size in entry.blobs:
+    for path, _digest, _size in entry.blobs:
         os.chmod(path, 0o444)  # the layer above gets a copy of the file; its other name keeps the one below
     layered.reopen()
     assert await shown(layered, "many") == ["config.json", "model.gguf"]

@@ -19,7 +19,7 @@ from modeld.config import StoreSettings
 from modeld.platform import durable as calls
 from modeld.platform import files
 from modeld.store import Store, WouldBlock
-from modeld.store.blobs.hashing import CHUNK
+from modeld.store.blobs.hashing import WHOLE
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.disk import durable, links
 from modeld.store.ingest.adopt import How
@@ -32,7 +32,7 @@ from rigs.publication_rig import Faults, FaultyLibc, FaultyOs
 FILES = {
     "a-00001-of-00002.gguf": b"GGUF one",
     "a-00002-of-00002.gguf": b"GGUF two",
-    "big.bin": bytes(CHUNK + 4097),
+    "big.bin": bytes(WHOLE + 4097),
     "same.bin": b"GGUF one",
     "sub/config.json": b"{}",
 }

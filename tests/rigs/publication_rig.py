@@ -19,7 +19,7 @@ import pytest
 from modeld.platform import durable as calls
 from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob
-from modeld.store.blobs.hashing import CHUNK
+from modeld.store.blobs.hashing import WHOLE
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
@@ -29,7 +29,7 @@ from modeld.store.ingest.copying import Source, stage_copy
 from modeld.store.ingest.staged import Staged
 from modelwire.errors import WireError
 
-SMALL, BIG = 16 * 1024, CHUNK + 4097
+SMALL, BIG = 16 * 1024, WHOLE + 4097
 COUNTED = {
     *("open", "close", "pwritev", "preadv", "posix_fadvise", "fchmod", "fchown", "fsync", "mkdir", "chmod"),
     *("link", "symlink", "unlink", "rename", "replace", "stat", "fstat"),

@@ -111,7 +111,8 @@ class Store:
             history = History(catalog)
             linked = Linked(layout)
             linked.load()
-            index = Index(layout, history.reason_at, Trees(layout, linked))
+            records = Records(catalog)
+            index = Index(layout, history.reason_at, Trees(layout, linked), records.proof)
             publish_threads = anyio.CapacityLimiter(PUBLISH_THREADS)
             publishing = Publishing(
                 layout=layout,
@@ -127,7 +128,7 @@ class Store:
                 max_bytes=settings.max_bytes,
                 used=None if settings.max_bytes is None else UsedBytes(layout),
             )
-            records, threads = Records(catalog), anyio.CapacityLimiter(byte_threads or default_byte_jobs())
+            threads = anyio.CapacityLimiter(byte_threads or default_byte_jobs())
             ingest = Ingest(
                 publishing=publishing,
                 records=records,

@@ -47,8 +47,9 @@ def _row(model: Verified) -> tuple[str, ...]:
 
 
 def _explain(session: Session, verification: Verification, bad: list[Verified]) -> None:
-    for model in bad:
-        session.note(f"{model.name}: {model.reason}")
+    for model in verification.models:
+        if model.reason is not None:  # of a good one: what its manifest contradicts
+            session.note(f"{model.name}: {model.reason}")
     if bad:
         session.note("add or pull the bad ones again; what is kept of them: modelctl quarantine")
     elif not verification.checked:

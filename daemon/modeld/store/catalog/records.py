@@ -74,6 +74,14 @@ class Records:
         known.update((text, _signature(signature)) for text, signature in rows)
         return {Digest(text): signature for text, signature in known.items()}
 
+    def proof(self, digest: Digest) -> Signature | None:
+        """The blob's signature when this run found it good. Never waits; for any thread."""
+        return self._verified.get(digest.hex)
+
+    def remember(self, digest: Digest, signature: Signature) -> None:
+        """Makes a recorded verification, whose signature the blob still has, a proof of this run."""
+        self._verified[digest.hex] = signature
+
     async def verified_at(self, blobs: Sequence[Blob]) -> float | None:
         """The earliest of their last verifications; None unless all of them are unchanged since."""
         rows = await self._tables.rows_among(

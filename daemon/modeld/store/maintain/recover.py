@@ -39,7 +39,7 @@ class RecoveryReport:
     staging_removed: int = 0
     staging_bytes: int = 0
     models_failed: tuple[str, ...] = ()
-    """Names with a blob that is missing or of another size. Their manifests are kept."""
+    """Names with a blob that is missing or cannot be read. Their manifests are kept."""
     damaged: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -97,7 +97,9 @@ class Resolver:
         for digest, signature in (await self._records.verified_signatures(suspects)).items():
             blob = await self._name_changes.in_thread(partial(stat_blob, self._name_changes.layout, digest))
             if blob is not None and blob.signature == signature:
-                await self._name_changes.in_thread(partial(self._trees.linked.good, digest, signature))
+                self._records.remember(digest, signature)
+                if digest in self._trees.linked:
+                    await self._name_changes.in_thread(partial(self._trees.linked.good, digest, signature))
         return bool(await self._index.in_thread(entry.suspects))
 
     async def _verify(self, entry: Entry, requester: Requester, on_failed: OnFailed) -> None:

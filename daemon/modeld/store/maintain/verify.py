@@ -8,7 +8,7 @@ after a crash in between.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -100,14 +100,11 @@ class Verifier:
             found = await in_thread(lambda: [index.find(name) for name in names])
             entries = list({entry.name: entry for entry in found}.values())
         progress.phase("verify")
-        sizes: dict[Digest, int] = {}
-        for entry in entries:
-            if entry.manifest is not None:
-                sizes.update(entry.manifest.blobs())
-        progress.total(sum(sizes.values()))
-        with self._holds.relying_on(*sizes, self.name_changes.layout.staging):
-            findings = await _Run(self, order, progress, requester, on_failed).look_at(list(sizes))
-        size = sum(sizes.values())
+        digests = list(dict.fromkeys(blob.digest for entry in entries for blob in entry.blobs))
+        size = sum((await in_thread(lambda: _sizes(entries))).values())
+        progress.total(size)
+        with self._holds.relying_on(*digests, self.name_changes.layout.staging):
+            findings = await _Run(self, order, progress, requester, on_failed).look_at(digests)
         return await in_thread(lambda: _verification([_judged(entry, findings) for entry in entries], size))
 
 
@@ -269,6 +266,13 @@ def _set_aside(layout: Layout, finding: Finding) -> str | None:
     return kept_at
 
 
+def _sizes(entries: Iterable[Entry]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for entry in entries:
+        sizes.update(entry.sizes())
+    return sizes
+
+
 def _judged(entry: Entry, findings: dict[Digest, Finding]) -> Verified:
     look, manifest = entry.look(), entry.manifest
     if manifest is None:
@@ -276,15 +280,14 @@ def _judged(entry: Entry, findings: dict[Digest, Finding]) -> Verified:
     named = manifest.blobs()
     bad = (findings[digest] for digest in named if findings[digest].fault is not None)
     first = next(bad, findings[manifest.digest])
-    reason = first.fault or (None if look.has_bytes else look.reason)
     return Verified(
         name=manifest.name,
-        ok=reason is None,
+        ok=first.fault is None and look.has_bytes,
         expected=first.outcome.digest.text,
         actual=None if first.outcome.actual is None else first.outcome.actual.text,
-        size_bytes=sum(named.values()),
+        size_bytes=sum(entry.sizes().values()),
         files=max(1, len(manifest.files)),
-        reason=reason,
+        reason=first.fault or look.reason or None,
         quarantine_path=first.kept_at,
     )
 

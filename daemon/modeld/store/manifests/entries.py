@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from modeld.store.digest import Digest
+from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.listing import Times
 from modeld.store.manifests import manifests
@@ -26,7 +27,11 @@ Why = Callable[[str], str | None]
 """The reason why a blob is missing, by its path; None when it is not known."""
 
 
-def unknown(_path: str) -> None:
+Proof = Callable[[Digest], Signature | None]
+"""The signature under which this run found a blob good; None when it has not looked. Never waits."""
+
+
+def unknown(_blob: object) -> None:
     return None
 
 
@@ -34,7 +39,16 @@ _ECHO: Final = 500
 """Characters of an unknown path that are compared with the known ones and repeated in the message: all of a usual path.
 A request has room for a million, and comparing these delayed every client by a quarter of a second."""
 
-_SUSPECT: Final = "a file that has another name outside the store has changed; it is verified before it is given out"
+_VERIFIED_FIRST: Final = "it is verified before it is given out"
+
+_CHANGED: Final = f"a file that has another name outside the store has changed; {_VERIFIED_FIRST}"
+
+
+class NamedBlob(NamedTuple):
+    path: str
+    digest: Digest
+    size: int
+    """By the manifest, which may be wrong: the digest decides."""
 
 
 class WouldBlock(Exception):
@@ -55,13 +69,13 @@ class Entry:
     settled: bool
     manifest: Manifest | None
     fault: WireError | None
-    blobs: tuple[tuple[str, int], ...] = ()
-    """Each blob's path and size; the first is what the name resolves to."""
+    blobs: tuple[NamedBlob, ...] = ()
+    """The first is what the name resolves to."""
     resolved: Resolved | None = None
     ready: ModelView | None = None
     """The view while nothing is missing, made once: a page has up to a thousand of them."""
     why: Why = unknown
-    """The reason why a blob is missing."""
+    proof: Proof = unknown
     trees: Trees | None = None
     tree: str | None = None
     """The tree of a model of several files."""
@@ -83,30 +97,43 @@ class Entry:
         """The present condition of the model, from its blobs' names, sizes and signatures. Nothing else decides it."""
         if self.manifest is None:
             return Look(Condition.DAMAGED, self._fault().message)
-        reason = self._lacking()
-        if reason is not None:
-            return Look(Condition.LACKING, reason)
-        if self.linked and self.suspects():
-            return Look(Condition.CHANGED, _SUSPECT)
-        return WHOLE
-
-    def _lacking(self) -> str | None:
-        for path, size in self.blobs:
+        contradiction = ""
+        for path, _, size in self.blobs:
             try:
                 info = os.lstat(path)
             except (FileNotFoundError, NotADirectoryError):
-                return self.why(path) or f"its blob is missing: {path}"
+                return Look(Condition.LACKING, self.why(path) or f"its blob is missing: {path}")
             except OSError as fault:
-                return f"its blob cannot be read: {path}: {fault.strerror}"
+                return Look(Condition.LACKING, f"its blob cannot be read: {path}: {fault.strerror}")
             if not stat.S_ISREG(info.st_mode):
-                return f"its blob is not a regular file: {path}"
+                return Look(Condition.LACKING, f"its blob is not a regular file: {path}")
             if info.st_size != size:
-                return f"its blob has {info.st_size} bytes, the manifest says {size}: {path}"
-        return None
+                contradiction = f"its blob has {info.st_size} bytes, the manifest says {size}: {path}"
+        if (self.linked or contradiction) and self.suspects():
+            return Look(Condition.CHANGED, f"{contradiction}; {_VERIFIED_FIRST}" if contradiction else _CHANGED)
+        return Look(Condition.WHOLE, contradiction) if contradiction else WHOLE
 
     def suspects(self) -> list[Digest]:
-        """Blobs that a program may have written to by their other name since they were last found good."""
-        return [digest for path, digest in self.linked if self.trees and self.trees.linked.suspect(digest, _stat(path))]
+        """Blobs that may have other bytes than when they were last found good: those that a program may have written to
+        by their other name, and those of another size than the manifest says unless this run has found them good."""
+        linked = [
+            digest for path, digest in self.linked if self.trees and self.trees.linked.suspect(digest, _stat(path))
+        ]
+        return linked + [
+            digest
+            for path, digest, size in self.blobs
+            if (info := _stat(path)).st_size != size and self.proof(digest) != Signature.of(info)
+        ]
+
+    def sizes(self) -> dict[str, int]:
+        """The size of each blob, by its digest as the manifest has it: that of its file, the manifest's when there is
+        none."""
+        sizes = {}
+        for path, digest, size in self.blobs:
+            with contextlib.suppress(OSError):
+                size = os.lstat(path).st_size
+            sizes[digest.text] = size
+        return sizes
 
     def is_shown(self) -> bool:
         """Whether the path exists: a model of several files needs a tree that is known to be whole."""
@@ -142,7 +169,18 @@ class Entry:
             return self.ready
         if self.ready is None or look.state.name is None:
             raise self._fault()
-        return msgspec.structs.replace(self.ready, state=look.state.name, path=None, reason=look.reason)
+        sizes = self.sizes()
+        files = tuple(
+            msgspec.structs.replace(file, size_bytes=sizes[Digest.parse(file.blob).text]) for file in self.ready.files
+        )
+        return msgspec.structs.replace(
+            self.ready,
+            size_bytes=sum(file.size_bytes for file in files) if files else sizes[self.usable().digest.text],
+            state=look.state.name,
+            path=self.ready.path if look.state.answer is Answer.PATH else None,
+            reason=look.reason,
+            files=files,
+        )
 
     def checked(self, look: Look) -> Resolved:
         """The answer to a request for the path; raises when the model cannot be used."""

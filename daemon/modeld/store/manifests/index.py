@@ -24,7 +24,7 @@ from modeld.store.disk.layout import Layout
 from modeld.store.disk.listing import Listing, settled, times_of
 from modeld.store.manifests import manifests
 from modeld.store.manifests.current import Current, Placed
-from modeld.store.manifests.entries import Entry, Why, WouldBlock, unknown
+from modeld.store.manifests.entries import Entry, NamedBlob, Proof, Why, WouldBlock, unknown
 from modeld.store.manifests.manifests import Manifest
 from modeld.store.manifests.marks import Marks
 from modeld.store.manifests.states import READY, Answer
@@ -56,10 +56,11 @@ class Index:
     """The manifests of one store. All methods block, and may be called from any thread, except where they say that they
     are for the event loop."""
 
-    def __init__(self, layout: Layout, why: Why = unknown, trees: Trees | None = None) -> None:
+    def __init__(self, layout: Layout, why: Why = unknown, trees: Trees | None = None, proof: Proof = unknown) -> None:
         self._layout = layout
         self.trees = trees or Trees(layout, Linked(layout))
         self._why = why
+        self._proof = proof
         self._entries: dict[str, Entry] = {}
         """By the name's exact spelling."""
         self._forgotten = 0
@@ -92,7 +93,7 @@ class Index:
         entry = self._entries.get(text)
         placed = None
         if file is None and entry is not None and entry.settled and entry.plain:
-            placed = self.current.place(entry.name, entry.blobs[0][0])
+            placed = self.current.place(entry.name, entry.blobs[0].path)
         try:
             resolved = self.resolve(text, file)
         except BaseException:
@@ -245,10 +246,10 @@ class Index:
         except (WireError, OSError) as error:
             fault = error if isinstance(error, WireError) else durable.store_fault(error, "read the manifest", path)
             return Entry(name, path, times_of(seen), settled(seen, started), None, fault)
-        blobs = {self._layout.blob(digest): (digest, size) for digest, size in manifest.blobs().items()}
+        blobs = tuple(NamedBlob(self._layout.blob(digest), digest, size) for digest, size in manifest.blobs().items())
         tree = self.trees.path(name, manifest.files) if manifest.files else None
-        shown = tree or next(iter(blobs))
-        linked = tuple((blob, digest) for blob, (digest, _) in blobs.items() if digest in self.trees.linked)
+        shown = tree or blobs[0].path
+        linked = tuple((blob.path, blob.digest) for blob in blobs if blob.digest in self.trees.linked)
         return Entry(
             name,
             path,
@@ -256,10 +257,11 @@ class Index:
             settled(info, started),
             manifest,
             None,
-            tuple((blob, size) for blob, (_, size) in blobs.items()),
+            blobs,
             Resolved(name=name.text, path=shown, blob=manifest.digest.text, state=READY),
             _view(manifest, shown),
             self._why,
+            self._proof,
             self.trees,
             tree,
             linked,

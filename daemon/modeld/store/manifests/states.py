@@ -4,16 +4,21 @@ No state is stored. Other tools publish, remove and rewrite files of the store a
 the files on disk: `Entry.look` finds a condition, and `STATES` alone maps it to a state and an answer.
 
 condition   found when                                                   state     its path
-WHOLE       each blob is there, of its size, and no linked one changed   ready     given out
-CHANGED     a blob that has a name outside the store has changed         suspect   given out once it is verified
-LACKING     a blob is missing, unreadable, no file, or of another size   failed    refused, with the reason
+WHOLE       each blob is there, and none may have other bytes            ready     given out
+CHANGED     a blob may have other bytes: it has a name outside the       suspect   given out once it is verified
+            store and has changed, or it is not of the size that the
+            manifest says and this run has not found it good
+LACKING     a blob is missing, unreadable or no file                     failed    refused, with the reason
 DAMAGED     the manifest cannot be read, or is of another version        none      refused, with the manifest's fault
 
-A damaged manifest is no model: a list names it apart, and only its removal or replacement changes that.
+A damaged manifest is no model: a list names it apart, and only its removal or replacement changes that. A size in a
+manifest is a hint, the digest decides: a blob of another size whose digest is proven is given out, and its model is
+ready with the contradiction as the reason.
 
 event                                            ready      suspect    failed
 a linked blob is written to through another name suspect    suspect    failed
-a blob disappears, or changes its size           failed     failed     failed
+a blob disappears                                failed     failed     failed
+a blob changes its size                          suspect    suspect    failed
 verify finds all bytes good                      ready      ready      -
 verify finds a corrupt blob, and sets it aside   failed     failed     -
 verify finds a blob missing or unreadable        -          -          failed
@@ -73,7 +78,7 @@ STATES: Final[Mapping[Condition, State]] = {
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at a model found. `reason` is empty when it is whole."""
+    """What one look at a model found. `reason` is empty when it is whole and the manifest contradicts nothing."""
 
     condition: Condition
     reason: str = ""

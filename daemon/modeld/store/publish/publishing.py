@@ -53,12 +53,13 @@ class Publishing(NameChanges):
         return judge(self.index.entry(request.name), request, digest, files)
 
     def judge_unseen(self, request: PublishRequest, size: int | None) -> None:
-        """As `judge`, for bytes of an unknown digest: bytes of another size are other bytes."""
+        """As `judge`, for bytes of an unknown digest: they are other bytes when their size is neither the manifest's
+        nor the present one, either of which may be wrong."""
         self.judge(request, None)
         standing = self.index.entry(request.name)
         if standing is None or request.replace or standing.manifest is None or size is None:
             return
-        if standing.manifest.total_bytes != size:
+        if size not in (standing.manifest.total_bytes, standing.view().size_bytes):
             fault = manifests.taken(request.name)
             fault.details.update(existing=standing.manifest.digest.text)
             raise fault

@@ -58,7 +58,7 @@ def mapped(path: str) -> Iterator[Mapped]:
 
 def contents(bench: Bench, name: str) -> list[bytes]:
     entry = bench.store.index.find(name)
-    return sorted(Path(path).read_bytes() for path, _ in entry.blobs)
+    return sorted(Path(path).read_bytes() for path, _, _ in entry.blobs)
 
 
 def a_source(bench: Bench, content: bytes, *, directory: bool) -> tuple[str, str]:

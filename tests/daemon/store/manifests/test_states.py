@@ -139,7 +139,7 @@ REFUSED = "refused"
 EVENTS: dict[Step, tuple[str, dict[str, str | None]]] = {
     written_through_the_other_name: ("a", {"ready": "suspect", "suspect": "suspect", "failed": "failed"}),
     disappears: ("a", {"ready": "failed", "suspect": "failed", "failed": "failed"}),
-    changes_its_size: ("a", {"ready": "failed", "suspect": "failed", "failed": "failed"}),
+    changes_its_size: ("a", {"ready": "suspect", "suspect": "suspect", "failed": "failed"}),
     verified: ("a", {"ready": "ready", "suspect": "ready", "failed": "failed"}),
     asked_for: ("a", {"ready": "ready", "suspect": "ready", "failed": REFUSED}),
     added_again: ("a", {"ready": "ready", "suspect": "suspect", "failed": "suspect"}),
