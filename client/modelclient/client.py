@@ -5,7 +5,8 @@ from __future__ import annotations
 from modelclient.connection import Connection
 from modelclient.exchange import Exchange, Work
 from modelclient.exchange_state import Call, T
-from modelclient.operations import BlockingCaller, Operations, Seen
+from modelclient.methods import BlockingCaller, Seen
+from modelclient.operations import Operations
 from modelwire.replies import Accepted, Event, Lagged, Progress, Reply
 
 

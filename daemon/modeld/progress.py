@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final, Literal, get_args
 
 from modelwire.values import Counters
@@ -214,9 +215,15 @@ class JobProgress:
             self._listeners = (*self._listeners, listener)
             listener(self)
 
-    def remove_listener(self, listener: Listener) -> None:
-        with self._lock:
-            self._listeners = tuple(each for each in self._listeners if each != listener)
+    @contextmanager
+    def heard_by(self, listener: Listener) -> Iterator[None]:
+        """As `add_listener`, until the end of the body."""
+        self.add_listener(listener)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._listeners = tuple(each for each in self._listeners if each != listener)
 
     def _notify(self) -> None:
         for listener in self._listeners:

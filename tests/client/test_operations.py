@@ -13,7 +13,8 @@ from typing import Any, assert_type
 import pytest
 
 from modelclient import AsyncClient, AsyncExchange, AsyncWork, Client, Exchange, Work
-from modelclient.operations import Operation, Operations, Seen
+from modelclient.methods import Operation, Seen
+from modelclient.operations import Operations
 from modelwire import values
 from modelwire.replies import Accepted, Progress
 from rigs.scripted_peer import ScriptedPeer, good

@@ -251,7 +251,7 @@ def test_work_that_nothing_follows_never_stops() -> None:
     check(alone)
 
 
-def test_a_listener_sees_the_state_now_and_each_change_until_it_is_removed() -> None:
+def test_a_listener_hears_the_state_now_and_each_change_until_the_end() -> None:
     job = JobProgress()
     seen: list[tuple[Phase, int, int | None, str | None, int]] = []
 
@@ -259,14 +259,13 @@ def test_a_listener_sees_the_state_now_and_each_change_until_it_is_removed() -> 
         seen.append((progress.current_phase, progress.done, progress.total_bytes, progress.source, progress.attempt))
 
     (file,) = job.files([None])
-    job.add_listener(look)
-    file.total(8)
-    file.source("here")
-    file.phase("download")
-    file.phase("download")
-    file.advance(done=3)
-    file.attempted()
-    job.remove_listener(look)
+    with job.heard_by(look):
+        file.total(8)
+        file.source("here")
+        file.phase("download")
+        file.phase("download")
+        file.advance(done=3)
+        file.attempted()
     file.advance(done=5)
     assert seen == [
         ("queued", 0, None, None, 1),

@@ -30,6 +30,7 @@ from modelwire.errors import RemoteError
 from modelwire.operations import OPERATIONS
 from modelwire.replies import Error, Result
 from modelwire.requests import DaemonStatus, Request
+from rigs.sample_requests import sample_request
 
 Dice = random.Random
 
@@ -48,15 +49,13 @@ WORDS = [
 ]  # fmt: skip
 KEYS = ["id", "op", "name", "path", "job", "priority", "target", "protocol", "since", "deadline_s", "required",
         "\\u0000", "zzz", "", "ID", "__proto__", "name\\ud800", "a`b - at `$.c`"]  # fmt: skip
-SAMPLES = {"protocol": 1, "target": "live", "path": "/srv/a.gguf", "name": "a:b", "job": "j", "priority": 3}
 
 
 def good(dice: Dice) -> bytes:
-    row = OPERATIONS[dice.choice(list(OPERATIONS))]
-    fields = {field: SAMPLES[field] for field in row.request.__struct_fields__ if field in SAMPLES}
-    return json.dumps(
-        {"id": f"g{dice.randrange(5)}", "op": row.name, **fields}, ensure_ascii=dice.random() < 0.5
-    ).encode()
+    request = sample_request(
+        dice.choice(list(OPERATIONS)), id=f"g{dice.randrange(5)}", target="live", path="/srv/a.gguf", name="a:b"
+    )
+    return json.dumps(request, ensure_ascii=dice.random() < 0.5).encode()
 
 
 def random_bytes(dice: Dice) -> bytes:

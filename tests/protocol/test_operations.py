@@ -8,6 +8,7 @@ import pytest
 from modelwire import operations, requests, values
 from modelwire.operations import BY_REQUEST, CAPABILITIES, OPERATIONS, Operation
 from modelwire.vocabulary import ROLE_ORDER, allows, clamp_priority
+from rigs.sample_requests import sample_request
 
 ROWS = pytest.mark.parametrize("row", OPERATIONS.values(), ids=lambda row: row.name)
 
@@ -64,12 +65,8 @@ def test_the_core_is_always_there() -> None:
 
 @ROWS
 def test_the_union_decodes_each_operation(row: Operation) -> None:
-    samples: dict[str, object] = {"protocol": 1, "target": "1", "path": "/a", "name": "a", "job": "j", "priority": 3}
-    samples |= {"source": "a", "destination": "b", "ref": "hf:a/b"}
-    needed = {field: samples[field] for field in row.request.__struct_fields__ if field in samples}
-    line = msgspec.json.encode({"id": "1", "op": row.name, **needed})
-    union = operations.request_union()
-    assert type(msgspec.json.decode(line, type=union)) is row.request
+    line = msgspec.json.encode(sample_request(row.name))
+    assert type(msgspec.json.decode(line, type=operations.request_union())) is row.request
 
 
 def test_roles_order() -> None:

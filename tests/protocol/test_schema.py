@@ -14,6 +14,7 @@ from modelwire import limits, schema
 from modelwire.decoding import BadRequest, decode_request
 from modelwire.errors import BY_CODE
 from modelwire.operations import OPERATIONS
+from rigs.sample_requests import sample_request
 
 PROTOCOL = os.path.dirname(os.path.dirname(os.path.abspath(modelwire.__file__)))
 CHECKED = {"description", "title", "default", "$ref", "anyOf", "enum", "type", "properties", "required", "items"} | {
@@ -156,12 +157,9 @@ def test_the_schema_refuses_what_the_protocol_refuses(vector: dict[str, Any]) ->
 def test_schema_and_decoder_agree_on_wrong_types(operation: str) -> None:
     """Each field of each operation with a value of each JSON type: both take it or both refuse it."""
     rule = {"$ref": f"#/$defs/request.{OPERATIONS[operation].request.__name__}"}
-    samples = {"protocol": 1, "target": "1", "path": "/a", "name": "a", "job": "j", "priority": 3}
-    samples |= {"source": "a", "destination": "b", "ref": "hf:a/b"}
-    fields = OPERATIONS[operation].request.__struct_fields__
-    whole = {"op": operation, "id": "1"} | {field: samples[field] for field in fields if field in samples}
+    whole = sample_request(operation)
     assert problem(whole, rule) is None
-    for field in [*fields, "zzz"]:
+    for field in [*OPERATIONS[operation].request.__struct_fields__, "zzz"]:
         for value in (None, True, -1, 0, 7, 2**63, 1.5, "", "text", "cancel", "done", [], [1], ["a"], {}, {"a": 1}):
             changed = whole | {field: value}
             assert decodes(changed) == (problem(changed, rule) is None), changed

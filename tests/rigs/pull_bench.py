@@ -24,7 +24,6 @@ from modeld.pulls.files import ModelFiles
 from modeld.pulls.memory import RemoteModel
 from modeld.pulls.plan import Plan
 from modeld.sources.parse import parse
-from modeld.store import Requester
 from modeld.store.ingest.copying import Source, stage_copy
 from modeld.store.ingest.ingest import ReadyFile
 from modeld.store.ingest.staged import Staged
@@ -109,8 +108,7 @@ class PullBench(Bench):
     async def publish(self, plan: Plan, files: Sequence[ReadyFile], model: RemoteModel) -> None:
         """The model of an earlier pull."""
         request, _ = plan.publication(files, model, asked=True)
-        source, alone = plan.source(files, model), len(files) == 1
-        await self.store.ingest.publish(request, files, source, Requester(peer=1), alone=alone, provenance="a test")
+        await self.store.ingest.publish(request, files, plan.source(files, model), alone=len(files) == 1)
 
     def staged_double(self, content: bytes, *, as_described: bool) -> StagedDouble:
         path = self.file(f"fetched-{digest_of(content).hex[:8]}", content)

@@ -45,9 +45,9 @@ class Kind(ABC, Generic[W, V]):
     async def work(self, job: Job[W, V], /) -> V:
         """Raises `Stopped` when `job.progress.stopped()` turns true."""
 
-    def took_place(self, _request: W, _intent: V, /) -> bool:
+    def took_place(self, _request: W, intent: V, /) -> bool:
         """Whether the publication that a job announced before a crash took place. If not, the job runs again."""
-        return False
+        return self.made(intent)
 
     def changes(self, _request: W, /) -> str | None:
         """The name whose present content the work removes, replaces or passes on; None when there is no such name."""

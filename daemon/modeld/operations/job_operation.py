@@ -24,7 +24,7 @@ from modelwire.vocabulary import Phase
 A = TypeVar("A", bound=Added)
 
 _LOCAL_PHASES: Final[frozenset[Phase]] = frozenset({"checking_local", "copy", "link", "verify"})
-_QUARANTINED: Final = ("path", "expected_sha256", "actual_sha256", "quarantine_path")
+_QUARANTINED: Final = ("path", "expected_sha256", "actual_sha256", "quarantine_path", "source")
 
 
 class Submission(NamedTuple, Generic[W]):
@@ -85,26 +85,23 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
                 with suppress(RuntimeError):  # the loop is gone
                     loop.call_soon_threadsafe(partial(record, f"phase.{phase}", path=path))
 
-        job.progress.add_listener(on_progress)
-        try:
+        with job.progress.heard_by(on_progress):
             made = await work
-            await asyncio.sleep(0)  # for the phases that are recorded soon
-        except DigestMismatch as fault:
-            await asyncio.sleep(0)
-            if "quarantine_path" in fault.details:
-                record("phase.quarantine", **{name: fault.details.get(name) for name in _QUARANTINED})
-            raise
-        finally:
-            job.progress.remove_listener(on_progress)
+        await asyncio.sleep(0)  # for the phases that are recorded soon
         record("phase.ready", path=made.path)
         return made
 
     @asynccontextmanager
     async def mismatch_recorded(self, job: Job[W, V], source: str) -> AsyncIterator[None]:
-        """Records a digest mismatch in the history of the model that the job names."""
+        """Records a digest mismatch, and the quarantine of its bytes, as an event and in the history of the model that
+        the job names."""
         try:
             yield
         except DigestMismatch as fault:
+            if "quarantine_path" in fault.details:
+                await asyncio.sleep(0)  # for the phases that are recorded soon
+                quarantined = {name: fault.details.get(name) for name in _QUARANTINED}
+                self._services.activity.record("phase.quarantine", job=job.id, model=job.model, **quarantined)
             expected, actual = fault.details.get("expected_sha256"), fault.details.get("actual_sha256")
             if job.model is not None and isinstance(expected, str) and isinstance(actual, str):
                 server = fault.details.get("source")

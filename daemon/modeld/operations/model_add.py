@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TypeVar
 
 import msgspec
 
@@ -24,20 +25,37 @@ _LONGEST_LICENSE = 1024
 """For a license's name or address. Every list of models holds it, so it must not be the license's text."""
 
 
-class Add(JobOperation[ModelAdd, Added]):
+N = TypeVar("N", bound=ModelAdd | ModelPull)
+A = TypeVar("A", bound=Added)
+
+
+class NewModel(JobOperation[N, A]):
+    """What all ways to bring in a model have in common."""
+
+    def changes(self, request: N, /) -> str | None:
+        return request.name if request.replace else None
+
+    def made(self, outcome: A, /) -> bool:
+        return self._services.store.models.stands_for(outcome)
+
+    def check_fields(self, request: N) -> None:
+        _check_length("license", request.license, _LONGEST_LICENSE, "Give the license's name or address, not its text.")
+        if request.sha256 is not None:
+            Digest.parse(request.sha256)
+
+
+class Add(NewModel[ModelAdd, Added]):
     request, value = ModelAdd, Added
 
     def check(self, caller: Caller, request: ModelAdd, /) -> Submission[ModelAdd]:
         _check_length("path", request.path, _LONGEST_PATH, "Give a shorter path; no file has one so long.")
-        check_license(request.license)
+        self.check_fields(request)
         if not os.path.isabs(request.path) or "\0" in request.path:
             raise InvalidRequest(
                 f"$.path: {request.path!r} is not an absolute path",
                 hint="Give the whole path; the daemon has another working directory.",
             )
         name = ModelName.parse(request.name) if request.name is not None else ModelName.suggest(request.path)
-        if request.sha256 is not None:
-            Digest.parse(request.sha256)
         if request.move and request.link:
             raise InvalidRequest(
                 "$.link: a file is either moved or linked",
@@ -54,12 +72,6 @@ class Add(JobOperation[ModelAdd, Added]):
         async with self.mismatch_recorded(job, request.path):
             adding = add_path(self._services, job, request.path, self.notes(job), how)
             return await self.with_phases(job, request.path, adding)
-
-    def changes(self, request: ModelAdd, /) -> str | None:
-        return request.name if request.replace else None
-
-    def made(self, outcome: Added, /) -> bool:
-        return self._services.store.models.stands_for(outcome)
 
     def took_place(self, request: ModelAdd, intent: Added, /) -> bool:
         """The content alone does not decide: the name may have stood for the same bytes before, and the job was to
@@ -95,10 +107,6 @@ async def add_path(
         notes=notes,
         requester=requester_of(job),
     )
-
-
-def check_license(text: str | None) -> None:
-    _check_length("license", text, _LONGEST_LICENSE, "Give the license's name or address, not its text.")
 
 
 def _check_length(field: str, text: str | None, longest: int, hint: str) -> None:

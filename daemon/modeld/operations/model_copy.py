@@ -40,6 +40,3 @@ class Copy(JobOperation[ModelCopy, Copied]):
 
     def made(self, outcome: Copied, /) -> bool:
         return self._services.store.renaming.copied(outcome)
-
-    def took_place(self, _: ModelCopy, intent: Copied, /) -> bool:
-        return self._services.store.renaming.copied(intent)

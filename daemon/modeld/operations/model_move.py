@@ -34,6 +34,3 @@ class Move(JobOperation[ModelMove, Moved]):
 
     def made(self, outcome: Moved, /) -> bool:
         return self._services.store.renaming.moved(outcome)
-
-    def took_place(self, _: ModelMove, intent: Moved, /) -> bool:
-        return self._services.store.renaming.moved(intent)

@@ -13,13 +13,12 @@ from typing import Final
 
 import msgspec
 
-from modeld.jobs.job import Job
-from modeld.operations.job_operation import JobOperation, Submission, requester_of
-from modeld.operations.model_add import add_path, check_license
+from modeld.operations.job_operation import Submission, requester_of
+from modeld.operations.model_add import NewModel, add_path
 from modeld.operations.operation import Caller
 from modeld.operations.services import Services
-from modeld.pulls.outcome import PullOutcome
 from modeld.pulls.pull import Pull as NetworkPull
+from modeld.pulls.pull import PullJob, PullNotes
 from modeld.sources.local import LocalReference
 from modeld.sources.reference import Reference, fingerprint
 from modeld.sources.stored import StoredReference
@@ -38,7 +37,7 @@ _LONGEST_GLOBS: Final = 16 * 1024
 _SECRET: Final = "model.pull with a secret "  # noqa: S105 - the prefix of a job's key, not a secret
 
 
-class Pull(JobOperation[ModelPull, Pulled]):
+class Pull(NewModel[ModelPull, Pulled]):
     request, value = ModelPull, Pulled
 
     def __init__(self, services: Services) -> None:
@@ -47,10 +46,8 @@ class Pull(JobOperation[ModelPull, Pulled]):
         """The references that hold secrets, by the keys of their jobs."""
 
     def check(self, caller: Caller, request: ModelPull, /) -> Submission[ModelPull]:
-        check_license(request.license)
+        self.check_fields(request)
         _check_globs(request)
-        if request.sha256 is not None:
-            Digest.parse(request.sha256)
         reference = self._read(request, request.directory)
         name = ModelName.parse(request.name) if request.name is not None else reference.suggested_name
         if reference.fixed_name is not None and name != reference.fixed_name:
@@ -79,20 +76,20 @@ class Pull(JobOperation[ModelPull, Pulled]):
                 return ADDS
         return FETCHES
 
-    async def work(self, job: Job[ModelPull, Pulled], /) -> Pulled:
+    async def work(self, job: PullJob, /) -> Pulled:
         services, reference, notes = self._services, self._reference(job), self.notes(job)
         async with self.mismatch_recorded(job, reference.text):
             if isinstance(reference, LocalReference):
-                outcome = PullOutcome(source=reference.text, notes=notes)
-                adding = add_path(services, job, reference.path, outcome)
-                return outcome.pulled(await self.with_phases(job, reference.path, adding))
+                in_shape = PullNotes(notes, partial(Pulled, source=reference.text))
+                adding = add_path(services, job, reference.path, in_shape)
+                return in_shape.pulled(await self.with_phases(job, reference.path, adding))
             if isinstance(reference, StoredReference):
                 path = services.store.layout.manifest(reference.name)
                 return await self.with_phases(job, path, self._find_stored(job, reference.name))
             pull = await NetworkPull.planned(services.pulls, services.activity, job, reference, notes)
             return await pull.run()
 
-    async def _find_stored(self, job: Job[ModelPull, Pulled], name: ModelName) -> Pulled:
+    async def _find_stored(self, job: PullJob, name: ModelName) -> Pulled:
         store, progress = self._services.store, job.progress
         progress.phase("checking_local")
         try:
@@ -132,16 +129,7 @@ class Pull(JobOperation[ModelPull, Pulled]):
             current=True,
         )
 
-    def changes(self, request: ModelPull, /) -> str | None:
-        return request.name if request.replace else None
-
-    def made(self, outcome: Pulled, /) -> bool:
-        return self._services.store.models.stands_for(outcome)
-
-    def took_place(self, _: ModelPull, intent: Pulled, /) -> bool:
-        return self._services.store.models.stands_for(intent)
-
-    def _reference(self, job: Job[ModelPull, Pulled]) -> Reference:
+    def _reference(self, job: PullJob) -> Reference:
         """Of a job that runs, with its secrets."""
         if not job.key.startswith(_SECRET):
             return self._read(job.request)

@@ -12,7 +12,6 @@ from modeld.download.routes.events import TransferEvent
 from modeld.download.source import address_of
 from modeld.jobs.job import AnyJob
 from modeld.progress import JobProgress
-from modelwire.errors import DigestMismatch
 from modelwire.vocabulary import Phase
 
 LOG_BYTES: Final = 32 * 1024 * 1024
@@ -49,11 +48,6 @@ class PullEvents:
     def on_name_wait(self, holder: str) -> None:
         """The pull waits for another tool to release the name's lock."""
         self.record("name.waiting", message=f"waits for {holder}, which has the lock of the name '{self._job.model}'")
-
-    def record_mismatch(self, fault: DigestMismatch) -> None:
-        names = ("path", "expected_sha256", "actual_sha256", "quarantine_path", "source")
-        if "quarantine_path" in fault.details:
-            self.record("phase.quarantine", **{name: fault.details.get(name) for name in names})
 
     def on_progress(self, progress: JobProgress) -> None:
         """A listener of the job's progress."""

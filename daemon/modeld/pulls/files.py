@@ -8,18 +8,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-import anyio
-
 from modeld.download.engine.budget import Share
 from modeld.download.partials.partial import kept_bytes
 from modeld.download.routes.events import OnEvent
 from modeld.download.routes.router import Described
 from modeld.download.source import FileInfo
-from modeld.progress import FileProgress, JobProgress, Stopped
+from modeld.progress import FileProgress, JobProgress
 from modeld.pulls.context import PullContext
 from modeld.pulls.plan import Plan
 from modeld.store import Digest
-from modeld.store.ingest.ingest import ReadyFile
+from modeld.store.ingest.ingest import ReadyFile, for_each
 
 LITTLE: Final = 16 * 1024 * 1024
 """Bytes that are fetched again sooner than a person waits for a stop."""
@@ -122,26 +120,14 @@ class ModelFiles:
         """All files, in their order. When one fails the others stop, and the complete ones stay in the store."""
         if self._missing:
             await self._ingest.publishing.in_thread(self.check_room)
-        limiter = anyio.CapacityLimiter(self._context.settings.transfer.files_at_once)
-        faults: list[Exception] = []
 
-        async def fetch_one(file: _File) -> None:
-            async with limiter:
-                if faults:
-                    return
-                try:
-                    await self._find(file)  # another job may have fetched it since
-                    if file.ready is None:
-                        await self._fetch(file, described, on_event, share)
-                except Exception as fault:  # noqa: BLE001 - the first of them is raised below
-                    faults.append(fault)
-                    self._progress.stop_files()
+        async def fetch(file: _File) -> None:
+            await self._find(file)  # another job may have fetched it since
+            if file.ready is None:
+                await self._fetch(file, described, on_event, share)
 
-        async with anyio.create_task_group() as tasks:
-            for file in self._missing:
-                tasks.start_soon(fetch_one, file)
-        if faults:
-            raise next((fault for fault in faults if not isinstance(fault, Stopped)), faults[0])
+        at_once = self._context.settings.transfer.files_at_once
+        await for_each(self._missing, fetch, self._progress, at_once=at_once)
         return self.ready
 
     async def _fetch(self, file: _File, described: Described[Any], on_event: OnEvent, share: Share) -> None:

@@ -56,16 +56,13 @@ class JobPartials:
     @asynccontextmanager
     async def followed(self, job: str, progress: JobProgress) -> AsyncIterator[None]:
         """Around a pull: notes each partial that it opens, and forgets them all when it succeeds."""
-        listener = self._listener(job)
-        progress.add_listener(listener)
         try:
-            yield
+            with progress.heard_by(self._listener(job)):
+                yield
         except BaseException:
-            progress.remove_listener(listener)
             with anyio.CancelScope(shield=True):
                 await self._write()
             raise
-        progress.remove_listener(listener)
         if places := self._places.pop(job, None):
             self._unwritten -= {(job, place) for place in places}
             await self._tables.write(lambda db: db.execute("DELETE FROM job_partials WHERE job = ?", (job,)))

@@ -19,7 +19,7 @@ from modeld.pulls.memory import RemoteFile, RemoteModel
 from modeld.sources.globs import wanted
 from modeld.sources.reference import Reference
 from modeld.store import Digest, ModelName, parts
-from modeld.store.ingest.ingest import ReadyFile, first_of, listed
+from modeld.store.ingest.ingest import ReadyFile, first_of, listed, standing_for
 from modeld.store.manifests.manifests import File, Manifest, Source
 from modeld.store.publish.publishing import Publishing, PublishRequest
 from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnavailable, WireError
@@ -46,6 +46,7 @@ class Plan:
             name=self.name,
             license=request.license,
             force_format=request.force_format,
+            provenance=reference.text,
             order=order,
             progress=progress,
         )
@@ -148,14 +149,12 @@ class Plan:
 
     def refuse_early(self, files: Sequence[FileInfo]) -> None:
         """Raises when the name must not be given, before the first byte is fetched for it."""
-        sizes = [file.size for file in files if file.size is not None]
-        digests = [file.digest for file in files if file.digest is not None]
-        if len(digests) < len(files):
+        known = [File(file.path, file.digest.text, file.size or 0, file.role) for file in files if file.digest]
+        if len(known) == len(files):
+            self._publishing.judge(self.publish_request, *standing_for(known, alone=len(known) == 1))
+        else:
+            sizes = [file.size for file in files if file.size is not None]
             self._publishing.judge_unseen(self.publish_request, sum(sizes) if len(sizes) == len(files) else None)
-            return
-        first = parts.first_weights([(file.path, file.role or "", file.size or 0) for file in files])
-        tree = [File(file.path, digest.text, file.size or 0) for file, digest in zip(files, digests, strict=True)]
-        self._publishing.judge(self.publish_request, digests[first], tree if len(tree) > 1 else ())
 
     # -- the name
 

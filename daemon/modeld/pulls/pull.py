@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
+
+import msgspec
 
 from modeld.activity import Activity
 from modeld.download.routes.router import Described
@@ -22,26 +24,39 @@ from modeld.pulls.context import PullContext
 from modeld.pulls.events import PullEvents
 from modeld.pulls.files import ModelFiles
 from modeld.pulls.memory import RemoteFile, RemoteModel
-from modeld.pulls.outcome import PullOutcome
 from modeld.pulls.own_thread import in_own_thread
 from modeld.pulls.plan import Plan
 from modeld.sources.reference import Reference
 from modeld.store import Requester
 from modeld.store.ingest.ingest import ReadyFile, until_there
 from modeld.store.publish.name_changes import Notes
-from modelwire.errors import DigestMismatch
 from modelwire.requests import ModelPull
-from modelwire.values import Pulled
+from modelwire.values import Added, Pulled
+
+PullJob = Job[ModelPull, Pulled]
+
+
+@dataclass(frozen=True, slots=True)
+class PullNotes:
+    """As the notes of a publication it passes on what the store announces as added, in the shape of a pull."""
+
+    notes: Notes[Pulled]
+    make: Callable[..., Pulled]
+    """Has what only a pull reports, and takes the fields of what was added."""
+
+    def pulled(self, added: Added) -> Pulled:
+        return self.make(**msgspec.structs.asdict(added))
+
+    async def about_to_publish(self, value: Added, /) -> None:
+        await self.notes.about_to_publish(self.pulled(value))
+
+    async def published(self, value: Added, /) -> None:
+        await self.notes.published(self.pulled(value))
 
 
 class Pull:
     def __init__(
-        self,
-        context: PullContext,
-        activity: Activity,
-        job: Job[ModelPull, Pulled],
-        plan: Plan,
-        notes: Notes[Pulled],
+        self, context: PullContext, activity: Activity, job: PullJob, plan: Plan, notes: Notes[Pulled]
     ) -> None:
         self._context = context
         self._in_thread = context.store.ingest.publishing.in_thread
@@ -56,34 +71,23 @@ class Pull:
 
     @classmethod
     async def planned(
-        cls,
-        context: PullContext,
-        activity: Activity,
-        job: Job[ModelPull, Pulled],
-        reference: Reference,
-        notes: Notes[Pulled],
+        cls, context: PullContext, activity: Activity, job: PullJob, reference: Reference, notes: Notes[Pulled]
     ) -> Pull:
         publishing = context.store.ingest.publishing
         plan = partial(Plan, job.request, reference, publishing, order=job.order, progress=job.progress)
         return cls(context, activity, job, await publishing.in_thread(plan), notes)
 
     async def run(self) -> Pulled:
-        plan, layout, on_progress = self._plan, self._layout, self._events.on_progress
+        plan, layout = self._plan, self._layout
         # What a secret authorises cannot go on after a restart, which forgets the secret.
         self._job.resumable = not plan.reference.secrets
         self._progress.phase("checking_local")
         path = layout.manifest(plan.name) if plan.expected is None else layout.blob(plan.expected)
         self._events.record("phase.checking_local", path=path)
-        self._progress.add_listener(on_progress)
-        try:
+        with self._progress.heard_by(self._events.on_progress):
             async with self._context.job_partials.followed(self._job.id, self._progress), self._name:
                 with self._holds:
                     pulled = await until_there(self._pull)
-        except DigestMismatch as fault:
-            self._events.record_mismatch(fault)
-            raise
-        finally:
-            self._progress.remove_listener(on_progress)
         self._events.record("phase.ready", path=pulled.path)
         return pulled
 
@@ -125,7 +129,10 @@ class Pull:
         here = await files.find()
         await self._in_thread(partial(self._plan.refuse_early, files.infos))
         if not here:
-            await self._hold_name()
+            # To the end of the pull: another tool that writes this name waits meanwhile.
+            locks, stopped = self._context.store.ingest.publishing.locks, self._progress.stopped
+            held = locks.held(self._plan.name, stopped=stopped, on_wait=self._events.on_name_wait)
+            await self._name.enter_async_context(held)
             # Another tool that had the name may have published it, or the bytes.
             await files.find()
             await self._in_thread(self._plan.look_at_name)
@@ -143,13 +150,6 @@ class Pull:
         )
         return await self._publish(ready, model, asked=True, note=description.note)
 
-    async def _hold_name(self) -> None:
-        """From before the first byte to the end of the pull: another tool that writes this name waits meanwhile."""
-        locks, stopped = self._context.store.ingest.publishing.locks, self._progress.stopped
-        await self._name.enter_async_context(
-            locks.held(self._plan.name, stopped=stopped, on_wait=self._events.on_name_wait)
-        )
-
     async def _fetch_missing(self, files: ModelFiles, described: Described[Any]) -> list[ReadyFile]:
         job = self._job
         share = self._context.transfer.budget.share(priority=job.priority, rate=job.request.max_rate)
@@ -166,25 +166,18 @@ class Pull:
     ) -> Pulled:
         """`asked` as in `Plan.publication`."""
         self._job.resumable = False
-        plan, text = self._plan, self._plan.reference.text
+        plan = self._plan
         request, current = await self._in_thread(partial(plan.publication, files, model, asked=asked))
-        outcome = PullOutcome(
-            source=text,
-            revision=model.revision or None,
-            current=current,
-            note=note,
-            served=dict(sum((Counter(file.served) for file in files), Counter())),
-            notes=self._notes,
-        )
+        served = dict(sum((Counter(file.served) for file in files), Counter()))
+        make = partial(Pulled, source=plan.reference.text, revision=model.revision or None, current=current)
+        notes = PullNotes(self._notes, partial(make, note=note, served=served))
         added = await self._context.store.ingest.publish(
-            replace(request, notes=outcome),
+            replace(request, notes=notes, requester=Requester(peer=self._job.peer, job=self._job.id)),
             files,
             plan.source(files, model),
-            Requester(peer=self._job.peer, job=self._job.id),
             alone=len(files) == 1,
-            provenance=text,
         )
         if asked and not plan.reference.secrets:
             # Only what the source described: a digest in the request alone does not define the reference.
             await self._context.memory.remember_model(plan.full_reference, model)
-        return outcome.pulled(added)
+        return notes.pulled(added)

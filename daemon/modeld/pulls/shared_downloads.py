@@ -117,11 +117,10 @@ class _Download:
         """When the last job leaves, the download ends and keeps its bytes."""
         self.pace.join(share)
         self.jobs[forwarder] = on_event
-        self.progress.add_listener(forwarder)
         try:
-            yield
+            with self.progress.heard_by(forwarder):
+                yield
         finally:
-            self.progress.remove_listener(forwarder)
             del self.jobs[forwarder]
             self.pace.leave(share)
             if not self.jobs:

@@ -191,6 +191,8 @@ class Store:
             order=order,
             progress=progress or JobProgress(),
             notes=notes,
+            provenance=path,
+            requester=requester,
         )
         reader = reader or Reader()
 
@@ -200,7 +202,7 @@ class Store:
 
         collection = await self.ingest.in_thread(begin)
         try:
-            return await add_local(self.ingest, request, collection, how, path, requester)
+            return await add_local(self.ingest, request, collection)
         finally:
             collection.close()
 

@@ -49,13 +49,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buckets]:
         yield running
 
 
-@pytest.fixture
-def http() -> Iterator[HttpClient]:
-    client = HttpClient(environ={})
-    yield client
-    client.close()
-
-
 def described(source: S3Source, text: str) -> Description:
     reference = parse(text)
     assert isinstance(reference, S3Reference)

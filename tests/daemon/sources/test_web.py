@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -21,13 +21,6 @@ from rigs.scripted_server import Asked, Reply, Route, file_reply, serving, sha25
 CONTENT = b"GGUF" + bytes(range(256)) * 30
 HEX = sha256(CONTENT)
 RAW = base64.b64encode(hashlib.sha256(CONTENT).digest()).decode()
-
-
-@pytest.fixture
-def http() -> Iterator[HttpClient]:
-    client = HttpClient(environ={})
-    yield client
-    client.close()
 
 
 def described(http: HttpClient, address: str, environ: Mapping[str, str] | None = None) -> Description:

@@ -8,10 +8,22 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 REOPENS: Final = sys.platform == "linux"
 """Whether `reopen` works: without it, no file can be opened with the rights of another user and then be read."""
+
+
+@contextmanager
+def closing(descriptor: int) -> Iterator[int]:
+    """Around the use of a descriptor that nothing is written to, so that an error of its close means nothing."""
+    try:
+        yield descriptor
+    finally:
+        with suppress(OSError):
+            os.close(descriptor)
 
 
 def reopen(descriptor: int, flags: int) -> int:
@@ -40,8 +52,7 @@ def link_open_file(descriptor: int, path: str, name: str) -> None:
     if sys.platform != "linux":
         os.link(path, name)
         return
-    directory = os.open(os.path.dirname(name), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with closing(os.open(os.path.dirname(name), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as directory:
         os.link(
             f"/proc/self/fd/{descriptor}",
             os.path.basename(name),
@@ -49,8 +60,6 @@ def link_open_file(descriptor: int, path: str, name: str) -> None:
             dst_dir_fd=directory,
             follow_symlinks=True,
         )
-    finally:
-        os.close(directory)
 
 
 def has_writer(descriptor: int) -> bool | None:

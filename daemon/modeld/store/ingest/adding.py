@@ -7,7 +7,7 @@ the publication leaves nothing behind.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -16,19 +16,18 @@ from typing import Final
 import anyio
 
 from modeld.platform import files
-from modeld.progress import FileProgress, Stopped, check
+from modeld.progress import FileProgress, check
 from modeld.store import parts
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
-from modeld.store.catalog.history import Requester
 from modeld.store.digest import Digest, Relinked, Signature
 from modeld.store.disk.space import Allotment
 from modeld.store.ingest import copying
-from modeld.store.ingest.adopt import How, stage_adopted
+from modeld.store.ingest.adopt import stage_adopted
 from modeld.store.ingest.collect import Collection, Part
 from modeld.store.ingest.commit import Batch
 from modeld.store.ingest.copying import Source
-from modeld.store.ingest.ingest import Ingest, ReadyFile, first_of, until_there
+from modeld.store.ingest.ingest import Ingest, ReadyFile, first_of, for_each, standing_for, until_there
 from modeld.store.ingest.present import Presence
 from modeld.store.ingest.staged import Staged, changed
 from modeld.store.manifests.manifests import File
@@ -42,9 +41,7 @@ PORTION_FILES: Final = 64
 same threads."""
 
 
-async def add_local(
-    ingest: Ingest, request: PublishRequest, collection: Collection, how: How, provenance: str, requester: Requester
-) -> Added:
+async def add_local(ingest: Ingest, request: PublishRequest, collection: Collection) -> Added:
     """Publishes the collection under a name. Returns when the model is complete, verified and durable."""
     if request.expected is not None and not collection.alone:
         raise InvalidRequest(
@@ -57,7 +54,7 @@ async def add_local(
     async def attempt() -> Added:
         with ExitStack() as held:
             held.enter_context(ingest.holds.relying_on(ingest.publishing.layout.staging))
-            return await _Adding(ingest, request, collection, how, held).run(provenance, requester)
+            return await _Adding(ingest, request, collection, held).run()
 
     return await until_there(attempt)
 
@@ -65,27 +62,25 @@ async def add_local(
 class _Adding:
     """One attempt."""
 
-    def __init__(
-        self, ingest: Ingest, request: PublishRequest, collection: Collection, how: How, held: ExitStack
-    ) -> None:
+    def __init__(self, ingest: Ingest, request: PublishRequest, collection: Collection, held: ExitStack) -> None:
         self._ingest = ingest
         self._in_thread = ingest.in_thread
         self._layout = ingest.publishing.layout
         self._linked = ingest.publishing.index.trees.linked
         self._request = request
         self._collection = collection
-        self._how: How = how
+        self._how = collection.how
         self._files: dict[str, ReadyFile] = {}
         self._read: dict[str, Signature] = {}
         """Of the files that a move may take away, as they were read."""
         progress = request.progress.files([part.signature.size for part in collection.parts])
         self._progress = dict(zip((part.path for part in collection.parts), progress, strict=True))
-        self._presence = Presence(ingest, how, request.expected, held)
+        self._presence = Presence(ingest, collection.how, request.expected, held)
         self._to_write: set[str] = set()
         self._space = ingest.space
         """The space reserved for the files of `_to_write` and those that are adopted."""
 
-    async def run(self, provenance: str, requester: Requester) -> Added:
+    async def run(self) -> Added:
         listed = self._collection.parts
         await self._presence.load([part.signature for part in listed])
         await self._judge_known()
@@ -101,9 +96,7 @@ class _Adding:
                     self._request,
                     ready,
                     {"registry": "local", "filename": parts.printable(first_of(ready).path)},
-                    requester,
                     alone=self._collection.alone,
-                    provenance=provenance,
                     batch=batch,
                 )
             except BaseException:
@@ -127,12 +120,9 @@ class _Adding:
             if digest is None:
                 return
             known.append(File(path=part.path, blob=digest.text, size_bytes=part.signature.size, role=part.role))
-        first = parts.first_weights([(file.path, file.role or "", file.size_bytes) for file in known])
-        stands = Digest.parse(known[first].blob)
-        publishing = self._ingest.publishing
+        publishing, standing = self._ingest.publishing, standing_for(known, alone=self._collection.alone)
         try:
-            listed = [] if self._collection.alone else known
-            await publishing.in_thread(partial(publishing.judge, self._request, stands, listed))
+            await publishing.in_thread(partial(publishing.judge, self._request, *standing))
         except AlreadyExists:
             if self._request.expected is not None or await self._in_thread(self._have_no_writer):
                 raise
@@ -140,12 +130,9 @@ class _Adding:
     def _have_no_writer(self) -> bool:
         """Whether the records still stand for the bytes of all files."""
         for part in self._collection.parts:
-            descriptor = self._collection.open(part)
-            try:
+            with files.closing(self._collection.open(part)) as descriptor:
                 if files.has_writer(descriptor) is not False:
                     return False
-            finally:
-                os.close(descriptor)
         return True
 
     def _begin(self, promised: ExitStack) -> Batch:
@@ -153,46 +140,28 @@ class _Adding:
         if not self._collection.alone:  # space for a single file is reserved when it is staged
             self._request.progress.phase("reserving")
             here = os.stat(self._layout.blobs_dir).st_dev  # of the whole store
-            to_write = to_adopt = 0
-            for part in self._collection.parts:
-                digest = self._presence.recorded_digest(part.signature)
-                if digest is not None and os.path.lexists(self._layout.blob(digest)):
-                    continue
-                if self._how == "copy" or part.signature.device != here:
-                    to_write += part.signature.size
-                    self._to_write.add(part.path)
-                else:
-                    to_adopt += part.signature.size
-            room = promised.enter_context(self._ingest.space.reserve(to_write))
-            promised.enter_context(self._ingest.space.adopt(to_adopt))
-            self._space = Allotment(room)
+            missing = [part for part in self._collection.parts if not self._presence.is_recorded(part.signature)]
+            to_write = [part for part in missing if self._how == "copy" or part.signature.device != here]
+            self._to_write = {part.path for part in to_write}
+            size, written = (sum(part.signature.size for part in some) for some in (missing, to_write))
+            self._space = Allotment(promised.enter_context(self._ingest.space.reserve(written)))
+            promised.enter_context(self._ingest.space.adopt(size - written))
         return Batch(self._layout, len(self._collection.parts))
 
     # -- bytes
 
     async def _stage_all(self, batch: Batch) -> None:
-        waiting = iter(self._collection.parts)
-        faults: list[Exception] = []
+        async def stage(portion: list[Part]) -> None:
+            await self._in_thread(partial(self._stage_portion, batch, portion))
 
-        async def work() -> None:
-            while portion := _portion(waiting):
-                try:
-                    await self._in_thread(partial(self._stage_portion, batch, portion))
-                except Exception as fault:  # noqa: BLE001 - raised below, when the other threads have stopped
-                    faults.append(fault)
-                    self._request.progress.stop_files()
-                    return
-
-        async with anyio.create_task_group() as tasks:
-            for _thread in range(min(len(self._collection.parts), int(self._ingest.threads.total_tokens))):
-                tasks.start_soon(work)
-        if not faults:
-            return
-        fault = next((fault for fault in faults if not isinstance(fault, Stopped)), faults[0])
-        actual = fault.details.get("actual_sha256") if isinstance(fault, DigestMismatch) else None
-        if isinstance(actual, str):  # the next add refuses it without reading the file
-            await self._ingest.records.record_source(self._collection.parts[0].signature, Digest(actual))
-        raise fault
+        threads, portions = int(self._ingest.threads.total_tokens), _portions(self._collection.parts)
+        try:
+            await for_each(portions, stage, self._request.progress, at_once=threads)
+        except DigestMismatch as fault:
+            actual = fault.details.get("actual_sha256")
+            if isinstance(actual, str):  # the next add refuses it without reading the file
+                await self._ingest.records.record_source(self._collection.parts[0].signature, Digest(actual))
+            raise
 
     def _stage_portion(self, batch: Batch, portion: list[Part]) -> None:
         """Blocking. Whatever it raises, the only names and files that it leaves are in the batch."""
@@ -200,16 +169,13 @@ class _Adding:
             progress = self._progress[part.path]
             check(progress)
             where = self._collection.where(part)
-            descriptor = self._collection.open(part)
-            try:
+            with files.closing(self._collection.open(part)) as descriptor:
                 source = Source.of(descriptor, where)
                 # An earlier attempt to adopt the file has changed its ctime.
                 same = self._how != "copy" and part.signature.only_links_changed(source.signature)
                 if source.signature != part.signature and not same:
                     raise changed(where)
                 self._files[part.path] = self._find_or_stage(batch, part, source)
-            finally:
-                os.close(descriptor)
             progress.finished()
 
     def _find_or_stage(self, batch: Batch, part: Part, source: Source) -> ReadyFile:
@@ -257,8 +223,6 @@ class _Adding:
         self._collection.check_complete()
         progress = FileProgress(self._request.progress)
         relied_on = {file.digest for file in self._files.values() if isinstance(file.content, Blob)}
-        for digest in {staged.digest for staged in batch.staged}:
-            self._presence.hold(digest)
         found = batch.settle(verified, progress, relied_on=relied_on)
         for path, file in self._files.items():
             if isinstance(file.content, Staged) and file.digest in found:
@@ -282,11 +246,13 @@ class _Adding:
         return relinked
 
 
-def _portion(waiting: Iterator[Part]) -> list[Part]:
-    """The next files for one thread."""
-    portion: list[Part] = []
-    size = 0
-    while size < PORTION_BYTES and len(portion) < PORTION_FILES and (part := next(waiting, None)) is not None:
+def _portions(waiting: Iterable[Part]) -> Iterator[list[Part]]:
+    portion, size = list[Part](), 0
+    for part in waiting:
         portion.append(part)
         size += part.signature.size
-    return portion
+        if size >= PORTION_BYTES or len(portion) == PORTION_FILES:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion

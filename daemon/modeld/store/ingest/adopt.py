@@ -92,12 +92,10 @@ class Adopted(Staged):
         except OSError:
             return  # it may be the blob
         with contextlib.suppress(OSError):
-            descriptor = os.open(self.origin, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-            try:
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+            with files.closing(os.open(self.origin, flags)) as descriptor:
                 if os.path.samestat(os.fstat(descriptor), self.before):
                     _restore(descriptor, self.before)
-            finally:
-                os.close(descriptor)
 
     def _is_blob(self) -> bool:
         return os.lstat(self.layout.blob(self.digest)).st_ino == self.source.inode

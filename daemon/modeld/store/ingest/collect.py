@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from modeld.platform import files
 from modeld.store import parts
 from modeld.store.digest import Signature
 from modeld.store.disk.durable import source_faults
@@ -51,6 +52,7 @@ class Collection:
     descriptor: int | None
     """Of the directory; without one the files are opened by their own paths."""
     reader: Reader
+    how: How
     parts: tuple[Part, ...]
 
     @property
@@ -115,7 +117,7 @@ def collect(path: str, how: How, reader: Reader, layout: Layout) -> Collection:
             root = path.rstrip("/") or "/"
             found = _in_directory(root, descriptor, reader, layout)
         made = tuple(Part(name, parts.role_of(name), signature) for name, signature in sorted(found))
-        collection = Collection(root.rstrip("/"), descriptor, reader, made)
+        collection = Collection(root.rstrip("/"), descriptor, reader, how, made)
         if how == "move":
             for part in made:
                 reader.check_removable(collection.where(part))
@@ -145,16 +147,12 @@ def _with_shards(directory: str, filename: str, reader: Reader) -> list[tuple[st
     for name in names or [filename]:
         path = os.path.join(directory, name)
         try:
-            descriptor = reader.open(path)
+            with files.closing(reader.open(path)) as descriptor, source_faults(path):
+                found.append((name, Signature.of(os.fstat(descriptor))))
         except SourceNotFound:
             if names is None:
                 raise
             raise _missing(directory, name, filename) from None
-        try:
-            with source_faults(path):
-                found.append((name, Signature.of(os.fstat(descriptor))))
-        finally:
-            os.close(descriptor)
     return found
 
 
@@ -218,11 +216,8 @@ def _walk(
             if prefix.count("/") + 1 == MAX_DEPTH:
                 what = f"{where} is more than {MAX_DEPTH} directories deep"
                 raise InvalidRequest(what, hint=_NOT_ABOVE, details={"path": where})
-            inner = reader.enter(where, descriptor)
-            try:
+            with files.closing(reader.enter(where, descriptor)) as inner:
                 yield from _walk(root, reader, inner, store, f"{prefix}{name}/")
-            finally:
-                os.close(inner)
         else:
             raise InvalidRequest(
                 f"{where} is {kind_of(status.st_mode)}: a model has regular files only",

@@ -80,12 +80,11 @@ class Batch:
         `verified` has the signatures of blobs at their last good verification: an unchanged one is not hashed again.
         """
         here = {staged.digest: blob for staged in self.staged if (blob := staged.as_blob()) is not None}
-        for digest, size in {staged.digest: staged.size for staged in self.staged}.items():
-            if digest not in here:
-                known = verified.get(digest)
-                found = blobs.find_good(self._layout, digest, size=size, verified=known, progress=progress)
-                if found is not None:
-                    here[digest] = found
+        for digest, size in {staged.digest: staged.size for staged in self.staged if staged.digest not in here}.items():
+            known = verified.get(digest)
+            found = blobs.find_good(self._layout, digest, size=size, verified=known, progress=progress)
+            if found is not None:
+                here[digest] = found
         for staged in self.staged:
             if staged.digest in here:
                 staged.discard()

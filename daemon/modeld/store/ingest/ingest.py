@@ -8,7 +8,7 @@ are kept, and two models that share a file share its transfer. Blobs without a m
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,11 +18,11 @@ import anyio
 import anyio.to_thread
 
 from modeld.inspect.formats import format_of_name
-from modeld.progress import FileProgress
+from modeld.progress import FileProgress, JobProgress, Stopped
 from modeld.store import parts
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
-from modeld.store.catalog.history import History, Requester
+from modeld.store.catalog.history import History
 from modeld.store.catalog.records import Records
 from modeld.store.digest import Digest, Relinked, Signature
 from modeld.store.disk.layout import Layout
@@ -37,6 +37,7 @@ from modeld.store.publish.publishing import Publishing, PublishRequest
 from modelwire.errors import Corrupt
 from modelwire.values import Added
 
+Item = TypeVar("Item")
 T = TypeVar("T")
 
 
@@ -87,6 +88,29 @@ async def until_there(attempt: Callable[[], Awaitable[T]]) -> T:
     return await attempt()
 
 
+async def for_each(
+    items: Iterable[Item], work: Callable[[Item], Awaitable[None]], progress: JobProgress, *, at_once: int
+) -> None:
+    """Works on the files of one job, some at once. When one fails the others stop, and then its error is raised."""
+    waiting, faults = iter(items), list[Exception]()
+
+    async def work_on() -> None:
+        for item in waiting:
+            if faults:
+                return
+            try:
+                await work(item)
+            except Exception as fault:  # noqa: BLE001 - raised below, when the others have stopped
+                faults.append(fault)
+                progress.stop_files()
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(at_once):
+            tasks.start_soon(work_on)
+    if faults:
+        raise next((fault for fault in faults if not isinstance(fault, Stopped)), faults[0])
+
+
 def still_there(layout: Layout, blob: Blob, trees: Trees) -> Blob:
     """The blob as it is now. In the publisher's turn: a sweep may have run since the blob was found, or another program
     has written to it. What the trees of other models do to its links is no change."""
@@ -104,6 +128,12 @@ def still_there(layout: Layout, blob: Blob, trees: Trees) -> Blob:
 def first_of(files: Sequence[ReadyFile]) -> ReadyFile:
     """The file that stands for the model."""
     return files[parts.first_weights([(file.path, file.role or "", file.size) for file in files])]
+
+
+def standing_for(files: Sequence[File], *, alone: bool) -> tuple[Digest, Sequence[File]]:
+    """What names a model of these files: the digest of the one that stands for it, and all that its manifest lists."""
+    first = parts.first_weights([(file.path, file.role or "", file.size_bytes) for file in files])
+    return Digest.parse(files[first].blob), () if alone else files
 
 
 def listed(files: Sequence[ReadyFile]) -> list[File]:
@@ -193,16 +223,12 @@ class Ingest:
         request: PublishRequest,
         files: Sequence[ReadyFile],
         source: Mapping[str, str],
-        requester: Requester,
         *,
         alone: bool,
-        provenance: str,
         batch: Batch | None = None,
     ) -> Added:
-        """Publishes a model of one file (`alone`), or of several with a tree. Staged files are in `batch` too.
-
-        The history records the bytes that were read or fetched, and `provenance` as their source.
-        """
+        """Publishes a model of one file (`alone`), or of several with a tree. Staged files are in `batch` too. The
+        history records the bytes that were read or fetched."""
         layout, trees = self.publishing.layout, self.publishing.index.trees
         first, tree = first_of(files), [] if alone else listed(files)
         stands = await self.publishing.in_thread(partial(self.publishing.judge, request, first.digest, tree))
@@ -242,5 +268,5 @@ class Ingest:
             await self.records.record_relinked(relinked)
             await self.history.clear_condemned(sources)
             read = {file.digest: file.served for file in files if file.read}
-            await self.history.record_added(read, provenance, requester)
+            await self.history.record_added(read, request.provenance, request.requester)
         return added

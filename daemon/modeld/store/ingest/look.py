@@ -13,6 +13,7 @@ import structlog
 
 from modeld.inspect.formats import HEAD_BYTES, format_of_content
 from modeld.inspect.soundness import fault_of
+from modeld.platform import files
 
 log = structlog.get_logger("modeld.store.ingest")
 
@@ -29,12 +30,9 @@ class Learned:
 def look_at(path: str, origin: str) -> Learned:
     """Blocking; never raises. `origin` is the file's name where the bytes come from."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
+        with files.closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)) as descriptor:
             format_ = format_of_content(os.pread(descriptor, HEAD_BYTES, 0))
             return Learned(format_, fault_of(descriptor, os.fstat(descriptor).st_size, origin))
-        finally:
-            os.close(descriptor)
     except Exception as fault:  # noqa: BLE001 - what the bytes say must not decide whether they are published
         log.warning("nothing could be learned from a new blob", path=path, origin=origin, reason=str(fault))
         return Learned()

@@ -7,6 +7,7 @@ goes to quarantine. No sweep removes a blob from before the look-up until the re
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -68,6 +69,11 @@ class Presence:
     def recorded_digest(self, source: Signature) -> Digest | None:
         """The recorded digest of a file with exactly this signature."""
         return self._sources.get(source)
+
+    def is_recorded(self, source: Signature) -> bool:
+        """Whether a blob has the name of the recorded digest. Its bytes are not looked at."""
+        digest = self.recorded_digest(source)
+        return digest is not None and os.path.lexists(self._layout.blob(digest))
 
     def hold(self, digest: Digest) -> None:
         """Call it before the first look at the blob."""

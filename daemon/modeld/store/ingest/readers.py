@@ -80,45 +80,38 @@ class Reader:
                     hint="Move the file that it points to, or add it without --move.",
                     details={"path": path},
                 )
-        os.close(self._parent(path))
+        with self._parent(path):
+            pass  # it has looked at the rights
 
     def remove(self, path: str, signature: Signature) -> None:
         """Removes the name of a file that is in the store now, unless it names another file by now, the file was
         written to, or a program can write to it."""
-        parent, name = self._parent(path), os.path.basename(path)
-        try:
-            with source_faults(path), contextlib.suppress(FileNotFoundError):
-                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-                # The store has linked the file and made it read-only.
-                if signature.only_links_changed(Signature.of(status)) and not _has_writer(name, parent):
-                    os.unlink(name, dir_fd=parent)
-        finally:
-            os.close(parent)
+        name = os.path.basename(path)
+        with self._parent(path) as parent, contextlib.suppress(FileNotFoundError):
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            # The store has linked the file and made it read-only.
+            if signature.only_links_changed(Signature.of(status)) and not _has_writer(name, parent):
+                os.unlink(name, dir_fd=parent)
 
     def remove_empty(self, path: str) -> None:
         """Removes a directory if it is empty; otherwise does nothing."""
-        with contextlib.suppress(OSError, WireError):
-            parent = self._parent(path)
-            try:
-                os.rmdir(os.path.basename(path), dir_fd=parent)
-            finally:
-                os.close(parent)
+        with contextlib.suppress(OSError, WireError), self._parent(path) as parent:
+            os.rmdir(os.path.basename(path), dir_fd=parent)
 
-    def _parent(self, path: str) -> int:
+    @contextlib.contextmanager
+    def _parent(self, path: str) -> Iterator[int]:
         """A descriptor of the directory that the name may be taken from."""
         directory = os.path.dirname(path)
         with source_faults(path):
             if not os.access(directory, os.W_OK | os.X_OK):
                 raise _may_not_remove(path, self.uid)
-            return os.open(directory, _DIRECTORY)
+            with files.closing(os.open(directory, _DIRECTORY)) as parent:
+                yield parent
 
 
 def _has_writer(name: str, parent: int) -> bool | None:
-    descriptor = os.open(name, _FILE | os.O_NOFOLLOW, dir_fd=parent)
-    try:
+    with files.closing(os.open(name, _FILE | os.O_NOFOLLOW, dir_fd=parent)) as descriptor:
         return files.has_writer(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class PeerReader(Reader):
@@ -158,24 +151,18 @@ class PeerReader(Reader):
                 found = self._walk(path)
             else:
                 found = os.open(os.path.basename(path), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-            try:
+            with files.closing(found):
                 yield found
-            finally:
-                os.close(found)
 
-    def _parent(self, path: str) -> int:
-        with source_faults(path):
-            parent = self._walk(os.path.dirname(path))
-            try:
-                directory = os.fstat(parent)
-                status = os.stat(os.path.basename(path), dir_fd=parent, follow_symlinks=False)
-                sticky = directory.st_mode & stat.S_ISVTX and self.uid not in (directory.st_uid, status.st_uid)
-                if sticky or not all(self._may(parent, right) for right in (_WRITE, _SEARCH)):
-                    raise _may_not_remove(path, self.uid)
-            except BaseException:
-                os.close(parent)
-                raise
-            return parent
+    @contextlib.contextmanager
+    def _parent(self, path: str) -> Iterator[int]:
+        with source_faults(path), files.closing(self._walk(os.path.dirname(path))) as parent:
+            directory = os.fstat(parent)
+            status = os.stat(os.path.basename(path), dir_fd=parent, follow_symlinks=False)
+            sticky = directory.st_mode & stat.S_ISVTX and self.uid not in (directory.st_uid, status.st_uid)
+            if sticky or not all(self._may(parent, right) for right in (_WRITE, _SEARCH)):
+                raise _may_not_remove(path, self.uid)
+            yield parent
 
     def _walk(self, path: str) -> int:
         """An O_PATH descriptor of what the path leads to; every step is taken in the directory held open."""

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from modeld.platform import files
 from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob
 from modeld.store.blobs.hashing import hash_file
@@ -71,12 +72,9 @@ class Staged:
             )
 
     def _hash_again(self) -> Digest:
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            digest, _ = hash_file(descriptor, os.fstat(descriptor).st_size, FileProgress())
-            return digest
-        finally:
-            os.close(descriptor)
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        with files.closing(os.open(self.path, flags)) as descriptor:
+            return hash_file(descriptor, os.fstat(descriptor).st_size, FileProgress())[0]
 
     def named(self, blob: Blob) -> bool:
         """Called after the file got its name: whether the blob still has the bytes that were hashed."""

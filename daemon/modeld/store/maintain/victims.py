@@ -179,12 +179,10 @@ class Victims:
         directory = "/".join((self._layout.root, *partial.parts))
         with suppress(OSError):
             for name in os.listdir(directory):
-                descriptor = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-                try:
+                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+                with files.closing(os.open(f"{directory}/{name}", flags)) as descriptor:
                     if files.has_writer(descriptor):
                         return True
-                finally:
-                    os.close(descriptor)
         return False
 
     def _in_staging(self) -> Iterator[Candidate]:

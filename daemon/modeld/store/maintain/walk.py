@@ -16,6 +16,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from modeld.platform import files
 from modeld.progress import Stopped
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
@@ -113,12 +114,10 @@ def _entries(layout: Layout, above: tuple[str, ...]) -> Iterator[tuple[tuple[str
     """The entries of one of the store's own directories, each with that directory's descriptor. The directory itself
     may be reached by a link, which is the user's choice; nothing below."""
     try:
-        directory = os.open("/".join((layout.root, *above)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        own = "/".join((layout.root, *above))
+        with files.closing(os.open(own, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as directory:
             for name in sorted(os.listdir(directory)):
                 yield (*above, name), directory
-        finally:
-            os.close(directory)
     except FileNotFoundError:
         return
     except OSError as fault:
@@ -127,8 +126,7 @@ def _entries(layout: Layout, above: tuple[str, ...]) -> Iterator[tuple[tuple[str
 
 def _in_fanout(parent: int, parts: tuple[str, ...]) -> Iterator[Found]:
     try:
-        fanout = os.open(parts[-1], _DIRECTORY, dir_fd=parent)
-        try:
+        with files.closing(os.open(parts[-1], _DIRECTORY, dir_fd=parent)) as fanout:
             with os.scandir(fanout) as entries:
                 listed = sorted(entries, key=lambda entry: entry.name)
             for entry in listed:
@@ -139,8 +137,6 @@ def _in_fanout(parent: int, parts: tuple[str, ...]) -> Iterator[Found]:
                     yield _partial(fanout, (*parts, name), partial[1])
                 else:
                     yield Stray((*parts, name))
-        finally:
-            os.close(fanout)
     except OSError as fault:
         yield _instead(parts, fault)
 
@@ -157,8 +153,7 @@ def _blob(fanout: int, above: tuple[str, ...], name: str) -> Found:
 
 def _partial(parent: int, parts: tuple[str, ...], digest: str | None) -> Found:
     try:
-        directory = os.open(parts[-1], _DIRECTORY, dir_fd=parent)
-        try:
+        with files.closing(os.open(parts[-1], _DIRECTORY, dir_fd=parent)) as directory:
             info = os.fstat(directory)
             size, newest = 0, info.st_mtime
             for name in os.listdir(directory):
@@ -166,8 +161,6 @@ def _partial(parent: int, parts: tuple[str, ...], digest: str | None) -> Found:
                     inside = os.stat(name, dir_fd=directory, follow_symlinks=False)
                     size += inside.st_size
                     newest = max(newest, inside.st_mtime)
-        finally:
-            os.close(directory)
     except OSError as fault:
         return _instead(parts, fault)
     return Partial(parts, digest, info, size, newest)

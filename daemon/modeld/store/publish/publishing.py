@@ -15,6 +15,7 @@ import anyio
 
 from modeld.progress import JobProgress
 from modeld.store.blobs.blobs import Blob
+from modeld.store.catalog.history import THE_DAEMON, Requester
 from modeld.store.digest import Digest
 from modeld.store.manifests import manifests
 from modeld.store.manifests.entries import Entry
@@ -30,7 +31,7 @@ Commit = Callable[[], tuple[Blob, bool]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishRequest:
-    """The name to publish under, and what it may replace."""
+    """The name to publish under, what it may replace, and on whose behalf."""
 
     name: ModelName
     expected: Digest | None = None
@@ -39,6 +40,10 @@ class PublishRequest:
     force_format: bool = False
     """Publish also what is certainly not what a file's name promises."""
 
+    provenance: str
+    """Where the bytes come from, for the history."""
+
+    requester: Requester = THE_DAEMON
     order: int
     progress: JobProgress
     notes: Notes[Added] | None = None

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from daemon.conftest import MakeRig
-from daemon.sources.huggingface.test_huggingface import REPOS
 from modeld.download.routes.router import Route
 from modeld.download.source import Source
 from modeld.sources.parse import parse
@@ -16,6 +15,7 @@ from modeld.sources.sources import Sources
 from modeld.store.digest import Digest
 from modelwire.errors import DigestMismatch, WireError
 from rigs.download_rig import Rig
+from rigs.hub_repos import REPOS
 from rigs.hub_server import Hub, Repo
 from rigs.registries import OllamaDouble, descriptor
 from rigs.watcher import Watcher

@@ -6,17 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from modeld.download.http.client import HttpClient
-from modeld.download.source import Description
-from modeld.sources.credentials.hub_token import hub_token
 from modeld.sources.huggingface.reference import HubReference
 from modeld.sources.huggingface.source import HuggingFaceSource
-from modeld.sources.parse import parse
 from modelwire.errors import (
     DigestMismatch,
     InvalidRequest,
@@ -26,77 +22,9 @@ from modelwire.errors import (
     WireError,
 )
 from rigs.described_bytes import read_all
+from rigs.hub_repos import REPOS, STRANGER, TOKEN, WHOLE, described, paths, source_of, weights
 from rigs.hub_server import Hub, Repo
 from rigs.scripted_server import Asked, Reply, serving, sha256
-
-TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz012345"
-STRANGER = "hf_StrangerStrangerStranger0123456789"
-
-
-def weights(name: str) -> bytes:
-    return b"GGUF" + name.encode() * 700
-
-
-def repo_of(paths: list[str], **given: object) -> Repo:
-    files = {path: weights(path) if path.endswith((".gguf", ".safetensors")) else path.encode() for path in paths}
-    lfs = frozenset(path for path in paths if path.endswith((".gguf", ".safetensors")))
-    return Repo(files, lfs, **given)  # type: ignore[arg-type]
-
-
-WHOLE = [".gitattributes", "LICENSE", "README.md", "config.json", "sub/dir/notes.txt", "tokenizer.json"]
-WHOLE += ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "ünïcode name.json", "empty.txt"]
-
-REPOS = {
-    "org/whole": repo_of(WHOLE),
-    "org/quants": repo_of(
-        ["README.md", "imatrix.gguf", "m-Q4_K_M.gguf", "m-UD-Q4_K_M.gguf", "m-Q8_0.gguf", "m-IQ4_XS.gguf"]
-        + [f"BF16/m-BF16-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
-        + ["mmproj-F32.gguf", "mmproj-F16.gguf", "Q3_K_S/part-00001-of-00002.gguf", "Q3_K_S/part-00002-of-00002.gguf"]
-    ),
-    "org/two": repo_of(["a-7b.Q4_K_M.gguf", "b-13b.Q4_K_M.gguf"]),
-    "org/first": repo_of(["README.md", "b-Q8_0.gguf", "a-Q2_K.gguf", "mtp-Q4_K_M.gguf", "mmproj-BF16.gguf"]),
-    "org/unsloth": repo_of(["m-UD-Q4_K_M.gguf", "m-UD-Q2_K.gguf", "m-Q8_0.gguf"]),
-    "org/mixed": repo_of(["m.safetensors", "m-Q4_K_M.gguf", "m-Q8_0.gguf"]),
-    "org/alone": repo_of(["README.md", "m-Q8_0.gguf"]),
-    "org/shards": repo_of(
-        [f"{kind}/m-{kind}-0000{n}-of-00002.gguf" for kind in ("Q4_K_M", "Q8_0") for n in (1, 2)] + ["mmproj-F16.gguf"]
-    ),
-    "org/untold": repo_of(["a.gguf", "b.gguf"]),
-    "org/torn": repo_of(["m-Q4_0-00001-of-00002.gguf"]),
-    "org/gated": repo_of(["m.gguf", "config.json"], gated="manual", tokens=frozenset({TOKEN})),
-    "org/private": repo_of(["m.gguf"], private=True, tokens=frozenset({TOKEN})),
-    "org/disabled": repo_of(["m.gguf"], disabled=True),
-    "old": repo_of(["m.safetensors"], license=None),
-}
-REPOS["org/whole"].files["empty.txt"] = b""
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Hub(REPOS, page=4, valid=frozenset({TOKEN, STRANGER})) as hub:
-        yield hub
-
-
-@pytest.fixture
-def http() -> Iterator[HttpClient]:
-    client = HttpClient(environ={})
-    yield client
-    client.close()
-
-
-def source_of(hub: Hub, http: HttpClient, token: str | None = None) -> HuggingFaceSource:
-    return HuggingFaceSource(http, hub.url, token=lambda: token)
-
-
-def described(hub: Hub, http: HttpClient, text: str, token: str | None = None) -> Description:
-    reference = parse(text, environ={"HF_ENDPOINT": hub.url})
-    assert isinstance(reference, HubReference)
-    return source_of(hub, http, token).describe(reference)
-
-
-def paths(description: Description) -> list[str]:
-    return [file.path for file in description.files]
-
 
 # -- what is described
 
@@ -352,55 +280,3 @@ def test_a_list_of_files_does_not_lead_to_another_host(http: HttpClient) -> None
     with serving(elsewhere) as server:
         with pytest.raises(SourceUnavailable, match="another host"):
             HuggingFaceSource(http, server.url, token=lambda: TOKEN).describe(HubReference(repo="org/repo"))
-
-
-# -- tokens
-
-
-def test_the_token_goes_to_the_hub_and_nowhere_else(hub: Hub, http: HttpClient) -> None:
-    source = source_of(hub, http, TOKEN)
-    for text in ("hf:org/whole", "hf:org/gated"):
-        for file in described(hub, http, text, TOKEN).files:
-            assert read_all(source, file) or file.size == 0
-            assert TOKEN not in f"{file!r} {file.locator}"
-    assert hub.cdn.asked
-    assert hub.server.sent_with(TOKEN) == hub.server.asked
-    assert hub.cdn.sent_with(TOKEN) == []
-    assert hub.cdn.sent_with("Authorization") == []
-
-
-def test_a_token_in_the_reference_is_used_and_not_shown(hub: Hub, http: HttpClient) -> None:
-    address = f"http://someone:{TOKEN}@{hub.url[7:]}/org/gated/resolve/main/m.gguf"
-    found = described(hub, http, address)
-    assert TOKEN not in repr(found)
-    assert found.source == "hf:org/gated/m.gguf@main"
-    assert read_all(source_of(hub, http), found.files[0]) == weights("m.gguf")
-    assert hub.cdn.sent_with(TOKEN) == []
-
-
-def test_a_mirror_gets_no_token(hub: Hub, http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    HuggingFaceSource(http, hub.url).describe(HubReference(repo="org/whole"))
-    assert hub.server.sent_with(TOKEN) == []
-
-
-def test_where_the_token_is_looked_for(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    (home / ".cache" / "huggingface").mkdir(parents=True)
-    (home / ".cache" / "huggingface" / "token").write_text("from-cache\n")
-    (tmp_path / "elsewhere").write_text(" from-path \r\n")
-    (tmp_path / "token").write_text("from-home")
-    environ = {"HOME": str(home)}
-    assert hub_token(environ) == "from-cache"
-    assert hub_token({**environ, "XDG_CACHE_HOME": str(tmp_path / "none")}) is None
-    assert hub_token({**environ, "HF_HOME": str(tmp_path)}) == "from-home"
-    assert hub_token({**environ, "HF_HOME": str(tmp_path), "HF_TOKEN_PATH": str(tmp_path / "elsewhere")}) == "from-path"
-    assert hub_token({**environ, "HF_TOKEN": "from-variable\n"}) == "from-variable"
-    assert hub_token({**environ, "HF_TOKEN": " "}) == "from-cache"
-    assert hub_token({**environ, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}) is None
-
-
-def test_the_endpoint_and_the_token_of_the_environment(hub: Hub, http: HttpClient) -> None:
-    source = HuggingFaceSource.from_environ(http, {"HF_ENDPOINT": hub.url + "/", "HF_TOKEN": TOKEN})
-    assert source.origin(HubReference(repo="org/gated")) == hub.url
-    assert paths(source.describe(HubReference(repo="org/gated"))) == ["config.json", "m.gguf"]

@@ -59,13 +59,6 @@ PACK = modelpack(
 BLOBS = (WEIGHTS, PROJECTOR, README, CONFIG)
 
 
-@pytest.fixture
-def http() -> Iterator[HttpClient]:
-    client = HttpClient(environ={})
-    yield client
-    client.close()
-
-
 def described(source: ImageSource, text: str) -> Description:
     reference = parse(text)
     assert isinstance(reference, ImageReference)

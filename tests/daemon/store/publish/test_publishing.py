@@ -18,7 +18,7 @@ DIGEST, OTHER = Digest("ab" * 32), Digest("cd" * 32)
 
 
 def request(name: str = "llama", **changes: Any) -> PublishRequest:
-    return PublishRequest(name=ModelName.parse(name), order=0, progress=JobProgress(), **changes)
+    return PublishRequest(name=ModelName.parse(name), provenance="a test", order=0, progress=JobProgress(), **changes)
 
 
 def entry(name: str = "llama", **changes: Any) -> Entry:

@@ -1,0 +1,179 @@
+"""What operations on models answer with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import field
+
+from modelwire.values.value import Value
+from modelwire.vocabulary import ModelState
+
+
+class ModelFile(Value, frozen=True, kw_only=True):
+    """One file of a model of several files."""
+
+    path: str
+    blob: str
+    size_bytes: int
+    role: str | None = None
+
+
+class Provenance(Value, frozen=True, kw_only=True):
+    """The origin of the bytes, as the manifest records it."""
+
+    registry: str = ""
+    repo: str = ""
+    revision: str = ""
+    filename: str = ""
+
+
+class ModelView(Value, frozen=True, kw_only=True):
+    """One model: the facts of its manifest, and its state on this machine."""
+
+    name: str
+    format: str
+    blob: str
+    size_bytes: int
+    state: ModelState
+    path: str | None = None
+    license: str | None = None
+    source: Provenance | None = None
+    produced_by: str | None = None
+    produced_at: str | None = None
+    reason: str | None = None
+    files: tuple[ModelFile, ...] = ()
+    manifest: dict[str, Any] | None = None
+    verified_at: str | None = None
+    used_at: str | None = None
+    history: tuple[Provenanced, ...] = ()
+
+
+class Added(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """The outcome of adding a model."""
+
+    name: str
+    blob: str
+    size_bytes: int
+    format: str
+    path: str
+    reused: bool = False
+    job: str | None = None
+    files: tuple[ModelFile, ...] = ()
+
+
+class Pulled(Added, omit_defaults=False, frozen=True, kw_only=True):
+    """The outcome of a pull.
+
+    `source` is the reference as it is recorded, `revision` what it meant at that moment. `current`: the name stood for
+    this already. `served` is how many bytes each source gave. `note` says how what the reference left open was decided.
+    """
+
+    source: str = ""
+    revision: str | None = None
+    current: bool = False
+    note: str | None = None
+    served: dict[str, int] = field(default_factory=dict)
+
+
+class Resolved(Value, frozen=True, kw_only=True):
+    """A name as a path: absolute, readable without the daemon."""
+
+    name: str
+    path: str
+    blob: str
+    state: ModelState
+
+
+class Provenanced(Value, frozen=True, kw_only=True):
+    """One verification outcome, kept for good: what was checked, when, for whom, against what, by which version."""
+
+    time: str
+    blob: str
+    outcome: str
+    expected: str | None = None
+    actual: str | None = None
+    peer: int | None = None
+    source: str | None = None
+    tool: str | None = None
+    job: str | None = None
+    file: str | None = None
+    served: dict[str, int] | None = None
+    """Of bytes that arrived: which source gave how many of them."""
+
+
+class PlanStep(Value, frozen=True, kw_only=True):
+    """One step that an operation takes, or would take."""
+
+    action: str
+    path: str
+    size_bytes: int = 0
+    blob: str | None = None
+
+
+class Copied(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """A model under a second name. No blob byte is copied."""
+
+    name: str
+    source: str
+    blob: str
+    size_bytes: int
+    blobs: tuple[str, ...] = ()
+    dry_run: bool = False
+    plan: tuple[PlanStep, ...] = ()
+    job: str | None = None
+
+
+class Moved(Value, omit_defaults=False, frozen=True, kw_only=True):
+    name: str
+    source: str
+    blob: str
+    size_bytes: int
+    job: str | None = None
+
+
+class Removed(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """The manifest is gone; its blobs stay until a sweep finds that nothing holds them.
+
+    `blobs` are those that no other model names, and `frees_bytes` what they take. The daemon sweeps them at `frees_at`,
+    None when it does not sweep by itself. `freed_bytes` were given back at once, on request.
+    """
+
+    name: str
+    blob: str | None = None
+    size_bytes: int = 0
+    blobs: tuple[str, ...] = ()
+    frees_bytes: int = 0
+    frees_at: str | None = None
+    freed_bytes: int = 0
+    job: str | None = None
+
+
+class Verified(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """The outcome for one model. `actual` is the first digest that differs, or the expected one."""
+
+    name: str
+    ok: bool
+    expected: str
+    actual: str | None
+    size_bytes: int = 0
+    files: int = 1
+    reason: str | None = None
+    quarantine_path: str | None = None
+
+
+class Verification(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """`models` has the failed ones first, and of very many good ones not all: `checked` is their number."""
+
+    models: tuple[Verified, ...] = ()
+    ok: bool = True
+    checked: int = 0
+    failed: int = 0
+    size_bytes: int = 0
+    job: str | None = None
+
+
+class ModelList(Value, omit_defaults=False, frozen=True, kw_only=True):
+    models: tuple[ModelView, ...] = ()
+    next: str | None = None
+    damaged: tuple[str, ...] = ()

@@ -1,0 +1,22 @@
+"""A valid request of each operation, with the fields that it needs."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from modelwire.operations import OPERATIONS
+
+_FIELDS: Final[dict[str, object]] = {
+    **{"protocol": 1, "target": "1", "path": "/a", "name": "a", "job": "j", "priority": 3},
+    **{"source": "a", "destination": "b", "ref": "hf:a/b"},
+}
+
+
+def sample_request(operation: str, **given: object) -> dict[str, Any]:
+    """`given` takes the place of the id, the operation, and those fields that the operation has."""
+    known = OPERATIONS[operation].request.__struct_fields__
+    return {
+        field: value
+        for field, value in {"id": "1", "op": operation, **_FIELDS, **given}.items()
+        if field in ("id", "op", *known)
+    }
