@@ -12,9 +12,8 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -22,9 +21,10 @@ from end_to_end.test_names_killed import whole_models
 from rigs.block_log import Replay
 from rigs.filesystems import FILESYSTEMS
 from rigs.real_daemon import RealDaemon
+from rigs.recorded_clients import RecordedClient, Since, State, served, sync_directory
 from rigs.recorded_disk import IMAGE_BYTES, RecordedDisk
 from rigs.rough_peers import incidents, scaled, staging, status
-from rigs.scripted_server import Server, file_reply, serving, sha256
+from rigs.scripted_server import Server, file_reply, serving
 from rigs.traced_daemon import strace, traced
 from rigs.waiting import wait_until
 
@@ -43,31 +43,6 @@ KILLS = scaled(8, 1)
 """Of the daemon alone while they work: the disk sees what a start writes."""
 JOBS = 1000
 """As many as a list gives, and more than there are."""
-SIZES = (700, 5000, 5000, 60_000, 600_000)
-BIG = (9 << 20) + 1
-"""More than is synced together with others."""
-
-State = dict[str, tuple[str, ...]]
-"""Models by their names, with the digests of their files in order."""
-
-Since = Literal["crashed", "started", "asked again"]
-"""What has happened to the store after the crash."""
-
-
-@dataclass
-class Step:
-    """What a client asked for, and how many requests the disk had seen when it asked, was accepted and was answered."""
-
-    op: str
-    fields: dict[str, Any]
-    outcomes: list[State]
-    """What the client's names may be while this is in flight: first what they were, last what they are to be."""
-    source: tuple[Path, str] | None = None
-    """A file on the same disk, synced before, and its digest."""
-    job: str = ""
-    began: int = 0
-    accepted: int = 0
-    answered: int = 0
 
 
 @pytest.fixture(params=FILESYSTEMS)
@@ -84,153 +59,8 @@ def disk(request: pytest.FixtureRequest, stopped: RealDaemon) -> RecordedDisk:
 
 @pytest.fixture
 def web() -> Iterator[Server]:
-    """Serves bytes that follow from the path."""
-    with serving(lambda asked: file_reply(asked, random.Random(asked.path).randbytes(200_000))) as server:
+    with serving(lambda asked: file_reply(asked, served(asked.path))) as server:
         yield server
-
-
-class Client(threading.Thread):
-    """Changes its own names, one change after the other, and writes down when it learned of what."""
-
-    def __init__(
-        self, number: int, daemon: RealDaemon, disk: RecordedDisk, web: Server, enough: threading.Event
-    ) -> None:
-        super().__init__(name=f"client {number}")
-        self.prefix = f"c{number}-"
-        self.steps: list[Step] = []
-        self.fault: BaseException | None = None
-        self._daemon, self._disk, self._web, self._enough = daemon, disk, web, enough
-        self._chance = random.Random(number)
-        self._inbox = Path(disk.directory, "inbox")
-        self._state: State = {}
-
-    def run(self) -> None:
-        try:
-            for number in range(STEPS):
-                step = self._next()
-                step.fields |= {"token": f"{self.prefix}{number}", "on_disconnect": "continue"}
-                step.began = self._disk.log.now()
-                self.steps.append(step)
-                while not self._done(step):
-                    if self._enough.wait(0.01):
-                        return
-                self._state = step.outcomes[-1]
-        except BaseException as fault:
-            self.fault = fault
-
-    def _done(self, step: Step) -> bool:
-        """False when there is no daemon, or it dies before it answers: the token asks the next one for the same job."""
-        try:
-            with self._daemon.connect() as wire:
-                number = wire.request(step.op, **step.fields)
-                reply = wire.until(number, "accepted", "result", "error")
-                if reply["type"] == "accepted":
-                    assert step.job in ("", reply["job"])
-                    step.job = reply["job"]
-                    step.accepted = step.accepted or self._disk.log.now()
-                    reply = wire.terminal(number)
-        except (EOFError, OSError):
-            return False
-        step.answered = self._disk.log.now()
-        step.accepted = step.accepted or step.answered
-        assert reply["type"] == "result", (step, reply)
-        return True
-
-    def ask_again(self, moment: int) -> None:
-        """For what was not answered at this moment, as a client does that waited while the machine was away."""
-        for step in self.steps:
-            if step.began < moment < step.answered:
-                reply = self._daemon.ask(step.op, **step.fields)
-                assert reply["type"] == "result", (moment, step, reply)
-
-    def _next(self) -> Step:
-        new = f"{self.prefix}{len(self.steps)}"
-        adds = (self._add, self._add, self._add_from_here, self._add_directory, self._pull)
-        if not self._state or self._chance.random() < 0.4:
-            return self._chance.choice(adds)(new)
-        old = self._chance.choice(sorted(self._state))
-        was, without = self._state, {name: files for name, files in self._state.items() if name != old}
-        renamed = without | {new: was[old]}
-        changes: list[Callable[[], Step]] = [
-            lambda: self._add(old, replace=True),
-            lambda: self._step("model.copy", {"source": old, "destination": new}, was | renamed),
-            lambda: self._step("model.move", {"source": old, "destination": new}, was | renamed, renamed),
-            lambda: self._step("model.remove", {"name": old, "now": self._chance.random() < 0.5}, without),
-            lambda: self._step("store.sweep", {"grace_s": 0}, was),
-        ]
-        return self._chance.choice(changes)()
-
-    def _step(self, op: str, fields: dict[str, Any], *then: State) -> Step:
-        return Step(op, fields, [self._state, *then])
-
-    def _content(self) -> bytes:
-        if self._chance.random() < 0.2:
-            return b"the same for all" * self._chance.choice((100, 5000))
-        return self._chance.randbytes(BIG if self._chance.random() < 0.03 else self._chance.choice(SIZES))
-
-    def _add(self, name: str, **fields: Any) -> Step:
-        content = self._content()
-        path = self._daemon.file(f"source-{self.prefix}{len(self.steps)}", content)
-        return self._step("model.add", {"path": path, "name": name, **fields}, self._state | {name: (sha256(content),)})
-
-    def _add_from_here(self, name: str) -> Step:
-        content, path = self._content(), self._inbox / f"source-{name}"
-        with path.open("xb", buffering=0) as file:
-            file.write(content)
-            os.fsync(file.fileno())
-        sync_directory(self._inbox)
-        how = self._chance.choice(({}, {"move": True}, {"link": True}))
-        step = self._step(
-            "model.add", {"path": str(path), "name": name, **how}, self._state | {name: (sha256(content),)}
-        )
-        step.source = (path, sha256(content))
-        return step
-
-    def _add_directory(self, name: str) -> Step:
-        directory = Path(self._daemon.room, f"source-{name}")
-        directory.mkdir()
-        shards = self._chance.random() < 0.5
-        digests = []
-        for number in range(1, 13):
-            content = self._chance.randbytes(3000)
-            file = directory / (f"m-{number:05d}-of-00012.safetensors" if shards else f"{number}.bin")
-            file.write_bytes(content)
-            digests.append(sha256(content))
-        return self._step(
-            "model.add", {"path": str(directory), "name": name}, self._state | {name: tuple(sorted(digests))}
-        )
-
-    def _pull(self, name: str) -> Step:
-        digest = sha256(random.Random(f"/{name}.bin").randbytes(200_000))
-        return self._step(
-            "model.pull", {"ref": f"{self._web.url}/{name}.bin", "name": name}, self._state | {name: (digest,)}
-        )
-
-    def assert_nothing_is_lost(self, models: State, moment: int, since: Since) -> None:
-        own = {name: files for name, files in models.items() if name.startswith(self.prefix)}
-        begun = [step for step in self.steps if step.began < moment]
-        if not begun:
-            assert own == {}
-            return
-        last = begun[-1]
-        allowed = last.outcomes
-        if last.answered <= moment or since == "asked again" or (since == "started" and last.accepted <= moment):
-            allowed = allowed[-1:]
-        elif since == "started":
-            allowed = [allowed[0], allowed[-1]]
-        assert own in allowed, (moment, last)
-        for step in begun:
-            moved = step.fields.get("move", False)
-            if step.source is not None and not (moved and (step is not last or own == last.outcomes[-1])):
-                assert sha256(step.source[0].read_bytes()) == step.source[1], (moment, step)
-
-
-def sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -245,9 +75,9 @@ def running(daemon: RealDaemon, disk: RecordedDisk) -> Iterator[RealDaemon]:
             daemon.kill()
 
 
-def work(daemon: RealDaemon, disk: RecordedDisk, web: Server, kills: int = 0) -> list[Client]:
+def work(daemon: RealDaemon, disk: RecordedDisk, web: Server, kills: int = 0) -> list[RecordedClient]:
     enough = threading.Event()
-    clients = [Client(number, daemon, disk, web, enough) for number in range(CLIENTS)]
+    clients = [RecordedClient(number, STEPS, daemon, disk, web, enough) for number in range(CLIENTS)]
     for client in clients:
         client.start()
     try:
@@ -267,7 +97,9 @@ def work(daemon: RealDaemon, disk: RecordedDisk, web: Server, kills: int = 0) ->
     return clients
 
 
-def moments_of(replay: Replay, clients: list[Client], first: int, chance: random.Random, count: int) -> list[int]:
+def moments_of(
+    replay: Replay, clients: list[RecordedClient], first: int, chance: random.Random, count: int
+) -> list[int]:
     """Every third when a client has just been answered, the others amid writes that may be lost."""
     answers = [step.answered for client in clients for step in client.steps]
     amid = replay.moments(chance, count - count // 3, first, max(answers))
@@ -294,7 +126,7 @@ def test_what_was_answered_survives_every_crash_of_the_disk(
     print(f"{disk.filesystem.name}: {CRASHES} crashes, {dropped} unflushed pieces dropped")
 
 
-def assert_survived(daemon: RealDaemon, clients: list[Client], moment: int) -> None:
+def assert_survived(daemon: RealDaemon, clients: list[RecordedClient], moment: int) -> None:
     assert_nothing_is_lost(daemon, clients, moment, "crashed")
     daemon.start()
     wait_until(lambda: not open_jobs(daemon), what="the end of all jobs")
@@ -336,7 +168,7 @@ def assert_clean(daemon: RealDaemon) -> dict[str, Any]:
     return recovery
 
 
-def assert_nothing_is_lost(daemon: RealDaemon, clients: list[Client], moment: int, since: Since) -> State:
+def assert_nothing_is_lost(daemon: RealDaemon, clients: list[RecordedClient], moment: int, since: Since) -> State:
     models = whole_models(daemon)
     for client in clients:
         client.assert_nothing_is_lost(models, moment, since)
@@ -379,7 +211,7 @@ def test_a_ledger_without_its_syncs_is_found_out(stopped: RealDaemon, disk: Reco
 
 
 def any_is_lost(
-    daemon: RealDaemon, disk: RecordedDisk, clients: list[Client], first: int, check: Callable[[int], object]
+    daemon: RealDaemon, disk: RecordedDisk, clients: list[RecordedClient], first: int, check: Callable[[int], object]
 ) -> bool:
     chance = random.Random(10)
     replay = disk.replay()
