@@ -97,12 +97,14 @@ class Operations:
         offline: bool = False,
         max_rate: int | None = None,
         directory: str | None = None,
+        credentials: str | None = None,
         **options: Unpack[NewModel],
     ) -> Call[values.Pulled]:
         """Fetches what a reference names: `hf:org/repo/file`, `ollama:name`, `oci://…`, `https://…`, a path.
 
-        A relative path starts at `directory`; see `NewModel` for the other options. When the work is cancelled, what
-        has arrived is kept for the next time.
+        A relative path starts at `directory`. `credentials` is a token of the hub, or `user:password` elsewhere, which
+        the daemon keeps in memory alone. See `NewModel` for the other options. When the work is cancelled, what has
+        arrived is kept for the next time.
         """
         request = requests.ModelPull(
             ref=ref,
@@ -111,6 +113,7 @@ class Operations:
             offline=offline,
             max_rate=max_rate,
             directory=directory,
+            credentials=credentials,
             **options,
         )
         return Call(request, values.Pulled)

@@ -18,6 +18,9 @@ MAX_REPLY = 8 * MIB
 MAX_ID_BYTES = 64
 """Room for a UUID with a prefix; more would let a peer store text in the daemon's tables."""
 
+CREDENTIALS = 4096
+"""Characters that a pull may bring to authenticate itself: a signed token has about a thousand."""
+
 CONNECTIONS_PER_PEER = 64
 REQUESTS_PER_PEER = 64
 """In flight, over all the peer's connections. Reads are answered at once and never count."""

@@ -126,7 +126,8 @@ class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
 
     `directory` is where relative paths start. `sha256` is of a model of one file, and stronger than what its source
     says; `include` and `exclude` are globs over the paths of a model of many. `offline` opens no connection for this
-    one. `max_rate` is in bytes a second. `force_format` is as for an add.
+    one. `max_rate` is in bytes a second. `force_format` is as for an add. `credentials` is a token of the hub, or
+    `user:password` elsewhere: for the host of the reference alone, and kept in memory alone.
     """
 
     ref: str
@@ -140,6 +141,7 @@ class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
     max_rate: Rate | None = None
     directory: str | None = None
     force_format: bool = False
+    credentials: str | None = None
 
 
 class ModelList(Request, tag="model.list", frozen=True, kw_only=True):

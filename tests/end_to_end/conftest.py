@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
 import pytest
 
 from rigs.real_daemon import RealDaemon, Start
@@ -14,3 +19,20 @@ def start(stopped: RealDaemon) -> Start:
         return stopped.start()
 
     return started
+
+
+@pytest.fixture
+def open_room() -> Iterator[str]:
+    """A room that other users may enter: those of pytest are for their owner only."""
+    room = tempfile.mkdtemp(prefix="modeld-", dir="/tmp")
+    os.chmod(room, 0o755)
+    yield room
+    shutil.rmtree(room)
+
+
+@pytest.fixture
+def shared(open_room: str) -> Iterator[RealDaemon]:
+    """A daemon that the test starts after it has written [access]."""
+    made = RealDaemon(open_room)
+    yield made
+    made.close()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 
 import pytest
 
@@ -27,23 +24,6 @@ pytestmark = needs_root
 OTHER_UID = FOREIGN_UID + 1
 FOREIGN = str(FOREIGN_UID)
 OTHER = str(OTHER_UID)
-
-
-@pytest.fixture
-def open_room() -> Iterator[str]:
-    """A room that other users may enter: those of pytest are for their owner only."""
-    room = tempfile.mkdtemp(prefix="modeld-", dir="/tmp")
-    os.chmod(room, 0o755)
-    yield room
-    shutil.rmtree(room)
-
-
-@pytest.fixture
-def shared(open_room: str) -> Iterator[RealDaemon]:
-    """A daemon that the test starts after it has written [access]."""
-    made = RealDaemon(open_room)
-    yield made
-    made.close()
 
 
 def started(daemon: RealDaemon, **rights: str) -> RealDaemon:

@@ -216,13 +216,12 @@ def test_an_address_that_was_pasted_from_a_browser(stopped: RealDaemon, hub: Hub
 
 
 def test_a_password_of_netrc_goes_to_its_host(daemon: RealDaemon) -> None:
-    Path(daemon.room, ".netrc").write_text("machine 127.0.0.1 login me password of-netrc\n")
-
     def route(asked: Asked) -> Reply:
         known = asked.headers.get("Authorization") == "Basic " + packed("me", "of-netrc")
         return file_reply(asked, WEIGHTS) if known else Reply(401)
 
     with Server(route) as server:
+        Path(daemon.room, ".netrc").write_text(f"machine {server.url[7:]} login me password of-netrc\n")
         value = pulled(daemon, f"{server.url}/model.gguf")
         failed(daemon, f"{server.url.replace('127.0.0.1', 'localhost')}/model.gguf", "source_unauthorized", name="b")
     assert value["blob"] == f"sha256:{hex_of(WEIGHTS)}"

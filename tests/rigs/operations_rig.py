@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import anyio
 
 from modeld.access.accounts import Accounts
+from modeld.access.lending import Lending
 from modeld.activity import Activity
 from modeld.config import Settings
 from modeld.jobs.admission import Gate, Limits
@@ -133,7 +134,8 @@ async def operations_rig(room: Path) -> AsyncIterator[OperationsRig]:
                 ),
                 drain=drain,
                 own_uid=UID,
-                accounts=Accounts(),
+                accounts=(accounts := Accounts()),
+                lending=Lending((), UID, accounts),
             )
             with anyio.fail_after(PATIENCE):
                 yield OperationsRig(services, all_operations(services), room, drains)

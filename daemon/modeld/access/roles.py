@@ -6,7 +6,7 @@ gives to it or to one of its groups, or none. In doubt the peer is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from modeld.access.accounts import Accounts
 from modeld.platform import accounts as system
@@ -32,8 +32,8 @@ class Access:
         self._accounts = accounts
         self._config_path = config_path
         self._unnamed = system.overflow_uid()
-        self._users, unknown_users = _by_id(users, system.user_id)
-        self._groups, unknown_groups = _by_id(groups, system.group_id)
+        self._users, unknown_users = _roles_by_id(users, system.user_id)
+        self._groups, unknown_groups = _roles_by_id(groups, system.group_id)
         self.warnings: tuple[str, ...] = (
             *(f"[access] users: this machine has no user {name!r}: it grants nothing" for name in unknown_users),
             *(f"[access] groups: this machine has no group {name!r}: it grants nothing" for name in unknown_groups),
@@ -89,16 +89,22 @@ class Access:
         )
 
 
-def _by_id(rights: Mapping[str, Role], look_up: Callable[[str], int]) -> tuple[dict[int, Role], list[str]]:
-    """Roles by the system's ids of users or groups, and the names that it does not know."""
-    found: dict[int, Role] = {}
+def by_id(names: Iterable[str], look_up: Callable[[str], int]) -> tuple[dict[str, int], list[str]]:
+    """The system's ids of these users or groups, and the names that it does not know. Blocks."""
+    found: dict[str, int] = {}
     unknown = []
-    for name, role in rights.items():
+    for name in names:
         try:
-            number = look_up(name)
+            found[name] = look_up(name)
         except (KeyError, OSError, ValueError):
             unknown.append(name)
-            continue
-        # Two names of one account: the higher role, as with several groups.
-        found[number] = max(role, found.get(number, role), key=ROLE_ORDER.__getitem__)
     return found, unknown
+
+
+def _roles_by_id(rights: Mapping[str, Role], look_up: Callable[[str], int]) -> tuple[dict[int, Role], list[str]]:
+    ids, unknown = by_id(rights, look_up)
+    roles: dict[int, Role] = {}
+    for name, number in ids.items():
+        # Two names of one account: the higher role, as with several groups.
+        roles[number] = max(rights[name], roles.get(number, rights[name]), key=ROLE_ORDER.__getitem__)
+    return roles, unknown

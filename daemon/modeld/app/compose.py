@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from modeld import platform
 from modeld.access.accounts import Accounts
+from modeld.access.lending import Lending
 from modeld.access.roles import Access
 from modeld.activity import Activity
 from modeld.app.log_lock import sole_writer
@@ -42,6 +43,7 @@ class Rooms:
     endpoint: platform.endpoint.Endpoint
     accounts: Accounts
     access: Access
+    lending: Lending
     pulls: PullContext
     recovery: RecoveryView
 
@@ -86,13 +88,18 @@ def opened(
             accounts,
             config_path=loaded.path or SYSTEM_CONFIG,
         )
+        lending = Lending(
+            ((loan.match, loan.users, loan.groups) for loan in settings.access.credentials), os.getuid(), accounts
+        )
         if inherited is not None:
             endpoint = platform.endpoint.Endpoint.inherited(inherited)
         else:
             holder = {"instance": instance, "store": root}
             endpoint = platform.endpoint.Endpoint.acquire(path, shared=settings.access.opens_to_others, holder=holder)
         closing.callback(endpoint.close)
-        yield Rooms(store, catalog, ledger, activity, endpoint, accounts, access, pulls, _recovery(store, catalog))
+        yield Rooms(
+            store, catalog, ledger, activity, endpoint, accounts, access, lending, pulls, _recovery(store, catalog)
+        )
 
 
 def _open_catalog(layout: Layout) -> Catalog:

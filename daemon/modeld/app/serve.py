@@ -99,7 +99,12 @@ def _built(
     )
     gate = Gate(limits, time.monotonic, first_order=rooms.ledger.next_order_now())
     slow = slow_sha256()
-    warnings = (*rooms.access.warnings, *rooms.endpoint.warnings, *([] if slow is None else [slow]))
+    warnings = (
+        *rooms.access.warnings,
+        *rooms.lending.warnings,
+        *rooms.endpoint.warnings,
+        *([] if slow is None else [slow]),
+    )
     for warning in warnings:
         log.warning(warning)
     peer_limits = PeerLimits(
@@ -126,6 +131,7 @@ def _built(
         drain=lambda deadline: lifetime.stop("a client asked for it", deadline=deadline),
         own_uid=os.getuid(),
         accounts=rooms.accounts,
+        lending=rooms.lending,
     )
     rooms.store.holds.register(partials=lambda: rooms.pulls.job_partials.of(job.id for job in services.board.jobs))
     operations = all_operations(services)

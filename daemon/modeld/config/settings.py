@@ -128,6 +128,22 @@ class LimitSettings(_Table, frozen=True, kw_only=True):
         _at_least("read_stall", self.read_stall)
 
 
+class LentCredentials(_Table, frozen=True, kw_only=True):
+    """The credentials of the daemon's user, lent to other users for the references that begin with `match`."""
+
+    match: str
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.match.startswith(MIRRORED):
+            raise ValueError(f"match: expected a reference's beginning with one of {', '.join(MIRRORED)}")
+        if self.match in _ADDRESSES or (self.match.startswith(_ADDRESSES) and "@" in self.match):
+            raise ValueError("match: expected an address with its host, without a user")
+        if not self.users and not self.groups:
+            raise ValueError("users, groups: expected at least one user or group")
+
+
 class AccessSettings(_Table, frozen=True, kw_only=True):
     users: Annotated[
         dict[str, Role],
@@ -136,6 +152,14 @@ class AccessSettings(_Table, frozen=True, kw_only=True):
     groups: Annotated[
         dict[str, Role], Meta(description="role by group name or numeric gid; the highest role counts")
     ] = field(default_factory=dict)
+
+    credentials: Annotated[
+        tuple[LentCredentials, ...],
+        Meta(
+            description="who else may use the daemon's tokens and passwords, written as [[access.credentials]] with "
+            'match = "hf:org/", users = ["name"] and groups = ["name"]'
+        ),
+    ] = ()
 
     @property
     def opens_to_others(self) -> bool:

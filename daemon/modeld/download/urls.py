@@ -32,9 +32,13 @@ class Url:
         return f"{self.scheme}://{self.netloc}"
 
     @property
+    def has_default_port(self) -> bool:
+        return self.port == _PORTS[self.scheme]
+
+    @property
     def netloc(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+        return host if self.has_default_port else f"{host}:{self.port}"
 
     @property
     def shown(self) -> str:

@@ -8,6 +8,7 @@ and its error says so.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from functools import partial
 from typing import Final
 
@@ -23,7 +24,8 @@ from modeld.sources.local import LocalReference
 from modeld.sources.reference import Reference, fingerprint
 from modeld.sources.stored import StoredReference
 from modeld.store import Digest, ModelName, WouldBlock
-from modelwire.errors import DigestMismatch, Interrupted, InvalidRequest, NotFound, WireError
+from modelwire.errors import DigestMismatch, Interrupted, InvalidRequest, NotFound, SourceUnauthorized, WireError
+from modelwire.limits import CREDENTIALS
 from modelwire.requests import ModelPull
 from modelwire.values import Pulled
 
@@ -33,6 +35,11 @@ ADDS: Final = "model.add"
 
 _LONGEST_GLOBS: Final = 16 * 1024
 """All globs together: they are part of the job's row and of its key."""
+
+_OWN_CREDENTIALS: Final = (
+    "The daemon's tokens and passwords are for its own user. Give yours with --credentials-file, or ask the operator"
+    " for an [[access.credentials]] in the configuration."
+)
 
 _SECRET: Final = "model.pull with a secret "  # noqa: S105 - the prefix of a job's key, not a secret
 
@@ -49,6 +56,8 @@ class Pull(NewModel[ModelPull, Pulled]):
         self.check_fields(request)
         _check_globs(request)
         reference = self._read(request, request.directory)
+        if request.credentials is not None:
+            reference = _with_credentials(reference, request.credentials)
         name = ModelName.parse(request.name) if request.name is not None else reference.suggested_name
         if reference.fixed_name is not None and name != reference.fixed_name:
             raise InvalidRequest(
@@ -57,7 +66,7 @@ class Pull(NewModel[ModelPull, Pulled]):
                 f" `modelctl cp {reference.text} {name.text}`.",
                 details={"name": reference.text},
             )
-        stored = msgspec.structs.replace(request, ref=reference.text, name=name.text, directory=None)
+        stored = msgspec.structs.replace(request, ref=reference.text, name=name.text, directory=None, credentials=None)
         files = [reference.key, stored.include, stored.exclude]
         options = [stored.name, stored.sha256, stored.replace, stored.license, stored.offline, stored.max_rate]
         key = self.key(*files, *options, caller.uid, *(["force_format"] if stored.force_format else []))
@@ -86,8 +95,14 @@ class Pull(NewModel[ModelPull, Pulled]):
             if isinstance(reference, StoredReference):
                 path = services.store.layout.manifest(reference.name)
                 return await self.with_phases(job, path, self._find_stored(job, reference.name))
-            pull = await NetworkPull.planned(services.pulls, services.activity, job, reference, notes)
-            return await pull.run()
+            lends = await services.lending.lends(job.peer, reference.text)
+            pull = await NetworkPull.planned(services.pulls, services.activity, job, reference, notes, lends=lends)
+            try:
+                return await pull.run()
+            except SourceUnauthorized as fault:
+                if not lends and not reference.secrets:
+                    fault.hint = _OWN_CREDENTIALS
+                raise
 
     async def _find_stored(self, job: PullJob, name: ModelName) -> Pulled:
         store, progress = self._services.store, job.progress
@@ -152,6 +167,24 @@ class Pull(NewModel[ModelPull, Pulled]):
                 hint="Add a directory that holds only the wanted files.",
             )
         return reference.choosing(request.include, request.exclude)
+
+
+def _with_credentials(reference: Reference, given: str) -> Reference:
+    """No error repeats them."""
+    fault = None
+    if not reference.network:
+        fault = f"{reference.text} is on this machine and takes none"
+    elif reference.secrets.userinfo is not None:
+        fault = "the reference has a user or a password of its own"
+    elif not given or len(given) > CREDENTIALS or not given.isprintable():
+        fault = f"expected one line of 1 to {CREDENTIALS} characters"
+    else:
+        userinfo = reference.userinfo_of(given)
+        if userinfo is not None:
+            secrets = dataclasses.replace(reference.secrets, userinfo=userinfo)
+            return dataclasses.replace(reference, secrets=secrets)
+        fault = "expected user:password"
+    raise InvalidRequest(f"$.credentials: {fault}", hint="Give a token for hf:, and user:password for other places.")
 
 
 def _check_globs(request: ModelPull) -> None:

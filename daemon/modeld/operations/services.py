@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from modeld.access.accounts import Accounts
+from modeld.access.lending import Lending
 from modeld.activity import Activity
 from modeld.config import Settings
 from modeld.jobs.admission import Gate
@@ -56,6 +57,7 @@ class Services:
     """Begins to stop the daemon; returns the deadline in seconds."""
     own_uid: int
     accounts: Accounts
+    lending: Lending
 
     async def reader_for(self, uid: int) -> Reader:
         """The reader of files for a user: the daemon opens only what that user could read."""

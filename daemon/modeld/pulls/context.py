@@ -63,14 +63,15 @@ class PullContext:
         self._closing.callback(http.close)
         return Sources(http, self._environ, plain_hosts=plain_hosts)
 
-    def route(self, reference: Reference) -> Route[Any]:
-        """The mirrors that match, in their configured order, then the reference's own source."""
+    def route(self, reference: Reference, *, lends: bool) -> Route[Any]:
+        """The mirrors that match, in their configured order, then the reference's own source, with or without the
+        credentials of the daemon's user."""
         mirrors = [
             self.sources.mirror(reference, mirror.match, mirror.url)
             for mirror in self.settings.mirror
             if reference.text.startswith(mirror.match)
         ]
-        return Route(reference, [*mirrors, self.sources.source(reference)])
+        return Route(reference, [*mirrors, self.sources.source(reference, lends=lends)])
 
     def offline_fault(self, reference: Reference) -> Offline:
         configured = self.settings.transfer.offline

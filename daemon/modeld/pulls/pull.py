@@ -56,8 +56,16 @@ class PullNotes:
 
 class Pull:
     def __init__(
-        self, context: PullContext, activity: Activity, job: PullJob, plan: Plan, notes: Notes[Pulled]
+        self,
+        context: PullContext,
+        activity: Activity,
+        job: PullJob,
+        plan: Plan,
+        notes: Notes[Pulled],
+        *,
+        lends: bool,
     ) -> None:
+        """`lends`: whether the sources may use the credentials of the daemon's user."""
         self._context = context
         self._in_thread = context.store.ingest.publishing.in_thread
         self._layout = context.store.layout
@@ -65,17 +73,25 @@ class Pull:
         self._progress = job.progress
         self._plan = plan
         self._notes = notes
+        self._lends = lends
         self._events = PullEvents(activity, job, self._layout.manifest(self._plan.name))
         self._holds = ExitStack()
         self._name = AsyncExitStack()
 
     @classmethod
     async def planned(
-        cls, context: PullContext, activity: Activity, job: PullJob, reference: Reference, notes: Notes[Pulled]
+        cls,
+        context: PullContext,
+        activity: Activity,
+        job: PullJob,
+        reference: Reference,
+        notes: Notes[Pulled],
+        *,
+        lends: bool,
     ) -> Pull:
         publishing = context.store.ingest.publishing
         plan = partial(Plan, job.request, reference, publishing, order=job.order, progress=job.progress)
-        return cls(context, activity, job, await publishing.in_thread(plan), notes)
+        return cls(context, activity, job, await publishing.in_thread(plan), notes, lends=lends)
 
     async def run(self) -> Pulled:
         plan, layout = self._plan, self._layout
@@ -113,7 +129,8 @@ class Pull:
 
         def ask() -> Described[Any]:
             return self._context.transfer.router.describe(
-                self._context.route(self._plan.reference),  # a source that is made imports and reads what it needs
+                # A source that is made imports and reads what it needs.
+                self._context.route(self._plan.reference, lends=self._lends),
                 stopped=lambda: left.is_set() or stopped(),
                 on_event=self._events.on_transfer_event,
             )

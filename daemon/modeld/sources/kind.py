@@ -41,6 +41,8 @@ class Setup:
     http: HttpClient
     environ: Mapping[str, str]
     plain_hosts: Collection[str]
+    lends: bool = True
+    """Whether the source may use the credentials of the daemon's user; those of a reference it may always use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,8 @@ class NetworkKind(Kind):
     """A kind with a source. `source` also chooses where its credentials come from, in `credentials`."""
 
     source: Callable[[Setup], Source[Any]]
-    """Makes the source of the place that references name. It is made once for all of them."""
+    """Makes the source of the place that references name. It is made once for all of them, and once more for those that
+    are not lent the daemon's credentials."""
 
     mirror: Callable[[Setup, str, str], Source[Any]]
     """From `match` and `url` of a [[mirror]], makes the source of the references at `url`, without credentials."""

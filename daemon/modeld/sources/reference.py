@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from modeld.download.urls import Url, parse_url, user_and_password
 from modeld.store.names import ModelName
@@ -102,6 +102,11 @@ class Reference(ABC):
     def written_place(self) -> tuple[str, str]:
         """Registry and repository, as far as the text names them."""
         return "", ""
+
+    def userinfo_of(self, credentials: str) -> str | None:
+        """What a request gives as credentials, as `Secrets.userinfo` has it; None when it is not of the right form."""
+        user, colon, password = credentials.partition(":")
+        return f"{quote(user, safe='')}:{quote(password, safe='')}" if user and colon else None
 
     def choosing(self, include: tuple[str, ...], exclude: tuple[str, ...]) -> Reference:  # noqa: ARG002
         """The same reference with globs for its files. Kinds override this when their source describes only the chosen

@@ -306,6 +306,6 @@ KIND: Final = NetworkKind(
     forms=("s3://bucket/key, s3://bucket/prefix/",),
     read=read,
     authorities=("s3",),
-    source=lambda setup: S3Source(setup.http, AwsAccount(setup.environ)),
+    source=lambda setup: S3Source(setup.http, AwsAccount(setup.environ, lends=setup.lends)),
     mirror=lambda setup, _match, url: S3Source(setup.http, AwsAccount.public(url)),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from modeld.download.http.client import HttpClient
@@ -25,20 +26,24 @@ class Sources:
         self, http: HttpClient, environ: Mapping[str, str] | None = None, *, plain_hosts: Collection[str] = ()
     ) -> None:
         self._setup = Setup(http, os.environ if environ is None else environ, plain_hosts)
+        self._setup_without = replace(self._setup, lends=False)
         self._lock = threading.Lock()
         self._made: dict[tuple[str, ...], Source[Any]] = {}
-        """Kept, because a source holds the tokens of its registry. At most one for each kind and each mirror."""
+        """Kept, because a source holds the tokens of its registry. At most two for each kind, and one for each
+        mirror."""
 
     def read(self, text: str, directory: str | None = None) -> Reference:
         setup = self._setup
         return parse(text, directory=directory, environ=setup.environ, plain_hosts=setup.plain_hosts)
 
-    def source(self, reference: Reference) -> Source[Any]:
-        """The source of the place that the reference names."""
+    def source(self, reference: Reference, *, lends: bool) -> Source[Any]:
+        """The source of the place that the reference names; with `lends`, the one that may use the credentials of the
+        daemon's user."""
         kind = _BY_REFERENCE[type(reference)]
         if not isinstance(kind, NetworkKind):
             raise InvalidRequest(f"{reference.text} is on this machine and has no source")
-        return self._once((kind.name,), lambda: kind.source(self._setup))
+        setup = self._setup if lends else self._setup_without
+        return self._once((kind.name, "lends" if lends else ""), lambda: kind.source(setup))
 
     def mirror(self, reference: Reference, match: str, url: str) -> Source[Any]:
         """The source of the same reference at another endpoint: a hub, a registry or buckets at `url`; for an address,

@@ -37,6 +37,8 @@ _SECRET_PARAMETER: Final = re.compile(
 )
 """Names of parameters that sign an address or authenticate the client; the two-letter ones are Azure's."""
 
+_NO_NETRC: Final = {"NETRC": os.devnull}
+
 _ANOTHER_HOST = re.compile(r"@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}(?::\d+)?/")
 
 
@@ -209,7 +211,7 @@ class WebMirror(WebSource):
     neither those of the address, nor a signed query, nor those of ~/.netrc."""
 
     def __init__(self, http: HttpClient, match: str, url: str) -> None:
-        super().__init__(http, {"NETRC": os.devnull})
+        super().__init__(http, _NO_NETRC)
         self._match = match
         self._url = url
 
@@ -229,6 +231,6 @@ KIND: Final = NetworkKind(
     forms=("https://host/path/model.gguf",),
     read=read,
     authorities=("https", "http"),
-    source=lambda setup: WebSource(setup.http, setup.environ),
+    source=lambda setup: WebSource(setup.http, setup.environ if setup.lends else _NO_NETRC),
     mirror=lambda setup, match, url: WebMirror(setup.http, match, url),
 )

@@ -97,6 +97,7 @@ OTHER_WORK: dict[type[requests.Write], list[dict[str, Any]]] = {
         {"offline": True},
         {"max_rate": 1000},
         {"force_format": True},
+        {"credentials": "a-token"},
     ],
     requests.ModelCopy: [{"source": "c"}, {"destination": "c"}],
     requests.ModelMove: [{"source": "c"}, {"destination": "c"}],

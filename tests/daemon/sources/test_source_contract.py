@@ -49,7 +49,7 @@ class Side:
 def web(http: HttpClient, room: Path) -> Iterator[Side]:
     with serving(lambda asked: file_reply(asked, CONTENT) if asked.path == "/m.gguf" else Reply(404)) as server:
         reference = parse(f"{server.url}/m.gguf")
-        source = Sources(http, {"HOME": str(room)}).source(reference)
+        source = Sources(http, {"HOME": str(room)}).source(reference, lends=True)
         yield Side(source, reference, parse(f"{server.url}/none.gguf"), False, False)
 
 
@@ -60,7 +60,7 @@ def huggingface(http: HttpClient, room: Path) -> Iterator[Side]:
         environ = {"HF_ENDPOINT": hub.url, "HOME": str(room)}
         sources = Sources(http, environ)
         assert sources.read(f"{hub.url}/org/repo/blob/main/m.gguf") == parse("hf:org/repo/m.gguf@main")
-        yield Side(sources.source(reference), reference, parse("hf:org/none"), True, True)
+        yield Side(sources.source(reference, lends=True), reference, parse("hf:org/none"), True, True)
 
 
 @contextlib.contextmanager
@@ -77,7 +77,7 @@ def oci(http: HttpClient, room: Path) -> Iterator[Side]:
         weight = descriptor("application/vnd.cncf.model.weight.v1.raw", CONTENT, "m.gguf")
         registry.push("team/model", "v1", modelpack([weight], b"{}"), CONTENT, b"{}")
         reference = parse(f"oci://{registry.host}/team/model:v1")
-        source = Sources(http, {"HOME": str(room)}).source(reference)
+        source = Sources(http, {"HOME": str(room)}).source(reference, lends=True)
         yield Side(source, reference, parse(f"oci://{registry.host}/team/model:v2"), True, True)
 
 
@@ -102,7 +102,11 @@ def s3(http: HttpClient, room: Path) -> Iterator[Side]:
         running.put("weights/m.gguf", CONTENT)
         reference = parse("s3://weights/m.gguf")
         yield Side(
-            Sources(http, running.signed).source(reference), reference, parse("s3://weights/n.gguf"), False, False
+            Sources(http, running.signed).source(reference, lends=True),
+            reference,
+            parse("s3://weights/n.gguf"),
+            False,
+            False,
         )
 
 

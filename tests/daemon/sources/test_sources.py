@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from modeld.download.http.client import HttpClient
+from modeld.sources.kind import NetworkKind
+from modeld.sources.kinds import KINDS
 from modeld.sources.parse import parse
 from modeld.sources.sources import Sources
-from modelwire.errors import InvalidRequest
+from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnauthorized
 from rigs.described_bytes import read_all
-from rigs.scripted_server import file_reply, serving
+from rigs.scripted_server import Reply, file_reply, serving
 
 ENVIRON = {"HOME": "/nonexistent", "HF_ENDPOINT": "https://hub.example/base/"}
 
@@ -32,7 +35,7 @@ ENVIRON = {"HOME": "/nonexistent", "HF_ENDPOINT": "https://hub.example/base/"}
 def test_each_reference_has_its_source_and_origin(text: str, name: str, origin: str | None) -> None:
     reference = parse(text)
     sources = Sources(HttpClient(environ={}, plain_hosts=("intern",)), ENVIRON, plain_hosts=("intern",))
-    source = sources.source(reference)
+    source = sources.source(reference, lends=True)
     assert (source.name, source.origin(reference)) == (name, origin)
 
 
@@ -79,7 +82,40 @@ def test_a_mirror_is_asked_for_the_same_without_credentials(text: str, match: st
     http.close()
 
 
+LENT = {
+    "https": ("{url}/m.gguf", "Authorization"),
+    "hf": ("hf:org/repo", "Authorization"),
+    "oci": ("oci://{host}/team/m", "Authorization"),
+    "ollama": ("ollama:{host}/team/m", "Authorization"),
+    "s3": ("s3://bucket/m.gguf", "X-Amz-Signature"),
+}
+
+
+def test_every_kind_with_a_source_is_asked_below() -> None:
+    assert set(LENT) == {kind.name for kind in KINDS if isinstance(kind, NetworkKind)}
+
+
+@pytest.mark.parametrize("kind", LENT)
+@pytest.mark.parametrize("lends", [True, False])
+def test_the_daemons_credentials_are_used_only_when_they_are_lent(kind: str, lends: bool, tmp_path: Path) -> None:
+    text, sign = LENT[kind]
+    with serving(lambda _: Reply(401, {"WWW-Authenticate": 'Basic realm="models"'})) as server:
+        host = server.url[7:]
+        (tmp_path / ".netrc").write_text(f"machine {host} login me password {SECRET}\n")
+        (tmp_path / ".docker").mkdir()
+        login = {"auths": {host: {"username": "me", "password": SECRET}}}
+        (tmp_path / ".docker" / "config.json").write_text(json.dumps(login))
+        keys = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": server.url}
+        environ = {"HOME": str(tmp_path), "HF_ENDPOINT": server.url, "HF_TOKEN": SECRET, **keys}
+        http, reference = HttpClient(environ={}), parse(text.format(url=server.url, host=host))
+        with pytest.raises((SourceUnauthorized, SourceNotFound)):
+            Sources(http, environ).source(reference, lends=lends).describe(reference)
+        assert server.asked
+        assert bool(server.sent_with(sign)) == lends
+        http.close()
+
+
 @pytest.mark.parametrize("text", ["/m.gguf", "llama:8b"])
 def test_what_is_on_this_machine_has_no_source(text: str) -> None:
     with pytest.raises(InvalidRequest, match="is on this machine and has no source"):
-        Sources(HttpClient(environ={}), ENVIRON).source(parse(text))
+        Sources(HttpClient(environ={}), ENVIRON).source(parse(text), lends=True)

@@ -11,6 +11,8 @@ import pytest
 
 from modeld.download.http.client import HttpClient
 from modeld.download.source import Description
+from modeld.download.urls import parse_url
+from modeld.sources.credentials.netrc import netrc_authorization
 from modeld.sources.parse import parse
 from modeld.sources.web import WebReference, WebSource
 from modeld.store.digest import Digest
@@ -155,13 +157,13 @@ def test_each_refusal_is_a_sentence(http: HttpClient, answer: Reply, kind: type[
 
 
 def test_a_password_of_netrc_goes_to_its_host_only(http: HttpClient, tmp_path: Path) -> None:
-    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password s3cret\n")
     environ = {"HOME": str(tmp_path)}
     expected = "Basic " + base64.b64encode(b"me:s3cret").decode()
     with serving(serve()) as cdn:
         # By another name of this machine: another origin.
         away = cdn.url.replace("127.0.0.1", "localhost")
         with serving(lambda asked: Reply(307, {"Location": f"{away}/x"})) as server:
+            (tmp_path / ".netrc").write_text(f"machine {server.url[7:]} login me password s3cret\n")
             (file,) = described(http, f"{server.url}/m.gguf", environ).files
             assert read_all(WebSource(http, environ), file) == CONTENT
             assert {asked.headers.get("Authorization") for asked in server.asked} == {expected}
@@ -177,6 +179,34 @@ def test_a_netrc_that_does_not_help_is_passed_over(http: HttpClient, tmp_path: P
     with serving(serve()) as server:
         described(http, f"{server.url}/m.gguf", {"NETRC": str(tmp_path / "netrc")})
         assert {asked.headers.get("Authorization") for asked in server.asked} == {None}
+
+
+@pytest.mark.parametrize(
+    ("entry", "counts"),
+    [
+        ("machine models.example", {"https://models.example", "https://models.example:443", "http://models.example"}),
+        ("machine models.example:8443", {"https://models.example:8443"}),
+        ("machine models.example:443", {"https://models.example", "https://models.example:443"}),
+        ("machine ::1", {"https://[::1]"}),
+        ("machine other.example", set()),
+        ("machine example", set()),
+        ("default", set()),
+    ],
+)
+def test_an_entry_of_netrc_counts_for_the_exact_host_and_port(tmp_path: Path, entry: str, counts: set[str]) -> None:
+    (tmp_path / ".netrc").write_text(f"{entry} login me password s3cret\n")
+    origins = {
+        *("https://models.example", "https://models.example:443", "https://models.example:8443"),
+        *("http://models.example", "http://models.example:8080", "https://models.example.evil", "https://[::1]"),
+        *("https://[::1]:8443", "https://default", "https://a.models.example"),
+    }
+    found = {
+        origin: netrc_authorization(parse_url(f"{origin}/m", plain_hosts=["models.example"]), {"HOME": str(tmp_path)})
+        for origin in origins
+    }
+    expected = "Basic " + base64.b64encode(b"me:s3cret").decode()
+    assert {origin for origin, sent in found.items() if sent == expected} == counts & origins
+    assert set(found.values()) <= {expected, None}
 
 
 def test_user_and_password_of_the_address_come_before_netrc(http: HttpClient, tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 from modelclient.ctl import submit
 from modelclient.ctl.arguments import rate
 from modelclient.ctl.output import command, option
 from modelclient.ctl.session import Session
 from modelclient.exchange import Work
-from modelwire.errors import Cancelled
+from modelwire.errors import Cancelled, InvalidRequest
+from modelwire.limits import CREDENTIALS as LONGEST
 from modelwire.values import Pulled
 
 
@@ -27,11 +29,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--exclude", metavar="GLOB", action="append", default=[], help="leave out these files; repeatable"
     )
     parser.add_argument("--offline", action="store_true", help="open no connection; use only what this machine has")
+    parser.add_argument(
+        "--credentials-file",
+        metavar="FILE",
+        help="a file with a token for hf:, or with user:password for other places; - for standard input",
+    )
     parser.add_argument("--max-rate", metavar="RATE", type=rate, help="fetch at most this much, such as 20MB/s")
 
 
 def run(session: Session, args: argparse.Namespace) -> None:
     ref = submit.sendable(args.ref, "reference")
+    credentials = None if args.credentials_file is None else _credentials(args.credentials_file)
     client = session.client()
     submit.submit(
         session,
@@ -42,12 +50,30 @@ def run(session: Session, args: argparse.Namespace) -> None:
             offline=args.offline,
             max_rate=args.max_rate,
             directory=_directory(),
+            credentials=credentials,
             **submit.options(args),
         ),
         detach=args.detach,
         interrupted=lambda work: _interrupted(work, args),
         known=_known,
     )
+
+
+def _credentials(file: str) -> str:
+    """The first line. A word of the command would be seen in the list of processes, and in the shell's history."""
+    try:
+        with open(sys.stdin.fileno() if file == "-" else file, "rb", closefd=file != "-") as opened:
+            text = opened.read(LONGEST + 2).decode()
+    except (OSError, UnicodeDecodeError) as fault:
+        why = fault.strerror if isinstance(fault, OSError) else "it is not text"
+        raise InvalidRequest(f"the credentials in {file} cannot be read: {why}") from None
+    line = text.strip()
+    if not line or len(line) > LONGEST or not line.isprintable():
+        raise InvalidRequest(
+            f"{file} must have one line of at most {LONGEST} characters: a token, or user:password",
+            hint="Write nothing else into it.",
+        )
+    return line
 
 
 def _directory() -> str | None:
@@ -65,6 +91,8 @@ def _interrupted(work: Work[Pulled], args: argparse.Namespace) -> Cancelled:
     for name in ("include", "exclude"):
         for glob in getattr(args, name):
             words += option(name, glob)
+    if args.credentials_file is not None:
+        words += option("credentials-file", args.credentials_file)
     words += ["--offline"] if args.offline else []
     words += ["--max-rate", str(args.max_rate)] if args.max_rate else []
     return Cancelled(

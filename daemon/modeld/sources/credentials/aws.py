@@ -21,8 +21,10 @@ _GIVEN_BY_CLOUD: Final = (
 class AwsAccount:
     """Reads everything anew each time: other programs write the profiles."""
 
-    def __init__(self, environ: Mapping[str, str], *, public: bool = False) -> None:
+    def __init__(self, environ: Mapping[str, str], *, lends: bool = True, public: bool = False) -> None:
+        """Without `lends`, only the keys of a reference count."""
         self._environ = dict(environ)
+        self._lends = lends
         self._public = public
 
     @classmethod
@@ -50,6 +52,8 @@ class AwsAccount:
         given = user_and_password(userinfo)
         if given is not None:
             return {"access_key_id": given[0], "secret_access_key": given[1]}
+        if not self._lends:
+            return {"skip_signature": True}
         upper = {name.lower(): value for name, value in self._environ.items() if name.startswith("AWS_")}
         for known in (upper, self._profile()):
             if known.get("aws_access_key_id"):

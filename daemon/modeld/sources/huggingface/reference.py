@@ -81,6 +81,10 @@ class HubReference(Reference):
     def written_place(self) -> tuple[str, str]:
         return "", self.repo
 
+    def userinfo_of(self, credentials: str) -> str:
+        """The hub takes one token."""
+        return quote(credentials, safe="")
+
     def choosing(self, include: tuple[str, ...], exclude: tuple[str, ...]) -> HubReference:
         return replace(self, include=include, exclude=exclude)
 

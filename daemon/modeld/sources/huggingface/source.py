@@ -98,10 +98,10 @@ class HuggingFaceSource:
         self.name = f"hf {self._url.origin}"
 
     @classmethod
-    def from_environ(cls, http: HttpClient, environ: Mapping[str, str]) -> HuggingFaceSource:
-        """The hub of HF_ENDPOINT, with the token of the hub's own client."""
+    def from_environ(cls, http: HttpClient, environ: Mapping[str, str], *, lends: bool = True) -> HuggingFaceSource:
+        """The hub of HF_ENDPOINT; with `lends`, with the token of the hub's own client."""
         endpoint = environ.get("HF_ENDPOINT") or PUBLIC_ENDPOINT
-        return cls(http, endpoint, token=lambda: hub_token(environ), environ=environ)
+        return cls(http, endpoint, token=lambda: hub_token(environ) if lends else None, environ=environ)
 
     def origin(self, reference: HubReference) -> str:  # noqa: ARG002 - one hub for all
         return self._url.origin
@@ -303,6 +303,6 @@ KIND: Final = NetworkKind(
     ),
     read=read,
     sites=SITES,
-    source=lambda setup: HuggingFaceSource.from_environ(setup.http, setup.environ),
+    source=lambda setup: HuggingFaceSource.from_environ(setup.http, setup.environ, lends=setup.lends),
     mirror=lambda setup, _match, url: HuggingFaceSource(setup.http, url, environ=setup.environ),
 )

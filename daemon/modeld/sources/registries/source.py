@@ -53,7 +53,8 @@ _REGISTRIES: Final[Mapping[str, str]] = {
 
 
 class ImageSource:
-    """Any registry, or, with `base`, a mirror of all registries, which gets no passwords."""
+    """Any registry, or, with `base`, a mirror of all registries, which gets no passwords. Without `lends`, only the
+    password of a reference is used."""
 
     def __init__(
         self,
@@ -63,11 +64,13 @@ class ImageSource:
         environ: Mapping[str, str] | None = None,
         plain_hosts: Collection[str] = (),
         base: str | None = None,
+        lends: bool = True,
     ) -> None:
         self._http = http
         self._environ = os.environ if environ is None else environ
         self._plain_hosts = plain_hosts
         self._base = base
+        self._lends = lends
         self.name = name if base is None else f"{name} {http.parse(base).origin}"
         self._lock = threading.Lock()
         self._known: dict[str, Registry] = {}
@@ -119,7 +122,7 @@ class ImageSource:
             return found
 
     def _login(self, host: str) -> Callable[[], RegistryLogin | None]:
-        if self._base is not None:
+        if self._base is not None or not self._lends:
             return lambda: None
         return lambda: registry_login(host, self._environ)
 
@@ -219,7 +222,9 @@ OLLAMA: Final = NetworkKind(
     forms=("ollama:name[:tag], ollama:namespace/name[:tag]",),
     read=read_ollama,
     sites=(OLLAMA_SITE,),
-    source=lambda setup: ImageSource(setup.http, name="ollama", environ=setup.environ, plain_hosts=setup.plain_hosts),
+    source=lambda setup: ImageSource(
+        setup.http, name="ollama", environ=setup.environ, plain_hosts=setup.plain_hosts, lends=setup.lends
+    ),
     mirror=lambda setup, _match, url: ImageSource(setup.http, name="ollama", plain_hosts=setup.plain_hosts, base=url),
 )
 
@@ -229,6 +234,8 @@ OCI: Final = NetworkKind(
     forms=("oci://host/repo[:tag], oci://host/repo@sha256:…",),
     read=read_oci,
     authorities=("oci",),
-    source=lambda setup: ImageSource(setup.http, environ=setup.environ, plain_hosts=setup.plain_hosts),
+    source=lambda setup: ImageSource(
+        setup.http, environ=setup.environ, plain_hosts=setup.plain_hosts, lends=setup.lends
+    ),
     mirror=lambda setup, _match, url: ImageSource(setup.http, plain_hosts=setup.plain_hosts, base=url),
 )

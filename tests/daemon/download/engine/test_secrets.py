@@ -57,7 +57,7 @@ def cases(server: Server, room: Path) -> Iterator[tuple[str, dict[str, str]]]:
     none = {"HOME": str(room / "none")}
     yield f"http://me:{SECRET}@{host}/m.gguf", none
     yield f"{server.url}/m.gguf?token={SECRET}&X-Amz-Signature={SECRET}", none
-    (room / "netrc").write_text(f"machine 127.0.0.1 login me password {SECRET}\n")
+    (room / "netrc").write_text(f"machine {server.url[7:]} login me password {SECRET}\n")
     yield f"{server.url}/m.gguf", {**none, "NETRC": str(room / "netrc")}
     yield "hf:org/repo/m.gguf", {**none, "HF_ENDPOINT": server.url, "HF_TOKEN": SECRET}
     yield f"https://{SECRET}@huggingface.co/org/repo", {**none, "HF_ENDPOINT": server.url}
@@ -80,7 +80,7 @@ def test_no_answer_makes_a_secret_part_of_an_error(
         for text, environ in cases(server, tmp_path):
             reference = parse(text)
             told = [repr(reference), reference.text, reference.key]
-            source = Sources(http, environ).source(reference)
+            source = Sources(http, environ).source(reference, lends=True)
             told += [source.name, repr(source), str(source.origin(reference))]
             try:
                 found = source.describe(reference)
@@ -109,7 +109,7 @@ def test_no_secret_goes_to_where_a_redirect_leads(tmp_path: Path) -> None:
             for text, environ in cases(server, tmp_path):
                 reference = parse(text)
                 with contextlib.suppress(WireError):
-                    Sources(http, environ).source(reference).describe(reference)
+                    Sources(http, environ).source(reference, lends=True).describe(reference)
             assert server.asked
         assert away.asked
         for secret in SPELLINGS:
@@ -134,6 +134,6 @@ def test_helpers_get_the_host_on_standard_input_and_nothing_in_the_process_list(
         environ = with_docker_config(tmp_path, {"credHelpers": {server.url[7:]: "vault"}})
         reference = parse(f"oci://{server.url[7:]}/team/model")
         with pytest.raises(WireError, match="docker-credential-vault"):
-            Sources(http, environ).source(reference).describe(reference)
+            Sources(http, environ).source(reference, lends=True).describe(reference)
     http.close()
     assert started == [["docker-credential-vault", "get"]]

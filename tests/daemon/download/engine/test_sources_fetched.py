@@ -42,7 +42,7 @@ def test_a_repository_of_a_hub(make_rig: MakeRig) -> None:
     rig = make_rig()
     with Hub(REPOS, page=3) as hub:
         reference = parse("hf:org/whole")
-        source = Sources(rig.client, {"HF_ENDPOINT": hub.url, "HOME": "/nonexistent"}).source(reference)
+        source = Sources(rig.client, {"HF_ENDPOINT": hub.url, "HOME": "/nonexistent"}).source(reference, lends=True)
         assert pulled(rig, reference, [source]) == REPOS["org/whole"].files
 
 
@@ -51,7 +51,7 @@ def test_a_mirror_that_has_not_got_it_and_the_hub_that_has(make_rig: MakeRig) ->
     with Hub({}) as mirror, Hub(REPOS) as hub:
         reference = parse("hf:org/quants:Q8_0")
         sources = Sources(rig.client, {"HF_ENDPOINT": hub.url, "HOME": "/nonexistent"})
-        route = [sources.mirror(reference, "", mirror.url), sources.source(reference)]
+        route = [sources.mirror(reference, "", mirror.url), sources.source(reference, lends=True)]
         assert sorted(pulled(rig, reference, route)) == ["m-Q8_0.gguf", "mmproj-F16.gguf"]
         assert mirror.server.asked
 
@@ -61,7 +61,7 @@ def test_a_small_file_that_is_not_that_of_its_commit_never_becomes_a_blob(make_r
     good = REPOS["org/whole"]
     with Hub({"org/whole": Repo(good.files, good.lfs, tampered={"config.json": b"CONFIG.json"})}) as hub:
         reference = parse("hf:org/whole/config.json")
-        source = Sources(rig.client, {"HF_ENDPOINT": hub.url, "HOME": "/nonexistent"}).source(reference)
+        source = Sources(rig.client, {"HF_ENDPOINT": hub.url, "HOME": "/nonexistent"}).source(reference, lends=True)
         with pytest.raises(WireError) as caught:
             pulled(rig, reference, [source])
     assert isinstance(caught.value, DigestMismatch)

@@ -63,7 +63,7 @@ def as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def fetched(rig: Rig, xet: Xet, watcher: Watcher | None = None, **environ: str) -> Fetched:
     reference = parse("hf:org/repo", environ={"HF_ENDPOINT": xet.hub.url})
-    source = Sources(rig.client, xet.environ | environ).source(reference)
+    source = Sources(rig.client, xet.environ | environ).source(reference, lends=True)
     described = rig.transfer.router.describe(Route(reference, [source]), on_event=rig.events.append)
     (file,) = described.description.files
     (progress,) = (watcher or Watcher()).files([file.size])
@@ -103,7 +103,7 @@ def test_any_range_is_that_of_the_file(make_rig: MakeRig, xet: Xet, places: tupl
     start, end = places
     rig = make_rig(PATIENT)
     reference = parse("hf:org/repo", environ={"HF_ENDPOINT": xet.hub.url})
-    opener, file = Sources(rig.client, xet.environ).source(reference).describe(reference).preferred[PATH]
+    opener, file = Sources(rig.client, xet.environ).source(reference, lends=True).describe(reference).preferred[PATH]
     body = opener.open(file, start, end, file.validator)
     found, buffer = bytearray(), memoryview(bytearray(100_000))
     try:
