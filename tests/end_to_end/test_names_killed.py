@@ -55,17 +55,23 @@ WITHOUT = {("cp", "unlink"), *(("rm", call) for call in ("renameat2", "fchmod", 
 SWEPT = [(name, call) for name in VERBS for call in CALLS if (name, call) not in WITHOUT]
 
 
-def whole_names(daemon: RealDaemon) -> list[str]:
-    """The models as any reader without the daemon finds them: each manifest whole, and its bytes there."""
-    found = []
+def whole_models(daemon: RealDaemon) -> dict[str, tuple[str, ...]]:
+    """The models as any reader without the daemon finds them, with the digests of their files in order: each manifest
+    whole, and all its bytes there."""
+    found = {}
     for path in sorted(Path(daemon.root, "manifests").iterdir()):
         document = json.loads(path.read_bytes())
-        digest = document["blob"].removeprefix("sha256:")
-        blob = Path(daemon.root, "blobs", "sha256", digest[:2], digest, "data")
-        assert hashlib.sha256(blob.read_bytes()).hexdigest() == digest
+        digests = [file["blob"].removeprefix("sha256:") for file in document.get("files") or [document]]
+        for digest in digests:
+            blob = Path(daemon.root, "blobs", "sha256", digest[:2], digest, "data")
+            assert hashlib.sha256(blob.read_bytes()).hexdigest() == digest
         assert path.name == f"{document['name']}.json"
-        found.append(path.stem)
+        found[path.stem] = tuple(sorted(digests))
     return found
+
+
+def whole_names(daemon: RealDaemon) -> list[str]:
+    return list(whole_models(daemon))
 
 
 def ask(daemon: RealDaemon, op: str, fields: dict[str, Any]) -> tuple[bool, bool]:

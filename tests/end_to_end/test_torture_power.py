@@ -8,9 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
-import shutil
 import struct
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import pytest
 
 from end_to_end.test_names_killed import VERBS, WITHOUT, Verb, all_ended, ask, whole_names
+from rigs.filesystems import FILESYSTEMS, run
 from rigs.real_daemon import RealDaemon
 from rigs.rough_peers import scaled, staging
 from rigs.traced_daemon import killed_at, strace
@@ -33,8 +32,7 @@ NO_LOG_FLUSH = 2
 """What the journal has not written out yet is lost, as with the power."""
 
 IMAGE_BYTES = 256 << 20
-OPTIONS = "loop,noauto_da_alloc,commit=300"
-"""Nothing is written out by the filesystem's own kindness: neither on a rename nor every five seconds."""
+EXT4 = FILESYSTEMS["ext4"]
 
 CALLS = ("renameat2", "fsync", "fdatasync", "unlink", "fchmod", "mkdir", "pwrite64", "pwritev2")
 SWEPT = [
@@ -55,18 +53,16 @@ class Machine:
         self.daemon = daemon
         self._image, self._disk = f"{daemon.room}/image", f"{daemon.room}/disk"
         os.mkdir(self._disk)
-        with open(self._image, "wb") as file:
-            file.truncate(IMAGE_BYTES)
-        subprocess.run(["mkfs.ext4", "-q", "-F", self._image], check=True)
+        EXT4.make(self._image, IMAGE_BYTES)
         self.mount()
         daemon.root = daemon.environ["MODELS_HOME"] = f"{self._disk}/models"
         daemon.environ["MODELD_STORE_MIN_FREE"] = "0"
 
     def mount(self) -> None:
-        subprocess.run(["mount", "-o", OPTIONS, self._image, self._disk], check=True)
+        EXT4.mount(self._image, self._disk)
 
     def unmount(self) -> None:
-        subprocess.run(["umount", self._disk], check=True)
+        run("umount", self._disk)
 
     def cut(self) -> None:
         """From this moment on nothing reaches the disk any more."""
@@ -80,21 +76,11 @@ class Machine:
         self.mount()
 
 
-def may_mount_a_loop(room: str) -> bool:
-    image, place = f"{room}/probe", f"{room}/probed"
-    os.mkdir(place)
-    with open(image, "wb") as file:
-        file.truncate(8 << 20)
-    commands = (["mkfs.ext4", "-q", "-F", image], ["mount", "-o", "loop", image, place], ["umount", place])
-    done = all(subprocess.run(command, capture_output=True, check=False).returncode == 0 for command in commands)
-    os.unlink(image)
-    return done
-
-
 @pytest.fixture
 def machine(stopped: RealDaemon) -> Iterator[Machine]:
-    if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None or not may_mount_a_loop(stopped.room):
-        pytest.skip("a filesystem in a file cannot be mounted here")
+    reason = EXT4.missing(stopped.room)
+    if reason is not None:
+        pytest.skip(reason)
     made = Machine(stopped)
     yield made
     stopped.close()

@@ -61,12 +61,15 @@ class Trace:
 
 
 @contextmanager
-def traced(daemon: RealDaemon, *expressions: str, full: bool = False, threads: bool = True) -> Iterator[Trace]:
+def traced(
+    daemon: RealDaemon, *expressions: str, full: bool = False, threads: bool = True, path: str = ""
+) -> Iterator[Trace]:
     """`full`: paths of descriptors, and whole strings. Each thread has its own count for a `when=`. Without `threads`,
-    only the thread of the event loop."""
+    only the thread of the event loop. With `path` only calls that have to do with this file or directory."""
     trace = Trace(os.path.join(daemon.room, "strace"))
     arguments = ["strace", "-p", str(daemon.pid), "-o", trace.path, *(["-y", "-s", "4096"] if full else [])]
     arguments += ["-f"] if threads else []
+    arguments += ["-P", path] if path else []
     for expression in expressions:
         arguments += ["-e", expression]
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as tracer:
