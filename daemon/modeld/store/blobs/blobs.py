@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
+from typing import Final
 
 from modeld.progress import FileProgress
 from modeld.store.blobs.hashing import hash_file
@@ -16,6 +17,9 @@ from modeld.store.disk import durable
 from modeld.store.disk.durable import outcome_unknown, store_fault, store_faults
 from modeld.store.disk.layout import Layout
 from modelwire.errors import Corrupt, NotFound
+
+_LOOKS: Final = 5
+"""At a blob that gets links while it is hashed: a link is made once for each add or tree of the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,10 @@ def stat_blob(layout: Layout, digest: Digest) -> Blob | None:
             details={"path": path},
         )
     return Blob(digest, status.st_size, path, Signature.of(status))
+
+
+class _OnlyRelinked(Corrupt):
+    """The blob got a link or lost one while it was hashed."""
 
 
 def verify_blob(layout: Layout, digest: Digest, progress: FileProgress, *, as_done: bool = False) -> Verified:
@@ -113,7 +121,18 @@ def require_blob(layout: Layout, digest: Digest) -> Blob:
 
 
 def _prove(layout: Layout, digest: Digest, progress: FileProgress) -> Blob | None:
-    """Hashes the blob; returns it, durable and read-only, with the signature that was verified."""
+    """Hashes the blob; returns it, durable and read-only, with the signature that was verified.
+
+    A blob whose links alone changed meanwhile is hashed again: other adds and trees link to it, and a program that
+    writes by a mapping may leave the times that count as they were.
+    """
+    for _attempt in range(_LOOKS - 1):
+        with contextlib.suppress(_OnlyRelinked):
+            return _prove_once(layout, digest, progress)
+    return _prove_once(layout, digest, progress)
+
+
+def _prove_once(layout: Layout, digest: Digest, progress: FileProgress) -> Blob | None:
     try:
         verified = verify_blob(layout, digest, progress)
     except NotFound:
@@ -125,8 +144,9 @@ def _prove(layout: Layout, digest: Digest, progress: FileProgress) -> Blob | Non
     try:
         with store_faults("make durable", verified.blob.path):
             status = os.fstat(descriptor)
-            if Signature.of(status) != verified.blob.signature:
-                raise Corrupt(
+            if (now := Signature.of(status)) != verified.blob.signature:
+                relinked = verified.blob.signature.only_links_changed(now)
+                raise (_OnlyRelinked if relinked else Corrupt)(
                     f"{verified.blob.path} changed while it was verified",
                     hint="Find the program that writes to blobs of this store, then try again.",
                     retryable=True,

@@ -115,3 +115,19 @@ def test_a_change_during_verification_leaves_a_record_that_does_not_match(bench:
     assert verified.blob.signature != Signature.of(os.stat(path))
     with pytest.raises(Corrupt, match="changed while it was verified"):
         find_good(bench.layout, DIGEST, progress=Writing())
+
+
+def test_a_link_that_comes_while_a_blob_is_verified_is_no_change(bench: Bench) -> None:
+    """As the adoption of the same bytes, or of the tree of another model, makes and removes them."""
+    path = bench.plant(CONTENT)
+    links = iter(range(100))
+
+    class Linking(FileProgress):
+        def stopped(self) -> bool:
+            if (number := next(links)) < 2:
+                os.link(path, f"{path}-{number}")
+            return False
+
+    found = find_good(bench.layout, DIGEST, progress=Linking())
+    assert found is not None
+    assert found.signature == Signature.of(os.stat(path))
