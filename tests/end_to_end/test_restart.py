@@ -100,6 +100,29 @@ def test_each_life_is_another_instance_of_the_same_store(daemon: RealDaemon) -> 
     assert first["store"] == second["store"]
 
 
+@pytest.mark.parametrize("standing", [False, True], ids=["new", "the same again"])
+def test_a_move_whose_source_is_gone_is_found_done(held: HeldDaemon, standing: bool) -> None:
+    held.release()
+    held.start()
+    content = b"GGUF" + os.urandom(5000)
+    if standing:
+        assert held.ask("model.add", path=held.file("b", content), name="m", license="mit")["type"] == "result"
+    held.kill()
+    held.dies("named")
+    held.start()
+    path = held.file("a", content)
+    with held.connect() as wire:
+        number = wire.request("model.add", path=path, name="m", move=True)
+        job = wire.until(number, "accepted")["job"]
+        held.wait()
+    assert not os.path.exists(path)
+    held.lives()
+    held.start()
+    until_done(held, job)
+    assert content_of(held, "m") == content
+    assert ends(held, job) == ["job.done"]
+
+
 @pytest.mark.parametrize("replace", [False, True])
 def test_what_was_published_but_not_recorded_is_found_done(held: HeldDaemon, replace: bool) -> None:
     held.configure("[limits]\nrunning_bytes = 1\n")

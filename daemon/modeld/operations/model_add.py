@@ -79,8 +79,9 @@ class Add(NewModel[ModelAdd, Added]):
         store = self._services.store
         if not store.models.stands_for(intent):
             return False
-        if request.move and os.path.lexists(request.path):
-            return False  # the source is still to be removed: run again, the work finds its bytes and removes it
+        if request.move:
+            # The last step. A source that is still to be removed: run again, the work finds its bytes and removes it.
+            return not os.path.lexists(request.path)
         return store.models.view(intent.name).license == request.license
 
 

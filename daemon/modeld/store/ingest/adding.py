@@ -73,6 +73,8 @@ class _Adding:
         self._files: dict[str, ReadyFile] = {}
         self._read: dict[str, Signature] = {}
         """Of the files that a move may take away, as they were read."""
+        self._relinked: list[Relinked] = []
+        """Blobs that have lost the name that a move took away."""
         progress = request.progress.files([part.signature.size for part in collection.parts])
         self._progress = dict(zip((part.path for part in collection.parts), progress, strict=True))
         self._presence = Presence(ingest, collection.how, request.expected, held)
@@ -98,6 +100,7 @@ class _Adding:
                     {"registry": "local", "filename": parts.printable(first_of(ready).path)},
                     alone=self._collection.alone,
                     batch=batch,
+                    last=self._remove_sources if self._how == "move" else None,
                 )
             except BaseException:
                 with anyio.CancelScope(shield=True):
@@ -106,8 +109,7 @@ class _Adding:
         with anyio.CancelScope(shield=True):
             if self._how == "link":
                 self._ingest.publishing.index.forget()  # of every model that has one of these blobs
-            if self._how == "move":
-                await self._ingest.records.record_relinked(await self._in_thread(self._remove_sources))
+            await self._ingest.records.record_relinked(self._relinked)
         return added
 
     # -- before the first byte
@@ -231,19 +233,18 @@ class _Adding:
 
     # -- the end
 
-    def _remove_sources(self) -> list[Relinked]:
-        """Removes the sources of a move, after the model is published."""
-        relinked: list[Relinked] = []
+    def _remove_sources(self) -> None:
+        """Removes the sources of a move, in the publisher's turn: a job that is done has taken them away, and one that
+        a crash stopped before is run again while its name still stands for their bytes."""
         for part in self._collection.parts:
             digest = self._files[part.path].digest
             before = blobs.stat_blob(self._layout, digest)
             self._collection.reader.remove(self._collection.where(part), self._read[part.path])
             after = blobs.stat_blob(self._layout, digest)
             if before is not None and after is not None and before.signature != after.signature:
-                relinked.append(Relinked(before.signature, after.signature))
+                self._relinked.append(Relinked(before.signature, after.signature))
                 self._linked.relinked(after, before.signature)
         self._collection.remove_empty_directories()
-        return relinked
 
 
 def _portions(waiting: Iterable[Part]) -> Iterator[list[Part]]:

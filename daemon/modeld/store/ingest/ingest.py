@@ -226,9 +226,10 @@ class Ingest:
         *,
         alone: bool,
         batch: Batch | None = None,
+        last: Callable[[], object] | None = None,
     ) -> Added:
         """Publishes a model of one file (`alone`), or of several with a tree. Staged files are in `batch` too. The
-        history records the bytes that were read or fetched."""
+        history records the bytes that were read or fetched. `last` is as in `Publishing.publish`."""
         layout, trees = self.publishing.layout, self.publishing.index.trees
         first, tree = first_of(files), [] if alone else listed(files)
         stands = await self.publishing.in_thread(partial(self.publishing.judge, request, first.digest, tree))
@@ -259,6 +260,7 @@ class Ingest:
             source=source,
             files=tree,
             path=trees.path(request.name, tree) if tree else None,
+            last=last,
         )
         with anyio.CancelScope(shield=True):
             sources = {file.digest: file.source for file in files}

@@ -79,10 +79,12 @@ class Publishing(NameChanges):
         source: Mapping[str, str],
         files: Sequence[File] = (),
         path: str | None = None,
+        last: Callable[[], object] | None = None,
     ) -> Added:
         """The same bytes under the same name again change nothing and are success.
 
-        With `files`, `digest` is that of the file that stands for the model, and `path` is that of their tree.
+        With `files`, `digest` is that of the file that stands for the model, and `path` is that of their tree. `last`
+        is a blocking step that follows when the model is there, and that a job which is done has taken.
         """
         async with self.turn(request.order, request.name, stopped=request.progress.stopped):
             request.progress.phase("publish")
@@ -94,7 +96,10 @@ class Publishing(NameChanges):
                 shown = standing.usable().format if same and standing is not None else format
                 added = _added(request, blob, shown, files, path, reused=reused)
                 if not same or not await self._make_durable(request.name):
-                    await self._name(request, added, blob, source, files, standing)
+                    await self._name(request, added, blob, source, files, standing, last)
+                elif last is not None:
+                    async with announced(request.notes, added):
+                        await self.in_thread(last)
         return added
 
     async def _name(
@@ -105,6 +110,7 @@ class Publishing(NameChanges):
         source: Mapping[str, str],
         files: Sequence[File],
         standing: Entry | None,
+        last: Callable[[], object] | None,
     ) -> None:
         """Writes the manifest, the last write: then the model exists."""
         document = manifests.compose(
@@ -125,6 +131,8 @@ class Publishing(NameChanges):
                 same = await self.in_thread(partial(self.judge, request, blob.digest, files))
                 if not same or not await self._make_durable(request.name):
                     raise
+            if last is not None:
+                await self.in_thread(last)
 
     async def _make_durable(self, name: ModelName) -> bool:
         return await self.in_thread(partial(manifests.make_durable, self.layout, name))

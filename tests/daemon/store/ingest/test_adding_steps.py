@@ -30,6 +30,23 @@ async def test_the_blob_is_there_before_and_the_manifest_after_the_note(bench: B
     assert len(notes.calls) == 2
 
 
+@pytest.mark.parametrize("standing", [False, True], ids=["new", "the same again"])
+async def test_a_move_that_is_noted_as_done_has_taken_its_source_away(bench: Bench, standing: bool) -> None:
+    """A job that is done is not run again: a crash after the note would leave the source for ever, and one before it,
+    with the source gone and nothing announced, would make a failure of what was done."""
+    seen: list[tuple[str, bool]] = []
+
+    class Looking(Notes):
+        async def _note(self, what: str, added: Added) -> None:
+            seen.append((what, os.path.exists(moved)))
+
+    if standing:
+        await bench.store.add(bench.file("other"), name="a")
+    moved = bench.file("moved")
+    await bench.store.add(moved, name="a", how="move", notes=Looking(bench))
+    assert seen == [("about", True), ("published", False)]
+
+
 async def test_a_note_that_fails_prevents_the_publication(bench: Bench) -> None:
     notes = Notes(bench)
     notes.fail_at = "about"
