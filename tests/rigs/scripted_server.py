@@ -42,7 +42,7 @@ Route = Callable[[Asked], Reply]
 class Server:
     """On a free port of loopback. `asked` holds every request in its order."""
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, host: str = "127.0.0.1") -> None:
         self.asked: list[Asked] = []
         self.route = route
         outer = self
@@ -82,13 +82,14 @@ class Server:
             def handle_error(self, request: object, client_address: object) -> None:
                 pass  # a client that breaks off is what some tests are about
 
-        self._server = Quiet(("127.0.0.1", 0), Handler)
+        self._host = host
+        self._server = Quiet((host, 0), Handler)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self._host}:{self.port}"
 
     def sent_with(self, secret: str) -> list[Asked]:
         return [asked for asked in self.asked if secret in repr(asked.headers) or secret in asked.target]
@@ -153,8 +154,8 @@ class Scripted:
 
 
 @contextlib.contextmanager
-def serving(route: Route) -> Iterator[Server]:
-    with Server(route) as server:
+def serving(route: Route, host: str = "127.0.0.1") -> Iterator[Server]:
+    with Server(route, host) as server:
         yield server
 
 

@@ -161,6 +161,23 @@ class AccessSettings(_Table, frozen=True, kw_only=True):
         ),
     ] = ()
 
+    networks: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="networks that pulls of users other than the daemon's own may connect to; by default all but"
+            " this machine and its links"
+        ),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        for network in self.networks:
+            from ipaddress import ip_network
+
+            try:
+                ip_network(network)
+            except ValueError as fault:
+                raise ValueError(f"networks: {fault}") from None
+
     @property
     def opens_to_others(self) -> bool:
         """Whether users other than the daemon's own and root can have a role."""

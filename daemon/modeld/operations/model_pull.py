@@ -18,8 +18,10 @@ from modeld.operations.job_operation import Submission, requester_of
 from modeld.operations.model_add import NewModel, add_path
 from modeld.operations.operation import Caller
 from modeld.operations.services import Services
+from modeld.platform import accounts
 from modeld.pulls.pull import Pull as NetworkPull
 from modeld.pulls.pull import PullJob, PullNotes
+from modeld.sources.kind import For
 from modeld.sources.local import LocalReference
 from modeld.sources.reference import Reference, fingerprint
 from modeld.sources.stored import StoredReference
@@ -96,7 +98,8 @@ class Pull(NewModel[ModelPull, Pulled]):
                 path = services.store.layout.manifest(reference.name)
                 return await self.with_phases(job, path, self._find_stored(job, reference.name))
             lends = await services.lending.lends(job.peer, reference.text)
-            pull = await NetworkPull.planned(services.pulls, services.activity, job, reference, notes, lends=lends)
+            user = For(lends=lends, anywhere=job.peer in (services.own_uid, accounts.ROOT))
+            pull = await NetworkPull.planned(services.pulls, services.activity, job, reference, notes, user=user)
             try:
                 return await pull.run()
             except SourceUnauthorized as fault:

@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
+from ipaddress import ip_network
 from typing import Any
 
 from modeld.config import Settings
 from modeld.download.engine.downloads import Transfer
 from modeld.download.http.client import HttpClient
+from modeld.download.http.reach import Reach
 from modeld.download.routes.router import Route
 from modeld.download.tuning import DEFAULT
 from modeld.pulls.job_partials import JobPartials
 from modeld.pulls.memory import Memory
 from modeld.pulls.shared_downloads import SharedDownloads
+from modeld.sources.kind import For
 from modeld.sources.reference import Reference
 from modeld.sources.sources import Sources
 from modeld.store import Store
@@ -61,17 +64,19 @@ class PullContext:
         plain_hosts = self.settings.transfer.plain_hosts
         http = HttpClient(environ=self._environ, plain_hosts=plain_hosts)
         self._closing.callback(http.close)
-        return Sources(http, self._environ, plain_hosts=plain_hosts)
+        reach = Reach([ip_network(each) for each in self.settings.access.networks])
+        for_others = HttpClient(environ=self._environ, plain_hosts=plain_hosts, reach=reach)
+        self._closing.callback(for_others.close)
+        return Sources(http, self._environ, plain_hosts=plain_hosts, for_others=for_others)
 
-    def route(self, reference: Reference, *, lends: bool) -> Route[Any]:
-        """The mirrors that match, in their configured order, then the reference's own source, with or without the
-        credentials of the daemon's user."""
+    def route(self, reference: Reference, user: For) -> Route[Any]:
+        """The mirrors that match, in their configured order, then the reference's own source."""
         mirrors = [
-            self.sources.mirror(reference, mirror.match, mirror.url)
+            self.sources.mirror(reference, mirror.match, mirror.url, user)
             for mirror in self.settings.mirror
             if reference.text.startswith(mirror.match)
         ]
-        return Route(reference, [*mirrors, self.sources.source(reference, lends=lends)])
+        return Route(reference, [*mirrors, self.sources.source(reference, user)])
 
     def offline_fault(self, reference: Reference) -> Offline:
         configured = self.settings.transfer.offline

@@ -26,6 +26,7 @@ from modeld.pulls.files import ModelFiles
 from modeld.pulls.memory import RemoteFile, RemoteModel
 from modeld.pulls.own_thread import in_own_thread
 from modeld.pulls.plan import Plan
+from modeld.sources.kind import For
 from modeld.sources.reference import Reference
 from modeld.store import Requester
 from modeld.store.ingest.ingest import ReadyFile, until_there
@@ -63,9 +64,8 @@ class Pull:
         plan: Plan,
         notes: Notes[Pulled],
         *,
-        lends: bool,
+        user: For,
     ) -> None:
-        """`lends`: whether the sources may use the credentials of the daemon's user."""
         self._context = context
         self._in_thread = context.store.ingest.publishing.in_thread
         self._layout = context.store.layout
@@ -73,7 +73,7 @@ class Pull:
         self._progress = job.progress
         self._plan = plan
         self._notes = notes
-        self._lends = lends
+        self._user = user
         self._events = PullEvents(activity, job, self._layout.manifest(self._plan.name))
         self._holds = ExitStack()
         self._name = AsyncExitStack()
@@ -87,11 +87,11 @@ class Pull:
         reference: Reference,
         notes: Notes[Pulled],
         *,
-        lends: bool,
+        user: For,
     ) -> Pull:
         publishing = context.store.ingest.publishing
         plan = partial(Plan, job.request, reference, publishing, order=job.order, progress=job.progress)
-        return cls(context, activity, job, await publishing.in_thread(plan), notes, lends=lends)
+        return cls(context, activity, job, await publishing.in_thread(plan), notes, user=user)
 
     async def run(self) -> Pulled:
         plan, layout = self._plan, self._layout
@@ -130,7 +130,7 @@ class Pull:
         def ask() -> Described[Any]:
             return self._context.transfer.router.describe(
                 # A source that is made imports and reads what it needs.
-                self._context.route(self._plan.reference, lends=self._lends),
+                self._context.route(self._plan.reference, self._user),
                 stopped=lambda: left.is_set() or stopped(),
                 on_event=self._events.on_transfer_event,
             )

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from modeld.download.http.client import HttpClient
 from modeld.download.source import Source
@@ -45,13 +45,25 @@ class Setup:
     """Whether the source may use the credentials of the daemon's user; those of a reference it may always use."""
 
 
+class For(NamedTuple):
+    """The user that a source works for, as far as sources differ by it."""
+
+    lends: bool
+    """As in `Setup`."""
+    anywhere: bool
+    """Whether it may connect to every address, this machine's own included; else to those within the `Reach`."""
+
+
+THE_DAEMON: Final = For(lends=True, anywhere=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkKind(Kind):
     """A kind with a source. `source` also chooses where its credentials come from, in `credentials`."""
 
     source: Callable[[Setup], Source[Any]]
-    """Makes the source of the place that references name. It is made once for all of them, and once more for those that
-    are not lent the daemon's credentials."""
+    """Makes the source of the place that references name. It is made once for all of them, for each
+    kind of user (`For`)."""
 
     mirror: Callable[[Setup, str, str], Source[Any]]
     """From `match` and `url` of a [[mirror]], makes the source of the references at `url`, without credentials."""

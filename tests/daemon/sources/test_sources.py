@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from modeld.download.http.client import HttpClient
-from modeld.sources.kind import NetworkKind
+from modeld.sources.kind import THE_DAEMON, For, NetworkKind
 from modeld.sources.kinds import KINDS
 from modeld.sources.parse import parse
 from modeld.sources.sources import Sources
@@ -35,15 +35,15 @@ ENVIRON = {"HOME": "/nonexistent", "HF_ENDPOINT": "https://hub.example/base/"}
 def test_each_reference_has_its_source_and_origin(text: str, name: str, origin: str | None) -> None:
     reference = parse(text)
     sources = Sources(HttpClient(environ={}, plain_hosts=("intern",)), ENVIRON, plain_hosts=("intern",))
-    source = sources.source(reference, lends=True)
+    source = sources.source(reference, THE_DAEMON)
     assert (source.name, source.origin(reference)) == (name, origin)
 
 
 def test_a_mirror_is_one_source_for_all_that_ask() -> None:
     sources = Sources(HttpClient(environ={}), ENVIRON)
     for text, name in [("hf:a/b", "hf"), ("ollama:x", "ollama"), ("oci://ghcr.io/x", "oci")]:
-        mirror = sources.mirror(parse(text), "", "https://mirror.example")
-        assert mirror is sources.mirror(parse(text), "", "https://mirror.example")
+        mirror = sources.mirror(parse(text), "", "https://mirror.example", THE_DAEMON)
+        assert mirror is sources.mirror(parse(text), "", "https://mirror.example", THE_DAEMON)
         assert mirror.name == f"{name} https://mirror.example"
         assert mirror.origin(parse(text)) == "https://mirror.example"
 
@@ -51,7 +51,7 @@ def test_a_mirror_is_one_source_for_all_that_ask() -> None:
 @pytest.mark.parametrize("text", ["/m.gguf", "name"])
 def test_what_has_no_mirror_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="has no mirrors"):
-        Sources(HttpClient(environ={}), ENVIRON).mirror(parse(text), "", "https://mirror.example")
+        Sources(HttpClient(environ={}), ENVIRON).mirror(parse(text), "", "https://mirror.example", THE_DAEMON)
 
 
 SECRET = "s3cr3t-of-the-origin"
@@ -72,7 +72,7 @@ def test_a_mirror_is_asked_for_the_same_without_credentials(text: str, match: st
     reference, http = parse(text.format(SECRET)), HttpClient(environ={})
     with serving(lambda request: file_reply(request, b"GGUF1")) as server:
         url = f"{server.url}/mirror/"
-        mirror = Sources(http, {"HOME": str(tmp_path), **keys}).mirror(reference, match, url)
+        mirror = Sources(http, {"HOME": str(tmp_path), **keys}).mirror(reference, match, url, THE_DAEMON)
         assert mirror.origin(reference) == server.url
         (file,) = mirror.describe(reference).files
         assert (file.path, file.size) == ("m.gguf", 5)
@@ -109,7 +109,7 @@ def test_the_daemons_credentials_are_used_only_when_they_are_lent(kind: str, len
         environ = {"HOME": str(tmp_path), "HF_ENDPOINT": server.url, "HF_TOKEN": SECRET, **keys}
         http, reference = HttpClient(environ={}), parse(text.format(url=server.url, host=host))
         with pytest.raises((SourceUnauthorized, SourceNotFound)):
-            Sources(http, environ).source(reference, lends=lends).describe(reference)
+            Sources(http, environ).source(reference, For(lends=lends, anywhere=True)).describe(reference)
         assert server.asked
         assert bool(server.sent_with(sign)) == lends
         http.close()
@@ -118,4 +118,4 @@ def test_the_daemons_credentials_are_used_only_when_they_are_lent(kind: str, len
 @pytest.mark.parametrize("text", ["/m.gguf", "llama:8b"])
 def test_what_is_on_this_machine_has_no_source(text: str) -> None:
     with pytest.raises(InvalidRequest, match="is on this machine and has no source"):
-        Sources(HttpClient(environ={}), ENVIRON).source(parse(text), lends=True)
+        Sources(HttpClient(environ={}), ENVIRON).source(parse(text), THE_DAEMON)

@@ -21,6 +21,7 @@ from modeld.download.http.answers import TRANSPORT_FAULTS, Headers, status_fault
 from modeld.download.http.body import EmptyBody, body_of
 from modeld.download.http.headers import basic
 from modeld.download.http.pool import Pool
+from modeld.download.http.reach import Reach
 from modeld.download.source import Body, FileInfo
 from modeld.download.tuning import DEFAULT, MIB, Tuning
 from modeld.download.urls import Url, follow, parse_url
@@ -71,9 +72,12 @@ class HttpClient:
         *,
         environ: Mapping[str, str] | None = None,
         plain_hosts: Collection[str] = (),
+        reach: Reach | None = None,
         tuning: Tuning = DEFAULT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Without `reach`, connections go anywhere."""
+        self.reach = reach
         self._plain_hosts = frozenset(plain_hosts)
         self._tuning = tuning
         self._clock = clock
@@ -81,6 +85,7 @@ class HttpClient:
             os.environ if environ is None else environ,
             connect_seconds=tuning.connect_seconds,
             stall_seconds=tuning.stall_seconds,
+            reach=reach,
         )
         self._lock = threading.Lock()
         self._redirects: dict[_RedirectKey, tuple[Url, bool, float]] = {}

@@ -14,6 +14,7 @@ from typing import Final
 
 from modeld.download.http.answers import TRANSPORT_FAULTS, transport_fault
 from modeld.download.http.proxies import Proxies, Proxy
+from modeld.download.http.reach import Reach
 from modeld.download.http.response import Response
 from modeld.download.urls import Url
 from modeld.platform import polling
@@ -53,8 +54,11 @@ class Pool:
         *,
         connect_seconds: float,
         stall_seconds: float,
+        reach: Reach | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Without `reach`, connections go anywhere."""
+        self._reach = reach
         self._environ = dict(environ)
         self._proxies = Proxies(environ)
         self._connect_seconds = connect_seconds
@@ -128,8 +132,13 @@ class Pool:
 
     def _connect(self, url: Url) -> http.client.HTTPConnection:
         proxy = self._proxies.of(url)
+        if proxy is not None and self._reach is not None:
+            self._reach.check(url.host)
         connection = self._make(url, proxy)
         connection.response_class = Response
+        if proxy is None and self._reach is not None:
+            # http.client calls this attribute to connect; it has no argument for it.
+            connection._create_connection = self._reach.connect  # type: ignore[attr-defined]
         where = url.origin if proxy is None else f"{url.origin} (through the proxy {proxy.shown})"
         try:
             connection.connect()

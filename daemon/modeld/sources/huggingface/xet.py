@@ -72,6 +72,8 @@ class XetStorage:
         """Why files cannot be read from xet storage; None when they can."""
         if self._environ.get("HF_HUB_DISABLE_XET", "").strip().lower() in _TRUE:
             return "HF_HUB_DISABLE_XET is set"
+        if self._http.reach is not None:
+            return "hf-xet, which connects to whatever address the hub names, is for the daemon's own user"
         return reason_against()
 
     def file(self, file: FileInfo, xet_hash: str, access: str) -> FileInfo | None:

@@ -1,0 +1,127 @@
+"""Which addresses a connection may go to, by the resolved address, which is then the one that is connected to.
+
+A user's reference, a redirect, a registry's realm or a mirror may name a host whose address is this machine: services
+on its loopback trust whoever can connect, and a cloud's metadata service gives keys to whoever asks. A name that is
+looked up twice may have another address the second time, so there is one look-up.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from modelwire.errors import PermissionDenied
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_TRANSLATED: Final = ipaddress.IPv6Network("64:ff9b::/96")
+"""An IPv4 address behind a translator (RFC 6052)."""
+
+_HINT: Final = "Ask the operator: `networks` in [access] of the configuration says where pulls of other users may go."
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """For the pulls of users other than the daemon's own. Without networks: every address but those of this machine,
+    of its links, and of no single host."""
+
+    networks: Collection[Network] = ()
+
+    def connect(
+        self,
+        address: tuple[str, int],
+        timeout: float | None = None,
+        source_address: tuple[str, int] | None = None,  # noqa: ARG002 - http.client passes it, and sets none
+    ) -> socket.socket:
+        """As `socket.create_connection`; PermissionDenied when none of the addresses is allowed. Blocks."""
+        host, port = address
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        allowed = [each for each in found if self.refusal(str(each[4][0])) is None]
+        if not allowed:
+            first = str(found[0][4][0])
+            raise PermissionDenied(
+                f"{host} is at {first}, {self.refusal(first)}: the daemon connects there for its own user only",
+                hint=_HINT,
+                details={"host": host, "address": first},
+            )
+        return _connected(allowed, timeout)
+
+    def check(self, host: str) -> None:
+        """Refuses a host that a proxy will connect to, as far as its text tells where that is."""
+        name = host.rstrip(".").lower()
+        why = "this machine" if name == "localhost" or name.endswith(".localhost") else None
+        if why is None:
+            try:
+                why = self.refusal(host)
+            except ValueError:
+                return  # a name, which only the proxy looks up
+        if why is not None and not (self.networks and why == "this machine"):
+            raise PermissionDenied(
+                f"{host} is {why}: the daemon has a proxy connect there for its own user only",
+                hint=_HINT,
+                details={"host": host},
+            )
+
+    def refusal(self, text: str) -> str | None:
+        """Why nothing connects to this address; None when it is allowed. ValueError when it is none."""
+        address = _plain(ipaddress.ip_address(text.partition("%")[0]))
+        if self.networks:
+            inside = any(address.version == network.version and address in network for network in self.networks)
+            return None if inside else "outside of the networks that are allowed"
+        if address.is_loopback or address.is_unspecified:
+            return "this machine"
+        if address.is_link_local:
+            return "an address of this machine's own link"
+        if address.is_multicast or address.is_reserved:
+            return "no address of a single host"
+        return "this machine" if _is_own(address) else None
+
+
+def _plain(address: Address) -> Address:
+    """The IPv4 address that an IPv6 address stands for."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address.sixtofour is not None:
+            return address.sixtofour
+        if address in _TRANSLATED:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
+def _is_own(address: Address) -> bool:
+    """Whether this machine has the address: only then can a socket be bound to it."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError as fault:
+        return fault.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL)
+    return True
+
+
+def _connected(
+    found: Sequence[tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]],
+    timeout: float | None,
+) -> socket.socket:
+    """The first of these addresses that answers."""
+    failed: OSError | None = None
+    for family, kind, protocol, _, place in found:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(timeout)
+            sock.connect(place)
+        except OSError as fault:
+            sock.close()
+            failed = fault
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failed or OSError(errno.EADDRNOTAVAIL, "the name has no address")
