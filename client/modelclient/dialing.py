@@ -55,9 +55,14 @@ def check(endpoint: Endpoint) -> None:
 def dial(endpoint: Endpoint, *, wait: bool = True) -> Channel | None:
     """A channel, or None when no daemon listens; without `wait`, also when the daemon is too busy to accept at once."""
     try:
-        return system.connect(endpoint.path, wait=wait)
+        return system.connect(endpoint.path, wait=wait, named=endpoint.named, system=endpoint.system)
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         return None
+    except system.Stranger as error:
+        raise NoDaemon(
+            str(error),
+            hint="Find out who runs it. To use it all the same, name the endpoint with --socket or MODELD_SOCKET.",
+        ) from None
     except OSError as error:
         if isinstance(error, BlockingIOError) and not wait:
             return None

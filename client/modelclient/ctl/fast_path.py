@@ -68,7 +68,7 @@ def _answer(arguments: Sequence[str]) -> str | None:
         endpoint = locate.find()
         if locate.fault(endpoint) is not None:
             return None
-        channel = system.connect(endpoint.path, wait=False)
+        channel = system.connect(endpoint.path, wait=False, named=endpoint.named, system=endpoint.system)
         try:
             channel.settimeout(PATIENCE_SECONDS)
             # Without waiting for the hello: when it turns out to be another protocol, the answer is not used.

@@ -59,8 +59,14 @@ class Spawned(Protocol):
 class System(Protocol):
     """What the fast path needs as well: nothing here imports more than the interpreter has loaded."""
 
-    def connect(self, path: str, *, wait: bool = True) -> Channel:
-        """Connects to an endpoint. Raises an OSError.
+    @property
+    def Stranger(self) -> type[ConnectionError]:  # noqa: N802 - a class
+        """Raised by `connect`."""
+        ...
+
+    def connect(self, path: str, *, wait: bool = True, named: bool = True, system: bool = False) -> Channel:
+        """Connects to an endpoint. Raises an OSError; `Stranger` when another user's program answers at an endpoint
+        that was not named. `named` and `system` are those of `Endpoint`.
 
         FileNotFoundError, NotADirectoryError and ConnectionRefusedError mean that no daemon listens. With `wait` a busy
         daemon is waited for, within a bound; without it that is a BlockingIOError.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 
 from modelwire import endpoint as wire
 
@@ -14,11 +15,18 @@ TYPE_CHECKING = False  # typing's own takes longer to import than all of this mo
 if TYPE_CHECKING:
     from _socket import socket
 
+_UCRED_BYTES = 12
+_LOCAL_PEERCRED, _XUCRED_BYTES = 1, 76
+
 CONNECT_SECONDS = 10
 """A daemon that is alive accepts within milliseconds; this only bounds the wait behind a full backlog."""
 
 
-def connect(path: str, *, wait: bool = True) -> socket:
+class Stranger(ConnectionError):
+    """Another user's program answers at an endpoint that this user did not name."""
+
+
+def connect(path: str, *, wait: bool = True, named: bool = True, system: bool = False) -> socket:
     from _socket import AF_UNIX, SOCK_STREAM, socket
 
     made = socket(AF_UNIX, SOCK_STREAM)
@@ -32,10 +40,29 @@ def connect(path: str, *, wait: bool = True) -> socket:
             made.setblocking(False)
             made.connect(path)
             made.setblocking(True)
+        if not named:
+            _check_peer(made, path, system=system)
     except BaseException:  # Ctrl-C too must not leak the socket
         made.close()
         raise
     return made
+
+
+def _check_peer(made: socket, path: str, *, system: bool) -> None:
+    """The directory of the endpoint was looked at before, and may be another one by now; who listens the kernel knows.
+    Behind the service manager's socket that is the service manager."""
+    import _socket
+
+    if sys.platform == "darwin":
+        answer = made.getsockopt(0, _LOCAL_PEERCRED, _XUCRED_BYTES)
+    else:
+        answer = made.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED_BYTES)
+    uid = int.from_bytes(answer[4:8], sys.byteorder)  # of both structures the second number
+    trusted = {0, os.getuid()}
+    if system:
+        trusted.add(os.lstat(os.path.dirname(path)).st_uid)  # root put it there: see `_unsafe`
+    if uid not in trusted:
+        raise Stranger(f"the program that listens at {path} runs as uid {uid}, which is neither yours nor a service's")
 
 
 def _bound_sending(made: socket, seconds: int) -> None:
