@@ -6,7 +6,7 @@ import argparse
 
 from modelclient.ctl.output import count
 from modelclient.ctl.session import Session
-from modelclient.ctl.table import pairs
+from modelclient.ctl.table import line, pairs
 from modelwire.errors import WireError, from_code
 from modelwire.units import rounded_rate, rounded_size
 from modelwire.values import Counters, JobView
@@ -24,12 +24,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def print_job(session: Session, job: JobView) -> None:
-    session.show_result(job, quiet=f"{job.id}\n", text=pairs(_all(job)))
+    session.show_result(job, quiet=[job.id], text=pairs(_all(job)))
 
 
 def print_state(session: Session, job: JobView) -> None:
     """After a control: the state of the job now."""
-    session.show_result(job, quiet=f"{job.id}\n", text=f"{job.id}  {_state(job)}\n")
+    session.show_result(job, quiet=[job.id], text=line(job.id, _state(job)))
 
 
 def failure(job: JobView) -> WireError | None:

@@ -11,6 +11,10 @@ from typing import Any
 import msgspec
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_REORDERING = (0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""Marks of the direction of text, which let a name look like another, and separators of lines."""
+
+_CONTROLS |= {code: f"\\u{code:04x}" for code in _REORDERING}
 
 
 def printable(text: object) -> str:

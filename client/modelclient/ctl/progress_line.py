@@ -39,7 +39,7 @@ class ProgressLine:
         )
         if not text:
             return
-        text = f"{label}  {text}" if label else text
+        text = printable(f"{label}  {text}" if label else text)
         if self._live:
             self._draw(text)
         elif self._is_news(reply, text):

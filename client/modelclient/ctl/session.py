@@ -12,6 +12,7 @@ from modelclient import locate
 from modelclient.client import Client
 from modelclient.ctl.error_report import as_value, complain_of, report
 from modelclient.ctl.output import Output, command, complain, printable
+from modelclient.ctl.table import line
 from modelclient.dialing import wrong_store
 from modelwire.errors import InvalidRequest, ModeldError, NoDaemon, NotFound
 
@@ -74,16 +75,16 @@ class Session:
         """Whether a program reads standard output."""
         return self.json or self.events
 
-    def show(self, value: Any, *, quiet: str, text: str = "") -> None:
+    def show(self, value: Any, *, quiet: Sequence[str], text: str = "") -> None:
         """The value for a program, in names only, or as text for people."""
         if self.json:
             self.out.document(value)
         elif self.events:
             self.out.record(value)
         else:
-            self.out.text(quiet if self.quiet else text)
+            self.out.text("".join(map(line, quiet)) if self.quiet else text)
 
-    def show_result(self, value: Any, *, quiet: str, text: str) -> None:
+    def show_result(self, value: Any, *, quiet: Sequence[str], text: str) -> None:
         """The same of finished work, whose stream of events ends with it."""
         self.show({"type": "result", "value": value} if self.events else value, quiet=quiet, text=text)
 
@@ -93,7 +94,7 @@ class Session:
             for item in items:
                 self.out.record(item)
         elif items or self.json or self.quiet:
-            self.show(items, quiet="".join(f"{name}\n" for name in quiet), text=text)
+            self.show(items, quiet=quiet, text=text)
         else:
             self.note(none)
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 from modelclient.ctl.follow import follow, supervise
 from modelclient.ctl.output import count, option, printable
 from modelclient.ctl.session import Session
+from modelclient.ctl.table import line
 from modelclient.exchange import Work
 from modelclient.operations import NewModel
 from modelwire.errors import Cancelled, InvalidRequest
@@ -110,7 +111,7 @@ def _leave(session: Session, work: Work[Made], known: Callable[[Made], str]) -> 
         _show(session, work.result(), known)
         return
     job = {"job": accepted.job, "position": accepted.position, "joined": accepted.joined}
-    session.show(job, quiet=f"{accepted.job}\n", text=f"{accepted.job}\n")
+    session.show(job, quiet=[accepted.job], text=line(accepted.job))
     if not session.raw:
         session.note(f"it goes on without you: modelctl attach {accepted.job}")
 
@@ -122,7 +123,6 @@ def _show(session: Session, made: Made, known: Callable[[Made], str]) -> None:
     files = f", {count(len(made.files), 'file')}" if made.files else ""
     session.show_result(
         made,
-        quiet=f"{made.name}\n",
-        text=f"{made.name}  {rounded_size(made.size_bytes)}  {made.format}{files}{known(made)}\n"
-        f"{printable(made.path)}\n",
+        quiet=[made.name],
+        text=line(made.name, rounded_size(made.size_bytes), f"{made.format}{files}{known(made)}") + line(made.path),
     )

@@ -9,6 +9,11 @@ from modelclient.ctl.output import printable
 GAP = "  "
 
 
+def line(*cells: object) -> str:
+    """One line of text that comes from a peer."""
+    return GAP.join(map(printable, cells)) + "\n"
+
+
 def columns(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> str:
     """A table. The columns named in `right` are numbers and end flush; nothing is cut, however long."""
     lines = [tuple(headings), *(tuple(printable(cell) for cell in row) for row in rows)]

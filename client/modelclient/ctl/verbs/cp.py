@@ -7,7 +7,7 @@ import argparse
 from modelclient.ctl.follow import carry_out
 from modelclient.ctl.output import command
 from modelclient.ctl.session import Session
-from modelclient.ctl.table import columns
+from modelclient.ctl.table import columns, line
 from modelwire.units import rounded_size
 from modelwire.values import Copied, PlanStep
 
@@ -26,9 +26,9 @@ def run(session: Session, args: argparse.Namespace) -> None:
         command("cp", [args.source, args.destination], ["--dry-run"] if args.dry_run else []),
     )
     text = (
-        _plan(copied) if copied.dry_run else f"{copied.name}  {rounded_size(copied.size_bytes)}  as {copied.source}\n"
+        _plan(copied) if copied.dry_run else line(copied.name, rounded_size(copied.size_bytes), f"as {copied.source}")
     )
-    session.show_result(copied, quiet=f"{copied.name}\n", text=text)
+    session.show_result(copied, quiet=[copied.name], text=text)
 
 
 def _plan(copied: Copied) -> str:

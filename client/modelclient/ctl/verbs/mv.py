@@ -7,6 +7,7 @@ import argparse
 from modelclient.ctl.follow import carry_out
 from modelclient.ctl.output import command
 from modelclient.ctl.session import Session
+from modelclient.ctl.table import line
 from modelwire.units import rounded_size
 
 
@@ -22,5 +23,5 @@ def run(session: Session, args: argparse.Namespace) -> None:
         lambda: client.move(args.source, args.destination),
         command("mv", [args.source, args.destination]),
     )
-    text = f"{moved.name}  {rounded_size(moved.size_bytes)}  was {moved.source}\n"
-    session.show_result(moved, quiet=f"{moved.name}\n", text=text)
+    text = line(moved.name, rounded_size(moved.size_bytes), f"was {moved.source}")
+    session.show_result(moved, quiet=[moved.name], text=text)

@@ -27,7 +27,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
     if resolved.state not in GIVEN_OUT:
         raise _withheld(resolved)
     if session.raw:
-        session.show(resolved, quiet="")
+        session.show(resolved, quiet=())
     else:
         session.out.path(resolved.path)
 

@@ -11,6 +11,7 @@ from modelclient.ctl.error_report import as_value, report
 from modelclient.ctl.follow import carry_out
 from modelclient.ctl.output import command
 from modelclient.ctl.session import Session
+from modelclient.ctl.table import line
 from modelwire import exits
 from modelwire.errors import WireError
 from modelwire.units import rounded_duration, rounded_size
@@ -64,9 +65,9 @@ def _show(session: Session, removed: Removed) -> None:
     if session.events:
         session.out.record({"type": "result", "value": removed})
     elif session.quiet:
-        session.out.line(removed.name)
+        session.out.text(line(removed.name))
     elif not session.json:
-        session.out.line(f"{removed.name}  {rounded_size(removed.size_bytes)}  removed")
+        session.out.text(line(removed.name, rounded_size(removed.size_bytes), "removed"))
 
 
 def _note_space(session: Session, gone: list[Removed]) -> None:

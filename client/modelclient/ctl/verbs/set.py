@@ -98,7 +98,7 @@ def _hint(key: str, known: dict[str, Callable[[str], int]]) -> str:
 def _print(session: Session, done: Configured) -> None:
     session.show(
         done,
-        quiet="".join(f"{key}\n" for key in done.settings),
+        quiet=list(done.settings),
         text=pairs((key, _change(key, change)) for key, change in done.settings.items()),
     )
     if done.lasts_until == "stop" and not session.raw:

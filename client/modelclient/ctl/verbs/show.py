@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(session: Session, args: argparse.Namespace) -> None:
     model = session.client().show(args.name)
-    session.show(model, quiet=f"{model.name}\n", text=_text(model))
+    session.show(model, quiet=[model.name], text=_text(model))
 
 
 def _text(model: ModelView) -> str:

@@ -6,6 +6,7 @@ import argparse
 
 from modelclient.connect_or_start import connect
 from modelclient.ctl.session import Session
+from modelclient.ctl.table import line
 
 
 def run(session: Session, _: argparse.Namespace) -> None:
@@ -18,6 +19,6 @@ def run(session: Session, _: argparse.Namespace) -> None:
     word = "started" if started else "runs already"
     session.show(
         {"socket": status.socket, "pid": status.pid, "started": started, "store": status.store},
-        quiet=f"{status.socket}\n",
-        text=f"{word}: {status.server}, pid {status.pid}, at {status.socket}\n",
+        quiet=[status.socket],
+        text=line(f"{word}: {status.server}, pid {status.pid}, at {status.socket}"),
     )

@@ -13,7 +13,7 @@ from modelwire.values import HostView, RecoveryView, Status, SweepView, Transfer
 
 def run(session: Session, _: argparse.Namespace) -> None:
     status = session.client(start=False, any_store=True).status()
-    session.show(status, quiet=f"{status.state}\n", text=pairs(_rows(status)))
+    session.show(status, quiet=[status.state], text=pairs(_rows(status)))
 
 
 def _rows(status: Status) -> list[tuple[str, str | None]]:

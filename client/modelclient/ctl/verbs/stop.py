@@ -9,6 +9,7 @@ import time
 from modelclient.ctl.arguments import seconds
 from modelclient.ctl.output import count
 from modelclient.ctl.session import Session
+from modelclient.ctl.table import line
 from modelclient.platform import system
 from modelwire.errors import TimedOut
 from modelwire.units import rounded_duration
@@ -49,8 +50,8 @@ def run(session: Session, args: argparse.Namespace) -> None:
         )
     session.show(
         {"pid": status.pid, "stopped": True, "running": drained.running, "waiting": drained.waiting},
-        quiet="",
-        text=f"stopped: {status.server}, pid {status.pid}\n",
+        quiet=(),
+        text=line(f"stopped: {status.server}, pid {status.pid}"),
     )
 
 

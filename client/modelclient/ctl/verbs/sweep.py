@@ -46,7 +46,7 @@ def show(session: Session, swept: Swept, *, kept: str = "") -> None:
     """What went, and what became of the space. `kept` is what stays."""
     session.show_result(
         swept,
-        quiet="".join(f"{victim.path}\n" for victim in swept.victims),
+        quiet=[victim.path for victim in swept.victims],
         text=columns(HEADINGS, map(_row, swept.victims), right=("SIZE",)) if swept.victims else "",
     )
     for text in swept.notes:

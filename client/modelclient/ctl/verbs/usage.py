@@ -15,7 +15,7 @@ HEADINGS = ("NAME", "SIZE", "OWN", "SHARED")
 def run(session: Session, _: argparse.Namespace) -> None:
     usage = session.client().usage()
     table = columns(HEADINGS, map(_row, usage.models), right=HEADINGS[1:]) + "\n" if usage.models else ""
-    session.show(usage, quiet=f"{usage.on_disk_bytes or usage.physical_bytes}\n", text=table + pairs(_totals(usage)))
+    session.show(usage, quiet=[str(usage.on_disk_bytes or usage.physical_bytes)], text=table + pairs(_totals(usage)))
 
 
 def _row(model: ModelUsage) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def run(session: Session, args: argparse.Namespace) -> int:
     else:
         session.show_result(
             verification,
-            quiet="".join(f"{model.name}\n" for model in bad),
+            quiet=[model.name for model in bad],
             text=columns(HEADINGS, map(_row, verification.models), right=("SIZE", "FILES"))
             if verification.models
             else "",

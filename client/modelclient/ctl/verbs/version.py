@@ -21,6 +21,6 @@ def run(session: Session, _: argparse.Namespace) -> None:
     server = client.hello.server if client else None
     session.show(
         {"client": mine, "server": server, "protocol": {"min": PROTOCOL_MIN, "max": PROTOCOL_MAX}},
-        quiet="",
+        quiet=(),
         text=f"{printable(server).replace('/', ' ', 1)}\n" if server else "no daemon runs\n",
     )

@@ -32,12 +32,7 @@ class Reach:
 
     networks: Collection[Network] = ()
 
-    def connect(
-        self,
-        address: tuple[str, int],
-        timeout: float | None = None,
-        source_address: tuple[str, int] | None = None,  # noqa: ARG002 - http.client passes it, and sets none
-    ) -> socket.socket:
+    def connect(self, address: tuple[str, int], timeout: float | None = None, *_: object) -> socket.socket:
         """As `socket.create_connection`; PermissionDenied when none of the addresses is allowed. Blocks."""
         host, port = address
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
