@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 import modelclient
-from modelwire import replies, requests
+from modelwire import replies, requests, values
 from modelwire.encoding import encode
 from modelwire.requests import Request
 from rigs.scripted_peer import STATUS, Conversation, ScriptedPeer, good, hello_of
@@ -66,6 +66,8 @@ def slow(talk: Conversation, request: Request) -> None:
     if isinstance(request, requests.ModelAdd | requests.EventsSubscribe):
         talk.accepted(request)
         talk.progress(request)
+    elif isinstance(request, requests.JobConfigure):
+        talk.result(request, values.Configured(lasts_until="end"))
     elif not isinstance(request, requests.Cancel):
         good(talk, request)
 

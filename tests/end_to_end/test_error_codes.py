@@ -7,6 +7,7 @@ the hint says which. A test below fails when a code has no test, here, in `test_
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -225,8 +226,11 @@ def test_corrupt(daemon: RealDaemon, how: str) -> None:
                 file.write('{"schema_version": 1, "name": ')
     reply = daemon.ask("model.resolve", name="a")
     assert_speaks(reply, "corrupt", "a.json" if how == "manifest" else "'a'")
-    if how != "manifest":
+    if how == "removed":
         assert added["path"] in reply["message"]
+    if how == "cut":
+        assert f"hash to sha256:{hashlib.sha256(b'a' * 50).hexdigest()}, not to {added['blob']}" in reply["message"]
+        assert f"kept at {daemon.root}/locks/quarantine/" in reply["message"]
     assert daemon.ask("model.list")["type"] == "result"
 
 
