@@ -84,6 +84,9 @@ class AsyncConnection:
             self._read_all = anyio.Event()
             self._tasks = tasks = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(tasks.cancel_scope.cancel)
+            # Shielded: a caller that is cancelled still hands over what it has detached, and that has answers to read.
+            self._reading = anyio.CancelScope(shield=True)
+            stack.callback(self._reading.cancel)
             tasks.start_soon(self._read, wire, stream, name="modelclient reader")
             self._exit = stack.pop_all()
         return self
@@ -143,12 +146,13 @@ class AsyncConnection:
         return hello
 
     async def _read(self, wire: Multiplexer, stream: Stream) -> None:
-        while wire.fault is None:
-            for request_id in wire.feed(await stream.receive(READ_BYTES)):
-                if mailbox := self._mailboxes.get(request_id):
-                    mailbox.ring()
-        self._ring_all()
-        self._read_all.set()
+        with self._reading:
+            while wire.fault is None:
+                for request_id in wire.feed(await stream.receive(READ_BYTES)):
+                    if mailbox := self._mailboxes.get(request_id):
+                        mailbox.ring()
+            self._ring_all()
+            self._read_all.set()
 
     async def _send(self, request: Request) -> Mailbox:
         wire, stream, _ = self._connection

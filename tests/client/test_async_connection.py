@@ -154,7 +154,7 @@ async def test_work_that_was_detached_outlives_the_task_that_waits_for_it(peer: 
 
 async def test_a_client_that_is_cancelled_still_hands_over_what_was_detached(peer: Callable[..., ScriptedPeer]) -> None:
     made = peer(slow)
-    with anyio.CancelScope() as scope:
+    with anyio.fail_after(20), anyio.CancelScope() as scope:
         async with modelclient.connect(made.path) as client:
             work = client.add("/x")
             await work.accepted()
