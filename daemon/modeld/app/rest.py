@@ -6,6 +6,7 @@ import asyncio
 import threading
 from typing import Final
 
+from modeld.app.interpreter import Pauses
 from modeld.jobs.board import Board
 from modeld.platform import memory
 
@@ -13,12 +14,18 @@ AFTER_SECONDS: Final = 2.0
 """Jobs that follow each other this closely share the memory. One timer, and no wake-up while nothing happens."""
 
 
+FREES_CYCLES_EVERY_SECONDS: Final = 60.0
+"""It keeps all clients waiting for some 50 ms."""
+
+
 class Rest:
     """For the event loop. The work itself is done in a thread: the C library walks its whole heap."""
 
-    def __init__(self, board: Board, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, board: Board, loop: asyncio.AbstractEventLoop, pauses: Pauses) -> None:
         self._board = board
         self._loop = loop
+        self._pauses = pauses
+        self._cycles_freed = -FREES_CYCLES_EVERY_SECONDS
         self._timer: asyncio.TimerHandle | None = None
 
     def job_ended(self) -> None:
@@ -36,4 +43,10 @@ class Rest:
             return
         self._timer = None
         if not any(job.state == "running" for job in self._board.jobs):  # else the end of one calls again
-            threading.Thread(target=memory.give_back, name="modeld-rest", daemon=True).start()
+            threading.Thread(target=self._give_back, args=[self._loop.time()], name="modeld-rest", daemon=True).start()
+
+    def _give_back(self, now: float) -> None:
+        if now - self._cycles_freed >= FREES_CYCLES_EVERY_SECONDS:
+            self._cycles_freed = now
+            self._pauses.free_cycles()
+        memory.give_back()

@@ -47,9 +47,9 @@ def _run(loaded: Loaded, readiness: Readiness, output: logs.Output, *, auto_star
     instance = str(uuid.uuid4())
     inherited = inherited_socket()
     with opened(loaded, os.environ, instance=instance, inherited=inherited) as rooms:
-        share_time()
+        pauses = share_time()
         return anyio.run(
-            lambda: serve(rooms, loaded, readiness, output, instance=instance, auto_started=auto_started),
+            lambda: serve(rooms, loaded, readiness, output, pauses, instance=instance, auto_started=auto_started),
             backend="asyncio",
             backend_options={"loop_factory": event_loop},
         )

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from modeld.app.compose import Rooms
+from modeld.app.interpreter import Pauses
 from modeld.app.lifetime import Lifetime
 from modeld.app.readiness import Readiness
 from modeld.app.rest import Rest
@@ -43,7 +44,14 @@ _PRUNE_EVERY_SECONDS = 24 * 3600.0
 
 
 async def serve(
-    rooms: Rooms, loaded: Loaded, readiness: Readiness, output: logs.Output, *, instance: str, auto_started: bool
+    rooms: Rooms,
+    loaded: Loaded,
+    readiness: Readiness,
+    output: logs.Output,
+    pauses: Pauses,
+    *,
+    instance: str,
+    auto_started: bool,
 ) -> int:
     """Serves until there is a reason to stop, and returns the exit code."""
     settings = loaded.settings
@@ -67,7 +75,7 @@ async def serve(
             idle_exit = float(settings.daemon.idle_exit)
             sweep_in = rooms.store.automatic_sweep.next_in
             tasks.start_soon(lifetime.stop_when_idle, server, services.board, idle_exit, sweep_in, name="idle")
-        services.board.runner.on_end = Rest(services.board, asyncio.get_running_loop()).job_ended
+        services.board.runner.on_end = Rest(services.board, asyncio.get_running_loop(), pauses).job_ended
         readiness.ready(rooms.endpoint.path, rooms.store.layout.root)
         await lifetime.until_stop()
         notify.stopping(lifetime.reason)

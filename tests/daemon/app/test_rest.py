@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from modeld.app.interpreter import Pauses
 from modeld.app.rest import AFTER_SECONDS, Rest
 from modeld.platform import memory
 from rigs.waiting import wait_until
@@ -50,7 +51,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 def test_the_ends_of_many_jobs_give_back_once(given: list[bool]) -> None:
     loop = Loop()
-    resting = Rest(loop, loop)  # type: ignore[arg-type]
+    resting = Rest(loop, loop, Pauses())  # type: ignore[arg-type]
     for _ in range(20):
         loop.end(resting)
         assert len(loop.timers) == 1
@@ -66,7 +67,7 @@ def test_the_ends_of_many_jobs_give_back_once(given: list[bool]) -> None:
 
 def test_nothing_is_given_back_while_another_job_runs(given: list[bool]) -> None:
     loop = Loop()
-    resting = Rest(loop, loop)  # type: ignore[arg-type]
+    resting = Rest(loop, loop, Pauses())  # type: ignore[arg-type]
     loop.jobs.append(SimpleNamespace(state="running"))
     loop.end(resting)
     loop.pass_time(AFTER_SECONDS)
