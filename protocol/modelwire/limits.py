@@ -18,6 +18,9 @@ MAX_REPLY = 8 * MIB
 MAX_ID_BYTES = 64
 """Room for a UUID with a prefix; more would let a peer store text in the daemon's tables."""
 
+LICENSE = 1024
+"""Characters of a license's name or address. Every list of models holds it, so it must not be the license's text."""
+
 CREDENTIALS = 4096
 """Characters that a pull may bring to authenticate itself: a signed token has about a thousand."""
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from modelwire.limits import MIB
+from rigs.hub_server import Hub, Repo
+from rigs.pull_rig import gguf
 from rigs.real_daemon import RealDaemon
 
 HUGE = "\x7f" * (MIB - 1000)
@@ -38,3 +40,14 @@ def test_a_huge_text_is_not_repeated(daemon: RealDaemon, op: str, fields: dict[s
         assert refused["code"] == code
         assert len(json.dumps(refused)) < LONGEST_ANSWER
         assert wire.ask("daemon.status")["type"] == "result"
+
+
+def test_a_license_text_of_a_source_is_no_license(stopped: RealDaemon) -> None:
+    """Three megabytes of it made a manifest that the daemon could not read again."""
+    repo = Repo({"m.gguf": gguf(5_000, 3)}, lfs=frozenset({"m.gguf"}), license="x" * 3_000_000)
+    with Hub({"org/repo": repo}) as hub:
+        stopped.environ["HF_ENDPOINT"] = hub.url
+        daemon = stopped.start()
+        assert daemon.ask("model.pull", ref="hf:org/repo/m.gguf", name="m")["type"] == "result"
+    shown = daemon.ask("model.show", name="m")["value"]
+    assert (shown["state"], shown.get("license")) == ("ready", None)

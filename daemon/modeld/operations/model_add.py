@@ -15,14 +15,12 @@ from modeld.store import Digest, ModelName
 from modeld.store.ingest.adopt import How
 from modeld.store.publish.name_changes import Notes
 from modelwire.errors import InvalidRequest
+from modelwire.limits import LICENSE
 from modelwire.requests import ModelAdd, ModelPull
 from modelwire.values import Added, Pulled
 
 _LONGEST_PATH = 4095
 """The kernel's limit. A path that is refused here is stored nowhere; later it would be in the ledger and the log."""
-
-_LONGEST_LICENSE = 1024
-"""For a license's name or address. Every list of models holds it, so it must not be the license's text."""
 
 
 N = TypeVar("N", bound=ModelAdd | ModelPull)
@@ -39,7 +37,7 @@ class NewModel(JobOperation[N, A]):
         return self._services.store.models.stands_for(outcome)
 
     def check_fields(self, request: N) -> None:
-        _check_length("license", request.license, _LONGEST_LICENSE, "Give the license's name or address, not its text.")
+        _check_length("license", request.license, LICENSE, "Give the license's name or address, not its text.")
         if request.sha256 is not None:
             Digest.parse(request.sha256)
 

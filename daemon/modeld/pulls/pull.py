@@ -31,6 +31,7 @@ from modeld.sources.reference import Reference
 from modeld.store import Requester
 from modeld.store.ingest.ingest import ReadyFile, until_there
 from modeld.store.publish.name_changes import Notes
+from modelwire.limits import LICENSE
 from modelwire.requests import ModelPull
 from modelwire.values import Added, Pulled
 
@@ -158,11 +159,12 @@ class Pull:
             self._events.path = self._layout.partial(digest)
         job.resumable = job.resumable and files.resumable
         ready = await self._fetch_missing(files, described)
+        license_ = description.license  # a source may give a whole text
         model = RemoteModel(
             registry=description.registry,
             repo=description.repo or "",
             revision=description.revision or "",
-            license=description.license,
+            license=license_ if license_ is None or len(license_) <= LICENSE else None,
             files=tuple(RemoteFile(file.path, file.digest.hex, file.role) for file in ready),
         )
         return await self._publish(ready, model, asked=True, note=description.note)

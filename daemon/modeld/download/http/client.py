@@ -19,19 +19,17 @@ from typing import Final
 
 from modeld.download.http.answers import TRANSPORT_FAULTS, Headers, status_fault, transport_fault
 from modeld.download.http.body import EmptyBody, body_of
+from modeld.download.http.documents import MAX_METADATA, MAX_SMALL
 from modeld.download.http.headers import basic
 from modeld.download.http.pool import Pool
 from modeld.download.http.reach import Reach
 from modeld.download.source import Body, FileInfo
-from modeld.download.tuning import DEFAULT, MIB, Tuning
+from modeld.download.tuning import DEFAULT, Tuning
 from modeld.download.urls import Url, follow, parse_url
 from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnauthorized, SourceUnavailable, WireError
 from modelwire.version import __version__
 
 MAX_REDIRECTS: Final = 10
-MAX_DOCUMENT: Final = 32 * MIB
-"""The file list of the biggest repositories is a few MiB."""
-
 DRAINED: Final = 64 * 1024
 """The rest of a body that is not needed is read when it is no longer than this, and the connection is kept."""
 
@@ -110,7 +108,7 @@ class HttpClient:
         credentials: Mapping[str, str] | None = None,
         body: bytes | None = None,
         redirects: bool = True,
-        limit: int = MAX_DOCUMENT,
+        limit: int = MAX_METADATA,
         ok: Collection[int] = (200,),
     ) -> Answer:
         """A small document, read into memory. A status that is not in `ok` raises the error that it means."""
@@ -119,6 +117,7 @@ class HttpClient:
         try:
             if reply.response.status not in ok:
                 raise status_fault(reply.response.status, Headers(reply.response.headers), reply.url.shown)
+            limit = limit if reply.response.status == 200 else min(limit, MAX_SMALL)
             content = b"" if method == "HEAD" else self._read_whole(reply, limit)
             return Answer(reply.response.status, Headers(reply.response.headers), content, reply.url)
         finally:

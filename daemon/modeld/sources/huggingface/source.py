@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from modeld.download.http.client import Answer, HttpClient
+from modeld.download.http.documents import BadDocument, decoded
 from modeld.download.http.headers import next_page
 from modeld.download.source import Body, Description, FileInfo, Opener
 from modeld.download.urls import Url
@@ -72,10 +73,15 @@ class _Entry(msgspec.Struct):
 class _Info(msgspec.Struct, rename="camel"):
     sha: str
     gated: bool | str = False
-    card_data: Any = None
-    """Written by the repository's owner, so of any shape."""
+    card_data: msgspec.Raw = msgspec.Raw(b"null")
+    """Written by the repository's owner, so of any shape and size."""
 
-    tags: list[str] = []
+    tags: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+class _Card(msgspec.Struct):
+    license: str | list[str] | None = None
+    license_name: str | None = None
 
 
 class HuggingFaceSource:
@@ -265,21 +271,29 @@ def _hub_file(entry: _Entry) -> HubFile:
 
 
 def _license(info: _Info) -> str | None:
-    card: Mapping[str, Any] = info.card_data if isinstance(info.card_data, dict) else {}
-    named = card.get("license")
+    card = _if_decoded(info.card_data, _Card) or _Card()
+    named = card.license
     if isinstance(named, list):
-        named = " OR ".join(each for each in named if isinstance(each, str))
+        named = " OR ".join(named)
     if named == "other":
-        named = card.get("license_name") or named
-    if isinstance(named, str) and named:
-        return named
-    return next((tag.removeprefix("license:") for tag in info.tags if tag.startswith("license:")), None)
+        named = card.license_name or named
+    if not named:
+        tags = _if_decoded(info.tags, list[str]) or []
+        named = next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None)
+    return named or None
+
+
+def _if_decoded(document: msgspec.Raw, kind: type[T]) -> T | None:
+    try:
+        return decoded(bytes(document), kind)
+    except BadDocument:
+        return None
 
 
 def _decoded(answer: Answer, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(answer.body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return decoded(answer.body, kind)
+    except BadDocument:
         raise _malformed(answer, "does not answer as a hub does") from None
 
 

@@ -20,6 +20,7 @@ import msgspec
 
 from modeld.download.http.answers import status_fault
 from modeld.download.http.client import Answer, HttpClient
+from modeld.download.http.documents import MAX_SMALL, BadDocument, decoded
 from modeld.download.source import Body, FileInfo
 from modeld.download.tuning import MIB
 from modeld.download.urls import Url
@@ -121,7 +122,9 @@ class XetStorage:
 
     def _access(self, url: Url) -> tuple[_Access, Url]:
         credentials = self._credentials(Secrets(url.userinfo).bearer)
-        answer = self._http.request("GET", replace(url, userinfo=None), credentials=credentials, ok=_ANY)
+        answer = self._http.request(
+            "GET", replace(url, userinfo=None), credentials=credentials, limit=MAX_SMALL, ok=_ANY
+        )
         if answer.status == 404 and not answer.headers.get("X-Error-Code"):
             raise _malformed(answer, "does not exist: this hub gives no access to xet storage")
         if answer.status != 200:
@@ -129,10 +132,10 @@ class XetStorage:
             reference = HubReference(repo=repo, revision=url.target.rpartition("/")[2])
             raise hub_fault(answer, reference, self._hub.origin, signed_in=credentials is not None)
         try:
-            access = msgspec.json.decode(answer.body, type=_Access)
+            access = decoded(answer.body, _Access)
             # https, or a host that the configuration allows plain HTTP to: never a path of this machine.
             return access, replace(self._http.parse(access.cas_url), userinfo=None)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except BadDocument:
             raise _malformed(answer, "does not give access to its xet storage") from None
         except InvalidRequest as fault:
             raise _malformed(answer, f"names a xet storage with an address that is refused: {fault.message}") from None

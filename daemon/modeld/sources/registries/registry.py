@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import threading
 import time
@@ -14,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 from modeld.download.http.answers import status_fault
 from modeld.download.http.client import Answer, HttpClient
+from modeld.download.http.documents import MAX_SMALL, BadDocument, any_document
 from modeld.download.http.headers import basic
 from modeld.download.source import Body, FileInfo
 from modeld.download.urls import Url
@@ -167,13 +167,14 @@ class Registry:
                 headers={"Content-Type": "application/x-www-form-urlencoded"},
                 body=urlencode(form).encode(),
                 redirects=False,
+                limit=MAX_SMALL,
                 ok=_ANY,
             )
         else:
             known = None if login is None else {"Authorization": basic(login.user, login.password)}
             join = "&" if "?" in realm.target else "?"
             full = replace(realm, target=f"{realm.target}{join}{urlencode(query)}" if query else realm.target)
-            answer = self._http.request("GET", full, credentials=known, redirects=False, ok=_ANY)
+            answer = self._http.request("GET", full, credentials=known, redirects=False, limit=MAX_SMALL, ok=_ANY)
         if answer.status in (400, 401, 403):
             raise _login_refused(self._base.netloc, realm, signed_in=login is not None)
         if answer.status != 200:
@@ -196,8 +197,8 @@ def _place(url: Url) -> tuple[str, str | None]:
 
 def _json(answer: Answer) -> dict[str, Any]:
     try:
-        content = json.loads(answer.body)
-    except (ValueError, RecursionError):
+        content = any_document(answer.body)
+    except BadDocument:
         content = None
     if not isinstance(content, dict):
         raise _malformed(answer.url.shown, "does not answer with a JSON object")
@@ -246,8 +247,8 @@ def _refused(answer: Answer, *, signed_in: bool) -> WireError:
 
 def _code(answer: Answer) -> str | None:
     try:
-        return str(json.loads(answer.body)["errors"][0]["code"])[:80]
-    except (ValueError, LookupError, TypeError, RecursionError):
+        return str(any_document(answer.body)["errors"][0]["code"])[:80]
+    except (BadDocument, LookupError, TypeError):
         return None
 
 
