@@ -7,6 +7,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,10 @@ def one_evil(value: Any) -> Iterator[Any]:
             yield from ([*value[:place], changed, *value[place + 1 :]] for changed in one_evil(each))
 
 
-def poisoned(value: Any, kind: Any) -> Any:
-    """The document with as many evil texts as its type allows."""
-    done = value
+@cache
+def poisoned(operation: str) -> Any:
+    """The value of an operation with as many evil texts as its type allows."""
+    done, kind = ANSWERS[operation][-1]["value"], operations.OPERATIONS[operation].value
     for _ in range(200):
         for changed in one_evil(done):
             if changed != done:
@@ -96,12 +98,11 @@ ANSWERS = answers_by_operation()
 
 
 def answer(talk: Conversation, request: Request) -> None:
-    operation = type(request).__struct_config__.tag
-    kind = operations.OPERATIONS[str(operation)].value
-    for reply in ANSWERS[str(operation)]:
+    operation = str(type(request).__struct_config__.tag)
+    for reply in ANSWERS[operation]:
         told = {**reply, "id": request.id}
         if reply["type"] == "result":
-            told["value"] = poisoned(reply["value"], kind)
+            told["value"] = poisoned(operation)
         elif reply["type"] == "event":
             told |= {key: EVIL for key, value in reply.items() if isinstance(value, str) and key not in ("type", "id")}
             told["id"] = request.id
@@ -116,13 +117,15 @@ def test_every_verb_is_asked_below() -> None:
     assert {verb for verb, _, _ in VERBS} == set(COMMANDS) | STARTS_A_DAEMON
 
 
-@pytest.mark.parametrize("verb", sorted(set(COMMANDS) - FOR_PROGRAMS))
-@pytest.mark.parametrize("options", [(), ("--quiet",), ("--detach",)], ids=" ".join)
+SHOWN = sorted(set(COMMANDS) - FOR_PROGRAMS)
+FORMS: list[tuple[str, tuple[str, ...]]] = [*((verb, ()) for verb in SHOWN), *((verb, ("--quiet",)) for verb in SHOWN)]
+FORMS += [(verb, ("--detach",)) for verb in ("add", "pull")]
+
+
+@pytest.mark.parametrize(("verb", "options"), FORMS)
 def test_a_daemon_writes_no_commands_to_the_terminal(
     peer: Callable[..., ScriptedPeer], ctl: Ctl, room: Path, verb: str, options: tuple[str, ...]
 ) -> None:
-    if options == ("--detach",) and verb not in ("add", "pull"):
-        options = ("--color", "never")
     (room / "FILE").write_bytes(b"GGUF")
     words = [str(room / "FILE") if word == "FILE" else word for word in COMMANDS[verb]]
     done = ctl("--socket", peer(answer).path, *options, verb, *words)

@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 REQUESTS = scaled(300_000, 10_000)
-SECONDS = float(os.environ.get("MODELD_SOAK_SECONDS") or scaled(600, 20))
+SECONDS = float(os.environ.get("MODELD_SOAK_SECONDS") or scaled(600, 12))
 """Whichever comes first."""
 
 ROUND_SECONDS = scaled(30, 10)

@@ -32,7 +32,7 @@ __all__ = ["strace"]
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(3600)]
 
-CRASHES = scaled(110, 4)
+CRASHES = scaled(110, 3)
 """Of each filesystem."""
 SEARCHED = 40
 """Crashes among which a loss must be, where the daemon does not sync."""

@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.skipif(nginx_path() is None, reason="nginx is not installed"),
 ]
 
-SECONDS = float(os.environ.get("MODELD_SOAK_SECONDS") or scaled(900, 30))
+SECONDS = float(os.environ.get("MODELD_SOAK_SECONDS") or scaled(900, 20))
 ROUND_SECONDS = scaled(25, 5)
 CLIENTS = 6
 COMMANDS = 2

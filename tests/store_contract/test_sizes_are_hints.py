@@ -43,7 +43,7 @@ def test_a_right_blob_with_a_wrong_size_is_served_and_the_contradiction_shown(ct
     assert json.loads(Path(ctl.daemon.root, "manifests", "hand.json").read_text())["size_bytes"] == size
 
 
-@pytest.mark.parametrize("size", WRONG)
+@pytest.mark.parametrize("size", [len(CONTENT) - 1, 2**63 - 1])
 @pytest.mark.parametrize("options", [(), ("--sha256", HEX), ("--move",), ("--link",), ("--replace",)])
 def test_an_add_that_succeeds_leaves_the_name_resolving(ctl: Ctl, size: int, options: tuple[str, ...]) -> None:
     publish_by_hand(ctl.daemon, "hand", size_bytes=size)
