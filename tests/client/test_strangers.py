@@ -22,7 +22,7 @@ from rigs.rough_peers import FOREIGN_UID, needs_root
 pytestmark = needs_root
 
 _LISTEN = """
-import os, socket, sys
+import contextlib, os, socket, sys
 path, uid = sys.argv[1], int(sys.argv[2])
 os.setgroups([]); os.setgid(uid); os.setuid(uid)
 listener = socket.socket(socket.AF_UNIX)
@@ -33,7 +33,8 @@ print("listening", flush=True)
 listener.settimeout(30)
 while True:
     peer, _ = listener.accept()
-    peer.sendall(b'{"type":"hello","protocol":{"min":1,"max":1},"server":"modeld/9","instance":"i","store":"/evil",'
+    with contextlib.suppress(OSError):  # it may have left already
+        peer.sendall(b'{"type":"hello","protocol":{"min":1,"max":1},"server":"modeld/9","instance":"i","store":"/evil",'
                  b'"max_request":1048576,"capabilities":[],"peer":{"uid":0,"role":"admin"}}\\n'
                  b'{"type":"result","id":"1","value":{"name":"m","path":"/evil/m","blob":"sha256:00","state":"ready"}}\\n')
 """

@@ -111,6 +111,8 @@ def answer(talk: Conversation, request: Request) -> None:
         elif reply["type"] == "progress":
             told |= {"job": EVIL, "source": EVIL}
         talk.raw(json.dumps(told).encode() + b"\n")
+    if operation == "daemon.drain":
+        talk.hang_up()
 
 
 def test_every_verb_is_asked_below() -> None:

@@ -30,6 +30,7 @@ class Log:
 
     def configure(self, style: str = "json", level: str = "info", **options: Any) -> str:
         choice = LogSettings(format=style, level=level)  # type: ignore[arg-type]
+        assert all(output.flush(20) for output in self.outputs), "each has a thread that writes"
         self.outputs.append(logs.configure(choice, stream=self.out, **{"environ": {}, **options}))
         return self.outputs[-1].format
 
