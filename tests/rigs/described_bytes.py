@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from modeld.download.source import FileInfo, Opener
+from modeld.sources.kind import For
+
+OWN_USER: Final = For(lends=True, anywhere=True)
+"""The daemon's own: a source for it uses all credentials and connects everywhere."""
 
 
 def read_all(

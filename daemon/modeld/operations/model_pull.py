@@ -18,7 +18,6 @@ from modeld.operations.job_operation import Submission, requester_of
 from modeld.operations.model_add import NewModel, add_path
 from modeld.operations.operation import Caller
 from modeld.operations.services import Services
-from modeld.platform import accounts
 from modeld.pulls.pull import Pull as NetworkPull
 from modeld.pulls.pull import PullJob, PullNotes
 from modeld.sources.kind import For
@@ -26,7 +25,15 @@ from modeld.sources.local import LocalReference
 from modeld.sources.reference import Reference, fingerprint
 from modeld.sources.stored import StoredReference
 from modeld.store import Digest, ModelName, WouldBlock
-from modelwire.errors import DigestMismatch, Interrupted, InvalidRequest, NotFound, SourceUnauthorized, WireError
+from modelwire.errors import (
+    DigestMismatch,
+    Interrupted,
+    InvalidRequest,
+    NotFound,
+    SourceNotFound,
+    SourceUnauthorized,
+    WireError,
+)
 from modelwire.limits import CREDENTIALS
 from modelwire.requests import ModelPull
 from modelwire.values import Pulled
@@ -98,13 +105,15 @@ class Pull(NewModel[ModelPull, Pulled]):
                 path = services.store.layout.manifest(reference.name)
                 return await self.with_phases(job, path, self._find_stored(job, reference.name))
             lends = await services.lending.lends(job.peer, reference.text)
-            user = For(lends=lends, anywhere=job.peer in (services.own_uid, accounts.ROOT))
+            user = For(lends=lends, anywhere=services.is_own(job.peer))
             pull = await NetworkPull.planned(services.pulls, services.activity, job, reference, notes, user=user)
             try:
                 return await pull.run()
-            except SourceUnauthorized as fault:
+            except (SourceUnauthorized, SourceNotFound) as fault:
                 if not lends and not reference.secrets:
-                    fault.hint = _OWN_CREDENTIALS
+                    # Many servers say that there is nothing where there is something private.
+                    spelling = "" if isinstance(fault, SourceUnauthorized) else "Check the spelling. If it is private: "
+                    fault.hint = spelling + _OWN_CREDENTIALS
                 raise
 
     async def _find_stored(self, job: PullJob, name: ModelName) -> Pulled:

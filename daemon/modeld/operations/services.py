@@ -12,7 +12,7 @@ from modeld.activity import Activity
 from modeld.config import Settings
 from modeld.jobs.admission import Gate
 from modeld.jobs.board import Board
-from modeld.platform import clock
+from modeld.platform import accounts, clock
 from modeld.pulls.context import PullContext
 from modeld.store import Digest, PeerReader, Reader, Store
 from modelwire.values import RecoveryView
@@ -59,9 +59,13 @@ class Services:
     accounts: Accounts
     lending: Lending
 
+    def is_own(self, uid: int) -> bool:
+        """Whether it is the daemon's own user or root, whom the daemon serves without limits to what it may reach."""
+        return uid in (self.own_uid, accounts.ROOT)
+
     async def reader_for(self, uid: int) -> Reader:
         """The reader of files for a user: the daemon opens only what that user could read."""
-        if uid in (self.own_uid, 0):
+        if self.is_own(uid):
             return Reader(uid)
         return PeerReader(uid, (await self.accounts.account_of(uid)).groups)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from modeld.download.http.client import HttpClient
 from modeld.download.source import Source
@@ -52,9 +52,6 @@ class For(NamedTuple):
     """As in `Setup`."""
     anywhere: bool
     """Whether it may connect to every address, this machine's own included; else to those within the `Reach`."""
-
-
-THE_DAEMON: Final = For(lends=True, anywhere=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import pytest
 
 from modeld.download.http.client import HttpClient
 from modeld.download.source import FileInfo, Source
-from modeld.sources.kind import THE_DAEMON, NetworkKind
+from modeld.sources.kind import NetworkKind
 from modeld.sources.kinds import KINDS
 from modeld.sources.parse import parse
 from modeld.sources.reference import Reference
@@ -24,7 +24,7 @@ from modeld.store import parts
 from modeld.store.digest import Digest
 from modeld.store.names import ModelName
 from modelwire.errors import SourceNotFound, SourceUnavailable, WireError
-from rigs.described_bytes import read_all
+from rigs.described_bytes import OWN_USER, read_all
 from rigs.hub_server import Hub, Repo
 from rigs.real_s3 import buckets
 from rigs.registries import OllamaDouble, descriptor, modelpack, real_registry
@@ -49,7 +49,7 @@ class Side:
 def web(http: HttpClient, room: Path) -> Iterator[Side]:
     with serving(lambda asked: file_reply(asked, CONTENT) if asked.path == "/m.gguf" else Reply(404)) as server:
         reference = parse(f"{server.url}/m.gguf")
-        source = Sources(http, {"HOME": str(room)}).source(reference, THE_DAEMON)
+        source = Sources(http, {"HOME": str(room)}).source(reference, OWN_USER)
         yield Side(source, reference, parse(f"{server.url}/none.gguf"), False, False)
 
 
@@ -60,14 +60,14 @@ def huggingface(http: HttpClient, room: Path) -> Iterator[Side]:
         environ = {"HF_ENDPOINT": hub.url, "HOME": str(room)}
         sources = Sources(http, environ)
         assert sources.read(f"{hub.url}/org/repo/blob/main/m.gguf") == parse("hf:org/repo/m.gguf@main")
-        yield Side(sources.source(reference, THE_DAEMON), reference, parse("hf:org/none"), True, True)
+        yield Side(sources.source(reference, OWN_USER), reference, parse("hf:org/none"), True, True)
 
 
 @contextlib.contextmanager
 def hub_mirror(http: HttpClient, room: Path) -> Iterator[Side]:
     with Hub({"org/repo": Repo({"m.gguf": CONTENT}, frozenset({"m.gguf"}))}) as hub:
         reference = parse("hf:org/repo/m.gguf")
-        source = Sources(http, {"HOME": str(room)}).mirror(reference, "", hub.url, THE_DAEMON)
+        source = Sources(http, {"HOME": str(room)}).mirror(reference, "", hub.url, OWN_USER)
         yield Side(source, reference, parse("hf:org/none"), True, True)
 
 
@@ -77,7 +77,7 @@ def oci(http: HttpClient, room: Path) -> Iterator[Side]:
         weight = descriptor("application/vnd.cncf.model.weight.v1.raw", CONTENT, "m.gguf")
         registry.push("team/model", "v1", modelpack([weight], b"{}"), CONTENT, b"{}")
         reference = parse(f"oci://{registry.host}/team/model:v1")
-        source = Sources(http, {"HOME": str(room)}).source(reference, THE_DAEMON)
+        source = Sources(http, {"HOME": str(room)}).source(reference, OWN_USER)
         yield Side(source, reference, parse(f"oci://{registry.host}/team/model:v2"), True, True)
 
 
@@ -91,7 +91,7 @@ def ollama(http: HttpClient, room: Path) -> Iterator[Side]:
         manifest = {"schemaVersion": 2, "mediaType": kind, "config": config, "layers": [layer]}
         double.put("library/m", "latest", manifest)
         reference = parse("ollama:m")
-        source = Sources(http, {"HOME": str(room)}).mirror(reference, "", double.server.url, THE_DAEMON)
+        source = Sources(http, {"HOME": str(room)}).mirror(reference, "", double.server.url, OWN_USER)
         yield Side(source, reference, parse("ollama:none"), True, True)
 
 
@@ -102,7 +102,7 @@ def s3(http: HttpClient, room: Path) -> Iterator[Side]:
         running.put("weights/m.gguf", CONTENT)
         reference = parse("s3://weights/m.gguf")
         yield Side(
-            Sources(http, running.signed).source(reference, THE_DAEMON),
+            Sources(http, running.signed).source(reference, OWN_USER),
             reference,
             parse("s3://weights/n.gguf"),
             False,
@@ -144,8 +144,8 @@ def test_its_reference_is_of_its_kind_and_is_read_again(kind: NetworkKind, tmp_p
         assert side.source.name.split()[0] == kind.name
         sources = Sources(http, {"HOME": str(tmp_path)})
         match, url = reference.text.rpartition("/")[0], "https://mirror.example"
-        assert sources.mirror(reference, match, url, THE_DAEMON).origin(reference) == url
-        assert sources.mirror(reference, match, url, THE_DAEMON) is sources.mirror(reference, match, url, THE_DAEMON)
+        assert sources.mirror(reference, match, url, OWN_USER).origin(reference) == url
+        assert sources.mirror(reference, match, url, OWN_USER) is sources.mirror(reference, match, url, OWN_USER)
     http.close()
 
 

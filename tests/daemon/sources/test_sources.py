@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from modeld.download.http.client import HttpClient
-from modeld.sources.kind import THE_DAEMON, For, NetworkKind
+from modeld.sources.kind import For, NetworkKind
 from modeld.sources.kinds import KINDS
 from modeld.sources.parse import parse
 from modeld.sources.sources import Sources
 from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnauthorized
-from rigs.described_bytes import read_all
+from rigs.described_bytes import OWN_USER, read_all
 from rigs.scripted_server import Reply, file_reply, serving
 
 ENVIRON = {"HOME": "/nonexistent", "HF_ENDPOINT": "https://hub.example/base/"}
@@ -35,15 +35,15 @@ ENVIRON = {"HOME": "/nonexistent", "HF_ENDPOINT": "https://hub.example/base/"}
 def test_each_reference_has_its_source_and_origin(text: str, name: str, origin: str | None) -> None:
     reference = parse(text)
     sources = Sources(HttpClient(environ={}, plain_hosts=("intern",)), ENVIRON, plain_hosts=("intern",))
-    source = sources.source(reference, THE_DAEMON)
+    source = sources.source(reference, OWN_USER)
     assert (source.name, source.origin(reference)) == (name, origin)
 
 
 def test_a_mirror_is_one_source_for_all_that_ask() -> None:
     sources = Sources(HttpClient(environ={}), ENVIRON)
     for text, name in [("hf:a/b", "hf"), ("ollama:x", "ollama"), ("oci://ghcr.io/x", "oci")]:
-        mirror = sources.mirror(parse(text), "", "https://mirror.example", THE_DAEMON)
-        assert mirror is sources.mirror(parse(text), "", "https://mirror.example", THE_DAEMON)
+        mirror = sources.mirror(parse(text), "", "https://mirror.example", OWN_USER)
+        assert mirror is sources.mirror(parse(text), "", "https://mirror.example", OWN_USER)
         assert mirror.name == f"{name} https://mirror.example"
         assert mirror.origin(parse(text)) == "https://mirror.example"
 
@@ -51,7 +51,7 @@ def test_a_mirror_is_one_source_for_all_that_ask() -> None:
 @pytest.mark.parametrize("text", ["/m.gguf", "name"])
 def test_what_has_no_mirror_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="has no mirrors"):
-        Sources(HttpClient(environ={}), ENVIRON).mirror(parse(text), "", "https://mirror.example", THE_DAEMON)
+        Sources(HttpClient(environ={}), ENVIRON).mirror(parse(text), "", "https://mirror.example", OWN_USER)
 
 
 SECRET = "s3cr3t-of-the-origin"
@@ -72,7 +72,7 @@ def test_a_mirror_is_asked_for_the_same_without_credentials(text: str, match: st
     reference, http = parse(text.format(SECRET)), HttpClient(environ={})
     with serving(lambda request: file_reply(request, b"GGUF1")) as server:
         url = f"{server.url}/mirror/"
-        mirror = Sources(http, {"HOME": str(tmp_path), **keys}).mirror(reference, match, url, THE_DAEMON)
+        mirror = Sources(http, {"HOME": str(tmp_path), **keys}).mirror(reference, match, url, OWN_USER)
         assert mirror.origin(reference) == server.url
         (file,) = mirror.describe(reference).files
         assert (file.path, file.size) == ("m.gguf", 5)
@@ -118,4 +118,4 @@ def test_the_daemons_credentials_are_used_only_when_they_are_lent(kind: str, len
 @pytest.mark.parametrize("text", ["/m.gguf", "llama:8b"])
 def test_what_is_on_this_machine_has_no_source(text: str) -> None:
     with pytest.raises(InvalidRequest, match="is on this machine and has no source"):
-        Sources(HttpClient(environ={}), ENVIRON).source(parse(text), THE_DAEMON)
+        Sources(HttpClient(environ={}), ENVIRON).source(parse(text), OWN_USER)

@@ -47,15 +47,14 @@ class Reach:
         return _connected(allowed, timeout)
 
     def check(self, host: str) -> None:
-        """Refuses a host that a proxy will connect to, as far as its text tells where that is."""
+        """Raises PermissionDenied when the host of a request through a proxy is an address that is not allowed. The
+        proxy alone looks up a name, so a name passes; `localhost` counts as the address that it stands for."""
         name = host.rstrip(".").lower()
-        why = "this machine" if name == "localhost" or name.endswith(".localhost") else None
-        if why is None:
-            try:
-                why = self.refusal(host)
-            except ValueError:
-                return  # a name, which only the proxy looks up
-        if why is not None and not (self.networks and why == "this machine"):
+        try:
+            why = self.refusal("127.0.0.1" if name == "localhost" or name.endswith(".localhost") else host)
+        except ValueError:
+            return
+        if why is not None:
             raise PermissionDenied(
                 f"{host} is {why}: the daemon has a proxy connect there for its own user only",
                 hint=_HINT,

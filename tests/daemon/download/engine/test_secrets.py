@@ -15,10 +15,10 @@ import pytest
 
 from modeld.download.http.client import HttpClient
 from modeld.observe.redact import redact
-from modeld.sources.kind import THE_DAEMON
 from modeld.sources.parse import parse
 from modeld.sources.sources import Sources
 from modelwire.errors import WireError
+from rigs.described_bytes import OWN_USER
 from rigs.registries import packed, with_docker_config
 from rigs.scripted_server import Asked, Reply, Server, serving
 
@@ -81,7 +81,7 @@ def test_no_answer_makes_a_secret_part_of_an_error(
         for text, environ in cases(server, tmp_path):
             reference = parse(text)
             told = [repr(reference), reference.text, reference.key]
-            source = Sources(http, environ).source(reference, THE_DAEMON)
+            source = Sources(http, environ).source(reference, OWN_USER)
             told += [source.name, repr(source), str(source.origin(reference))]
             try:
                 found = source.describe(reference)
@@ -110,7 +110,7 @@ def test_no_secret_goes_to_where_a_redirect_leads(tmp_path: Path) -> None:
             for text, environ in cases(server, tmp_path):
                 reference = parse(text)
                 with contextlib.suppress(WireError):
-                    Sources(http, environ).source(reference, THE_DAEMON).describe(reference)
+                    Sources(http, environ).source(reference, OWN_USER).describe(reference)
             assert server.asked
         assert away.asked
         for secret in SPELLINGS:
@@ -135,6 +135,6 @@ def test_helpers_get_the_host_on_standard_input_and_nothing_in_the_process_list(
         environ = with_docker_config(tmp_path, {"credHelpers": {server.url[7:]: "vault"}})
         reference = parse(f"oci://{server.url[7:]}/team/model")
         with pytest.raises(WireError, match="docker-credential-vault"):
-            Sources(http, environ).source(reference, THE_DAEMON).describe(reference)
+            Sources(http, environ).source(reference, OWN_USER).describe(reference)
     http.close()
     assert started == [["docker-credential-vault", "get"]]

@@ -9,12 +9,12 @@ import pytest
 from daemon.conftest import MakeRig
 from modeld.download.routes.router import Route
 from modeld.download.source import Source
-from modeld.sources.kind import THE_DAEMON
 from modeld.sources.parse import parse
 from modeld.sources.reference import Reference
 from modeld.sources.sources import Sources
 from modeld.store.digest import Digest
 from modelwire.errors import DigestMismatch, WireError
+from rigs.described_bytes import OWN_USER
 from rigs.download_rig import Rig
 from rigs.hub_repos import REPOS
 from rigs.hub_server import Hub, Repo
@@ -43,7 +43,7 @@ def test_a_repository_of_a_hub(make_rig: MakeRig) -> None:
     rig = make_rig()
     with Hub(REPOS, page=3) as hub:
         reference = parse("hf:org/whole")
-        source = Sources(rig.client, {"HF_ENDPOINT": hub.url, "HOME": "/nonexistent"}).source(reference, THE_DAEMON)
+        source = Sources(rig.client, {"HF_ENDPOINT": hub.url, "HOME": "/nonexistent"}).source(reference, OWN_USER)
         assert pulled(rig, reference, [source]) == REPOS["org/whole"].files
 
 
@@ -52,7 +52,7 @@ def test_a_mirror_that_has_not_got_it_and_the_hub_that_has(make_rig: MakeRig) ->
     with Hub({}) as mirror, Hub(REPOS) as hub:
         reference = parse("hf:org/quants:Q8_0")
         sources = Sources(rig.client, {"HF_ENDPOINT": hub.url, "HOME": "/nonexistent"})
-        route = [sources.mirror(reference, "", mirror.url, THE_DAEMON), sources.source(reference, THE_DAEMON)]
+        route = [sources.mirror(reference, "", mirror.url, OWN_USER), sources.source(reference, OWN_USER)]
         assert sorted(pulled(rig, reference, route)) == ["m-Q8_0.gguf", "mmproj-F16.gguf"]
         assert mirror.server.asked
 
@@ -62,7 +62,7 @@ def test_a_small_file_that_is_not_that_of_its_commit_never_becomes_a_blob(make_r
     good = REPOS["org/whole"]
     with Hub({"org/whole": Repo(good.files, good.lfs, tampered={"config.json": b"CONFIG.json"})}) as hub:
         reference = parse("hf:org/whole/config.json")
-        source = Sources(rig.client, {"HF_ENDPOINT": hub.url, "HOME": "/nonexistent"}).source(reference, THE_DAEMON)
+        source = Sources(rig.client, {"HF_ENDPOINT": hub.url, "HOME": "/nonexistent"}).source(reference, OWN_USER)
         with pytest.raises(WireError) as caught:
             pulled(rig, reference, [source])
     assert isinstance(caught.value, DigestMismatch)
@@ -78,5 +78,5 @@ def test_a_model_of_a_registry(make_rig: MakeRig) -> None:
         layer = descriptor("application/vnd.ollama.image.model", content)
         double.put("library/m", "latest", {"schemaVersion": 2, "mediaType": kind, "config": layer, "layers": [layer]})
         reference = parse("ollama:m")
-        source = Sources(rig.client, {"HOME": "/nonexistent"}).mirror(reference, "", double.server.url, THE_DAEMON)
+        source = Sources(rig.client, {"HOME": "/nonexistent"}).mirror(reference, "", double.server.url, OWN_USER)
         assert pulled(rig, reference, [source]) == {"model.gguf": content}

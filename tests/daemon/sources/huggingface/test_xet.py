@@ -19,13 +19,13 @@ from modeld.download.engine.assembly import Fetched
 from modeld.download.engine.downloads import Transfer
 from modeld.download.routes.router import Route
 from modeld.progress import Stopped
-from modeld.sources.kind import THE_DAEMON
 from modeld.sources.parse import parse
 from modeld.sources.sources import Sources
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modelwire.errors import NoSpace, SourceUnauthorized, SourceUnavailable
+from rigs.described_bytes import OWN_USER
 from rigs.download_rig import QUICK, Rig
 from rigs.publication_rig import commit
 from rigs.scripted_server import Asked, Reply
@@ -64,7 +64,7 @@ def as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def fetched(rig: Rig, xet: Xet, watcher: Watcher | None = None, **environ: str) -> Fetched:
     reference = parse("hf:org/repo", environ={"HF_ENDPOINT": xet.hub.url})
-    source = Sources(rig.client, xet.environ | environ).source(reference, THE_DAEMON)
+    source = Sources(rig.client, xet.environ | environ).source(reference, OWN_USER)
     described = rig.transfer.router.describe(Route(reference, [source]), on_event=rig.events.append)
     (file,) = described.description.files
     (progress,) = (watcher or Watcher()).files([file.size])
@@ -104,7 +104,7 @@ def test_any_range_is_that_of_the_file(make_rig: MakeRig, xet: Xet, places: tupl
     start, end = places
     rig = make_rig(PATIENT)
     reference = parse("hf:org/repo", environ={"HF_ENDPOINT": xet.hub.url})
-    opener, file = Sources(rig.client, xet.environ).source(reference, THE_DAEMON).describe(reference).preferred[PATH]
+    opener, file = Sources(rig.client, xet.environ).source(reference, OWN_USER).describe(reference).preferred[PATH]
     body = opener.open(file, start, end, file.validator)
     found, buffer = bytearray(), memoryview(bytearray(100_000))
     try:
