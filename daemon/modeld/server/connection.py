@@ -68,7 +68,7 @@ _ECHOED = 20
 ConnectionCallback = Callable[["PeerConnection"], None]
 
 
-class PeerConnection(asyncio.Protocol):
+class PeerConnection(asyncio.BufferedProtocol):
     def __init__(
         self, shared: SharedState, caller: Caller, opened: ConnectionCallback, closed: ConnectionCallback
     ) -> None:
@@ -102,9 +102,12 @@ class PeerConnection(asyncio.Protocol):
         self._opened(self)
         self.write(self._shared.hello_for(self.caller))
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, _: int) -> memoryview:
+        return self._shared.read_buffer
+
+    def buffer_updated(self, size: int) -> None:
         if not self._closing:
-            self.wire.feed(data)
+            self.wire.feed(bytes(self._shared.read_buffer[:size]))
             self._turn()
 
     def eof_received(self) -> bool:

@@ -114,7 +114,12 @@ class Case:
 
     def ask(self, *lines: dict[str, Any] | str) -> None:
         texts = [line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines]
-        self.connection.data_received("".join(texts).encode())
+        data = "".join(texts).encode()
+        while data:
+            buffer = self.connection.get_buffer(-1)
+            size = min(len(data), len(buffer))
+            buffer[:size], data = data[:size], data[size:]
+            self.connection.buffer_updated(size)
 
     def take(self) -> list[dict[str, Any]]:
         """The replies since the last look."""

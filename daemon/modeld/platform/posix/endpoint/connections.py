@@ -36,7 +36,7 @@ class Connection:
         """The peer, without blocking. Raises OSError when the system does not report it."""
         return identify(self._socket)
 
-    async def serve(self, loop: asyncio.AbstractEventLoop, make: Callable[[], asyncio.Protocol]) -> None:
+    async def serve(self, loop: asyncio.AbstractEventLoop, make: Callable[[], asyncio.BaseProtocol]) -> None:
         """Hands the connection to a protocol; when the peer has left, closes it and raises OSError or RuntimeError."""
         try:
             await loop.connect_accepted_socket(make, self._socket)
