@@ -17,7 +17,6 @@ from modelwire.operations import BY_REQUEST, CAPABILITIES
 from modelwire.values import PeerView
 from modelwire.vocabulary import ROLE_ORDER, allows
 
-
 _READ_BYTES: Final = 64 * 1024
 """What one read takes from a socket: a thousand requests, or a part of a big one."""
 
@@ -37,8 +36,8 @@ class SharedState:
             role: frozenset(kind for kind, row in BY_REQUEST.items() if allows(role, row.role)) for role in ROLE_ORDER
         }
         self.read_buffer = memoryview(bytearray(_READ_BYTES))
-        """For all connections: the loop fills it and passes it on in one callback. A buffer for each read, as of a plain
-        protocol, is 256 KiB from the system and back: 10 us of each request."""
+        """For all connections: the loop fills it and passes it on in one callback. A buffer for each read, as of a
+        plain protocol, is 256 KiB from the system and back: 10 us of each request."""
         self._hellos: dict[Caller, bytes] = {}
         self.last_activity = self.loop.time()
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from modeld.progress import FileProgress, Stopped
-from modeld.store.blobs import hashing
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import CHUNK, WHOLE, FrontToBackReader, FrontToBackWriter, HashRing, hash_file
 from modeld.store.digest import Digest
@@ -118,8 +117,8 @@ def test_a_failing_hash_fails_the_work(monkeypatch: pytest.MonkeyPatch, when: st
 def test_buffers_are_page_aligned() -> None:
     import ctypes
 
-    with HashRing() as ring:
-        for _index in range(hashing.BUFFERS):
+    with HashRing(3, 8192) as ring:
+        for _index in range(3):
             buffer = ring.take()
             assert ctypes.addressof(ctypes.c_char.from_buffer(buffer)) % os.sysconf("SC_PAGESIZE") == 0
             ring.submit(1)
