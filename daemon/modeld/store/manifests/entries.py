@@ -167,9 +167,15 @@ class Entry:
         )
 
     def document(self) -> dict[str, Any]:
-        """The manifest file with all its fields."""
-        with durable.store_faults("read the manifest", self.path):
+        """The manifest file with all its fields, as it is now."""
+        try:
             return manifests.read_document(self.path)
+        except FileNotFoundError:
+            raise NotFound(
+                f"the model '{self.name.text}' was removed meanwhile", details={"name": self.name.text}
+            ) from None
+        except OSError as fault:
+            raise durable.store_fault(fault, "read the manifest", self.path) from fault
 
     def view(self) -> ModelView:
         """Raises the manifest's fault when it cannot be used."""

@@ -8,15 +8,15 @@ and little more. A stat may hang with its disk: all answers are found in threads
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from modeld.store.blobs.linked import Linked
 from modeld.store.disk import durable
@@ -135,6 +135,15 @@ class Index:
             details={"name": name.text, "close": close},
         )
 
+    def find_with_document(self, text: str) -> tuple[Entry, dict[str, Any]]:
+        """As `find`, with the manifest that the entry was read from: it may be replaced between the two reads."""
+        while True:
+            entry = self.find(text)
+            with contextlib.suppress(NotFound):
+                document = entry.document()
+                if self.find(text).times == entry.times:
+                    return entry, document
+
     def entry(self, name: ModelName) -> Entry | None:
         """The model of exactly this name, in whichever spelling; None when there is none."""
         entry = self._load(name)
@@ -195,7 +204,7 @@ class Index:
         self._entries.clear()
         self.current.forget()
 
-    @contextmanager
+    @contextlib.contextmanager
     def changing(self, name: ModelName) -> Iterator[None]:
         """Around the call that publishes or removes the manifest of this name."""
         with self._listing.changing(name):

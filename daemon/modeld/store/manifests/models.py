@@ -55,8 +55,8 @@ class Models:
 
     def view(self, name: str) -> ModelView:
         """A model, with its manifest as it is in the file."""
-        entry = self._index.find(name)
-        return msgspec.structs.replace(entry.view(), manifest=entry.document())
+        entry, document = self._index.find_with_document(name)
+        return msgspec.structs.replace(entry.view(), manifest=document)
 
     def stands_for(self, added: Added) -> bool:
         """Whether the name stands for exactly this content now: a restart checks it for an interrupted job."""
@@ -76,8 +76,8 @@ class Models:
         """One model with its manifest as it is in the file, and the outcomes of its verifications."""
 
         def look() -> tuple[ModelView, ModelName, list[Digest], list[Blob]]:
-            entry = self._index.find(name)
-            view = msgspec.structs.replace(self._with_use(entry.view()), manifest=entry.document())
+            entry, document = self._index.find_with_document(name)
+            view = msgspec.structs.replace(self._with_use(entry.view()), manifest=document)
             named = list(entry.usable().blobs())
             return view, entry.name, named, _there(self._layout, named)
 

@@ -169,12 +169,12 @@ class Renaming:
 
     def _planned(self, source: str, destination: str) -> tuple[Copied, ModelName, dict[str, Any]]:
         wanted, name = ModelName.parse(source), ModelName.parse(destination)
-        entry = self._index.find(wanted.text)
+        entry, document = self._index.find_with_document(wanted.text)
         if name.key in (wanted.key, entry.name.key):
             raise _onto_itself(entry.name, name, "copied")
         self._check_vacant(name)
         manifest = _with_bytes(entry)
-        document = entry.document() | {"name": name.text}
+        document = document | {"name": name.text}
         steps = [
             PlanStep(action="share", path=self._layout.blob(Digest.parse(blob)), size_bytes=size, blob=blob)
             for blob, size in entry.listed_sizes()

@@ -37,6 +37,26 @@ class Reads:
         monkeypatch.setattr(manifests, "read", read)
 
 
+@pytest.mark.parametrize("change", ["removed", "replaced"])
+def test_a_model_and_its_document_are_of_one_moment(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    path = shelf.put("llama", b"old")
+    changes = [(lambda: os.unlink(path)) if change == "removed" else lambda: shelf.put("llama", b"new")]
+    real = manifests.read_document
+
+    def change_and_read(path: str) -> dict[str, Any]:
+        if changes:
+            changes.pop()()
+        return real(path)
+
+    monkeypatch.setattr(manifests, "read_document", change_and_read)
+    if change == "removed":
+        with pytest.raises(NotFound, match="no model named 'llama'"):
+            shelf.index.find_with_document("llama")
+    else:
+        entry, document = shelf.index.find_with_document("llama")
+        assert entry.usable().blob == document["blob"] == "sha256:" + "6e" * 32
+
+
 def test_what_was_read_before_all_was_forgotten_is_not_kept(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     """The marks of linked blobs may have changed since the read."""
     shelf.put("llama")
