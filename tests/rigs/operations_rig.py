@@ -13,6 +13,7 @@ import anyio
 
 from modeld.access.accounts import Accounts
 from modeld.access.lending import Lending
+from modeld.access.roles import Access
 from modeld.activity import Activity
 from modeld.config import Settings
 from modeld.jobs.admission import Gate, Limits
@@ -135,6 +136,7 @@ async def operations_rig(room: Path) -> AsyncIterator[OperationsRig]:
                 drain=drain,
                 own_uid=UID,
                 accounts=(accounts := Accounts()),
+                access=Access({}, {}, UID, accounts),
                 lending=Lending((), UID, accounts),
             )
             with anyio.fail_after(PATIENCE):

@@ -24,6 +24,7 @@ from modeld.pulls.files import ModelFiles
 from modeld.pulls.memory import RemoteModel
 from modeld.pulls.plan import Plan
 from modeld.sources.parse import parse
+from modeld.store.catalog.history import THE_DAEMON
 from modeld.store.ingest.copying import Source, stage_copy
 from modeld.store.ingest.ingest import ReadyFile
 from modeld.store.ingest.staged import Staged
@@ -94,7 +95,7 @@ class PullBench(Bench):
 
     def plan(self, ref: str = "hf:org/repo", *, name: str = "m", **fields: Any) -> Plan:
         request = ModelPull(id="1", ref=ref, name=name, **fields)
-        return Plan(request, parse(ref), self.store.ingest.publishing, order=0, progress=self.progress)
+        return Plan(request, parse(ref), self.store.ingest.publishing, requester=THE_DAEMON, order=0, progress=self.progress)
 
     # -- the store
 

@@ -72,6 +72,17 @@ class Access:
             account = system.UNKNOWN  # only the error would show its name
         return self._highest(peer, account)
 
+    async def is_admin(self, uid: peers.UserId) -> bool:
+        """Whether the user has the role admin, without regard to what one of its processes runs as: for work that is
+        done when the process may be gone. Raises TimedOut when its groups cannot be looked up."""
+        if uid in (system.ROOT, self._own_uid):
+            return True
+        if uid == self._unnamed:
+            return False
+        if self._users.get(uid) == "admin" or "admin" not in self._groups.values():
+            return self._users.get(uid) == "admin"
+        return any(self._groups.get(gid) == "admin" for gid in (await self._accounts.account_of(uid)).groups)
+
     def _highest(self, peer: peers.Peer, account: system.Account) -> Role:
         """The highest role of the peer's user, of the group that it runs as, and of the groups that list the user."""
         granted = [self._groups[gid] for gid in account.groups | {peer.gid} if gid in self._groups]

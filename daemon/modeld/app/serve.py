@@ -139,6 +139,7 @@ def _built(
         drain=lambda deadline: lifetime.stop("a client asked for it", deadline=deadline),
         own_uid=os.getuid(),
         accounts=rooms.accounts,
+        access=rooms.access,
         lending=rooms.lending,
     )
     rooms.store.holds.register(partials=lambda: rooms.pulls.job_partials.of(job.id for job in services.board.jobs))

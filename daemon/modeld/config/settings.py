@@ -161,6 +161,11 @@ class AccessSettings(_Table, frozen=True, kw_only=True):
         ),
     ] = ()
 
+    shared_names: Annotated[
+        bool,
+        Meta(description="every user with the role write may rename, replace and remove the models of all users"),
+    ] = False
+
     networks: Annotated[
         tuple[str, ...],
         Meta(

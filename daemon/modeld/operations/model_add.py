@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from modeld.jobs.job import Job
-from modeld.operations.job_operation import JobOperation, Submission, requester_of
+from modeld.operations.job_operation import JobOperation, Submission
 from modeld.operations.operation import Caller
 from modeld.operations.services import Services
 from modeld.store import Digest, ModelName
@@ -92,6 +92,7 @@ async def add_path(
 ) -> Added:
     """Adds what is at the path, with the rights of the client, as the request of the job says."""
     request = job.request
+    requester = await services.requester_of(job)
     return await services.store.add(
         path,
         name=request.name,
@@ -104,7 +105,7 @@ async def add_path(
         progress=job.progress,
         reader=await services.reader_for(job.peer),
         notes=notes,
-        requester=requester_of(job),
+        requester=requester,
     )
 
 

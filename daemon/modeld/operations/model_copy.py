@@ -7,9 +7,9 @@ from functools import partial
 import msgspec
 
 from modeld.jobs.job import Job
-from modeld.operations.job_operation import JobOperation, Submission
+from modeld.operations.job_operation import JobOperation, Submission, requester_of
 from modeld.operations.operation import Call, Caller
-from modeld.store import ModelName
+from modeld.store import ModelName, Requester
 from modelwire.requests import ModelCopy
 from modelwire.values import Copied
 
@@ -20,7 +20,10 @@ class Copy(JobOperation[ModelCopy, Copied]):
     async def run(self, call: Call, request: ModelCopy, /) -> Copied:
         if request.dry_run:
             store = self._services.store
-            plan = await store.index.in_thread(partial(store.renaming.plan_copy, request.source, request.destination))
+            requester = Requester(peer=call.caller.uid)
+            plan = await store.index.in_thread(
+                partial(store.renaming.plan_copy, request.source, request.destination, requester)
+            )
             return msgspec.structs.replace(plan, dry_run=True)
         return await super().run(call, request)
 
@@ -32,7 +35,12 @@ class Copy(JobOperation[ModelCopy, Copied]):
     async def work(self, job: Job[ModelCopy, Copied], /) -> Copied:
         request = job.request
         return await self._services.store.renaming.copy(
-            request.source, request.destination, order=job.order, notes=self.notes(job), stopped=job.progress.stopped
+            request.source,
+            request.destination,
+            requester=requester_of(job),
+            order=job.order,
+            notes=self.notes(job),
+            stopped=job.progress.stopped,
         )
 
     def changes(self, request: ModelCopy, /) -> str:

@@ -23,6 +23,7 @@ class Move(JobOperation[ModelMove, Moved]):
         return await self._services.store.renaming.move(
             request.source,
             request.destination,
+            requester=await self._services.requester_of(job),
             order=job.order,
             notes=self.notes(job),
             stopped=job.progress.stopped,

@@ -106,7 +106,10 @@ class Pull(NewModel[ModelPull, Pulled]):
                 return await self.with_phases(job, path, self._find_stored(job, reference.name))
             lends = await services.lending.lends(job.peer, reference.text)
             user = For(lends=lends, anywhere=services.is_own(job.peer))
-            pull = await NetworkPull.planned(services.pulls, services.activity, job, reference, notes, user=user)
+            requester = await services.requester_of(job)
+            pull = await NetworkPull.planned(
+                services.pulls, services.activity, job, reference, notes, requester=requester, user=user
+            )
             try:
                 return await pull.run()
             except (SourceUnauthorized, SourceNotFound) as fault:

@@ -31,6 +31,7 @@ class Remove(JobOperation[ModelRemove, Removed]):
         removed = await self._services.store.renaming.remove(
             job.request.name,
             force=job.request.force,
+            requester=await self._services.requester_of(job),
             order=job.order,
             notes=notes,
             stopped=job.progress.stopped,

@@ -8,13 +8,15 @@ from typing import Protocol
 
 from modeld.access.accounts import Accounts
 from modeld.access.lending import Lending
+from modeld.access.roles import Access
 from modeld.activity import Activity
 from modeld.config import Settings
 from modeld.jobs.admission import Gate
 from modeld.jobs.board import Board
+from modeld.jobs.job import AnyJob
 from modeld.platform import accounts, clock
 from modeld.pulls.context import PullContext
-from modeld.store import Digest, PeerReader, Reader, Store
+from modeld.store import Digest, PeerReader, Reader, Requester, Store
 from modelwire.values import RecoveryView
 
 
@@ -57,11 +59,18 @@ class Services:
     """Begins to stop the daemon; returns the deadline in seconds."""
     own_uid: int
     accounts: Accounts
+    access: Access
     lending: Lending
 
     def is_own(self, uid: int) -> bool:
         """Whether it is the daemon's own user or root, whom the daemon serves without limits to what it may reach."""
         return uid in (self.own_uid, accounts.ROOT)
+
+    async def requester_of(self, job: AnyJob) -> Requester:
+        """Who requests the work of a job, with the rights that the user has now: the job may have waited for days.
+        Raises TimedOut when the groups that decide cannot be looked up."""
+        every = self.settings.access.shared_names or await self.access.is_admin(job.peer)
+        return Requester(peer=job.peer, job=job.id, all_models=every)
 
     async def reader_for(self, uid: int) -> Reader:
         """The reader of files for a user: the daemon opens only what that user could read."""

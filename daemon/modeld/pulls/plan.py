@@ -18,7 +18,7 @@ from modeld.progress import JobProgress
 from modeld.pulls.memory import RemoteFile, RemoteModel
 from modeld.sources.globs import wanted
 from modeld.sources.reference import Reference
-from modeld.store import Digest, ModelName, parts
+from modeld.store import Digest, ModelName, Requester, parts
 from modeld.store.ingest.ingest import ReadyFile, first_of, listed, standing_for
 from modeld.store.manifests.manifests import File, Manifest, Source
 from modeld.store.publish.publishing import Publishing, PublishRequest
@@ -28,7 +28,14 @@ from modelwire.requests import ModelPull
 
 class Plan:
     def __init__(
-        self, request: ModelPull, reference: Reference, publishing: Publishing, *, order: int, progress: JobProgress
+        self,
+        request: ModelPull,
+        reference: Reference,
+        publishing: Publishing,
+        *,
+        requester: Requester,
+        order: int,
+        progress: JobProgress,
     ) -> None:
         assert request.name is not None, "a request is given a name before it is admitted"
         self.request = request
@@ -47,6 +54,7 @@ class Plan:
             license=request.license,
             force_format=request.force_format,
             provenance=reference.text,
+            requester=requester,
             order=order,
             progress=progress,
         )
@@ -54,8 +62,9 @@ class Plan:
 
     def look_at_name(self) -> None:
         """What may be replaced depends on what the name stands for now."""
-        may_replace = self.request.replace or self.followed() is not None
-        self.publish_request = replace(self.publish_request, replace=may_replace)
+        insists = self.request.replace
+        may_replace = insists or self.followed() is not None
+        self.publish_request = replace(self.publish_request, replace=may_replace, follows=not insists)
 
     def followed(self) -> Manifest | None:
         """The manifest of the name, when the same reference was pulled under it: what it means now replaces it."""

@@ -88,10 +88,13 @@ class Pull:
         reference: Reference,
         notes: Notes[Pulled],
         *,
+        requester: Requester,
         user: For,
     ) -> Pull:
         publishing = context.store.ingest.publishing
-        plan = partial(Plan, job.request, reference, publishing, order=job.order, progress=job.progress)
+        plan = partial(
+            Plan, job.request, reference, publishing, requester=requester, order=job.order, progress=job.progress
+        )
         return cls(context, activity, job, await publishing.in_thread(plan), notes, user=user)
 
     async def run(self) -> Pulled:
@@ -191,7 +194,7 @@ class Pull:
         make = partial(Pulled, source=plan.reference.text, revision=model.revision or None, current=current)
         notes = PullNotes(self._notes, partial(make, note=note, served=served))
         added = await self._context.store.ingest.publish(
-            replace(request, notes=notes, requester=Requester(peer=self._job.peer, job=self._job.id)),
+            replace(request, notes=notes),
             files,
             plan.source(files, model),
             alone=len(files) == 1,

@@ -41,6 +41,10 @@ class ModelView(Value, frozen=True, kw_only=True):
     source: Provenance | None = None
     produced_by: str | None = None
     produced_at: str | None = None
+    owner: int | None = None
+    """The user who named it, and may rename, replace and remove it as users with the role admin may; None when that is
+    not known."""
+
     reason: str | None = None
     files: tuple[ModelFile, ...] = ()
     manifest: dict[str, Any] | None = None

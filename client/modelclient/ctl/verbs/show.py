@@ -72,6 +72,7 @@ def _rows(model: ModelView) -> list[tuple[str, str | None]]:
         ("blob", model.blob),
         ("license", model.license),
         ("source", " ".join(part for part in origin if part)),
+        ("owner", "not known" if model.owner is None else f"uid {model.owner}"),
         ("made by", model.produced_by),
         ("made at", model.produced_at),
         ("verified", model.verified_at),

@@ -77,10 +77,16 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Requester(msgspec.Struct, frozen=True):
-    """On whose behalf bytes are read: the user who sent the request, and its job."""
+    """On whose behalf the store works: the user who sent the request, and its job."""
 
     peer: int | None = None
     job: str | None = None
+    all_models: bool = False
+    """Whether it may change the models of other users too."""
+
+    def may_change(self, owner: int | None) -> bool:
+        """Whether it may remove, rename or replace a model of this owner; None for one that nobody is known to own."""
+        return self.all_models or self.peer is None or self.peer == owner
 
 
 THE_DAEMON: Final = Requester()

@@ -84,6 +84,11 @@ class Entry:
     plain: bool = False
     """One blob without a name outside the store: only its name and size need a look."""
 
+    @property
+    def owner(self) -> int | None:
+        """The user who named the model; None when that is not known."""
+        return None if self.manifest is None else self.manifest.owner
+
     def usable(self) -> Manifest:
         """The manifest; raises its fault when it cannot be used."""
         if self.manifest is None:

@@ -290,6 +290,7 @@ def _view(manifest: Manifest, path: str) -> ModelView:
         source=_provenance(manifest),
         produced_by=manifest.produced_by,
         produced_at=manifest.produced_at,
+        owner=manifest.owner,
         files=tuple(
             ModelFile(path=file.path, blob=file.blob, size_bytes=file.size_bytes, role=file.role)
             for file in manifest.files

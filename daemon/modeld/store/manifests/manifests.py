@@ -54,6 +54,9 @@ _FIELDS: Final = (
 _ABOUT_THE_BYTES: Final = frozenset({"files", "model"})
 """Optional fields that describe the content: they are dropped when the name gets other bytes."""
 
+_NO_USER: Final = 2**32 - 1
+"""(uid_t) -1."""
+
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
@@ -88,6 +91,14 @@ class Manifest(msgspec.Struct, frozen=True):
     produced_by: str | None = None
     produced_at: str | None = None
     files: tuple[File, ...] = ()
+    owner_uid: Any = None
+    """As the file has it: another tool may write anything here."""
+
+    @property
+    def owner(self) -> int | None:
+        """The user who named the model; None when the manifest does not say."""
+        known = type(self.owner_uid) is int and 0 <= self.owner_uid < _NO_USER
+        return self.owner_uid if known else None
 
     @property
     def digest(self) -> Digest:
@@ -275,10 +286,12 @@ def compose(
     license: str | None,  # noqa: A002 - the field's name
     source: Mapping[str, str],
     files: Sequence[File] = (),
+    owner: int | None = None,
     now: datetime | None = None,
     before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document to write. Fields of `before` that modeld does not know are kept, also those inside `source`."""
+    """The document to write. Fields of `before` that modeld does not know are kept, also those inside `source`. Without
+    an `owner` the owner of `before` stays."""
     old: Mapping[str, Any] = {} if before is None else before
     old_source = old.get("source")
     kept_source = dict(old_source) if isinstance(old_source, Mapping) else {}
@@ -297,6 +310,8 @@ def compose(
         known["files"] = [
             {"path": file.path, "blob": file.blob, "size_bytes": file.size_bytes, "role": file.role} for file in files
         ]
+    if owner is not None:
+        known["owner_uid"] = owner
     for field in known["source"]:
         kept_source.pop(field, None)
     known["source"].update(kept_source)

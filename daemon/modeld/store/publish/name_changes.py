@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypedDict, TypeVar
 import anyio
 import anyio.to_thread
 
+from modeld.store.catalog.history import Requester
 from modeld.store.catalog.unnamed import Unnamed
 from modeld.store.digest import Digest
 from modeld.store.disk import durable
@@ -35,8 +36,9 @@ class Notes(Protocol[Value]):
 
 
 class Terms(TypedDict, Generic[T], total=False):
-    """The options of a change: its job's place of admission, its job's notes, and its stop."""
+    """The options of a change: who requests it, its job's place of admission, its job's notes, and its stop."""
 
+    requester: Requester
     order: int
     notes: Notes[T] | None
     stopped: Stop

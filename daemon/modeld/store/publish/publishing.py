@@ -22,7 +22,8 @@ from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.manifests import File
 from modeld.store.names import ModelName
 from modeld.store.publish.name_changes import NameChanges, Notes, announced
-from modelwire.errors import AlreadyExists, Corrupt, Unsupported
+from modeld.store.publish.owners import check_owner, not_owner
+from modelwire.errors import AlreadyExists, Corrupt, Unsupported, WireError
 from modelwire.values import Added, ModelFile
 
 Commit = Callable[[], tuple[Blob, bool]]
@@ -36,6 +37,9 @@ class PublishRequest:
     name: ModelName
     expected: Digest | None = None
     replace: bool = False
+    follows: bool = False
+    """Whether `replace` is for newer bytes of the reference that the name has, and was not asked for."""
+
     license: str | None = None
     force_format: bool = False
     """Publish also what is certainly not what a file's name promises."""
@@ -62,12 +66,10 @@ class Publishing(NameChanges):
         nor the present one, either of which may be wrong."""
         self.judge(request, None)
         standing = self.index.entry(request.name)
-        if standing is None or request.replace or standing.manifest is None or size is None:
+        if standing is None or standing.manifest is None or size is None or _may_replace(standing, request):
             return
         if size not in (standing.manifest.total_bytes, standing.view().size_bytes):
-            fault = manifests.taken(request.name)
-            fault.details.update(existing=standing.manifest.digest.text)
-            raise fault
+            raise _other_bytes(standing, request)
 
     async def publish(
         self,
@@ -121,6 +123,7 @@ class Publishing(NameChanges):
             license=request.license,
             source=source,
             files=files,
+            owner=request.requester.peer if standing is None or standing.owner is None else None,
             before=await self.in_thread(partial(_before, standing)),
         )
         async with announced(request.notes, added):
@@ -152,7 +155,7 @@ def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None
         )
     if isinstance(standing.fault, Unsupported):
         raise standing.fault
-    if request.replace:
+    if _may_replace(standing, request):
         return False
     if standing.manifest is None:
         why = standing.fault.message if standing.fault is not None else f"{standing.path} cannot be used"
@@ -164,9 +167,7 @@ def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None
     if digest is None:
         return False
     if not standing.manifest.is_of(digest.text, files):
-        fault = manifests.taken(name)
-        fault.details.update(existing=standing.manifest.digest.text, wanted=digest.text)
-        raise fault
+        raise _other_bytes(standing, request, wanted=digest.text)
     if request.license is not None and request.license != standing.manifest.license:
         raise AlreadyExists(
             f"'{name.text}' has these bytes already, with {_license(standing.manifest.license)}",
@@ -174,6 +175,26 @@ def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None
             details={"name": name.text, "license": standing.manifest.license},
         )
     return True
+
+
+def _may_replace(standing: Entry, request: PublishRequest) -> bool:
+    """Raises when the request insists on it and may not. One that only follows a reference may find the same bytes."""
+    if not request.replace:
+        return False
+    if not request.follows:
+        check_owner(standing, request.requester, "replaced")
+    return request.requester.may_change(standing.owner)
+
+
+def _other_bytes(standing: Entry, request: PublishRequest, **details: str) -> WireError:
+    if request.replace:
+        return not_owner(standing, request.requester, "replaced")
+    fault = manifests.taken(request.name)
+    if not request.requester.may_change(standing.owner):
+        whose = "" if standing.owner is None else f": uid {standing.owner} owns it"
+        fault.hint = f"Choose another name{whose}."
+    fault.details.update(existing=standing.usable().digest.text, **details)
+    return fault
 
 
 def _license(text: str | None) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, TypeVar, Unpack
 import anyio
 import msgspec
 
-from modeld.store.catalog.history import History, rfc3339
+from modeld.store.catalog.history import THE_DAEMON, History, Requester, rfc3339
 from modeld.store.catalog.records import Records
 from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
@@ -31,6 +31,7 @@ from modeld.store.names import ModelName
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.name_changes import NameChanges, Terms, announced
 from modeld.store.publish.name_locks import never
+from modeld.store.publish.owners import check_owner
 from modelwire.errors import AlreadyExists, Corrupt, NotFound, Unsupported, WireError
 from modelwire.values import Copied, Moved, PlanStep, Removed
 
@@ -150,14 +151,17 @@ class Renaming:
 
     # -- cp
 
-    def plan_copy(self, source: str, destination: str) -> Copied:
+    def plan_copy(self, source: str, destination: str, requester: Requester = THE_DAEMON) -> Copied:
         """The result that `copy` would return; raises what it would raise."""
-        value, _, _ = self._planned(source, destination)
+        value, _, _ = self._planned(source, destination, requester)
         return value
 
     async def copy(self, source: str, destination: str, **terms: Unpack[Terms[Copied]]) -> Copied:
+        """The copy belongs to the requester, whoever owns the source."""
+        requester = terms.get("requester", THE_DAEMON)
+
         def plan() -> _Plan[Copied]:
-            value, name, document = self._planned(source, destination)
+            value, name, document = self._planned(source, destination, requester)
             return _Plan(value, (name,), lambda: self._name_changes.write(name, document))
 
         return await self._change(self._copies, (source, destination), plan, **terms)
@@ -167,14 +171,17 @@ class Renaming:
         there = self._standing(value.name)
         return there is not None and there.listed == value.blobs
 
-    def _planned(self, source: str, destination: str) -> tuple[Copied, ModelName, dict[str, Any]]:
+    def _planned(
+        self, source: str, destination: str, requester: Requester
+    ) -> tuple[Copied, ModelName, dict[str, Any]]:
         wanted, name = ModelName.parse(source), ModelName.parse(destination)
         entry, document = self._index.find_with_document(wanted.text)
         if name.key in (wanted.key, entry.name.key):
             raise _onto_itself(entry.name, name, "copied")
         self._check_vacant(name)
         manifest = _with_bytes(entry)
-        document = document | {"name": name.text}
+        owner = {} if requester.peer is None else {"owner_uid": requester.peer}
+        document = document | {"name": name.text} | owner
         steps = [
             PlanStep(action="share", path=self._layout.blob(Digest.parse(blob)), size_bytes=size, blob=blob)
             for blob, size in entry.listed_sizes()
@@ -198,10 +205,14 @@ class Renaming:
         """Makes the new name before it removes the old one: readers always find at least one of them."""
         old, new = ModelName.parse(source), ModelName.parse(destination)
         earlier = earlier or self._moves.unsettled(source, destination)
+        requester = terms.get("requester", THE_DAEMON)
 
         def plan() -> _Plan[Moved]:
             half = self._half_moved(earlier)
-            entry = self._exact(old) if half else self._movable(old, new)
+            entry = self._exact(old)
+            check_owner(entry, requester, "moved")
+            if not half:
+                self._check_movable(entry, old, new)
             manifest = entry.usable()
             value = Moved(name=new.text, source=manifest.name, blob=manifest.blob, size_bytes=entry.total_bytes())
             document = None if half else entry.document() | {"name": new.text}
@@ -232,23 +243,22 @@ class Renaming:
         there, left = self._standing(earlier.name), self._standing(earlier.source)
         return there is not None and left is not None and there.listed == left.listed
 
-    def _movable(self, old: ModelName, new: ModelName) -> Entry:
-        entry = self._exact(old)
+    def _check_movable(self, entry: Entry, old: ModelName, new: ModelName) -> None:
         if new.key in (old.key, entry.name.key):
             raise _onto_itself(entry.name, new, "moved")
         self._check_vacant(new)
         entry.usable()
         self._holds.check_free(entry.name, "moved")
-        return entry
 
     # -- rm
 
     async def remove(self, name: str, *, force: bool = False, **terms: Unpack[Terms[Removed]]) -> Removed:
         """Removes the manifest; the blobs stay. A damaged manifest can be removed too."""
         wanted = ModelName.parse(name)
+        requester = terms.get("requester", THE_DAEMON)
 
         def plan() -> _Plan[Removed]:
-            entry = self._removable(wanted, force)
+            entry = self._removable(wanted, force, requester)
             manifest = entry.manifest
             value = Removed(
                 name=entry.name.text,
@@ -281,8 +291,9 @@ class Renaming:
         entry = self._index.entry(ModelName.parse(value.name))
         return entry is None or (entry.manifest is not None and entry.manifest.blob != value.blob)
 
-    def _removable(self, name: ModelName, force: bool) -> Entry:
+    def _removable(self, name: ModelName, force: bool, requester: Requester) -> Entry:
         entry = self._exact(name)
+        check_owner(entry, requester, "removed")
         if isinstance(entry.fault, Unsupported):
             raise entry.fault
         if not force:
