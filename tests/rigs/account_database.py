@@ -18,6 +18,7 @@ class AccountDatabase:
         self.users = {"daemon-user": OWN, "alice": 1000, "bob": 1001, "root": 0, "nobody": NOBODY}
         self.groups = {"models": 500, "staff": 501, "wheel": 502}
         self.members = {"alice": {1000, 500}, "bob": {1001, 500, 501}, "nobody": {NOBODY, 502}}
+        self.subordinate = range(0)
         self.asked: list[int] = []
         self.by: list[threading.Thread] = []
         self.broken = False
@@ -43,7 +44,7 @@ class AccountDatabase:
         assert self._answers.wait(60), "the test never let the database answer"
         name = next((name for name, number in self.users.items() if number == uid), None)
         if self.broken or name is None:
-            return accounts.UNKNOWN
+            return accounts.UNKNOWN._replace(subordinate=uid in self.subordinate)
         return accounts.Account(name, frozenset(self.members.get(name, {uid})))
 
     @staticmethod

@@ -16,6 +16,7 @@ from modeld.access.lending import Lending
 from modeld.access.roles import Access
 from modeld.activity import Activity
 from modeld.config import Settings
+from modeld.config.settings import AccessSettings
 from modeld.jobs.admission import Gate, Limits
 from modeld.jobs.board import Board
 from modeld.jobs.ledger import Ledger
@@ -98,8 +99,8 @@ class OperationsRig:
 
 
 @asynccontextmanager
-async def operations_rig(room: Path) -> AsyncIterator[OperationsRig]:
-    settings = Settings()
+async def operations_rig(room: Path, access: AccessSettings | None = None) -> AsyncIterator[OperationsRig]:
+    settings = Settings(access=access or AccessSettings())
     with ExitStack() as closing:
         catalog = Catalog.open(str(room / "catalog.sqlite"))
         closing.callback(catalog.close)
@@ -136,7 +137,7 @@ async def operations_rig(room: Path) -> AsyncIterator[OperationsRig]:
                 drain=drain,
                 own_uid=UID,
                 accounts=(accounts := Accounts()),
-                access=Access({}, {}, UID, accounts),
+                access=Access(settings.access.users, settings.access.groups, UID, accounts),
                 lending=Lending((), UID, accounts),
             )
             with anyio.fail_after(PATIENCE):

@@ -84,8 +84,12 @@ class Access:
         return any(self._groups.get(gid) == "admin" for gid in (await self._accounts.account_of(uid)).groups)
 
     def _highest(self, peer: peers.Peer, account: system.Account) -> Role:
-        """The highest role of the peer's user, of the group that it runs as, and of the groups that list the user."""
-        granted = [self._groups[gid] for gid in account.groups | {peer.gid} if gid in self._groups]
+        """The highest role of the peer's user, of the group that it runs as, and of the groups that list the user.
+
+        A process in a user's container may run as a subordinate uid and as a group of that user: no group counts for
+        it, because who is in the container is not the user."""
+        groups = account.groups if account.subordinate else account.groups | {peer.gid}
+        granted = [self._groups[gid] for gid in groups if gid in self._groups]
         if peer.uid in self._users:
             granted.append(self._users[peer.uid])
         if not granted:

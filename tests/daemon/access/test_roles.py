@@ -112,6 +112,37 @@ async def test_nobody_can_be_let_in_as_the_user_who_stands_for_everybody(account
     assert "PrivateUsers" in (refusal.value.hint or "")
 
 
+async def test_a_subordinate_uid_has_no_role_by_the_group_that_it_runs_as(
+    accounts: Accounts, database: AccountDatabase
+) -> None:
+    """A container of a user who is in the group starts such processes, for anybody."""
+    rights = access(accounts, {"100001": "read"}, {"staff": "admin"})
+    database.subordinate = range(100_000, 165_536)
+    with pytest.raises(Unauthorized):
+        await rights.role_of(peer(100_000, 501))
+    assert await rights.role_of(peer(100_001, 501)) == "read", "what the configuration says of the number itself holds"
+    assert await rights.role_of(peer(99_999, 501)) == "admin"
+
+
+@pytest.mark.parametrize(
+    ("users", "groups", "uid", "admin"),
+    [
+        ({}, {}, OWN, True),
+        ({}, {}, 0, True),
+        ({"alice": "admin"}, {}, 1000, True),
+        ({"alice": "write"}, {"models": "admin"}, 1000, True),
+        ({"alice": "write"}, {"staff": "admin"}, 1000, False),
+        ({"alice": "admin"}, {"models": "read"}, 1000, True),
+        ({}, {"models": "admin"}, STRANGER, False),
+        ({"65534": "admin"}, {"wheel": "admin"}, 65_534, False),
+    ],
+)
+async def test_a_user_is_admin_by_name_or_by_a_group_that_lists_it(
+    accounts: Accounts, users: dict[str, Role], groups: dict[str, Role], uid: int, admin: bool
+) -> None:
+    assert await access(accounts, users, groups).is_admin(uid) is admin
+
+
 async def test_a_broken_account_database_gives_no_right(accounts: Accounts, database: AccountDatabase) -> None:
     rights = access(accounts, {}, {"models": "write"})
     database.broken = True

@@ -14,10 +14,13 @@ ROOT: Final[UserId] = 0
 
 
 class Account(NamedTuple):
-    """`groups` are those that the database lists for the user; a process of the user may run with others."""
+    """`groups` are those that the database lists for the user; a process of the user may run with others.
+    `subordinate`: the uid is one of those lent to another user for its containers, whose processes have that user's
+    groups too."""
 
     name: str
     groups: frozenset[GroupId]
+    subordinate: bool = False
 
 
 UNKNOWN: Final = Account("", frozenset())
@@ -29,7 +32,19 @@ def account_of(uid: UserId) -> Account:
         found = pwd.getpwuid(uid)
         return Account(found.pw_name, frozenset(os.getgrouplist(found.pw_name, found.pw_gid)))
     except (KeyError, OSError, OverflowError, ValueError):
-        return UNKNOWN
+        return UNKNOWN._replace(subordinate=is_subordinate(uid))
+
+
+def is_subordinate(uid: UserId, ranges: str = "/etc/subuid") -> bool:
+    """Whether the uid is in one of these ranges; in doubt it is."""
+    try:
+        with open(ranges, encoding="utf-8", errors="replace") as file:
+            rows = [line.split(":") for line in file if line.strip() and not line.startswith("#")]
+        return any(0 <= uid - int(first) < int(count) for _, first, count in rows)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return True
 
 
 def user_id(name: str) -> UserId:

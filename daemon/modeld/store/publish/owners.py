@@ -6,11 +6,15 @@ owner is one write.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from modeld.store.catalog.history import Requester
 from modeld.store.manifests.entries import Entry
+from modeld.store.manifests.index import Index
+from modeld.store.names import ModelName
 from modelwire.errors import PermissionDenied
+
+_SHARED: Final = "shared_names = true in [access] of the daemon's configuration lets every writer change every model."
 
 
 def check_owner(entry: Entry, requester: Requester, change: Literal["moved", "removed", "replaced"]) -> None:
@@ -25,7 +29,22 @@ def not_owner(entry: Entry, requester: Requester, change: Literal["moved", "remo
     whom = "a user with the role admin" if owner is None else f"uid {owner}, or a user with the role admin,"
     return PermissionDenied(
         f"'{name}' cannot be {change} by uid {requester.peer}: {belongs}",
-        hint=f"Ask {whom} to do it, or use another name. shared_names = true in [access] of the daemon's"
-        " configuration lets every writer change every model.",
+        hint=f"Ask {whom} to do it, or use another name. {_SHARED}",
         details={"name": name, "owner": owner, "uid": requester.peer},
     )
+
+
+def check_hides_no_other(index: Index, name: ModelName, requester: Requester) -> None:
+    """For a new name. Raises PermissionDenied when it would be found in place of another user's model: `x` stands for
+    `x:latest` until there is an `x`. Blocks."""
+    tagged = name.with_default_tag
+    if requester.all_models or requester.peer is None or tagged is None:
+        return
+    hidden = index.entry(tagged)
+    if hidden is not None and not requester.may_change(hidden.owner):
+        owner = "another user" if hidden.owner is None else f"uid {hidden.owner}"
+        raise PermissionDenied(
+            f"'{name.text}' cannot be the name of a new model: it stands for '{hidden.name.text}' of {owner}",
+            hint=f"Choose another name or another tag. {_SHARED}",
+            details={"name": name.text, "existing": hidden.name.text, "owner": hidden.owner, "uid": requester.peer},
+        )

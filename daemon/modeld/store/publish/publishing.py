@@ -22,7 +22,7 @@ from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.manifests import File
 from modeld.store.names import ModelName
 from modeld.store.publish.name_changes import NameChanges, Notes, announced
-from modeld.store.publish.owners import check_owner, not_owner
+from modeld.store.publish.owners import check_hides_no_other, check_owner, not_owner
 from modelwire.errors import AlreadyExists, Corrupt, Unsupported, WireError
 from modelwire.values import Added, ModelFile
 
@@ -59,7 +59,13 @@ class Publishing(NameChanges):
 
     def judge(self, request: PublishRequest, digest: Digest | None, files: Sequence[File] = ()) -> bool:
         """As the function `judge`, for the present entry of the name."""
-        return judge(self.index.entry(request.name), request, digest, files)
+        return judge(self._standing(request), request, digest, files)
+
+    def _standing(self, request: PublishRequest) -> Entry | None:
+        entry = self.index.entry(request.name)
+        if entry is None:
+            check_hides_no_other(self.index, request.name, request.requester)
+        return entry
 
     def judge_unseen(self, request: PublishRequest, size: int | None) -> None:
         """As `judge`, for bytes of an unknown digest: they are other bytes when their size is neither the manifest's
@@ -90,7 +96,7 @@ class Publishing(NameChanges):
         """
         async with self.turn(request.order, request.name, stopped=request.progress.stopped):
             request.progress.phase("publish")
-            standing = await self.in_thread(partial(self.index.entry, request.name))
+            standing = await self.in_thread(partial(self._standing, request))
             same = judge(standing, request, digest, files)
             # A cancel does not interrupt it: half a publication is of no use, and the rest takes milliseconds.
             with anyio.CancelScope(shield=True):

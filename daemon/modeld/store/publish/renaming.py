@@ -31,7 +31,7 @@ from modeld.store.names import ModelName
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.name_changes import NameChanges, Terms, announced
 from modeld.store.publish.name_locks import never
-from modeld.store.publish.owners import check_owner
+from modeld.store.publish.owners import check_hides_no_other, check_owner
 from modelwire.errors import AlreadyExists, Corrupt, NotFound, Unsupported, WireError
 from modelwire.values import Copied, Moved, PlanStep, Removed
 
@@ -178,7 +178,7 @@ class Renaming:
         entry, document = self._index.find_with_document(wanted.text)
         if name.key in (wanted.key, entry.name.key):
             raise _onto_itself(entry.name, name, "copied")
-        self._check_vacant(name)
+        self._check_vacant(name, requester)
         manifest = _with_bytes(entry)
         owner = {} if requester.peer is None else {"owner_uid": requester.peer}
         document = document | {"name": name.text} | owner
@@ -212,7 +212,7 @@ class Renaming:
             entry = self._exact(old)
             check_owner(entry, requester, "moved")
             if not half:
-                self._check_movable(entry, old, new)
+                self._check_movable(entry, old, new, requester)
             manifest = entry.usable()
             value = Moved(name=new.text, source=manifest.name, blob=manifest.blob, size_bytes=entry.total_bytes())
             document = None if half else entry.document() | {"name": new.text}
@@ -243,10 +243,10 @@ class Renaming:
         there, left = self._standing(earlier.name), self._standing(earlier.source)
         return there is not None and left is not None and there.listed == left.listed
 
-    def _check_movable(self, entry: Entry, old: ModelName, new: ModelName) -> None:
+    def _check_movable(self, entry: Entry, old: ModelName, new: ModelName, requester: Requester) -> None:
         if new.key in (old.key, entry.name.key):
             raise _onto_itself(entry.name, new, "moved")
-        self._check_vacant(new)
+        self._check_vacant(new, requester)
         entry.usable()
         self._holds.check_free(entry.name, "moved")
 
@@ -317,9 +317,10 @@ class Renaming:
         self._index.find(name.text)
         raise NotFound(f"there is no model named '{name.text}'", details={"name": name.text})
 
-    def _check_vacant(self, name: ModelName) -> None:
+    def _check_vacant(self, name: ModelName, requester: Requester) -> None:
         standing = self._index.entry(name)
         if standing is None:
+            check_hides_no_other(self._index, name, requester)
             return
         if standing.name.text == name.text:
             raise AlreadyExists(

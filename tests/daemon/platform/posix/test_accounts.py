@@ -51,3 +51,25 @@ def test_a_name_that_nobody_has(name: str) -> None:
 def test_the_overflow_uid_is_the_kernels() -> None:
     source = Path("/proc/sys/kernel/overflowuid")
     assert accounts.overflow_uid() == (int(source.read_text()) if source.exists() else 65534)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "subordinate"),
+    [
+        ("ada:100000:65536\n", [100_000, 165_535]),
+        ("# lent\n\nada:100000:1\n1001:200000:2\n", [100_000, 200_000, 200_001]),
+        ("", []),
+    ],
+)
+def test_subordinate_uids_are_those_of_the_ranges(tmp_path: Path, ranges: str, subordinate: list[int]) -> None:
+    file = tmp_path / "subuid"
+    file.write_text(ranges)
+    asked = (0, 1000, 99_999, 100_000, 165_535, 165_536, 200_000, 200_001, 200_002)
+    assert [uid for uid in asked if accounts.is_subordinate(uid, str(file))] == subordinate
+
+
+def test_ranges_that_cannot_be_read_leave_every_unknown_uid_in_doubt(tmp_path: Path) -> None:
+    file = tmp_path / "subuid"
+    assert not accounts.is_subordinate(5, str(file))
+    file.write_text("ada:many:65536\n")
+    assert accounts.is_subordinate(5, str(file))
