@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 
 import pytest
 
+from rigs.command import COMMAND
 from rigs.real_daemon import RealDaemon, Wire
 from rigs.rough_peers import (
     FOREIGN_UID,
@@ -255,3 +258,74 @@ def test_only_an_admin_stops_the_daemon(shared: RealDaemon) -> None:
         assert admin.ask("daemon.drain", deadline_s=1)["value"]["deadline_s"] == 1
     assert daemon.wait() == 0
     assert not incidents(daemon)
+
+
+def test_a_model_is_changed_by_its_owner_and_by_admins_alone(shared: RealDaemon) -> None:
+    """Whoever connects, also after a restart, and also for work that waited while the model changed hands."""
+    daemon = started(shared, **{FOREIGN: "write", OTHER: "write"})
+    first, second = public_file(daemon, "a.bin", b"GGUF a"), public_file(daemon, "b.bin", b"GGUF b")
+    with stranger(daemon) as owner:
+        assert owner.ask("model.add", path=first, name="m")["type"] == "result"
+    daemon.terminate()
+    daemon.start()
+    with stranger(daemon) as owner, stranger(daemon, OTHER_UID) as other, daemon.connect() as root:
+        changes: list[tuple[str, dict[str, object]]] = [
+            ("model.add", {"path": second, "name": "m", "replace": True}),
+            ("model.pull", {"ref": second, "name": "m", "replace": True}),
+            ("model.move", {"source": "m", "destination": "n"}),
+            ("model.remove", {"name": "m", "force": True}),
+        ]
+        for op, fields in changes:
+            refused = other.ask(op, **fields)
+            assert refused["code"] == "permission_denied", (op, refused)
+            assert f"belongs to uid {FOREIGN}" in refused["message"]
+            assert refused["details"] == {"name": "m", "owner": FOREIGN_UID, "uid": OTHER_UID}
+            assert refused["hint"]
+        assert root.ask("model.show", name="m")["value"]["owner"] == FOREIGN_UID
+        # Ben's job waits for the name while Ada takes it.
+        assert other.ask("model.add", path=first, name="x")["type"] == "result"
+        with held_name(daemon, "x"):
+            other.request("model.remove", name="x", id="rm")
+            other.until("rm", "accepted")
+            path = os.path.join(daemon.root, "manifests", "x.json")
+            with open(path, encoding="utf-8") as file:
+                taken = file.read().replace(f'"owner_uid": {OTHER}', f'"owner_uid": {FOREIGN}')
+            with open(f"{path}.new", "w", encoding="utf-8") as file:
+                file.write(taken)
+            os.rename(f"{path}.new", path)
+        assert other.terminal("rm")["code"] == "permission_denied"
+        assert root.ask("model.move", source="m", destination="n")["type"] == "result"
+        assert owner.ask("model.remove", name="n")["type"] == "result", "it has kept its owner"
+        assert owner.ask("model.remove", name="x")["type"] == "result"
+
+
+def test_shared_names_let_every_writer_change_every_model(shared: RealDaemon) -> None:
+    shared.configure(
+        f'[access]\nshared_names = true\nusers = {{ "{FOREIGN}" = "write", "{OTHER}" = "write" }}\n'
+    )
+    daemon = shared.start()
+    path = public_file(daemon, "a.bin", b"GGUF a")
+    with stranger(daemon) as owner, stranger(daemon, OTHER_UID) as other:
+        assert owner.ask("model.add", path=path, name="m")["type"] == "result"
+        assert other.ask("model.remove", name="m")["type"] == "result"
+
+
+@pytest.mark.parametrize("verb", ["add", "pull"])
+def test_the_command_says_which_private_file_others_will_read(shared: RealDaemon, verb: str) -> None:
+    daemon = shared.start()
+    private = public_file(daemon, "private.gguf", b"GGUF\3\0\0\0 private", mode=0o600)
+    done = [
+        subprocess.run(
+            [*COMMAND, verb, *options, private, "--name", f"m{number}"],
+            env=daemon.environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+        for number, options in enumerate([[], ["--json"], ["-q"]])
+    ]
+    notes = [f"others on this machine will be able to read {private}" in each.stderr for each in done]
+    assert notes == [True, True, False]
+    assert json.loads(done[1].stdout)["name"] == "m1", "what a program reads is as it was"

@@ -9,6 +9,7 @@ from typing import TypeVar
 from modelclient.ctl.follow import follow, supervise
 from modelclient.ctl.output import count, option, printable
 from modelclient.ctl.session import Session
+from modelclient.ctl.sharing import newly_readable
 from modelclient.ctl.table import line
 from modelclient.exchange import Work
 from modelclient.operations import NewModel
@@ -90,6 +91,12 @@ def submit(
         lambda work: _leave(session, work, known) if detach else _show(session, follow(session, work), known),
         lambda work, _: interrupted(work),
     )
+
+
+def note_readers(session: Session, path: str) -> None:
+    """Before any byte moves, says which private file others will be able to read. Never a question: scripts go on."""
+    if (sentence := newly_readable(path, session.client().hello.store)) is not None:
+        session.note(f"note: {sentence}")
 
 
 def sendable(text: str, what: str) -> str:

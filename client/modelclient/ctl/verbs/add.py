@@ -26,6 +26,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
         raise InvalidRequest("the path is empty", hint="Name a file or a directory; . is the current one.")
     path = submit.sendable(os.path.abspath(args.path), "path")
     client = session.client()
+    submit.note_readers(session, path)
     submit.submit(
         session,
         lambda: client.add(path, move=args.move, link=args.link, **submit.options(args)),

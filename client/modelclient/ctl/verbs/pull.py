@@ -41,6 +41,8 @@ def run(session: Session, args: argparse.Namespace) -> None:
     ref = submit.sendable(args.ref, "reference")
     credentials = None if args.credentials_file is None else _credentials(args.credentials_file)
     client = session.client()
+    if (path := _path(ref)) is not None:
+        submit.note_readers(session, path)
     submit.submit(
         session,
         lambda: client.pull(
@@ -74,6 +76,13 @@ def _credentials(file: str) -> str:
             hint="Write nothing else into it.",
         )
     return line
+
+
+def _path(ref: str) -> str | None:
+    """The path of a reference to a file of this machine."""
+    path = ref.removeprefix("local:").removeprefix("file://").removeprefix("file:")
+    relative = path in (".", "..") or ("/" in path and ":" not in path)
+    return path if path != ref or relative or path.startswith(("/", "./", "../")) else None
 
 
 def _directory() -> str | None:

@@ -1,0 +1,61 @@
+"""What an add makes readable: a blob is for everybody who can enter the store, whatever the mode of its source was."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from glob import escape, iglob
+
+_SHARD = re.compile(r"(.*-)\d{5}(-of-\d{5}\.gguf)", re.DOTALL)
+
+
+def newly_readable(path: str, store: str) -> str | None:
+    """A sentence that names a file that others cannot read now by its mode, and who will read it in the store; None
+    when there is no such file."""
+    with suppress(OSError):
+        blobs = os.path.realpath(os.path.join(store, "blobs"))
+        mode, group = os.stat(blobs).st_mode, os.stat(blobs).st_gid
+        if _all_may_enter(blobs):
+            readers, private = "others on this machine", _private(path, None)
+        elif mode & stat.S_ISGID and mode & stat.S_IXGRP:
+            readers, private = f"users of the group {group}", _private(path, group)
+        else:
+            return None
+        if private is not None:
+            return f"{readers} will be able to read {private} in the store; by its mode now they cannot"
+    return None
+
+
+def _all_may_enter(directory: str) -> bool:
+    while os.stat(directory).st_mode & stat.S_IXOTH:
+        above = os.path.dirname(directory)
+        if above == directory:
+            return True
+        directory = above
+    return False
+
+
+def _private(path: str, group: int | None) -> str | None:
+    """The first file that is not for everybody, nor for the group."""
+    for file in _files(path):
+        with suppress(OSError):
+            status = os.stat(file)
+            shared = status.st_mode & stat.S_IROTH or (status.st_mode & stat.S_IRGRP and status.st_gid == group)
+            if stat.S_ISREG(status.st_mode) and not shared:
+                return file
+    return None
+
+
+def _files(path: str) -> Iterator[str]:
+    """Those that the daemon would add: hidden ones do not count, and all parts of a set do."""
+    if os.path.isdir(path):
+        for where, directories, names in os.walk(path):
+            directories[:] = sorted(name for name in directories if not name.startswith("."))
+            yield from (os.path.join(where, name) for name in sorted(names) if not name.startswith("."))
+        return
+    yield path
+    if (shard := _SHARD.fullmatch(path)) is not None:
+        yield from sorted(iglob(f"{escape(shard[1])}[0-9][0-9][0-9][0-9][0-9]{escape(shard[2])}"))
