@@ -11,6 +11,7 @@ import pytest
 from rigs.command import COMMAND
 from rigs.real_daemon import RealDaemon, Wire
 from rigs.rough_peers import (
+    ALLOW_ROOT,
     FOREIGN_UID,
     connect_as,
     everything_until_close,
@@ -301,7 +302,7 @@ def test_a_model_is_changed_by_its_owner_and_by_admins_alone(shared: RealDaemon)
 
 def test_shared_names_let_every_writer_change_every_model(shared: RealDaemon) -> None:
     shared.configure(
-        f'[access]\nshared_names = true\nusers = {{ "{FOREIGN}" = "write", "{OTHER}" = "write" }}\n'
+        f'[access]\nshared_names = true\nusers = {{ "{FOREIGN}" = "write", "{OTHER}" = "write" }}\n{ALLOW_ROOT}'
     )
     daemon = shared.start()
     path = public_file(daemon, "a.bin", b"GGUF a")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rigs.rough_peers import FOREIGN_UID, connect_as, everything_until_close, incidents, needs_root
+from rigs.rough_peers import ALLOW_ROOT, FOREIGN_UID, connect_as, everything_until_close, incidents, needs_root
 from rigs.slow_accounts import DaemonWithSlowAccounts
 from rigs.waiting import wait_until
 
@@ -25,7 +25,7 @@ def daemon() -> Iterator[DaemonWithSlowAccounts]:
     room = tempfile.mkdtemp(prefix="modeld-", dir="/tmp")
     os.chmod(room, 0o755)  # other users may enter: those of pytest are for their owner only
     made = DaemonWithSlowAccounts(room)
-    made.configure(f'[access]\ngroups = {{ "{MEMBERS}" = "write" }}\n')
+    made.configure(f'[access]\ngroups = {{ "{MEMBERS}" = "write" }}\n{ALLOW_ROOT}')
     yield made
     made.answer()
     made.close()
@@ -85,7 +85,7 @@ def test_a_look_up_that_takes_too_long_ends_in_a_refusal_that_may_be_tried_again
 
 def test_groups_for_the_work_of_another_user_are_not_waited_for_on_the_loop(daemon: DaemonWithSlowAccounts) -> None:
     """With users alone in [access] nobody is looked up until a file is opened with the rights of one."""
-    daemon.configure(f'[access]\nusers = {{ "{FOREIGN_UID}" = "write" }}\n')
+    daemon.configure(f'[access]\nusers = {{ "{FOREIGN_UID}" = "write" }}\n{ALLOW_ROOT}')
     daemon.start()
     path = daemon.file("a.bin", b"for everybody")
     os.chmod(path, 0o644)

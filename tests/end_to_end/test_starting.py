@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from rigs.command import COMMAND
 from rigs.real_daemon import RealDaemon
+from rigs.rough_peers import needs_root
 
 SECONDS = 20.0
 """It takes a quarter of one on a quiet machine, and has taken five on a busy one: this is for a start that hangs."""
@@ -365,11 +367,37 @@ def test_a_daemon_that_hashes_without_openssl_says_so_at_its_start_and_in_its_st
     run = "import sys; sys.modules['_hashlib'] = None; import runpy; runpy.run_module('modeld', run_name='__main__')"
     stopped.program = ("-c", run)
     stopped.start()
-    (warning,) = stopped.ask("daemon.status")["value"]["warnings"]
-    assert "OpenSSL" in warning
+    warnings = stopped.ask("daemon.status")["value"]["warnings"]
+    (warning,) = [each for each in warnings if "OpenSSL" in each]
     assert warning in stopped.log()
 
 
-def test_a_daemon_with_openssl_has_nothing_to_warn_of(stopped: RealDaemon) -> None:
+def test_a_daemon_with_openssl_and_a_user_of_its_own_has_nothing_to_warn_of(stopped: RealDaemon) -> None:
     stopped.start()
-    assert stopped.ask("daemon.status")["value"].get("warnings", []) == []
+    warnings = stopped.ask("daemon.status")["value"].get("warnings", [])
+    assert [each for each in warnings if "runs as root" not in each] == []
+    assert len(warnings) == (os.geteuid() == 0)
+
+
+@needs_root
+def test_a_daemon_that_root_runs_says_so_at_its_start_and_in_its_status(stopped: RealDaemon) -> None:
+    stopped.start()
+    (warning,) = stopped.ask("daemon.status")["value"]["warnings"]
+    assert "the daemon runs as root" in warning
+    assert "Run it as a user of its own" in warning
+    assert warning in stopped.log()
+    shown = subprocess.run([*COMMAND, "status"], env=stopped.environ, capture_output=True, text=True, check=True)
+    assert warning in shown.stdout
+
+
+@needs_root
+@pytest.mark.parametrize("table", ['users = { "54321" = "read" }', 'groups = { "54321" = "read" }'])
+def test_a_daemon_that_root_runs_serves_no_others_unless_that_is_allowed(stopped: RealDaemon, table: str) -> None:
+    stopped.configure(f"[access]\n{table}\n")
+    found = refusal(stopped)
+    assert found.exit_code == 2
+    assert "runs as root, and [access] gives other users a role" in found.reason
+    assert "allow_root = true in [daemon]" in " ".join(found.lines)
+    assert not os.path.exists(stopped.root), "nothing was opened"
+    stopped.configure(f"[daemon]\nallow_root = true\n[access]\n{table}\n")
+    stopped.start()

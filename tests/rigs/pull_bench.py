@@ -24,7 +24,7 @@ from modeld.pulls.files import ModelFiles
 from modeld.pulls.memory import RemoteModel
 from modeld.pulls.plan import Plan
 from modeld.sources.parse import parse
-from modeld.store.catalog.history import THE_DAEMON
+from modeld.store.catalog.history import THE_DAEMON, Requester
 from modeld.store.ingest.copying import Source, stage_copy
 from modeld.store.ingest.ingest import ReadyFile
 from modeld.store.ingest.staged import Staged
@@ -93,9 +93,11 @@ class PullBench(Bench):
 
     # -- plans
 
-    def plan(self, ref: str = "hf:org/repo", *, name: str = "m", **fields: Any) -> Plan:
-        request = ModelPull(id="1", ref=ref, name=name, **fields)
-        return Plan(request, parse(ref), self.store.ingest.publishing, requester=THE_DAEMON, order=0, progress=self.progress)
+    def plan(
+        self, ref: str = "hf:org/repo", *, name: str = "m", requester: Requester = THE_DAEMON, **fields: Any
+    ) -> Plan:
+        request, publishing = ModelPull(id="1", ref=ref, name=name, **fields), self.store.ingest.publishing
+        return Plan(request, parse(ref), publishing, requester=requester, order=0, progress=self.progress)
 
     # -- the store
 

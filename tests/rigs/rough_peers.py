@@ -32,6 +32,9 @@ MIB = 1 << 20
 FOREIGN_UID = 54_321
 """A user without an account: what is granted to it is granted by its number alone."""
 
+ALLOW_ROOT = "[daemon]\nallow_root = true\n"
+"""For the configuration of a daemon that root runs for several users, as the tests do."""
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can connect as another user")
 
 
@@ -203,7 +206,7 @@ def measuring(
 
 def write_access(daemon: RealDaemon, users: Mapping[str, str]) -> None:
     table = ", ".join(f'"{name}" = "{role}"' for name, role in users.items())
-    daemon.configure(f"[access]\nusers = {{ {table} }}\n")
+    daemon.configure(f"{ALLOW_ROOT}[access]\nusers = {{ {table} }}\n")
 
 
 def many_models(daemon: RealDaemon, count: int, prefix: str = "m") -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from rigs.command import COMMAND
 from rigs.real_daemon import RealDaemon
-from rigs.rough_peers import FOREIGN_UID, connect_as, needs_root, write_access
+from rigs.rough_peers import ALLOW_ROOT, FOREIGN_UID, connect_as, needs_root, write_access
 from store_contract.conftest import Done
 
 CONTENT = b"GGUF" + bytes(5000)
@@ -116,7 +116,7 @@ def test_two_users_of_a_group_share_a_store(shared: RealDaemon) -> None:
     """`[store] group`: directories set-group-ID, blobs 0444, manifests readable by the group."""
     group = next(entry for entry in grp.getgrall() if entry.gr_gid not in (0, os.getgid()))
     users = f'users = {{ "{FOREIGN_UID}" = "write", "{OTHER_UID}" = "write" }}'
-    shared.configure(f'[store]\ngroup = "{group.gr_name}"\n[access]\n{users}\n')
+    shared.configure(f'[store]\ngroup = "{group.gr_name}"\n[access]\n{users}\n{ALLOW_ROOT}')
     shared.start(prefix=("sh", "-c", 'umask 077; exec "$0" "$@"'))
     values = {}
     for uid, name in ((FOREIGN_UID, "ada"), (OTHER_UID, "ben")):

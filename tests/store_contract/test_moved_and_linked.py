@@ -205,6 +205,28 @@ def test_a_moved_file_of_a_peer_is_no_longer_the_peers(shared: RealDaemon) -> No
     assert (info.st_uid, info.st_mode & 0o777) == (0, 0o444)
 
 
+@needs_root
+def test_only_the_daemons_own_user_links(shared: RealDaemon) -> None:
+    """The owner of a linked file may have mapped it, and change the bytes of a blob that was verified."""
+    own = Path(shared.room, "own")
+    own.mkdir()
+    source = own / "m.gguf"
+    source.write_bytes(CONTENT)
+    for path in (own, source):
+        os.chown(path, FOREIGN_UID, FOREIGN_UID)
+    before = source.stat()
+    with connect_as(shared.socket, FOREIGN_UID) as wire:
+        assert wire.read()["type"] == "hello"
+        reply = wire.ask("model.add", path=str(source), link=True)
+        assert reply["code"] == "permission_denied", reply
+        assert "only the daemon's own user" in reply["message"]
+        assert "copies" in reply["hint"]
+        assert wire.ask("model.add", path=str(source))["type"] == "result"
+    after = source.stat()
+    assert (after.st_mode, after.st_uid, after.st_nlink) == (before.st_mode, FOREIGN_UID, 1)
+    assert blob_of(shared).st_ino != before.st_ino
+
+
 # -- link
 
 

@@ -17,6 +17,7 @@ from modeld.access.accounts import Accounts
 from modeld.access.lending import Lending
 from modeld.access.roles import Access
 from modeld.activity import Activity
+from modeld.app import root_user
 from modeld.app.log_lock import sole_writer
 from modeld.config import Settings
 from modeld.config.load import Loaded
@@ -60,6 +61,7 @@ def opened(
     loaded: Loaded, environ: Mapping[str, str], *, instance: str, inherited: int | None = None
 ) -> Iterator[Rooms]:
     settings = loaded.settings
+    root_user.refuse_others(settings, os.getuid())
     path = endpoint_path(settings, environ)
     root = resolve_root(settings.models_home, environ, sys.platform)
     with ExitStack() as closing:

@@ -13,6 +13,7 @@ import anyio.to_thread
 import msgspec
 import structlog
 
+from modeld.app import root_user
 from modeld.app.compose import Rooms
 from modeld.app.interpreter import Pauses
 from modeld.app.lifetime import Lifetime
@@ -106,12 +107,11 @@ def _built(
         ageing=float(settings.jobs.ageing),
     )
     gate = Gate(limits, time.monotonic, first_order=rooms.ledger.next_order_now())
-    slow = slow_sha256()
     warnings = (
         *rooms.access.warnings,
         *rooms.lending.warnings,
         *rooms.endpoint.warnings,
-        *([] if slow is None else [slow]),
+        *filter(None, (slow_sha256(), root_user.warning(os.getuid()))),
     )
     for warning in warnings:
         log.warning(warning)

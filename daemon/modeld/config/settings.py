@@ -197,6 +197,9 @@ class DaemonSettings(_Table, frozen=True, kw_only=True):
     drain_deadline: Annotated[
         Duration, Meta(description="how long a stopping daemon waits for running jobs to reach a safe point")
     ] = Duration(20)
+    allow_root: Annotated[
+        bool, Meta(description="a daemon that root runs may serve other users, those of [access]")
+    ] = False
     endpoint_check: Annotated[
         Duration, Meta(description="how often the daemon checks that the socket at its path is still its own")
     ] = Duration(5)

@@ -14,7 +14,7 @@ from modeld.operations.services import Services
 from modeld.store import Digest, ModelName
 from modeld.store.ingest.adopt import How
 from modeld.store.publish.name_changes import Notes
-from modelwire.errors import InvalidRequest
+from modelwire.errors import InvalidRequest, PermissionDenied
 from modelwire.limits import LICENSE
 from modelwire.requests import ModelAdd, ModelPull
 from modelwire.values import Added, Pulled
@@ -59,6 +59,7 @@ class Add(NewModel[ModelAdd, Added]):
                 "$.link: a file is either moved or linked",
                 hint="Choose one: a move takes the source away, a link keeps it.",
             )
+        self._check_link(request, caller.uid)
         stored = msgspec.structs.replace(request, name=name.text)
         what = [stored.path, stored.name, stored.sha256, stored.replace, stored.license]
         how = [stored.move, stored.link, *(["force_format"] if stored.force_format else [])]
@@ -66,10 +67,20 @@ class Add(NewModel[ModelAdd, Added]):
 
     async def work(self, job: Job[ModelAdd, Added], /) -> Added:
         request = job.request
+        self._check_link(request, job.peer)  # again: an earlier version may have accepted it
         how: How = "move" if request.move else "link" if request.link else "copy"
         async with self.mismatch_recorded(job, request.path):
             adding = add_path(self._services, job, request.path, self.notes(job), how)
             return await self.with_phases(job, request.path, adding)
+
+    def _check_link(self, request: ModelAdd, uid: int) -> None:
+        """The owner of a linked file keeps what they had mapped of it, and could change a blob that others rely on."""
+        if request.link and not self._services.is_own(uid):
+            raise PermissionDenied(
+                f"{request.path} cannot be linked: only the daemon's own user shares files with the store",
+                hint="Add it without --link: the store copies it.",
+                details={"path": request.path, "uid": uid},
+            )
 
     def took_place(self, request: ModelAdd, intent: Added, /) -> bool:
         """The content alone does not decide: the name may have stood for the same bytes before, and the job was to

@@ -100,7 +100,7 @@ class Case:
 @pytest.fixture
 def room() -> Iterator[Path]:
     """One that other users may enter: those of pytest are for their owner only."""
-    with tempfile.TemporaryDirectory(prefix="modeld-", dir="/tmp") as made:  # noqa: S108 - everybody may enter it
+    with tempfile.TemporaryDirectory(prefix="modeld-", dir="/tmp") as made:
         os.chmod(made, 0o755)
         yield Path(made)
 

@@ -171,9 +171,7 @@ class Renaming:
         there = self._standing(value.name)
         return there is not None and there.listed == value.blobs
 
-    def _planned(
-        self, source: str, destination: str, requester: Requester
-    ) -> tuple[Copied, ModelName, dict[str, Any]]:
+    def _planned(self, source: str, destination: str, requester: Requester) -> tuple[Copied, ModelName, dict[str, Any]]:
         wanted, name = ModelName.parse(source), ModelName.parse(destination)
         entry, document = self._index.find_with_document(wanted.text)
         if name.key in (wanted.key, entry.name.key):
