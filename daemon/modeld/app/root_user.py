@@ -5,7 +5,7 @@ from __future__ import annotations
 from modeld.config import ConfigError, Settings
 from modeld.platform import accounts, peers
 
-_ADVICE = "Run it as a user of its own, as the unit in systemd/ does."
+_ADVICE = "Run it as a user of its own, as the unit modeld.service does."
 
 
 def warning(uid: peers.UserId) -> str | None:

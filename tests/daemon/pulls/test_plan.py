@@ -7,12 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from modeld.download.source import FileInfo
 from modeld.pulls.memory import RemoteFile, RemoteModel
 from modeld.pulls.plan import Plan
-from modeld.store import Digest, parts
-from modelwire.errors import AlreadyExists, InvalidRequest, SourceNotFound, SourceUnavailable, WireError
+from modeld.store import Digest, Requester, parts
+from modelwire.errors import (
+    AlreadyExists,
+    InvalidRequest,
+    PermissionDenied,
+    SourceNotFound,
+    SourceUnavailable,
+    WireError,
+)
 from rigs.download_rig import digest_of
 from rigs.pull_bench import PullBench
 
@@ -152,6 +160,34 @@ async def test_the_same_bytes_again_are_current_and_replace_nothing(bench: PullB
     assert plan.publish_request.replace
     request, current = plan.publication(files, MODEL, asked=True)
     assert (current, request.replace) == (True, False)
+
+
+async def test_a_pull_by_the_reference_of_anothers_name_changes_nothing_of_it(bench: PullBench) -> None:
+    """The same bytes are success for everybody; a newer revision of them, and newer bytes, are the owner's to take."""
+    ada, ben = Requester(peer=1001), Requester(peer=1002)
+    one, newer = await bench.stored_file(ONE), replace(MODEL, revision="2")
+    await bench.publish(bench.plan(requester=ada), [one], MODEL)
+    await bench.publish(bench.plan(requester=ben), [one], newer)
+    source = bench.store.index.find("m").document()["source"]
+    assert source["revision"] == "1"
+    plan = bench.plan(requester=ben)
+    plan.refuse_early([info(digest=digest_of(ONE))])
+    for other in (info(digest=digest_of(OTHER)), info(size=len(ONE) + 1)):
+        with pytest.raises(PermissionDenied, match="belongs to uid 1001"):
+            plan.refuse_early([other])
+    with pytest.raises(PermissionDenied, match="belongs to uid 1001"):
+        await bench.publish(plan, [await bench.stored_file(OTHER)], newer)
+    await bench.publish(bench.plan(requester=ada), [one], newer)
+    source = bench.store.index.find("m").document()["source"]
+    assert source["revision"] == "2"
+
+
+async def test_a_replacement_of_anothers_name_is_refused_before_anything_is_fetched(bench: PullBench) -> None:
+    await bench.publish(bench.plan(requester=Requester(peer=1001)), [await bench.stored_file(ONE)], MODEL)
+    plan = bench.plan("hf:other/repo", replace=True, requester=Requester(peer=1002))
+    for files in ([info(size=None)], [info(size=len(ONE))], [info(digest=digest_of(OTHER))]):
+        with pytest.raises(PermissionDenied, match="belongs to uid 1001"):
+            plan.refuse_early(files)
 
 
 async def test_a_name_that_nobody_chose_takes_the_spelling_that_is_there(bench: PullBench) -> None:

@@ -11,12 +11,14 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
 import anyio.abc
 import pytest
+from msgspec.structs import replace
 
 from modeld.config.settings import AccessSettings
 from modeld.operations.operation import Caller
@@ -43,12 +45,20 @@ USERS: Final = {
 """The last one runs in a container of a user who is in the group 600, which has the role admin."""
 
 ANOTHER: Final = 3000
-ACCESS: Final = {
-    "users": {"ada": "admin", "ben": "write", "cid": "read"},
-    "groups": {"staff": "admin"},
-}
+ACCESS: Final = AccessSettings(users={"ada": "admin", "ben": "write", "cid": "read"}, groups={"staff": "admin"})
 
-Make = Callable[["Case"], dict[str, Any]]
+
+@dataclass
+class Case:
+    """What one user asks about: a model and jobs that are their own, or another's."""
+
+    file: str
+    model: str
+    job: str = ""
+    ended_job: str = ""
+
+
+Make = Callable[[Case], dict[str, Any]]
 
 # In the order of USERS: + answered, r the role does not suffice, m the model is another's, j the job is another's,
 # - not let in, i refused as a wrong request: the right was there.
@@ -88,13 +98,6 @@ LINES: Final[dict[str, tuple[str, str, Make]]] = {
     "job.configure": (WRITE, OTHERS_JOB, lambda case: {"job": case.job, "priority": 1}),
     "events.subscribe": (READ, READ, lambda case: {"follow": False}),
 }
-
-
-class Case:
-    """What one user asks about: a model and a job that are their own, or another's."""
-
-    def __init__(self, file: str, owner: int, number: int, job: str, ended_job: str) -> None:
-        self.file, self.owner, self.model, self.job, self.ended_job = file, owner, f"m{number}", job, ended_job
 
 
 @pytest.fixture
@@ -154,7 +157,7 @@ class Asked:
         """A model and jobs of that user or of another, made with rights that the user may have lost since."""
         owner = USERS[user].uid if own else ANOTHER
         self._cases += 1
-        case = Case(self.at.file("other.gguf", b"GGUF other"), owner, self._cases, "", "")
+        case = Case(self.at.file("other.gguf", b"GGUF other"), f"m{self._cases}")
         if operation.startswith("model."):
             file = self.at.file("m.gguf")
             await self.at.services.store.add(file, name=case.model, requester=Requester(peer=owner))
@@ -193,8 +196,8 @@ def _refusal(reply: dict[str, Any]) -> str:
 
 
 @asynccontextmanager
-async def asked(room: Path, monkeypatch: pytest.MonkeyPatch, **more: Any) -> AsyncIterator[Asked]:
-    async with operations_rig(room, AccessSettings(**ACCESS, **more)) as at, anyio.create_task_group() as tasks:
+async def asked(room: Path, monkeypatch: pytest.MonkeyPatch, access: AccessSettings = ACCESS) -> AsyncIterator[Asked]:
+    async with operations_rig(room, access) as at, anyio.create_task_group() as tasks:
         path = str(room / "s")
         with _listening(path) as listening:
             made = Asked(at, path)
@@ -242,7 +245,7 @@ async def test_who_may(operation: str, room: Path, database: AccountDatabase, mo
 async def test_where_names_are_shared_a_writer_changes_the_models_of_all(
     operation: str, room: Path, database: AccountDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with asked(room, monkeypatch, shared_names=True) as daemon:
+    async with asked(room, monkeypatch, replace(ACCESS, shared_names=True)) as daemon:
         for user, expected in (("write", "+"), ("read", "r"), ("none", "-")):
             case = await daemon.case(operation, user, own=False)
             assert await daemon.ask(user, operation, LINES[operation][2](case)) == expected
