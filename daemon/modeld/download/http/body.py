@@ -14,8 +14,8 @@ from typing import Final
 
 from modeld.download.content import check_type
 from modeld.download.http.answers import TRANSPORT_FAULTS, Headers, status_fault, transport_fault
+from modeld.download.http.connecting import abort
 from modeld.download.http.headers import validator_of
-from modeld.download.http.pool import abort
 from modeld.download.source import FileInfo
 from modelwire.errors import SourceUnavailable
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from modeld.download.cancel_scope import CancelScope
 from modeld.download.routes.backoff import delay
 from modeld.download.routes.events import EventKind, OnEvent, TransferEvent, unheard
 from modeld.download.routes.outcomes import Network
@@ -128,9 +130,23 @@ class Router:
     ) -> Description:
         """Asks one source. The last of a route is asked up to DESCRIBE_TRIES times when its error is worth a retry, and
         even while its breaker is open; of any other, the next source is the better second try."""
+        origin = source.origin(reference)
+        self._admit(origin, stopped, came=self._network.clock() if last else None)
+        with CancelScope(self._network.tuning.describe_seconds) as scope:
+            return self._tried(source, reference, stopped, on_event, scope, last=last)
+
+    def _tried(
+        self,
+        source: Source[R],
+        reference: R,
+        stopped: Callable[[], bool],
+        on_event: OnEvent,
+        scope: CancelScope,
+        *,
+        last: bool,
+    ) -> Description:
         breakers, origin = self._network.breakers, source.origin(reference)
         name = kind_shown(source, origin)
-        self._admit(origin, stopped, came=self._network.clock() if last else None)
         probe, failures = not breakers.is_closed(origin), 0
         while True:
             try:
@@ -141,6 +157,7 @@ class Router:
                 failures += 1
                 wait_s = delay(failures, fault, self._network.tuning)
                 ends = not last or not fault.retryable or failures >= DESCRIBE_TRIES
+                ends = ends or scope.until - time.monotonic() <= (wait_s or 0.0)
                 if breakers.judge(origin, fault, last=ends or wait_s is None):
                     self.tell(
                         on_event, "source.breaker_opened", "", name, f"{origin} failed too often: {fault.message}"
