@@ -35,6 +35,9 @@ MAX_REDIRECTS: Final = 10
 DRAINED: Final = 64 * 1024
 """The rest of a body that is not needed is read when it is no longer than this, and the connection is kept."""
 
+DRAIN_SECONDS: Final = 0.5
+"""For that rest. Another connection is made in less."""
+
 _STEP: Final = 64 * 1024
 """By which the memory for a small document grows."""
 
@@ -299,6 +302,8 @@ class HttpClient:
                     break
                 filled += got
             announced = reply.response.length
+            if announced:
+                CancelScope.current().wait()  # an end that was made here
         except TRANSPORT_FAULTS as error:
             fault = CancelScope.current().cause(error)
             raise transport_fault(fault, reply.url.shown, "sending", seconds=self._tuning.stall_seconds) from None
@@ -317,7 +322,7 @@ class HttpClient:
         response = reply.response
         with contextlib.suppress(*TRANSPORT_FAULTS):
             if response.length is not None and response.length <= DRAINED and not response.isclosed():
-                response.read()
+                response.drain(DRAIN_SECONDS)
         self._release(reply, response.isclosed() and not response.will_close)
         response.close()
 

@@ -8,7 +8,8 @@ import math
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from modeld.download.cancel_scope import CancelScope, Overdue
@@ -47,7 +48,7 @@ class _Timed(io.RawIOBase):
         self._sock = sock
         self._timeout = sock.gettimeout()
         self._until, self._limit = scope.until, scope.limit
-        self._line_until = math.inf
+        self._block_until = self._block_seconds = math.inf
 
     def readable(self) -> bool:
         return True
@@ -56,7 +57,7 @@ class _Timed(io.RawIOBase):
         return self._raw.fileno()
 
     def readinto(self, into: Any) -> int | None:
-        until = min(self._until, self._line_until)
+        until = min(self._until, self._block_until)
         if until == math.inf:
             return self._raw.readinto(into)
         left = until - time.monotonic()
@@ -70,13 +71,18 @@ class _Timed(io.RawIOBase):
             finally:
                 if self._until == math.inf:
                     self._sock.settimeout(self._timeout)
-        raise Overdue(self._limit if self._until <= self._line_until else self._timeout or 0.0)
+        raise Overdue(self._limit if self._until <= self._block_until else self._block_seconds)
 
-    def begin_line(self) -> None:
-        self._line_until = time.monotonic() + (math.inf if self._timeout is None else self._timeout)
-
-    def end_line(self) -> None:
-        self._line_until = math.inf
+    @contextmanager
+    def within(self, seconds: float | None = None) -> Iterator[None]:
+        """A total time for what the block reads: the timeout of the socket, or less."""
+        longest = math.inf if self._timeout is None else self._timeout
+        self._block_seconds = longest if seconds is None else min(seconds, longest)
+        self._block_until = time.monotonic() + self._block_seconds
+        try:
+            yield
+        finally:
+            self._block_until = math.inf
 
     def without_limit(self) -> None:
         self._until = math.inf
@@ -111,6 +117,11 @@ class Response(http.client.HTTPResponse):
     def without_limit(self) -> None:
         """What follows the head is a file: only a silent server is given up."""
         self._timed.without_limit()
+
+    def drain(self, seconds: float) -> None:
+        """Reads the rest, for as long as that."""
+        with self._timed.within(seconds):
+            self.read()
 
     def begin(self) -> None:
         super().begin()
@@ -153,8 +164,5 @@ class Response(http.client.HTTPResponse):
 
     def _short_lines(self, size: int, what: str, read: Callable[[], T]) -> T:
         self._lines.allowed, self._lines.what = size, what
-        self._timed.begin_line()
-        try:
+        with self._timed.within():
             return read()
-        finally:
-            self._timed.end_line()
