@@ -84,6 +84,10 @@ class CancelScope:
         if inner is not None:
             inner.cancel()
 
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled
+
     # -- for what blocks
 
     def wait(self, longest: float | None = None) -> float:

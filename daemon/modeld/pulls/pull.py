@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from modeld.activity import Activity
+from modeld.download.cancel_scope import CancelScope
 from modeld.download.routes.router import Described
 from modeld.download.source import FileInfo
 from modeld.jobs.job import Job
@@ -125,17 +126,17 @@ class Pull:
 
     async def _ask(self) -> Described[Any]:
         """The source's description of what the reference stands for now."""
-        stopped = self._progress.stopped
+        stopped, scope = self._progress.stopped, CancelScope()
 
         def ask() -> Described[Any]:
             return self._context.transfer.router.describe(
                 # A source that is made imports and reads what it needs.
                 self._context.route(self._plan.reference, self._user),
-                stopped=stopped,
+                stopped=lambda: scope.cancelled or stopped(),
                 on_event=self._events.on_transfer_event,
             )
 
-        return await in_own_thread(ask, name=f"ask for job {self._job.id}", stopped=stopped)
+        return await in_own_thread(ask, name=f"ask for job {self._job.id}", stopped=stopped, scope=scope)
 
     async def _fetch(self, described: Described[Any]) -> Pulled:
         job, description = self._job, described.description

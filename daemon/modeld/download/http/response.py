@@ -98,12 +98,16 @@ class _Lines(io.BufferedReader):
 
     allowed = MAX_HEAD
     what = "a head"
+    in_head = False
+    """Between the first line of a head and the empty one. For the library, the end of the connection would do."""
 
     def readline(self, size: int | None = -1, /) -> bytes:
         line = super().readline(size)
         self.allowed -= len(line)
         if self.allowed < 0:
             raise Endless(self.what)
+        if self.in_head and not line.endswith(b"\n") and len(line) != size:
+            raise http.client.IncompleteRead(b"")
         return line
 
 
@@ -125,6 +129,7 @@ class Response(http.client.HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
+        self._lines.in_head = False
         coding = ", ".join(self.headers.get_all("Transfer-Encoding", [])).strip().lower()
         if coding not in ("", "chunked", "identity"):
             raise BadFraming(f"Transfer-Encoding: {coding}"[:80])
@@ -144,6 +149,7 @@ class Response(http.client.HTTPResponse):
         while self._interim <= MOST_INTERIM:
             status: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
             self._interim += 1
+            self._lines.in_head = True
             if not 101 < status[1] < 200:
                 return status
             http.client.parse_headers(self.fp)
