@@ -3,8 +3,8 @@
 As the cancel scopes of anyio, for threads that block. Whatever blocks inside registers what wakes it: the abort of a
 socket, the kill of a child process. `cancel` wakes all of it, and what would block later is refused at once.
 
-A thread finds its scope by a context variable. Between the job that is left and the socket that hangs stand the sources,
-each with its own requests; they would all pass the scope on, and none would use it.
+A thread finds its scope by a context variable. Between the job that is left and the socket that hangs stand the
+sources, each with its own requests; they would all pass the scope on, and none would use it.
 """
 
 from __future__ import annotations

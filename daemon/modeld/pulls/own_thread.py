@@ -23,8 +23,8 @@ POLL_SECONDS: Final = 0.05
 """How soon a caller notices that it is stopped."""
 
 LEAVE_SECONDS: Final = 3.0
-"""How long a caller waits for work that it has left. That takes milliseconds; a disk that hangs must not keep a cancelled
-job from ending."""
+"""How long a caller waits for work that it has left. That takes milliseconds; a disk that hangs must not keep a
+cancelled job from ending."""
 
 
 async def in_own_thread(

@@ -104,6 +104,10 @@ class HttpClient:
     def stall_seconds(self) -> float:
         return self._tuning.stall_seconds
 
+    @property
+    def document_seconds(self) -> float:
+        return self._tuning.document_seconds
+
     def parse(self, address: str) -> Url:
         return parse_url(address, plain_hosts=self._plain_hosts)
 

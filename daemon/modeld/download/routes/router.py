@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from modeld.download.cancel_scope import CancelScope
+from modeld.download.cancel_scope import CancelScope, Overdue
 from modeld.download.routes.backoff import delay
 from modeld.download.routes.events import EventKind, OnEvent, TransferEvent, unheard
 from modeld.download.routes.outcomes import Network
 from modeld.download.source import Description, FileInfo, Opener, Source, giver, giver_shown, kind_shown
 from modeld.progress import Stopped
-from modelwire.errors import Offline, SourceUnavailable, WireError
+from modelwire.errors import Offline, SourceUnavailable, TimedOut, WireError
 
 R = TypeVar("R")
 
@@ -152,7 +152,7 @@ class Router:
             try:
                 if stopped():
                     raise Stopped
-                description = source.describe(reference)
+                description = _described(source, reference)
             except WireError as fault:
                 failures += 1
                 wait_s = delay(failures, fault, self._network.tuning)
@@ -216,6 +216,16 @@ class Router:
                 kind=kind, file=file, source=source, reason=reason, attempt=attempt, delay_s=round(delay_s, 3)
             )
         )
+
+
+def _described(source: Source[R], reference: R) -> Description:
+    try:
+        return source.describe(reference)
+    except Overdue as over:  # outside of a request: between two, or in a program that keeps passwords
+        raise TimedOut(
+            f"{source.name} has not described the reference within {over.seconds:g} s, the time that it has",
+            hint="Try again later, or configure a mirror.",
+        ) from None
 
 
 def _ways(source: Opener, description: Description, file: FileInfo) -> Iterator[Offer]:

@@ -168,7 +168,7 @@ class HuggingFaceSource:
         for _ in range(MAX_PAGES):
             answer = self._ask(page, reference)
             files.extend(_hub_file(entry) for entry in _decoded(answer, list[_Entry]) if entry.type == "file")
-            if len(files) > parts.MAX_FILES * 10:
+            if len(files) > parts.MAX_ENTRIES:
                 break
             following = next_page(answer.headers)
             if following is None:
