@@ -54,6 +54,10 @@ class Tuning:
     ahead_bytes: int = 512 * MIB
     """How far connections may be ahead of the hash: beyond it the page cache would not hold what is to be hashed."""
 
+    allocated_ahead_bytes: int = 512 * MIB
+    """How far the disk's blocks are allocated beyond what is written, or as much again as is written: a size is what
+    a server claims. Connections write up to `ahead_bytes` beyond the hash, so this is 1 GiB beyond what has come."""
+
     first_connections: int = 2
     connections_per_file: int = 16
     connections_per_host: int = 24

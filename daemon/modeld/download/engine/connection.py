@@ -258,8 +258,7 @@ class Connection(threading.Thread):
             assert not state.segments.have.overlaps(start, start + filled), (start, filled)
         spare = state.buffers.take() if start - state.hashed < RETAINED else None
         try:
-            if state.segments.size is None:
-                self._source.assembly.reservation.need(filled)
+            self._source.assembly.make_room(start, start + filled)
             self._source.assembly.partial.move("write")
             with store_faults("write to", self._path):
                 self._write(chunk, start, uncached=spare is not None)

@@ -122,7 +122,7 @@ def _is_address(host: str) -> bool:
 
 
 def _addresses(host: str, port: int) -> list[Found]:
-    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
 def _connected(found: Sequence[Found], timeout: float) -> socket.socket:

@@ -1,5 +1,5 @@
-"""The program of the child: `python -m modeld.sources.s3.child`. It reads one order, writes one JSON list for each object
-below the prefix, and ends with the word `end`, or with the name and the status of a fault.
+"""The program of the child: `python -m modeld.sources.s3.child`. It reads one order, writes one JSON list for each
+object below the prefix, and ends with the word `end`, or with the name and the status of a fault.
 
 obstore reads a page whole, however long it is, and asks for page after page while they are empty. Here that takes the
 memory and the time of a process that may be killed.

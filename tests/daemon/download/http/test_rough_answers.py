@@ -73,7 +73,12 @@ def test_a_head_that_breaks_off_is_no_answer(client: HttpClient, serve: Serve, h
     """It would be one without a length, and the end of the connection the end of an empty document."""
     answers = iter([head, ""])
     server = serve(lambda _path, _headers: next(answers))
-    ended = threading.Thread(target=lambda: wait_until(lambda: server.seen) or server.close())
+
+    def end() -> None:
+        wait_until(lambda: server.seen)
+        server.close()
+
+    ended = threading.Thread(target=end)
     ended.start()
     with pytest.raises(SourceUnavailable, match="broke off") as caught:
         client.request("GET", f"{server.url}/m")
