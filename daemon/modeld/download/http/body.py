@@ -251,10 +251,15 @@ def _checked_total(
         said = headers.get("Content-Range") or headers.get("Content-Type") or "without a range"
         raise SourceUnavailable(
             f"{shown} was asked for the bytes {start}-{'' if end is None else end - 1} and sent others ({said[:80]!r})",
+            hint="Use another source: the server or a proxy gives wrong ranges.",
+            retryable=False,
             details={"source": shown},
         )
     if length is not None and length != ranged[1] - ranged[0]:
         raise SourceUnavailable(
-            f"{shown} announces {length} bytes for a range of {ranged[1] - ranged[0]}", details={"source": shown}
+            f"{shown} announces {length} bytes for a range of {ranged[1] - ranged[0]}",
+            hint="Use another source: the server or a proxy gives wrong ranges.",
+            retryable=False,
+            details={"source": shown},
         )
     return ranged[2]

@@ -59,11 +59,14 @@ class Answer:
     headers: Headers
     body: bytes
     url: Url
+    stayed: bool
+    """No redirect led to another origin, not even for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
     url: Url
+    stayed: bool
     connection: http.client.HTTPConnection
     response: Response
     sock: socket.socket
@@ -132,7 +135,7 @@ class HttpClient:
                     raise status_fault(reply.response.status, Headers(reply.response.headers), reply.url.shown)
                 limit = limit if reply.response.status == 200 else min(limit, MAX_SMALL)
                 content = b"" if method == "HEAD" else self._read_whole(reply, limit)
-                return Answer(reply.response.status, Headers(reply.response.headers), content, reply.url)
+                return Answer(reply.response.status, Headers(reply.response.headers), content, reply.url, reply.stayed)
             finally:
                 self._settle(reply)
 
@@ -157,9 +160,9 @@ class HttpClient:
         key = url.full, tuple(sorted({**_basic(url), **(credentials or {})}.items()))
         remembered = self._remembered(key)
         if remembered is not None:
-            target, same_origin = remembered
+            target, stayed = remembered
             try:
-                return self._body(target, file, wanted, credentials if same_origin else None, start, end)
+                return self._body(target, file, wanted, credentials if stayed else None, start, end)
             except _EXPIRED:
                 self._forget(key)
             except WireError:
@@ -181,9 +184,9 @@ class HttpClient:
         redirects: bool = True,
     ) -> _Reply:
         credentials = {**_basic(url), **(credentials or {})}
-        seen = [url]
+        seen, stayed = [url], True
         while True:
-            reply = self._exchange(method, url, {**headers, **credentials}, body)
+            reply = self._exchange(method, url, {**headers, **credentials}, body, stayed=stayed)
             location = reply.response.headers.get("Location")
             if not redirects or reply.response.status not in _REDIRECTS or not location:
                 return reply
@@ -198,13 +201,16 @@ class HttpClient:
             if target.origin != url.origin:
                 if body is not None:
                     raise _redirect_fault(f"redirects a request with a body to {target.shown}", seen[0])
-                credentials = {}
+                # For good: another host may lead back, and then the path is its choice.
+                credentials, stayed = {}, False
             if reply.response.status == 303 and method != "HEAD":
                 method, body = "GET", None
             seen.append(target)
             url = target
 
-    def _exchange(self, method: str, url: Url, headers: Mapping[str, str], body: bytes | None) -> _Reply:
+    def _exchange(
+        self, method: str, url: Url, headers: Mapping[str, str], body: bytes | None, *, stayed: bool
+    ) -> _Reply:
         sent = {
             "User-Agent": f"modeld/{__version__}",
             "Accept-Encoding": "identity",
@@ -221,7 +227,7 @@ class HttpClient:
                 assert sock is not None
                 response = connection.getresponse()
                 assert isinstance(response, Response)
-                return _Reply(url, connection, response, sock)
+                return _Reply(url, stayed, connection, response, sock)
             except TRANSPORT_FAULTS as error:
                 connection.close()
                 fault = CancelScope.current().cause(error)
@@ -277,7 +283,7 @@ class HttpClient:
             with self._lock:
                 if len(self._redirects) >= 256:
                     self._redirects.pop(next(iter(self._redirects)))
-                self._redirects[remember] = (reply.url, reply.url.origin == url.origin, self._clock())
+                self._redirects[remember] = (reply.url, reply.stayed, self._clock())
         return body
 
     def _remembered(self, key: _RedirectKey) -> tuple[Url, bool] | None:
