@@ -33,7 +33,7 @@ class Hostile:
         self.url = f"http://{self.host}"
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
-        self._thread = threading.Thread(target=self._accept)
+        self._thread = threading.Thread(target=self._accept, name="hostile")
 
     @property
     def connections(self) -> int:
@@ -67,7 +67,7 @@ class Hostile:
                 return
             with self._lock:
                 self._open.add(sock)
-            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+            threading.Thread(target=self._serve, args=(sock,), name="hostile", daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
         try:
@@ -90,8 +90,9 @@ class Hostile:
 
 
 def polite(body: bytes, headers: str = "", status: str = "200 OK") -> Iterable[bytes]:
+    """The head and the body of an honest answer."""
     head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
-    return [head.encode() + body]
+    return [head.encode(), body]
 
 
 # -- without an end, byte by byte
@@ -126,6 +127,8 @@ SLOW: dict[str, Callable[[Pause], Iterable[bytes]]] = {
 }
 """Something comes again and again, so that no timeout of a single read strikes."""
 
+_DEEP = b"[" * (8 * MIB)
+_MANY = b"[" + b"[]," * (2 * MIB) + b"[]]"
 _numbers = itertools.count()
 
 
@@ -146,9 +149,9 @@ FAST: dict[str, Callable[[], Iterable[bytes]]] = {
     "a chunk of less than nothing": lambda: for_ever(_CHUNKED + b"-1\r\n", b"[],"),
     "extensions of a chunk for ever": lambda: for_ever(_CHUNKED + b"1;", b"x"),
     "trailers for ever": lambda: for_ever(_CHUNKED + b"2\r\n{}\r\n0\r\n", b"X: y\r\n"),
-    "deep": lambda: polite(b"[" * (8 * MIB)),
-    "many values": lambda: polite(b"[" + b"[]," * (2 * MIB) + b"[]]"),
-    "many of nothing": lambda: polite(b"[" + b"{}," * (2 * MIB) + b"{}]"),
+    "deep": lambda: polite(_DEEP),
+    "deep enough for a decoder": lambda: polite(_DEEP[:100_000]),
+    "many values": lambda: polite(_MANY),
     "half a body": lambda: [_OK + b"Content-Length: 1000\r\n\r\n{"],
     "no HTTP": lambda: [b"\0" * 1000],
     "redirects for ever": lambda: [_redirect()],
