@@ -176,8 +176,11 @@ class Assembly:
             self.reservation.need(end - start)
         elif self._allocates and end > self._allocated_to:
             with self._allocating:
-                if self._allocates and end > self._allocated_to:
-                    self._allocate(min(size, max(2 * end, end + self.workspace.tuning.allocated_ahead_bytes)))
+                self._allocate_beyond(end, size)
+
+    def _allocate_beyond(self, end: int, size: int) -> None:
+        if self._allocates and end > self._allocated_to:  # another connection may have done it meanwhile
+            self._allocate(min(size, max(2 * end, end + self.workspace.tuning.allocated_ahead_bytes)))
 
     def wrote(self, length: int) -> None:
         """A connection calls it after it wrote."""
