@@ -257,9 +257,6 @@ def _checked_total(
         )
     if length is not None and length != ranged[1] - ranged[0]:
         raise SourceUnavailable(
-            f"{shown} announces {length} bytes for a range of {ranged[1] - ranged[0]}",
-            hint="Use another source: the server or a proxy gives wrong ranges.",
-            retryable=False,
-            details={"source": shown},
+            f"{shown} announces {length} bytes for a range of {ranged[1] - ranged[0]}", details={"source": shown}
         )
     return ranged[2]
