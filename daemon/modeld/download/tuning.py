@@ -32,6 +32,17 @@ class Tuning:
     stall_seconds: float = 30.0
     """Without a single byte."""
 
+    head_seconds: float = 60.0
+    """From the look-up of the name to the end of the head of a file, redirects included, whatever comes meanwhile. A
+    server may be silent for half of it."""
+
+    document_seconds: float = 120.0
+    """The same for a small document with its body: 8 MiB in it are 70 kB/s."""
+
+    describe_seconds: float = 600.0
+    """All that one source is asked until it has described a reference. The longest wait that a source may demand fits
+    in, and so does a list of a thousand pages."""
+
     segment_bytes: int = 8 * MIB
     """What one connection takes at a time, and one request asks for at most. Measured against a server that limits
     each connection, 16 ranges of 8 MiB beat 8 of 16 MiB by a third, and 64 MiB loses to both."""
@@ -42,6 +53,10 @@ class Tuning:
 
     ahead_bytes: int = 512 * MIB
     """How far connections may be ahead of the hash: beyond it the page cache would not hold what is to be hashed."""
+
+    allocated_ahead_bytes: int = 512 * MIB
+    """How far the disk's blocks are allocated beyond what is written, or as much again as is written: a size is what
+    a server claims. Connections write up to `ahead_bytes` beyond the hash, so this is 1 GiB beyond what has come."""
 
     first_connections: int = 2
     connections_per_file: int = 16

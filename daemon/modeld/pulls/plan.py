@@ -20,7 +20,7 @@ from modeld.sources.globs import wanted
 from modeld.sources.reference import Reference
 from modeld.store import Digest, ModelName, Requester, parts
 from modeld.store.ingest.ingest import ReadyFile, first_of, listed, standing_for
-from modeld.store.manifests.manifests import File, Manifest, Source
+from modeld.store.manifests.manifests import MAX_MANIFEST, File, Manifest, Source, bytes_of_files
 from modeld.store.publish.publishing import Publishing, PublishRequest
 from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnavailable, WireError
 from modelwire.requests import ModelPull
@@ -132,6 +132,12 @@ class Plan:
             raise InvalidRequest(
                 f"{text} has {len(files)} files, a model has at most {parts.MAX_FILES}",
                 hint="Choose some with --include.",
+            )
+        if (size := len(self.full_reference) + bytes_of_files(file.path for file in files)) > MAX_MANIFEST:
+            raise InvalidRequest(
+                f"{text} has {len(files)} files, whose paths would take {size} bytes of the manifest:"
+                f" {MAX_MANIFEST} are allowed",
+                hint="Choose some with --include, or with fewer globs.",
             )
         if reason := parts.paths_fault([file.path for file in files]):
             raise SourceUnavailable(

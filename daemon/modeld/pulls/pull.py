@@ -6,7 +6,6 @@ the next attempt, of this job or of another, finds both.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
@@ -17,6 +16,7 @@ from typing import Any
 import msgspec
 
 from modeld.activity import Activity
+from modeld.download.cancel_scope import CancelScope
 from modeld.download.routes.router import Described
 from modeld.download.source import FileInfo
 from modeld.jobs.job import Job
@@ -130,20 +130,17 @@ class Pull:
 
     async def _ask(self) -> Described[Any]:
         """The source's description of what the reference stands for now."""
-        stopped, left = self._progress.stopped, threading.Event()
+        stopped, scope = self._progress.stopped, CancelScope()
 
         def ask() -> Described[Any]:
             return self._context.transfer.router.describe(
                 # A source that is made imports and reads what it needs.
                 self._context.route(self._plan.reference, self._user),
-                stopped=lambda: left.is_set() or stopped(),
+                stopped=lambda: scope.cancelled or stopped(),
                 on_event=self._events.on_transfer_event,
             )
 
-        try:
-            return await in_own_thread(ask, name=f"ask for job {self._job.id}", stopped=stopped)
-        finally:
-            left.set()
+        return await in_own_thread(ask, name=f"ask for job {self._job.id}", stopped=stopped, scope=scope)
 
     async def _fetch(self, described: Described[Any]) -> Pulled:
         job, description = self._job, described.description

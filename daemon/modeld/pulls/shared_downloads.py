@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from operator import sub
-from typing import Final, Protocol
+from typing import Protocol
 
 import anyio
 
+from modeld.download.cancel_scope import CancelScope
 from modeld.download.engine.assembly import Fetched
 from modeld.download.engine.budget import CommonPace, Pace, Share
 from modeld.download.routes.events import OnEvent, TransferEvent
 from modeld.progress import FileProgress, JobProgress, Stopped
-from modeld.pulls.own_thread import in_own_thread, until_done
+from modeld.pulls.own_thread import LEAVE_SECONDS, in_own_thread, until_done
 from modeld.store.blobs.blobs import Blob
 from modeld.store.ingest.ingest import Ingest
 
@@ -27,11 +28,6 @@ class Work(Protocol):
     """Blocks until the file is whole, verified and durable."""
 
     def __call__(self, *, progress: FileProgress, on_event: OnEvent, pace: Pace) -> Fetched: ...
-
-
-LEAVE_SECONDS: Final = 3.0
-"""How long the last job waits for the connections to end and the journal to be written. That takes milliseconds; a
-disk that hangs must not keep a cancelled job from ending."""
 
 
 class SharedDownloads:
@@ -87,7 +83,7 @@ class SharedDownloads:
         (file,) = download.progress.files([None])
         fetch = partial(work, progress=file, on_event=download.tell, pace=download.pace)
         try:
-            fetched = await in_own_thread(fetch, name=f"fetch {key[:24]}")
+            fetched = await in_own_thread(fetch, name=f"fetch {key[:24]}", scope=download.scope)
             download.held.enter_context(self._ingest.holds.relying_on(fetched.digest))
             return await self._ingest.commit(fetched), fetched
         finally:
@@ -104,6 +100,9 @@ class _Download:
         self.progress = JobProgress()
         self.pace = CommonPace()
         self.jobs: dict[_Forwarder, OnEvent] = {}
+        self.scope = CancelScope()
+        """Of the thread that fetches, which waits for the network while it asks for another source."""
+
         self.held = ExitStack()
         """Keeps the blob from before it has its name until each job holds it."""
 
@@ -125,6 +124,7 @@ class _Download:
             self.pace.leave(share)
             if not self.jobs:
                 self.progress.stop_reason = "cancel"
+                self.scope.cancel()
                 if self.task.done():
                     self.held.close()
 

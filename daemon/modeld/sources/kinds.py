@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from modeld.sources import local, s3, stored, web
+from modeld.sources import local, stored, web
 from modeld.sources.huggingface import source as huggingface
 from modeld.sources.kind import Kind
 from modeld.sources.registries import source as registries
+from modeld.sources.s3 import source as s3
 
 KINDS: Final[tuple[Kind, ...]] = (
     local.KIND,

@@ -15,6 +15,9 @@ from typing import Final
 MAX_FILES: Final = 4_000
 """The largest models in use have some hundreds; this many take about 800 KiB of a manifest's 1 MiB."""
 
+MAX_ENTRIES: Final = 10_000
+"""Of a list of files that a source gives, and of a directory that is added, before those of the model are chosen."""
+
 MAX_PATH: Final = 1_024
 """Bytes. The store's own path comes before it, and the kernel takes 4095 in all."""
 

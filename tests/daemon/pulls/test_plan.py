@@ -63,6 +63,7 @@ def test_globs_choose_from_what_a_source_has(bench: PullBench) -> None:
         ([info(size=0)], SourceUnavailable, "no bytes"),
         ([info("a"), info("a/b")], SourceUnavailable, "cannot be those of one model"),
         ([info(f"{number}") for number in range(parts.MAX_FILES + 1)], InvalidRequest, "at most"),
+        ([info(f"{number:0>1000}") for number in range(1000)], InvalidRequest, "bytes of the manifest"),
     ],
 )
 def test_files_that_are_no_model_are_refused(

@@ -11,7 +11,7 @@ from modeld.sources.local import LocalReference
 from modeld.sources.parse import parse
 from modeld.sources.reference import Reference
 from modeld.sources.registries.reference import OciReference, OllamaReference
-from modeld.sources.s3 import S3Reference
+from modeld.sources.s3.source import S3Reference
 from modeld.sources.stored import StoredReference
 from modeld.sources.web import WebReference
 from modeld.store.names import ModelName

@@ -12,7 +12,7 @@ from modeld.download.http.client import HttpClient
 from modeld.download.source import Description
 from modeld.sources.credentials.aws import AwsAccount
 from modeld.sources.parse import parse
-from modeld.sources.s3 import S3Reference, S3Source
+from modeld.sources.s3.source import S3Reference, S3Source
 from modelwire.errors import (
     InvalidRequest,
     SourceNotFound,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -80,7 +81,9 @@ class Assembly:
         self._damaged = damaged
         self._progress = progress
         self._reported_done = self._reported_verified = self._reported_reused = self._reported_kept = 0
-        self._allocated = False
+        self._allocating = threading.Lock()
+        self._allocated_to = 0
+        self._allocates = False
         header = Header(digest.hex if digest else None, size, validator)
         progress.phase("reserving")
         progress.total(size)
@@ -135,7 +138,7 @@ class Assembly:
         """From the first byte: the bytes that are here belong to another version."""
         self._end_threads()
         self.reservation.release()
-        self._allocated = False
+        self._allocated_to, self._allocates = 0, False
         header = Header(self.digest.hex if self.digest else None, size, validator)
         self.partial.begin(header)
         self._progress.total(size)
@@ -151,18 +154,37 @@ class Assembly:
             self.state.wake()
 
     def _reserve(self, size: int) -> None:
-        """Reserves space for what is not on the disk yet, before the first byte of it."""
+        """Reserves space for what is not on the disk yet, before the first byte of it, and allocates the beginning. A
+        server may claim any size."""
+        self.reservation.grow(max(0, size - self.partial.allocated))
+        self._allocates = True
+        self._allocate(min(size, self.workspace.tuning.allocated_ahead_bytes))
+
+    def _allocate(self, end: int) -> None:
         with store_faults("allocate", self.partial.path):
             held = self.partial.allocated
-            missing = max(0, size - held)
-            self.reservation.grow(missing)
-            if durable.preallocate(self.partial.descriptor, size):
-                self.reservation.settle(missing)
-                self._allocated = True
+            self._allocates = durable.preallocate(self.partial.descriptor, end)
+            if self._allocates:
+                # All that is written lies before it, so that nothing else allocates meanwhile.
+                self.reservation.settle(self.partial.allocated - held)
+                self._allocated_to = end
+
+    def make_room(self, start: int, end: int) -> None:
+        """A connection calls it before it writes there."""
+        size = self.state.segments.size
+        if size is None:
+            self.reservation.need(end - start)
+        elif self._allocates and end > self._allocated_to:
+            with self._allocating:
+                self._allocate_beyond(end, size)
+
+    def _allocate_beyond(self, end: int, size: int) -> None:
+        if self._allocates and end > self._allocated_to:  # another connection may have done it meanwhile
+            self._allocate(min(size, max(2 * end, end + self.workspace.tuning.allocated_ahead_bytes)))
 
     def wrote(self, length: int) -> None:
         """A connection calls it after it wrote."""
-        if not self._allocated:
+        if not self._allocates:
             self.reservation.settle(length)
 
     # -- while connections run

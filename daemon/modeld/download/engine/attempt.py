@@ -15,6 +15,10 @@ from modeld.progress import FileProgress, Stopped
 _GRACE_SECONDS: Final = 0.2
 """For a connection to end by itself when nothing is left to fetch; then it can be used again."""
 
+_OPENING_SECONDS: Final = 2.0
+"""For a source that does not only wait for the network. A connection that is left then ends when `open` returns, and
+touches nothing before it does."""
+
 
 class Attempt:
     def __init__(self, network: Network, source: SourceFile, progress: FileProgress) -> None:
@@ -101,9 +105,9 @@ class Attempt:
         deadline = time.monotonic() + grace
         for connection in self._threads:
             connection.join(max(0.0, deadline - time.monotonic()))
+        deadline = time.monotonic() + _OPENING_SECONDS
         for connection in self._threads:
-            # A connection that the source is opening cannot be woken. It ends when `open` returns.
-            while connection.is_alive() and not connection.opening:
+            while connection.is_alive() and not (connection.opening and time.monotonic() > deadline):
                 connection.abort()
                 connection.join(self._tuning.poll_seconds)
 

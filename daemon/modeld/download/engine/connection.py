@@ -10,6 +10,7 @@ import time
 
 import xxhash
 
+from modeld.download.cancel_scope import CancelScope
 from modeld.download.content import HEAD, check_beginning
 from modeld.download.engine.source_file import SourceFile
 from modeld.download.partials.buffers import new_buffer
@@ -19,6 +20,7 @@ from modeld.download.partials.shared_state import ConnectionBytes
 from modeld.download.routes.outcomes import Quit
 from modeld.download.source import Body, Narrowable
 from modeld.download.tuning import CHUNK, PIECE, RETAINED
+from modeld.progress import Stopped
 from modeld.store.blobs.hashing import UNCACHED_FROM
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
@@ -31,8 +33,10 @@ class Connection(threading.Thread):
     def __init__(self, source: SourceFile, number: int) -> None:
         super().__init__(name=f"modeld-fetch-{number}", daemon=True)
         self.opening = False
-        """The source is opening the body: the thread cannot be woken, and it touches neither the file nor the state."""
+        """The source is opening the body: the thread touches neither the file nor the state. Something that the scope
+        does not know, such as a program that keeps passwords, may keep it from ending."""
 
+        self._scope = CancelScope()
         self.body: Body | None = None
         self._body_at = 0
         """The offset in the file of the body's next byte, while the body is kept for the next segment."""
@@ -65,6 +69,7 @@ class Connection(threading.Thread):
             self._source.ended(self.bytes)
 
     def abort(self) -> None:
+        self._scope.cancel()
         body = self.body
         if body is not None:
             body.abort()
@@ -133,12 +138,16 @@ class Connection(threading.Thread):
         end = source.end_of_request(segment, source.ask(segment, self._rate))
         self.opening = True
         try:
-            if whole:
-                body = source.opener.open(dataclasses.replace(source.file, ranges=False), 0, None, None)
-            else:
-                body = source.opener.open(source.file, segment.position, end, validator)
+            with self._scope:
+                if whole:
+                    body = source.opener.open(dataclasses.replace(source.file, ranges=False), 0, None, None)
+                else:
+                    body = source.opener.open(source.file, segment.position, end, validator)
         except WireError:
             raise
+        except Stopped:
+            source.retry.not_asked()
+            raise Quit from None
         except BaseException:  # not an answer: whatever it is, it must not hold up the host's only probe
             source.retry.not_asked()
             raise
@@ -249,8 +258,7 @@ class Connection(threading.Thread):
             assert not state.segments.have.overlaps(start, start + filled), (start, filled)
         spare = state.buffers.take() if start - state.hashed < RETAINED else None
         try:
-            if state.segments.size is None:
-                self._source.assembly.reservation.need(filled)
+            self._source.assembly.make_room(start, start + filled)
             self._source.assembly.partial.move("write")
             with store_faults("write to", self._path):
                 self._write(chunk, start, uncached=spare is not None)

@@ -13,7 +13,8 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 
-from modeld.download.http.response import BadFraming
+from modeld.download.cancel_scope import Overdue
+from modeld.download.http.response import BadFraming, Endless
 from modelwire.errors import SourceNotFound, SourceUnauthorized, SourceUnavailable, TimedOut, WireError
 
 TRANSPORT_FAULTS: Final = (OSError, http.client.HTTPException, ssl.SSLError)
@@ -133,6 +134,19 @@ def transport_fault(error: Exception, shown: str, doing: str, *, seconds: float 
             f"{shown} announces the length of its answer in a way that HTTP does not allow ({str(error)!a})",
             hint="Use another source: the server or a proxy is broken.",
             retryable=False,
+            details=details,
+        )
+    if isinstance(error, Endless):
+        return SourceUnavailable(
+            f"{shown} sends {error} without end",
+            hint="Use another source: the server or a proxy is broken.",
+            retryable=False,
+            details=details,
+        )
+    if isinstance(error, Overdue):
+        return TimedOut(
+            f"{shown} was not done within {error.seconds:g} s, the time that it has, while {doing}",
+            hint="Try again later, or configure a mirror.",
             details=details,
         )
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -14,8 +14,8 @@ from typing import Final
 
 from modeld.download.content import check_type
 from modeld.download.http.answers import TRANSPORT_FAULTS, Headers, status_fault, transport_fault
+from modeld.download.http.connecting import abort
 from modeld.download.http.headers import validator_of
-from modeld.download.http.pool import abort
 from modeld.download.source import FileInfo
 from modelwire.errors import SourceUnavailable
 
@@ -251,6 +251,8 @@ def _checked_total(
         said = headers.get("Content-Range") or headers.get("Content-Type") or "without a range"
         raise SourceUnavailable(
             f"{shown} was asked for the bytes {start}-{'' if end is None else end - 1} and sent others ({said[:80]!r})",
+            hint="Use another source: the server or a proxy gives wrong ranges.",
+            retryable=False,
             details={"source": shown},
         )
     if length is not None and length != ranged[1] - ranged[0]:

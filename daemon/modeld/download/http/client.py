@@ -17,12 +17,14 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from modeld.download.cancel_scope import CancelScope
 from modeld.download.http.answers import TRANSPORT_FAULTS, Headers, status_fault, transport_fault
 from modeld.download.http.body import EmptyBody, body_of
 from modeld.download.http.documents import MAX_METADATA, MAX_SMALL
 from modeld.download.http.headers import basic
 from modeld.download.http.pool import Pool
 from modeld.download.http.reach import Reach
+from modeld.download.http.response import Response
 from modeld.download.source import Body, FileInfo
 from modeld.download.tuning import DEFAULT, Tuning
 from modeld.download.urls import Url, follow, parse_url
@@ -32,6 +34,12 @@ from modelwire.version import __version__
 MAX_REDIRECTS: Final = 10
 DRAINED: Final = 64 * 1024
 """The rest of a body that is not needed is read when it is no longer than this, and the connection is kept."""
+
+DRAIN_SECONDS: Final = 0.5
+"""For that rest. Another connection is made in less."""
+
+_STEP: Final = 64 * 1024
+"""By which the memory for a small document grows."""
 
 REDIRECT_SECONDS: Final = 300.0
 """How long a redirect of a file is remembered: signed addresses live for an hour, and a hub counts requests."""
@@ -51,13 +59,16 @@ class Answer:
     headers: Headers
     body: bytes
     url: Url
+    stayed: bool
+    """No redirect led to another origin, not even for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
     url: Url
+    stayed: bool
     connection: http.client.HTTPConnection
-    response: http.client.HTTPResponse
+    response: Response
     sock: socket.socket
     """http.client gives it up when the answer closes the connection; a blocked reader may still have to be woken."""
 
@@ -96,6 +107,10 @@ class HttpClient:
     def stall_seconds(self) -> float:
         return self._tuning.stall_seconds
 
+    @property
+    def document_seconds(self) -> float:
+        return self._tuning.document_seconds
+
     def parse(self, address: str) -> Url:
         return parse_url(address, plain_hosts=self._plain_hosts)
 
@@ -113,15 +128,16 @@ class HttpClient:
     ) -> Answer:
         """A small document, read into memory. A status that is not in `ok` raises the error that it means."""
         url = address if isinstance(address, Url) else self.parse(address)
-        reply = self._send(method, url, headers or {}, credentials, body, redirects=redirects)
-        try:
-            if reply.response.status not in ok:
-                raise status_fault(reply.response.status, Headers(reply.response.headers), reply.url.shown)
-            limit = limit if reply.response.status == 200 else min(limit, MAX_SMALL)
-            content = b"" if method == "HEAD" else self._read_whole(reply, limit)
-            return Answer(reply.response.status, Headers(reply.response.headers), content, reply.url)
-        finally:
-            self._settle(reply)
+        with CancelScope(self._tuning.document_seconds):
+            reply = self._send(method, url, headers or {}, credentials, body, redirects=redirects)
+            try:
+                if reply.response.status not in ok:
+                    raise status_fault(reply.response.status, Headers(reply.response.headers), reply.url.shown)
+                limit = limit if reply.response.status == 200 else min(limit, MAX_SMALL)
+                content = b"" if method == "HEAD" else self._read_whole(reply, limit)
+                return Answer(reply.response.status, Headers(reply.response.headers), content, reply.url, reply.stayed)
+            finally:
+                self._settle(reply)
 
     def open_range(
         self,
@@ -144,9 +160,9 @@ class HttpClient:
         key = url.full, tuple(sorted({**_basic(url), **(credentials or {})}.items()))
         remembered = self._remembered(key)
         if remembered is not None:
-            target, same_origin = remembered
+            target, stayed = remembered
             try:
-                return self._body(target, file, wanted, credentials if same_origin else None, start, end)
+                return self._body(target, file, wanted, credentials if stayed else None, start, end)
             except _EXPIRED:
                 self._forget(key)
             except WireError:
@@ -168,9 +184,9 @@ class HttpClient:
         redirects: bool = True,
     ) -> _Reply:
         credentials = {**_basic(url), **(credentials or {})}
-        seen = [url]
+        seen, stayed = [url], True
         while True:
-            reply = self._exchange(method, url, {**headers, **credentials}, body)
+            reply = self._exchange(method, url, {**headers, **credentials}, body, stayed=stayed)
             location = reply.response.headers.get("Location")
             if not redirects or reply.response.status not in _REDIRECTS or not location:
                 return reply
@@ -185,13 +201,16 @@ class HttpClient:
             if target.origin != url.origin:
                 if body is not None:
                     raise _redirect_fault(f"redirects a request with a body to {target.shown}", seen[0])
-                credentials = {}
+                # For good: another host may lead back, and then the path is its choice.
+                credentials, stayed = {}, False
             if reply.response.status == 303 and method != "HEAD":
                 method, body = "GET", None
             seen.append(target)
             url = target
 
-    def _exchange(self, method: str, url: Url, headers: Mapping[str, str], body: bytes | None) -> _Reply:
+    def _exchange(
+        self, method: str, url: Url, headers: Mapping[str, str], body: bytes | None, *, stayed: bool
+    ) -> _Reply:
         sent = {
             "User-Agent": f"modeld/{__version__}",
             "Accept-Encoding": "identity",
@@ -206,9 +225,12 @@ class HttpClient:
                 connection.request(method, self._pool.target(url), body=body, headers=sent)
                 sock = connection.sock
                 assert sock is not None
-                return _Reply(url, connection, connection.getresponse(), sock)
-            except TRANSPORT_FAULTS as fault:
+                response = connection.getresponse()
+                assert isinstance(response, Response)
+                return _Reply(url, stayed, connection, response, sock)
+            except TRANSPORT_FAULTS as error:
                 connection.close()
+                fault = CancelScope.current().cause(error)
                 if used and not isinstance(fault, TimeoutError):
                     fresh = True  # it was closed while it was idle, which is not a fault of the source
                     continue
@@ -237,28 +259,31 @@ class HttpClient:
         *,
         remember: _RedirectKey | None = None,
     ) -> Body:
-        reply = self._send("GET", url, headers, credentials)
-        try:
-            body = body_of(
-                reply.response,
-                reply.sock,
-                file,
-                start,
-                end,
-                shown=reply.url.shown,
-                done=lambda reusable: self._release(reply, reusable),
-                stall_seconds=self._tuning.stall_seconds,
-            )
-        except BaseException:
-            self._settle(reply)
-            raise
-        if isinstance(body, EmptyBody):
-            self._settle(reply)
+        with CancelScope(self._tuning.head_seconds):
+            reply = self._send("GET", url, headers, credentials)
+            try:
+                body = body_of(
+                    reply.response,
+                    reply.sock,
+                    file,
+                    start,
+                    end,
+                    shown=reply.url.shown,
+                    done=lambda reusable: self._release(reply, reusable),
+                    stall_seconds=self._tuning.stall_seconds,
+                )
+            except BaseException:
+                self._settle(reply)
+                raise
+            if isinstance(body, EmptyBody):
+                self._settle(reply)
+            else:
+                reply.response.without_limit()
         if remember is not None and reply.url is not url:
             with self._lock:
                 if len(self._redirects) >= 256:
                     self._redirects.pop(next(iter(self._redirects)))
-                self._redirects[remember] = (reply.url, reply.url.origin == url.origin, self._clock())
+                self._redirects[remember] = (reply.url, reply.stayed, self._clock())
         return body
 
     def _remembered(self, key: _RedirectKey) -> tuple[Url, bool] | None:
@@ -275,26 +300,39 @@ class HttpClient:
     # -- what happens to the connection
 
     def _read_whole(self, reply: _Reply, limit: int) -> bytes:
+        # Into one buffer: with a chunk for each byte, a list of all chunks would take forty times the document.
+        content, filled = bytearray(), 0
         try:
-            content = reply.response.read(limit + 1)
+            while filled <= limit:
+                if filled == len(content):
+                    content += bytes(min(_STEP, limit + 1 - filled))
+                with memoryview(content) as whole:
+                    got = reply.response.readinto(whole[filled:])
+                if got == 0:
+                    break
+                filled += got
             announced = reply.response.length
-        except TRANSPORT_FAULTS as fault:
+            if announced:
+                CancelScope.current().wait()  # an end that was made here
+        except TRANSPORT_FAULTS as error:
+            fault = CancelScope.current().cause(error)
             raise transport_fault(fault, reply.url.shown, "sending", seconds=self._tuning.stall_seconds) from None
-        if len(content) > limit:
+        if filled > limit:
             raise SourceUnavailable(
                 f"{reply.url.shown} sends more than the {limit} bytes that are allowed for such an answer",
                 retryable=False,
             )
         if announced:
             raise SourceUnavailable(f"{reply.url.shown} broke off with {announced} bytes of its answer still to come")
-        return content
+        del content[filled:]
+        return bytes(content)
 
     def _settle(self, reply: _Reply) -> None:
         """Ends an answer that is not read any further; its connection is kept when little of it is left."""
         response = reply.response
         with contextlib.suppress(*TRANSPORT_FAULTS):
             if response.length is not None and response.length <= DRAINED and not response.isclosed():
-                response.read()
+                response.drain(DRAIN_SECONDS)
         self._release(reply, response.isclosed() and not response.will_close)
         response.close()
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
-import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from modeld.download.cancel_scope import CancelScope
 from modeld.download.http.answers import TRANSPORT_FAULTS, transport_fault
+from modeld.download.http.connecting import Connector, TlsConnection, hold
 from modeld.download.http.proxies import Proxies, Proxy
 from modeld.download.http.reach import Reach
 from modeld.download.http.response import Response
@@ -59,6 +59,8 @@ class Pool:
     ) -> None:
         """Without `reach`, connections go anywhere."""
         self._reach = reach
+        self._connector = Connector(reach)
+        self._to_proxies = Connector(None)
         self._environ = dict(environ)
         self._proxies = Proxies(environ)
         self._connect_seconds = connect_seconds
@@ -72,19 +74,27 @@ class Pool:
         self._closed = False
 
     def take(self, url: Url, *, fresh: bool = False) -> tuple[http.client.HTTPConnection, bool]:
-        """A connection, and whether it was used before: then it may be closed by now."""
+        """A connection, and whether it was used before: then it may be closed by now. The scope of the thread holds it
+        until it is given back."""
         while not fresh:
             with self._lock:
                 idle = self._idle.get(url.origin)
                 if not idle:
                     break
                 connection, since = idle.pop()
-            if self._clock() - since < IDLE_SECONDS and _is_quiet(connection):
+            if self._clock() - since < IDLE_SECONDS and _is_quiet(connection) and connection.sock is not None:
+                connection.sock.settimeout(self._stall_seconds)
+                try:
+                    hold(connection.sock)
+                except BaseException:
+                    connection.close()
+                    raise
                 return connection, True
             connection.close()
         return self._connect(url), False
 
     def give_back(self, url: Url, connection: http.client.HTTPConnection) -> None:
+        CancelScope.current().release(connection.sock)
         with self._lock:
             idle = self._idle.setdefault(url.origin, [])
             total = sum(len(others) for others in self._idle.values())
@@ -136,16 +146,19 @@ class Pool:
             self._reach.check(url.host)
         connection = self._make(url, proxy)
         connection.response_class = Response
-        if proxy is None and self._reach is not None:
-            # http.client calls this attribute to connect; it has no argument for it.
-            connection._create_connection = self._reach.connect  # type: ignore[attr-defined]
+        # http.client calls this attribute to connect; it has no argument for it.
+        connector = self._connector if proxy is None else self._to_proxies
+        connection._create_connection = connector.connect  # type: ignore[attr-defined]
         where = url.origin if proxy is None else f"{url.origin} (through the proxy {proxy.shown})"
+        scope = CancelScope.current()
         try:
+            connection.timeout = scope.wait(self._connect_seconds)
             connection.connect()
             assert connection.sock is not None
             connection.sock.settimeout(self._stall_seconds)
-        except TRANSPORT_FAULTS as fault:
+        except TRANSPORT_FAULTS as error:
             connection.close()
+            fault = scope.cause(error)
             if proxy is not None and isinstance(fault, OSError) and "Tunnel connection failed" in str(fault):
                 raise SourceUnavailable(
                     f"the proxy {proxy.shown} makes no connection to {url.origin}: {fault}",
@@ -172,17 +185,11 @@ class Pool:
             if self._tls is None:
                 self._tls = tls_context(self._environ)
         if proxy is None:
-            return http.client.HTTPSConnection(url.host, url.port, timeout=seconds, context=self._tls)
-        connection = http.client.HTTPSConnection(proxy.host, proxy.port, timeout=seconds, context=self._tls)
+            return TlsConnection(url.host, url.port, timeout=seconds, context=self._tls)
+        connection = TlsConnection(proxy.host, proxy.port, timeout=seconds, context=self._tls)
         headers = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
         connection.set_tunnel(url.host, url.port, headers)
         return connection
-
-
-def abort(sock: socket.socket) -> None:
-    """Wakes a thread that waits for bytes. The method is that of the plain socket: TLS state belongs to that thread."""
-    with contextlib.suppress(OSError):
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _is_quiet(connection: http.client.HTTPConnection) -> bool:

@@ -18,6 +18,10 @@ from modelwire.errors import PermissionDenied
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Found = tuple[
+    socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+]
+"""One answer of `socket.getaddrinfo`."""
 
 _TRANSLATED: Final = ipaddress.IPv6Network("64:ff9b::/96")
 """An IPv4 address behind a translator (RFC 6052)."""
@@ -32,10 +36,8 @@ class Reach:
 
     networks: Collection[Network] = ()
 
-    def connect(self, address: tuple[str, int], timeout: float | None = None, *_: object) -> socket.socket:
-        """As `socket.create_connection`; PermissionDenied when none of the addresses is allowed. Blocks."""
-        host, port = address
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    def allowed(self, host: str, found: Sequence[Found]) -> list[Found]:
+        """Those of the host's addresses that may be connected to; PermissionDenied when there is none."""
         allowed = [each for each in found if self.refusal(str(each[4][0])) is None]
         if not allowed:
             first = str(found[0][4][0])
@@ -44,7 +46,7 @@ class Reach:
                 hint=_HINT,
                 details={"host": host, "address": first},
             )
-        return _connected(allowed, timeout)
+        return allowed
 
     def check(self, host: str) -> None:
         """Raises PermissionDenied when the host of a request through a proxy is an address that is not allowed. The
@@ -97,25 +99,3 @@ def _is_own(address: Address) -> bool:
     except OSError as fault:
         return fault.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL)
     return True
-
-
-def _connected(
-    found: Sequence[tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]],
-    timeout: float | None,
-) -> socket.socket:
-    """The first of these addresses that answers."""
-    failed: OSError | None = None
-    for family, kind, protocol, _, place in found:
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.settimeout(timeout)
-            sock.connect(place)
-        except OSError as fault:
-            sock.close()
-            failed = fault
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise failed or OSError(errno.EADDRNOTAVAIL, "the name has no address")

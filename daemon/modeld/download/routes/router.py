@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from modeld.download.cancel_scope import CancelScope, Overdue
 from modeld.download.routes.backoff import delay
 from modeld.download.routes.events import EventKind, OnEvent, TransferEvent, unheard
 from modeld.download.routes.outcomes import Network
 from modeld.download.source import Description, FileInfo, Opener, Source, giver, giver_shown, kind_shown
 from modeld.progress import Stopped
-from modelwire.errors import Offline, SourceUnavailable, WireError
+from modelwire.errors import Offline, SourceUnavailable, TimedOut, WireError
 
 R = TypeVar("R")
 
@@ -128,19 +130,34 @@ class Router:
     ) -> Description:
         """Asks one source. The last of a route is asked up to DESCRIBE_TRIES times when its error is worth a retry, and
         even while its breaker is open; of any other, the next source is the better second try."""
+        origin = source.origin(reference)
+        self._admit(origin, stopped, came=self._network.clock() if last else None)
+        with CancelScope(self._network.tuning.describe_seconds) as scope:
+            return self._tried(source, reference, stopped, on_event, scope, last=last)
+
+    def _tried(
+        self,
+        source: Source[R],
+        reference: R,
+        stopped: Callable[[], bool],
+        on_event: OnEvent,
+        scope: CancelScope,
+        *,
+        last: bool,
+    ) -> Description:
         breakers, origin = self._network.breakers, source.origin(reference)
         name = kind_shown(source, origin)
-        self._admit(origin, stopped, came=self._network.clock() if last else None)
         probe, failures = not breakers.is_closed(origin), 0
         while True:
             try:
                 if stopped():
                     raise Stopped
-                description = source.describe(reference)
+                description = _described(source, reference)
             except WireError as fault:
                 failures += 1
                 wait_s = delay(failures, fault, self._network.tuning)
                 ends = not last or not fault.retryable or failures >= DESCRIBE_TRIES
+                ends = ends or scope.until - time.monotonic() <= (wait_s or 0.0)
                 if breakers.judge(origin, fault, last=ends or wait_s is None):
                     self.tell(
                         on_event, "source.breaker_opened", "", name, f"{origin} failed too often: {fault.message}"
@@ -199,6 +216,16 @@ class Router:
                 kind=kind, file=file, source=source, reason=reason, attempt=attempt, delay_s=round(delay_s, 3)
             )
         )
+
+
+def _described(source: Source[R], reference: R) -> Description:
+    try:
+        return source.describe(reference)
+    except Overdue as over:  # outside of a request: between two, or in a program that keeps passwords
+        raise TimedOut(
+            f"{source.name} has not described the reference within {over.seconds:g} s, the time that it has",
+            hint="Try again later, or configure a mirror.",
+        ) from None
 
 
 def _ways(source: Opener, description: Description, file: FileInfo) -> Iterator[Offer]:

@@ -30,6 +30,14 @@ def make_expendable() -> None:
         file.write("500")
 
 
+def limit_memory(size: int) -> None:
+    """Makes this process fail to take more memory than that for its data. Best effort."""
+    with contextlib.suppress(Exception):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+
 def widen_pipe(descriptor: int, size: int) -> None:
     """Lets the pipe hold `size` bytes, if the system allows this user as much."""
     with contextlib.suppress(OSError):

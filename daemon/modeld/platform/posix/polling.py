@@ -15,11 +15,11 @@ def readable(descriptor: int, seconds: float = 0) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
-def until_writable(descriptor: int) -> None:
-    """Waits until a write does not block, or fails."""
+def until_writable(descriptor: int, seconds: float | None = None) -> bool:
+    """Waits until a write does not block, or fails; False when that takes longer than `seconds`."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
-    poll.poll()
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
 
 
 def hung_up(connection: socket.socket) -> bool:

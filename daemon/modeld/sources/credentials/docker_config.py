@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from modeld.download.cancel_scope import CancelScope
 from modelwire.errors import SourceUnauthorized
 
 HELPER_SECONDS: Final = 15.0
@@ -126,13 +127,21 @@ def _run(program: str, host: str, environ: Mapping[str, str]) -> tuple[int, byte
         )
     except OSError as fault:
         raise _helper_fault(program, host, f"cannot be run: {fault.strerror}") from None
+
+    def end() -> None:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+    scope = CancelScope.current()
     with process:
         try:
-            output, _ = process.communicate(host.encode(), HELPER_SECONDS)
+            with scope.woken_by(end):
+                output, _ = process.communicate(host.encode(), scope.wait(HELPER_SECONDS))
         except subprocess.TimeoutExpired:
             # The whole process group: `with` would wait for a child that keeps the pipe open.
             os.killpg(process.pid, signal.SIGKILL)
             raise _helper_fault(program, host, f"did not answer within {HELPER_SECONDS:g} s") from None
+        scope.wait()
     return process.returncode, output[:MAX_CONFIG]
 
 

@@ -163,13 +163,15 @@ class HuggingFaceSource:
         return info
 
     def _tree(self, reference: HubReference, commit: str) -> list[HubFile]:
-        files: list[HubFile] = []
+        files, entries = list[HubFile](), 0
         page: str | Url = f"/api/models/{reference.repo}/tree/{commit}?recursive=true"
         for _ in range(MAX_PAGES):
             answer = self._ask(page, reference)
-            files.extend(_hub_file(entry) for entry in _decoded(answer, list[_Entry]) if entry.type == "file")
-            if len(files) > parts.MAX_FILES * 10:
+            listed = _decoded(answer, list[_Entry])
+            entries += len(listed)
+            if entries > parts.MAX_ENTRIES:
                 break
+            files.extend(_hub_file(entry) for entry in listed if entry.type == "file")
             following = next_page(answer.headers)
             if following is None:
                 return files
@@ -177,8 +179,8 @@ class HuggingFaceSource:
             if page.origin != self._url.origin:
                 raise _malformed(answer, f"continues its list of files at another host, {page.origin}")
         raise InvalidRequest(
-            f"{reference.repo} has too many files for one model: {len(files)} and more",
-            hint=f"Name a folder or a file of it: a model has at most {parts.MAX_FILES} files.",
+            f"the list of files of {reference.repo} has {entries} entries and more, {parts.MAX_ENTRIES} are allowed",
+            hint="Fetch the files with the hub's own client, then add their directory.",
         )
 
     def _check_access(self, reference: HubReference, commit: str, path: str) -> None:

@@ -84,6 +84,8 @@ def descriptors(manifest: Mapping[str, Any], field: str, where: str) -> list[Map
     listed = manifest.get(field)
     if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
         raise _malformed(where, f"has no list of {field}")
+    if len(listed) > parts.MAX_ENTRIES:
+        raise _malformed(where, f"has {len(listed)} {field}, {parts.MAX_ENTRIES} are allowed")
     return listed
 
 

@@ -115,7 +115,7 @@ class Registry:
     def _ask(self, url: Url, headers: Mapping[str, str], limit: int) -> Answer:
         bare = replace(url, userinfo=None)
         answer = self._http.request("GET", bare, headers=headers, credentials=self._known(url), ok=_ANY, limit=limit)
-        if answer.status == 401 and answer.url.origin == bare.origin:
+        if answer.status == 401 and answer.stayed:
             credentials = self._authenticate(url, answer)
             answer = self._http.request("GET", bare, headers=headers, credentials=credentials, ok=_ANY, limit=limit)
         if answer.status != 200:

@@ -7,12 +7,11 @@ directory and not to the model: they are skipped.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import Final
 
 from modeld.platform import files
@@ -23,14 +22,11 @@ from modeld.store.disk.layout import Layout
 from modeld.store.ingest.adopt import How
 from modeld.store.ingest.readers import Reader, kind_of
 from modeld.store.ingest.staged import changed
-from modeld.store.manifests.manifests import MAX_MANIFEST
+from modeld.store.manifests.manifests import MAX_MANIFEST, bytes_of_files
 from modelwire.errors import InvalidRequest, SourceNotFound
 
 MAX_DEPTH: Final = 32
 """Directories within each other. Each takes a descriptor while it is listed."""
-
-_ENTRY_BYTES: Final = 200
-"""Of a manifest for one file, without its path."""
 
 _NOT_ABOVE: Final = "Add the directory that the weights are in, not one above it."
 
@@ -171,7 +167,7 @@ def _in_directory(path: str, descriptor: int, reader: Reader, layout: Layout) ->
 
 
 def _check_paths(where: str, paths: list[str]) -> None:
-    if len(paths) > parts.MAX_FILES or sum(len(json.dumps(path)) + _ENTRY_BYTES for path in paths) > MAX_MANIFEST:
+    if len(paths) > parts.MAX_FILES or bytes_of_files(paths) > MAX_MANIFEST:
         allowed = f"{parts.MAX_FILES} in {MAX_MANIFEST} bytes of manifest are allowed"
         raise InvalidRequest(
             f"{where} has too many files for one model: {allowed}", hint=_NOT_ABOVE, details={"path": where}
@@ -196,15 +192,15 @@ def _listed(
     root: str, reader: Reader, descriptor: int, *, store: tuple[int, int] | None = None
 ) -> list[tuple[str, Signature]]:
     """The files of a directory, or one more than a model may have. A directory `store` is refused."""
-    return list(islice(_walk(root, reader, descriptor, store, ""), parts.MAX_FILES + 1))
+    return list(islice(_walk(root, reader, descriptor, store, "", count(1)), parts.MAX_FILES + 1))
 
 
 def _walk(
-    root: str, reader: Reader, descriptor: int, store: tuple[int, int] | None, prefix: str
+    root: str, reader: Reader, descriptor: int, store: tuple[int, int] | None, prefix: str, numbers: Iterator[int]
 ) -> Iterator[tuple[str, Signature]]:
-    """Walks down from a descriptor. The recursion is bounded by MAX_DEPTH."""
+    """Walks down from a descriptor. The recursion is bounded by MAX_DEPTH, what it keeps by MAX_ENTRIES."""
     with source_faults(f"{root}/{prefix}"), os.scandir(descriptor) as entries:
-        listed = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries if entry.name[0] != "."]
+        listed = [(entry.name, entry.stat(follow_symlinks=False)) for entry in _numbered(root, entries, numbers)]
     for name, status in sorted(listed):
         where = f"{root}/{prefix}{name}"
         if stat.S_ISREG(status.st_mode):
@@ -217,7 +213,7 @@ def _walk(
                 what = f"{where} is more than {MAX_DEPTH} directories deep"
                 raise InvalidRequest(what, hint=_NOT_ABOVE, details={"path": where})
             with files.closing(reader.enter(where, descriptor)) as inner:
-                yield from _walk(root, reader, inner, store, f"{prefix}{name}/")
+                yield from _walk(root, reader, inner, store, f"{prefix}{name}/", numbers)
         else:
             raise InvalidRequest(
                 f"{where} is {kind_of(status.st_mode)}: a model has regular files only",
@@ -226,3 +222,17 @@ def _walk(
                 else "Take it out of the directory: it cannot be stored.",
                 details={"path": where},
             )
+
+
+def _numbered(root: str, entries: Iterable[os.DirEntry[str]], numbers: Iterator[int]) -> Iterator[os.DirEntry[str]]:
+    """Those that are not hidden. The hidden ones count too: each takes as long to pass over."""
+    for entry in entries:
+        if next(numbers) > parts.MAX_ENTRIES:
+            raise InvalidRequest(
+                f"{root} has more than {parts.MAX_ENTRIES} entries, hidden ones included, too many for a model of at"
+                f" most {parts.MAX_FILES} files",
+                hint=_NOT_ABOVE,
+                details={"path": root},
+            )
+        if entry.name[0] != ".":
+            yield entry

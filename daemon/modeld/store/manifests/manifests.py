@@ -36,6 +36,9 @@ SCHEMA_VERSION: Final = 1
 MAX_MANIFEST: Final = 1 * MIB
 """A model of 2,000 files takes about 400 KiB; a manifest beyond this is a mistake or an attack."""
 
+_FILE_BYTES: Final = 200
+"""Of a manifest for one file, without its path."""
+
 PRODUCER: Final = f"modeld/{__version__}"
 
 _FIELDS: Final = (
@@ -334,6 +337,11 @@ def encode(document: Mapping[str, Any], *, indent: int | None = 2) -> bytes:
         return encode_as(ensure_ascii=False).encode() + b"\n"
     except UnicodeEncodeError:  # another tool's escaped half of a surrogate pair: keep it escaped
         return encode_as().encode() + b"\n"
+
+
+def bytes_of_files(paths: Iterable[str]) -> int:
+    """About how much of a manifest the files of these paths take."""
+    return sum(len(json.dumps(path)) + _FILE_BYTES for path in paths)
 
 
 def _readable(document: Mapping[str, Any]) -> bytes:

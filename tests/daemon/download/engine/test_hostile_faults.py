@@ -30,7 +30,7 @@ SURVIVED: dict[str, Fault] = {
         if kind
         in (
             *("drop", "short", "excess", "announces_more", "stall", "changed_etag", "ignored_range"),
-            *("shifted_range", "no_length", "chunked", "drip"),
+            *("no_length", "chunked", "drip"),
         )
     },
     "416": Fault("status", status=416, headers={"Content-Range": f"bytes */{SIZE}"}),
@@ -95,6 +95,24 @@ def test_a_redirect_loop_ends_it_and_what_is_here_stays(make_rig: MakeRig, at: f
             rig.fetch(rig.info(chaos.url, CONTENT))
     assert journalled(rig) >= SIZE * at - connections * 2 * quick().segment_bytes
     assert rig.only_partial()
+
+
+@CONNECTIONS
+@POINTS
+def test_a_range_that_was_not_asked_for_ends_it_and_what_is_here_stays(
+    make_rig: MakeRig, at: float, connections: int
+) -> None:
+    """A server that gives one wrong range may give the next one under a right name."""
+    rig = make_rig(quick(connections))
+    with Chaos(CONTENT, Fault("shifted_range", at)) as chaos:
+        with pytest.raises(SourceUnavailable, match="sent others") as caught:
+            rig.fetch(rig.info(chaos.url, CONTENT))
+        assert not caught.value.retryable
+        assert chaos.faults[0].struck == 1
+        assert "transfer.retry" not in rig.kinds()
+        assert rig.only_partial()
+        rig.commit(rig.fetch(rig.info(chaos.url, CONTENT)))
+    assert blob_is_right(rig)
 
 
 @CONNECTIONS

@@ -81,6 +81,19 @@ def test_credentials_stay_with_their_origin(client: HttpClient, serve: Serve) ->
     assert [headers.get("authorization") for _, headers in elsewhere.seen] == [None]
 
 
+def test_credentials_do_not_come_back_by_way_of_another_host(client: HttpClient, serve: Serve) -> None:
+    """The path would be the other host's choice: also when the redirect is remembered for the next range."""
+    elsewhere = serve(lambda _path, _headers: moved(f"{server.url}/chosen"))
+    server = serve(lambda path, _: OK if path == "/chosen" else moved(f"{elsewhere.url}/cdn"))
+    credentials = {"Authorization": f"Bearer {SECRET}"}
+    client.request("GET", f"{server.url}/here", credentials=credentials)
+    for _ in range(2):
+        client.open_range(f"{server.url}/here", FILE, 0, None, None, credentials=credentials).close()
+    sent = [(path, headers.get("authorization")) for path, headers in server.seen + elsewhere.seen]
+    assert {path for path, secret in sent if secret} == {"/here"}
+    assert [path for path, _ in sent].count("/chosen") == 3
+
+
 def test_nor_do_they_follow_a_remembered_redirect(client: HttpClient, serve: Serve) -> None:
     elsewhere = serve(lambda _path, _headers: OK)
     server = serve(lambda _path, _headers: moved(f"{elsewhere.url}/cdn"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from modeld.download.http.client import HttpClient
 from modeld.download.source import FileInfo
 from modeld.download.tuning import Tuning
 from modelwire.errors import SourceUnavailable
+from rigs.waiting import wait_until
 
 FILE = FileInfo(path="m", locator="", size=5)
 OK = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -62,6 +64,39 @@ def test_a_length_that_is_told_twice(client: HttpClient, serve: Serve, framing: 
 def test_what_comes_before_the_answer_is_passed_over(client: HttpClient, serve: Serve, hints: int) -> None:
     early = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n" * hints
     server = serve(lambda _path, _headers: f"HTTP/1.1 102 Processing\r\n\r\n{early}{OK}")
+    for _ in range(2):
+        assert client.request("GET", f"{server.url}/m").body == b"hello"
+
+
+@pytest.mark.parametrize("head", ["HTTP/1.1 200 OK\r\nContent-Le", "HTTP/1.1 200 OK\r\nServer: x\r\n"])
+def test_a_head_that_breaks_off_is_no_answer(client: HttpClient, serve: Serve, head: str) -> None:
+    """It would be one without a length, and the end of the connection the end of an empty document."""
+    answers = iter([head, ""])
+    server = serve(lambda _path, _headers: next(answers))
+
+    def end() -> None:
+        wait_until(lambda: server.seen)
+        server.close()
+
+    ended = threading.Thread(target=end)
+    ended.start()
+    with pytest.raises(SourceUnavailable, match="broke off") as caught:
+        client.request("GET", f"{server.url}/m")
+    assert caught.value.retryable
+    ended.join()
+
+
+@pytest.mark.parametrize("length", ["-1", "+2", "0x2", "1_0", "", "2 2"])
+def test_the_length_of_a_chunk_is_a_number(client: HttpClient, serve: Serve, length: str) -> None:
+    head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    server = serve(lambda _path, _headers: f"{head}{length}\r\n{{}}\r\n0\r\n\r\n")
+    with pytest.raises(SourceUnavailable, match="announces the length of its answer"):
+        client.request("GET", f"{server.url}/m")
+
+
+def test_chunks_with_extensions_and_trailers(client: HttpClient, serve: Serve) -> None:
+    head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    server = serve(lambda _path, _headers: f"{head}2;name=value\r\nhe\r\n3 \r\nllo\r\n0\r\nX: y\r\n\r\n")
     for _ in range(2):
         assert client.request("GET", f"{server.url}/m").body == b"hello"
 

@@ -1,7 +1,7 @@
 """Objects in buckets of S3 and of servers with the same protocol.
 
-obstore, of the extra `s3`, finds credentials, signs and lists. The bytes come from signed addresses over the HTTP
-client of all sources, so ranges, resumption and limits are the same.
+obstore, of the extra `s3`, finds credentials, signs, and lists in a process of its own. The bytes come from signed
+addresses over the HTTP client of all sources, so ranges, resumption and limits are the same.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
 
+from modeld.download.cancel_scope import Overdue
 from modeld.download.http import headers
 from modeld.download.http.client import HttpClient
 from modeld.download.source import Body, Description, FileInfo, strong
 from modeld.sources.credentials.aws import AwsAccount
 from modeld.sources.kind import NetworkKind
 from modeld.sources.reference import NotAReference, Reference, Secrets, Written
+from modeld.sources.s3.listing import Listed, ListingFault, listed
 from modeld.store import parts
 from modelwire.errors import (
     InvalidRequest,
     SourceNotFound,
     SourceUnauthorized,
     SourceUnavailable,
+    TimedOut,
     Unsupported,
     WireError,
 )
@@ -36,7 +39,6 @@ SIGNED_FOR: Final = timedelta(minutes=15)
 """Each range gets a newly signed address; this is long enough for a connection that has to wait."""
 
 _SECONDS: Final = 20
-_STATUS = re.compile(r"status code: (\d{3})")
 _MOVED: Final = (301, 302, 303, 307, 308)
 MAX_STORES: Final = 32
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -143,39 +145,51 @@ class S3Source:
         )
 
     def _listed(self, reference: S3Reference, origin: str) -> list[FileInfo]:
-        store = self._store(reference.bucket, self._settings(reference.secrets.userinfo))
+        settings = self._settings(reference.secrets.userinfo)
+        self._store(reference.bucket, settings)  # refuses what cannot be asked
         self._check_no_redirect(reference)
-        import obstore
-        from obstore.exceptions import BaseError
-
-        files: list[FileInfo] = []
         try:
-            for page in obstore.list(store, prefix=reference.path or None):
-                for found in page:
-                    path = found["path"].removeprefix(reference.path)
-                    if not path or path.endswith("/"):
-                        continue
-                    files.append(
-                        FileInfo(
-                            path=path,
-                            locator=_locator(reference, found["path"]),
-                            size=found["size"],
-                            validator=strong(headers.validator_of({"ETag": found["e_tag"] or ""})),
-                            origin=origin,
-                            address=self._address(reference.bucket, found["path"]),
-                            role=parts.role_of(path),
-                        )
-                    )
-                if len(files) > parts.MAX_FILES:
-                    raise InvalidRequest(
-                        f"{reference.text} has more than {parts.MAX_FILES} objects, too many for one model",
-                        hint="Name a longer prefix.",
-                    )
-        except (BaseError, OSError, ValueError) as fault:
+            found = listed(
+                reference.bucket,
+                reference.path,
+                settings,
+                plain=_is_plain(settings),
+                stall_seconds=_SECONDS,
+                seconds=self._http.document_seconds,
+                most=parts.MAX_ENTRIES,
+            )
+        except Overdue as over:
+            raise TimedOut(
+                f"the bucket {reference.bucket} was not listed within {over.seconds:g} s, the time that it has",
+                hint="Name a longer prefix, or try again later.",
+                details={"source": reference.text},
+            ) from None
+        except ListingFault as fault:
             raise self._fault(reference, fault) from None
+        if len(found) > parts.MAX_ENTRIES:
+            raise InvalidRequest(
+                f"there are more than {parts.MAX_ENTRIES} objects below {reference.text}, too many for a model of at"
+                f" most {parts.MAX_FILES} files",
+                hint="Name a longer prefix.",
+            )
+        paths = [(each.path.removeprefix(reference.path), each) for each in found]
+        files = [
+            self._listed_file(reference, each, path, origin) for path, each in paths if path and not path.endswith("/")
+        ]
         if not files:
             raise SourceNotFound(f"there is nothing below {reference.text}", hint="Check the bucket and the prefix.")
         return files
+
+    def _listed_file(self, reference: S3Reference, found: Listed, path: str, origin: str) -> FileInfo:
+        return FileInfo(
+            path=path,
+            locator=_locator(reference, found.path),
+            size=found.size,
+            validator=strong(headers.validator_of({"ETag": found.etag or ""})),
+            origin=origin,
+            address=self._address(reference.bucket, found.path),
+            role=parts.role_of(path),
+        )
 
     def _check_no_redirect(self, reference: S3Reference) -> None:
         """Refuses a bucket that is redirected: obstore would follow, and send the session's token along in a header.
@@ -242,7 +256,7 @@ class S3Source:
                 bucket,
                 **settings,
                 client_options={
-                    "allow_http": str(settings.get("endpoint", "")).startswith("http://"),
+                    "allow_http": _is_plain(settings),
                     "timeout": timedelta(seconds=_SECONDS),
                     "connect_timeout": timedelta(seconds=_SECONDS),
                 },
@@ -256,14 +270,11 @@ class S3Source:
 
     # -- errors
 
-    def _fault(self, reference: S3Reference, fault: Exception) -> WireError:
-        kind = type(fault).__name__
-        # A refused listing raises no exception of its own; the rest of the text may hold anything.
-        status = _STATUS.search(str(fault))
-        if status is not None and int(status[1]) in (301, 400, 401, 403, 404):
-            return self._refused(reference, int(status[1]), None)
+    def _fault(self, reference: S3Reference, fault: ListingFault) -> WireError:
+        if fault.status in (301, 400, 401, 403, 404):
+            return self._refused(reference, fault.status, None)
         return SourceUnavailable(
-            f"the bucket {reference.bucket} cannot be listed ({kind})",
+            f"the bucket {reference.bucket} cannot be listed ({fault.kind})",
             hint="Check AWS_REGION, AWS_ENDPOINT_URL and the network.",
             details={"source": reference.text},
         )
@@ -294,6 +305,10 @@ class S3Source:
             retryable=False,
             details=details,
         )
+
+
+def _is_plain(settings: dict[str, Any]) -> bool:
+    return str(settings.get("endpoint", "")).startswith("http://")
 
 
 def _locator(reference: S3Reference, key: str) -> str:

@@ -1,0 +1,77 @@
+"""A server that claims a huge file and sends little of it: its space is reserved, and the disk stays free."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from daemon.conftest import MakeRig
+from modeld.download.tuning import MIB
+from modeld.progress import Stopped
+from modeld.store.disk import durable
+from rigs.chaos_server import Chaos
+from rigs.download_rig import QUICK, content_of, digest_of
+from rigs.hostile_server import Hostile, slowly
+from rigs.waiting import wait_until
+from rigs.watcher import Watcher
+
+CLAIMED = 1 << 36
+AHEAD = 2 * MIB
+
+
+class Stoppable(Watcher):
+    ends = False
+
+    def stopped(self) -> bool:
+        return self.ends
+
+
+def test_a_claim_reserves_space_and_does_not_take_it(make_rig: MakeRig) -> None:
+    rig = make_rig(replace(QUICK, allocated_ahead_bytes=AHEAD, stall_seconds=20.0))
+    head = f'HTTP/1.1 200 OK\r\nETag: "one"\r\nContent-Length: {CLAIMED}\r\n\r\nGGUF'
+    with Hostile(lambda _: slowly(server.pause, head.encode(), b"x")) as server:
+        file = replace(rig.info(server.url, ranges=False), size=CLAIMED, digest=digest_of(b""))
+        watcher, ended = Stoppable(), list[type[BaseException]]()
+
+        def fetch() -> None:
+            try:
+                rig.fetch(file, watcher=watcher)
+            except BaseException as fault:
+                ended.append(type(fault))
+
+        thread = threading.Thread(target=fetch)
+        thread.start()
+        wait_until(lambda: server.asked, what="the request")
+        data = Path(rig.layout.partial(digest_of(b"")))
+        assert data.stat().st_blocks * 512 <= AHEAD
+        assert rig.space.promised == CLAIMED
+        watcher.ends = True
+        thread.join(20)
+        assert ended == [Stopped]
+    assert rig.space.promised == 0
+
+
+@pytest.mark.parametrize("preallocates", [True, False])
+def test_a_file_is_allocated_in_few_steps_and_settled_exactly(make_rig: MakeRig, preallocates: bool) -> None:
+    rig, content = make_rig(replace(QUICK, allocated_ahead_bytes=MIB)), content_of(24 * MIB + 7)
+    asked, real = list[int](), durable.preallocate
+
+    def preallocate(descriptor: int, size: int) -> bool:
+        asked.append(size)
+        return preallocates and real(descriptor, size)
+
+    with Chaos(content) as chaos, mock.patch.object(durable, "preallocate", preallocate):
+        fetched = rig.fetch(rig.info(chaos.url, content))
+        assert rig.space._unwritten == 0, "every byte is on the disk"
+        assert rig.space.promised == len(content)
+        rig.commit(fetched)
+    if preallocates:
+        assert asked == sorted(asked)
+        assert len(asked) <= 8
+        assert asked[-1] == len(content)
+    else:
+        assert asked == [MIB]
