@@ -160,6 +160,8 @@ class Pull:
         job.resumable = job.resumable and files.resumable
         ready = await self._fetch_missing(files, described)
         license_ = description.license  # a source may give a whole text
+        if not files.said:
+            return await self._publish(ready, RemoteModel(said=False), note=description.note)
         model = RemoteModel(
             registry=description.registry,
             repo=description.repo or "",
@@ -197,6 +199,5 @@ class Pull:
             alone=len(files) == 1,
         )
         if asked and not plan.reference.secrets:
-            # Only what the source described: a digest in the request alone does not define the reference.
             await self._context.memory.remember_model(plan.full_reference, model)
         return notes.pulled(added)

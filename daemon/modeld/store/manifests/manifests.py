@@ -297,7 +297,8 @@ def compose(
         known["files"] = [
             {"path": file.path, "blob": file.blob, "size_bytes": file.size_bytes, "role": file.role} for file in files
         ]
-    for field in known["source"]:
+    # The reference is of the bytes that a pull wrote there.
+    for field in (*known["source"], "reference"):
         kept_source.pop(field, None)
     known["source"].update(kept_source)
     same = old.get("blob") == digest.text and (old.get("files") or []) == known.get("files", [])
