@@ -238,13 +238,13 @@ class Log:
         merged = f"{target}.new"
         with contextlib.ExitStack() as opened:
             try:
-                files = []
-                for name in (target, source):
-                    files.append(open_one(name))
-                    opened.callback(os.close, files[-1])
-                files.append(_open_anew(merged))
-                opened.callback(os.close, files[-1])
-                shares.merge(*files, self._max_bytes)
+                older = open_one(target)
+                opened.callback(os.close, older)
+                newer = open_one(source)
+                opened.callback(os.close, newer)
+                both = _open_anew(merged)
+                opened.callback(os.close, both)
+                shares.merge(older, newer, both, self._max_bytes)
             except OSError:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(merged)
