@@ -36,7 +36,7 @@ def read_line(line: bytes) -> Recorded | None:
     """Returns None for a damaged line: half of one, a foreign one, one with changed bytes."""
     try:
         head = _HEAD.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return Recorded(head.seq, head.event, head.job, head.model, line, line[1:] + b"\n")
 

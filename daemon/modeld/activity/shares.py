@@ -77,7 +77,7 @@ def _lines(descriptors: Iterable[int]) -> Iterator[bytes]:
 def _owner(line: bytes) -> Owner:
     try:
         owned = _OWNED.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return REFUSED if owned.event == "peer.refused" else owned.peer
 

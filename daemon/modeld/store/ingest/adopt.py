@@ -208,6 +208,8 @@ def _link(layout: Layout, source: Source, path: str, how: How) -> bool:
         durable.make_directories(layout.staging, below=layout.root)
         files.link_open_file(source.descriptor, source.path, path)
     except OSError as error:
+        if error.errno == errno.ENOENT and not os.fstat(source.descriptor).st_nlink:
+            raise changed(source.path) from error  # its last name is gone since it was opened
         denied = error.errno in (errno.EPERM, errno.EACCES)
         if not denied and error.errno not in _NO_LINKS:
             raise durable.store_fault(error, "link to", source.path) from error

@@ -94,6 +94,21 @@ async def test_a_model_that_a_program_can_write_to_is_not_verified(bench: Bench)
     assert (await bench.store.verifier.verify(["theirs"])).ok
 
 
+async def test_a_file_that_loses_its_name_as_it_is_linked_has_changed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = bench.file("theirs.gguf", GOOD)
+    real = files.link_open_file
+
+    def link(descriptor: int, source: str, name: str) -> None:
+        os.unlink(path)
+        real(descriptor, source, name)
+
+    monkeypatch.setattr(files, "link_open_file", link)
+    with pytest.raises(SourceUnavailable, match="changed"):
+        await bench.store.add(path, name="theirs", how="link")
+
+
 async def test_a_file_that_is_mapped_is_not_linked(bench: Bench) -> None:
     path = bench.file("theirs.gguf", GOOD)
     owner = Owner(path)
