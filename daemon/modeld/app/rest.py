@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import Final
 
 from modeld.app.interpreter import Pauses
 from modeld.jobs.board import Board
 from modeld.platform import memory
+from modeld.store.catalog.catalog import Catalog
+from modelwire.errors import WireError
 
 AFTER_SECONDS: Final = 2.0
 """Jobs that follow each other this closely share the memory. One timer, and no wake-up while nothing happens."""
@@ -21,8 +24,9 @@ FREES_CYCLES_EVERY_SECONDS: Final = 60.0
 class Rest:
     """For the event loop. The work itself is done in a thread: the C library walks its whole heap."""
 
-    def __init__(self, board: Board, loop: asyncio.AbstractEventLoop, pauses: Pauses) -> None:
+    def __init__(self, board: Board, catalog: Catalog, loop: asyncio.AbstractEventLoop, pauses: Pauses) -> None:
         self._board = board
+        self._catalog = catalog
         self._loop = loop
         self._pauses = pauses
         self._cycles_freed = -FREES_CYCLES_EVERY_SECONDS
@@ -49,4 +53,6 @@ class Rest:
         if now - self._cycles_freed >= FREES_CYCLES_EVERY_SECONDS:
             self._cycles_freed = now
             self._pauses.free_cycles()
+        with contextlib.suppress(WireError):  # it is closed: the daemon stops
+            self._catalog.give_back()
         memory.give_back()

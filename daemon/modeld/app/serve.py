@@ -75,7 +75,8 @@ async def serve(
             idle_exit = float(settings.daemon.idle_exit)
             sweep_in = rooms.store.automatic_sweep.next_in
             tasks.start_soon(lifetime.stop_when_idle, server, services.board, idle_exit, sweep_in, name="idle")
-        services.board.runner.on_end = Rest(services.board, asyncio.get_running_loop(), pauses).job_ended
+        loop = asyncio.get_running_loop()
+        services.board.runner.on_end = Rest(services.board, rooms.catalog, loop, pauses).job_ended
         readiness.ready(rooms.endpoint.path, rooms.store.layout.root)
         await lifetime.until_stop()
         notify.stopping(lifetime.reason)

@@ -237,9 +237,10 @@ class Board:
         )
 
     async def recent(self, limit: int, state: str | None) -> list[AnyJob]:
-        """The newest first: live jobs as they are now, finished ones from the ledger."""
+        """The newest first: live jobs as they are now, finished ones from the ledger. A job that is not on the disk yet
+        is left out: a crash would make it one that never was."""
         stored = await self._ledger.recent(limit, state)
-        found = {job.id: job for job in self.jobs}
+        found = {job.id: job for job in self.jobs if job.recorded.is_set()}
         for row in stored:
             if row.id not in found:
                 found[row.id] = self._from_row(row)

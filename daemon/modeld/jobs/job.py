@@ -72,14 +72,39 @@ class Signal:
     __slots__ = ("_event",)
 
     def __init__(self) -> None:
-        self._event = anyio.Event()
+        self._event: anyio.Event | None = None
+        """Made by the first waiter: an event is most of a kilobyte, and few of the jobs in memory are waited for."""
 
     def fire(self) -> None:
-        self._event.set()
-        self._event = anyio.Event()
+        event, self._event = self._event, None
+        if event is not None:
+            event.set()
 
     async def wait(self) -> None:
+        if self._event is None:
+            self._event = anyio.Event()
         await self._event.wait()
+
+
+class Moment(Signal):
+    """A signal that is given once, and never missed."""
+
+    __slots__ = ("_passed",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed = False
+
+    def is_set(self) -> bool:
+        return self._passed
+
+    def set(self) -> None:
+        self._passed = True
+        self.fire()
+
+    async def wait(self) -> None:
+        if not self._passed:
+            await super().wait()
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -117,8 +142,8 @@ class Job(Generic[W, V]):
     """The watchers whose leaving may end the job: those of the user that owns it."""
     progress: JobProgress = field(default_factory=JobProgress)
     changed: Signal = field(default_factory=Signal)
-    ended: anyio.Event = field(default_factory=anyio.Event)
-    recorded: anyio.Event = field(default_factory=anyio.Event)
+    ended: Moment = field(default_factory=Moment)
+    recorded: Moment = field(default_factory=Moment)
     end_recorded: bool = False
     resumable: bool = False
     """Set by its work, while the next start goes on where a stop interrupts it: the stop does not wait for it."""

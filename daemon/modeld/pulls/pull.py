@@ -31,6 +31,7 @@ from modeld.sources.reference import Reference
 from modeld.store import Requester
 from modeld.store.ingest.ingest import ReadyFile, until_there
 from modeld.store.publish.name_changes import Notes
+from modelwire.errors import AlreadyExists
 from modelwire.limits import LICENSE
 from modelwire.requests import ModelPull
 from modelwire.values import Added, Pulled
@@ -188,16 +189,26 @@ class Pull:
         """`asked` as in `Plan.publication`."""
         self._job.resumable = False
         plan = self._plan
-        request, current = await self._in_thread(partial(plan.publication, files, model, asked=asked))
-        served = dict(sum((Counter(file.served) for file in files), Counter()))
-        make = partial(Pulled, source=plan.reference.text, revision=model.revision or None, current=current)
-        notes = PullNotes(self._notes, partial(make, note=note, served=served))
-        added = await self._context.store.ingest.publish(
-            replace(request, notes=notes, requester=Requester(peer=self._job.peer, job=self._job.id)),
-            files,
-            plan.source(files, model),
-            alone=len(files) == 1,
-        )
+        pulled = await self._published(files, model, asked=asked, note=note)
         if asked and not plan.reference.secrets:
             await self._context.memory.remember_model(plan.full_reference, model)
-        return notes.pulled(added)
+        return pulled
+
+    async def _published(self, files: list[ReadyFile], model: RemoteModel, *, asked: bool, note: str | None) -> Pulled:
+        plan = self._plan
+        served = dict(sum((Counter(file.served) for file in files), Counter()))
+        requester = Requester(peer=self._job.peer, job=self._job.id)
+        while True:
+            request, current = await self._in_thread(partial(plan.publication, files, model, asked=asked))
+            make = partial(Pulled, source=plan.reference.text, revision=model.revision or None, current=current)
+            notes = PullNotes(self._notes, partial(make, note=note, served=served))
+            request = replace(request, notes=notes, requester=requester)
+            source = plan.source(files, model)
+            try:
+                added = await self._context.store.ingest.publish(request, files, source, alone=len(files) == 1)
+            except AlreadyExists:
+                # The name stood for these bytes, and somebody has replaced them since: judged again.
+                if not current:
+                    raise
+            else:
+                return notes.pulled(added)

@@ -11,11 +11,13 @@ import pytest
 from modeld.app.interpreter import Pauses
 from modeld.app.rest import AFTER_SECONDS, Rest
 from modeld.platform import memory
+from modelwire.errors import Interrupted
 from rigs.waiting import wait_until
 
 
 class Loop:
-    """The time and the timers of an event loop, set forward by hand; also the board, as far as it is read."""
+    """The time and the timers of an event loop, set forward by hand; also the board and the catalogue, as far as they
+    are asked."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -29,6 +31,9 @@ class Loop:
     def call_later(self, seconds: float, callback: Callable[[], None]) -> object:
         self.timers.append((self.now + seconds, callback))
         return object()
+
+    def give_back(self) -> None:
+        raise Interrupted("the catalogue is closed")
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
@@ -51,7 +56,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 def test_the_ends_of_many_jobs_give_back_once(given: list[bool]) -> None:
     loop = Loop()
-    resting = Rest(loop, loop, Pauses())  # type: ignore[arg-type]
+    resting = Rest(loop, loop, loop, Pauses())  # type: ignore[arg-type]
     for _ in range(20):
         loop.end(resting)
         assert len(loop.timers) == 1
@@ -67,7 +72,7 @@ def test_the_ends_of_many_jobs_give_back_once(given: list[bool]) -> None:
 
 def test_nothing_is_given_back_while_another_job_runs(given: list[bool]) -> None:
     loop = Loop()
-    resting = Rest(loop, loop, Pauses())  # type: ignore[arg-type]
+    resting = Rest(loop, loop, loop, Pauses())  # type: ignore[arg-type]
     loop.jobs.append(SimpleNamespace(state="running"))
     loop.end(resting)
     loop.pass_time(AFTER_SECONDS)

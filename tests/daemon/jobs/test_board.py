@@ -213,3 +213,21 @@ async def test_a_job_that_cannot_be_recorded_was_never_there(tmp_path: Path) -> 
         await eventually(lambda: at.gate.snapshot().running == 0)
         assert len(at.board.jobs) == 0
         assert at.diary.events == []
+
+
+async def test_a_job_is_listed_when_a_crash_can_no_longer_unmake_it(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at, anyio.create_task_group() as tasks:
+        may_insert, insert = anyio.Event(), at.ledger.insert
+
+        async def insert_late(record: JobRecord) -> None:
+            await may_insert.wait()
+            await insert(record)
+
+        at.ledger.insert = insert_late  # type: ignore[method-assign]
+        tasks.start_soon(at.submit, "llama")
+        await eventually(lambda: len(at.board.jobs) == 1)
+        assert await at.board.recent(10, None) == []
+        may_insert.set()
+        await eventually(lambda: len(at.diary.events) > 0)
+        assert [job.model for job in await at.board.recent(10, None)] == ["llama"]
+        at.finish.set()

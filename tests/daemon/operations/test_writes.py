@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 
 from modeld.operations import model_add, model_copy, model_move, model_pull, model_remove, model_verify, store_sweep
 from modeld.operations.job_operation import JobOperation
+from modeld.pulls.plan import Plan
 from modelwire import requests
-from modelwire.errors import DigestMismatch, WireError
+from modelwire.errors import AlreadyExists, DigestMismatch, WireError
 from modelwire.values import Copied, Moved, Removed
 from rigs.operations_rig import ANOTHER, MINE, NotingCall, OperationsRig, operations_rig
 
@@ -194,6 +196,35 @@ async def test_a_pull_from_this_machine_is_an_add_that_took_place(tmp_path: Path
             await at.ask(requests.ModelPull(ref="m", sha256=HEX))
         await at.ask(requests.ModelRemove(name="m"))
         assert not pull.took_place(request, value)
+
+
+@pytest.mark.parametrize("may_replace", [True, False])
+async def test_a_name_that_is_replaced_just_before_it_is_found_current_is_judged_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may_replace: bool
+) -> None:
+    async with operations_rig(tmp_path) as at:
+        mine = await at.ask(requests.ModelAdd(path=at.file("m.gguf"), name="m"))
+        theirs = await at.ask(requests.ModelAdd(path=at.file("t.gguf", b"GGUF\3\0\0\0 other bytes"), name="theirs"))
+        manifests, real = Path(at.services.store.layout.manifests_dir), Plan.publication
+
+        def replace_afterwards(plan: Plan, *arguments: Any, **options: Any) -> Any:
+            found = real(plan, *arguments, **options)
+            document = (manifests / "theirs.json").read_text().replace('"theirs"', '"m"')
+            if (manifests / "m.json").read_text() != document:
+                (tmp_path / "new").write_text(document)
+                os.replace(tmp_path / "new", manifests / "m.json")
+            return found
+
+        monkeypatch.setattr(Plan, "publication", replace_afterwards)
+        digest = mine.blob.removeprefix("sha256:")
+        request = requests.ModelPull(ref="hf:org/repo/m.gguf", name="m", sha256=digest, replace=may_replace)
+        if may_replace:
+            assert (await at.ask(request)).blob == mine.blob
+        else:
+            with pytest.raises(AlreadyExists):
+                await at.ask(request)
+        expected = mine.blob if may_replace else theirs.blob
+        assert json.loads((manifests / "m.json").read_text())["blob"] == expected
 
 
 async def test_changes_of_names_took_place_when_the_names_say_so(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _sqlite3
 import asyncio
+import ctypes
 import os
 import select
 import signal
@@ -171,6 +173,21 @@ async def test_reads_see_what_was_asked_for_before_and_cannot_write(catalog: Cat
     with pytest.raises(LocalError, match="StopIteration"):
         await catalog.read(lambda _: next(iter(())))
     assert await catalog.write(put(3)) == 3
+
+
+def test_the_pages_that_were_read_are_given_back(catalog: Catalog) -> None:
+    used = ctypes.CDLL(_sqlite3.__file__).sqlite3_memory_used
+    used.restype = ctypes.c_int64
+
+    def fill(connection: sqlite3.Connection) -> None:
+        connection.execute("CREATE TABLE much (bytes BLOB)")
+        connection.executemany("INSERT INTO much VALUES (?)", [(bytes(1000),)] * 1000)
+
+    catalog.call(fill)
+    before = used()
+    catalog.give_back()
+    assert used() < before - 500_000
+    assert catalog.call(lambda connection: connection.execute("SELECT count(*) FROM much").fetchone()) == (1000,)
 
 
 def test_a_call_from_inside_a_function_is_refused_instead_of_waiting_for_itself(catalog: Catalog) -> None:
