@@ -2,7 +2,8 @@
 made here.
 
 An endpoint that was named (argument, `MODELD_SOCKET`, configuration file) is taken as it is. A default one is used only
-when its directory belongs to this user; when it does not exist and the system service does, the service is used.
+when its directory belongs to this user. When it does not exist, or another user has put a directory in its place, and
+the system service exists, the service is used.
 
 Nothing heavy is imported: the command's fast path goes through here. So faults are sentences, not exceptions.
 """
@@ -34,7 +35,7 @@ def find(argument: str | None = None, *, system_socket: str = wire.SYSTEM_SOCKET
         return Endpoint(wire.here(), named=True)
     configured = _configured("socket")
     own = wire.here(configured)
-    if not configured and not os.path.lexists(own) and os.path.lexists(system_socket):
+    if not configured and (not os.path.lexists(own) or system.squatted(own)) and os.path.lexists(system_socket):
         return Endpoint(system_socket, system=True)
     return Endpoint(own, named=bool(configured))
 

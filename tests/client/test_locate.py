@@ -79,6 +79,24 @@ def test_the_system_service_serves_who_has_no_daemon_of_their_own(home: Path) ->
             assert not locate.find(system_socket=str(system)).system
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@pytest.mark.parametrize("link", [False, True], ids=["directory", "link"])
+def test_a_strangers_directory_in_the_place_of_ours_does_not_deny_the_system_service(home: Path, link: bool) -> None:
+    system = home / "system" / "modeld.sock"
+    with bound(system):
+        place = home / "squatter" if link else home / "modeld"
+        with bound(place / "modeld.sock"):
+            os.chown(place, 54321, 54321)
+            if link:
+                (home / "modeld").symlink_to(place)
+                os.chown(home / "modeld", 54321, 54321, follow_symlinks=False)
+            found = locate.find(system_socket=str(system))
+            assert (found.path, found.system) == (str(system), True)
+            alone = locate.find(system_socket=nowhere(home))
+            assert not alone.system
+            assert locate.fault(alone)
+
+
 def test_a_default_directory_must_be_ours(home: Path) -> None:
     path = home / "modeld" / "modeld.sock"
     endpoint = Endpoint(str(path))

@@ -41,29 +41,23 @@ def last_seq(daemon: RealDaemon) -> int:
     return int(daemon.ask("daemon.status")["value"]["log"]["last_seq"])
 
 
-def knock(daemon: RealDaemon) -> None:
-    """A connection beyond the limit is an event, and costs no job."""
-    with socket.socket(socket.AF_UNIX) as refused:
-        refused.settimeout(30)
-        refused.connect(daemon.socket)
-        while refused.recv(4096):
-            pass
+def make_event(wire: Wire, number: int) -> None:
+    """A setting that changes is an event, and costs no job."""
+    assert wire.ask("daemon.configure", max_rate=100_000_000 + number % 2)["type"] == "result"
 
 
 def make_events(daemon: RealDaemon, count: int) -> None:
-    """While two connections, all that the daemon allows, are open."""
     before = last_seq(daemon)
-    with daemon.connect() as one, daemon.connect() as two:
-        for _ in range(count):
-            knock(daemon)
-        assert one.ask("daemon.status")["value"]["log"]["last_seq"] == before + count
-        two.close()
+    with daemon.connect() as wire:
+        for number in range(count):
+            make_event(wire, number)
+        assert wire.ask("daemon.status")["value"]["log"]["last_seq"] == before + count
 
 
 @pytest.fixture
 def narrow(stopped: RealDaemon) -> RealDaemon:
-    """Two connections for each user: the third makes an event. And a small log."""
-    stopped.environ |= {"MODELD_LIMITS_CONNECTIONS_PER_PEER": "2", "MODELD_ACTIVITY_MAX_BYTES": "1MiB"}
+    """With a small log."""
+    stopped.environ["MODELD_ACTIVITY_MAX_BYTES"] = "1MiB"
     return stopped.start()
 
 
@@ -177,11 +171,10 @@ def test_a_watcher_that_does_not_read_is_told_its_gap_and_the_log_fills_it(narro
     assert watcher.read()["type"] == "hello"
     start = last_seq(narrow)
     number = watcher.request("events.subscribe", since=start)
-    # The watcher has one of the two connections: what comes beside one more is refused.
     with narrow.connect() as other:
         wait_until(lambda: other.ask("daemon.status")["value"]["watchers"] == 1)
-        for _ in range(MANY):
-            knock(narrow)
+        for event in range(MANY):
+            make_event(other, event)
         end = int(other.ask("daemon.status")["value"]["log"]["last_seq"])
         assert end == start + MANY
         assert other.ask("daemon.status")["value"]["log"]["lost"] == 0
@@ -228,7 +221,7 @@ def test_a_live_watcher_notices_no_rotation(narrow: RealDaemon) -> None:
         number = watcher.request("events.subscribe")
         wait_until(lambda: other.ask("daemon.status")["value"]["watchers"] == 1)
         while not os.path.exists(rotated) and len(seen) < 2 * MANY:
-            knock(narrow)
+            make_event(other, len(seen))
             seen.append(watcher.until(number, "event", "lagged").get("seq", -1))
     assert os.path.exists(rotated)
     assert seen == list(range(seen[0], seen[0] + len(seen)))

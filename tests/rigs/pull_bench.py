@@ -52,13 +52,20 @@ class Downloads:
         self.begun: list[str] = []
         self.stopped: list[str] = []
         self.as_described = True
+        self._held: dict[str, threading.Event] = {}
         self.waits = threading.Event()
         """Set when a download waits. A fault is raised only then, when `answers` has a download that waits."""
+
+    def hold(self, path: str) -> threading.Event:
+        """The bytes of this path come when the event is set."""
+        return self._held.setdefault(path, threading.Event())
 
     def fetch_file(self, _described: object, file: FileInfo, *, progress: FileProgress, **_: object) -> Fetched:
         self.begun.append(file.path)
         progress.phase("download")
         answer = self.answers[file.path]
+        if file.path in self._held:
+            assert self._held[file.path].wait(WAIT)
         if answer is None:
             self._wait(file.path, progress)
         if isinstance(answer, Exception):

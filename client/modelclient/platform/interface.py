@@ -77,6 +77,10 @@ class System(Protocol):
         """Why the endpoint must not be used, or None. `named` and `system` are those of `Endpoint`."""
         ...
 
+    def squatted(self, path: str) -> bool:
+        """Whether the endpoint's directory is another user's, so that nothing there can be meant."""
+        ...
+
     def has_ended(self, pid: int) -> bool:
         """Whether the process has ended, as far as this one can see."""
         ...

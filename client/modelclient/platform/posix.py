@@ -100,6 +100,13 @@ def _unsafe(directory: str, *, system: bool) -> str | None:
     return wire.unsafe_directory(info, os.getuid())
 
 
+def squatted(path: str) -> bool:
+    try:
+        return os.lstat(os.path.dirname(path)).st_uid != os.getuid()
+    except OSError:
+        return False
+
+
 def has_ended(pid: int) -> bool:
     try:
         os.kill(pid, 0)

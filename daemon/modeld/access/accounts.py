@@ -109,7 +109,10 @@ class Accounts:
 
     def _answered(self, uid: peers.UserId, account: system.Account) -> None:
         if len(self._known) >= ACCOUNT_ENTRIES:
-            self._known.clear()
+            # Subordinate uids have no account: whoever connects under many of them does not make others be looked up.
+            self._known = {each: known for each, known in self._known.items() if known[1] != system.UNKNOWN}
+            if len(self._known) >= ACCOUNT_ENTRIES:
+                self._known.clear()
         self._known[uid] = (self._clock() + ACCOUNT_SECONDS, account)
         look_up = self._running.pop(uid)
         look_up.account = account

@@ -36,7 +36,7 @@ def read_line(line: bytes) -> Recorded | None:
     """Returns None for a damaged line: half of one, a foreign one, one with changed bytes."""
     try:
         head = _HEAD.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return Recorded(head.seq, head.event, head.job, head.model, line, line[1:] + b"\n")
 
@@ -52,12 +52,15 @@ def open_to_read(path: str, keep: int) -> list[int]:
     try:
         for name in reversed(names(path, keep)):
             with contextlib.suppress(FileNotFoundError):
-                flags = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-                descriptors.append(os.open(name, flags))
+                descriptors.append(open_one(name))
     except BaseException:  # whatever stops it, no descriptor is leaked
         close_all(descriptors)
         raise
     return descriptors
+
+
+def open_one(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
 
 
 def close_all(descriptors: list[int]) -> None:

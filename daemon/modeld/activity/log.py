@@ -17,7 +17,8 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
 
-from modeld.activity.generations import Replay, close_all, last_record, names, open_to_read
+from modeld.activity import shares
+from modeld.activity.generations import Replay, close_all, last_record, names, open_one, open_to_read
 from modelwire.errors import Internal, NoSpace, PermissionDenied, WireError
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -215,12 +216,13 @@ class Log:
         """Creates the new file before an old one moves: when that fails, nothing has changed."""
         self._sync()
         fresh = f"{self.path}.new"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(fresh)
-        replacement = _open(fresh)
+        replacement = _open_anew(fresh)
         try:
+            moves = list(reversed(list(pairwise(names(self.path, self._keep)))))
+            if moves and (merged := self._merge_oldest(*moves[0])) is not None:
+                moves[0] = merged, moves[0][1]
             with self._rotating:
-                for source, target in reversed(list(pairwise(names(self.path, self._keep)))):
+                for source, target in moves:
                     with contextlib.suppress(FileNotFoundError):
                         os.rename(source, target)
                 os.rename(fresh, self.path)
@@ -229,6 +231,25 @@ class Log:
             raise
         os.close(self._descriptor)
         self._descriptor, self._torn, self._directory_synced = replacement, False, False
+
+    def _merge_oldest(self, source: str, target: str) -> str | None:
+        """Both files in one, as `shares` says. None when only one of them is there, or the disk has no room for a
+        third: then the oldest lines go, whoever they are about."""
+        merged = f"{target}.new"
+        with contextlib.ExitStack() as opened:
+            try:
+                older = open_one(target)
+                opened.callback(os.close, older)
+                newer = open_one(source)
+                opened.callback(os.close, newer)
+                both = _open_anew(merged)
+                opened.callback(os.close, both)
+                shares.merge(older, newer, both, self._max_bytes)
+            except OSError:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(merged)
+                return None
+        return merged
 
     def _sync(self) -> None:
         if self._synced < self._written:
@@ -263,6 +284,12 @@ def _open(path: str) -> int:
         with contextlib.suppress(PermissionError):
             os.fchmod(descriptor, 0o600)
     return descriptor
+
+
+def _open_anew(path: str) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    return _open(path)
 
 
 def _leads_to(path: str, status: os.stat_result) -> bool:

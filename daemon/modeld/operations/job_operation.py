@@ -73,7 +73,8 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
 
     async def with_phases(self, job: Job[W, V], path: str, work: Awaitable[A]) -> A:
         """Awaits work on this machine, and records its phases as events for every watcher."""
-        loop, record = asyncio.get_running_loop(), partial(self._services.activity.record, job=job.id, model=job.model)
+        record = partial(self._services.activity.record, job=job.id, model=job.model, peer=job.peer)
+        loop = asyncio.get_running_loop()
         shown: Phase = "queued"
 
         def on_progress(progress: JobProgress) -> None:
@@ -101,7 +102,9 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
             if "quarantine_path" in fault.details:
                 await asyncio.sleep(0)  # for the phases that are recorded soon
                 quarantined = {name: fault.details.get(name) for name in _QUARANTINED}
-                self._services.activity.record("phase.quarantine", job=job.id, model=job.model, **quarantined)
+                self._services.activity.record(
+                    "phase.quarantine", job=job.id, model=job.model, peer=job.peer, **quarantined
+                )
             expected, actual = fault.details.get("expected_sha256"), fault.details.get("actual_sha256")
             if job.model is not None and isinstance(expected, str) and isinstance(actual, str):
                 server = fault.details.get("source")

@@ -33,7 +33,7 @@ class PullEvents:
 
     def record(self, name: str, **fields: Any) -> None:
         """On the event loop."""
-        self._activity.record(name, job=self._job.id, model=self._job.model, **fields)
+        self._activity.record(name, job=self._job.id, model=self._job.model, peer=self._job.peer, **fields)
 
     def _record_soon(self, name: str, **fields: Any) -> None:
         """From any thread."""

@@ -28,6 +28,9 @@ class _File:
     info: FileInfo
     """With the digest, once it is known."""
 
+    said: bool
+    """Whether the source says that these are its bytes, or has shown it by giving them all."""
+
     version: str | None
     """As `Plan.version`."""
 
@@ -59,9 +62,10 @@ class ModelFiles:
         self._route = plan.reference.key
         self._progress = progress
         self._holds = holds
+        wanted = [replace(file, digest=plan.expected or file.digest) for file in files]
         self._files = [
-            _File(file, plan.version(file, revision), each)
-            for file, each in zip(files, progress.files([file.size for file in files]), strict=True)
+            _File(file, plan.expected in (None, said.digest), plan.version(file, revision), each)
+            for said, file, each in zip(files, wanted, progress.files([file.size for file in files]), strict=True)
         ]
 
     @property
@@ -72,6 +76,12 @@ class ModelFiles:
     @property
     def ready(self) -> list[ReadyFile]:
         return [file.ready for file in self._files if file.ready is not None]
+
+    @property
+    def said(self) -> bool:
+        """Whether these are the files of the source, and not only those of the digest that the request gave. Call it
+        when all are ready."""
+        return all(file.said for file in self._files)
 
     @property
     def _missing(self) -> list[_File]:
@@ -133,7 +143,11 @@ class ModelFiles:
     async def _fetch(self, file: _File, described: Described[Any], on_event: OnEvent, share: Share) -> None:
         info, shared = file.info, self._context.shared_downloads
         work = partial(self._context.transfer.fetch_file, described, info, expected=info.digest)
-        blob, fetched = await shared.fetch(file.key, self._route, work, file.progress, on_event, share, self._holds)
+        # Whoever asks for a digest may have named any file for it.
+        route = f"{self._route}\0{info.path}"
+        download = await shared.fetch(file.key, route, work, file.progress, on_event, share, self._holds)
+        blob, fetched = download.blob, download.fetched
+        file.said = file.said or (download.route == route and fetched.as_described)
         file.ready = ReadyFile(
             path=info.path,
             content=blob,

@@ -56,6 +56,8 @@ class RemoteModel(msgspec.Struct, frozen=True, kw_only=True):
     revision: str = ""
     license: str | None = None
     files: tuple[RemoteFile, ...] = ()
+    said: bool = True
+    """Whether the source says so. A digest in a request names bytes, and is no word of a source."""
 
     @property
     def infos(self) -> list[FileInfo]:

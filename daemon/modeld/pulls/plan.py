@@ -11,8 +11,6 @@ from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 
-import msgspec
-
 from modeld.download.source import FileInfo
 from modeld.progress import JobProgress
 from modeld.pulls.memory import RemoteFile, RemoteModel
@@ -46,7 +44,9 @@ class Plan:
             self.name = standing.name  # `…:q4_k_m` means what `…:Q4_K_M` has pulled
         self.expected = None if request.sha256 is None else Digest.parse(request.sha256)
         globs = [*(f"+{glob}" for glob in request.include), *(f"-{glob}" for glob in request.exclude)]
-        self.full_reference = " ".join([reference.text, *globs])
+        # Of an address, what is secret in the query may also choose the file: its text alone does not mean these bytes.
+        signed = ["(signed)"] if reference.secrets.query is not None else []
+        self.full_reference = " ".join([reference.text, *signed, *globs])
         """The reference with the choice of its files: what the manifest and the memory record."""
 
         self.publish_request = PublishRequest(
@@ -79,22 +79,22 @@ class Plan:
     # -- without a source
 
     def models_to_find(self, remembered: RemoteModel | None, *, offline: bool) -> list[RemoteModel]:
-        """What the reference may stand for without its source: the file of the expected digest, and what it stood for
-        when its source was last asked, if that cannot change or no source may be asked."""
-        found: list[RemoteModel] = []
-        if self.expected is not None and self.reference.is_single:
-            registry, repo = self.reference.written_place
-            model = remembered or RemoteModel(registry=registry, repo=repo)
-            path = os.path.basename(self.reference.name_hint.rstrip("/")) or "model"
-            if len(model.files) == 1:
-                path = model.files[0].path
-            found.append(msgspec.structs.replace(model, files=(RemoteFile(path, self.expected.hex),)))
-        known = (remembered or self._recorded_model()) if offline or self.reference.is_immutable else None
-        if known is None or not known.files:
-            return found
-        if self.expected is None or [self.expected.hex] == [file.digest for file in known.files]:
-            found.append(known)
-        return found
+        """What the request may be answered with without its source: the file of the expected digest, or what the
+        reference stood for when its source was last asked, if that cannot change or no source may be asked."""
+        unasked, known = offline or self.reference.is_immutable, remembered
+        if known is None and unasked:
+            known = self._recorded_model()
+        if self.expected is None:
+            return [known] if unasked and known is not None and known.files else []
+        single = self.reference.is_single
+        if (unasked or single) and known and [self.expected.hex] == [file.digest for file in known.files]:
+            return [known]
+        if not single:
+            return []
+        path = os.path.basename(self.reference.name_hint.rstrip("/")) or "model"
+        if known is not None and len(known.files) == 1:
+            path = known.files[0].path
+        return [RemoteModel(files=(RemoteFile(path, self.expected.hex),), said=False)]
 
     def _recorded_model(self) -> RemoteModel | None:
         """From the manifest of a model that was pulled by this reference: the catalogue may be a new one."""
@@ -116,8 +116,7 @@ class Plan:
     # -- the files of a source
 
     def choose(self, files: Sequence[FileInfo]) -> list[FileInfo]:
-        """The files that the request includes, with the digest that it names. Raises when they cannot be the files of
-        one model."""
+        """The files that the request includes. Raises when they cannot be the files of one model."""
         text = self.reference.text
         files = [file for file in files if wanted(file.path, self.request.include, self.request.exclude)]
         if not files:
@@ -150,7 +149,7 @@ class Plan:
                 f"$.sha256: {text} is a model of {len(files)} files, and a digest is of one",
                 hint="Pull it without --sha256; `modelctl show` prints the digest of each file.",
             )
-        return [replace(file, digest=self.expected or file.digest) for file in files]
+        return files
 
     def version(self, file: FileInfo, revision: str | None) -> str | None:
         """By what the memory knows the digest of this file. None when the digest is known without it, and when the
@@ -177,14 +176,16 @@ class Plan:
         self, files: Sequence[ReadyFile], model: RemoteModel, *, asked: bool
     ) -> tuple[PublishRequest, bool]:
         """What to publish, and whether the name stands for these bytes already. `asked` says whether the source has
-        just described the model."""
+        just described the model and these are its bytes."""
         # Judged as if it were not to be replaced: the same bytes under the same name need no new manifest.
         kept = replace(self.publish_request, replace=False)
         current = False
         with suppress(WireError):
             current = self._publishing.judge(kept, first_of(files).digest, listed(files) if len(files) > 1 else ())
         if not current:
-            return replace(self.publish_request, license=self.request.license or model.license), False
+            provenance = self.reference.text if model.said else first_of(files).digest.text
+            license_ = self.request.license or model.license
+            return replace(self.publish_request, license=license_, provenance=provenance), False
         if asked and (followed := self.followed()) is not None:
             recorded = followed.source or Source()
             # The registry does not count: today's mirror serves the same files.
@@ -194,7 +195,9 @@ class Plan:
         return kept, True
 
     def source(self, files: Sequence[ReadyFile], model: RemoteModel) -> dict[str, str]:
-        """What the manifest says of the source."""
+        """What the manifest says of the source: nothing when the source did not say that these are its bytes."""
+        if not model.said:
+            return {}
         return {
             "registry": model.registry,
             "repo": model.repo,

@@ -161,6 +161,8 @@ class Pull:
         job.resumable = job.resumable and files.resumable
         ready = await self._fetch_missing(files, described)
         license_ = description.license  # a source may give a whole text
+        if not files.said:
+            return await self._publish(ready, RemoteModel(said=False), note=description.note)
         model = RemoteModel(
             registry=description.registry,
             repo=description.repo or "",
@@ -189,7 +191,6 @@ class Pull:
         plan = self._plan
         pulled = await self._published(files, model, asked=asked, note=note)
         if asked and not plan.reference.secrets:
-            # Only what the source described: a digest in the request alone does not define the reference.
             await self._context.memory.remember_model(plan.full_reference, model)
         return pulled
 

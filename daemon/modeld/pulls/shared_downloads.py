@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from operator import sub
 from typing import Protocol
@@ -30,6 +31,14 @@ class Work(Protocol):
     def __call__(self, *, progress: FileProgress, on_event: OnEvent, pace: Pace) -> Fetched: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    blob: Blob
+    fetched: Fetched
+    route: str
+    """Of the job that started the download: the sources that gave the bytes are those of this route."""
+
+
 class SharedDownloads:
     """The running downloads of the daemon, each by the key of its bytes. For the event loop."""
 
@@ -46,7 +55,7 @@ class SharedDownloads:
         on_event: OnEvent,
         share: Share,
         held: ExitStack,
-    ) -> tuple[Blob, Fetched]:
+    ) -> Downloaded:
         """Joins the download of `key`, or starts it. Raises Stopped when `progress` is stopped. `route` is equal for
         jobs that ask the same sources: the failure of a download fails only those. No sweep takes the blob before
         `held` is closed."""
@@ -64,7 +73,7 @@ class SharedDownloads:
                     await until_done(download.task, progress.stopped)
                     blob, fetched = download.task.result()
                     held.enter_context(self._ingest.holds.relying_on(fetched.digest))
-                    return blob, fetched
+                    return Downloaded(blob, fetched, download.route)
             except Stopped:
                 if progress.stopped():
                     if not download.jobs:

@@ -98,11 +98,6 @@ class Reference(ABC):
         """Whether it means the same for ever, so that no source has to be asked once it is known."""
         return False
 
-    @property
-    def written_place(self) -> tuple[str, str]:
-        """Registry and repository, as far as the text names them."""
-        return "", ""
-
     def userinfo_of(self, credentials: str) -> str | None:
         """What a request gives as credentials, as `Secrets.userinfo` has it; None when it is not of the right form."""
         user, colon, password = credentials.partition(":")

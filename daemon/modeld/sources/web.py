@@ -79,11 +79,6 @@ class WebReference(Reference):
     def is_single(self) -> bool:
         return self.shards is None
 
-    @property
-    def written_place(self) -> tuple[str, str]:
-        address = urlsplit(self.address)
-        return address.netloc, address.path
-
 
 def read(written: Written) -> WebReference | None:
     url = written.url

@@ -69,7 +69,7 @@ class Added(Value, omit_defaults=False, frozen=True, kw_only=True):
 class Pulled(Added, omit_defaults=False, frozen=True, kw_only=True):
     """The outcome of a pull.
 
-    `source` is the reference as it is recorded, `revision` what it meant at that moment. `current`: the name stood for
+    `source` is the reference without secrets, `revision` what it meant at that moment. `current`: the name stood for
     this already. `served` is how many bytes each source gave. `note` says how what the reference left open was decided.
     """
 

@@ -112,6 +112,15 @@ async def test_strangers_cannot_fill_the_memory(database: AccountDatabase) -> No
     assert len(accounts._known) <= ACCOUNT_ENTRIES
 
 
+async def test_users_without_an_account_do_not_make_the_others_be_looked_up_again(database: AccountDatabase) -> None:
+    accounts = Accounts()
+    await accounts.account_of(1000)
+    for uid in range(100_000, 100_000 + 2 * ACCOUNT_ENTRIES):
+        await accounts.account_of(uid)
+    assert accounts.known(1000) is not None
+    assert database.asked.count(1000) == 1
+
+
 async def test_a_machine_without_a_further_thread_is_an_error_and_no_end(
     database: AccountDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,6 +120,7 @@ async def test_numbers_go_on_after_a_restart(path: str, opened: Callable[..., Ac
         (b"[1,2]\nnonsense\n\n\xff\xfe\n", 3),
         (b"x" * 400_000, 3),
         (b"x" * 400_000 + b"\n", 3),
+        (b'{"seq":4,"event":' + b"[" * 9000 + b"]" * 9000 + b"}\n", 3),
     ],
 )
 async def test_a_damaged_tail_is_passed_over_and_merged_with_nothing(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from modeld.download.source import FileInfo
@@ -17,6 +18,7 @@ from modeld.store.ingest.staged import Staged
 from modelwire.errors import NoSpace, SourceNotFound
 from rigs.download_rig import digest_of
 from rigs.pull_bench import PullBench
+from rigs.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -152,6 +154,50 @@ async def test_the_digest_of_another_version_is_not_remembered_for_the_described
     for _ in range(2):
         await fetched(bench, [info(ONE, known=False, validator='"1"')])
     assert bench.downloads.begun == ["m.gguf"] * 2
+
+
+@pytest.mark.parametrize("stated", [None, TWO], ids=["no digest", "another digest"])
+async def test_what_is_here_for_a_digest_of_the_request_is_not_said_by_the_source(
+    bench: PullBench, stated: bytes | None
+) -> None:
+    await bench.stored_file(ONE)
+    file = info(stated or ONE, known=stated is not None)
+    files = bench.files(bench.plan(sha256=digest_of(ONE).hex), [file])
+    assert await files.find()
+    assert not files.said
+    agreed = bench.files(bench.plan(sha256=digest_of(ONE).hex), [info(ONE)])
+    assert await agreed.find()
+    assert agreed.said
+
+
+@pytest.mark.parametrize("as_described", [True, False])
+async def test_what_a_source_gives_for_a_digest_of_the_request_is_said_when_it_gives_all(
+    bench: PullBench, as_described: bool
+) -> None:
+    bench.downloads.answers = {"m.gguf": ONE}
+    bench.downloads.as_described = as_described
+    files = bench.files(bench.plan(sha256=digest_of(ONE).hex), [info(ONE, known=False)])
+    await files.find()
+    await bench.fetched(files)
+    assert files.said == as_described
+
+
+async def test_bytes_that_another_file_gives_for_the_same_digest_are_not_said_by_the_source(bench: PullBench) -> None:
+    """The source's own file is never asked for: another download brings the digest."""
+    bench.downloads.answers = {"own.gguf": ONE}
+    release = bench.downloads.hold("own.gguf")
+    own = bench.files(
+        bench.plan("https://own/own.gguf", sha256=digest_of(ONE).hex), [info(ONE, "own.gguf", known=False)]
+    )
+    named = bench.files(bench.plan("hf:org/repo/m.gguf", sha256=digest_of(ONE).hex), [info(ONE, known=False)])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(bench.fetched, own)
+        await eventually(lambda: bench.downloads.begun == ["own.gguf"])
+        tasks.start_soon(bench.fetched, named)
+        await anyio.wait_all_tasks_blocked()
+        release.set()
+    assert bench.downloads.begun == ["own.gguf"]
+    assert (own.said, named.said) == (True, False)
 
 
 async def test_a_digest_of_the_request_is_not_remembered_for_the_version(bench: PullBench) -> None:

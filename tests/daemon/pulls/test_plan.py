@@ -275,10 +275,34 @@ async def test_offline_the_manifest_of_an_earlier_pull_stands_in_for_the_memory(
 
 
 def test_a_file_of_an_expected_digest_has_the_path_that_the_reference_spells(bench: PullBench) -> None:
+    """And nothing else of the reference: nobody was asked."""
     sha256 = digest_of(ONE).hex
     web = bench.plan("https://host/folder/m.gguf", sha256=sha256)
-    spelled = RemoteModel(registry="host", repo="/folder/m.gguf", files=(RemoteFile("m.gguf", sha256),))
+    spelled = RemoteModel(files=(RemoteFile("m.gguf", sha256),), said=False)
     assert found(web, None, offline=False) == [spelled]
-    assert [model.repo for model in found(bench.plan("hf:org/repo/f/x.gguf", sha256=sha256), None)] == ["org/repo"]
-    known = RemoteModel(files=(RemoteFile("known.gguf", digest_of(OTHER).hex),))
-    assert found(web, known) == [RemoteModel(files=(RemoteFile("known.gguf", sha256),))]
+    (hub,) = found(bench.plan("hf:org/repo/f/x.gguf", sha256=sha256), None)
+    assert (hub.said, hub.repo, hub.files[0].path) == (False, "", "x.gguf")
+    known = RemoteModel(repo="folder", revision="1", files=(RemoteFile("known.gguf", digest_of(OTHER).hex),))
+    assert found(web, known) == [RemoteModel(files=(RemoteFile("known.gguf", sha256),), said=False)]
+    same = RemoteModel(repo="folder", revision="1", files=(RemoteFile("known.gguf", sha256),))
+    assert found(web, same, offline=False) == [same], "the source itself has said so before"
+
+
+async def test_what_a_digest_alone_answers_for_has_no_source(bench: PullBench) -> None:
+    one, sha256 = await bench.stored_file(ONE), digest_of(ONE).hex
+    plan = bench.plan("https://host/m.gguf", sha256=sha256)
+    (model,) = found(plan, None)
+    assert plan.source([one], model) == {}
+    request, _ = plan.publication([one], model, asked=False)
+    assert request.provenance == f"sha256:{sha256}"
+    await bench.publish(plan, [one], model)
+    assert found(bench.plan("https://host/m.gguf"), None) == []
+
+
+async def test_a_secret_query_that_may_choose_the_file_gives_the_rest_of_the_address_no_meaning(
+    bench: PullBench,
+) -> None:
+    signed = bench.plan("https://host/get?key=mine.gguf")
+    await bench.publish(signed, [await bench.stored_file(ONE)], MODEL)
+    assert found(bench.plan("https://host/get"), None) == []
+    assert bench.plan("https://host/get?key=another").followed() is not None, "the same place, pulled again"

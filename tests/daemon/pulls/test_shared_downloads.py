@@ -100,7 +100,8 @@ async def join(
     shared: SharedDownloads, work: Work, job: JobDouble, results: dict[str, object], name: str, route: str = "r"
 ) -> None:
     try:
-        results[name] = await shared.fetch("key", route, work, job.progress, unheard, job.share, ExitStack())
+        done = await shared.fetch("key", route, work, job.progress, unheard, job.share, ExitStack())
+        results[name] = (done.blob, done.fetched) if route == done.route else (done.blob, done.fetched, done.route)
     except (Stopped, SourceNotFound) as fault:
         results[name] = type(fault)
 
@@ -218,6 +219,18 @@ async def test_a_failure_fails_the_jobs_that_would_ask_the_same_sources() -> Non
             work.may_end.set()
     assert results == {"one": SourceNotFound, "same": SourceNotFound, "other": ("blob", elsewhere.fetched)}
     assert (work.runs, elsewhere.runs) == (1, 1)
+
+
+async def test_a_job_that_joins_learns_of_which_route_the_bytes_are() -> None:
+    shared, work, results = downloads(), WorkDouble(), dict[str, object]()
+    with anyio.fail_after(WAIT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(join, shared, work, JobDouble(), results, "one")
+            await eventually(work.begun.is_set)
+            tasks.start_soon(join, shared, WorkDouble(), JobDouble(), results, "other", "another route")
+            await anyio.wait_all_tasks_blocked()
+            work.may_end.set()
+    assert results == {"one": ("blob", work.fetched), "other": ("blob", work.fetched, "r")}
 
 
 async def test_the_bytes_of_a_download_that_failed_count_no_more_for_a_job_that_begins_another() -> None:

@@ -140,7 +140,6 @@ def test_its_reference_is_of_its_kind_and_is_read_again(kind: NetworkKind, tmp_p
         assert parse(reference.text) == reference
         assert ModelName.parse(reference.suggested_name.text) == reference.suggested_name
         assert reference.choosing(("*.gguf",), ("*.bin",)).text == reference.text
-        assert all(isinstance(said, str) for said in reference.written_place)
         assert side.source.name.split()[0] == kind.name
         sources = Sources(http, {"HOME": str(tmp_path)})
         match, url = reference.text.rpartition("/")[0], "https://mirror.example"

@@ -50,8 +50,8 @@ class Fetched(Staged):
     """Bytes by source, those of earlier runs included."""
 
     as_described: bool
-    """False when the file was replaced while it was fetched, or another source gave its own: of the version that was
-    described these bytes say nothing."""
+    """False when the file was replaced while it was fetched, or another source gave its own, or a digest alone said
+    which bytes of an earlier run these are: of the version that was described these bytes say nothing."""
 
     partial: Partial
 
@@ -258,7 +258,7 @@ class Assembly:
             sealed=signature,
             reservation=self.reservation,
             served=self.served(),
-            as_described=as_described,
+            as_described=as_described and (self.digest is None or not self.resumed),
             partial=self.partial,
         )
 

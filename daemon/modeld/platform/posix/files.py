@@ -70,6 +70,15 @@ def link_open_file(descriptor: int, path: str, name: str) -> None:
 def has_writer(descriptor: int) -> bool | None:
     """Whether any program has this file open, or mapped, for writing; None where the system does not report it: on
     other systems, and for the files of other users."""
+    leased = lease(descriptor)
+    if leased:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return None if leased is None else not leased
+
+
+def lease(descriptor: int) -> bool | None:
+    """Has the kernel report who opens the file for writing, until the descriptor is closed. False when some program has
+    it open so already, None as of `has_writer`. Such a program waits meanwhile: hold it for milliseconds only."""
     if sys.platform != "linux":
         return None
     try:
@@ -77,9 +86,13 @@ def has_writer(descriptor: int) -> bool | None:
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
-        return True if error.errno == errno.EAGAIN else None
-    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return False
+        return False if error.errno == errno.EAGAIN else None
+    return True
+
+
+def lease_holds(descriptor: int) -> bool:
+    """Whether no program has tried to open the file for writing since `lease` returned True."""
+    return fcntl.fcntl(descriptor, fcntl.F_GETLEASE) == fcntl.F_RDLCK
 
 
 def has_multigrain_timestamps() -> bool:

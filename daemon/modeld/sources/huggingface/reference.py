@@ -77,10 +77,6 @@ class HubReference(Reference):
     def is_immutable(self) -> bool:
         return self.revision is not None and COMMIT.fullmatch(self.revision) is not None
 
-    @property
-    def written_place(self) -> tuple[str, str]:
-        return "", self.repo
-
     def userinfo_of(self, credentials: str) -> str:
         """The hub takes one token."""
         return quote(credentials, safe="")

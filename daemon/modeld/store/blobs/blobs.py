@@ -6,9 +6,11 @@ import contextlib
 import errno
 import os
 import stat
+import time
 from dataclasses import dataclass
 from typing import Final
 
+from modeld.platform import files
 from modeld.progress import FileProgress
 from modeld.store.blobs.hashing import hash_file
 from modeld.store.blobs.quarantine import quarantine
@@ -16,7 +18,10 @@ from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import outcome_unknown, store_fault, store_faults
 from modeld.store.disk.layout import Layout
-from modelwire.errors import Corrupt, NotFound
+from modelwire.errors import Corrupt, InUse, NotFound
+
+_TICK_NS: Final = 12_000_000
+"""Two changes of a file within one tick of the kernel's timer have the same times: 10 ms at the slowest."""
 
 _LOOKS: Final = 5
 """At a blob that gets links while it is hashed: a link is made once for each add or tree of the same bytes."""
@@ -61,17 +66,31 @@ def stat_blob(layout: Layout, digest: Digest) -> Blob | None:
     return Blob(digest, status.st_size, path, Signature.of(status))
 
 
+class OpenForWriting(InUse):
+    """A program can write to the blob: what its bytes hash to now says nothing about them a moment later."""
+
+
 class _OnlyRelinked(Corrupt):
     """The blob got a link or lost one while it was hashed."""
 
 
 def verify_blob(layout: Layout, digest: Digest, progress: FileProgress, *, as_done: bool = False) -> Verified:
-    """Hashes a blob. Drops only those pages from the cache that it brought in. `as_done` is that of `hash_file`."""
+    """Hashes a blob. Drops only those pages from the cache that it brought in. `as_done` is that of `hash_file`. Raises
+    OpenForWriting."""
     path = layout.blob(digest)
     descriptor = _open_blob(path, digest)
     try:
         with store_faults("read", path):
             status = os.fstat(descriptor)
+            if _is_exposed(status):
+                wait_for_tick(status)
+                if files.has_writer(descriptor):
+                    raise OpenForWriting(
+                        f"{path} is open for writing in some program, so its bytes cannot be verified",
+                        hint="Find the program that has the file open by another name, and close it.",
+                        retryable=True,
+                        details={"path": path},
+                    )
             progress.total(status.st_size)
             actual, _size = hash_file(descriptor, status.st_size, progress, as_done=as_done)
     finally:
@@ -89,8 +108,8 @@ def find_good(
 ) -> Blob | None:
     """The blob if it is in the store and is good: once its name is synced, there is nothing to add.
 
-    `verified` is the blob's signature at its last good verification. A blob with another signature is hashed first; a
-    bad one goes to quarantine and counts as absent.
+    `verified` is the blob's signature at its last good verification. A blob with another signature is hashed first. A
+    bad one goes to quarantine and counts as absent, and so does one that a program can write to.
     """
     try:
         blob = stat_blob(layout, digest)
@@ -102,9 +121,13 @@ def find_good(
     if size is not None and blob.size != size:
         _set_aside(layout, blob.path, blob.signature)
         return None
-    if blob.signature == verified:
-        return blob
-    return _prove(layout, digest, progress or FileProgress())
+    try:
+        if blob.signature == verified and not _has_writer(blob):
+            return blob
+        return _prove(layout, digest, progress or FileProgress())
+    except OpenForWriting:
+        _set_aside(layout, blob.path, blob.signature)
+        return None
 
 
 def require_blob(layout: Layout, digest: Digest) -> Blob:
@@ -161,6 +184,31 @@ def _prove_once(layout: Layout, digest: Digest, progress: FileProgress) -> Blob 
             return Blob(digest, status.st_size, verified.blob.path, Signature.of(os.fstat(descriptor)))
     finally:
         os.close(descriptor)
+
+
+def _is_exposed(status: os.stat_result) -> bool:
+    """Whether somebody else has the file too: by another name, or as its owner."""
+    return status.st_nlink > 1 or status.st_uid != os.geteuid()
+
+
+def _has_writer(blob: Blob) -> bool:
+    """Whether a program has a blob open that others have too. Its signature does not show what such a program writes to
+    pages that it has written to before."""
+    try:
+        if not _is_exposed(os.lstat(blob.path)):
+            return False
+        with files.closing(_open_blob(blob.path, blob.digest)) as descriptor:
+            return files.has_writer(descriptor) is True
+    except (OSError, NotFound):
+        return False  # it is gone, which the caller's next step shows
+
+
+def wait_for_tick(status: os.stat_result) -> None:
+    """Returns when any later change of the file gets a later time than its last one."""
+    if not files.has_multigrain_timestamps():
+        behind = time.time_ns() - status.st_ctime_ns
+        if 0 <= behind < _TICK_NS:
+            time.sleep((_TICK_NS - behind) / 1e9)
 
 
 def _open_blob(path: str, digest: Digest) -> int:

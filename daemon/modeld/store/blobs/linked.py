@@ -138,7 +138,7 @@ class Linked:
 
 
 def _read(path: str) -> tuple[Signature, str]:
-    with contextlib.suppress(OSError, msgspec.MsgspecError, ValueError):
+    with contextlib.suppress(OSError, msgspec.MsgspecError, ValueError, RecursionError):
         with open(path, "rb") as file:
             mark = msgspec.json.decode(file.read(65536), type=_Mark)
         return Signature(mark.device, mark.inode, mark.size, mark.mtime_ns, mark.ctime_ns), mark.source

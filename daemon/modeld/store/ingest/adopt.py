@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import time
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from modeld.platform import files
 from modeld.progress import FileProgress
-from modeld.store.blobs.blobs import Blob, require_blob
+from modeld.store.blobs.blobs import Blob, require_blob, wait_for_tick
 from modeld.store.blobs.block_checksums import BlockSummer
 from modeld.store.blobs.hashing import hash_file
 from modeld.store.blobs.linked import Linked
@@ -31,9 +30,6 @@ from modelwire.errors import PermissionDenied, Unsupported, WireError
 
 How = Literal["copy", "move", "link"]
 
-_TICK_NS: Final = 12_000_000
-"""Two changes of a file within one tick of the kernel's timer have the same times: 10 ms at the slowest."""
-
 _NO_LINKS = (errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
@@ -47,13 +43,20 @@ class Adopted(Staged):
     before: os.stat_result
     """Of the source as it was."""
 
+    leased: int | None = None
+    """A descriptor by which the kernel reports who opens the file for writing, from `check` on."""
+
     def check(self) -> None:
         """Raises when the file has changed: until its old name is removed, a program can write to it by that name."""
         with store_faults("look at", self.path):
+            if self.how == "link":
+                self._lease()
             now = Signature.of(os.lstat(self.path))
-        # Two files of a model may be one with two names: then each adoption changes the other's links.
-        if now != self.source and (self.how == "move" or not self.source.only_links_changed(now)):
-            raise changed(self.origin)
+        if now != self.source:
+            # Two files of a model may be one with two names: then each adoption changes the other's links.
+            if self.how == "move" or not self.source.only_links_changed(now):
+                raise changed(self.origin)
+            self._prove_again(now)
         if self.how == "link" and not os.path.lexists(self.layout.blob(self.digest)):
             # Before the blob gets its name: else, after a crash, the store would not know that the file is shared.
             self.linked.good(self.digest, self.source, self.origin)
@@ -61,7 +64,7 @@ class Adopted(Staged):
     def named(self, blob: Blob) -> bool:
         """The new name has changed the signature's ctime. If anything else has changed since the file was hashed, the
         old signature stays recorded, and the model is suspect from the start."""
-        if not self.source.only_links_changed(blob.signature):
+        if not self.source.only_links_changed(blob.signature) or self._end_lease():
             return False
         if blob.digest in self.linked:
             self.linked.good(blob.digest, blob.signature, self.origin)
@@ -74,9 +77,10 @@ class Adopted(Staged):
                 return None
         except OSError:
             return None
-        self.discard()
+        self.check()
+        Staged.discard(self)
         blob = require_blob(self.layout, self.digest)
-        if not self.source.only_links_changed(blob.signature):
+        if not self.source.only_links_changed(blob.signature) or self._end_lease():
             raise changed(self.origin)
         self.linked.good(self.digest, blob.signature, self.origin)
         return blob
@@ -84,6 +88,7 @@ class Adopted(Staged):
     def discard(self) -> None:
         """Gives a source that did not become a blob its mode and owner back."""
         Staged.discard(self)
+        self._end_lease()
         try:
             if self._is_blob():
                 return
@@ -96,6 +101,37 @@ class Adopted(Staged):
             with files.closing(os.open(self.origin, flags)) as descriptor:
                 if os.path.samestat(os.fstat(descriptor), self.before):
                     _restore(descriptor, self.before)
+
+    def _lease(self) -> None:
+        """The owner of a linked file may write to it and set its mtime back: what is left is a ctime, which new links
+        change too. So nobody may open the file for writing while it gets its name."""
+        if self.leased is None:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            leased = files.lease(descriptor)
+            if leased:
+                self.leased = descriptor
+                return
+            os.close(descriptor)
+            if leased is False:
+                raise changed(self.origin)
+
+    def _end_lease(self) -> bool:
+        """Whether some program has tried to open the file for writing since `check`."""
+        descriptor, self.leased = self.leased, None
+        if descriptor is None:
+            return False
+        with files.closing(descriptor):
+            return not files.lease_holds(descriptor)
+
+    def _prove_again(self, now: Signature) -> None:
+        """Hashes a file whose links have changed, or so it seems."""
+        with source_faults(self.origin):
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            with files.closing(os.open(self.path, flags)) as descriptor:
+                actual, _ = hash_file(descriptor, self.size, FileProgress())
+                if not self.digest.matches(actual) or Signature.of(os.fstat(descriptor)) != now:
+                    raise changed(self.origin)
+        self.source = now
 
     def _is_blob(self) -> bool:
         return os.lstat(self.layout.blob(self.digest)).st_ino == self.source.inode
@@ -172,6 +208,8 @@ def _link(layout: Layout, source: Source, path: str, how: How) -> bool:
         durable.make_directories(layout.staging, below=layout.root)
         files.link_open_file(source.descriptor, source.path, path)
     except OSError as error:
+        if error.errno == errno.ENOENT and not os.fstat(source.descriptor).st_nlink:
+            raise changed(source.path) from error  # its last name is gone since it was opened
         denied = error.errno in (errno.EPERM, errno.EACCES)
         if not denied and error.errno not in _NO_LINKS:
             raise durable.store_fault(error, "link to", source.path) from error
@@ -198,12 +236,13 @@ def _close_to_writers(layout: Layout, source: Source, how: How, owner: int) -> S
     except OSError as error:
         why = f"the daemon may not make it read-only ({error.strerror})"
         raise _not_linked(PermissionDenied, source.path, why) from error
-    Source.of(source.descriptor, source.path).refuse_writer()
+    closed = Source.of(source.descriptor, source.path)
+    closed.refuse_writer()
+    if closed.has_writer is None and how == "link" and owner != os.geteuid():
+        why = "the system does not report whether its owner can still write to it"
+        raise _not_linked(PermissionDenied, source.path, why, owner=owner)
     with source_faults(source.path):
-        if not files.has_multigrain_timestamps():
-            behind = time.time_ns() - os.fstat(source.descriptor).st_ctime_ns
-            if 0 <= behind < _TICK_NS:
-                time.sleep((_TICK_NS - behind) / 1e9)
+        wait_for_tick(os.fstat(source.descriptor))
     return Source.of(source.descriptor, source.path)
 
 

@@ -315,7 +315,8 @@ def compose(
         ]
     if owner is not None:
         known["owner_uid"] = owner
-    for field in known["source"]:
+    # The reference is of the bytes that a pull wrote there.
+    for field in (*known["source"], "reference"):
         kept_source.pop(field, None)
     known["source"].update(kept_source)
     same = old.get("blob") == digest.text and (old.get("files") or []) == known.get("files", [])

@@ -298,6 +298,26 @@ def test_what_is_complete_needs_no_network(make_rig: MakeRig) -> None:
     assert rig.leftovers() == []
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["digest", "version"])
+def test_bytes_of_an_earlier_run_are_of_what_is_described_when_the_version_says_so(
+    make_rig: MakeRig, known: bool
+) -> None:
+    """A digest alone may have come with another file: then the source has not shown that these are its bytes."""
+    rig = make_rig()
+    with Chaos(CONTENT) as chaos:
+        file = rig.info(chaos.url, CONTENT) if known else replace(rig.info(chaos.url, CONTENT), digest=None)
+        file = replace(file, validator='"one"')
+        with pytest.raises(Stopped):
+            rig.fetch(file, watcher=Watcher(stop_after=SIZE // 2))
+        resumed = rig.fetch(file)
+        assert "transfer.resumed" in rig.kinds()
+        assert resumed.as_described != known
+        rig.commit(resumed)
+        again = rig.fetch(file)
+        assert again.as_described
+        rig.commit(again)
+
+
 def test_two_fetches_of_one_digest_do_not_write_into_one_file(make_rig: MakeRig) -> None:
     rig = make_rig()
     with Chaos(CONTENT) as chaos:

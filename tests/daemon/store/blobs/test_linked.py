@@ -65,7 +65,7 @@ def test_a_change_is_noticed_also_by_the_next_run(layout: Layout, change: str) -
     assert "/home/ada/m.gguf" in Path(layout.linked_blob(DIGEST)).read_text()
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"device": "x"}', bytes(9000)])
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"device": "x"}', bytes(9000), b"[" * 9000])
 def test_a_mark_that_cannot_be_read_makes_its_blob_suspect(layout: Layout, damage: bytes) -> None:
     loaded(layout).good(DIGEST, Signature.of(now(layout)))
     Path(layout.linked_blob(DIGEST)).write_bytes(damage)

@@ -43,7 +43,7 @@ def read_holder(content: bytes) -> dict[str, Any]:
             return {}
         with contextlib.suppress(PermissionError):  # it runs, as another user
             os.kill(holder["pid"], 0)
-    except (OSError, ValueError, TypeError, KeyError, OverflowError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return {}
     return dict(holder)
 

@@ -70,12 +70,37 @@ async def test_who_connects_is_identified_and_may_be_refused(door: Door, path: s
 
 
 async def test_refusing_one_that_has_left_leaves_nothing_open(door: Door, path: str) -> None:
-    client(path).close()
+    with client(path) as other:
+        other.send(b"and gone")
     await eventually(lambda: door.came)
     with pytest.raises(BrokenPipeError):
         door.came[0].refuse(b"no")
     with pytest.raises(OSError, match="Bad file descriptor"):
         door.came[0].peer()
+
+
+async def test_one_that_left_without_a_word_is_closed_and_not_handed_over(door: Door, path: str) -> None:
+    door.acceptor.close()
+    client(path).close()
+    with client(path) as said, client(path) as ended, client(path) as waits:
+        said.send(b"a request")
+        said.close()
+        ended.shutdown(socket.SHUT_WR)  # it may still read
+        assert door.acceptor.accept() is False
+        assert len(door.came) == 3
+        assert waits.fileno() >= 0
+
+
+async def test_the_acceptor_reports_that_more_may_wait(door: Door, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "ACCEPT_BATCH", 2)
+    door.acceptor.close()
+    client(path).close()
+    client(path).close()
+    with client(path):
+        assert door.acceptor.accept() is True
+        assert door.came == []
+        assert door.acceptor.accept() is False
+        assert len(door.came) == 1
 
 
 async def test_a_machine_without_descriptors_is_asked_again(
