@@ -12,7 +12,7 @@ import pytest
 
 from rigs.connect_storm import Storming, ask_meanwhile, log_bytes, storm
 from rigs.real_daemon import RealDaemon
-from rigs.rough_peers import FOREIGN_UID, incidents, needs_root, write_access
+from rigs.rough_peers import FOREIGN_UID, SHORT, incidents, needs_root, write_access
 from rigs.waiting import wait_until
 
 pytestmark = needs_root
@@ -57,11 +57,15 @@ def test_others_are_answered_and_the_log_is_not_filled(daemon: RealDaemon, uids:
     assert not incidents(daemon)
 
 
-@pytest.mark.torture
-@pytest.mark.parametrize(("uids", "how"), STORMS)
-def test_others_are_answered_within_the_promised_time(daemon: RealDaemon, uids: Sequence[int], how: Storming) -> None:
-    with storm(daemon, uids, how):
-        asked = ask_meanwhile(daemon, 1000)
-    print(f"anew {asked.anew}; connected {asked.connected}")
-    assert asked.anew.p99 <= PROMISED_MS
-    assert asked.connected.p99 <= PROMISED_MS
+if not SHORT:  # the figures are of a machine that does nothing else
+
+    @pytest.mark.torture
+    @pytest.mark.parametrize(("uids", "how"), STORMS)
+    def test_others_are_answered_within_the_promised_time(
+        daemon: RealDaemon, uids: Sequence[int], how: Storming
+    ) -> None:
+        with storm(daemon, uids, how):
+            asked = ask_meanwhile(daemon, 1000)
+        print(f"anew {asked.anew}; connected {asked.connected}")
+        assert asked.anew.p99 <= PROMISED_MS
+        assert asked.connected.p99 <= PROMISED_MS
