@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,8 +191,16 @@ async def test_a_file_that_is_written_to_in_the_moment_of_its_naming(
         path.write_bytes(BAD)
         os.utime(path)
 
-    once_before(monkeypatch, [(commit, "require_blob")], write)
+    writer = threading.Thread(target=write)
+
+    def begin() -> None:
+        writer.start()
+        writer.join(0.5)  # the kernel lets it open the file when the store has done with it
+
+    once_before(monkeypatch, [(commit, "require_blob")], begin)
     await bench.store.add(str(path), name="m", how="link")
+    writer.join(10)
+    assert path.read_bytes() == BAD
     with pytest.raises(Corrupt):
         await bench.store.resolver.resolve("m")
 
