@@ -18,7 +18,8 @@ from modeld.sources.globs import wanted
 from modeld.sources.reference import Reference
 from modeld.store import Digest, ModelName, Requester, parts
 from modeld.store.ingest.ingest import ReadyFile, first_of, listed, standing_for
-from modeld.store.manifests.manifests import MAX_MANIFEST, File, Manifest, Source, bytes_of_files
+from modeld.store.manifests.manifests import MAX_MANIFEST, File, Manifest, Source
+from modeld.store.manifests.writing import bytes_of_files
 from modeld.store.publish.publishing import Publishing, PublishRequest
 from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnavailable, WireError
 from modelwire.requests import ModelPull

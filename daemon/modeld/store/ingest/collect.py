@@ -22,7 +22,8 @@ from modeld.store.disk.layout import Layout
 from modeld.store.ingest.adopt import How
 from modeld.store.ingest.readers import Reader, kind_of
 from modeld.store.ingest.staged import changed
-from modeld.store.manifests.manifests import MAX_MANIFEST, bytes_of_files
+from modeld.store.manifests.manifests import MAX_MANIFEST
+from modeld.store.manifests.writing import bytes_of_files
 from modelwire.errors import InvalidRequest, SourceNotFound
 
 MAX_DEPTH: Final = 32

@@ -17,7 +17,7 @@ from modeld.store.catalog.unnamed import Unnamed
 from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
-from modeld.store.manifests import manifests
+from modeld.store.manifests import writing
 from modeld.store.manifests.index import Index
 from modeld.store.names import ModelName
 from modeld.store.publish.name_locks import NameLocks, Stop, never
@@ -80,8 +80,8 @@ class NameChanges:
 
     async def write(self, name: ModelName, document: Mapping[str, Any], *, replace: bool = False) -> None:
         """Writes the manifest, the last write: then the model exists."""
-        write = partial(manifests.write, self.layout, name, document, replace=replace)
-        lost = await self._blobs_of(name) - manifests.named_in(document) if replace else ()
+        write = partial(writing.write, self.layout, name, document, replace=replace)
+        lost = await self._blobs_of(name) - writing.named_in(document) if replace else ()
         async with self.unnamed.losing(lost):
             await self.in_thread(partial(_changing, self.index, name, write))
 
@@ -106,4 +106,4 @@ def _remove_manifest(layout: Layout, name: ModelName) -> None:
     path = layout.manifest(name)
     with durable.store_faults("remove the manifest", path):
         durable.remove(path)
-    manifests.sync_names(layout)
+    writing.sync_names(layout)

@@ -17,7 +17,7 @@ from modeld.progress import JobProgress
 from modeld.store.blobs.blobs import Blob
 from modeld.store.catalog.history import THE_DAEMON, Requester
 from modeld.store.digest import Digest
-from modeld.store.manifests import manifests
+from modeld.store.manifests import manifests, writing
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.manifests import File
 from modeld.store.names import ModelName
@@ -121,7 +121,7 @@ class Publishing(NameChanges):
         last: Callable[[], object] | None,
     ) -> None:
         """Writes the manifest, the last write: then the model exists."""
-        document = manifests.compose(
+        document = writing.compose(
             request.name,
             digest=blob.digest,
             size=blob.size,
@@ -144,7 +144,7 @@ class Publishing(NameChanges):
                 await self.in_thread(last)
 
     async def _make_durable(self, name: ModelName) -> bool:
-        return await self.in_thread(partial(manifests.make_durable, self.layout, name))
+        return await self.in_thread(partial(writing.make_durable, self.layout, name))
 
 
 def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None, files: Sequence[File] = ()) -> bool:
@@ -195,7 +195,7 @@ def _may_replace(standing: Entry, request: PublishRequest) -> bool:
 def _other_bytes(standing: Entry, request: PublishRequest, **details: str) -> WireError:
     if request.replace:
         return not_owner(standing, request.requester, "replaced")
-    fault = manifests.taken(request.name)
+    fault = writing.taken(request.name)
     if not request.requester.may_change(standing.owner):
         whose = "" if standing.owner is None else f": uid {standing.owner} owns it"
         fault.hint = f"Choose another name{whose}."

@@ -23,7 +23,7 @@ from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.locks import StoreLock
-from modeld.store.manifests import manifests
+from modeld.store.manifests import writing
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.manifests import Manifest
@@ -128,7 +128,7 @@ class Renaming:
         await in_thread(self._lock.check)
         known = kind.unsettled(*request)
         if known is not None and await in_thread(partial(kind.complete, known)):
-            await in_thread(partial(manifests.sync_names, self._layout))
+            await in_thread(partial(writing.sync_names, self._layout))
             kind.settle(*request)
             return known
         order, stopped = terms.get("order", 0), terms.get("stopped", never)
@@ -184,7 +184,7 @@ class Renaming:
             PlanStep(action="share", path=self._layout.blob(Digest.parse(blob)), size_bytes=size, blob=blob)
             for blob, size in entry.listed_sizes()
         ]
-        size = len(manifests.encode(document))
+        size = len(writing.encode(document))
         value = Copied(
             name=name.text,
             source=manifest.name,
