@@ -9,11 +9,12 @@ import contextlib
 import re
 import socket
 import struct
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal
+
+from rigs.socket_server import SocketServer
 
 Kind = Literal[
     "drop",
@@ -65,10 +66,11 @@ class Request:
     headers: dict[str, str]
 
 
-class Chaos:
+class Chaos(SocketServer):
     """`content` is served at every path. Attributes may be changed while it runs."""
 
     def __init__(self, content: bytes, *faults: Fault, rate: int | None = None, ranges: bool = True) -> None:
+        super().__init__()
         self.content = content
         self.faults = list(faults)
         self.rate = rate
@@ -88,67 +90,19 @@ class Chaos:
         self.counts: dict[int, int] = {}
         """How often each piece of 64 KiB was sent, by its number."""
 
-        self.closing = threading.Event()
-        self.lock = threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self._sockets: set[socket.socket] = set()
-        self._threads: list[threading.Thread] = []
-        self.port = self._listener.getsockname()[1]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def __enter__(self) -> Self:
-        thread = threading.Thread(target=self._accept, name="chaos-accept")
-        thread.start()
-        self._threads.append(thread)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        with self.lock:
-            sockets = list(self._sockets)
-        for sock in sockets:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(10)
-
     def sent_twice(self) -> int:
         """Bytes that were sent more often than once."""
         with self.lock:
             return sum((count - PIECE) for count in self.counts.values() if count > PIECE)
 
-    def _accept(self) -> None:
-        while not self.closing.is_set():
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 256 * 1024)
-            thread = threading.Thread(target=self._serve, args=(sock,), name="chaos-serve")
-            with self.lock:
-                self._sockets.add(sock)
-                self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, sock: socket.socket) -> None:
-        try:
-            with sock, sock.makefile("rb") as lines:
-                while not self.closing.is_set() and (request := _read_request(lines)) is not None:
-                    with self.lock:
-                        self.requests.append(request)
-                    if not self._answer(sock, request):
-                        return
-        except OSError:
-            pass
-        finally:
-            with self.lock:
-                self._sockets.discard(sock)
+    def serve(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 256 * 1024)
+        with sock.makefile("rb") as lines:
+            while not self.closing.is_set() and (request := _read_request(lines)) is not None:
+                with self.lock:
+                    self.requests.append(request)
+                if not self._answer(sock, request):
+                    return
 
     def _wait_for_those_before(self, asked: int) -> None:
         """Until the fault that this request is to meet has its moment."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Self
 
 from rigs.scripted_server import Asked
+from rigs.socket_server import SocketServer
 
 Pause = Callable[[], object]
 Answer = Callable[[Asked], Iterable[bytes]]
@@ -20,73 +19,30 @@ _OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 _CHUNKED = _OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-class Hostile:
+class Hostile(SocketServer):
     """Each answer is an iterator of pieces. A connection is closed after an answer that ends."""
 
     def __init__(self, answer: Answer) -> None:
+        super().__init__()
         self.answer = answer
         self.asked: list[Asked] = []
-        self._ended = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self.port: int = self._listener.getsockname()[1]
-        self.host = f"127.0.0.1:{self.port}"
-        self.url = f"http://{self.host}"
-        self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()
-        self._thread = threading.Thread(target=self._accept, name="hostile")
-
-    @property
-    def connections(self) -> int:
-        """Those that their clients have not closed."""
-        with self._lock:
-            return len(self._open)
 
     def pause(self) -> None:
-        self._ended.wait(PAUSE_SECONDS)
+        self.closing.wait(PAUSE_SECONDS)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        with self._lock:
-            for sock in self._open:
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            with self._lock:
-                self._open.add(sock)
-            threading.Thread(target=self._serve, args=(sock,), name="hostile", daemon=True).start()
-
-    def _serve(self, sock: socket.socket) -> None:
-        try:
-            with contextlib.suppress(OSError, ValueError), sock.makefile("rb") as lines:
-                method, target, _ = lines.readline().decode().split(" ", 2)
-                headers: dict[str, str] = {}
-                while (header := lines.readline().decode().strip()) != "":
-                    name, _, value = header.partition(":")
-                    headers[name.title()] = value.strip()
-                asked = Asked(method, target, headers, lines.read(int(headers.get("Content-Length", 0))))
-                self.asked.append(asked)
-                for piece in self.answer(asked):
-                    if self._ended.is_set():
-                        return
-                    sock.sendall(piece)
-        finally:
-            with self._lock:
-                self._open.discard(sock)
-            sock.close()
+    def serve(self, sock: socket.socket) -> None:
+        with contextlib.suppress(ValueError), sock.makefile("rb") as lines:
+            method, target, _ = lines.readline().decode().split(" ", 2)
+            headers: dict[str, str] = {}
+            while (header := lines.readline().decode().strip()) != "":
+                name, _, value = header.partition(":")
+                headers[name.title()] = value.strip()
+            asked = Asked(method, target, headers, lines.read(int(headers.get("Content-Length", 0))))
+            self.asked.append(asked)
+            for piece in self.answer(asked):
+                if self.closing.is_set():
+                    return
+                sock.sendall(piece)
 
 
 def polite(body: bytes, headers: str = "", status: str = "200 OK") -> Iterable[bytes]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
+from rigs.socket_server import SocketServer
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -104,31 +106,16 @@ class Server:
         self._thread.join(10)
 
 
-class Scripted:
+class Scripted(SocketServer):
     """For answers that no library would give: each is the text that `script` makes of a path and headers."""
 
     def __init__(self, script: Callable[[str, dict[str, str]], str]) -> None:
+        super().__init__()
         self.script = script
         self.seen: list[tuple[str, dict[str, str]]] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._open: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            self._open.append(sock)
-            self._threads.append(threading.Thread(target=self._serve, args=(sock,)))
-            self._threads[-1].start()
-
-    def _serve(self, sock: socket.socket) -> None:
-        with contextlib.suppress(OSError), sock, sock.makefile("rb") as lines:
+    def serve(self, sock: socket.socket) -> None:
+        with sock.makefile("rb") as lines:
             while line := lines.readline().decode():
                 headers: dict[str, str] = {}
                 while (header := lines.readline().decode().strip()) != "":
@@ -141,16 +128,6 @@ class Scripted:
                 if not answer:
                     return
                 sock.sendall(answer.encode("latin-1"))
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for sock in self._open:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(10)
 
 
 @contextlib.contextmanager

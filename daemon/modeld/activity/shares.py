@@ -15,7 +15,7 @@ import msgspec
 from modeld.activity.generations import BATCH_BYTES, LINE_BYTES
 
 REFUSED: Final = -1
-"""The owner of the lines about refused connections: anybody can cause them."""
+"""The owner of the lines about refused connections: any user of the machine can cause them, also one without a role."""
 
 
 class _Owned(msgspec.Struct):

@@ -206,7 +206,7 @@ class Pull:
             try:
                 added = await self._context.store.ingest.publish(request, files, source, alone=len(files) == 1)
             except AlreadyExists:
-                # The name stood for these bytes, and somebody has replaced them since: judged again.
+                # The name stood for these bytes, and another request has replaced them since: decide anew.
                 if not current:
                     raise
             else:

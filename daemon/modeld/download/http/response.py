@@ -22,7 +22,7 @@ MAX_HEAD: Final = 256 * 1024
 
 MAX_TRAILERS: Final = 64 * 1024
 MAX_CHUNK_LINE: Final = 4 * 1024
-"""A length, and extensions that nobody uses."""
+"""A length in hexadecimal, and extensions, which are ignored."""
 
 T = TypeVar("T")
 

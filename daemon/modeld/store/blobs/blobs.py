@@ -187,7 +187,7 @@ def _prove_once(layout: Layout, digest: Digest, progress: FileProgress) -> Blob 
 
 
 def _is_exposed(status: os.stat_result) -> bool:
-    """Whether somebody else has the file too: by another name, or as its owner."""
+    """Whether another program can reach the file too: by a second name, or as its owner."""
     return status.st_nlink > 1 or status.st_uid != os.geteuid()
 
 

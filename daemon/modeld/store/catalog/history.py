@@ -85,7 +85,7 @@ class Requester(msgspec.Struct, frozen=True):
     """Whether it may change the models of other users too."""
 
     def may_change(self, owner: int | None) -> bool:
-        """Whether it may remove, rename or replace a model of this owner; None for one that nobody is known to own."""
+        """Whether it may remove, rename or replace a model of this owner; None when the owner is not known."""
         return self.all_models or self.peer is None or self.peer == owner
 
 

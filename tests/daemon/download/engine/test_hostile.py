@@ -11,11 +11,8 @@ from typing import get_args
 import pytest
 
 from daemon.conftest import MakeRig
-from modeld.download.engine.assembly import Assembly
-from modeld.download.partials.shared_state import Hashed
 from modeld.progress import Stopped
 from modelwire.errors import (
-    Corrupt,
     DigestMismatch,
     SourceNotFound,
     SourceUnauthorized,
@@ -24,7 +21,7 @@ from modelwire.errors import (
     WireError,
 )
 from rigs.chaos_server import Chaos, Fault, Kind
-from rigs.download_rig import QUICK, SIZE, Elsewhere, content_of, digest_of, leave, quick
+from rigs.download_rig import QUICK, SIZE, Elsewhere, content_of, digest_of, quick
 from rigs.watcher import Watcher
 
 CONTENT = content_of()
@@ -234,90 +231,6 @@ def test_an_end_that_could_be_a_broken_connection_is_refused(make_rig: MakeRig) 
             rig.fetch(rig.info(chaos.url))
 
 
-@pytest.mark.parametrize("connections", [1, 8])
-@pytest.mark.parametrize("known", [True, False])
-def test_stopped_it_goes_on_where_it_was(make_rig: MakeRig, connections: int, known: bool) -> None:
-    rig = make_rig(quick(connections))
-    with Chaos(CONTENT, rate=8 << 20) as chaos:
-        file = rig.info(chaos.url, CONTENT)
-        if not known:
-            file = replace(file, digest=None, validator='"one"')
-        with pytest.raises(Stopped):
-            rig.fetch(file, watcher=Watcher(stop_after=SIZE // 2))
-        chaos.rate = None
-        watcher = Watcher()
-        fetched = rig.fetch(file, watcher=watcher)
-        rig.commit(fetched)
-    assert fetched.digest == DIGEST
-    assert watcher.reused >= SIZE // 2, "everything that was written was journalled"
-    assert watcher.reused + watcher.network >= SIZE
-    assert watcher.kept == watcher.reused, "no rate is made of bytes that were here"
-    assert watcher.done == watcher.verified == SIZE
-    assert "transfer.resumed" in rig.kinds()
-    assert rig.leftovers() == []
-
-
-@pytest.mark.parametrize("where", [0, SIZE // 4])
-def test_bytes_that_rotted_meanwhile_are_fetched_again(make_rig: MakeRig, where: int) -> None:
-    rig = make_rig(quick(1))
-    with Chaos(CONTENT, rate=16 << 20) as chaos:
-        file = rig.info(chaos.url, CONTENT)
-        with pytest.raises(Stopped):
-            rig.fetch(file, watcher=Watcher(stop_after=SIZE // 2))
-        with open(rig.layout.partial(DIGEST), "r+b") as partial:
-            partial.seek(where)
-            partial.write(b"rotten")
-        chaos.rate = None
-        watcher = Watcher()
-        rig.commit(rig.fetch(file, watcher=watcher))
-    assert "transfer.damaged_piece" in rig.kinds()
-    assert watcher.done == SIZE
-
-
-def test_a_resume_after_the_source_changed(make_rig: MakeRig) -> None:
-    rig = make_rig(quick(1))
-    with Chaos(CONTENT, rate=16 << 20) as chaos:
-        file = replace(rig.info(chaos.url), size=SIZE, validator='"one"')
-        with pytest.raises(Stopped):
-            rig.fetch(file, watcher=Watcher(stop_after=SIZE // 2))
-        chaos.rate, chaos.content, chaos.etag = None, content_of(seed=9), '"two"'
-        fetched = rig.fetch(file)
-        rig.commit(fetched)
-    assert fetched.digest == digest_of(chaos.content)
-    assert "transfer.restarted" in rig.kinds()
-
-
-def test_what_is_complete_needs_no_network(make_rig: MakeRig) -> None:
-    rig = make_rig()
-    with Chaos(CONTENT) as chaos:
-        file = rig.info(chaos.url, CONTENT)
-        leave(rig.fetch(file))
-    fetched = rig.fetch(file)
-    blob, _ = rig.commit(fetched)
-    assert blob.size == SIZE
-    assert rig.leftovers() == []
-
-
-@pytest.mark.parametrize("known", [True, False], ids=["digest", "version"])
-def test_bytes_of_an_earlier_run_are_of_what_is_described_when_the_version_says_so(
-    make_rig: MakeRig, known: bool
-) -> None:
-    """A digest alone may have come with another file: then the source has not shown that these are its bytes."""
-    rig = make_rig()
-    with Chaos(CONTENT) as chaos:
-        file = rig.info(chaos.url, CONTENT) if known else replace(rig.info(chaos.url, CONTENT), digest=None)
-        file = replace(file, validator='"one"')
-        with pytest.raises(Stopped):
-            rig.fetch(file, watcher=Watcher(stop_after=SIZE // 2))
-        resumed = rig.fetch(file)
-        assert "transfer.resumed" in rig.kinds()
-        assert resumed.as_described != known
-        rig.commit(resumed)
-        again = rig.fetch(file)
-        assert again.as_described
-        rig.commit(again)
-
-
 def test_two_fetches_of_one_digest_do_not_write_into_one_file(make_rig: MakeRig) -> None:
     rig = make_rig()
     with Chaos(CONTENT) as chaos:
@@ -360,50 +273,3 @@ def test_any_mixture_of_faults(make_rig: MakeRig, seed: int) -> None:
             assert blob.read() == CONTENT
         assert [path for path in rig.leftovers() if "/quarantine/" not in path and "/partials/" not in path] == []
     assert rig.space.promised == 0
-
-
-@pytest.mark.parametrize("times", [1, 99])
-def test_bytes_that_another_program_writes_into_a_download_are_never_given_out(
-    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch, times: int
-) -> None:
-    """The hash saw the bytes that arrived, in memory. It is begun anew, and in the end the pull says what is wrong."""
-    rig, struck, wait = make_rig(quick(1)), 0, Assembly.wait_hashed
-
-    def spoil(assembly: Assembly) -> Hashed | None:
-        nonlocal struck
-        hashed = wait(assembly)
-        if hashed is not None and struck < times:
-            struck += 1
-            with open(assembly.partial.path, "r+b") as file:
-                file.seek(SIZE // 2)
-                file.write(b"FOREIGN!")
-            os.utime(assembly.partial.path, ns=(struck, struck))
-        return hashed
-
-    monkeypatch.setattr(Assembly, "wait_hashed", spoil)
-    with Chaos(CONTENT) as chaos:
-        if times == 1:
-            blob, _ = rig.commit(rig.fetch(rig.info(chaos.url, CONTENT)))
-            with open(blob.path, "rb") as file:
-                assert file.read() == CONTENT
-        else:
-            with pytest.raises(Corrupt, match="another program wrote to"):
-                rig.fetch(rig.info(chaos.url, CONTENT))
-            assert not os.path.exists(rig.layout.blob(DIGEST))
-    assert "transfer.restarted" in rig.kinds()
-
-
-def test_times_that_change_by_themselves_cost_a_look_at_the_bytes(
-    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rig, wait = make_rig(quick(1)), Assembly.wait_hashed
-
-    def settle(assembly: Assembly) -> Hashed | None:
-        hashed = wait(assembly)
-        os.utime(assembly.partial.path, ns=(5, 5))
-        return hashed
-
-    monkeypatch.setattr(Assembly, "wait_hashed", settle)
-    with Chaos(CONTENT) as chaos:
-        rig.commit(rig.fetch(rig.info(chaos.url, CONTENT)))
-    assert "transfer.restarted" not in rig.kinds()

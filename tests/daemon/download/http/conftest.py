@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,12 +12,5 @@ Serve = Callable[[Callable[[str, dict[str, str]], str]], Scripted]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    servers: list[Scripted] = []
-
-    def start(script: Callable[[str, dict[str, str]], str]) -> Scripted:
-        servers.append(Scripted(script))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
+    with contextlib.ExitStack() as servers:
+        yield lambda script: servers.enter_context(Scripted(script))

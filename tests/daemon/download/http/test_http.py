@@ -215,7 +215,8 @@ def test_a_document_that_breaks_off(client: HttpClient, serve: Serve) -> None:
     answers = iter(["HTTP/1.1 200 OK\r\nContent-Length: 99\r\nConnection: close\r\n\r\nhel", ""])
 
     def script(_path: str, _headers: dict[str, str]) -> str:
-        server._open[-1].settimeout(0.01)
+        for sock in list(server.sockets):
+            sock.settimeout(0.01)
         return next(answers)
 
     server = serve(script)
@@ -248,7 +249,8 @@ def test_what_is_no_http(client: HttpClient, serve: Serve) -> None:
 def test_an_idle_connection_that_was_closed_is_no_fault(client: HttpClient, serve: Serve) -> None:
     server = serve(lambda _path, _headers: OK)
     client.request("GET", f"{server.url}/x")
-    server._open[0].shutdown(socket.SHUT_RDWR)
+    for sock in list(server.sockets):
+        sock.shutdown(socket.SHUT_RDWR)
     assert client.request("GET", f"{server.url}/x").body == b"hello"
 
 

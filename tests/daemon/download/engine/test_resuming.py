@@ -1,0 +1,100 @@
+"""A download that was stopped goes on with the bytes that are here, once they are shown to be the right ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from daemon.conftest import MakeRig
+from modeld.progress import Stopped
+from rigs.chaos_server import Chaos
+from rigs.download_rig import SIZE, content_of, digest_of, leave, quick
+from rigs.watcher import Watcher
+
+CONTENT = content_of()
+DIGEST = digest_of(CONTENT)
+
+
+@pytest.mark.parametrize("connections", [1, 8])
+@pytest.mark.parametrize("known", [True, False])
+def test_stopped_it_goes_on_where_it_was(make_rig: MakeRig, connections: int, known: bool) -> None:
+    rig = make_rig(quick(connections))
+    with Chaos(CONTENT, rate=8 << 20) as chaos:
+        file = rig.info(chaos.url, CONTENT)
+        if not known:
+            file = replace(file, digest=None, validator='"one"')
+        with pytest.raises(Stopped):
+            rig.fetch(file, watcher=Watcher(stop_after=SIZE // 2))
+        chaos.rate = None
+        watcher = Watcher()
+        fetched = rig.fetch(file, watcher=watcher)
+        rig.commit(fetched)
+    assert fetched.digest == DIGEST
+    assert watcher.reused >= SIZE // 2, "everything that was written was journalled"
+    assert watcher.reused + watcher.network >= SIZE
+    assert watcher.kept == watcher.reused, "no rate is made of bytes that were here"
+    assert watcher.done == watcher.verified == SIZE
+    assert "transfer.resumed" in rig.kinds()
+    assert rig.leftovers() == []
+
+
+@pytest.mark.parametrize("where", [0, SIZE // 4])
+def test_bytes_that_rotted_meanwhile_are_fetched_again(make_rig: MakeRig, where: int) -> None:
+    rig = make_rig(quick(1))
+    with Chaos(CONTENT, rate=16 << 20) as chaos:
+        file = rig.info(chaos.url, CONTENT)
+        with pytest.raises(Stopped):
+            rig.fetch(file, watcher=Watcher(stop_after=SIZE // 2))
+        with open(rig.layout.partial(DIGEST), "r+b") as partial:
+            partial.seek(where)
+            partial.write(b"rotten")
+        chaos.rate = None
+        watcher = Watcher()
+        rig.commit(rig.fetch(file, watcher=watcher))
+    assert "transfer.damaged_piece" in rig.kinds()
+    assert watcher.done == SIZE
+
+
+def test_a_resume_after_the_source_changed(make_rig: MakeRig) -> None:
+    rig = make_rig(quick(1))
+    with Chaos(CONTENT, rate=16 << 20) as chaos:
+        file = replace(rig.info(chaos.url), size=SIZE, validator='"one"')
+        with pytest.raises(Stopped):
+            rig.fetch(file, watcher=Watcher(stop_after=SIZE // 2))
+        chaos.rate, chaos.content, chaos.etag = None, content_of(seed=9), '"two"'
+        fetched = rig.fetch(file)
+        rig.commit(fetched)
+    assert fetched.digest == digest_of(chaos.content)
+    assert "transfer.restarted" in rig.kinds()
+
+
+def test_what_is_complete_needs_no_network(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    with Chaos(CONTENT) as chaos:
+        file = rig.info(chaos.url, CONTENT)
+        leave(rig.fetch(file))
+    fetched = rig.fetch(file)
+    blob, _ = rig.commit(fetched)
+    assert blob.size == SIZE
+    assert rig.leftovers() == []
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["digest", "version"])
+def test_bytes_of_an_earlier_run_are_of_what_is_described_when_the_version_says_so(
+    make_rig: MakeRig, known: bool
+) -> None:
+    """A digest alone may have come with another file: then the source has not shown that these are its bytes."""
+    rig = make_rig()
+    with Chaos(CONTENT) as chaos:
+        file = rig.info(chaos.url, CONTENT) if known else replace(rig.info(chaos.url, CONTENT), digest=None)
+        file = replace(file, validator='"one"')
+        with pytest.raises(Stopped):
+            rig.fetch(file, watcher=Watcher(stop_after=SIZE // 2))
+        resumed = rig.fetch(file)
+        assert "transfer.resumed" in rig.kinds()
+        assert resumed.as_described != known
+        rig.commit(resumed)
+        again = rig.fetch(file)
+        assert again.as_described
+        rig.commit(again)
