@@ -90,8 +90,8 @@ class Connector:
 
 
 class TlsConnection(http.client.HTTPSConnection):
-    """http.client runs the handshake inside a constructor, so a cancelled scope cannot abort it. Here the scope holds the
-    socket before the handshake begins."""
+    """http.client runs the handshake inside a constructor, where a cancelled scope cannot abort it. Here the scope holds
+    the socket before the handshake begins."""
 
     def connect(self) -> None:
         http.client.HTTPConnection.connect(self)
