@@ -36,7 +36,7 @@ class FileInfo:
     """Within the model, with `/` between parts, never absolute and never with `..`."""
 
     locator: str = field(repr=False)
-    """What the source's own `open` needs: an address, a key. It may hold a signature, so no log and no message has it."""
+    """What the source's own `open` needs: an address, a key. It may hold a signature, so it is never logged."""
 
     size: int | None = None
     digest: Digest | None = None

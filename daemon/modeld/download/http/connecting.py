@@ -90,7 +90,7 @@ class Connector:
 
 
 class TlsConnection(http.client.HTTPSConnection):
-    """http.client runs the handshake inside a constructor, where a cancelled scope cannot abort it. Here the scope holds
+    """http.client runs the handshake in a constructor, where a cancelled scope cannot abort it. Here the scope holds
     the socket before the handshake begins."""
 
     def connect(self) -> None:
