@@ -138,16 +138,18 @@ class Settling:
     async def _swept(self) -> None:
         """What nothing needs goes, at once and without a trace; what a name needs stays."""
         client, world = await self.looker.connected(), self.world
+        notes: tuple[str, ...] = ()
 
         async def nothing_left() -> bool:
+            nonlocal notes
             # A pull that was cancelled is answered at once, and closes its files a moment later.
-            await client.sweep(grace=0.0, partials=True)
+            notes = (await client.sweep(grace=0.0, partials=True)).notes
             return not world.leftovers()
 
         try:
             await world.until(nothing_left, "an empty staging", 30)
         except Lie as lie:
-            raise Lie(f"{lie}: {world.leftovers()}") from None
+            raise Lie(f"{lie}: {world.leftovers()}, {notes}, open: {world.opened()}") from None
         named, there = world.named_blobs(), world.disk_blobs()
         if named != there:
             raise Lie(f"without a name {there - named}, without bytes {named - there}")

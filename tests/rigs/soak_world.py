@@ -318,6 +318,11 @@ class World:
     def leftovers(self) -> list[str]:
         return [*staging(self.daemon), *partials(self.daemon)]
 
+    def opened(self) -> list[str]:
+        """The files that the daemon has open."""
+        found = Path(f"/proc/{self.daemon.pid}/fd")
+        return [os.readlink(each) for each in found.iterdir() if os.path.exists(each)]
+
     def no_incident(self) -> None:
         if found := incidents(self.daemon):
             raise Lie("the daemon's log tells of what nobody foresaw:\n" + "\n".join(found[:20]))

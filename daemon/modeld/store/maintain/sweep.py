@@ -229,7 +229,7 @@ class Sweeper:
         held = marked.digests | self._holds.blobs()
         gone: list[Candidate] = []
         for victim in victims:
-            if victim.digest is not None and (marked.unreadable or victim.digest in held):
+            if victim.is_blob and (marked.unreadable or victim.digest in held):
                 continue
             with self._holds.removing(victim.held_as(self._layout.root)) as free:
                 try:

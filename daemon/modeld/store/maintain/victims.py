@@ -30,7 +30,8 @@ STAGING_SECONDS: Final = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """`parts` is its path below the root. `digest`, in hex, is the blob that nothing may hold."""
+    """`parts` is its path below the root. `digest`, in hex, is that of the blob, or of the bytes of the
+    partial."""
 
     kind: str
     parts: tuple[str, ...]
@@ -145,7 +146,8 @@ class Victims:
                 if blobs_too and found.digest not in self._held and (victim := self._blob(found)) is not None:
                     yield victim
             elif isinstance(found, Partial):
-                if found.digest not in self._held and (victim := self._partial(found)) is not None:
+                # One of bytes that a model names as well: they came from elsewhere since it was left.
+                if (victim := self._partial(found)) is not None:
                     yield victim
             elif isinstance(found, Unusable):
                 self.notes.append(f"{self._layout.root}/{'/'.join(found.parts)} {found.reason}")

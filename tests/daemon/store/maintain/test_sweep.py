@@ -208,6 +208,23 @@ async def test_a_download_that_runs_keeps_its_partial(bench: Bench) -> None:
     assert partial.exists()
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["blob", "no blob"])
+async def test_a_download_of_bytes_that_a_model_names_goes_too(bench: Bench, there: bool) -> None:
+    """The same bytes may have come from elsewhere since it was left."""
+    added = await bench.add("m")
+    partial = Path(bench.layout.partial(Digest(added.blob.removeprefix("sha256:"))))
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(b"p" * 10)
+    if not there:
+        os.unlink(added.path)
+    later(bench, 6.9 * DAY)
+    assert kinds(await bench.store.sweeper.sweep()) == []
+    assert kinds(await bench.store.sweeper.sweep(partials=True, dry_run=True)) == [("partial", 10)]
+    later(bench, 7.1 * DAY)
+    assert kinds(await bench.store.sweeper.sweep()) == [("partial", 10)]
+    assert bench.blobs() == ([added.path] if there else [])
+
+
 async def test_a_download_of_an_unknown_digest_goes_after_a_week_too(bench: Bench) -> None:
     keyed = Path(bench.layout.keyed_partials) / ("d" * 64)
     keyed.mkdir(parents=True)
