@@ -118,7 +118,7 @@ class Runner:
         """Ends a job that an unforeseen error has stopped on its way: its followers get the fault."""
         if job.move("abandon"):
             job.ended_at = job.ended_at or time.time()
-            job.failure = fault
+            job.fail(fault)
             with anyio.CancelScope(shield=True):
                 if not job.end_recorded:
                     await self._write_end(job, "failed", fault)
@@ -223,7 +223,7 @@ class Runner:
                 await self._write_end(job, state, outcome)
         job.move(state)
         if isinstance(outcome, WireError):
-            job.failure = outcome
+            job.fail(outcome)
         else:
             job.value, job.failure = outcome, None
             job.progress.phase("done")
