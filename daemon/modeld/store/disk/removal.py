@@ -73,21 +73,25 @@ def remove_entry(root: str, parts: Sequence[str], expected: Identity) -> bool:
         if stat.S_ISDIR(info.st_mode):
             _remove_tree(parent, parts[-1])
         else:
-            os.unlink(parts[-1], dir_fd=parent)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(parts[-1], dir_fd=parent)
     return True
 
 
 def _remove_tree(parent: int, name: str) -> None:
-    directory = os.open(name, _DIRECTORY, dir_fd=parent)
-    try:
-        for entry in os.listdir(directory):
-            if stat.S_ISDIR(os.stat(entry, dir_fd=directory, follow_symlinks=False).st_mode):
-                _remove_tree(directory, entry)
-            else:
-                os.unlink(entry, dir_fd=directory)
-    finally:
-        _close(directory)
-    os.rmdir(name, dir_fd=parent)
+    """What disappears meanwhile was removed by another: a download that ends removes its own files."""
+    with contextlib.suppress(FileNotFoundError):
+        directory = os.open(name, _DIRECTORY, dir_fd=parent)
+        try:
+            for entry in os.listdir(directory):
+                with contextlib.suppress(FileNotFoundError):
+                    if stat.S_ISDIR(os.stat(entry, dir_fd=directory, follow_symlinks=False).st_mode):
+                        _remove_tree(directory, entry)
+                    else:
+                        os.unlink(entry, dir_fd=directory)
+        finally:
+            _close(directory)
+        os.rmdir(name, dir_fd=parent)
 
 
 def _close(directory: int) -> None:
