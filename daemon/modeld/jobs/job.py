@@ -89,11 +89,12 @@ class Signal:
 class Moment(Signal):
     """A signal that is given once, and never missed."""
 
-    __slots__ = ("_passed",)
+    __slots__ = ("_passed", "_then")
 
     def __init__(self) -> None:
         super().__init__()
         self._passed = False
+        self._then: Callable[[], None] | None = None
 
     def is_set(self) -> bool:
         return self._passed
@@ -101,6 +102,16 @@ class Moment(Signal):
     def set(self) -> None:
         self._passed = True
         self.fire()
+        if (call := self._then) is not None:
+            self._then = None
+            call()
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Has one function called when the moment comes; at once when it has passed."""
+        if self._passed:
+            call()
+        else:
+            self._then = call
 
     async def wait(self) -> None:
         if not self._passed:
