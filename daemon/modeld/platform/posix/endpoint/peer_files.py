@@ -35,13 +35,13 @@ def sees_same_files(connection: socket.socket, accepted: float) -> bool:
         return True  # no system but Linux gives processes mounts of their own
     try:
         with ExitStack() as held:
+            alive: int | None = None
             try:
-                alive = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+                alive = held.enter_context(closing(connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)))
             except OSError:
-                alive = None
                 pid = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[0]
             else:
-                pid = _pid(held.enter_context(closing(alive)))
+                pid = _pid(alive)
             if pid <= 0:
                 return False
             # What is opened below it belongs to the same process, or is not there.
