@@ -47,14 +47,11 @@ def files_at(path: str) -> Iterator[LocalFile]:
     if os.path.isdir(path):
         yield from _below(path.rstrip("/"), "", [])
         return
-    directory = os.path.dirname(path)
     shard = _SHARD.fullmatch(path)
     paths = [path]
     if shard is not None:
         paths = sorted(iglob(f"{escape(shard[1])}[0-9][0-9][0-9][0-9][0-9]{escape(shard[2])}")) or paths
-    yield from (
-        LocalFile(os.path.relpath(each, directory) if shard else os.path.basename(each), each) for each in paths
-    )
+    yield from (LocalFile(os.path.basename(each), each) for each in paths)
 
 
 def _below(root: str, prefix: str, seen: list[None]) -> Iterator[LocalFile]:

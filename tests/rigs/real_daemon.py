@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rigs.waiting import wait_until
@@ -191,6 +191,29 @@ class Wire:
         number = fields.pop("id", str(self._ids))
         self.send(json.dumps({"id": number, "op": op, **fields}).encode() + b"\n")
         return str(number)
+
+    def send_with(self, data: bytes, descriptors: Sequence[int]) -> None:
+        """Sends open files with the first byte."""
+        rest = data[socket.send_fds(self.socket, [data], list(descriptors)) :]
+        if rest:
+            self.send(rest)
+
+    def offer(self, transfer: str, files: Mapping[str, int], **fields: Any) -> dict[str, Any]:
+        """Hands over open files by their paths in the model; the reply."""
+        self._ids += 1
+        request = {"id": str(self._ids), "op": "files.offer", "transfer": transfer, "paths": list(files), **fields}
+        self.send_with(json.dumps(request).encode() + b"\n", list(files.values()))
+        return self.terminal(str(self._ids))
+
+    def hand_over(self, path: str, transfer: str = "t") -> dict[str, str]:
+        """Hands over one file, opened with this process's rights; the fields of the request that is about it."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            offered = self.offer(transfer, {os.path.basename(path): descriptor})
+        finally:
+            os.close(descriptor)
+        assert offered["type"] == "result", offered
+        return {"path": path, "transfer": transfer}
 
     def read(self) -> dict[str, Any]:
         """The next reply; EOFError when the daemon has closed."""
