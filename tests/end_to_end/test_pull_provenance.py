@@ -46,6 +46,8 @@ def daemon(shared: RealDaemon, hub: Hub) -> RealDaemon:
 def ask(daemon: RealDaemon, uid: int, op: str, **fields: Any) -> dict[str, Any]:
     with connect_as(daemon.socket, uid) as wire:
         wire.read()
+        if op == "model.add" and uid:
+            fields |= wire.hand_over(fields["path"])
         return wire.ask(op, **fields)
 
 

@@ -205,14 +205,15 @@ class Wire:
         self.send_with(json.dumps(request).encode() + b"\n", list(files.values()))
         return self.terminal(str(self._ids))
 
-    def hand_over(self, path: str, transfer: str = "t") -> dict[str, str]:
-        """Hands over one file, opened with this process's rights; the fields of the request that is about it."""
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            offered = self.offer(transfer, {os.path.basename(path): descriptor})
-        finally:
-            os.close(descriptor)
-        assert offered["type"] == "result", offered
+    def hand_over(self, path: str) -> dict[str, str]:
+        """Hands over a file or a directory, opened with this process's rights; the fields of a request about it."""
+        transfer, directory = f"t{self._ids}", os.path.isdir(path)
+        inside = [os.path.join(where, name) for where, _, names in os.walk(path) for name in names]
+        for file in inside if directory else [path]:
+            name = os.path.relpath(file, path) if directory else os.path.basename(path)
+            with open(file, "rb") as opened:
+                offered = self.offer(transfer, {name: opened.fileno()}, directory=directory)
+            assert offered["type"] == "result", offered
         return {"path": path, "transfer": transfer}
 
     def read(self) -> dict[str, Any]:

@@ -87,6 +87,9 @@ OTHER_WORK: dict[type[requests.Write], list[dict[str, Any]]] = {
         {"move": True},
         {"link": True},
         {"force_format": True},
+        {"transfer": "one"},
+        {"transfer": "two"},
+        {"transfer": "one", "token": "t"},
     ],
     requests.ModelPull: [
         {"ref": "hf:org/other"},
@@ -100,6 +103,8 @@ OTHER_WORK: dict[type[requests.Write], list[dict[str, Any]]] = {
         {"max_rate": 1000},
         {"force_format": True},
         {"credentials": "a-token"},
+        {"transfer": "one"},
+        {"transfer": "two"},
     ],
     requests.ModelCopy: [{"source": "c"}, {"destination": "c"}],
     requests.ModelMove: [{"source": "c"}, {"destination": "c"}],
