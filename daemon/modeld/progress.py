@@ -19,7 +19,7 @@ from typing import Final, Literal, get_args
 from modelwire.values import Counters
 from modelwire.vocabulary import Phase
 
-StopReason = Literal["cancel", "pause", "park"]
+StopReason = Literal["cancel", "pause", "yield", "park"]
 
 _Kind = Literal["idle", "preparing", "working"]
 

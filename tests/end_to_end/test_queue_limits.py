@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from rigs.real_daemon import RealDaemon, Start, Wire
+from rigs.held_daemon import HeldDaemon
+from rigs.real_daemon import RealDaemon, Wire
 from rigs.rough_peers import held_name, status
 from rigs.waiting import wait_until
 
+StartHeld = Callable[..., HeldDaemon]
+
+
+@pytest.fixture
+def start(held: HeldDaemon) -> StartHeld:
+    """Starts the daemon with some settings of its own. It copies until it is held."""
+
+    def started(**settings: str) -> HeldDaemon:
+        held.environ.update({f"MODELD_{name}": value for name, value in settings.items()})
+        held.release()
+        held.start()
+        return held
+
+    return started
+
 
 @contextlib.contextmanager
-def busy_runner(daemon: RealDaemon) -> Iterator[str]:
+def busy_runner(daemon: HeldDaemon) -> Iterator[str]:
     """The only slot is taken for as long as the block runs; the id of the job that has it."""
     path = daemon.file("busy.bin", b"busy")
-    with daemon.connect() as wire, held_name(daemon, "busy"):
-        wire.request("model.add", path=path, name="busy", id="busy", on_disconnect="continue", priority=1)
-        accepted = wire.until("busy", "accepted")
-        assert accepted["position"] == 0
-        yield accepted["job"]
+    with daemon.connect() as wire:
+        daemon.hold()
+        try:
+            wire.request("model.add", path=path, name="busy", id="busy", on_disconnect="continue", priority=1)
+            accepted = wire.until("busy", "accepted")
+            assert accepted["position"] == 0
+            yield accepted["job"]
+        finally:
+            daemon.release()
 
 
 def enqueue(wire: Wire, path: str, names: list[str], **fields: object) -> dict[str, str]:
@@ -30,7 +50,7 @@ def enqueue(wire: Wire, path: str, names: list[str], **fields: object) -> dict[s
     return {name: wire.until(name, "accepted")["job"] for name in names}
 
 
-def test_sixteen_jobs_of_one_peer_may_wait(start: Start) -> None:
+def test_sixteen_jobs_of_one_peer_may_wait(start: StartHeld) -> None:
     daemon = start(LIMITS_RUNNING_BYTES="1")
     path = daemon.file("a.bin", b"a")
     names = [f"n{number}" for number in range(16)]
@@ -51,7 +71,7 @@ def test_sixteen_jobs_of_one_peer_may_wait(start: Start) -> None:
         assert wire.ask("model.add", path=path, name="late", id="again")["type"] == "result"
 
 
-def test_the_total_of_waiting_jobs_is_bounded_too(start: Start) -> None:
+def test_the_total_of_waiting_jobs_is_bounded_too(start: StartHeld) -> None:
     daemon = start(LIMITS_RUNNING_BYTES="1", LIMITS_WAITING_TOTAL="3", LIMITS_WAITING_PER_PEER="10")
     path = daemon.file("a.bin", b"a")
     with daemon.connect() as wire, busy_runner(daemon):
@@ -62,7 +82,7 @@ def test_the_total_of_waiting_jobs_is_bounded_too(start: Start) -> None:
         assert refused["details"]["depth"] == 3
 
 
-def test_pause_and_resume_do_not_go_round_the_limits(start: Start) -> None:
+def test_pause_and_resume_do_not_go_round_the_limits(start: StartHeld) -> None:
     daemon = start(LIMITS_RUNNING_BYTES="1", LIMITS_WAITING_PER_PEER="2")
     path = daemon.file("a.bin", b"a")
     with daemon.connect() as wire, busy_runner(daemon):
@@ -83,7 +103,7 @@ def test_pause_and_resume_do_not_go_round_the_limits(start: Start) -> None:
         assert status(daemon)["queue"]["waiting"] == 2
 
 
-def test_joining_a_job_that_waits_needs_no_place(start: Start) -> None:
+def test_joining_a_job_that_waits_needs_no_place(start: StartHeld) -> None:
     daemon = start(LIMITS_RUNNING_BYTES="1", LIMITS_WAITING_TOTAL="1")
     path = daemon.file("a.bin", b"a")
     with daemon.connect() as wire:
@@ -96,7 +116,7 @@ def test_joining_a_job_that_waits_needs_no_place(start: Start) -> None:
         assert ends == {"a": "a", "joins": "a"}
 
 
-def test_positions_are_told_and_told_again_when_they_change(start: Start) -> None:
+def test_positions_are_told_and_told_again_when_they_change(start: StartHeld) -> None:
     daemon = start(LIMITS_RUNNING_BYTES="1")
     path = daemon.file("a.bin", b"a")
     with daemon.connect() as wire, busy_runner(daemon):
@@ -126,7 +146,7 @@ def test_positions_are_told_and_told_again_when_they_change(start: Start) -> Non
 
 
 @pytest.mark.parametrize("how", ["full close", "half close, then full", "cancel", "half close unread"])
-def test_a_waiter_that_vanishes_frees_its_place(start: Start, how: str) -> None:
+def test_a_waiter_that_vanishes_frees_its_place(start: StartHeld, how: str) -> None:
     daemon = start(LIMITS_RUNNING_BYTES="1", LIMITS_WAITING_TOTAL="1")
     path = daemon.file("a.bin", b"a")
     with busy_runner(daemon), daemon.connect() as watching:
@@ -147,7 +167,7 @@ def test_a_waiter_that_vanishes_frees_its_place(start: Start, how: str) -> None:
         enqueue(watching, path, ["mine"])
 
 
-def test_a_job_that_is_to_continue_keeps_its_place_without_its_client(start: Start) -> None:
+def test_a_job_that_is_to_continue_keeps_its_place_without_its_client(start: StartHeld) -> None:
     daemon = start(LIMITS_RUNNING_BYTES="1", LIMITS_WAITING_TOTAL="1")
     path = daemon.file("a.bin", b"a")
     with daemon.connect() as watching:
@@ -160,7 +180,7 @@ def test_a_job_that_is_to_continue_keeps_its_place_without_its_client(start: Sta
     assert daemon.ask("model.resolve", name="kept")["type"] == "result"
 
 
-def test_the_lowest_priority_ends_while_the_highest_keeps_coming(start: Start) -> None:
+def test_the_lowest_priority_ends_while_the_highest_keeps_coming(start: StartHeld) -> None:
     daemon = start(LIMITS_RUNNING_BYTES="1", JOBS_AGEING="200ms")
     path = daemon.file("a.bin", b"a")
     with daemon.connect() as patient, daemon.connect() as pushing:
@@ -179,7 +199,20 @@ def test_the_lowest_priority_ends_while_the_highest_keeps_coming(start: Start) -
         assert patient.terminal("humble")["type"] == "result"
 
 
-def test_a_better_priority_goes_first(start: Start) -> None:
+def test_a_job_that_waits_for_a_name_that_another_tool_has_holds_up_nobody(start: StartHeld) -> None:
+    """It has no slot meanwhile, and counts as one that waits."""
+    daemon = start(LIMITS_RUNNING_BYTES="1", LIMITS_WAITING_TOTAL="1")
+    with daemon.connect() as wire:
+        with held_name(daemon, "theirs"):
+            enqueue(wire, daemon.file("a.bin", b"a"), ["theirs"])
+            wait_until(lambda: status(daemon)["queue"]["waiting"] == 1, what="a job that waits for the name")
+            assert wire.ask("model.add", path=daemon.file("b.bin", b"b"), name="free", id="free")["type"] == "result"
+            assert status(daemon)["queue"]["running_by_kind"] == {"model.add": 1}
+        assert wire.terminal("theirs")["type"] == "result"
+    assert status(daemon)["queue"]["waiting"] == 0
+
+
+def test_a_better_priority_goes_first(start: StartHeld) -> None:
     daemon = start(LIMITS_RUNNING_BYTES="1")
     path = daemon.file("a.bin", b"a")
     with daemon.connect() as wire:

@@ -15,6 +15,7 @@ from modeld.store.blobs import blobs
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.ingest import copying, present
 from modeld.store.names import ModelName
+from modeld.store.publish.name_locks import alone
 from modelwire.errors import Internal
 from modelwire.units import Duration, Size
 from modelwire.values import Added
@@ -107,6 +108,8 @@ class Notes:
         self._bench = bench
         self.calls: list[tuple[str, bool, bool]] = []
         self.fail_at = ""
+
+    waits_for = staticmethod(alone)
 
     async def _note(self, what: str, added: Added) -> None:
         manifest = self._bench.layout.manifest(ModelName.parse(added.name))

@@ -13,6 +13,7 @@ from modeld.config import StoreSettings
 from modeld.store import Store
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.digest import Digest
+from modeld.store.publish.name_locks import alone
 from modelwire.units import Duration, Size
 from modelwire.values import Added, Swept, Value
 
@@ -118,6 +119,8 @@ class RecordedNotes:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self.calls: list[tuple[str, Value, list[str]]] = []
+
+    waits_for = staticmethod(alone)
 
     async def about_to_publish(self, value: Value, /) -> None:
         self.calls.append(("about", value, sorted(os.listdir(self._bench.layout.manifests_dir))))

@@ -24,6 +24,7 @@ from modeld.pulls.files import ModelFiles
 from modeld.pulls.memory import RemoteModel
 from modeld.pulls.plan import Plan
 from modeld.sources.parse import parse
+from modeld.store import Digest
 from modeld.store.catalog.history import THE_DAEMON, Requester
 from modeld.store.ingest.copying import Source, stage_copy
 from modeld.store.ingest.ingest import ReadyFile
@@ -50,6 +51,9 @@ class Downloads:
         self._bench = bench
         self.answers: dict[str, bytes | Exception | None] = {}
         self.begun: list[str] = []
+        self.expected: list[Digest | None] = []
+        """What the bytes that were begun had to be."""
+
         self.stopped: list[str] = []
         self.as_described = True
         self._held: dict[str, threading.Event] = {}
@@ -60,8 +64,11 @@ class Downloads:
         """The bytes of this path come when the event is set."""
         return self._held.setdefault(path, threading.Event())
 
-    def fetch_file(self, _described: object, file: FileInfo, *, progress: FileProgress, **_: object) -> Fetched:
+    def fetch_file(
+        self, _described: object, file: FileInfo, *, expected: Digest | None, progress: FileProgress, **_: object
+    ) -> Fetched:
         self.begun.append(file.path)
+        self.expected.append(expected)
         progress.phase("download")
         answer = self.answers[file.path]
         if file.path in self._held:
@@ -133,8 +140,8 @@ class PullBench(Bench):
 
     # -- fetching
 
-    def files(self, plan: Plan, files: Sequence[FileInfo]) -> ModelFiles:
-        return ModelFiles(self.context, plan, plan.choose(files), None, self.progress, self.holds)
+    def files(self, plan: Plan, files: Sequence[FileInfo], revision: str | None = None) -> ModelFiles:
+        return ModelFiles(self.context, plan, plan.choose(files), revision, self.progress, self.holds)
 
     async def fetched(self, files: ModelFiles) -> list[ReadyFile]:
         described = _Described(Description(source="hub", files=tuple(files.infos), registry="hub"))

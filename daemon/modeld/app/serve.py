@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from functools import partial
+from math import inf
 
 import anyio
 import anyio.abc
@@ -22,6 +24,7 @@ from modeld.app.rest import Rest
 from modeld.config.load import Loaded
 from modeld.jobs.admission import Gate, Limits
 from modeld.jobs.board import Board
+from modeld.jobs.fair_turns import FairTurns
 from modeld.jobs.restart import drain, restore
 from modeld.observe import logs, notify
 from modeld.observe.incident import incident
@@ -72,6 +75,8 @@ async def serve(
         tasks.start_soon(rooms.ledger.keep, name="ledger")
         tasks.start_soon(rooms.store.uses.keep, name="uses")
         tasks.start_soon(_sweep, services, name="sweep")
+        fair_turns = FairTurns(services.board, time.monotonic, slowest=partial(_slowest_rate, services))
+        tasks.start_soon(fair_turns.keep, name="fair turns")
         if auto_started and settings.daemon.idle_exit > 0:
             idle_exit = float(settings.daemon.idle_exit)
             sweep_in = rooms.store.automatic_sweep.next_in
@@ -147,6 +152,13 @@ def _built(
     operations = all_operations(services)
     server = Server(rooms.endpoint.socket, services, operations, peer_limits, rooms.access, tasks)
     return server, services
+
+
+def _slowest_rate(services: Services) -> float:
+    """Of a download that keeps its slot while others wait: no more than half of what the bandwidth budget leaves to
+    each."""
+    budget = services.pulls.transfer.budget.rate or inf
+    return min(services.settings.limits.min_rate, budget / services.gate.limits.running_of(FETCHES) / 2)
 
 
 def _announce(services: Services, rooms: Rooms) -> None:

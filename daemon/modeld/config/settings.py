@@ -24,6 +24,9 @@ FETCHES: Final = 3
 """More pulls at once share the same bandwidth and each ends later; a single one leaves it unused while its source is
 slow."""
 
+MIN_RATE: Final = Rate(16 * 1024)
+"""A tenth of a slow mobile line. A source that sends so little takes a day for a gigabyte."""
+
 MAX_CONNECTIONS: Final = 128
 """Servers take more connections from one client for an attack."""
 
@@ -107,6 +110,13 @@ class LimitSettings(_Table, frozen=True, kw_only=True):
             description="pulls from a network that run at once; other jobs do not wait for them",
         ),
     ] = FETCHES
+    min_rate: Annotated[
+        Rate,
+        Meta(
+            description="a pull that receives less than this in a second, for a minute, goes back into the queue while"
+            " others wait; 0 for never"
+        ),
+    ] = MIN_RATE
     write_stall: Annotated[
         Duration, Meta(description="a connection whose client takes no reply for this long is closed")
     ] = Duration(limits.WRITE_STALL_SECONDS)

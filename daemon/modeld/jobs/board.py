@@ -17,13 +17,13 @@ import anyio.to_thread
 
 from modeld.activity import Activity
 from modeld.jobs import record
-from modeld.jobs.admission import Gate, Owed, Standing
+from modeld.jobs.admission import Gate, Owed
 from modeld.jobs.ids import new_id
 from modeld.jobs.index import JobIndex
 from modeld.jobs.job import AnyJob, Job, Kind, Signal, V, W
 from modeld.jobs.ledger import JobRecord, Ledger, TokenTaken
 from modeld.jobs.runner import Runner
-from modelwire.errors import Draining, Internal, InvalidRequest, NoSpace, NotFound, QueueFull, WireError
+from modelwire.errors import Draining, InvalidRequest, NoSpace, NotFound, QueueFull, WireError
 from modelwire.requests import Write
 from modelwire.vocabulary import OnDisconnect, clamp_priority
 
@@ -118,11 +118,12 @@ class Board:
         """
         if self.draining:
             raise _draining()
-        if same := self.jobs.same_work(key, peer, request.token):
+        while same := self.jobs.same_work(key, peer, request.token):
             if request.token is not None:
                 _check_token(same, key, request.token)
             try:
-                return await self._join(same, request, peer)
+                if joined := await self._join(same, request, peer):
+                    return joined
             except TokenTaken:
                 if known := await self._finished_with_token(request.token, key, peer):
                     return known
@@ -149,13 +150,13 @@ class Board:
         job.order = standing.order
         self.jobs.enter(job)
         attachment = Attachment(self, job, joined=False)
-        self._apply_standing(job, standing)
+        self.runner.place(job, standing)
         try:
             # Shielded: a job that is in the ledger and was not acknowledged would run unasked after a restart.
             with anyio.CancelScope(shield=True):
                 await self._write(job, lambda: self._ledger.insert(record.of(job)))
         except BaseException as error:
-            self._withdraw(job, error)
+            self._withdraw(job)
             attachment.leave()
             if isinstance(error, TokenTaken) and (known := await self._finished_with_token(request.token, key, peer)):
                 return known
@@ -172,12 +173,14 @@ class Board:
                 raise
             await write()
 
-    async def _join(self, job: AnyJob, request: Write, peer: int) -> Attachment[Any, Any]:
+    async def _join(self, job: AnyJob, request: Write, peer: int) -> Attachment[Any, Any] | None:
+        """None when the job could not be recorded: it never was, for a reason that may be that of its own request."""
         attachment = Attachment(self, job, joined=True)
         try:
             await job.recorded.wait()
             if job.stage == "withdrawn":
-                raise job.failure or Internal("the job that this request joined could not be recorded")
+                attachment.leave()
+                return None
             if (token := request.token) is not None and token != job.token:
                 await self._write(job, lambda: self._ledger.join(job.id, peer, token))
                 self.jobs.join(job, peer, token)
@@ -200,9 +203,8 @@ class Board:
         _check_token(ended, key, token)
         return Attachment(self, ended, joined=True)
 
-    def _withdraw(self, job: AnyJob, error: BaseException) -> None:
+    def _withdraw(self, job: AnyJob) -> None:
         job.move("withdraw")
-        job.failure = error if isinstance(error, WireError) else None
         self.jobs.leave(job, remember=False)
         if job.state == "queued":
             self.runner.settle(self._gate.withdraw(job.id))
@@ -309,15 +311,6 @@ class Board:
         if job.state == "queued" and self._gate.holds_slot(job.id):
             self.runner.settle(Owed((job.id,)))
         job.changed.fire()
-
-    def readmit(self, job: AnyJob) -> None:
-        """Puts a job of an earlier run back into the queue; the queue's limits do not apply to it."""
-        self._apply_standing(job, self._gate.restore(self.runner.ticket(job)))
-        job.changed.fire()
-
-    def _apply_standing(self, job: AnyJob, standing: Standing) -> None:
-        job.position = standing.position
-        self.runner.settle(Owed((job.id,) if standing.position == 0 else (), standing.moves))
 
     async def prioritize(self, job: AnyJob, priority: int) -> None:
         if job.terminal or job.stage == "ending":

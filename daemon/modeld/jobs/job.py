@@ -24,7 +24,12 @@ from modelwire.vocabulary import TERMINAL_STATES, JobState, OnDisconnect
 W = TypeVar("W", bound=Write)
 V = TypeVar("V", bound=Value)
 
-_STOP_REASONS: Final[dict[Stage, StopReason]] = {"pausing": "pause", "cancelling": "cancel", "parking": "park"}
+_STOP_REASONS: Final[dict[Stage, StopReason]] = {
+    "pausing": "pause",
+    "yielding": "yield",
+    "cancelling": "cancel",
+    "parking": "park",
+}
 
 
 class Kind(ABC, Generic[W, V]):
@@ -168,6 +173,7 @@ class Job(Generic[W, V]):
             self.state = STATES.get(stage, self.state)
             if stage in _STOP_REASONS:
                 self.progress.stop_reason = _STOP_REASONS[stage]
+                self.changed.fire()  # work that waits looks whether it is to stop
             elif stage == "queued":
                 self.progress.stop_reason = None
             if stage in STATES:

@@ -1,7 +1,9 @@
-"""The two records that a job makes around a publication; the store calls for them in the publisher's turn."""
+"""What a job does when the store changes a name for it: it gives up its slot while another program has the name, and
+makes two records around the change."""
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, TypeVar
 
 from modeld.jobs.job import Job
@@ -12,11 +14,14 @@ V = TypeVar("V", bound=Value)
 
 
 class PublicationNotes(Generic[V]):
-    """Ties a publication to its job: see `Runner.about_to_publish`."""
+    """Ties a change to its job: see `Runner.aside`, `about_to_publish` and `published`."""
 
     def __init__(self, runner: Runner, job: Job[Any, V]) -> None:
         self._runner = runner
         self._job = job
+
+    def waits_for(self, _holder: str, /) -> AbstractAsyncContextManager[None]:
+        return self._runner.aside(self._job)
 
     async def about_to_publish(self, value: V, /) -> None:
         await self._runner.about_to_publish(self._job, value)

@@ -33,7 +33,7 @@ async def restore(board: Board, ledger: Ledger) -> int:
             await board.runner.end(job, "failed", doubt)
         elif job in board.jobs and job.move("restore") == "queued":
             board.runner.note(job, "job.restored")
-            board.readmit(job)
+            board.runner.readmit(job)
             resumed += 1
     return resumed
 
@@ -111,7 +111,8 @@ def _working(board: Board) -> list[AnyJob]:
 async def _until_idle(board: Board) -> None:
     while working := _working(board):
         job = working[0]
-        if job.stage == "paused":
+        if job.stage in ("queued", "paused"):
+            board.runner.settle(board.runner.gate.withdraw(job.id))
             board.runner.leave(job)
         else:
             await job.changed.wait()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import anyio
 import anyio.abc
@@ -12,7 +13,7 @@ import structlog
 
 from modeld.activity import Activity
 from modeld.jobs import record
-from modeld.jobs.admission import Gate, Owed, Ticket
+from modeld.jobs.admission import Gate, Owed, Standing, Ticket
 from modeld.jobs.index import JobIndex
 from modeld.jobs.job import AnyJob, Job, V, W
 from modeld.jobs.ledger import Ledger
@@ -44,14 +45,45 @@ class Runner:
         """Carries out what a change of the queue entails: starts jobs, and passes on new positions."""
         for job_id in owed.starts:
             if job := self._jobs.live(job_id):
-                self._start(job)
+                if job.stage == "queued":
+                    self._start(job)
+                else:
+                    job.changed.fire()  # it was started before, and stepped aside
         for job_id, position in owed.moves:
-            if job := self._jobs.live(job_id):
+            if (job := self._jobs.live(job_id)) and job.stage == "queued":
                 job.position = position
                 job.changed.fire()
 
     def ticket(self, job: AnyJob) -> Ticket:
         return Ticket(job.id, job.peer, job.kind.queue(job.request), job.priority, job.order)
+
+    def readmit(self, job: AnyJob) -> None:
+        """Puts a job that was admitted before at the end of its queue, whose limits do not apply to it."""
+        job.progress.phase("queued")
+        self.place(job, self.gate.restore(self.ticket(job)))
+        job.changed.fire()
+
+    def place(self, job: AnyJob, standing: Standing) -> None:
+        """Gives a job the place that the gate has for it: a slot or one in the queue."""
+        job.position = standing.position
+        self.settle(Owed((job.id,) if standing.position == 0 else (), standing.moves))
+
+    def put_back(self, job: AnyJob, why: str) -> None:
+        """Asks a running job that can go on later to give its slot to others."""
+        if job.move("yield"):
+            self.note(job, "job.yielding", message=why)
+
+    @asynccontextmanager
+    async def aside(self, job: AnyJob) -> AsyncIterator[None]:
+        """Around a wait for another program: meanwhile other jobs use the slot. Raises Stopped when the job is stopped
+        before it has a slot again."""
+        self.settle(self.gate.step_aside(job.id))
+        yield
+        self.settle(self.gate.come_back(job.id))
+        while not self.gate.holds_slot(job.id):
+            if job.progress.stopped():
+                raise Stopped
+            await job.changed.wait()
 
     def _start(self, job: AnyJob) -> None:
         """Changes the stage before the task runs: a cancel in between must find a running job."""
@@ -77,6 +109,8 @@ class Runner:
             await self._abandon(job, incident(error, job=job.id, kind=job.kind.name))
         finally:
             self.settle(self.gate.finish(job.id))
+            if job.stage == "queued":
+                self.readmit(job)
             job.changed.fire()  # a resume waits for the job to leave the gate
             self.on_end()
 

@@ -1,25 +1,27 @@
 """The stages of a job, and the events that move it from one to the next.
 
-    stage       start    pause    cancel      park     stop    resume  restore  end     record     leave   abandon
-    queued      running  paused   ending      -        !       -       queued   ending  !          parked  -
-    running     !        pausing  cancelling  parking  ending  -       queued   ending  !          left    failed
-    pausing     !        -        cancelling  parking  paused  -       !        ending  !          left    failed
-    cancelling  !        -        -           -        ending  -       !        ending  !          left    failed
-    parking     !        -        -           -        parked  -       !        ending  !          left    failed
-    paused      !        -        ending      -        !       queued  paused   ending  !          parked  failed
-    parked      !        -        ending      -        !       -       !        -       !          -       -
-    left        !        -        -           -        left    -       !        ending  *          -       -
-    ending      !        -        -           -        !       -       !        -       *          left    failed
-    done        !        -        -           -        !       -       !        -       !          -       -
-    failed      !        -        -           -        !       -       !        -       !          -       -
-    cancelled   !        -        -           -        !       -       !        -       !          -       -
-    withdrawn   !        -        -           -        !       -       !        -       withdrawn  -       -
+    stage      start   pause   yield    cancel     park    stop   resume restore end    record    leave  abandon
+    queued     running paused  -        ending     -       !      -      queued  ending !         parked -
+    running    !       pausing yielding cancelling parking ending -      queued  ending !         left   failed
+    pausing    !       -       -        cancelling parking paused -      !       ending !         left   failed
+    yielding   !       pausing -        cancelling parking queued -      !       ending !         left   failed
+    cancelling !       -       -        -          -       ending -      !       ending !         left   failed
+    parking    !       -       -        -          -       parked -      !       ending !         left   failed
+    paused     !       -       -        ending     -       !      queued paused  ending !         parked failed
+    parked     !       -       -        ending     -       !      -      !       -      !         -      -
+    left       !       -       -        -          -       left   -      !       ending *         -      -
+    ending     !       -       -        -          -       !      -      !       -      *         left   failed
+    done       !       -       -        -          -       !      -      !       -      !         -      -
+    failed     !       -       -        -          -       !      -      !       -      !         -      -
+    cancelled  !       -       -        -          -       !      -      !       -      !         -      -
+    withdrawn  !       -       -        -          -       !      -      !       -      withdrawn -      -
 
 `-`: the event is ignored, it comes too late or means nothing here. `!`: it cannot happen here, and raises ValueError.
 `*`: `record` stands for three events, done, failed and cancelled; the job becomes what the event is called.
 
 - start: the gate gives the job a slot.
 - pause, cancel: a client asks for it, or the last client has left. Work that runs is asked to stop.
+- yield: other jobs wait for its slot, and it can go on later. Work that runs is asked to stop.
 - park: the daemon stops. Work that runs is asked to stop.
 - stop: the work has stopped because it was asked to.
 - resume: a client asks for it, or a new request joins the job.
@@ -37,14 +39,14 @@ from typing import Final, Literal, get_args
 
 from modelwire.vocabulary import JobState
 
-Moving = Literal["pausing", "cancelling", "parking", "ending", "parked", "left", "withdrawn"]
+Moving = Literal["pausing", "yielding", "cancelling", "parking", "ending", "parked", "left", "withdrawn"]
 """Stages that clients do not see: a job that is at one shows the state that it had before."""
 
 Stage = JobState | Moving
 
 End = Literal["done", "failed", "cancelled"]
 
-Asked = Literal["pause", "cancel", "park", "resume", "end", "leave", "abandon"]
+Asked = Literal["pause", "yield", "cancel", "park", "resume", "end", "leave", "abandon"]
 """Events that may come at any stage, and are ignored where the table has no entry."""
 
 Event = Asked | End | Literal["start", "stop", "restore", "withdraw"]
@@ -63,6 +65,7 @@ TABLE: Final[dict[Stage, dict[Event, Stage]]] = {
     },
     "running": {
         "pause": "pausing",
+        "yield": "yielding",
         "cancel": "cancelling",
         "park": "parking",
         "stop": "ending",
@@ -75,6 +78,15 @@ TABLE: Final[dict[Stage, dict[Event, Stage]]] = {
         "cancel": "cancelling",
         "park": "parking",
         "stop": "paused",
+        "end": "ending",
+        "leave": "left",
+        "abandon": "failed",
+    },
+    "yielding": {
+        "pause": "pausing",
+        "cancel": "cancelling",
+        "park": "parking",
+        "stop": "queued",
         "end": "ending",
         "leave": "left",
         "abandon": "failed",

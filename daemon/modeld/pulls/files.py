@@ -38,10 +38,16 @@ class _File:
     ready: ReadyFile | None = None
 
     @property
+    def expected(self) -> Digest | None:
+        """The digest that bytes from the source must have. By the time that it is asked for them it may have another
+        version than it described: the digest of the described one finds bytes that are here, and no others."""
+        return None if self.version is not None and self.info.validator is not None else self.info.digest
+
+    @property
     def key(self) -> str:
         """Equal for the same bytes, and only for them."""
-        if self.info.digest is not None:
-            return self.info.digest.text
+        if self.expected is not None:
+            return self.expected.text
         return self.version or f"{self.info.origin}\0{self.info.locator}\0{self.info.validator or id(self)}"
 
 
@@ -142,7 +148,7 @@ class ModelFiles:
 
     async def _fetch(self, file: _File, described: Described[Any], on_event: OnEvent, share: Share) -> None:
         info, shared = file.info, self._context.shared_downloads
-        work = partial(self._context.transfer.fetch_file, described, info, expected=info.digest)
+        work = partial(self._context.transfer.fetch_file, described, info, expected=file.expected)
         # Whoever asks for a digest may have named any file for it.
         route = f"{self._route}\0{info.path}"
         download = await shared.fetch(file.key, route, work, file.progress, on_event, share, self._holds)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -49,6 +49,9 @@ class PullNotes:
 
     def pulled(self, added: Added) -> Pulled:
         return self.make(**msgspec.structs.asdict(added))
+
+    def waits_for(self, holder: str, /) -> AbstractAsyncContextManager[None]:
+        return self.notes.waits_for(holder)
 
     async def about_to_publish(self, value: Added, /) -> None:
         await self.notes.about_to_publish(self.pulled(value))
@@ -150,7 +153,7 @@ class Pull:
         if not here:
             # To the end of the pull: another tool that writes this name waits meanwhile.
             locks, stopped = self._context.store.ingest.publishing.locks, self._progress.stopped
-            held = locks.held(self._plan.name, stopped=stopped, on_wait=self._events.on_name_wait)
+            held = locks.held(self._plan.name, stopped=stopped, on_wait=self._waits_for)
             await self._name.enter_async_context(held)
             # Another tool that had the name may have published it, or the bytes.
             await files.find()
@@ -171,6 +174,10 @@ class Pull:
             files=tuple(RemoteFile(file.path, file.digest.hex, file.role) for file in ready),
         )
         return await self._publish(ready, model, asked=True, note=description.note)
+
+    def _waits_for(self, holder: str) -> AbstractAsyncContextManager[None]:
+        self._events.on_name_wait(holder)
+        return self._notes.waits_for(holder)
 
     async def _fetch_missing(self, files: ModelFiles, described: Described[Any]) -> list[ReadyFile]:
         job = self._job

@@ -7,6 +7,8 @@ from pathlib import Path
 import anyio
 import pytest
 
+from modeld.jobs.job import AnyJob
+from modeld.jobs.ledger import JobRecord
 from modeld.jobs.restart import restore
 from modelwire.errors import InvalidRequest, NoSpace
 from rigs.board_rig import UID, desk
@@ -57,6 +59,46 @@ async def test_the_token_of_an_ended_job_joins_no_other_one(tmp_path: Path) -> N
         await eventually(lambda: running.job.attempts)
         assert running.job.holders == 1
         assert running.job.state == "running"
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["the token is taken", "the disk is full"])
+async def test_a_request_that_joined_a_job_which_never_was_gets_one_of_its_own(tmp_path: Path, full: bool) -> None:
+    """It was joined before its record was on the disk, and the record was refused for a reason of its own request."""
+    async with desk(tmp_path) as at:
+        at.finish.set()
+        ended = (await at.submit("llama", token="t")).job
+        await ended.ended.wait()
+        at.work.finish = anyio.Event()
+        insert, slow = at.ledger.insert, anyio.Event()
+
+        async def insert_slowly(record: JobRecord) -> None:
+            await slow.wait()
+            if full and record.token == "t":
+                raise NoSpace("the catalogue's disk is full")
+            await insert(record)
+
+        at.ledger.insert = insert_slowly  # type: ignore[method-assign]
+        got: dict[str, AnyJob] = {}
+
+        async def again() -> None:
+            try:
+                got["again"] = (await at.submit("llama", token="t")).job
+            except NoSpace:
+                assert full
+
+        async def join() -> None:
+            got["joined"] = (await at.submit("llama")).job
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(again)
+            await eventually(lambda: len(at.gate))
+            group.start_soon(join)
+            await eventually(lambda: any(job.watchers == 2 for job in at.board.jobs))
+            slow.set()
+        assert got.get("again") is (None if full else ended)
+        assert got["joined"] is not ended
+        assert got["joined"].state in ("queued", "running")
+        assert (got["joined"].watchers, len(at.gate)) == (1, 1)
 
 
 async def test_who_cannot_be_recorded_does_not_join(tmp_path: Path) -> None:

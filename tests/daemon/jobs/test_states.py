@@ -30,6 +30,7 @@ WAYS: dict[Stage, tuple[Event, ...]] = {
     "queued": (),
     "running": ("start",),
     "pausing": ("start", "pause"),
+    "yielding": ("start", "yield"),
     "cancelling": ("start", "cancel"),
     "parking": ("start", "park"),
     "paused": ("pause",),
@@ -91,7 +92,7 @@ def test_each_event_at_each_stage_moves_the_job_or_is_refused_or_ignored(stage: 
     assert job.state == STATES.get(following, state), "a client sees the state, or the one before"
     if following in STATES:
         assert job.position == (0 if following == "running" else None)
-    wanted = {"pausing": "pause", "cancelling": "cancel", "parking": "park", "queued": None}
+    wanted = {"pausing": "pause", "yielding": "yield", "cancelling": "cancel", "parking": "park", "queued": None}
     assert job.progress.stop_reason == wanted.get(following, sign)
 
 
@@ -185,6 +186,7 @@ MAKERS: dict[Stage, Callable[[Desk], Awaitable[AnyJob]]] = {
     "queued": queued,
     "running": running,
     "pausing": asked_to("pause"),
+    "yielding": asked_to("yield"),
     "cancelling": asked_to("cancel"),
     "parking": asked_to("park"),
     "paused": paused,
@@ -208,6 +210,10 @@ OUTCOMES: dict[tuple[Stage, str], tuple[JobState, JobState, str]] = {
     ("pausing", "pause"): ("paused", "paused", "job.paused"),
     ("pausing", "resume"): ("running", "queued", "job.started"),
     ("pausing", "drain"): ("running", "queued", "job.parked"),
+    ("yielding", "cancel"): ("cancelled", "cancelled", "job.cancelled"),
+    ("yielding", "pause"): ("paused", "paused", "job.paused"),
+    ("yielding", "resume"): ("running", "queued", "job.started"),
+    ("yielding", "drain"): ("running", "queued", "job.parked"),
     ("cancelling", "cancel"): ("cancelled", "cancelled", "job.cancelled"),
     ("cancelling", "pause"): ("cancelled", "cancelled", "job.cancelled"),
     ("cancelling", "resume"): ("cancelled", "cancelled", "job.cancelled"),

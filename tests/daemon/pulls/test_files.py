@@ -148,6 +148,24 @@ async def test_the_digest_of_a_version_is_remembered(bench: PullBench) -> None:
     assert bench.downloads.begun == ["m.gguf"] * 2
 
 
+@pytest.mark.parametrize("validator", ['"1"', None], ids=["validator", "revision"])
+async def test_the_digest_of_a_version_finds_bytes_and_only_an_immutable_one_judges_those_that_come(
+    bench: PullBench, validator: str | None
+) -> None:
+    """The source may have another version than it described, by the time that it is asked for the bytes."""
+    bench.downloads.answers = {"m.gguf": ONE}
+    file = info(ONE, known=False, validator=validator)
+    wanted = bench.files(bench.plan(), [file], revision="0" * 40)
+    assert not await wanted.find()
+    await bench.fetched(wanted)
+    bench.holds.close()
+    assert (await bench.store.sweeper.sweep(grace=0)).removed == 1
+    wanted = bench.files(bench.plan(), [file], revision="0" * 40)
+    assert not await wanted.find()
+    await bench.fetched(wanted)
+    assert bench.downloads.expected == [None, None if validator else digest_of(ONE)]
+
+
 async def test_the_digest_of_another_version_is_not_remembered_for_the_described_one(bench: PullBench) -> None:
     bench.downloads.answers = {"m.gguf": ONE}
     bench.downloads.as_described = False

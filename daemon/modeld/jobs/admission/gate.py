@@ -2,7 +2,9 @@
 
 Rules:
 - A running slot that is free is never left empty while a ticket of its kind waits.
-- A ticket is admitted once, is started at most once, and leaves by `finish` or `withdraw`.
+- While several peers wait, one that runs half of a kind's slots or more gets none that is free.
+- A ticket is admitted once, is started once, and leaves by `finish` or `withdraw`. In between it may step aside: then
+  it counts as waiting, until it has come back and has a slot again.
 - A call returns what the caller has to do for other jobs because of it.
 
 Ageing changes the order without a call. The next call that touches the kind returns such moves.
@@ -10,6 +12,7 @@ Ageing changes the order without a call. The next call that touches the kind ret
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import replace
 from types import MappingProxyType
@@ -31,6 +34,9 @@ class Gate:
         self._next_order = first_order
         self._queues: dict[str, WaitingQueue] = {}
         self._running: dict[str, dict[str, Ticket]] = {}
+        self._aside: dict[str, Ticket] = {}
+        """Started tickets without a slot."""
+
         self._kind_of: dict[str, str] = {}
         self._waiting = 0
         self._waiting_of: dict[Hashable, int] = {}
@@ -62,11 +68,11 @@ class Gate:
         return self._admit(ticket)
 
     def finish(self, id_: str) -> Owed:
-        """Removes a running job that has ended. A second call does nothing."""
+        """Removes a started job that has ended. A second call does nothing."""
         kind = self._kind_of.get(id_)
         if kind is None:
             return NOTHING
-        if id_ not in self._running[kind]:
+        if id_ not in self._running[kind] and id_ not in self._aside:
             raise ValueError(f"job {id_} waits: it cannot finish before it started")
         return self._remove(id_, kind)
 
@@ -76,6 +82,33 @@ class Gate:
         if kind is None:
             return NOTHING
         return self._remove(id_, kind)
+
+    def step_aside(self, id_: str) -> Owed:
+        """Gives the slot of a running job to others, while it waits for something outside."""
+        kind = self._kind_of[id_]
+        ticket = self._aside[id_] = self._running[kind].pop(id_)
+        self._count_waiting(ticket.peer, +1)
+        return self._settle(kind)
+
+    def come_back(self, id_: str) -> Owed:
+        """Gives a job that has stepped aside a slot again, at once or when its turn comes: then it is in `starts`."""
+        ticket = self._aside[id_]
+        self._queues[ticket.kind].join(Place(ticket, clamp_priority(ticket.priority), self._clock()))
+        return self._settle(ticket.kind)
+
+    def above_share(self, kind: str, waited: float) -> tuple[str, ...]:
+        """The running jobs, the latest started first, of peers that run more than half of the slots, while a peer that
+        runs less has waited for that many seconds."""
+        running, now = self._running[kind], self._clock()
+        count = Counter(ticket.peer for ticket in running.values())
+        share = self._share(kind)
+        if not any(count[place.ticket.peer] < share and now - place.since >= waited for place in self._queues[kind]):
+            return ()
+        return tuple(id_ for id_, ticket in reversed(running.items()) if count[ticket.peer] > share)
+
+    def contended(self) -> set[str]:
+        """The kinds of which jobs wait for a slot."""
+        return {kind for kind, queue in self._queues.items() if queue}
 
     def prioritize(self, id_: str, priority: int) -> Owed:
         """Changes the requested priority; the time already waited keeps counting.
@@ -111,9 +144,9 @@ class Gate:
             kind: KindSnapshot(
                 limit=self._limits.running_of(kind),
                 running=tuple(self._running[kind]),
-                waiting=tuple(place.ticket.id for place in queue.ranked(now)),
+                waiting=tuple(place.ticket.id for place in self._ranked(kind, now)),
             )
-            for kind, queue in self._queues.items()
+            for kind in self._queues
         }
         return Snapshot(
             running=sum(len(running) for running in self._running.values()),
@@ -121,6 +154,15 @@ class Gate:
             waiting_limit=self._limits.waiting_total,
             kinds=MappingProxyType(kinds),
         )
+
+    def _share(self, kind: str) -> int:
+        """Slots of one peer while others wait."""
+        return max(1, self._limits.running_of(kind) // 2)
+
+    def _ranked(self, kind: str, now: float) -> list[Place]:
+        count = Counter(ticket.peer for ticket in self._running[kind].values())
+        served_enough = {peer for peer, slots in count.items() if slots >= self._share(kind)}
+        return self._queues[kind].ranked(now, served_enough)
 
     def _slot_free(self, kind: str) -> bool:
         return len(self._running.get(kind, ())) < self._limits.running_of(kind)
@@ -168,14 +210,17 @@ class Gate:
         place = Place(ticket, clamp_priority(ticket.priority), now)
         queue.join(place)
         self._count_waiting(ticket.peer, +1)
-        moves = queue.renumber(queue.ranked(now))
+        moves = queue.renumber(self._ranked(kind, now))
         return Standing(place.position, ticket.order, tuple(move for move in moves if move[0] != ticket.id))
 
     def _remove(self, id_: str, kind: str) -> Owed:
         del self._kind_of[id_]
         if self._running[kind].pop(id_, None) is None:
-            place = self._queues[kind].leave(id_)
-            self._count_waiting(place.ticket.peer, -1)
+            waiting = self._aside.pop(id_, None)
+            if id_ in self._queues[kind]:
+                waiting = self._queues[kind].leave(id_).ticket
+            if waiting is not None:
+                self._count_waiting(waiting.peer, -1)
             self._pace.freed(self._clock())
         return self._settle(kind)
 
@@ -186,15 +231,19 @@ class Gate:
             return NOTHING
         now = self._clock()
         running = self._running[kind]
-        ranking = queue.ranked(now)
-        free = max(0, self._limits.running_of(kind) - len(running))
-        starting, staying = ranking[:free], ranking[free:]
-        for place in starting:
-            queue.start(place.ticket.id)
-            running[place.ticket.id] = place.ticket
-            self._count_waiting(place.ticket.peer, -1)
+        ranking = self._ranked(kind, now)
+        starting: list[str] = []
+        while ranking and len(running) < self._limits.running_of(kind):
+            ticket = ranking.pop(0).ticket
+            queue.start(ticket.id)
+            running[ticket.id] = ticket
+            self._aside.pop(ticket.id, None)
+            self._count_waiting(ticket.peer, -1)
             self._pace.freed(now)
-        return Owed(tuple(place.ticket.id for place in starting), queue.renumber(staying))
+            starting.append(ticket.id)
+            if sum(other.peer == ticket.peer for other in running.values()) == self._share(kind):
+                ranking = self._ranked(kind, now)  # this peer has its share from now on
+        return Owed(tuple(starting), queue.renumber(ranking))
 
     def _count_waiting(self, peer: Hashable, change: int) -> None:
         self._waiting += change

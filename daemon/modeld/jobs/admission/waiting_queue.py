@@ -1,19 +1,21 @@
 """The waiting tickets of one kind of work, and the order in which they will start.
 
-Three rules, in this sequence:
+Four rules, in this sequence:
+0. Peers that have their share of the running slots go behind all others.
 1. The effective priority decides: the requested one, raised by one level for every `ageing` seconds of waiting.
 2. Within a level, the peer that was served longest ago goes first. A peer that has no ticket waiting is forgotten, and
    joins as if served just now: otherwise a stream of new peers, never served before, would pass all that wait.
 3. Within a level and a peer, first come, first served.
 
-No ticket starves. After at most 4 x `ageing` it is at the highest level; from then on only earlier tickets of its own
-peer, and for each of these one of every other waiting peer, go first.
+No ticket starves. Those of a peer that has its share wait for its own jobs to end, or for all others. After at most
+4 x `ageing` any other is at the highest level; from then on only earlier tickets of its own peer, and for each of these
+one of every other waiting peer, go first.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 
@@ -85,16 +87,18 @@ class WaitingQueue:
         risen = int(max(0.0, now - place.since) / self._ageing)
         return max(PRIORITY_HIGHEST, place.priority - risen)
 
-    def ranked(self, now: float) -> list[Place]:
-        """All places in the order in which they start, by simulating the starts: O(n log n)."""
-        levels: dict[int, dict[Hashable, deque[Place]]] = {}
+    def ranked(self, now: float, served_enough: Collection[Hashable] = ()) -> list[Place]:
+        """All places in the order in which they start, by simulating the starts: O(n log n). The peers in
+        `served_enough` have their share of the slots now."""
+        levels: dict[tuple[bool, int], dict[Hashable, deque[Place]]] = {}
         for place in self._places.values():
-            queues = levels.setdefault(self.effective(place, now), {})
+            level = (place.ticket.peer in served_enough, self.effective(place, now))
+            queues = levels.setdefault(level, {})
             queues.setdefault(place.ticket.peer, deque()).append(place)
         served, turn = dict(self._served), self._turn
         ranking: list[Place] = []
-        for level in sorted(levels):
-            queues = levels[level]
+        for key in sorted(levels):
+            queues = levels[key]
             if len(queues) == 1:
                 ((peer, queue),) = queues.items()
                 ranking.extend(queue)

@@ -20,7 +20,7 @@ from modeld.progress import JobProgress, Stopped
 from modeld.store.catalog.records import Records
 from modeld.store.digest import Digest
 from modeld.store.disk.durable import store_faults
-from modeld.store.disk.locks import StoreLock
+from modeld.store.disk.locks import NameLock, StoreLock
 from modeld.store.disk.removal import Identity, remove_entry, remove_file
 from modeld.store.maintain.leftover_trees import LeftoverTrees
 from modeld.store.maintain.victims import PARTIAL_SECONDS, Ages, Candidate, Links, Victims
@@ -28,6 +28,7 @@ from modeld.store.maintain.walk import blob_file, partial_at
 from modeld.store.manifests.marks import Marked
 from modeld.store.publish.holds import Held, Holds
 from modeld.store.publish.name_changes import NameChanges
+from modelwire.errors import WireError
 from modelwire.values import Swept, Victim
 
 SHOWN: Final = 10_000
@@ -244,6 +245,8 @@ class Sweeper:
 
     def _remove_one(self, victim: Candidate) -> bool:
         root = self._layout.root
+        if victim.kind == "lock":
+            return self._remove_lock(victim)
         if not victim.is_blob:
             return remove_entry(root, victim.parts, victim.identity)
         removed = remove_file(root, victim.parts, victim.identity)
@@ -252,6 +255,23 @@ class Sweeper:
             with suppress(OSError):  # the checksums for a repair of the removed blob
                 os.unlink(self._layout.blocks(Digest(victim.digest)))
         return removed
+
+    def _remove_lock(self, victim: Candidate) -> bool:
+        """With the lock held: no program holds it then, and one that opened the file before finds it without a name."""
+        path, stem = "/".join((self._layout.root, *victim.parts)), os.path.splitext(victim.parts[-1])[0]
+        try:
+            lock = NameLock.take(path)
+        except WireError:
+            return False
+        if lock is None:
+            return False
+        try:
+            if os.path.lexists(f"{self._layout.manifests_dir}/{stem}.json"):
+                return False
+            os.unlink(path)
+        finally:
+            lock.release()
+        return True
 
 
 def _kept_for_later(sizes: Sequence[int]) -> str:

@@ -139,6 +139,7 @@ class Victims:
     def candidates(self, *, blobs_too: bool = True) -> Iterator[Candidate]:
         """Everything that may go."""
         yield from self._in_staging()
+        yield from self._in_locks()
         yield from self.in_quarantine()
         for found in chain(keyed_partials(self._layout), walk(self._layout, self._stopped)):
             if isinstance(found, BlobFile):
@@ -198,6 +199,21 @@ class Victims:
                 found = self._candidate("staging", parts, info, f"unfinished, unchanged for {span(unused)}")
                 if not self._holds.is_held(found.held_as(self._layout.root)):
                     yield found
+
+    def _in_locks(self) -> Iterator[Candidate]:
+        """The locks of names that stand for nothing, as this daemon makes and leaves them: those of other tools are
+        theirs."""
+        for entry in self._entries(self._layout.locks_dir):
+            stem, suffix = os.path.splitext(entry.name)
+            if suffix != ".lock" or (info := _stat(entry)) is None or not stat.S_ISREG(info.st_mode):
+                continue
+            ours = info.st_uid == os.geteuid() and info.st_size == 0 and not info.st_mode & 0o7
+            unused = self._ages.unused(info)
+            named = os.path.lexists(f"{self._layout.manifests_dir}/{stem}.json")
+            if ours and not named and unused >= max(STAGING_SECONDS, self._ages.grace):
+                yield self._candidate(
+                    "lock", ("locks", entry.name), info, f"its name stands for nothing, unused for {span(unused)}"
+                )
 
     def _candidate(
         self, kind: str, parts: tuple[str, ...], info: os.stat_result, reason: str, digest: str | None = None

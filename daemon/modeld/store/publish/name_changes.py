@@ -4,7 +4,7 @@ then one step on the disk between two notes to the requesting job."""
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Protocol, TypedDict, TypeVar
@@ -20,7 +20,7 @@ from modeld.store.disk.layout import Layout
 from modeld.store.manifests import writing
 from modeld.store.manifests.index import Index
 from modeld.store.names import ModelName
-from modeld.store.publish.name_locks import NameLocks, Stop, never
+from modeld.store.publish.name_locks import NameLocks, Stop, alone, never
 from modeld.store.publish.publisher import Publisher
 
 T = TypeVar("T")
@@ -28,7 +28,10 @@ Value = TypeVar("Value", contravariant=True)
 
 
 class Notes(Protocol[Value]):
-    """Called in the publisher's turn. An error of `about_to_publish` prevents the change."""
+    """The last two are called in the publisher's turn. An error of `about_to_publish` prevents the change."""
+
+    def waits_for(self, holder: str, /) -> AbstractAsyncContextManager[None]:
+        """Around the wait for a name's lock, which another program has."""
 
     async def about_to_publish(self, value: Value, /) -> None: ...
 
@@ -67,12 +70,15 @@ class NameChanges:
     unnamed: Unnamed = field(default_factory=lambda: Unnamed(None))
 
     @asynccontextmanager
-    async def turn(self, order: int, *names: ModelName, stopped: Stop = never) -> AsyncIterator[None]:
+    async def turn(
+        self, order: int, *names: ModelName, stopped: Stop = never, notes: Notes[Any] | None = None
+    ) -> AsyncIterator[None]:
         """Takes the locks first: a lock that another tool holds delays this name, not every publication. Two changes of
         the same names take them in the same order."""
+        on_wait = alone if notes is None else notes.waits_for
         async with AsyncExitStack() as stack:
             for name in sorted(names, key=lambda name: name.key):
-                await stack.enter_async_context(self.locks.held(name, stopped=stopped))
+                await stack.enter_async_context(self.locks.held(name, stopped=stopped, on_wait=on_wait))
             await stack.enter_async_context(self.publisher.turn(order))
             yield
 

@@ -6,7 +6,7 @@ Other tools wait for them, and the daemon waits for the tools. Among the daemon'
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
@@ -25,8 +25,8 @@ T = TypeVar("T")
 Stop = Callable[[], bool]
 """Whether the request was cancelled; checked while it waits for another tool's lock. `Stopped` follows."""
 
-OnWait = Callable[[str], None]
-"""Called once when a request has to wait for another tool: names the tool."""
+OnWait = Callable[[str], AbstractAsyncContextManager[None]]
+"""Entered once, around the wait, when a request has to wait for another tool, whose name it gets."""
 
 _FIRST_PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 0.1
@@ -37,8 +37,9 @@ def never() -> bool:
     return False
 
 
-def unheard(_: str) -> None:
-    pass
+def alone(_: str) -> AbstractAsyncContextManager[None]:
+    """Nobody else has to know of the wait."""
+    return nullcontext()
 
 
 @dataclass(slots=True)
@@ -57,24 +58,28 @@ class NameLocks:
         self._held: dict[str, _Held] = {}
 
     @asynccontextmanager
-    async def held(self, name: ModelName, *, stopped: Stop = never, on_wait: OnWait = unheard) -> AsyncIterator[None]:
+    async def held(self, name: ModelName, *, stopped: Stop = never, on_wait: OnWait = alone) -> AsyncIterator[None]:
         """Holds the name among all tools that share the store. After the time limit, `InUse` names the holder.
         `stopped` ends the waiting, with `Stopped`."""
         path = self._layout.name_lock(name)
-        await self._acquire(path, name, stopped, on_wait)
-        held = self._held[path]
-        try:
-            if stopped():
-                raise Stopped  # the lock came free after the request was cancelled
-            yield
-        finally:
-            held.holders -= 1
-            if not held.holders:
-                del self._held[path]
-                with anyio.CancelScope(shield=True):
-                    await self._in_thread(held.lock.release)
+        async with AsyncExitStack() as waiting:
+            await self._acquire(path, name, stopped, on_wait, waiting)
+            held = self._held[path]
+            try:
+                await waiting.aclose()
+                if stopped():
+                    raise Stopped  # the lock came free after the request was cancelled
+                yield
+            finally:
+                held.holders -= 1
+                if not held.holders:
+                    del self._held[path]
+                    with anyio.CancelScope(shield=True):
+                        await self._in_thread(held.lock.release)
 
-    async def _acquire(self, path: str, name: ModelName, stopped: Stop, on_wait: OnWait) -> None:
+    async def _acquire(
+        self, path: str, name: ModelName, stopped: Stop, on_wait: OnWait, waiting: AsyncExitStack
+    ) -> None:
         deadline = anyio.current_time() + self._wait_seconds
         pause, waited = _FIRST_PAUSE, False
         while not await self._taken(path):
@@ -86,7 +91,8 @@ class NameLocks:
             if not waited and pause >= _LONGEST_PAUSE:
                 # Not for the moments in which another request of this daemon takes the lock.
                 waited = True
-                on_wait(await self._in_thread(partial(locks.name_holder, path)))
+                holder = await self._in_thread(partial(locks.name_holder, path))
+                await waiting.enter_async_context(on_wait(holder))
             await anyio.sleep(min(pause, left))
             pause = min(pause * 2, _LONGEST_PAUSE)
 

@@ -94,7 +94,8 @@ class Publishing(NameChanges):
         With `files`, `digest` is that of the file that stands for the model, and `path` is that of their tree. `last`
         is a blocking step that follows when the model is there, and that a job which is done has taken.
         """
-        async with self.turn(request.order, request.name, stopped=request.progress.stopped):
+        stopped = request.progress.stopped
+        async with self.turn(request.order, request.name, stopped=stopped, notes=request.notes):
             request.progress.phase("publish")
             standing = await self.in_thread(partial(self._standing, request))
             same = judge(standing, request, digest, files)

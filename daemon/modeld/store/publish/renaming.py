@@ -131,13 +131,13 @@ class Renaming:
             await in_thread(partial(writing.sync_names, self._layout))
             kind.settle(*request)
             return known
-        order, stopped = terms.get("order", 0), terms.get("stopped", never)
+        order, stopped, notes = terms.get("order", 0), terms.get("stopped", never), terms.get("notes")
         names = (await in_thread(plan)).names
-        async with self._name_changes.turn(order, *names, stopped=stopped):
+        async with self._name_changes.turn(order, *names, stopped=stopped, notes=notes):
             planned = await in_thread(plan)
             value = planned.value if planned.complete is None else await planned.complete(planned.value)
             with anyio.CancelScope(shield=True):
-                async with kind.remembering(in_thread, value, *request), announced(terms.get("notes"), value):
+                async with kind.remembering(in_thread, value, *request), announced(notes, value):
                     await planned.carry_out()
                 if planned.leaves is not None:
                     await self._remove_trees(planned.leaves)

@@ -42,6 +42,9 @@ class NaiveGate:
         self.limits, self.clock = limits, clock
         self.waiting: list[Waiting] = []
         self.running: dict[str, str] = {}
+        self.peers: dict[str, Hashable] = {}
+        self.aside: dict[str, tuple[Hashable, str]] = {}
+        """Started, waiting for something outside: their peers and kinds."""
         self.served: dict[tuple[str, Hashable], int] = {}
         self.counter = 0
 
@@ -57,22 +60,27 @@ class NaiveGate:
         return self.limits.running_of(kind) - sum(k == kind for k in self.running.values())
 
     def full_for(self, peer: Hashable) -> bool:
-        mine = sum(w.peer == peer for w in self.waiting)
-        return len(self.waiting) >= self.limits.waiting_total or mine >= self.limits.waiting_per_peer
+        waiting = [*(w.peer for w in self.waiting), *(of for of, _ in self.aside.values())]
+        return len(waiting) >= self.limits.waiting_total or waiting.count(peer) >= self.limits.waiting_per_peer
 
     def admit(self, id_: str, peer: Hashable, kind: str, priority: int) -> None:
+        self.peers[id_] = peer
         if self.free(kind) > 0:
             self.running[id_] = kind
             return
+        self.wait(id_, peer, kind, priority)
+
+    def wait(self, id_: str, peer: Hashable, kind: str, priority: int) -> None:
         if (kind, peer) not in self.served:
             self._stamp((kind, peer))
         self.counter += 1
         self.waiting.append(Waiting(id_, peer, kind, priority, self.clock.now, self.counter))
 
     def first(self, kind: str, waiting: list[Waiting], served: dict[tuple[str, Hashable], int]) -> Waiting:
-        def rank(w: Waiting) -> tuple[int, int, int]:
+        def rank(w: Waiting) -> tuple[bool, int, int, int]:
             level = max(1, w.priority - int((self.clock.now - w.since) // self.limits.ageing))
-            return level, served[w.kind, w.peer], w.arrival
+            mine = sum(k == kind and self.peers[id_] == w.peer for id_, k in self.running.items())
+            return mine >= max(1, self.limits.running_of(kind) // 2), level, served[w.kind, w.peer], w.arrival
 
         return min((w for w in waiting if w.kind == kind), key=rank)
 
@@ -89,8 +97,18 @@ class NaiveGate:
 
     def remove(self, id_: str) -> tuple[str, ...]:
         self.running.pop(id_, None)
+        self.aside.pop(id_, None)
         self.waiting = [w for w in self.waiting if w.id != id_]
         self._forget_idle_peers()
+        return self.fill()
+
+    def step_aside(self, id_: str) -> tuple[str, ...]:
+        self.aside[id_] = self.peers[id_], self.running.pop(id_)
+        return self.fill()
+
+    def come_back(self, id_: str, priority: int) -> tuple[str, ...]:
+        peer, kind = self.aside.pop(id_)
+        self.wait(id_, peer, kind, priority)
         return self.fill()
 
     def fill(self) -> tuple[str, ...]:
@@ -119,12 +137,15 @@ class GateAgainstModel(RuleBasedStateMachine):
         self.started: set[str] = set()
         self.positions: dict[str, int] = {}
         self.kind_of: dict[str, str] = {}
+        self.priority_of: dict[str, int] = {}
+        self.came_back: set[str] = set()
         self.touched: str | None = None
 
     def _ticket(self, peer: int, kind: str, priority: int) -> Ticket:
         self.number += 1
         id_ = f"job{self.number}"
         self.kind_of[id_] = kind
+        self.priority_of[id_] = priority
         return Ticket(id_, peer, kind, priority)
 
     def _came_in(self, ticket: Ticket, standing: Standing) -> None:
@@ -140,8 +161,9 @@ class GateAgainstModel(RuleBasedStateMachine):
     def _owed(self, owed: Owed, expected_starts: tuple[str, ...], kind: str | None) -> None:
         assert owed.starts == expected_starts
         for id_ in owed.starts:
-            assert id_ not in self.started, "started twice"
+            assert id_ not in self.started or id_ in self.came_back, "started twice"
             self.started.add(id_)
+            self.came_back.discard(id_)
             self.positions[id_] = 0
         for id_, position in owed.moves:
             assert self.positions[id_] != position, "a move that changes no position"
@@ -156,7 +178,7 @@ class GateAgainstModel(RuleBasedStateMachine):
         if refuse:
             with pytest.raises(QueueFull) as refusal:
                 self.gate.offer(ticket)
-            assert refusal.value.details["depth"] == len(self.model.waiting)
+            assert refusal.value.details["depth"] == len(self.model.waiting) + len(self.model.aside)
             assert refusal.value.retry_after_ms is not None
             assert 100 <= refusal.value.retry_after_ms <= 60_000
             assert ticket.id not in self.gate
@@ -172,7 +194,7 @@ class GateAgainstModel(RuleBasedStateMachine):
 
     @rule(id_=consumes(tickets))
     def end(self, id_: str) -> None:
-        if id_ in self.model.running:
+        if id_ in self.model.running or id_ in self.model.aside or id_ in self.came_back:
             owed = self.gate.finish(id_)
         else:
             with pytest.raises(ValueError, match="before it started"):
@@ -188,6 +210,23 @@ class GateAgainstModel(RuleBasedStateMachine):
     def withdraw(self, id_: str) -> None:
         self._owed(self.gate.withdraw(id_), self.model.remove(id_), self.kind_of[id_])
         del self.positions[id_]
+
+    @rule(id_=tickets)
+    def step_aside(self, id_: str) -> None:
+        self.touched = None
+        if id_ in self.model.running:
+            self._owed(self.gate.step_aside(id_), self.model.step_aside(id_), self.kind_of[id_])
+            assert not self.gate.holds_slot(id_)
+
+    @rule(id_=tickets)
+    def come_back(self, id_: str) -> None:
+        self.touched = None
+        if id_ in self.model.aside:
+            self.came_back.add(id_)
+            self.positions[id_] = 0
+            owed = self.gate.come_back(id_)
+            self._owed(owed, self.model.come_back(id_, self.priority_of[id_]), self.kind_of[id_])
+            assert self.gate.holds_slot(id_) == (id_ in owed.starts)
 
     @rule(id_=tickets, priority=st.integers(-2, 9))
     def prioritize(self, id_: str, priority: int) -> None:
@@ -217,8 +256,8 @@ class GateAgainstModel(RuleBasedStateMachine):
         waiting = [id_ for kind in snapshot.kinds.values() for id_ in kind.waiting]
         assert sorted(running) == sorted(self.model.running)
         assert sorted(waiting) == sorted(w.id for w in self.model.waiting)
-        assert snapshot.waiting == len(waiting)
-        assert len(self.gate) == len(running) + len(waiting)
+        assert snapshot.waiting == len(waiting) + len(self.model.aside)
+        assert len(self.gate) == len(running) + len(waiting) + len(self.model.aside)
         assert self.orders == sorted(set(self.orders))
 
     @invariant()
@@ -362,3 +401,38 @@ def test_the_same_id_twice_is_a_bug_of_the_caller() -> None:
 def test_limits_that_would_stop_everything_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="is"):
         Limits(**wrong)  # type: ignore[arg-type]
+
+
+def test_one_peer_gets_no_more_than_half_of_the_slots_while_another_waits() -> None:
+    gate, _ = filled(Limits(running={"bytes": 4}, waiting_per_peer=99), 9)
+    gate.offer(Ticket("late", "other", "bytes", 5))
+    gate.offer(Ticket("later", "other", "bytes", 5))
+    assert gate.snapshot().kinds["bytes"].waiting[:2] == ("late", "later"), "also before a higher priority"
+    assert gate.finish("f0").starts == ("late",)
+    assert gate.finish("f1").starts == ("later",)
+    assert gate.finish("f2").starts == ("f4",), "both have half of them"
+
+
+def test_the_latest_jobs_above_a_share_are_named_when_another_has_waited() -> None:
+    gate, clock = filled(Limits(running={"bytes": 4}, waiting_per_peer=99), 5)
+    clock.now += 60
+    assert gate.above_share("bytes", 10.0) == (), "the one that waits is of the same peer"
+    gate.offer(Ticket("late", "other", "bytes", 5))
+    assert gate.above_share("bytes", 10.0) == ()
+    clock.now += 10
+    assert gate.above_share("bytes", 10.0) == ("f3", "f2", "f1", "f0")
+    gate.finish("f3")
+    assert gate.above_share("bytes", 0.0) == (), "the other runs, and has none waiting"
+
+
+def test_a_job_that_steps_aside_counts_as_waiting_and_its_slot_serves_another() -> None:
+    gate, _ = filled(Limits(running={"bytes": 1}, waiting_per_peer=2), 2)
+    assert gate.step_aside("f0").starts == ("f1",)
+    gate.offer(Ticket("f2", "flood", "bytes", 1))
+    with pytest.raises(QueueFull):
+        gate.offer(Ticket("f3", "flood", "bytes", 1))
+    assert gate.come_back("f0").starts == ()
+    assert gate.finish("f1").starts == ("f2",)
+    assert gate.finish("f2").starts == ("f0",)
+    assert gate.holds_slot("f0")
+    assert (gate.finish("f0"), len(gate), gate.snapshot().waiting) == (Owed(), 0, 0)

@@ -17,7 +17,9 @@ from modeld.store.digest import Digest
 from modeld.store.disk import removal
 from modeld.store.maintain import sweep as sweep_module
 from modeld.store.manifests import manifests
+from modeld.store.names import ModelName
 from modelwire.units import Duration, Size
+from rigs.lock_holder import HOLD_FILE, other_process
 from rigs.maintain_rig import DAY, Bench, kinds, later
 from rigs.watcher import Watcher
 
@@ -247,6 +249,31 @@ async def test_a_download_of_another_tool_stays_for_a_week_and_while_it_is_writt
     with open(theirs, "r+b"):
         assert kinds(await bench.store.sweeper.sweep()) == [], "its producer runs, whatever the clocks say"
     assert kinds(await bench.store.sweeper.sweep()) == [("partial", 7)]
+
+
+async def test_the_lock_of_a_name_goes_with_its_name(bench: Bench) -> None:
+    """Also that of a name which never stood for anything; not one that a program holds, nor one of another tool."""
+    locks, kept = Path(bench.layout.locks_dir), ModelName.parse("kept")
+    for name in ("gone", "kept", "moved"):
+        await bench.add(name)
+    async with bench.store.ingest.publishing.locks.held(ModelName.parse("failed")):
+        pass
+    await bench.store.renaming.remove("gone")
+    await bench.store.renaming.move("moved", "after")
+    theirs, held = locks / "theirs.lock", Path(bench.layout.name_lock(ModelName.parse("held")))
+    theirs.write_bytes(b"")
+    theirs.chmod(0o644)
+    later(bench, 1.1 * DAY)
+    with other_process(HOLD_FILE, str(held)):
+        held.chmod(0o600)
+        swept = await bench.store.sweeper.sweep(dry_run=True)
+        assert sorted(os.path.basename(victim.path) for victim in swept.victims) == sorted(
+            ["failed.lock", "gone.lock", "held.lock", "moved.lock"]
+        )
+        await bench.store.sweeper.sweep()
+        there = {path.name for path in locks.iterdir() if path.is_file()}
+        assert there == {"after.lock", os.path.basename(bench.layout.name_lock(kept)), held.name, theirs.name}
+    assert kinds(await bench.store.sweeper.sweep()) == [("lock", 0)]
 
 
 async def test_a_dry_run_touches_nothing(bench: Bench) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -130,12 +131,20 @@ async def test_another_tool_is_named_when_it_takes_too_long(layout: Layout) -> N
 
 async def test_whom_it_waits_for_is_said_once_while_it_waits(layout: Layout) -> None:
     told: list[str] = []
+
+    @asynccontextmanager
+    async def tell(holder: str) -> AsyncIterator[None]:
+        told.append(holder)
+        yield
+        assert not had.is_set()
+        told.append("over")
+
     with other_process(HOLD_FILE, layout.name_lock(NAME)) as holder:
         async with anyio.create_task_group() as group:
             had = anyio.Event()
 
             async def wait() -> None:
-                async with program(layout).held(NAME, on_wait=told.append):
+                async with program(layout).held(NAME, on_wait=tell):
                     had.set()
 
             group.start_soon(wait)
@@ -146,7 +155,30 @@ async def test_whom_it_waits_for_is_said_once_while_it_waits(layout: Layout) -> 
             holder.kill()
             with anyio.fail_after(20):
                 await had.wait()
-    assert len(told) == 1
+    assert told[1:] == ["over"]
+
+
+async def test_a_request_that_is_stopped_after_its_wait_leaves_the_lock(layout: Layout) -> None:
+    """What is around the wait may take its time, and raise: the lock is taken by then."""
+
+    @asynccontextmanager
+    async def stopped_at_its_end(_: str) -> AsyncIterator[None]:
+        yield
+        raise Stopped
+
+    with other_process(HOLD_FILE, layout.name_lock(NAME)) as holder:
+        async with anyio.create_task_group() as group:
+
+            async def wait() -> None:
+                with pytest.raises(Stopped):
+                    async with program(layout).held(NAME, on_wait=stopped_at_its_end):
+                        pytest.fail("it was stopped")
+
+            group.start_soon(wait)
+            await anyio.sleep(0.3)
+            holder.kill()
+    async with program(layout, 0).held(NAME):
+        pass
 
 
 async def test_nobody_is_waited_for_when_the_name_is_free(layout: Layout) -> None:

@@ -1,0 +1,83 @@
+"""Puts running jobs back into the queue whose slots others wait for.
+
+Two reasons: a user has more than half of the slots while another user waits; a download hardly moves. Only jobs that go
+on later where they were give way, and their users lose nothing but their turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+
+from modeld.jobs.admission.ticket import Clock
+from modeld.jobs.board import Board
+from modeld.jobs.job import AnyJob
+from modelwire.units import rounded_rate
+
+CHECK_SECONDS: Final = 5.0
+
+PATIENCE_SECONDS: Final = 10.0
+"""How long a user waits before another one's job gives way: a job that ends by itself by then loses nothing."""
+
+WINDOW_SECONDS: Final = 60.0
+"""A source that rests for less is no slow one: one that has sent nothing for so long is given up by the download."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    time: float
+    received: int
+
+
+class FairTurns:
+    """For the event loop."""
+
+    def __init__(self, board: Board, clock: Clock, *, slowest: Callable[[], float]) -> None:
+        """`slowest` returns bytes a second: a download that is slower gives way. 0: none does."""
+        self._board = board
+        self._gate = board.runner.gate
+        self._clock = clock
+        self._slowest = slowest
+        self._samples: dict[str, _Sample] = {}
+
+    async def keep(self) -> None:
+        while True:
+            await anyio.sleep(CHECK_SECONDS)
+            self.check()
+
+    def check(self) -> None:
+        running = {job.id: job for job in self._board.jobs if job.stage == "running"}
+        self._samples = {id_: sample for id_, sample in self._samples.items() if id_ in running}
+        if self._board.draining:
+            return
+        for kind in self._gate.contended():
+            if not self._ends_excess(kind, running):
+                for job in running.values():
+                    if job.kind.queue(job.request) == kind:
+                        self._end_slow(job)
+
+    def _ends_excess(self, kind: str, running: dict[str, AnyJob]) -> bool:
+        """Whether a job gives way, one at a time: the next check sees what that has changed."""
+        for id_ in self._gate.above_share(kind, PATIENCE_SECONDS):
+            job = running.get(id_)
+            if job is not None and job.resumable:
+                self._board.runner.put_back(job, "another user waits, and this one has more than half of the slots")
+                return True
+        return False
+
+    def _end_slow(self, job: AnyJob) -> None:
+        if not job.resumable or job.progress.current_phase != "download":
+            return
+        now, received = self._clock(), job.progress.network
+        sample = self._samples.setdefault(job.id, _Sample(now, received))
+        elapsed = now - sample.time
+        if elapsed < WINDOW_SECONDS:
+            return
+        self._samples[job.id] = _Sample(now, received)
+        rate = (received - sample.received) / elapsed
+        if rate < self._slowest():
+            why = f"others wait, and it received {rounded_rate(round(rate))} in the last {elapsed:.0f} s"
+            self._board.runner.put_back(job, why)

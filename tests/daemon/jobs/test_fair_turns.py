@@ -1,0 +1,96 @@
+"""Which running jobs give way: those of a user above their share, and those that hardly move; and only for others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modeld.jobs.fair_turns import PATIENCE_SECONDS, WINDOW_SECONDS, FairTurns
+from modeld.jobs.job import AnyJob
+from rigs.board_rig import STRANGER, UID, Desk, desk
+from rigs.waiting import eventually
+
+
+class Clocks:
+    def __init__(self, at: Desk, slowest: float = 1000.0) -> None:
+        self.now = at.gate._clock()
+        at.gate._clock = self
+        self.turns = FairTurns(at.board, self, slowest=lambda: slowest)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def check_after(self, seconds: float) -> None:
+        self.now += seconds
+        self.turns.check()
+
+
+async def running(at: Desk, name: str, *, uid: int = UID, resumable: bool = True) -> AnyJob:
+    job = await at.job(name, uid=uid)
+    await eventually(lambda: job.attempts)
+    job.resumable = resumable
+    job.progress.phase("download")
+    return job
+
+
+async def test_the_latest_job_above_a_users_half_gives_way_to_another_user(tmp_path: Path) -> None:
+    async with desk(tmp_path, running=2) as at:
+        clocks = Clocks(at, slowest=0)
+        first, second = await running(at, "a"), await running(at, "b")
+        mine, other = await at.job("c"), await at.job("d", uid=STRANGER)
+        clocks.check_after(PATIENCE_SECONDS - 1)
+        assert second.stage == "running", "the other may have its turn without that"
+        clocks.check_after(1)
+        await eventually(lambda: other.attempts)
+        await eventually(lambda: second.state == "queued")
+        assert (first.state, mine.state) == ("running", "queued")
+        clocks.check_after(3600)
+        assert first.stage == other.stage == "running"
+
+
+@pytest.mark.parametrize(("resumable", "uid"), [(False, STRANGER), (True, UID)], ids=["cannot", "its own"])
+async def test_a_job_that_cannot_go_on_later_and_one_before_its_own_user_keep_their_slots(
+    tmp_path: Path, resumable: bool, uid: int
+) -> None:
+    async with desk(tmp_path) as at:
+        clocks = Clocks(at)
+        job = await running(at, "a", resumable=resumable)
+        job.progress.advance(network=1)
+        await at.job("b", uid=uid)
+        for _ in range(3):
+            job.progress.advance(network=100_000_000)
+            clocks.check_after(2 * WINDOW_SECONDS)
+        assert job.stage == "running"
+
+
+@pytest.mark.parametrize(("received", "gives_way"), [(60_000 - 1, True), (60_000, False)])
+async def test_a_download_that_hardly_moves_gives_way_when_others_wait(
+    tmp_path: Path, received: int, gives_way: bool
+) -> None:
+    async with desk(tmp_path) as at:
+        clocks = Clocks(at)
+        job = await running(at, "a")
+        clocks.check_after(WINDOW_SECONDS)
+        clocks.check_after(WINDOW_SECONDS)
+        assert job.stage == "running", "nobody waits"
+        other = await at.job("b")
+        clocks.check_after(0)
+        clocks.check_after(WINDOW_SECONDS - 1)
+        assert job.stage == "running"
+        job.progress.advance(network=received)
+        clocks.check_after(1)
+        assert (job.progress.stop_reason == "yield") == gives_way
+        if gives_way:
+            await eventually(lambda: other.attempts)
+            assert job.state == "queued"
+
+
+async def test_nothing_gives_way_as_the_daemon_stops(tmp_path: Path) -> None:
+    async with desk(tmp_path, running=2) as at:
+        clocks = Clocks(at)
+        jobs = [await running(at, "a"), await running(at, "b")]
+        await at.job("c", uid=STRANGER)
+        at.board.draining = True
+        clocks.check_after(3600)
+        assert [job.stage for job in jobs] == ["running", "running"]

@@ -1,0 +1,112 @@
+"""A job that waits for another program has no slot meanwhile, and one that gives way goes on later."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from modeld.jobs.job import Job
+from modeld.jobs.restart import drain
+from modelwire.requests import ModelAdd
+from modelwire.values import Added
+from rigs.board_rig import Desk, HeldWork, desk, state_at_end
+from rigs.waiting import eventually
+
+
+class WaitingWork(HeldWork):
+    """That of the name "waits" first waits for another program."""
+
+    def __init__(self, at: Desk) -> None:
+        super().__init__()
+        self._at = at
+        self.free = anyio.Event()
+        self.waits = anyio.Event()
+
+    async def work(self, job: Job[ModelAdd, Added], /) -> Added:
+        if job.request.name == "waits":
+            async with self._at.board.runner.aside(job):
+                self.waits.set()
+                await self.free.wait()
+        return await super().work(job)
+
+
+@asynccontextmanager
+async def waiting(directory: Path) -> AsyncIterator[tuple[Desk, WaitingWork, Job[ModelAdd, Added]]]:
+    async with desk(directory) as at:
+        at.work = work = WaitingWork(at)
+        job = await at.job("waits")
+        await work.waits.wait()
+        yield at, work, job
+
+
+async def test_the_slot_of_a_job_that_waits_for_another_program_serves_others(tmp_path: Path) -> None:
+    async with waiting(tmp_path) as (at, work, job):
+        other = await at.job("other")
+        await eventually(lambda: other.attempts)
+        assert (job.state, at.gate.holds_slot(job.id)) == ("running", False)
+        work.finish.set()
+        assert await state_at_end(other) == "done"
+        assert not job.ended.is_set()
+        work.free.set()
+        assert await state_at_end(job) == "done"
+        assert (len(at.gate), at.gate.snapshot().waiting) == (0, 0)
+
+
+async def test_it_goes_on_when_a_slot_is_free(tmp_path: Path) -> None:
+    async with waiting(tmp_path) as (at, work, job):
+        other = await at.job("other")
+        await eventually(lambda: other.attempts)
+        work.free.set()
+        await eventually(lambda: at.gate.snapshot().kinds["model.add"].waiting == (job.id,))
+        assert (job.attempts, job.position) == (1, 0)
+        work.finish.set()
+        assert [await state_at_end(each) for each in (other, job)] == ["done", "done"]
+        assert job.attempts == 1
+
+
+@pytest.mark.parametrize("control", ["cancel", "pause", "drain"])
+async def test_it_can_be_stopped_before_it_has_a_slot_again(tmp_path: Path, control: str) -> None:
+    async with waiting(tmp_path) as (at, work, job):
+        other = await at.job("other")
+        await eventually(lambda: other.attempts)
+        work.free.set()
+        await eventually(at.gate.contended)
+        if control == "cancel":
+            await at.board.cancel(job, "on request")
+            assert await state_at_end(job) == "cancelled"
+        elif control == "pause":
+            await at.board.pause(job)
+            await eventually(lambda: job.state == "paused")
+        else:
+            await drain(at.board, 0.0)
+            assert job.stage == "parked"
+        await eventually(lambda: job.id not in at.gate)
+        assert at.gate.snapshot().waiting == 0
+
+
+async def test_a_job_that_gives_way_is_queued_again_and_goes_on(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        job, other = await at.job("first"), await at.job("second")
+        await eventually(lambda: job.attempts)
+        at.board.runner.put_back(job, "others wait")
+        await eventually(lambda: other.attempts)
+        assert (job.state, job.position, at.gate.snapshot().waiting) == ("queued", 1, 1)
+        assert at.diary.events_of(job)[-1] == "job.yielding"
+        at.finish.set()
+        assert [await state_at_end(each) for each in (other, job)] == ["done", "done"]
+        assert job.attempts == 2
+
+
+async def test_a_job_that_gives_way_as_it_ends_has_ended(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        at.work.deaf = True
+        job = await at.job("first")
+        await eventually(lambda: job.attempts)
+        at.board.runner.put_back(job, "others wait")
+        at.finish.set()
+        assert await state_at_end(job) == "done"
+        assert len(at.gate) == 0
