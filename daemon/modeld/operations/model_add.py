@@ -15,6 +15,7 @@ from modeld.operations.job_operation import JobOperation, Submission
 from modeld.operations.operation import Call, Caller
 from modeld.operations.services import Services
 from modeld.store import Digest, ModelName, Reader
+from modeld.store.disk.durable import source_faults
 from modeld.store.ingest.adopt import How
 from modeld.store.ingest.collect import handed_reader
 from modeld.store.ingest.readers import check_answers, check_handed
@@ -45,8 +46,11 @@ class NewModel(JobOperation[N, A]):
         if request.transfer is None:
             self.check(call.caller, request)
             path = self.path_of(request)
-            if path is not None and not await call.handed.may_name_paths():
-                raise by_descriptors(path, call.caller.uid)
+            if path is not None:
+                with source_faults(path):
+                    opened = await call.handed.may_name_paths()
+                if not opened:
+                    raise by_descriptors(path, call.caller.uid)
             return await super().submit(call, request)
         handed = call.handed.take(request.transfer)
         with ExitStack() as refused:

@@ -48,7 +48,8 @@ class Handed(Protocol):
         ...
 
     async def may_name_paths(self) -> bool:
-        """Whether the daemon opens paths for the client: its own user and root, where the same files lie at them."""
+        """Whether the daemon opens paths for the client: its own user and root, where the same files lie at them.
+        OSError when that cannot be found out now."""
         ...
 
 

@@ -131,7 +131,7 @@ def test_no_lease_is_taken_on_a_file_that_a_client_has_open(tmp_path: Path, monk
     """The lease of an open file belongs to all who have it: the client could choose the signal that the daemon gets."""
     path = a_file(tmp_path)
     asked: list[int] = []
-    monkeypatch.setattr(files, "lease", lambda descriptor: asked.append(descriptor) or True)
+    monkeypatch.setattr(files, "lease", asked.append)
     with handed(os.open(path, os.O_RDONLY)) as transfer:
         reader = HandedReader(str(tmp_path), transfer)
         opened = reader.open(path)

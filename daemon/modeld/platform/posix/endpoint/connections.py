@@ -53,7 +53,8 @@ class Connection:
         return identify(self._socket)
 
     def sees_same_files(self) -> bool:
-        """Whether a path means to the peer what it means to this process; False in doubt. Blocks."""
+        """Whether a path means to the peer what it means to this process; False in doubt. OSError when this
+        process has nothing left to find out with. Blocks."""
         return sees_same_files(self._socket, self._accepted)
 
     @property

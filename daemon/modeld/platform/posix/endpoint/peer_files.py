@@ -6,6 +6,7 @@ that the peer does not even see.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -19,6 +20,8 @@ from modeld.platform.posix.polling import readable
 _SO_PEERPIDFD: Final = 77
 """Linux 6.5. A number of a process may be another's by the time it is used; this descriptor stays that of the peer."""
 
+_OUT_OF_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
 _PEER: Final = struct.Struct("iII")  # struct ucred: pid, uid, gid
 _STARTED: Final = 19
 """The field of /proc/PID/stat with the time of the start, counted from the one after the name."""
@@ -26,7 +29,8 @@ _STARTED: Final = 19
 
 def sees_same_files(connection: socket.socket, accepted: float) -> bool:
     """Whether the process that connected has this process's mounts and root; False when that cannot be found out: it
-    has ended, belongs to another pid namespace, or this process may not look at it. Looks at /proc, so it may block.
+    has ended, belongs to another pid namespace, or this process may not look at it. OSError when this process has no
+    descriptor or memory left to look. Looks at /proc, so it may block.
 
     `accepted` is when the connection was accepted, on the clock that includes the machine's sleep. On Linux before 6.5
     it proves that the process with the peer's number is the peer: another one would have started later.
@@ -38,7 +42,9 @@ def sees_same_files(connection: socket.socket, accepted: float) -> bool:
             alive: int | None = None
             try:
                 alive = held.enter_context(closing(connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)))
-            except OSError:
+            except OSError as error:
+                if error.errno != errno.ENOPROTOOPT:
+                    raise
                 pid = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[0]
             else:
                 pid = _pid(alive)
@@ -51,7 +57,11 @@ def sees_same_files(connection: socket.socket, accepted: float) -> bool:
             theirs, ours = os.stat("root", dir_fd=process), os.stat("/")
             same_root = (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
             return same_root and os.readlink("ns/mnt", dir_fd=process) == os.readlink("/proc/self/ns/mnt")
-    except (OSError, ValueError, LookupError, struct.error):
+    except OSError as error:
+        if error.errno in _OUT_OF_ROOM:
+            raise
+        return False
+    except (ValueError, LookupError, StopIteration, struct.error):
         return False
 
 

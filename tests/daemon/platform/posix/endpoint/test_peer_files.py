@@ -101,6 +101,20 @@ def test_a_process_that_may_not_be_looked_at(tmp_path: Path, kernel: None, monke
         assert not sees_same_files(connected, accepted)
 
 
+def test_a_process_out_of_descriptors_does_not_judge(
+    tmp_path: Path, kernel: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    with peer(tmp_path) as (connected, accepted):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "open", refuse)
+            with pytest.raises(OSError, match="Too many"):
+                sees_same_files(connected, accepted)
+        assert sees_same_files(connected, accepted)
+
+
 def test_a_socket_without_a_process(kernel: None) -> None:
     with socket.socket(socket.AF_UNIX) as alone:
         assert not sees_same_files(alone, clock.elapsed())
