@@ -13,7 +13,8 @@ import anyio.lowlevel
 from anyio import to_thread
 
 from modelclient.async_connection import AsyncConnection, Mailbox
-from modelclient.exchange_state import Call, ExchangeState, Item, T, keeping
+from modelclient.calls import Call, T
+from modelclient.exchange_state import ExchangeState, Item, keeping
 from modelclient.local_files import HandOver
 from modelwire.errors import ModeldError
 from modelwire.replies import Accepted, Progress

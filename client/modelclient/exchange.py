@@ -8,8 +8,9 @@ from contextlib import closing, suppress
 from types import TracebackType
 from typing import Generic, Self
 
+from modelclient.calls import Call, T
 from modelclient.connection import Connection
-from modelclient.exchange_state import Call, ExchangeState, Item, T, keeping
+from modelclient.exchange_state import ExchangeState, Item, keeping
 from modelclient.local_files import HandOver
 from modelwire.errors import InvalidRequest, ModeldError
 from modelwire.replies import Accepted, Progress

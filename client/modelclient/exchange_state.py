@@ -7,8 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from modelclient.calls import Call as Call
-from modelclient.calls import T as T
+from modelclient.calls import Call, T
 from modelclient.inbox import Inbox
 from modelclient.local_files import HandOver
 from modelwire.errors import ConnectionLost, LocalError, ModeldError, PermissionDenied, RemoteError, TimedOut

@@ -375,6 +375,17 @@ def test_after_a_crash_the_job_says_that_its_files_are_gone(held: HeldDaemon) ->
     assert not incidents(held)
 
 
+def test_a_stop_says_that_the_job_does_not_go_on(held: HeldDaemon) -> None:
+    path = file_of(home_of(held), "m.bin", os.urandom(9 * MIB))
+    with stranger(held) as wire:
+        wire.request("model.add", **wire.hand_over(path), id="add")
+        wire.until("add", "accepted")
+        assert held.ask("daemon.drain", deadline_s=0)["type"] == "result"
+        refused = wire.terminal("add")
+        assert (refused["code"], refused["hint"].startswith("Ask for it again")) == ("interrupted", True), refused
+    assert held.wait() == 0
+
+
 @pytest.mark.parametrize("change", ["written", "cut", "grown"])
 def test_a_handed_file_that_changes_while_it_is_read(held: HeldDaemon, change: str) -> None:
     path = file_of(home_of(held), "m.bin", os.urandom(9 * MIB))

@@ -66,6 +66,10 @@ class Kind(ABC, Generic[W, V]):
         """Whether the name of this outcome stands for its content now."""
         return False
 
+    def goes_on(self, _job: Job[W, V], /) -> bool:
+        """Whether the next start can take up the job when a stop of the daemon interrupts it."""
+        return True
+
     def queue(self, _request: W, /) -> str:
         """The name of the queue that a job waits in, by default that of its kind; called each time it joins one."""
         return self.name

@@ -40,6 +40,9 @@ class NewModel(JobOperation[N, A]):
     def path_of(self, request: N, /) -> str | None:
         """The file or directory of this machine that it is about."""
 
+    def goes_on(self, job: Job[N, A], /) -> bool:
+        return job.request.transfer is None
+
     async def submit(self, call: Call, request: N, /) -> Attachment[N, A]:
         """Local files are those that the client has handed over, or those at a path that means the same to it and to
         the daemon. Who has the files handed over closes them: this request, then the job, when it ends."""

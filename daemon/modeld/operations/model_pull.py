@@ -87,6 +87,9 @@ class Pull(NewModel[ModelPull, Pulled]):
             self._secret[key] = reference
         return Submission(stored, key, stored.name)
 
+    def goes_on(self, job: PullJob, /) -> bool:
+        return super().goes_on(job) and not job.key.startswith(_SECRET)
+
     def path_of(self, request: ModelPull, /) -> str | None:
         reference = self._read(request, request.directory)
         return reference.path if isinstance(reference, LocalReference) else None
