@@ -23,6 +23,8 @@ class SocketServer(abc.ABC):
         self.sockets: set[socket.socket] = set()
         """Those of the connections that are served."""
 
+        self.accepted = 0
+
         self._threads: list[threading.Thread] = []
 
     @abc.abstractmethod
@@ -65,6 +67,7 @@ class SocketServer(abc.ABC):
                 sock, _ = self._listener.accept()
             except OSError:
                 return
+            self.accepted += 1
             self._start(self.serve, sock)
 
     def _run(self, work: Callable[..., object], sockets: tuple[socket.socket, ...]) -> None:

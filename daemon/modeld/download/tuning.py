@@ -51,6 +51,13 @@ class Tuning:
     """How much a connection may have written, but not journalled, when it asks for its next segment. With the segment
     itself these are the 16 MiB that a kill may cost per connection, bytes in the kernel's buffers included."""
 
+    pending_bytes: int = 16 * MIB
+    """Over all connections, and more while a sync runs: then the journal is written at once. With what each connection
+    has of a piece these are the 64 MiB that a kill may cost in all."""
+
+    piece_seconds: float = 0.5
+    """After which a slow connection ends a piece before it is whole, for the same reason."""
+
     ahead_bytes: int = 512 * MIB
     """How far connections may be ahead of the hash: beyond it the page cache would not hold what is to be hashed."""
 

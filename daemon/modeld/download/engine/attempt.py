@@ -114,7 +114,9 @@ class Attempt:
     def _count_connections(self) -> None:
         source = self._source
         live = len(source.connections)
-        source.connection_count.observe(self._network.clock(), source.received, live, source.pace.waited)
+        count = source.connection_count
+        count.observe(self._network.clock(), source.received, live, source.pace.waited)
+        self._state.connections[source.name] = count.found  # one thread writes it; the journal's copies it
 
     def _report(self) -> None:
         received = self._source.received

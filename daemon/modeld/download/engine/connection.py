@@ -49,12 +49,14 @@ class Connection(threading.Thread):
         """Bytes a second of the last answer that was long enough to measure."""
 
         self._source = source
+        self._tuning = source.assembly.workspace.tuning
         self._state = source.assembly.state
         self._descriptor = source.assembly.partial.descriptor
         self._path = source.assembly.partial.path
         self._buffer = new_buffer()
         self._filled = 0
         self._piece_start = 0
+        self._piece_ends = 0.0
         self._piece = xxhash.xxh3_64()
 
     def run(self) -> None:
@@ -275,7 +277,7 @@ class Connection(threading.Thread):
             state.may_hash.notify()
         if spare is not None:
             self._buffer = spare
-        if segment.position - self._piece_start >= PIECE:
+        if segment.position - self._piece_start >= PIECE or time.monotonic() >= self._piece_ends:
             self._end_piece(segment.position)
             self._begin_piece(segment.position)
 
@@ -293,6 +295,7 @@ class Connection(threading.Thread):
 
     def _begin_piece(self, start: int) -> None:
         self._piece_start = start
+        self._piece_ends = time.monotonic() + self._tuning.piece_seconds
         self._piece.reset()
 
     def _end_piece(self, end: int) -> None:
@@ -302,7 +305,9 @@ class Connection(threading.Thread):
         piece = Piece(start, end, self._piece.hexdigest(), self._identity)
         with state.lock:
             state.pending.append((piece, self.bytes))
+            state.pending_bytes += end - start
+            state.urgent = state.urgent or state.pending_bytes >= self._tuning.pending_bytes
             self.bytes.unjournalled += end - start
-            if len(state.pending) == 1:
+            if len(state.pending) == 1 or state.urgent:
                 state.may_journal.notify()
         self._begin_piece(end)

@@ -22,15 +22,21 @@ LONGEST_WINDOW: Final = 2.0
 
 
 class ConnectionCount:
-    def __init__(self, tuning: Tuning, now: float) -> None:
+    def __init__(self, tuning: Tuning, now: float, *, found: int = 0) -> None:
+        """`found` is what an earlier attempt has found to be worth it."""
         self._tuning = tuning
         self._most = tuning.connections_per_file
-        self.target = min(tuning.first_connections, self._most)
+        self.target = min(max(tuning.first_connections, found), self._most)
         self._before = self.target
         self._best = 0.0
         self._settled_at: float | None = None
         self._asked_at = now
         self._window: tuple[float, int, float] | None = None
+
+    @property
+    def found(self) -> int:
+        """How many are worth it, as far as is known: without those that are being tried."""
+        return self._before
 
     def observe(self, now: float, received: int, live: int, waited: float = 0.0) -> None:
         """`received` is the number of bytes so far, `live` the number of connections, `waited` the seconds that these

@@ -68,7 +68,8 @@ class SourceFile:
             has_alternative=has_alternative,
             stopping=self.is_stopping,
         )
-        self.connection_count = ConnectionCount(network.tuning, network.clock())
+        found = assembly.partial.connections.get(self.name, 0)
+        self.connection_count = ConnectionCount(network.tuning, network.clock(), found=found)
 
     @property
     def received(self) -> int:

@@ -45,8 +45,15 @@ class Piece(msgspec.Struct, frozen=True, tag="piece", forbid_unknown_fields=True
     source: int
 
 
-_Line = Header | Identity | Piece
-_DECODER: msgspec.json.Decoder[Header | Identity | Piece] = msgspec.json.Decoder(_Line)
+class Connections(msgspec.Struct, frozen=True, tag="connections", forbid_unknown_fields=True):
+    """How many connections to a source of this name were worth it: the next run begins with so many."""
+
+    name: str
+    count: int
+
+
+_Line = Header | Identity | Piece | Connections
+_DECODER: msgspec.json.Decoder[_Line] = msgspec.json.Decoder(_Line)
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -58,6 +65,10 @@ class JournalContent:
     identities: tuple[Identity, ...]
     pieces: tuple[Piece, ...]
     """In file order and without overlap."""
+
+    connections: dict[str, int]
+    """By the name of their source."""
+
     length: int
     """Of the part of the journal that is not damaged."""
 
@@ -66,13 +77,13 @@ def checksum(data: memoryview) -> str:
     return xxhash.xxh3_64_hexdigest(data)
 
 
-def encode(lines: Iterable[Header | Identity | Piece]) -> bytes:
+def encode(lines: Iterable[_Line]) -> bytes:
     return b"".join(
         xxhash.xxh3_64_hexdigest(body).encode() + b" " + body + b"\n" for body in map(_ENCODER.encode, lines)
     )
 
 
-def append(descriptor: int, lines: Sequence[Header | Identity | Piece], offset: int) -> int:
+def append(descriptor: int, lines: Sequence[_Line], offset: int) -> int:
     """Durable on return; the new length."""
     data = encode(lines)
     durable.write_at(descriptor, memoryview(data), offset)
@@ -94,6 +105,7 @@ def parse(data: bytes) -> JournalContent | None:
     header: Header | None = None
     identities: list[Identity] = []
     pieces: list[Piece] = []
+    connections: dict[str, int] = {}
     length = 0
     while (end := data.find(b"\n", length)) >= 0:
         line = _decode(data[length:end])
@@ -103,6 +115,8 @@ def parse(data: bytes) -> JournalContent | None:
             header = line
         elif isinstance(line, Identity):
             identities.append(line)
+        elif isinstance(line, Connections):
+            connections[line.name] = line.count
         elif not 0 <= line.start < line.end or not 0 <= line.source < len(identities):
             break
         else:
@@ -110,7 +124,7 @@ def parse(data: bytes) -> JournalContent | None:
         length = end + 1
     if header is None:
         return None
-    return JournalContent(header, tuple(identities), _without_overlap(pieces, header.size), length)
+    return JournalContent(header, tuple(identities), _without_overlap(pieces, header.size), connections, length)
 
 
 def _decode(line: bytes) -> _Line | None:

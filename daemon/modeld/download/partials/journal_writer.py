@@ -39,10 +39,10 @@ class JournalWriter(threading.Thread):
             if state.fault is not None:
                 return False
             state.urgent = False
-            pending, state.pending = state.pending, []
-            last = state.ended
+            pending, state.pending, state.pending_bytes = state.pending, [], 0
+            found, last = dict(state.connections), state.ended
         if pending:
-            self._partial.record([piece for piece, _ in pending])
+            self._partial.record([piece for piece, _ in pending], found)
             with state.lock:
                 for piece, connection in pending:
                     connection.unjournalled -= piece.end - piece.start

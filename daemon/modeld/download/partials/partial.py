@@ -16,12 +16,13 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import Final
 
 from modeld.download.partials import journal
-from modeld.download.partials.journal import Header, Identity, Piece
+from modeld.download.partials.journal import Connections, Header, Identity, Piece
 from modeld.download.partials.stages import Event, Stage, after
 from modeld.platform import files, locks
 from modeld.store.digest import Digest
@@ -29,6 +30,8 @@ from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.publish.holds import Holds
+
+NONE_FOUND: Final[Mapping[str, int]] = MappingProxyType({})
 
 _JOURNAL: Final = "journal"
 _DATA: Final = "data.tmp"
@@ -71,6 +74,9 @@ class Partial:
         self.descriptor = descriptor
         self.pieces: tuple[Piece, ...] = ()
         self.identities: list[Identity] = []
+        self.connections: dict[str, int] = {}
+        """By the name of a source: how many were worth it, in this run or an earlier one."""
+
         self.held = ExitStack()
         self._directory = directory
         self._journal = journal_descriptor
@@ -146,6 +152,7 @@ class Partial:
             else:
                 size = os.fstat(descriptor).st_size
                 partial.identities = list(found.identities)
+                partial.connections = dict(found.connections)
                 partial.pieces = tuple(piece for piece in found.pieces if piece.end <= size)
                 partial._length = found.length
                 os.ftruncate(lock, found.length)
@@ -178,14 +185,16 @@ class Partial:
             self.identities.append(identity)
             return len(self.identities) - 1
 
-    def record(self, pieces: Sequence[Piece]) -> None:
-        """Syncs the bytes, then writes the lines that vouch for them."""
+    def record(self, pieces: Sequence[Piece], connections: Mapping[str, int] = NONE_FOUND) -> None:
+        """Syncs the bytes, then writes the lines that vouch for them, and what has changed of `connections`."""
         if self._journal is None:
             return
+        found = [Connections(name, count) for name, count in connections.items() - self.connections.items()]
+        self.connections.update(connections)
         with store_faults("make durable", self.path):
             durable.sync_file(self.descriptor)
             with self._lines:
-                self._length = journal.append(self._journal, pieces, self._length)
+                self._length = journal.append(self._journal, [*pieces, *found], self._length)
 
     def close(self) -> None:
         """Keeps the files for a later run; without a journal, removes them. Idempotent, also after `remove`."""

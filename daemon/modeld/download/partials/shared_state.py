@@ -48,8 +48,13 @@ class SharedState:
     pending: list[tuple[Piece, ConnectionBytes]] = field(default_factory=list)
     """Written, not journalled."""
 
+    pending_bytes: int = 0
+
     urgent: bool = False
-    """A segment is finished: the next one may soon have to wait for the journal."""
+    """The journal is written at once: a connection waits for it, or many bytes do."""
+
+    connections: dict[str, int] = field(default_factory=dict)
+    """By the name of a source: how many were found to be worth it."""
 
     hashed: int = 0
     """How far the hash has come; may be read without the lock."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 
 from daemon.conftest import MakeRig
+from modeld.download.partials.journal import Piece
+from modeld.download.partials.partial import Partial
+from modeld.download.tuning import PIECE
 from modeld.progress import Stopped
 from rigs.chaos_server import Chaos
-from rigs.download_rig import SIZE, content_of, digest_of, leave, quick
+from rigs.download_rig import QUICK, SIZE, content_of, digest_of, leave, quick
 from rigs.watcher import Watcher
 
 CONTENT = content_of()
@@ -98,3 +102,55 @@ def test_bytes_of_an_earlier_run_are_of_what_is_described_when_the_version_says_
         again = rig.fetch(file)
         assert again.as_described
         rig.commit(again)
+
+
+def test_it_begins_with_as_many_connections_as_were_worth_it(make_rig: MakeRig) -> None:
+    """Finding that out takes a slow server seconds, each time."""
+    first = make_rig(quick(6))
+    unhurried = replace(QUICK, first_connections=1, connections_per_file=8, growth_window_seconds=1000)
+    with Chaos(CONTENT, rate=8 << 20) as chaos:
+        with pytest.raises(Stopped):
+            first.fetch(first.info(chaos.url, CONTENT), watcher=Watcher(stop_after=SIZE // 4))
+        chaos.rate, before = 1 << 20, chaos.accepted
+        rig = make_rig(unhurried)
+        rig.commit(rig.fetch(rig.info(chaos.url, CONTENT)))
+        assert chaos.accepted - before >= 6
+        assert "transfer.resumed" in rig.kinds()
+
+
+def test_how_much_a_kill_costs_does_not_grow_with_the_connections(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal is written when many bytes wait for it, of whichever connections."""
+    patient = replace(quick(8), journal_seconds=1000, unjournalled_bytes=SIZE, pending_bytes=SIZE // 8)
+    rig, record, recorded = make_rig(patient), Partial.record, list[int]()
+
+    def note(partial: Partial, pieces: Sequence[Piece], connections: Mapping[str, int]) -> None:
+        recorded.append(sum(piece.end - piece.start for piece in pieces))
+        record(partial, pieces, connections)
+
+    monkeypatch.setattr(Partial, "record", note)
+    with Chaos(CONTENT, rate=2 << 20) as chaos:
+        rig.commit(rig.fetch(rig.info(chaos.url, CONTENT)))
+    assert len(recorded) >= 4
+    assert max(recorded) < 2 * patient.pending_bytes + 8 * patient.segment_bytes
+
+
+def test_a_slow_connection_has_its_bytes_journalled_before_a_piece_is_whole(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, record, lengths = (
+        make_rig(replace(quick(1), segment_bytes=SIZE - 1, piece_seconds=0.2)),
+        Partial.record,
+        list[int](),
+    )
+
+    def note(partial: Partial, pieces: Sequence[Piece], connections: Mapping[str, int]) -> None:
+        lengths.extend(piece.end - piece.start for piece in pieces)
+        record(partial, pieces, connections)
+
+    monkeypatch.setattr(Partial, "record", note)
+    with Chaos(CONTENT, rate=6 << 20) as chaos:
+        rig.commit(rig.fetch(rig.info(chaos.url, CONTENT)))
+    assert max(lengths) < PIECE
+    assert sum(lengths) == SIZE
