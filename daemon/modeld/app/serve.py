@@ -31,7 +31,7 @@ from modeld.observe.incident import incident
 from modeld.operations.model_pull import FETCHES
 from modeld.operations.registry import all_operations
 from modeld.operations.services import Services, ThisDaemon
-from modeld.platform import clock
+from modeld.platform import accounts, clock
 from modeld.server import Server
 from modeld.server.peer_limits import PeerLimits
 from modeld.store.blobs.hashing import slow_sha256
@@ -128,7 +128,14 @@ def _built(
     services = Services(
         settings=settings,
         store=rooms.store,
-        board=Board(gate, rooms.ledger, rooms.activity, tasks, make_room=rooms.store.reserve.release),
+        board=Board(
+            gate,
+            rooms.ledger,
+            rooms.activity,
+            tasks,
+            make_room=rooms.store.reserve.release,
+            trusted=lambda uid: uid in (os.getuid(), accounts.ROOT),
+        ),
         gate=gate,
         activity=rooms.activity,
         pulls=rooms.pulls,

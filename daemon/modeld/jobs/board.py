@@ -18,6 +18,7 @@ import anyio.to_thread
 from modeld.activity import Activity
 from modeld.jobs import record
 from modeld.jobs.admission import Gate, Owed
+from modeld.jobs.failures import Failures
 from modeld.jobs.ids import new_id
 from modeld.jobs.index import JobIndex
 from modeld.jobs.job import AnyJob, Job, Kind, Signal, V, W
@@ -84,16 +85,19 @@ class Board:
         tasks: anyio.abc.TaskGroup,
         *,
         make_room: Callable[[], bool] = _no_room,
+        trusted: Callable[[int], bool] = lambda _uid: True,
     ) -> None:
         """`make_room` is called when a full disk does not take the record of a job that frees space. It returns whether
-        it freed some."""
+        it freed some. Of a user that is not `trusted` only so many jobs may fail in a minute."""
         self.jobs = JobIndex()
         self._kinds: dict[str, Kind[Any, Any]] = {}
-        self.runner = Runner(gate, ledger, activity, self.jobs, tasks)
+        self.runner = Runner(gate, ledger, activity, self.jobs, tasks, on_failed=self._failed)
         self._gate = gate
         self._ledger = ledger
         self._tasks = tasks
         self._make_room = make_room
+        self._trusted = trusted
+        self._failures = Failures(anyio.current_time)
         self.draining = False
         self.attached = 0
         """Attachments whose request has not had its reply yet."""
@@ -142,6 +146,7 @@ class Board:
             accepted_for=accepted_for,
         )
         try:
+            self._failures.check(peer)
             standing = self._gate.offer(self.runner.ticket(job))
         except QueueFull:
             if known := await self._finished_with_token(request.token, key, peer):
@@ -164,6 +169,10 @@ class Board:
         job.recorded.set()
         self.runner.note(job, "job.queued", position=job.position, priority=job.priority)
         return attachment
+
+    def _failed(self, job: AnyJob) -> None:
+        if not self._trusted(job.peer):
+            self._failures.note(job.peer)
 
     async def _write(self, job: AnyJob, write: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar
@@ -188,10 +189,19 @@ class Job(Generic[W, V]):
     def terminal(self) -> bool:
         return self.state in TERMINAL_STATES
 
+    def fail(self, fault: WireError) -> None:
+        """Keeps the error without its traceback, whose frames lead back to this job: that would be a cycle, and one
+        that holds all that the work had in its hands."""
+        self.failure = copy(fault)
+
+    def raise_failure(self) -> None:
+        """Raises the failure, if there is one, for one caller: each gets a traceback of its own."""
+        if self.failure is not None:
+            raise copy(self.failure)
+
     def outcome(self) -> V:
         """The value of a job that has ended; raises its failure."""
-        if self.failure is not None:
-            raise self.failure
+        self.raise_failure()
         if self.value is None:
             raise Unsupported(
                 f"the outcome of job {self.id} was written by another version and cannot be read",

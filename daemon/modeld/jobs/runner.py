@@ -29,13 +29,21 @@ log = structlog.get_logger("modeld.jobs")
 
 class Runner:
     def __init__(
-        self, gate: Gate, ledger: Ledger, activity: Activity, jobs: JobIndex, tasks: anyio.abc.TaskGroup
+        self,
+        gate: Gate,
+        ledger: Ledger,
+        activity: Activity,
+        jobs: JobIndex,
+        tasks: anyio.abc.TaskGroup,
+        *,
+        on_failed: Callable[[AnyJob], None],
     ) -> None:
         self.gate = gate
         self.ledger = ledger
         self._activity = activity
         self._jobs = jobs
         self._tasks = tasks
+        self._on_failed = on_failed
         self.last_end = 0.0
         """When the last job ended, on the event loop's clock."""
         self.on_end: Callable[[], None] = lambda: None
@@ -118,7 +126,7 @@ class Runner:
         """Ends a job that an unforeseen error has stopped on its way: its followers get the fault."""
         if job.move("abandon"):
             job.ended_at = job.ended_at or time.time()
-            job.failure = fault
+            job.fail(fault)
             with anyio.CancelScope(shield=True):
                 if not job.end_recorded:
                     await self._write_end(job, "failed", fault)
@@ -226,12 +234,14 @@ class Runner:
                 await self._write_end(job, state, outcome)
         job.move(state)
         if isinstance(outcome, WireError):
-            job.failure = outcome
+            job.fail(outcome)
         else:
             job.value, job.failure = outcome, None
             job.progress.phase("done")
         self._jobs.leave(job, remember=True)
         self.last_end = anyio.current_time()
+        if state == "failed":
+            self._on_failed(job)
         self.note(job, f"job.{state}", **record.end_fields(job))
         job.ended.set()
         job.changed.fire()

@@ -25,8 +25,8 @@ class Attach(SlowOperation[JobAttach, JobView]):
     async def run(self, call: Call, request: JobAttach, /) -> JobView:
         job = await self._services.board.find(request.job)
         await follow(call, self._services.board.attach(job, call.caller.uid))
-        if not job.terminal and job.failure is not None:
-            raise job.failure
+        if not job.terminal:
+            job.raise_failure()
         return view_of(job)
 
 

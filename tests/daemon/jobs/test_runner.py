@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from modeld.jobs.job import Job
 from modeld.jobs.restart import drain
+from modelwire.errors import NotFound
 from modelwire.requests import ModelAdd
 from modelwire.values import Added
 from rigs.board_rig import Desk, HeldWork, desk, state_at_end
@@ -110,3 +114,34 @@ async def test_a_job_that_gives_way_as_it_ends_has_ended(tmp_path: Path) -> None
         at.finish.set()
         assert await state_at_end(job) == "done"
         assert len(at.gate) == 0
+
+
+class Bytes:
+    """What the work had in its hands."""
+
+
+class FailingWork(HeldWork):
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[weakref.ref[Bytes]] = []
+
+    async def work(self, job: Job[ModelAdd, Added], /) -> Added:
+        held = Bytes()
+        self.held.append(weakref.ref(held))
+        await anyio.lowlevel.checkpoint()
+        raise NotFound(f"{job.request.path} is not there")
+
+
+async def test_a_failed_job_holds_nothing_of_its_work(tmp_path: Path) -> None:
+    """Not even until cycles are looked for: a busy daemon does that seldom."""
+    async with desk(tmp_path) as at:
+        at.work = work = FailingWork()
+        gc.disable()
+        try:
+            asked = await at.submit("a")
+            await asked.job.ended.wait()
+            with pytest.raises(NotFound, match="/source is not there"):
+                asked.job.outcome()
+            await eventually(lambda: work.held[0]() is None)
+        finally:
+            gc.enable()
