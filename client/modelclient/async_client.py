@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modelclient.async_connection import AsyncConnection
 from modelclient.async_exchange import AsyncExchange, AsyncWork
-from modelclient.exchange_state import Call, T
+from modelclient.calls import Call, T
 from modelclient.methods import AsyncCaller, Seen
 from modelclient.operations import Operations
 from modelwire.replies import Accepted, Event, Lagged, Progress, Reply

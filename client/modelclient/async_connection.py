@@ -154,18 +154,19 @@ class AsyncConnection:
             self._ring_all()
             self._read_all.set()
 
-    async def _send(self, request: Request) -> Mailbox:
+    async def _send(self, request: Request, descriptors: tuple[int, ...] = ()) -> Mailbox:
         wire, stream, _ = self._connection
         inbox, frame = wire.open(request)
         mailbox = self._mailboxes[inbox.id] = Mailbox(inbox)
         try:
             async with AsyncExitStack() as turn:
                 await turn.enter_async_context(self._sending)
-                if rest := stream.push(frame):
+                if rest := stream.push(frame, descriptors):
                     # Half a frame would spoil the connection for all its users. A task of its own sends what is left,
                     # whatever becomes of this one: asyncio's own `cancel` and `wait_for` respect no shield.
                     sent = anyio.Event()
-                    self._tasks.start_soon(self._send_rest, wire, stream, rest, turn.pop_all(), sent)
+                    unsent = descriptors if len(rest) == len(frame) else ()
+                    self._tasks.start_soon(self._send_rest, wire, stream, rest, unsent, turn.pop_all(), sent)
                     with anyio.CancelScope(shield=True):
                         await sent.wait()
                     if wire.fault is not None:
@@ -179,12 +180,18 @@ class AsyncConnection:
         return mailbox
 
     async def _send_rest(
-        self, wire: Multiplexer, stream: Stream, rest: bytes, turn: AsyncExitStack, sent: anyio.Event
+        self,
+        wire: Multiplexer,
+        stream: Stream,
+        rest: bytes,
+        descriptors: tuple[int, ...],
+        turn: AsyncExitStack,
+        sent: anyio.Event,
     ) -> None:
         try:
             async with turn:
                 with anyio.fail_after(self.timeout):
-                    await stream.send(rest)
+                    await stream.send(rest, descriptors)
         except OSError:  # a TimeoutError is one
             await self._hear_last_words()
             self._end(wire.lost())

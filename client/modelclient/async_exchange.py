@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self
 
 import anyio
 import anyio.lowlevel
+from anyio import to_thread
 
 from modelclient.async_connection import AsyncConnection, Mailbox
-from modelclient.exchange_state import Call, ExchangeState, Item, T, keeping
+from modelclient.calls import Call, T
+from modelclient.exchange_state import ExchangeState, Item, keeping
+from modelclient.local_files import HandOver
 from modelwire.errors import ModeldError
 from modelwire.replies import Accepted, Progress
 from modelwire.requests import Cancel
@@ -79,6 +82,7 @@ class AsyncExchange(Generic[Item, T]):
 
     async def cancel(self) -> None:
         """Asks the daemon to end the request. The terminal reply still comes; this does not wait for it."""
+        self._state.cancelled = True
         if self._mailbox is not None and not self._state.over:
             self._connection._forget((await self._connection._send(Cancel(target=self._mailbox.inbox.id))).inbox.id)
 
@@ -111,7 +115,7 @@ class AsyncExchange(Generic[Item, T]):
 
     async def _opened(self) -> Mailbox:
         if self._mailbox is None:
-            self._mailbox = await self._connection._send(self._state.request)
+            self._mailbox = await self._connection._send(self._state.request, self._state.descriptors)
             self._state.inbox = self._mailbox.inbox
         return self._mailbox
 
@@ -124,9 +128,32 @@ class AsyncExchange(Generic[Item, T]):
             self._state.fail(error)
             return None
         await anyio.lowlevel.checkpoint_if_cancelled()  # also when there is no need to wait
-        while (item := self._state.poll()) is None and not self._state.over:
-            await mailbox.wait()
+        while (item := self._state.poll()) is None:
+            if handed := self._state.refused_path(self._connection.hello):
+                mailbox = await self._hand_over_files(handed) or mailbox
+            elif not self._state.over:
+                await mailbox.wait()
+            else:
+                break
+        if item is None and (handed := self._state.succeeded()) and (fault := await to_thread.run_sync(handed.finish)):
+            self._state.fail(fault)
         return item
+
+    async def _hand_over_files(self, handed: HandOver) -> Mailbox | None:
+        """The mailbox of the request that was sent again; None when this exchange has failed."""
+        connection, state = self._connection, self._state
+        try:
+            with closing(handed.offers()) as offers:
+                while (offer := await to_thread.run_sync(partial(next, offers, None))) is not None:
+                    await AsyncExchange(connection, offer, ()).result(connection.timeout)
+            self._mailbox = await connection._send(handed.request)
+        except ModeldError as error:
+            state.fail(error)
+            return None
+        state.inbox = self._mailbox.inbox
+        if state.cancelled:
+            await self.cancel()
+        return self._mailbox
 
 
 class AsyncWork(AsyncExchange[Accepted | Progress, T]):
@@ -166,7 +193,11 @@ class AsyncWork(AsyncExchange[Accepted | Progress, T]):
                 elif isinstance(reply, Accepted):
                     job = reply.job
                 elif reply.terminal:
-                    return  # it was refused
+                    handed = self._state.refused_path(connection.hello, reply)
+                    again = None if handed is None else await self._hand_over_files(handed)
+                    if again is None:
+                        return  # it was refused
+                    mailbox = again
             await AsyncExchange(connection, keeping(job), ()).result(connection.timeout)
         finally:
             connection._forget(mailbox.inbox.id)

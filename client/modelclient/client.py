@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from modelclient.calls import Call, T
 from modelclient.connection import Connection
 from modelclient.exchange import Exchange, Work
-from modelclient.exchange_state import Call, T
 from modelclient.methods import BlockingCaller, Seen
 from modelclient.operations import Operations
 from modelwire.replies import Accepted, Event, Lagged, Progress, Reply

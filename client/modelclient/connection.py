@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from modelclient import locate
+from modelclient import locate, platform
 from modelclient.connect_or_start import GREETINGS, START_SECONDS, connect_or_start
 from modelclient.dialing import READ_BYTES, wrong_store
 from modelclient.inbox import Inbox
@@ -88,10 +88,12 @@ class Connection:
             raise wrong_store(self.endpoint, hello.store, root)
         return hello
 
-    def _send(self, request: Request) -> Inbox:
+    def _send(self, request: Request, descriptors: tuple[int, ...] = ()) -> Inbox:
         inbox, frame = self._wire.open(request)
         try:
             self._channel.settimeout(self.timeout or _DAY)
+            if descriptors:
+                frame = platform.system.send_files(self._channel, frame, descriptors)
             self._channel.sendall(frame)
         except OSError:
             self._hear_last_words()

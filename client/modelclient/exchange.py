@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import Generic, Self
 
+from modelclient.calls import Call, T
 from modelclient.connection import Connection
-from modelclient.exchange_state import Call, ExchangeState, Item, T, keeping
+from modelclient.exchange_state import ExchangeState, Item, keeping
+from modelclient.local_files import HandOver
 from modelwire.errors import InvalidRequest, ModeldError
 from modelwire.replies import Accepted, Progress
 from modelwire.requests import Cancel
@@ -24,7 +26,7 @@ class Exchange(Generic[Item, T]):
     def __init__(self, connection: Connection, call: Call[T], items: tuple[type[Item], ...]) -> None:
         self._connection = connection
         self._state = ExchangeState(call, items)
-        self._state.inbox = self._inbox = connection._send(call.request)
+        self._state.inbox = self._inbox = connection._send(call.request, call.descriptors)
 
     @property
     def job(self) -> str | None:
@@ -58,6 +60,7 @@ class Exchange(Generic[Item, T]):
 
     def cancel(self) -> None:
         """Asks the daemon to end the request. The terminal reply still comes; this does not wait for it."""
+        self._state.cancelled = True
         if not self._state.over:
             self._connection._forget(self._connection._send(Cancel(target=self._inbox.id)).id)
 
@@ -82,9 +85,28 @@ class Exchange(Generic[Item, T]):
         self.close()
 
     def _next(self, deadline: float | None) -> Item | None:
-        while (item := self._state.poll()) is None and not self._state.over:
-            self._connection._receive(deadline)
+        while (item := self._state.poll()) is None:
+            if handed := self._state.refused_path(self._connection.hello):
+                self._hand_over(handed)
+            elif not self._state.over:
+                self._connection._receive(deadline)
+            else:
+                break
+        if item is None and (handed := self._state.succeeded()) and (fault := handed.finish()):
+            self._state.fail(fault)
         return item
+
+    def _hand_over(self, handed: HandOver) -> None:
+        connection, state = self._connection, self._state
+        try:
+            with closing(handed.offers()) as offers:
+                for offer in offers:
+                    Exchange(connection, offer, ()).result(connection.timeout)
+            state.inbox = self._inbox = connection._send(handed.request)
+        except ModeldError as error:
+            state.fail(error)
+        if state.cancelled:
+            self.cancel()
 
 
 class Work(Exchange[Accepted | Progress, T]):

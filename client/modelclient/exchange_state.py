@@ -7,24 +7,16 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from modelclient.calls import Call, T
 from modelclient.inbox import Inbox
-from modelwire.errors import ConnectionLost, LocalError, ModeldError, RemoteError, TimedOut
-from modelwire.replies import Accepted, Error, Progress, RawResult, Received, Reply
-from modelwire.requests import EventsSubscribe, JobConfigure, Request, Write
-from modelwire.values import Configured, Value
+from modelclient.local_files import HandOver
+from modelwire.errors import ConnectionLost, LocalError, ModeldError, PermissionDenied, RemoteError, TimedOut
+from modelwire.operations import BY_REQUEST
+from modelwire.replies import Accepted, Error, Hello, Progress, RawResult, Received, Reply
+from modelwire.requests import EventsSubscribe, FilesOffer, JobConfigure, ModelAdd, ModelPull, Write
+from modelwire.values import Configured
 
-T = TypeVar("T", bound=Value)
 Item = TypeVar("Item", bound=Reply)
-
-
-class Call(Generic[T]):
-    """One request, and the type of the value that answers it."""
-
-    __slots__ = ("request", "value")
-
-    def __init__(self, request: Request, value: type[T]) -> None:
-        self.request = request
-        self.value = value
 
 
 class ExchangeState(Generic[Item, T]):
@@ -35,6 +27,11 @@ class ExchangeState(Generic[Item, T]):
 
     def __init__(self, call: Call[T], items: tuple[type[Item], ...]) -> None:
         self.request = call.request
+        self.descriptors = call.descriptors
+        self.cancelled = False
+        """Whether the caller has asked for its end."""
+        self._path = call.path
+        self._handed: HandOver | None = None
         self.inbox: Inbox | None = None
         self.job: str | None = None
         self.joined = False
@@ -72,6 +69,32 @@ class ExchangeState(Generic[Item, T]):
             if item is not None:
                 return item
         return None
+
+    def refused_path(self, hello: Hello, reply: Received | None = None) -> HandOver | None:
+        """How to go on when the daemon does not open the path of this request (so it says in `reply`, or in the error
+        that ended this exchange) and takes the open files instead: hand them over, `resume` with the request, wait on.
+        None in all other cases."""
+        error = reply.to_exception() if isinstance(reply, Error) else self._error
+        if (
+            self._path is None
+            or self._handed is not None
+            or not isinstance(error, PermissionDenied)
+            or error.details.get("by") != "descriptors"
+            or not isinstance(self.request, ModelAdd | ModelPull)
+            or BY_REQUEST[FilesOffer].capability not in hello.capabilities
+        ):
+            return None
+        self._error = None
+        self._handed = HandOver(self.request, self._path)
+        self.request = self._handed.request
+        return self._handed
+
+    def succeeded(self) -> HandOver | None:
+        """The files that were handed over, once the outcome is a success: to be finished, once."""
+        if self._value is None or self._handed is None:
+            return None
+        handed, self._handed = self._handed, None
+        return handed
 
     def fail(self, error: ModeldError) -> None:
         """The connection's fault ends this exchange. A job that is known can be found again."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Generator
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from modelclient.exchange_state import Call, T
+from modelclient.calls import Call, T
 from modelwire.replies import Event, Lagged, Progress
 from modelwire.values import Value
 

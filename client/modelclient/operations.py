@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TypedDict, Unpack
 
-from modelclient.exchange_state import Call
+from modelclient.calls import Call
+from modelclient.local_files import path_of_reference
 from modelclient.methods import answer, events, steps, work
 from modelwire import requests, values
 from modelwire.vocabulary import JobState, OnDisconnect
@@ -83,9 +84,12 @@ class Operations:
     ) -> Call[values.Added]:
         """Adds a local file, directory or set of shards to the store: see `NewModel` for the options.
 
-        `path` must be absolute. `move` removes the source in the end, `link` shares its bytes with the store.
+        `path` must be absolute. `move` removes the source in the end, `link` shares its bytes with the store. To a
+        daemon that does not open the path, as that of another user, the client hands over the open files; then it is
+        the client that removes what is moved, so it must stay until the end, and nothing can be linked.
         """
-        return Call(requests.ModelAdd(path=path, move=move, link=link, **options), values.Added)
+        request = requests.ModelAdd(path=path, move=move, link=link, **options)
+        return Call(request, values.Added, path=None if link else path)
 
     @work
     def pull(
@@ -116,7 +120,7 @@ class Operations:
             credentials=credentials,
             **options,
         )
-        return Call(request, values.Pulled)
+        return Call(request, values.Pulled, path=path_of_reference(ref, directory))
 
     @steps
     def list_models(

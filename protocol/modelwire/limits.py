@@ -24,6 +24,14 @@ LICENSE = 1024
 CREDENTIALS = 4096
 """Characters that a pull may bring to authenticate itself: a signed token has about a thousand."""
 
+FILES_OFFERED = 64
+"""Descriptors with one line: the kernel takes at most 253 in a message, and a client whose limit is the usual 1,024 has
+these open at a time, however many files the model has."""
+
+DESCRIPTORS_PER_PEER = 1024
+"""Open files that one user has handed over, over all connections and jobs: as many as a process of theirs could have
+open by the usual limit, and a sixty-fourth of what the service's unit gives the daemon."""
+
 CONNECTIONS_PER_PEER = 64
 REQUESTS_PER_PEER = 64
 """In flight, over all the peer's connections. Reads are answered at once and never count."""

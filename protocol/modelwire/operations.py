@@ -38,6 +38,7 @@ def _table(*rows: tuple[type[requests.Request], type[values.Value], Kind, Role, 
 OPERATIONS: dict[str, Operation] = _table(
     (requests.Hello, values.Welcome, "connection", "read", "core"),
     (requests.Cancel, values.Done, "connection", "read", "core"),
+    (requests.FilesOffer, values.Offered, "connection", "write", "descriptors"),
     (requests.DaemonStatus, values.Status, "read", "read", "core"),
     (requests.DaemonDescribe, values.Description, "read", "read", "core"),
     (requests.DaemonDrain, values.Drained, "control", "admin", "core"),

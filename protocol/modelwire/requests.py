@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from modelwire import limits
 from modelwire.units import LARGEST, LONGEST, SLOWEST_RATE
 from modelwire.vocabulary import PRIORITY_DEFAULT, JobState, OnDisconnect
 
@@ -33,6 +34,10 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 
 Token = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 """Room for any UUID or hash; it is stored with the job for as long as that is kept."""
+
+
+Offer = Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=limits.FILES_OFFERED)]
+"""Paths in the model of files that are handed over: there is one descriptor for each."""
 
 
 JOBS_LISTED: Final = 100
@@ -67,6 +72,19 @@ class Cancel(Request, tag="cancel", frozen=True, kw_only=True):
     """Ends another request of this connection; that one still gets its terminal reply."""
 
     target: str
+
+
+class FilesOffer(Request, tag="files.offer", frozen=True, kw_only=True):
+    """Hands over files that the client has opened for reading, for a `model.add` or `model.pull` on this connection.
+
+    The descriptors, one for each path and in that order, ride with the first byte of the line, in the same message
+    (SCM_RIGHTS). A path is that of the file in the model, relative. Offers with the same `transfer`, a word of the
+    client's choice, add up. `directory`: they are the files of a directory, and not of one file or a set of shards.
+    """
+
+    transfer: Token
+    paths: Offer
+    directory: bool = False
 
 
 # -- the daemon
@@ -108,7 +126,8 @@ class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
 
     The path is absolute: the daemon has another working directory. `move` removes the source once the model is
     there, `link` lets the store and the source share their bytes. `force_format` stores also a file that is certainly
-    no model: an error page, a pointer, a file that is cut off.
+    no model: an error page, a pointer, a file that is cut off. With `transfer` the files are those that were offered
+    under that word, and the daemon opens no path: it only says where they are from.
     """
 
     path: str
@@ -119,6 +138,7 @@ class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
     move: bool = False
     link: bool = False
     force_format: bool = False
+    transfer: Token | None = None
 
 
 class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
@@ -127,7 +147,8 @@ class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
     `directory` is where relative paths start. `sha256` is of a model of one file, and stronger than what its source
     says; `include` and `exclude` are globs over the paths of a model of many. `offline` opens no connection for this
     one. `max_rate` is in bytes a second. `force_format` is as for an add. `credentials` is a token of the hub, or
-    `user:password` elsewhere: for the host of the reference alone, and kept in memory alone.
+    `user:password` elsewhere: for the host of the reference alone, and kept in memory alone. `transfer` is as for an
+    add, with the path of a file or directory of this machine.
     """
 
     ref: str
@@ -142,6 +163,7 @@ class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
     directory: str | None = None
     force_format: bool = False
     credentials: str | None = None
+    transfer: Token | None = None
 
 
 class ModelList(Request, tag="model.list", frozen=True, kw_only=True):

@@ -6,7 +6,8 @@ from typing import cast
 
 import pytest
 
-from modelclient.exchange_state import Call, ExchangeState
+from modelclient.calls import Call
+from modelclient.exchange_state import ExchangeState
 from modelclient.inbox import Inbox
 from modelwire.errors import ConnectionLost, ModeldError
 from modelwire.replies import Progress, Received

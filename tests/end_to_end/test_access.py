@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from rigs.command import COMMAND
+from rigs.other_user import ctl_as
 from rigs.real_daemon import RealDaemon, Wire
 from rigs.rough_peers import (
     ALLOW_ROOT,
@@ -124,9 +125,10 @@ def test_a_writer_adds_what_it_can_read(shared: RealDaemon) -> None:
     daemon = started(shared, **{FOREIGN: "write"})
     theirs = public_file(daemon, "theirs.bin", b"theirs", FOREIGN_UID, 0o600)
     everybodys = public_file(daemon, "everybodys.bin", b"everybody's")
+    for path, name in ((theirs, "theirs"), (everybodys, "everybodys")):
+        done = ctl_as(daemon, "add", path, "--name", name)
+        assert done.returncode == 0, done
     with stranger(daemon) as wire:
-        assert wire.ask("model.add", path=theirs, name="theirs")["type"] == "result"
-        assert wire.ask("model.add", path=everybodys, name="everybodys")["type"] == "result"
         shown = wire.ask("job.list")["value"]["jobs"]
         assert {job["peer"] for job in shown} == {FOREIGN_UID}
 
@@ -161,15 +163,6 @@ def test_the_daemon_reads_nothing_for_a_writer_that_the_writer_could_not_read(sh
     assert daemon.ask("model.add", path=path, name="roots-own")["type"] == "result", "root may"
 
 
-def test_a_group_that_the_peer_runs_as_is_not_believed_for_files(shared: RealDaemon) -> None:
-    """What the account database lists counts: a process keeps groups that its user has lost."""
-    daemon = started(shared, **{FOREIGN: "write"})
-    path = public_file(daemon, "group.bin", b"for the group", mode=0o640)
-    os.chown(path, 0, OTHER_UID)
-    with stranger(daemon, FOREIGN_UID, OTHER_UID) as wire:
-        assert wire.ask("model.add", path=path, name="group")["code"] == "permission_denied"
-
-
 def test_a_known_digest_does_not_open_what_the_writer_may_not_read(shared: RealDaemon) -> None:
     """The store has these very bytes, and the file is still nobody's business."""
     daemon = started(shared, **{FOREIGN: "write"})
@@ -186,7 +179,7 @@ def test_nobody_controls_the_jobs_of_others(shared: RealDaemon) -> None:
     path = public_file(daemon, "a.bin", b"a")
     with stranger(daemon) as owner, stranger(daemon, OTHER_UID) as other, daemon.connect() as root:
         with held_name(daemon, "busy"):
-            owner.request("model.add", path=path, name="busy", id="add")
+            owner.request("model.add", **owner.hand_over(path), name="busy", id="add")
             job = owner.until("add", "accepted")["job"]
             for op, fields in (
                 ("job.cancel", {}),
@@ -224,15 +217,19 @@ def test_a_reader_that_watched_a_job_does_not_end_it_by_leaving(shared: RealDaem
 
 
 def test_the_same_path_of_two_users_is_two_jobs(shared: RealDaemon) -> None:
-    """What one may read the other may not: nobody joins the work of somebody else's rights."""
+    """What one may read the other may not: nobody joins the work on somebody else's files."""
     daemon = started(shared, **{FOREIGN: "write", OTHER: "write"})
     path = public_file(daemon, "mine.bin", b"mine", FOREIGN_UID, 0o600)
     with stranger(daemon) as owner, stranger(daemon, OTHER_UID) as other:
         with held_name(daemon, "one"):
-            owner.request("model.add", path=path, name="one", id="add", token="t")
-            owner.until("add", "accepted")
+            owner.request("model.add", **owner.hand_over(path), name="one", id="add", token="t")
+            job = owner.until("add", "accepted")["job"]
             refused = other.ask("model.add", path=path, name="one", token="t")
             assert refused["code"] == "permission_denied"
+            other.request("model.add", **other.hand_over(path), name="one", id="add", token="t")
+            assert other.until("add", "accepted")["job"] != job
+            owner.request("model.add", **owner.hand_over(path), name="one", id="again", token="t")
+            assert owner.until("again", "accepted")["job"] == job, "a token stands for one piece of work"
         assert owner.terminal("add")["type"] == "result"
 
 
@@ -266,13 +263,16 @@ def test_a_model_is_changed_by_its_owner_and_by_admins_alone(shared: RealDaemon)
     daemon = started(shared, **{FOREIGN: "write", OTHER: "write"})
     first, second = public_file(daemon, "a.bin", b"GGUF a"), public_file(daemon, "b.bin", b"GGUF b")
     with stranger(daemon) as owner:
-        assert owner.ask("model.add", path=first, name="m")["type"] == "result"
+        assert owner.ask("model.add", **owner.hand_over(first), name="m")["type"] == "result"
     daemon.terminate()
     daemon.start()
     with stranger(daemon) as owner, stranger(daemon, OTHER_UID) as other, daemon.connect() as root:
         changes: list[tuple[str, dict[str, object]]] = [
-            ("model.add", {"path": second, "name": "m", "replace": True}),
-            ("model.pull", {"ref": second, "name": "m", "replace": True}),
+            ("model.add", {**other.hand_over(second), "name": "m", "replace": True}),
+            (
+                "model.pull",
+                {"ref": second, "transfer": other.hand_over(second)["transfer"], "name": "m", "replace": True},
+            ),
             ("model.move", {"source": "m", "destination": "n"}),
             ("model.remove", {"name": "m", "force": True}),
         ]
@@ -284,7 +284,7 @@ def test_a_model_is_changed_by_its_owner_and_by_admins_alone(shared: RealDaemon)
             assert refused["hint"]
         assert root.ask("model.show", name="m")["value"]["owner"] == FOREIGN_UID
         # Ben's job waits for the name while Ada takes it.
-        assert other.ask("model.add", path=first, name="x")["type"] == "result"
+        assert other.ask("model.add", **other.hand_over(first), name="x")["type"] == "result"
         with held_name(daemon, "x"):
             other.request("model.remove", name="x", id="rm")
             other.until("rm", "accepted")
@@ -307,7 +307,7 @@ def test_shared_names_let_every_writer_change_every_model(shared: RealDaemon) ->
     daemon = shared.start()
     path = public_file(daemon, "a.bin", b"GGUF a")
     with stranger(daemon) as owner, stranger(daemon, OTHER_UID) as other:
-        assert owner.ask("model.add", path=path, name="m")["type"] == "result"
+        assert owner.ask("model.add", **owner.hand_over(path), name="m")["type"] == "result"
         assert other.ask("model.remove", name="m")["type"] == "result"
 
 

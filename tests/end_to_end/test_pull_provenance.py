@@ -46,6 +46,8 @@ def daemon(shared: RealDaemon, hub: Hub) -> RealDaemon:
 def ask(daemon: RealDaemon, uid: int, op: str, **fields: Any) -> dict[str, Any]:
     with connect_as(daemon.socket, uid) as wire:
         wire.read()
+        if op == "model.add" and uid:
+            fields |= wire.hand_over(fields["path"])
         return wire.ask(op, **fields)
 
 
@@ -97,7 +99,7 @@ def test_what_a_source_gave_whole_for_a_digest_is_its_meaning(daemon: RealDaemon
 def test_bytes_from_disk_under_the_name_of_a_pull_do_not_get_its_reference(daemon: RealDaemon) -> None:
     ref = "hf:org/repo:Q4_K_M"
     name = ask(daemon, 0, "model.pull", ref=ref)["value"]["name"]
-    replaced = ask(daemon, 0, "model.add", path=f"{daemon.room}/forged.gguf", name=name, replace=True)
+    replaced = daemon.ask("model.add", path=f"{daemon.room}/forged.gguf", name=name, replace=True)
     assert replaced["type"] == "result", replaced
     source = manifest(daemon, name.replace(":", "+"))["source"]
     assert "reference" not in source, source

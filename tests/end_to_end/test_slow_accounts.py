@@ -84,19 +84,18 @@ def test_a_look_up_that_takes_too_long_ends_in_a_refusal_that_may_be_tried_again
 
 
 def test_groups_for_the_work_of_another_user_are_not_waited_for_on_the_loop(daemon: DaemonWithSlowAccounts) -> None:
-    """With users alone in [access] nobody is looked up until a file is opened with the rights of one."""
-    daemon.configure(f'[access]\nusers = {{ "{FOREIGN_UID}" = "write" }}\n{ALLOW_ROOT}')
+    """With users alone in [access] nobody is looked up until credentials are for a group."""
+    lent = f'[[access.credentials]]\nmatch = "hf:org/"\ngroups = ["{MEMBERS}"]\n'
+    daemon.configure(f'{ALLOW_ROOT}[access]\nusers = {{ "{FOREIGN_UID}" = "write" }}\n{lent}')
     daemon.start()
-    path = daemon.file("a.bin", b"for everybody")
-    os.chmod(path, 0o644)
     with connect_as(daemon.socket, FOREIGN_UID) as writer:
         assert writer.read()["type"] == "hello"
-        writer.request("model.add", path=path, name="a", id="add")
+        writer.request("model.pull", ref="hf:org/repo", offline=True, id="pull")
         asked_for(daemon, FOREIGN_UID)
         assert daemon.ask("daemon.status")["type"] == "result"
         assert writer.ask("daemon.status")["type"] == "result"
         daemon.answer()
-        assert writer.terminal("add")["type"] == "result"
+        assert writer.terminal("pull")["code"] == "offline"
 
 
 @pytest.mark.parametrize("way", ["signal", "drain"])

@@ -18,7 +18,7 @@ from rigs.sample_requests import sample_request
 
 PROTOCOL = os.path.dirname(os.path.dirname(os.path.abspath(modelwire.__file__)))
 CHECKED = {"description", "title", "default", "$ref", "anyOf", "enum", "type", "properties", "required", "items"} | {
-    "additionalProperties", "minimum", "maximum", "minLength", "maxLength",
+    "additionalProperties", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems",
 }  # fmt: skip
 TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,), "array": (list,), "string": (str,), "boolean": (bool,), "null": (type(None),),
@@ -49,6 +49,8 @@ def _inner_problem(value: Any, rule: dict[str, Any], at: str) -> str | None:
     if isinstance(value, str) and not rule.get("minLength", 0) <= len(value) <= rule.get("maxLength", len(value)):
         return f"{at}: of another length"
     if isinstance(value, list):
+        if not rule.get("minItems", 0) <= len(value) <= rule.get("maxItems", len(value)):
+            return f"{at}: of another length"
         inner = (problem(each, rule.get("items", {}), f"{at}[{n}]") for n, each in enumerate(value))
         return next((found for found in inner if found), None)
     if isinstance(value, dict):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import anyio
 
 from modeld.access.accounts import Accounts
+from modeld.access.handed import HandedFiles
 from modeld.access.lending import Lending
 from modeld.access.roles import Access
 from modeld.activity import Activity
@@ -20,13 +21,14 @@ from modeld.config.settings import AccessSettings
 from modeld.jobs.admission import Gate, Limits
 from modeld.jobs.board import Board
 from modeld.jobs.ledger import Ledger
-from modeld.operations.operation import Caller, Operation
+from modeld.operations.operation import Caller, Handed, Operation
 from modeld.operations.registry import Operations, all_operations
 from modeld.operations.services import Services, ThisDaemon
 from modeld.pulls.context import PullContext
 from modeld.store import Store
 from modeld.store.catalog.catalog import Catalog
 from modelwire.encoding import encode
+from modelwire.errors import InvalidRequest
 from modelwire.replies import Reply
 from modelwire.requests import Request
 from modelwire.values import RecoveryView
@@ -49,6 +51,16 @@ class Nobody:
         return {}
 
 
+class HandsNothing:
+    """A connection that hands over no files, and whose paths mean what they mean to the daemon."""
+
+    def take(self, transfer: str) -> HandedFiles:
+        raise InvalidRequest(f"$.transfer: {transfer}")
+
+    async def may_name_paths(self) -> bool:
+        return True
+
+
 @dataclass
 class NotingCall:
     """A request whose replies are noted."""
@@ -57,6 +69,7 @@ class NotingCall:
     id: str = "1"
     writable: bool = True
     sent: list[Reply | bytes] = field(default_factory=list)
+    handed: Handed = field(default_factory=HandsNothing)
 
     def send(self, reply: Reply) -> None:
         self.sent.append(reply)

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rigs.waiting import wait_until
@@ -191,6 +191,30 @@ class Wire:
         number = fields.pop("id", str(self._ids))
         self.send(json.dumps({"id": number, "op": op, **fields}).encode() + b"\n")
         return str(number)
+
+    def send_with(self, data: bytes, descriptors: Sequence[int]) -> None:
+        """Sends open files with the first byte."""
+        rest = data[socket.send_fds(self.socket, [data], list(descriptors)) :]
+        if rest:
+            self.send(rest)
+
+    def offer(self, transfer: str, files: Mapping[str, int], **fields: Any) -> dict[str, Any]:
+        """Hands over open files by their paths in the model; the reply."""
+        self._ids += 1
+        request = {"id": str(self._ids), "op": "files.offer", "transfer": transfer, "paths": list(files), **fields}
+        self.send_with(json.dumps(request).encode() + b"\n", list(files.values()))
+        return self.terminal(str(self._ids))
+
+    def hand_over(self, path: str) -> dict[str, str]:
+        """Hands over a file or a directory, opened with this process's rights; the fields of a request about it."""
+        transfer, directory = f"t{self._ids}", os.path.isdir(path)
+        inside = [os.path.join(where, name) for where, _, names in os.walk(path) for name in names]
+        for file in inside if directory else [path]:
+            name = os.path.relpath(file, path) if directory else os.path.basename(path)
+            with open(file, "rb") as opened:
+                offered = self.offer(transfer, {name: opened.fileno()}, directory=directory)
+            assert offered["type"] == "result", offered
+        return {"path": path, "transfer": transfer}
 
     def read(self) -> dict[str, Any]:
         """The next reply; EOFError when the daemon has closed."""

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from rigs.command import COMMAND
+from rigs.other_user import ctl_as
 from rigs.real_daemon import RealDaemon
 from rigs.rough_peers import ALLOW_ROOT, FOREIGN_UID, connect_as, needs_root, write_access
 from store_contract.conftest import Done
@@ -62,10 +63,11 @@ def own_file(daemon: RealDaemon, name: str, uid: int, content: bytes = CONTENT) 
     return path
 
 
-def add_as(daemon: RealDaemon, uid: int, **fields: Any) -> dict[str, Any]:
+def add_as(daemon: RealDaemon, uid: int, path: str, *, handed: bool = True, **fields: Any) -> dict[str, Any]:
     with connect_as(daemon.socket, uid) as wire:
         assert wire.read()["type"] == "hello"
-        return wire.ask("model.add", **fields)
+        given = wire.hand_over(path) if handed else {"path": path}
+        return wire.ask("model.add", **given, **fields)
 
 
 # -- digests
@@ -208,6 +210,7 @@ def test_a_root_that_cannot_be_created_is_exit_1(stopped: RealDaemon, obstacle: 
 
 @needs_root
 def test_a_peer_adds_only_what_it_could_read_itself(shared: RealDaemon) -> None:
+    """By path nothing, whatever its mode; the command opens it with the user's rights."""
     write_access(shared, {str(FOREIGN_UID): "write"})
     shared.start()
     secret = Path(shared.room, "secret")
@@ -215,11 +218,14 @@ def test_a_peer_adds_only_what_it_could_read_itself(shared: RealDaemon) -> None:
     os.chmod(secret, 0o711)
     (secret / "m.gguf").write_bytes(CONTENT)
     os.chmod(secret / "m.gguf", 0o600)
-    for path in (secret, secret / "m.gguf"):
-        reply = add_as(shared, FOREIGN_UID, path=str(path), name="stolen")
-        assert reply["code"] == "permission_denied", reply
-    os.chmod(secret, 0o755)
-    reply = add_as(shared, FOREIGN_UID, path=str(secret), name="stolen")
-    assert reply["code"] == "permission_denied", reply
+    for mode in (0o711, 0o755):
+        os.chmod(secret, mode)
+        for path in (secret, secret / "m.gguf"):
+            reply = add_as(shared, FOREIGN_UID, str(path), handed=False, name="stolen")
+            assert reply["code"] == "permission_denied", reply
+            done = ctl_as(shared, "add", str(path), "--name", "stolen")
+            assert done.returncode == 13, done
     assert os.listdir(f"{shared.root}/manifests") == []
     assert os.listdir(f"{shared.root}/.modeld/staging") == []
+    os.chmod(secret / "m.gguf", 0o644)
+    assert ctl_as(shared, "add", str(secret), "--name", "given").returncode == 0

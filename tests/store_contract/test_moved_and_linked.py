@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rigs.other_user import ctl_as
 from rigs.real_daemon import RealDaemon
 from rigs.rough_peers import FOREIGN_UID, connect_as, needs_root, write_access
 from rigs.several_files import EXAMPLE, assert_nothing_there, directory, leftovers, shards, tree_of
@@ -189,7 +190,7 @@ def test_a_peer_neither_takes_away_nor_makes_read_only_what_is_not_its_own(share
 
 @needs_root
 def test_a_moved_file_of_a_peer_is_no_longer_the_peers(shared: RealDaemon) -> None:
-    """Its owner could make it writable again."""
+    """Its owner could make it writable again. The command takes it away, and the daemon copies it."""
     own = Path(shared.room, "own")
     own.mkdir()
     source = own / "m.gguf"
@@ -198,8 +199,10 @@ def test_a_moved_file_of_a_peer_is_no_longer_the_peers(shared: RealDaemon) -> No
         os.chown(path, FOREIGN_UID, FOREIGN_UID)
     with connect_as(shared.socket, FOREIGN_UID) as wire:
         assert wire.read()["type"] == "hello"
-        reply = wire.ask("model.add", path=str(source), move=True)
-    assert reply["type"] == "result", reply
+        given = wire.hand_over(str(source))
+        assert wire.ask("model.add", **given, move=True)["code"] == "invalid_request"
+    done = ctl_as(shared, "add", str(source), "--move")
+    assert done.returncode == 0, done
     assert not source.exists()
     info = blob_of(shared)
     assert (info.st_uid, info.st_mode & 0o777) == (0, 0o444)
@@ -221,7 +224,10 @@ def test_only_the_daemons_own_user_links(shared: RealDaemon) -> None:
         assert reply["code"] == "permission_denied", reply
         assert "only the daemon's own user" in reply["message"]
         assert "copies" in reply["hint"]
-        assert wire.ask("model.add", path=str(source))["type"] == "result"
+        assert wire.ask("model.add", **wire.hand_over(str(source)), link=True)["code"] == "invalid_request"
+        assert wire.ask("model.add", **wire.hand_over(str(source)))["type"] == "result"
+    done = ctl_as(shared, "add", str(source), "--link")
+    assert (done.returncode, "only the daemon's own user" in done.stderr) == (13, True)
     after = source.stat()
     assert (after.st_mode, after.st_uid, after.st_nlink) == (before.st_mode, FOREIGN_UID, 1)
     assert blob_of(shared).st_ino != before.st_ino

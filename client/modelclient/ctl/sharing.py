@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
-from collections.abc import Iterator
 from contextlib import suppress
-from glob import escape, iglob
 
-_SHARD = re.compile(r"(.*-)\d{5}(-of-\d{5}\.gguf)", re.DOTALL)
+from modelclient.local_files import files_at
+from modelwire.errors import InvalidRequest
 
 
 def newly_readable(path: str, store: str) -> str | None:
@@ -40,22 +38,10 @@ def _all_may_enter(directory: str) -> bool:
 
 def _private(path: str, group: int | None) -> str | None:
     """The first file that is not for everybody, nor for the group."""
-    for file in _files(path):
-        with suppress(OSError):
-            status = os.stat(file)
+    with suppress(OSError, InvalidRequest):  # the add reports it
+        for file in files_at(path):
+            status = os.stat(file.path)
             shared = status.st_mode & stat.S_IROTH or (status.st_mode & stat.S_IRGRP and status.st_gid == group)
             if stat.S_ISREG(status.st_mode) and not shared:
-                return file
+                return file.path
     return None
-
-
-def _files(path: str) -> Iterator[str]:
-    """Those that the daemon would add: hidden ones do not count, and all parts of a set do."""
-    if os.path.isdir(path):
-        for where, directories, names in os.walk(path):
-            directories[:] = sorted(name for name in directories if not name.startswith("."))
-            yield from (os.path.join(where, name) for name in sorted(names) if not name.startswith("."))
-        return
-    yield path
-    if (shard := _SHARD.fullmatch(path)) is not None:
-        yield from sorted(iglob(f"{escape(shard[1])}[0-9][0-9][0-9][0-9][0-9]{escape(shard[2])}"))

@@ -22,11 +22,11 @@ class Channel(Protocol):
 class Stream(Protocol):
     """The same for anyio. Faults of the connection are OSErrors."""
 
-    def push(self, data: bytes) -> bytes:
-        """Sends what can be sent without waiting, and returns the rest."""
+    def push(self, data: bytes, descriptors: Sequence[int] = ()) -> bytes:
+        """Sends what can be sent without waiting, and returns the rest. The open files go with the first byte."""
         ...
 
-    async def send(self, data: bytes) -> None: ...
+    async def send(self, data: bytes, descriptors: Sequence[int] = ()) -> None: ...
 
     async def receive(self, size: int) -> bytes:
         """At most `size` bytes; none when the connection has ended, however it did."""
@@ -71,6 +71,11 @@ class System(Protocol):
         FileNotFoundError, NotADirectoryError and ConnectionRefusedError mean that no daemon listens. With `wait` a busy
         daemon is waited for, within a bound; without it that is a BlockingIOError.
         """
+        ...
+
+    def send_files(self, channel: Channel, data: bytes, descriptors: Sequence[int]) -> bytes:
+        """Sends open files with the first byte of the data, and returns the rest of the data. Only for a daemon that
+        says that it takes them."""
         ...
 
     def endpoint_fault(self, path: str, *, named: bool, system: bool) -> str | None:

@@ -14,6 +14,9 @@ from modelwire import endpoint as wire
 TYPE_CHECKING = False  # typing's own takes longer to import than all of this module
 if TYPE_CHECKING:
     from _socket import socket
+    from collections.abc import Sequence
+
+    from modelclient.platform.interface import Channel
 
 _UCRED_BYTES = 12
 _LOCAL_PEERCRED, _XUCRED_BYTES = 1, 76
@@ -70,6 +73,14 @@ def _bound_sending(made: socket, seconds: int) -> None:
     from struct import pack
 
     made.setsockopt(SOL_SOCKET, SO_SNDTIMEO, pack("@ll", seconds, 0))
+
+
+def send_files(channel: Channel, data: bytes, descriptors: Sequence[int]) -> bytes:
+    import _socket
+    from array import array
+
+    assert isinstance(channel, _socket.socket)
+    return data[channel.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", descriptors))]) :]
 
 
 def endpoint_fault(path: str, *, named: bool, system: bool) -> str | None:

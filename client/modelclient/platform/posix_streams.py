@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import _socket
 import socket
+from collections.abc import Sequence
 
 import anyio
 from anyio.abc import UNIXSocketStream
 
 from modelclient.platform.interface import Channel
+from modelclient.platform.posix import send_files
 
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 
@@ -18,14 +20,19 @@ class SocketStream:
         self._raw = raw
         self._stream = stream
 
-    def push(self, data: bytes) -> bytes:
+    def push(self, data: bytes, descriptors: Sequence[int] = ()) -> bytes:
         try:
+            if descriptors:
+                return send_files(self._raw, data, descriptors)
             return data[self._raw.send(data) :]
         except (BlockingIOError, InterruptedError):
             return data
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
         try:
+            if descriptors:
+                await self._stream.send_fds(data[:1], list(descriptors))
+                data = data[1:]
             await self._stream.send(data)
         except _BROKEN as error:
             raise BrokenPipeError(str(error)) from None

@@ -19,7 +19,7 @@ from modeld.observe import logs
 from modeld.observe.incident import incident
 from modeld.observe.notify import inherited_socket
 from modeld.observe.redact import redact
-from modeld.platform import memory
+from modeld.platform import files, memory
 from modeld.store.disk.durable import store_fault
 from modelwire import exits
 from modelwire.errors import InUse, ModeldError, NoSpace, PermissionDenied, QuotaExceeded, WireError
@@ -42,6 +42,7 @@ def run(loaded: Loaded, readiness: Readiness, *, auto_started: bool) -> int:
 
 def _run(loaded: Loaded, readiness: Readiness, output: logs.Output, *, auto_started: bool) -> int:
     memory.keep_heap_small()
+    files.allow_as_many_as_possible()
     for warning in loaded.warnings:
         log.warning(warning)
     instance = str(uuid.uuid4())

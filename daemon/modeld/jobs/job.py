@@ -67,6 +67,10 @@ class Kind(ABC, Generic[W, V]):
         """Whether the name of this outcome stands for its content now."""
         return False
 
+    def goes_on(self, _job: Job[W, V], /) -> bool:
+        """Whether the next start can take up the job when a stop of the daemon interrupts it."""
+        return True
+
     def queue(self, _request: W, /) -> str:
         """The name of the queue that a job waits in, by default that of its kind; called each time it joins one."""
         return self.name
@@ -95,11 +99,12 @@ class Signal:
 class Moment(Signal):
     """A signal that is given once, and never missed."""
 
-    __slots__ = ("_passed",)
+    __slots__ = ("_passed", "_then")
 
     def __init__(self) -> None:
         super().__init__()
         self._passed = False
+        self._then: Callable[[], None] | None = None
 
     def is_set(self) -> bool:
         return self._passed
@@ -107,6 +112,16 @@ class Moment(Signal):
     def set(self) -> None:
         self._passed = True
         self.fire()
+        if (call := self._then) is not None:
+            self._then = None
+            call()
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Has one function called when the moment comes; at once when it has passed."""
+        if self._passed:
+            call()
+        else:
+            self._then = call
 
     async def wait(self) -> None:
         if not self._passed:

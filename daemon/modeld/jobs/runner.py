@@ -180,9 +180,12 @@ class Runner:
             self._end_parked(job)
 
     def _end_parked(self, job: AnyJob) -> None:
+        hint = "Ask for it again when the daemon is back: it has lost what the client gave it."
+        if job.kind.goes_on(job):
+            hint = f"The job goes on at the next start; follow it with `modelctl attach {job.id}`."
         job.failure = Interrupted(
             f"the daemon stopped before job {job.id} had ended",
-            hint=f"The job goes on at the next start; follow it with `modelctl attach {job.id}`.",
+            hint=hint,
             details={"job": job.id},
         )
         self.note(job, "job.parked")

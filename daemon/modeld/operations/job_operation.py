@@ -11,6 +11,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from modeld.jobs.board import Attachment
 from modeld.jobs.job import AnyJob, Job, Kind, V, W
 from modeld.jobs.publication import PublicationNotes
 from modeld.operations.follow import follow
@@ -46,12 +47,16 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
         """Refuses, before anything is queued, what can be refused without reading the disk."""
 
     async def run(self, call: Call, request: W, /) -> V:
+        return (await follow(call, await self.submit(call, request))).outcome()
+
+    async def submit(self, call: Call, request: W, /) -> Attachment[W, V]:
+        """Admits the request as a job, or joins it to one."""
         wanted, accepted_for = self.check(call.caller, request), None
         if (changed := self.changes(wanted.request)) is not None:
             accepted_for = await self.standing(changed)
             # Anew: what it keeps for the job counts only together with the admission that follows in the same step.
             wanted = self.check(call.caller, request)
-        attachment = await self._services.board.submit(
+        return await self._services.board.submit(
             self,
             wanted.request,
             key=wanted.key,
@@ -59,7 +64,6 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
             peer=call.caller.uid,
             accepted_for=accepted_for,
         )
-        return (await follow(call, attachment)).outcome()
 
     def key(self, *parts: object) -> str:
         """The key of work that is the same when these parts are. Make the caller's uid one of them: rights differ."""

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
+from contextlib import ExitStack
 from typing import TypeVar
 
 import msgspec
 
+from modeld.jobs.board import Attachment
 from modeld.jobs.job import Job
 from modeld.operations.job_operation import JobOperation, Submission
-from modeld.operations.operation import Caller
+from modeld.operations.operation import Call, Caller
 from modeld.operations.services import Services
-from modeld.store import Digest, ModelName
+from modeld.store import Digest, ModelName, Reader
+from modeld.store.disk.durable import source_faults
 from modeld.store.ingest.adopt import How
+from modeld.store.ingest.collect import handed_reader
+from modeld.store.ingest.readers import check_answers, check_handed
 from modeld.store.publish.name_changes import Notes
-from modelwire.errors import InvalidRequest, PermissionDenied
+from modelwire.errors import Interrupted, InvalidRequest, PermissionDenied
 from modelwire.limits import LICENSE
 from modelwire.requests import ModelAdd, ModelPull
 from modelwire.values import Added, Pulled
@@ -29,6 +35,50 @@ A = TypeVar("A", bound=Added)
 
 class NewModel(JobOperation[N, A]):
     """What all ways to bring in a model have in common."""
+
+    @abstractmethod
+    def path_of(self, request: N, /) -> str | None:
+        """The file or directory of this machine that it is about."""
+
+    def goes_on(self, job: Job[N, A], /) -> bool:
+        return job.request.transfer is None
+
+    async def submit(self, call: Call, request: N, /) -> Attachment[N, A]:
+        """Local files are those that the client has handed over, or those at a path that means the same to it and to
+        the daemon. Who has the files handed over closes them: this request, then the job, when it ends."""
+        if request.transfer is None:
+            self.check(call.caller, request)
+            path = self.path_of(request)
+            if path is not None:
+                with source_faults(path):
+                    opened = await call.handed.may_name_paths()
+                if not opened:
+                    raise by_descriptors(path, call.caller.uid)
+            return await super().submit(call, request)
+        handed = call.handed.take(request.transfer)
+        with ExitStack() as refused:
+            refused.callback(handed.close)
+            request = msgspec.structs.replace(request, transfer=handed.id)
+            self.check(call.caller, request)
+            if (path := self.path_of(request)) is None:
+                raise InvalidRequest(
+                    "$.transfer: files were handed over for what is not on this machine", hint="Leave the field out."
+                )
+            look = check_handed if self._services.is_own(call.caller.uid) else check_answers
+            root = handed_reader(path, handed)
+            await handed.examine(lambda name, descriptor: look(root.where(name), descriptor))
+            self._services.handed.remember(handed)
+            attachment = await super().submit(call, request)
+            if attachment.job.request.transfer == handed.id:
+                refused.pop_all()
+                attachment.job.ended.then(handed.close)
+        return attachment
+
+    def key(self, *parts: object, request: N | None = None) -> str:
+        """Nobody joins work on files that a client has handed over, but by its own token."""
+        if request is not None and request.transfer is not None:
+            parts = (*parts, "transfer", request.token or request.transfer)
+        return super().key(*parts)
 
     def changes(self, request: N, /) -> str | None:
         return request.name if request.replace else None
@@ -54,6 +104,11 @@ class Add(NewModel[ModelAdd, Added]):
                 hint="Give the whole path; the daemon has another working directory.",
             )
         name = ModelName.parse(request.name) if request.name is not None else ModelName.suggest(request.path)
+        if request.transfer is not None and (request.move or request.link):
+            raise InvalidRequest(
+                f"$.{'move' if request.move else 'link'}: a file that is handed over is copied",
+                hint="Leave the field out; the client that opened the file can remove it when the model is there.",
+            )
         if request.move and request.link:
             raise InvalidRequest(
                 "$.link: a file is either moved or linked",
@@ -63,7 +118,10 @@ class Add(NewModel[ModelAdd, Added]):
         stored = msgspec.structs.replace(request, name=name.text)
         what = [stored.path, stored.name, stored.sha256, stored.replace, stored.license]
         how = [stored.move, stored.link, *(["force_format"] if stored.force_format else [])]
-        return Submission(stored, self.key(*what, caller.uid, *how), stored.name)
+        return Submission(stored, self.key(*what, caller.uid, *how, request=stored), stored.name)
+
+    def path_of(self, request: ModelAdd, /) -> str:
+        return request.path
 
     async def work(self, job: Job[ModelAdd, Added], /) -> Added:
         request = job.request
@@ -101,8 +159,9 @@ async def add_path(
     notes: Notes[Added],
     how: How = "copy",
 ) -> Added:
-    """Adds what is at the path, with the rights of the client, as the request of the job says."""
+    """Adds what is at the path, or was handed over for it, as the request of the job says."""
     request = job.request
+    reader = _reader(services, job, path)
     requester = await services.requester_of(job)
     return await services.store.add(
         path,
@@ -114,9 +173,35 @@ async def add_path(
         how=how,
         order=job.order,
         progress=job.progress,
-        reader=await services.reader_for(job.peer),
+        reader=reader,
         notes=notes,
         requester=requester,
+    )
+
+
+def _reader(services: Services, job: Job[ModelAdd, Added] | Job[ModelPull, Pulled], path: str) -> Reader:
+    if job.request.transfer is not None:
+        handed = services.handed.known(job.request.transfer)
+        if handed is None:
+            raise Interrupted(
+                f"the files of job {job.id} were open in the daemon, and are not after its restart",
+                hint=f"Add {path} again.",
+                retryable=False,
+                details={"path": path, "job": job.id},
+            )
+        return handed_reader(path, handed)
+    if not services.is_own(job.peer):
+        raise by_descriptors(path, job.peer)  # an earlier version accepted it
+    return Reader(job.peer)
+
+
+def by_descriptors(path: str, uid: int) -> PermissionDenied:
+    """The refusal of a path. A client that reads `by` hands the files over."""
+    return PermissionDenied(
+        f"{path} is not opened for uid {uid}: the daemon opens paths for its own user and root alone, and only where"
+        " these see the same files as the daemon does",
+        hint="Add it with `modelctl add` or another client that opens the file itself and hands it over (files.offer).",
+        details={"path": path, "uid": uid, "by": "descriptors"},
     )
 
 

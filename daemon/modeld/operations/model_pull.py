@@ -78,7 +78,7 @@ class Pull(NewModel[ModelPull, Pulled]):
         stored = msgspec.structs.replace(request, ref=reference.text, name=name.text, directory=None, credentials=None)
         files = [reference.key, stored.include, stored.exclude]
         options = [stored.name, stored.sha256, stored.replace, stored.license, stored.offline, stored.max_rate]
-        key = self.key(*files, *options, caller.uid, *(["force_format"] if stored.force_format else []))
+        key = self.key(*files, *options, caller.uid, *(["force_format"] if stored.force_format else []), request=stored)
         if reference.secrets:
             # Two requests with two passwords share no job.
             key = _SECRET + key + fingerprint(f"{reference.secrets.userinfo}\0{reference.secrets.query}")
@@ -86,6 +86,13 @@ class Pull(NewModel[ModelPull, Pulled]):
             self._secret = {known: secret for known, secret in self._secret.items() if known in live}
             self._secret[key] = reference
         return Submission(stored, key, stored.name)
+
+    def goes_on(self, job: PullJob, /) -> bool:
+        return super().goes_on(job) and not job.key.startswith(_SECRET)
+
+    def path_of(self, request: ModelPull, /) -> str | None:
+        reference = self._read(request, request.directory)
+        return reference.path if isinstance(reference, LocalReference) else None
 
     def queue(self, request: ModelPull, /) -> str:
         """A pull from this machine waits with the adds, and not behind slow downloads."""

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from modeld.access.handed import HandedFiles
 from modeld.operations.services import Services
 from modelwire.errors import Unauthorized
 from modelwire.replies import Reply
@@ -38,6 +39,20 @@ class Caller:
             )
 
 
+class Handed(Protocol):
+    """What the client has handed over on the connection of a request, and what its paths mean."""
+
+    def take(self, transfer: str) -> HandedFiles:
+        """The files that were offered under this word: the operation owns them, and closes them. InvalidRequest when
+        there are none."""
+        ...
+
+    async def may_name_paths(self) -> bool:
+        """Whether the daemon opens paths for the client: its own user and root, where the same files lie at them.
+        OSError when that cannot be found out now."""
+        ...
+
+
 class Call(Protocol):
     """One request that takes time, for its operation: the caller, and how to reply before the terminal reply."""
 
@@ -46,6 +61,9 @@ class Call(Protocol):
 
     @property
     def caller(self) -> Caller: ...
+
+    @property
+    def handed(self) -> Handed: ...
 
     def send(self, reply: Reply) -> None:
         """Sends a reply that is not the terminal one."""

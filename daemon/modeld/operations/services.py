@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from modeld.access.accounts import Accounts
+from modeld.access.handed import Descriptors
 from modeld.access.lending import Lending
 from modeld.access.roles import Access
 from modeld.activity import Activity
@@ -16,7 +17,7 @@ from modeld.jobs.board import Board
 from modeld.jobs.job import AnyJob
 from modeld.platform import accounts, clock
 from modeld.pulls.context import PullContext
-from modeld.store import Digest, PeerReader, Reader, Requester, Store
+from modeld.store import Digest, Requester, Store
 from modelwire.values import RecoveryView
 
 
@@ -61,6 +62,7 @@ class Services:
     accounts: Accounts
     access: Access
     lending: Lending
+    handed: Descriptors = field(default_factory=Descriptors)
 
     def is_own(self, uid: int) -> bool:
         """Whether it is the daemon's own user or root, whom the daemon serves without limits to what it may reach."""
@@ -71,12 +73,6 @@ class Services:
         Raises TimedOut when the groups that decide cannot be looked up."""
         every = self.settings.access.shared_names or await self.access.is_admin(job.peer)
         return Requester(peer=job.peer, job=job.id, all_models=every)
-
-    async def reader_for(self, uid: int) -> Reader:
-        """The reader of files for a user: the daemon opens only what that user could read."""
-        if self.is_own(uid):
-            return Reader(uid)
-        return PeerReader(uid, (await self.accounts.account_of(uid)).groups)
 
     def model_failed(self, name: str, digest: Digest, reason: str, *, job: str | None = None) -> None:
         """Records that bytes are not what a manifest names. The store calls it."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, cast
+from typing import cast
 
 import anyio
 import structlog
@@ -23,18 +23,18 @@ from modeld.operations.operation import Caller, TakesTime
 from modeld.operations.registry import Run
 from modeld.platform import endpoint
 from modeld.server.faults import numbered
+from modeld.server.handing_over import Source
 from modeld.server.running_request import RunningRequest
-from modeld.server.shared import SharedState
+from modeld.server.shared import ECHO, SharedState
 from modeld.server.stall import PeerTimer, WriteWatch
 from modelwire import replies, requests
 from modelwire.connection import ServerConnection
 from modelwire.decoding import BadRequest
 from modelwire.encoding import encode
-from modelwire.errors import Internal, InvalidRequest, TimedOut, Unsupported, WireError
-from modelwire.limits import PROTOCOL_MAX, PROTOCOL_MIN
-from modelwire.operations import BY_REQUEST, CAPABILITIES
+from modelwire.errors import Internal, InvalidRequest, TimedOut, WireError
+from modelwire.operations import BY_REQUEST
 from modelwire.requests import Request
-from modelwire.values import Done, Value, Welcome
+from modelwire.values import Done, Value
 
 log = structlog.get_logger("modeld.server")
 
@@ -58,22 +58,21 @@ _HALF_OPEN_SECONDS = 0.25
 place in the queue."""
 
 
-_ECHO = 100
-"""Characters of a peer's text that an error repeats; an id has at most 64."""
-
-_ECHOED = 20
-"""Missing capabilities that an error lists."""
-
-
 ConnectionCallback = Callable[["PeerConnection"], None]
 
 
 class PeerConnection(asyncio.BufferedProtocol):
     def __init__(
-        self, shared: SharedState, caller: Caller, opened: ConnectionCallback, closed: ConnectionCallback
+        self,
+        shared: SharedState,
+        source: Source,
+        caller: Caller,
+        opened: ConnectionCallback,
+        closed: ConnectionCallback,
     ) -> None:
         """`opened` is called when the connection is made, `closed` when it is lost."""
         self._shared = shared
+        self.handed = shared.handing_over(source, caller)
         self._opened = opened
         self._closed = closed
         self.caller = caller
@@ -106,6 +105,8 @@ class PeerConnection(asyncio.BufferedProtocol):
         return self._shared.read_buffer
 
     def buffer_updated(self, size: int) -> None:
+        if self.handed.arrived:
+            self.handed.count_arrived()
         if not self._closing:
             self.wire.feed(bytes(self._shared.read_buffer[:size]))
             self._turn()
@@ -144,6 +145,7 @@ class PeerConnection(asyncio.BufferedProtocol):
         self._set_writable()
         for running in list(self._running.values()):
             running.abandon()
+        self.handed.close()
         self._closed(self)
 
     # -- taking requests
@@ -171,6 +173,8 @@ class PeerConnection(asyncio.BufferedProtocol):
                 left = 0
         self._in_turn = False
         self._flush()
+        if self.handed.unclaimed and not self._closing:
+            self._refuse_stray()
         self._arrange_more(more=not left)
 
     def _arrange_more(self, *, more: bool) -> None:
@@ -228,6 +232,8 @@ class PeerConnection(asyncio.BufferedProtocol):
                 self._finish(request.id, self._of_connection(request))
         except WireError as fault:
             self._fail(request.id, fault)
+            if self.handed.broken:
+                self.hang_up()
         except Exception as error:  # noqa: BLE001 - reported as an incident; the connection stays
             self._fail(request.id, incident(error, op=BY_REQUEST[kind].name))
 
@@ -245,12 +251,14 @@ class PeerConnection(asyncio.BufferedProtocol):
             running = self._running.get(request.target)
             if running is None:
                 raise InvalidRequest(
-                    f"$.target: no request {request.target[:_ECHO]!r} is in flight on this connection",
+                    f"$.target: no request {request.target[:ECHO]!r} is in flight on this connection",
                     hint="It may have ended; cancel a job with job.cancel.",
                 )
             running.cancel()
             return Done(target=request.target)
-        return _welcome(cast("requests.Hello", request))
+        if isinstance(request, requests.FilesOffer):
+            return self.handed.offer(request)
+        return self._shared.welcome(cast("requests.Hello", request))
 
     # -- answering
 
@@ -307,6 +315,12 @@ class PeerConnection(asyncio.BufferedProtocol):
         known = bad.id is not None and bad.id not in self.wire.open
         self.write(encode(replies.Error.of(bad.id if known else None, bad.fault)))
         if bad.fatal:
+            self.hang_up()
+
+    def _refuse_stray(self) -> None:
+        """Ends a connection on which descriptors have come without the line that they belong to."""
+        if (fault := self.handed.stray(more_to_come=self.wire.partial)) is not None:
+            self.write(encode(replies.Error.of(None, fault)))
             self.hang_up()
 
     def write(self, frame: bytes) -> None:
@@ -375,21 +389,3 @@ class PeerConnection(asyncio.BufferedProtocol):
         log.warning("a peer took no reply in time; its connection is cut", uid=self.caller.uid)
         self._shared.note_cut(self.caller)
         self.transport.abort()
-
-
-def _welcome(request: requests.Hello) -> Welcome:
-    if not PROTOCOL_MIN <= request.protocol <= PROTOCOL_MAX:
-        raise Unsupported(
-            f"the client wants protocol {request.protocol}, this daemon speaks {PROTOCOL_MIN} to {PROTOCOL_MAX}",
-            hint="Update the older of the two.",
-            details={"min": PROTOCOL_MIN, "max": PROTOCOL_MAX, "wanted": request.protocol},
-        )
-    missing = [name[:_ECHO] for name in request.required if name not in CAPABILITIES][:_ECHOED]
-    if missing:
-        raise Unsupported(
-            f"the client needs {', '.join(missing)}; this daemon has {', '.join(CAPABILITIES)}",
-            hint="Update the daemon: a newer one may have it.",
-            details={"missing": missing, "capabilities": list(CAPABILITIES)},
-        )
-    wanted: Any = {*request.required, *request.optional}
-    return Welcome(protocol=request.protocol, capabilities=tuple(sorted(wanted & set(CAPABILITIES))))

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import anyio
 
 from modeld.observe.incident import incident
-from modeld.operations.operation import Caller
+from modeld.operations.operation import Caller, Handed
 from modeld.operations.registry import Run
 from modelwire.connection import ServerConnection
 from modelwire.errors import Cancelled, Interrupted, WireError
@@ -27,6 +27,9 @@ class ReplyChannel(Protocol):
     caller: Caller
     wire: ServerConnection
     writable: bool
+
+    @property
+    def handed(self) -> Handed: ...
 
     def write(self, frame: bytes) -> None: ...
 
@@ -65,6 +68,10 @@ class RunningRequest:
     @property
     def caller(self) -> Caller:
         return self._channel.caller
+
+    @property
+    def handed(self) -> Handed:
+        return self._channel.handed
 
     def send(self, reply: Reply) -> None:
         if not self._abandoned:

@@ -6,7 +6,7 @@ Other packages import from here or from its modules; its own modules import each
 from modeld.store.catalog.history import Requester
 from modeld.store.digest import Digest
 from modeld.store.disk.root import RootUnusable, resolve_root
-from modeld.store.ingest.readers import PeerReader, Reader
+from modeld.store.ingest.readers import Reader
 from modeld.store.maintain.recover import RecoveryReport
 from modeld.store.manifests.entries import WouldBlock
 from modeld.store.names import ModelName
@@ -15,7 +15,6 @@ from modeld.store.store import Store
 __all__ = [
     "Digest",
     "ModelName",
-    "PeerReader",
     "Reader",
     "RecoveryReport",
     "Requester",

@@ -53,6 +53,13 @@ class ModelView(Value, frozen=True, kw_only=True):
     history: tuple[Provenanced, ...] = ()
 
 
+class Offered(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """Files are handed over: how many the transfer has by now."""
+
+    transfer: str
+    files: int
+
+
 class Added(Value, omit_defaults=False, frozen=True, kw_only=True):
     """The outcome of adding a model."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from modeld.jobs.job import Job
 from modeld.operations import model_add, model_copy, model_move, model_pull, model_remove, model_verify, store_sweep
 from modeld.operations.job_operation import JobOperation
 from modeld.pulls.plan import Plan
@@ -87,6 +88,9 @@ OTHER_WORK: dict[type[requests.Write], list[dict[str, Any]]] = {
         {"move": True},
         {"link": True},
         {"force_format": True},
+        {"transfer": "one"},
+        {"transfer": "two"},
+        {"transfer": "one", "token": "t"},
     ],
     requests.ModelPull: [
         {"ref": "hf:org/other"},
@@ -100,6 +104,8 @@ OTHER_WORK: dict[type[requests.Write], list[dict[str, Any]]] = {
         {"max_rate": 1000},
         {"force_format": True},
         {"credentials": "a-token"},
+        {"transfer": "one"},
+        {"transfer": "two"},
     ],
     requests.ModelCopy: [{"source": "c"}, {"destination": "c"}],
     requests.ModelMove: [{"source": "c"}, {"destination": "c"}],
@@ -291,3 +297,34 @@ async def test_the_secret_of_a_pull_is_not_lost_to_another_pull_before_its_job_i
         monkeypatch.setattr(at.services.board, "submit", submit)
         with pytest.raises(Admitted):
             await pull.run(NotingCall(MINE), mine)
+
+
+@pytest.mark.parametrize(
+    ("request_", "goes_on"),
+    [
+        (requests.ModelAdd(path="/m.gguf"), True),
+        (requests.ModelAdd(path="/m.gguf", transfer="t"), False),
+        (requests.ModelPull(ref="/m.gguf", transfer="t"), False),
+        (requests.ModelPull(ref="hf:org/repo"), True),
+        (requests.ModelPull(ref="hf:org/repo", credentials="a-token"), False),
+        (requests.ModelVerify(all=True), True),
+    ],
+    ids=repr,
+)
+async def test_work_that_needs_what_is_kept_nowhere_does_not_go_on_after_a_stop(
+    tmp_path: Path, request_: requests.Write, goes_on: bool
+) -> None:
+    async with operations_rig(tmp_path) as at:
+        operation = at.of(KINDS[type(request_)])
+        wanted = operation.check(MINE, request_)
+        job = Job(
+            id="j",
+            kind=operation,
+            key=wanted.key,
+            request=wanted.request,
+            peer=MINE.uid,
+            priority=3,
+            on_disconnect="cancel",
+            created_at=0.0,
+        )
+        assert operation.goes_on(job) is goes_on

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -14,8 +15,10 @@ import anyio
 import pytest
 import structlog
 
+from modeld.access.handed import Descriptors
 from modeld.config import Settings
 from modeld.operations.operation import Call, Caller, QuickOperation, SlowOperation, TakesTime
+from modeld.platform import endpoint
 from modeld.server import connection
 from modeld.server.connection import PeerConnection
 from modeld.server.peer_limits import PeerLimits
@@ -106,8 +109,13 @@ class Case:
         self.transport = Transport()
         self.closed = 0
         self.limits.enter(UID)
-        self.connection = PeerConnection(shared, Caller(UID, UID, role), lambda _: None, self._on_closed)
+        self.arrived = deque[endpoint.Arrived]()
+        """The descriptors that came with the next bytes."""
+        self.connection = PeerConnection(shared, self, Caller(UID, UID, role), lambda _: None, self._on_closed)
         self.connection.connection_made(self.transport)
+
+    def sees_same_files(self) -> bool:
+        return True
 
     def _on_closed(self, _: PeerConnection) -> None:
         self.closed += 1
@@ -140,6 +148,8 @@ async def connected(
         store=SimpleNamespace(layout=SimpleNamespace(root="/models")),
         daemon=SimpleNamespace(server="modeld/test", instance="i"),
         activity=SimpleNamespace(record=lambda *_, **__: None),
+        handed=Descriptors(),
+        is_own=lambda uid: uid == 0,
     )
     held = Held()
     operations: Any = SimpleNamespace(

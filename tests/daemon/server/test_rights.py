@@ -61,13 +61,16 @@ class Case:
 Make = Callable[[Case], dict[str, Any]]
 
 # In the order of USERS: + answered, r the role does not suffice, m the model is another's, j the job is another's,
-# - not let in, i refused as a wrong request: the right was there.
+# d to be handed over, - not let in, i refused as a wrong request: the right was there.
 READ = "+ + + + + - - -"
 WRITE = "+ + + + r - - -"
 ADMIN = "+ + + r r - - -"
 OTHERS_MODEL = "+ + + m r - - -"
 OTHERS_JOB = "+ + + j r - - -"
+BY_PATH = "+ + d d r - - -"
 NOT_HERE = "i i i i i - - -"
+
+HANDED: Final = {"transfer": "t", "replace": True}
 
 LINES: Final[dict[str, tuple[str, str, Make]]] = {
     "hello": (READ, READ, lambda case: {"protocol": 1}),
@@ -76,8 +79,9 @@ LINES: Final[dict[str, tuple[str, str, Make]]] = {
     "daemon.describe": (READ, READ, lambda case: {}),
     "daemon.drain": (ADMIN, ADMIN, lambda case: {}),
     "daemon.configure": (ADMIN, ADMIN, lambda case: {"waiting_total": 60}),
-    "model.add": (WRITE, OTHERS_MODEL, lambda case: {"path": case.file, "name": case.model, "replace": True}),
-    "model.pull": (WRITE, OTHERS_MODEL, lambda case: {"ref": case.file, "name": case.model, "replace": True}),
+    "files.offer": (WRITE, WRITE, lambda case: {"transfer": "t", "paths": ["other.gguf"]}),
+    "model.add": (WRITE, OTHERS_MODEL, lambda case: HANDED | {"path": case.file, "name": case.model}),
+    "model.pull": (WRITE, OTHERS_MODEL, lambda case: HANDED | {"ref": case.file, "name": case.model}),
     "model.list": (READ, READ, lambda case: {}),
     "model.show": (READ, READ, lambda case: {"name": case.model}),
     "model.resolve": (READ, READ, lambda case: {"name": case.model}),
@@ -136,13 +140,27 @@ class Asked:
             if first["type"] == "error":
                 return "-" if first["code"] == "unauthorized" else first["code"]
             assert first["peer"]["uid"] == self.peer.uid
-            await stream.send(json.dumps({"id": "1", "op": operation, **fields}).encode() + b"\n")
+            if "transfer" in fields and operation != "files.offer":
+                offer = {"id": "0", "op": "files.offer", **LINES["files.offer"][2](Case("", ""))}
+                await self._send(stream, offer)
+                if (offered := await anext(lines))["type"] == "error":
+                    return _refusal(offered)
+            await self._send(stream, {"id": "1", "op": operation, **fields})
             async for reply in lines:
                 if reply["type"] == "result":
                     return "+"
                 if reply["type"] == "error":
                     return _refusal(reply)
         return "closed"
+
+    async def _send(self, stream: anyio.abc.UNIXSocketStream, request: dict[str, Any]) -> None:
+        """With an open file, where the request offers one."""
+        line = json.dumps(request).encode() + b"\n"
+        if request["op"] != "files.offer":
+            await stream.send(line)
+            return
+        with open(self.at.file("other.gguf", b"GGUF other"), "rb") as file:
+            await stream.send_fds(line, [file])
 
     @staticmethod
     async def _lines(stream: anyio.abc.ByteStream) -> AsyncIterator[dict[str, Any]]:
@@ -187,6 +205,8 @@ def _refusal(reply: dict[str, Any]) -> str:
     match reply["code"]:
         case "unauthorized":
             return "r" if "needs the role" in reply["message"] else "j"
+        case "permission_denied" if reply["details"].get("by") == "descriptors":
+            return "d"
         case "permission_denied":
             return "m" if f"belongs to uid {ANOTHER}" in reply["message"] else reply["message"]
         case "invalid_request":
@@ -249,3 +269,15 @@ async def test_where_names_are_shared_a_writer_changes_the_models_of_all(
         for user, expected in (("write", "+"), ("read", "r"), ("none", "-")):
             case = await daemon.case(operation, user, own=False)
             assert await daemon.ask(user, operation, LINES[operation][2](case)) == expected
+
+
+@pytest.mark.parametrize(("operation", "field"), [("model.add", "path"), ("model.pull", "ref")])
+async def test_a_path_is_opened_for_the_daemons_user_and_root_alone(
+    operation: str, field: str, room: Path, database: AccountDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with asked(room, monkeypatch) as daemon:
+        found = []
+        for user in USERS:
+            case = await daemon.case("", user, own=True)
+            found.append(await daemon.ask(user, operation, {field: case.file, "name": case.model}))
+    assert found == BY_PATH.split()

@@ -11,6 +11,7 @@ from modelclient.ctl.arguments import rate
 from modelclient.ctl.output import command, option
 from modelclient.ctl.session import Session
 from modelclient.exchange import Work
+from modelclient.local_files import path_of_reference
 from modelwire.errors import Cancelled, InvalidRequest
 from modelwire.limits import CREDENTIALS as LONGEST
 from modelwire.values import Pulled
@@ -41,7 +42,8 @@ def run(session: Session, args: argparse.Namespace) -> None:
     ref = submit.sendable(args.ref, "reference")
     credentials = None if args.credentials_file is None else _credentials(args.credentials_file)
     client = session.client()
-    if (path := _path(ref)) is not None:
+    directory = _directory()
+    if (path := path_of_reference(ref, directory)) is not None:
         submit.note_readers(session, path)
     submit.submit(
         session,
@@ -51,7 +53,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
             exclude=tuple(args.exclude),
             offline=args.offline,
             max_rate=args.max_rate,
-            directory=_directory(),
+            directory=directory,
             credentials=credentials,
             **submit.options(args),
         ),
@@ -76,13 +78,6 @@ def _credentials(file: str) -> str:
             hint="Write nothing else into it.",
         )
     return line
-
-
-def _path(ref: str) -> str | None:
-    """The path of a reference to a file of this machine."""
-    path = ref.removeprefix("local:").removeprefix("file://").removeprefix("file:")
-    relative = path in (".", "..") or ("/" in path and ":" not in path)
-    return path if path != ref or relative or path.startswith(("/", "./", "../")) else None
 
 
 def _directory() -> str | None:

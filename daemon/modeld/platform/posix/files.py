@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
 import re
+import resource
 import signal
 import sys
 from contextlib import suppress
 from typing import Final
 
-REOPENS: Final = sys.platform == "linux"
-"""Whether `reopen` works: without it, no file can be opened with the rights of another user and then be read."""
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_STATFS_BYTES: Final = 256
+_FUSE: Final = 0x65735546
+_OVERLAY: Final = 0x794C7630
 
 
 class closing:  # noqa: N801 - as a function: a class costs a third of a generator, several times for each small file
@@ -31,22 +35,41 @@ class closing:  # noqa: N801 - as a function: a class costs a third of a generat
             os.close(self._descriptor)
 
 
-def reopen(descriptor: int, flags: int) -> int:
-    """A second descriptor of the same file, also when the first is an O_PATH descriptor."""
-    return os.open(f"/proc/self/fd/{descriptor}", flags)
+def is_readable(descriptor: int) -> bool:
+    """Whether the file is open to be read: not for writing alone, and not only to be named (O_PATH)."""
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    return flags & os.O_ACCMODE != os.O_WRONLY and not flags & getattr(os, "O_PATH", 0)
 
 
-def access_list(descriptor: int) -> bytes | None:
-    """The POSIX access list as the kernel stores it; None when the file has none, or the system has no such lists.
+def served_by_program(descriptor: int) -> bool:
+    """Whether a program of some user may answer for the bytes of the file (FUSE), and so may never answer. The question
+    itself may wait for that program.
 
-    A descriptor opened with O_PATH has no attributes of its own; its name under /proc has.
+    Users can put an overlay over such a filesystem, in mounts of their own: one of the machine's own is in this
+    process's mounts.
     """
     if sys.platform != "linux":
-        return None
-    try:
-        return os.getxattr(f"/proc/self/fd/{descriptor}", "system.posix_acl_access")
-    except OSError:
-        return None
+        return False
+    found = ctypes.create_string_buffer(_STATFS_BYTES)
+    if _LIBC.fstatfs(descriptor, found) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    kind = ctypes.c_ulong.from_buffer(found).value & 0xFFFFFFFF  # the first word, negative for some
+    return kind == _FUSE or (kind == _OVERLAY and not _is_mounted_here(os.fstat(descriptor).st_dev))
+
+
+def _is_mounted_here(device: int) -> bool:
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+        return any(line.split(maxsplit=3)[2] == wanted for line in mounts)
+
+
+def allow_as_many_as_possible() -> None:
+    """Raises the number of files that this process may have open to the most that it is allowed. Best effort: systems
+    set the first number low for programs that use select, which this one does not."""
+    with suppress(OSError, ValueError):
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def link_open_file(descriptor: int, path: str, name: str) -> None:

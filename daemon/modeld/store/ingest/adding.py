@@ -133,7 +133,7 @@ class _Adding:
         """Whether the records still stand for the bytes of all files."""
         for part in self._collection.parts:
             with files.closing(self._collection.open(part)) as descriptor:
-                if files.has_writer(descriptor) is not False:
+                if self._collection.reader.has_writer(descriptor) is not False:
                     return False
         return True
 
@@ -172,7 +172,7 @@ class _Adding:
             check(progress)
             where = self._collection.where(part)
             with files.closing(self._collection.open(part)) as descriptor:
-                source = Source.of(descriptor, where)
+                source = Source.of(descriptor, where, self._collection.reader.has_writer)
                 # An earlier attempt to adopt the file has changed its ctime.
                 same = self._how != "copy" and part.signature.only_links_changed(source.signature)
                 if source.signature != part.signature and not same:

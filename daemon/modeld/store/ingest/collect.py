@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import Final
 
+from modeld.access.handed import HandedFiles
 from modeld.platform import files
 from modeld.store import parts
 from modeld.store.digest import Signature
 from modeld.store.disk.durable import source_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.ingest.adopt import How
-from modeld.store.ingest.readers import Reader, kind_of
+from modeld.store.ingest.readers import HandedReader, Reader, kind_of
 from modeld.store.ingest.staged import changed
 from modeld.store.manifests.manifests import MAX_MANIFEST
 from modeld.store.manifests.writing import bytes_of_files
@@ -51,11 +52,13 @@ class Collection:
     reader: Reader
     how: How
     parts: tuple[Part, ...]
+    directory: bool
+    """Whether they are the files of a directory."""
 
     @property
     def alone(self) -> bool:
         """One file that is a model by itself."""
-        return self.descriptor is None and len(self.parts) == 1
+        return not self.directory and len(self.parts) == 1
 
     def where(self, part: Part) -> str:
         return f"{self.root}/{part.path}"
@@ -101,7 +104,9 @@ class Collection:
 
 
 def collect(path: str, how: How, reader: Reader, layout: Layout) -> Collection:
-    """Lists the files of a path. Blocking."""
+    """Lists the files of a path, or takes those that were handed over for it. Blocking."""
+    if isinstance(reader, HandedReader):
+        return _handed(path, reader)
     descriptor = reader.open_directory(path)
     try:
         # A file of the store can be copied into it again.
@@ -114,7 +119,7 @@ def collect(path: str, how: How, reader: Reader, layout: Layout) -> Collection:
             root = path.rstrip("/") or "/"
             found = _in_directory(root, descriptor, reader, layout)
         made = tuple(Part(name, parts.role_of(name), signature) for name, signature in sorted(found))
-        collection = Collection(root.rstrip("/"), descriptor, reader, how, made)
+        collection = Collection(root.rstrip("/"), descriptor, reader, how, made, descriptor is not None)
         if how == "move":
             for part in made:
                 reader.check_removable(collection.where(part))
@@ -123,6 +128,30 @@ def collect(path: str, how: How, reader: Reader, layout: Layout) -> Collection:
         if descriptor is not None:
             os.close(descriptor)
         raise
+
+
+def handed_reader(path: str, handed: HandedFiles) -> HandedReader:
+    """A reader of the files that were handed over for this path."""
+    return HandedReader((path if handed.directory else os.path.dirname(path)).rstrip("/"), handed)
+
+
+def _handed(path: str, reader: HandedReader) -> Collection:
+    """Files that are open already: a client has listed them, and its word is checked as a directory's is."""
+    handed = reader.handed
+    names = sorted(handed.paths)
+    _check_paths(path, names)
+    if not handed.directory and names != (parts.gguf_shards(names[0]) or names[:1]):
+        raise InvalidRequest(
+            f"{path} cannot be added: {len(names)} files were handed over for it, which are no set of shards",
+            hint="Offer the files of a directory with `directory`, and a file by itself.",
+            details={"path": path},
+        )
+    found = []
+    for name in names:
+        where = reader.where(name)
+        with files.closing(reader.open(where)) as descriptor, source_faults(where):
+            found.append(Part(name, parts.role_of(name), Signature.of(os.fstat(descriptor))))
+    return Collection(reader.root, None, reader, "copy", tuple(found), handed.directory)
 
 
 def _refuse_in_store(path: str, layout: Layout) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 from modeld.platform import files
@@ -33,10 +34,10 @@ class Source(NamedTuple):
     that has written to a mapped page can write to it again, and leave the file's times."""
 
     @classmethod
-    def of(cls, descriptor: int, path: str) -> Source:
+    def of(cls, descriptor: int, path: str, has_writer: Callable[[int], bool | None] = files.has_writer) -> Source:
         with source_faults(path):
-            has_writer = files.has_writer(descriptor)
-            return cls(descriptor, path, Signature.of(os.fstat(descriptor)), has_writer)
+            writer = has_writer(descriptor)
+            return cls(descriptor, path, Signature.of(os.fstat(descriptor)), writer)
 
     def refuse_writer(self) -> None:
         if self.has_writer:

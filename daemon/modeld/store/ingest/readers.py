@@ -1,8 +1,8 @@
-"""Opens and removes the files of an add, with no more rights than the requesting user has.
+"""Opens and removes the files of an add.
 
-The daemon may read files that its peers may not, and a peer that adds a file can then read it from the store. So for a
-peer each path is walked with the peer's rights, one descriptor after the other, and the file that was checked is the
-file that is read. Files in an added directory are opened from that directory's descriptor and never through a link.
+The daemon may read files that its peers may not, and a peer that adds a file can then read it from the store. So it
+opens paths for its own user and for root alone; other users hand over what they have opened themselves. Files in an
+added directory are opened from that directory's descriptor and never through a link.
 """
 
 from __future__ import annotations
@@ -10,19 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import struct
-from collections.abc import Collection, Iterator
-from typing import Final
+from collections.abc import Iterator
 
+from modeld.access.handed import HandedFiles
 from modeld.platform import files
 from modeld.store.digest import Signature
 from modeld.store.disk.durable import source_faults
-from modelwire.errors import InvalidRequest, PermissionDenied, Unsupported, WireError
+from modelwire.errors import InvalidRequest, PermissionDenied, WireError
 
-MAX_LINKS: Final = 40
-"""As many symbolic links as the kernel follows in one path."""
-
-_READ, _WRITE, _SEARCH = 4, 2, 1
 _FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _KINDS = (
@@ -36,7 +31,7 @@ _KINDS = (
 
 
 class Reader:
-    """The daemon's own rights: for its own user and for root. Its methods block.
+    """Opens paths with the daemon's own rights: for its own user and for root. Its methods block.
 
     With `directory`, an open directory, a path is that of an entry in it, which is opened by its name there.
     """
@@ -70,6 +65,10 @@ class Reader:
         """A descriptor of a directory in a directory."""
         with source_faults(path):
             return os.open(os.path.basename(path), _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+
+    def has_writer(self, descriptor: int) -> bool | None:
+        """As `files.has_writer`, of a descriptor that this reader has opened."""
+        return files.has_writer(descriptor)
 
     def check_removable(self, path: str) -> None:
         """Raises when the name cannot be removed, or is a link: then the file would stay."""
@@ -109,150 +108,66 @@ class Reader:
                 yield parent
 
 
+class HandedReader(Reader):
+    """Another user's files, or those of other mounts: open already, by their paths below `root`.
+
+    Only reads at an offset. What else a process may set on an open file (its position, its flags, a lease and the
+    signal that reports it) it shares with the client that has opened it, who could use that against the daemon.
+    """
+
+    def __init__(self, root: str, handed: HandedFiles) -> None:
+        super().__init__(handed.uid)
+        self.handed = handed
+        self.root = root
+
+    def where(self, name: str) -> str:
+        """The path of a file that was handed over, for messages and events."""
+        return f"{self.root}/{name}"
+
+    def open(self, path: str, directory: int | None = None) -> int:  # noqa: ARG002 - it opens no path
+        with source_faults(path):
+            descriptor = self.handed.open(path.removeprefix(f"{self.root}/"))
+            try:
+                check_handed(path, descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            return descriptor
+
+    def has_writer(self, descriptor: int) -> bool | None:  # noqa: ARG002 - it asks nothing of it
+        """Not known. Who takes a lease to find out becomes the target of a signal that the client can choose."""
+        return None
+
+
+def check_handed(path: str, descriptor: int) -> None:
+    """Refuses what was not opened to be read, and what is no regular file."""
+    with source_faults(path):
+        check_regular(path, os.fstat(descriptor).st_mode)
+        if not files.is_readable(descriptor):
+            raise InvalidRequest(
+                f"{path} was handed over by a descriptor that cannot be read",
+                hint="Open the file for reading.",
+                details={"path": path},
+            )
+
+
+def check_answers(path: str, descriptor: int) -> None:
+    """As `check_handed`, for another user's file, and refuses one that a program of that user serves: a thread would
+    wait for ever for a program that never answers. Waits for such a program itself."""
+    with source_faults(path):
+        served = files.served_by_program(descriptor)
+    if served:
+        raise InvalidRequest(
+            f"{path} lies on a filesystem that a program serves (FUSE), and cannot be read for another user",
+            hint="Copy it to a disk of this machine first.",
+            details={"path": path},
+        )
+    check_handed(path, descriptor)
+
+
 def _has_writer(name: str, parent: int) -> bool | None:
     with files.closing(os.open(name, _FILE | os.O_NOFOLLOW, dir_fd=parent)) as descriptor:
         return files.has_writer(descriptor)
-
-
-class PeerReader(Reader):
-    """The rights of another user.
-
-    It checks mode bits and POSIX access lists. Rights that only the kernel knows (a network filesystem's own, a
-    security module's) are not checked: there the peer is refused only where the daemon is.
-    """
-
-    def __init__(self, uid: int, gids: Collection[int]) -> None:
-        super().__init__(uid)
-        self._gids = gids
-
-    def open(self, path: str, directory: int | None = None) -> int:
-        with self._found(path, directory) as found:
-            check_regular(path, os.fstat(found).st_mode)
-            self._check_right(found, path, _READ)
-            return files.reopen(found, _FILE)
-
-    def open_directory(self, path: str) -> int | None:
-        with self._found(path) as found:
-            if not stat.S_ISDIR(os.fstat(found).st_mode):
-                return None
-            self._check_right(found, path, _READ, _SEARCH)
-            return files.reopen(found, _DIRECTORY)
-
-    def enter(self, path: str, directory: int) -> int:
-        with self._found(path, directory) as found:
-            self._check_right(found, path, _READ, _SEARCH)
-            return files.reopen(found, _DIRECTORY)
-
-    @contextlib.contextmanager
-    def _found(self, path: str, directory: int | None = None) -> Iterator[int]:
-        """An O_PATH descriptor. What is checked on it is what `reopen` opens: it is of that very inode."""
-        with source_faults(path):
-            if directory is None:
-                found = self._walk(path)
-            else:
-                found = os.open(os.path.basename(path), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-            with files.closing(found):
-                yield found
-
-    @contextlib.contextmanager
-    def _parent(self, path: str) -> Iterator[int]:
-        with source_faults(path), files.closing(self._walk(os.path.dirname(path))) as parent:
-            directory = os.fstat(parent)
-            status = os.stat(os.path.basename(path), dir_fd=parent, follow_symlinks=False)
-            sticky = directory.st_mode & stat.S_ISVTX and self.uid not in (directory.st_uid, status.st_uid)
-            if sticky or not all(self._may(parent, right) for right in (_WRITE, _SEARCH)):
-                raise _may_not_remove(path, self.uid)
-            yield parent
-
-    def _walk(self, path: str) -> int:
-        """An O_PATH descriptor of what the path leads to; every step is taken in the directory held open."""
-        check_spelling(path)
-        if not files.REOPENS:
-            raise Unsupported(
-                "a file can be added only by the daemon's own user on this platform",
-                hint="Copy the file into the store's machine as the daemon's user.",
-            )
-        pending = _components(path)
-        here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        walked = "/"
-        links = 0
-        try:
-            while pending:
-                part = pending.pop()
-                self._check_right(here, path, _SEARCH, where=walked)
-                step = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-                try:
-                    mode = os.fstat(step).st_mode
-                    if stat.S_ISLNK(mode):
-                        links += 1
-                        if links > MAX_LINKS:
-                            raise InvalidRequest(f"{path} leads through more than {MAX_LINKS} symbolic links")
-                        pending.extend(_components(os.readlink("", dir_fd=step)))
-                        continue
-                    if pending and not stat.S_ISDIR(mode):
-                        raise NotADirectoryError(20, f"{part} is {kind_of(mode)}, not a directory")
-                    here, step = step, here
-                    walked = os.path.join(walked, part)
-                finally:
-                    os.close(step)
-        except BaseException:
-            os.close(here)
-            raise
-        return here
-
-    def _check_right(self, descriptor: int, path: str, *rights: int, where: str = "") -> None:
-        for right in rights:
-            if not self._may(descriptor, right):
-                what = f"search the directory {where or path}" if right == _SEARCH else "read it"
-                raise PermissionDenied(
-                    f"{path} cannot be added: user {self.uid} may not {what}",
-                    hint="Ask its owner for the right to read it, or add it as a user with that right.",
-                    details={"path": path, "uid": self.uid},
-                )
-
-    def _may(self, descriptor: int, right: int) -> bool:
-        """The kernel's rule: the first class that fits decides, even when a later one would allow."""
-        status = os.fstat(descriptor)
-        if status.st_uid == self.uid:
-            return bool(status.st_mode >> 6 & right)
-        access_list = files.access_list(descriptor)
-        if access_list is not None:
-            return list_allows(access_list, status.st_gid, self.uid, self._gids, right)
-        return bool(status.st_mode >> (3 if status.st_gid in self._gids else 0) & right)
-
-
-_USER, _GROUP_OWNER, _GROUP, _MASK, _OTHER = 0x02, 0x04, 0x08, 0x10, 0x20
-_ENTRY = struct.Struct("<HHI")
-
-
-def list_allows(access_list: bytes, owner_group: int, uid: int, gids: Collection[int], right: int) -> bool:
-    """The rule of an access list, for a user who is not the owner. With a list, the mode's group bits are only its
-    mask. A list that cannot be read allows nothing."""
-    entries: list[tuple[int, int, int]] = []
-    with contextlib.suppress(struct.error):
-        entries += _ENTRY.iter_unpack(access_list[4:])
-    mask = next((rights for tag, rights, _id in entries if tag == _MASK), 7)
-    for tag, rights, identity in entries:
-        if tag == _USER and identity == uid:
-            return bool(rights & mask & right)
-    groups = [
-        rights
-        for tag, rights, identity in entries
-        if (tag == _GROUP_OWNER and owner_group in gids) or (tag == _GROUP and identity in gids)
-    ]
-    if groups:
-        return any(rights & mask & right for rights in groups)
-    return any(rights & right for tag, rights, _id in entries if tag == _OTHER)
-
-
-def _components(path: str) -> list[str]:
-    """The steps, last one first. An absolute path begins with a step to "/", wherever the walk is by then; a trailing
-    slash asks for a directory, as it does of the kernel."""
-    parts = ["/"] if path.startswith("/") else []
-    parts += (part for part in path.split("/") if part and part != ".")
-    if path.endswith(("/", "/.")):
-        parts.append(".")
-    return parts[::-1]
 
 
 def check_spelling(path: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,18 +29,54 @@ def test_a_second_name_is_for_the_file_that_is_open(tmp_path: Path) -> None:
     assert name.read_bytes() == b"looked at"
 
 
-def test_what_was_only_looked_at_can_be_opened_for_reading(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "readable"), [(os.O_RDONLY, True), (os.O_RDWR, True), (os.O_WRONLY, False), (os.O_PATH, False)]
+)
+def test_whether_a_file_was_opened_for_reading(tmp_path: Path, flags: int, readable: bool) -> None:
     path = tmp_path / "file"
-    path.write_bytes(b"looked at")
-    looked = os.open(path, os.O_PATH)
-    os.unlink(path)
-    reader = files.reopen(looked, os.O_RDONLY)
-    try:
-        assert os.read(reader, 100) == b"looked at"
-        assert files.access_list(looked) is None
-    finally:
-        os.close(reader)
-        os.close(looked)
+    path.write_bytes(b"")
+    with files.closing(os.open(path, flags)) as descriptor:
+        assert files.is_readable(descriptor) is readable
+
+
+def test_a_disk_is_not_served_by_a_program(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    with files.closing(os.open(path, os.O_RDONLY)) as descriptor:
+        assert not files.served_by_program(descriptor)
+
+
+@pytest.mark.parametrize(("kind", "served"), [("fuse", True), ("overlay", True)])
+def test_what_a_program_may_serve_is_known_by_its_filesystem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, served: bool
+) -> None:
+    """An overlay that is not among this process's mounts is one that a user has made, perhaps over such files."""
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    with files.closing(os.open(path, os.O_RDONLY)) as descriptor:
+        own = ctypes.create_string_buffer(256)
+        ctypes.CDLL(None).fstatfs(descriptor, own)
+        monkeypatch.setattr(files, f"_{kind.upper()}", ctypes.c_ulong.from_buffer(own).value & 0xFFFFFFFF)
+        monkeypatch.setattr(files, "_is_mounted_here", lambda _: False)
+        assert files.served_by_program(descriptor) is served
+        monkeypatch.setattr(files, "_is_mounted_here", lambda _: True)
+        assert files.served_by_program(descriptor) is (kind == "fuse")
+
+
+def test_a_mount_of_this_process_is_known_by_its_device() -> None:
+    with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
+        major, minor = next(iter(mounts)).split()[2].split(":")
+    assert files._is_mounted_here(os.makedev(int(major), int(minor)))
+    assert not files._is_mounted_here(os.makedev(4000, 4000))
+
+
+def test_a_process_may_have_as_many_files_open_as_it_is_allowed() -> None:
+    code = (
+        "import resource; from modeld.platform import files; resource.setrlimit(resource.RLIMIT_NOFILE, (99, 333));"
+        "files.allow_as_many_as_possible(); print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["333", "333"]
 
 
 def test_writers_are_seen(tmp_path: Path) -> None:

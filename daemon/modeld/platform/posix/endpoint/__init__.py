@@ -14,7 +14,18 @@ The daemon uses a socket of the service manager as it is: the path belongs to th
 """
 
 from modeld.platform.posix.endpoint.connections import Acceptor, Connection, Listening, reader_gone
+from modeld.platform.posix.endpoint.descriptors import TAKES_DESCRIPTORS, Arrived
 from modeld.platform.posix.endpoint.endpoint import Endpoint
 from modeld.platform.posix.endpoint.faults import AlreadyServing, UnusableEndpoint
 
-__all__ = ["Acceptor", "AlreadyServing", "Connection", "Endpoint", "Listening", "UnusableEndpoint", "reader_gone"]
+__all__ = [
+    "TAKES_DESCRIPTORS",
+    "Acceptor",
+    "AlreadyServing",
+    "Arrived",
+    "Connection",
+    "Endpoint",
+    "Listening",
+    "UnusableEndpoint",
+    "reader_gone",
+]

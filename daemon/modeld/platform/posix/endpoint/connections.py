@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from modeld.platform.posix.clock import elapsed
+from modeld.platform.posix.endpoint.descriptors import Arrived, ReceivingSocket
+from modeld.platform.posix.endpoint.peer_files import sees_same_files
 from modeld.platform.posix.peers import Peer, identify
 from modeld.platform.posix.polling import hung_up
 
@@ -29,8 +33,9 @@ class Connection:
     """An accepted connection that is not served yet."""
 
     def __init__(self, connected: socket.socket) -> None:
-        self._socket = connected
-        connected.setblocking(False)
+        self._accepted = elapsed()
+        self._socket = ReceivingSocket(connected)
+        self._socket.setblocking(False)
 
     def abandoned(self) -> bool:
         """Whether the peer has left without a word: a tenth of the cost of serving it to its end."""
@@ -46,6 +51,16 @@ class Connection:
     def peer(self) -> Peer:
         """The peer, without blocking. Raises OSError when the system does not report it."""
         return identify(self._socket)
+
+    def sees_same_files(self) -> bool:
+        """Whether a path means to the peer what it means to this process; False in doubt. OSError when this
+        process has nothing left to find out with. Blocks."""
+        return sees_same_files(self._socket, self._accepted)
+
+    @property
+    def arrived(self) -> deque[Arrived]:
+        """The descriptors that came with what has been read, message by message: whoever takes them closes them."""
+        return self._socket.arrived
 
     async def serve(self, loop: asyncio.AbstractEventLoop, make: Callable[[], asyncio.BaseProtocol]) -> None:
         """Hands the connection to a protocol; when the peer has left, closes it and raises OSError or RuntimeError."""
