@@ -25,7 +25,7 @@ from rigs.hostile_server import SLOW, Hostile, slowly
 from rigs.other_user import file_of, home_of
 from rigs.pull_rig import MIB, gguf, partials
 from rigs.real_daemon import RealDaemon
-from rigs.rough_peers import ALLOW_ROOT, SHORT, Latencies, incidents, needs_root, scaled
+from rigs.rough_peers import ALLOW_ROOT, SHORT, Latencies, incidents, needs_root, scaled, status
 from rigs.scripted_server import Asked, Reply, Server, file_reply
 from rigs.soak_settling import resources_back
 from rigs.soak_world import status_figures
@@ -86,7 +86,7 @@ class Attacked:
                 judge(keeping.end(), keeping.name)
         self.models = {f"kept{uid}": self.shown(f"kept{uid}") for uid in (0, HONEST)}
         self.daemon.ask("model.verify", all=True)
-        wait_until(lambda: self.daemon.ask("daemon.status")["value"]["connections"] == 1)
+        wait_until(lambda: status(self.daemon)["connections"] == 1)
         self.fresh = status_figures(self.daemon)
 
     def shown(self, name: str) -> tuple[bytes, bytes]:
@@ -95,7 +95,7 @@ class Attacked:
         path = self.daemon.ask("model.resolve", name=name)["value"]["path"]
         return manifest, Path(path).read_bytes()
 
-    def trespassing(self, inner: Server, mine: str) -> dict[str, Any]:
+    def trespassing(self, inner: Server, mine: str, redirect: str) -> dict[str, Any]:
         root = self.daemon.root
         locks = [f"{root}/.modeld/lock", *(f"{root}/locks/{name}.lock" for name in self.models)]
         hosts = (f"127.0.0.2:{inner.port}", f"localhost:{inner.port}", f"[::1]:{inner.port}", "169.254.169.254")
@@ -106,7 +106,7 @@ class Attacked:
             "home": self.homes[UIDS["trespass"]],
             "forbidden": self.forbidden_path,
             "forbidden_digest": hashlib.sha256(self.forbidden).hexdigest(),
-            "closed_addresses": [f"http://{host}/m.gguf" for host in hosts] + [f"{mine[: mine.index('/', 8)]}/redirect"],
+            "closed_addresses": [f"http://{host}/m.gguf" for host in hosts] + [redirect],
         }
 
     def cancel_all(self) -> None:
@@ -118,12 +118,14 @@ class Attacked:
                     job["id"]
                     for state in ("running", "queued", "paused")
                     for job in wire.ask("job.list", state=state, limit=1000)["value"]["jobs"]
+                    if job["peer"] not in (0, HONEST)
                 ]
                 for job in open_:
                     wire.ask("job.cancel", job=job)
                 return not open_
 
-        wait_until(none_open, 60, "the end of all jobs")
+        wait_until(lambda: status(self.daemon)["connections"] < 8, 60, "the attackers are gone")
+        wait_until(none_open, 60, "the end of their jobs")
 
     def whole(self) -> None:
         """What was there is there, and nothing of the file that only the daemon may read."""
@@ -198,6 +200,12 @@ def trickle_ranges(pause: Any, asked: Asked) -> Iterator[bytes]:
     return slowly(pause, head.encode(), b"x" * 3000)
 
 
+def ended(parts: Iterable[Playing]) -> list[tuple[str, Report]]:
+    for part in parts:
+        part.tell_to_end()
+    return [(part.name, part.end()) for part in parts]
+
+
 def judge(report: Report, name: str) -> None:
     waits = "".join(f"\n  {what:14} {Latencies(values)}" for what, values in report.waits.items() if values)
     print(f"{name}: {dict(report.counts)}{waits}", file=sys.stderr)
@@ -223,7 +231,7 @@ def attacked(open_room: str) -> Iterator[Attacked]:
 
 
 @contextlib.contextmanager
-def attackers(world: Attacked, inner: Server) -> Iterator[list[Playing]]:
+def attackers(world: Attacked, inner: Server, decent: Server) -> Iterator[list[Playing]]:
     daemon = world.daemon
     with Hostile(lambda asked: harmful(server, inner, asked)) as server, contextlib.ExitStack() as parts:
         parts.enter_context(storm(daemon, [UIDS["stranger"], UIDS["connect"]], "leave"))
@@ -231,7 +239,7 @@ def attackers(world: Attacked, inner: Server) -> Iterator[list[Playing]]:
             "claim": {"paths": ["claim"]},
             "trickle": {"paths": ["trickle", "trickle-ranges"]},
         }
-        given = world.trespassing(inner, f"{server.url}/gone/m.gguf")
+        given = world.trespassing(inner, f"{decent.url}/1.gguf", f"{server.url}/redirect/m.gguf")
 
         def play(name: str) -> Playing:
             function = "keep_pulling" if name in pulls else name
@@ -250,7 +258,7 @@ def test_whoever_attacks_others_do_their_work(attacked: Attacked) -> None:
         Server(content_of) as decent,
         contextlib.ExitStack() as honest,
     ):
-        with attackers(world, inner) as attacking:
+        with attackers(world, inner, decent) as attacking:
             lookers, workers = (
                 {
                     uid: honest.enter_context(playing(daemon, function, uid, prefix=prefix, **given))
@@ -263,7 +271,7 @@ def test_whoever_attacks_others_do_their_work(attacked: Attacked) -> None:
             time.sleep(SECONDS)
             figures, held = status_figures(daemon), world.held_bytes()
             looked = {uid: each.end() for uid, each in lookers.items()}
-            said = [(each.name, each.end()) for each in attacking]
+            said = ended(attacking)
         world.cancel_all()
         worked = {uid: each.end() for uid, each in workers.items()}
         assert inner.asked == []

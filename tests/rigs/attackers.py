@@ -31,13 +31,14 @@ def hold_connections(part: Part) -> None:
     held: list[Wire] = []
     while not part.over(BREATH):
         with contextlib.suppress(*REFUSED_CONNECTION):
-            wire = part.connect()
-            wire.send(b'{"id":"1","op":"daemon.sta')
-            held.append(wire)
+            held.append(part.connect())
+            held[-1].send(b'{"id":"1","op":"daemon.sta')
             part.report.counts["held"] += 1
             continue
         part.report.counts["refused"] += 1
         held = [wire for wire in held if not _closed(wire)]
+    for wire in held:
+        wire.close()
 
 
 def _closed(wire: Wire) -> bool:
@@ -132,8 +133,10 @@ def deaf(part: Part) -> None:
             wire.socket.settimeout(0.2)
             wire.send(whole)
         part.report.counts["deaf connections"] += 1
-        if len(held) > 8:
+        while len(held) > 8:
             held.pop(0).close()
+    for wire in held:
+        wire.close()
 
 
 def filter_lists(part: Part) -> None:

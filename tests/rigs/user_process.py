@@ -81,7 +81,13 @@ class Playing:
         self.name = name
         self.process = process
 
+    def tell_to_end(self) -> None:
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+            self.process.stdin = None  # `communicate` would use it
+
     def end(self) -> Report:
+        self.tell_to_end()
         try:
             out, _ = self.process.communicate(timeout=END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -91,8 +97,11 @@ class Playing:
         return Report(Counter(found["counts"]), found["wrongs"], found["waits"], found["jobs"])
 
     def kill(self) -> None:
+        self.tell_to_end()
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """Puts running jobs back into the queue whose slots others wait for.
 
-Two reasons: a user has more than half of the slots while another user waits; a download hardly moves. Only jobs that go
-on later where they were give way, and their users lose nothing but their turn.
+Two reasons: a user has more than half of the slots while another user waits; a pull hardly moves. Jobs that go on later
+where they were lose nothing but their turn. A download that starts again, because its server gives no ranges, gives way
+only when no such job of the user does, or when it hardly moves: else whoever runs such a server keeps all slots.
 """
 
 from __future__ import annotations
@@ -61,15 +62,18 @@ class FairTurns:
 
     def _ends_excess(self, kind: str, running: dict[str, AnyJob]) -> bool:
         """Whether a job gives way, one at a time: the next check sees what that has changed."""
-        for id_ in self._gate.above_share(kind, PATIENCE_SECONDS):
-            job = running.get(id_)
-            if job is not None and job.resumable:
-                self._board.runner.put_back(job, "another user waits, and this one has more than half of the slots")
-                return True
-        return False
+        above = [running[id_] for id_ in self._gate.above_share(kind, PATIENCE_SECONDS) if id_ in running]
+        # The latest started; of those that start again, the one that loses least.
+        giving_way = [job for job in above if job.resumable] or sorted(
+            (job for job in above if _downloads(job)), key=lambda job: job.progress.network
+        )
+        if giving_way:
+            why = "another user waits, and this one has more than half of the slots"
+            self._board.runner.put_back(giving_way[0], why)
+        return bool(giving_way)
 
     def _end_slow(self, job: AnyJob) -> None:
-        if not job.resumable or job.progress.current_phase != "download":
+        if not _downloads(job) and not (job.resumable and job.progress.current_phase == "checking_local"):
             return
         now, received = self._clock(), job.progress.network
         sample = self._samples.setdefault(job.id, _Sample(now, received))
@@ -81,3 +85,7 @@ class FairTurns:
         if rate < self._slowest():
             why = f"others wait, and it received {rounded_rate(round(rate))} in the last {elapsed:.0f} s"
             self._board.runner.put_back(job, why)
+
+
+def _downloads(job: AnyJob) -> bool:
+    return job.progress.current_phase == "download"

@@ -10,6 +10,7 @@ from modeld.jobs.fair_turns import PATIENCE_SECONDS, WINDOW_SECONDS, FairTurns
 from modeld.jobs.job import AnyJob
 from rigs.board_rig import STRANGER, UID, Desk, desk
 from rigs.waiting import eventually
+from modelwire.vocabulary import Phase
 
 
 class Clocks:
@@ -26,11 +27,13 @@ class Clocks:
         self.turns.check()
 
 
-async def running(at: Desk, name: str, *, uid: int = UID, resumable: bool = True) -> AnyJob:
+async def running(
+    at: Desk, name: str, *, uid: int = UID, resumable: bool = True, phase: Phase = "download"
+) -> AnyJob:
     job = await at.job(name, uid=uid)
     await eventually(lambda: job.attempts)
     job.resumable = resumable
-    job.progress.phase("download")
+    job.progress.phase(phase)
     return job
 
 
@@ -47,6 +50,34 @@ async def test_the_latest_job_above_a_users_half_gives_way_to_another_user(tmp_p
         assert (first.state, mine.state) == ("running", "queued")
         clocks.check_after(3600)
         assert first.stage == other.stage == "running"
+
+
+async def test_of_jobs_that_cannot_go_on_later_the_one_that_loses_least_gives_way(tmp_path: Path) -> None:
+    """A server that knows no ranges must not be a way to keep all slots."""
+    async with desk(tmp_path, running=3) as at:
+        clocks = Clocks(at, slowest=0)
+        most, least = [await running(at, name, resumable=False) for name in "ab"]
+        publishing = await running(at, "c", resumable=False, phase="publish")
+        for job, received in ((most, 9_000_000), (least, 1_000)):
+            job.progress.advance(network=received)
+        other = await at.job("d", uid=STRANGER)
+        clocks.check_after(PATIENCE_SECONDS)
+        await eventually(lambda: other.attempts)
+        await eventually(lambda: least.state == "queued")
+        assert most.stage == publishing.stage == "running"
+
+
+@pytest.mark.parametrize("phase", ["checking_local", "download"])
+async def test_a_source_that_holds_up_a_pull_that_cannot_go_on_later_holds_no_slot(tmp_path: Path, phase: Phase) -> None:
+    """It has next to nothing, or would take days for the rest."""
+    async with desk(tmp_path) as at:
+        clocks = Clocks(at)
+        job = await running(at, "a", resumable=phase == "checking_local", phase=phase)
+        other = await at.job("b", uid=STRANGER)
+        clocks.check_after(0)
+        clocks.check_after(WINDOW_SECONDS)
+        assert job.progress.stop_reason == "yield"
+        await eventually(lambda: other.attempts)
 
 
 @pytest.mark.parametrize(("resumable", "uid"), [(False, STRANGER), (True, UID)], ids=["cannot", "its own"])
