@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rigs.real_daemon import Wire
-from rigs.rough_peers import line
+from rigs.rough_peers import exchange, line
 from rigs.user_process import Part
 from rigs.wire_fuzz import Fuzz
 
@@ -80,18 +80,28 @@ def keep_pulling(part: Part) -> None:
                 part.over(0.5)
 
 
+_FAIL = (
+    ("model.copy", {"source": "missing", "destination": "there"}),
+    ("model.move", {"source": "missing", "destination": "there"}),
+    ("model.remove", {"name": "missing"}),
+)
+
+
 def fail_jobs(part: Part) -> None:
     """Submits jobs that fail, as fast as it can, every other with a token."""
-    gone = {"op": "model.pull", "ref": f"{part.given['url']}/gone/m.gguf"}
-    nowhere = {"op": "model.add", "path": "/nowhere/m.gguf"}
-    codes = ("source_not_found", "source_unavailable", "not_found", "permission_denied", "queue_full")
     while not part.over(BREATH):
         with contextlib.suppress(*REFUSED_CONNECTION), part.connect() as wire:
-            for number in range(200):
-                token = {"token": f"{part.uid}-{random.random()}"} if number % 2 else {}
-                reply = wire.ask(**(gone if number % 20 == 0 else nowhere), name=f"failed{number}", **token)
-                part.expect("job", reply, *codes)
-                if reply.get("retry_after_ms", 0) > 1000 and part.over(1.0):
+            wire.request("model.pull", ref=f"{part.given['url']}/gone/m.gguf", name="gone", id="gone")
+            for first in range(0, 2000, 20):
+                asked = []
+                for number in range(first, first + 20):
+                    token = {"token": f"{part.uid}-{random.random()}"} if number % 2 else {}
+                    op, fields = random.choice(_FAIL)
+                    asked.append(line(op, f"{number}", **fields, **token))
+                replies = exchange(wire, asked)
+                for reply in replies:
+                    part.expect("job", reply, "accepted", "not_found", "queue_full")
+                if part.over(min(1.0, replies[-1].get("retry_after_ms", 0) / 1000)):
                     return
 
 
@@ -205,11 +215,11 @@ def trespass(part: Part) -> None:
             for job in wire.ask("job.list", limit=50)["value"]["jobs"]:
                 if job["peer"] != part.uid:
                     _control(part, wire, job["id"])
-            for number, reply in enumerate(_reads(part, wire)):
-                part.expect(f"read {number}", reply, "permission_denied", "invalid_request", "queue_full")
+            for reply in _reads(part, wire):
+                part.expect("read", reply, "permission_denied", "invalid_request", "queue_full")
             for ref in given["closed_addresses"]:
                 reply = wire.ask("model.pull", ref=ref, name="stolen")
-                part.expect(f"reach {ref}", reply, "permission_denied", "invalid_request", "queue_full")
+                part.expect("reach", reply, "permission_denied", "invalid_request", "queue_full", "cancelled")
 
 
 def _take(part: Part, path: str) -> None:

@@ -90,9 +90,14 @@ class LimitSettings(_Table, frozen=True, kw_only=True):
     waiting_per_peer: Annotated[
         int, Meta(ge=0, le=65536, description="jobs that one user may have waiting, and as many again paused")
     ] = limits.WAITING_PER_PEER
-    waiting_total: Annotated[int, Meta(ge=0, le=65536, description="jobs that may wait, over all users")] = (
-        limits.WAITING_TOTAL
-    )
+    waiting_total: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65536,
+            description="jobs that may wait, over all users; beyond it only those of a user with less than an equal part",
+        ),
+    ] = limits.WAITING_TOTAL
     running_bytes: Annotated[
         int,
         Meta(

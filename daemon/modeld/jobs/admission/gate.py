@@ -3,6 +3,8 @@
 Rules:
 - A running slot that is free is never left empty while a ticket of its kind waits.
 - While several peers wait, one that runs half of a kind's slots or more gets none that is free.
+- A queue that is full for others admits a peer that has less than an equal part of its places: those that fill it
+  keep nobody out. With as many peers as places none is admitted, so the queue has less than four times its places.
 - A ticket is admitted once, is started once, and leaves by `finish` or `withdraw`. In between it may step aside: then
   it counts as waiting, until it has come back and has a slot again.
 - A call returns what the caller has to do for other jobs because of it.
@@ -169,7 +171,8 @@ class Gate:
 
     def _refuse_when_full(self, peer: Hashable) -> None:
         limits, mine = self._limits, self._waiting_of.get(peer, 0)
-        if self._waiting >= limits.waiting_total:
+        peers = len(self._waiting_of.keys() | {peer})
+        if self._waiting >= limits.waiting_total and mine >= limits.waiting_total // peers:
             message = f"{self._waiting} jobs are waiting already and the limit is {limits.waiting_total}"
             places = 1
         elif mine >= limits.waiting_per_peer:

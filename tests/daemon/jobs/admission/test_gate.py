@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -61,7 +63,9 @@ class NaiveGate:
 
     def full_for(self, peer: Hashable) -> bool:
         waiting = [*(w.peer for w in self.waiting), *(of for of, _ in self.aside.values())]
-        return len(waiting) >= self.limits.waiting_total or waiting.count(peer) >= self.limits.waiting_per_peer
+        mine, total = waiting.count(peer), self.limits.waiting_total
+        equal_part = total // len({*waiting, peer})
+        return mine >= self.limits.waiting_per_peer or (len(waiting) >= total and mine >= equal_part)
 
     def admit(self, id_: str, peer: Hashable, kind: str, priority: int) -> None:
         self.peers[id_] = peer
@@ -288,6 +292,19 @@ def filled(limits: Limits, tickets: int, *, peer: Hashable = "flood", priority: 
 ONE_AT_A_TIME = Limits(running={"bytes": 1}, ageing=30.0)
 
 
+def test_peers_that_fill_the_queue_keep_no_other_out_of_it() -> None:
+    """As many of them as together have all places. The queue stays bounded, whoever comes."""
+    gate, _ = filled(ONE_AT_A_TIME, 1)
+    admitted = Counter[str]()
+    for peer in (f"peer{number}" for number in range(200)):
+        with contextlib.suppress(QueueFull):
+            for number in range(20):
+                gate.offer(Ticket(f"{peer}-{number}", peer, "bytes", 1))
+                admitted[peer] += 1
+    assert [admitted[f"peer{number}"] for number in (3, 4, 9, 63, 64)] == [16, 12, 6, 1, 0]
+    assert gate.snapshot().waiting < 4 * ONE_AT_A_TIME.waiting_total
+
+
 def test_the_lowest_priority_starts_although_the_highest_keep_coming() -> None:
     gate, clock = filled(ONE_AT_A_TIME, 1)
     gate.offer(Ticket("patient", "other", "bytes", 5))
@@ -364,7 +381,9 @@ def test_the_refusal_names_the_limit_and_says_when_to_return() -> None:
     assert one_peer.value.retry_after_ms == 1000
     for number in range(48):
         gate.offer(Ticket(f"o{number}", number // 16, "bytes", 3))
-    with pytest.raises(QueueFull, match="64 jobs are waiting"):
+    for number in range(64 // 5):
+        gate.offer(Ticket(f"n{number}", "newcomer", "bytes", 1))
+    with pytest.raises(QueueFull, match="76 jobs are waiting already and the limit is 64"):
         gate.offer(Ticket("x", "newcomer", "bytes", 1))
     assert gate.offer(Ticket("free lane", "flood", "verify", 1)).position == 0
     running = "f0"
