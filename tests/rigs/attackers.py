@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rigs.real_daemon import Wire
-from rigs.rough_peers import exchange, line
+from rigs.rough_peers import line
 from rigs.user_process import Part
 from rigs.wire_fuzz import Fuzz
 
@@ -93,15 +93,17 @@ def fail_jobs(part: Part) -> None:
         with contextlib.suppress(*REFUSED_CONNECTION), part.connect() as wire:
             wire.request("model.pull", ref=f"{part.given['url']}/gone/m.gguf", name="gone", id="gone")
             for first in range(0, 2000, 20):
-                asked = []
                 for number in range(first, first + 20):
                     token = {"token": f"{part.uid}-{random.random()}"} if number % 2 else {}
                     op, fields = random.choice(_FAIL)
-                    asked.append(line(op, f"{number}", **fields, **token))
-                replies = exchange(wire, asked)
-                for reply in replies:
-                    part.expect("job", reply, "accepted", "not_found", "queue_full")
-                if part.over(min(1.0, replies[-1].get("retry_after_ms", 0) / 1000)):
+                    wire.request(op, id=f"{number}", **fields, **token)
+                ends = itertools.islice((reply for reply in _replies(wire) if reply["type"] in ("result", "error")), 20)
+                pause = 0.0
+                for reply in ends:
+                    part.expect("job", reply, "not_found", "queue_full")
+                    part.report.counts["refused for its failures"] += "peer_failed" in reply.get("details", {})
+                    pause = max(pause, reply.get("retry_after_ms", 0) / 1000)
+                if part.over(min(1.0, pause)):
                     return
 
 
@@ -243,7 +245,7 @@ def _change(part: Part, wire: Wire, name: str) -> None:
         ("model.move", {"source": name, "destination": taken}),
         ("model.pull", {"ref": mine, "name": name, "replace": True}),
     ):
-        part.expect(f"{op} {name}", wire.ask(op, **fields), "permission_denied", "queue_full")
+        part.expect(f"{op} {name}", wire.ask(op, **fields), "permission_denied", "queue_full", "cancelled")
 
 
 def _control(part: Part, wire: Wire, job: str) -> None:
