@@ -56,7 +56,15 @@ CLAIMED = 78_000_000_000
 
 HONEST, FIRST_ATTACKER = 54_321, 54_400
 READERS = ("connect", "hold_connections", "deaf", "filter_lists", "rubbish")
-WRITERS = ("leave_pulls", "claim", "trickle", "trickle too", "trickle as well", "fail_jobs", "pause_pulls", "offer_files", "trespass")
+PULLERS = {
+    "claim": "claim",
+    "trickle": "trickle",
+    "trickle in ranges": "trickle-ranges",
+    "trickle in ranges too": "trickle-ranges",
+}
+"""Which way of the server each of them pulls. Together they may have all places in the queue, and all slots."""
+
+WRITERS = (*PULLERS, "leave_pulls", "fail_jobs", "pause_pulls", "offer_files", "trespass")
 UIDS = {name: FIRST_ATTACKER + number for number, name in enumerate(("stranger", *READERS, *WRITERS))}
 
 
@@ -98,9 +106,14 @@ class Attacked:
     def trespassing(self, inner: Server, mine: str, redirect: str) -> dict[str, Any]:
         root = self.daemon.root
         locks = [f"{root}/.modeld/lock", *(f"{root}/locks/{name}.lock" for name in self.models)]
-        hosts = (f"127.0.0.2:{inner.port}", f"[::ffff:127.0.0.2]:{inner.port}", f"[::1]:{inner.port}", "169.254.169.254")
+        hosts = (
+            f"127.0.0.2:{inner.port}",
+            f"[::ffff:127.0.0.2]:{inner.port}",
+            f"[::1]:{inner.port}",
+            "169.254.169.254",
+        )
         return {
-            "locks": locks + [f"{self.daemon.socket}.lock", f"{self.daemon.state}/activity.ndjson"],
+            "locks": [*locks, f"{self.daemon.socket}.lock", f"{self.daemon.state}/activity.ndjson"],
             "models": [*self.models],
             "mine": mine,
             "home": self.homes[UIDS["trespass"]],
@@ -152,11 +165,7 @@ class Attacked:
 
     def held_bytes(self) -> int:
         """What unfinished pulls have of the disk."""
-        return sum(
-            file.stat().st_blocks * 512
-            for path in partials(self.daemon)
-            for file in Path(path).iterdir()
-        )
+        return sum(file.stat().st_blocks * 512 for path in partials(self.daemon) for file in Path(path).iterdir())
 
 
 def content_of(asked: Asked) -> Reply:
@@ -231,17 +240,11 @@ def attackers(world: Attacked, inner: Server, decent: Server) -> Iterator[list[P
     daemon = world.daemon
     with Hostile(lambda asked: harmful(server, inner, asked)) as server, contextlib.ExitStack() as parts:
         parts.enter_context(storm(daemon, [UIDS["stranger"], UIDS["connect"]], "leave"))
-        pulls: dict[str, dict[str, Any]] = {
-            "claim": {"paths": ["claim"]},
-            "trickle": {"paths": ["trickle"]},
-            "trickle too": {"paths": ["trickle-ranges"]},
-            "trickle as well": {"paths": ["trickle-ranges"]},
-        }
-        given = world.trespassing(inner, f"{decent.url}/1.gguf", f"{server.url}/redirect/m.gguf")
+        trespass = world.trespassing(inner, f"{decent.url}/1.gguf", f"{server.url}/redirect/m.gguf")
 
         def play(name: str) -> Playing:
-            function = "keep_pulling" if name in pulls else name
-            fields = given if name == "trespass" else pulls.get(name, {}) | {"url": server.url}
+            fields = trespass if name == "trespass" else {"url": server.url, "path": PULLERS.get(name, "")}
+            function = "keep_pulling" if name in PULLERS else name
             return parts.enter_context(playing(daemon, f"rigs.attackers:{function}", UIDS[name], **fields))
 
         yield [play(name) for name in (*READERS[1:], *WRITERS)]
@@ -257,15 +260,17 @@ def test_whoever_attacks_others_do_their_work(attacked: Attacked) -> None:
         contextlib.ExitStack() as honest,
     ):
         with attackers(world, inner, decent) as attacking:
-            lookers, workers = (
-                {
-                    uid: honest.enter_context(playing(daemon, function, uid, prefix=prefix, **given))
-                    for uid, given in (
-                        (uid, {"model": f"kept{uid}", "home": world.homes[uid], "url": decent.url}) for uid in (0, HONEST)
+
+            def play(function: str, *prefix: str) -> dict[int, Playing]:
+                return {
+                    uid: honest.enter_context(playing(daemon, f"rigs.bystanders:{function}", uid, prefix=prefix, **own))
+                    for uid, own in (
+                        (uid, {"model": f"kept{uid}", "home": world.homes[uid], "url": decent.url})
+                        for uid in (0, HONEST)
                     )
                 }
-                for function, prefix in (("rigs.bystanders:look", FIRST), ("rigs.bystanders:work", ()))
-            )
+
+            lookers, workers = play("look", *FIRST), play("work")
             time.sleep(SECONDS)
             figures, held = status_figures(daemon), world.held_bytes()
             looked = {uid: each.end() for uid, each in lookers.items()}

@@ -69,9 +69,8 @@ def keep_pulling(part: Part) -> None:
     for number in itertools.count():
         if part.over(BREATH):
             return
-        path = random.choice(part.given["paths"])
         with contextlib.suppress(*REFUSED_CONNECTION), part.connect() as wire:
-            ref = f"{part.given['url']}/{path}/{part.uid}-{number}.gguf"
+            ref = f"{part.given['url']}/{part.given['path']}/{part.uid}-{number}.gguf"
             fields = {"name": f"u{part.uid}-{number}", "on_disconnect": "continue", "priority": 1}
             wire.request("model.pull", ref=ref, id="p", **fields)
             first = wire.until("p", "accepted", "error")
@@ -270,5 +269,3 @@ def _reads(part: Part, wire: Wire) -> Iterator[dict[str, Any]]:
             yield wire.ask("model.add", path=path, name="stolen", **fields)
         yield wire.ask("model.pull", ref=path, name="stolen")
         yield wire.ask("model.pull", ref=f"file://{path}", name="stolen")
-
-

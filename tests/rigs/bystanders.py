@@ -52,7 +52,10 @@ def work(part: Part) -> None:
             with part.waiting("remove"):
                 client.remove(f"{name}-added", now=True).result()
             seed += 1
-            with part.waiting("pull"), client.pull(f"{part.given['url']}/{seed}.gguf", name=f"{name}-pulled") as pulling:
+            with (
+                part.waiting("pull"),
+                client.pull(f"{part.given['url']}/{seed}.gguf", name=f"{name}-pulled") as pulling,
+            ):
                 pulled = pulling.result()
             _check(part, "pull", pulled.path, gguf(SIZE, seed))
             part.report.jobs.append(str(pulling.job))

@@ -95,7 +95,7 @@ class LimitSettings(_Table, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=65536,
-            description="jobs that may wait, over all users; beyond it only those of a user with less than an equal part",
+            description="jobs that may wait, over all users; a user with less than an equal part gets in beyond it",
         ),
     ] = limits.WAITING_TOTAL
     running_bytes: Annotated[

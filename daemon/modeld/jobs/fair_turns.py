@@ -1,8 +1,9 @@
 """Puts running jobs back into the queue whose slots others wait for.
 
-Two reasons: a user has more than half of the slots while another user waits; a pull hardly moves. Jobs that go on later
-where they were lose nothing but their turn. A download that starts again, because its server gives no ranges, gives way
-only when no such job of the user does, or when it hardly moves: else whoever runs such a server keeps all slots.
+Three reasons: a user has more than half of the slots while another user waits; a pull hardly moves; a user has none of
+the slots, and those who have them had their turn. Jobs that go on later where they were lose nothing but their turn. A
+download that starts again, because its server gives no ranges, gives way only when its user has too many slots and no
+other job that can, or when it hardly moves: else whoever runs such a server keeps all slots.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ CHECK_SECONDS: Final = 5.0
 
 PATIENCE_SECONDS: Final = 10.0
 """How long a user waits before another one's job gives way: a job that ends by itself by then loses nothing."""
+
+TURN_SECONDS: Final = 120.0
+"""How long a pull runs at least before it gives way to a user who has no slot. A resumed one hashes what it has, at a
+gigabyte a second, before it is far ahead of that: a shorter turn would bring a big one nothing."""
 
 WINDOW_SECONDS: Final = 60.0
 """A source that rests for less is no slow one: one that has sent nothing for so long is given up by the download."""
@@ -50,7 +55,7 @@ class FairTurns:
             self.check()
 
     def check(self) -> None:
-        running = {job.id: job for job in self._board.jobs if job.stage == "running"}
+        running = {job.id: job for job in self._board.jobs if job.stage == "running" and self._gate.holds_slot(job.id)}
         self._samples = {id_: sample for id_, sample in self._samples.items() if id_ in running}
         if self._board.draining:
             return
@@ -59,6 +64,7 @@ class FairTurns:
                 for job in running.values():
                     if job.kind.queue(job.request) == kind:
                         self._end_slow(job)
+                self._end_turn(kind, running)
 
     def _ends_excess(self, kind: str, running: dict[str, AnyJob]) -> bool:
         """Whether a job gives way, one at a time: the next check sees what that has changed."""
@@ -85,6 +91,23 @@ class FairTurns:
         if rate < self._slowest():
             why = f"others wait, and it received {rounded_rate(round(rate))} in the last {elapsed:.0f} s"
             self._board.runner.put_back(job, why)
+
+    def _end_turn(self, kind: str, running: dict[str, AnyJob]) -> None:
+        """One at a time, the one that has run longest."""
+        if not self._gate.shut_out(kind, TURN_SECONDS):
+            return
+        before = self._clock() - TURN_SECONDS
+        had_turn = [
+            (job.began, id_)
+            for id_, job in running.items()
+            if job.began is not None
+            and job.began <= before
+            and job.resumable
+            and _downloads(job)
+            and job.kind.queue(job.request) == kind
+        ]
+        if had_turn:
+            self._board.runner.put_back(running[min(had_turn)[1]], "another user has no slot, and waits for a turn")
 
 
 def _downloads(job: AnyJob) -> bool:

@@ -79,6 +79,7 @@ class Runner:
     def put_back(self, job: AnyJob, why: str) -> None:
         """Asks a running job that can go on later to give its slot to others."""
         if job.move("yield"):
+            self.gate.gives_way(job.id)
             self.note(job, "job.yielding", message=why)
 
     @asynccontextmanager

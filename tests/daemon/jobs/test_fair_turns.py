@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from modeld.jobs.fair_turns import PATIENCE_SECONDS, WINDOW_SECONDS, FairTurns
+from modeld.jobs.fair_turns import PATIENCE_SECONDS, TURN_SECONDS, WINDOW_SECONDS, FairTurns
 from modeld.jobs.job import AnyJob
+from modelwire.vocabulary import Phase
 from rigs.board_rig import STRANGER, UID, Desk, desk
 from rigs.waiting import eventually
-from modelwire.vocabulary import Phase
 
 
 class Clocks:
@@ -27,9 +27,7 @@ class Clocks:
         self.turns.check()
 
 
-async def running(
-    at: Desk, name: str, *, uid: int = UID, resumable: bool = True, phase: Phase = "download"
-) -> AnyJob:
+async def running(at: Desk, name: str, *, uid: int = UID, resumable: bool = True, phase: Phase = "download") -> AnyJob:
     job = await at.job(name, uid=uid)
     await eventually(lambda: job.attempts)
     job.resumable = resumable
@@ -68,7 +66,9 @@ async def test_of_jobs_that_cannot_go_on_later_the_one_that_loses_least_gives_wa
 
 
 @pytest.mark.parametrize("phase", ["checking_local", "download"])
-async def test_a_source_that_holds_up_a_pull_that_cannot_go_on_later_holds_no_slot(tmp_path: Path, phase: Phase) -> None:
+async def test_a_source_that_holds_up_a_pull_that_cannot_go_on_later_holds_no_slot(
+    tmp_path: Path, phase: Phase
+) -> None:
     """It has next to nothing, or would take days for the rest."""
     async with desk(tmp_path) as at:
         clocks = Clocks(at)
@@ -115,6 +115,40 @@ async def test_a_download_that_hardly_moves_gives_way_when_others_wait(
         if gives_way:
             await eventually(lambda: other.attempts)
             assert job.state == "queued"
+
+
+async def test_users_without_a_slot_have_their_turn_although_no_other_has_too_many(tmp_path: Path) -> None:
+    """As many users as there are slots must not keep all others out with downloads that never end."""
+    async with desk(tmp_path, running=3) as at:
+        clocks = Clocks(at, slowest=0)
+        again = await running(at, "a", uid=1, resumable=False)
+        first, second = [await running(at, name, uid=uid) for name, uid in (("b", 2), ("c", 3))]
+        mine, other = await at.job("d", uid=2), await at.job("e", uid=4)
+        clocks.check_after(TURN_SECONDS - 1)
+        assert first.stage == "running"
+        clocks.check_after(2)
+        await eventually(lambda: other.attempts)
+        await eventually(lambda: first.state == "queued")
+        assert again.stage == second.stage == "running"
+        other.resumable = True
+        other.progress.phase("download")
+        clocks.check_after(TURN_SECONDS - 1)
+        await eventually(lambda: mine.attempts or first.attempts == 2)
+        assert second.state == "queued"
+        assert (again.stage, other.stage) == ("running", "running"), "it has only had its turn"
+
+
+async def test_a_job_that_has_no_slot_has_none_to_give(tmp_path: Path) -> None:
+    """It waits for a name that another tool has locked."""
+    async with desk(tmp_path) as at:
+        clocks = Clocks(at)
+        job = await running(at, "a", phase="checking_local")
+        at.board.runner.settle(at.gate.step_aside(job.id))
+        await running(at, "b")
+        await at.job("c", uid=STRANGER)
+        clocks.check_after(0)
+        clocks.check_after(TURN_SECONDS)
+        assert job.stage == "running"
 
 
 async def test_nothing_gives_way_as_the_daemon_stops(tmp_path: Path) -> None:

@@ -98,6 +98,11 @@ class Gate:
         self._queues[ticket.kind].join(Place(ticket, clamp_priority(ticket.priority), self._clock()))
         return self._settle(ticket.kind)
 
+    def gives_way(self, id_: str) -> None:
+        """Lets the peer of a running job that is to end for others not have its slot again before them."""
+        kind = self._kind_of[id_]
+        self._queues[kind].go_behind(self._running[kind][id_].peer)
+
     def above_share(self, kind: str, waited: float) -> tuple[str, ...]:
         """The running jobs, the latest started first, of peers that run more than half of the slots, while a peer that
         runs less has waited for that many seconds."""
@@ -107,6 +112,11 @@ class Gate:
         if not any(count[place.ticket.peer] < share and now - place.since >= waited for place in self._queues[kind]):
             return ()
         return tuple(id_ for id_, ticket in reversed(running.items()) if count[ticket.peer] > share)
+
+    def shut_out(self, kind: str, waited: float) -> bool:
+        """Whether a peer that runs no job of the kind has waited for that many seconds."""
+        served, now = {ticket.peer for ticket in self._running[kind].values()}, self._clock()
+        return any(place.ticket.peer not in served and now - place.since >= waited for place in self._queues[kind])
 
     def contended(self) -> set[str]:
         """The kinds of which jobs wait for a slot."""

@@ -78,10 +78,14 @@ class WaitingQueue:
     def start(self, id_: str) -> Place:
         """Takes a ticket out that starts: its peer goes behind the other peers."""
         place = self.leave(id_)
-        if place.ticket.peer in self._served:
-            self._turn += 1
-            self._served[place.ticket.peer] = self._turn
+        self.go_behind(place.ticket.peer)
         return place
+
+    def go_behind(self, peer: Hashable) -> None:
+        """Counts a peer that has tickets waiting as served just now."""
+        if peer in self._served:
+            self._turn += 1
+            self._served[peer] = self._turn
 
     def effective(self, place: Place, now: float) -> int:
         risen = int(max(0.0, now - place.since) / self._ageing)
