@@ -300,6 +300,8 @@ class Assembly:
         if self.state.segments.have.total == 0:
             self.partial.remove()
         else:
+            with contextlib.suppress(OSError):  # the bytes are safe, only the space behind them stays allocated
+                self.partial.give_back(self.state.segments.have.end)
             self.partial.close()
 
     def _end_threads(self) -> None:

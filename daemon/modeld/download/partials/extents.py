@@ -25,6 +25,11 @@ class Extents:
     def total(self) -> int:
         return sum(end - start for start, end in self)
 
+    @property
+    def end(self) -> int:
+        """Of the last range; 0 without any."""
+        return self._ends[-1] if self._ends else 0
+
     def add(self, start: int, end: int) -> None:
         if start >= end:
             return

@@ -196,6 +196,10 @@ class Partial:
             with self._lines:
                 self._length = journal.append(self._journal, [*pieces, *found], self._length)
 
+    def give_back(self, end: int) -> None:
+        """Frees what is allocated behind the last byte: a later run may never come. Blocks. Raises OSError."""
+        os.ftruncate(self.descriptor, end)
+
     def close(self) -> None:
         """Keeps the files for a later run; without a journal, removes them. Idempotent, also after `remove`."""
         if self.move("keep" if self.resumable else "remove"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -14,7 +15,7 @@ from modeld.download.tuning import MIB
 from modeld.progress import Stopped
 from modeld.store.disk import durable
 from rigs.chaos_server import Chaos
-from rigs.download_rig import QUICK, content_of, digest_of
+from rigs.download_rig import QUICK, Rig, content_of, digest_of
 from rigs.hostile_server import Hostile, slowly
 from rigs.waiting import wait_until
 from rigs.watcher import Watcher
@@ -30,10 +31,11 @@ class Stoppable(Watcher):
         return self.ends
 
 
-def test_a_claim_reserves_space_and_does_not_take_it(make_rig: MakeRig) -> None:
-    rig = make_rig(replace(QUICK, allocated_ahead_bytes=AHEAD, stall_seconds=20.0))
-    head = f'HTTP/1.1 200 OK\r\nETag: "one"\r\nContent-Length: {CLAIMED}\r\n\r\nGGUF'
-    with Hostile(lambda _: slowly(server.pause, head.encode(), b"x")) as server:
+def claimed(rig: Rig, sent: bytes, begun: Callable[[Path], object]) -> Path:
+    """The partial of a download that was left once `begun` came true of it."""
+    head = f'HTTP/1.1 200 OK\r\nETag: "one"\r\nContent-Length: {CLAIMED}\r\n\r\n'.encode()
+    data = Path(rig.layout.partial(digest_of(b"")))
+    with Hostile(lambda _: slowly(server.pause, head + sent, b"x")) as server:
         file = replace(rig.info(server.url, ranges=False), size=CLAIMED, digest=digest_of(b""))
         watcher, ended = Stoppable(), list[type[BaseException]]()
 
@@ -46,13 +48,28 @@ def test_a_claim_reserves_space_and_does_not_take_it(make_rig: MakeRig) -> None:
         thread = threading.Thread(target=fetch)
         thread.start()
         wait_until(lambda: server.asked, what="the request")
-        data = Path(rig.layout.partial(digest_of(b"")))
-        assert data.stat().st_blocks * 512 <= AHEAD
+        wait_until(lambda: begun(data), what="the beginning")
+        assert data.stat().st_blocks * 512 <= len(sent) + 2 * AHEAD
         assert rig.space.promised == CLAIMED
         watcher.ends = True
         thread.join(20)
         assert ended == [Stopped]
     assert rig.space.promised == 0
+    return data
+
+
+def test_a_claim_reserves_space_and_does_not_take_it(make_rig: MakeRig) -> None:
+    rig = make_rig(replace(QUICK, allocated_ahead_bytes=AHEAD, stall_seconds=20.0))
+    claimed(rig, b"GGUF", lambda data: data.exists() and rig.space.promised)
+
+
+def test_what_is_left_of_a_claim_holds_the_bytes_that_came_and_no_more(make_rig: MakeRig) -> None:
+    """Otherwise a user who leaves one pull after the other fills the disk with nothing."""
+    rig = make_rig(replace(QUICK, allocated_ahead_bytes=AHEAD, stall_seconds=20.0))
+    data = claimed(rig, b"GGUF" * MIB, lambda data: data.exists() and data.read_bytes().startswith(b"GGUF"))
+    assert MIB <= data.stat().st_size <= 5 * MIB
+    assert data.stat().st_blocks * 512 <= 5 * MIB
+    assert data.read_bytes().rstrip(b"x") == (b"GGUF" * MIB)[: data.stat().st_size]
 
 
 @pytest.mark.parametrize("preallocates", [True, False])
