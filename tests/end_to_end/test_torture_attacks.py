@@ -37,17 +37,17 @@ pytestmark = [needs_root, pytest.mark.torture, pytest.mark.timeout(1800)]
 
 SECONDS = float(os.environ.get("MODELD_ATTACK_SECONDS") or scaled(300, 20))
 
-LOOKS_P99_MS, LOOKS_LONGEST_MS = 50.0, 1000.0
-"""Of a status or a resolve: what is promised of answers beside peers that break rules, and far less than a person
-notices as a fault."""
+LOOKS_P99_MS, LOOKS_LONGEST_MS = 250.0, 1000.0
+"""Of a status or a resolve, where attackers, their servers and the daemon share two processors: what a person notices
+just so. A daemon that one of them stops for a second fails."""
 
-ADD_MS, PULL_MS = 10_000.0, 150_000.0
-"""Of 3 MiB. An add waits for no pull. A pull waits until two pulls of others have given way, of which one is found to
-hardly move only after a minute."""
+ADD_MS, PULL_MS = 10_000.0, 270_000.0
+"""Of 3 MiB. An add waits for no pull. A pull waits while as many users as there are slots pull what never ends: for
+their turn of two minutes, and for one of another user that waited before."""
 
-ATTACKER_BYTES = 64 * 1024 * MIB
-"""What one attacker may hold of the disk: 32 unfinished pulls, waiting or paused, with 1 GiB allocated ahead of what
-came. A sweep of partials frees all of it."""
+HELD_BYTES = 4 << 30
+"""Of the disk by what the attackers pull: 1 GiB allocated ahead for each of the three that run, and of what waits or has
+ended the bytes that came. A sweep of partials frees all of it."""
 
 DISK = 512 << 30
 """Room for all that is claimed: on paper. The filesystem lies in a file that has only what is written."""
@@ -86,11 +86,11 @@ class Attacked:
         daemon.environ |= {"MODELD_ACTIVITY_MAX_BYTES": "1MiB", "MODELD_STORE_MIN_FREE": "0"}
         self.homes = {uid: home_of(daemon, uid) for uid in (0, HONEST, UIDS["trespass"])}
 
-    def begin(self) -> None:
+    def begin(self, decent: Server) -> None:
         """Models of both users, each kind of work done once, and the figures of a daemon that has nothing to do."""
         self.daemon.start()
         for uid in (0, HONEST):
-            with playing(self.daemon, "rigs.bystanders:keep", uid, home=self.homes[uid]) as keeping:
+            with playing(self.daemon, "rigs.bystanders:keep", uid, home=self.homes[uid], url=decent.url) as keeping:
                 keeping.end()
         self.models = {f"kept{uid}": self.shown(f"kept{uid}") for uid in (0, HONEST)}
         self.daemon.ask("model.verify", all=True)
@@ -252,13 +252,13 @@ def attackers(world: Attacked, inner: Server, decent: Server) -> Iterator[list[P
 
 def test_whoever_attacks_others_do_their_work(attacked: Attacked) -> None:
     world, daemon = attacked, attacked.daemon
-    world.begin()
-    log_before = log_bytes(daemon)
     with (
         Server(lambda asked: file_reply(asked, world.forbidden), "127.0.0.2") as inner,
         Server(content_of) as decent,
         contextlib.ExitStack() as honest,
     ):
+        world.begin(decent)
+        log_before = log_bytes(daemon)
         with attackers(world, inner, decent) as attacking:
 
             def play(function: str, *prefix: str) -> dict[int, Playing]:
@@ -286,7 +286,7 @@ def test_whoever_attacks_others_do_their_work(attacked: Attacked) -> None:
         show(name, report)
     print(f"the log took {log_bytes(daemon) - log_before} bytes", file=sys.stderr)
     assert not any(report.wrongs for _, report in reports), [(name, report.wrongs) for name, report in reports]
-    assert held <= ATTACKER_BYTES * 3
+    assert held <= HELD_BYTES
     for uid, report in worked.items():
         assert set(report.jobs) <= world.events_of(uid, "job.done"), "the log has lost outcomes"
         assert SHORT or (max(report.waits["add"]) <= ADD_MS and max(report.waits["pull"]) <= PULL_MS)

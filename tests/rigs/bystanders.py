@@ -70,9 +70,11 @@ def _check(part: Part, what: str, path: str, content: bytes) -> None:
 
 
 def keep(part: Part) -> None:
-    """Adds a model that is to be there in the end as it was."""
+    """Adds a model that is to be there in the end as it was, and pulls one that goes again."""
     source = os.path.join(part.given["home"], "kept.gguf")
     with open(source, "wb") as file:
         file.write(gguf(SIZE, part.uid))
     with modelclient.Client(part.path) as client:
         client.add(source, name=f"kept{part.uid}").result()
+        client.pull(f"{part.given['url']}/{part.uid}.gguf", name=f"warm{part.uid}").result()
+        client.remove(f"warm{part.uid}", now=True).result()
