@@ -30,10 +30,12 @@ from modelwire.errors import RemoteError
 from modelwire.operations import OPERATIONS
 from modelwire.replies import Error, Result
 from modelwire.requests import DaemonStatus, Request
+from rigs.rough_peers import SHORT, scaled
 from rigs.sample_requests import sample_request
 
 Dice = random.Random
 
+MANY = scaled(100_000, 30_000)
 GROWTH = 256 * 1024
 """Bytes that may be held more after all lines than after the first tenth: the interpreter's caches, not the wire."""
 
@@ -252,15 +254,16 @@ def test_hostile_lines_leave_nothing_behind() -> None:
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("seed", [2, 3, 5])
+@pytest.mark.parametrize("seed", [2] if SHORT else [2, 3, 5])
 def test_a_hundred_thousand_hostile_lines(seed: int) -> None:
-    outcomes = [*fuzz(seed, count=100_000)][-1]
-    assert min(outcomes.values()) > 5000
+    """30,000 in the short form."""
+    outcomes = [*fuzz(seed, count=MANY)][-1]
+    assert min(outcomes.values()) > MANY // 20
 
 
 @pytest.mark.torture
 def test_a_hundred_thousand_hostile_lines_leave_nothing_behind() -> None:
-    assert growth(seed=11, count=100_000) < GROWTH
+    assert growth(seed=11, count=MANY) < GROWTH
 
 
 def test_lines_of_any_length_are_bounded() -> None:

@@ -86,9 +86,15 @@ class RecordedDisk:
         replay.advance(self.log.now())
         return filecmp.cmp(self._before, self._image, shallow=False)
 
-    def after_crash(self, image: str) -> contextlib.AbstractContextManager[None]:
-        """The image, mounted where the recorded disk was."""
-        return self.filesystem.mounted(image, self.directory)
+    @contextlib.contextmanager
+    def after_crash(self, image: str) -> Iterator[None]:
+        """The image, mounted where the recorded disk was. It serves once: a process with mounts of its own that began
+        meanwhile keeps the filesystem mounted there, and it writes to the file to the end."""
+        try:
+            with self.filesystem.mounted(image, self.directory):
+                yield
+        finally:
+            os.unlink(image)
 
 
 # -- the filesystem, in the words of include/uapi/linux/fuse.h of the kernel

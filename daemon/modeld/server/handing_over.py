@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
+import anyio
 import anyio.to_thread
 
 from modeld.access.handed import Descriptors, HandedFiles
@@ -41,6 +42,7 @@ class HandingOver:
         """What came and whose lines are not taken yet: the descriptors, or why they are closed already."""
         self._transfers: dict[str, HandedFiles] = {}
         self._names_paths: bool | None = None if own else False
+        self._looking: anyio.Event | None = None
         self.broken = False
         """Whether lines and descriptors no longer belong together: the connection must be closed."""
 
@@ -100,9 +102,18 @@ class HandingOver:
         return files
 
     async def may_name_paths(self) -> bool:
-        """Whether the daemon opens paths for this peer: found out at the first request that has one."""
-        if self._names_paths is None:
-            self._names_paths = await anyio.to_thread.run_sync(self._source.sees_same_files)
+        """Whether the daemon opens paths for this peer: found out at the first request that has one. Requests that come
+        meanwhile go on after it, in their order."""
+        while self._names_paths is None:
+            if self._looking is not None:
+                await self._looking.wait()
+                continue
+            self._looking = anyio.Event()
+            try:
+                self._names_paths = await anyio.to_thread.run_sync(self._source.sees_same_files)
+            finally:
+                self._looking.set()
+                self._looking = None
         return self._names_paths
 
     def close(self) -> None:

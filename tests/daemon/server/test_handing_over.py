@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 
+import anyio
 import pytest
 
 from modeld.access.handed import Descriptors, HandedFiles
@@ -157,3 +158,31 @@ def test_no_two_transfers_have_the_same_id() -> None:
     """Not even of two runs of the daemon: a job of an earlier run must not find the files of another."""
     made = {HandedFiles(Descriptors(), UID, directory=False).id for _ in range(100)}
     assert len(made) == 100
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_requests_that_wait_for_the_answer_go_on_in_their_order(fails: bool) -> None:
+    """Jobs are admitted in the order in which they were asked for, also on a connection's first paths."""
+    peer, order = Peer(own=True), list[int]()
+    if fails:
+        look, faults = peer.sees_same_files, [OSError("no descriptor is left")]
+
+        def look_later() -> bool:
+            if faults:
+                raise faults.pop()
+            return look()
+
+        peer.sees_same_files = look_later  # type: ignore[method-assign]
+
+    async def ask(number: int) -> None:
+        try:
+            assert await peer.files.may_name_paths()
+        except OSError:
+            assert number == 0
+        order.append(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(20):
+            group.start_soon(ask, number)
+    assert order == list(range(20))
+    assert peer.looks == 1

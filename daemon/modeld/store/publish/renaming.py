@@ -57,6 +57,10 @@ class _Plan(Generic[Change]):
     """Adds to the value, in the publisher's turn, what takes the disk to find out."""
 
 
+async def _nothing() -> None:
+    """Of a change that has taken place."""
+
+
 class _Kind(Generic[Change]):
     """One kind of change. `visible` returns whether readers see the change, `complete` whether all of it is done; both
     block."""
@@ -206,6 +210,8 @@ class Renaming:
         requester = terms.get("requester", THE_DAEMON)
 
         def plan() -> _Plan[Moved]:
+            if earlier is not None and self.moved(earlier):
+                return _Plan(earlier, (old, new), _nothing)  # others have changed the old name since
             half = self._half_moved(earlier)
             entry = self._exact(old)
             check_owner(entry, requester, "moved")

@@ -22,6 +22,7 @@ from modelwire.errors import (
 )
 from rigs.chaos_server import Chaos, Fault, Kind
 from rigs.download_rig import QUICK, SIZE, Elsewhere, content_of, digest_of, quick
+from rigs.rough_peers import scaled
 from rigs.watcher import Watcher
 
 CONTENT = content_of()
@@ -244,7 +245,7 @@ def test_two_fetches_of_one_digest_do_not_write_into_one_file(make_rig: MakeRig)
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", range(scaled(150, 40)))
 def test_any_mixture_of_faults(make_rig: MakeRig, seed: int) -> None:
     """Stopped and resumed in between, with and without a digest: the right bytes or a typed error."""
     chosen = random.Random(seed)

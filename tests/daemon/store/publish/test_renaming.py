@@ -211,6 +211,25 @@ async def test_a_move_that_a_crash_cut_short_is_finished(bench: Bench) -> None:
     assert bench.store.renaming.moved(earlier)
 
 
+@pytest.mark.parametrize("replaced", [True, False], ids=["replaced", "removed"])
+async def test_a_move_whose_old_name_others_have_changed_since_it_was_interrupted_is_done(
+    bench: Bench, replaced: bool
+) -> None:
+    """Readers have seen the new name: it is too late to say that the move was refused."""
+    await bench.add("a", b"first")
+    there = bench.layout.manifest(ModelName.parse("b"))
+    document = json.loads(Path(bench.layout.manifest(ModelName.parse("a"))).read_bytes())
+    Path(there).write_bytes(json.dumps(document | {"name": "b"}).encode())
+    manifest = bench.store.index.find("b").usable()
+    earlier = Moved(name="b", source="a", blob=manifest.blob, size_bytes=manifest.size_bytes)
+    await bench.store.renaming.remove("a")
+    if replaced:
+        await bench.add("a", b"second")
+    assert await bench.store.renaming.move("a", "b", earlier=earlier) == earlier
+    assert bench.names() == (["a", "b"] if replaced else ["b"])
+    assert bench.store.index.find("b").usable().blob == earlier.blob
+
+
 async def test_a_move_cut_short_leaves_other_bytes_alone(bench: Bench) -> None:
     added = await bench.add("a")
     await bench.add("b", b"others")
