@@ -46,7 +46,7 @@ ADD_MS, PULL_MS = 10_000.0, 270_000.0
 their turn of two minutes, and for one of another user that waited before."""
 
 HELD_BYTES = 4 << 30
-"""Of the disk by what the attackers pull: 1 GiB allocated ahead for each of the three that run, and of what waits or has
+"""Of the disk by what the attackers pull: 1 GiB allocated ahead for each of the three that run; of what waits or has
 ended the bytes that came. A sweep of partials frees all of it."""
 
 DISK = 512 << 30
