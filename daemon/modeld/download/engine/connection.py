@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import threading
 import time
+from typing import Final
 
 import xxhash
 
@@ -27,6 +28,10 @@ from modeld.store.disk.durable import store_faults
 from modelwire.errors import SourceUnavailable, WireError
 
 _UNKNOWN_FLAG = (errno.EOPNOTSUPP, errno.EINVAL)
+
+
+_NO_BUFFER: Final = memoryview(b"")
+"""Of a connection that has ended: the error of a download leads to its connections, as long as anything has it."""
 
 
 class Connection(threading.Thread):
@@ -68,6 +73,7 @@ class Connection(threading.Thread):
             self._state.fail(fault)
         finally:
             self._close_body()
+            self._buffer = _NO_BUFFER
             self._source.ended(self.bytes)
 
     def abort(self) -> None:

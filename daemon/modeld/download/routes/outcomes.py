@@ -27,7 +27,8 @@ class GaveUp(Exception):
 
     def __init__(self, fault: WireError) -> None:
         super().__init__(fault.message)
-        self.fault = fault
+        # Its frames lead to the connection and its buffer, and from there to this outcome: a cycle.
+        self.fault = fault.with_traceback(None)
 
 
 class Changed(Exception):
