@@ -240,7 +240,7 @@ def test_cancel_of_nothing_says_so(daemon: RealDaemon) -> None:
 def test_hello_is_answered_with_what_both_sides_have(daemon: RealDaemon) -> None:
     with daemon.connect() as wire:
         value = wire.ask(
-            "hello", protocol=1, client="test/1", required=["jobs"], optional=["descriptors", "events"], id="0"
+            "hello", protocol=1, client="test/1", required=["jobs"], optional=["teleport", "events"], id="0"
         )["value"]
         assert value == {"protocol": 1, "capabilities": ["events", "jobs"]}
 

@@ -16,6 +16,7 @@ import anyio.lowlevel
 import pytest
 
 from modeld.access.accounts import Accounts
+from modeld.access.handed import Descriptors
 from modeld.access.roles import Access
 from modeld.app.lifetime import LONGEST_STAY_SECONDS, Lifetime
 from modeld.config import Settings
@@ -35,6 +36,8 @@ async def quiet_daemon(
         activity=None,
         store=SimpleNamespace(layout=SimpleNamespace(root="/models")),
         daemon=SimpleNamespace(server="modeld/test", instance="instance"),
+        handed=Descriptors(),
+        is_own=lambda _uid: True,
     )
     operations: Any = SimpleNamespace(quick={}, slow={}, lookups=frozenset())
     with socket.socket(socket.AF_UNIX) as listener:

@@ -158,15 +158,16 @@ class Assembly:
         server may claim any size."""
         self.reservation.grow(max(0, size - self.partial.allocated))
         self._allocates = True
-        self._allocate(min(size, self.workspace.tuning.allocated_ahead_bytes))
+        self._allocate(min(size, self.workspace.tuning.allocated_ahead_bytes), size)
 
-    def _allocate(self, end: int) -> None:
+    def _allocate(self, end: int, size: int) -> None:
         with store_faults("allocate", self.partial.path):
             held = self.partial.allocated
             self._allocates = durable.preallocate(self.partial.descriptor, end)
             if self._allocates:
                 # All that is written lies before it, so that nothing else allocates meanwhile.
-                self.reservation.settle(self.partial.allocated - held)
+                # In the end it is whole, whatever a filesystem counts: ext4 has blocks of its own for a file's parts.
+                self.reservation.settle(size if end == size else self.partial.allocated - held)
                 self._allocated_to = end
 
     def make_room(self, start: int, end: int) -> None:
@@ -180,7 +181,7 @@ class Assembly:
 
     def _allocate_beyond(self, end: int, size: int) -> None:
         if self._allocates and end > self._allocated_to:  # another connection may have done it meanwhile
-            self._allocate(min(size, max(2 * end, end + self.workspace.tuning.allocated_ahead_bytes)))
+            self._allocate(min(size, max(2 * end, end + self.workspace.tuning.allocated_ahead_bytes)), size)
 
     def wrote(self, length: int) -> None:
         """A connection calls it after it wrote."""
