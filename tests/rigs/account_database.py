@@ -19,6 +19,7 @@ class AccountDatabase:
         self.groups = {"models": 500, "staff": 501, "wheel": 502}
         self.members = {"alice": {1000, 500}, "bob": {1001, 500, 501}, "nobody": {NOBODY, 502}}
         self.subordinate = range(0)
+        self.lender = 1000
         self.asked: list[int] = []
         self.by: list[threading.Thread] = []
         self.broken = False
@@ -30,6 +31,7 @@ class AccountDatabase:
         monkeypatch.setattr(accounts, "user_id", lambda name: self._id(self.users, name))
         monkeypatch.setattr(accounts, "group_id", lambda name: self._id(self.groups, name))
         monkeypatch.setattr(accounts, "overflow_uid", lambda: NOBODY)
+        monkeypatch.setattr(accounts, "lender_of", lambda uid: self.lender if uid in self.subordinate else None)
 
     def hold(self) -> None:
         """Questions from now on get no answer until `release`: a directory server that is slow."""

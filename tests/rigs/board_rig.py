@@ -22,7 +22,9 @@ from modelwire.errors import NoSpace, WireError
 from modelwire.requests import ModelAdd
 from modelwire.values import Added
 
-UID, STRANGER = 1000, 2000
+UID, STRANGER, LENT = 1000, 2000, 100_000
+"""`LENT` counts as `STRANGER`."""
+
 PATIENCE = 10.0
 
 
@@ -159,7 +161,15 @@ async def desk(directory: Path, *, running: int = 1, waiting_per_peer: int = 16)
         limits = Limits(running_default=running, waiting_per_peer=waiting_per_peer)
         gate = Gate(limits, anyio.current_time, first_order=ledger.next_order_now())
         async with anyio.create_task_group() as tasks:
-            board = Board(gate, ledger, cast("Activity", diary), tasks, trusted=lambda uid: uid == UID)
+            counts: dict[int, int] = {LENT: STRANGER}
+            board = Board(
+                gate,
+                ledger,
+                cast("Activity", diary),
+                tasks,
+                trusted=lambda uid: uid == UID,
+                user_of=lambda uid: counts.get(uid, uid),
+            )
             made = Desk(board, catalog, ledger, diary, gate, tasks)
             board.register(made.work)
             with anyio.fail_after(PATIENCE):

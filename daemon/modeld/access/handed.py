@@ -12,6 +12,7 @@ import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 
@@ -69,7 +70,7 @@ class HandedFiles:
                 finally:
                     os.close(descriptor)
 
-        await asyncio.wrap_future(self._of.threads.submit(self.uid, every))
+        await asyncio.wrap_future(self._of.examine(self.uid, every))
 
     def close(self) -> None:
         """Idempotent."""
@@ -83,7 +84,11 @@ class HandedFiles:
 class Descriptors:
     """Those of all clients, and the transfers of requests and jobs by their ids."""
 
-    def __init__(self, limit: int = DESCRIPTORS_PER_PEER) -> None:
+    def __init__(
+        self, limit: int = DESCRIPTORS_PER_PEER, user_of: Callable[[peers.UserId], peers.UserId] = lambda uid: uid
+    ) -> None:
+        """`user_of` returns the uid that counts for another."""
+        self._user_of = user_of
         self.threads = UserThreads()
         self._limit = limit
         self._lock = threading.Lock()
@@ -93,6 +98,7 @@ class Descriptors:
     def count(self, uid: peers.UserId, descriptors: Sequence[int]) -> None:
         """Counts descriptors that have arrived until they are closed. Raises QueueFull when the user has too many, and
         closes these."""
+        uid = self._user_of(uid)
         with self._lock:
             before = self._open[uid]
             self._open[uid] += len(descriptors)
@@ -105,8 +111,12 @@ class Descriptors:
                 details={"descriptors": before, "limit": self._limit},
             )
 
+    def examine(self, uid: peers.UserId, look: Callable[[], None]) -> Future[None]:
+        return self.threads.submit(self._user_of(uid), look)
+
     def close(self, uid: peers.UserId, descriptors: Sequence[int]) -> None:
         """Closes counted descriptors in the thread of the user; they count until then."""
+        uid = self._user_of(uid)
         if descriptors:
             self.threads.submit(uid, partial(self._close, uid, descriptors))
 

@@ -39,8 +39,15 @@ class Access:
             *(f"[access] groups: this machine has no group {name!r}: it grants nothing" for name in unknown_groups),
         )
         """Unknown names in the configuration. They do not prevent the start: a reload looks them up again."""
+        lent = ((uid, system.lender_of(uid)) for uid in self._users)
+        self._lenders = {uid: lender for uid, lender in lent if lender is not None}
         if self._users.pop(self._unnamed, None) and self._unnamed != own_uid:
             self.warnings += (f"[access] users: uid {self._unnamed} stands for every unknown user: it grants nothing",)
+
+    def user_of(self, uid: peers.UserId) -> peers.UserId:
+        """The user for whom this uid counts in all limits: that of a subordinate one, which has no role unless the
+        configuration names it, is the user to whom it is lent."""
+        return self._lenders.get(uid, uid)
 
     def role_at_once(self, peer: peers.Peer) -> Role | None:
         """The peer's role if that takes no look-up, else None: then await `role_of`. Raises Unauthorized for a peer

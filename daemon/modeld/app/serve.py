@@ -15,6 +15,7 @@ import anyio.to_thread
 import msgspec
 import structlog
 
+from modeld.access.handed import Descriptors
 from modeld.app import root_user
 from modeld.app.compose import Rooms
 from modeld.app.interpreter import Pauses
@@ -124,6 +125,7 @@ def _built(
     peer_limits = PeerLimits(
         connections_per_peer=settings.limits.connections_per_peer,
         requests_per_peer=settings.limits.requests_per_peer,
+        user_of=rooms.access.user_of,
     )
     services = Services(
         settings=settings,
@@ -135,6 +137,7 @@ def _built(
             tasks,
             make_room=rooms.store.reserve.release,
             trusted=lambda uid: uid in (os.getuid(), accounts.ROOT),
+            user_of=rooms.access.user_of,
         ),
         gate=gate,
         activity=rooms.activity,
@@ -154,6 +157,7 @@ def _built(
         accounts=rooms.accounts,
         access=rooms.access,
         lending=rooms.lending,
+        handed=Descriptors(user_of=rooms.access.user_of),
     )
     rooms.store.holds.register(partials=lambda: rooms.pulls.job_partials.of(job.id for job in services.board.jobs))
     operations = all_operations(services)

@@ -86,17 +86,20 @@ class Board:
         *,
         make_room: Callable[[], bool] = _no_room,
         trusted: Callable[[int], bool] = lambda _uid: True,
+        user_of: Callable[[int], int] = lambda uid: uid,
     ) -> None:
         """`make_room` is called when a full disk does not take the record of a job that frees space. It returns whether
-        it freed some. Of a user that is not `trusted` only so many jobs may fail in a minute."""
+        it freed some. Of a user that is not `trusted` only so many jobs may fail in a minute. `user_of` returns the uid
+        that counts for another."""
         self.jobs = JobIndex()
         self._kinds: dict[str, Kind[Any, Any]] = {}
-        self.runner = Runner(gate, ledger, activity, self.jobs, tasks, on_failed=self._failed)
+        self.runner = Runner(gate, ledger, activity, self.jobs, tasks, on_failed=self._failed, user_of=user_of)
         self._gate = gate
         self._ledger = ledger
         self._tasks = tasks
         self._make_room = make_room
         self._trusted = trusted
+        self._user_of = user_of
         self._failures = Failures(anyio.current_time)
         self.draining = False
         self.attached = 0
@@ -146,7 +149,7 @@ class Board:
             accepted_for=accepted_for,
         )
         try:
-            self._failures.check(peer)
+            self._failures.check(self._user_of(peer))
             standing = self._gate.offer(self.runner.ticket(job))
         except QueueFull:
             if known := await self._finished_with_token(request.token, key, peer):
@@ -172,7 +175,7 @@ class Board:
 
     def _failed(self, job: AnyJob) -> None:
         if not self._trusted(job.peer):
-            self._failures.note(job.peer)
+            self._failures.note(self._user_of(job.peer))
 
     async def _write(self, job: AnyJob, write: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -282,10 +285,11 @@ class Board:
         admitted, each paused before the next."""
         if job.stage in ("queued", "running"):
             limit = self._gate.limits.waiting_per_peer
-            paused = sum(other.peer == job.peer and other.stage in ("paused", "pausing") for other in self.jobs)
+            user, paused_now = self._user_of(job.peer), ("paused", "pausing")
+            paused = sum(self._user_of(other.peer) == user and other.stage in paused_now for other in self.jobs)
             if paused >= limit:
                 raise QueueFull(
-                    f"{paused} jobs of uid {job.peer} are paused already and its limit is {limit}",
+                    f"{paused} jobs of uid {user} are paused already and its limit is {limit}",
                     hint="Resume or cancel a paused job first; `[limits] waiting_per_peer` sets the limit.",
                     details={"peer_paused": paused, "peer_limit": limit},
                 )

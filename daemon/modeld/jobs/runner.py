@@ -37,6 +37,7 @@ class Runner:
         tasks: anyio.abc.TaskGroup,
         *,
         on_failed: Callable[[AnyJob], None],
+        user_of: Callable[[int], int],
     ) -> None:
         self.gate = gate
         self.ledger = ledger
@@ -44,6 +45,7 @@ class Runner:
         self._jobs = jobs
         self._tasks = tasks
         self._on_failed = on_failed
+        self._user_of = user_of
         self.last_end = 0.0
         """When the last job ended, on the event loop's clock."""
         self.on_end: Callable[[], None] = lambda: None
@@ -63,7 +65,7 @@ class Runner:
                 job.changed.fire()
 
     def ticket(self, job: AnyJob) -> Ticket:
-        return Ticket(job.id, job.peer, job.kind.queue(job.request), job.priority, job.order)
+        return Ticket(job.id, self._user_of(job.peer), job.kind.queue(job.request), job.priority, job.order)
 
     def readmit(self, job: AnyJob) -> None:
         """Puts a job that was admitted before at the end of its queue, whose limits do not apply to it."""

@@ -97,7 +97,7 @@ class Server:
             else:
                 self._refuse(connection, fault, peer)
             return
-        self._admitted.setdefault(peer.uid, deque()).append((connection, peer, role))
+        self._admitted.setdefault(self._access.user_of(peer.uid), deque()).append((connection, peer, role))
         if not self._serving:
             self._serving = True
             self._serve_next()

@@ -124,6 +124,14 @@ async def test_a_subordinate_uid_has_no_role_by_the_group_that_it_runs_as(
     assert await rights.role_of(peer(99_999, 501)) == "admin"
 
 
+async def test_subordinate_uids_count_as_the_user_to_whom_they_are_lent(
+    accounts: Accounts, database: AccountDatabase
+) -> None:
+    database.subordinate, database.lender = range(100_000, 165_536), 1001
+    rights = access(accounts, {"100001": "read", "100002": "write", "alice": "read"}, {})
+    assert [rights.user_of(uid) for uid in (100_001, 100_002, 1000, 1001, OWN)] == [1001, 1001, 1000, 1001, OWN]
+
+
 @pytest.mark.parametrize(
     ("users", "groups", "uid", "admin"),
     [

@@ -11,7 +11,7 @@ import pytest
 from modeld.jobs.job import AnyJob
 from modeld.jobs.restart import drain
 from modelwire.errors import Draining, NoSpace, QueueFull
-from rigs.board_rig import STRANGER, desk, state_at_end
+from rigs.board_rig import LENT, STRANGER, UID, desk, state_at_end
 from rigs.waiting import eventually
 
 
@@ -169,6 +169,19 @@ async def test_no_more_jobs_of_a_user_are_paused_than_may_wait(tmp_path: Path) -
         await at.board.cancel(jobs[0], "on request")
         await at.board.pause(third)
         await eventually(lambda: third.state == "paused")
+
+
+async def test_a_uid_that_is_lent_to_a_user_waits_and_pauses_for_that_user(tmp_path: Path) -> None:
+    async with desk(tmp_path, running=2, waiting_per_peer=1) as at:
+        first, second = [(await at.submit(f"m{uid}", uid=uid)).job for uid in (STRANGER, LENT)]
+        await eventually(lambda: first.attempts and second.attempts)
+        await at.submit("m3", uid=STRANGER)
+        with pytest.raises(QueueFull):
+            await at.submit("m4", uid=LENT)
+        await at.submit("m5", uid=UID)
+        await at.board.pause(first)
+        with pytest.raises(QueueFull, match="1 jobs of uid 2000 are paused already"):
+            await at.board.pause(second)
 
 
 async def test_a_drain_ends_although_a_job_pauses_meanwhile(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from modeld.jobs.job import Job
 from modelwire.errors import NotFound, QueueFull
 from modelwire.requests import ModelAdd
 from modelwire.values import Added
-from rigs.board_rig import STRANGER, UID, Desk, HeldWork, desk
+from rigs.board_rig import LENT, STRANGER, UID, Desk, HeldWork, desk
 
 
 class FailingWork(HeldWork):
@@ -45,6 +45,16 @@ async def test_the_next_job_of_another_user_waits_and_nobody_elses_does(tmp_path
         await fail(at, STRANGER + 1)
         for number in range(5):
             await fail(at, UID, f"own{number}")
+
+
+async def test_a_uid_that_is_lent_to_a_user_fails_for_that_user(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        at.work = FailingWork()
+        for uid in (STRANGER, LENT, LENT):
+            await fail(at, uid)
+        for uid in (STRANGER, LENT):
+            with pytest.raises(QueueFull, match="3 jobs of uid 2000 failed within 60 s"):
+                await at.submit("b", uid=uid)
 
 
 async def test_a_request_that_is_asked_again_gets_its_answer(tmp_path: Path) -> None:

@@ -35,3 +35,21 @@ def test_who_is_connected_is_counted_by_user() -> None:
     for uid in (UID, UID, OTHER):
         limits.leave(uid)
     assert (limits.count, limits.by_peer()) == (0, {}), "nothing is kept of a user that has left"
+
+
+def test_uids_that_count_as_one_share_the_limit() -> None:
+    limits = PeerLimits(connections_per_peer=2, requests_per_peer=2, user_of=lambda uid: min(uid, UID))
+    limits.enter(UID)
+    limits.enter(OTHER)
+    with pytest.raises(QueueFull):
+        limits.enter(OTHER)
+    limits.leave(OTHER)
+    limits.enter(OTHER)
+    for uid in (UID, OTHER):
+        limits.begin(uid)
+    with pytest.raises(QueueFull):
+        limits.begin(OTHER)
+    for uid in (UID, OTHER):
+        limits.end(uid)
+        limits.leave(uid)
+    assert limits.by_peer() == {}

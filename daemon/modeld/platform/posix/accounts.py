@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from modeld.platform.posix.peers import GroupId, UserId
@@ -35,16 +36,34 @@ def account_of(uid: UserId) -> Account:
         return UNKNOWN._replace(subordinate=is_subordinate(uid))
 
 
-def is_subordinate(uid: UserId, ranges: str = "/etc/subuid") -> bool:
+SUBORDINATE: Final = "/etc/subuid"
+
+
+def is_subordinate(uid: UserId, ranges: str = SUBORDINATE) -> bool:
     """Whether the uid is in one of these ranges; in doubt it is."""
     try:
-        with open(ranges, encoding="utf-8", errors="replace") as file:
-            rows = [line.split(":") for line in file if line.strip() and not line.startswith("#")]
-        return any(0 <= uid - int(first) < int(count) for _, first, count in rows)
+        return _lender(uid, ranges) is not None
     except FileNotFoundError:
         return False
     except (OSError, ValueError):
         return True
+
+
+def lender_of(uid: UserId, ranges: str = SUBORDINATE) -> UserId | None:
+    """The user to whom a subordinate uid is lent; None for any other uid, and in doubt."""
+    try:
+        pwd.getpwuid(uid)
+    except (KeyError, OSError, OverflowError, ValueError):
+        with suppress(KeyError, OSError, ValueError):
+            lender = _lender(uid, ranges)
+            return None if lender is None else user_id(lender)
+    return None
+
+
+def _lender(uid: UserId, ranges: str) -> str | None:
+    with open(ranges, encoding="utf-8", errors="replace") as file:
+        rows = [line.split(":") for line in file if line.strip() and not line.startswith("#")]
+    return next((lender for lender, first, count in rows if 0 <= uid - int(first) < int(count)), None)
 
 
 def user_id(name: str) -> UserId:

@@ -73,3 +73,11 @@ def test_ranges_that_cannot_be_read_leave_every_unknown_uid_in_doubt(tmp_path: P
     assert not accounts.is_subordinate(5, str(file))
     file.write_text("ada:many:65536\n")
     assert accounts.is_subordinate(5, str(file))
+
+
+def test_the_lender_of_a_subordinate_uid_is_known_by_name_or_number(tmp_path: Path) -> None:
+    file = tmp_path / "subuid"
+    file.write_text("root:4000000000:10\n1234:4000000010:10\nnobody-here:4000000020:10\n0:0:1\n")
+    asked = (4_000_000_000, 4_000_000_019, 4_000_000_020, 4_000_000_030, 0)
+    assert [accounts.lender_of(uid, str(file)) for uid in asked] == [0, 1234, None, None, None]
+    assert accounts.lender_of(4_000_000_000, str(tmp_path / "none")) is None
