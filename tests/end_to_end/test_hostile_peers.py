@@ -57,7 +57,7 @@ def _send_rubbish(daemon: RealDaemon, fuzz: Fuzz, lines: int, batch: int = 50) -
 
 
 def _one_batch(wire: Wire, chosen: Sequence[bytes], end: str, seen: Counter[str]) -> bool:
-    """Whether the connection lives on. When it does not, the last words were an error that stands for the connection."""
+    """Whether the connection lives on. When it does not, the last words were an error that says so."""
     try:
         wire.send(b"\n".join(chosen) + b"\n" + line("daemon.status", end) + b"\n")
     except (BrokenPipeError, ConnectionResetError):

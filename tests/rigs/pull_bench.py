@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from modeld.config import Settings
@@ -16,8 +17,8 @@ from modeld.download.engine.assembly import Fetched
 from modeld.download.engine.budget import Budget
 from modeld.download.engine.downloads import Transfer
 from modeld.download.routes.events import unheard
-from modeld.download.routes.router import Described
-from modeld.download.source import Description, FileInfo
+from modeld.download.routes.router import Described, Offer
+from modeld.download.source import Description, FileInfo, Opener
 from modeld.progress import FileProgress, JobProgress, Stopped
 from modeld.pulls.context import PullContext
 from modeld.pulls.files import ModelFiles
@@ -144,10 +145,17 @@ class PullBench(Bench):
         return ModelFiles(self.context, plan, plan.choose(files), revision, self.progress, self.holds)
 
     async def fetched(self, files: ModelFiles) -> list[ReadyFile]:
-        described = _Described(Description(source="hub", files=tuple(files.infos), registry="hub"))
-        return await files.fetch(cast("Described[Any]", described), unheard, Budget().share())
+        return await files.fetch(described(files.infos), unheard, Budget().share())
+
+
+def described(files: Sequence[FileInfo]) -> Described[Any]:
+    return cast("Described[Any]", _Described(Description(source="hub", files=tuple(files), registry="hub")))
 
 
 @dataclass
 class _Described:
     description: Description
+
+    def first_offer(self, path: str) -> Offer:
+        (file,) = (file for file in self.description.files if file.path == path)
+        return Offer(cast("Opener", SimpleNamespace(name="hub")), file)

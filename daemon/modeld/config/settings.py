@@ -63,6 +63,15 @@ class StoreSettings(_Table, frozen=True, kw_only=True):
     max_bytes: Annotated[
         Size | None, Meta(description='most bytes that the store may hold; "none" for no limit but min_free')
     ] = None
+    unfinished_percent: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100,
+            description="how much of the free space the unfinished files of one user may take: downloads, copies and"
+            " quarantine; the daemon's own user and admins may take all",
+        ),
+    ] = 50
     keep_cache: Annotated[
         bool,
         Meta(description="keep bytes just written in the page cache: a faster first load, more memory pressure"),

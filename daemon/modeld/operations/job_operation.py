@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Final, Generic, NamedTuple, TypeVar
 
+import anyio
 import msgspec
 
 from modeld.jobs.board import Attachment
@@ -99,7 +100,7 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
     @asynccontextmanager
     async def mismatch_recorded(self, job: Job[W, V], source: str) -> AsyncIterator[None]:
         """Records a digest mismatch, and the quarantine of its bytes, as an event and in the history of the model that
-        the job names."""
+        the job names. What the job leaves on the disk is recorded however it ends."""
         try:
             yield
         except DigestMismatch as fault:
@@ -120,6 +121,9 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
                         standing.name, Digest.parse(expected), Digest.parse(actual), origin, requester_of(job)
                     )
             raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._services.store.left_files.write()
 
 
 def requester_of(job: AnyJob) -> Requester:

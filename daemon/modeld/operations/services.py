@@ -71,8 +71,10 @@ class Services:
     async def requester_of(self, job: AnyJob) -> Requester:
         """Who requests the work of a job, with the rights that the user has now: the job may have waited for days.
         Raises TimedOut when the groups that decide cannot be looked up."""
-        every = self.settings.access.shared_names or await self.access.is_admin(job.peer)
-        return Requester(peer=job.peer, job=job.id, all_models=every)
+        admin = await self.access.is_admin(job.peer)
+        every = admin or self.settings.access.shared_names
+        share = None if admin else self.access.user_of(job.peer)
+        return Requester(peer=job.peer, job=job.id, all_models=every, share=share)
 
     def model_failed(self, name: str, digest: Digest, reason: str, *, job: str | None = None) -> None:
         """Records that bytes are not what a manifest names. The store calls it."""

@@ -65,6 +65,7 @@ class ModelFiles:
     ) -> None:
         self._context = context
         self._ingest = context.store.ingest
+        self._space = self._ingest.space_of(plan.publish_request.requester)
         self._route = plan.reference.key
         self._progress = progress
         self._holds = holds
@@ -120,22 +121,23 @@ class ModelFiles:
         whole = [info.size for info in infos if not (info.ranges and (info.validator or info.digest))]
         return all(size is not None and size <= LITTLE for size in whole)
 
-    def check_room(self) -> None:
+    def check_room(self, described: Described[Any]) -> None:
         """Raises NoSpace, with the numbers, when all files together do not fit. Each one reserves its own room when
         its turn comes."""
-        infos = [file.info for file in self._missing]
-        missing = sum(max(0, info.size - self._kept_bytes(info)) for info in infos if info.size is not None)
-        self._ingest.space.reserve(missing).release()
-
-    def _kept_bytes(self, file: FileInfo) -> int:
-        return 0 if file.digest is None else kept_bytes(self._context.store.layout, file.digest)
+        layout, missing = self._context.store.layout, 0
+        for file in self._missing:
+            if file.info.size is not None:
+                offer = described.first_offer(file.info.path)
+                kept = kept_bytes(layout, file.expected or offer.file.digest, offer.partial_key)
+                missing += max(0, file.info.size - kept)
+        self._space.reserve(missing).release()
 
     # -- bytes
 
     async def fetch(self, described: Described[Any], on_event: OnEvent, share: Share) -> list[ReadyFile]:
         """All files, in their order. When one fails the others stop, and the complete ones stay in the store."""
         if self._missing:
-            await self._ingest.publishing.in_thread(self.check_room)
+            await self._ingest.publishing.in_thread(partial(self.check_room, described))
 
         async def fetch(file: _File) -> None:
             await self._find(file)  # another job may have fetched it since
@@ -148,7 +150,8 @@ class ModelFiles:
 
     async def _fetch(self, file: _File, described: Described[Any], on_event: OnEvent, share: Share) -> None:
         info, shared = file.info, self._context.shared_downloads
-        work = partial(self._context.transfer.fetch_file, described, info, expected=file.expected)
+        fetch_file = self._context.transfer.fetch_file
+        work = partial(fetch_file, described, info, expected=file.expected, space=self._space)
         # Whoever asks for a digest may have named any file for it.
         route = f"{self._route}\0{info.path}"
         download = await shared.fetch(file.key, route, work, file.progress, on_event, share, self._holds)

@@ -22,6 +22,7 @@ from modeld.download.routes.events import OnEvent, TransferEvent
 from modeld.progress import FileProgress, JobProgress, Stopped
 from modeld.pulls.own_thread import LEAVE_SECONDS, in_own_thread, until_done
 from modeld.store.blobs.blobs import Blob
+from modeld.store.disk.user_space import ShareExceeded
 from modeld.store.ingest.ingest import Ingest
 
 
@@ -81,9 +82,10 @@ class SharedDownloads:
                             await asyncio.wait([download.task])
                     raise
                 # All of its jobs had left before this one joined.
-            except Exception:
-                # A download of another route asked other sources than this job would.
-                if first or download.route == route:
+            except Exception as fault:
+                # A download of another route asked other sources than this job would, and that of another user has
+                # another share of the space.
+                if first or (download.route == route and not isinstance(fault, ShareExceeded)):
                     raise
             reported.take_back()
 

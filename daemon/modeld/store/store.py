@@ -15,6 +15,7 @@ from modeld.store.blobs.linked import Linked
 from modeld.store.blobs.quarantine import kept
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.catalog.history import THE_DAEMON, History, Requester
+from modeld.store.catalog.left_files import LeftFiles
 from modeld.store.catalog.records import Records
 from modeld.store.catalog.unnamed import Unnamed
 from modeld.store.catalog.uses import Uses
@@ -24,6 +25,7 @@ from modeld.store.disk.locks import StoreLock
 from modeld.store.disk.reserve import Reserve
 from modeld.store.disk.root import prepare_root
 from modeld.store.disk.space import Space, free_bytes_under
+from modeld.store.disk.user_space import UserSpaces
 from modeld.store.ingest.adding import add_local
 from modeld.store.ingest.adopt import How
 from modeld.store.ingest.collect import Collection, collect
@@ -64,7 +66,14 @@ class Store:
     """
 
     def __init__(
-        self, lock: StoreLock, ingest: Ingest, settings: StoreSettings, *, uses: Uses, recovery: RecoveryReport
+        self,
+        lock: StoreLock,
+        ingest: Ingest,
+        settings: StoreSettings,
+        *,
+        uses: Uses,
+        left_files: LeftFiles,
+        recovery: RecoveryReport,
     ) -> None:
         publishing, records, history, self.holds = ingest.publishing, ingest.records, ingest.history, ingest.holds
         self.layout = publishing.layout
@@ -74,6 +83,7 @@ class Store:
         self.index = publishing.index
         self.history = history
         self.uses = uses
+        self.left_files = left_files
         self._lock = lock
         self.ingest = ingest
         self._walks = anyio.CapacityLimiter(_WALKS)
@@ -122,6 +132,7 @@ class Store:
                 threads=publish_threads,
                 unnamed=Unnamed(catalog),
             )
+            left_files = LeftFiles(catalog, layout.root)
             space = Space(
                 partial(free_bytes_under, layout.root),
                 min_free=settings.min_free,
@@ -134,6 +145,7 @@ class Store:
                 records=records,
                 history=history,
                 space=space,
+                user_spaces=UserSpaces(space, left_files, percent=settings.unfinished_percent),
                 holds=Holds(),
                 threads=threads,
                 keep_cache=settings.keep_cache,
@@ -143,6 +155,7 @@ class Store:
                 ingest,
                 settings,
                 uses=Uses(catalog),
+                left_files=left_files,
                 recovery=recover(layout, index),
             )
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
+from modeld.download.partials.partial import partial_dir
 from modeld.download.source import FileInfo
 from modeld.progress import Stopped
 from modeld.store.blobs.blobs import Blob
@@ -17,7 +19,7 @@ from modeld.store.ingest.ingest import Ingest
 from modeld.store.ingest.staged import Staged
 from modelwire.errors import NoSpace, SourceNotFound
 from rigs.download_rig import digest_of
-from rigs.pull_bench import PullBench
+from rigs.pull_bench import PullBench, described
 from rigs.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -114,11 +116,8 @@ async def test_there_must_be_room_for_all_files_before_the_first_byte(bench: Pul
     assert bench.store.reserved_bytes == 0
 
 
-async def test_room_is_reserved_for_the_missing_bytes_only(bench: PullBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    await bench.stored_file(ONE)
-    partial = Path(bench.layout.partial(digest_of(TWO)))
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_bytes(b"x" * 8192)
+def reservations(bench: PullBench, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes that are reserved from now on."""
     reserved: list[int] = []
     space = bench.store.ingest.space
     real = space.reserve
@@ -128,11 +127,35 @@ async def test_room_is_reserved_for_the_missing_bytes_only(bench: PullBench, mon
         return real(0)
 
     monkeypatch.setattr(space, "reserve", reserve)
+    return reserved
+
+
+async def test_room_is_reserved_for_the_missing_bytes_only(bench: PullBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.stored_file(ONE)
+    partial = Path(bench.layout.partial(digest_of(TWO)))
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_bytes(b"x" * 8192)
+    reserved = reservations(bench, monkeypatch)
     begun = FileInfo(path="b", locator="/b", size=10_000, digest=digest_of(TWO))
     unknown = FileInfo(path="c", locator="/c", size=None)
     files = bench.files(bench.plan(), [info(ONE, "a"), begun, unknown])
     assert not await files.find()
-    files.check_room()
+    files.check_room(described(files.infos))
+    assert reserved == [10_000 - 8192]
+
+
+async def test_what_an_earlier_run_left_of_an_address_with_a_validator_needs_no_room(
+    bench: PullBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = FileInfo(path="m.gguf", locator="/m.gguf", size=10_000, validator='"1"')
+    place = partial_dir(bench.layout, None, described([file]).first_offer(file.path).partial_key)
+    assert place is not None
+    os.makedirs(place)
+    Path(place, "data.tmp").write_bytes(b"x" * 8192)
+    reserved = reservations(bench, monkeypatch)
+    files = bench.files(bench.plan(), [file])
+    assert not await files.find()
+    files.check_room(described(files.infos))
     assert reserved == [10_000 - 8192]
 
 

@@ -17,6 +17,7 @@ from modeld.download.routes.events import TransferEvent, unheard
 from modeld.progress import FileProgress, JobProgress, Stopped
 from modeld.pulls.shared_downloads import SharedDownloads, Work
 from modeld.store.digest import Digest
+from modeld.store.disk.user_space import ShareExceeded
 from modeld.store.ingest.ingest import Ingest
 from modeld.store.publish.holds import Holds
 from modelwire.errors import SourceNotFound
@@ -102,7 +103,7 @@ async def join(
     try:
         done = await shared.fetch("key", route, work, job.progress, unheard, job.share, ExitStack())
         results[name] = (done.blob, done.fetched) if route == done.route else (done.blob, done.fetched, done.route)
-    except (Stopped, SourceNotFound) as fault:
+    except (Stopped, SourceNotFound, ShareExceeded) as fault:
         results[name] = type(fault)
 
 
@@ -345,3 +346,17 @@ async def test_a_thread_that_cannot_be_started_fails_for_all_and_the_next_begins
     with anyio.fail_after(WAIT):
         await join(shared, work, JobDouble(), results, "two")
     assert results == {"two": ("blob", work.fetched)}
+
+
+async def test_the_share_of_one_user_is_no_limit_for_another_who_asks_the_same() -> None:
+    shared, work, results = downloads(), WorkDouble(ShareExceeded("half of the space is taken")), dict[str, object]()
+    second = WorkDouble()
+    second.may_end.set()
+    with anyio.fail_after(WAIT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(join, shared, work, JobDouble(), results, "one")
+            await eventually(work.begun.is_set)
+            tasks.start_soon(join, shared, second, JobDouble(), results, "other")
+            await anyio.wait_all_tasks_blocked()
+            work.may_end.set()
+    assert results == {"one": ShareExceeded, "other": ("blob", second.fetched)}

@@ -68,6 +68,7 @@ class Assembly:
     def __init__(
         self,
         workspace: Workspace,
+        space: Space,
         *,
         digest: Digest | None,
         size: int | None,
@@ -87,7 +88,7 @@ class Assembly:
         header = Header(digest.hex if digest else None, size, validator)
         progress.phase("reserving")
         progress.total(size)
-        self.reservation = GrowingReservation(workspace.space)
+        self.reservation = GrowingReservation(space)
         self.partial = Partial.open(workspace.layout, header, digest, key, workspace.holds)
         if self.partial.resumable:
             progress.partial(os.path.dirname(self.partial.path))
@@ -281,14 +282,16 @@ class Assembly:
     def condemn(self) -> str | None:
         """Moves a file with a wrong digest to the quarantine; returns its path there, None when that failed."""
         self._end_threads()
-        self.reservation.release()
         self.partial.move("condemn")
         kept: str | None = None
-        try:
-            with contextlib.suppress(OSError):
-                kept = quarantine(self.workspace.layout, self.partial.path, "digest-mismatch")
-        finally:
-            self.partial.remove()
+        with self.reservation:
+            try:
+                with contextlib.suppress(OSError):
+                    size = self.partial.allocated
+                    kept = quarantine(self.workspace.layout, self.partial.path, "digest-mismatch")
+                    self.reservation.leave(kept, size)
+            finally:
+                self.partial.remove()
         return kept
 
     def close(self) -> None:
@@ -296,13 +299,16 @@ class Assembly:
         file was sealed or condemned."""
         if self.partial.stage in ("sealed", "removed"):
             return
-        self._end_threads()
-        self.reservation.release()
-        if self.state.segments.have.total == 0:
-            self.partial.remove()
-        else:
+        with self.reservation:
+            self._end_threads()
+            if self.state.segments.have.total == 0:
+                self.partial.remove()
+                return
             with contextlib.suppress(OSError):  # the bytes are safe, only the space behind them stays allocated
                 self.partial.give_back(self.state.segments.have.end)
+            if self.partial.resumable:
+                with contextlib.suppress(OSError):
+                    self.reservation.leave(self.partial.path, self.partial.allocated)
             self.partial.close()
 
     def _end_threads(self) -> None:

@@ -57,15 +57,18 @@ class Transfer:
         file: FileInfo,
         *,
         expected: Digest | None = None,
+        space: Space | None = None,
         pace: Pace | None = None,
         progress: FileProgress | None = None,
         on_event: OnEvent = unheard,
     ) -> Fetched:
-        """Blocks until the file is whole, verified and durable. `expected` overrides the digest of the description."""
+        """Blocks until the file is whole, verified and durable. `expected` overrides the digest of the description,
+        `space` is where its bytes are reserved: by default that of all."""
         reported = progress or FileProgress()
         with self._workspace.buffers.in_use():
             return Fetching(
                 self._workspace,
+                space or self._workspace.space,
                 self._network,
                 self.condemned,
                 described.offers(file.path, reported.stopped),

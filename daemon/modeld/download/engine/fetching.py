@@ -17,6 +17,7 @@ from modeld.download.routes.router import Offer
 from modeld.download.source import giver_shown
 from modeld.progress import FileProgress
 from modeld.store.digest import Digest
+from modeld.store.disk.space import Space
 from modelwire.errors import Corrupt, DigestMismatch, SourceUnavailable, WireError
 
 
@@ -26,6 +27,7 @@ class Fetching:
     def __init__(
         self,
         workspace: Workspace,
+        space: Space,
         network: Network,
         condemned: Condemned,
         offers: Iterator[Offer],
@@ -37,6 +39,7 @@ class Fetching:
         on_event: OnEvent,
     ) -> None:
         self._workspace = workspace
+        self._space = space
         self._network = network
         self._condemned = condemned
         self._offers = offers
@@ -103,10 +106,11 @@ class Fetching:
         file = offer.file
         assembly = Assembly(
             self._workspace,
+            self._space,
             digest=file.digest,
             size=file.size,
             validator=file.validator,
-            key=None if file.validator is None else f"{offer.giver}\0{file.locator}",
+            key=offer.partial_key,
             progress=self._progress,
             damaged=lambda piece: self._tell("transfer.damaged_piece", offer, _damage(piece)),
         )

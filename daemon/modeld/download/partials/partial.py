@@ -54,10 +54,15 @@ def partial_dir(layout: Layout, digest: Digest | None, key: str | None) -> str |
     return None
 
 
-def kept_bytes(layout: Layout, digest: Digest) -> int:
+def kept_bytes(layout: Layout, digest: Digest | None, key: str | None) -> int:
     """What earlier runs have left of it on the disk."""
+    directory = partial_dir(layout, digest, key)
+    if directory is None:
+        return 0
     with contextlib.suppress(OSError):
-        return os.stat(layout.partial(digest)).st_blocks * 512
+        return os.stat(f"{directory}/{_DATA}").st_blocks * 512
+    if digest is None:
+        return 0
     with contextlib.suppress(OSError):
         shared = layout.shared_partial_dir(digest)
         os.stat(f"{shared}/{_JOURNAL}")

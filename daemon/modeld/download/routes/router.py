@@ -46,6 +46,11 @@ class Offer:
     def shown(self) -> str:
         return giver_shown(self.giver)
 
+    @property
+    def partial_key(self) -> str | None:
+        """Names the partial download of bytes whose digest is not known, where an earlier one can be resumed."""
+        return None if self.file.validator is None else f"{self.giver}\0{self.file.locator}"
+
 
 class Described(Generic[R]):
     """The description by the first source that answered; the others are asked only when they are needed."""
@@ -75,6 +80,9 @@ class Described(Generic[R]):
             elif description is not None:
                 name = self._router.name_of(source, self._route.reference)
                 self._router.tell(self._on_event, "source.skipped", path, name, "it does not have this file")
+
+    def first_offer(self, path: str) -> Offer:
+        return next(self.offers(path, lambda: True))
 
     @property
     def alternatives(self) -> int:

@@ -84,6 +84,9 @@ class Requester(msgspec.Struct, frozen=True):
     all_models: bool = False
     """Whether it may change the models of other users too."""
 
+    share: int | None = None
+    """The user whose share of the space its unfinished files take; None when they may take all."""
+
     def may_change(self, owner: int | None) -> bool:
         """Whether it may remove, rename or replace a model of this owner; None when the owner is not known."""
         return self.all_models or self.peer is None or self.peer == owner

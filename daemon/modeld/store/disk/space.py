@@ -25,7 +25,7 @@ def free_bytes_under(root: str) -> int:
 class Reservation:
     """Reserved space. `settle` what has reached the disk; `release` when the file has its name, or is gone.
 
-    Both may be called from any thread, and `release` any number of times.
+    It may be called from any thread, and `release` any number of times.
     """
 
     __slots__ = ("_quota", "_space", "_unwritten")
@@ -47,6 +47,10 @@ class Reservation:
             self._space._unwritten -= self._unwritten
             self._space._promised -= self._quota
             self._unwritten = self._quota = 0
+
+    def leave(self, path: str, size: int) -> None:
+        """The file stays, unfinished, and takes `size` bytes of the disk."""
+        self._space.leave(path, size)
 
     def __enter__(self) -> Reservation:
         return self
@@ -84,6 +88,19 @@ class Space:
     def promised(self) -> int:
         """Bytes reserved for all files that have no name yet."""
         return self._promised
+
+    @property
+    def available(self) -> int:
+        """Bytes that `reserve` would give to one caller now."""
+        with self._lock:
+            unwritten, promised = self._unwritten, self._promised
+        available = self._free_bytes() - self._min_free - unwritten
+        if self._max_bytes is not None and self._used is not None:
+            available = min(available, self._max_bytes - self._used() - promised)
+        return max(0, available)
+
+    def leave(self, path: str, size: int) -> None:
+        """As `Reservation.leave`."""
 
     def reserve(self, size: int) -> Reservation:
         """Room for `size` bytes; NoSpace or QuotaExceeded, with the numbers, when there is not enough."""
@@ -161,6 +178,9 @@ class Allotment(Space):
 
     def adopt(self, size: int) -> Reservation:
         return _Portion(self, self._whole, size)
+
+    def leave(self, path: str, size: int) -> None:
+        self._whole.leave(path, size)
 
 
 class _Portion(Reservation):

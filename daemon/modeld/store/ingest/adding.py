@@ -79,7 +79,8 @@ class _Adding:
         self._progress = dict(zip((part.path for part in collection.parts), progress, strict=True))
         self._presence = Presence(ingest, collection.how, request.expected, held)
         self._to_write: set[str] = set()
-        self._space = ingest.space
+        self._user_space = ingest.space_of(request.requester)
+        self._space = self._user_space
         """The space reserved for the files of `_to_write` and those that are adopted."""
 
     async def run(self) -> Added:
@@ -146,8 +147,8 @@ class _Adding:
             to_write = [part for part in missing if self._how == "copy" or part.signature.device != here]
             self._to_write = {part.path for part in to_write}
             size, written = (sum(part.signature.size for part in some) for some in (missing, to_write))
-            self._space = Allotment(promised.enter_context(self._ingest.space.reserve(written)))
-            promised.enter_context(self._ingest.space.adopt(size - written))
+            self._space = Allotment(promised.enter_context(self._user_space.reserve(written)))
+            promised.enter_context(self._user_space.adopt(size - written))
         return Batch(self._layout, len(self._collection.parts))
 
     # -- bytes
@@ -208,7 +209,7 @@ class _Adding:
                 source,
                 expected=expected,
                 # A file that was expected to be in the store, or to be adopted, has no space reserved yet.
-                space=self._space if part.path in self._to_write else self._ingest.space,
+                space=self._space if part.path in self._to_write else self._user_space,
                 progress=progress,
                 keep_cache=self._ingest.keep_cache,
                 sync=batch.syncs_alone(source.signature.size),

@@ -98,6 +98,7 @@ def stage_copy(
                 kept: str | None = None
                 with contextlib.suppress(OSError):
                     kept = quarantine(layout, path, "digest-mismatch")
+                    reservation.leave(kept, copied)
                 hint = "Check where the file and the digest come from; the same file will not match next time either."
                 raise digest_mismatch(source.path, expected, digest, hint, quarantine_path=kept)
             sealed = seal(layout, target_fd, path, sync=sync)

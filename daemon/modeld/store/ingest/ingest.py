@@ -22,11 +22,12 @@ from modeld.progress import FileProgress, JobProgress, Stopped
 from modeld.store import parts
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
-from modeld.store.catalog.history import History
+from modeld.store.catalog.history import History, Requester
 from modeld.store.catalog.records import Records
 from modeld.store.digest import Digest, Relinked, Signature
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
+from modeld.store.disk.user_space import UserSpaces
 from modeld.store.ingest.commit import Batch, Committed
 from modeld.store.ingest.look import Learned, look_at
 from modeld.store.ingest.staged import Staged
@@ -168,12 +169,17 @@ class Ingest:
     records: Records
     history: History
     space: Space
+    user_spaces: UserSpaces
     holds: Holds
     threads: anyio.CapacityLimiter
     keep_cache: bool
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self.threads)
+
+    def space_of(self, requester: Requester) -> Space:
+        """The space that their work may take."""
+        return self.space if requester.share is None else self.user_spaces.of(requester.share)
 
     # -- downloads
 

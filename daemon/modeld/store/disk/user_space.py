@@ -1,0 +1,114 @@
+"""The space that one user may take by what is unfinished: a share of what is free for them.
+
+Unfinished is what is reserved for running jobs and what earlier ones have left: partial downloads and bytes in
+quarantine. Each further user gets the same share of what is left, so that no number of them takes all.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol
+
+from modeld.store.disk.space import Reservation, Space
+from modelwire.errors import QuotaExceeded
+
+
+class LeftFiles(Protocol):
+    """The files that jobs have left, by the user who counts for them."""
+
+    def bytes_of(self, uid: int) -> int: ...
+
+    def look_again(self, uid: int) -> int:
+        """Blocking: without what is gone by now."""
+
+    def note(self, path: str, uid: int, size: int) -> None: ...
+
+
+class ShareExceeded(QuotaExceeded):
+    """By one user: the same request of another user may succeed."""
+
+
+class UserSpaces:
+    """The spaces of all users who have a share. Safe to call from any thread."""
+
+    def __init__(self, whole: Space, left: LeftFiles, *, percent: int) -> None:
+        self._whole = whole
+        self._left = left
+        self._percent = percent
+        self._lock = threading.Lock()
+        self._spaces: dict[int, UserSpace] = {}
+
+    def of(self, uid: int) -> UserSpace:
+        with self._lock:
+            if uid not in self._spaces:
+                self._spaces[uid] = UserSpace(self._whole, self._left, uid, self._percent)
+            return self._spaces[uid]
+
+
+class UserSpace(Space):
+    def __init__(self, whole: Space, left: LeftFiles, uid: int, percent: int) -> None:
+        super().__init__(lambda: 0)
+        self._whole = whole
+        self._left = left
+        self._uid = uid
+        self._percent = percent
+
+    def reserve(self, size: int) -> Reservation:
+        """As `Space.reserve`; raises ShareExceeded, with the numbers."""
+        with self._reserving:
+            self._check_share(size)
+            return self._count(self._whole.reserve(size), size)
+
+    def adopt(self, size: int) -> Reservation:
+        with self._reserving:
+            return self._count(self._whole.adopt(size), size)
+
+    def leave(self, path: str, size: int) -> None:
+        self._left.note(path, self._uid, size)
+
+    def _count(self, reserved: Reservation, size: int) -> Reservation:
+        with self._lock:
+            self._promised += size
+            self._unwritten += size
+        return _OfUser(self, reserved, size)
+
+    def _check_share(self, size: int) -> None:
+        left = self._left.bytes_of(self._uid)
+        if self.promised + left + size <= self._limit(left):
+            return
+        left = self._left.look_again(self._uid)
+        unfinished, limit = self.promised + left, self._limit(left)
+        if unfinished + size <= limit:
+            return
+        self._whole.reserve(size).release()  # raises when it is too much for anybody
+        raise ShareExceeded(
+            f"{size} bytes are needed; what is unfinished may take {limit} bytes for each user, and {unfinished} of"
+            f" yours do ({self.promised} by running jobs, {left} by what earlier ones left)",
+            hint="Let running jobs end, discard what others left with `modelctl cancel JOB --discard`, or ask an admin"
+            " to do this, or to raise `unfinished_percent` in `[store]`.",
+            details={
+                "needed_bytes": size,
+                "limit_bytes": limit,
+                "promised_bytes": self.promised,
+                "left_bytes": left,
+                "uid": self._uid,
+            },
+        )
+
+    def _limit(self, left: int) -> int:
+        return (self._whole.available + self.promised + left) * self._percent // 100
+
+
+class _OfUser(Reservation):
+    __slots__ = ("_reserved",)
+
+    def __init__(self, space: UserSpace, reserved: Reservation, size: int) -> None:
+        super().__init__(space, size)
+        self._reserved = reserved
+
+    def settle(self, size: int) -> None:
+        self._reserved.settle(size)
+
+    def release(self) -> None:
+        super().release()
+        self._reserved.release()

@@ -1,0 +1,115 @@
+"""What one user leaves unfinished takes at most its share of the space: others find room for theirs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rigs.chaos_server import Chaos
+from rigs.other_user import ctl_as, file_of, home_of
+from rigs.pull_rig import MIB, begun, gguf, hex_of, make_old, partials
+from rigs.real_daemon import RealDaemon
+from rigs.rough_peers import ALLOW_ROOT, FOREIGN_UID, connect_as, incidents, needs_root
+
+pytestmark = needs_root
+
+DISK = 80 * MIB
+ADMIN_UID = FOREIGN_UID + 1
+OTHER_UID = FOREIGN_UID + 2
+CONTENT = gguf(24 * MIB, 161)
+
+
+@pytest.fixture
+def small(shared: RealDaemon) -> Iterator[RealDaemon]:
+    """A daemon whose store lies on a small disk of its own."""
+    disk = os.path.join(shared.room, "disk")
+    os.mkdir(disk)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", disk], check=True)
+    users = f'"{FOREIGN_UID}" = "write", "{OTHER_UID}" = "write", "{ADMIN_UID}" = "admin"'
+    shared.configure(f'{ALLOW_ROOT}[access]\nnetworks = ["127.0.0.0/8"]\nusers = {{ {users} }}\n')
+    shared.root = os.path.join(disk, "models")
+    shared.environ |= {"MODELS_HOME": shared.root, "MODELD_STORE_MIN_FREE": "0", "MODELD_STORE_SWEEP": "off"}
+    try:
+        yield shared.start()
+        assert not incidents(shared)
+    finally:
+        shared.close()
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.fixture
+def web() -> Iterator[Chaos]:
+    with Chaos(CONTENT) as server:
+        yield server
+
+
+def pull(daemon: RealDaemon, uid: int, ref: str, **fields: Any) -> dict[str, Any]:
+    with connect_as(daemon.socket, uid) as wire:
+        wire.read()
+        return wire.ask("model.pull", ref=ref, **fields)
+
+
+def leave_partial(daemon: RealDaemon, uid: int, slow: Chaos, at_least: int) -> None:
+    """A download that its user cancels."""
+    with connect_as(daemon.socket, uid) as wire:
+        wire.read()
+        number = wire.request("model.pull", ref=f"{slow.url}/left.gguf")
+        begun(wire, number, at_least)
+        wire.request("cancel", target=number, id="c")
+        assert wire.terminal(number)["code"] == "cancelled"
+
+
+def test_a_user_gets_at_most_half_of_what_is_free_and_an_admin_all(small: RealDaemon) -> None:
+    with Chaos(gguf(44 * MIB, 163)) as web:
+        refused = pull(small, FOREIGN_UID, f"{web.url}/a.gguf")
+        assert refused["code"] == "quota_exceeded"
+        details = refused["details"]
+        assert (details["needed_bytes"], details["uid"]) == (44 * MIB, FOREIGN_UID)
+        assert details["promised_bytes"] == details["left_bytes"] == 0
+        assert DISK // 2 - 4 * MIB < details["limit_bytes"] <= DISK // 2
+        assert {request.method for request in web.requests} == {"HEAD"}, "before the first byte"
+        assert pull(small, ADMIN_UID, f"{web.url}/b.gguf")["type"] == "result"
+
+
+def test_what_a_download_left_counts_until_it_is_swept_also_after_a_restart(small: RealDaemon) -> None:
+    with Chaos(gguf(18 * MIB, 162), rate=MIB) as slow:
+        leave_partial(small, FOREIGN_UID, slow, 14 * MIB)
+    with Chaos(gguf(27 * MIB, 163)) as web:
+        refused = pull(small, FOREIGN_UID, f"{web.url}/a.gguf")
+        assert refused["code"] == "quota_exceeded"
+        assert refused["details"]["left_bytes"] >= 14 * MIB
+        small.terminate()
+        small.start()
+        assert pull(small, FOREIGN_UID, f"{web.url}/a.gguf")["code"] == "quota_exceeded"
+        assert pull(small, OTHER_UID, f"{web.url}/b.gguf")["type"] == "result"
+        assert small.ask("model.remove", name="b", now=True)["type"] == "result"
+        make_old(partials(small))
+        small.ask("store.sweep", grace_s=0)
+        assert partials(small) == []
+        assert pull(small, FOREIGN_UID, f"{web.url}/a.gguf")["type"] == "result"
+
+
+def test_the_rest_of_a_left_download_needs_no_second_share(small: RealDaemon) -> None:
+    with Chaos(gguf(36 * MIB, 164), rate=2 * MIB) as slow:
+        leave_partial(small, FOREIGN_UID, slow, 14 * MIB)
+        slow.rate = None
+        again = pull(small, FOREIGN_UID, f"{slow.url}/left.gguf")
+        assert again["type"] == "result", again
+
+
+def test_bytes_in_quarantine_count_for_whose_pull_or_add_they_were(small: RealDaemon, web: Chaos) -> None:
+    wrong = hex_of(b"other bytes")
+    assert pull(small, FOREIGN_UID, f"{web.url}/a.gguf", sha256=wrong)["code"] == "digest_mismatch"
+    path = file_of(home_of(small, OTHER_UID), "m.gguf", gguf(24 * MIB, 165), OTHER_UID)
+    assert ctl_as(small, "add", path, "--sha256", wrong, uid=OTHER_UID).returncode == 6
+    for uid in (FOREIGN_UID, OTHER_UID):
+        refused = pull(small, uid, f"{web.url}/b.gguf")
+        assert (refused["code"], refused["details"]["left_bytes"]) == ("quota_exceeded", 24 * MIB), refused
+    for kept in Path(small.root, "locks/quarantine").iterdir():
+        kept.unlink()
+    assert pull(small, FOREIGN_UID, f"{web.url}/b.gguf")["type"] == "result"
