@@ -149,8 +149,11 @@ class Renaming:
 
     async def _remove_trees(self, name: ModelName) -> None:
         """Removes the model's trees. A sweep removes what cannot be removed now."""
+        trees = self._layout.trees_of(name)
+        if self._holds.is_held(trees):
+            return
         with suppress(WireError, OSError):
-            remove = partial(self._index.trees.remove, self._layout.trees_of(name))
+            remove = partial(self._index.trees.remove, trees)
             await self._records.record_relinked(await self._name_changes.in_thread(remove))
 
     # -- cp
