@@ -63,7 +63,8 @@ async def test_a_leased_model_is_neither_removed_nor_moved_and_says_who_holds_it
 async def test_bytes_of_a_name_that_was_removed_by_force_stay_until_the_release(bench: Bench) -> None:
     added = await bench.add("a")
     lease = await take(bench, "a")
-    await bench.store.renaming.remove("a", force=True)
+    removed = await bench.store.renaming.remove("a", force=True)
+    assert (removed.frees_bytes, removed.frees_at) == (0, None), "nobody knows when"
     assert "blob" not in await sweep(bench)
     assert os.path.exists(added.path)
     await bench.store.leases.release(lease)
