@@ -31,7 +31,9 @@ class Acquire(SlowOperation[LeaseAcquire, Leased]):
                 hint="Acquire another lease before this one ends, when the program goes on for longer.",
             )
         leases, connection = self._services.store.leases, call.connection
-        applicant = Applicant(uid=call.caller.uid, pid=connection.pid, purpose=request.purpose, connection=connection)
+        uid = call.caller.uid
+        user = self._services.access.user_of(uid)
+        applicant = Applicant(uid=uid, user=user, pid=connection.pid, purpose=request.purpose, connection=connection)
         for _attempt in range(MAX_ATTEMPTS):
             resolved = await resolve(self._services, call, request.name)
             lease = await leases.take(resolved, applicant, request.ttl_s)

@@ -50,9 +50,11 @@ _DIGEST: Final = "sha256:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applicant:
-    """Who asks for a lease: user, process and purpose, and the connection with which it ends."""
+    """Who asks for a lease: user, process and purpose, and the connection with which it ends. `user` is the uid for
+    which it counts."""
 
     uid: int
+    user: int
     pid: int
     purpose: str
     connection: Hashable
@@ -64,6 +66,7 @@ class Lease:
     name: str
     blob: str
     uid: int
+    user: int
     pid: int
     purpose: str
     since: float
@@ -131,15 +134,15 @@ class Leases:
 
     async def take(self, resolved: Resolved, applicant: Applicant, ttl: float | None) -> Lease | None:
         """A lease of what the name stands for; None when that is other content by now. Raises QueueFull."""
-        if self._by_user[applicant.uid] >= limits.LEASES_PER_PEER:
+        if self._by_user[applicant.user] >= limits.LEASES_PER_PEER:
             raise QueueFull(
-                f"uid {applicant.uid} already has {limits.LEASES_PER_PEER} leases, the most that one user may have",
+                f"uid {applicant.user} already has {limits.LEASES_PER_PEER} leases, the most that one user may have",
                 hint="Release some of them; `modelctl show NAME` lists those of a model.",
-                details={"leases": self._by_user[applicant.uid], "limit": limits.LEASES_PER_PEER},
+                details={"leases": self._by_user[applicant.user], "limit": limits.LEASES_PER_PEER},
             )
-        self._by_user[applicant.uid] += 1
+        self._by_user[applicant.user] += 1
         with ExitStack() as undo:
-            undo.callback(self._uncount, applicant.uid)
+            undo.callback(self._uncount, applicant.user)
             things = await self._name_changes.in_thread(partial(self._things, resolved))
             if things is None:
                 return None
@@ -179,6 +182,7 @@ class Leases:
             name=resolved.name,
             blob=resolved.blob,
             uid=applicant.uid,
+            user=applicant.user,
             pid=applicant.pid,
             purpose=applicant.purpose,
             since=now,
@@ -243,7 +247,7 @@ class Leases:
             del self._by_name[lease.name]
         if lease.connection in self._by_connection:
             self._by_connection[lease.connection].discard(lease.id)
-        self._uncount(lease.uid)
+        self._uncount(lease.user)
         lease.held.close()
         self._used(lease.name)
 
@@ -319,6 +323,7 @@ class Leases:
                     name=name,
                     blob=blob,
                     uid=uid,
+                    user=uid,
                     pid=pid,
                     purpose=purpose,
                     since=since,

@@ -26,7 +26,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def applicant(connection: object = "one", uid: int = UID) -> Applicant:
-    return Applicant(uid=uid, pid=7, purpose="engine", connection=connection)
+    return Applicant(uid=uid, user=uid, pid=7, purpose="engine", connection=connection)
 
 
 async def take(
