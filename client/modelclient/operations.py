@@ -189,6 +189,15 @@ class Operations:
         return Call(requests.ModelRemove(name=name, force=force, now=now, **options), values.Removed)
 
     @work
+    def pin(self, name: str, **options: Unpack[Submission]) -> Call[values.Pinned]:
+        """Keeps a model for good: it is removed only by force, and never to make room."""
+        return Call(requests.ModelPin(name=name, **options), values.Pinned)
+
+    @work
+    def unpin(self, name: str, **options: Unpack[Submission]) -> Call[values.Pinned]:
+        return Call(requests.ModelUnpin(name=name, **options), values.Pinned)
+
+    @work
     def verify(self, *names: str, **options: Unpack[Submission]) -> Call[values.Verification]:
         """Hashes the bytes of these models, without names those of all. Look at `ok`: a bad model is no error."""
         return Call(requests.ModelVerify(names=names, all=not names, **options), values.Verification)

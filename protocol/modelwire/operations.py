@@ -53,6 +53,8 @@ OPERATIONS: dict[str, Operation] = _table(
     (requests.ModelCopy, values.Copied, "write", "write", "names"),
     (requests.ModelMove, values.Moved, "write", "write", "names"),
     (requests.ModelRemove, values.Removed, "write", "write", "names"),
+    (requests.ModelPin, values.Pinned, "write", "write", "pins"),
+    (requests.ModelUnpin, values.Pinned, "write", "write", "pins"),
     (requests.ModelVerify, values.Verification, "write", "write", "verify"),
     (requests.StoreUsage, values.Usage, "read", "read", "space"),
     (requests.StoreQuarantine, values.QuarantineList, "read", "read", "verify"),

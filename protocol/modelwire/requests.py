@@ -230,6 +230,16 @@ class ModelRemove(Write, tag="model.remove", frozen=True, kw_only=True):
     now: bool = False
 
 
+class ModelPin(Write, tag="model.pin", frozen=True, kw_only=True):
+    """Keeps a model for good: it is removed only by force, and never to make room."""
+
+    name: str
+
+
+class ModelUnpin(Write, tag="model.unpin", frozen=True, kw_only=True):
+    name: str
+
+
 class ModelVerify(Write, tag="model.verify", frozen=True, kw_only=True):
     """Hashes the bytes of these models, or of all."""
 

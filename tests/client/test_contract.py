@@ -43,6 +43,8 @@ CALLS: list[tuple[type[Request], Callable[[Any], object], object]] = [
     (requests.ModelCopy, lambda c: c.copy("tiny", "b").result(), VALUES[requests.ModelCopy]),
     (requests.ModelMove, lambda c: c.move("tiny", "b").result(), VALUES[requests.ModelMove]),
     (requests.ModelRemove, lambda c: c.remove("tiny").result(), VALUES[requests.ModelRemove]),
+    (requests.ModelPin, lambda c: c.pin("tiny").result(), VALUES[requests.ModelPin]),
+    (requests.ModelUnpin, lambda c: c.unpin("tiny").result(), VALUES[requests.ModelUnpin]),
     (requests.ModelVerify, lambda c: c.verify().result(), VALUES[requests.ModelVerify]),
     (requests.StoreUsage, lambda c: c.usage(), VALUES[requests.StoreUsage]),
     (requests.StoreQuarantine, lambda c: c.quarantine(), VALUES[requests.StoreQuarantine]),

@@ -1,4 +1,4 @@
-"""A program that holds a model: with both clients, and with `modelctl run`."""
+"""Models that are held: by a program, with both clients and with `modelctl run`, and for good."""
 
 from __future__ import annotations
 
@@ -147,3 +147,15 @@ def test_the_model_is_held_again_after_the_daemon_was_restarted(ctl: Ctl) -> Non
         _, said = running.communicate("", timeout=30)
         assert running.returncode == 1
         assert "held again" in said
+
+
+def test_a_pinned_model_stays_until_it_is_unpinned(ctl: Ctl) -> None:
+    ctl("add", ctl.file("m.gguf", CONTENT), "--name", "m")
+    assert ctl("pin", "m").stdout == "m  pinned\n"
+    assert ctl("pin", "m").stdout == "m  pinned already\n"
+    refused = ctl("rm", "m")
+    assert (refused.returncode, "unpin m" in refused.stderr) == (exits.EXISTS, True)
+    assert ctl.json("show", "m")["pinned"] is True
+    assert ctl.json("list", "--filter", "pinned=yes")[0]["name"] == "m"
+    assert ctl.json("unpin", "m") | {"blob": ""} == {"name": "m", "blob": "", "pinned": False, "changed": True}
+    assert ctl("rm", "m").returncode == 0

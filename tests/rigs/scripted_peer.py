@@ -195,6 +195,8 @@ VALUES: dict[type[Request], values.Value] = {
     requests.ModelShow: VIEW,
     requests.ModelResolve: RESOLVED,
     requests.LeaseAcquire: LEASED,
+    requests.ModelPin: values.Pinned(name="tiny", blob="sha256:" + "a" * 64, pinned=True, changed=True),
+    requests.ModelUnpin: values.Pinned(name="tiny", blob="sha256:" + "a" * 64, pinned=False, changed=True),
     requests.LeaseRelease: values.Released(lease=LEASED.lease),
     requests.ModelCopy: values.Copied(name="b", source="tiny", blob=VIEW.blob, size_bytes=10),
     requests.ModelMove: values.Moved(name="b", source="tiny", blob=VIEW.blob, size_bytes=10),

@@ -23,6 +23,8 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("cp", "", "give a model a second name"),
     ("mv", "", "rename a model"),
     ("rm", "", "remove names; the bytes stay until a sweep, or go with --now"),
+    ("pin", "", "keep a model for good: only `rm --force` removes it"),
+    ("unpin", "", "let a model be removed again"),
     ("verify", "", "hash the bytes of models again"),
     ("quarantine", "", "list the bad bytes that are kept, or remove them"),
     ("usage", "", "show the space that the models take"),

@@ -31,6 +31,7 @@ from modelwire.values.models import ModelList as ModelList
 from modelwire.values.models import ModelView as ModelView
 from modelwire.values.models import Moved as Moved
 from modelwire.values.models import Offered as Offered
+from modelwire.values.models import Pinned as Pinned
 from modelwire.values.models import PlanStep as PlanStep
 from modelwire.values.models import Provenance as Provenance
 from modelwire.values.models import Provenanced as Provenanced

@@ -62,6 +62,7 @@ class ModelView(Value, frozen=True, kw_only=True):
     manifest: dict[str, Any] | None = None
     verified_at: str | None = None
     used_at: str | None = None
+    pinned: bool = False
     holders: tuple[Holder, ...] = ()
     history: tuple[Provenanced, ...] = ()
 
@@ -107,6 +108,15 @@ class Resolved(Value, frozen=True, kw_only=True):
     path: str
     blob: str
     state: ModelState
+
+
+class Pinned(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """Whether the model is pinned now. `changed`: it was not so before."""
+
+    name: str
+    blob: str
+    pinned: bool
+    changed: bool
 
 
 class Leased(Value, omit_defaults=False, frozen=True, kw_only=True):

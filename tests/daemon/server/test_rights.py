@@ -92,6 +92,8 @@ LINES: Final[dict[str, tuple[str, str, Make]]] = {
     "model.copy": (WRITE, WRITE, lambda case: {"source": case.model, "destination": f"{case.model}-copy"}),
     "model.move": (WRITE, OTHERS_MODEL, lambda case: {"source": case.model, "destination": f"{case.model}-moved"}),
     "model.remove": (WRITE, OTHERS_MODEL, lambda case: {"name": case.model}),
+    "model.pin": (WRITE, OTHERS_MODEL, lambda case: {"name": case.model}),
+    "model.unpin": (WRITE, OTHERS_MODEL, lambda case: {"name": case.model}),
     "model.verify": (WRITE, WRITE, lambda case: {"names": [case.model]}),
     "store.usage": (READ, READ, lambda case: {}),
     "store.quarantine": (READ, READ, lambda case: {}),

@@ -80,6 +80,7 @@ def _rows(model: ModelView) -> list[tuple[str, str | None]]:
         ("license", model.license),
         ("source", " ".join(part for part in origin if part)),
         ("owner", "not known" if model.owner is None else f"uid {model.owner}"),
+        ("pinned", "yes" if model.pinned else None),
         ("made by", model.produced_by),
         ("made at", model.produced_at),
         ("verified", model.verified_at),
