@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -115,7 +115,7 @@ class Leases:
 
 class Case:
     def __init__(self, shared: SharedState, held: Held, role: Any) -> None:
-        self.held, self.limits = held, shared.peer_limits
+        self.held, self.limits, self.leases = held, shared.peer_limits, cast("Any", shared.leases)
         self.transport = Transport()
         self.closed = 0
         self.limits.enter(UID)
@@ -332,6 +332,7 @@ async def test_what_runs_when_the_peer_goes_is_ended_without_a_reply() -> None:
         await eventually(lambda: not case.connection.busy)
         assert case.take() == []
         assert case.limits._in_flight == {}
+        assert case.leases.of_left == [case.connection], "its leases end with it"
 
 
 @pytest.mark.parametrize(
