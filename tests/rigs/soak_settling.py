@@ -203,8 +203,8 @@ class Settling:
             raise Lie("the log's numbers do not ascend")
 
 
-def resources_back(daemon: RealDaemon, fresh: dict[str, float]) -> None:
-    most = {"Rss": MEMORY_MIB, "Pss_Shmem": SHARED_MIB, "threads": THREADS, "descriptors": DESCRIPTORS}
+def resources_back(daemon: RealDaemon, fresh: dict[str, float], memory_mib: float = MEMORY_MIB) -> None:
+    most = {"Rss": memory_mib, "Pss_Shmem": SHARED_MIB, "threads": THREADS, "descriptors": DESCRIPTORS}
 
     def back() -> bool:
         daemon.ask("store.usage")  # idle threads end when the next work needs one

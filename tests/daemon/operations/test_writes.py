@@ -14,7 +14,7 @@ from modeld.operations import model_add, model_copy, model_move, model_pull, mod
 from modeld.operations.job_operation import JobOperation
 from modeld.pulls.plan import Plan
 from modelwire import requests
-from modelwire.errors import AlreadyExists, DigestMismatch, InvalidRequest, WireError
+from modelwire.errors import AlreadyExists, DigestMismatch, InvalidRequest, PermissionDenied, WireError
 from modelwire.values import Copied, Moved, Removed
 from rigs.operations_rig import ANOTHER, MINE, NotingCall, OperationsRig, operations_rig
 
@@ -336,3 +336,14 @@ async def test_work_that_needs_what_is_kept_nowhere_does_not_go_on_after_a_stop(
             created_at=0.0,
         )
         assert operation.goes_on(job) is goes_on
+
+
+async def test_a_job_of_another_user_opens_no_path_whoever_accepted_it(tmp_path: Path) -> None:
+    """Versions before took paths of any user: their jobs go on after the daemon is replaced."""
+    async with operations_rig(tmp_path) as at:
+        path = at.file("m.gguf")
+        for request in (requests.ModelAdd(path=path, name="m"), requests.ModelPull(ref=path, name="m")):
+            with pytest.raises(PermissionDenied) as refused:
+                await at.ask(request, ANOTHER)
+            assert refused.value.details["by"] == "descriptors"
+        assert at.services.store.index.names() == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -154,3 +156,28 @@ def test_a_slow_connection_has_its_bytes_journalled_before_a_piece_is_whole(
         rig.commit(rig.fetch(rig.info(chaos.url, CONTENT)))
     assert max(lengths) < PIECE
     assert sum(lengths) == SIZE
+
+
+def test_space_that_cannot_be_given_back_costs_no_byte(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A download that is left frees what is allocated behind its last byte. Where that fails its bytes stay."""
+    rig, tried, truncate = make_rig(quick(1)), 0, os.ftruncate
+
+    def fail(descriptor: int, size: int) -> None:
+        nonlocal tried
+        if os.readlink(f"/proc/self/fd/{descriptor}") != rig.layout.partial(DIGEST) or size == 0:
+            return truncate(descriptor, size)
+        tried += 1
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with Chaos(CONTENT, rate=8 << 20) as chaos:
+        file = rig.info(chaos.url, CONTENT)
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "ftruncate", fail)
+            with pytest.raises(Stopped):
+                rig.fetch(file, watcher=Watcher(stop_after=SIZE // 2))
+        assert tried == 1
+        chaos.rate = None
+        watcher = Watcher()
+        assert rig.commit(rig.fetch(file, watcher=watcher))[0].digest == DIGEST
+    assert watcher.reused >= SIZE // 2
+    assert rig.leftovers() == []
