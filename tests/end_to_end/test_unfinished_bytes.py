@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rigs.chaos_server import Chaos
+from rigs.hub_server import Hub, Repo
 from rigs.other_user import ctl_as, file_of, home_of
 from rigs.pull_rig import MIB, begun, gguf, hex_of, make_old, partials
 from rigs.real_daemon import RealDaemon
@@ -124,6 +125,27 @@ def test_what_a_killed_daemon_had_fetched_counts_once(small: RealDaemon, changed
         slow.rate = None
         with small.connect() as wire:
             assert wire.ask("job.attach", job=job)["type"] == "result"
+
+
+def test_files_of_a_model_that_never_came_count_until_a_model_has_them(small: RealDaemon) -> None:
+    """A pull that is left keeps the files that are whole, and nobody sees a model."""
+    files = {"a.gguf": gguf(20 * MIB, 166), "b.gguf": gguf(2 * MIB, 167)}
+    with Hub({"org/two": Repo(files, lfs=frozenset(files))}) as hub, Chaos(gguf(44 * MIB, 168)) as web:
+        small.terminate()
+        small.environ["HF_ENDPOINT"] = hub.url
+        small.start()
+        with connect_as(small.socket, FOREIGN_UID) as wire:
+            wire.read()
+            number = wire.request("model.pull", ref="hf:org/two", max_rate=2 * MIB)
+            wait_until(lambda: small.ask("store.usage")["value"]["unnamed_bytes"] > 0, what="a whole file")
+            wire.request("cancel", target=number, id="c")
+            assert wire.terminal(number)["code"] == "cancelled"
+        whole = small.ask("store.usage")["value"]["unnamed_bytes"]
+        refused = pull(small, FOREIGN_UID, f"{web.url}/a.gguf")
+        assert refused["code"] == "quota_exceeded"
+        assert refused["details"]["left_bytes"] >= whole
+        assert pull(small, FOREIGN_UID, "hf:org/two")["type"] == "result"
+        assert pull(small, FOREIGN_UID, f"{web.url}/a.gguf")["details"]["left_bytes"] == 0
 
 
 def test_bytes_in_quarantine_count_for_whose_pull_or_add_they_were(small: RealDaemon, web: Chaos) -> None:
