@@ -48,6 +48,8 @@ OPERATIONS: dict[str, Operation] = _table(
     (requests.ModelList, values.ModelList, "read", "read", "models"),
     (requests.ModelShow, values.ModelView, "read", "read", "models"),
     (requests.ModelResolve, values.Resolved, "read", "read", "models"),
+    (requests.LeaseAcquire, values.Leased, "control", "read", "leases"),
+    (requests.LeaseRelease, values.Released, "control", "read", "leases"),
     (requests.ModelCopy, values.Copied, "write", "write", "names"),
     (requests.ModelMove, values.Moved, "write", "write", "names"),
     (requests.ModelRemove, values.Removed, "write", "write", "names"),

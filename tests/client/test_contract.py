@@ -14,6 +14,7 @@ from modelwire.requests import Request
 from rigs.scripted_peer import (
     ADDED,
     JOB,
+    LEASED,
     RESOLVED,
     STATUS,
     VALUES,
@@ -37,6 +38,8 @@ CALLS: list[tuple[type[Request], Callable[[Any], object], object]] = [
     (requests.ModelList, lambda c: c.list_models(), VALUES[requests.ModelList]),
     (requests.ModelShow, lambda c: c.show("tiny"), VIEW),
     (requests.ModelResolve, lambda c: c.resolve("tiny"), RESOLVED),
+    (requests.LeaseAcquire, lambda c: c.acquire("tiny", ttl_s=60), LEASED),
+    (requests.LeaseRelease, lambda c: c.release(LEASED.lease), VALUES[requests.LeaseRelease]),
     (requests.ModelCopy, lambda c: c.copy("tiny", "b").result(), VALUES[requests.ModelCopy]),
     (requests.ModelMove, lambda c: c.move("tiny", "b").result(), VALUES[requests.ModelMove]),
     (requests.ModelRemove, lambda c: c.remove("tiny").result(), VALUES[requests.ModelRemove]),

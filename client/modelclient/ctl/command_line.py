@@ -19,6 +19,7 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("list", "ls", "list the models"),
     ("show", "inspect", "show everything about one model"),
     ("path", "resolve", "print the path of a model, and nothing else"),
+    ("run", "", "run a command that uses a model, and keep the model meanwhile"),
     ("cp", "", "give a model a second name"),
     ("mv", "", "rename a model"),
     ("rm", "", "remove names; the bytes stay until a sweep, or go with --now"),

@@ -24,6 +24,8 @@ from modelwire.values.jobs import JobList as JobList
 from modelwire.values.jobs import JobView as JobView
 from modelwire.values.models import Added as Added
 from modelwire.values.models import Copied as Copied
+from modelwire.values.models import Holder as Holder
+from modelwire.values.models import Leased as Leased
 from modelwire.values.models import ModelFile as ModelFile
 from modelwire.values.models import ModelList as ModelList
 from modelwire.values.models import ModelView as ModelView
@@ -33,6 +35,7 @@ from modelwire.values.models import PlanStep as PlanStep
 from modelwire.values.models import Provenance as Provenance
 from modelwire.values.models import Provenanced as Provenanced
 from modelwire.values.models import Pulled as Pulled
+from modelwire.values.models import Released as Released
 from modelwire.values.models import Removed as Removed
 from modelwire.values.models import Resolved as Resolved
 from modelwire.values.models import Verification as Verification

@@ -103,6 +103,16 @@ def unhurried_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_TURN_SECONDS", 60.0)
 
 
+class Leases:
+    """Stands for those of the store."""
+
+    def __init__(self) -> None:
+        self.of_left: list[object] = []
+
+    def left(self, connection: object) -> None:
+        self.of_left.append(connection)
+
+
 class Case:
     def __init__(self, shared: SharedState, held: Held, role: Any) -> None:
         self.held, self.limits = held, shared.peer_limits
@@ -111,7 +121,7 @@ class Case:
         self.limits.enter(UID)
         self.arrived = deque[endpoint.Arrived]()
         """The descriptors that came with the next bytes."""
-        self.connection = PeerConnection(shared, self, Caller(UID, UID, role), lambda _: None, self._on_closed)
+        self.connection = PeerConnection(shared, self, Caller(UID, UID, role), 7, lambda _: None, self._on_closed)
         self.connection.connection_made(self.transport)
 
     def sees_same_files(self) -> bool:
@@ -145,7 +155,7 @@ async def connected(
 ) -> AsyncIterator[Case]:
     services: Any = SimpleNamespace(
         settings=Settings(),
-        store=SimpleNamespace(layout=SimpleNamespace(root="/models")),
+        store=SimpleNamespace(layout=SimpleNamespace(root="/models"), leases=Leases()),
         daemon=SimpleNamespace(server="modeld/test", instance="i"),
         activity=SimpleNamespace(record=lambda *_, **__: None),
         handed=Descriptors(),

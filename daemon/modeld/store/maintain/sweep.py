@@ -95,7 +95,7 @@ class Sweeper:
         self._clock = clock
         self._marks = name_changes.index.marks
         self._unnamed = name_changes.unnamed
-        self._trees = LeftoverTrees(name_changes, records)
+        self._trees = LeftoverTrees(name_changes, records, holds)
         self._alone = anyio.Lock()
 
     async def sweep(

@@ -149,8 +149,11 @@ class Renaming:
 
     async def _remove_trees(self, name: ModelName) -> None:
         """Removes the model's trees. A sweep removes what cannot be removed now."""
+        trees = self._layout.trees_of(name)
+        if self._holds.is_held(trees):
+            return
         with suppress(WireError, OSError):
-            remove = partial(self._index.trees.remove, self._layout.trees_of(name))
+            remove = partial(self._index.trees.remove, trees)
             await self._records.record_relinked(await self._name_changes.in_thread(remove))
 
     # -- cp
@@ -281,9 +284,10 @@ class Renaming:
         return removed
 
     async def _weighed(self, entry: Entry, value: Removed) -> Removed:
-        """The value with the blobs that no other model names, and when the daemon sweeps them."""
-        sizes = {} if entry.manifest is None else entry.manifest.blobs()
-        find = partial(_only_named_by, self._index, self._layout, entry.name, list(sizes))
+        """The value with the blobs that nothing else needs, and when the daemon sweeps them."""
+        held = self._holds.blobs()
+        named = [] if entry.manifest is None else [each for each in entry.manifest.blobs() if each.hex not in held]
+        find = partial(_only_named_by, self._index, self._layout, entry.name, named)
         found = await self._name_changes.in_thread(find)
         at = None if self._sweep_after is None or not found else rfc3339(time.time() + self._sweep_after)
         return msgspec.structs.replace(
