@@ -73,15 +73,6 @@ def opened(
         store = Store.open(root, settings.store, catalog, lock=lock, byte_threads=settings.limits.running_bytes)
         pulls = PullContext(store, catalog, settings, environ)
         closing.callback(pulls.close)
-        log = os.path.join(log_directory(settings, environ), "activity.ndjson")
-        closing.enter_context(sole_writer(log, root))
-        activity = Activity.open(
-            log,
-            max_bytes=settings.activity.max_bytes,
-            generations=settings.activity.generations,
-            watcher_queue=settings.limits.watcher_queue,
-        )
-        closing.callback(activity.close)
         accounts = Accounts()
         access = Access(
             settings.access.users,
@@ -90,6 +81,16 @@ def opened(
             accounts,
             config_path=loaded.path or SYSTEM_CONFIG,
         )
+        log = os.path.join(log_directory(settings, environ), "activity.ndjson")
+        closing.enter_context(sole_writer(log, root))
+        activity = Activity.open(
+            log,
+            max_bytes=settings.activity.max_bytes,
+            generations=settings.activity.generations,
+            watcher_queue=settings.limits.watcher_queue,
+            user_of=access.user_of,
+        )
+        closing.callback(activity.close)
         lending = Lending(
             ((loan.match, loan.users, loan.groups) for loan in settings.access.credentials), os.getuid(), accounts
         )
