@@ -154,7 +154,7 @@ def test_sixty_four_clients_at_once_each_get_one_end_for_each_request(stopped: R
     daemon = stopped.start()
     with ThreadPoolExecutor(64) as clients:
         for done in [clients.submit(_one_of_many, daemon, number, rounds) for number in range(64)]:
-            done.result(timeout=100)
+            done.result(timeout=300)
     with daemon.connect() as wire:
         for number in range(64):
             for turn in range(rounds):
