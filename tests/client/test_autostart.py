@@ -295,3 +295,22 @@ def test_the_daemons_standard_error_is_set_aside_when_it_has_grown(
     assert "the stars are wrong" in stand_in("list").stderr
     assert stand_in.log.read_text() == "something\nthe stars are wrong\n"
     assert (stand_in.log.parent / "daemon.log.1").stat().st_size == 4 * 1024 * 1024 + 1
+
+
+@pytest.mark.parametrize("said_by", ["variable", "configuration"])
+def test_the_daemons_standard_error_is_kept_beside_its_state(stand_in: Ctl, said_by: str) -> None:
+    state = stand_in.room / "elsewhere"
+    stand_in.environ["STAND_IN"] = "dies"
+    if said_by == "variable":
+        stand_in.environ["MODELD_STATE_DIR"] = str(state)
+    else:
+        stand_in.environ["MODELD_CONFIG"] = stand_in.file("config.toml", b'state_dir = "%s"\n' % str(state).encode())
+    assert "the stars are wrong" in stand_in("list").stderr
+    assert (state / "daemon.log").read_text() == "something\nthe stars are wrong\n"
+    assert not stand_in.log.parent.exists()
+
+
+def test_a_relative_state_directory_is_left_to_the_daemon_to_refuse(stand_in: Ctl) -> None:
+    stand_in.environ |= {"STAND_IN": "refuses", "MODELD_STATE_DIR": "state-of-none"}
+    assert (stand_in("list").returncode, len(started(stand_in))) == (13, 1)
+    assert not (stand_in.room / "state-of-none").exists()
