@@ -56,6 +56,14 @@ def endpoint_path(settings: Settings, environ: Mapping[str, str]) -> str:
     return socket_path(rest, settings.socket, uid, run_user_exists=os.path.isdir(f"/run/user/{uid}"))
 
 
+def rights(loaded: Loaded) -> tuple[Accounts, Access, Lending]:
+    """What the configuration grants. Blocks while the system looks up the users and groups that it names."""
+    granted, accounts, own = loaded.settings.access, Accounts(), os.getuid()
+    access = Access(granted.users, granted.groups, own, accounts, config_path=loaded.path or SYSTEM_CONFIG)
+    loans = ((loan.match, loan.users, loan.groups) for loan in granted.credentials)
+    return accounts, access, Lending(loans, own, accounts)
+
+
 @contextmanager
 def opened(
     loaded: Loaded, environ: Mapping[str, str], *, instance: str, inherited: int | None = None
@@ -82,17 +90,7 @@ def opened(
             watcher_queue=settings.limits.watcher_queue,
         )
         closing.callback(activity.close)
-        accounts = Accounts()
-        access = Access(
-            settings.access.users,
-            settings.access.groups,
-            os.getuid(),
-            accounts,
-            config_path=loaded.path or SYSTEM_CONFIG,
-        )
-        lending = Lending(
-            ((loan.match, loan.users, loan.groups) for loan in settings.access.credentials), os.getuid(), accounts
-        )
+        accounts, access, lending = rights(loaded)
         if inherited is not None:
             endpoint = platform.endpoint.Endpoint.inherited(inherited)
         else:
