@@ -24,6 +24,10 @@ client that comes a moment too late: it has asked for nothing, so the next try f
 none."""
 
 
+class Absent(NoDaemon):
+    """No daemon runs at an endpoint at which this user can start one."""
+
+
 def absent(endpoint: Endpoint) -> NoDaemon:
     if endpoint.system:
         return NoDaemon(
@@ -34,7 +38,7 @@ def absent(endpoint: Endpoint) -> NoDaemon:
             f"no daemon runs at {endpoint.path}, whose directory belongs to {keeper}",
             hint=f"Ask {keeper} to start it, or use a daemon of your own with another --socket or MODELD_SOCKET.",
         )
-    return NoDaemon(f"no daemon runs at {endpoint.path}", hint="Start one with `modelctl start`.")
+    return Absent(f"no daemon runs at {endpoint.path}", hint="Start one with `modelctl start`.")
 
 
 def connect_or_start(

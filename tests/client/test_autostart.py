@@ -208,7 +208,10 @@ def test_some_verbs_never_start_one(stand_in: Ctl, verb: str) -> None:
         assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "no daemon runs")
     else:
         assert (done.returncode, done.stdout) == (9, "")
-        assert done.stderr == f"modelctl: no daemon runs at {stand_in.socket}\nhint: Start one with `modelctl start`.\n"
+        hint = "Start one with `modelctl start`."
+        if verb == "stop":
+            hint = "To stop a daemon at another endpoint, name it with --socket."
+        assert done.stderr == f"modelctl: no daemon runs at {stand_in.socket}\nhint: {hint}\n"
 
 
 @needs_root

@@ -160,6 +160,23 @@ def test_detached_work_prints_its_job(peer: Peer, ctl: Ctl) -> None:
     assert {getattr(request, "on_disconnect", None) for request in made.requests} == {"continue"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "hint"),
+    [
+        (
+            "model.pull",
+            "Run the `modelctl pull` that asked for it again. It goes on from what has arrived, which is kept.",
+        ),
+        ("model.add", "Run the `modelctl add` that asked for it again."),
+    ],
+)
+def test_an_attachment_to_a_cancelled_job_says_what_to_ask_for(peer: Peer, ctl: Ctl, kind: str, hint: str) -> None:
+    ended = as_now(state="cancelled", kind=kind, error=values.Failure(code="cancelled", message="cancelled by uid 5"))
+    made = peer(lambda talk, request: talk.result(request, ended))
+    done = ctl("attach", "j1", "--socket", made.path)
+    assert (done.returncode, done.stderr) == (1, f"modelctl: cancelled by uid 5\nhint: {hint}\n")
+
+
 def test_leaving_an_attachment_does_not_cancel_its_job(peer: Peer, ctl: Ctl) -> None:
     made = peer(held)
     with ctl.open("attach", "j1", "--socket", made.path) as process:
