@@ -42,6 +42,8 @@ class Rooms:
     ledger: Ledger
     activity: Activity
     endpoint: platform.endpoint.Endpoint
+    warnings: tuple[str, ...]
+    """What keeps users whom [access] names from the models."""
     accounts: Accounts
     access: Access
     lending: Lending
@@ -97,9 +99,14 @@ def opened(
             holder = {"instance": instance, "store": root}
             endpoint = platform.endpoint.Endpoint.acquire(path, shared=settings.access.opens_to_others, holder=holder)
         closing.callback(endpoint.close)
-        yield Rooms(
-            store, catalog, ledger, activity, endpoint, accounts, access, lending, pulls, _recovery(store, catalog)
-        )
+        warnings = endpoint.warnings
+        if settings.access.opens_to_others and (private := platform.files.private_directory(root)) is not None:
+            warnings += (
+                f"other users cannot open the models in {root}, although [access] names some: they cannot enter"
+                f" {private} (chmod 0711, or put the store elsewhere with models_home)",
+            )
+        recovery = _recovery(store, catalog)
+        yield Rooms(store, catalog, ledger, activity, endpoint, warnings, accounts, access, lending, pulls, recovery)
 
 
 def _open_catalog(layout: Layout) -> Catalog:

@@ -11,9 +11,7 @@ from typing import Final
 
 MAGIC: Final = b"GGUF"
 
-_BEGINNINGS: Final = {
-    MAGIC + version.to_bytes(4, order): mark for version in (2, 3) for order, mark in (("little", "<"), ("big", ">"))
-}
+_BEGINNINGS: Final = {MAGIC + struct.pack(f"{order}I", version): order for version in (2, 3) for order in "<>"}
 """The magic and the version, with the order of the bytes. Version 1 has other widths, and no program writes it now."""
 
 _MAX_ITEMS: Final = 4_000_000
