@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import anyio
+
 from modelclient.async_connection import AsyncConnection
 from modelclient.async_exchange import AsyncExchange, AsyncWork
 from modelclient.calls import Call, T
@@ -28,6 +30,10 @@ class AsyncClient(Operations, AsyncCaller, AsyncConnection):
             return await exchange._outcome(self.timeout)
         finally:
             exchange.detach()
+
+    async def _call_at_end(self, call: Call[T]) -> None:
+        with anyio.CancelScope(shield=True):
+            await self.call(call)
 
     def _work(self, call: Call[T]) -> AsyncWork[T]:
         return AsyncWork(self, call, (Accepted, Progress))

@@ -1,20 +1,30 @@
 """What makes one function a method of both clients.
 
 A method returns the request and the type of its value. Its decorator says what becomes of that: `answer` sends it and
-returns the value, `steps` does so several times over, `work` and `events` return an exchange. On `Client` the methods
-block, on `AsyncClient` they are awaited or return async exchanges; parameters, defaults and types are the same.
+returns the value, `steps` does so several times over, `work` and `events` return an exchange, `held` a context manager.
+On `Client` the methods block, on `AsyncClient` they are awaited or return async exchanges; parameters, defaults and
+types are the same.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from modelclient.calls import Call, T
+from modelwire.errors import ConnectionLost, NotFound
 from modelwire.replies import Event, Lagged, Progress
-from modelwire.values import Value
+from modelwire.requests import LeaseRelease
+from modelwire.values import Leased, Released, Value
 
 if TYPE_CHECKING:
     from modelclient.async_exchange import AsyncExchange, AsyncWork
@@ -48,6 +58,10 @@ class AsyncCaller(ABC):
 
     @abstractmethod
     async def call(self, call: Call[T]) -> T: ...
+
+    @abstractmethod
+    async def _call_at_end(self, call: Call[T]) -> None:
+        """One request, also of a task that is cancelled."""
 
     @abstractmethod
     def _work(self, call: Call[T]) -> AsyncWork[T]: ...
@@ -145,3 +159,35 @@ def events(method: Method[P, Call[T]]) -> Operation[P, Exchange[Seen, T], AsyncE
         return client._events(method(client, *args, **named))
 
     return Operation(blocking, awaited)
+
+
+def held(
+    method: Method[P, Call[Leased]],
+) -> Operation[P, AbstractContextManager[Leased], AbstractAsyncContextManager[Leased]]:
+    """What the call acquires is released at the end of the block."""
+
+    @wraps(method)
+    @contextmanager
+    def blocking(client: BlockingCaller, /, *args: P.args, **named: P.kwargs) -> Iterator[Leased]:
+        lease = client.call(method(client, *args, **named))
+        try:
+            yield lease
+        finally:
+            with suppress(ConnectionLost, NotFound):  # it has ended
+                client.call(_release(lease))
+
+    @wraps(method)
+    @asynccontextmanager
+    async def awaited(client: AsyncCaller, /, *args: P.args, **named: P.kwargs) -> AsyncIterator[Leased]:
+        lease = await client.call(method(client, *args, **named))
+        try:
+            yield lease
+        finally:
+            with suppress(ConnectionLost, NotFound):
+                await client._call_at_end(_release(lease))
+
+    return Operation(blocking, awaited)
+
+
+def _release(lease: Leased) -> Call[Released]:
+    return Call(LeaseRelease(lease=lease.lease), Released)

@@ -10,7 +10,7 @@ from typing import TypedDict, Unpack
 
 from modelclient.calls import Call
 from modelclient.local_files import path_of_reference
-from modelclient.methods import answer, events, steps, work
+from modelclient.methods import answer, events, held, steps, work
 from modelwire import requests, values
 from modelwire.vocabulary import JobState, OnDisconnect
 
@@ -150,6 +150,24 @@ class Operations:
         """The path of a model's verified bytes, or of one of its files; look at `state` before trusting it."""
         return Call(requests.ModelResolve(name=name, file=file), values.Resolved)
 
+    @held
+    def lease(self, name: str, *, purpose: str = "") -> Call[values.Leased]:
+        """A context manager: within it the model stays where it is, and `show` names this program as its holder.
+
+        The lease ends with the block, or with the connection: when the process dies, and when the daemon stops.
+        """
+        return Call(requests.LeaseAcquire(name=name, purpose=purpose), values.Leased)
+
+    @answer
+    def acquire(self, name: str, *, ttl_s: float, purpose: str = "") -> Call[values.Leased]:
+        """A detached lease: it outlives this connection and the daemon, until its time is over or `release` ends it."""
+        return Call(requests.LeaseAcquire(name=name, purpose=purpose, ttl_s=ttl_s), values.Leased)
+
+    @answer
+    def release(self, lease: str) -> Call[values.Released]:
+        """Ends a lease; those of other users only for an admin."""
+        return Call(requests.LeaseRelease(lease=lease), values.Released)
+
     @work
     def copy(
         self, source: str, destination: str, *, dry_run: bool = False, **options: Unpack[Submission]
@@ -169,6 +187,15 @@ class Operations:
     ) -> Call[values.Removed]:
         """Removes the name. The bytes stay until a sweep finds that nothing holds them; with `now` they go at once."""
         return Call(requests.ModelRemove(name=name, force=force, now=now, **options), values.Removed)
+
+    @work
+    def pin(self, name: str, **options: Unpack[Submission]) -> Call[values.Pinned]:
+        """Keeps a model for good: it is removed only by force, and never to make room."""
+        return Call(requests.ModelPin(name=name, **options), values.Pinned)
+
+    @work
+    def unpin(self, name: str, **options: Unpack[Submission]) -> Call[values.Pinned]:
+        return Call(requests.ModelUnpin(name=name, **options), values.Pinned)
 
     @work
     def verify(self, *names: str, **options: Unpack[Submission]) -> Call[values.Verification]:

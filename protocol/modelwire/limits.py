@@ -32,6 +32,15 @@ DESCRIPTORS_PER_PEER = 1024
 """Open files that one user has handed over, over all connections and jobs: as many as a process of theirs could have
 open by the usual limit, and a sixty-fourth of what the service's unit gives the daemon."""
 
+LEASES_PER_PEER = 256
+"""Of one user: several for each of its connections."""
+
+PURPOSE = 200
+"""Characters of a lease's purpose, which each list of models repeats."""
+
+LEASE_SECONDS = 30 * 86_400.0
+"""The longest life of a detached lease: a program that needs it for longer renews it."""
+
 CONNECTIONS_PER_PEER = 64
 REQUESTS_PER_PEER = 64
 """In flight, over all the peer's connections. Reads are answered at once and never count."""

@@ -190,6 +190,22 @@ class ModelResolve(Request, tag="model.resolve", frozen=True, kw_only=True):
     file: str | None = None
 
 
+class LeaseAcquire(Request, tag="lease.acquire", frozen=True, kw_only=True):
+    """Holds a model while a program uses it: neither its bytes nor its name are removed.
+
+    The lease ends with the connection. With `ttl_s` it is detached: it outlives the connection, and the daemon, until
+    that many seconds have passed or somebody releases it. `purpose` is for people.
+    """
+
+    name: str
+    purpose: str = ""
+    ttl_s: float | None = None
+
+
+class LeaseRelease(Request, tag="lease.release", frozen=True, kw_only=True):
+    lease: str
+
+
 class ModelCopy(Write, tag="model.copy", frozen=True, kw_only=True):
     """A second name for the same bytes. With `dry_run` only the plan."""
 
@@ -212,6 +228,16 @@ class ModelRemove(Write, tag="model.remove", frozen=True, kw_only=True):
     name: str
     force: bool = False
     now: bool = False
+
+
+class ModelPin(Write, tag="model.pin", frozen=True, kw_only=True):
+    """Keeps a model for good: it is removed only by force, and never to make room."""
+
+    name: str
+
+
+class ModelUnpin(Write, tag="model.unpin", frozen=True, kw_only=True):
+    name: str
 
 
 class ModelVerify(Write, tag="model.verify", frozen=True, kw_only=True):

@@ -232,9 +232,9 @@ def test_the_verb_that_is_meant_is_suggested(run: Run, word: str, verb: str) -> 
     )
 
 
-@pytest.mark.parametrize("word", ["xyzzy", "foo", "cat", "run", "edit", "push", "help"])
+@pytest.mark.parametrize("word", ["xyzzy", "foo", "cat", "rue", "edit", "push", "help"])
 def test_a_word_like_no_verb_suggests_none(run: Run, word: str) -> None:
-    """`run` is not `prune`, and `edit` is not `exit`: a wrong suggestion does more harm than none."""
+    """`rue` is not `prune`, and `edit` is not `exit`: a wrong suggestion does more harm than none."""
     assert run(word).stderr.splitlines()[1] == "hint: See `modelctl --help` for all verbs."
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, assert_type
 
 import pytest
@@ -27,6 +28,8 @@ async def types_of(client: Client, awaited: AsyncClient) -> None:
     assert_type(await awaited.status(), values.Status)
     assert_type(client.resolve("a", file="b"), values.Resolved)
     assert_type(await awaited.resolve("a", "b"), values.Resolved)
+    assert_type(client.lease("a", purpose="b"), AbstractContextManager[values.Leased])
+    assert_type(awaited.lease("a"), AbstractAsyncContextManager[values.Leased])
     assert_type(client.jobs(state="done"), tuple[values.JobView, ...])
     assert_type(await awaited.jobs(limit=5), tuple[values.JobView, ...])
     assert_type(await awaited.list_models(sort="name"), values.ModelList)

@@ -150,6 +150,22 @@ def test_a_cancel_that_discards_leaves_what_another_job_downloads(stopped: RealD
         assert wire.until(second, "result", "error")["type"] == "result"
 
 
+def test_a_cancel_that_discards_leaves_what_a_paused_job_goes_on_with(stopped: RealDaemon) -> None:
+    """The paused job may be another user's."""
+    stopped.start()
+    with Chaos(CONTENT, rate=2 * MIB) as chaos, stopped.connect() as wire:
+        request = {"ref": f"{chaos.url}/m.gguf", "sha256": hex_of(CONTENT), "on_disconnect": "continue"}
+        paused = begun(wire, wire.request("model.pull", name="one", **request), MIB)
+        stopped.ask("job.pause", job=paused)
+        job_state(stopped, paused, "paused")
+        wait_until(lambda: not downloads_open(stopped), what="the download closed")
+        job = begun(wire, wire.request("model.pull", name="two", **request), MIB)
+        cancelled = stopped.ask("job.cancel", job=job, discard=True)["value"]
+        assert (cancelled["state"], cancelled["discarded_bytes"]) == ("cancelled", 0)
+        assert len(partials(stopped)) == 1
+        assert stopped.ask("job.cancel", job=paused, discard=True)["value"]["discarded_bytes"] > 0
+
+
 def test_a_sweep_of_partials_takes_recent_ones_that_no_job_needs(stopped: RealDaemon) -> None:
     stopped.start()
     with Chaos(CONTENT, rate=8 * MIB) as chaos:

@@ -52,6 +52,7 @@ class Machine:
     def __init__(self, daemon: RealDaemon) -> None:
         self.daemon = daemon
         self._image, self._disk = f"{daemon.room}/image", f"{daemon.room}/disk"
+        self._cuts = 0
         os.mkdir(self._disk)
         EXT4.make(self._image, IMAGE_BYTES)
         self.mount()
@@ -73,6 +74,11 @@ class Machine:
             os.close(descriptor)
         self.daemon.kill()
         self.unmount()
+        # A process with mounts of its own may keep the dead filesystem: a mount of the same file would find it again.
+        self._cuts += 1
+        before, self._image = self._image, f"{self.daemon.room}/image{self._cuts}"
+        run("cp", "--sparse=always", before, self._image)
+        os.unlink(before)
         self.mount()
 
 

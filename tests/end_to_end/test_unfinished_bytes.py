@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from rigs.chaos_server import Chaos
+from rigs.hub_server import Hub, Repo
 from rigs.other_user import ctl_as, file_of, home_of
 from rigs.pull_rig import MIB, begun, gguf, hex_of, make_old, partials
 from rigs.real_daemon import RealDaemon
 from rigs.rough_peers import ALLOW_ROOT, FOREIGN_UID, connect_as, incidents, needs_root
+from rigs.waiting import wait_until
 
 pytestmark = needs_root
 
@@ -100,6 +102,50 @@ def test_the_rest_of_a_left_download_needs_no_second_share(small: RealDaemon) ->
         slow.rate = None
         again = pull(small, FOREIGN_UID, f"{slow.url}/left.gguf")
         assert again["type"] == "result", again
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_what_a_killed_daemon_had_fetched_counts_once(small: RealDaemon, changed: bool) -> None:
+    """Its jobs go on, or begin anew when the source has another version."""
+    with Chaos(gguf(36 * MIB, 164), rate=2 * MIB) as slow:
+        with connect_as(small.socket, FOREIGN_UID) as wire:
+            wire.read()
+            number = wire.request("model.pull", ref=f"{slow.url}/left.gguf", on_disconnect="continue")
+            job = begun(wire, number, 14 * MIB)
+            small.kill()
+        if changed:
+            slow.etag = '"two"'
+        before = len(slow.requests)
+        small.start()
+        wait_until(lambda: any(each.method == "GET" for each in slow.requests[before:]), what="the job goes on")
+        with Chaos(gguf(30 * MIB, 163)) as web:
+            refused = pull(small, FOREIGN_UID, f"{web.url}/a.gguf")
+        details = refused["details"]
+        assert 36 * MIB <= details["promised_bytes"] + details["left_bytes"] <= 36 * MIB + 4096, refused
+        slow.rate = None
+        with small.connect() as wire:
+            assert wire.ask("job.attach", job=job)["type"] == "result"
+
+
+def test_files_of_a_model_that_never_came_count_until_a_model_has_them(small: RealDaemon) -> None:
+    """A pull that is left keeps the files that are whole, and nobody sees a model."""
+    files = {"a.gguf": gguf(20 * MIB, 166), "b.gguf": gguf(2 * MIB, 167)}
+    with Hub({"org/two": Repo(files, lfs=frozenset(files))}) as hub, Chaos(gguf(44 * MIB, 168)) as web:
+        small.terminate()
+        small.environ["HF_ENDPOINT"] = hub.url
+        small.start()
+        with connect_as(small.socket, FOREIGN_UID) as wire:
+            wire.read()
+            number = wire.request("model.pull", ref="hf:org/two", max_rate=2 * MIB)
+            wait_until(lambda: small.ask("store.usage")["value"]["unnamed_bytes"] > 0, what="a whole file")
+            wire.request("cancel", target=number, id="c")
+            assert wire.terminal(number)["code"] == "cancelled"
+        whole = small.ask("store.usage")["value"]["unnamed_bytes"]
+        refused = pull(small, FOREIGN_UID, f"{web.url}/a.gguf")
+        assert refused["code"] == "quota_exceeded"
+        assert refused["details"]["left_bytes"] >= whole
+        assert pull(small, FOREIGN_UID, "hf:org/two")["type"] == "result"
+        assert pull(small, FOREIGN_UID, f"{web.url}/a.gguf")["details"]["left_bytes"] == 0
 
 
 def test_bytes_in_quarantine_count_for_whose_pull_or_add_they_were(small: RealDaemon, web: Chaos) -> None:

@@ -13,7 +13,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 import modelclient
 
-EXCHANGES = ("add", "pull", "attach", "subscribe", "copy", "move", "remove", "verify", "sweep")
+EXCHANGES = ("add", "pull", "attach", "subscribe", "copy", "move", "remove", "pin", "unpin", "verify", "sweep")
 
 Calls = Any
 """A `modelclient.Client`, or the other one behind `_Facade`."""
@@ -42,6 +42,8 @@ class _Facade:
         found = getattr(self._client, name)
         if name in ("hello", "endpoint", "timeout"):
             return found
+        if name == "lease":
+            return lambda *args, **named: self._portal.wrap_async_context_manager(found(*args, **named))
         if name in EXCHANGES:
             return lambda *args, **named: _Exchange(self._portal, found(*args, **named))
         return lambda *args, **named: self._portal.call(lambda: found(*args, **named))

@@ -34,11 +34,11 @@ class Ctl:
         self.log = room / "state" / "modeld" / "daemon.log"
 
     def open(self, *arguments: str, environ: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[Any]:
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+        pipe = subprocess.PIPE
+        options = {"stdin": subprocess.DEVNULL, "stdout": pipe, "stderr": pipe, "text": True} | options
         return subprocess.Popen(
             [*COMMAND, *arguments],
             env=self.environ | dict(environ or {}),
-            stdin=subprocess.DEVNULL,
             cwd=self.room,
             **options,
         )

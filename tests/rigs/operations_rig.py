@@ -21,7 +21,7 @@ from modeld.config.settings import AccessSettings
 from modeld.jobs.admission import Gate, Limits
 from modeld.jobs.board import Board
 from modeld.jobs.ledger import Ledger
-from modeld.operations.operation import Caller, Handed, Operation
+from modeld.operations.operation import Caller, Connection, Handed, Operation
 from modeld.operations.registry import Operations, all_operations
 from modeld.operations.services import Services, ThisDaemon
 from modeld.pulls.context import PullContext
@@ -61,6 +61,12 @@ class HandsNothing:
         return True
 
 
+@dataclass(eq=False)
+class OpenConnection:
+    pid: int = 4242
+    closed: bool = False
+
+
 @dataclass
 class NotingCall:
     """A request whose replies are noted."""
@@ -70,6 +76,7 @@ class NotingCall:
     writable: bool = True
     sent: list[Reply | bytes] = field(default_factory=list)
     handed: Handed = field(default_factory=HandsNothing)
+    connection: Connection = field(default_factory=OpenConnection)
 
     def send(self, reply: Reply) -> None:
         self.sent.append(reply)

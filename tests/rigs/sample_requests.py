@@ -7,7 +7,7 @@ from typing import Any, Final
 from modelwire.operations import OPERATIONS
 
 _FIELDS: Final[dict[str, object]] = {
-    **{"protocol": 1, "target": "1", "path": "/a", "name": "a", "job": "j", "priority": 3},
+    **{"protocol": 1, "target": "1", "path": "/a", "name": "a", "job": "j", "priority": 3, "lease": "0123456789abcdef"},
     **{"source": "a", "destination": "b", "ref": "hf:a/b"},
 }
 

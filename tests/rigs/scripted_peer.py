@@ -36,6 +36,9 @@ ADDED = values.Added(
     name="tiny", blob="sha256:" + "a" * 64, size_bytes=10, format="gguf", path="/srv/models/tiny", job="j1"
 )
 RESOLVED = values.Resolved(name="tiny", path="/srv/models/tiny", blob="sha256:" + "a" * 64, state="ready")
+LEASED = values.Leased(
+    lease="0123456789abcdef", name="tiny", path="/srv/models/tiny", blob="sha256:" + "a" * 64, state="loaded"
+)
 VIEW = values.ModelView(name="tiny", format="gguf", blob="sha256:" + "a" * 64, size_bytes=10, state="ready")
 JOB = values.JobView(
     id="j1", kind="model.add", state="done", priority=3, created_at="2026-11-20T00:00:00Z", model="tiny"
@@ -191,6 +194,10 @@ VALUES: dict[type[Request], values.Value] = {
     requests.ModelList: values.ModelList(models=(VIEW,)),
     requests.ModelShow: VIEW,
     requests.ModelResolve: RESOLVED,
+    requests.LeaseAcquire: LEASED,
+    requests.ModelPin: values.Pinned(name="tiny", blob="sha256:" + "a" * 64, pinned=True, changed=True),
+    requests.ModelUnpin: values.Pinned(name="tiny", blob="sha256:" + "a" * 64, pinned=False, changed=True),
+    requests.LeaseRelease: values.Released(lease=LEASED.lease),
     requests.ModelCopy: values.Copied(name="b", source="tiny", blob=VIEW.blob, size_bytes=10),
     requests.ModelMove: values.Moved(name="b", source="tiny", blob=VIEW.blob, size_bytes=10),
     requests.ModelRemove: values.Removed(name="tiny", blob=VIEW.blob, size_bytes=10),

@@ -10,7 +10,7 @@ from modelclient.platform import posix
 
 TYPE_CHECKING = False  # typing's own takes longer to import than all that the fast path of the command needs
 if TYPE_CHECKING:
-    from modelclient.platform.interface import Starting, Streams, System
+    from modelclient.platform.interface import Commands, Starting, Streams, System
 
 system: System = posix
 
@@ -27,3 +27,10 @@ def streams() -> Streams:
     from modelclient.platform import posix_streams
 
     return posix_streams
+
+
+def commands() -> Commands:
+    """How a command is run."""
+    from modelclient.platform import posix_command
+
+    return posix_command

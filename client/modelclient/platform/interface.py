@@ -106,6 +106,13 @@ class Starting(Protocol):
         ...
 
 
+class Commands(Protocol):
+    def run(self, words: Sequence[str], environ: Mapping[str, str], begun: Callable[[], None]) -> int:
+        """Runs a command with the streams of this process, passes signals on to it, and returns its exit code as a
+        shell reports it. Calls `begun` once the command runs. Raises an OSError when it cannot be run."""
+        ...
+
+
 class Streams(Protocol):
     async def open_stream(self, channel: Channel) -> Stream:
         """Takes over a channel of this system's `connect`, and closes it when that fails."""

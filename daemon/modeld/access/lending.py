@@ -10,13 +10,19 @@ They serve that user and root. The configuration lends them to others, for refer
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote
 
 from modeld.access.accounts import Accounts
 from modeld.access.roles import by_id
 from modeld.platform import accounts as system
 from modeld.platform import peers
+
+_LEADS_UP: Final = re.compile(r"[/\\]\.\.(?:[/\\;?#]|$)")
+"""A server takes `https://host/a/../b` for `https://host/b`, and some decode an address twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +33,9 @@ class _Loan:
 
     def covers(self, reference: str) -> bool:
         """Whether the reference begins with `match`, as a whole part of it: `hf:org` covers `hf:org/repo`, and not
-        `hf:organisation/repo`; `oci://host` does not cover `oci://host:5000/repo`."""
-        if not reference.startswith(self.match):
+        `hf:organisation/repo`; `oci://host` does not cover `oci://host:5000/repo`. One whose path leads up again is not
+        covered."""
+        if not reference.startswith(self.match) or _LEADS_UP.search(unquote(unquote(reference))):
             return False
         following = reference[len(self.match) : len(self.match) + 1]
         if not following or self.match.endswith(("/", ":")) or following in "/@?":

@@ -44,10 +44,13 @@ class Activity:
         max_bytes: int = MAX_BYTES,
         generations: int = KEEP,
         watcher_queue: int = WATCHER_QUEUE,
+        user_of: Callable[[int], int] = lambda uid: uid,
         clock: Callable[[], float] = time.time,
     ) -> Activity:
-        """Opens the log. Blocks. Raises a WireError that names the path when the log cannot be written."""
-        return cls(Log.open(path, max_bytes=max_bytes, keep=generations), clock=clock, watcher_queue=watcher_queue)
+        """Opens the log, in which the lines of each user have a share: those of all uids for which `user_of` returns
+        the same one. Blocks. Raises a WireError that names the path when the log cannot be written."""
+        log = Log.open(path, max_bytes=max_bytes, keep=generations, user_of=user_of)
+        return cls(log, clock=clock, watcher_queue=watcher_queue)
 
     @property
     def last_seq(self) -> int:

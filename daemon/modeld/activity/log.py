@@ -46,7 +46,17 @@ class _Waiter:
 class Log:
     """Call `append` from one thread only, usually the event loop's."""
 
-    def __init__(self, path: str, descriptor: int, *, max_bytes: int, keep: int, last_seq: int, torn: bool) -> None:
+    def __init__(
+        self,
+        path: str,
+        descriptor: int,
+        *,
+        max_bytes: int,
+        keep: int,
+        last_seq: int,
+        torn: bool,
+        user_of: shares.UserOf,
+    ) -> None:
         self.path = path
         self.last_seq = last_seq
         """The number of the newest record in the files when they were opened."""
@@ -54,6 +64,7 @@ class Log:
         self.last_error: str | None = None
         self._max_bytes = max_bytes
         self._keep = keep
+        self._user_of = user_of
         self._descriptor = descriptor
         self._torn = torn
         self._written = self._synced = last_seq
@@ -70,7 +81,9 @@ class Log:
         self._writer.start()
 
     @classmethod
-    def open(cls, path: str, *, max_bytes: int = MAX_BYTES, keep: int = KEEP) -> Log:
+    def open(
+        cls, path: str, *, max_bytes: int = MAX_BYTES, keep: int = KEEP, user_of: shares.UserOf = lambda uid: uid
+    ) -> Log:
         """Opens the log. Blocks. Raises a WireError that names the path if the directory cannot be written or the disk
         is full."""
         path = os.path.abspath(path)
@@ -86,7 +99,7 @@ class Log:
                 raise
         except OSError as error:
             raise _open_error(error, path) from error
-        return cls(path, descriptor, max_bytes=max_bytes, keep=keep, last_seq=last_seq, torn=torn)
+        return cls(path, descriptor, max_bytes=max_bytes, keep=keep, last_seq=last_seq, torn=torn, user_of=user_of)
 
     def append(self, seq: int, line: bytes) -> None:
         """Queues a line with its newline. Never blocks or fails; counts a line that does not fit as lost."""
@@ -244,7 +257,7 @@ class Log:
                 opened.callback(os.close, newer)
                 both = _open_anew(merged)
                 opened.callback(os.close, both)
-                shares.merge(older, newer, both, self._max_bytes)
+                shares.merge(older, newer, both, self._max_bytes, self._user_of)
             except OSError:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(merged)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -25,16 +25,19 @@ class _Owned(msgspec.Struct):
 
 _OWNED: Final = msgspec.json.Decoder(_Owned)
 
+UserOf = Callable[[int], int]
+"""The uid that counts for another."""
+
 Owner = int | None
 """The user whose work a line is about; None for the daemon itself."""
 
 
-def merge(older: int, newer: int, target: int, max_bytes: int) -> None:
+def merge(older: int, newer: int, target: int, max_bytes: int, user_of: UserOf) -> None:
     """Writes the lines of two files that fit into so many bytes to a third, in their order. Blocks. Raises OSError."""
-    surplus = _surplus(_sizes((older, newer)), max_bytes)
+    surplus = _surplus(_sizes((older, newer), user_of), max_bytes)
     kept = bytearray()
     for line in _lines((older, newer)):
-        owner = _owner(line)
+        owner = _owner(line, user_of)
         if surplus.get(owner, 0) > 0:
             surplus[owner] -= len(line)
             continue
@@ -45,10 +48,10 @@ def merge(older: int, newer: int, target: int, max_bytes: int) -> None:
     os.fsync(target)
 
 
-def _sizes(descriptors: Iterable[int]) -> Counter[Owner]:
+def _sizes(descriptors: Iterable[int], user_of: UserOf) -> Counter[Owner]:
     sizes: Counter[Owner] = Counter()
     for line in _lines(descriptors):
-        sizes[_owner(line)] += len(line)
+        sizes[_owner(line, user_of)] += len(line)
     return sizes
 
 
@@ -74,12 +77,14 @@ def _lines(descriptors: Iterable[int]) -> Iterator[bytes]:
             carry = carry if len(carry) <= LINE_BYTES else b""
 
 
-def _owner(line: bytes) -> Owner:
+def _owner(line: bytes, user_of: UserOf) -> Owner:
     try:
         owned = _OWNED.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return REFUSED if owned.event == "peer.refused" else owned.peer
+    if owned.event == "peer.refused":
+        return REFUSED
+    return None if owned.peer is None else user_of(owned.peer)
 
 
 def _write(descriptor: int, data: bytearray) -> None:

@@ -83,6 +83,7 @@ def opened(
         store = Store.open(root, settings.store, catalog, lock=lock, byte_threads=settings.limits.running_bytes)
         pulls = PullContext(store, catalog, settings, environ)
         closing.callback(pulls.close)
+        accounts, access, lending = rights(loaded)
         log = os.path.join(log_directory(settings, environ), "activity.ndjson")
         closing.enter_context(sole_writer(log, root))
         activity = Activity.open(
@@ -90,9 +91,9 @@ def opened(
             max_bytes=settings.activity.max_bytes,
             generations=settings.activity.generations,
             watcher_queue=settings.limits.watcher_queue,
+            user_of=access.user_of,
         )
         closing.callback(activity.close)
-        accounts, access, lending = rights(loaded)
         if inherited is not None:
             endpoint = platform.endpoint.Endpoint.inherited(inherited)
         else:

@@ -75,6 +75,7 @@ async def serve(
         tasks.start_soon(_prune, rooms, float(settings.jobs.keep), name="prune")
         tasks.start_soon(rooms.ledger.keep, name="ledger")
         tasks.start_soon(rooms.store.uses.keep, name="uses")
+        tasks.start_soon(rooms.store.leases.keep, name="leases")
         tasks.start_soon(_sweep, services, name="sweep")
         fair_turns = FairTurns(services.board, time.monotonic, slowest=partial(_slowest_rate, services))
         tasks.start_soon(fair_turns.keep, name="fair turns")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar, get_args
 
@@ -23,6 +24,12 @@ T = TypeVar("T")
 
 KEEP_SECONDS = 30 * 24 * 3600.0
 """A month: long enough to look up what happened in the last one."""
+
+ENDED_OF_EACH = 10_000
+"""Of each user, the newest: a program that submits in a loop must not fill the disk with records."""
+
+LOOK_EVERY = 1000
+"""Jobs of a user that are admitted between two looks for more than that: a look reads the whole table."""
 
 KEPT_ENDS = 256
 KEPT_BYTES = 1 << 20
@@ -116,11 +123,15 @@ class Ledger:
         """By job: changes that have taken place and could not be written. Few: on a full disk only jobs that free
         space are admitted."""
         self._news = anyio.Event()
+        self._inserted: Counter[int] = Counter()
         self._memory = Memory()
         catalog.on_loss(self._memory.write_again)
 
     async def insert(self, record: JobRecord) -> None:
-        await self._write(_inserting(record), self._memory.keep)
+        """Deletes ended jobs of that user when there are too many of them."""
+        self._inserted[record.peer_uid] += 1
+        surplus = self._inserted[record.peer_uid] % LOOK_EVERY == 0
+        await self._write(_inserting(record, surplus=surplus), self._memory.keep)
 
     async def update(self, id_: str, **changes: Any) -> JobRecord:
         """Returns the row after the change. Raises `NotFound` when there is none."""
@@ -303,7 +314,7 @@ def _size(row: JobRecord) -> int:
     return len(row.request) + len(row.result or b"") + len(row.error or b"")
 
 
-def _inserting(record: JobRecord) -> Callable[[sqlite3.Connection], JobRecord]:
+def _inserting(record: JobRecord, *, surplus: bool) -> Callable[[sqlite3.Connection], JobRecord]:
     values = msgspec.structs.astuple(record)
     marks = ", ".join("?" * len(values))
 
@@ -311,6 +322,10 @@ def _inserting(record: JobRecord) -> Callable[[sqlite3.Connection], JobRecord]:
         if record.token is not None:
             _refuse_taken(connection, record.peer_uid, record.token)
         connection.execute(f"INSERT INTO jobs ({_COLUMNS}) VALUES ({marks})", values)  # noqa: S608
+        if surplus:
+            ended = f"SELECT id FROM jobs WHERE peer_uid = ? AND state IN ({_TERMINAL})"  # noqa: S608
+            oldest = f"{ended} ORDER BY id DESC LIMIT -1 OFFSET ?"
+            connection.execute(f"DELETE FROM jobs WHERE id IN ({oldest})", (record.peer_uid, ENDED_OF_EACH))  # noqa: S608
         return record
 
     return insert

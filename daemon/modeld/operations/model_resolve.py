@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from modeld.operations.operation import Call, Caller, QuickOperation, SlowOperation, TakesTime
+from modeld.operations.services import Services
 from modeld.store import Requester, WouldBlock
 from modelwire.requests import ModelResolve
 from modelwire.values import Resolved
@@ -22,13 +23,16 @@ class Resolve(QuickOperation[ModelResolve, Resolved], SlowOperation[ModelResolve
         return known
 
     async def run(self, call: Call, request: ModelResolve, /) -> Resolved:
-        try:
-            return await self._services.store.look_up(request.name, request.file)
-        except WouldBlock:
-            call.takes_long()
-        return await self._services.store.resolver.resolve(
-            request.name,
-            request.file,
-            requester=Requester(peer=call.caller.uid),
-            on_failed=self._services.model_failed,
-        )
+        return await resolve(self._services, call, request.name, request.file)
+
+
+async def resolve(services: Services, call: Call, name: str, file: str | None = None) -> Resolved:
+    store = services.store
+    try:
+        return await store.look_up(name, file)
+    except WouldBlock:
+        call.takes_long()
+    resolved = await store.resolver.resolve(
+        name, file, requester=Requester(peer=call.caller.uid), on_failed=services.model_failed
+    )
+    return store.leases.resolved(resolved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 from modeld.jobs.job import Job
 from modeld.operations.job_operation import JobOperation, Submission, requester_of
@@ -12,11 +13,19 @@ from modelwire.errors import InvalidRequest
 from modelwire.requests import ModelVerify
 from modelwire.values import Verification
 
+_LONGEST_NAMES: Final = 16 * 1024
+"""All names together: they are part of the job's row and of its key."""
+
 
 class Verify(JobOperation[ModelVerify, Verification]):
     request, value = ModelVerify, Verification
 
     def check(self, caller: Caller, request: ModelVerify, /) -> Submission[ModelVerify]:
+        if sum(len(name) + 3 for name in request.names) > _LONGEST_NAMES:
+            raise InvalidRequest(
+                f"$.names: they are longer than {_LONGEST_NAMES} characters",
+                hint="Give fewer at a time, or verify `all`.",
+            )
         names = sorted({ModelName.parse(name).text for name in request.names})
         if bool(names) == request.all:
             raise InvalidRequest(

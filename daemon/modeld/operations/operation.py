@@ -8,6 +8,7 @@ needs are in the table of the wire, `modelwire.operations`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -53,6 +54,16 @@ class Handed(Protocol):
         ...
 
 
+class Connection(Hashable, Protocol):
+    """The connection of a request, with which ends what the client has only meanwhile."""
+
+    pid: int
+    """Of the process that connected; 0 when the system does not know it."""
+
+    @property
+    def closed(self) -> bool: ...
+
+
 class Call(Protocol):
     """One request that takes time, for its operation: the caller, and how to reply before the terminal reply."""
 
@@ -64,6 +75,9 @@ class Call(Protocol):
 
     @property
     def handed(self) -> Handed: ...
+
+    @property
+    def connection(self) -> Connection: ...
 
     def send(self, reply: Reply) -> None:
         """Sends a reply that is not the terminal one."""

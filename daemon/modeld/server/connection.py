@@ -67,6 +67,7 @@ class PeerConnection(asyncio.BufferedProtocol):
         shared: SharedState,
         source: Source,
         caller: Caller,
+        pid: int,
         opened: ConnectionCallback,
         closed: ConnectionCallback,
     ) -> None:
@@ -74,8 +75,9 @@ class PeerConnection(asyncio.BufferedProtocol):
         self._shared = shared
         self.handed = shared.handing_over(source, caller)
         self._opened = opened
-        self._closed = closed
+        self._lost = closed
         self.caller = caller
+        self.pid = pid
         self.wire = ServerConnection()
         self._running: dict[str, RunningRequest] = {}
         self._out: list[bytes] = []
@@ -146,7 +148,8 @@ class PeerConnection(asyncio.BufferedProtocol):
         for running in list(self._running.values()):
             running.abandon()
         self.handed.close()
-        self._closed(self)
+        self._shared.leases.left(self)
+        self._lost(self)
 
     # -- taking requests
 
@@ -349,6 +352,10 @@ class PeerConnection(asyncio.BufferedProtocol):
     def end_requests(self, fault: WireError) -> None:
         for running in list(self._running.values()):
             running.end(fault)
+
+    @property
+    def closed(self) -> bool:
+        return self._closing
 
     @property
     def busy(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import anyio
 
 from modeld.observe.incident import incident
-from modeld.operations.operation import Caller, Handed
+from modeld.operations.operation import Caller, Connection, Handed
 from modeld.operations.registry import Run
 from modelwire.connection import ServerConnection
 from modelwire.errors import Cancelled, Interrupted, WireError
@@ -21,7 +21,7 @@ _LOOKUP_SECONDS: Final = 0.1
 """For a lookup. A disk that works answers within milliseconds."""
 
 
-class ReplyChannel(Protocol):
+class ReplyChannel(Connection, Protocol):
     """The connection of the request and its replies."""
 
     caller: Caller
@@ -72,6 +72,10 @@ class RunningRequest:
     @property
     def handed(self) -> Handed:
         return self._channel.handed
+
+    @property
+    def connection(self) -> Connection:
+        return self._channel
 
     def send(self, reply: Reply) -> None:
         if not self._abandoned:

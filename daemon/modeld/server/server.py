@@ -129,7 +129,8 @@ class Server:
             return
         try:
             await connection.serve(
-                self.shared.loop, lambda: PeerConnection(self.shared, connection, caller, self._opened, self._closed)
+                self.shared.loop,
+                lambda: PeerConnection(self.shared, connection, caller, peer.pid, self._opened, self._closed),
             )
         except (OSError, RuntimeError) as error:
             self.shared.peer_limits.leave(peer.uid)

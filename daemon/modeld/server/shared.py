@@ -40,6 +40,7 @@ class SharedState:
     ) -> None:
         self._services = services
         self.operations = operations
+        self.leases = services.store.leases
         self.tasks = tasks
         self.loop = asyncio.get_running_loop()
         self.write_stall = float(services.settings.limits.write_stall)

@@ -43,6 +43,7 @@ from modeld.store.manifests.models import Models
 from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
 from modeld.store.publish.holds import Holds
+from modeld.store.publish.leases import Leases
 from modeld.store.publish.name_changes import Notes
 from modeld.store.publish.name_locks import NameLocks
 from modeld.store.publish.publisher import Publisher
@@ -73,6 +74,7 @@ class Store:
         *,
         uses: Uses,
         left_files: LeftFiles,
+        leases: Leases,
         recovery: RecoveryReport,
     ) -> None:
         publishing, records, history, self.holds = ingest.publishing, ingest.records, ingest.history, ingest.holds
@@ -87,7 +89,8 @@ class Store:
         self._lock = lock
         self.ingest = ingest
         self._walks = anyio.CapacityLimiter(_WALKS)
-        self.models = Models(self.index, self.layout, records, history, uses)
+        self.leases = leases
+        self.models = Models(self.index, self.layout, records, history, uses, seen=leases.seen)
         grace, by_itself = float(settings.grace), settings.sweep == "auto"
         sweep_after = grace if by_itself else None
         self.renaming = Renaming(publishing, lock, self.holds, records, uses, history, sweep_after=sweep_after)
@@ -150,12 +153,14 @@ class Store:
                 threads=threads,
                 keep_cache=settings.keep_cache,
             )
+            uses = Uses(catalog)
             return cls(
                 lock,
                 ingest,
                 settings,
-                uses=Uses(catalog),
+                uses=uses,
                 left_files=left_files,
+                leases=Leases(publishing, ingest.holds, catalog, used=uses.note),
                 recovery=recover(layout, index),
             )
         except BaseException:
@@ -241,14 +246,15 @@ class Store:
         resolved = self.index.current.answer(name)
         if resolved is not None:
             self.uses.note(resolved.name)
-        return resolved
+            return self.leases.resolved(resolved)
+        return None
 
     async def look_up(self, name: str, file: str | None = None) -> Resolved:
         """The path behind a name, or of one file of that model, after a look in a thread. `WouldBlock` when the caller
         must ask `resolver`."""
         resolved = await self.index.look_up(name, file)
         self.uses.note(resolved.name)
-        return resolved
+        return self.leases.resolved(resolved)
 
     async def usage(self) -> Usage:
         return await usage(self.layout, self.index, self._walks)

@@ -28,6 +28,18 @@ class Provenance(Value, frozen=True, kw_only=True):
     filename: str = ""
 
 
+class Holder(Value, frozen=True, kw_only=True):
+    """A lease of a model. `expires_at` is when a detached one ends; any other ends with its connection. `pid` is the
+    process that connected; None when it is in another pid namespace."""
+
+    lease: str
+    uid: int
+    since: str
+    pid: int | None = None
+    purpose: str | None = None
+    expires_at: str | None = None
+
+
 class ModelView(Value, frozen=True, kw_only=True):
     """One model: the facts of its manifest, and its state on this machine."""
 
@@ -50,6 +62,8 @@ class ModelView(Value, frozen=True, kw_only=True):
     manifest: dict[str, Any] | None = None
     verified_at: str | None = None
     used_at: str | None = None
+    pinned: bool = False
+    holders: tuple[Holder, ...] = ()
     history: tuple[Provenanced, ...] = ()
 
 
@@ -94,6 +108,30 @@ class Resolved(Value, frozen=True, kw_only=True):
     path: str
     blob: str
     state: ModelState
+
+
+class Pinned(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """Whether the model is pinned now. `changed`: it was not so before."""
+
+    name: str
+    blob: str
+    pinned: bool
+    changed: bool
+
+
+class Leased(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """A model that is held: its path, as `Resolved` has it, and the lease that keeps it there."""
+
+    lease: str
+    name: str
+    path: str
+    blob: str
+    state: ModelState
+    expires_at: str | None = None
+
+
+class Released(Value, frozen=True, kw_only=True):
+    lease: str
 
 
 class Provenanced(Value, frozen=True, kw_only=True):

@@ -68,6 +68,19 @@ async def test_a_loan_is_for_its_users_and_groups(
         ("oci://host/repo", ["oci://host/repo:v1", "oci://host/repo@sha256:0"], ["oci://host/repository:v1"]),
         ("https://host", ["https://host/m"], ["https://host.evil/m", "https://host:8443/m", "http://host/m"]),
         ("s3://bucket/", ["s3://bucket/key"], ["s3://bucket-of-others/key"]),
+        (
+            "https://host/a/",
+            ["https://host/a/m..gguf", "https://host/a/.../m", "https://host/a/.m"],
+            [
+                *("https://host/a/../b/m", "https://host/a/%2e%2E/b/m", "https://host/a/..%2fb/m"),
+                *(
+                    "https://host/a/..%5Cb/m",
+                    "https://host/a/..;/b/m",
+                    "https://host/a/%252e%252e/b/m",
+                    "https://host/a/..",
+                ),
+            ],
+        ),
     ],
 )
 async def test_a_loan_is_for_the_references_that_begin_with_its_match(

@@ -55,6 +55,17 @@ async def test_a_flood_of_one_user_costs_nobody_else_a_line(
     assert sorted(os.listdir(os.path.dirname(path)))[-1] == f"activity.ndjson.{generations}", "nothing is left over"
 
 
+async def test_uids_that_count_as_one_user_have_one_share(path: str, opened: Callable[..., Activity]) -> None:
+    """The subordinate uids of one account."""
+    lent = {FLOOD + number: FLOOD for number in range(100, 109)}
+    activity = opened(max_bytes=4000, user_of=lambda uid: lent.get(uid, uid))
+    for number in range(10):
+        activity.record("job.done", job=f"q{number}", peer=QUIET, outcome="ok")
+    for uid in (FLOOD, *lent):
+        await flood(activity, 200, uid)
+    assert of(path, QUIET) == [f"q{number}" for number in range(10)]
+
+
 async def test_refused_connections_push_out_nothing_else(path: str, opened: Callable[..., Activity]) -> None:
     """Whoever has many uids has them."""
     activity = opened(max_bytes=4000)

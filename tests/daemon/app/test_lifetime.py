@@ -34,7 +34,7 @@ async def quiet_daemon(
     services: Any = SimpleNamespace(
         settings=Settings(),
         activity=None,
-        store=SimpleNamespace(layout=SimpleNamespace(root="/models")),
+        store=SimpleNamespace(layout=SimpleNamespace(root="/models"), leases=SimpleNamespace(left=lambda _: None)),
         daemon=SimpleNamespace(server="modeld/test", instance="instance"),
         handed=Descriptors(),
         is_own=lambda _uid: True,

@@ -120,6 +120,21 @@ async def test_prune_forgets_old_finished_jobs_only(ledger: Ledger) -> None:
     assert await ledger.prune(now, keep=DAY) == 1
 
 
+async def test_a_user_has_so_many_ended_jobs_and_the_oldest_go(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a user who submits in a loop fills the disk with records, which stay for a month."""
+    monkeypatch.setattr("modeld.jobs.ledger.ENDED_OF_EACH", 3)
+    monkeypatch.setattr("modeld.jobs.ledger.LOOK_EVERY", 4)
+    others = job(peer_uid=1001, state="done", ended_at=1.0)
+    open_, paused = job(), job(state="paused", ended_at=1.0)
+    ended = [job(state="done", token=f"t{moment}", ended_at=float(moment)) for moment in range(2, 12)]
+    for row in (others, open_, paused, *ended):
+        await ledger.insert(row)
+    kept = {row.id for row in await ledger.recent(20)}
+    assert kept == {row.id for row in (others, open_, paused, *ended[-3:])}
+    assert await ledger.by_token(1000, "t2") is None
+    assert await ledger.by_token(1000, "t11") == ended[-1]
+
+
 def test_the_next_order_needs_no_event_loop(catalog: Catalog) -> None:
     assert Ledger(catalog).next_order_now() == 1
     asyncio.run(Ledger(catalog).insert(job(order=41, state="failed")))

@@ -14,7 +14,7 @@ from modeld.operations import model_add, model_copy, model_move, model_pull, mod
 from modeld.operations.job_operation import JobOperation
 from modeld.pulls.plan import Plan
 from modelwire import requests
-from modelwire.errors import AlreadyExists, DigestMismatch, PermissionDenied, WireError
+from modelwire.errors import AlreadyExists, DigestMismatch, InvalidRequest, PermissionDenied, WireError
 from modelwire.values import Copied, Moved, Removed
 from rigs.operations_rig import ANOTHER, MINE, NotingCall, OperationsRig, operations_rig
 
@@ -141,6 +141,14 @@ async def test_a_bad_request_is_refused_before_it_is_queued(
             await at.ask(request_)
         assert refused.value.code == code
         assert refused.value.hint
+        assert await at.services.board.recent(10, None) == []
+
+
+async def test_a_job_is_asked_for_with_few_names(tmp_path: Path) -> None:
+    """They are kept for a month, twice: a user could fill the disk with them."""
+    async with operations_rig(tmp_path) as at:
+        with pytest.raises(InvalidRequest, match="longer than"):
+            await at.ask(requests.ModelVerify(names=tuple(f"model-{number}" for number in range(4000))))
         assert await at.services.board.recent(10, None) == []
 
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -103,15 +103,25 @@ def unhurried_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_TURN_SECONDS", 60.0)
 
 
+class Leases:
+    """Stands for those of the store."""
+
+    def __init__(self) -> None:
+        self.of_left: list[object] = []
+
+    def left(self, connection: object) -> None:
+        self.of_left.append(connection)
+
+
 class Case:
     def __init__(self, shared: SharedState, held: Held, role: Any) -> None:
-        self.held, self.limits = held, shared.peer_limits
+        self.held, self.limits, self.leases = held, shared.peer_limits, cast("Any", shared.leases)
         self.transport = Transport()
         self.closed = 0
         self.limits.enter(UID)
         self.arrived = deque[endpoint.Arrived]()
         """The descriptors that came with the next bytes."""
-        self.connection = PeerConnection(shared, self, Caller(UID, UID, role), lambda _: None, self._on_closed)
+        self.connection = PeerConnection(shared, self, Caller(UID, UID, role), 7, lambda _: None, self._on_closed)
         self.connection.connection_made(self.transport)
 
     def sees_same_files(self) -> bool:
@@ -145,7 +155,7 @@ async def connected(
 ) -> AsyncIterator[Case]:
     services: Any = SimpleNamespace(
         settings=Settings(),
-        store=SimpleNamespace(layout=SimpleNamespace(root="/models")),
+        store=SimpleNamespace(layout=SimpleNamespace(root="/models"), leases=Leases()),
         daemon=SimpleNamespace(server="modeld/test", instance="i"),
         activity=SimpleNamespace(record=lambda *_, **__: None),
         handed=Descriptors(),
@@ -322,6 +332,7 @@ async def test_what_runs_when_the_peer_goes_is_ended_without_a_reply() -> None:
         await eventually(lambda: not case.connection.busy)
         assert case.take() == []
         assert case.limits._in_flight == {}
+        assert case.leases.of_left == [case.connection], "its leases end with it"
 
 
 @pytest.mark.parametrize(

@@ -50,23 +50,25 @@ ACCESS: Final = AccessSettings(users={"ada": "admin", "ben": "write", "cid": "re
 
 @dataclass
 class Case:
-    """What one user asks about: a model and jobs that are their own, or another's."""
+    """What one user asks about: a model, jobs and a lease that are their own, or another's."""
 
     file: str
     model: str
     job: str = ""
     ended_job: str = ""
+    lease: str = ""
 
 
 Make = Callable[[Case], dict[str, Any]]
 
-# In the order of USERS: + answered, r the role does not suffice, m the model is another's, j the job is another's,
-# d to be handed over, - not let in, i refused as a wrong request: the right was there.
+# In the order of USERS: + answered, r the role does not suffice, m the model is another's, j the job or the lease is
+# another's, d to be handed over, - not let in, i refused as a wrong request: the right was there.
 READ = "+ + + + + - - -"
 WRITE = "+ + + + r - - -"
 ADMIN = "+ + + r r - - -"
 OTHERS_MODEL = "+ + + m r - - -"
 OTHERS_JOB = "+ + + j r - - -"
+OTHERS_LEASE = "+ + + j j - - -"
 BY_PATH = "+ + d d r - - -"
 NOT_HERE = "i i i i i - - -"
 
@@ -85,9 +87,13 @@ LINES: Final[dict[str, tuple[str, str, Make]]] = {
     "model.list": (READ, READ, lambda case: {}),
     "model.show": (READ, READ, lambda case: {"name": case.model}),
     "model.resolve": (READ, READ, lambda case: {"name": case.model}),
+    "lease.acquire": (READ, READ, lambda case: {"name": case.model}),
+    "lease.release": (READ, OTHERS_LEASE, lambda case: {"lease": case.lease}),
     "model.copy": (WRITE, WRITE, lambda case: {"source": case.model, "destination": f"{case.model}-copy"}),
     "model.move": (WRITE, OTHERS_MODEL, lambda case: {"source": case.model, "destination": f"{case.model}-moved"}),
     "model.remove": (WRITE, OTHERS_MODEL, lambda case: {"name": case.model}),
+    "model.pin": (WRITE, OTHERS_MODEL, lambda case: {"name": case.model}),
+    "model.unpin": (WRITE, OTHERS_MODEL, lambda case: {"name": case.model}),
     "model.verify": (WRITE, WRITE, lambda case: {"names": [case.model]}),
     "store.usage": (READ, READ, lambda case: {}),
     "store.quarantine": (READ, READ, lambda case: {}),
@@ -176,9 +182,12 @@ class Asked:
         owner = USERS[user].uid if own else ANOTHER
         self._cases += 1
         case = Case(self.at.file("other.gguf", b"GGUF other"), f"m{self._cases}")
-        if operation.startswith("model."):
+        if operation.startswith(("model.", "lease.")):
             file = self.at.file("m.gguf")
             await self.at.services.store.add(file, name=case.model, requester=Requester(peer=owner))
+        if operation == "lease.release":
+            leased = await self.at.ask(requests.LeaseAcquire(name=case.model, ttl_s=60), Caller(owner, owner, "read"))
+            case.lease = leased.lease
         if operation.startswith("job."):
             caller = Caller(owner, owner, "write")
             await self.at.ask(requests.ModelVerify(all=True), caller)

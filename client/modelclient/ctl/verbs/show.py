@@ -8,7 +8,7 @@ from modelclient.ctl.output import short_digest
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns, pairs
 from modelwire.units import rounded_size
-from modelwire.values import ModelFile, ModelView, Provenanced
+from modelwire.values import Holder, ModelFile, ModelView, Provenanced
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,11 +24,18 @@ def _text(model: ModelView) -> str:
     text = pairs(_rows(model))
     if model.files:
         text += "\n" + columns(("FILE", "SIZE", "ROLE", "SHA-256"), map(_row, model.files), right=("SIZE",))
+    if model.holders:
+        text += "\n" + columns(("HELD BY", "FOR", "SINCE", "UNTIL", "LEASE"), map(_holder, model.holders))
     if model.history:
         differing = any(_unexpected(outcome) for outcome in model.history)
         headings = ("WHEN", "OUTCOME", "SHA-256", *(("EXPECTED",) if differing else ()), "BY", "FROM", "WITH")
         text += "\n" + columns(headings, (_past(outcome, differing) for outcome in model.history))
     return text
+
+
+def _holder(holder: Holder) -> tuple[str, ...]:
+    by = f"uid {holder.uid}" + ("" if holder.pid is None else f", pid {holder.pid}")
+    return (by, holder.purpose or "", holder.since, holder.expires_at or "it is released", holder.lease)
 
 
 def _unexpected(outcome: Provenanced) -> bool:
@@ -73,6 +80,7 @@ def _rows(model: ModelView) -> list[tuple[str, str | None]]:
         ("license", model.license),
         ("source", " ".join(part for part in origin if part)),
         ("owner", "not known" if model.owner is None else f"uid {model.owner}"),
+        ("pinned", "yes" if model.pinned else None),
         ("made by", model.produced_by),
         ("made at", model.produced_at),
         ("verified", model.verified_at),

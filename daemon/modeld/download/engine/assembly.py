@@ -156,8 +156,11 @@ class Assembly:
 
     def _reserve(self, size: int) -> None:
         """Reserves space for what is not on the disk yet, before the first byte of it, and allocates the beginning. A
-        server may claim any size."""
-        self.reservation.grow(max(0, size - self.partial.allocated))
+        server may claim any size. What is on the disk counts as left by an earlier run, however that ended."""
+        held = self.partial.allocated
+        if self.partial.resumable:
+            self.reservation.leave(self.partial.path, held)
+        self.reservation.grow(max(0, size - held))
         self._allocates = True
         self._allocate(min(size, self.workspace.tuning.allocated_ahead_bytes), size)
 

@@ -54,7 +54,7 @@ class Reach:
         proxy alone looks up a name, so a name passes; `localhost` counts as the address that it stands for."""
         name = host.rstrip(".").lower()
         try:
-            why = self.refusal("127.0.0.1" if name == "localhost" or name.endswith(".localhost") else host)
+            why = self.refusal("127.0.0.1" if name == "localhost" or name.endswith(".localhost") else _dotted(name))
         except ValueError:
             return
         if why is not None:
@@ -89,6 +89,14 @@ def _plain(address: Address) -> Address:
         if address in _TRANSLATED:
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address
+
+
+def _dotted(host: str) -> str:
+    """An IPv4 address in any spelling that resolvers take (127.1, 0x7f000001) as four numbers; else the host itself."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except OSError:
+        return host
 
 
 def _is_own(address: Address) -> bool:

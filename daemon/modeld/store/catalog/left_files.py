@@ -44,9 +44,9 @@ class LeftFiles:
         """As the files were when their jobs left them."""
         return self._bytes.get(uid, 0)
 
-    def note(self, path: str, uid: int | None, size: int) -> None:
-        """None: the file counts for nobody from now on."""
-        self._change(path[len(self._root) + 1 :], None if uid is None else (uid, size))
+    def note(self, path: str, uid: int, size: int) -> None:
+        """From now on the file counts for this user alone; without bytes for nobody."""
+        self._change(path[len(self._root) + 1 :], (uid, size) if size else None)
 
     def look_again(self, uid: int) -> int:
         """Blocking: `bytes_of` without what has been removed or named since."""

@@ -1,7 +1,8 @@
 """The space that one user may take by what is unfinished: a share of what is free for them.
 
-Unfinished is what is reserved for running jobs and what earlier ones have left: partial downloads and bytes in
-quarantine. Each further user gets the same share of what is left, so that no number of them takes all.
+Unfinished is what is reserved for running jobs and what earlier ones have left: partial downloads, whole files of
+models that never came, and bytes in quarantine. Each further user gets the same share of what is left, so that no
+number of them takes all.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ class UserSpaces:
             if uid not in self._spaces:
                 self._spaces[uid] = UserSpace(self._whole, self._left, uid, self._percent)
             return self._spaces[uid]
+
+    def named(self, path: str) -> None:
+        """A model has the file now: it counts for nobody."""
+        self._left.note(path, 0, 0)
 
 
 class UserSpace(Space):

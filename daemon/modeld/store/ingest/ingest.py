@@ -220,6 +220,8 @@ class Ingest:
             committed = await self.in_thread(commit)
             if committed.sure:
                 await self.records.record_good([(committed.blob, None)])
+            if not committed.reused:
+                staged.reservation.leave(committed.blob.path, committed.blob.size)
         return committed.blob
 
     # -- models
@@ -268,6 +270,8 @@ class Ingest:
             path=trees.path(request.name, tree) if tree else None,
             last=last,
         )
+        for each in named.values():
+            self.user_spaces.named(each.blob.path)
         with anyio.CancelScope(shield=True):
             sources = {file.digest: file.source for file in files}
             if batch is not None:

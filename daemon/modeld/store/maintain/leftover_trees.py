@@ -17,6 +17,7 @@ from modeld.store.disk.removal import Identity
 from modeld.store.maintain.victims import Ages, Candidate, Links, span
 from modeld.store.manifests import trees
 from modeld.store.names import ModelName
+from modeld.store.publish.holds import Holds
 from modeld.store.publish.name_changes import NameChanges
 from modelwire.errors import InvalidName, WireError
 
@@ -27,11 +28,12 @@ _AT_ONCE: Final = 50
 class LeftoverTrees:
     """For the event loop."""
 
-    def __init__(self, name_changes: NameChanges, records: Records) -> None:
+    def __init__(self, name_changes: NameChanges, records: Records, holds: Holds) -> None:
         self._name_changes = name_changes
         self._index = name_changes.index
         self._layout = name_changes.layout
         self._records = records
+        self._holds = holds
 
     async def leftovers(self, ages: Ages) -> list[Candidate]:
         return await self._name_changes.in_thread(partial(self._leftovers, ages))
@@ -53,7 +55,7 @@ class LeftoverTrees:
         except OSError:
             return None
         unused = ages.unused(info)
-        if unused < ages.grace:
+        if unused < ages.grace or self._holds.is_held(path):
             return None
         parts = tuple(path[len(self._layout.root) + 1 :].split("/"))
         return Candidate(
@@ -92,7 +94,8 @@ class LeftoverTrees:
     def _is_wanted(self, candidate: Candidate) -> bool:
         """Its second part below the trees' directory names the model, a third one its content."""
         wanted, path = self._wanted(candidate.parts[2]), "/".join((self._layout.root, *candidate.parts))
-        return wanted is not None and (wanted == path or wanted.startswith(f"{path}/"))
+        shown = wanted is not None and (wanted == path or wanted.startswith(f"{path}/"))
+        return shown or self._holds.is_held(path)
 
     def _wanted(self, stem: str) -> str | None:
         """The tree that the model of that name is shown by."""

@@ -95,7 +95,7 @@ class Sweeper:
         self._clock = clock
         self._marks = name_changes.index.marks
         self._unnamed = name_changes.unnamed
-        self._trees = LeftoverTrees(name_changes, records)
+        self._trees = LeftoverTrees(name_changes, records, holds)
         self._alone = anyio.Lock()
 
     async def sweep(
@@ -166,13 +166,14 @@ class Sweeper:
             return tally.swept(look, dry_run=dry_run)
 
     async def discard_partials(self, places: Collection[Held]) -> int:
-        """Removes the partial downloads at these places, unless running work has them; returns their bytes."""
+        """Removes the partial downloads at these places, unless running work has them or an open job goes on with them;
+        returns their bytes."""
         await self._name_changes.in_thread(self._lock.check)
         return await self._name_changes.in_thread(partial(self._discard_partials, places))
 
     def _discard_partials(self, places: Collection[Held]) -> int:
         freed = 0
-        for held in places:
+        for held in set(places) - self._holds.partials():
             path = self._layout.partial_dir(held) if isinstance(held, Digest) else held
             with self._holds.removing(held, CLOSING_SECONDS) as free, store_faults("remove the partial", path):
                 found = partial_at(self._layout, tuple(path[len(self._layout.root) + 1 :].split("/")))

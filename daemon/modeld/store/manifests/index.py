@@ -291,6 +291,7 @@ def _view(manifest: Manifest, path: str) -> ModelView:
         produced_by=manifest.produced_by,
         produced_at=manifest.produced_at,
         owner=manifest.owner,
+        pinned=manifest.pinned is True,
         files=tuple(
             ModelFile(path=file.path, blob=file.blob, size_bytes=file.size_bytes, role=file.role)
             for file in manifest.files

@@ -71,6 +71,9 @@ class Manifest(msgspec.Struct, frozen=True):
     owner_uid: Any = None
     """As the file has it: another tool may write anything here."""
 
+    pinned: Any = None
+    """The same; a pin is true."""
+
     @property
     def owner(self) -> int | None:
         """The user who named the model; None when the manifest does not say."""

@@ -43,13 +43,16 @@ class Models:
         history: History,
         uses: Uses,
         *,
+        seen: Callable[[ModelView], ModelView] = lambda view: view,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`seen` adds who holds a model."""
         self._index = index
         self._layout = layout
         self._records = records
         self._history = history
         self._uses = uses
+        self._seen = seen
         self._clock = clock
         self._names: dict[Asked, list[str]] = {}
 
@@ -119,7 +122,7 @@ class Models:
         while True:
             page = self._index.page(after, _AT_ONCE)
             damaged += page.damaged
-            for view in page.models:
+            for view in map(self._seen, page.models):
                 row = Row(view, self._uses.of(view.name) or self._index.published_at(view.name), now)
                 if query.accepts(row):
                     rows.append(row)
@@ -136,7 +139,7 @@ class Models:
             return None
 
     def _with_use(self, view: ModelView) -> ModelView:
-        used = self._uses.of(view.name)
+        view, used = self._seen(view), self._uses.of(view.name)
         return view if not used else msgspec.structs.replace(view, used_at=rfc3339(used))
 
 

@@ -51,6 +51,7 @@ _TEXTS: Final[dict[str, Callable[[Row], str]]] = {
     "name": lambda row: row.view.name,
     "format": lambda row: row.view.format,
     "state": lambda row: row.view.state,
+    "pinned": lambda row: "yes" if row.view.pinned else "no",
 }
 _KEYS: Final = (*_TEXTS, "size", "used")
 

@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
+
+import msgspec
 
 from modeld.store.digest import Digest
 from modeld.store.names import ModelName
 from modelwire.errors import InUse
+from modelwire.values import Holder
 
-NameHolder = Callable[[ModelName], str | None]
-"""Describes the holder of the model of that name; None when it is free."""
+
+class NameHold(NamedTuple):
+    """Why a name is held: by whom, in words, and each holder for programs."""
+
+    by: str
+    holders: Sequence[Holder] = ()
+
+
+NameHolder = Callable[[ModelName], NameHold | None]
+"""None when the name is free."""
 
 BlobHolder = Callable[[], Iterable[Digest]]
 """The blobs that are held beyond those that manifests name."""
@@ -112,14 +124,15 @@ class Holds:
         return held
 
     def check_free(self, name: ModelName, doing: str) -> None:
-        """`InUse`, with the holder, when the name is held."""
+        """`InUse`, with the holders, when the name is held."""
         for holder in self._names:
-            held_by = holder(name)
-            if held_by is not None:
+            hold = holder(name)
+            if hold is not None:
+                forced = " `--force` removes the name, and keeps the bytes until then." if doing == "removed" else ""
                 raise InUse(
-                    f"'{name.text}' cannot be {doing}: it is held by {held_by}",
-                    hint="Wait until it is released. `--force` removes it nevertheless.",
-                    details={"name": name.text, "holder": held_by},
+                    f"'{name.text}' cannot be {doing}: it is held by {hold.by}",
+                    hint=f"Wait until it is released.{forced}",
+                    details={"name": name.text, "holders": [msgspec.to_builtins(each) for each in hold.holders]},
                 )
 
 

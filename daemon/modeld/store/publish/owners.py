@@ -14,16 +14,18 @@ from modeld.store.manifests.index import Index
 from modeld.store.names import ModelName
 from modelwire.errors import PermissionDenied
 
+Change = Literal["moved", "removed", "replaced", "pinned", "unpinned"]
+
 _SHARED: Final = "shared_names = true in [access] of the daemon's configuration lets every writer change every model."
 
 
-def check_owner(entry: Entry, requester: Requester, change: Literal["moved", "removed", "replaced"]) -> None:
+def check_owner(entry: Entry, requester: Requester, change: Change) -> None:
     """Raises PermissionDenied when the model belongs to another user, and the requester may not change it."""
     if not requester.may_change(entry.owner):
         raise not_owner(entry, requester, change)
 
 
-def not_owner(entry: Entry, requester: Requester, change: Literal["moved", "removed", "replaced"]) -> PermissionDenied:
+def not_owner(entry: Entry, requester: Requester, change: Change) -> PermissionDenied:
     name, owner = entry.name.text, entry.owner
     belongs = f"it belongs to uid {owner}" if owner is not None else "its manifest does not say who owns it"
     whom = "a user with the role admin" if owner is None else f"uid {owner}, or a user with the role admin,"

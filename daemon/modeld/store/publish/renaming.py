@@ -32,12 +32,15 @@ from modeld.store.publish.holds import Holds
 from modeld.store.publish.name_changes import NameChanges, Terms, announced
 from modeld.store.publish.name_locks import never
 from modeld.store.publish.owners import check_hides_no_other, check_owner
-from modelwire.errors import AlreadyExists, Corrupt, NotFound, Unsupported, WireError
-from modelwire.values import Copied, Moved, PlanStep, Removed
+from modelwire.errors import AlreadyExists, Corrupt, InUse, NotFound, Unsupported, WireError
+from modelwire.values import Copied, Moved, Pinned, PlanStep, Removed
 
-Change = TypeVar("Change", Copied, Moved, Removed)
+Change = TypeVar("Change", Copied, Moved, Removed, Pinned)
 
 InThread = Callable[[Callable[[], bool]], Awaitable[bool]]
+
+PINNED: Final = "pinned"
+"""The field of the manifest."""
 
 _REMEMBERED: Final = 256
 """Requests whose outcome is unknown: each needs a failing disk, and is forgotten when it succeeds."""
@@ -119,6 +122,7 @@ class Renaming:
         self._copies = _Kind[Copied](self.copied)
         self._moves = _Kind[Moved](self.moved, lambda value: self._half_moved(value) or self.moved(value))
         self._removals = _Kind[Removed](self.removed)
+        self._pins = _Kind[Pinned](self.stays)
 
     async def _change(
         self,
@@ -149,8 +153,11 @@ class Renaming:
 
     async def _remove_trees(self, name: ModelName) -> None:
         """Removes the model's trees. A sweep removes what cannot be removed now."""
+        trees = self._layout.trees_of(name)
+        if self._holds.is_held(trees):
+            return
         with suppress(WireError, OSError):
-            remove = partial(self._index.trees.remove, self._layout.trees_of(name))
+            remove = partial(self._index.trees.remove, trees)
             await self._records.record_relinked(await self._name_changes.in_thread(remove))
 
     # -- cp
@@ -183,7 +190,7 @@ class Renaming:
         self._check_vacant(name, requester)
         manifest = _with_bytes(entry)
         owner = {} if requester.peer is None else {"owner_uid": requester.peer}
-        document = document | {"name": name.text} | owner
+        document = {key: value for key, value in document.items() if key != PINNED} | {"name": name.text} | owner
         steps = [
             PlanStep(action="share", path=self._layout.blob(Digest.parse(blob)), size_bytes=size, blob=blob)
             for blob, size in entry.listed_sizes()
@@ -281,9 +288,10 @@ class Renaming:
         return removed
 
     async def _weighed(self, entry: Entry, value: Removed) -> Removed:
-        """The value with the blobs that no other model names, and when the daemon sweeps them."""
-        sizes = {} if entry.manifest is None else entry.manifest.blobs()
-        find = partial(_only_named_by, self._index, self._layout, entry.name, list(sizes))
+        """The value with the blobs that nothing else needs, and when the daemon sweeps them."""
+        held = self._holds.blobs()
+        named = [] if entry.manifest is None else [each for each in entry.manifest.blobs() if each.hex not in held]
+        find = partial(_only_named_by, self._index, self._layout, entry.name, named)
         found = await self._name_changes.in_thread(find)
         at = None if self._sweep_after is None or not found else rfc3339(time.time() + self._sweep_after)
         return msgspec.structs.replace(
@@ -302,7 +310,40 @@ class Renaming:
             raise entry.fault
         if not force:
             self._holds.check_free(entry.name, "removed")
+            if _is_pinned(entry.manifest):
+                raise InUse(
+                    f"'{entry.name.text}' cannot be removed: it is pinned",
+                    hint=f"Run `modelctl unpin {entry.name.text}` first. `--force` removes it nevertheless.",
+                    retryable=False,
+                    details={"name": entry.name.text, "pinned": True},
+                )
         return entry
+
+    # -- pin, unpin
+
+    async def pin(self, name: str, *, pinned: bool = True, **terms: Unpack[Terms[Pinned]]) -> Pinned:
+        """The pin is in the manifest: it is lost only with the model. It stays when the name gets other bytes or the
+        model another name; a copy has none."""
+        wanted, requester = ModelName.parse(name), terms.get("requester", THE_DAEMON)
+
+        def plan() -> _Plan[Pinned]:
+            entry = self._exact(wanted)
+            check_owner(entry, requester, "pinned" if pinned else "unpinned")
+            manifest, document = entry.usable(), entry.document()
+            changed = _is_pinned(manifest) != pinned
+            value = Pinned(name=entry.name.text, blob=manifest.blob, pinned=pinned, changed=changed)
+            document.pop(PINNED, None)
+            if pinned:
+                document[PINNED] = True
+            write = partial(self._name_changes.write, entry.name, document, replace=True)
+            return _Plan(value, (entry.name,), write if changed else _nothing)
+
+        return await self._change(self._pins, (name, str(pinned)), plan, **terms)
+
+    def stays(self, value: Pinned) -> bool:
+        """Whether the model is pinned, or not, as `value` says."""
+        standing = self._standing(value.name)
+        return standing is not None and _is_pinned(standing) == value.pinned
 
     # -- the steps that all of them take
 
@@ -344,6 +385,10 @@ class Renaming:
         except WireError:
             return None
         return None if entry is None else entry.manifest
+
+
+def _is_pinned(manifest: Manifest | None) -> bool:
+    return manifest is not None and manifest.pinned is True
 
 
 def _only_named_by(index: Index, layout: Layout, name: ModelName, digests: Sequence[Digest]) -> dict[Digest, int]:

@@ -177,6 +177,18 @@ def test_a_proxy_is_asked_for_no_service_of_its_own_machine(host: str) -> None:
         client.close()
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["127.1", "127.0.0.1.", "2130706433", "0x7f.1", "0177.0.0.1", "0", "2852039166", "\uff11\uff12\uff17.0\u30020.1"],
+)
+def test_no_spelling_of_an_address_passes_a_proxy(host: str) -> None:
+    """The proxy would read it as `inet_aton` does."""
+    client = HttpClient(environ={"https_proxy": "http://127.0.0.1:9"}, reach=Reach())
+    with pytest.raises(PermissionDenied):
+        client.request("GET", f"https://{host}/latest/meta-data")
+    client.close()
+
+
 def test_a_proxy_of_the_operator_is_asked_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(lambda asked: file_reply(asked, b"public")) as proxy:
         environ = {"http_proxy": proxy.url}

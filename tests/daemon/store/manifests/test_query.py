@@ -68,7 +68,7 @@ def test_conditions(text: str | None, names: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "named", "why"),
     [
-        ("foo=1", "'foo=1'", "there is no key 'foo'; the keys are name, format, state, size, used"),
+        ("foo=1", "'foo=1'", "there is no key 'foo'; the keys are name, format, state, pinned, size, used"),
         ("size", "'size'", "KEY OPERATOR VALUE"),
         ("format=gguf, >3", "'>3'", "KEY OPERATOR VALUE"),
         ("size>", "'size>'", "KEY OPERATOR VALUE"),

@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from modeld.config import StoreSettings
 from modeld.store.names import ModelName
+from modeld.store.publish.holds import NameHold
 from modelwire.errors import InUse, NotFound, Unsupported
 from modelwire.units import Duration, Size
 from modelwire.values import Removed
@@ -74,10 +75,10 @@ async def test_a_manifest_of_another_version_is_left_to_its_tool(bench: Bench) -
 
 async def test_what_is_held_is_removed_only_by_force(bench: Bench) -> None:
     await bench.add("a")
-    bench.store.holds.register(names=lambda name: f"a lease of pid 7 on {name.text}")
+    bench.store.holds.register(names=lambda name: NameHold(f"a lease of pid 7 on {name.text}"))
     with pytest.raises(InUse, match="a lease of pid 7 on a") as caught:
         await bench.store.renaming.remove("a")
-    assert caught.value.details["holder"] == "a lease of pid 7 on a"
+    assert caught.value.details == {"name": "a", "holders": []}
     await bench.store.renaming.remove("a", force=True)
     assert bench.names() == []
 

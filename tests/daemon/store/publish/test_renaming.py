@@ -15,6 +15,7 @@ from modeld.platform import durable as calls
 from modeld.store.disk import durable
 from modeld.store.manifests import manifests
 from modeld.store.names import ModelName
+from modeld.store.publish.holds import NameHold
 from modelwire.errors import AlreadyExists, Corrupt, InUse, InvalidName, NotFound, Unsupported, WireError
 from modelwire.values import Copied, Moved, Removed
 from rigs.maintain_rig import Bench, RecordedNotes
@@ -186,7 +187,7 @@ async def test_readers_find_one_of_the_names_at_every_moment(bench: Bench, monke
 
 async def test_a_move_of_what_is_held_is_refused(bench: Bench) -> None:
     await bench.add("a")
-    bench.store.holds.register(names=lambda name: "pid 7" if name.text == "a" else None)
+    bench.store.holds.register(names=lambda name: NameHold("pid 7") if name.text == "a" else None)
     with pytest.raises(InUse, match="pid 7"):
         await bench.store.renaming.move("a", "b")
     assert bench.names() == ["a"]
