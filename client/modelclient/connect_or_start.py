@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from modelclient import platform
 from modelclient.dialing import dial, dial_by_store, find, nothing_to_cancel
 from modelclient.locate import Endpoint
 from modelclient.platform.interface import Channel
@@ -23,12 +24,21 @@ client that comes a moment too late: it has asked for nothing, so the next try f
 none."""
 
 
+class Absent(NoDaemon):
+    """No daemon runs at an endpoint at which this user can start one."""
+
+
 def absent(endpoint: Endpoint) -> NoDaemon:
     if endpoint.system:
         return NoDaemon(
             f"the system service does not answer at {endpoint.path}", hint="Start it with `systemctl start modeld`."
         )
-    return NoDaemon(f"no daemon runs at {endpoint.path}", hint="Start one with `modelctl start`.")
+    if (keeper := platform.starting().keeper(endpoint.path)) is not None:
+        return NoDaemon(
+            f"no daemon runs at {endpoint.path}, whose directory belongs to {keeper}",
+            hint=f"Ask {keeper} to start it, or use a daemon of your own with another --socket or MODELD_SOCKET.",
+        )
+    return Absent(f"no daemon runs at {endpoint.path}", hint="Start one with `modelctl start`.")
 
 
 def connect_or_start(
@@ -42,7 +52,7 @@ def connect_or_start(
     endpoint, made = connect(argument)
     if made is not None:
         return endpoint, made
-    if not start or endpoint.system:
+    if not start or endpoint.system or platform.starting().keeper(endpoint.path) is not None:
         raise absent(endpoint)
     from modelclient import autostart  # a client that finds a daemon does not pay for this
 
@@ -50,10 +60,20 @@ def connect_or_start(
         made = autostart.start(endpoint, time.monotonic() + start_seconds, check_cancelled=check_cancelled)
     except autostart.StartFailed as fault:
         # A daemon of this store was started meanwhile, and listens elsewhere.
-        if fault.code != "in_use" or endpoint.named or (found := dial_by_store()) is None:
+        if fault.code != "in_use" or (found := dial_by_store()) is None:
             raise
+        if endpoint.named:
+            found[1].close()
+            raise _served_elsewhere(endpoint, fault, found[0]) from None
         return found
     return endpoint, made
+
+
+def _served_elsewhere(endpoint: Endpoint, fault: NoDaemon, other: Endpoint) -> NoDaemon:
+    return NoDaemon(
+        f"no daemon runs at {endpoint.path}, and none can be started there: {fault.message}",
+        hint=f"Use the daemon of that store with `--socket {other.path}`, or name another store with MODELS_HOME.",
+    )
 
 
 def connect(argument: str | None = None) -> tuple[Endpoint, Channel | None]:

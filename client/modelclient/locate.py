@@ -99,10 +99,14 @@ def root() -> str:
 
 
 def state_directory() -> str | None:
-    """Where the standard error of a daemon goes that this user starts; None when there is no such place."""
+    """Where the standard error of a daemon goes that this user starts; None when there is no such place, or when the
+    daemon will refuse it."""
     from modelwire.store_root import state_directory
 
     try:
+        if configured := os.environ.get("MODELD_STATE_DIR", "").strip() or _configured("state_dir"):
+            path = os.path.expanduser(configured) if configured.startswith("~/") else configured
+            return path if os.path.isabs(path) else None
         return state_directory(_models_home(), os.environ, sys.platform)
     except (OSError, ValueError):
         return None  # the daemon will report what is wrong with the configuration

@@ -91,6 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(dump(loaded.settings))
         return 0
     if flags.check_config:
+        from modeld.app.compose import rights
+
+        _, access, lending = rights(loaded)
+        for warning in (*loaded.warnings, *access.warnings, *lending.warnings):
+            sys.stderr.write(f"modeld: warning: {warning}\n")
         sys.stdout.write(f"{loaded.path or 'no configuration file, only defaults'}: good\n")
         return 0
     from modeld.app.run import run

@@ -84,7 +84,9 @@ def parse_rate(text: str) -> int:
         bytes_by, seconds = amount
         if not bytes_by or SLOWEST_RATE * seconds <= bytes_by <= LARGEST * seconds:
             return bytes_by // seconds
-    raise ValueError(f"{text!r} is no rate of at least 1kB: write 20MB for 20 megabytes a second, or none for no limit")
+    raise ValueError(
+        f"{text!r} is not a rate of at least 1kB: write 20MB for 20 megabytes a second, or none for no limit"
+    )
 
 
 def parse_duration(value: str | float) -> Duration:

@@ -26,8 +26,10 @@ import modelclient
 from modelclient import autostart, connect_or_start
 from modelclient.locate import Endpoint
 from modelclient.platform import posix_starting
+from modelclient.platform.posix_starting import keeper
 from modelwire.errors import NoDaemon
 from rigs.command import Ctl
+from rigs.rough_peers import FOREIGN_UID, needs_root
 from rigs.waiting import wait_until
 
 HERE = Path(__file__).parent
@@ -206,7 +208,35 @@ def test_some_verbs_never_start_one(stand_in: Ctl, verb: str) -> None:
         assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "no daemon runs")
     else:
         assert (done.returncode, done.stdout) == (9, "")
-        assert done.stderr == f"modelctl: no daemon runs at {stand_in.socket}\nhint: Start one with `modelctl start`.\n"
+        hint = "Start one with `modelctl start`."
+        if verb == "stop":
+            hint = "To stop a daemon at another endpoint, name it with --socket."
+        assert done.stderr == f"modelctl: no daemon runs at {stand_in.socket}\nhint: {hint}\n"
+
+
+@needs_root
+@pytest.mark.parametrize("line", [["list"], ["list", "--no-start"], ["start"], ["status"]])
+def test_the_endpoint_of_another_user_is_not_ours_to_start(stand_in: Ctl, line: list[str]) -> None:
+    theirs = stand_in.room / "theirs"
+    theirs.mkdir(mode=0o755)
+    os.chown(theirs, FOREIGN_UID, FOREIGN_UID)
+    path = str(theirs / "modeld.sock")
+    done = stand_in(*line, environ={"MODELD_SOCKET": path})
+    assert (done.returncode, started(stand_in)) == (9, [])
+    who = keeper(path)
+    assert who is not None
+    assert who.startswith(f"uid {FOREIGN_UID}")
+    assert done.stderr.splitlines() == [
+        f"modelctl: no daemon runs at {path}, whose directory belongs to {who}",
+        f"hint: Ask {who} to start it, or use a daemon of your own with another --socket or MODELD_SOCKET.",
+    ]
+    assert json.loads(stand_in(*line, "--json", environ={"MODELD_SOCKET": path}).stdout)["error"]["code"] == "no_daemon"
+
+
+def test_who_can_start_a_daemon_is_named(room: Path) -> None:
+    assert keeper(str(room / "x.sock")) is None
+    assert keeper(str(room / "none" / "x.sock")) is None
+    assert keeper("/tmp/x.sock") is None
 
 
 def test_no_start_is_kept_to(stand_in: Ctl, open_client: Callable[..., Any]) -> None:
@@ -295,3 +325,22 @@ def test_the_daemons_standard_error_is_set_aside_when_it_has_grown(
     assert "the stars are wrong" in stand_in("list").stderr
     assert stand_in.log.read_text() == "something\nthe stars are wrong\n"
     assert (stand_in.log.parent / "daemon.log.1").stat().st_size == 4 * 1024 * 1024 + 1
+
+
+@pytest.mark.parametrize("said_by", ["variable", "configuration"])
+def test_the_daemons_standard_error_is_kept_beside_its_state(stand_in: Ctl, said_by: str) -> None:
+    state = stand_in.room / "elsewhere"
+    stand_in.environ["STAND_IN"] = "dies"
+    if said_by == "variable":
+        stand_in.environ["MODELD_STATE_DIR"] = str(state)
+    else:
+        stand_in.environ["MODELD_CONFIG"] = stand_in.file("config.toml", b'state_dir = "%s"\n' % str(state).encode())
+    assert "the stars are wrong" in stand_in("list").stderr
+    assert (state / "daemon.log").read_text() == "something\nthe stars are wrong\n"
+    assert not stand_in.log.parent.exists()
+
+
+def test_a_relative_state_directory_is_left_to_the_daemon_to_refuse(stand_in: Ctl) -> None:
+    stand_in.environ |= {"STAND_IN": "refuses", "MODELD_STATE_DIR": "state-of-none"}
+    assert (stand_in("list").returncode, len(started(stand_in))) == (13, 1)
+    assert not (stand_in.room / "state-of-none").exists()

@@ -89,9 +89,13 @@ def test_a_hint_names_the_verb(run: Run) -> None:
         ("jobs -n 0", "argument -n: '0' is not a number from 1 to 1000"),
         ("jobs -n -1", "argument -n: '-1' is not a number from 1 to 1000"),
         ("jobs -n 1001", "argument -n: '1001' is not a number from 1 to 1000"),
-        ("log -n x", "argument -n: 'x' is not a number from 0"),
-        ("log -n -1", "argument -n: '-1' is not a number from 0"),
-        ("log --since -1", "argument --since: '-1' is not a number from 0"),
+        ("log -n x", "argument -n: 'x' is not a number of 0 or more"),
+        ("log -n -1", "argument -n: '-1' is not a number of 0 or more"),
+        (
+            "sweep --grace x",
+            "argument --grace: 'x' is not a number of seconds or a duration such as 1h, from 0 to 3153600000",
+        ),
+        ("log --since -1", "argument --since: '-1' is not a number of 0 or more"),
         ("log --since 5 -n 2", "argument -n: not allowed with argument --since"),
         ("path a b", "unrecognized arguments: b"),
     ],
@@ -109,7 +113,7 @@ def test_too_few_jobs(run: Run, made: ScriptedPeer, setting: str, least: int) ->
     done = run("set", f"{setting}={least - 1}")
     assert (done.returncode, done.stderr.splitlines()[0]) == (
         2,
-        f"modelctl: {setting}: '{least - 1}' is no number of jobs" + (" from 1 to 64" if least else ""),
+        f"modelctl: {setting}: '{least - 1}' is not a number of jobs" + (" from 1 to 64" if least else ""),
     )
     assert made.requests == []
 
@@ -135,6 +139,8 @@ def test_to_go_on_after_ctrl_c_is_the_same_command(peer: Peer, ctl: Ctl, line: s
         if isinstance(request, requests.Cancel):
             talk.fail(talk.wire.open[request.target], errors.Cancelled("as asked"))
             talk.result(request, values.Done(target=request.target))
+        elif isinstance(request, requests.JobShow):
+            talk.result(request, msgspec.structs.replace(JOB, state="cancelled"))
         else:
             talk.accepted(request)
 
@@ -179,7 +185,8 @@ def test_a_deadline_is_a_number_of_seconds(run: Run, made: ScriptedPeer, deadlin
     done = run("stop", f"--deadline={deadline}")
     assert (done.returncode, done.stderr) == (
         2,
-        f"modelctl: argument --deadline: '{deadline}' is not a number of seconds from 0 to 3600\n"
+        f"modelctl: argument --deadline: '{deadline}' is not a number of seconds or a duration such as 1h,"
+        " from 0 to 3600\n"
         "hint: See `modelctl stop --help`.\n",
     )
     assert made.requests == []
@@ -278,6 +285,8 @@ def test_the_same_command_again_is_the_same_command(peer: Peer, ctl: Ctl, line: 
     def held(talk: Conversation, request: Request) -> None:
         if isinstance(request, requests.Cancel):
             talk.fail(talk.wire.open[request.target], errors.Cancelled("as asked"))
+        elif isinstance(request, requests.JobShow):
+            talk.result(request, msgspec.structs.replace(JOB, state="cancelled"))
         else:
             talk.accepted(request)
 

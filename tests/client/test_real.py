@@ -135,6 +135,16 @@ def test_a_shell_with_another_runtime_directory_finds_the_daemon_of_its_store(ct
     assert os.listdir(elsewhere) == []
 
 
+def test_an_endpoint_at_which_none_can_be_started_is_named(ctl: Ctl) -> None:
+    socket = ctl.json("start")["socket"]
+    done = ctl("list", "--socket", str(ctl.room / "nowhere" / "x.sock"))
+    assert done.returncode == 9
+    words, hint = done.stderr.splitlines()
+    assert words.startswith(f"modelctl: no daemon runs at {ctl.room}/nowhere/x.sock, and none can be started there: ")
+    assert f"--socket {socket}" in hint
+    assert not (ctl.room / "nowhere").exists()
+
+
 def test_nothing_is_added_to_a_store_that_was_not_meant(ctl: Ctl) -> None:
     ctl("start")
     environ = {"MODELS_HOME": str(ctl.room / "mine")}

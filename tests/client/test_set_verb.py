@@ -60,7 +60,7 @@ def run(made: ScriptedPeer, ctl: Ctl) -> Run:
 def test_a_limit_over_all_downloads(run: Run, made: ScriptedPeer) -> None:
     done = run("set", "max_rate=20MB/s")
     assert (done.returncode, done.stdout) == (0, "max_rate  20.0 MB/s (was no limit)\n")
-    assert done.stderr == "modelctl: max_rate: until the daemon stops, it starts with 50.0 MB/s\n"
+    assert done.stderr == "modelctl: max_rate: it lasts until the daemon stops; the next one starts with 50.0 MB/s\n"
     assert run("set", "max_rate = 50MB").stderr == ""
     assert run("set", "max_rate=none").stdout == "max_rate  no limit (as before)\n"
     assert [request.max_rate for request in made.requests if isinstance(request, requests.DaemonConfigure)] == [
@@ -98,12 +98,13 @@ def test_for_programs(run: Run) -> None:
         ("transfer.max_rate=20MB", "there is no setting 'transfer.max_rate'", "Did you mean max_rate?"),
         ("colour=red", "there is no setting 'colour'", "Set one of max_rate"),
         ("max_rate", "'max_rate' is not of the form KEY=VALUE", "modelctl set max_rate=20MB/s"),
-        ("max_rate=fast", "max_rate: 'fast' is no rate", "Set one of max_rate"),
+        ("max_rate=fast", "max_rate: 'fast' is not a rate", "Set one of max_rate"),
         ("max_rate=1MB max_rate=2MB", "max_rate is given twice", "once"),
         ("priority=1", "there is no setting 'priority' of the daemon", "modelctl set priority=… --job ID"),
-        ("running_fetches=many", "running_fetches: 'many' is no number of jobs", "Set one of "),
+        ("running_fetches=many", "running_fetches: 'many' is not a number of jobs", "Set one of "),
         ("running_fetches=2 --job mine", "no setting 'running_fetches' of a job", "Set it for the daemon: "),
-        ("priority=9 --job mine", "priority: '9' is no priority: 1 is the highest, 5 the lowest", "Set one of "),
+        ("priority=9 --job mine", "priority: '9' is not a priority: 1 is the highest, 5 the lowest", "Set one of "),
+        ("x=1 --job mine", "there is no setting 'x' of a job", "hint: Set one of max_rate, priority."),
         ("", "the following arguments are required: KEY=VALUE", "modelctl set --help"),
     ],
 )
@@ -113,6 +114,7 @@ def test_what_cannot_be_set(run: Run, made: ScriptedPeer, line: str, says: str, 
     first, second = done.stderr.splitlines()
     assert says in first
     assert hint in second
+    assert ("--print-config" in second) == (line == "colour=red")
     assert made.requests == []
 
 

@@ -38,7 +38,9 @@ def file(path: Path, mode: int) -> str:
 @pytest.mark.parametrize(("mode", "said"), [(0o600, True), (0o640, True), (0o644, False), (0o604, False)])
 def test_a_private_file_is_named_where_all_may_enter_the_store(open_room: Path, mode: int, said: bool) -> None:
     path = file(open_room / "m.gguf", mode)
-    sentence = f"others on this machine will be able to read {path} in the store; by its mode now they cannot"
+    sentence = (
+        f"others on this machine will be able to read {path} in the store, although its mode does not let them now"
+    )
     assert newly_readable(path, store_of(open_room)) == (sentence if said else None)
 
 

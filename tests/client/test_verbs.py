@@ -150,7 +150,10 @@ def test_no_verb_is_a_usage_error_with_the_help(ctl: Ctl) -> None:
     done = ctl()
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: modelctl")
-    assert done.stderr.endswith("modelctl: no verb was given\nhint: Start with `modelctl status`.\n")
+    assert done.stderr.endswith(
+        "modelctl: no verb was given\n"
+        "hint: See what is there with `modelctl list`, or all verbs with `modelctl --help`.\n"
+    )
 
 
 def test_what_cannot_be_read_is_reported_beside_the_list(run: Run) -> None:

@@ -314,7 +314,7 @@ def test_shared_names_let_every_writer_change_every_model(shared: RealDaemon) ->
 @pytest.mark.parametrize("verb", ["add", "pull"])
 def test_the_command_says_which_private_file_others_will_read(shared: RealDaemon, verb: str) -> None:
     daemon = shared.start()
-    private = public_file(daemon, "private.gguf", b"GGUF\3\0\0\0 private", mode=0o600)
+    private = public_file(daemon, "private.gguf", b"GGUF\3\0\0\0 private to its owner", mode=0o600)
     done = [
         subprocess.run(
             [*COMMAND, verb, *options, private, "--name", f"m{number}"],

@@ -35,7 +35,7 @@ from rigs.waiting import wait_until
 pytestmark = needs_root
 
 OTHER_UID = FOREIGN_UID + 1
-GGUF = b"GGUF\3\0\0\0 handed over"
+GGUF = b"GGUF\3\0\0\0 handed over to it"
 
 
 @pytest.fixture

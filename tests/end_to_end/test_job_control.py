@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import time
 
 import pytest
 
+from rigs.command import COMMAND
 from rigs.held_daemon import HeldDaemon
 from rigs.real_daemon import RealDaemon
 from rigs.real_jobs import SIZE, add, rows, running, show, sparse, staging
@@ -172,3 +175,55 @@ def test_a_job_that_is_moved_up_runs_first(held: HeldDaemon) -> None:
     ended = sorted(ids, key=lambda job: show(held, job)["ended_at"])
     assert ended == [ids[0], ids[3], ids[1], ids[2]]
     assert held.ask("job.prioritize", job=ids[0], priority=2)["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize("on_disconnect", ["cancel", "continue"])
+def test_ctrl_c_in_one_command_says_that_the_job_goes_on(held: HeldDaemon, on_disconnect: str) -> None:
+    held.start()
+    path = sparse(held, "a")
+    with held.connect() as other:
+        _, job = add(other, path, "a", on_disconnect=on_disconnect)
+        running(held, job)
+        if on_disconnect == "continue":
+            other.close()
+        words = interrupted(held, job, path)
+        who = "another client wants" if on_disconnect == "cancel" else "waits for no client"
+        assert f"interrupted: job {job}, which {who}, goes on\n" in words
+        assert show(held, job)["state"] == "running"
+        held.release()
+        wait_until(lambda: show(held, job)["state"] == "done")
+
+
+def test_ctrl_c_in_the_last_command_says_that_the_job_was_stopped(held: HeldDaemon) -> None:
+    held.start()
+    path = sparse(held, "a")
+    with held.connect() as other:
+        _, job = add(other, path, "a")
+        running(held, job)
+        with command(held, job, path) as process:
+            other.close()
+            wait_until(lambda: show(held, job)["watchers"] == 1)
+            words = ctrl_c(process)
+    assert f"interrupted: job {job} was stopped, and a was not added\n" in words
+    assert show(held, job)["state"] == "cancelled"
+
+
+def interrupted(held: HeldDaemon, job: str, path: str) -> str:
+    with command(held, job, path) as process:
+        return ctrl_c(process)
+
+
+def command(held: HeldDaemon, job: str, path: str) -> subprocess.Popen[str]:
+    """One that has joined the job."""
+    words = [*COMMAND, "add", path, "--name", "a", "--events"]
+    process = subprocess.Popen(words, env=held.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert job in process.stdout.readline()
+    return process
+
+
+def ctrl_c(process: subprocess.Popen[str]) -> str:
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 130
+    return words

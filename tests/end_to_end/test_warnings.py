@@ -7,7 +7,7 @@ import subprocess
 
 from rigs.command import COMMAND
 from rigs.real_daemon import RealDaemon
-from rigs.rough_peers import needs_root
+from rigs.rough_peers import ALLOW_ROOT, needs_root
 
 
 def test_a_daemon_that_hashes_without_openssl_says_so_at_its_start_and_in_its_status(stopped: RealDaemon) -> None:
@@ -24,6 +24,22 @@ def test_a_daemon_with_openssl_and_a_user_of_its_own_has_nothing_to_warn_of(stop
     warnings = stopped.ask("daemon.status")["value"].get("warnings", [])
     assert [each for each in warnings if "runs as root" not in each] == []
     assert len(warnings) == (os.geteuid() == 0)
+
+
+def test_a_store_that_the_users_of_the_configuration_cannot_reach_is_said(stopped: RealDaemon) -> None:
+    stopped.configure(f'{ALLOW_ROOT}[access]\nusers = {{ nobody = "read" }}\n')
+    private = os.path.dirname(stopped.root)
+    os.chmod(private, 0o700)
+    stopped.start()
+    warnings = stopped.ask("daemon.status")["value"]["warnings"]
+    (warning,) = [each for each in warnings if "cannot open the models" in each]
+    assert f"they cannot enter {private} (" in warning
+    assert warning in stopped.log()
+    stopped.terminate()
+    os.chmod(private, 0o711)
+    stopped.start()
+    warnings = stopped.ask("daemon.status")["value"]["warnings"]
+    assert not any(f"cannot enter {private} " in each for each in warnings)
 
 
 @needs_root

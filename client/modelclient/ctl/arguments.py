@@ -18,7 +18,7 @@ def number(least: int, most: int | None = None) -> Callable[[str], int]:
 
 def seconds(least: float, most: float) -> Callable[[str], float]:
     """The type of an argument that is a number of seconds, or a duration such as `15m`."""
-    return _bounded(_seconds, "a number of seconds", least, most)
+    return _bounded(_seconds, "a number of seconds or a duration such as 1h,", least, most)
 
 
 def rate(text: str) -> int | None:
@@ -44,7 +44,7 @@ def _bounded(convert: Callable[[str], Amount], what: str, least: float, most: fl
                 return found
         except ValueError:
             pass
-        to = f" to {most:.15g}" if most is not None else ""
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what} from {least:.15g}{to}")
+        of = f"from {least:.15g} to {most:.15g}" if most is not None else f"of {least:.15g} or more"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what} {of}")
 
     return read

@@ -162,7 +162,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         )
     if not found.verb:
         parser.print_help(sys.stderr)
-        raise UsageError("no verb was given", "Start with `modelctl status`.")
+        raise UsageError(
+            "no verb was given", "See what is there with `modelctl list`, or all verbs with `modelctl --help`."
+        )
     return found
 
 

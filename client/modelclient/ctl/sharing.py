@@ -23,7 +23,7 @@ def newly_readable(path: str, store: str) -> str | None:
         else:
             return None
         if private is not None:
-            return f"{readers} will be able to read {private} in the store; by its mode now they cannot"
+            return f"{readers} will be able to read {private} in the store, although its mode does not let them now"
     return None
 
 

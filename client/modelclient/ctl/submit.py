@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from modelclient.ctl.follow import follow, supervise
 from modelclient.ctl.output import count, option, printable
@@ -13,12 +14,18 @@ from modelclient.ctl.sharing import newly_readable
 from modelclient.ctl.table import line
 from modelclient.exchange import Work
 from modelclient.operations import NewModel
-from modelwire.errors import Cancelled, InvalidRequest
+from modelwire.errors import Cancelled, InvalidRequest, ModeldError
 from modelwire.units import rounded_size
-from modelwire.values import Added, Pulled
-from modelwire.vocabulary import PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST
+from modelwire.values import Added, JobView, Pulled
+from modelwire.vocabulary import PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST, TERMINAL_STATES
 
 Made = TypeVar("Made", Added, Pulled)
+
+_STOP_SECONDS: Final = 1.0
+"""Work looks every few milliseconds whether it is to stop. A job of two clients still runs after this time, and is
+reported as one that goes on."""
+
+_PAUSE_SECONDS: Final = 0.02
 
 
 def configure(parser: argparse.ArgumentParser, *, made_of: str, license_from: str = "") -> None:
@@ -67,13 +74,44 @@ def words(args: argparse.Namespace) -> list[str]:
     return made + (["--priority", str(args.priority)] if args.priority != PRIORITY_DEFAULT else [])
 
 
-def stopped(work: Work[Made]) -> str:
+def _interruption(session: Session, work: Work[Made], stopped: Callable[[str], Cancelled]) -> Cancelled:
     """What Ctrl-C has done; it may come before the daemon has answered."""
     if work.job is None:
-        return "the request was taken back"
-    if work.joined:
-        return f"job {work.job}, which was there before, stops unless another client wants it"
-    return f"job {work.job} was stopped"
+        return stopped("the request was taken back")
+    job, see = work.job, f"See `modelctl job {work.job}`."
+    view = _after_cancel(session, job)
+    if view is None:
+        return Cancelled(f"interrupted: nothing is known of what became of job {job}", hint=see)
+    if view.state == "cancelled":
+        return stopped(f"job {job} was stopped")
+    if view.state in TERMINAL_STATES:
+        return Cancelled(f"interrupted: job {job} had {'failed' if view.error else 'ended'} before that", hint=see)
+    if view.on_disconnect == "cancel" and not view.watchers:
+        return Cancelled(f"interrupted: job {job} is being stopped", hint=see)
+    why = "which another client wants" if view.on_disconnect == "cancel" else "which waits for no client"
+    end = f"or end it with `modelctl cancel {job}`."
+    if view.state == "paused":
+        hint = f"Go on with it with `modelctl resume {job}`, {end}"
+        return Cancelled(f"interrupted: job {job}, {why}, stays paused", hint=hint)
+    return Cancelled(f"interrupted: job {job}, {why}, goes on", hint=f"Follow it with `modelctl attach {job}`, {end}")
+
+
+def _after_cancel(session: Session, job: str) -> JobView | None:
+    """The job when it has ended, or when it does not end; None when the daemon does not answer."""
+    client = session.client()
+    client.timeout = _STOP_SECONDS
+    deadline = time.monotonic() + _STOP_SECONDS
+    view = None
+    try:
+        while True:
+            # Not by attaching to it: an attachment holds the job, and ends it for nobody when it leaves.
+            view = client.job(job)
+            over = view.state in TERMINAL_STATES or view.on_disconnect == "continue" or time.monotonic() > deadline
+            if over:
+                return view
+            time.sleep(_PAUSE_SECONDS)
+    except ModeldError:
+        return view
 
 
 def submit(
@@ -81,15 +119,16 @@ def submit(
     start: Callable[[], Work[Made]],
     *,
     detach: bool,
-    interrupted: Callable[[Work[Made]], Cancelled],
+    stopped: Callable[[str], Cancelled],
     known: Callable[[Made], str],
 ) -> None:
-    """`interrupted` makes the report of a job that Ctrl-C stopped; `known` says what of the model was there before."""
+    """`stopped` makes the report of work that Ctrl-C stopped, from words that say so; `known` says what of the model
+    was there before."""
     supervise(
         session,
         start,
         lambda work: _leave(session, work, known) if detach else _show(session, follow(session, work), known),
-        lambda work, _: interrupted(work),
+        lambda work, _: _interruption(session, work, stopped),
     )
 
 

@@ -97,6 +97,10 @@ class Starting(Protocol):
         nothing can be locked the value is True."""
         ...
 
+    def keeper(self, path: str) -> str | None:
+        """The other user who alone can start a daemon at the endpoint; None when this user can."""
+        ...
+
     def spawn(self, command: Sequence[str], environ: Mapping[str, str], log_path: str | None) -> Spawned:
         """Starts a daemon that reports to this process; `log_path` takes its standard error. Raises an OSError."""
         ...

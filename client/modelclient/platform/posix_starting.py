@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import select
 import subprocess
 import threading
@@ -27,6 +28,21 @@ def start_lock(path: str) -> Iterator[bool]:
     finally:
         if held is not None:
             os.close(held)
+
+
+def keeper(path: str) -> str | None:
+    directory = os.path.dirname(path)
+    try:
+        uid = os.lstat(directory).st_uid
+    except OSError:
+        return None  # the daemon makes the directory, or reports what is wrong with the place
+    # Root's directories are as safe as this user's own, where this user may write to them: /tmp is one.
+    if uid == os.getuid() or (uid == 0 and os.access(directory, os.W_OK)):
+        return None
+    try:
+        return f"uid {uid} ({pwd.getpwuid(uid).pw_name})"
+    except (KeyError, OSError):
+        return f"uid {uid}"
 
 
 def _open_lock(path: str) -> int | None:

@@ -42,6 +42,8 @@ class Rooms:
     ledger: Ledger
     activity: Activity
     endpoint: platform.endpoint.Endpoint
+    warnings: tuple[str, ...]
+    """What keeps users whom [access] names from the models."""
     accounts: Accounts
     access: Access
     lending: Lending
@@ -54,6 +56,14 @@ def endpoint_path(settings: Settings, environ: Mapping[str, str]) -> str:
     uid = os.getuid()
     rest = {name: value for name, value in environ.items() if name != "MODELD_SOCKET"}
     return socket_path(rest, settings.socket, uid, run_user_exists=os.path.isdir(f"/run/user/{uid}"))
+
+
+def rights(loaded: Loaded) -> tuple[Accounts, Access, Lending]:
+    """What the configuration grants. Blocks while the system looks up the users and groups that it names."""
+    granted, accounts, own = loaded.settings.access, Accounts(), os.getuid()
+    access = Access(granted.users, granted.groups, own, accounts, config_path=loaded.path or SYSTEM_CONFIG)
+    loans = ((loan.match, loan.users, loan.groups) for loan in granted.credentials)
+    return accounts, access, Lending(loans, own, accounts)
 
 
 @contextmanager
@@ -73,14 +83,7 @@ def opened(
         store = Store.open(root, settings.store, catalog, lock=lock, byte_threads=settings.limits.running_bytes)
         pulls = PullContext(store, catalog, settings, environ)
         closing.callback(pulls.close)
-        accounts = Accounts()
-        access = Access(
-            settings.access.users,
-            settings.access.groups,
-            os.getuid(),
-            accounts,
-            config_path=loaded.path or SYSTEM_CONFIG,
-        )
+        accounts, access, lending = rights(loaded)
         log = os.path.join(log_directory(settings, environ), "activity.ndjson")
         closing.enter_context(sole_writer(log, root))
         activity = Activity.open(
@@ -91,18 +94,20 @@ def opened(
             user_of=access.user_of,
         )
         closing.callback(activity.close)
-        lending = Lending(
-            ((loan.match, loan.users, loan.groups) for loan in settings.access.credentials), os.getuid(), accounts
-        )
         if inherited is not None:
             endpoint = platform.endpoint.Endpoint.inherited(inherited)
         else:
             holder = {"instance": instance, "store": root}
             endpoint = platform.endpoint.Endpoint.acquire(path, shared=settings.access.opens_to_others, holder=holder)
         closing.callback(endpoint.close)
-        yield Rooms(
-            store, catalog, ledger, activity, endpoint, accounts, access, lending, pulls, _recovery(store, catalog)
-        )
+        warnings = endpoint.warnings
+        if settings.access.opens_to_others and (private := platform.files.private_directory(root)) is not None:
+            warnings += (
+                f"other users cannot open the models in {root}, although [access] names some: they cannot enter"
+                f" {private} (chmod 0711, or put the store elsewhere with models_home)",
+            )
+        recovery = _recovery(store, catalog)
+        yield Rooms(store, catalog, ledger, activity, endpoint, warnings, accounts, access, lending, pulls, recovery)
 
 
 def _open_catalog(layout: Layout) -> Catalog:

@@ -118,7 +118,7 @@ def _built(
     warnings = (
         *rooms.access.warnings,
         *rooms.lending.warnings,
-        *rooms.endpoint.warnings,
+        *rooms.warnings,
         *filter(None, (slow_sha256(), root_user.warning(os.getuid()))),
     )
     for warning in warnings:

@@ -58,8 +58,20 @@ def load(environ: Mapping[str, str], *, overrides: Mapping[str, Any] | None = No
     except msgspec.ValidationError as error:
         # Only a rule of a whole table can still fail; its message names the key, the path names the table.
         reason, _, where = str(error).partition(" - at `$")
-        raise ConfigError(f"{where.strip('.`')}.{reason}".lstrip(".")) from None
+        fault = f"{where.strip('.`')}.{reason}".lstrip(".")
+        raise ConfigError(_placed(fault, environ, overrides or {}, found)) from None
     return Loaded(settings, found, _misspelled_variables(environ))
+
+
+def _placed(fault: str, environ: Mapping[str, str], overrides: Mapping[str, Any], file: str | None) -> str:
+    """The fault of a value, after the place that the value comes from: a flag and a variable are above the file."""
+    path = fault.partition(":")[0]
+    key = next((key for key in all_keys() if key.path == path), None)
+    if key is None or overrides.get(path) is not None:
+        return fault
+    if environ.get(key.variable, "").strip():
+        return key.variable + fault.removeprefix(path)
+    return f"{file}: {fault}" if file else fault
 
 
 def _read_file(path: str, content: Mapping[str, Any], values: _Values, problems: list[str]) -> None:

@@ -199,13 +199,16 @@ class AccessSettings(_Table, frozen=True, kw_only=True):
     ] = ()
 
     def __post_init__(self) -> None:
-        for network in self.networks:
-            from ipaddress import ip_network
+        from ipaddress import ip_network
 
+        faults = []
+        for network in self.networks:
             try:
                 ip_network(network)
             except ValueError as fault:
-                raise ValueError(f"networks: {fault}") from None
+                faults.append(str(fault))
+        if faults:
+            raise ValueError(f"networks: {'; '.join(faults)}")
 
     @property
     def opens_to_others(self) -> bool:

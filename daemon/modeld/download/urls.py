@@ -86,7 +86,7 @@ def parse_url(text: str, *, plain_hosts: Collection[str] = ()) -> Url:
     if scheme == "http" and not allows_plain(host, plain_hosts):
         raise InvalidRequest(
             f"http://{host} is not encrypted, so anybody on the way could change the bytes",
-            hint=f"Use https, or allow plain http for {host!r} in the configuration.",
+            hint=f"Use https, or add {host!r} to `plain_hosts` in [transfer] of the daemon's configuration.",
             details={"host": host},
         )
     path = quote(parts.path or "/", safe=_PLAIN)

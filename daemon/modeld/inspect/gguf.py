@@ -11,14 +11,14 @@ from typing import Final
 
 MAGIC: Final = b"GGUF"
 
-_VERSIONS: Final = (2, 3)
-"""Version 1 has other widths, and no program writes it any more."""
+_BEGINNINGS: Final = {MAGIC + struct.pack(f"{order}I", version): order for version in (2, 3) for order in "<>"}
+"""The magic and the version, with the order of the bytes. Version 1 has other widths, and no program writes it now."""
 
 _MAX_ITEMS: Final = 4_000_000
 """Strings, fields and tensors together. The largest vocabularies have 300,000 words, in two or three lists."""
 
-_FIXED: Final = 24
-"""The magic, the version and two counts. A shorter file does not say how long it must be."""
+FIXED: Final = 24
+"""The magic, the version and two counts: no file of these versions is shorter."""
 
 _MAX_NAME: Final = 65_535
 _MAX_DIMENSIONS: Final = 8
@@ -78,13 +78,12 @@ class Truncated(Exception):
 def needed_bytes(descriptor: int, size: int) -> int:
     """How long the file must be at least. Raises Truncated when the file of `size` bytes ends within its header."""
     head = _Head(descriptor, size)
-    if size < _FIXED or head.take(4) != MAGIC:
-        raise Unreadable("it does not begin as a GGUF file")
-    version = head.take(4)
-    if int.from_bytes(version, "little") not in _VERSIONS and int.from_bytes(version, "big") not in _VERSIONS:
-        raise Unreadable(f"it has the version {int.from_bytes(version, 'little')}")
-    if int.from_bytes(version, "little") not in _VERSIONS:
-        head.order = ">"
+    beginning = head.take(min(size, 8))
+    if not beginning or not any(known.startswith(beginning) for known in _BEGINNINGS):
+        raise Unreadable("it does not begin as a GGUF file of a known version")
+    if size < FIXED:
+        raise Truncated
+    head.order = _BEGINNINGS[beginning]
     tensors, fields = head.number("Q"), head.number("Q")
     if max(tensors, fields) > _MAX_ITEMS:
         raise Unreadable(f"its header counts {max(tensors, fields)} parts")

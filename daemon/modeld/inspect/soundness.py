@@ -19,7 +19,8 @@ POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
 _PAGE: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)[\s>]", re.I | re.S)
 _HEAD_BYTES: Final = 4096
-_NAMED: Final = ("gguf", "safetensors")
+_SHORTEST: Final = {"gguf": gguf.FIXED, "safetensors": 10}
+"""Bytes of the shortest file of each format. For safetensors: the length of the header, and an empty header."""
 
 
 class _Tensor(msgspec.Struct):
@@ -35,17 +36,20 @@ def fault_of(descriptor: int, size: int, name: str) -> str | None:
     """Why the open file of `size` bytes is not the model that `name` promises; None when nothing speaks against it."""
     named = format_of_name(name)
     head = os.pread(descriptor, _HEAD_BYTES, 0)
-    if named in _NAMED and (reason := _something_else(head)):
+    if named in _SHORTEST and (reason := _something_else(head)):
         return f"it is {reason}"
     needed: int | None = None
-    match format_of_content(head[:HEAD_BYTES]):
+    # Too few bytes may not say themselves what they are the beginning of.
+    kind = format_of_content(head[:HEAD_BYTES]) or (named if size < _SHORTEST.get(named, 0) else None)
+    match kind:
         case "gguf":
             needed = _gguf_bytes(descriptor, size)
         case "safetensors":
             needed = _safetensors_bytes(descriptor, size)
-    if needed is None or needed <= size:
+    if kind is None or needed is None or needed <= size:
         return None
-    return f"it is cut off: it has {size} bytes, and by its own header {needed} at least"
+    why = f"a {kind} file has {needed} at least" if size < _SHORTEST[kind] else f"by its own header {needed} at least"
+    return f"it is cut off: it has {size} bytes, and {why}"
 
 
 def _something_else(head: bytes) -> str | None:
@@ -67,12 +71,14 @@ def _gguf_bytes(descriptor: int, size: int) -> int | None:
     try:
         return gguf.needed_bytes(descriptor, size)
     except gguf.Truncated:
-        return size + 1
+        return max(size + 1, _SHORTEST["gguf"])
     except gguf.Unreadable:
         return None
 
 
 def _safetensors_bytes(descriptor: int, size: int) -> int | None:
+    if size < _SHORTEST["safetensors"]:
+        return _SHORTEST["safetensors"]
     length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
     if 8 + length > size:
         return 8 + length

@@ -19,6 +19,9 @@ _STOP_SECONDS = 5.0
 stop; a publication that has begun ends first."""
 
 
+_ENDED = {"done": "is done", "failed": "has failed", "cancelled": "was cancelled"}
+
+
 class Attach(SlowOperation[JobAttach, JobView]):
     request, value = JobAttach, JobView
 
@@ -91,7 +94,7 @@ async def own_open_job(services: Services, caller: Caller, job_id: str, what: st
     job = await own_job(services, caller, job_id)
     if job.terminal:
         raise InvalidRequest(
-            f"job {job.id} is {job.state}: it cannot be {what} any more",
+            f"job {job.id} {_ENDED[job.state]}, and cannot be {what} any more",
             hint="Ask for the work again if it is still wanted.",
         )
     return job

@@ -36,7 +36,7 @@ class Caller:
         if not allows(self.role, needed):
             raise Unauthorized(
                 f"{what} needs the role {needed!r}; uid {self.uid} has {self.role!r} here",
-                hint="Ask the daemon's owner for a role; [access] in its configuration gives it.",
+                hint=f"Ask the daemon's owner for the role {needed!r}, which [access] in its configuration gives.",
             )
 
 

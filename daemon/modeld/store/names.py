@@ -23,7 +23,9 @@ _FOREIGN = re.compile(r"[^A-Za-z0-9._-]")
 _DEVICES: Final = frozenset(
     ["con", "prn", "aux", "nul"] + [f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)]
 )
-_HINT: Final = "Use 1 to 128 ASCII letters, digits, '.', '_' or '-', for example llama-3.2-1b or llama:8b."
+_HINT: Final = (
+    "Use 1 to 128 ASCII letters, digits, '.', '_' or '-', and ':' before a tag, for example llama-3.2-1b or llama:8b."
+)
 
 _WEIGHTS = re.compile(
     r"\.(gguf|ggml|safetensors|onnx|bin|pt|pth|ckpt|tflite|engine|mlmodel|npz|h5|keras|pb)$", re.IGNORECASE

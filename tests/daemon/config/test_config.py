@@ -199,6 +199,10 @@ def test_a_file_beyond_all_measure_is_refused(file: Path) -> None:
         ("[limits]\nread_stall = nan", "limits.read_stall: expected a duration"),
         ("[limits]\nread_stall = inf", "limits.read_stall: expected a duration"),
         ("[limits]\nread_stall = [1]", "limits.read_stall: expected a duration such as '15m' or '1h30m', got list"),
+        (
+            '[access]\nnetworks = ["10.0.0.0/8", "10.1/99", "lan"]',
+            "access.networks: '10.1/99' does not appear to be an IPv4 or IPv6 network; 'lan' does not appear",
+        ),
         ("[activity]\nmax_bytes = 5", "activity.max_bytes: expected at least 1MiB"),
         ("[jobs]\nageing = 0", "jobs.ageing: expected at least 0.1 s"),
         ("[daemon]\nendpoint_check = 0", "daemon.endpoint_check: expected at least 0.1 s"),
@@ -223,8 +227,15 @@ def test_a_file_beyond_all_measure_is_refused(file: Path) -> None:
 def test_what_is_wrong_is_said_in_one_line(file: Path, content: str | bytes, said: str) -> None:
     error = refused(file, content)
     assert said in error.message
-    if "expected at least" not in said:
-        assert error.message.startswith(f"{file}: ")
+    assert error.message.startswith(f"{file}: ")
+
+
+def test_a_value_out_of_range_names_the_place_that_it_comes_from(file: Path) -> None:
+    file.write_text("[jobs]\nageing = 5\n")
+    with pytest.raises(ConfigError, match=r"^MODELD_JOBS_AGEING: expected at least"):
+        load({"MODELD_CONFIG": str(file), "MODELD_JOBS_AGEING": "0"})
+    with pytest.raises(ConfigError, match=r"^jobs\.ageing: expected at least"):
+        load({"MODELD_CONFIG": str(file), "MODELD_JOBS_AGEING": "7"}, overrides={"jobs.ageing": "0"})
 
 
 def test_all_problems_of_a_file_are_listed(file: Path) -> None:

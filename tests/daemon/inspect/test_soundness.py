@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,8 @@ def test_other_names_promise_nothing(tmp_path: Path, name: str, content: bytes) 
     "content",
     [
         b"weights",
-        b"GGUF",
+        b"GGUF1",
+        b"GG weights",
         b"GGUF" + b"weights" * 50,
         b"GGUF\3\0\0\0 the bytes of a model",
         bytes(4096),
@@ -96,3 +98,37 @@ def test_every_cut_of_a_safetensors_file_is_found(tmp_path: Path) -> None:
         reason = fault_in(tmp_path, whole[:keep], "m.safetensors")
         assert reason is not None, keep
         assert "cut off" in reason
+
+
+TENSOR = struct.pack("<Q", 1) + b"t" + struct.pack("<IQIQ", 1, 8, 0, 0)
+GGUFS = {
+    "one tensor": (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + TENSOR).ljust(64, b"\0") + bytes(32),
+    "no tensor": b"GGUF" + struct.pack("<IQQ", 2, 0, 1) + struct.pack("<Q", 1) + b"k" + struct.pack("<II", 4, 7),
+    "the other byte order": b"GGUF" + struct.pack(">IQQ", 3, 0, 0),
+}
+SAFETENSORS = safetensors(b"data")
+
+
+@pytest.mark.parametrize("kind", GGUFS)
+def test_every_beginning_of_a_gguf_file_is_found(tmp_path: Path, kind: str) -> None:
+    whole = GGUFS[kind]
+    assert fault_in(tmp_path, whole, "m.gguf") is None
+    for keep in range(1, len(whole)):
+        assert "cut off" in (fault_in(tmp_path, whole[:keep], "m.gguf") or ""), keep
+    for keep in range(4, len(whole)):
+        assert "cut off" in (fault_in(tmp_path, whole[:keep], "m.bin") or ""), keep
+
+
+def test_every_beginning_of_a_safetensors_file_is_found(tmp_path: Path) -> None:
+    assert fault_in(tmp_path, SAFETENSORS, "m.safetensors") is None
+    for keep in range(1, len(SAFETENSORS)):
+        assert "cut off" in (fault_in(tmp_path, SAFETENSORS[:keep], "m.safetensors") or ""), keep
+    for keep in range(9, len(SAFETENSORS)):
+        assert "cut off" in (fault_in(tmp_path, SAFETENSORS[:keep], "m.bin") or ""), keep
+
+
+def test_the_reason_names_both_sizes(tmp_path: Path) -> None:
+    reason = fault_in(tmp_path, GGUFS["one tensor"][:10], "m.gguf")
+    assert reason == "it is cut off: it has 10 bytes, and a gguf file has 24 at least"
+    reason = fault_in(tmp_path, b"abc", "m.safetensors")
+    assert reason == "it is cut off: it has 3 bytes, and a safetensors file has 10 at least"

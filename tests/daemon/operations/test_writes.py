@@ -218,7 +218,9 @@ async def test_a_name_that_is_replaced_just_before_it_is_found_current_is_judged
 ) -> None:
     async with operations_rig(tmp_path) as at:
         mine = await at.ask(requests.ModelAdd(path=at.file("m.gguf"), name="m"))
-        theirs = await at.ask(requests.ModelAdd(path=at.file("t.gguf", b"GGUF\3\0\0\0 other bytes"), name="theirs"))
+        theirs = await at.ask(
+            requests.ModelAdd(path=at.file("t.gguf", b"GGUF\3\0\0\0 other bytes of a model"), name="theirs")
+        )
         manifests, real = Path(at.services.store.layout.manifests_dir), Plan.publication
 
         def replace_afterwards(plan: Plan, *arguments: Any, **options: Any) -> Any:

@@ -213,7 +213,11 @@ class Asked:
 def _refusal(reply: dict[str, Any]) -> str:
     match reply["code"]:
         case "unauthorized":
-            return "r" if "needs the role" in reply["message"] else "j"
+            if "needs the role" not in reply["message"]:
+                return "j"
+            needed = reply["message"].partition("needs the role ")[2].partition(";")[0]
+            assert f"for the role {needed}" in reply["hint"]
+            return "r"
         case "permission_denied" if reply["details"].get("by") == "descriptors":
             return "d"
         case "permission_denied":

@@ -199,8 +199,9 @@ def test_a_relative_path_needs_to_know_where_it_starts() -> None:
 
 
 def test_plain_http_is_refused_by_name_of_the_host() -> None:
-    with pytest.raises(InvalidRequest, match=r"http://elsewhere\.example is not encrypted"):
+    with pytest.raises(InvalidRequest, match=r"http://elsewhere\.example is not encrypted") as refused:
         read("http://elsewhere.example/x.gguf")
+    assert "add 'elsewhere.example' to `plain_hosts` in [transfer]" in (refused.value.hint or "")
 
 
 TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz012345"

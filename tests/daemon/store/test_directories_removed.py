@@ -81,8 +81,11 @@ async def sets_aside(bench: Bench) -> None:
     bad = await bench.add("bad", b"GGUF bad one")
     bench.spoil(bad.path)
     assert not (await bench.store.verifier.verify(["bad"], requester=THE_DAEMON)).ok
-    with pytest.raises(Corrupt, match="cannot be used"):
+    with pytest.raises(Corrupt, match="cannot be used") as refused:
         bench.store.index.resolve("bad")
+    hint = refused.value.hint or ""
+    assert hint.startswith("Pull or add it again from its source (")
+    assert hint.endswith(".gguf), not by its name. Its manifest is kept.")
     assert len((await bench.store.quarantined()).items) == 1
     await bench.store.renaming.remove("bad")
 

@@ -8,7 +8,6 @@ import os
 from modelclient.ctl import submit
 from modelclient.ctl.output import command
 from modelclient.ctl.session import Session
-from modelclient.exchange import Work
 from modelwire.errors import Cancelled, InvalidRequest
 from modelwire.values import Added
 
@@ -31,15 +30,15 @@ def run(session: Session, args: argparse.Namespace) -> None:
         session,
         lambda: client.add(path, move=args.move, link=args.link, **submit.options(args)),
         detach=args.detach,
-        interrupted=lambda work: _interrupted(work, args),
+        stopped=lambda words: _stopped(words, args),
         known=_known,
     )
 
 
-def _interrupted(work: Work[Added], args: argparse.Namespace) -> Cancelled:
+def _stopped(what: str, args: argparse.Namespace) -> Cancelled:
     words = [*submit.words(args), *(["--move"] if args.move else ["--link"] if args.link else [])]
     return Cancelled(
-        f"interrupted: {submit.stopped(work)}, and {args.name or os.path.basename(args.path)} was not added",
+        f"interrupted: {what}, and {args.name or os.path.basename(args.path)} was not added",
         hint=f"To go on, run `{command('add', [args.path], words)}` again.",
     )
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from typing import Final
 
 from modelclient.ctl.follow import follow
 from modelclient.ctl.jobview import configure as configure
 from modelclient.ctl.jobview import failure, print_job
 from modelclient.ctl.output import complain
 from modelclient.ctl.session import Session
+
+_ASK_AGAIN: Final = {
+    "model.pull": "Run the `modelctl pull` that asked for it again. It goes on from what has arrived, which is kept.",
+    "model.add": "Run the `modelctl add` that asked for it again.",
+}
+"""What to do after a job of this kind was cancelled: attaching to it again would only report the same."""
 
 
 def run(session: Session, args: argparse.Namespace) -> None:
@@ -22,5 +29,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
         complain(f"hint: See what it does with `modelctl job {args.job}`, or end it with `modelctl cancel {args.job}`.")
         raise
     if (error := failure(job)) is not None:
+        if job.state == "cancelled":
+            error.hint = _ASK_AGAIN.get(job.kind, error.hint)
         raise error
     print_job(session, job)

@@ -10,7 +10,6 @@ from modelclient.ctl import submit
 from modelclient.ctl.arguments import rate
 from modelclient.ctl.output import command, option
 from modelclient.ctl.session import Session
-from modelclient.exchange import Work
 from modelclient.local_files import path_of_reference
 from modelwire.errors import Cancelled, InvalidRequest
 from modelwire.limits import CREDENTIALS as LONGEST
@@ -58,7 +57,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
             **submit.options(args),
         ),
         detach=args.detach,
-        interrupted=lambda work: _interrupted(work, args),
+        stopped=lambda words: _stopped(words, args),
         known=_known,
     )
 
@@ -90,7 +89,7 @@ def _directory() -> str | None:
     return directory
 
 
-def _interrupted(work: Work[Pulled], args: argparse.Namespace) -> Cancelled:
+def _stopped(what: str, args: argparse.Namespace) -> Cancelled:
     words = submit.words(args)
     for name in ("include", "exclude"):
         for glob in getattr(args, name):
@@ -100,7 +99,7 @@ def _interrupted(work: Work[Pulled], args: argparse.Namespace) -> Cancelled:
     words += ["--offline"] if args.offline else []
     words += ["--max-rate", str(args.max_rate)] if args.max_rate else []
     return Cancelled(
-        f"interrupted: {submit.stopped(work)}; what has arrived is kept",
+        f"interrupted: {what}; what has arrived is kept",
         hint=f"To go on from there, run `{command('pull', [args.ref], words)}` again.",
     )
 

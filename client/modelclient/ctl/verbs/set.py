@@ -17,19 +17,19 @@ from modelwire.vocabulary import PRIORITY_HIGHEST, PRIORITY_LOWEST
 
 def _priority(text: str) -> int:
     if text not in map(str, range(PRIORITY_HIGHEST, PRIORITY_LOWEST + 1)):
-        raise ValueError(f"{text!r} is no priority: {PRIORITY_HIGHEST} is the highest, {PRIORITY_LOWEST} the lowest")
+        raise ValueError(f"{text!r} is not a priority: {PRIORITY_HIGHEST} is the highest, {PRIORITY_LOWEST} the lowest")
     return int(text)
 
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > 9:
-        raise ValueError(f"{text!r} is no number of jobs")
+        raise ValueError(f"{text!r} is not a number of jobs")
     return int(text)
 
 
 def _slots(text: str) -> int:
     if not 1 <= _number(text) <= MOST_SLOTS:
-        raise ValueError(f"{text!r} is no number of jobs from 1 to {MOST_SLOTS}")
+        raise ValueError(f"{text!r} is not a number of jobs from 1 to {MOST_SLOTS}")
     return int(text)
 
 
@@ -92,7 +92,9 @@ def _hint(key: str, known: dict[str, Callable[[str], int]]) -> str:
     if key in DAEMON and known is JOB:
         return f"Set it for the daemon: `modelctl set {key}=…`."
     near = get_close_matches(key.rpartition(".")[2], known, n=1)
-    return f"Did you mean {near[0]}?" if near else f"{listed} `modeld --print-config` shows all others."
+    if near:
+        return f"Did you mean {near[0]}?"
+    return listed if known is JOB else f"{listed} See all others with `modeld --print-config`."
 
 
 def _print(session: Session, done: Configured) -> None:
@@ -104,7 +106,9 @@ def _print(session: Session, done: Configured) -> None:
     if done.lasts_until == "stop" and not session.raw:
         for key, change in done.settings.items():
             if change.new != change.at_start:
-                session.note(f"{key}: until the daemon stops, it starts with {_shown(key, change.at_start)}")
+                session.note(
+                    f"{key}: it lasts until the daemon stops; the next one starts with {_shown(key, change.at_start)}"
+                )
 
 
 def _change(key: str, change: Change) -> str:

@@ -6,6 +6,7 @@ import argparse
 import os
 import time
 
+from modelclient.connect_or_start import Absent
 from modelclient.ctl.arguments import seconds
 from modelclient.ctl.output import count
 from modelclient.ctl.session import Session
@@ -36,7 +37,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(session: Session, args: argparse.Namespace) -> None:
-    client = session.client(start=False, any_store=True)
+    try:
+        client = session.client(start=False, any_store=True)
+    except Absent as error:
+        error.hint = "To stop a daemon at another endpoint, name it with --socket."
+        raise
     status = client.status()
     drained = client.drain(args.deadline)
     running = count(drained.running, "running job")

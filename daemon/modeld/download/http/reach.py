@@ -41,8 +41,9 @@ class Reach:
         allowed = [each for each in found if self.refusal(str(each[4][0])) is None]
         if not allowed:
             first = str(found[0][4][0])
+            at = "" if host == first else f"at {first}, "
             raise PermissionDenied(
-                f"{host} is at {first}, {self.refusal(first)}: the daemon connects there for its own user only",
+                f"{host} is {at}{self.refusal(first)}: the daemon connects there for its own user only",
                 hint=_HINT,
                 details={"host": host, "address": first},
             )

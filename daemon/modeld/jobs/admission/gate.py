@@ -186,7 +186,7 @@ class Gate:
             message = f"{self._waiting} jobs are waiting already and the limit is {limits.waiting_total}"
             places = 1
         elif mine >= limits.waiting_per_peer:
-            message = f"{mine} jobs of this peer are waiting already and its limit is {limits.waiting_per_peer}"
+            message = f"{mine} jobs of this user are waiting already, and waiting_per_peer is {limits.waiting_per_peer}"
             # Places become free for all peers in turn: one in as many as there are peers is this peer's.
             places = len(self._waiting_of)
         else:

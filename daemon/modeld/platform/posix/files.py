@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import signal
+import stat
 import sys
 from contextlib import suppress
 from typing import Final
@@ -33,6 +34,19 @@ class closing:  # noqa: N801 - as a function: a class costs a third of a generat
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):
             os.close(self._descriptor)
+
+
+def private_directory(path: str) -> str | None:
+    """The nearest directory, from this one up, that its owner alone may enter; None when there is none. One that a
+    group may enter passes: the group may have the users that are meant. Blocking, and never raises."""
+    with suppress(OSError):
+        while os.stat(path).st_mode & (stat.S_IXOTH | stat.S_IXGRP):
+            above = os.path.dirname(path)
+            if above == path:
+                return None
+            path = above
+        return path
+    return None
 
 
 def is_readable(descriptor: int) -> bool:

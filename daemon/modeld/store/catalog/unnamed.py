@@ -79,8 +79,10 @@ class Unnamed:
             if hexes:
                 self.on_loss()
 
-    def noted(self, digests: Collection[Digest]) -> dict[str, float]:
-        """What `settle` compares with: call it before a sweep looks at the manifests."""
+    def noted(self, digests: Collection[Digest] | None = None) -> dict[str, float]:
+        """What `settle` compares with, of these blobs or of all: call it before a sweep looks at the manifests."""
+        if digests is None:
+            return dict(self._since)
         return {digest.hex: self._since[digest.hex] for digest in digests if digest.hex in self._since}
 
     async def settle(self, noted: dict[str, float], later: dict[str, float], done: Collection[str]) -> None:

@@ -37,7 +37,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def describe(self, now: float) -> str:
         at = "" if self.endpoint is None else f", listening on {self.endpoint}"
-        held = "" if self.since is None else f", since {_span(now - self.since)}"
+        held = "" if self.since is None else f", for {_span(now - self.since)}"
         return f"{self.program} with pid {self.pid}{at}{held}"
 
 

@@ -8,10 +8,17 @@ number of them takes all.
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from typing import Final, Protocol
 
 from modeld.store.disk.space import Reservation, Space
 from modelwire.errors import QuotaExceeded
+from modelwire.units import rounded_size
+
+_ASK: Final = "Ask an admin to do this, or to raise `unfinished_percent` in `[store]`."
+_MAKE_ROOM: Final = (
+    "Let running jobs end, discard what others left with `modelctl cancel JOB --discard`, or ask an admin to do this,"
+    " or to raise `unfinished_percent` in `[store]`."
+)
 
 
 class LeftFiles(Protocol):
@@ -87,10 +94,10 @@ class UserSpace(Space):
             return
         self._whole.reserve(size).release()  # raises when it is too much for anybody
         raise ShareExceeded(
-            f"{size} bytes are needed; what is unfinished may take {limit} bytes for each user, and {unfinished} of"
-            f" yours do ({self.promised} by running jobs, {left} by what earlier ones left)",
-            hint="Let running jobs end, discard what others left with `modelctl cancel JOB --discard`, or ask an admin"
-            " to do this, or to raise `unfinished_percent` in `[store]`.",
+            f"{rounded_size(size)} are needed; what is unfinished may take {rounded_size(limit)} for each user, and"
+            f" yours takes {rounded_size(unfinished)} ({rounded_size(self.promised)} by running jobs,"
+            f" {rounded_size(left)} by what earlier ones left)",
+            hint=_MAKE_ROOM if unfinished else _ASK,
             details={
                 "needed_bytes": size,
                 "limit_bytes": limit,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -112,12 +112,12 @@ class Sweeper:
         progress = progress or JobProgress()
         async with self._alone:
             progress.phase("checking_local")
-            ages = self._ages(grace)
+            ages, noted = self._ages(grace), self._unnamed.noted()
             if partials:
                 ages = replace(ages, partial=float("-inf"))
             trees = await self._trees.leftovers(ages)
             links = await self._name_changes.in_thread(partial(self._trees.links_in, trees))
-            look, candidates, _ = await self._name_changes.in_thread(partial(self._look, ages, links, progress))
+            look, candidates, marked = await self._name_changes.in_thread(partial(self._look, ages, links, progress))
             if look.unfinished:
                 look.notes.append(_kept_for_later(look.unfinished))
             progress.total(sum(victim.size for victim in candidates))
@@ -127,6 +127,9 @@ class Sweeper:
                 # The blobs first: losing a link makes a blob look used.
                 trees = await self._trees.remove(trees, order, tally.notes)
                 await self._unnamed.walked(ages.now)
+                # The others keep their time: the grace of this sweep may not be the configured one.
+                _, done = await self._name_changes.in_thread(partial(self._left, map(Digest, noted), marked, ages))
+                await self._unnamed.settle(noted, {}, done)
             for victim in [*candidates, *trees] if dry_run else trees:
                 tally.count(self._layout.root, victim)
             return tally.swept(look, dry_run=dry_run)
@@ -195,7 +198,7 @@ class Sweeper:
             return victims, [] if marked.unreadable else list(victims.among(among)), marked
         return victims, list(victims.candidates(blobs_too=not marked.unreadable)), marked
 
-    def _left(self, digests: Collection[Digest], marked: Marked, ages: Ages) -> tuple[dict[str, float], list[str]]:
+    def _left(self, digests: Iterable[Digest], marked: Marked, ages: Ages) -> tuple[dict[str, float], list[str]]:
         """After a sweep of these blobs: those that a later one looks at, with the time from which they count as
         unnamed, and those that are gone or named."""
         later: dict[str, float] = {}

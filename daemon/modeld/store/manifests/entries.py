@@ -216,9 +216,17 @@ def cannot_be_used(entry: Entry, reason: str) -> Corrupt:
     manifest = entry.usable()
     return Corrupt(
         f"'{manifest.name}' cannot be used: {reason}",
-        hint="Add or pull it again. Its manifest is kept.",
+        hint=f"{get_again(manifest)} Its manifest is kept.",
         details={"name": manifest.name, "blob": manifest.digest.text, "reason": reason},
     )
+
+
+def get_again(manifest: Manifest) -> str:
+    """The sentence that says how to have the bytes of a model again. Its own name is no source of them."""
+    source = manifest.source
+    known = [part for part in (source.registry, source.repo, source.filename) if part] if source is not None else []
+    named = f" ({', '.join(known)})" if known else ""
+    return f"Pull or add it again from its source{named}, not by its name."
 
 
 def _stat(path: str) -> os.stat_result:

@@ -98,7 +98,9 @@ def _tests(text: str) -> list[Test]:
     while at < len(text):
         found = _CONDITION.match(text, at)
         if found is None:
-            raise _refused(re.split(r"[\s,]", text[at:])[0] or text[at:], "it is no condition: KEY OPERATOR VALUE")
+            raise _refused(
+                re.split(r"[\s,]", text[at:])[0] or text[at:], "it is not a condition such as KEY OPERATOR VALUE"
+            )
         key, operator, value = found[1], found[2], found[3].strip('"')
         made.append(_test(found[0], key, operator, value))
         after = _skip(text, found.end())

@@ -159,7 +159,7 @@ def sync_names(layout: Layout) -> None:
 def taken(name: ModelName) -> AlreadyExists:
     return AlreadyExists(
         f"there is already a model named '{name.text}'",
-        hint="Choose another name, or request that the model be replaced.",
+        hint="Choose another name, or replace the model with `--replace`.",
         details={"name": name.text},
     )
 

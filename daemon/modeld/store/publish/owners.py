@@ -31,7 +31,7 @@ def not_owner(entry: Entry, requester: Requester, change: Change) -> PermissionD
     whom = "a user with the role admin" if owner is None else f"uid {owner}, or a user with the role admin,"
     return PermissionDenied(
         f"'{name}' cannot be {change} by uid {requester.peer}: {belongs}",
-        hint=f"Ask {whom} to do it, or use another name. {_SHARED}",
+        hint=f"Ask {whom} to do it{', or use another name' if change == 'replaced' else ''}. {_SHARED}",
         details={"name": name, "owner": owner, "uid": requester.peer},
     )
 

@@ -24,7 +24,7 @@ from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.locks import StoreLock
 from modeld.store.manifests import writing
-from modeld.store.manifests.entries import Entry
+from modeld.store.manifests.entries import Entry, get_again
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.manifests import Manifest
 from modeld.store.names import ModelName
@@ -410,7 +410,7 @@ def _with_bytes(entry: Entry) -> Manifest:
         return manifest
     raise Corrupt(
         f"'{manifest.name}' has no bytes and cannot be copied: {look.reason}",
-        hint="Add or pull it again first.",
+        hint=get_again(manifest),
         details={"name": manifest.name, "blob": manifest.blob, "reason": look.reason},
     )
 

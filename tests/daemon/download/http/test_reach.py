@@ -48,6 +48,16 @@ def test_this_machine_and_its_links_are_refused(address: str) -> None:
     assert REFUSED[address] in str(Reach().refusal(address))
 
 
+@pytest.mark.parametrize(
+    ("host", "words"), [("127.0.0.1", "127.0.0.1 is this machine: "), ("a.example", "a.example is at 127.0.0.1, this ")]
+)
+def test_the_refusal_says_where_a_host_is_once(host: str, words: str) -> None:
+    found = socket.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
+    with pytest.raises(PermissionDenied) as refused:
+        Reach().allowed(host, found)
+    assert refused.value.message.startswith(words)
+
+
 def test_every_address_of_this_machine_is_refused() -> None:
     assert Reach().refusal(own_address()) == "this machine"
 

@@ -374,7 +374,9 @@ def test_kinds_do_not_block_each_other() -> None:
 
 def test_the_refusal_names_the_limit_and_says_when_to_return() -> None:
     gate, clock = filled(ONE_AT_A_TIME, 17)
-    with pytest.raises(QueueFull, match="16 jobs of this peer") as one_peer:
+    with pytest.raises(
+        QueueFull, match="16 jobs of this user are waiting already, and waiting_per_peer is 16"
+    ) as one_peer:
         gate.offer(Ticket("x", "flood", "bytes", 1))
     assert one_peer.value.retryable
     assert one_peer.value.details == {"depth": 16, "limit": 64, "peer_depth": 16, "peer_limit": 16}

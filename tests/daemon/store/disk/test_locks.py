@@ -38,7 +38,7 @@ def test_a_second_daemon_reports_the_holder_of_the_store(layout: Layout) -> None
             StoreLock.take(layout)
         assert f"pid {holder.pid}" in caught.value.message
         assert "/run/other.sock" in caught.value.message
-        assert "since" in caught.value.message
+        assert ", for " in caught.value.message
         assert caught.value.details["pid"] == holder.pid
         holder.kill()
         holder.wait()

@@ -40,6 +40,7 @@ def test_one_user_takes_half_of_what_is_free_for_them_and_the_next_half_of_the_r
         users.of(ANN).reserve(1)
     details = {"needed_bytes": 1, "limit_bytes": 500, "promised_bytes": 500, "left_bytes": 0, "uid": ANN}
     assert refused.value.details == details
+    assert "Let running jobs end" in (refused.value.hint or "")
     users.of(BOB).reserve(250)
     with pytest.raises(ShareExceeded):
         users.of(BOB).reserve(1)
@@ -69,6 +70,17 @@ def test_the_limit_of_the_store_is_shared_too(tmp_path: Path) -> None:
     with pytest.raises(ShareExceeded) as refused:
         users.of(ANN).reserve(401)
     assert refused.value.details["limit_bytes"] == 400
+
+
+def test_who_has_nothing_unfinished_is_not_told_to_end_it(tmp_path: Path) -> None:
+    users, _ = spaces(Space(Disk(3_000_000)), tmp_path)
+    with pytest.raises(ShareExceeded) as refused:
+        users.of(ANN).reserve(2_000_000)
+    assert refused.value.message == (
+        "2.00 MB are needed; what is unfinished may take 1.50 MB for each user, and yours takes 0 B (0 B by running"
+        " jobs, 0 B by what earlier ones left)"
+    )
+    assert refused.value.hint == "Ask an admin to do this, or to raise `unfinished_percent` in `[store]`."
 
 
 def test_all_of_it_may_be_taken_where_the_configuration_says_so(tmp_path: Path) -> None:

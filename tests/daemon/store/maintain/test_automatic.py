@@ -196,6 +196,32 @@ async def test_a_walk_for_a_request_counts(bench: Bench) -> None:
     assert bench.store.sweeper._unnamed.walked_at == pytest.approx(time.time(), abs=60)
 
 
+async def test_what_a_sweep_on_request_removed_is_not_waited_for(bench: Bench) -> None:
+    await remove_at_once(bench, "one")
+    await bench.store.sweeper.sweep(dry_run=True, grace=0)
+    assert by_itself(bench).view().waiting == 1
+    await remove_at_once(bench, "two")
+    await bench.add("three")
+    await bench.store.renaming.copy("three", "four")
+    await bench.store.renaming.remove("three")
+    assert by_itself(bench).view().waiting == 3
+    assert (await bench.store.sweeper.sweep(grace=0)).removed == 2
+    view = by_itself(bench).view()
+    assert (view.waiting, view.next_at) == (0, None)
+    bench.reopen()
+    assert by_itself(bench).view().waiting == 0
+
+
+async def test_what_a_sweep_on_request_leaves_keeps_its_time(bench: Bench) -> None:
+    path = await remove_at_once(bench, "gone")
+    await bench.store.sweeper.sweep(grace=DAY)
+    due = by_itself(bench)._unnamed.earliest()
+    with bench.store.holds.relying_on(Digest(os.path.basename(os.path.dirname(path)))):
+        after(bench, HOUR / 2)
+        await bench.store.sweeper.sweep(grace=0)
+    assert (by_itself(bench).view().waiting, by_itself(bench)._unnamed.earliest()) == (1, due)
+
+
 @pytest.mark.parametrize("grace", [0, 3600])
 async def test_it_waits_for_the_next_removal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grace: int, no_walk: None

@@ -189,7 +189,7 @@ async def test_nobody_is_waited_for_when_the_name_is_free(layout: Layout) -> Non
 
 async def test_our_own_hold_says_since_when(layout: Layout) -> None:
     async with program(layout, 0).held(NAME):
-        with pytest.raises(InUse, match=f"modeld with pid {os.getpid()}, since"):
+        with pytest.raises(InUse, match=f"modeld with pid {os.getpid()}, for"):
             async with program(layout, 0).held(NAME):
                 pytest.fail("two holders")
 

@@ -52,7 +52,9 @@ async def test_another_user_cannot_change_what_a_name_stands_for(bench: Bench, c
     before = Path(bench.manifest("m")).read_bytes()
     with pytest.raises(PermissionDenied, match="by uid 1002: it belongs to uid 1001") as fault:
         await change(bench, BEN)
-    assert "shared_names" in (fault.value.hint or "")
+    hint = fault.value.hint or ""
+    assert "shared_names" in hint
+    assert ("or use another name" in hint) == (change is CHANGES["add --replace"])
     assert (fault.value.details["owner"], fault.value.details["uid"]) == (1001, 1002)
     assert bench.names() == ["m"]
     assert Path(bench.manifest("m")).read_bytes() == before

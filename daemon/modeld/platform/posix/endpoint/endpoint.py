@@ -21,6 +21,7 @@ from modeld.platform.posix.endpoint.faults import (
     kind_of,
 )
 from modeld.platform.posix.endpoint.lock import take_lock
+from modeld.platform.posix.files import private_directory
 from modelwire.endpoint import PATH_LIMIT
 
 BACKLOG: Final = 128
@@ -75,6 +76,11 @@ class Endpoint:
         endpoint = cls(path, listening, inode, (directory, lock))
         if shared and not os.fstat(directory).st_mode & stat.S_IXOTH:
             endpoint.warnings = (f"other users cannot enter {parent} (chmod 0755), although [access] names some",)
+        elif shared and (private := private_directory(parent)) is not None:
+            endpoint.warnings = (
+                f"other users cannot reach {path}, although [access] names some: they cannot enter {private}"
+                " (chmod 0711, or put the endpoint elsewhere with `socket`)",
+            )
         return endpoint
 
     @classmethod

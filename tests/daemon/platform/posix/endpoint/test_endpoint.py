@@ -43,6 +43,7 @@ def test_modes_do_not_depend_on_the_umask(
     directory: str, mask: int, shared: bool, mode: int, directory_mode: int
 ) -> None:
     path = os.path.join(directory, "run", "modeld.sock")
+    os.chmod(directory, 0o711)
     before = os.umask(mask)
     try:
         with acquired(path, shared=shared) as endpoint:
@@ -60,6 +61,22 @@ def test_a_shared_endpoint_in_a_closed_directory_is_said(path: str, directory: s
     with acquired(path, shared=True) as endpoint:
         assert len(endpoint.warnings) == 1
         assert directory in endpoint.warnings[0]
+
+
+def test_a_shared_endpoint_below_a_private_directory_is_said(directory: str) -> None:
+    """Of its own directory the mode is right."""
+    above = os.path.join(directory, "private")
+    os.makedirs(os.path.join(above, "between"), 0o755)
+    path = os.path.join(above, "between", "run", "modeld.sock")
+    os.chmod(above, 0o700)
+    with acquired(path, shared=True) as endpoint:
+        (warning,) = endpoint.warnings
+        assert f"they cannot enter {above} (" in warning
+    with acquired(path) as endpoint:
+        assert endpoint.warnings == ()
+    os.chmod(above, 0o710)
+    with acquired(path, shared=True) as endpoint:
+        assert not any(f"cannot enter {above} " in warning for warning in endpoint.warnings)
 
 
 def test_the_second_is_told_who_holds_it(path: str) -> None:
