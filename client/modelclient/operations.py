@@ -161,7 +161,8 @@ class Operations:
     @answer
     def acquire(self, name: str, *, ttl_s: float, purpose: str = "") -> Call[values.Leased]:
         """A detached lease: it outlives this connection and the daemon, until its time is over or `release` ends it."""
-        return Call(requests.LeaseAcquire(name=name, purpose=purpose, ttl_s=ttl_s), values.Leased)
+        request = requests.LeaseAcquire(name=name, purpose=purpose, detached=True, ttl_s=ttl_s)
+        return Call(request, values.Leased)
 
     @answer
     def release(self, lease: str) -> Call[values.Released]:

@@ -38,8 +38,11 @@ LEASES_PER_PEER = 256
 PURPOSE = 200
 """Characters of a lease's purpose, which each list of models repeats."""
 
-LEASE_SECONDS = 30 * 86_400.0
-"""The longest life of a detached lease: a program that needs it for longer renews it."""
+LEASE_SECONDS = 3600.0
+"""The life of a detached lease of which nobody says how long it is."""
+
+LONGEST_LEASE_SECONDS = 30 * 86_400.0
+"""A program that needs a model for longer acquires another lease before this one ends."""
 
 CONNECTIONS_PER_PEER = 64
 REQUESTS_PER_PEER = 64

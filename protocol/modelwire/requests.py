@@ -193,13 +193,14 @@ class ModelResolve(Request, tag="model.resolve", frozen=True, kw_only=True):
 class LeaseAcquire(Request, tag="lease.acquire", frozen=True, kw_only=True):
     """Holds a model while a program uses it: neither its bytes nor its name are removed.
 
-    The lease ends with the connection. With `ttl_s` it is detached: it outlives the connection, and the daemon, until
-    that many seconds have passed or somebody releases it. `purpose` is for people.
+    The lease ends with the connection. One that is `detached` outlives the connection, and the daemon, until `ttl_s`
+    seconds have passed or somebody releases it. `purpose` is for people.
     """
 
     name: str
     purpose: str = ""
-    ttl_s: float | None = None
+    detached: bool = False
+    ttl_s: float = limits.LEASE_SECONDS
 
 
 class LeaseRelease(Request, tag="lease.release", frozen=True, kw_only=True):

@@ -25,9 +25,9 @@ class Acquire(SlowOperation[LeaseAcquire, Leased]):
                 f"$.purpose: it has {len(request.purpose)} characters, {limits.PURPOSE} are allowed",
                 hint="Name the program, not its work.",
             )
-        if request.ttl_s is not None and not 0 < request.ttl_s <= limits.LEASE_SECONDS:
+        if not 0 < request.ttl_s <= limits.LONGEST_LEASE_SECONDS:
             raise InvalidRequest(
-                f"$.ttl_s: {request.ttl_s:g} s is not between 0 and {limits.LEASE_SECONDS:g}",
+                f"$.ttl_s: {request.ttl_s:g} s is not between 0 and {limits.LONGEST_LEASE_SECONDS:g}",
                 hint="Acquire another lease before this one ends, when the program goes on for longer.",
             )
         leases, connection = self._services.store.leases, call.connection
@@ -36,7 +36,7 @@ class Acquire(SlowOperation[LeaseAcquire, Leased]):
         applicant = Applicant(uid=uid, user=user, pid=connection.pid, purpose=request.purpose, connection=connection)
         for _attempt in range(MAX_ATTEMPTS):
             resolved = await resolve(self._services, call, request.name)
-            lease = await leases.take(resolved, applicant, request.ttl_s)
+            lease = await leases.take(resolved, applicant, request.ttl_s if request.detached else None)
             if lease is None:
                 continue
             if lease.expires is None and connection.closed:

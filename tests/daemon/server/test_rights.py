@@ -186,7 +186,9 @@ class Asked:
             file = self.at.file("m.gguf")
             await self.at.services.store.add(file, name=case.model, requester=Requester(peer=owner))
         if operation == "lease.release":
-            leased = await self.at.ask(requests.LeaseAcquire(name=case.model, ttl_s=60), Caller(owner, owner, "read"))
+            leased = await self.at.ask(
+                requests.LeaseAcquire(name=case.model, detached=True), Caller(owner, owner, "read")
+            )
             case.lease = leased.lease
         if operation.startswith("job."):
             caller = Caller(owner, owner, "write")
