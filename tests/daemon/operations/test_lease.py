@@ -8,7 +8,7 @@ import pytest
 
 from modelwire import limits, requests
 from modelwire.errors import Cancelled, InvalidRequest, NotFound, Unauthorized
-from rigs.operations_rig import ADMIN, ANOTHER, NotingCall, OpenConnection, OperationsRig, operations_rig
+from rigs.operations_rig import ADMIN, ANOTHER, MINE, NotingCall, OpenConnection, OperationsRig, operations_rig
 
 
 async def added(at: OperationsRig) -> None:
@@ -49,10 +49,9 @@ async def test_a_client_that_left_meanwhile_holds_nothing(tmp_path: Path) -> Non
 async def test_a_lease_is_released_by_its_user_and_an_admin(tmp_path: Path) -> None:
     async with operations_rig(tmp_path) as at:
         await added(at)
-        for releaser in (None, ADMIN):
-            lease = (await at.ask(requests.LeaseAcquire(name="m"))).lease
+        for releaser in (MINE, ADMIN):
+            lease = (await at.ask(requests.LeaseAcquire(name="m"), MINE)).lease
             with pytest.raises(Unauthorized, match="belongs to uid 1000"):
                 await at.ask(requests.LeaseRelease(lease=lease), ANOTHER)
-            request = requests.LeaseRelease(lease=lease)
-            assert (await (at.ask(request) if releaser is None else at.ask(request, releaser))).lease == lease
+            assert (await at.ask(requests.LeaseRelease(lease=lease), releaser)).lease == lease
         assert len(at.services.store.leases) == 0
