@@ -63,7 +63,7 @@ def test_readiness_is_told_when_it_answers_and_the_stop_when_it_begins(held: Hel
     assert held.root in ready["STATUS"]
     with held.connect() as wire:
         assert wire.ask("daemon.status")["value"]["state"] == "ready"
-        number = wire.request("model.add", path=held.file("a", b"GGUF"), name="a")
+        number = wire.request("model.add", path=held.file("a", b"GGUF weights"), name="a")
         wire.until(number, "accepted")
         assert notified.silent()
         assert held.process is not None
@@ -124,7 +124,7 @@ def test_a_socket_that_was_passed_is_served_and_stays(stopped: RealDaemon) -> No
         status = wire.ask("daemon.status")["value"]
         assert status["pid"] == stopped.pid
         assert status["socket"] == stopped.socket
-        assert wire.ask("model.add", path=stopped.file("a", b"GGUF"), name="a")["type"] == "result"
+        assert wire.ask("model.add", path=stopped.file("a", b"GGUF weights"), name="a")["type"] == "result"
     assert stopped.terminate() == 0
     # Its path belongs to the service manager, which would start the next daemon with it.
     assert os.lstat(stopped.socket).st_ino == before.st_ino

@@ -17,7 +17,7 @@ from rigs.waiting import wait_until
 MANY = 10_000
 
 
-def add(daemon: RealDaemon, name: str, content: bytes = b"GGUF", **fields: Any) -> dict[str, Any]:
+def add(daemon: RealDaemon, name: str, content: bytes = b"GGUF weights", **fields: Any) -> dict[str, Any]:
     return daemon.ask("model.add", path=daemon.file(f"{name}.gguf", content), name=name, **fields)
 
 

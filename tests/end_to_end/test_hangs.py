@@ -66,7 +66,7 @@ def test_a_log_that_nobody_reads_does_not_delay_a_second_signal(held: HeldDaemon
         held.start()
         fill(held)
         with held.connect() as wire:
-            add(wire, held.file("a", b"GGUF"), "a")
+            add(wire, held.file("a", b"GGUF weights"), "a")
             signalled(held)
             while wire.ask("daemon.status")["value"]["state"] != "draining":
                 pass

@@ -31,7 +31,7 @@ LONGEST_ANSWER = 8000
     ],
 )
 def test_a_huge_text_is_not_repeated(daemon: RealDaemon, op: str, fields: dict[str, Any], code: str) -> None:
-    path = daemon.file("weights.gguf", b"GGUF")
+    path = daemon.file("weights.gguf", b"GGUF weights")
     with daemon.connect() as wire:
         assert wire.ask("model.add", path=path, name="a")["type"] == "result"
         request = {"id": "huge", "op": op, **fields}

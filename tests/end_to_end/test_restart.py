@@ -190,7 +190,7 @@ def test_the_same_bytes_with_another_license_are_not_taken_for_published(held: H
 
 def test_a_job_that_cannot_be_done_any_more_fails_after_the_restart(held: HeldDaemon) -> None:
     held.start()
-    path = held.file("a", b"GGUF")
+    path = held.file("a", b"GGUF weights")
     with held.connect() as wire:
         job = accepted(wire, path, "a")
         held.kill()

@@ -85,7 +85,7 @@ def test_while_it_drains_reads_are_answered_and_writes_refused(held: HeldDaemon)
     assert held.ask("model.add", path=ready, name="ready")["type"] == "result"
     held.hold()
     with held.connect() as wire:
-        number, job = add(wire, held.file("a", b"GGUF"), "a", on_disconnect="continue")
+        number, job = add(wire, held.file("a", b"GGUF weights"), "a", on_disconnect="continue")
         signalled(held)
         wait_until(lambda: wire.ask("daemon.status")["value"]["state"] == "draining")
         for op, fields in {
@@ -129,7 +129,7 @@ def test_what_is_not_done_by_the_deadline_goes_on_at_the_next_start(held: HeldDa
 def test_a_drain_may_shorten_its_deadline(held: HeldDaemon) -> None:
     held.start()
     with held.connect() as wire:
-        number, _ = add(wire, held.file("a", b"GGUF"), "a")
+        number, _ = add(wire, held.file("a", b"GGUF weights"), "a")
         assert wire.ask("daemon.drain", deadline_s=0)["value"]["deadline_s"] == 0
         assert wire.terminal(number)["code"] == "interrupted"
     assert_stopped_in_order(held)
@@ -194,7 +194,7 @@ def test_a_client_that_does_not_read_does_not_hold_the_stop_up(held: HeldDaemon)
 def test_a_second_signal_ends_at_once(held: HeldDaemon) -> None:
     held.start()
     with held.connect() as wire:
-        _, job = add(wire, held.file("a", b"GGUF"), "a")
+        _, job = add(wire, held.file("a", b"GGUF weights"), "a")
         signalled(held)
         wait_until(lambda: wire.ask("daemon.status")["value"]["state"] == "draining")
         signalled(held)
@@ -208,7 +208,7 @@ def test_the_first_signal_after_a_drain_does_not_cut_it_short(held: HeldDaemon) 
     """A service manager stops what somebody has asked to stop already."""
     held.start()
     with held.connect() as wire:
-        number, _ = add(wire, held.file("a", b"GGUF"), "a")
+        number, _ = add(wire, held.file("a", b"GGUF weights"), "a")
         held.ask("daemon.drain", deadline_s=60)
         signalled(held)
         wait_until(lambda: "SIGTERM" in held.log())
@@ -220,7 +220,7 @@ def test_the_first_signal_after_a_drain_does_not_cut_it_short(held: HeldDaemon) 
 def test_a_pause_while_it_drains_does_not_keep_it(held: HeldDaemon) -> None:
     held.start()
     with held.connect() as wire, held.connect() as control:
-        number, job = add(wire, held.file("a", b"GGUF"), "a")
+        number, job = add(wire, held.file("a", b"GGUF weights"), "a")
         signalled(held)
         wait_until(lambda: control.ask("daemon.status")["value"]["state"] == "draining")
         assert control.ask("job.pause", job=job)["type"] == "result"
@@ -239,7 +239,7 @@ def test_a_daemon_that_a_client_started_ends_when_nobody_needs_it(held: HeldDaem
     held.start("--auto-started")
     connected = held.connect()
     subscribed = connected.request("events.subscribe")
-    number, job = add(connected, held.file("a", b"GGUF"), "a", on_disconnect="continue")
+    number, job = add(connected, held.file("a", b"GGUF weights"), "a", on_disconnect="continue")
     assert held.process is not None
     # Longer than its patience, twice: a connection keeps it, then a job does.
     with pytest.raises(subprocess.TimeoutExpired):
@@ -274,7 +274,7 @@ def test_a_daemon_that_cannot_be_reached_any_more_ends(held: HeldDaemon) -> None
     held.environ["MODELD_DAEMON_DRAIN_DEADLINE"] = "0s"
     held.start()
     with held.connect() as wire:
-        number, _ = add(wire, held.file("a", b"GGUF"), "a")
+        number, _ = add(wire, held.file("a", b"GGUF weights"), "a")
         os.unlink(held.socket)
         assert wire.terminal(number)["code"] == "interrupted"
     assert held.wait() == 1

@@ -175,7 +175,7 @@ def test_an_existing_name_without_replace(daemon: RealDaemon, how: dict[str, boo
     path = daemon.file("new.gguf", CONTENT)
     before = os.stat(path)
     reply = refused(daemon, {"already_exists"}, path=path, name="m", **how)
-    assert ("'m'" in reply["message"], "replaced" in reply["hint"]) == (True, True)
+    assert ("'m'" in reply["message"], "--replace" in reply["hint"]) == (True, True)
     after = os.stat(path)
     assert (after.st_mode, after.st_nlink, after.st_ino) == (before.st_mode, before.st_nlink, before.st_ino)
     assert daemon.ask("model.add", path=path, name="m", replace=True, **how)["type"] == "result"

@@ -50,14 +50,21 @@ def is_subordinate(uid: UserId, ranges: str = SUBORDINATE) -> bool:
 
 
 def lender_of(uid: UserId, ranges: str = SUBORDINATE) -> UserId | None:
-    """The user to whom a subordinate uid is lent; None for any other uid, and in doubt."""
+    """The user to whom a subordinate uid is lent; None for any other uid, and in doubt. Only a uid in a range is looked
+    up: no directory server delays a start because the configuration has numbers."""
+    with suppress(KeyError, OSError, ValueError):
+        lender = _lender(uid, ranges)
+        if lender is not None and not _has_account(uid):
+            return user_id(lender)
+    return None
+
+
+def _has_account(uid: UserId) -> bool:
     try:
         pwd.getpwuid(uid)
     except (KeyError, OSError, OverflowError, ValueError):
-        with suppress(KeyError, OSError, ValueError):
-            lender = _lender(uid, ranges)
-            return None if lender is None else user_id(lender)
-    return None
+        return False
+    return True
 
 
 def _lender(uid: UserId, ranges: str) -> str | None:
