@@ -17,10 +17,6 @@ SMALLEST_SPLIT: Final = 2 * MIB
 """The least that a slow connection gives away, and that a request asks for where more is wanted; below it another
 request costs more than it brings."""
 
-SHORTEST_ANSWER: Final = 64 * 1024
-"""An answer may end before the range that was requested, as those of servers with slices of a fixed size. One that
-gives less than this is a fault of its source: the next request, and the journal's line, cost more than it brings."""
-
 REQUEST_SECONDS: Final = 2.0
 """A request asks for no more than its connection is likely to bring in this time: no other connection can help with
 requested bytes, so this is how long the others may wait for the slowest at the end of a file. Connections of more than

@@ -20,7 +20,7 @@ from modeld.download.partials.segments import Segment
 from modeld.download.partials.shared_state import ConnectionBytes
 from modeld.download.routes.outcomes import Quit
 from modeld.download.source import Body, Narrowable
-from modeld.download.tuning import CHUNK, PIECE, RETAINED, SHORTEST_ANSWER
+from modeld.download.tuning import CHUNK, PIECE, RETAINED
 from modeld.progress import Stopped
 from modeld.store.blobs.hashing import UNCACHED_FROM
 from modeld.store.disk import durable
@@ -45,9 +45,6 @@ class Connection(threading.Thread):
         self.body: Body | None = None
         self._body_at = 0
         """The offset in the file of the body's next byte, while the body is kept for the next segment."""
-
-        self._body_began = 0
-        """The offset in the file of the body's first byte."""
 
         self.bytes = ConnectionBytes()
         self._identity = 0
@@ -174,7 +171,6 @@ class Connection(threading.Thread):
             if whole:
                 with self._state.lock:
                     segment.position = 0
-            self._body_began = segment.position
             self._identity = source.judge(body, segment, validator, whole=whole)
         except BaseException:  # also Quit, after which the thread has no use for the body
             self._close_body()
@@ -242,7 +238,7 @@ class Connection(threading.Thread):
             self._flush(segment)
             self._source.ended_at(position)
             return True
-        if body.end == position and position - self._body_began >= SHORTEST_ANSWER and not self._whole:
+        if body.end == position and position > segment.start and not self._whole:
             return False  # it sent less than the range, and announced so: the next request is for the rest
         raise SourceUnavailable(
             f"{self._source.name} ended after {position} of the {segment.asked} bytes that were requested"

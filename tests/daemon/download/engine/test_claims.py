@@ -11,14 +11,12 @@ from unittest import mock
 import pytest
 
 from daemon.conftest import MakeRig
-from modeld.download.tuning import MIB, SHORTEST_ANSWER
+from modeld.download.tuning import MIB
 from modeld.progress import Stopped
 from modeld.store.disk import durable
-from modelwire.errors import SourceUnavailable
 from rigs.chaos_server import Chaos
-from rigs.download_rig import QUICK, Rig, content_of, digest_of, quick
+from rigs.download_rig import QUICK, Rig, content_of, digest_of
 from rigs.hostile_server import Hostile, slowly
-from rigs.scripted_server import Scripted
 from rigs.waiting import wait_until
 from rigs.watcher import Watcher
 
@@ -94,25 +92,3 @@ def test_a_file_is_allocated_in_few_steps_and_settled_exactly(make_rig: MakeRig,
         assert asked[-1] == len(content)
     else:
         assert asked == [MIB]
-
-
-@pytest.mark.parametrize(("least", "given_up"), [(1, True), (SHORTEST_ANSWER, False)])
-def test_a_server_that_gives_crumbs_is_given_up(make_rig: MakeRig, least: int, given_up: bool) -> None:
-    """Each answer costs a request, and a line of the journal that is longer than what came."""
-    content = content_of(MIB)
-
-    def crumb(_target: str, headers: dict[str, str]) -> str:
-        start, end = map(int, headers["range"].removeprefix("bytes=").split("-"))
-        given = content[start : min(end + 1, start + least)].decode("latin-1")
-        told = f"Content-Range: bytes {start}-{start + len(given) - 1}/{MIB}\r\nContent-Length: {len(given)}"
-        return f'HTTP/1.1 206 Partial Content\r\nETag: "one"\r\n{told}\r\n\r\n{given}'
-
-    rig = make_rig(quick(1))
-    with Scripted(crumb) as server:
-        file = replace(rig.info(f"{server.url}/m.gguf"), size=MIB, digest=digest_of(content))
-        if given_up:
-            with pytest.raises(SourceUnavailable, match="ended after"):
-                rig.fetch(file)
-            assert len(server.seen) < 20
-        else:
-            assert rig.fetch(file).digest == digest_of(content)
