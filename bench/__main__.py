@@ -13,7 +13,8 @@ SUITES = {
     "scale": "a store of 100,000 blobs, and a daemon with nothing to do",
     "adding": "adding files, beside openssl and other stores",
     "ring": "the buffers between reading, writing and hashing: how many, and how big",
-    "verifying": "verifying blobs, beside openssl and beside reading them",
+    "verifying": "verifying blobs, in full and quickly, beside openssl and beside reading them",
+    "scrubbing": "a scrub of 20 GB beside clients, and one beside a plain read of the disk",
     "downloads": "fetching a file over HTTP, beside curl and aria2",
 }
 

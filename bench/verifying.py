@@ -1,4 +1,4 @@
-"""What verifying costs, one blob and two at once, beside the hash of the same bytes and beside reading them.
+"""What verifying costs, in full and quickly, beside the hash of the same bytes and beside reading them.
 
     python bench/verifying.py [--size 2GiB] [--rounds 5] [--directory DIR]
 
@@ -22,8 +22,10 @@ from collections.abc import Callable, Iterator, Sequence
 from bench.adding import Ours, Source
 from bench.timed import REFERENCE, Row, command, print_rows
 from modeld.progress import FileProgress
-from modeld.store.blobs.blobs import Blob, verify_blob
-from modeld.store.blobs.hashing import CHUNK, FrontToBackReader
+from modeld.store.blobs.blobs import Blob, compare_blob, verify_blob
+from modeld.store.blobs.block_checksums import load_blocks
+from modeld.store.blobs.front_to_back import FrontToBackReader
+from modeld.store.blobs.hashing import CHUNK
 from modeld.store.disk.layout import Layout
 from modelwire.units import parse_size
 
@@ -72,6 +74,11 @@ def rows_of(layout: Layout, blobs: Sequence[Blob]) -> Iterator[Row]:
         if not verify_blob(layout, blob.digest, FileProgress()).good:
             raise RuntimeError(f"{blob.path} is corrupt")
 
+    def compare(blob: Blob) -> None:
+        known = load_blocks(layout, blob.digest)
+        if known is None or not compare_blob(layout, blob.digest, known, FileProgress()).good:
+            raise RuntimeError(f"{blob.path} is not what its checksums say")
+
     def warm() -> None:
         for blob in blobs:
             read(blob, keep_cache=True)
@@ -85,10 +92,13 @@ def rows_of(layout: Layout, blobs: Sequence[Blob]) -> Iterator[Row]:
     yield Row("modeld verify, cached", lambda: verify(one), "≤ 0.90", prepare=warm)
     beside = "modeld verify, cached"
     yield Row("two at once, cached", lambda: together(verify, blobs), "≤ 1.25 of one", beside, prepare=warm)
+    yield Row("modeld verify --quick, cached", lambda: compare(one), "≤ 0.25, on one core", prepare=warm)
     yield Row("modeld verify, from the disk", lambda: verify(one), "≤ 0.90 of the cached hash", prepare=cold)
     beside = "modeld verify, from the disk"
     yield Row("two at once, from the disk", lambda: together(verify, blobs), beside=beside, prepare=cold)
     yield Row("reading one and no more", lambda: read(one), beside="", prepare=cold)
+    beside = "reading one and no more"
+    yield Row("modeld verify --quick, from the disk", lambda: compare(one), "≤ 1.10", beside, prepare=cold)
     beside = "two at once, from the disk"
     yield Row("reading two at once and no more", lambda: together(read, blobs), beside=beside, prepare=cold)
 

@@ -22,7 +22,7 @@ import msgspec
 from modelclient.calls import Call
 from modelwire.errors import InvalidRequest, ModeldError, PermissionDenied, SourceNotFound, SourceUnavailable
 from modelwire.limits import FILES_OFFERED
-from modelwire.requests import FilesOffer, ModelAdd, ModelPull
+from modelwire.requests import FilesOffer, ModelAdd, ModelPull, ModelRepair
 from modelwire.values import Offered
 
 _MAX_DEPTH = 32
@@ -102,7 +102,7 @@ def path_of_reference(ref: str, directory: str | None) -> str | None:
 class HandOver:
     """The files of one request, handed over to a daemon that does not open their path."""
 
-    def __init__(self, request: ModelAdd | ModelPull, path: str) -> None:
+    def __init__(self, request: ModelAdd | ModelPull | ModelRepair, path: str) -> None:
         self._path = path
         self._move = isinstance(request, ModelAdd) and request.move
         self._continues = request.on_disconnect == "continue"

@@ -171,10 +171,17 @@ class Operations:
 
     @work
     def copy(
-        self, source: str, destination: str, *, dry_run: bool = False, **options: Unpack[Submission]
+        self,
+        source: str,
+        destination: str,
+        *,
+        dry_run: bool = False,
+        link: bool = False,
+        **options: Unpack[Submission],
     ) -> Call[values.Copied]:
-        """Gives the same bytes a second name; with `dry_run` returns the plan only."""
-        request = requests.ModelCopy(source=source, destination=destination, dry_run=dry_run, **options)
+        """Gives the same bytes a second name; with `dry_run` returns the plan only. A model of a site is copied into
+        the store; with `link` its files get a second name there instead."""
+        request = requests.ModelCopy(source=source, destination=destination, dry_run=dry_run, link=link, **options)
         return Call(request, values.Copied)
 
     @work
@@ -199,15 +206,30 @@ class Operations:
         return Call(requests.ModelUnpin(name=name, **options), values.Pinned)
 
     @work
-    def verify(self, *names: str, **options: Unpack[Submission]) -> Call[values.Verification]:
-        """Hashes the bytes of these models, without names those of all. Look at `ok`: a bad model is no error."""
-        return Call(requests.ModelVerify(names=names, all=not names, **options), values.Verification)
+    def verify(self, *names: str, quick: bool = False, **options: Unpack[Submission]) -> Call[values.Verification]:
+        """Hashes the bytes of these models, without names those of all. Look at `ok`: a bad model is no error.
+
+        `quick` compares them with the checksums of their blocks instead, at the speed of the disk: that shows whether a
+        bit has rotted, not who wrote the bytes.
+        """
+        return Call(requests.ModelVerify(names=names, all=not names, quick=quick, **options), values.Verification)
+
+    @work
+    def repair(self, *names: str, from_path: str | None = None, **options: Unpack[Submission]) -> Call[values.Repaired]:
+        """Brings back what is damaged or missing of these models, without names of all: only the damaged blocks are
+        fetched, from where the models were pulled from.
+
+        `from_path` is an absolute path of a file or directory that has the same bytes: its blocks are taken first.
+        """
+        request = requests.ModelRepair(names=names, all=not names, from_=from_path, **options)
+        return Call(request, values.Repaired, path=from_path)
 
     # -- the store
 
     @answer
-    def usage(self) -> Call[values.Usage]:
-        return Call(requests.StoreUsage(), values.Usage)
+    def usage(self, *, plan_bytes: int | None = None) -> Call[values.Usage]:
+        """With `plan_bytes` its `plan` says what would have to go to make room for so many bytes."""
+        return Call(requests.StoreUsage(plan_bytes=plan_bytes), values.Usage)
 
     @answer
     def quarantine(self) -> Call[values.QuarantineList]:
@@ -231,6 +253,12 @@ class Operations:
             dry_run=dry_run, grace_s=grace, partials=partials, quarantine=quarantine, **options
         )
         return Call(request, values.Swept)
+
+    @work
+    def scrub(self, *, full: bool = False, due: bool = False, **options: Unpack[Submission]) -> Call[values.Scrubbed]:
+        """Reads all blobs again, beside all other work and at the configured rate: by the checksums of their blocks,
+        and every so many times, or with `full`, by their hash. `due` looks only at those whose time has come."""
+        return Call(requests.StoreScrub(full=full, due=due, **options), values.Scrubbed)
 
     # -- jobs
 

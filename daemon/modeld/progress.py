@@ -190,11 +190,13 @@ class JobProgress:
     def stopped(self) -> bool:
         return self.stop_reason is not None
 
-    def files(self, sizes: Sequence[int | None]) -> list[FileProgress]:
-        """Returns one for each file of the job. Their sizes make the total, unknown while one of them is."""
+    def files(self, sizes: Sequence[int | None], *, beside: int = 0) -> list[FileProgress]:
+        """Returns one for each file of the job. Their sizes make the total, unknown while one of them is; `beside` them
+        it counts the bytes of other work."""
         files = [FileProgress(self) for _ in sizes]
         with self._lock:
             self._forget_files()
+            self._known_bytes = beside
             self._not_begun = self.files_total = len(files)
             self._unknown_sizes = len(files)
             for file, size in zip(files, sizes, strict=True):

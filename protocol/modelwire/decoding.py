@@ -110,7 +110,7 @@ def _field_fault(plain: dict[str, Any], error: Exception) -> WireError:
             f"this daemon has no operation {operation[:_ECHO]!r}",
             hint=_did_you_mean(operation, OPERATIONS) or "See daemon.describe for all operations.",
         )
-    known = ("op", *OPERATIONS[operation].request.__struct_fields__)
+    known = ("op", *OPERATIONS[operation].request.__struct_encode_fields__)
     for field in plain:
         if field not in known:
             return InvalidRequest(

@@ -208,11 +208,13 @@ class LeaseRelease(Request, tag="lease.release", frozen=True, kw_only=True):
 
 
 class ModelCopy(Write, tag="model.copy", frozen=True, kw_only=True):
-    """A second name for the same bytes. With `dry_run` only the plan."""
+    """A second name for the same bytes. With `dry_run` only the plan. A model of a site is copied into the store; with
+    `link` its files get a second name there instead."""
 
     source: str
     destination: str
     dry_run: bool = False
+    link: bool = False
 
 
 class ModelMove(Write, tag="model.move", frozen=True, kw_only=True):
@@ -242,17 +244,36 @@ class ModelUnpin(Write, tag="model.unpin", frozen=True, kw_only=True):
 
 
 class ModelVerify(Write, tag="model.verify", frozen=True, kw_only=True):
-    """Hashes the bytes of these models, or of all."""
+    """Hashes the bytes of these models, or of all. `quick` compares them with the checksums of their blocks, in a fifth
+    of the time, and hashes only what differs or has none."""
 
     names: tuple[str, ...] = ()
     all: bool = False
+    quick: bool = False
+
+
+class ModelRepair(Write, tag="model.repair", frozen=True, kw_only=True):
+    """Brings back the bytes of these models, or of all, that are damaged or missing: first looks at them as a quick
+    verification does, then takes the blocks that are still good from the quarantine, and the others from where they
+    were pulled from.
+
+    `from` is the absolute path of a file or directory of this machine, whose blocks are taken first. `transfer` is as
+    for an add, with that path.
+    """
+
+    names: tuple[str, ...] = ()
+    all: bool = False
+    from_: str | None = msgspec.field(default=None, name="from")
+    transfer: Token | None = None
 
 
 # -- the store
 
 
 class StoreUsage(Request, tag="store.usage", frozen=True, kw_only=True):
-    pass
+    """With `plan_bytes` also what would have to go to make room for so many bytes. Nothing is removed."""
+
+    plan_bytes: Count | None = None
 
 
 class StoreQuarantine(Request, tag="store.quarantine", frozen=True, kw_only=True):
@@ -271,6 +292,17 @@ class StoreSweep(Write, tag="store.sweep", frozen=True, kw_only=True):
     grace_s: Seconds | None = None
     partials: bool = False
     quarantine: bool = False
+
+
+class StoreScrub(Write, tag="store.scrub", frozen=True, kw_only=True):
+    """Reads all blobs that models name again, beside all other work: first those that nobody has looked at for the
+    longest time, by the checksums of their blocks or, every so many times, by their hash.
+
+    `full` hashes all of them. `due` looks only at those whose time has come by the configuration.
+    """
+
+    full: bool = False
+    due: bool = False
 
 
 # -- jobs

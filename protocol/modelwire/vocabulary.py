@@ -25,7 +25,7 @@ Phase = Literal[
 
 OnDisconnect = Literal["cancel", "continue"]
 
-ModelState = Literal["available", "downloading", "ready", "loaded", "suspect", "failed"]
+ModelState = Literal["available", "downloading", "ready", "loaded", "suspect", "failed", "unavailable"]
 GIVEN_OUT: Final = frozenset({"ready", "loaded"})
 """States in which a model's path may be given out as complete, verified bytes."""
 

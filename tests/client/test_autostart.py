@@ -263,6 +263,7 @@ CLIENT_ONLY = (
 
 
 def test_a_client_without_the_daemons_packages_says_what_to_install(stand_in: Ctl) -> None:
+    stand_in.environ["PATH"] = os.defpath  # an installation that is active here is not the client's
     wanted = "this installation lacks structlog\n"
     for module, arguments, word in (("ctl.fast_path", ["list"], "hint"), ("daemon_entry", [], "modeld")):
         done = subprocess.run(

@@ -28,14 +28,37 @@ PLANNED = msgspec.structs.replace(COPIED, dry_run=True, job=None)
 MOVED = values.Moved(name="b", source="tiny", blob=BLOB, size_bytes=10, job="j1")
 REMOVED = values.Removed(name="tiny", blob=BLOB, size_bytes=10, job="j1")
 GOOD = values.Verified(name="tiny", ok=True, expected=BLOB, actual=BLOB, size_bytes=10)
+UNCHANGED = msgspec.structs.replace(GOOD, actual=None, by="checksums")
 BAD = values.Verified(name="bad", ok=False, expected=BLOB, actual="sha256:" + "b" * 64, size_bytes=5, reason="rotten")
+REPAIRED = values.RepairedBlob(
+    blob=BLOB,
+    models=("tiny", "b"),
+    size_bytes=20_000_000,
+    blocks=2,
+    damaged_blocks=1,
+    kept_bytes=3_000_000,
+    fetched_bytes=17_000_000,
+)
 KEPT = values.Quarantined(path="/q/1.bin", size_bytes=5, reason="corrupt-blob", time="2026-11-20T00:00:00Z")
+EVICTION = values.EvictionPlan(
+    needed_bytes=5_000_000_000,
+    available_bytes=10,
+    frees_bytes=500,
+    enough=False,
+    evict=(values.Eviction(name="old", frees_bytes=500, used_at="2026-01-02T00:00:00Z", source="hf:org/old"),),
+    stay=(values.NotEvicted(name="tiny", size_bytes=10, reason="it is pinned"),),
+)
+PLANNED_USAGE = values.Usage(plan=EVICTION)
 USAGE = values.Usage(
     logical_bytes=20,
     physical_bytes=10,
     shared_bytes=10,
     free_bytes=7000,
     models=(values.ModelUsage(name="tiny", logical_bytes=10, own_bytes=0, shared_bytes=10),),
+    users=(
+        values.UserUsage(uid=1000, models=2, size_bytes=10, quota_bytes=2_000_000_000),
+        values.UserUsage(uid=None, models=1, size_bytes=10),
+    ),
 )
 VICTIM = values.Victim(path="/srv/old", kind="blob", size_bytes=5, reason="no model names it")
 SWEPT = values.Swept(victims=(VICTIM,), removed=1, freed_bytes=5, kept=2, notes=("x is odd",), job="j1")
@@ -56,12 +79,23 @@ def answers(talk: Conversation, request: Request) -> None:
             value = MOVED
         case requests.ModelRemove():
             value = msgspec.structs.replace(REMOVED, name=request.name)
+        case requests.ModelVerify(quick=True):
+            value = values.Verification(models=(UNCHANGED,), checked=1, quick=True)
         case requests.ModelVerify(all=True):
             value = values.Verification(models=(BAD, GOOD), ok=False, checked=2, failed=1)
         case requests.ModelVerify():
             value = values.Verification(models=(GOOD,), checked=1)
+        case requests.ModelRepair(names=("good",)):
+            value = values.Repaired(checked=1)
+        case requests.ModelRepair(names=("lost",)):
+            talk.fail(request, errors.Corrupt("'lost' cannot be repaired", hint="Name a file."))
+            return
+        case requests.ModelRepair():
+            value = values.Repaired(repaired=(REPAIRED,), checked=2)
         case requests.StoreQuarantine():
             value = values.QuarantineList(items=(KEPT,), size_bytes=5)
+        case requests.StoreUsage(plan_bytes=5_000_000_000):
+            value = PLANNED_USAGE
         case requests.StoreUsage():
             value = USAGE
         case requests.StoreSweep():
@@ -91,12 +125,23 @@ TEXT = {
     "rm tiny other -q": "tiny\nother\n",
     "verify tiny": "NAME  SIZE  FILES  RESULT\ntiny  10 B      1  good\n",
     "verify tiny -q": "",
+    "verify tiny --quick": "NAME  SIZE  FILES  RESULT\ntiny  10 B      1  unchanged\n",
+    "repair tiny": "MODEL       SIZE  BLOCKS  DAMAGED     KEPT  COPIED  FETCHED\n"
+    "tiny, b  20.0 MB       2        1  3.00 MB     0 B  17.0 MB\n",
+    "repair --all -q": "tiny\nb\n",
+    "repair good": "",
     "quarantine": "TIME                  SIZE  REASON        PATH\n"
     "2026-11-20T00:00:00Z   5 B  corrupt-blob  /q/1.bin\n",
     "quarantine -q": "/q/1.bin\n",
     "usage": "NAME  SIZE  OWN  SHARED\ntiny  10 B  0 B    10 B\n\n"
     "all models         20 B\non the disk        10 B\nshared by several  10 B\nfree               7.00 kB\n",
     "usage -q": "10\n",
+    "usage --by user": "UID        MODELS  SIZE    QUOTA\n"
+    "1000            2  10 B  2.00 GB\nnot known       1  10 B     none\n",
+    "usage --by user -q": "1000\nnot known\n",
+    "usage --plan 5GB": "NAME  FREES  LAST USED             SOURCE\nold   500 B  2026-01-02T00:00:00Z  hf:org/old\n\n"
+    "STAYS  SIZE  BECAUSE\ntiny   10 B  it is pinned\n",
+    "usage --plan 5GB -q": "old\n",
     "sweep": "KIND  SIZE  REASON             PATH\nblob   5 B  no model names it  /srv/old\n",
     "gc --dry-run -q": "/srv/old\n",
 }
@@ -115,8 +160,11 @@ JSON: dict[str, Any] = {
     "rm tiny": REMOVED,
     "rm tiny b": [REMOVED, msgspec.structs.replace(REMOVED, name="b")],
     "verify tiny": [GOOD],
+    "verify --quick": [UNCHANGED],
+    "repair tiny": values.Repaired(repaired=(REPAIRED,), checked=2),
     "quarantine": [KEPT],
     "usage": USAGE,
+    "usage --plan 5GB": PLANNED_USAGE,
     "sweep": SWEPT,
 }
 
@@ -142,6 +190,23 @@ def test_a_corrupt_model_is_reported_and_ends_with_6(run: Run) -> None:
         assert done.stderr.splitlines()[0] == "modelctl: bad: rotten"
     assert [each["ok"] for each in json.loads(run("verify", "--json").stdout)] == [False, True]
     assert run("verify", "-q").stdout == "bad\n"
+
+
+def test_a_quick_verification_says_what_it_does_not_prove(run: Run) -> None:
+    assert "only `modelctl verify` without --quick proves" in run("verify", "tiny", "--quick").stderr
+    assert "--quick" not in run("verify", "tiny").stderr
+
+
+def test_a_repair_that_has_nothing_to_do_says_so_and_one_that_fails_what_to_do(run: Run) -> None:
+    assert "nothing to repair: 1 model looked at" in run("repair", "good").stderr
+    lost = run("repair", "lost")
+    assert (lost.returncode, lost.stdout) == (6, "")
+    assert lost.stderr.splitlines() == ["modelctl: 'lost' cannot be repaired", "hint: Name a file."]
+
+
+@pytest.mark.parametrize("arguments", [[], ["tiny", "--all"]])
+def test_a_repair_is_of_names_or_of_all(run: Run, arguments: list[str]) -> None:
+    assert run("repair", *arguments).returncode == 2
 
 
 def test_names_and_all_exclude_each_other(run: Run) -> None:
@@ -207,6 +272,9 @@ def test_a_grace_period_is_a_number_of_seconds(ctl: Ctl, grace: str) -> None:
         ("mv a b", requests.ModelMove(id="1", source="a", destination="b")),
         ("rm a --force", requests.ModelRemove(id="1", name="a", force=True)),
         ("verify a b", requests.ModelVerify(id="1", names=("a", "b"))),
+        ("verify --quick", requests.ModelVerify(id="1", all=True, quick=True)),
+        ("repair a --from /x", requests.ModelRepair(id="1", names=("a",), from_="/x")),
+        ("repair --all", requests.ModelRepair(id="1", all=True)),
         ("sweep --dry-run", requests.StoreSweep(id="1", dry_run=True)),
         ("sweep --grace 0", requests.StoreSweep(id="1", grace_s=0.0)),
         ("sweep --grace 1h30m", requests.StoreSweep(id="1", grace_s=5400.0)),

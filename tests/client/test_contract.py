@@ -46,9 +46,11 @@ CALLS: list[tuple[type[Request], Callable[[Any], object], object]] = [
     (requests.ModelPin, lambda c: c.pin("tiny").result(), VALUES[requests.ModelPin]),
     (requests.ModelUnpin, lambda c: c.unpin("tiny").result(), VALUES[requests.ModelUnpin]),
     (requests.ModelVerify, lambda c: c.verify().result(), VALUES[requests.ModelVerify]),
+    (requests.ModelRepair, lambda c: c.repair().result(), VALUES[requests.ModelRepair]),
     (requests.StoreUsage, lambda c: c.usage(), VALUES[requests.StoreUsage]),
     (requests.StoreQuarantine, lambda c: c.quarantine(), VALUES[requests.StoreQuarantine]),
     (requests.StoreSweep, lambda c: c.sweep().result(), VALUES[requests.StoreSweep]),
+    (requests.StoreScrub, lambda c: c.scrub().result(), VALUES[requests.StoreScrub]),
     (requests.JobList, lambda c: c.jobs(state="done", limit=5), (JOB,)),
     (requests.JobShow, lambda c: c.job("j1"), JOB),
     (requests.JobAttach, lambda c: c.attach("j1").result(), JOB),
@@ -117,7 +119,9 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         client.remove("a", force=True, **write).result()
         client.verify("a", "b", **write).result()
         client.verify().result()
+        client.repair("a", from_path="/x", **write).result()
         client.sweep(dry_run=True, **write).result()
+        client.scrub(full=True, due=True, **write).result()
         client.configure(max_rate=0, running_bytes=1, running_fetches=2, waiting_per_peer=3, waiting_total=4)
         client.configure_job("j", priority=5, max_rate=1000)
     assert made.requests == [
@@ -127,11 +131,13 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         requests.ModelRemove(id="4", name="a", force=True, **write),
         requests.ModelVerify(id="5", names=("a", "b"), **write),
         requests.ModelVerify(id="6", all=True),
-        requests.StoreSweep(id="7", dry_run=True, **write),
+        requests.ModelRepair(id="7", names=("a",), from_="/x", **write),
+        requests.StoreSweep(id="8", dry_run=True, **write),
+        requests.StoreScrub(id="9", full=True, due=True, **write),
         requests.DaemonConfigure(
-            id="8", max_rate=0, running_bytes=1, running_fetches=2, waiting_per_peer=3, waiting_total=4
+            id="10", max_rate=0, running_bytes=1, running_fetches=2, waiting_per_peer=3, waiting_total=4
         ),
-        requests.JobConfigure(id="9", job="j", priority=5, max_rate=1000),
+        requests.JobConfigure(id="11", job="j", priority=5, max_rate=1000),
     ]
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -134,6 +135,20 @@ def test_while_the_command_runs_the_model_cannot_be_removed_and_signals_reach_it
     assert (running.returncode, out) == (3, "told\n")
     assert ctl.json("sweep", "--grace", "0")["removed"] == 1
     assert not os.path.exists(path)
+
+
+def test_a_signal_that_is_ignored_outside_is_ignored_by_the_command(ctl: Ctl) -> None:
+    """As under nohup."""
+    ctl("add", ctl.file("m.gguf", CONTENT), "--name", "m")
+    script = "kill -HUP $$; kill -HUP $PPID; echo still here"
+
+    ended = {}
+    for action in (signal.SIG_IGN, signal.SIG_DFL):  # the tests may run under nohup themselves
+        hangup = partial(signal.signal, signal.SIGHUP, action)
+        with ctl.open("run", "m", "--", "sh", "-c", script, preexec_fn=hangup) as running:
+            out, _ = running.communicate(timeout=30)
+        ended[action] = running.returncode, out
+    assert ended == {signal.SIG_IGN: (0, "still here\n"), signal.SIG_DFL: (128 + signal.SIGHUP, "")}
 
 
 def test_the_model_is_held_again_after_the_daemon_was_restarted(ctl: Ctl) -> None:

@@ -291,3 +291,15 @@ def test_many_threads_lose_nothing() -> None:
         list(threads.map(work, files))
     now = job.snapshot()
     assert (now.bytes_done, now.verified_bytes, now.files_done, now.phase) == (8000, 8000, 8, "copy")
+
+
+def test_the_total_of_files_counts_the_work_beside_them() -> None:
+    """A repair has looked at all bytes before it brings some: its progress goes on from there."""
+    job = JobProgress()
+    job.total(100)
+    job.advance(done=100)
+    (file,) = job.files([30], beside=100)
+    assert job.total_bytes == 130
+    file.total(40)
+    file.advance(done=40)
+    assert (job.snapshot().bytes_done, job.snapshot().bytes_total) == (140, 140)

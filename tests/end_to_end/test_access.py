@@ -282,6 +282,8 @@ def test_a_model_is_changed_by_its_owner_and_by_admins_alone(shared: RealDaemon)
             assert f"belongs to uid {FOREIGN}" in refused["message"]
             assert refused["details"] == {"name": "m", "owner": FOREIGN_UID, "uid": OTHER_UID}
             assert refused["hint"]
+        kinds = [job["kind"] for job in root.ask("job.list", limit=1000)["value"]["jobs"] if job["peer"] == OTHER_UID]
+        assert not {"model.add", "model.pull"} & set(kinds), "they are refused before they are queued"
         assert root.ask("model.show", name="m")["value"]["owner"] == FOREIGN_UID
         # Ben's job waits for the name while Ada takes it.
         assert other.ask("model.add", **other.hand_over(first), name="x")["type"] == "result"

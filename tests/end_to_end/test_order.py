@@ -148,13 +148,27 @@ def test_a_corrupt_blob_is_out_of_use_for_good_before_the_reply(daemon: RealDaem
 def first_failure_after_the_change(daemon: RealDaemon, op: str, asked: dict[str, Any]) -> dict[str, Any]:
     manifests = Layout(daemon.root).manifests_dir
     before = state_of(manifests)
+    with traced(daemon, "trace=fsync", "inject=fsync:error=EIO", path=manifests) as trace:
+        reply = daemon.ask(op, **asked)
+        assert (trace.failed, reply["type"]) == (True, "error")
+    assert state_of(manifests) != before
+    return reply
+
+
+@pytest.mark.parametrize("name", ["add", "add a directory", "replace", "cp", "mv", "rm"])
+def test_each_sync_that_fails_is_told(daemon: RealDaemon, name: str) -> None:
+    """What an earlier try has synced and recorded, a later one does not sync again."""
+    assert daemon.ask("model.add", path=daemon.file("old.gguf", b"GGUF old"), name="old")["type"] == "result"
+    op, fields = CHANGES[name]
+    asked = fields(daemon)
     for nth in range(1, 30):
         with failing_at(daemon, "fsync", nth, "EIO") as trace:
             reply = daemon.ask(op, **asked)
-        assert (trace.failed, reply["type"]) == (True, "error"), "a sync failed, and that was not told"
-        if state_of(manifests) != before:
-            return reply
-    pytest.fail("nothing ever changes")
+        assert reply["type"] == ("error" if trace.failed else "result")
+        if not trace.failed:
+            assert nth > 1, "nothing is ever synced"
+            return
+    pytest.fail("the sweep has no end")
 
 
 @pytest.mark.parametrize("name", ["add", "add a directory", "replace", "cp", "mv", "rm"])

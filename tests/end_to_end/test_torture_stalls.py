@@ -88,6 +88,7 @@ WORK: dict[str, Callable[[Wire], None]] = {
     "usage": one("store.usage"),
     "sweep": one("store.sweep", dry_run=True, grace_s=0),
     "verify": one("model.verify", all=True),
+    "scrub": one("store.scrub"),
     "jobs": one("job.list", limit=1000),
     "describe": one("daemon.describe"),
 }

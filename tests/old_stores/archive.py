@@ -23,7 +23,9 @@ def unpack(version: str, name: str, room: Path) -> dict[str, Any]:
     """
     archive = Path(__file__).parent / version / name
     with tarfile.open(archive.with_suffix(".tar.xz")) as tar:
-        tar.extractall(room, filter=_of_today)
+        # The first releases of Python 3.11 know no filters, and the later ones want one named.
+        known: dict[str, Any] = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
+        tar.extractall(room, map(_of_today, tar), **known)
     facts: dict[str, Any] = json.loads(archive.with_suffix(".json").read_bytes())
     with closing(sqlite3.connect(room / "models" / ".modeld" / "catalog.sqlite")) as catalog, catalog:
         catalog.execute(
@@ -36,11 +38,13 @@ def unpack(version: str, name: str, room: Path) -> dict[str, Any]:
     return facts
 
 
-def _of_today(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
-    """No file of the future where the clock is behind, and no download so old that a sweep would take it."""
+def _of_today(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """No file of the future where the clock is behind, no download so old that a sweep would take it, and no file that
+    others may write to."""
     now = time.time()
     downloading = ".partial-" in member.name or "/.modeld/partials/" in member.name
-    return tarfile.tar_filter(member, path).replace(mtime=now if downloading else min(member.mtime, now), deep=False)
+    member.mtime, member.mode = now if downloading else min(member.mtime, now), member.mode & 0o755
+    return member
 
 
 def partials(room: Path) -> list[Path]:

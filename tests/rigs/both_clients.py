@@ -13,7 +13,10 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 import modelclient
 
-EXCHANGES = ("add", "pull", "attach", "subscribe", "copy", "move", "remove", "pin", "unpin", "verify", "sweep")
+EXCHANGES = (
+    *("add", "pull", "attach", "subscribe", "copy", "move", "remove"),
+    *("pin", "unpin", "verify", "repair", "sweep", "scrub"),
+)
 
 Calls = Any
 """A `modelclient.Client`, or the other one behind `_Facade`."""

@@ -95,6 +95,16 @@ class Bench:
         with open(path, "r+b") as file:
             file.write(content)
 
+    def flip(self, path: str, at: int) -> None:
+        """One bit of the byte there."""
+        with open(path, "rb") as file:
+            file.seek(at)
+            byte = file.read(1)[0]
+        os.chmod(path, 0o644)
+        with open(path, "r+b") as file:
+            file.seek(at)
+            file.write(bytes([byte ^ 0x10]))
+
     def names(self) -> list[str]:
         return [view.name for view in self.store.index.page(None, None).models]
 

@@ -25,6 +25,7 @@ from modeld.operations.operation import Caller, Connection, Handed, Operation
 from modeld.operations.registry import Operations, all_operations
 from modeld.operations.services import Services, ThisDaemon
 from modeld.pulls.context import PullContext
+from modeld.pulls.refetching import Refetching
 from modeld.store import Store
 from modeld.store.catalog.catalog import Catalog
 from modelwire.encoding import encode
@@ -145,6 +146,7 @@ async def operations_rig(room: Path, access: AccessSettings | None = None) -> As
                 gate=gate,
                 activity=activity,
                 pulls=pulls,
+                refetching=Refetching(pulls),
                 daemon=ThisDaemon(
                     server="modeld/test",
                     instance="i",

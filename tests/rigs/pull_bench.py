@@ -119,7 +119,7 @@ class PullBench(Bench):
     async def stored_file(self, content: bytes, path: str = "m.gguf") -> ReadyFile:
         """Adds these bytes to the store, as a file of a model."""
         await self.store.add(self.file("blob", content), name=f"blob-{digest_of(content).hex[:8]}")
-        blob = await self.store.ingest.find(digest_of(content), self.holds, FileProgress())
+        blob = await self.store.ingest.find_here(digest_of(content), FileProgress())
         assert blob is not None
         return ReadyFile(path=path, content=blob)
 

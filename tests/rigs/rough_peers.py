@@ -78,6 +78,13 @@ def connect_as(path: str, uid: int, gid: int | None = None) -> Wire:
     return Wire.over(socket.socket(fileno=descriptors[0]))
 
 
+def stranger(daemon: RealDaemon, uid: int = FOREIGN_UID) -> Wire:
+    """A connection of another user, who has been let in."""
+    wire = connect_as(daemon.socket, uid)
+    assert wire.read()["type"] == "hello"
+    return wire
+
+
 @contextlib.contextmanager
 def held_name(daemon: RealDaemon, name: str) -> Iterator[None]:
     """Another tool holds the lock of this name: a job that is to publish it runs until the tool lets go."""

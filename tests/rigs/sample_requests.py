@@ -15,7 +15,7 @@ _FIELDS: Final[dict[str, object]] = {
 def sample_request(operation: str, **given: object) -> dict[str, Any]:
     """`given` takes the place of the id, the operation, and those fields that the operation has."""
     offer = {"transfer": "t", "paths": ["a"]} if operation == "files.offer" else {}  # others need no transfer
-    known = OPERATIONS[operation].request.__struct_fields__
+    known = OPERATIONS[operation].request.__struct_encode_fields__
     return {
         field: value
         for field, value in {"id": "1", "op": operation, **_FIELDS, **offer, **given}.items()

@@ -1,5 +1,5 @@
 /* Makes a disk slow, for a program that is started with this library in LD_PRELOAD: every call that goes to a path below
- * SLOW_DISK_DIR, and every sync, takes as many milliseconds as the file SLOW_DISK_FILE says. Without that file nothing
+ * SLOW_DISK_DIR, and every sync when SLOW_DISK_SYNCS is set, takes as many milliseconds as the file SLOW_DISK_FILE says. Without that file nothing
  * is delayed. Only calls of the C library are delayed, so that the library itself can look at its file. */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -16,7 +16,7 @@
 
 static void wait_for_disk(const char *path) {
     const char *directory = getenv("SLOW_DISK_DIR"), *control = getenv("SLOW_DISK_FILE");
-    if (!directory || !control || (path && strncmp(path, directory, strlen(directory)) != 0))
+    if (!directory || !control || (!path && !getenv("SLOW_DISK_SYNCS")) || (path && strncmp(path, directory, strlen(directory)) != 0))
         return;
     int fd = syscall(SYS_openat, AT_FDCWD, control, O_RDONLY | O_CLOEXEC);
     if (fd < 0)

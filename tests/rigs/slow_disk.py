@@ -29,15 +29,17 @@ def built(room: str) -> str:
 class DaemonOnSlowDisk(RealDaemon):
     """As fast as any, except within `slow`."""
 
-    def __init__(self, room: str) -> None:
+    def __init__(self, room: str, directory: str = "models") -> None:
+        """All below the directory of the room is on that disk, the store itself or what it only reads."""
         self._control = os.path.join(room, "slow")
         super().__init__(
             room,
             {
                 "LD_PRELOAD": built(room),
-                "SLOW_DISK_DIR": os.path.join(room, "models"),
+                "SLOW_DISK_DIR": os.path.join(room, directory),
                 "SLOW_DISK_FILE": self._control,
-            },
+            }
+            | ({"SLOW_DISK_SYNCS": "1"} if directory == "models" else {}),
         )
 
     @contextlib.contextmanager

@@ -113,7 +113,7 @@ class Fuzz:
         pick = self._random.choice
         operation = OPERATIONS[pick(_OPS)]
         fields: dict[str, object] = {"id": str(self._random.randrange(40)), "op": operation.name}
-        for name in operation.request.__struct_fields__:
+        for name in operation.request.__struct_encode_fields__:
             if name != "id" and self._random.random() < 0.7:
                 fields[name] = pick(_VALUES)
         if self._random.random() < 0.1:

@@ -67,7 +67,7 @@ def test_after_a_restart_the_record_of_the_verification_is_enough(ctl: Ctl) -> N
     verified_at = ctl.json("show", "hand")["verified_at"]
     daemon.kill()
     daemon.start()
-    assert ctl.json("show", "hand")["state"] == "suspect"
+    assert ctl.json("show", "hand")["state"] == "ready"
     assert Path(ctl.path("hand")).read_bytes() == CONTENT
     after = ctl.json("show", "hand")
     assert (after["state"], after["verified_at"]) == ("ready", verified_at)

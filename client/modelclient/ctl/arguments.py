@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TypeVar
 
-from modelwire.units import parse_duration, parse_rate
+from modelwire.units import parse_duration, parse_rate, parse_size
 
 Amount = TypeVar("Amount", int, float)
 
@@ -19,6 +19,14 @@ def number(least: int, most: int | None = None) -> Callable[[str], int]:
 def seconds(least: float, most: float) -> Callable[[str], float]:
     """The type of an argument that is a number of seconds, or a duration such as `15m`."""
     return _bounded(_seconds, "a number of seconds or a duration such as 1h,", least, most)
+
+
+def size(text: str) -> int:
+    """Bytes, as `20GB` or a number."""
+    try:
+        return int(parse_size(text))
+    except ValueError as fault:
+        raise argparse.ArgumentTypeError(str(fault)) from None
 
 
 def rate(text: str) -> int | None:

@@ -104,7 +104,7 @@ def _after_cancel(session: Session, job: str) -> JobView | None:
     view = None
     try:
         while True:
-            # Not by attaching to it: an attachment holds the job, and ends it for nobody when it leaves.
+            # An attachment would keep the job running, and would not stop it when it leaves.
             view = client.job(job)
             over = view.state in TERMINAL_STATES or view.on_disconnect == "continue" or time.monotonic() > deadline
             if over:

@@ -21,15 +21,20 @@ def run(words: Sequence[str], environ: Mapping[str, str], begun: Callable[[], No
 
 @contextmanager
 def _signals_passed_on() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """From before the command exists. A terminal sends Ctrl-C to both: what it means is up to the command."""
+    """From before the command exists. A terminal sends Ctrl-C to both processes, and the command decides what it means.
+    A signal that this process ignores, as under nohup, stays ignored in both."""
     receivers: list[subprocess.Popen[bytes]] = []
 
     def pass_on(number: int, _: FrameType | None) -> None:
         for child in receivers:
             child.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
-    before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
+    handlers = {**dict.fromkeys(_PASSED_ON, pass_on), signal.SIGINT: lambda *_: None}
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in handlers.items()
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield receivers
     finally:

@@ -7,6 +7,7 @@ gives to it or to one of its groups, or none. In doubt the peer is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 from modeld.access.accounts import Accounts
 from modeld.platform import accounts as system
@@ -25,6 +26,7 @@ class Access:
         own_uid: peers.UserId,
         accounts: Accounts,
         *,
+        quotas: Mapping[str, int] = MappingProxyType({}),
         config_path: str = "/etc/modeld/config.toml",
     ) -> None:
         """Blocks while the system looks up the configured names: not for the event loop."""
@@ -39,6 +41,11 @@ class Access:
             *(f"[access] groups: this machine has no group {name!r}: it grants nothing" for name in unknown_groups),
         )
         """Unknown names in the configuration. They do not prevent the start: a reload looks them up again."""
+        quota_users, unknown_users = by_id(quotas, system.user_id)
+        self._quotas = {uid: int(quotas[name]) for name, uid in quota_users.items()}
+        self.warnings += tuple(
+            f"[quota]: this machine has no user {name!r}: it limits nobody" for name in unknown_users
+        )
         lent = ((uid, system.lender_of(uid)) for uid in self._users)
         self._lenders = {uid: lender for uid, lender in lent if lender is not None}
         if self._users.pop(self._unnamed, None) and self._unnamed != own_uid:
@@ -48,6 +55,12 @@ class Access:
         """The user for whom this uid counts in all limits: that of a subordinate one, which has no role unless the
         configuration names it, is the user to whom it is lent."""
         return self._lenders.get(uid, uid)
+
+    def quota_of(self, uid: peers.UserId) -> int | None:
+        """The most bytes that the models of this user may have; None for no limit."""
+        if uid in (system.ROOT, self._own_uid):
+            return None
+        return self._quotas.get(self.user_of(uid))
 
     def role_at_once(self, peer: peers.Peer) -> Role | None:
         """The peer's role if that takes no look-up, else None: then await `role_of`. Raises Unauthorized for a peer

@@ -61,7 +61,8 @@ def endpoint_path(settings: Settings, environ: Mapping[str, str]) -> str:
 def rights(loaded: Loaded) -> tuple[Accounts, Access, Lending]:
     """What the configuration grants. Blocks while the system looks up the users and groups that it names."""
     granted, accounts, own = loaded.settings.access, Accounts(), os.getuid()
-    access = Access(granted.users, granted.groups, own, accounts, config_path=loaded.path or SYSTEM_CONFIG)
+    path, quotas = loaded.path or SYSTEM_CONFIG, loaded.settings.quota
+    access = Access(granted.users, granted.groups, own, accounts, quotas=quotas, config_path=path)
     loans = ((loan.match, loan.users, loan.groups) for loan in granted.credentials)
     return accounts, access, Lending(loans, own, accounts)
 
@@ -80,7 +81,14 @@ def opened(
         catalog = _open_catalog(layout)
         closing.callback(catalog.close)
         ledger = Ledger(catalog)
-        store = Store.open(root, settings.store, catalog, lock=lock, byte_threads=settings.limits.running_bytes)
+        store = Store.open(
+            root,
+            settings.store,
+            catalog,
+            lock=lock,
+            byte_threads=settings.limits.running_bytes,
+            scrub=settings.scrub,
+        )
         pulls = PullContext(store, catalog, settings, environ)
         closing.callback(pulls.close)
         accounts, access, lending = rights(loaded)

@@ -108,14 +108,15 @@ class Lifetime:
     async def stop_when_idle(
         self, server: Server, board: Board, limit: float, sweep_in: Callable[[], float | None]
     ) -> None:
-        """Stops the daemon after `limit` seconds without a connection or an unfinished job; paused jobs do not count.
-        It stays for a sweep that is due soon: `sweep_in` returns the seconds until then, None when none is due.
+        """Stops the daemon after `limit` seconds without a connection or an unfinished job; paused jobs and work in the
+        background do not count. It stays for a sweep that is due soon: `sweep_in` returns the seconds until then, None
+        when none is due.
 
         Wakes once in `limit` seconds, not in a poll: an idle daemon sleeps until it would stop.
         """
         clock: Callable[[], float] = server.shared.loop.time
         while True:
-            busy = server.shared.peer_limits.count > 0 or any(job.state != "paused" for job in board.jobs)
+            busy = server.shared.peer_limits.count > 0 or board.has_work
             idle_since = clock() if busy else max(server.shared.last_activity, board.runner.last_end)
             remaining = idle_since + limit - clock()
             until_sweep = sweep_in()

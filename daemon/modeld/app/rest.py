@@ -46,7 +46,7 @@ class Rest:
             self._wait(left)
             return
         self._timer = None
-        if not any(job.state == "running" for job in self._board.jobs):  # else the end of one calls again
+        if not self._board.is_working:  # else the end of one calls again
             threading.Thread(target=self._give_back, args=[self._loop.time()], name="modeld-rest", daemon=True).start()
 
     def _give_back(self, now: float) -> None:

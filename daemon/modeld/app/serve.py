@@ -29,14 +29,17 @@ from modeld.jobs.fair_turns import FairTurns
 from modeld.jobs.restart import drain, restore
 from modeld.observe import logs, notify
 from modeld.observe.incident import incident
+from modeld.operations import store_scrub
 from modeld.operations.model_pull import FETCHES
 from modeld.operations.registry import all_operations
 from modeld.operations.services import Services, ThisDaemon
 from modeld.platform import accounts, clock
+from modeld.pulls.refetching import Refetching
 from modeld.server import Server
 from modeld.server.peer_limits import PeerLimits
 from modeld.store.blobs.hashing import slow_sha256
 from modelwire.errors import WireError
+from modelwire.requests import StoreScrub
 from modelwire.values import Swept
 from modelwire.version import __version__
 
@@ -46,6 +49,12 @@ _LAST_RECORDS_SECONDS = 3.0
 """For the last lines of the activity log and the last uses; a disk that hangs takes neither."""
 
 _PRUNE_EVERY_SECONDS = 24 * 3600.0
+
+_FIRST_SCRUB_SECONDS = 600.0
+"""After the start, which has other work."""
+
+_PLAN_SCRUB_SECONDS = 6 * 3600.0
+"""Timers do not count the time of a suspended machine, and models come and go."""
 
 
 async def serve(
@@ -77,6 +86,8 @@ async def serve(
         tasks.start_soon(rooms.store.uses.keep, name="uses")
         tasks.start_soon(rooms.store.leases.keep, name="leases")
         tasks.start_soon(_sweep, services, name="sweep")
+        if settings.scrub.every is not None:
+            tasks.start_soon(_scrub, services, float(settings.scrub.every), name="scrub")
         fair_turns = FairTurns(services.board, time.monotonic, slowest=partial(_slowest_rate, services))
         tasks.start_soon(fair_turns.keep, name="fair turns")
         if auto_started and settings.daemon.idle_exit > 0:
@@ -143,6 +154,7 @@ def _built(
         gate=gate,
         activity=rooms.activity,
         pulls=rooms.pulls,
+        refetching=Refetching(rooms.pulls),
         daemon=ThisDaemon(
             server=f"modeld/{__version__}",
             instance=instance,
@@ -160,6 +172,7 @@ def _built(
         lending=rooms.lending,
         handed=Descriptors(user_of=rooms.access.user_of),
     )
+    rooms.store.scrubber.background.busy = partial(gate.runs_beside, str(StoreScrub.__struct_config__.tag))
     rooms.store.holds.register(partials=lambda: rooms.pulls.job_partials.of(job.id for job in services.board.jobs))
     operations = all_operations(services)
     server = Server(rooms.endpoint.socket, services, operations, peer_limits, rooms.access, tasks)
@@ -202,6 +215,27 @@ async def _sweep(services: Services) -> None:
         except Exception as error:  # noqa: BLE001 - a fault here must not end the daemon
             incident(error, work="sweeping")
             await anyio.sleep(_PRUNE_EVERY_SECONDS)
+
+
+async def _scrub(services: Services, every: float) -> None:
+    """Begins a scrub when a blob is due. While none is, it wakes for a look at what is new."""
+    if (job := store_scrub.own_scrub(services)) is not None:  # the last run began it
+        await store_scrub.until_ended(services, job)
+    await anyio.sleep(_FIRST_SCRUB_SECONDS)
+    while not services.board.draining:
+        try:
+            seconds = await store_scrub.until_due(services, every)
+            if seconds > 0:
+                await anyio.sleep(min(seconds, _PLAN_SCRUB_SECONDS))
+                continue
+            await store_scrub.scrub_what_is_due(services)
+        except WireError as error:
+            # The root is away, the queue is full, or the daemon stops.
+            log.warning("cannot scrub now", error=error.message)
+            await anyio.sleep(_FIRST_SCRUB_SECONDS)
+        except Exception as error:  # noqa: BLE001 - a fault here must not end the daemon
+            incident(error, work="scrubbing")
+            await anyio.sleep(_PLAN_SCRUB_SECONDS)
 
 
 async def _prune(rooms: Rooms, keep: float) -> None:

@@ -18,6 +18,7 @@ from modelwire.vocabulary import Role
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json", "journal"]
 SweepMode = Literal["auto", "off"]
+EvictMode = Literal["auto", "off"]
 
 MAX_BYTE_JOBS: Final = 64
 FETCHES: Final = 3
@@ -37,6 +38,9 @@ MIRRORED: Final = ("hf:", "ollama:", "oci:", "s3:", *_ADDRESSES)
 LOCK_WAIT: Final = Duration(30)
 """Another tool holds a name's lock while it writes one small file; one that holds it longer is stuck or downloading."""
 
+SHORTEST_SCRUB: Final = Duration(3600)
+"""A scrub that begins anew all the time is a typing error."""
+
 SHORTEST_TIMEOUT: Final = 0.1
 """Below a tenth of a second a timeout ends healthy peers on a busy machine."""
 
@@ -55,6 +59,17 @@ def default_byte_jobs() -> int:
 
 class _Table(Struct, frozen=True, forbid_unknown_fields=True):
     """The base of all tables: frozen, and an unknown key is an error."""
+
+
+class SiteRoot(_Table, frozen=True, kw_only=True):
+    """Another root of the same layout, whose models this daemon gives out too, and which it never changes."""
+
+    path: str
+
+    def __post_init__(self) -> None:
+        if not self.path.startswith("/") or self.path.rstrip("/") != os.path.normpath(self.path):
+            raise ValueError("path: expected an absolute path without . or ..")
+        force_setattr(self, "path", self.path.rstrip("/"))
 
 
 class StoreSettings(_Table, frozen=True, kw_only=True):
@@ -83,10 +98,48 @@ class StoreSettings(_Table, frozen=True, kw_only=True):
         SweepMode,
         Meta(description="auto: the daemon sweeps once that time is over; off: only `modelctl sweep` frees space"),
     ] = "auto"
+    evict: Annotated[
+        EvictMode,
+        Meta(
+            description="auto: a job that needs room makes the daemon remove the least recently used models that can be"
+            " fetched again; off: it is refused, and says what could go"
+        ),
+    ] = "off"
     lock_wait: Annotated[
         Duration,
         Meta(description="how long a change waits for a name that another tool has locked; 0 to refuse at once"),
     ] = LOCK_WAIT
+    site: Annotated[
+        tuple[SiteRoot, ...],
+        Meta(
+            description="other stores, which are only read: a name that this store lacks is looked for in them, in this"
+            ' order; written as [[store.site]] with path = "/srv/models"'
+        ),
+    ] = ()
+
+
+class ScrubSettings(_Table, frozen=True, kw_only=True):
+    every: Annotated[
+        Duration | None,
+        Meta(description='how often each blob is read again, beside other work, to find rot; "none" for never'),
+    ] = Duration(30 * 86_400)
+    rate: Annotated[Rate | None, Meta(description='most bytes a second that this reads; "none" for no limit')] = Rate(
+        50_000_000
+    )
+    full_every: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1000,
+            description="each so-many-th time a blob is hashed, else its blocks are compared with their checksums",
+        ),
+    ] = 4
+
+    def __post_init__(self) -> None:
+        if self.every is not None and self.every < SHORTEST_SCRUB:
+            raise ValueError("every: expected at least 1h, or none for never")
+        if self.rate is not None and self.rate < SLOWEST_RATE:
+            raise ValueError("rate: expected at least 1KB, or none for no limit")
 
 
 class LimitSettings(_Table, frozen=True, kw_only=True):
@@ -96,6 +149,9 @@ class LimitSettings(_Table, frozen=True, kw_only=True):
     requests_per_peer: Annotated[
         int, Meta(ge=1, le=65536, description="requests in flight over all connections of one user")
     ] = limits.REQUESTS_PER_PEER
+    models_per_user: Annotated[
+        int, Meta(ge=1, le=10_000_000, description="models that one user without the role admin may have")
+    ] = 10_000
     waiting_per_peer: Annotated[
         int, Meta(ge=0, le=65536, description="jobs that one user may have waiting, and as many again paused")
     ] = limits.WAITING_PER_PEER
@@ -316,9 +372,14 @@ class Settings(_Table, frozen=True, kw_only=True):
         ),
     ] = ()
     store: StoreSettings = field(default_factory=StoreSettings)
+    scrub: ScrubSettings = field(default_factory=ScrubSettings)
     transfer: TransferSettings = field(default_factory=TransferSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     access: AccessSettings = field(default_factory=AccessSettings)
+    quota: Annotated[
+        dict[str, Size],
+        Meta(description='most bytes that the models of a user may have, by user name or uid: bob = "200GB"'),
+    ] = field(default_factory=dict)
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
     jobs: JobSettings = field(default_factory=JobSettings)
     activity: ActivitySettings = field(default_factory=ActivitySettings)

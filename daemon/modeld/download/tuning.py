@@ -17,6 +17,10 @@ SMALLEST_SPLIT: Final = 2 * MIB
 """The least that a slow connection gives away, and that a request asks for where more is wanted; below it another
 request costs more than it brings."""
 
+SHORT: Final = 64 * 1024
+"""Less is not worth a line of the journal, or a request right after the last: a server may announce a byte at a time.
+Servers that give slices of a fixed size give more."""
+
 REQUEST_SECONDS: Final = 2.0
 """A request asks for no more than its connection is likely to bring in this time: no other connection can help with
 requested bytes, so this is how long the others may wait for the slowest at the end of a file. Connections of more than
@@ -46,6 +50,9 @@ class Tuning:
     segment_bytes: int = 8 * MIB
     """What one connection takes at a time, and one request asks for at most. Measured against a server that limits
     each connection, 16 ranges of 8 MiB beat 8 of 16 MiB by a third, and 64 MiB loses to both."""
+
+    short_answer_seconds: float = 0.5
+    """Before the next request to a server that gave less than `SHORT`: with all connections 32 requests a second."""
 
     unjournalled_bytes: int = 8 * MIB
     """How much a connection may have written, but not journalled, when it asks for its next segment. With the segment

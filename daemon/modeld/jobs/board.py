@@ -114,6 +114,16 @@ class Board:
     def kind_of(self, row: JobRecord) -> Kind[Any, Any]:
         return self._kinds.get(row.kind) or record.Unreadable(row.kind)
 
+    @property
+    def has_work(self) -> bool:
+        """Whether a job waits or runs for which the daemon stays."""
+        return any(job.state != "paused" and not job.kind.is_background(job.request) for job in self.jobs)
+
+    @property
+    def is_working(self) -> bool:
+        """Whether a job runs, work in the background aside."""
+        return any(job.state == "running" and not job.kind.is_background(job.request) for job in self.jobs)
+
     # -- submitting
 
     async def submit(

@@ -48,9 +48,16 @@ class FairTurns:
         self._clock = clock
         self._slowest = slowest
         self._samples: dict[str, _Sample] = {}
+        self._waits = anyio.Event()
 
     async def keep(self) -> None:
+        """Checks until it is cancelled; wakes up only while jobs wait."""
+        self._gate.on_wait = lambda: self._waits.set()
         while True:
+            if not self._gate.contended():
+                self._samples.clear()
+                self._waits = anyio.Event()
+                await self._waits.wait()
             await anyio.sleep(CHECK_SECONDS)
             self.check()
 

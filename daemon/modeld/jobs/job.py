@@ -42,6 +42,9 @@ class Kind(ABC, Generic[W, V]):
     frees_space = False
     """Whether a job of this kind is admitted on a full disk too: the store gives up its reserve to record it."""
 
+    always_resumable = False
+    """Whether the next start goes on wherever a stop interrupts a job of this kind."""
+
     @property
     def name(self) -> str:
         """As it is written on the wire, in the ledger and in the log."""
@@ -65,6 +68,10 @@ class Kind(ABC, Generic[W, V]):
 
     def made(self, _outcome: V, /) -> bool:
         """Whether the name of this outcome stands for its content now."""
+        return False
+
+    def is_background(self, _request: W, /) -> bool:
+        """Whether the work takes place beside all other: nothing waits for it, and the daemon may end before it."""
         return False
 
     def goes_on(self, _job: Job[W, V], /) -> bool:
@@ -169,6 +176,9 @@ class Job(Generic[W, V]):
     resumable: bool = False
     """Set by its work, while the next start goes on where a stop interrupts it: the stop does not wait for it."""
     _settings_changed: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.resumable = self.kind.always_resumable
 
     def move(self, event: Event) -> Stage | None:
         """The stage that the event leads to; None when it is ignored. See `states`."""

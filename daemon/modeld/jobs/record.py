@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import time
+from typing import Any, Final, TypeVar
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from modeld.jobs.job import AnyJob, Job, Kind
@@ -16,6 +18,11 @@ from modelwire.values import Failure, Value
 V = TypeVar("V", bound=Value)
 
 _ENCODER = msgspec.json.Encoder()
+
+_LONG: Final = 500
+"""Entries of a list, from which its encoding takes half a millisecond."""
+
+_PIECE: Final = 100
 
 _LOGGED = {
     "blob": "digest",
@@ -54,6 +61,36 @@ def unreadable(job_id: str, kind: str, why: object) -> Unsupported:
 
 def encode(value: Value | Write) -> bytes:
     return _ENCODER.encode(value)
+
+
+async def with_long_lists_encoded(value: V) -> V:
+    """The same value with JSON in place of its long lists, for the ledger and the replies: 10,000 entries take 7 ms at
+    each encoding and 4 ms when they are freed, which the event loop must not spend."""
+    if not any(isinstance(field, tuple) and len(field) > _LONG for field in msgspec.structs.astuple(value)):
+        return value
+    only = [value]
+    del value
+    return await anyio.to_thread.run_sync(_encode_long_lists, only)
+
+
+def _encode_long_lists(only: list[V]) -> V:
+    value = only.pop()
+    fields = {name: getattr(value, name) for name in value.__struct_fields__}
+    encoded = {
+        name: msgspec.Raw(_encode_in_pieces(field))
+        for name, field in fields.items()
+        if isinstance(field, tuple) and len(field) > _LONG
+    }
+    return msgspec.structs.replace(value, **encoded)
+
+
+def _encode_in_pieces(items: tuple[Any, ...]) -> bytes:
+    """The interpreter serves other threads between the pieces."""
+    pieces = []
+    for first in range(0, len(items), _PIECE):
+        pieces.append(_ENCODER.encode(items[first : first + _PIECE])[1:-1])
+        time.sleep(0)
+    return b"[" + b",".join(pieces) + b"]"
 
 
 def of(job: AnyJob) -> JobRecord:

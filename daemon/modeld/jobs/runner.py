@@ -150,7 +150,7 @@ class Runner:
 
     async def _work(self, job: Job[W, V]) -> None:
         try:
-            value = await job.kind.work(job)
+            value = await record.with_long_lists_encoded(await job.kind.work(job))
         except Stopped:
             await self._stopped(job)
         except WireError as fault:

@@ -54,6 +54,7 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
         """Admits the request as a job, or joins it to one."""
         wanted, accepted_for = self.check(call.caller, request), None
         if (changed := self.changes(wanted.request)) is not None:
+            await self.check_change(call.caller.uid, changed)
             accepted_for = await self.standing(changed)
             # Anew: what it keeps for the job counts only together with the admission that follows in the same step.
             wanted = self.check(call.caller, request)
@@ -65,6 +66,9 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
             peer=call.caller.uid,
             accepted_for=accepted_for,
         )
+
+    async def check_change(self, _uid: int, _name: str, /) -> None:
+        """Refuses at once what the work would refuse, maybe after hours in the queue."""
 
     def key(self, *parts: object) -> str:
         """The key of work that is the same when these parts are. Make the caller's uid one of them: rights differ."""
@@ -98,7 +102,7 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
         return made
 
     @asynccontextmanager
-    async def mismatch_recorded(self, job: Job[W, V], source: str) -> AsyncIterator[None]:
+    async def outcome_recorded(self, job: Job[W, V], source: str) -> AsyncIterator[None]:
         """Records a digest mismatch, and the quarantine of its bytes, as an event and in the history of the model that
         the job names. What the job leaves on the disk is recorded however it ends."""
         try:

@@ -1,4 +1,4 @@
-"""lease.acquire and lease.release: a program says that it uses a model, so that nobody removes it meanwhile."""
+"""lease.acquire and lease.release: hold a model while a program uses it."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from contextlib import ExitStack
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -13,6 +14,7 @@ from modeld.jobs.board import Attachment
 from modeld.jobs.job import Job
 from modeld.operations.job_operation import JobOperation, Submission
 from modeld.operations.operation import Call, Caller
+from modeld.operations.room import with_room
 from modeld.operations.services import Services
 from modeld.store import Digest, ModelName, Reader
 from modeld.store.disk.durable import source_faults
@@ -20,30 +22,33 @@ from modeld.store.ingest.adopt import How
 from modeld.store.ingest.collect import handed_reader
 from modeld.store.ingest.readers import check_answers, check_handed
 from modeld.store.publish.name_changes import Notes
+from modeld.store.publish.owners import check_owner
 from modelwire.errors import Interrupted, InvalidRequest, PermissionDenied
 from modelwire.limits import LICENSE
-from modelwire.requests import ModelAdd, ModelPull
-from modelwire.values import Added, Pulled
+from modelwire.requests import ModelAdd, ModelPull, ModelRepair
+from modelwire.values import Added, Pulled, Repaired, Value
 
 _LONGEST_PATH = 4095
 """The kernel's limit. A path that is refused here is stored nowhere; later it would be in the ledger and the log."""
 
 
+F = TypeVar("F", bound=ModelAdd | ModelPull | ModelRepair)
 N = TypeVar("N", bound=ModelAdd | ModelPull)
 A = TypeVar("A", bound=Added)
+V = TypeVar("V", bound=Value)
 
 
-class NewModel(JobOperation[N, A]):
-    """What all ways to bring in a model have in common."""
+class LocalFiles(JobOperation[F, V]):
+    """Work that may read files of this machine."""
 
     @abstractmethod
-    def path_of(self, request: N, /) -> str | None:
+    def path_of(self, request: F, /) -> str | None:
         """The file or directory of this machine that it is about."""
 
-    def goes_on(self, job: Job[N, A], /) -> bool:
+    def goes_on(self, job: Job[F, V], /) -> bool:
         return job.request.transfer is None
 
-    async def submit(self, call: Call, request: N, /) -> Attachment[N, A]:
+    async def submit(self, call: Call, request: F, /) -> Attachment[F, V]:
         """Local files are those that the client has handed over, or those at a path that means the same to it and to
         the daemon. Who has the files handed over closes them: this request, then the job, when it ends."""
         if request.transfer is None:
@@ -74,11 +79,21 @@ class NewModel(JobOperation[N, A]):
                 attachment.job.ended.then(handed.close)
         return attachment
 
-    def key(self, *parts: object, request: N | None = None) -> str:
+    def key(self, *parts: object, request: F | None = None) -> str:
         """Nobody joins work on files that a client has handed over, but by its own token."""
         if request is not None and request.transfer is not None:
             parts = (*parts, "transfer", request.token or request.transfer)
         return super().key(*parts)
+
+
+class NewModel(LocalFiles[N, A]):
+    """What all ways to bring in a model have in common."""
+
+    async def check_change(self, uid: int, name: str, /) -> None:
+        index, requester = self._services.store.index, await self._services.requester(uid)
+        entry = await index.in_thread(partial(index.entry, ModelName.parse(name)))
+        if entry is not None:
+            check_owner(entry, requester, "replaced")
 
     def changes(self, request: N, /) -> str | None:
         return request.name if request.replace else None
@@ -96,13 +111,8 @@ class Add(NewModel[ModelAdd, Added]):
     request, value = ModelAdd, Added
 
     def check(self, caller: Caller, request: ModelAdd, /) -> Submission[ModelAdd]:
-        _check_length("path", request.path, _LONGEST_PATH, "Give a shorter path; no file has one so long.")
+        check_path("path", request.path)
         self.check_fields(request)
-        if not os.path.isabs(request.path) or "\0" in request.path:
-            raise InvalidRequest(
-                f"$.path: {request.path!r} is not an absolute path",
-                hint="Give the whole path; the daemon has another working directory.",
-            )
         name = ModelName.parse(request.name) if request.name is not None else ModelName.suggest(request.path)
         if request.transfer is not None and (request.move or request.link):
             raise InvalidRequest(
@@ -127,9 +137,9 @@ class Add(NewModel[ModelAdd, Added]):
         request = job.request
         self._check_link(request, job.peer)  # again: an earlier version may have accepted it
         how: How = "move" if request.move else "link" if request.link else "copy"
-        async with self.mismatch_recorded(job, request.path):
-            adding = add_path(self._services, job, request.path, self.notes(job), how)
-            return await self.with_phases(job, request.path, adding)
+        async with self.outcome_recorded(job, request.path):
+            add = partial(add_path, self._services, job, request.path, self.notes(job), how)
+            return await self.with_phases(job, request.path, with_room(self._services, job, add))
 
     def _check_link(self, request: ModelAdd, uid: int) -> None:
         """The owner of a linked file keeps what they had mapped of it, and could change a blob that others rely on."""
@@ -161,7 +171,7 @@ async def add_path(
 ) -> Added:
     """Adds what is at the path, or was handed over for it, as the request of the job says."""
     request = job.request
-    reader = _reader(services, job, path)
+    reader = reader_of(services, job, path)
     requester = await services.requester_of(job)
     return await services.store.add(
         path,
@@ -179,13 +189,16 @@ async def add_path(
     )
 
 
-def _reader(services: Services, job: Job[ModelAdd, Added] | Job[ModelPull, Pulled], path: str) -> Reader:
+def reader_of(
+    services: Services, job: Job[ModelAdd, Added] | Job[ModelPull, Pulled] | Job[ModelRepair, Repaired], path: str
+) -> Reader:
+    """For the files at the path that the request of the job names."""
     if job.request.transfer is not None:
         handed = services.handed.known(job.request.transfer)
         if handed is None:
             raise Interrupted(
                 f"the files of job {job.id} were open in the daemon, and are not after its restart",
-                hint=f"Add {path} again.",
+                hint="Repair it again." if isinstance(job.request, ModelRepair) else f"Add {path} again.",
                 retryable=False,
                 details={"path": path, "job": job.id},
             )
@@ -203,6 +216,15 @@ def by_descriptors(path: str, uid: int) -> PermissionDenied:
         hint="Add it with `modelctl add` or another client that opens the file itself and hands it over (files.offer).",
         details={"path": path, "uid": uid, "by": "descriptors"},
     )
+
+
+def check_path(field: str, path: str) -> None:
+    _check_length(field, path, _LONGEST_PATH, "Give a shorter path; no file has one so long.")
+    if not os.path.isabs(path) or "\0" in path:
+        raise InvalidRequest(
+            f"$.{field}: {path!r} is not an absolute path",
+            hint="Give the whole path; the daemon has another working directory.",
+        )
 
 
 def _check_length(field: str, text: str | None, longest: int, hint: str) -> None:

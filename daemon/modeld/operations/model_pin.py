@@ -23,7 +23,7 @@ class _Pinning(JobOperation[P, Pinned]):
         return Submission(request, self.key(request.name, caller.uid), name)
 
     async def work(self, job: Job[P, Pinned], /) -> Pinned:
-        return await self._services.store.renaming.pin(
+        return await self._services.store.pinning.pin(
             job.request.name,
             pinned=self.pinned,
             requester=await self._services.requester_of(job),
@@ -36,7 +36,7 @@ class _Pinning(JobOperation[P, Pinned]):
         return request.name
 
     def made(self, outcome: Pinned, /) -> bool:
-        return self._services.store.renaming.stays(outcome)
+        return self._services.store.pinning.stands(outcome)
 
 
 class Pin(_Pinning[ModelPin]):

@@ -17,14 +17,14 @@ import msgspec
 from modeld.operations.job_operation import Submission, requester_of
 from modeld.operations.model_add import NewModel, add_path
 from modeld.operations.operation import Caller
+from modeld.operations.room import with_room
 from modeld.operations.services import Services
 from modeld.pulls.pull import Pull as NetworkPull
 from modeld.pulls.pull import PullJob, PullNotes
-from modeld.sources.kind import For
 from modeld.sources.local import LocalReference
 from modeld.sources.reference import Reference, fingerprint
 from modeld.sources.stored import StoredReference
-from modeld.store import Digest, ModelName, WouldBlock
+from modeld.store import Digest, Manner, ModelName, WouldBlock
 from modelwire.errors import (
     DigestMismatch,
     Interrupted,
@@ -103,24 +103,27 @@ class Pull(NewModel[ModelPull, Pulled]):
 
     async def work(self, job: PullJob, /) -> Pulled:
         services, reference, notes = self._services, self._reference(job), self.notes(job)
-        async with self.mismatch_recorded(job, reference.text):
+        async with self.outcome_recorded(job, reference.text):
             if isinstance(reference, LocalReference):
                 in_shape = PullNotes(notes, partial(Pulled, source=reference.text))
-                adding = add_path(services, job, reference.path, in_shape)
-                return in_shape.pulled(await self.with_phases(job, reference.path, adding))
+                add = partial(add_path, services, job, reference.path, in_shape)
+                return in_shape.pulled(await self.with_phases(job, reference.path, with_room(services, job, add)))
             if isinstance(reference, StoredReference):
                 path = services.store.layout.manifest(reference.name)
                 return await self.with_phases(job, path, self._find_stored(job, reference.name))
-            lends = await services.lending.lends(job.peer, reference.text)
-            user = For(lends=lends, anywhere=services.is_own(job.peer))
+            user = await services.source_user(job.peer, reference.text)
             requester = await services.requester_of(job)
-            pull = await NetworkPull.planned(
-                services.pulls, services.activity, job, reference, notes, requester=requester, user=user
-            )
+
+            async def pull() -> Pulled:
+                planned = await NetworkPull.planned(
+                    services.pulls, services.activity, job, reference, notes, requester=requester, user=user
+                )
+                return await planned.run()
+
             try:
-                return await pull.run()
+                return await with_room(services, job, pull)
             except (SourceUnauthorized, SourceNotFound) as fault:
-                if not lends and not reference.secrets:
+                if not user.lends and not reference.secrets:
                     # Many servers say that there is nothing where there is something private.
                     spelling = "" if isinstance(fault, SourceUnauthorized) else "Check the spelling. If it is private: "
                     fault.hint = spelling + _OWN_CREDENTIALS
@@ -142,9 +145,9 @@ class Pull(NewModel[ModelPull, Pulled]):
             ) from None
         except WouldBlock:
             resolved = await store.resolver.resolve(
-                name.text, requester=requester_of(job), on_failed=self._services.model_failed
+                name.text, manner=Manner(requester=requester_of(job), on_failed=self._services.model_failed)
             )
-        view, wanted = await store.index.in_thread(partial(store.models.view, resolved.name)), job.request.sha256
+        view, wanted = await store.models.show(resolved.name), job.request.sha256
         expected, actual = wanted and Digest.parse(wanted), Digest.parse(view.blob)
         if expected and not actual.matches(expected):
             raise DigestMismatch(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modeld.operations.operation import Call, Caller, QuickOperation, SlowOperation, TakesTime
 from modeld.operations.services import Services
-from modeld.store import Requester, WouldBlock
+from modeld.store import Manner, Requester, WouldBlock
 from modelwire.requests import ModelResolve
 from modelwire.values import Resolved
 
@@ -33,6 +33,6 @@ async def resolve(services: Services, call: Call, name: str, file: str | None = 
     except WouldBlock:
         call.takes_long()
     resolved = await store.resolver.resolve(
-        name, file, requester=Requester(peer=call.caller.uid), on_failed=services.model_failed
+        name, file, Manner(requester=Requester(peer=call.caller.uid), on_failed=services.model_failed)
     )
     return store.leases.resolved(resolved)

@@ -17,7 +17,10 @@ from modeld.jobs.board import Board
 from modeld.jobs.job import AnyJob
 from modeld.platform import accounts, clock
 from modeld.pulls.context import PullContext
+from modeld.pulls.refetching import Refetching
+from modeld.sources.kind import For
 from modeld.store import Digest, Requester, Store
+from modeld.store.catalog.history import Quota
 from modelwire.values import RecoveryView
 
 
@@ -62,19 +65,36 @@ class Services:
     accounts: Accounts
     access: Access
     lending: Lending
+    refetching: Refetching
     handed: Descriptors = field(default_factory=Descriptors)
 
     def is_own(self, uid: int) -> bool:
         """Whether it is the daemon's own user or root, whom the daemon serves without limits to what it may reach."""
         return uid in (self.own_uid, accounts.ROOT)
 
+    async def source_user(self, uid: int | None, reference: str) -> For:
+        """On whose behalf a source is asked for what the reference names; None for a user who is not known."""
+        if uid is None:
+            return For(lends=False, anywhere=False)
+        return For(lends=await self.lending.lends(uid, reference), anywhere=self.is_own(uid))
+
     async def requester_of(self, job: AnyJob) -> Requester:
-        """Who requests the work of a job, with the rights that the user has now: the job may have waited for days.
-        Raises TimedOut when the groups that decide cannot be looked up."""
-        admin = await self.access.is_admin(job.peer)
+        """Who requests the work of a job, with the rights that the user has now: the job may have waited for days."""
+        return await self.requester(job.peer, job.id)
+
+    async def requester(self, uid: int, job: str | None = None) -> Requester:
+        """Raises TimedOut when the groups that decide cannot be looked up."""
+        admin = await self.access.is_admin(uid)
         every = admin or self.settings.access.shared_names
-        share = None if admin else self.access.user_of(job.peer)
-        return Requester(peer=job.peer, job=job.id, all_models=every, share=share)
+        share = None if admin else self.access.user_of(uid)
+        return Requester(peer=uid, job=job, all_models=every, share=share, quota=self._quota_of(uid, admin=admin))
+
+    def _quota_of(self, uid: int, *, admin: bool) -> Quota | None:
+        user, most = self.access.user_of(uid), self.access.quota_of(uid)
+        models = None if admin else self.settings.limits.models_per_user
+        if most is None and models is None:
+            return None
+        return Quota(user, lambda owner: self.access.user_of(owner) == user, most, models)
 
     def model_failed(self, name: str, digest: Digest, reason: str, *, job: str | None = None) -> None:
         """Records that bytes are not what a manifest names. The store calls it."""

@@ -16,6 +16,7 @@ memory      what the heap keeps, and gives back
 notify      one datagram to the service manager
 peers       the user at the other end of a connection; `UserId` is how the system identifies a user
 polling     whether a descriptor is ready, now or within a time
+priority    how important the work of a thread is to the disk
 watches     whether files have changed, without a look at the disk
 
 The modules raise OSError; their callers decide what a failure means to a client. Only `endpoint` raises errors for
@@ -37,6 +38,7 @@ from modeld.platform.posix import (
     notify,
     peers,
     polling,
+    priority,
     watches,
 )
 
@@ -52,5 +54,6 @@ __all__ = [
     "notify",
     "peers",
     "polling",
+    "priority",
     "watches",
 ]

@@ -65,7 +65,8 @@ class ModelFiles:
     ) -> None:
         self._context = context
         self._ingest = context.store.ingest
-        self._space = self._ingest.space_of(plan.publish_request.requester)
+        self._requester = plan.publish_request.requester
+        self._space = self._ingest.space_of(self._requester, plan.publish_request.name)
         self._route = plan.reference.key
         self._progress = progress
         self._holds = holds
@@ -106,7 +107,9 @@ class ModelFiles:
 
     async def _find(self, file: _File) -> None:
         digest = file.info.digest
-        blob = None if digest is None else await self._ingest.find(digest, self._holds, file.progress)
+        blob = None
+        if digest is not None:
+            blob = await self._ingest.find(digest, self._holds, file.progress, self._requester, self._space)
         if blob is not None:
             file.progress.total(blob.size)
             file.progress.reuse(blob.size)

@@ -14,6 +14,7 @@ from hashlib import sha256
 from modeld.download.source import FileInfo
 from modeld.progress import JobProgress
 from modeld.pulls.memory import RemoteFile, RemoteModel
+from modeld.pulls.recorded import recorded_text
 from modeld.sources.globs import wanted
 from modeld.sources.reference import Reference
 from modeld.store import Digest, ModelName, Requester, parts
@@ -44,10 +45,7 @@ class Plan:
         if self.name == reference.suggested_name and (standing := publishing.index.entry(self.name)) is not None:
             self.name = standing.name  # `…:q4_k_m` means what `…:Q4_K_M` has pulled
         self.expected = None if request.sha256 is None else Digest.parse(request.sha256)
-        globs = [*(f"+{glob}" for glob in request.include), *(f"-{glob}" for glob in request.exclude)]
-        # Of an address, what is secret in the query may also choose the file: its text alone does not mean these bytes.
-        signed = ["(signed)"] if reference.secrets.query is not None else []
-        self.full_reference = " ".join([reference.text, *signed, *globs])
+        self.full_reference = recorded_text(reference, request.include, request.exclude)
         """The reference with the choice of its files: what the manifest and the memory record."""
 
         self.publish_request = PublishRequest(

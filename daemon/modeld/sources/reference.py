@@ -98,6 +98,10 @@ class Reference(ABC):
         """Whether it means the same for ever, so that no source has to be asked once it is known."""
         return False
 
+    def pinned(self, revision: str) -> Reference:  # noqa: ARG002
+        """The same reference at a revision that a description of it had. Kinds without revisions return it as it is."""
+        return self
+
     def userinfo_of(self, credentials: str) -> str | None:
         """What a request gives as credentials, as `Secrets.userinfo` has it; None when it is not of the right form."""
         user, colon, password = credentials.partition(":")

@@ -6,6 +6,7 @@ import hmac
 import os
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from modelwire.errors import InvalidDigest
 
@@ -76,6 +77,25 @@ class Signature:
     def of(cls, status: os.stat_result) -> Signature:
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
+    @classmethod
+    def parse(cls, text: str) -> Signature:
+        """From `text`."""
+        return cls(*map(int, text.split(":")))
+
+    @property
+    def text(self) -> str:
+        """For a table: inode and device numbers use all 64 bits on some filesystems, SQLite's integers 63."""
+        return ":".join(map(str, (self.device, self.inode, self.size, self.mtime_ns, self.ctime_ns)))
+
+    def is_unchanged(self, now: Signature) -> bool:
+        """Whether the file is as it was. The number of its device may be another after each start of the machine."""
+        return (
+            self.ctime_ns == now.ctime_ns
+            and self.mtime_ns == now.mtime_ns
+            and self.size == now.size
+            and self.inode == now.inode
+        )
+
     def only_links_changed(self, after: Signature) -> bool:
         """Whether only the number of links changed: a write changes mtime too, a new link only ctime."""
         return (self.device, self.inode, self.size, self.mtime_ns) == (
@@ -92,3 +112,7 @@ class Relinked:
 
     before: Signature
     after: Signature
+
+
+NO_FILE: Final = Signature(0, 0, -1, 0, 0)
+"""The signature that no file has."""

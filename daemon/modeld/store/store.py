@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Final, Unpack
 
 import anyio
 import anyio.to_thread
 
-from modeld.config import StoreSettings
+from modeld.config import ScrubSettings, StoreSettings
 from modeld.config.settings import default_byte_jobs
 from modeld.progress import JobProgress
+from modeld.store.blobs.background import Background
 from modeld.store.blobs.linked import Linked
 from modeld.store.blobs.quarantine import kept
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.catalog.history import THE_DAEMON, History, Requester
 from modeld.store.catalog.left_files import LeftFiles
 from modeld.store.catalog.records import Records
+from modeld.store.catalog.scrubs import Scrubs
 from modeld.store.catalog.unnamed import Unnamed
 from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
@@ -31,25 +34,33 @@ from modeld.store.ingest.adopt import How
 from modeld.store.ingest.collect import Collection, collect
 from modeld.store.ingest.ingest import Ingest
 from modeld.store.ingest.readers import Reader
+from modeld.store.ingest.site_copy import copy_from_site
 from modeld.store.maintain.automatic import AutomaticSweep
+from modeld.store.maintain.checking import Checker
+from modeld.store.maintain.evict import Evictor
 from modeld.store.maintain.recover import RecoveryReport, recover
 from modeld.store.maintain.resolving import Resolver
+from modeld.store.maintain.scrub import Scrubber
 from modeld.store.maintain.sweep import Sweeper
 from modeld.store.maintain.usage import usage
 from modeld.store.maintain.used_bytes import UsedBytes
 from modeld.store.maintain.verify import Verifier
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.models import Models
+from modeld.store.manifests.sites import Site, Sites
 from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.leases import Leases
-from modeld.store.publish.name_changes import Notes
+from modeld.store.publish.name_changes import Notes, Terms
 from modeld.store.publish.name_locks import NameLocks
+from modeld.store.publish.pinning import Pinning
+from modeld.store.publish.planned_changes import PlannedChanges
 from modeld.store.publish.publisher import Publisher
 from modeld.store.publish.publishing import Publishing, PublishRequest
 from modeld.store.publish.renaming import Renaming
-from modelwire.values import Added, QuarantineList, Resolved, Usage
+from modelwire.errors import NotFound
+from modelwire.values import Added, Copied, QuarantineList, Resolved, Usage
 
 PUBLISH_THREADS: Final = 4
 """One publishes; the others try to take the locks of their names."""
@@ -58,12 +69,16 @@ _WALKS: Final = 1
 """One walk over a big store takes a second of the disk and of the interpreter, so walks run one after another."""
 
 
+_SCRUBS: Final = 1
+"""A scrub reads in the background: a second thread would only ask more of the disk."""
+
+
 class Store:
     """One root, locked by this process. Call it from the event loop's thread.
 
     Its parts do the work: `models` lists and shows, `resolver` makes paths that take time, `renaming` copies, moves and
-    removes names, `verifier` and `sweeper` check and remove bytes. Each write first checks that the root is still the
-    directory that was locked.
+    removes names, `pinning` and `leases` keep models, `verifier` and `sweeper` check and remove bytes. Each write first
+    checks that the root is still the directory that was locked.
     """
 
     def __init__(
@@ -76,10 +91,13 @@ class Store:
         left_files: LeftFiles,
         leases: Leases,
         recovery: RecoveryReport,
+        scrubber: Scrubber,
+        sites: Sites,
     ) -> None:
         publishing, records, history, self.holds = ingest.publishing, ingest.records, ingest.history, ingest.holds
         self.layout = publishing.layout
         self.recovery = recovery
+        self.scrubber = scrubber
         self.reserve = Reserve(self.layout)
         self.reserve.refill()
         self.index = publishing.index
@@ -90,14 +108,29 @@ class Store:
         self.ingest = ingest
         self._walks = anyio.CapacityLimiter(_WALKS)
         self.leases = leases
-        self.models = Models(self.index, self.layout, records, history, uses, seen=leases.seen)
+        self.sites = sites
+        self.models = Models(self.index, self.layout, records, history, uses, sites, seen=leases.seen)
         grace, by_itself = float(settings.grace), settings.sweep == "auto"
         sweep_after = grace if by_itself else None
-        self.renaming = Renaming(publishing, lock, self.holds, records, uses, history, sweep_after=sweep_after)
-        self.sweeper = Sweeper(publishing, lock, records, self.holds, grace)
+        changes = PlannedChanges(publishing, lock, self.holds, records)
+        self.renaming = Renaming(publishing, changes, self.holds, uses, history, sweep_after=sweep_after)
+        self.pinning = Pinning(publishing, changes)
+        self.sweeper = Sweeper(
+            publishing,
+            lock,
+            records,
+            self.holds,
+            grace,
+            at_sites={site.index.trees.top: site.index for site in sites.sites},
+        )
         self.automatic_sweep = AutomaticSweep(self.sweeper, publishing.unnamed, grace, on=by_itself)
-        self.verifier = Verifier(publishing, lock, records, history, ingest.threads, self.holds)
-        self.resolver = Resolver(publishing, records, uses, self.verifier, self.holds)
+        self.evict = settings.evict == "auto"
+        """Whether the daemon removes models when a job needs room."""
+        self.evictor = Evictor(
+            publishing, self.renaming, self.sweeper, space=ingest.space, uses=uses, holds=self.holds, grace=grace
+        )
+        self.verifier = Verifier(Checker(publishing, records, history, ingest.threads), lock, self.holds)
+        self.resolver = Resolver(publishing, records, uses, self.verifier, self.holds, sites)
 
     @classmethod
     def claim(cls, root: str, settings: StoreSettings, *, endpoint: str | None = None) -> tuple[Layout, StoreLock]:
@@ -114,6 +147,7 @@ class Store:
         *,
         lock: StoreLock | None = None,
         byte_threads: int | None = None,
+        scrub: ScrubSettings | None = None,
     ) -> Store:
         """Blocks until recovered. `lock` comes from `claim`; without it the store is claimed here. The caller
         closes the store, and the catalogue too."""
@@ -125,7 +159,8 @@ class Store:
             linked = Linked(layout)
             linked.load()
             records = Records(catalog)
-            index = Index(layout, history.reason_at, Trees(layout, linked), records.proof)
+            index = Index(layout, history.reason_at, Trees(layout, linked), records, check_root=lock.check_root)
+            sites = Sites(index, layout.root, [Site(site.path, layout) for site in settings.site])
             publish_threads = anyio.CapacityLimiter(PUBLISH_THREADS)
             publishing = Publishing(
                 layout=layout,
@@ -152,6 +187,7 @@ class Store:
                 holds=Holds(),
                 threads=threads,
                 keep_cache=settings.keep_cache,
+                sites=sites,
             )
             uses = Uses(catalog)
             return cls(
@@ -162,6 +198,15 @@ class Store:
                 left_files=left_files,
                 leases=Leases(publishing, ingest.holds, catalog, used=uses.note),
                 recovery=recover(layout, index),
+                sites=sites,
+                scrubber=Scrubber(
+                    Checker(publishing, records, history, anyio.CapacityLimiter(_SCRUBS)),
+                    Scrubs(catalog),
+                    lock,
+                    ingest.holds,
+                    Background((scrub or ScrubSettings()).rate),
+                    full_every=(scrub or ScrubSettings()).full_every,
+                ),
             )
         except BaseException:
             lock.close()
@@ -224,9 +269,37 @@ class Store:
         finally:
             collection.close()
 
+    async def copy(
+        self, source: str, destination: str, *, link: bool, progress: JobProgress, **terms: Unpack[Terms[Copied]]
+    ) -> Copied:
+        """Gives a model a second name. One of a site is copied into the store, or linked."""
+        site = await self._site_with(source)
+        if site is None:
+            return await self.renaming.copy(source, destination, **terms)
+        return await copy_from_site(
+            self.ingest, self.renaming, site, source, destination, link=link, progress=progress, **terms
+        )
+
+    async def plan_copy(self, source: str, destination: str, requester: Requester) -> Copied:
+        """The result that `copy` would return; raises what it would raise."""
+        site = await self._site_with(source)
+        if site is None:
+            return await self.index.in_thread(partial(self.renaming.plan_copy, source, destination, requester))
+        found = await site.look(partial(site.index.find_with_document, source))
+        return await site.in_time(partial(self.renaming.plan_copy, source, destination, requester, found))
+
+    async def _site_with(self, source: str) -> Site | None:
+        """The site that has the model, when the store itself has not. That nobody has it is for the change of the name
+        to say, which may have taken place before the model was removed."""
+        with suppress(NotFound):
+            if self.sites.sites:
+                return self.sites.of(await self.sites.find(source))
+        return None
+
     async def prune(self, before: float) -> None:
         """Forgets what was found before that moment in blobs that no model names any more, and the uses of models that
-        are gone. While a manifest cannot be used, its blobs are not known, and nothing is forgotten."""
+        are gone. While a manifest cannot be used, its blobs are not known, and nothing is forgotten; nor are uses while
+        the models of a site are not known."""
         digests: set[str] = set()
         names: set[str] = set()
         keys: set[str] = set()
@@ -237,7 +310,9 @@ class Store:
             keys.add(entry.name.key)
             digests.update(digest.hex for digest in entry.manifest.blobs())
         await self.history.prune(before, digests, keys)
-        self.uses.prune(names)
+        seen = [site.index.last_names for site in self.sites.sites]
+        if None not in seen:
+            self.uses.prune(names.union(*filter(None, seen)))
 
     # -- reading, without waiting for jobs
 
@@ -252,7 +327,7 @@ class Store:
     async def look_up(self, name: str, file: str | None = None) -> Resolved:
         """The path behind a name, or of one file of that model, after a look in a thread. `WouldBlock` when the caller
         must ask `resolver`."""
-        resolved = await self.index.look_up(name, file)
+        resolved = await self.sites.look_up(name, file)
         self.uses.note(resolved.name)
         return self.leases.resolved(resolved)
 

@@ -90,6 +90,24 @@ class SweepView(Value, omit_defaults=False, frozen=True, kw_only=True):
     error: str | None = None
 
 
+class ScrubView(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """The daemon's scrubs. `job` is the one that runs, or is `paused`, with its bytes; `waits` while it lets other work
+    go first.
+    `next_at` is when the first blob is due again. `last_at` is when the last scrub ended, which looked at
+    `last_checked` blobs and found `last_failed` of them bad."""
+
+    mode: Literal["auto", "off"] = "auto"
+    job: str | None = None
+    paused: bool = False
+    waits: bool = False
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    next_at: str | None = None
+    last_at: str | None = None
+    last_checked: int = 0
+    last_failed: int = 0
+
+
 class PeerView(Value, frozen=True, kw_only=True):
     uid: int
     role: Role
@@ -113,6 +131,7 @@ class Status(Value, frozen=True, kw_only=True):
     recovery: RecoveryView
     transfer: TransferView | None = None
     sweep: SweepView | None = None
+    scrub: ScrubView | None = None
     free_bytes: int | None = None
     reserved_bytes: int = 0
     auto_started: bool = False

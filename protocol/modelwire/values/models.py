@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import field
 
@@ -58,6 +58,9 @@ class ModelView(Value, frozen=True, kw_only=True):
     not known."""
 
     reason: str | None = None
+    site: str | None = None
+    """The root that has it, when that is one which the daemon only reads."""
+
     files: tuple[ModelFile, ...] = ()
     manifest: dict[str, Any] | None = None
     verified_at: str | None = None
@@ -108,6 +111,7 @@ class Resolved(Value, frozen=True, kw_only=True):
     path: str
     blob: str
     state: ModelState
+    site: str | None = None
 
 
 class Pinned(Value, omit_defaults=False, frozen=True, kw_only=True):
@@ -199,7 +203,12 @@ class Removed(Value, omit_defaults=False, frozen=True, kw_only=True):
 
 
 class Verified(Value, omit_defaults=False, frozen=True, kw_only=True):
-    """The outcome for one model. `actual` is the first digest that differs, or the expected one."""
+    """The outcome for one model. `actual` is the first digest that differs, or the expected one; null when no byte was
+    hashed.
+
+    `by` says what the outcome rests on: `sha256` that these are the bytes which the digest names, `checksums` that they
+    have not changed since the checksums of their blocks were taken: no bit has rotted, whoever wrote them.
+    """
 
     name: str
     ok: bool
@@ -209,6 +218,7 @@ class Verified(Value, omit_defaults=False, frozen=True, kw_only=True):
     files: int = 1
     reason: str | None = None
     quarantine_path: str | None = None
+    by: Literal["sha256", "checksums"] = "sha256"
 
 
 class Verification(Value, omit_defaults=False, frozen=True, kw_only=True):
@@ -218,6 +228,36 @@ class Verification(Value, omit_defaults=False, frozen=True, kw_only=True):
     ok: bool = True
     checked: int = 0
     failed: int = 0
+    size_bytes: int = 0
+    quick: bool = False
+    job: str | None = None
+
+
+class RepairedBlob(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """One blob that was damaged or missing, and is good again.
+
+    `damaged_blocks` of its `blocks` of 16 MiB were not found good in what was kept of it. Of its bytes `kept_bytes`
+    come from what was kept, `copied_bytes` from the path that the request named, `fetched_bytes` from the sources that
+    `served` lists. All are 0 when another job has brought the bytes meanwhile.
+    """
+
+    blob: str
+    models: tuple[str, ...]
+    size_bytes: int
+    blocks: int
+    damaged_blocks: int
+    kept_bytes: int = 0
+    copied_bytes: int = 0
+    fetched_bytes: int = 0
+    served: dict[str, int] = field(default_factory=dict)
+
+
+class Repaired(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """`repaired` lists the blobs that were damaged, and is empty when all were good; `checked` counts the models. What
+    cannot be repaired is an error, whose details list `lost` and `repaired`."""
+
+    repaired: tuple[RepairedBlob, ...] = ()
+    checked: int = 0
     size_bytes: int = 0
     job: str | None = None
 

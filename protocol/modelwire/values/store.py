@@ -26,6 +26,16 @@ class ModelUsage(Value, omit_defaults=False, frozen=True, kw_only=True):
     shared_bytes: int
 
 
+class UserUsage(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """The models that a user has named, and their bytes, each blob once. `uid` is null for those whose owner is not
+    known, `quota_bytes` where there is no limit."""
+
+    uid: int | None
+    models: int
+    size_bytes: int
+    quota_bytes: int | None = None
+
+
 class DiskUsage(Value, omit_defaults=False, frozen=True, kw_only=True):
     """The bytes that each part of the store takes on the disk, directories included. A file with several names counts
     once, as a blob when it is one. `other` are manifests, locks, logs and the private files beside the catalogue."""
@@ -39,12 +49,42 @@ class DiskUsage(Value, omit_defaults=False, frozen=True, kw_only=True):
     other: int = 0
 
 
+class Eviction(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """A model that may go, because its `source` has it still. `frees_bytes` counts what the models before it leave."""
+
+    name: str
+    frees_bytes: int
+    used_at: str
+    """The last use, or else when the model got its name."""
+    source: str
+
+
+class NotEvicted(Value, omit_defaults=False, frozen=True, kw_only=True):
+    name: str
+    size_bytes: int
+    reason: str
+
+
+class EvictionPlan(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """How to make room for `needed_bytes`, of which `available_bytes` are free for the store: the models that would go,
+    the least recently used first, and those of earlier use that stay. `enough` is false when all that may go is too
+    little. `notes` are sentences: what else would free bytes, and what could not be asked."""
+
+    needed_bytes: int
+    available_bytes: int
+    frees_bytes: int = 0
+    enough: bool = True
+    evict: tuple[Eviction, ...] = ()
+    stay: tuple[NotEvicted, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 class Usage(Value, omit_defaults=False, frozen=True, kw_only=True):
     """`logical_bytes` is the sum over the models, `physical_bytes` what their blobs and those without a model have.
 
     `quarantine_bytes`, `partial_bytes` and `staging_bytes` (unfinished work, partial downloads included) are sizes of
     files. `on_disk_bytes` is what everything under the root takes on the disk, each file once, as `du` counts; `disk`
-    has its parts. `models` has the largest first, and of very many not all.
+    has its parts. `models` has the largest first, and of very many not all. `plan` answers `plan_bytes`.
     """
 
     logical_bytes: int = 0
@@ -58,6 +98,8 @@ class Usage(Value, omit_defaults=False, frozen=True, kw_only=True):
     disk: DiskUsage | None = None
     free_bytes: int | None = None
     models: tuple[ModelUsage, ...] = ()
+    users: tuple[UserUsage, ...] = ()
+    plan: EvictionPlan | None = None
 
 
 class Victim(Value, omit_defaults=False, frozen=True, kw_only=True):
@@ -65,6 +107,26 @@ class Victim(Value, omit_defaults=False, frozen=True, kw_only=True):
     kind: str
     size_bytes: int
     reason: str
+
+
+class Damaged(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """A model of which a blob is bad, missing or cannot be read."""
+
+    name: str
+    blob: str
+    reason: str
+
+
+class Scrubbed(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """`checked` blobs were looked at, `hashed` of them, since the last interruption, by their hash. `failed` of them
+    are not what they were, or could not be read; `damaged` has the models that name these, of very many not all."""
+
+    checked: int = 0
+    hashed: int = 0
+    failed: int = 0
+    size_bytes: int = 0
+    damaged: tuple[Damaged, ...] = ()
+    job: str | None = None
 
 
 class Swept(Value, omit_defaults=False, frozen=True, kw_only=True):

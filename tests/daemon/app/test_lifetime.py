@@ -49,7 +49,7 @@ async def quiet_daemon(
             access = Access({}, {}, os.getuid(), accounts)
             server = Server(listener, services, operations, limits, access, tasks)
             lifetime = Lifetime(0)
-            board: Any = SimpleNamespace(jobs=(), runner=SimpleNamespace(last_end=0.0))
+            board: Any = SimpleNamespace(has_work=False, runner=SimpleNamespace(last_end=0.0))
             tasks.start_soon(lifetime.stop_when_idle, server, board, 0.01, sweep_in)
             with anyio.fail_after(20):
                 yield server, lifetime

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
 import pytest
 
+from modeld.jobs import fair_turns
 from modeld.jobs.fair_turns import PATIENCE_SECONDS, TURN_SECONDS, WINDOW_SECONDS, FairTurns
 from modeld.jobs.job import AnyJob
 from modelwire.vocabulary import Phase
@@ -159,3 +161,19 @@ async def test_nothing_gives_way_as_the_daemon_stops(tmp_path: Path) -> None:
         at.board.draining = True
         clocks.check_after(3600)
         assert [job.stage for job in jobs] == ["running", "running"]
+
+
+async def test_nothing_is_checked_while_nobody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle daemon sleeps."""
+    monkeypatch.setattr(fair_turns, "CHECK_SECONDS", 0.001)
+    async with desk(tmp_path, running=1) as at, anyio.create_task_group() as tasks:
+        clocks, checks = Clocks(at), list[float]()
+        monkeypatch.setattr(clocks.turns, "check", lambda: checks.append(clocks.now))
+        tasks.start_soon(clocks.turns.keep)
+        first = await running(at, "a")
+        await eventually(lambda: clocks.turns._waits.statistics().tasks_waiting)
+        assert not checks
+        await at.job("b")
+        await eventually(lambda: len(checks) > 2)
+        assert first.state == "running"
+        tasks.cancel_scope.cancel()

@@ -10,9 +10,11 @@ import pytest
 from modeld.jobs import record
 from modeld.jobs.ledger import JobRecord
 from modeld.jobs.restart import restore
+from modelwire.encoding import encode
 from modelwire.errors import Unsupported
+from modelwire.replies import Result
 from modelwire.requests import ModelAdd
-from modelwire.values import Added
+from modelwire.values import Added, Swept, Victim
 from rigs.board_rig import HeldWork, desk
 
 PUBLISHED = Added(name="llama", blob="sha256:" + "0" * 64, size_bytes=1, format="gguf", path="/x")
@@ -70,3 +72,14 @@ async def test_an_open_job_that_cannot_be_read_ends_and_says_so(tmp_path: Path, 
         again = await at.board.find(ROW.id)
         assert (again.state, again.value) == ("failed", None)
         assert isinstance(again.failure, Unsupported)
+
+
+@pytest.mark.parametrize("entries", [0, 1, 499, 501, 1000, 1050])
+async def test_an_outcome_with_a_long_list_is_recorded_and_sent_as_any_other(entries: int) -> None:
+    victims = tuple(Victim(path=f"/s/{n}", kind="blob", size_bytes=n, reason='"gr\u00fcn"') for n in range(entries))
+    swept = Swept(victims=victims, removed=entries, freed_bytes=7, dry_run=True, kept=0, notes=("one",))
+    held = await record.with_long_lists_encoded(swept)
+    assert (held is swept) == (entries <= 500)
+    assert record.encode(held) == record.encode(swept)
+    assert msgspec.json.decode(record.encode(held), type=Swept) == swept
+    assert encode(Result(id="1", value=held)) == encode(Result(id="1", value=swept))

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from modeld.jobs.job import Job
-from modeld.operations import model_add, model_copy, model_move, model_pull, model_remove, model_verify, store_sweep
+from modeld.operations import (
+    model_add,
+    model_copy,
+    model_move,
+    model_pull,
+    model_remove,
+    model_repair,
+    model_verify,
+    store_scrub,
+    store_sweep,
+)
 from modeld.operations.job_operation import JobOperation
 from modeld.pulls.plan import Plan
 from modelwire import requests
@@ -30,7 +40,9 @@ KINDS: dict[type[requests.Write], type[JobOperation[Any, Any]]] = {
         model_move.Move,
         model_remove.Remove,
         model_verify.Verify,
+        model_repair.Repair,
         store_sweep.Sweep,
+        store_scrub.Scrub,
     )
 }
 
@@ -55,6 +67,11 @@ REFUSED = [
     (requests.ModelVerify(), "invalid_request"),
     (requests.ModelVerify(names=("a",), all=True), "invalid_request"),
     (requests.ModelVerify(names=("../a",)), "invalid_name"),
+    (requests.ModelRepair(), "invalid_request"),
+    (requests.ModelRepair(names=("a",), all=True), "invalid_request"),
+    (requests.ModelRepair(names=("../a",)), "invalid_name"),
+    (requests.ModelRepair(names=("a",), from_="m.gguf"), "invalid_request"),
+    (requests.ModelRepair(names=("a",), from_="/" + LONG), "invalid_request"),
     (requests.StoreSweep(quarantine=True, grace_s=0.0), "invalid_request"),
     (requests.StoreSweep(quarantine=True, partials=True), "invalid_request"),
 ]
@@ -75,7 +92,9 @@ SAME_WORK: list[tuple[requests.Write, dict[str, Any], str]] = [
     (requests.ModelMove(source="a", destination="b"), {"token": "t"}, 'model.move ["a","b",1000]'),
     (requests.ModelRemove(name="a"), {"token": "t"}, 'model.remove ["a",false,1000]'),
     (requests.ModelVerify(names=("b", "a")), {"names": ("a", "b", "a")}, 'model.verify ["a","b",1000]'),
+    (requests.ModelRepair(names=("b", "a")), {"names": ("a", "b", "a")}, 'model.repair ["a","b",null,1000]'),
     (requests.StoreSweep(), {"priority": 2}, "store.sweep [false,null,1000]"),
+    (requests.StoreScrub(), {"priority": 2}, "store.scrub [1000]"),
 ]
 
 OTHER_WORK: dict[type[requests.Write], list[dict[str, Any]]] = {
@@ -107,11 +126,18 @@ OTHER_WORK: dict[type[requests.Write], list[dict[str, Any]]] = {
         {"transfer": "one"},
         {"transfer": "two"},
     ],
-    requests.ModelCopy: [{"source": "c"}, {"destination": "c"}],
+    requests.ModelCopy: [{"source": "c"}, {"destination": "c"}, {"link": True}],
     requests.ModelMove: [{"source": "c"}, {"destination": "c"}],
     requests.ModelRemove: [{"name": "c"}, {"force": True}, {"now": True}],
-    requests.ModelVerify: [{"names": ("a",)}, {"names": (), "all": True}],
+    requests.ModelVerify: [{"names": ("a",)}, {"names": (), "all": True}, {"quick": True}],
+    requests.ModelRepair: [
+        {"names": ("a",)},
+        {"names": (), "all": True},
+        {"from_": "/x"},
+        {"from_": "/x", "transfer": "t"},
+    ],
     requests.StoreSweep: [{"dry_run": True}, {"grace_s": 0.0}, {"partials": True}, {"quarantine": True}],
+    requests.StoreScrub: [{"full": True}, {"due": True}],
 }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from modeld.store import Manner
 from modeld.store.catalog.history import THE_DAEMON
 from modelwire.errors import Corrupt
 from rigs.maintain_rig import Bench
@@ -80,11 +81,12 @@ async def looks(bench: Bench) -> None:
 async def sets_aside(bench: Bench) -> None:
     bad = await bench.add("bad", b"GGUF bad one")
     bench.spoil(bad.path)
-    assert not (await bench.store.verifier.verify(["bad"], requester=THE_DAEMON)).ok
+    assert not (await bench.store.verifier.verify(["bad"], Manner(requester=THE_DAEMON))).ok
     with pytest.raises(Corrupt, match="cannot be used") as refused:
         bench.store.index.resolve("bad")
     hint = refused.value.hint or ""
-    assert hint.startswith("Pull or add it again from its source (")
+    assert hint.startswith("Run `modelctl repair ")
+    assert ", or pull or add it again from its source (" in hint
     assert hint.endswith(".gguf), not by its name. Its manifest is kept.")
     assert len((await bench.store.quarantined()).items) == 1
     await bench.store.renaming.remove("bad")

@@ -15,6 +15,9 @@ from modelwire.values import Copied, PlanStep
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help="the model")
     parser.add_argument("destination", metavar="DST", help="its second name")
+    parser.add_argument(
+        "--link", action="store_true", help="of a model of a site: link its files into the store, do not copy them"
+    )
     parser.add_argument("--dry-run", action="store_true", help="only show what would be done")
 
 
@@ -22,8 +25,12 @@ def run(session: Session, args: argparse.Namespace) -> None:
     client = session.client()
     copied = carry_out(
         session,
-        lambda: client.copy(args.source, args.destination, dry_run=args.dry_run),
-        command("cp", [args.source, args.destination], ["--dry-run"] if args.dry_run else []),
+        lambda: client.copy(args.source, args.destination, dry_run=args.dry_run, link=args.link),
+        command(
+            "cp",
+            [args.source, args.destination],
+            [f"--{each}" for each in ("dry-run", "link") if vars(args)[each.replace("-", "_")]],
+        ),
     )
     text = (
         _plan(copied) if copied.dry_run else line(copied.name, rounded_size(copied.size_bytes), f"as {copied.source}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from modelclient.ctl.output import short_digest
 from modelclient.ctl.session import Session
@@ -30,11 +31,18 @@ def run(session: Session, args: argparse.Namespace) -> None:
     session.show_list(
         listed.models,
         quiet=[model.name for model in listed.models],
-        text=columns(HEADINGS, map(_row, listed.models), right=("SIZE",)),
+        text=_table(listed.models),
         none="no model is like that" if chosen else "there are no models yet: modelctl add PATH",
     )
     for text in listed.damaged:
         session.note(f"a manifest cannot be read: {text}")
+
+
+def _table(models: Sequence[ModelView]) -> str:
+    """With a column for the sites when one of the models is at a site."""
+    if not any(model.site for model in models):
+        return columns(HEADINGS, map(_row, models), right=("SIZE",))
+    return columns((*HEADINGS, "SITE"), ((*_row(model), model.site or "") for model in models), right=("SIZE",))
 
 
 def _row(model: ModelView) -> tuple[str, ...]:

@@ -15,7 +15,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(session: Session, args: argparse.Namespace) -> None:
+    set_pin(session, args.name, pinned=True)
+
+
+def set_pin(session: Session, name: str, *, pinned: bool) -> None:
     client = session.client()
-    done = carry_out(session, lambda: client.pin(args.name), command("pin", [args.name]))
-    text = line(done.name, "pinned" if done.changed else "pinned already")
+    change, verb = (client.pin, "pin") if pinned else (client.unpin, "unpin")
+    done = carry_out(session, lambda: change(name), command(verb, [name]))
+    state = "pinned" if pinned else "not pinned"
+    text = line(done.name, state if done.changed else f"{state} already")
     session.show_result(done, quiet=[done.name], text=text)

@@ -1,6 +1,7 @@
-"""`run NAME -- COMMAND`: holds a lease of the model while the command runs, and tells it the path.
+"""`run NAME -- COMMAND`: runs a command that uses a model, and holds a lease of the model meanwhile.
 
-The lease ends with this process, however it ends. A daemon that is restarted meanwhile is asked again.
+The lease ends with this process, however the process ends. After a restart of the daemon this process takes the lease
+again.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ class _Lease(threading.Thread):
             while not self.ended.is_set():
                 if self._client.wait_closed(_LOOK_SECONDS):
                     self._acquire_again()
-        except Exception:
-            if not self.ended.is_set():  # else the main thread has closed the connection
+        except Exception:  # once the command has ended, the main thread closes the connection under this one
+            if not self.ended.is_set():
                 raise
 
     def _acquire_again(self) -> None:

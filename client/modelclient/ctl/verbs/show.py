@@ -73,6 +73,7 @@ def _rows(model: ModelView) -> list[tuple[str, str | None]]:
         ("name", model.name),
         ("state", model.state),
         ("reason", model.reason),
+        ("site", model.site),
         ("path", model.path),
         ("size", f"{rounded_size(model.size_bytes)} ({model.size_bytes} bytes)"),
         ("format", model.format),

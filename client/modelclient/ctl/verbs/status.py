@@ -8,7 +8,7 @@ from modelclient.ctl.output import count
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import pairs
 from modelwire.units import rounded_duration, rounded_rate, rounded_size
-from modelwire.values import HostView, RecoveryView, Status, SweepView, TransferView
+from modelwire.values import HostView, RecoveryView, ScrubView, Status, SweepView, TransferView
 
 
 def run(session: Session, _: argparse.Namespace) -> None:
@@ -28,6 +28,7 @@ def _rows(status: Status) -> list[tuple[str, str | None]]:
         ("store", f"{status.store}: {_room(status)}{reserved}"),
         ("jobs", f"{queue.running} running, {queue.waiting} waiting (room for {queue.capacity})"),
         ("sweep", _sweep(status.sweep)),
+        ("scrub", _scrub(status.scrub)),
         ("rate limit", _rate_limit(status.transfer)),
         *[("host", _host(host)) for host in (status.transfer.hosts if status.transfer else ())],
         ("clients", f"{status.connections} connected, {status.watchers} watching"),
@@ -67,6 +68,30 @@ def _sweep(own: SweepView | None) -> str | None:
     if own.last_at is not None:
         said.append(f"last at {own.last_at}, {rounded_size(own.last_freed_bytes)} freed")
     return "; ".join(said) or None
+
+
+def _scrub(own: ScrubView | None) -> str | None:
+    """How far the daemon is with reading all bytes again, or when it begins."""
+    if own is None:
+        return None
+    said = []
+    if own.job is not None:
+        read = f"{rounded_size(own.bytes_done)} of {rounded_size(own.bytes_total or own.bytes_done)} read"
+        said.append(f"{read} (job {own.job}){_held_up(own)}")
+    elif own.mode == "off":
+        said.append("only on request ([scrub] every is none)")
+    elif own.next_at is not None:
+        said.append(f"next at {own.next_at}")
+    if own.last_at is not None:
+        bad = f", {count(own.last_failed, 'bad blob')} found" if own.last_failed else ""
+        said.append(f"last at {own.last_at}, {count(own.last_checked, 'blob')} read{bad}")
+    return "; ".join(said) or None
+
+
+def _held_up(own: ScrubView) -> str:
+    if own.paused:
+        return f", paused: modelctl resume {own.job}"
+    return ", waiting for other work" if own.waits else ""
 
 
 def _host(host: HostView) -> str:

@@ -1,4 +1,4 @@
-"""`verify [NAME…|--all]`: hashes every byte again."""
+"""`verify [NAME…|--all] [--quick]`: hashes every byte again, or compares the checksums of the blocks."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ HEADINGS = ("NAME", "SIZE", "FILES", "RESULT")
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="the models (default: all)")
     parser.add_argument("--all", action="store_true", help="all models")
+    parser.add_argument(
+        "--quick", action="store_true", help="compare the checksums of blocks, at the speed of the disk: finds rot"
+    )
 
 
 def run(session: Session, args: argparse.Namespace) -> int:
     if args.names and args.all:
         raise InvalidRequest("names and --all exclude each other", hint="See `modelctl verify --help`.")
     client = session.client()
-    again = command("verify", args.names)
-    verification = carry_out(session, lambda: client.verify(*args.names), again)
+    again = command("verify", args.names, ["--quick"] if args.quick else [])
+    verification = carry_out(session, lambda: client.verify(*args.names, quick=args.quick), again)
     bad = [model for model in verification.models if not model.ok]
     if session.json:
         session.out.document(verification.models)
@@ -43,15 +46,21 @@ def run(session: Session, args: argparse.Namespace) -> int:
 
 
 def _row(model: Verified) -> tuple[str, ...]:
-    return (model.name, rounded_size(model.size_bytes), str(model.files), "good" if model.ok else "BAD")
+    result = "BAD" if not model.ok else "unchanged" if model.by == "checksums" else "good"
+    return (model.name, rounded_size(model.size_bytes), str(model.files), result)
 
 
 def _explain(session: Session, verification: Verification, bad: list[Verified]) -> None:
     for model in verification.models:
         if model.reason is not None:  # of a good one: what its manifest contradicts
             session.note(f"{model.name}: {model.reason}")
+    if any(model.ok and model.by == "checksums" for model in verification.models):
+        session.note(
+            "unchanged: no bit differs from when the checksums were taken; that these are the bytes of their digests,"
+            " only `modelctl verify` without --quick proves"
+        )
     if bad:
-        session.note("add or pull the bad ones again; what is kept of them: modelctl quarantine")
+        session.note("to bring them back: modelctl repair NAME; what is kept of the bad ones: modelctl quarantine")
     elif not verification.checked:
         session.note("there are no models yet: modelctl add PATH")
     elif verification.checked > len(verification.models):

@@ -20,9 +20,9 @@ from modeld.download.partials.segments import Segment
 from modeld.download.partials.shared_state import ConnectionBytes
 from modeld.download.routes.outcomes import Quit
 from modeld.download.source import Body, Narrowable
-from modeld.download.tuning import CHUNK, PIECE, RETAINED
+from modeld.download.tuning import CHUNK, PIECE, RETAINED, SHORT
 from modeld.progress import Stopped
-from modeld.store.blobs.hashing import UNCACHED_FROM
+from modeld.store.blobs.front_to_back import UNCACHED_FROM
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
 from modelwire.errors import SourceUnavailable, WireError
@@ -46,6 +46,9 @@ class Connection(threading.Thread):
         self._body_at = 0
         """The offset in the file of the body's next byte, while the body is kept for the next segment."""
 
+        self._body_from = 0
+        """That of its first byte."""
+
         self.bytes = ConnectionBytes()
         self._identity = 0
         self._whole = False
@@ -61,7 +64,9 @@ class Connection(threading.Thread):
         self._buffer = new_buffer()
         self._filled = 0
         self._piece_start = 0
+        self._piece_end = 0
         self._piece_ends = 0.0
+        self._piece_source = -1
         self._piece = xxhash.xxh3_64()
 
     def run(self) -> None:
@@ -92,8 +97,10 @@ class Connection(threading.Thread):
                     if self._ask(segment):
                         return
                 except WireError as fault:
+                    self._end_piece()
                     source.failed(fault, self._round)  # waits, or raises Quit
         finally:
+            self._end_piece()
             with self._state.lock:
                 self._state.segments.release(segment)
                 self._state.urgent = True
@@ -105,14 +112,15 @@ class Connection(threading.Thread):
         body = self._continue_body(segment) or self._begin(segment)
         continues = False
         try:
-            self._begin_piece(segment.position)
+            if self._piece_end != segment.position or self._piece_source != self._identity:
+                self._end_piece()
+                self._begin_piece(segment.position)
             began, received = time.monotonic(), self.bytes.received
             try:
                 at_end = self._receive(body, segment)
             finally:
                 self._measure(self.bytes.received - received, time.monotonic() - began)
                 self._flush(segment)
-                self._end_piece(segment.position)
             continues = self._source.long and body.end is not None and segment.position < body.end
             self._body_at = segment.position
             return at_end
@@ -171,6 +179,7 @@ class Connection(threading.Thread):
             if whole:
                 with self._state.lock:
                     segment.position = 0
+            self._body_from = segment.position
             self._identity = source.judge(body, segment, validator, whole=whole)
         except BaseException:  # also Quit, after which the thread has no use for the body
             self._close_body()
@@ -239,7 +248,11 @@ class Connection(threading.Thread):
             self._source.ended_at(position)
             return True
         if body.end == position and position > segment.start and not self._whole:
-            return False  # it sent less than the range, and announced so: the next request is for the rest
+            # It sent less than the range, and announced so: the next request is for the rest.
+            self._flush(segment)
+            if position - self._body_from < SHORT:
+                self._source.retry.wait(self._tuning.short_answer_seconds)
+            return False
         raise SourceUnavailable(
             f"{self._source.name} ended after {position} of the {segment.asked} bytes that were requested"
             f" of {self._source.file.path}"
@@ -258,7 +271,7 @@ class Connection(threading.Thread):
             check_beginning(bytes(chunk[:HEAD]), self._source.file, self._source.name)
         if self._whole and state.segments.have.covers(start, start + filled):
             segment.position = start + filled
-            self._end_piece(start)
+            self._end_piece()
             self._begin_piece(segment.position)
             return
         with state.lock:
@@ -283,8 +296,10 @@ class Connection(threading.Thread):
             state.may_hash.notify()
         if spare is not None:
             self._buffer = spare
-        if segment.position - self._piece_start >= PIECE or time.monotonic() >= self._piece_ends:
-            self._end_piece(segment.position)
+        self._piece_end = segment.position
+        length = self._piece_end - self._piece_start
+        if length >= PIECE or (length >= SHORT and time.monotonic() >= self._piece_ends):
+            self._end_piece()
             self._begin_piece(segment.position)
 
     def _write(self, chunk: memoryview, offset: int, *, uncached: bool) -> None:
@@ -300,20 +315,20 @@ class Connection(threading.Thread):
         durable.write_at(self._descriptor, chunk, offset)
 
     def _begin_piece(self, start: int) -> None:
-        self._piece_start = start
+        self._piece_start = self._piece_end = start
         self._piece_ends = time.monotonic() + self._tuning.piece_seconds
+        self._piece_source = self._identity
         self._piece.reset()
 
-    def _end_piece(self, end: int) -> None:
-        state, start = self._state, self._piece_start
-        if end <= start or not state.journalled:
-            return
-        piece = Piece(start, end, self._piece.hexdigest(), self._identity)
-        with state.lock:
-            state.pending.append((piece, self.bytes))
-            state.pending_bytes += end - start
-            state.urgent = state.urgent or state.pending_bytes >= self._tuning.pending_bytes
-            self.bytes.unjournalled += end - start
-            if len(state.pending) == 1 or state.urgent:
-                state.may_journal.notify()
+    def _end_piece(self) -> None:
+        state, start, end = self._state, self._piece_start, self._piece_end
+        if end > start and state.journalled:
+            piece = Piece(start, end, self._piece.hexdigest(), self._piece_source)
+            with state.lock:
+                state.pending.append((piece, self.bytes))
+                state.pending_bytes += end - start
+                state.urgent = state.urgent or state.pending_bytes >= self._tuning.pending_bytes
+                self.bytes.unjournalled += end - start
+                if len(state.pending) == 1 or state.urgent:
+                    state.may_journal.notify()
         self._begin_piece(end)

@@ -95,7 +95,7 @@ class RetryPolicy:
         if counts:
             self.attempted()
             self.tell("transfer.retry", fault.message, attempt=failures, delay_s=wait)
-        self._wait(wait, all_connections=fault.retry_after_ms is not None)
+        self.wait(wait, all_connections=fault.retry_after_ms is not None)
 
     def _count(self, round_began: int) -> tuple[bool, bool]:
         """Whether this failure counts, and whether any bytes came since the last one that counted."""
@@ -117,7 +117,8 @@ class RetryPolicy:
         elif self.network.breakers.judge(self.origin, fault, last=ends):
             self.tell("source.breaker_opened", f"{self.origin} failed too often: {fault.message}")
 
-    def _wait(self, seconds: float, *, all_connections: bool) -> None:
+    def wait(self, seconds: float, *, all_connections: bool = False) -> None:
+        """Raises Quit when the source is given up meanwhile."""
         until = self.network.clock() + seconds
         with self.state.lock:
             if all_connections:

@@ -26,6 +26,11 @@ Found = tuple[
 _TRANSLATED: Final = ipaddress.IPv6Network("64:ff9b::/96")
 """An IPv4 address behind a translator (RFC 6052)."""
 
+_OF_CLOUDS: Final = frozenset(
+    map(ipaddress.ip_address, ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16"))
+)
+"""Services of Amazon, Google, Alibaba and Azure that give a machine its keys, at addresses that are not link-local."""
+
 _HINT: Final = "Ask the operator: `networks` in [access] of the configuration says where pulls of other users may go."
 
 
@@ -74,6 +79,8 @@ class Reach:
             return "this machine"
         if address.is_link_local:
             return "an address of this machine's own link"
+        if address in _OF_CLOUDS:
+            return "a service that a cloud gives this machine alone"
         if address.is_multicast or address.is_reserved:
             return "no address of a single host"
         return "this machine" if _is_own(address) else None

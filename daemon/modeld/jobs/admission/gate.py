@@ -15,7 +15,7 @@ Ageing changes the order without a call. The next call that touches the kind ret
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -43,6 +43,8 @@ class Gate:
         self._waiting = 0
         self._waiting_of: dict[Hashable, int] = {}
         self._pace = Pace()
+        self.on_wait: Callable[[], None] = lambda: None
+        """Called when one more ticket waits."""
 
     def __contains__(self, id_: str) -> bool:
         return id_ in self._kind_of
@@ -97,6 +99,10 @@ class Gate:
         ticket = self._aside[id_]
         self._queues[ticket.kind].join(Place(ticket, clamp_priority(ticket.priority), self._clock()))
         return self._settle(ticket.kind)
+
+    def runs_beside(self, kind: str) -> bool:
+        """Whether a job of another kind runs. For any thread."""
+        return any(running for other, running in list(self._running.items()) if other != kind)
 
     def gives_way(self, id_: str) -> None:
         """Lets the peer of a running job that is to end for others not have its slot again before them."""
@@ -265,3 +271,5 @@ class Gate:
             self._waiting_of[peer] = count
         else:
             del self._waiting_of[peer]
+        if change > 0:
+            self.on_wait()

@@ -40,6 +40,24 @@ def read_at(descriptor: int, into: memoryview, offset: int, flags: int = 0) -> i
     return filled
 
 
+def read_once(descriptor: int, into: memoryview, offset: int) -> int:
+    """One call, which may return fewer bytes than there are."""
+    return os.preadv(descriptor, [into], offset)
+
+
+def set_direct(descriptor: int, on: bool) -> bool:
+    """Lets reads pass the page cache by, or no longer; whether they do so now. Such reads fail with EINVAL when memory
+    or place is not aligned."""
+    if sys.platform != "linux":
+        return False
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT if on else flags & ~os.O_DIRECT)
+    except OSError:  # the filesystem cannot
+        return False
+    return on
+
+
 def forget_pages(descriptor: int, offset: int, length: int) -> None:
     """Starts to write dirty pages out and drops the clean ones. Advice to the kernel: a refusal changes nothing."""
     if hasattr(os, "posix_fadvise"):
@@ -75,6 +93,29 @@ def clone(source: int, target: int) -> bool:
             raise
         return False
     return True
+
+
+_NO_COPY: Final = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM)
+_PIECE: Final = 1024 * 1024
+
+
+def copy_range(source: int, target: int, offset: int, length: int) -> None:
+    """Copies these bytes to the same place of the target, sharing their extents where the filesystem can. A source that
+    ends before they do leaves the rest as it was."""
+    end = offset + length
+    try:
+        while hasattr(os, "copy_file_range") and offset < end:
+            copied = os.copy_file_range(source, target, end - offset, offset, offset)
+            if copied == 0:
+                return
+            offset += copied
+    except OSError as error:
+        if error.errno not in _NO_COPY:
+            raise
+    piece = memoryview(bytearray(min(_PIECE, end - offset)))
+    while offset < end and (got := read_at(source, piece[: end - offset], offset)):
+        write_at(target, piece[:got], offset)
+        offset += got
 
 
 def sync_file(descriptor: int) -> None:

@@ -127,6 +127,20 @@ def lease(descriptor: int) -> bool | None:
     return True
 
 
+def is_open_elsewhere(path: str) -> bool | None:
+    """Whether any program has the file open or mapped, in whatever way; None as of `has_writer`. One that opens it at
+    this moment waits."""
+    if sys.platform != "linux":
+        return None
+    with closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)) as descriptor:
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except OSError as error:
+            return True if error.errno == errno.EAGAIN else None
+        return False  # the close ends the lease
+
+
 def lease_holds(descriptor: int) -> bool:
     """Whether no program has tried to open the file for writing since `lease` returned True."""
     return fcntl.fcntl(descriptor, fcntl.F_GETLEASE) == fcntl.F_RDLCK

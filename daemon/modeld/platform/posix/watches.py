@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import struct
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Final, NamedTuple
 
 _MODIFY: Final = 0x2
 _ATTRIB: Final = 0x4
+_CLOSE_WRITE: Final = 0x8
 _MOVED: Final = 0x40 | 0x80
 _CREATE: Final = 0x100
 _DELETE: Final = 0x200
@@ -26,11 +28,14 @@ ITSELF: Final = _SELF | _ATTRIB | _ONLY_DIRECTORY | _DO_NOT_FOLLOW
 """A directory: that the path leads to it, and who may enter it."""
 ENTRIES: Final = ITSELF | _MODIFY | _MOVED | _CREATE | _DELETE
 """A directory, and all that is in it."""
-CONTENT: Final = _SELF | _ATTRIB | _MODIFY | _DO_NOT_FOLLOW
-"""A file: its bytes and its names, whichever name they are changed by."""
+CONTENT: Final = _SELF | _ATTRIB | _MODIFY | _CLOSE_WRITE | _DO_NOT_FOLLOW
+"""A file: its bytes and its names, whichever name they are changed by. A write through a mapping is reported when the
+file is closed, unless the program has closed it before."""
 
 _EVENT: Final = struct.Struct("iIII")
 _READ_BYTES: Final = 64 * 1024
+_ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
+"""How the kernel writes spaces and the like in a path."""
 
 _POLLIN: Final = 0x1
 _POLLPRI: Final = 0x2
@@ -45,7 +50,7 @@ overlay) or a program (FUSE) may change a file without this kernel's knowledge."
 
 class Change(NamedTuple):
     watch: int
-    """-1 for all: some events were lost, or a filesystem was mounted or unmounted."""
+    """-1 for all: some events were lost, or the filesystems that the paths lead through are others."""
     name: str
     """Of the entry of a watched directory; empty for the watched file or directory itself."""
 
@@ -57,7 +62,8 @@ class _PollDescriptor(ctypes.Structure):
 class Watches:
     """`place` blocks like any look at a path, and may be called from any thread; the rest never waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, *directories: str) -> None:
+        """All files that are watched lie below one of these directories."""
         libc = ctypes.CDLL(None, use_errno=True)
         self._add, self._remove = libc.inotify_add_watch, libc.inotify_rm_watch
         self._queue = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -68,6 +74,8 @@ class Watches:
         except BaseException:
             os.close(self._queue)
             raise
+        self._directories = tuple(os.fsencode(directory) for directory in directories)
+        self._mounted_on_the_way = self._read_mounts()
         self._polled = (_PollDescriptor * 2)(
             _PollDescriptor(self._queue, _POLLIN, 0), _PollDescriptor(self._mounts, _POLLPRI, 0)
         )
@@ -92,7 +100,8 @@ class Watches:
 
     def changes(self) -> Iterator[Change]:
         """Call it when `changed` returns True."""
-        if self._polled[1].revents:
+        if self._polled[1].revents and (mounted := self._read_mounts()) != self._mounted_on_the_way:
+            self._mounted_on_the_way = mounted
             yield Change(-1, "")
         while True:
             try:
@@ -105,6 +114,20 @@ class Watches:
                 at += _EVENT.size
                 yield Change(number, os.fsdecode(data[at : at + length].rstrip(b"\0")))
                 at += length
+
+    def _read_mounts(self) -> list[bytes]:
+        """The filesystems that a path to a watched file leads through, in their order: a later one hides earlier ones.
+        On a machine that runs containers others come and go all the time. Touches only memory."""
+        pieces, at = [], 0
+        while piece := os.pread(self._mounts, _READ_BYTES, at):
+            pieces.append(piece)
+            at += len(piece)
+        found = []
+        for line in b"".join(pieces).splitlines():
+            point = _ESCAPED.sub(lambda code: bytes([int(code[1], 8)]), line.split(b" ", 5)[4])
+            if any(_lies_below(path, point) or _lies_below(point, path) for path in self._directories):
+                found.append(line)
+        return found
 
     def close(self) -> None:
         """Idempotent."""
@@ -119,9 +142,13 @@ def watches_for(*directories: str) -> Watches | None:
     if sys.platform != "linux":
         return None
     try:
-        return Watches() if all(_is_local(directory) for directory in directories) else None
+        return Watches(*directories) if all(_is_local(directory) for directory in directories) else None
     except OSError:  # the user has too many such queues, or there is no /proc
         return None
+
+
+def _lies_below(path: bytes, directory: bytes) -> bool:
+    return path == directory or path.startswith(directory.rstrip(b"/") + b"/")
 
 
 def _is_local(directory: str) -> bool:

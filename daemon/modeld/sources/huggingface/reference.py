@@ -77,6 +77,9 @@ class HubReference(Reference):
     def is_immutable(self) -> bool:
         return self.revision is not None and COMMIT.fullmatch(self.revision) is not None
 
+    def pinned(self, revision: str) -> HubReference:
+        return replace(self, revision=revision) if COMMIT.fullmatch(revision) else self
+
     def userinfo_of(self, credentials: str) -> str:
         """The hub takes one token."""
         return quote(credentials, safe="")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import unquote
 
@@ -49,6 +50,11 @@ class ImageReference(Reference):
     @property
     def is_immutable(self) -> bool:
         return self.digest is not None
+
+    def pinned(self, revision: str) -> ImageReference:
+        with suppress(InvalidDigest):
+            return replace(self, digest=Digest.parse(revision))
+        return self
 
     @property
     def name_hint(self) -> str:

@@ -7,18 +7,17 @@ one hop per chunk through an executor costs half as much again; a third thread b
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import mmap
-import os
 import queue
-import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
 
 from modeld.progress import FileProgress, check
+from modeld.store.blobs.background import Background, DirectReader
 from modeld.store.blobs.block_checksums import BlockSummer
+from modeld.store.blobs.front_to_back import FrontToBackReader
 from modeld.store.digest import Digest
 from modeld.store.disk import durable
 
@@ -43,16 +42,6 @@ the ring again on the machine at hand."""
 
 WHOLE = 4 * 1024 * 1024
 """A file up to this size is hashed in one buffer: starting a thread costs more than what it saves."""
-
-UNCACHED_FROM = 1024 * 1024
-"""An uncached call also starts to write its pages out; below this size that costs more than it saves."""
-
-_BEHIND = 8 * CHUNK
-"""Distance behind the write position at which pages are dropped where the kernel has no uncached calls: by then
-they are written."""
-
-_UNKNOWN_FLAG = (errno.EOPNOTSUPP, errno.EINVAL)
-_HAS_FLAGS = sys.platform == "linux"
 
 
 def slow_sha256() -> str | None:
@@ -140,74 +129,6 @@ class HashRing:
             self._free.put(error)
 
 
-class FrontToBackReader:
-    """Reads a file once and leaves the page cache as it was: cached pages stay, new ones are dropped.
-
-    Where the kernel has no uncached reads, eight probes decide whether the file was cached before; a query of
-    every page (mincore) would need a mapping of the file, and a file that shrinks then kills the process.
-    """
-
-    def __init__(self, descriptor: int, size: int, *, keep_cache: bool = False) -> None:
-        self._descriptor = descriptor
-        self._flags = durable.RWF_DONTCACHE if _HAS_FLAGS and not keep_cache and size >= UNCACHED_FROM else 0
-        self._drop = False
-        self._size = size
-
-    def read(self, into: memoryview, offset: int) -> int:
-        if not self._flags:
-            return self._read_plain(into, offset)
-        try:
-            return durable.read_at(self._descriptor, into, offset, self._flags)
-        except OSError as error:
-            if error.errno not in _UNKNOWN_FLAG:
-                raise
-        self._flags = 0
-        self._drop = not self._was_cached()
-        return self._read_plain(into, offset)
-
-    def _read_plain(self, into: memoryview, offset: int) -> int:
-        got = durable.read_at(self._descriptor, into, offset)
-        if self._drop:
-            durable.forget_pages(self._descriptor, offset, got)
-        return got
-
-    def _was_cached(self) -> bool:
-        spots = 8
-        byte = memoryview(bytearray(1))
-        cached = 0
-        for index in range(spots):
-            with contextlib.suppress(OSError):
-                cached += durable.read_at(self._descriptor, byte, self._size * index // spots, os.RWF_NOWAIT)
-        return cached > spots // 2
-
-
-class FrontToBackWriter:
-    """Writes a file once without filling the page cache.
-
-    Fresh page cache is expensive on a virtual machine: plain writing of a big file swings between 1.2 and 3.2
-    times the cost of its hash, bounded use of the cache stays flat. The price is a cold first load.
-    """
-
-    def __init__(self, descriptor: int, *, keep_cache: bool = False) -> None:
-        self._descriptor = descriptor
-        self._flags = durable.RWF_DONTCACHE if _HAS_FLAGS and not keep_cache else 0
-        self._keep_cache = keep_cache
-
-    def write(self, data: memoryview, offset: int) -> None:
-        if self._flags and len(data) >= UNCACHED_FROM:
-            try:
-                durable.write_at(self._descriptor, data, offset, self._flags)
-                return
-            except OSError as error:
-                if error.errno not in _UNKNOWN_FLAG:
-                    raise
-            self._flags = 0
-        durable.write_at(self._descriptor, data, offset)
-        if not self._flags and not self._keep_cache and len(data) >= UNCACHED_FROM:
-            start = max(0, offset - _BEHIND)
-            durable.forget_pages(self._descriptor, start, offset + len(data) - start)
-
-
 def hash_file(
     descriptor: int,
     size: int,
@@ -217,6 +138,7 @@ def hash_file(
     as_done: bool = False,
     write: Callable[[memoryview, int], None] | None = None,
     keep_cache: bool = False,
+    background: Background | None = None,
 ) -> tuple[Digest, int]:
     """The digest of the first `size` bytes, and the number of bytes read. With `as_done` the hashed bytes count as done
     too: hashing is all the work on this file. `write` gets each piece with its offset, while the piece is hashed."""
@@ -230,7 +152,7 @@ def hash_file(
     def report(hashed: int) -> None:
         progress.advance(done=hashed if as_done else 0, verified=hashed)
 
-    if size <= WHOLE:
+    if size <= WHOLE and background is None:
         check(progress)
         data = memoryview(bytearray(size))
         data = data[: durable.read_at(descriptor, data, 0) if size else 0]
@@ -239,7 +161,11 @@ def hash_file(
         digest = Digest(hashlib.sha256(data).hexdigest())
         report(len(data))
         return digest, len(data)
-    reader = FrontToBackReader(descriptor, size, keep_cache=keep_cache)
+    reader: DirectReader | FrontToBackReader
+    if background is None:
+        reader = FrontToBackReader(descriptor, size, keep_cache=keep_cache)
+    else:
+        reader = DirectReader(descriptor, size)
     offset = 0
     with HashRing(READ_BUFFERS if write is None else COPY_BUFFERS, CHUNK) as ring:
         while offset < size:
@@ -252,6 +178,8 @@ def hash_file(
             take(buffer[:got], offset)
             offset += got
             report(ring.newly_hashed())
+            if background is not None:
+                background.took(got, progress)
         digest = ring.finish()
         report(ring.newly_hashed())
     return digest, offset

@@ -15,15 +15,12 @@ from collections.abc import Iterable
 import msgspec
 
 from modeld.store.blobs.blobs import Blob
-from modeld.store.digest import Digest, Signature
+from modeld.store.digest import NO_FILE, Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.parts import printable
 from modelwire.errors import InvalidDigest
-
-_UNKNOWN = Signature(0, 0, -1, 0, 0)
-"""The signature of no file: a mark that cannot be read makes its blob suspect."""
 
 
 class _Mark(msgspec.Struct, frozen=True):
@@ -63,7 +60,7 @@ class Linked:
         when they were last found good is not known. A failure leaves no directory, so that the next start tries again.
         """
         for digest in linked:
-            self._signatures.setdefault(digest.hex, _UNKNOWN)
+            self._signatures.setdefault(digest.hex, NO_FILE)
         temporary = f"{self._layout.staging}/linked-{secrets.token_hex(8)}"
         with store_faults("note the linked blobs", self._layout.linked):
             durable.make_directories(temporary, below=self._layout.root)
@@ -80,10 +77,10 @@ class Linked:
         """The blob's signature when it was last found good; None when it has no name outside the store."""
         return self._signatures.get(digest.hex)
 
-    def suspect(self, digest: Digest, status: os.stat_result) -> bool:
+    def suspect(self, digest: Digest, now: Signature) -> bool:
         """Whether the bytes may have changed since they were last found good."""
         known = self._signatures.get(digest.hex)
-        return known is not None and known != Signature.of(status)
+        return known is not None and not known.is_unchanged(now)
 
     def digest_of(self, source: Signature) -> Digest | None:
         """The digest of the blob that is this very file, whether or not its bytes have changed."""
@@ -142,4 +139,4 @@ def _read(path: str) -> tuple[Signature, str]:
         with open(path, "rb") as file:
             mark = msgspec.json.decode(file.read(65536), type=_Mark)
         return Signature(mark.device, mark.inode, mark.size, mark.mtime_ns, mark.ctime_ns), mark.source
-    return _UNKNOWN, ""
+    return NO_FILE, ""  # a mark that cannot be read makes its blob suspect

@@ -69,7 +69,7 @@ class _Call:
 
 
 class Catalog:
-    """Safe to use from any thread; `write` and `read` from the event loop, `call` from elsewhere."""
+    """Safe to use from any thread; `write` and `read` from the event loop, `call` and `look` from elsewhere."""
 
     def __init__(self, path: str, connection: sqlite3.Connection, set_aside: str | None) -> None:
         self.path = path
@@ -142,9 +142,13 @@ class Catalog:
         """`write` for start-up and other threads: blocks until durable."""
         return self._wait_for(function, writes=True)
 
+    def look(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """`read` for other threads: blocks."""
+        return self._wait_for(function, writes=False)
+
     def give_back(self) -> None:
         """Frees the pages of the file that SQLite keeps in memory, two megabytes after much work. Blocks."""
-        self._wait_for(lambda connection: connection.execute("PRAGMA shrink_memory").close(), writes=False)
+        self.look(lambda connection: connection.execute("PRAGMA shrink_memory").close())
 
     def _wait_for(self, function: Callable[[sqlite3.Connection], T], *, writes: bool) -> T:
         if threading.current_thread() is self._owner:

@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -54,14 +54,15 @@ _OF_BLOBS: Final = (
 )
 _SURPLUS: Final = (
     "DELETE FROM outcomes WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER"
-    " (PARTITION BY digest, model, outcome ORDER BY id DESC) AS number FROM outcomes WHERE outcome <> 'added')"
-    " WHERE number > ?)"
+    " (PARTITION BY digest, model, outcome ORDER BY id DESC) AS number FROM outcomes"
+    " WHERE outcome NOT IN ('added', 'repaired')) WHERE number > ?)"
 )
 _OF_NAME: Final = f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE model = ? ORDER BY id DESC LIMIT ?"  # noqa: S608
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """`outcome` is one of added, verified, mismatch, corrupt, missing, unreadable.
+    """`outcome` is one of added, repaired, verified, checked (by checksums alone), mismatch, corrupt, missing,
+    unreadable.
 
     `model` is set when bytes were offered for a name and refused: the outcome belongs to that name alone, and appears
     in the history of no other model, whatever blob was expected.
@@ -76,6 +77,17 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes from each source, when they came over a network."""
 
 
+class Quota(msgspec.Struct, frozen=True):
+    """What the models of one user may have; None for no limit."""
+
+    user: int
+    counts: Callable[[int], bool]
+    """Whether the models of an owner are those of the user."""
+
+    bytes: int | None
+    models: int | None
+
+
 class Requester(msgspec.Struct, frozen=True):
     """On whose behalf the store works: the user who sent the request, and its job."""
 
@@ -86,6 +98,9 @@ class Requester(msgspec.Struct, frozen=True):
 
     share: int | None = None
     """The user whose share of the space its unfinished files take; None when they may take all."""
+
+    quota: Quota | None = None
+    """None when its models may have all that fits."""
 
     def may_change(self, owner: int | None) -> bool:
         """Whether it may remove, rename or replace a model of this owner; None when the owner is not known."""

@@ -1,6 +1,6 @@
 """The unfinished files that jobs of limited users have left: what each of them still takes of the disk.
 
-Without the catalogue an old file counts for nobody, until a sweep removes it by its age.
+When the catalogue is lost, the files of earlier jobs count for no user. A sweep removes them by their age.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class LeftFiles:
         return self._bytes.get(uid, 0)
 
     def note(self, path: str, uid: int, size: int) -> None:
-        """From now on the file counts for this user alone; without bytes for nobody."""
+        """Counts the file for this user instead of any other; a file of 0 bytes counts for no user."""
         self._change(path[len(self._root) + 1 :], (uid, size) if size else None)
 
     def look_again(self, uid: int) -> int:

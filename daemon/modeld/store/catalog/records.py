@@ -1,15 +1,24 @@
 """Records of verifications: the stat signature under which a blob was last good, and the digest of a source file.
 
 A blob with an unchanged signature is not hashed again before an add uses it; an unchanged source file is not read
-again. The records only save work: without them the store hashes.
+again. There the records only save work: without them the store hashes.
+
+A blob whose signature is another than its last one is hashed before its path is given out. Without a record nothing is
+known of a blob, and its bytes are believed, else a store whose catalogue is lost would have to be read whole: from
+then on the signature of this run's first look counts.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Final
+
+import anyio
+import anyio.to_thread
 
 from modeld.store.blobs.blobs import Blob
 from modeld.store.catalog.catalog import Catalog
@@ -61,8 +70,41 @@ class Records:
         self._tables = Tables(catalog, ROOM, STEPS)
         self._verified: dict[str, Signature] = {}
         """Of this run, including what a full disk kept from being written."""
+        self._unproven: dict[str, Signature] = {}
+        """Of blobs that this run has looked at and not found good: as recorded when they differ from it, else as they
+        were at the first look."""
+        self._loaded: dict[str, Signature | None] = {}
+        """Recorded signatures of blobs that this run has not looked at yet."""
+        self._first_look = threading.Lock()
+        self._relinking = anyio.Lock()
+        """Changes of links are recorded in the order in which they were made."""
 
     # -- reads
+
+    def known(self, digest: Digest, now: Signature) -> Signature:
+        """The signature of the blob as it was last known, to compare with the present one, which is returned at the
+        first look at a blob without a record. For any thread but the event loop's: the first look blocks."""
+        found = self._verified.get(digest.hex) or self._unproven.get(digest.hex)
+        if found is not None:
+            return found
+        with self._first_look:
+            self._load([digest.hex])
+            recorded = self._loaded.pop(digest.hex, None)
+            if recorded is not None and recorded.is_unchanged(now):
+                return self._verified.setdefault(digest.hex, now)
+            return self._unproven.setdefault(digest.hex, recorded or now)
+
+    def load(self, digests: Iterable[Digest]) -> None:
+        """Prepares the first looks at many blobs, together. Blocks."""
+        with self._first_look:
+            self._load([digest.hex for digest in digests])
+
+    def _load(self, hexes: Iterable[str]) -> None:
+        known = self._verified, self._unproven, self._loaded
+        missing = [text for text in hexes if not any(text in some for some in known)]
+        self._loaded.update(dict.fromkeys(missing))
+        rows = self._tables.look_among("SELECT digest, signature FROM verification WHERE digest IN ({})", missing)
+        self._loaded.update((text, Signature.parse(signature)) for text, signature in rows)
 
     async def verified_signatures(self, digests: Iterable[Digest]) -> dict[Digest, Signature]:
         """The signatures of the blobs when their bytes were last found good; blobs without a record are left out."""
@@ -71,7 +113,7 @@ class Records:
         rows = await self._tables.rows_among(
             "SELECT digest, signature FROM verification WHERE digest IN ({})", sorted(hexes - set(known))
         )
-        known.update((text, _signature(signature)) for text, signature in rows)
+        known.update((text, Signature.parse(signature)) for text, signature in rows)
         return {Digest(text): signature for text, signature in known.items()}
 
     def proof(self, digest: Digest) -> Signature | None:
@@ -79,7 +121,7 @@ class Records:
         return self._verified.get(digest.hex)
 
     def remember(self, digest: Digest, signature: Signature) -> None:
-        """Makes a recorded verification, whose signature the blob still has, a proof of this run."""
+        """Makes a verification that is recorded, or soon will be, a proof of this run. For any thread."""
         self._verified[digest.hex] = signature
 
     async def verified_at(self, blobs: Sequence[Blob]) -> float | None:
@@ -88,14 +130,22 @@ class Records:
             "SELECT digest, signature, verified_at FROM verification WHERE digest IN ({})",
             [blob.digest.hex for blob in blobs],
         )
-        known = {digest: (_signature(signature), moment) for digest, signature, moment in rows}
-        if any(known.get(blob.digest.hex, (None, 0.0))[0] != blob.signature for blob in blobs):
+        known = {digest: (Signature.parse(signature), moment) for digest, signature, moment in rows}
+        if not all(
+            blob.digest.hex in known and known[blob.digest.hex][0].is_unchanged(blob.signature) for blob in blobs
+        ):
             return None
         return min((known[blob.digest.hex][1] for blob in blobs), default=None)
 
+    def hashed_at(self, digests: Sequence[Digest]) -> dict[Digest, float]:
+        """When the bytes of blobs were last found good. For threads: blocks."""
+        query = "SELECT digest, verified_at FROM verification WHERE digest IN ({})"
+        rows = self._tables.look_among(query, [digest.hex for digest in digests])
+        return {Digest(digest): moment for digest, moment in rows}
+
     async def digests_of_sources(self, sources: Sequence[Signature]) -> dict[Signature, Digest]:
         """The digests of files with exactly these signatures; unknown files are left out."""
-        texts = {_text(source): source for source in sources}
+        texts = {source.text: source for source in sources}
         rows = await self._tables.rows_among(
             "SELECT signature, digest FROM source WHERE signature IN ({})", list(texts)
         )
@@ -134,34 +184,52 @@ class Records:
 
         A blob counts only if its record has the signature `before`, and only its links have changed.
         """
-        same = [
-            (_text(change.after), _text(change.before))
-            for change in changes
-            if change.before.only_links_changed(change.after)
-        ]
+        same = [change for change in changes if change.before.only_links_changed(change.after)]
         if not same:
             return
-        inodes = {change.before.inode for change in changes}
-        by_signature = {_text(known): text for text, known in self._verified.items() if known.inode in inodes}
-        for after, before in same:
-            if (known := by_signature.pop(before, None)) is not None:
-                self._verified[known] = _signature(after)
-                by_signature[after] = known
-        await self._tables.write(
-            lambda db: db.executemany("UPDATE verification SET signature = ? WHERE signature = ?", same)
-        )
+        rows = [(change.after.text, change.before.text) for change in same]
+        async with self._relinking:
+            moved = await anyio.to_thread.run_sync(partial(self._move, same))
+
+            def write(db: sqlite3.Connection) -> None:
+                db.executemany("UPDATE verification SET signature = ? WHERE signature = ?", rows)
+                db.executemany("UPDATE verification SET signature = ? WHERE digest = ?", moved)
+
+            await self._tables.write(write)
+
+    def _move(self, same: Sequence[Relinked]) -> list[tuple[str, str]]:
+        """Returns the rows of verified blobs with these inodes, which may have another number of the device. With
+        100,000 blobs known it takes some ten milliseconds."""
+        inodes, moved = {change.before.inode for change in same}, list[tuple[str, str]]()
+        for noted in (self._verified, self._unproven):
+            # A copy: threads that look at blobs add to it.
+            by_signature = {known: text for text, known in noted.copy().items() if known.inode in inodes}
+            for change in same:
+                if (text := by_signature.pop(change.before, None)) is not None:
+                    noted[text] = change.after
+                    by_signature[change.after] = text
+            if noted is self._verified:
+                moved = [(known.text, text) for known, text in by_signature.items()]
+        return moved
+
+    def relinked(self, digest: Digest, known: Signature, now: Signature) -> None:
+        """As `record_relinked` for a blob that was known by a signature, in this run alone. For any thread."""
+        for noted in (self._verified, self._unproven):
+            if noted.get(digest.hex) == known:
+                noted[digest.hex] = now
 
     async def forget(self, *digests: Digest) -> None:
         """Forgets blobs that were removed or found bad."""
         for digest in digests:
-            self._verified.pop(digest.hex, None)
+            for noted in (self._verified, self._unproven, self._loaded):
+                noted.pop(digest.hex, None)
         rows = [(digest.hex,) for digest in digests]
         await self._tables.write(lambda db: db.executemany("DELETE FROM verification WHERE digest = ?", rows))
 
     def _noted(self, blobs: Sequence[Blob]) -> list[tuple[str, str, int, float, float]]:
         now = time.time()
         self._verified.update((blob.digest.hex, blob.signature) for blob in blobs)
-        return [(blob.digest.hex, _text(blob.signature), blob.size, now, now) for blob in blobs]
+        return [(blob.digest.hex, blob.signature.text, blob.size, now, now) for blob in blobs]
 
 
 def _is_settled(source: Signature) -> bool:
@@ -170,17 +238,6 @@ def _is_settled(source: Signature) -> bool:
 
 def _remember_source(db: sqlite3.Connection, source: Signature, digest: Digest) -> None:
     added = db.execute(
-        "INSERT OR REPLACE INTO source (signature, digest) VALUES (?, ?)", (_text(source), digest.hex)
+        "INSERT OR REPLACE INTO source (signature, digest) VALUES (?, ?)", (source.text, digest.hex)
     ).lastrowid
     db.execute("DELETE FROM source WHERE id <= ?", ((added or 0) - KEPT_SOURCES,))
-
-
-def _text(signature: Signature) -> str:
-    """As text: inode and device numbers use all 64 bits on some filesystems, SQLite's integers 63."""
-    parts = (signature.device, signature.inode, signature.size, signature.mtime_ns, signature.ctime_ns)
-    return ":".join(map(str, parts))
-
-
-def _signature(text: str) -> Signature:
-    device, inode, size, mtime_ns, ctime_ns = map(int, text.split(":"))
-    return Signature(device, inode, size, mtime_ns, ctime_ns)

@@ -29,6 +29,13 @@ class Tables:
         """All rows, at start: blocks, and raises what the catalogue raises."""
         return [] if self._catalog is None else self._catalog.call(lambda db: db.execute(query).fetchall())
 
+    def look_among(self, query: str, among: Sequence[str]) -> list[Any]:
+        """`rows_among` for threads: blocks."""
+        if self._catalog is not None and among:
+            with contextlib.suppress(WireError):
+                return self._catalog.look(lambda db: select_among(db, query, among))
+        return []
+
     async def read(self, function: Callable[[sqlite3.Connection], list[Any]]) -> list[Any]:
         if self._catalog is not None:
             with contextlib.suppress(WireError):

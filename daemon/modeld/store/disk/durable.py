@@ -39,9 +39,12 @@ _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 RWF_DONTCACHE = calls.RWF_DONTCACHE
 write_at = calls.write_at
 read_at = calls.read_at
+read_once = calls.read_once
+set_direct = calls.set_direct
 forget_pages = calls.forget_pages
 preallocate = calls.preallocate
 clone = calls.clone
+copy_range = calls.copy_range
 sync_file = calls.sync_file
 name_without_replacing = calls.name_without_replacing
 

@@ -6,6 +6,8 @@ needs lies under `.modeld`.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 
 from modeld.store.digest import Digest
@@ -104,6 +106,15 @@ class Layout:
 
     def linked_blob(self, digest: Digest) -> str:
         return f"{self.root}/.modeld/linked/{digest.hex}"
+
+    @property
+    def site_trees(self) -> str:
+        """Directories of symbolic links, for the models of sites: a directory for each site."""
+        return f"{self.private}/sites"
+
+    def trees_at_site(self, site: str) -> str:
+        """Trees of the models of a site, whose own root is only read."""
+        return f"{self.site_trees}/{hashlib.sha256(os.fsencode(site)).hexdigest()[:16]}"
 
     def trees_of(self, name: ModelName) -> str:
         """The trees of one model: more than one only until those of replaced bytes are swept."""

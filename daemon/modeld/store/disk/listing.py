@@ -50,8 +50,16 @@ class Listing:
     """The names of one store. This daemon's publications are in it at once, other tools' after a look. All methods
     block, and may be called from any thread."""
 
-    def __init__(self, layout: Layout, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        check_root: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`check_root` raises when another store is at the root's path."""
         self._path = layout.manifests_dir
+        self._check_root = check_root
         self._clock = clock
         self._one_at_a_time = threading.RLock()
         self._times: Times | None = None
@@ -73,6 +81,11 @@ class Listing:
             return self._names
 
     @property
+    def last_names(self) -> list[str] | None:
+        """As `names`, at the last look; None before the first. Never waits."""
+        return None if self._times is None else self._names
+
+    @property
     def count(self) -> int:
         """The number of names at the last look. Never waits."""
         return len(self._names)
@@ -87,9 +100,14 @@ class Listing:
                 self._next_look = after + (after - before) * _RESCAN_SHARE
             return self._spellings.get(name.key)
 
+    def knows(self, name: ModelName) -> bool:
+        """Whether the name was there at the last look. Never waits."""
+        return name.key in self._spellings
+
     def check_there(self) -> None:
-        """Raises when the directory of manifests is away. A look-up that finds nothing asks it: it may have gone by
-        what was known, and with its root away every model seems to be gone."""
+        """Raises when the directory of manifests is away, or that of another store. A look-up that finds nothing asks
+        it: it may have gone by what was known, and with its root away every model seems to be gone."""
+        self._check_root()
         with durable.store_faults("read", self._path):
             os.stat(self._path)
 
@@ -130,15 +148,16 @@ class Listing:
             return times_of(os.stat(self._path)) != self._times
 
     def _look(self) -> None:
+        self._check_root()
         with durable.store_faults("read", self._path):
             info = os.stat(self._path)
             started = time.time_ns()
             stems = {file[:-5] for file in os.listdir(self._path) if file.endswith(".json") and file[0] != "."}
-        self._times = times_of(info)
-        self._in_doubt = not settled(info, started)
         if stems != self._stems or self.refused:
             self._stems = stems
             self._sort_out(sorted(stems))
+        self._times = times_of(info)
+        self._in_doubt = not settled(info, started)
 
     def _sort_out(self, stems: list[str]) -> None:
         self._parsed = {stem: self._parsed.get(stem) or _parse(stem) for stem in stems}

@@ -47,6 +47,7 @@ class StoreLock:
     def __init__(self, descriptor: int, layout: Layout) -> None:
         self._descriptor = descriptor
         self.layout = layout
+        self._root = os.stat(layout.root)
 
     @classmethod
     def take(cls, layout: Layout, *, endpoint: str | None = None) -> StoreLock:
@@ -62,19 +63,31 @@ class StoreLock:
         locks.write(descriptor, _words(endpoint))
         return cls(descriptor, layout)
 
+    def check_root(self) -> None:
+        """For reads, which go on when another program has removed the lock: raises when another directory is at the
+        root's path, whose models are not this daemon's to give out."""
+        try:
+            there = os.stat(self.layout.root)
+        except OSError as fault:
+            raise durable.store_fault(fault, "look at the store", self.layout.root) from fault
+        if not os.path.samestat(there, self._root):
+            raise self._replaced()
+
     def check(self) -> None:
         """Call it before each write. Raises when the root is no longer the directory that was locked."""
         try:
             there = os.lstat(self.layout.lock)
         except OSError as fault:
             raise durable.store_fault(fault, "look at the store's lock", self.layout.lock) from fault
-        mine = os.fstat(self._descriptor)
-        if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
-            raise Internal(
-                f"the store at {self.layout.root} is not the store that this daemon has locked: nothing was written",
-                hint="Mount it or move it back, or restart the daemon.",
-                retryable=True,
-            )
+        if not os.path.samestat(there, os.fstat(self._descriptor)):
+            raise self._replaced()
+
+    def _replaced(self) -> Internal:
+        return Internal(
+            f"the store at {self.layout.root} is not the store that this daemon has locked: it is left as it is",
+            hint="Mount it or move it back, or restart the daemon.",
+            retryable=True,
+        )
 
     def close(self) -> None:
         """Releases the lock. The file stays: removing it would let two daemons lock two files of one name."""

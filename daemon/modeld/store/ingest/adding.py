@@ -79,7 +79,7 @@ class _Adding:
         self._progress = dict(zip((part.path for part in collection.parts), progress, strict=True))
         self._presence = Presence(ingest, collection.how, request.expected, held)
         self._to_write: set[str] = set()
-        self._user_space = ingest.space_of(request.requester)
+        self._user_space = ingest.space_of(request.requester, request.name)
         self._space = self._user_space
         """The space reserved for the files of `_to_write` and those that are adopted."""
 
@@ -244,6 +244,7 @@ class _Adding:
             after = blobs.stat_blob(self._layout, digest)
             if before is not None and after is not None and before.signature != after.signature:
                 self._relinked.append(Relinked(before.signature, after.signature))
+                self._ingest.publishing.index.trees.note(self._relinked[-1])
                 self._linked.relinked(after, before.signature)
         self._collection.remove_empty_directories()
 

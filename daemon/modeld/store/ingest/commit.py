@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from modeld.inspect.formats import format_of_name
@@ -19,7 +20,7 @@ from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob, require_blob
 from modeld.store.blobs.block_checksums import BLOCK, BlockSums, save_blocks
 from modeld.store.blobs.hashing import WHOLE
-from modeld.store.digest import Digest, Signature
+from modeld.store.digest import NO_FILE, Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import FilesystemSync, outcome_unknown, store_faults
 from modeld.store.disk.layout import Layout
@@ -36,11 +37,11 @@ MAX_ATTEMPTS = 5
 
 class Committed(NamedTuple):
     blob: Blob
+    """With the signature of no file when a program wrote to the file while it was named: then its present bytes are not
+    verified."""
+
     reused: bool
     """The store had the same content already."""
-
-    sure: bool = True
-    """False when a program wrote to the file while it was named: its present bytes are not verified."""
 
 
 class Batch:
@@ -136,7 +137,7 @@ class Batch:
         self._sync_names(named.keys() | results.keys())
         for digest, staged in named.items():
             blob = require_blob(self._layout, digest)
-            results[digest] = Committed(blob, reused=False, sure=staged.named(blob))
+            results[digest] = Committed(blob if staged.named(blob) else replace(blob, signature=NO_FILE), reused=False)
             # For many small files checksums would cost as much as the files, and a repair fetches a small file whole.
             if staged.size > BLOCK or self._together is None:
                 save_blocks(self._layout, digest, BlockSums(staged.size, staged.blocks))

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from modeld.platform import files
 from modeld.progress import FileProgress, check
 from modeld.store.blobs.block_checksums import BlockSummer
-from modeld.store.blobs.hashing import WHOLE, FrontToBackWriter, hash_file
+from modeld.store.blobs.front_to_back import FrontToBackWriter
+from modeld.store.blobs.hashing import WHOLE, hash_file
 from modeld.store.blobs.quarantine import quarantine
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable

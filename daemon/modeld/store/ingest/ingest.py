@@ -22,20 +22,24 @@ from modeld.progress import FileProgress, JobProgress, Stopped
 from modeld.store import parts
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
-from modeld.store.catalog.history import History, Requester
+from modeld.store.catalog.history import History, Quota, Requester
 from modeld.store.catalog.records import Records
 from modeld.store.digest import Digest, Relinked, Signature
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Space
 from modeld.store.disk.user_space import UserSpaces
 from modeld.store.ingest.commit import Batch, Committed
+from modeld.store.ingest.from_site import SiteBlob
 from modeld.store.ingest.look import Learned, look_at
 from modeld.store.ingest.staged import Staged
 from modeld.store.manifests.manifests import File
+from modeld.store.manifests.sites import Sites
 from modeld.store.manifests.trees import Trees
+from modeld.store.names import ModelName
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.publishing import Publishing, PublishRequest
-from modelwire.errors import Corrupt
+from modeld.store.publish.quotas import check_bytes, owned_by
+from modelwire.errors import Corrupt, InvalidRequest, PermissionDenied, SourceNotFound, SourceUnavailable
 from modelwire.values import Added
 
 Item = TypeVar("Item")
@@ -173,21 +177,45 @@ class Ingest:
     holds: Holds
     threads: anyio.CapacityLimiter
     keep_cache: bool
+    sites: Sites
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self.threads)
 
-    def space_of(self, requester: Requester) -> Space:
-        """The space that their work may take."""
+    def space_of(self, requester: Requester, name: ModelName) -> Space:
+        """The space that the work on a new model of this name may take."""
+        space, quota = self.share_of(requester), requester.quota
+        if quota is None or quota.bytes is None:
+            return space
+        return self.user_spaces.limited(quota.user, space, partial(self._check_quota, quota, name))
+
+    def share_of(self, requester: Requester) -> Space:
+        """The same for work that gives the user no new model."""
         return self.space if requester.share is None else self.user_spaces.of(requester.share)
+
+    def _check_quota(self, quota: Quota, name: ModelName, promised: int, more: int) -> None:
+        """What the name stands for does not count: it may be these very bytes, and is replaced by others."""
+        check_bytes(quota, owned_by(self.publishing.index, quota, without=name).bytes, more, promised)
 
     # -- downloads
 
-    async def find(self, digest: Digest, held: ExitStack, progress: FileProgress) -> Blob | None:
-        """The good blob, if the store has it. Until `held` is closed no sweep removes the blob or its partial
-        download."""
-        layout = self.publishing.layout
+    async def find(
+        self, digest: Digest, held: ExitStack, progress: FileProgress, requester: Requester, space: Space
+    ) -> Blob | None:
+        """The good blob, if the store has it, or a site of which it can be had. Until `held` is closed no sweep removes
+        the blob or its partial download."""
         held.enter_context(self.holds.relying_on(digest))
+        blob = await self.find_here(digest, progress)
+        if blob is not None:
+            return blob
+        for site, path in await self.sites.blobs(digest):
+            with suppress(Corrupt, SourceUnavailable, SourceNotFound, PermissionDenied, InvalidRequest):
+                return await self.bring(SiteBlob(path=path, digest=digest), site.readers, progress, requester, space)
+        return None
+
+    async def find_here(self, digest: Digest, progress: FileProgress) -> Blob | None:
+        """As `find`, in the store itself. The caller holds the digest."""
+        layout = self.publishing.layout
         if not await self.publishing.in_thread(partial(os.path.lexists, layout.blob(digest))):
             return None
         verified = await self.records.verified_signatures([digest])
@@ -199,7 +227,30 @@ class Ingest:
                 blobs.sync_names(layout, digest)
             return blob
 
-        return await self.in_thread(find)
+        blob = await self.in_thread(find)
+        if blob is not None and blob.signature != verified.get(digest):
+            await self.records.record_good([(blob, None)])
+        return blob
+
+    async def bring(
+        self,
+        wanted: SiteBlob,
+        readers: anyio.CapacityLimiter,
+        progress: FileProgress,
+        requester: Requester,
+        space: Space,
+    ) -> Blob:
+        """Adds the blob of a site to the store. The caller holds the digest, and counts its bytes as here. `readers`
+        are the threads of the site: those of the store go on when it hangs."""
+        layout, linked = self.publishing.layout, self.publishing.index.trees.linked
+        stage = partial(wanted.stage, layout, space=space, progress=progress, linked=linked, keep_cache=self.keep_cache)
+        staged = await anyio.to_thread.run_sync(stage, limiter=readers)
+        progress.advance(done=-staged.size)
+        with anyio.CancelScope(shield=True):  # else a staged file of a request that ends now would stay
+            blob = await self.commit(staged)
+            await self.history.clear_condemned([wanted.digest])
+            await self.history.record_added({wanted.digest: {}}, wanted.path, requester)
+        return blob
 
     async def commit(self, staged: Staged) -> Blob:
         """Names a file that was just verified, and records the verification. Sets `staged.learned`. The caller holds
@@ -212,14 +263,16 @@ class Ingest:
             self.holds.until_settled(staged.digest)
             try:
                 found = batch.settle(verified).get(staged.digest)
-                return Committed(found, reused=True) if found else batch.commit()[staged.digest]
+                committed = Committed(found, reused=True) if found else batch.commit()[staged.digest]
             finally:
                 batch.discard()
+            if not committed.reused:  # bad bytes may have had the name
+                self.publishing.index.trees.replaced(staged.digest)
+            return committed
 
         with anyio.CancelScope(shield=True):
             committed = await self.in_thread(commit)
-            if committed.sure:
-                await self.records.record_good([(committed.blob, None)])
+            await self.records.record_good([(committed.blob, None)])
             if not committed.reused:
                 staged.reservation.leave(committed.blob.path, committed.blob.size)
         return committed.blob
@@ -253,8 +306,11 @@ class Ingest:
                     named[file.digest] = Committed(still_there(layout, file.content, trees), not file.new)
             if batch is not None:
                 named.update(batch.commit())
+                for digest, each in named.items():
+                    self.records.remember(digest, each.blob.signature)
             # ---- The blobs have their names: from here on nothing is undone. ----
             new = [each.blob.size for each in named.values() if not each.reused]
+            trees.replaced(*(digest for digest, each in named.items() if not each.reused))
             request.progress.advance(committed=sum(new))
             if tree:
                 relinked.extend(trees.ensure(request.name, tree)[1])
@@ -275,8 +331,7 @@ class Ingest:
         with anyio.CancelScope(shield=True):
             sources = {file.digest: file.source for file in files}
             if batch is not None:
-                good = [(each.blob, sources[digest]) for digest, each in named.items() if each.sure]
-                await self.records.record_good(good)
+                await self.records.record_good([(each.blob, sources[digest]) for digest, each in named.items()])
             await self.records.record_relinked(relinked)
             await self.history.clear_condemned(sources)
             read = {file.digest: file.served for file in files if file.read}

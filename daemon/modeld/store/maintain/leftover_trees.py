@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter as Tally
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -16,6 +16,7 @@ from modeld.store.catalog.records import Records
 from modeld.store.disk.removal import Identity
 from modeld.store.maintain.victims import Ages, Candidate, Links, span
 from modeld.store.manifests import trees
+from modeld.store.manifests.index import Index
 from modeld.store.names import ModelName
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.name_changes import NameChanges
@@ -28,7 +29,11 @@ _AT_ONCE: Final = 50
 class LeftoverTrees:
     """For the event loop."""
 
-    def __init__(self, name_changes: NameChanges, records: Records, holds: Holds) -> None:
+    def __init__(
+        self, name_changes: NameChanges, records: Records, holds: Holds, at_sites: Mapping[str, Index]
+    ) -> None:
+        """`at_sites` are the models of each site, by the directory of its trees."""
+        self._at_sites = at_sites
         self._name_changes = name_changes
         self._index = name_changes.index
         self._layout = name_changes.layout
@@ -41,12 +46,14 @@ class LeftoverTrees:
     def _leftovers(self, ages: Ages) -> list[Candidate]:
         """Asks only for the models that have trees: a store of many models has few."""
         found: list[str] = []
-        for stem, there in sorted(trees.there(self._layout).items()):
-            wanted = self._wanted(stem)
-            if wanted is None:
-                found.append(f"{self._layout.trees}/{stem}")
-            else:
-                found += [path for path in sorted(there) if path != wanted]
+        tops = [self._layout.trees]
+        for site in sorted(trees.there(self._layout.site_trees)):
+            top = f"{self._layout.site_trees}/{site}"
+            (tops if top in self._at_sites else found).append(top)
+        for top in tops:
+            for stem, there in sorted(trees.there(top).items()):
+                shown = self._shows(f"{top}/{stem}")
+                found += [path for path in sorted(there) if not self._shows(path)] if shown else [f"{top}/{stem}"]
         return [candidate for path in found if (candidate := self._candidate(path, ages)) is not None]
 
     def _candidate(self, path: str, ages: Ages) -> Candidate | None:
@@ -92,10 +99,19 @@ class LeftoverTrees:
         return gone
 
     def _is_wanted(self, candidate: Candidate) -> bool:
-        """Its second part below the trees' directory names the model, a third one its content."""
-        wanted, path = self._wanted(candidate.parts[2]), "/".join((self._layout.root, *candidate.parts))
-        shown = wanted is not None and (wanted == path or wanted.startswith(f"{path}/"))
-        return shown or self._holds.is_held(path)
+        path = "/".join((self._layout.root, *candidate.parts))
+        return self._shows(path) or self._holds.is_held(path)
+
+    def _shows(self, path: str) -> bool:
+        """Whether a model is shown by this tree, or by one below this directory. A site is not asked: its disk may
+        hang, and what was seen last decides."""
+        if path in self._at_sites:
+            return True
+        for top, index in self._at_sites.items():
+            if path.startswith(f"{top}/"):
+                return index.may_show(path[len(top) + 1 :].partition("/")[0], path)
+        wanted = self._wanted(path.removeprefix(f"{self._layout.trees}/").partition("/")[0])
+        return wanted is not None and f"{wanted}/".startswith(f"{path}/")
 
     def _wanted(self, stem: str) -> str | None:
         """The tree that the model of that name is shown by."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,6 +25,7 @@ from modeld.store.disk.removal import Identity, remove_entry, remove_file
 from modeld.store.maintain.leftover_trees import LeftoverTrees
 from modeld.store.maintain.victims import PARTIAL_SECONDS, Ages, Candidate, Links, Victims
 from modeld.store.maintain.walk import blob_file, partial_at
+from modeld.store.manifests.index import Index
 from modeld.store.manifests.marks import Marked
 from modeld.store.publish.holds import Held, Holds
 from modeld.store.publish.name_changes import NameChanges
@@ -59,6 +60,15 @@ class _Tally:
             path = "/".join((root, *victim.parts))
             self.shown.append(Victim(path=path, kind=victim.kind, size_bytes=victim.size, reason=victim.reason))
 
+    def count_all(self, root: str, victims: list[Candidate]) -> None:
+        """For a thread: there may be many. It lets other threads run in between, or each step of the event loop would
+        wait 5 ms for the interpreter; and it empties the list, which takes as long to free."""
+        victims.reverse()
+        while victims:
+            if len(victims) % AT_ONCE == 0:
+                time.sleep(0)
+            self.count(root, victims.pop())
+
     def swept(self, look: Victims, *, dry_run: bool = False) -> Swept:
         return Swept(
             victims=tuple(self.shown),
@@ -84,8 +94,10 @@ class Sweeper:
         holds: Holds,
         grace: float,
         clock: Callable[[], float] = time.time,
+        *,
+        at_sites: Mapping[str, Index] | None = None,
     ) -> None:
-        """`grace` is the configured period."""
+        """`grace` is the configured period, `at_sites` the models of each site, by the directory of its trees."""
         self._name_changes = name_changes
         self._layout = name_changes.layout
         self._lock = lock
@@ -95,7 +107,7 @@ class Sweeper:
         self._clock = clock
         self._marks = name_changes.index.marks
         self._unnamed = name_changes.unnamed
-        self._trees = LeftoverTrees(name_changes, records, holds)
+        self._trees = LeftoverTrees(name_changes, records, holds, at_sites or {})
         self._alone = anyio.Lock()
 
     async def sweep(
@@ -120,7 +132,6 @@ class Sweeper:
             look, candidates, marked = await self._name_changes.in_thread(partial(self._look, ages, links, progress))
             if look.unfinished:
                 look.notes.append(_kept_for_later(look.unfinished))
-            progress.total(sum(victim.size for victim in candidates))
             tally = _Tally(notes=look.notes)
             if not dry_run:
                 await self._remove(candidates, tally, order, progress)
@@ -130,8 +141,9 @@ class Sweeper:
                 # The others keep their time: the grace of this sweep may not be the configured one.
                 _, done = await self._name_changes.in_thread(partial(self._left, map(Digest, noted), marked, ages))
                 await self._unnamed.settle(noted, {}, done)
-            for victim in [*candidates, *trees] if dry_run else trees:
-                tally.count(self._layout.root, victim)
+            shown = [*candidates, *trees] if dry_run else [*trees]
+            candidates.clear()
+            await self._name_changes.in_thread(partial(tally.count_all, self._layout.root, shown))
             return tally.swept(look, dry_run=dry_run)
 
     async def sweep_blobs(self, digests: Collection[Digest], *, grace: float | None = None, order: int = 0) -> Swept:
@@ -161,8 +173,8 @@ class Sweeper:
             tally = _Tally(notes=look.notes)
             if not dry_run:
                 await self._remove(candidates, tally, order, progress)
-            for victim in candidates if dry_run else ():
-                tally.count(self._layout.root, victim)
+            if dry_run:
+                await self._name_changes.in_thread(partial(tally.count_all, self._layout.root, candidates))
             return tally.swept(look, dry_run=dry_run)
 
     async def discard_partials(self, places: Collection[Held]) -> int:
@@ -196,7 +208,9 @@ class Sweeper:
             victims.notes.append(f"no blob is removed: {marked.unreadable[0]} cannot be read and may name any of them")
         if among is not None:
             return victims, [] if marked.unreadable else list(victims.among(among)), marked
-        return victims, list(victims.candidates(blobs_too=not marked.unreadable)), marked
+        candidates = list(victims.candidates(blobs_too=not marked.unreadable))
+        progress.total(sum(victim.size for victim in candidates))
+        return victims, candidates, marked
 
     def _left(self, digests: Iterable[Digest], marked: Marked, ages: Ages) -> tuple[dict[str, float], list[str]]:
         """After a sweep of these blobs: those that a later one looks at, with the time from which they count as
@@ -230,6 +244,7 @@ class Sweeper:
 
     def _remove_some(self, victims: Sequence[Candidate], tally: _Tally) -> list[Candidate]:
         """Blocking, in the publisher's turn: this daemon publishes nothing meanwhile."""
+        self._lock.check()  # of another store that came to the root's path since, this daemon knows no leases
         marked = self._marks.look()
         held = marked.digests | self._holds.blobs()
         gone: list[Candidate] = []

@@ -24,7 +24,7 @@ from modeld.store.maintain.walk import BlobFile, Partial, keyed_partials, walk
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.manifests import Manifest
 from modelwire.errors import WireError
-from modelwire.values import DiskUsage, ModelUsage, Usage
+from modelwire.values import DiskUsage, ModelUsage, Usage, UserUsage
 
 SHOWN: Final = 20_000
 """Models of one answer, the largest: 3 MB, where a reply may have 8."""
@@ -69,7 +69,18 @@ def _usage(layout: Layout, manifests: Sequence[Manifest]) -> Usage:
         disk=disk,
         free_bytes=free,
         models=tuple(models[:SHOWN]),
+        users=tuple(_by_user(manifests)),
     )
+
+
+def _by_user(manifests: Sequence[Manifest]) -> Iterator[UserUsage]:
+    """The largest first."""
+    models = Tally(manifest.owner for manifest in manifests)
+    blobs: dict[int | None, dict[Digest, int]] = {owner: {} for owner in models}
+    for manifest in manifests:
+        blobs[manifest.owner].update(manifest.blobs())
+    for owner in sorted(models, key=lambda owner: (-sum(blobs[owner].values()), -1 if owner is None else owner)):
+        yield UserUsage(uid=owner, models=models[owner], size_bytes=sum(blobs[owner].values()))
 
 
 def disk_usage(layout: Layout) -> DiskUsage:
@@ -81,6 +92,7 @@ def disk_usage(layout: Layout) -> DiskUsage:
         layout.staging: "staging",
         layout.quarantine_dir: "quarantine",
         layout.trees: "trees",
+        layout.site_trees: "trees",
     }
     blocks = dict.fromkeys((*parts.values(), "catalogue", "other"), 0)
     inodes: set[tuple[int, int]] = set()

@@ -21,6 +21,9 @@ from modeld.store.disk.removal import Identity
 from modeld.store.maintain.walk import BlobFile, Partial, Unusable, blob_file, keyed_partials, walk
 from modeld.store.publish.holds import Held, Holds
 
+NAMED: Final = 10
+"""Strange entries that a note names."""
+
 PARTIAL_SECONDS: Final = 7 * 86_400
 """A download that was not resumed for a week is removed."""
 
@@ -138,6 +141,7 @@ class Victims:
 
     def candidates(self, *, blobs_too: bool = True) -> Iterator[Candidate]:
         """Everything that may go."""
+        strange = list(self._beside())
         yield from self._in_staging()
         yield from self._in_locks()
         yield from self.in_quarantine()
@@ -152,6 +156,19 @@ class Victims:
                     yield victim
             elif isinstance(found, Unusable):
                 self.notes.append(f"{self._layout.root}/{'/'.join(found.parts)} {found.reason}")
+            elif not found.gone:
+                strange.append("/".join(found.parts))
+        if strange:
+            more = f" and {len(strange) - NAMED} more" if len(strange) > NAMED else ""
+            self.notes.append(f"not of this store, and left alone: {', '.join(strange[:NAMED])}{more}")
+
+    def _beside(self) -> Iterator[str]:
+        """What lies in the root and in its directory of blobs beside the store's own directories."""
+        own = {path[len(self._layout.root) + 1 :] for path in self._layout.skeleton} | {"lost+found"}
+        for above in ("", "blobs/"):
+            for entry in self._entries(f"{self._layout.root}/{above}"):
+                if f"{above}{entry.name}" not in own:
+                    yield f"{above}{entry.name}"
 
     def _blob(self, blob: BlobFile) -> Candidate | None:
         unused = self._ages.unnamed(blob)

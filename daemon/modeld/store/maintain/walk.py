@@ -55,9 +55,11 @@ class Partial(NamedTuple):
 
 
 class Stray(NamedTuple):
-    """An entry that the store did not make, or that has disappeared since it was listed."""
+    """An entry that the store did not make."""
 
     parts: tuple[str, ...]
+    gone: bool = False
+    """It has disappeared since it was listed, or is a directory that waits for its blob."""
 
 
 class Unusable(NamedTuple):
@@ -168,5 +170,5 @@ def _partial(parent: int, parts: tuple[str, ...], digest: str | None) -> Found:
 
 def _instead(parts: tuple[str, ...], fault: OSError) -> Stray | Unusable:
     if fault.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK):
-        return Stray(parts)
+        return Stray(parts, fault.errno == errno.ENOENT)
     return Unusable(parts, f"cannot be looked at: {fault.strerror}")

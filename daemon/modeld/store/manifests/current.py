@@ -34,10 +34,11 @@ class Placed:
 class Current:
     """For the event loop, except `place` and `leave`."""
 
-    def __init__(self, layout: Layout) -> None:
-        """Blocks."""
+    def __init__(self, layout: Layout, *, watched: bool = True) -> None:
+        """Blocks. What is not `watched` always takes a look; then it does not block."""
         self._layout = layout
-        self._watches = watches.watches_for(layout.root, layout.manifests_dir, layout.blobs_dir)
+        directories = (layout.root, layout.manifests_dir, layout.blobs_dir)
+        self._watches = watches.watches_for(*directories) if watched else None
         self._answers: dict[str, Resolved] = {}
         self._placed: dict[str, Placed] = {}
         self._names: defaultdict[int, set[str]] = defaultdict(set)

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from modeld.store.catalog.records import Records
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.listing import Times
@@ -20,15 +21,11 @@ from modeld.store.manifests.manifests import Manifest
 from modeld.store.manifests.states import READY, WHOLE, Answer, Condition, Look
 from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
-from modelwire.errors import Corrupt, Internal, NotFound, WireError
+from modelwire.errors import Corrupt, Internal, NotFound, Unsupported, WireError
 from modelwire.values import ModelView, Resolved
 
 Why = Callable[[str], str | None]
 """The reason why a blob is missing, by its path; None when it is not known."""
-
-
-Proof = Callable[[Digest], Signature | None]
-"""The signature under which this run found a blob good; None when it has not looked. Never waits."""
 
 
 def unknown(_blob: object) -> None:
@@ -41,7 +38,7 @@ A request has room for a million, and comparing these delayed every client by a 
 
 _VERIFIED_FIRST: Final = "it is verified before it is given out"
 
-_CHANGED: Final = f"a file that has another name outside the store has changed; {_VERIFIED_FIRST}"
+_LINKED: Final = "a file that has another name outside the store has changed"
 
 
 class NamedBlob(NamedTuple):
@@ -49,6 +46,10 @@ class NamedBlob(NamedTuple):
     digest: Digest
     size: int
     """By the manifest, which may be wrong: the digest decides."""
+
+
+class AtSite(Unsupported):
+    """The model is one of a site, which is only read."""
 
 
 class WouldBlock(Exception):
@@ -75,14 +76,14 @@ class Entry:
     ready: ModelView | None = None
     """The view while nothing is missing, made once: a page has up to a thousand of them."""
     why: Why = unknown
-    proof: Proof = unknown
+    records: Records | None = None
     trees: Trees | None = None
     tree: str | None = None
     """The tree of a model of several files."""
-    linked: tuple[tuple[str, Digest], ...] = ()
-    """Paths and digests of the blobs that also have a name outside the store."""
     plain: bool = False
-    """One blob without a name outside the store: only its name and size need a look."""
+    """One blob without a name outside the store."""
+    site: str | None = None
+    """The root of the site that has it; None for the store's own."""
 
     @property
     def owner(self) -> int | None:
@@ -102,8 +103,9 @@ class Entry:
         """The present condition of the model, from its blobs' names, sizes and signatures. Nothing else decides it."""
         if self.manifest is None:
             return Look(Condition.DAMAGED, self._fault().message)
-        contradiction = ""
-        for path, _, size in self.blobs:
+        contradiction = suspicion = ""
+        for blob in self.blobs:
+            path = blob.path
             try:
                 info = os.lstat(path)
             except (FileNotFoundError, NotADirectoryError):
@@ -112,23 +114,34 @@ class Entry:
                 return Look(Condition.LACKING, f"its blob cannot be read: {path}: {fault.strerror}")
             if not stat.S_ISREG(info.st_mode):
                 return Look(Condition.LACKING, f"its blob is not a regular file: {path}")
-            if info.st_size != size:
-                contradiction = f"its blob has {info.st_size} bytes, the manifest says {size}: {path}"
-        if (self.linked or contradiction) and self.suspects():
-            return Look(Condition.CHANGED, f"{contradiction}; {_VERIFIED_FIRST}" if contradiction else _CHANGED)
+            if info.st_size != blob.size:
+                contradiction = _contradiction(blob, info.st_size)
+            suspicion = suspicion or self._suspicion(blob, Signature.of(info))
+        # The store itself may have made a link between the look at the file and that at the records.
+        if suspicion and self.suspects():
+            return Look(Condition.CHANGED, f"{suspicion}; {_VERIFIED_FIRST}")
         return Look(Condition.WHOLE, contradiction) if contradiction else WHOLE
 
     def suspects(self) -> list[Digest]:
-        """Blobs that may have other bytes than when they were last found good: those that a program may have written to
-        by their other name, and those of another size than the manifest says unless this run has found them good."""
-        linked = [
-            digest for path, digest in self.linked if self.trees and self.trees.linked.suspect(digest, _stat(path))
-        ]
-        return linked + [
-            digest
-            for path, digest, size in self.blobs
-            if (info := _stat(path)).st_size != size and self.proof(digest) != Signature.of(info)
-        ]
+        """Blobs that may have other bytes than when they were last found good."""
+        return [blob.digest for blob in self.blobs if self._suspicion(blob, Signature.of(_stat(blob.path)))]
+
+    def _suspicion(self, blob: NamedBlob, now: Signature) -> str:
+        """Why the blob may have other bytes than when it was last found good; empty when it has the same."""
+        trees, records = self.trees, self.records
+        if trees is None or records is None:
+            return ""
+        if trees.linked.suspect(blob.digest, now):
+            return _LINKED
+        known = records.known(blob.digest, now)
+        if not known.is_unchanged(now):
+            if not trees.only_relinked(known, now):
+                other = _contradiction(blob, now.size) if now.size != blob.size else ""
+                return other or f"its blob has changed since it was last verified or seen: {blob.path}"
+            records.relinked(blob.digest, known, now)
+        if now.size == blob.size or ((proof := records.proof(blob.digest)) is not None and proof.is_unchanged(now)):
+            return ""
+        return _contradiction(blob, now.size)
 
     def sizes(self) -> dict[str, int]:
         """The size of each blob, by its digest as the manifest has it: that of its file, the manifest's when there is
@@ -158,7 +171,9 @@ class Entry:
         manifest, resolved = self.usable(), self.resolved
         for file in manifest.files:
             if file.path == path:
-                return Resolved(name=manifest.name, path=f"{self.tree}/{path}", blob=file.blob, state=READY)
+                return Resolved(
+                    name=manifest.name, path=f"{self.tree}/{path}", blob=file.blob, state=READY, site=self.site
+                )
         alone = manifest.source.filename if manifest.source is not None and not manifest.files else None
         if alone == path and resolved is not None:
             return resolved
@@ -216,17 +231,25 @@ def cannot_be_used(entry: Entry, reason: str) -> Corrupt:
     manifest = entry.usable()
     return Corrupt(
         f"'{manifest.name}' cannot be used: {reason}",
-        hint=f"{get_again(manifest)} Its manifest is kept.",
+        hint=f"{get_again(entry)} Its manifest is kept.",
         details={"name": manifest.name, "blob": manifest.digest.text, "reason": reason},
     )
 
 
-def get_again(manifest: Manifest) -> str:
+def get_again(entry: Entry) -> str:
     """The sentence that says how to have the bytes of a model again. Its own name is no source of them."""
+    manifest = entry.usable()
+    if entry.site is not None:
+        return f"Verify and repair it at its site {entry.site}, by the daemon of that store."
     source = manifest.source
     known = [part for part in (source.registry, source.repo, source.filename) if part] if source is not None else []
     named = f" ({', '.join(known)})" if known else ""
-    return f"Pull or add it again from its source{named}, not by its name."
+    repair = f"Run `modelctl repair {manifest.name}`"
+    return f"{repair}, or pull or add it again from its source{named}, not by its name."
+
+
+def _contradiction(blob: NamedBlob, size: int) -> str:
+    return f"its blob has {size} bytes, the manifest says {blob.size}: {blob.path}"
 
 
 def _stat(path: str) -> os.stat_result:

@@ -18,19 +18,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from modeld.store.blobs.linked import Linked
+from modeld.store.catalog.records import Records
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.listing import Listing, settled, times_of
 from modeld.store.manifests import manifests
 from modeld.store.manifests.current import Current, Placed
-from modeld.store.manifests.entries import Entry, NamedBlob, Proof, Why, WouldBlock, unknown
+from modeld.store.manifests.entries import AtSite, Entry, NamedBlob, Why, WouldBlock, unknown
 from modeld.store.manifests.manifests import Manifest
 from modeld.store.manifests.marks import Marks
 from modeld.store.manifests.states import READY, Answer
 from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
-from modelwire.errors import NotFound, WireError
+from modelwire.errors import InvalidName, NotFound, WireError
 from modelwire.values import ModelFile, ModelList, ModelView, Provenance, Resolved
 
 T = TypeVar("T")
@@ -56,25 +59,44 @@ class Index:
     """The manifests of one store. All methods block, and may be called from any thread, except where they say that they
     are for the event loop."""
 
-    def __init__(self, layout: Layout, why: Why = unknown, trees: Trees | None = None, proof: Proof = unknown) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        why: Why = unknown,
+        trees: Trees | None = None,
+        records: Records | None = None,
+        *,
+        check_root: Callable[[], None] = lambda: None,
+        site: str | None = None,
+    ) -> None:
+        """`check_root` raises when another store is at the root's path: each manifest that is read anew asks it. `site`
+        is the root when it is a site's."""
         self._layout = layout
         self.trees = trees or Trees(layout, Linked(layout))
         self._why = why
-        self._proof = proof
+        self._records = records or Records(None)
         self._entries: dict[str, Entry] = {}
         """By the name's exact spelling."""
         self._forgotten = 0
         """How often all entries were dropped: one that was read before is not kept after."""
-        self._listing = Listing(layout)
-        self.current = Current(layout)
+        self._check_root = check_root
+        self._listing = Listing(layout, check_root=check_root)
+        self.current = Current(layout, watched=site is None)
         self._threads = ThreadPoolExecutor(LOOKING_THREADS, "look")
         self.marks = Marks(layout)
+        self._site = site
+        self.site_of: Callable[[ModelName], str | None] = lambda _: None
+        """The root of the site that is known to have a model of this name. Never waits."""
 
     # -- answers
 
     async def in_thread(self, look: Callable[[], T]) -> T:
         """For the event loop: a look in a thread, which a caller that is cancelled leaves alone."""
-        return await asyncio.wrap_future(self._threads.submit(look))
+        return await asyncio.wrap_future(self.submit(look))
+
+    def submit(self, look: Callable[[], T]) -> Future[T]:
+        """As `in_thread`, for a caller that may leave. Never waits."""
+        return self._threads.submit(look)
 
     async def look_up(self, text: str, file: str | None = None) -> Resolved:
         """As `resolve`. For the event loop; afterwards `current` may know the answer."""
@@ -128,6 +150,12 @@ class Index:
                 if entry is not None:
                     return entry
         self._listing.check_there()
+        if (site := self.site_of(name)) is not None:
+            raise AtSite(
+                f"'{name.text}' is a model of the site {site}, which modeld only reads",
+                hint=f"Ask the daemon of that store, or copy it here first: `modelctl cp {name.text} NAME`.",
+                details={"name": name.text, "site": site},
+            )
         close = self._listing.close_to(name)
         raise NotFound(
             f"there is no model named '{name.text}'",
@@ -168,8 +196,16 @@ class Index:
             for entry in await self.in_thread(partial(self._entries_of, names[first : first + _AT_ONCE])):
                 yield entry
 
+    def all_entries(self) -> Iterator[Entry]:
+        """As `entries`, for a thread."""
+        for text in self.names():
+            if (entry := self.entry(ModelName.parse(text))) is not None:
+                yield entry
+
     def _entries_of(self, names: Sequence[str]) -> list[Entry]:
-        return [entry for text in names if (entry := self.entry(ModelName.parse(text))) is not None]
+        entries = [entry for text in names if (entry := self.entry(ModelName.parse(text))) is not None]
+        self._records.load(blob.digest for entry in entries for blob in entry.blobs)
+        return entries
 
     def page(self, after: str | None, limit: int | None) -> ModelList:
         """The models that follow a name, in the order of names; `next` when there are more."""
@@ -178,10 +214,9 @@ class Index:
         chosen = names[first:] if limit is None else names[first : first + max(limit, 1)]
         views: list[ModelView] = []
         damaged: list[str] = []
-        for text in chosen:
-            entry = self._remembered(text) or self._load(ModelName.parse(text))
-            if entry is None:
-                continue
+        entries = [entry for text in chosen if (entry := self._remembered(text) or self._load(ModelName.parse(text)))]
+        self._records.load(blob.digest for entry in entries for blob in entry.blobs)
+        for entry in entries:
             if entry.fault is not None:
                 damaged.append(entry.fault.message)
             else:
@@ -189,12 +224,45 @@ class Index:
         if after is None:
             damaged += [f"{self._layout.manifests_dir}/{stem}.json: {why}" for stem, why in self._listing.refused]
         more = first + len(chosen) < len(names)
+        if not more:
+            for text in set(self._entries).difference(names):  # of models that another tool has removed
+                self._entries.pop(text, None)
         return ModelList(models=tuple(views), next=chosen[-1] if more else None, damaged=tuple(damaged))
 
     def published_at(self, name: str) -> float:
         """When the manifest of a model that was just listed was written, in seconds since the epoch."""
         entry = self._entries.get(name)
         return 0.0 if entry is None else entry.times[0] / 1e9
+
+    def remembered(self, why: str) -> list[ModelView]:
+        """The models as they were last seen, while their root is away; of some only the name is known. Never waits."""
+        views = []
+        for name in list(self.last_names or ()):
+            entry = self._entries.get(name)
+            seen = None if entry is None else entry.ready
+            seen = seen or ModelView(name=name, format="unknown", blob="", size_bytes=0, state=READY, site=self._site)
+            views.append(msgspec.structs.replace(seen, state="unavailable", path=None, reason=why))
+        return views
+
+    def may_show(self, stem: str, tree: str) -> bool:
+        """Whether the tree, or one below it, may show the model of that name, by what was seen last. Never waits."""
+        try:
+            name = ModelName.from_stem(stem)
+        except InvalidName:
+            return False
+        entry = self._entries.get(name.text)
+        if entry is None:
+            return self.last_names is None or self.knows(name)
+        return entry.tree is not None and f"{entry.tree}/".startswith(f"{tree}/")
+
+    @property
+    def last_names(self) -> list[str] | None:
+        """The names of all models at the last look; None before the first. Never waits."""
+        return self._listing.last_names
+
+    def knows(self, name: ModelName) -> bool:
+        """Whether there was a model of this name at the last look. Never waits."""
+        return self._listing.knows(name)
 
     # -- changes by this daemon
 
@@ -232,7 +300,8 @@ class Index:
         try:
             info = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
-            self._entries.pop(name.text, None)
+            if os.path.isdir(self._layout.manifests_dir):  # else the root is away, and its models come back
+                self._entries.pop(name.text, None)
             return None
         except OSError as fault:
             raise durable.store_fault(fault, "look for the manifest", path) from fault
@@ -247,6 +316,7 @@ class Index:
         return entry
 
     def _read(self, name: ModelName, path: str, seen: os.stat_result) -> Entry | None:
+        self._check_root()
         started = time.time_ns()
         try:
             manifest, info = manifests.read(path, name)
@@ -258,7 +328,6 @@ class Index:
         blobs = tuple(NamedBlob(self._layout.blob(digest), digest, size) for digest, size in manifest.blobs().items())
         tree = self.trees.path(name, manifest.files) if manifest.files else None
         shown = tree or blobs[0].path
-        linked = tuple((blob.path, blob.digest) for blob in blobs if blob.digest in self.trees.linked)
         return Entry(
             name,
             path,
@@ -267,18 +336,18 @@ class Index:
             manifest,
             None,
             blobs,
-            Resolved(name=name.text, path=shown, blob=manifest.digest.text, state=READY),
-            _view(manifest, shown),
+            Resolved(name=name.text, path=shown, blob=manifest.digest.text, state=READY, site=self._site),
+            _view(manifest, shown, self._site),
             self._why,
-            self._proof,
+            self._records,
             self.trees,
             tree,
-            linked,
-            not manifest.files and not linked,
+            not manifest.files and manifest.digest not in self.trees.linked,
+            self._site,
         )
 
 
-def _view(manifest: Manifest, path: str) -> ModelView:
+def _view(manifest: Manifest, path: str, site: str | None) -> ModelView:
     return ModelView(
         name=manifest.name,
         format=manifest.format,
@@ -292,6 +361,7 @@ def _view(manifest: Manifest, path: str) -> ModelView:
         produced_at=manifest.produced_at,
         owner=manifest.owner,
         pinned=manifest.pinned is True,
+        site=site,
         files=tuple(
             ModelFile(path=file.path, blob=file.blob, size_bytes=file.size_bytes, role=file.role)
             for file in manifest.files

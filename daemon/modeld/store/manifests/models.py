@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -19,6 +19,7 @@ from modeld.store.disk.layout import Layout
 from modeld.store.manifests import manifests
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.query import Query, Row
+from modeld.store.manifests.sites import Sites
 from modeld.store.names import ModelName
 from modelwire.errors import Corrupt, InvalidRequest, WireError
 from modelwire.values import Added, ModelList, ModelView
@@ -32,6 +33,14 @@ _AT_ONCE: Final = 100
 Asked = tuple[str | None, str | None]
 
 
+class _List(NamedTuple):
+    """A list that a client reads page by page."""
+
+    names: list[str]
+    elsewhere: dict[str, ModelView]
+    """Of these names: the models of sites, and those whose root is away."""
+
+
 class Models:
     """`show` and `page` are for the event loop; the rest looks at the disk, and blocks."""
 
@@ -42,6 +51,7 @@ class Models:
         records: Records,
         history: History,
         uses: Uses,
+        sites: Sites,
         *,
         seen: Callable[[ModelView], ModelView] = lambda view: view,
         clock: Callable[[], float] = time.time,
@@ -52,9 +62,10 @@ class Models:
         self._records = records
         self._history = history
         self._uses = uses
+        self._sites = sites
         self._seen = seen
         self._clock = clock
-        self._names: dict[Asked, list[str]] = {}
+        self._lists: dict[Asked, _List] = {}
 
     def view(self, name: str) -> ModelView:
         """A model, with its manifest as it is in the file."""
@@ -78,13 +89,17 @@ class Models:
     async def show(self, name: str) -> ModelView:
         """One model with its manifest as it is in the file, and the outcomes of its verifications."""
 
-        def look() -> tuple[ModelView, ModelName, list[Digest], list[Blob]]:
-            entry, document = self._index.find_with_document(name)
+        def look(index: Index, layout: Layout) -> tuple[ModelView, ModelName, list[Digest], list[Blob]]:
+            entry, document = index.find_with_document(name)
             view = msgspec.structs.replace(self._with_use(entry.view()), manifest=document)
             named = list(entry.usable().blobs())
-            return view, entry.name, named, _there(self._layout, named)
+            return view, entry.name, named, _there(layout, named)
 
-        view, found, named, blobs = await self._index.in_thread(look)
+        site = self._sites.of(await self._sites.find(name))
+        if site is not None:
+            view, *_ = await site.look(partial(look, site.index, site.layout))
+            return view
+        view, found, named, blobs = await self._index.in_thread(partial(look, self._index, self._layout))
         verified = await self._records.verified_at(blobs) if len(blobs) == len(named) else None
         return msgspec.structs.replace(
             view,
@@ -97,41 +112,69 @@ class Models:
         asked = (filter_text, sort)
         query = Query.parse(*asked)
         damaged: tuple[str, ...] = ()
-        if after is None or asked not in self._names:
-            names, damaged = await self._index.in_thread(partial(self._select, query))
-            self._names.pop(asked, None)
-            self._names[asked] = names
-            while len(self._names) > _REMEMBERED:
-                del self._names[next(iter(self._names))]
-        names = self._names[asked]
+        if after is None or asked not in self._lists:
+            elsewhere, at_sites = await self._sites.views()
+            made, own = await self._index.in_thread(partial(self._select, query, elsewhere))
+            damaged = (*own, *at_sites)
+            self._lists.pop(asked, None)
+            self._lists[asked] = made
+            while len(self._lists) > _REMEMBERED:
+                del self._lists[next(iter(self._lists))]
+        names, elsewhere_now = self._lists[asked]
         first = 0 if after is None else _place_after(names, after)
         chosen = names[first : first + limit]
         views = await self._index.in_thread(
-            lambda: [view for name in chosen if (view := self._view_now(name)) is not None]
+            lambda: [view for name in chosen if (view := self._view_now(name, elsewhere_now)) is not None]
         )
         more = first + len(chosen) < len(names)
         return ModelList(
             models=tuple(views), next=chosen[-1] if more else None, damaged=damaged if after is None else ()
         )
 
-    def _select(self, query: Query) -> tuple[list[str], tuple[str, ...]]:
+    def _select(self, query: Query, elsewhere: Sequence[ModelView]) -> tuple[_List, list[str]]:
         now = self._clock()
         rows: list[Row] = []
+
+        def take(views: Iterable[ModelView]) -> None:
+            for view in map(self._seen, views):
+                site = self._sites.of(view)
+                index = self._index if site is None else site.index
+                used = self._uses.of(view.name) or index.published_at(view.name)
+                row = Row(view, used, now)
+                if query.accepts(row):
+                    rows.append(row)
+
+        views, damaged = self._own()
+        take(views)
+        # Not before the own root was looked at: its model of a name hides that of a site, a damaged one too.
+        elsewhere = [view for view in elsewhere if not self._index.knows(ModelName.parse(view.name))]
+        take(elsewhere)
+        away = {view.name: view for view in elsewhere}
+        away.update((view.name, view) for view in views if view.state == "unavailable")
+        return _List([row.view.name for row in query.sorted(rows)], away), damaged
+
+    def _own(self) -> tuple[list[ModelView], list[str]]:
+        """While the root is away, the models as they were last seen."""
+        views: list[ModelView] = []
         damaged: list[str] = []
         after: str | None = None
         while True:
-            page = self._index.page(after, _AT_ONCE)
+            try:
+                page = self._index.page(after, _AT_ONCE)
+            except WireError as fault:
+                if not fault.retryable or not (views := self._index.remembered(f"the store is away: {fault.message}")):
+                    raise
+                return views, [fault.message]
             damaged += page.damaged
-            for view in map(self._seen, page.models):
-                row = Row(view, self._uses.of(view.name) or self._index.published_at(view.name), now)
-                if query.accepts(row):
-                    rows.append(row)
+            views += page.models
             after = page.next
             if after is None:
-                return [row.view.name for row in query.sorted(rows)], tuple(damaged)
+                return views, damaged
 
-    def _view_now(self, name: str) -> ModelView | None:
+    def _view_now(self, name: str, elsewhere: Mapping[str, ModelView]) -> ModelView | None:
         """None when the model was removed since the list was made."""
+        if name in elsewhere:
+            return self._with_use(elsewhere[name])
         try:
             entry = self._index.entry(ModelName.parse(name))
             return None if entry is None else self._with_use(entry.view())

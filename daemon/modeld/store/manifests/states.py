@@ -5,25 +5,36 @@ the files on disk: `Entry.look` finds a condition, and `STATES` alone maps it to
 
 condition   found when                                                   state     its path
 WHOLE       each blob is there, and none may have other bytes            ready     given out
-CHANGED     a blob may have other bytes: it has a name outside the       suspect   given out once it is verified
-            store and has changed, or it is not of the size that the
-            manifest says and this run has not found it good
+CHANGED     a blob may have other bytes: its file is not as it was when  suspect   given out once it is verified
+            its bytes were last found good (inode, size and both times),
+            or it is not of the size that the manifest says and this
+            run has not found it good
 LACKING     a blob is missing, unreadable or no file                     failed    refused, with the reason
 DAMAGED     the manifest cannot be read, or is of another version        none      refused, with the manifest's fault
+
+A blob that no record says anything about is believed, as another tool has left it or as a store without its catalogue
+has it: to read all bytes first would take hours. From its first look in a run on, a change of its file counts. What the
+store itself does to the links of a blob, for trees and moves, is no change.
+
+While the root of a store or of a site cannot be read, no look takes place: a list shows the models as they were last
+seen, with the state unavailable, and the root's fault as the reason. Nothing is forgotten, and the next look that
+succeeds finds what is there.
 
 A damaged manifest is no model: a list names it apart, and only its removal or replacement changes that. A size in a
 manifest is a hint, the digest decides: a blob of another size whose digest is proven is given out, and its model is
 ready with the contradiction as the reason.
 
 event                                            ready      suspect    failed
-a linked blob is written to through another name suspect    suspect    failed
+a blob is written to, by whichever name, or      suspect    suspect    failed
+its file is touched or replaced
 a blob disappears                                failed     failed     failed
 a blob changes its size                          suspect    suspect    failed
 verify finds all bytes good                      ready      ready      -
 verify finds a corrupt blob, and sets it aside   failed     failed     -
 verify finds a blob missing or unreadable        -          -          failed
 a client asks for its path, and it is given out  ready      ready      -
-its bytes are added or pulled again              ready      suspect    ready; suspect while the blob counts as linked
+its bytes are added or pulled again              ready      ready      ready
+  of a linked blob: the mark stays               ready      suspect    suspect
 its manifest is copied or moved: the new name is ready      suspect    failed; a copy is refused
 its manifest is replaced by one of other bytes   ready      ready      ready
 its manifest is removed, or damaged              no model   no model   no model

@@ -18,7 +18,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from modeld.store.blobs.linked import Linked
 from modeld.store.digest import Digest, Relinked, Signature
@@ -33,21 +33,31 @@ _REMEMBERED: Final = 20_000
 """Changes of links: many more than happen between the look at a blob and the publication of the model that needs it."""
 
 
+class _FoundWhole(NamedTuple):
+    """A tree that was found whole: its directories with their times then, and the blobs that its names lead to."""
+
+    directories: tuple[tuple[str, Times], ...]
+    blobs: frozenset[Digest]
+
+
 class Trees:
     """`path` and `known_whole` are for the event loop; the rest blocks."""
 
-    def __init__(self, layout: Layout, linked: Linked) -> None:
+    def __init__(self, layout: Layout, linked: Linked, *, site: Layout | None = None) -> None:
+        """The blobs are those of the layout, or of a `site`: then the trees hold symbolic links to them."""
         self._layout = layout
+        self._blobs = site or layout
+        self.top = layout.trees if site is None else layout.trees_at_site(site.root)
+        self._at_site = site is not None
         self.linked = linked
-        self._found_whole: dict[str, tuple[tuple[str, Times], ...]] = {}
-        """Of each tree that was found whole: its directories, and their times then."""
+        self._found_whole: dict[str, _FoundWhole] = {}
         self._building = threading.Lock()
         self._relinked: dict[Signature, Signature] = {}
         """The signatures of blobs after each change of their links by a tree, by those before; the latest changes."""
 
     def path(self, name: ModelName, files: Sequence[File]) -> str:
         content = "".join(f"{file.path}\n{file.blob}\n" for file in files)
-        return f"{self._layout.trees_of(name)}/{hashlib.sha256(content.encode()).hexdigest()[:32]}"
+        return f"{self.top}/{name.stem}/{hashlib.sha256(content.encode()).hexdigest()[:32]}"
 
     def known_whole(self, tree: str) -> bool:
         """Whether nothing was added to the tree or removed from it since it was found whole: one stat per directory."""
@@ -55,9 +65,17 @@ class Trees:
         if found is None:
             return False
         try:
-            return all(times_of(os.lstat(directory)) == times for directory, times in found)
+            return all(times_of(os.lstat(directory)) == times for directory, times in found.directories)
         except OSError:
             return False
+
+    def replaced(self, *digests: Digest) -> None:
+        """Forgets what is known of the trees that have these blobs: they lead to the old files, which have been set
+        aside, and nothing in their directories shows it."""
+        with self._building:
+            for tree, found in list(self._found_whole.items()):
+                if not found.blobs.isdisjoint(digests):
+                    del self._found_whole[tree]
 
     def ensure(self, name: ModelName, files: Sequence[File]) -> tuple[str, list[Relinked]]:
         """Makes the tree if it is missing or differs. Raises a wire error when the disk does not allow it."""
@@ -92,19 +110,27 @@ class Trees:
             return directory
         return aside
 
+    def note(self, change: Relinked) -> None:
+        """Notes that the store has changed the links of a blob other than by a tree."""
+        with self._building:
+            self._noted([change])
+
     def only_relinked(self, before: Signature, now: Signature) -> bool:
         """Whether nothing has changed a blob since it had the signature `before` but the links of trees."""
+        passed: set[Signature] = set()
         with self._building:
-            while before != now and before in self._relinked:
+            # A clock that is coarse or was set back gives a signature that was there before.
+            while not before.is_unchanged(now) and before in self._relinked and before not in passed:
+                passed.add(before)
                 before = self._relinked[before]
-        return before == now
+        return before.is_unchanged(now)
 
     # -- looking
 
     def _whole(self, tree: str, files: Sequence[File]) -> bool:
         """Whether each name is there and leads to its blob, and nothing else is there."""
         started = time.time_ns()
-        expected = {file.path: self._layout.blob(Digest.parse(file.blob)) for file in files}
+        expected = {file.path: self._blobs.blob(Digest.parse(file.blob)) for file in files}
         directories: list[tuple[str, Times]] = []
         all_settled = True
         try:
@@ -121,7 +147,8 @@ class Trees:
         if expected:
             return False
         if all_settled:  # else it may change once more under the same times
-            self._found_whole[tree] = tuple(directories)
+            blobs = frozenset(Digest.parse(file.blob) for file in files)
+            self._found_whole[tree] = _FoundWhole(tuple(directories), blobs)
         return True
 
     # -- making
@@ -139,8 +166,8 @@ class Trees:
             parent = os.path.dirname(tree)
             if os.path.islink(parent):
                 os.unlink(parent)
-            self._make_directory(self._layout.trees)
-            self._make_directory(parent)
+            for directory in (os.path.dirname(self.top), self.top, parent):
+                self._make_directory(directory)
             aside = f"{self._layout.staging}/tree-{secrets.token_hex(8)}"
             with contextlib.suppress(FileNotFoundError):
                 relinked += _discard(self._put_aside(tree, aside))
@@ -153,7 +180,9 @@ class Trees:
         return self._noted(relinked)
 
     def _noted(self, relinked: list[Relinked]) -> list[Relinked]:
-        self._relinked.update((change.before, change.after) for change in relinked)
+        self._relinked.update(
+            (change.before, change.after) for change in relinked if change.before.only_links_changed(change.after)
+        )
         while len(self._relinked) > _REMEMBERED:
             del self._relinked[next(iter(self._relinked))]
         return relinked
@@ -169,7 +198,10 @@ class Trees:
             self._make_directory(path)
 
     def _link(self, digest: Digest, path: str, final: str) -> list[Relinked]:
-        blob = self._layout.blob(digest)
+        blob = self._blobs.blob(digest)
+        if self._at_site:
+            os.symlink(blob, path)  # an absolute one: what lies between two roots may be symbolic links itself
+            return []
         before = Signature.of(os.lstat(blob))
         if not links.link_or_symlink(blob, path, hard=digest not in self.linked, final=final):
             return []
@@ -196,14 +228,14 @@ def _discard(tree: str) -> list[Relinked]:
     return relinked
 
 
-def there(layout: Layout) -> dict[str, list[str]]:
-    """Blocking: by the stem of a model's name, the trees that its directory has. Follows no link; what is no directory
-    has no trees."""
+def there(top: str) -> dict[str, list[str]]:
+    """Blocking: by the stem of a model's name, the trees that its directory has, of all below the top. Follows no link;
+    what is no directory has no trees."""
     found: dict[str, list[str]] = {}
     with (
-        store_faults("read", layout.trees),
+        store_faults("read", top),
         contextlib.suppress(FileNotFoundError),
-        os.scandir(layout.trees) as entries,
+        os.scandir(top) as entries,
     ):
         for model in entries:
             found[model.name] = []

@@ -74,7 +74,7 @@ class Lease:
     """Of a detached one, by the system's clock."""
 
     ends: float | None = None
-    """The same, by a clock that nobody sets."""
+    """The same by the monotonic clock, which no setting of the time changes."""
 
     blobs: frozenset[str] = frozenset()
     """Of all files, `blob` among them."""
@@ -110,7 +110,7 @@ class Leases:
         clock: Callable[[], float] = time.time,
         elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`used` is told the name of a model whose lease ends."""
+        """The end of a lease calls `used` with the name of its model."""
         self._name_changes = name_changes
         self._layout = name_changes.layout
         self._index = name_changes.index
@@ -161,6 +161,9 @@ class Leases:
         return lease
 
     def _things(self, resolved: Resolved) -> tuple[Held, ...] | None:
+        if resolved.site is not None:  # of which this daemon removes nothing but the trees that show it
+            shown = (resolved.path,) if resolved.path.startswith(f"{self._layout.site_trees}/") else ()
+            return (Digest.parse(resolved.blob), *shown)
         entry = self._index.entry(ModelName.parse(resolved.name))
         if entry is None or entry.manifest is None or entry.manifest.digest.text != resolved.blob:
             return None
@@ -171,7 +174,7 @@ class Leases:
         if self._things(resolved) != things:
             return False
         entry = self._index.entry(ModelName.parse(resolved.name))
-        return entry is not None and entry.look().has_bytes
+        return resolved.site is not None or (entry is not None and entry.look().has_bytes)
 
     def _made(
         self, resolved: Resolved, things: Sequence[Held], applicant: Applicant, ttl: float | None, held: ExitStack

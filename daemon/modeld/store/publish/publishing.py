@@ -23,6 +23,7 @@ from modeld.store.manifests.manifests import File
 from modeld.store.names import ModelName
 from modeld.store.publish.name_changes import NameChanges, Notes, announced
 from modeld.store.publish.owners import check_hides_no_other, check_owner, not_owner
+from modeld.store.publish.quotas import check_quota
 from modelwire.errors import AlreadyExists, Corrupt, Unsupported, WireError
 from modelwire.values import Added, ModelFile
 
@@ -122,6 +123,8 @@ class Publishing(NameChanges):
         last: Callable[[], object] | None,
     ) -> None:
         """Writes the manifest, the last write: then the model exists."""
+        blobs = {Digest.parse(file.blob): file.size_bytes for file in files} or {blob.digest: blob.size}
+        await self.in_thread(partial(check_quota, self.index, request.requester.quota, request.name, blobs))
         document = writing.compose(
             request.name,
             digest=blob.digest,
@@ -130,7 +133,7 @@ class Publishing(NameChanges):
             license=request.license,
             source=source,
             files=files,
-            owner=request.requester.peer if standing is None or standing.owner is None else None,
+            owner=_new_owner(request.requester, standing),
             before=await self.in_thread(partial(_before, standing)),
         )
         async with announced(request.notes, added):
@@ -182,6 +185,15 @@ def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None
             details={"name": name.text, "license": standing.manifest.license},
         )
     return True
+
+
+def _new_owner(requester: Requester, standing: Entry | None) -> int | None:
+    """None when the model keeps its owner. A user with limits who replaces another one's model owns what it has now:
+    else the limits would end where names are shared."""
+    if standing is None or standing.owner is None:
+        return requester.peer
+    quota = requester.quota
+    return None if quota is None or quota.counts(standing.owner) else requester.peer
 
 
 def _may_replace(standing: Entry, request: PublishRequest) -> bool:

@@ -1,97 +1,36 @@
-"""Copies, moves and removes models by their manifests; no blob changes.
-
-A request whose outcome is unknown (the disk failed after the name had changed) can be sent again: it finds the change
-and makes it durable.
-"""
+"""Copies, moves and removes models by their manifests; no blob changes."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Generic, TypeVar, Unpack
+from typing import Any, Unpack
 
-import anyio
 import msgspec
 
 from modeld.store.catalog.history import THE_DAEMON, History, Requester, rfc3339
-from modeld.store.catalog.records import Records
 from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
-from modeld.store.disk.locks import StoreLock
 from modeld.store.manifests import writing
 from modeld.store.manifests.entries import Entry, get_again
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.manifests import Manifest
 from modeld.store.names import ModelName
+from modeld.store.publish import pinning
 from modeld.store.publish.holds import Holds
-from modeld.store.publish.name_changes import NameChanges, Terms, announced
-from modeld.store.publish.name_locks import never
+from modeld.store.publish.name_changes import NameChanges, Terms
 from modeld.store.publish.owners import check_hides_no_other, check_owner
-from modelwire.errors import AlreadyExists, Corrupt, InUse, NotFound, Unsupported, WireError
-from modelwire.values import Copied, Moved, Pinned, PlanStep, Removed
+from modeld.store.publish.planned_changes import Kind, Plan, PlannedChanges, nothing
+from modeld.store.publish.quotas import check_quota
+from modelwire.errors import AlreadyExists, Corrupt, Unsupported
+from modelwire.values import Copied, Moved, PlanStep, Removed
 
-Change = TypeVar("Change", Copied, Moved, Removed, Pinned)
-
-InThread = Callable[[Callable[[], bool]], Awaitable[bool]]
-
-PINNED: Final = "pinned"
-"""The field of the manifest."""
-
-_REMEMBERED: Final = 256
-"""Requests whose outcome is unknown: each needs a failing disk, and is forgotten when it succeeds."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan(Generic[Change]):
-    """The change that a request makes, as the store is now."""
-
-    value: Change
-    names: tuple[ModelName, ...]
-    """As the manifest files spell them: other tools lock these spellings."""
-    carry_out: Callable[[], Awaitable[None]]
-    leaves: ModelName | None = None
-    """The name that has no model afterwards."""
-    complete: Callable[[Change], Awaitable[Change]] | None = None
-    """Adds to the value, in the publisher's turn, what takes the disk to find out."""
-
-
-async def _nothing() -> None:
-    """Of a change that has taken place."""
-
-
-class _Kind(Generic[Change]):
-    """One kind of change. `visible` returns whether readers see the change, `complete` whether all of it is done; both
-    block."""
-
-    def __init__(self, complete: Callable[[Change], bool], visible: Callable[[Change], bool] | None = None) -> None:
-        self.complete: Callable[[Change], bool] = complete
-        self._visible: Callable[[Change], bool] = visible or complete
-        self._unsettled: dict[tuple[str, ...], Change] = {}
-        """By request: the change that was made but may not be durable."""
-
-    def unsettled(self, *request: str) -> Change | None:
-        return self._unsettled.get(request)
-
-    def settle(self, *request: str) -> None:
-        self._unsettled.pop(request, None)
-
-    @asynccontextmanager
-    async def remembering(self, in_thread: InThread, value: Change, *request: str) -> AsyncIterator[None]:
-        """Around a change: after a failure it remembers the visible change for the next request of the same kind."""
-        try:
-            yield
-        except WireError:
-            if await in_thread(partial(self._visible, value)):
-                self._unsettled[request] = value
-                while len(self._unsettled) > _REMEMBERED:
-                    del self._unsettled[next(iter(self._unsettled))]
-            raise
-        self.settle(*request)
+AtHand = tuple[Entry, dict[str, Any]]
+"""A model of a site, and its manifest as it is in the file."""
 
 
 class Renaming:
@@ -101,9 +40,8 @@ class Renaming:
     def __init__(
         self,
         name_changes: NameChanges,
-        lock: StoreLock,
+        changes: PlannedChanges,
         holds: Holds,
-        records: Records,
         uses: Uses,
         history: History,
         *,
@@ -113,86 +51,61 @@ class Renaming:
         self._name_changes = name_changes
         self._index = name_changes.index
         self._layout = name_changes.layout
-        self._lock = lock
+        self._changes = changes
         self._holds = holds
-        self._records = records
         self._uses = uses
         self._history = history
         self._sweep_after = sweep_after
-        self._copies = _Kind[Copied](self.copied)
-        self._moves = _Kind[Moved](self.moved, lambda value: self._half_moved(value) or self.moved(value))
-        self._removals = _Kind[Removed](self.removed)
-        self._pins = _Kind[Pinned](self.stays)
-
-    async def _change(
-        self,
-        kind: _Kind[Change],
-        request: tuple[str, ...],
-        plan: Callable[[], _Plan[Change]],
-        **terms: Unpack[Terms[Change]],
-    ) -> Change:
-        """Plans twice: first to refuse at once what cannot be done, then again in the publisher's turn."""
-        in_thread = self._name_changes.in_thread
-        await in_thread(self._lock.check)
-        known = kind.unsettled(*request)
-        if known is not None and await in_thread(partial(kind.complete, known)):
-            await in_thread(partial(writing.sync_names, self._layout))
-            kind.settle(*request)
-            return known
-        order, stopped, notes = terms.get("order", 0), terms.get("stopped", never), terms.get("notes")
-        names = (await in_thread(plan)).names
-        async with self._name_changes.turn(order, *names, stopped=stopped, notes=notes):
-            planned = await in_thread(plan)
-            value = planned.value if planned.complete is None else await planned.complete(planned.value)
-            with anyio.CancelScope(shield=True):
-                async with kind.remembering(in_thread, value, *request), announced(notes, value):
-                    await planned.carry_out()
-                if planned.leaves is not None:
-                    await self._remove_trees(planned.leaves)
-        return value
-
-    async def _remove_trees(self, name: ModelName) -> None:
-        """Removes the model's trees. A sweep removes what cannot be removed now."""
-        trees = self._layout.trees_of(name)
-        if self._holds.is_held(trees):
-            return
-        with suppress(WireError, OSError):
-            remove = partial(self._index.trees.remove, trees)
-            await self._records.record_relinked(await self._name_changes.in_thread(remove))
+        self._copies = Kind[Copied](self.copied)
+        self._moves = Kind[Moved](self.moved, lambda value: self._half_moved(value) or self.moved(value))
+        self._removals = Kind[Removed](self.removed)
 
     # -- cp
 
-    def plan_copy(self, source: str, destination: str, requester: Requester = THE_DAEMON) -> Copied:
+    def plan_copy(
+        self, source: str, destination: str, requester: Requester = THE_DAEMON, at: AtHand | None = None
+    ) -> Copied:
         """The result that `copy` would return; raises what it would raise."""
-        value, _, _ = self._planned(source, destination, requester)
+        value, _, _ = self._planned(source, destination, requester, at)
         return value
 
-    async def copy(self, source: str, destination: str, **terms: Unpack[Terms[Copied]]) -> Copied:
-        """The copy belongs to the requester, whoever owns the source."""
+    async def copy(
+        self, source: str, destination: str, *, at: AtHand | None = None, **terms: Unpack[Terms[Copied]]
+    ) -> Copied:
+        """The copy belongs to the requester, whoever owns the source. `at` is the source when a site
+        has it, with its blobs in the store by then."""
         requester = terms.get("requester", THE_DAEMON)
 
-        def plan() -> _Plan[Copied]:
-            value, name, document = self._planned(source, destination, requester)
-            return _Plan(value, (name,), lambda: self._name_changes.write(name, document))
+        def plan() -> Plan[Copied]:
+            value, name, document = self._planned(source, destination, requester, at)
+            return Plan(value, (name,), lambda: self._name_changes.write(name, document))
 
-        return await self._change(self._copies, (source, destination), plan, **terms)
+        return await self._changes.carry_out(self._copies, (source, destination), plan, **terms)
 
     def copied(self, value: Copied) -> bool:
         """Whether that copy exists: a restart checks it for an interrupted job."""
-        there = self._standing(value.name)
+        there = self._changes.standing(value.name)
         return there is not None and there.listed == value.blobs
 
-    def _planned(self, source: str, destination: str, requester: Requester) -> tuple[Copied, ModelName, dict[str, Any]]:
+    def _planned(
+        self, source: str, destination: str, requester: Requester, at: AtHand | None
+    ) -> tuple[Copied, ModelName, dict[str, Any]]:
         wanted, name = ModelName.parse(source), ModelName.parse(destination)
-        entry, document = self._index.find_with_document(wanted.text)
-        if name.key in (wanted.key, entry.name.key):
+        entry, document = at or self._index.find_with_document(wanted.text)
+        if at is None and name.key in (wanted.key, entry.name.key):
             raise _onto_itself(entry.name, name, "copied")
         self._check_vacant(name, requester)
         manifest = _with_bytes(entry)
+        check_quota(self._index, requester.quota, name, manifest.blobs())
         owner = {} if requester.peer is None else {"owner_uid": requester.peer}
-        document = {key: value for key, value in document.items() if key != PINNED} | {"name": name.text} | owner
+        document = {key: value for key, value in document.items() if key != pinning.FIELD} | {"name": name.text} | owner
         steps = [
-            PlanStep(action="share", path=self._layout.blob(Digest.parse(blob)), size_bytes=size, blob=blob)
+            PlanStep(
+                action="share" if at is None else "copy",
+                path=self._layout.blob(Digest.parse(blob)),
+                size_bytes=size,
+                blob=blob,
+            )
             for blob, size in entry.listed_sizes()
         ]
         size = len(writing.encode(document))
@@ -216,11 +129,11 @@ class Renaming:
         earlier = earlier or self._moves.unsettled(source, destination)
         requester = terms.get("requester", THE_DAEMON)
 
-        def plan() -> _Plan[Moved]:
+        def plan() -> Plan[Moved]:
             if earlier is not None and self.moved(earlier):
-                return _Plan(earlier, (old, new), _nothing)  # others have changed the old name since
+                return Plan(earlier, (old, new), nothing)  # others have changed the old name since
             half = self._half_moved(earlier)
-            entry = self._exact(old)
+            entry = self._changes.exact(old)
             check_owner(entry, requester, "moved")
             if not half:
                 self._check_movable(entry, old, new, requester)
@@ -236,22 +149,22 @@ class Renaming:
                 self._uses.moved(entry.name.text, new.text)
                 self._uses.forget(entry.name.text)
 
-            return _Plan(value, (entry.name, new), carry_out, leaves=entry.name)
+            return Plan(value, (entry.name, new), carry_out, leaves=entry.name)
 
-        moved = await self._change(self._moves, (source, destination), plan, **terms)
+        moved = await self._changes.carry_out(self._moves, (source, destination), plan, **terms)
         await self._history.rename(ModelName.parse(moved.source), new)
         return moved
 
     def moved(self, value: Moved) -> bool:
         """Whether only the new name stands for these bytes now."""
-        there, left = self._standing(value.name), self._standing(value.source)
+        there, left = self._changes.standing(value.name), self._changes.standing(value.source)
         return there is not None and there.blob == value.blob and (left is None or left.blob != value.blob)
 
     def _half_moved(self, earlier: Moved | None) -> bool:
         """Whether both names exist."""
         if earlier is None:
             return False
-        there, left = self._standing(earlier.name), self._standing(earlier.source)
+        there, left = self._changes.standing(earlier.name), self._changes.standing(earlier.source)
         return there is not None and left is not None and there.listed == left.listed
 
     def _check_movable(self, entry: Entry, old: ModelName, new: ModelName, requester: Requester) -> None:
@@ -263,13 +176,22 @@ class Renaming:
 
     # -- rm
 
-    async def remove(self, name: str, *, force: bool = False, **terms: Unpack[Terms[Removed]]) -> Removed:
-        """Removes the manifest; the blobs stay. A damaged manifest can be removed too."""
+    async def remove(
+        self,
+        name: str,
+        *,
+        force: bool = False,
+        check: Callable[[Entry], None] = lambda _: None,
+        **terms: Unpack[Terms[Removed]],
+    ) -> Removed:
+        """Removes the manifest; the blobs stay. A damaged manifest can be removed too. `check`, which may block, raises
+        when the model must stay; the last call is in the publisher's turn."""
         wanted = ModelName.parse(name)
         requester = terms.get("requester", THE_DAEMON)
 
-        def plan() -> _Plan[Removed]:
+        def plan() -> Plan[Removed]:
             entry = self._removable(wanted, force, requester)
+            check(entry)
             manifest = entry.manifest
             value = Removed(
                 name=entry.name.text,
@@ -281,9 +203,9 @@ class Renaming:
                 await self._name_changes.withdraw(entry.name)
                 self._uses.forget(entry.name.text)
 
-            return _Plan(value, (entry.name,), carry_out, leaves=entry.name, complete=partial(self._weighed, entry))
+            return Plan(value, (entry.name,), carry_out, leaves=entry.name, complete=partial(self._weighed, entry))
 
-        removed = await self._change(self._removals, (name,), plan, **terms)
+        removed = await self._changes.carry_out(self._removals, (name,), plan, **terms)
         await self._history.forget_name(ModelName.parse(removed.name))
         return removed
 
@@ -304,63 +226,16 @@ class Renaming:
         return entry is None or (entry.manifest is not None and entry.manifest.blob != value.blob)
 
     def _removable(self, name: ModelName, force: bool, requester: Requester) -> Entry:
-        entry = self._exact(name)
+        entry = self._changes.exact(name)
         check_owner(entry, requester, "removed")
         if isinstance(entry.fault, Unsupported):
             raise entry.fault
         if not force:
             self._holds.check_free(entry.name, "removed")
-            if _is_pinned(entry.manifest):
-                raise InUse(
-                    f"'{entry.name.text}' cannot be removed: it is pinned",
-                    hint=f"Run `modelctl unpin {entry.name.text}` first. `--force` removes it nevertheless.",
-                    retryable=False,
-                    details={"name": entry.name.text, "pinned": True},
-                )
+            pinning.check_not_pinned(entry)
         return entry
 
-    # -- pin, unpin
-
-    async def pin(self, name: str, *, pinned: bool = True, **terms: Unpack[Terms[Pinned]]) -> Pinned:
-        """The pin is in the manifest: it is lost only with the model. It stays when the name gets other bytes or the
-        model another name; a copy has none."""
-        wanted, requester = ModelName.parse(name), terms.get("requester", THE_DAEMON)
-
-        def plan() -> _Plan[Pinned]:
-            entry = self._exact(wanted)
-            check_owner(entry, requester, "pinned" if pinned else "unpinned")
-            manifest, document = entry.usable(), entry.document()
-            changed = _is_pinned(manifest) != pinned
-            value = Pinned(name=entry.name.text, blob=manifest.blob, pinned=pinned, changed=changed)
-            document.pop(PINNED, None)
-            if pinned:
-                document[PINNED] = True
-            write = partial(self._name_changes.write, entry.name, document, replace=True)
-            return _Plan(value, (entry.name,), write if changed else _nothing)
-
-        return await self._change(self._pins, (name, str(pinned)), plan, **terms)
-
-    def stays(self, value: Pinned) -> bool:
-        """Whether the model is pinned, or not, as `value` says."""
-        standing = self._standing(value.name)
-        return standing is not None and _is_pinned(standing) == value.pinned
-
     # -- the steps that all of them take
-
-    def _exact(self, name: ModelName) -> Entry:
-        """The model of exactly this name: a change of a name does not add the default tag."""
-        entry = self._index.entry(name)
-        if entry is not None:
-            return entry
-        tagged = name.with_default_tag
-        if tagged is not None and (found := self._index.entry(tagged)) is not None:
-            raise NotFound(
-                f"there is no model named '{name.text}', only '{found.name.text}'",
-                hint=f"Use '{found.name.text}' if you mean that model.",
-                details={"name": name.text, "close": [found.name.text]},
-            )
-        self._index.find(name.text)
-        raise NotFound(f"there is no model named '{name.text}'", details={"name": name.text})
 
     def _check_vacant(self, name: ModelName, requester: Requester) -> None:
         standing = self._index.entry(name)
@@ -378,17 +253,6 @@ class Renaming:
             hint="Choose a name that differs in more than case.",
             details={"name": name.text, "existing": standing.name.text},
         )
-
-    def _standing(self, text: str) -> Manifest | None:
-        try:
-            entry = self._index.entry(ModelName.parse(text))
-        except WireError:
-            return None
-        return None if entry is None else entry.manifest
-
-
-def _is_pinned(manifest: Manifest | None) -> bool:
-    return manifest is not None and manifest.pinned is True
 
 
 def _only_named_by(index: Index, layout: Layout, name: ModelName, digests: Sequence[Digest]) -> dict[Digest, int]:
@@ -410,7 +274,7 @@ def _with_bytes(entry: Entry) -> Manifest:
         return manifest
     raise Corrupt(
         f"'{manifest.name}' has no bytes and cannot be copied: {look.reason}",
-        hint=get_again(manifest),
+        hint=get_again(entry),
         details={"name": manifest.name, "blob": manifest.blob, "reason": look.reason},
     )
 

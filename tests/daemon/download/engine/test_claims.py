@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -11,12 +13,14 @@ from unittest import mock
 import pytest
 
 from daemon.conftest import MakeRig
-from modeld.download.tuning import MIB
+from modeld.download.source import FileInfo
+from modeld.download.tuning import MIB, SHORT
 from modeld.progress import Stopped
 from modeld.store.disk import durable
 from rigs.chaos_server import Chaos
-from rigs.download_rig import QUICK, Rig, content_of, digest_of
+from rigs.download_rig import QUICK, Rig, content_of, digest_of, quick
 from rigs.hostile_server import Hostile, slowly
+from rigs.scripted_server import Scripted
 from rigs.waiting import wait_until
 from rigs.watcher import Watcher
 
@@ -31,29 +35,38 @@ class Stoppable(Watcher):
         return self.ends
 
 
+@contextmanager
+def fetching(rig: Rig, file: FileInfo) -> Iterator[None]:
+    """The download runs until the end of the block, and is stopped then."""
+    watcher, ended = Stoppable(), list[type[BaseException]]()
+
+    def fetch() -> None:
+        try:
+            rig.fetch(file, watcher=watcher)
+        except BaseException as fault:
+            ended.append(type(fault))
+
+    thread = threading.Thread(target=fetch)
+    thread.start()
+    try:
+        yield
+    finally:
+        watcher.ends = True
+        thread.join(20)
+    assert ended == [Stopped]
+
+
 def claimed(rig: Rig, sent: bytes, begun: Callable[[Path], object]) -> Path:
     """The partial of a download that was left once `begun` came true of it."""
     head = f'HTTP/1.1 200 OK\r\nETag: "one"\r\nContent-Length: {CLAIMED}\r\n\r\n'.encode()
     data = Path(rig.layout.partial(digest_of(b"")))
     with Hostile(lambda _: slowly(server.pause, head + sent, b"x")) as server:
         file = replace(rig.info(server.url, ranges=False), size=CLAIMED, digest=digest_of(b""))
-        watcher, ended = Stoppable(), list[type[BaseException]]()
-
-        def fetch() -> None:
-            try:
-                rig.fetch(file, watcher=watcher)
-            except BaseException as fault:
-                ended.append(type(fault))
-
-        thread = threading.Thread(target=fetch)
-        thread.start()
-        wait_until(lambda: server.asked, what="the request")
-        wait_until(lambda: begun(data), what="the beginning")
-        assert data.stat().st_blocks * 512 <= len(sent) + 2 * AHEAD
-        assert rig.space.promised == CLAIMED
-        watcher.ends = True
-        thread.join(20)
-        assert ended == [Stopped]
+        with fetching(rig, file):
+            wait_until(lambda: server.asked, what="the request")
+            wait_until(lambda: begun(data), what="the beginning")
+            assert data.stat().st_blocks * 512 <= len(sent) + 2 * AHEAD
+            assert rig.space.promised == CLAIMED
     assert rig.space.promised == 0
     return data
 
@@ -92,3 +105,38 @@ def test_a_file_is_allocated_in_few_steps_and_settled_exactly(make_rig: MakeRig,
         assert asked[-1] == len(content)
     else:
         assert asked == [MIB]
+
+
+def slices(content: bytes, length: int) -> Callable[[str, dict[str, str]], str]:
+    """Answers with so many bytes, whatever the request asks for."""
+
+    def answer(_target: str, headers: dict[str, str]) -> str:
+        start, end = map(int, headers["range"].removeprefix("bytes=").split("-"))
+        given = content[start : min(end + 1, start + length)].decode("latin-1")
+        told = f"Content-Range: bytes {start}-{start + len(given) - 1}/{len(content)}\r\nContent-Length: {len(given)}"
+        return f'HTTP/1.1 206 Partial Content\r\nETag: "one"\r\n{told}\r\n\r\n{given}'
+
+    return answer
+
+
+def test_a_server_that_gives_a_byte_at_a_time_is_asked_now_and_then(make_rig: MakeRig) -> None:
+    """Each answer costs a request, and would cost a line of the journal that is longer than what came."""
+    content, pause = content_of(MIB), 0.05
+    rig = make_rig(replace(quick(2), short_answer_seconds=pause))
+    with Scripted(slices(content, 1)) as server:
+        file = replace(rig.info(f"{server.url}/m.gguf"), size=MIB, digest=digest_of(content))
+        began = time.monotonic()
+        with fetching(rig, file):
+            wait_until(lambda: len(server.seen) >= 60, what="sixty requests")
+        assert len(server.seen) <= 2 * (2 + (time.monotonic() - began) / pause)
+    journal = Path(rig.layout.partial(digest_of(content))).with_name("journal").read_text()
+    assert journal.count('"piece"') == 2, "one for each connection"
+
+
+@pytest.mark.parametrize("length", [SHORT, SHORT + 1])
+def test_a_server_with_slices_of_a_fixed_size_is_asked_at_once(make_rig: MakeRig, length: int) -> None:
+    content = content_of(MIB)
+    rig = make_rig(replace(quick(1), short_answer_seconds=60.0))
+    with Scripted(slices(content, length)) as server:
+        file = replace(rig.info(f"{server.url}/m.gguf"), size=MIB, digest=digest_of(content))
+        assert rig.fetch(file).digest == digest_of(content)

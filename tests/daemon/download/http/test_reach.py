@@ -37,6 +37,11 @@ REFUSED = {
     "::ffff:169.254.169.254": "link",
     "fe80::1": "link",
     "fe80::1%eth0": "link",
+    "fd00:ec2::254": "cloud",
+    "fd20:ce::254": "cloud",
+    "100.100.100.200": "cloud",
+    "::ffff:100.100.100.200": "cloud",
+    "168.63.129.16": "cloud",
     "224.0.0.1": "no address of a single host",
     "255.255.255.255": "no address of a single host",
     "ff02::1": "no address of a single host",
@@ -62,7 +67,9 @@ def test_every_address_of_this_machine_is_refused() -> None:
     assert Reach().refusal(own_address()) == "this machine"
 
 
-@pytest.mark.parametrize("address", ["93.184.216.34", "10.1.2.3", "192.168.77.1", "2606:2800:220:1::1", "fd00::1"])
+@pytest.mark.parametrize(
+    "address", ["93.184.216.34", "10.1.2.3", "192.168.77.1", "2606:2800:220:1::1", "fd00::1", "100.100.100.201"]
+)
 def test_other_hosts_are_allowed(address: str) -> None:
     assert Reach().refusal(address) is None
 

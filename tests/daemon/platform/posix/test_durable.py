@@ -105,3 +105,31 @@ def test_preallocation_without_room_is_an_error(tmp_path: Path, monkeypatch: pyt
 def test_a_filesystem_that_cannot_preallocate_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(durable, "_LIBC", OtherLibc(errno.EOPNOTSUPP))
     assert not durable.preallocate(0, 1)
+
+
+@pytest.mark.parametrize("refusal", [None, errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_range_is_copied_to_its_place_whether_or_not_the_kernel_does_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int | None
+) -> None:
+    content = bytes(range(256)) * 8192
+    (tmp_path / "source").write_bytes(content)
+    source = os.open(tmp_path / "source", os.O_RDONLY)
+    target = os.open(tmp_path / "target", os.O_RDWR | os.O_CREAT)
+
+    def refuse(*_: object) -> int:
+        raise OSError(refusal, "not here")
+
+    if refusal is not None:
+        monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
+    try:
+        durable.copy_range(source, target, 1000, 1_500_000)
+        assert os.pread(target, 1_500_000, 1000) == content[1000:1_501_000]
+        assert os.pread(target, 1000, 0) == bytes(1000)
+        durable.copy_range(source, target, len(content) - 10, 20)
+        assert os.fstat(target).st_size == len(content), "the source ends there"
+        monkeypatch.setattr(os, "copy_file_range", lambda *_: os.open("/nowhere/at/all", 0), raising=False)
+        with pytest.raises(OSError, match="No such file"):
+            durable.copy_range(source, target, 0, 10)
+    finally:
+        os.close(source)
+        os.close(target)

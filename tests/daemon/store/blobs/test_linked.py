@@ -31,21 +31,21 @@ def loaded(layout: Layout) -> Linked:
     return made
 
 
-def now(layout: Layout) -> os.stat_result:
-    return os.lstat(layout.blob(DIGEST))
+def now(layout: Layout) -> Signature:
+    return Signature.of(os.lstat(layout.blob(DIGEST)))
 
 
 def test_nothing_is_suspect_that_is_not_linked(layout: Layout) -> None:
     linked = loaded(layout)
     assert DIGEST not in linked
-    assert linked.digest_of(Signature.of(now(layout))) is None
+    assert linked.digest_of(now(layout)) is None
     assert not linked.suspect(DIGEST, now(layout))
 
 
 @pytest.mark.parametrize("change", ["mode", "times", "bytes", "replaced"])
 def test_a_change_is_noticed_also_by_the_next_run(layout: Layout, change: str) -> None:
     linked = loaded(layout)
-    linked.good(DIGEST, Signature.of(now(layout)), "/home/ada/m.gguf")
+    linked.good(DIGEST, now(layout), "/home/ada/m.gguf")
     again = loaded(layout)
     assert not again.suspect(DIGEST, now(layout))
     path = Path(layout.blob(DIGEST))
@@ -60,21 +60,21 @@ def test_a_change_is_noticed_also_by_the_next_run(layout: Layout, change: str) -
         os.replace(path.with_name("new"), path)
     assert linked.suspect(DIGEST, now(layout))
     assert again.suspect(DIGEST, now(layout))
-    again.good(DIGEST, Signature.of(now(layout)))
+    again.good(DIGEST, now(layout))
     assert not loaded(layout).suspect(DIGEST, now(layout))
     assert "/home/ada/m.gguf" in Path(layout.linked_blob(DIGEST)).read_text()
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"device": "x"}', bytes(9000), b"[" * 9000])
 def test_a_mark_that_cannot_be_read_makes_its_blob_suspect(layout: Layout, damage: bytes) -> None:
-    loaded(layout).good(DIGEST, Signature.of(now(layout)))
+    loaded(layout).good(DIGEST, now(layout))
     Path(layout.linked_blob(DIGEST)).write_bytes(damage)
     assert loaded(layout).suspect(DIGEST, now(layout))
 
 
 def test_marks_without_a_blob_and_foreign_files_are_nothing(layout: Layout) -> None:
     linked = loaded(layout)
-    linked.good(DIGEST, Signature.of(now(layout)))
+    linked.good(DIGEST, now(layout))
     (Path(layout.linked) / "stranger").touch()
     os.unlink(layout.blob(DIGEST))
     assert DIGEST not in loaded(layout)
@@ -83,11 +83,11 @@ def test_marks_without_a_blob_and_foreign_files_are_nothing(layout: Layout) -> N
 
 def test_the_file_itself_is_recognised_whatever_its_bytes(layout: Layout) -> None:
     linked = loaded(layout)
-    linked.good(DIGEST, Signature.of(now(layout)))
+    linked.good(DIGEST, now(layout))
     Path(layout.blob(DIGEST)).write_bytes(b"changed")
-    assert linked.digest_of(Signature.of(now(layout))) == DIGEST
+    assert linked.digest_of(now(layout)) == DIGEST
     linked.forget(DIGEST)
-    assert linked.digest_of(Signature.of(now(layout))) is None
+    assert linked.digest_of(now(layout)) is None
     assert os.listdir(layout.linked) == []
 
 
@@ -95,9 +95,9 @@ def test_the_last_other_name_gone_it_is_the_stores_alone(layout: Layout, tmp_pat
     linked = loaded(layout)
     for name in ("one", "two"):
         os.link(layout.blob(DIGEST), tmp_path / name)
-    linked.good(DIGEST, Signature.of(now(layout)))
+    linked.good(DIGEST, now(layout))
     for name, still in (("one", True), ("two", False)):
-        before = Signature.of(now(layout))
+        before = now(layout)
         os.unlink(tmp_path / name)
         blob = stat_blob(layout, DIGEST)
         assert blob is not None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modeld.store.blobs.blobs import Blob
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.catalog.records import KEPT_SOURCES, SAME_SIZE, Records
-from modeld.store.digest import Digest, Signature
+from modeld.store.digest import Digest, Relinked, Signature
 
 DIGEST = Digest("ab" * 32)
 LONG_AGO = time.time_ns() - 3600 * 10**9
@@ -107,3 +109,74 @@ async def test_a_catalogue_that_fails_costs_time_and_nothing_else(catalog: Catal
     await records.record_good([(BLOB, SOURCE)])
     assert await verified_as(records) == SIGNATURE
     assert await digest_of_source(records, SOURCE) is None
+
+
+# -- what looks at blobs compare with
+
+CHANGED = replace(SIGNATURE, ctime_ns=LONG_AGO + 1)
+OTHER_DEVICE = replace(SIGNATURE, device=3)
+
+
+async def test_a_recorded_blob_is_compared_with_its_record(catalog: Catalog) -> None:
+    await Records(catalog).record_good([(BLOB, None)])
+    for now, proven in ((SIGNATURE, True), (OTHER_DEVICE, True), (CHANGED, False)):
+        records = Records(catalog)
+        assert records.proof(DIGEST) is None
+        assert records.known(DIGEST, now).is_unchanged(now) == proven
+        assert (records.proof(DIGEST) == now) == proven
+        assert records.known(DIGEST, SIGNATURE).is_unchanged(SIGNATURE), "the record stays what it is"
+
+
+async def test_an_unrecorded_blob_is_compared_with_its_first_look(catalog: Catalog) -> None:
+    records = Records(catalog)
+    assert records.known(DIGEST, SIGNATURE) == SIGNATURE
+    assert records.known(DIGEST, CHANGED) == SIGNATURE
+    assert records.proof(DIGEST) is None
+    await records.record_verified([replace(BLOB, signature=CHANGED)])
+    assert records.known(DIGEST, SIGNATURE) == CHANGED
+    await records.forget(DIGEST)
+    assert records.known(DIGEST, SIGNATURE) == SIGNATURE
+
+
+async def test_many_first_looks_ask_the_catalogue_once(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    await Records(catalog).record_good([(BLOB, None)])
+    records, asked = Records(catalog), list[object]()
+    look = catalog.look
+
+    def counted(function: Callable[[sqlite3.Connection], Any]) -> Any:
+        asked.append(function)
+        return look(function)
+
+    monkeypatch.setattr(catalog, "look", counted)
+    some = [DIGEST, *(Digest(f"{number:064x}") for number in range(100))]
+    records.load(some)
+    records.load(some)
+    for digest in some:
+        records.known(digest, CHANGED)
+    assert len(asked) == 1
+    assert records.known(DIGEST, CHANGED) == SIGNATURE
+
+
+async def test_without_an_answer_of_the_catalogue_the_first_look_counts(catalog: Catalog) -> None:
+    await Records(catalog).record_good([(BLOB, None)])
+    records = Records(catalog)
+    catalog.close()
+    assert records.known(DIGEST, CHANGED) == CHANGED
+    assert records.known(DIGEST, SIGNATURE) == CHANGED
+
+
+async def test_links_of_the_store_move_what_is_compared(catalog: Catalog) -> None:
+    """Of a verified blob and of one that is only seen; the row of the first may have another number of the device."""
+    seen = Digest("cd" * 32)
+    await Records(catalog).record_good([(BLOB, None)])
+    records = Records(catalog)
+    after = replace(CHANGED, device=3)
+    for digest, before in ((DIGEST, OTHER_DEVICE), (seen, SOURCE)):
+        records.known(digest, before)
+        await records.record_relinked([Relinked(before, replace(before, ctime_ns=LONG_AGO + 1))])
+    assert records.known(DIGEST, SIGNATURE) == after
+    assert records.known(seen, SIGNATURE) == replace(SOURCE, ctime_ns=LONG_AGO + 1)
+    assert records.proof(seen) is None
+    assert await verified_as(Records(catalog)) == after
+    records.relinked(seen, SOURCE, CHANGED)
+    assert records.known(seen, SIGNATURE) != CHANGED, "it was known by another signature"

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import time
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -197,8 +196,7 @@ async def test_the_name_of_a_blob_that_is_found_is_durable(bench: Bench, monkeyp
     added = await bench.store.add(bench.file(), name="a")
     synced: list[str] = []
     monkeypatch.setattr(durable, "sync_directory", synced.append)
-    with ExitStack() as held:
-        assert await bench.store.ingest.find(Digest.parse(added.blob), held, FileProgress())
+    assert await bench.store.ingest.find_here(Digest.parse(added.blob), FileProgress())
     assert os.path.dirname(added.path) in synced
     synced.clear()
     await bench.store.add(bench.file(), name="b", sha256=added.blob)

@@ -100,8 +100,7 @@ def test_committed_bytes_have_their_names(place: Place, producer: Producer) -> N
     assert place.blobs() == set(place.contents.values())
     assert {each.blob.digest for each in results} == place.digests
     assert sum(not each.reused for each in results) == len(place.digests)
-    for blob, _reused, sure in results:
-        assert sure
+    for blob, _reused in results:
         assert blob.signature == Signature.of(os.stat(blob.path))
         assert stat.S_IMODE(os.stat(blob.path).st_mode) == 0o444
     assert_nothing_is_left(place)
@@ -111,7 +110,7 @@ def test_block_checksums_are_kept_of_what_a_repair_would_fetch_by_range(
     place: Place, producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(commit, "BLOCK", 1 << 20)
-    for blob, reused, _ in produce(place, producer):
+    for blob, reused in produce(place, producer):
         if blob.size > 1 << 20 and not reused:
             known = load_blocks(place.layout, blob.digest)
             assert known is not None

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from modeld.store.digest import Digest
 from modeld.store.maintain import sweep as sweep_module
 from rigs.maintain_rig import DAY, Bench, kinds, later
 
@@ -93,13 +94,39 @@ async def test_what_is_not_the_stores_own_is_left_alone(bench: Bench) -> None:
         Path(bench.layout.blobs_dir) / "aa" / ("b" * 64) / "data",
         Path(bench.root) / "blobs" / "md5" / "x",
         Path(bench.root) / "locks" / "theirs.lock",
+        Path(bench.root) / "readme",
     ]
     for path in strangers:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"theirs")
     later(bench, 1000 * DAY)
-    await bench.store.sweeper.sweep()
+    swept = await bench.store.sweeper.sweep()
     assert all(path.exists() for path in strangers)
+    (note,) = swept.notes
+    assert note.startswith("not of this store, and left alone: ")
+    for part in (
+        "blobs/md5",
+        "blobs/sha256/zz",
+        "blobs/sha256/aa/not-a-digest",
+        f"blobs/sha256/aa/{'b' * 64}",
+        "readme",
+    ):
+        assert part in note
+    assert "theirs.lock" not in note, "the locks of names are shared with other tools"
+
+
+async def test_of_many_strangers_some_are_named_and_all_are_counted(bench: Bench) -> None:
+    for number in range(25):
+        (Path(bench.root) / f"other-{number:02d}").write_bytes(b"")
+    (note,) = (await bench.store.sweeper.sweep(dry_run=True)).notes
+    assert "other-00" in note
+    assert note.endswith(" and 15 more")
+
+
+async def test_what_is_on_its_way_is_not_strange(bench: Bench) -> None:
+    """A directory that waits for its blob, or has lost it."""
+    os.makedirs(os.path.dirname(bench.layout.blob(Digest("aa" * 32))))
+    assert (await bench.store.sweeper.sweep()).notes == ()
 
 
 async def test_what_others_keep_beside_a_blob_stays(bench: Bench) -> None:

@@ -20,7 +20,7 @@ from modeld.progress import FileProgress
 from modeld.store.digest import Digest
 from modeld.store.ingest.commit import Batch
 from modeld.store.ingest.present import Presence
-from modeld.store.maintain import verify as verify_module
+from modeld.store.maintain import checking
 from modeld.store.maintain.sweep import Sweeper
 from modeld.store.publish.holds import Holds
 from modelwire.values import Swept
@@ -157,7 +157,7 @@ async def test_a_model_that_is_removed_and_swept_while_it_is_verified_is_verifie
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     added = await bench.add("a")
-    real = verify_module._look_at
+    real = checking._look_at
 
     async def remove_and_sweep() -> None:
         await bench.store.renaming.remove("a")
@@ -167,7 +167,7 @@ async def test_a_model_that_is_removed_and_swept_while_it_is_verified_is_verifie
         anyio.from_thread.run(remove_and_sweep)
         return real(*arguments)
 
-    monkeypatch.setattr(verify_module, "_look_at", look)
+    monkeypatch.setattr(checking, "_look_at", look)
     verification = await bench.store.verifier.verify(["a"])
     assert (verification.ok, verification.models[0].actual) == (True, added.blob)
     assert kinds(await bench.store.sweeper.sweep()) == [("blob", 12)]

@@ -6,18 +6,19 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
 
 from modeld.progress import FileProgress, Stopped
+from modeld.store import Manner, WouldBlock
 from modeld.store.blobs import blobs
-from modeld.store.catalog.history import Requester
 from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
-from modeld.store.maintain import verify
+from modeld.store.maintain import checking
 from modelwire.errors import Corrupt, NotFound, WireError
 from modelwire.values import Verified
 from rigs.maintain_rig import Bench
@@ -51,7 +52,7 @@ async def test_each_blob_is_hashed_once(bench: Bench, monkeypatch: pytest.Monkey
     hashed: list[str] = []
     real = blobs.verify_blob
 
-    def counted(layout: Layout, digest: Digest, progress: FileProgress, **how: bool) -> blobs.Verified:
+    def counted(layout: Layout, digest: Digest, progress: FileProgress, **how: Any) -> blobs.Verified:
         hashed.append(digest.hex)
         return real(layout, digest, progress, **how)
 
@@ -67,7 +68,7 @@ async def test_several_blobs_are_hashed_at_the_same_time(bench: Bench, monkeypat
     both = threading.Barrier(2, timeout=20)
     real = blobs.verify_blob
 
-    def waits(layout: Layout, digest: Digest, progress: FileProgress, **how: bool) -> blobs.Verified:
+    def waits(layout: Layout, digest: Digest, progress: FileProgress, **how: Any) -> blobs.Verified:
         both.wait()
         return real(layout, digest, progress, **how)
 
@@ -82,7 +83,7 @@ async def test_a_corrupt_blob_goes_to_quarantine_and_every_model_says_why(bench:
     bench.spoil(added.path)
     failed: list[tuple[str, str]] = []
     outcome = await bench.store.verifier.verify(
-        ["a"], on_failed=lambda name, digest, _: failed.append((name, digest.text))
+        ["a"], Manner(on_failed=lambda name, digest, _: failed.append((name, digest.text)))
     )
     (model,) = outcome.models
     assert (outcome.ok, outcome.failed, model.ok, model.expected) == (False, 1, False, added.blob)
@@ -213,18 +214,20 @@ async def test_good_bytes_that_arrive_meanwhile_are_not_taken_away(
 ) -> None:
     added = await bench.add("a")
     bench.spoil(added.path)
-    looked: list[verify.Finding] = []
-    real = verify._look_at
+    looked: list[checking.Finding] = []
+    real = checking._look_at
 
-    def mended_after_the_look(layout: Layout, digest: Digest, progress: FileProgress) -> verify.Finding:
-        look = real(layout, digest, progress)
+    def mended_after_the_look(
+        layout: Layout, digest: Digest, progress: FileProgress, manner: Manner
+    ) -> checking.Finding:
+        look = real(layout, digest, progress, manner)
         if not looked:
             os.unlink(added.path)
             bench.plant(b"GGUF weights")
         looked.append(look)
         return look
 
-    monkeypatch.setattr(verify, "_look_at", mended_after_the_look)
+    monkeypatch.setattr(checking, "_look_at", mended_after_the_look)
     assert (await bench.store.verifier.verify()).ok
     assert len(looked) == 2
     assert bench.quarantined() == []
@@ -253,61 +256,6 @@ async def test_a_stop_ends_it_and_what_was_found_is_kept(bench: Bench) -> None:
 
 
 # -- what is known afterwards
-
-
-async def test_outcomes_have_the_user_the_time_and_the_bytes(bench: Bench) -> None:
-    added = await bench.add("a", requester=Requester(peer=7, job="j0"))
-    await bench.store.verifier.verify(requester=Requester(peer=8, job="j1"))
-    bench.spoil(added.path)
-    bad = (await bench.store.verifier.verify(requester=Requester(peer=9, job="j2"))).models[0]
-    history = (await bench.store.models.show("a")).history
-    assert [(past.outcome, past.peer, past.job) for past in history] == [
-        ("added", 7, "j0"),
-        ("verified", 8, "j1"),
-        ("corrupt", 9, "j2"),
-    ]
-    assert {past.expected for past in history} == {added.blob}
-    assert [past.actual for past in history] == [added.blob, added.blob, bad.actual]
-    assert history[0].source == str(bench.directory / "source.gguf")
-    assert all(str(past.tool).startswith("modeld/") for past in history)
-    assert [past.time for past in history] == sorted(past.time for past in history)
-    bench.reopen()
-    assert (await bench.store.models.show("a")).history == history
-
-
-async def test_when_it_was_verified_is_reported_while_it_is_true(bench: Bench) -> None:
-    added = await bench.add("a")
-    first = (await bench.store.models.show("a")).verified_at
-    await bench.store.verifier.verify()
-    second = (await bench.store.models.show("a")).verified_at
-    assert first is not None
-    assert second is not None
-    assert second > first
-    bench.ages(added.path, 10)
-    assert (await bench.store.models.show("a")).verified_at is None
-    await bench.store.verifier.verify()
-    assert (await bench.store.models.show("a")).verified_at is not None
-
-
-@pytest.mark.parametrize("count", [3, 600])
-async def test_a_model_of_many_files_is_verified_when_all_of_them_are(bench: Bench, count: int) -> None:
-    bench.write_manifest("many", {f"f{number:03}": str(number).encode() for number in range(count)})
-    assert (await bench.store.models.show("many")).verified_at is None
-    await bench.store.verifier.verify()
-    assert (await bench.store.models.show("many")).verified_at is not None
-    path = bench.layout.blob(Digest.parse(bench.document("many")["files"][count // 2]["blob"]))
-    os.unlink(path)
-    os.mkdir(path)
-    shown = await bench.store.models.show("many")
-    assert (shown.verified_at, shown.state) == (None, "failed")
-
-
-async def test_of_a_long_history_the_newest_are_shown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    await bench.add("a")
-    monkeypatch.setattr("modeld.store.catalog.history.SHOWN", 3)
-    for number in range(5):
-        await bench.store.verifier.verify(requester=Requester(peer=number))
-    assert [past.peer for past in (await bench.store.models.show("a")).history] == [2, 3, 4]
 
 
 async def test_without_a_catalogue_it_works_and_knows_the_reason(bench: Bench) -> None:
@@ -382,3 +330,29 @@ async def test_good_bytes_that_another_tool_names_at_the_last_moment_are_not_set
     assert Path(added.path).read_bytes() == good
     assert bench.quarantined() == []
     assert states(bench) == {"a": ("ready", None)}
+
+
+async def shown_of(bench: Bench, name: str) -> str:
+    try:
+        return (await bench.store.look_up(name)).path
+    except WouldBlock:
+        return (await bench.store.resolver.resolve(name)).path
+
+
+@pytest.mark.parametrize("verified", [True, False])
+async def test_a_tree_that_was_whole_shows_the_bytes_that_replace_bad_ones(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, verified: bool
+) -> None:
+    """The tree has links to the old file, and its directories do not change when the blob does. A verification finds
+    the bad blob, or an add by itself."""
+    monkeypatch.setattr("modeld.store.manifests.trees.settled", lambda *_: True)
+    bench.write_manifest("many", {"a": b"first", "b": b"second"})
+    for _made_then_found_whole in range(2):
+        await bench.store.resolver.resolve("many")
+    bench.spoil(bench.layout.blob(Digest.parse(bench.document("many")["files"][1]["blob"])))
+    if verified:
+        assert not (await bench.store.verifier.verify()).ok
+        bench.plant(b"second")
+    else:
+        await bench.add("alone", b"second", force_format=True)
+    assert Path(await shown_of(bench, "many"), "b").read_bytes() == b"second"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import subprocess
 import threading
@@ -70,6 +71,19 @@ def replace_directory(path: str) -> None:
     os.mkdir(path)
 
 
+def write_through_a_mapping(shelf: Watched) -> None:
+    """Reported when the file is closed: the mapping itself is no call that the system could report."""
+    with open(shelf.blob_path, "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        list(map(shelf.index.current.answer, ["llama"]))
+        mapped[0:1] = b"X"
+
+
+def write_and_hide_it(shelf: Watched) -> None:
+    info = os.stat(shelf.blob_path)
+    Path(shelf.blob_path).write_bytes(b"X" * info.st_size)
+    os.utime(shelf.blob_path, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
 CHANGES: dict[str, Callable[[Watched], object]] = {
     "the manifest is removed": lambda shelf: os.unlink(f"{shelf.layout.manifests_dir}/llama.json"),
     "the manifest is replaced": lambda shelf: shelf.put("llama", b"new"),
@@ -78,6 +92,9 @@ CHANGES: dict[str, Callable[[Watched], object]] = {
     "the blob is removed": lambda shelf: os.unlink(shelf.blob_path),
     "the blob is moved away": lambda shelf: os.rename(shelf.blob_path, shelf.above / "blob"),
     "the blob is replaced": lambda shelf: os.rename(shelf.put_file("x", b"longer"), shelf.blob_path),
+    "the blob is replaced by one of its size": lambda shelf: os.rename(shelf.put_file("x", b"uvw"), shelf.blob_path),
+    "the blob is written in place": write_and_hide_it,
+    "the blob is written through a mapping": write_through_a_mapping,
     "the blob is cut": lambda shelf: os.truncate(shelf.blob_path, 0),
     "the blob is cut through another name": truncate_through_another_name,
     "the blob's directory is moved": lambda shelf: replace_directory(os.path.dirname(shelf.blob_path)),
@@ -104,16 +121,41 @@ async def test_a_change_of_rights_above_is_looked_at_again(shelf: Watched) -> No
     await shelf.know()
 
 
-async def test_a_filesystem_that_is_mounted_over_the_store_is_noticed(shelf: Watched) -> None:
-    await shelf.know()
-    mount = ["mount", "-t", "tmpfs", "modeld-test", str(shelf.above)]
+@contextlib.contextmanager
+def mounted(at: Path) -> Iterator[None]:
+    """An empty filesystem."""
+    mount = ["mount", "-t", "tmpfs", "modeld-test", str(at)]
     if subprocess.run(mount, capture_output=True, timeout=60, check=False).returncode != 0:
         pytest.skip("may not mount a filesystem here")
     try:
-        assert shelf.index.current.answer("llama") is None
+        yield
     finally:
-        subprocess.run(["umount", str(shelf.above)], check=True, timeout=60)
+        subprocess.run(["umount", str(at)], check=True, timeout=60)
+
+
+async def test_a_filesystem_that_is_mounted_over_the_store_is_noticed(tmp_path: Path) -> None:
+    for number, name in enumerate(("plain", "with a space", "back\\slash")):
+        shelf = Watched(tmp_path / name)
+        shelf.put("llama", b"abc")
+        shelf.age()
+        for at in (tmp_path / name, shelf.above, Path(shelf.layout.blobs_dir)):
+            await shelf.know()
+            with mounted(at):
+                assert shelf.index.current.answer("llama") is None, (number, at)
+                assert isinstance(await shelf.outcome(), str)
+            await shelf.know()
+        shelf.index.current.close()
+
+
+async def test_a_filesystem_that_is_mounted_elsewhere_changes_nothing(shelf: Watched, tmp_path: Path) -> None:
+    """Containers mount and unmount all the time: no answer waits for a disk because of them."""
+    elsewhere = (tmp_path / "elsewhere", tmp_path / "above more", shelf.above / "other")
     await shelf.know()
+    for at in elsewhere:
+        at.mkdir()
+        with mounted(at):
+            assert shelf.index.current.answer("llama") is not None, at
+        assert shelf.index.current.answer("llama") is not None, at
 
 
 async def test_what_stays_as_it_is_needs_no_look(shelf: Watched, monkeypatch: pytest.MonkeyPatch) -> None:

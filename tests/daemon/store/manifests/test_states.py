@@ -86,6 +86,13 @@ async def written_through_the_other_name(bench: Bench) -> None:
     write_outside(bench, CONTENT)
 
 
+async def replaced_by_the_same_bytes(bench: Bench) -> None:
+    """As a backup that is put back."""
+    for path in bench.blobs():
+        Path(f"{path}-copy").write_bytes(CONTENT)
+        os.rename(f"{path}-copy", path)
+
+
 async def disappears(bench: Bench) -> None:
     for path in bench.blobs():
         os.unlink(path)
@@ -138,6 +145,7 @@ REFUSED = "refused"
 
 EVENTS: dict[Step, tuple[str, dict[str, str | None]]] = {
     written_through_the_other_name: ("a", {"ready": "suspect", "suspect": "suspect", "failed": "failed"}),
+    replaced_by_the_same_bytes: ("a", {"ready": "suspect", "suspect": "suspect", "failed": "failed"}),
     disappears: ("a", {"ready": "failed", "suspect": "failed", "failed": "failed"}),
     changes_its_size: ("a", {"ready": "suspect", "suspect": "suspect", "failed": "failed"}),
     verified: ("a", {"ready": "ready", "suspect": "ready", "failed": "failed"}),
@@ -206,6 +214,14 @@ async def test_each_event_in_each_state(bench: Bench, before: str, event: Step) 
     if event is removed:
         with pytest.raises(NotFound):
             bench.store.index.resolve("a")
+
+
+async def test_changed_bytes_that_are_added_again_are_ready_unless_the_blob_was_linked(bench: Bench) -> None:
+    await bench.add("a", CONTENT)
+    await replaced_by_the_same_bytes(bench)
+    assert listed(bench, "a") == "suspect"
+    await added_again(bench)
+    assert listed(bench, "a") == "ready"
 
 
 async def test_missing_bytes_that_are_added_again_are_ready_unless_the_blob_was_linked(bench: Bench) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from modeld.store.blobs.linked import Linked
-from modeld.store.digest import Digest, Signature
+from modeld.store.digest import Digest, Relinked, Signature
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.listing import SETTLED_NS
 from modeld.store.manifests.manifests import File
@@ -152,14 +153,28 @@ def test_all_trees_are_found_by_their_models_and_no_link_is_followed(
     replaced, _ = trees.ensure(NAME, FILES[:1])
     gone, _ = trees.ensure(ModelName("gone"), FILES)
     os.symlink(tmp_path, f"{layout.trees}/link")
-    found = {stem: sorted(paths) for stem, paths in there(layout).items()}
+    found = {stem: sorted(paths) for stem, paths in there(layout.trees).items()}
     assert found == {NAME.stem: sorted([kept, replaced]), "gone": [gone], "link": []}
 
 
 def test_a_directory_of_trees_that_is_gone_has_none_and_is_made_again(trees: Trees, layout: Layout) -> None:
     trees.ensure(NAME, FILES)
     shutil.rmtree(layout.trees)
-    assert there(layout) == {}
+    assert there(layout.trees) == {}
     assert trees.remove(layout.trees_of(NAME)) == []
     tree, _ = trees.ensure(NAME, FILES)
     assert contents(tree) == WHOLE
+
+
+@pytest.mark.parametrize("times", [(1, 1), (1, 2, 1), (1, 2, 3, 2)])
+def test_a_signature_that_comes_again_ends_the_look_for_changes_of_links(
+    tmp_path: Path, times: tuple[int, ...]
+) -> None:
+    """On filesystems whose links change no time, and after a clock was set back."""
+    layout = Layout(str(tmp_path))
+    trees, known = Trees(layout, Linked(layout)), [Signature(1, 2, 3, 4, time) for time in times]
+    for before, after in pairwise(known):
+        trees.note(Relinked(before, after))
+    assert not trees.only_relinked(known[0], Signature(1, 2, 3, 4, 9))
+    assert trees.only_relinked(known[0], known[-1])
+    assert trees.only_relinked(known[0], Signature(7, 2, 3, 4, known[-1].ctime_ns)), "a device has no lasting number"

@@ -24,7 +24,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 async def test_a_pinned_model_is_removed_only_by_force(bench: Bench) -> None:
     await bench.add("a")
-    pinned = await bench.store.renaming.pin("a")
+    pinned = await bench.store.pinning.pin("a")
     assert (pinned.pinned, pinned.changed) == (True, True)
     with pytest.raises(InUse, match="it is pinned") as refused:
         await bench.store.renaming.remove("a")
@@ -38,18 +38,18 @@ async def test_a_pinned_model_is_removed_only_by_force(bench: Bench) -> None:
 async def test_an_unpinned_model_is_as_it_was(bench: Bench) -> None:
     await bench.add("a")
     document = bench.document("a")
-    await bench.store.renaming.pin("a")
+    await bench.store.pinning.pin("a")
     assert bench.document("a") == document | {"pinned": True}
-    assert (await bench.store.renaming.pin("a")).changed is False
-    assert (await bench.store.renaming.pin("a", pinned=False)).changed
+    assert (await bench.store.pinning.pin("a")).changed is False
+    assert (await bench.store.pinning.pin("a", pinned=False)).changed
     assert bench.document("a") == document
-    assert (await bench.store.renaming.pin("a", pinned=False)).changed is False
+    assert (await bench.store.pinning.pin("a", pinned=False)).changed is False
     await bench.store.renaming.remove("a")
 
 
 async def test_a_pin_outlives_the_catalogue_a_move_and_other_bytes_and_is_not_copied(bench: Bench) -> None:
     await bench.add("a")
-    await bench.store.renaming.pin("a")
+    await bench.store.pinning.pin("a")
     bench.close()
     for name in os.listdir(os.path.dirname(bench.layout.catalog_path)):
         if name.startswith("catalog.sqlite"):
@@ -71,8 +71,8 @@ async def test_only_the_owner_and_an_admin_pin_and_unpin(bench: Bench) -> None:
     stranger, admin = Requester(peer=2000), Requester(peer=2000, all_models=True)
     for pinned in (True, False):
         with pytest.raises(PermissionDenied, match="unpinned" if not pinned else "pinned"):
-            await bench.store.renaming.pin("a", pinned=pinned, requester=stranger)
-        await bench.store.renaming.pin("a", pinned=pinned, requester=admin)
+            await bench.store.pinning.pin("a", pinned=pinned, requester=stranger)
+        await bench.store.pinning.pin("a", pinned=pinned, requester=admin)
     assert bench.document("a")["owner_uid"] == 1000
 
 
@@ -86,14 +86,14 @@ async def test_what_another_tool_writes_there_is_no_pin(bench: Bench, foreign: A
 
 async def test_a_model_that_is_not_there_is_not_pinned(bench: Bench) -> None:
     with pytest.raises(NotFound):
-        await bench.store.renaming.pin("a")
+        await bench.store.pinning.pin("a")
 
 
 async def test_a_restart_finds_a_pin_that_was_announced(bench: Bench) -> None:
     await bench.add("a")
     notes = RecordedNotes(bench)
-    pinned = await bench.store.renaming.pin("a", notes=notes)
+    pinned = await bench.store.pinning.pin("a", notes=notes)
     assert [call[0] for call in notes.calls] == ["about", "published"]
-    assert bench.store.renaming.stays(pinned)
-    await bench.store.renaming.pin("a", pinned=False)
-    assert not bench.store.renaming.stays(pinned)
+    assert bench.store.pinning.stands(pinned)
+    await bench.store.pinning.pin("a", pinned=False)
+    assert not bench.store.pinning.stands(pinned)
