@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -158,9 +160,12 @@ class Wire:
 
     def __init__(self, path: str, seconds: float = 30.0) -> None:
         made = socket.socket(socket.AF_UNIX)
-        made.settimeout(seconds)
         try:
+            # Not settimeout: a non-blocking connect to a Unix socket with a full backlog fails instead of waiting.
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", math.ceil(seconds), 0))
             made.connect(path)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, 0))
+            made.settimeout(seconds)
         except BaseException:
             made.close()
             raise
