@@ -8,7 +8,7 @@ with the same modules, and a branch here:
 accounts    names and groups of users; blocks, so `modeld.access` calls it in a thread of its own
 clock       seconds that no setting of the time changes, and a calendar for what expires
 children    how a child process depends on its parent, and the pipe between them
-durable     reads and writes at an offset, syncs, allocation, clones, a rename that replaces nothing
+durable     reads and writes at an offset, syncs, allocation, clones, renames that replace nothing or exchange two names
 endpoint    ownership of the path at which clients connect, and the connections to it
 files       an open file: a second name for it, a second descriptor, its access list, whether a program writes to it
 locks       a file that is locked for as long as a process lives, and that describes its holder

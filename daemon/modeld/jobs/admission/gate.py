@@ -1,7 +1,7 @@
 """The gate: admits, refuses, orders and starts jobs. Pure state, no I/O, the clock passed in.
 
 Rules:
-- A running slot that is free is never left empty while a ticket of its kind waits.
+- A running slot that is free is never left empty while a ticket of its kind waits, unless one job is to be alone.
 - While several peers wait, one that runs half of a kind's slots or more gets none that is free.
 - A queue that is full for others admits a peer that has less than an equal part of its places: those that fill it
   keep nobody out. With as many peers as places none is admitted, so the queue has less than four times its places.
@@ -40,6 +40,7 @@ class Gate:
         """Started tickets without a slot."""
 
         self._kind_of: dict[str, str] = {}
+        self._alone: str | None = None
         self._waiting = 0
         self._waiting_of: dict[Hashable, int] = {}
         self._pace = Pace()
@@ -99,6 +100,17 @@ class Gate:
         ticket = self._aside[id_]
         self._queues[ticket.kind].join(Place(ticket, clamp_priority(ticket.priority), self._clock()))
         return self._settle(ticket.kind)
+
+    def leave_alone(self, id_: str) -> tuple[str, ...]:
+        """Starts no job until `leave_together`. Returns the jobs that run beside this one: call it again to see which
+        of them are left."""
+        self._alone = id_
+        return tuple(other for running in self._running.values() for other in running if other != id_)
+
+    def leave_together(self) -> Owed:
+        """Starts jobs again. A second call does nothing."""
+        self._alone = None
+        return self.set_limits(self._limits)
 
     def runs_beside(self, kind: str) -> bool:
         """Whether a job of another kind runs. For any thread."""
@@ -183,7 +195,7 @@ class Gate:
         return self._queues[kind].ranked(now, served_enough)
 
     def _slot_free(self, kind: str) -> bool:
-        return len(self._running.get(kind, ())) < self._limits.running_of(kind)
+        return self._alone is None and len(self._running.get(kind, ())) < self._limits.running_of(kind)
 
     def _refuse_when_full(self, peer: Hashable) -> None:
         limits, mine = self._limits, self._waiting_of.get(peer, 0)
@@ -252,7 +264,7 @@ class Gate:
         running = self._running[kind]
         ranking = self._ranked(kind, now)
         starting: list[str] = []
-        while ranking and len(running) < self._limits.running_of(kind):
+        while ranking and self._slot_free(kind):
             ticket = ranking.pop(0).ticket
             queue.start(ticket.id)
             running[ticket.id] = ticket

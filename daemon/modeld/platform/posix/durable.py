@@ -17,7 +17,8 @@ RWF_DONTCACHE: Final = 0x80
 
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
-_RENAME_EXCL: Final = 4  # of macOS
+_RENAME_EXCHANGE: Final = 2
+_RENAME_EXCL, _RENAME_SWAP = 4, 2  # of macOS
 _FICLONE: Final = 0x40049409
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -177,18 +178,30 @@ def name_without_replacing(temporary: str, name: str) -> bool:
 
 def _rename_exclusive(source: str, target: str) -> bool | None:
     """None where the system or the filesystem has no rename that refuses to replace."""
-    before, after = os.fsencode(source), os.fsencode(target)
-    if sys.platform == "darwin":
-        failed = _LIBC.renamex_np(before, after, _RENAME_EXCL)
-    elif hasattr(_LIBC, "renameat2"):
-        failed = _LIBC.renameat2(_AT_FDCWD, before, _AT_FDCWD, after, _RENAME_NOREPLACE)
-    else:
-        return None
-    if not failed:
-        return True
-    code = ctypes.get_errno()
+    code = _rename(source, target, _RENAME_NOREPLACE, _RENAME_EXCL)
     if code == errno.EEXIST:
         return False
+    return True if code == 0 else None
+
+
+def exchange(first: str, second: str) -> bool:
+    """Gives each of two entries the other's name, in one step; False, with nothing changed, where the system or the
+    filesystem cannot."""
+    return _rename(first, second, _RENAME_EXCHANGE, _RENAME_SWAP) == 0
+
+
+def _rename(source: str, target: str, flag: int, flag_of_macos: int) -> int | None:
+    """0, or EEXIST; None where there is no such rename."""
+    before, after = os.fsencode(source), os.fsencode(target)
+    if sys.platform == "darwin":
+        failed = _LIBC.renamex_np(before, after, flag_of_macos)
+    elif hasattr(_LIBC, "renameat2"):
+        failed = _LIBC.renameat2(_AT_FDCWD, before, _AT_FDCWD, after, flag)
+    else:
+        return None
+    code = ctypes.get_errno() if failed else 0
+    if code in (0, errno.EEXIST):
+        return code
     if code in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP):
         return None
     raise OSError(code, os.strerror(code), source, None, target)

@@ -64,6 +64,8 @@ class _Call:
     future: _Settleable
     loop: asyncio.AbstractEventLoop | None
     committed: Callable[[Any], None] | None = None
+    alone: Callable[[], None] | None = None
+    """Runs instead of the function, outside of any transaction, after the calls that came before."""
     value: Any = None
     error: BaseException | None = None
 
@@ -146,6 +148,28 @@ class Catalog:
         """`read` for other threads: blocks."""
         return self._wait_for(function, writes=False)
 
+    async def move(self, copy: Callable[[sqlite3.Connection], None], switch: Callable[[], None]) -> None:
+        """Goes on with another file. `copy` makes it, from the file as all earlier calls left it; `switch` makes the
+        path lead to it. Later calls see the new file, or, when one of the two fails, the old one."""
+
+        def move() -> None:
+            copy(self._connection)
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            # SQLite removes the log by its path, which must not lead to the other file by then.
+            self._log.close()
+            self._connection.close()
+            self._is_open = False
+            try:
+                switch()
+            finally:
+                self._use(open_or_replace(self.path)[0])
+                self._is_open = True
+
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._submit(_Call(lambda _: None, writes=False, future=future, loop=loop, alone=move))
+        await asyncio.shield(future)
+
     def give_back(self) -> None:
         """Frees the pages of the file that SQLite keeps in memory, two megabytes after much work. Blocks."""
         self.look(lambda connection: connection.execute("PRAGMA shrink_memory").close())
@@ -193,6 +217,9 @@ class Catalog:
                 for call in batch:
                     call.error = self._translated(error)
                 _deliver(batch)
+                continue
+            if batch[0].alone is not None:
+                self._run_alone(batch[0], batch[0].alone)
                 continue
             writes = [call for call in batch if call.writes]
             if writes:
@@ -255,8 +282,18 @@ class Catalog:
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
-            batch, self._waiting = self._waiting, []
+            # One that runs alone is a batch of its own.
+            count = next((at for at, call in enumerate(self._waiting) if call.alone is not None), len(self._waiting))
+            count = max(count, min(1, len(self._waiting)))
+            batch, self._waiting = self._waiting[:count], self._waiting[count:]
             return batch
+
+    def _run_alone(self, call: _Call, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except BaseException as error:  # noqa: BLE001 - it belongs to the caller, whatever it is
+            call.error = self._translated(error)
+        _deliver([call])
 
     def _commit(self, calls: list[_Call]) -> None:
         """One transaction for all. When SQLite rolls it back, each call runs again in a transaction of its own."""

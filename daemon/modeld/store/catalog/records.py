@@ -13,7 +13,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -75,6 +75,8 @@ class Records:
         were at the first look."""
         self._loaded: dict[str, Signature | None] = {}
         """Recorded signatures of blobs that this run has not looked at yet."""
+        self._copies: dict[str, Signature] = {}
+        """Of blobs with the same bytes that may take the places of these at any moment."""
         self._first_look = threading.Lock()
         self._relinking = anyio.Lock()
         """Changes of links are recorded in the order in which they were made."""
@@ -84,6 +86,8 @@ class Records:
     def known(self, digest: Digest, now: Signature) -> Signature:
         """The signature of the blob as it was last known, to compare with the present one, which is returned at the
         first look at a blob without a record. For any thread but the event loop's: the first look blocks."""
+        if self._copies and (copy := self._copies.get(digest.hex)) is not None and copy.is_unchanged(now):
+            return copy
         found = self._verified.get(digest.hex) or self._unproven.get(digest.hex)
         if found is not None:
             return found
@@ -218,6 +222,16 @@ class Records:
             if noted.get(digest.hex) == known:
                 noted[digest.hex] = now
 
+    def expect(self, copies: Mapping[Digest, Signature]) -> None:
+        """Copies of all blobs, which were hashed as they were made, may take their places."""
+        self._copies = {digest.hex: signature for digest, signature in copies.items()}
+
+    def become(self) -> None:
+        """The copies have taken the places of all blobs, also in the catalogue."""
+        with self._first_look:
+            self._verified, self._copies = self._copies, {}
+            self._unproven, self._loaded = {}, {}
+
     async def forget(self, *digests: Digest) -> None:
         """Forgets blobs that were removed or found bad."""
         for digest in digests:
@@ -241,3 +255,14 @@ def _remember_source(db: sqlite3.Connection, source: Signature, digest: Digest) 
         "INSERT OR REPLACE INTO source (signature, digest) VALUES (?, ?)", (source.text, digest.hex)
     ).lastrowid
     db.execute("DELETE FROM source WHERE id <= ?", ((added or 0) - KEPT_SOURCES,))
+
+
+def replace_all(db: sqlite3.Connection, copies: Mapping[Digest, Signature]) -> None:
+    """In a catalogue that is not in use yet: the blobs that it knows are these."""
+    now = time.time()
+    rows = [(digest.hex, signature.text, signature.size, now, now) for digest, signature in copies.items()]
+    db.execute("CREATE TEMP TABLE copied (digest TEXT PRIMARY KEY) WITHOUT ROWID")
+    db.executemany("INSERT INTO copied VALUES (?)", [row[:1] for row in rows])
+    db.execute("DELETE FROM verification WHERE digest NOT IN (SELECT digest FROM copied)")
+    db.executemany(_HASHED, rows)
+    db.execute("DROP TABLE copied")

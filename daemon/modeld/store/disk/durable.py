@@ -47,6 +47,7 @@ clone = calls.clone
 copy_range = calls.copy_range
 sync_file = calls.sync_file
 name_without_replacing = calls.name_without_replacing
+exchange = calls.exchange
 
 
 def create_file(path: str) -> int:

@@ -108,6 +108,16 @@ class Layout:
         return f"{self.root}/.modeld/linked/{digest.hex}"
 
     @property
+    def moving(self) -> str:
+        """In an unfinished copy of another store: see `disk.former`."""
+        return f"{self.private}/moving"
+
+    @property
+    def former(self) -> str:
+        """Where the store was before it was moved."""
+        return f"{self.private}/former"
+
+    @property
     def site_trees(self) -> str:
         """Directories of symbolic links, for the models of sites: a directory for each site."""
         return f"{self.private}/sites"

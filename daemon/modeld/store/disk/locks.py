@@ -47,7 +47,9 @@ class StoreLock:
     def __init__(self, descriptor: int, layout: Layout) -> None:
         self._descriptor = descriptor
         self.layout = layout
-        self._root = os.stat(layout.root)
+        self._roots = [os.stat(layout.root)]
+        """With the one that takes its place, while that happens."""
+        self._next: StoreLock | None = None
 
     @classmethod
     def take(cls, layout: Layout, *, endpoint: str | None = None) -> StoreLock:
@@ -70,7 +72,7 @@ class StoreLock:
             there = os.stat(self.layout.root)
         except OSError as fault:
             raise durable.store_fault(fault, "look at the store", self.layout.root) from fault
-        if not os.path.samestat(there, self._root):
+        if not any(os.path.samestat(there, root) for root in self._roots):
             raise self._replaced()
 
     def check(self) -> None:
@@ -79,8 +81,22 @@ class StoreLock:
             there = os.lstat(self.layout.lock)
         except OSError as fault:
             raise durable.store_fault(fault, "look at the store's lock", self.layout.lock) from fault
-        if not os.path.samestat(there, os.fstat(self._descriptor)):
+        held = [self._descriptor, *([] if self._next is None else [self._next._descriptor])]
+        if not any(os.path.samestat(there, os.fstat(descriptor)) for descriptor in held):
             raise self._replaced()
+
+    def expect(self, other: StoreLock | None) -> None:
+        """From now on the directory of the other lock may be at the root's path; with None no longer."""
+        self._next = other
+        self._roots[1:] = [] if other is None else other._roots
+
+    def become(self, other: StoreLock) -> None:
+        """The directory of the other lock is at the root's path for good. Releases the lock of the earlier one."""
+        before, self._descriptor = self._descriptor, other._descriptor
+        self._roots = other._roots
+        self._next = None
+        other._descriptor = -1
+        locks.release(before)
 
     def _replaced(self) -> Internal:
         return Internal(

@@ -14,7 +14,7 @@ from functools import partial
 
 from modeld.config import ConfigError
 from modeld.platform import accounts
-from modeld.store.disk import durable
+from modeld.store.disk import durable, former
 from modeld.store.disk.layout import LAYOUT_VERSION, Layout
 from modeld.store.disk.links import link_or_symlink
 from modelwire import store_root
@@ -39,9 +39,12 @@ def resolve_root(configured: str | None, environ: Mapping[str, str], platform: s
         raise ConfigError(fault.message, hint=fault.hint) from None
 
 
-def prepare_root(root: str, *, group: str | None = None) -> Layout:
-    """Makes the missing directories of the skeleton and checks the rest. A failure removes the new ones again."""
+def prepare_root(root: str, *, group: str | None = None, unfinished: bool = False) -> Layout:
+    """Makes the missing directories of the skeleton and checks the rest. A failure removes the new ones again. An
+    `unfinished` copy of another store is refused unless it is asked for."""
     layout = Layout(root if root == "/" else root.rstrip("/"))
+    if not unfinished:
+        _refuse_unfinished(layout)
     gid = None if group is None else _group_id(group)
     made: list[str] = []
     try:
@@ -57,6 +60,20 @@ def prepare_root(root: str, *, group: str | None = None) -> Layout:
             raise _unusable(layout.root, fault) from fault
         raise
     return layout
+
+
+def _refuse_unfinished(layout: Layout) -> None:
+    note = former.moving(layout)
+    if note is None:
+        return
+    if os.path.realpath(note.root) == os.path.realpath(layout.root):
+        former.settle(layout)  # the last step of the move, before which the daemon was killed
+        return
+    raise RootUnusable(
+        f"{layout.root} is an unfinished copy of the store at {note.root}",
+        hint=f"Use {note.root}: its daemon goes on with the copy, or begins again after `modelctl store move`."
+        f" To give up the copy, remove {layout.root}.",
+    )
 
 
 def _make_missing(layout: Layout, gid: int | None, made: list[str]) -> None:

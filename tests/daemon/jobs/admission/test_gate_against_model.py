@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 import pytest
@@ -40,6 +40,7 @@ class NaiveGate:
         """Started, waiting for something outside: their peers and kinds."""
         self.served: dict[tuple[str, Hashable], int] = {}
         self.counter = 0
+        self.alone = False
 
     def _stamp(self, key: tuple[str, Hashable]) -> None:
         self.counter += 1
@@ -50,6 +51,8 @@ class NaiveGate:
         self.served = {key: turn for key, turn in self.served.items() if key in present}
 
     def free(self, kind: str) -> int:
+        if self.alone:
+            return 0
         return self.limits.running_of(kind) - sum(k == kind for k in self.running.values())
 
     def full_for(self, peer: Hashable) -> bool:
@@ -106,9 +109,9 @@ class NaiveGate:
         self.wait(id_, peer, kind, priority)
         return self.fill()
 
-    def fill(self) -> tuple[str, ...]:
+    def fill(self, kinds: Iterable[str] = KINDS) -> tuple[str, ...]:
         started = []
-        for kind in KINDS:
+        for kind in kinds:
             while self.free(kind) > 0 and any(w.kind == kind for w in self.waiting):
                 chosen = self.first(kind, self.waiting, self.served)
                 self.waiting.remove(chosen)
@@ -239,6 +242,21 @@ class GateAgainstModel(RuleBasedStateMachine):
         owed = self.gate.set_limits(limits)
         self._owed(owed, self.model.fill(), None)
 
+    @rule(id_=tickets)
+    def leave_alone(self, id_: str) -> None:
+        if id_ in self.model.running:
+            others = self.gate.leave_alone(id_)
+            assert sorted(others) == sorted(self.model.running.keys() - {id_})
+            self.model.alone = True
+        self.touched = None
+
+    @rule()
+    def leave_together(self) -> None:
+        self.model.alone = False
+        kinds = tuple(self.gate.snapshot().kinds)
+        self._owed(self.gate.leave_together(), self.model.fill(kinds), None)
+        assert self.gate.leave_together() == Owed()
+
     @rule(seconds=st.floats(0.1, 25.0))
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
@@ -259,7 +277,8 @@ class GateAgainstModel(RuleBasedStateMachine):
     def the_order_is_the_models(self) -> None:
         for kind, seen in self.gate.snapshot().kinds.items():
             assert list(seen.waiting) == self.model.order(kind)
-            assert not (seen.waiting and len(seen.running) < seen.limit), "a free slot was left empty"
+            free = len(seen.running) < seen.limit and not self.model.alone
+            assert not (seen.waiting and free), "a free slot was left empty"
 
     @invariant()
     def known_positions_are_true_after_a_call(self) -> None:

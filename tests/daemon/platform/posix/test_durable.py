@@ -27,6 +27,36 @@ def naming(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(durable, "_rename_exclusive", absent)
 
 
+def test_two_entries_exchange_their_names(tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "directory" / "inside").write_bytes(b"1")
+    (tmp_path / "link").symlink_to("elsewhere")
+
+    assert durable.exchange(str(tmp_path / "directory"), str(tmp_path / "link"))
+
+    assert os.readlink(tmp_path / "directory") == "elsewhere"
+    assert (tmp_path / "link" / "inside").read_bytes() == b"1"
+
+
+def test_a_name_that_is_missing_is_exchanged_with_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"1")
+    with pytest.raises(FileNotFoundError):
+        durable.exchange(str(tmp_path / "file"), str(tmp_path / "missing"))
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_without_such_a_rename_nothing_is_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        ctypes.set_errno(errno.EINVAL)
+        return -1
+
+    monkeypatch.setattr(durable._LIBC, "renameat2", refuse)
+    (tmp_path / "one").write_bytes(b"1")
+    (tmp_path / "two").write_bytes(b"2")
+    assert not durable.exchange(str(tmp_path / "one"), str(tmp_path / "two"))
+    assert (tmp_path / "one").read_bytes() == b"1"
+
+
 def test_short_writes_and_reads_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pwritev, preadv = os.pwritev, os.preadv
 

@@ -1,0 +1,89 @@
+"""What a store that was moved, or is being moved, notes about itself: two small files in its private directory.
+
+`moving` is in a directory into which a store is copied. As long as the path of that store does not lead there, the
+copy is not complete and no daemon may serve it. `former` is in a store that was moved: where the directory is that
+the store was in before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from typing import Final
+
+import msgspec
+
+from modeld.store.disk import durable
+from modeld.store.disk.layout import Layout
+
+_LONGEST: Final = 16 * 1024
+
+
+class Moving(msgspec.Struct, frozen=True, kw_only=True):
+    root: str
+    """The path by which the store is known."""
+    former: str | None = None
+    """Where its directory will be afterwards; None while that is not decided."""
+    device: int = 0
+    inode: int = 0
+    """Of that directory."""
+
+    @property
+    def took_place(self) -> str:
+        """The directory to which the path of the store leads now."""
+        return os.path.realpath(self.root)
+
+
+def moving(layout: Layout) -> Moving | None:
+    """The note of an unfinished copy; None when the directory is none."""
+    return _read(layout.moving)
+
+
+def former(layout: Layout) -> Moving | None:
+    return _read(layout.former)
+
+
+def note_moving(layout: Layout, note: Moving) -> None:
+    """Durable on return, before anything else is in the directory."""
+    data = msgspec.json.encode(note) + b"\n"
+    temporary = f"{layout.moving}-{secrets.token_hex(4)}"
+    descriptor = durable.create_file(temporary)
+    try:
+        try:
+            durable.write_at(descriptor, memoryview(data), 0)
+            durable.sync_file(descriptor)
+        finally:
+            durable.close(descriptor)
+        durable.name_replacing(temporary, layout.moving)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            durable.remove(temporary)
+        raise
+    durable.sync_directory(layout.private)
+
+
+def settle(layout: Layout) -> None:
+    """The store is where its copy was made: the note becomes one about the former directory."""
+    with contextlib.suppress(FileNotFoundError):
+        durable.name_replacing(layout.moving, layout.former)
+    durable.sync_directory(layout.private)
+
+
+def forget(layout: Layout) -> None:
+    """The former directory is gone, or of no interest any more."""
+    durable.remove(layout.former)
+    durable.sync_directory(layout.private)
+
+
+def _read(path: str) -> Moving | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    with open(descriptor, "rb") as file:
+        data = file.read(_LONGEST)
+    try:
+        return msgspec.json.decode(data, type=Moving)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return Moving(root="")
