@@ -12,7 +12,9 @@ import os
 import sqlite3
 import stat
 import time
+from collections.abc import Callable
 
+from modeld.store.disk import durable
 from modeld.store.disk.durable import store_fault
 from modelwire.errors import (
     Corrupt,
@@ -246,3 +248,33 @@ def _translated_os(error: OSError, path: str) -> WireError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return NotFound(what, hint="The store's root is gone: check that its filesystem is mounted.")
     return Internal(what, hint=_KEEP_IT)
+
+
+def copy_to(source: sqlite3.Connection, path: str, finish: Callable[[sqlite3.Connection], None]) -> None:
+    """Makes a sound copy at the path, durable on return, which `finish` completes. An earlier one is replaced."""
+    temporary = f"{path}.copied"
+    for suffix in COMPANIONS:
+        durable.remove(temporary + suffix)
+    os.close(durable.create_file(temporary))
+    target = sqlite3.connect(temporary, isolation_level=None)
+    try:
+        source.backup(target)
+        target.execute("PRAGMA journal_mode = DELETE").fetchone()
+        target.execute("BEGIN")
+        finish(target)
+        target.execute("COMMIT")
+        (verdict,) = target.execute(QUICK_CHECK).fetchone()
+        if verdict != "ok":
+            raise Corrupt(f"the copy {temporary} of the catalogue is damaged: {verdict}", hint="Check the disk.")
+    finally:
+        target.close()
+    with durable.store_faults("copy the catalogue to", path):
+        descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            durable.sync_file(descriptor)
+        finally:
+            durable.close(descriptor)
+        for suffix in COMPANIONS[1:]:
+            durable.remove(path + suffix)
+        durable.name_replacing(temporary, path)
+        durable.sync_directory(os.path.dirname(path))
