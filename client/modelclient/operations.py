@@ -260,6 +260,14 @@ class Operations:
         and every so many times, or with `full`, by their hash. `due` looks only at those whose time has come."""
         return Call(requests.StoreScrub(full=full, due=due, **options), values.Scrubbed)
 
+    @work
+    def move_store(
+        self, path: str | None = None, *, drop_old: bool = False, **options: Unpack[Submission]
+    ) -> Call[values.Relocated]:
+        """Moves the whole store to the directory at this absolute path, while its models are served. `drop_old` removes
+        the directory that it was in before the last move."""
+        return Call(requests.StoreMove(path=path, drop_old=drop_old, **options), values.Relocated)
+
     # -- jobs
 
     @steps

@@ -61,6 +61,7 @@ OPERATIONS: dict[str, Operation] = _table(
     (requests.StoreQuarantine, values.QuarantineList, "read", "read", "verify"),
     (requests.StoreSweep, values.Swept, "write", "admin", "space"),
     (requests.StoreScrub, values.Scrubbed, "write", "admin", "scrub"),
+    (requests.StoreMove, values.Relocated, "write", "admin", "move"),
     (requests.JobList, values.JobList, "read", "read", "jobs"),
     (requests.JobShow, values.JobView, "read", "read", "jobs"),
     (requests.JobAttach, values.JobView, "read", "read", "jobs"),

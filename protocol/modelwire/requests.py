@@ -305,6 +305,17 @@ class StoreScrub(Write, tag="store.scrub", frozen=True, kw_only=True):
     due: bool = False
 
 
+class StoreMove(Write, tag="store.move", frozen=True, kw_only=True):
+    """Moves the whole store to the directory at `path`, which is empty or not there yet; meanwhile its models are
+    served. The path of the store leads there afterwards, and the directory that it was in stays.
+
+    `drop_old` without a `path` removes that directory.
+    """
+
+    path: str | None = None
+    drop_old: bool = False
+
+
 # -- jobs
 
 

@@ -51,6 +51,7 @@ CALLS: list[tuple[type[Request], Callable[[Any], object], object]] = [
     (requests.StoreQuarantine, lambda c: c.quarantine(), VALUES[requests.StoreQuarantine]),
     (requests.StoreSweep, lambda c: c.sweep().result(), VALUES[requests.StoreSweep]),
     (requests.StoreScrub, lambda c: c.scrub().result(), VALUES[requests.StoreScrub]),
+    (requests.StoreMove, lambda c: c.move_store("/mnt/models").result(), VALUES[requests.StoreMove]),
     (requests.JobList, lambda c: c.jobs(state="done", limit=5), (JOB,)),
     (requests.JobShow, lambda c: c.job("j1"), JOB),
     (requests.JobAttach, lambda c: c.attach("j1").result(), JOB),
@@ -122,6 +123,7 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         client.repair("a", from_path="/x", **write).result()
         client.sweep(dry_run=True, **write).result()
         client.scrub(full=True, due=True, **write).result()
+        client.move_store("/mnt/models", drop_old=True, **write).result()
         client.configure(max_rate=0, running_bytes=1, running_fetches=2, waiting_per_peer=3, waiting_total=4)
         client.configure_job("j", priority=5, max_rate=1000)
     assert made.requests == [
@@ -134,10 +136,11 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         requests.ModelRepair(id="7", names=("a",), from_="/x", **write),
         requests.StoreSweep(id="8", dry_run=True, **write),
         requests.StoreScrub(id="9", full=True, due=True, **write),
+        requests.StoreMove(id="10", path="/mnt/models", drop_old=True, **write),
         requests.DaemonConfigure(
-            id="10", max_rate=0, running_bytes=1, running_fetches=2, waiting_per_peer=3, waiting_total=4
+            id="11", max_rate=0, running_bytes=1, running_fetches=2, waiting_per_peer=3, waiting_total=4
         ),
-        requests.JobConfigure(id="11", job="j", priority=5, max_rate=1000),
+        requests.JobConfigure(id="12", job="j", priority=5, max_rate=1000),
     ]
 
 

@@ -45,6 +45,7 @@ COMMANDS: dict[str, list[str]] = {
     "rm": ["m"],
     "run": ["m", "--", "echo", "said"],
     "scrub": [],
+    "store": ["move", "/mnt/models"],
     "set": ["max_rate=5MB"],
     "show": ["m"],
     "status": [],

@@ -208,6 +208,7 @@ VALUES: dict[type[Request], values.Value] = {
     requests.StoreQuarantine: values.QuarantineList(size_bytes=3),
     requests.StoreSweep: values.Swept(freed_bytes=3, kept=1),
     requests.StoreScrub: values.Scrubbed(checked=2, size_bytes=20),
+    requests.StoreMove: values.Relocated(store="/models", path="/mnt/models", former="/models.old", models=2),
     requests.JobList: values.JobList(jobs=(JOB,)),
     requests.JobShow: JOB,
     requests.JobAttach: JOB,

@@ -105,5 +105,10 @@ def carry_out(session: Session, start: Callable[[], Work[T]], again: str) -> T:
         session,
         start,
         lambda work: follow(session, work),
-        lambda _, error: Cancelled(f"interrupted: {error.message}", hint=f"To go on, run `{again}` again."),
+        lambda _, error: stopped(error, again),
     )
+
+
+def stopped(error: Cancelled, again: str) -> Cancelled:
+    """The report of work that Ctrl-C has stopped."""
+    return Cancelled(f"interrupted: {error.message}", hint=f"To go on, run `{again}` again.")

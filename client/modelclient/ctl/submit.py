@@ -16,9 +16,10 @@ from modelclient.exchange import Work
 from modelclient.operations import NewModel
 from modelwire.errors import Cancelled, InvalidRequest, ModeldError
 from modelwire.units import rounded_size
-from modelwire.values import Added, JobView, Pulled
+from modelwire.values import Added, JobView, Pulled, Value
 from modelwire.vocabulary import PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST, TERMINAL_STATES
 
+T = TypeVar("T", bound=Value)
 Made = TypeVar("Made", Added, Pulled)
 
 _STOP_SECONDS: Final = 1.0
@@ -127,7 +128,7 @@ def submit(
     supervise(
         session,
         start,
-        lambda work: _leave(session, work, known) if detach else _show(session, follow(session, work), known),
+        lambda work: (leave if detach else follow_and_show)(session, work, lambda made: _show(session, made, known)),
         lambda work, _: _interruption(session, work, stopped),
     )
 
@@ -149,12 +150,16 @@ def sendable(text: str, what: str) -> str:
     return text
 
 
-def _leave(session: Session, work: Work[Made], known: Callable[[Made], str]) -> None:
+def follow_and_show(session: Session, work: Work[T], show: Callable[[T], None]) -> None:
+    show(follow(session, work))
+
+
+def leave(session: Session, work: Work[T], show: Callable[[T], None]) -> None:
     """The job's id, and the daemon goes on; work that had ended by then is shown as it is."""
     accepted = work.accepted()
     work.detach()
     if accepted is None:
-        _show(session, work.result(), known)
+        show(work.result())
         return
     job = {"job": accepted.job, "position": accepted.position, "joined": accepted.joined}
     session.show(job, quiet=[accepted.job], text=line(accepted.job))

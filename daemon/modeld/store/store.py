@@ -49,6 +49,7 @@ from modeld.store.manifests.index import Index
 from modeld.store.manifests.models import Models
 from modeld.store.manifests.sites import Site, Sites
 from modeld.store.manifests.trees import Trees
+from modeld.store.moving.mover import Mover
 from modeld.store.names import ModelName
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.leases import Leases
@@ -93,11 +94,13 @@ class Store:
         recovery: RecoveryReport,
         scrubber: Scrubber,
         sites: Sites,
+        mover: Mover,
     ) -> None:
         publishing, records, history, self.holds = ingest.publishing, ingest.records, ingest.history, ingest.holds
         self.layout = publishing.layout
         self.recovery = recovery
         self.scrubber = scrubber
+        self.mover = mover
         self.reserve = Reserve(self.layout)
         self.reserve.refill()
         self.index = publishing.index
@@ -199,6 +202,7 @@ class Store:
                 leases=Leases(publishing, ingest.holds, catalog, used=uses.note),
                 recovery=recover(layout, index),
                 sites=sites,
+                mover=Mover(publishing, lock, records, catalog, settings),
                 scrubber=Scrubber(
                     Checker(publishing, records, history, anyio.CapacityLimiter(_SCRUBS)),
                     Scrubs(catalog),

@@ -52,6 +52,7 @@ from modelwire.values.store import ModelUsage as ModelUsage
 from modelwire.values.store import NotEvicted as NotEvicted
 from modelwire.values.store import Quarantined as Quarantined
 from modelwire.values.store import QuarantineList as QuarantineList
+from modelwire.values.store import Relocated as Relocated
 from modelwire.values.store import Scrubbed as Scrubbed
 from modelwire.values.store import Swept as Swept
 from modelwire.values.store import Usage as Usage

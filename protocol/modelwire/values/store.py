@@ -129,6 +129,23 @@ class Scrubbed(Value, omit_defaults=False, frozen=True, kw_only=True):
     job: str | None = None
 
 
+class Relocated(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """The store, whose path is `store`, is in the directory `path`; before, it was in `former`.
+
+    With `drop_old` that directory is gone: `blobs` of it were removed, which frees `freed_bytes`. `notes`: what stays.
+    """
+
+    store: str
+    path: str
+    former: str
+    models: int = 0
+    blobs: int = 0
+    size_bytes: int = 0
+    freed_bytes: int = 0
+    notes: tuple[str, ...] = ()
+    job: str | None = None
+
+
 class Swept(Value, omit_defaults=False, frozen=True, kw_only=True):
     """What a sweep removed, or would remove: `removed` of them, and of very many not all in `victims`.
 

@@ -18,6 +18,7 @@ from modeld.operations import (
     model_remove,
     model_repair,
     model_verify,
+    store_move,
     store_scrub,
     store_sweep,
 )
@@ -43,6 +44,7 @@ KINDS: dict[type[requests.Write], type[JobOperation[Any, Any]]] = {
         model_repair.Repair,
         store_sweep.Sweep,
         store_scrub.Scrub,
+        store_move.MoveStore,
     )
 }
 
@@ -95,6 +97,7 @@ SAME_WORK: list[tuple[requests.Write, dict[str, Any], str]] = [
     (requests.ModelRepair(names=("b", "a")), {"names": ("a", "b", "a")}, 'model.repair ["a","b",null,1000]'),
     (requests.StoreSweep(), {"priority": 2}, "store.sweep [false,null,1000]"),
     (requests.StoreScrub(), {"priority": 2}, "store.scrub [1000]"),
+    (requests.StoreMove(path="/mnt/m"), {"priority": 2}, 'store.move ["/mnt/m",1000]'),
 ]
 
 OTHER_WORK: dict[type[requests.Write], list[dict[str, Any]]] = {
@@ -138,6 +141,7 @@ OTHER_WORK: dict[type[requests.Write], list[dict[str, Any]]] = {
     ],
     requests.StoreSweep: [{"dry_run": True}, {"grace_s": 0.0}, {"partials": True}, {"quarantine": True}],
     requests.StoreScrub: [{"full": True}, {"due": True}],
+    requests.StoreMove: [{"path": "/mnt/other"}, {"path": None, "drop_old": True}],
 }
 
 

@@ -62,7 +62,8 @@ class Case:
 Make = Callable[[Case], dict[str, Any]]
 
 # In the order of USERS: + answered, r the role does not suffice, m the model is another's, j the job or the lease is
-# another's, d to be handed over, - not let in, i refused as a wrong request: the right was there.
+# another's, d to be handed over, o for the daemon's own user and root, - not let in, i refused as a wrong request: the
+# right was there.
 READ = "+ + + + + - - -"
 WRITE = "+ + + + r - - -"
 ADMIN = "+ + + r r - - -"
@@ -70,6 +71,7 @@ OTHERS_MODEL = "+ + + m r - - -"
 OTHERS_JOB = "+ + + j r - - -"
 OTHERS_LEASE = "+ + + j j - - -"
 BY_PATH = "+ + d d r - - -"
+OWN = "i i o r r - - -"
 NOT_HERE = "i i i i i - - -"
 
 HANDED: Final = {"transfer": "t", "replace": True}
@@ -100,6 +102,7 @@ LINES: Final[dict[str, tuple[str, str, Make]]] = {
     "store.quarantine": (READ, READ, lambda case: {}),
     "store.sweep": (ADMIN, ADMIN, lambda case: {}),
     "store.scrub": (ADMIN, ADMIN, lambda case: {}),
+    "store.move": (OWN, OWN, lambda case: {"path": "/"}),
     "job.list": (READ, READ, lambda case: {}),
     "job.show": (READ, READ, lambda case: {"job": case.job}),
     "job.attach": (READ, READ, lambda case: {"job": case.ended_job}),
@@ -225,6 +228,8 @@ def _refusal(reply: dict[str, Any]) -> str:
         case "permission_denied" if reply["details"].get("by") == "descriptors":
             return "d"
         case "permission_denied":
+            if "only the daemon's own user and root can" in reply["message"]:
+                return "o"
             return "m" if f"belongs to uid {ANOTHER}" in reply["message"] else reply["message"]
         case "invalid_request":
             return "i"

@@ -127,6 +127,11 @@ class Linked:
         else:
             self.good(blob.digest, blob.signature)
 
+    def forget_all(self) -> None:
+        """The store has copies of all blobs, which share their bytes with nothing, and no marks."""
+        self._signatures.clear()
+        self._sources.clear()
+
     def forget(self, digest: Digest) -> None:
         """For a blob that is gone, or never got its name. A mark that stays behind only costs a verification."""
         self._signatures.pop(digest.hex, None)

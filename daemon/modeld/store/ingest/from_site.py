@@ -7,6 +7,7 @@ behind.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,9 +37,17 @@ class SiteBlob:
     """Whether the store's blob is to be the site's very file."""
 
     def stage(
-        self, layout: Layout, *, space: Space, progress: FileProgress, linked: Linked, keep_cache: bool
+        self,
+        layout: Layout,
+        *,
+        space: Space,
+        progress: FileProgress,
+        linked: Linked,
+        keep_cache: bool,
+        syncs: Callable[[int], bool] = lambda _: True,
     ) -> Staged:
-        """Blocks; for a byte thread. Corrupt when the bytes are not those of the digest."""
+        """Blocks; for a byte thread. Corrupt when the bytes are not those of the digest. `syncs` says of a size whether
+        such a file is synced by itself."""
         with source_faults(self.path), files.closing(os.open(self.path, _FLAGS)) as descriptor:
             source = Source.of(descriptor, self.path)
             staged: Staged | None = None
@@ -54,7 +63,10 @@ class SiteBlob:
                     linked=linked,
                 )
             if staged is None:
-                staged = copying.stage_copy(layout, source, space=space, progress=progress, keep_cache=keep_cache)
+                sync = syncs(source.signature.size)
+                staged = copying.stage_copy(
+                    layout, source, space=space, progress=progress, keep_cache=keep_cache, sync=sync
+                )
         if not self.digest.matches(staged.digest):
             staged.discard()
             progress.advance(done=-staged.size)

@@ -112,6 +112,9 @@ class Current:
         if self._watches is not None:
             self._drop_all(self._watches)
 
+    def look_again(self) -> None:
+        pass
+
     def close(self) -> None:
         """Idempotent."""
         if self._watches is not None:

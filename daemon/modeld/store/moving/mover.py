@@ -1,0 +1,266 @@
+"""Moves the whole store to another directory, most often on another filesystem, while it serves.
+
+Blobs never change, so they are copied while everything goes on, again and again until little is missing. Then the
+mover is alone: no job runs and nobody publishes, but readers get their answers. The rest is copied, the catalogue goes
+on in a copy of its file, and the path of the store leads to the new directory in one step. Before that step the old
+directory is the store and the new one is marked as unfinished; after it the new one is whole. The old one stays until
+it is dropped.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Final, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from modeld.config import StoreSettings
+from modeld.progress import JobProgress, check
+from modeld.store.catalog import copies, records
+from modeld.store.catalog.catalog import Catalog
+from modeld.store.catalog.catalog_file import copy_to
+from modeld.store.catalog.copies import Copies
+from modeld.store.digest import Digest, Signature
+from modeld.store.disk import former
+from modeld.store.disk.durable import store_faults
+from modeld.store.disk.layout import Layout
+from modeld.store.disk.locks import NameLock, StoreLock, name_holder
+from modeld.store.disk.reserve import Reserve
+from modeld.store.disk.space import Allotment
+from modeld.store.maintain.walk import BlobFile
+from modeld.store.moving.blob_copies import AT_ONCE, AT_ONCE_BYTES, BlobCopies
+from modeld.store.moving.former_store import drop_former
+from modeld.store.moving.other_files import OtherFiles
+from modeld.store.moving.target import Target, claim, note_former, real_path
+from modeld.store.publish.name_changes import NameChanges, Notes, announced
+from modelwire.errors import Corrupt, InUse, Unsupported
+from modelwire.values import Relocated
+
+T = TypeVar("T")
+
+LITTLE_BYTES: Final = 4 << 30
+"""What may be missing when the mover begins to be alone: some seconds of copying."""
+
+_PASSES: Final = 20
+"""Of copying beside other work; a store that grows faster than it is copied has to wait in the end."""
+
+_LOCK_LOOK_SECONDS: Final = 0.25
+
+_GOES_ON: Final = "The store stays in {here}; what was copied to {there} is kept, and the same command goes on with it."
+
+
+class Mover:
+    """For the event loop; one thread copies."""
+
+    def __init__(
+        self,
+        name_changes: NameChanges,
+        lock: StoreLock,
+        known: records.Records,
+        catalog: Catalog | None,
+        settings: StoreSettings,
+    ) -> None:
+        self._name_changes = name_changes
+        self._layout = name_changes.layout
+        self._lock = lock
+        self._records = known
+        self._catalog = catalog
+        self._copies = Copies(catalog)
+        self._settings = settings
+        self._thread = anyio.CapacityLimiter(1)
+        self._busy = False
+
+    async def move(
+        self,
+        path: str,
+        *,
+        alone: Callable[[], AbstractAsyncContextManager[None]],
+        order: int,
+        progress: JobProgress,
+        notes: Notes[Relocated] | None = None,
+    ) -> Relocated:
+        """Raises Stopped, or why the store cannot move; the next call goes on. Within `alone` no other job runs."""
+        if self._catalog is None:
+            raise Unsupported("a store without a catalogue cannot move")
+        if self._busy:
+            raise InUse("the store is being moved already", hint="`modelctl jobs` shows by which job.")
+        self._busy = True
+        try:
+            progress.phase("checking_local")
+            group, sites = self._settings.group, [site.path for site in self._settings.site]
+            await self._run(self._lock.check)
+            target = await self._run(partial(claim, self._layout, path, group=group, sites=sites))
+            try:
+                return await self._move(target, alone, order, progress, notes, self._catalog)
+            finally:
+                target.lock.close()
+        finally:
+            self._busy = False
+
+    async def _move(
+        self,
+        target: Target,
+        alone: Callable[[], AbstractAsyncContextManager[None]],
+        order: int,
+        progress: JobProgress,
+        notes: Notes[Relocated] | None,
+        catalog: Catalog,
+    ) -> Relocated:
+        new = target.layout
+        known = await self._copies.load(new.root)
+        blob_copies = BlobCopies(self._layout, new, known, min_free=int(self._settings.min_free))
+        progress.phase("copy")
+        for _ in range(_PASSES):
+            if await self._copy_missing(blob_copies, new, progress) <= LITTLE_BYTES:
+                break
+        async with alone():
+            await self._until_names_are_free(progress)
+            async with self._name_changes.publisher.turn(order):
+                progress.phase("copy")
+                await self._copy_missing(blob_copies, new, progress)
+                await self._refuse_damaged(blob_copies)
+                progress.phase("publish")
+                rest = OtherFiles(self._layout, new, blob_copies, progress.stopped)
+                await self._run(rest.copy)
+                await self._run(partial(note_former, target, self._layout))
+                moved = Relocated(
+                    store=self._layout.root,
+                    path=new.root,
+                    former=target.switch.former,
+                    models=self._name_changes.index.count,
+                    blobs=len(blob_copies.good),
+                    size_bytes=blob_copies.size,
+                )
+                check(progress)
+                with anyio.CancelScope(shield=True):
+                    async with announced(notes, moved):
+                        await self._switch(target, blob_copies, catalog)
+        return moved
+
+    async def _copy_missing(self, blob_copies: BlobCopies, new: Layout, progress: JobProgress) -> int:
+        """Returns how many bytes were missing."""
+        missing = await self._run(partial(blob_copies.missing, progress.stopped))
+        size = sum(blob.info.st_size for blob in missing)
+        progress.total(blob_copies.size)
+        here = blob_copies.size - size - progress.done
+        progress.advance(done=here, kept=here)
+        with await self._run(partial(blob_copies.reserve, missing)) as reserved:
+            space = Allotment(reserved)
+            for batch in _batches(missing):
+                check(progress)
+                made = await self._run(partial(blob_copies.copy, batch, space, progress))
+                await self._copies.note(new.root, made)
+        return size
+
+    async def _until_names_are_free(self, progress: JobProgress) -> None:
+        """Another program that writes a model has its name's lock, and would go on with it in the old directory."""
+        deadline = time.monotonic() + float(self._settings.lock_wait)
+        while (held := await self._run(partial(_held_name, self._layout))) is not None:
+            if time.monotonic() > deadline:
+                raise InUse(
+                    f"{name_holder(held)} writes a model, and has the lock {held}",
+                    hint=f"Move again when it has finished. {self._goes_on()}",
+                    retryable=True,
+                    details={"lock": held},
+                )
+            check(progress)
+            await anyio.sleep(_LOCK_LOOK_SECONDS)
+
+    async def _refuse_damaged(self, blob_copies: BlobCopies) -> None:
+        """What no model names may stay behind."""
+        damaged: dict[str, str] = {}
+        async for entry in self._name_changes.index.entries():
+            for blob in entry.blobs:
+                if blob.digest in blob_copies.faults:
+                    damaged[entry.name.text] = blob_copies.faults[blob.digest]
+        if damaged:
+            name, why = next(iter(damaged.items()))
+            more = f" (and {len(damaged) - 1} more models)" if len(damaged) > 1 else ""
+            raise Corrupt(
+                f"'{name}'{more} cannot be copied: {why}",
+                hint=f"Run `modelctl verify {name}`, then repair or remove it, and move again. {self._goes_on()}",
+                details={"models": sorted(damaged)},
+            )
+
+    async def _switch(self, target: Target, blob_copies: BlobCopies, catalog: Catalog) -> None:
+        new, index = target.layout, self._name_changes.index
+        copy = partial(copy_to, path=new.catalog_path, finish=partial(_complete, good=blob_copies.good))
+        self._lock.expect(target.lock)
+        self._records.expect(blob_copies.good)
+        try:
+            await catalog.move(copy, target.switch.carry_out)
+        finally:
+            if await self._run(partial(os.path.samefile, self._layout.root, new.root)):
+                # ---- The store is in the new directory: from here on nothing is undone. ----
+                self._lock.become(target.lock)
+                self._records.become()
+                index.trees.linked.forget_all()
+                await self._run(index.current.look_again)
+                index.forget()
+                with store_faults("note in", new.private):
+                    await self._run(partial(former.settle, new))
+                await self._run(Reserve(self._layout).refill)
+            else:
+                self._lock.expect(None)
+                self._records.expect({})
+
+    async def drop(self, progress: JobProgress) -> Relocated:
+        """Removes the directory that the store was in before. Raises Stopped."""
+        progress.phase("checking_local")
+        dropped = await self._run(partial(drop_former, self._layout, progress))
+        path = await self._run(partial(os.path.realpath, self._layout.root))
+        return Relocated(
+            store=self._layout.root,
+            path=path,
+            former=dropped.path,
+            blobs=dropped.blobs,
+            freed_bytes=dropped.freed,
+            notes=dropped.notes,
+        )
+
+    def took_place(self, path: str) -> bool:
+        """Blocks. Whether the store is in that directory now."""
+        return os.path.realpath(self._layout.root) == real_path(path)
+
+    def _goes_on(self) -> str:
+        return _GOES_ON.format(here=self._layout.root, there="the new directory")
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(work, limiter=self._thread)
+
+
+def _batches(missing: Sequence[BlobFile]) -> list[list[BlobFile]]:
+    batches: list[list[BlobFile]] = []
+    size = 0
+    for blob in missing:
+        size += blob.info.st_size
+        if not batches or len(batches[-1]) == AT_ONCE or size > AT_ONCE_BYTES:
+            batches.append([])
+            size = blob.info.st_size
+        batches[-1].append(blob)
+    return batches
+
+
+def _held_name(layout: Layout) -> str | None:
+    """The lock of a name that a program has; None when all of them are free."""
+    with store_faults("look at the locks in", layout.locks_dir):
+        for name in os.listdir(layout.locks_dir):
+            path = f"{layout.locks_dir}/{name}"
+            if name.endswith(".lock") and os.path.isfile(path):
+                lock = NameLock.take(path)
+                if lock is None:
+                    return path
+                lock.release()
+    return None
+
+
+def _complete(db: sqlite3.Connection, good: Mapping[Digest, Signature]) -> None:
+    """What the copy of the catalogue has to say otherwise than the original."""
+    records.replace_all(db, good)
+    copies.forget_all(db)

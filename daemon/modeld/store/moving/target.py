@@ -1,0 +1,118 @@
+"""The directory that a store is copied into: checked, marked as unfinished, and locked before the first byte."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from modeld.platform import files
+from modeld.store.disk import durable, former
+from modeld.store.disk.durable import store_faults
+from modeld.store.disk.former import Moving
+from modeld.store.disk.layout import Layout
+from modeld.store.disk.locks import StoreLock
+from modeld.store.disk.root import DIRECTORY_MODE, prepare_root
+from modeld.store.moving.switch import Switch, plan
+from modelwire.errors import AlreadyExists, InvalidRequest, SourceNotFound
+
+_IN_EVERY_NEW_FILESYSTEM: Final = "lost+found"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    layout: Layout
+    lock: StoreLock
+    switch: Switch
+
+
+def real_path(path: str) -> str:
+    """Blocks. Of a directory that may not be there yet."""
+    return os.path.realpath(path.rstrip("/") or "/")
+
+
+def claim(old: Layout, path: str, *, group: str | None, sites: Sequence[str]) -> Target:
+    """Blocks. Refuses what cannot become the store's directory; goes on with an unfinished copy of this store. The
+    caller closes the lock."""
+    path = real_path(path)
+    _check_place(old, path, sites)
+    layout = Layout(path)
+    note = former.moving(layout)
+    if note is not None and note.root != old.root:
+        raise AlreadyExists(
+            f"{path} holds an unfinished copy of the store at {note.root or 'an unknown path'}",
+            hint=f"Choose another directory, or remove {path} if that copy is not wanted any more.",
+            details={"path": path},
+        )
+    switch = plan(old.root, path)
+    if note is None:
+        _check_empty(path)
+        with store_faults("make", path):
+            for directory in (path, layout.private):
+                with suppress(FileExistsError):
+                    os.mkdir(directory)
+                    os.chmod(directory, DIRECTORY_MODE)
+            former.note_moving(layout, Moving(root=old.root))
+    prepare_root(path, group=group, unfinished=True)
+    _check_readers(old, path)
+    return Target(layout, StoreLock.take(layout), switch)
+
+
+def _check_place(old: Layout, path: str, sites: Sequence[str]) -> None:
+    here = os.path.realpath(old.root)
+    if path == here:
+        raise InvalidRequest(f"the store is in {path} already", hint="Name the directory that it is to move to.")
+    for inner, outer in ((path, here), (here, path)):
+        if inner.startswith(f"{outer.rstrip('/')}/"):
+            raise InvalidRequest(f"{inner} lies inside {outer}", hint="Name a directory outside of the store.")
+    for site in sites:
+        if path == os.path.realpath(site):
+            raise InvalidRequest(f"{path} is a site, which modeld only reads", hint="Name another directory.")
+    parent = os.path.dirname(path)
+    if not os.path.isdir(parent):
+        raise SourceNotFound(
+            f"{parent} is not there, so {path} cannot be made",
+            hint="Mount its filesystem, or make the directory.",
+            details={"path": parent},
+        )
+
+
+def _check_empty(path: str) -> None:
+    """Of a directory that a killed daemon had just made only the private one is there, without a version."""
+    with store_faults("read", path):
+        try:
+            entries = [entry for entry in os.listdir(path) if entry != _IN_EVERY_NEW_FILESYSTEM]
+        except FileNotFoundError:
+            return
+        except NotADirectoryError:
+            entries = [path]
+        if entries == [".modeld"]:
+            entries = [entry for entry in os.listdir(f"{path}/.modeld") if not entry.startswith("moving-")]
+    if entries:
+        raise AlreadyExists(
+            f"{path} is not empty: it has {', '.join(sorted(entries)[:3])}",
+            hint="Name a directory that is empty or not there yet.",
+            details={"path": path},
+        )
+
+
+def _check_readers(old: Layout, path: str) -> None:
+    """Users who can read the store now must be able to afterwards."""
+    private = files.private_directory(path)
+    if private is not None and files.private_directory(os.path.realpath(old.root)) is None:
+        raise InvalidRequest(
+            f"other users can read the store now, and could not enter {private}",
+            hint=f"Let them: chmod 0711 {private}; or name another directory.",
+            details={"path": private},
+        )
+
+
+def note_former(target: Target, old: Layout) -> None:
+    """Blocks. Right before the switch: where the present directory will be."""
+    with store_faults("note the former directory in", target.layout.private):
+        info = os.stat(old.root)
+        note = Moving(root=old.root, former=target.switch.former, device=info.st_dev, inode=info.st_ino)
+        former.note_moving(target.layout, note)
+        durable.sync_directory(target.layout.root)
