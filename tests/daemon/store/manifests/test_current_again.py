@@ -84,6 +84,41 @@ async def test_a_look_that_began_before_is_not_admitted(
     await shelf.know()
 
 
+async def test_what_was_seen_of_the_old_queue_is_nothing_seen_of_the_new_one(shelf: Watched) -> None:
+    await shelf.know()
+    watched = shelf.index.current
+    resolved = watched.answer("llama")
+    assert resolved is not None
+    watched.look_again()
+    for _ in range(3):
+        seen = watched.seen()
+        watched.look_again()
+        placed = watched.place(LLAMA, shelf.blob_path)
+        assert placed is not None
+        watched.admit(placed, resolved, seen)
+        assert watched.answer("llama") is None
+
+
+async def test_an_answer_is_not_given_when_another_thread_looks_again_meanwhile(
+    shelf: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Watches that are closed report no change."""
+    watched = shelf.index.current
+    await shelf.know()
+    known = watched._known
+    assert known is not None
+    changed = known.watches.changed
+
+    def changed_after_all() -> bool:
+        thread = threading.Thread(target=watched.look_again)
+        thread.start()
+        thread.join(20)
+        return changed()
+
+    monkeypatch.setattr(known.watches, "changed", changed_after_all)
+    assert watched.answer("llama") is None
+
+
 async def test_old_numbers_mean_nothing_to_the_new_queue(shelf: Watched) -> None:
     """Both queues count from one: a late `leave` must not remove the watches of another model."""
     watched = shelf.index.current
