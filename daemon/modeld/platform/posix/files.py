@@ -38,15 +38,20 @@ class closing:  # noqa: N801 - as a function: a class costs a third of a generat
 
 def private_directory(path: str) -> str | None:
     """The nearest directory, from this one up, that its owner alone may enter; None when there is none. One that a
-    group may enter passes: the group may have the users that are meant. Blocking, and never raises."""
+    group may enter passes: the group may have the users that are meant. A path with symbolic links leads through the
+    directories of the links and those of the last target. Blocking, and never raises."""
     with suppress(OSError):
-        while os.stat(path).st_mode & (stat.S_IXOTH | stat.S_IXGRP):
-            above = os.path.dirname(path)
-            if above == path:
-                return None
-            path = above
-        return path
+        return _private_above(path) or _private_above(os.path.realpath(path))
     return None
+
+
+def _private_above(path: str) -> str | None:
+    while os.stat(path).st_mode & (stat.S_IXOTH | stat.S_IXGRP):
+        above = os.path.dirname(path)
+        if above == path:
+            return None
+        path = above
+    return path
 
 
 def is_readable(descriptor: int) -> bool:

@@ -2,13 +2,16 @@
 changed.
 
 A disk that hangs holds a stat for as long as it likes, and the event loop with it. So the loop answers from here, or
-the request waits for a thread that looks. The thread first watches the manifest, the blob and every directory above
-them, then looks: what changes afterwards is in the queue of the watches before the change is complete.
+the request waits for a thread that looks. The thread first watches the manifest, the blob and every directory and
+symbolic link that their paths lead through, then looks: what changes afterwards is in the queue of the watches before
+the change is complete.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final
@@ -23,135 +26,178 @@ MOST: Final = 2_000
 """Models, those in use; each takes two watches, two kilobytes of the kernel's memory."""
 
 
+class _Known:
+    """The answers that rest on the watches of one queue, whose numbers mean nothing in another queue. For the event
+    loop, except where it says otherwise."""
+
+    def __init__(self, watching: watches.Watches, seen: int) -> None:
+        self.watches = watching
+        self.seen = seen
+        """Changes with each change; no other queue ever has the same number."""
+        self.answers: dict[str, Resolved] = {}
+        self.placed: dict[str, Placed] = {}
+        self.names: defaultdict[int, set[str]] = defaultdict(set)
+        """By watch: the models whose blob it watches."""
+        self.manifests: set[int] = set()
+        """The watches of the directory of manifests: one, until it is replaced."""
+        self.fanouts: set[int] = set()
+        """The watches of the directories that blobs share."""
+
+    def take_change(self, change: watches.Change) -> None:
+        if change.watch in self.manifests and change.name:
+            self.drop(_name_of(change.name))
+        elif change.watch < 0 or (change.watch in self.fanouts and not change.name):
+            self.drop_all()
+        else:
+            for name in list(self.names.get(change.watch, ())):
+                self.drop(name)
+
+    def drop_all(self) -> None:
+        for name in list(self.placed):
+            self.drop(name)
+        # All that is shared is watched anew: the paths may lead elsewhere, and what they led to is of no interest.
+        for watch in list(self.fanouts):
+            self.watches.remove(watch)
+        self.fanouts.clear()
+
+    def drop(self, name: str) -> None:
+        self.answers.pop(name, None)
+        placed = self.placed.pop(name, None)
+        for watch in () if placed is None else placed.own:
+            self.names[watch].discard(name)
+            if not self.names[watch]:
+                del self.names[watch]
+                self.watches.remove(watch)
+
+    def close(self) -> None:
+        """For any thread. The answers go first: watches that are closed report no change."""
+        self.answers.clear()
+        self.watches.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Placed:
     """The watches of one model that are its own, those of its blob."""
 
     name: str
     own: tuple[int, ...]
+    known: _Known
+    """To whose queue the watches belong."""
 
 
 class Current:
-    """For the event loop, except `place` and `leave`."""
+    """For the event loop, except `place`, `leave` and `look_again`."""
 
     def __init__(self, layout: Layout, *, watched: bool = True) -> None:
         """Blocks. What is not `watched` always takes a look; then it does not block."""
         self._layout = layout
-        directories = (layout.root, layout.manifests_dir, layout.blobs_dir)
-        self._watches = watches.watches_for(*directories) if watched else None
-        self._answers: dict[str, Resolved] = {}
-        self._placed: dict[str, Placed] = {}
-        self._names: defaultdict[int, set[str]] = defaultdict(set)
-        """By watch: the models whose blob it watches."""
-        self._manifests: set[int] = set()
-        """The watches of the directory of manifests: one, until it is replaced."""
-        self._shared: set[int] = set()
-        """The watches that all models share: of the directories above them."""
-        self._seen = 0
-        """Changes up to now."""
+        self._known: _Known | None = None
+        self._changes = itertools.count()
+        self._closed = not watched
+        self._lock = threading.Lock()
+        self._looking_again = threading.Lock()
+        self.look_again()
 
     def answer(self, name: str) -> Resolved | None:
         """The answer for exactly this spelling of a name; None when only a look can tell. Never waits."""
-        if self._watches is None:
+        known = self._known
+        if known is None:
             return None
-        self.seen()
-        return self._answers.get(name)
+        if known.watches.changed():
+            self._take_changes(known)
+        return known.answers.get(name)
 
     def seen(self) -> int:
-        """The number of changes up to now. Call it before `place`."""
-        if self._watches is not None and self._watches.changed():
-            self._take_changes(self._watches)
-        return self._seen
+        """Another number after each change. Call it before `place`."""
+        known = self._known
+        if known is None:
+            return -1
+        if known.watches.changed():
+            self._take_changes(known)
+        return known.seen
 
     def place(self, name: ModelName, blob: str) -> Placed | None:
         """Watches a model, before the look whose answer is to be admitted; None when it cannot be watched. Blocks; for
         any thread."""
-        placing = self._watches
-        if placing is None:
+        known = self._known
+        if known is None:
             return None
+        placing = known.watches
         own: list[int] = []
         try:
             directory = os.path.dirname(blob)
-            for path in _above(directory):
-                self._shared.add(placing.place(path, watches.ITSELF))
-            self._manifests.add(placing.place(self._layout.manifests_dir, watches.ENTRIES))
+            known.manifests.add(placing.reach(self._layout.manifests_dir, watches.ENTRIES))
+            placing.reach(self._layout.blobs_dir, watches.ITSELF)
+            known.fanouts.add(placing.place(os.path.dirname(directory), watches.ITSELF))
             own.append(placing.place(directory, watches.ITSELF))
             own.append(placing.place(blob, watches.CONTENT))
-        except OSError:  # a link in the path, no right to read a directory, no watch left
-            self.leave(Placed(name.text, tuple(own)))
+            watches.require_local(blob)
+        except OSError:  # a path that leads nowhere, no right to read a directory, no watch left, another filesystem
+            self.leave(Placed(name.text, tuple(own), known))
             return None
-        return Placed(name.text, tuple(own))
+        return Placed(name.text, tuple(own), known)
 
     def admit(self, placed: Placed, resolved: Resolved, seen: int) -> None:
         """Keeps the answer that a look found after `place`, unless something has changed since `seen`."""
-        if self._watches is None or placed.name in self._answers:
-            return
-        if self.seen() != seen:
+        known = placed.known
+        if self.seen() != seen or known is not self._known:
             self.leave(placed)
             return
-        while len(self._answers) >= MOST:
-            self._drop(next(iter(self._answers)), self._watches)
-        self._answers[placed.name] = resolved
-        self._placed[placed.name] = placed
+        if placed.name in known.answers:
+            return
+        while len(known.placed) >= MOST:
+            known.drop(next(iter(known.placed)))
+        known.answers[placed.name] = resolved
+        known.placed[placed.name] = placed
         for watch in placed.own:
-            self._names[watch].add(placed.name)
+            known.names[watch].add(placed.name)
 
     def leave(self, placed: Placed | None) -> None:
         """Removes watches whose model is not admitted. For any thread: should another look rely on one of them, its
         removal is a change that this look has missed."""
-        leaving = self._watches
-        if placed is None or leaving is None:
+        if placed is None:
             return
         for watch in placed.own:
-            if watch not in self._names:
-                leaving.remove(watch)
+            if watch not in placed.known.names:
+                placed.known.watches.remove(watch)
 
     def forget(self) -> None:
         """Drops all answers."""
-        self._seen += 1
-        if self._watches is not None:
-            self._drop_all(self._watches)
+        known = self._known
+        if known is not None:
+            known.seen = next(self._changes)
+            known.drop_all()
+
+    def look_again(self) -> None:
+        """Drops all answers, and watches the directories that are at the paths now: for when this daemon has put others
+        there. What was placed before is not admitted. Blocks; for any thread."""
+        with self._looking_again:
+            self._replace(None)
+            if not self._closed:
+                directories = (self._layout.manifests_dir, self._layout.blobs_dir)
+                watching = watches.watches_for(*directories)
+                self._replace(None if watching is None else _Known(watching, next(self._changes)))
 
     def look_again(self) -> None:
         pass
 
     def close(self) -> None:
         """Idempotent."""
-        if self._watches is not None:
-            self._watches.close()
-            self._watches = None
+        self._closed = True
+        self._replace(None)
 
-    def _take_changes(self, changed: watches.Watches) -> None:
-        for change in changed.changes():
-            self._seen += 1
-            if change.watch in self._manifests and change.name:
-                self._drop(_name_of(change.name), changed)
-            elif change.watch < 0 or change.watch in self._shared or change.watch in self._manifests:
-                self._drop_all(changed)
-            else:
-                for name in list(self._names.get(change.watch, ())):
-                    self._drop(name, changed)
+    def _replace(self, known: _Known | None) -> None:
+        with self._lock:
+            before, self._known = self._known, known
+            if self._closed and known is not None:  # while the new ones were opened
+                before, self._known = known, None
+        if before is not None:
+            before.close()
 
-    def _drop_all(self, changed: watches.Watches) -> None:
-        for name in list(self._placed):
-            self._drop(name, changed)
-
-    def _drop(self, name: str, changed: watches.Watches) -> None:
-        self._answers.pop(name, None)
-        placed = self._placed.pop(name, None)
-        for watch in () if placed is None else placed.own:
-            self._names[watch].discard(name)
-            if not self._names[watch]:
-                del self._names[watch]
-                changed.remove(watch)
-
-
-def _above(path: str) -> list[str]:
-    """The directories above a path, from the top, without the root of all, which nothing can move."""
-    found = []
-    while (path := os.path.dirname(path)) != os.path.dirname(path):
-        found.append(path)
-    return found[::-1]
+    def _take_changes(self, known: _Known) -> None:
+        for change in known.watches.changes():
+            known.seen = next(self._changes)
+            known.take_change(change)
 
 
 def _name_of(file: str) -> str:

@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,21 @@ def test_writers_are_seen(tmp_path: Path) -> None:
         assert files.has_writer(descriptor) is False
     finally:
         os.close(descriptor)
+
+
+def test_the_directories_of_a_link_and_of_its_target_may_be_private() -> None:
+    with tempfile.TemporaryDirectory() as made:  # the tests' own directory is below a private one
+        top = Path(made)
+        top.chmod(0o755)
+        for directory in (top / "links", top / "real", top / "real/inner"):
+            directory.mkdir()
+            directory.chmod(0o755)
+        link = top / "links/link"
+        link.symlink_to("../real/inner")
+        if files.private_directory(made) is not None:
+            pytest.skip("the temporary directory is for its owner alone")
+        assert files.private_directory(str(link)) is None
+        (top / "real").chmod(0o700)
+        assert files.private_directory(str(link)) == str(top / "real")
+        (top / "links").chmod(0o700)
+        assert files.private_directory(str(link)) == str(top / "links")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,41 +11,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from modeld.store.digest import Digest
-from modeld.store.manifests.entries import WouldBlock
 from modeld.store.manifests.index import Index
 from modeld.store.names import ModelName
 from modelwire.errors import WireError
-from modelwire.values import Resolved
-from rigs.shelf import Shelf
 from rigs.waiting import eventually
-
-
-class Watched(Shelf):
-    """A store below a directory of its own, in which one model is known."""
-
-    def __init__(self, root: Path) -> None:
-        self.above = root / "above"
-        self.above.mkdir(parents=True)
-        super().__init__(self.above / "models")
-
-    @property
-    def blob_path(self) -> str:
-        return self.layout.blob(Digest("61" * 32))
-
-    async def know(self, name: str = "llama") -> None:
-        for _attempt in range(3):
-            await self.index.look_up(name)
-        if self.index.current.answer(name) is None:
-            pytest.skip("the temporary directory is on a filesystem that is not watched")
-
-    async def outcome(self) -> Resolved | str:
-        try:
-            return await self.index.look_up("llama")
-        except WireError as fault:
-            return fault.message
-        except WouldBlock:
-            return "it is verified first"
+from rigs.watched import Watched, mounted, placed_watches
 
 
 @pytest.fixture
@@ -121,18 +89,6 @@ async def test_a_change_of_rights_above_is_looked_at_again(shelf: Watched) -> No
     await shelf.know()
 
 
-@contextlib.contextmanager
-def mounted(at: Path) -> Iterator[None]:
-    """An empty filesystem."""
-    mount = ["mount", "-t", "tmpfs", "modeld-test", str(at)]
-    if subprocess.run(mount, capture_output=True, timeout=60, check=False).returncode != 0:
-        pytest.skip("may not mount a filesystem here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(at)], check=True, timeout=60)
-
-
 async def test_a_filesystem_that_is_mounted_over_the_store_is_noticed(tmp_path: Path) -> None:
     for number, name in enumerate(("plain", "with a space", "back\\slash")):
         shelf = Watched(tmp_path / name)
@@ -199,15 +155,6 @@ async def test_two_models_of_one_blob_lose_it_together(shelf: Watched) -> None:
     assert shelf.index.current.answer("llama") is None
 
 
-def placed_watches() -> int:
-    """The number of watches in the kernel."""
-    count = 0
-    for number in os.listdir("/proc/self/fdinfo"):
-        with contextlib.suppress(OSError):
-            count += Path(f"/proc/self/fdinfo/{number}").read_text().count("inotify wd:")
-    return count
-
-
 @pytest.mark.parametrize("end", ["refused", "cancelled", "changed"])
 async def test_a_look_that_is_not_kept_leaves_no_watch(
     shelf: Watched, monkeypatch: pytest.MonkeyPatch, end: str
@@ -258,16 +205,9 @@ async def test_only_so_many_are_known(shelf: Watched, monkeypatch: pytest.Monkey
     await shelf.know()
 
 
-async def test_where_nothing_can_be_watched_each_answer_is_a_look(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    shelf = Shelf(tmp_path / "link")
-    shelf.put("llama", b"abc")
-    shelf.age()
-    for _ in range(3):
-        assert (await shelf.index.look_up("llama")).name == "llama"
-    assert shelf.index.current.answer("llama") is None
+async def test_without_watches_each_answer_is_a_look(shelf: Watched) -> None:
     unwatched = Index(shelf.layout)
     unwatched.current.close()
-    assert (await unwatched.look_up("llama")).name == "llama"
+    for _ in range(3):
+        assert (await unwatched.look_up("llama")).name == "llama"
     assert unwatched.current.answer("llama") is None
