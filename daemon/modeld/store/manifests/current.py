@@ -178,9 +178,6 @@ class Current:
                 watching = watches.watches_for(*directories)
                 self._replace(None if watching is None else _Known(watching, next(self._changes)))
 
-    def look_again(self) -> None:
-        pass
-
     def close(self) -> None:
         """Idempotent."""
         self._closed = True
