@@ -15,6 +15,7 @@ SUITES = {
     "ring": "the buffers between reading, writing and hashing: how many, and how big",
     "verifying": "verifying blobs, in full and quickly, beside openssl and beside reading them",
     "scrubbing": "a scrub of 20 GB beside clients, and one beside a plain read of the disk",
+    "moving": "the move of a store beside a plain copy, and how long clients wait meanwhile",
     "downloads": "fetching a file over HTTP, beside curl and aria2",
 }
 
