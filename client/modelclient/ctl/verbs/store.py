@@ -47,6 +47,8 @@ def _moved(session: Session, moved: Relocated) -> None:
     session.show_result(moved, quiet=[moved.path], text=line(moved.path))
     size = f"{count(moved.models, 'model')}, {count(moved.blobs, 'blob')}, {rounded_size(moved.size_bytes)}"
     session.note(f"{size}: {moved.store} leads to {moved.path} now")
+    for note in moved.notes:
+        session.note(note)
     session.note(f"the old directory is kept in {moved.former}; to remove it: modelctl store move --drop-old")
 
 

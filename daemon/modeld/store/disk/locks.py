@@ -44,9 +44,10 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class StoreLock:
     """One daemon per store, whatever socket it listens on. Taken at start, held until the process ends."""
 
-    def __init__(self, descriptor: int, layout: Layout) -> None:
+    def __init__(self, descriptor: int, layout: Layout, endpoint: str | None) -> None:
         self._descriptor = descriptor
         self.layout = layout
+        self.endpoint = endpoint
         self._roots = [os.stat(layout.root)]
         """With the one that takes its place, while that happens."""
         self._next: StoreLock | None = None
@@ -63,7 +64,7 @@ class StoreLock:
         except locks.NotAFile:
             raise _no_lock_file(path) from None
         locks.write(descriptor, _words(endpoint))
-        return cls(descriptor, layout)
+        return cls(descriptor, layout, endpoint)
 
     def check_root(self) -> None:
         """For reads, which go on when another program has removed the lock: raises when another directory is at the

@@ -25,7 +25,7 @@ from modeld.store.disk.removal import directory_below
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _FANOUT = re.compile(r"[0-9a-f]{2}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
 _SHARED_PARTIAL = re.compile(r"\.partial-([0-9a-f]{64})")
 _OWN_PARTIAL = re.compile(r"sha256-([0-9a-f]{64})")
 
@@ -133,7 +133,7 @@ def _in_fanout(parent: int, parts: tuple[str, ...]) -> Iterator[Found]:
                 listed = sorted(entries, key=lambda entry: entry.name)
             for entry in listed:
                 name = entry.name
-                if _DIGEST.fullmatch(name) and name.startswith(parts[-1]) and entry.is_dir(follow_symlinks=False):
+                if DIGEST.fullmatch(name) and name.startswith(parts[-1]) and entry.is_dir(follow_symlinks=False):
                     yield _blob(fanout, parts, name)
                 elif (partial := _SHARED_PARTIAL.fullmatch(name)) is not None:
                     yield _partial(fanout, (*parts, name), partial[1])

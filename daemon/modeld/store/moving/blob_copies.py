@@ -20,8 +20,8 @@ from modeld.store.disk.space import Reservation, Space, free_bytes_under
 from modeld.store.ingest.commit import Batch
 from modeld.store.ingest.from_site import SiteBlob
 from modeld.store.ingest.staged import Staged
-from modeld.store.maintain.walk import BlobFile, Unusable, walk
-from modelwire.errors import Corrupt, SourceNotFound, SourceUnavailable
+from modeld.store.maintain.walk import DIGEST, BlobFile, Unusable, walk
+from modelwire.errors import Corrupt, Internal, NoSpace, SourceNotFound, SourceUnavailable
 
 AT_ONCE: Final = 64
 AT_ONCE_BYTES: Final = 1 << 30
@@ -53,7 +53,7 @@ class BlobCopies:
         self.size, gone, self.faults = 0, set(self.good), {}
         for blob in walk(self._old, stopped):
             if isinstance(blob, Unusable):
-                self.faults[Digest(blob.parts[-1] if len(blob.parts) == 4 else blob.parts[-2])] = blob.reason
+                self._note_unusable(blob)
             if not isinstance(blob, BlobFile):
                 continue
             digest = Digest(blob.digest)
@@ -64,6 +64,15 @@ class BlobCopies:
         for digest in gone:  # swept meanwhile; a sweep of the new store takes the copy
             del self.good[digest]
         return found
+
+    def _note_unusable(self, found: Unusable) -> None:
+        """A blob that cannot be looked at is a matter of its models; a directory of many is one of the store."""
+        path = "/".join((self._old.root, *found.parts))
+        names = [part for part in found.parts if DIGEST.fullmatch(part)]
+        if names:
+            self.faults[Digest(names[0])] = f"{path} {found.reason}"
+        elif not found.parts[-1].startswith("."):
+            raise Internal(f"{path} {found.reason}", hint="Look at the disk and at who may read it.", retryable=True)
 
     def _is_good(self, digest: Digest, size: int) -> bool:
         known = self.good.get(digest) or self._known.get(digest)
@@ -79,7 +88,14 @@ class BlobCopies:
     def reserve(self, missing: Sequence[BlobFile]) -> Reservation:
         """Room for all of them, or NoSpace."""
         there = (blob for blob in missing if blobs.stat_blob(self._new, Digest(blob.digest)) is None)
-        return self._space.reserve(sum(blob.info.st_size for blob in there))
+        try:
+            return self._space.reserve(sum(blob.info.st_size for blob in there))
+        except NoSpace as fault:
+            raise NoSpace(
+                f"{self._new.root}: {fault.message}",
+                hint="Free space there, or name another directory. The store stays where it is.",
+                details={**fault.details, "path": self._new.root},
+            ) from None
 
     def copy(self, files: Sequence[BlobFile], space: Space, progress: JobProgress) -> dict[Digest, Signature]:
         """Makes the copies, and returns those that are good. A blob that is not what its name says, or cannot be read,

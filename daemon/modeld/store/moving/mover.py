@@ -27,7 +27,7 @@ from modeld.store.catalog.catalog import Catalog
 from modeld.store.catalog.catalog_file import copy_to
 from modeld.store.catalog.copies import Copies
 from modeld.store.digest import Digest, Signature
-from modeld.store.disk import former
+from modeld.store.disk import durable, former
 from modeld.store.disk.durable import store_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.locks import NameLock, StoreLock, name_holder
@@ -51,6 +51,9 @@ _PASSES: Final = 20
 """Of copying beside other work; a store that grows faster than it is copied has to wait in the end."""
 
 _LOCK_LOOK_SECONDS: Final = 0.25
+
+_SHOWN: Final = 10
+"""Names of models in one note."""
 
 _GOES_ON: Final = "The store stays in {here}; what was copied to {there} is kept, and the same command goes on with it."
 
@@ -93,9 +96,19 @@ class Mover:
         self._busy = True
         try:
             progress.phase("checking_local")
-            group, sites = self._settings.group, [site.path for site in self._settings.site]
             await self._run(self._lock.check)
-            target = await self._run(partial(claim, self._layout, path, group=group, sites=sites))
+            if (there := await self._run(partial(self._moved_before, path))) is not None:
+                return there
+            target = await self._run(
+                partial(
+                    claim,
+                    self._layout,
+                    path,
+                    group=self._settings.group,
+                    sites=[site.path for site in self._settings.site],
+                    endpoint=self._lock.endpoint,
+                )
+            )
             try:
                 return await self._move(target, alone, order, progress, notes, self._catalog)
             finally:
@@ -124,11 +137,11 @@ class Mover:
             async with self._name_changes.publisher.turn(order):
                 progress.phase("copy")
                 await self._copy_missing(blob_copies, new, progress)
-                await self._refuse_damaged(blob_copies)
-                progress.phase("publish")
+                notes_on_models = await self._models_without_bytes(blob_copies)
                 rest = OtherFiles(self._layout, new, blob_copies, progress.stopped)
                 await self._run(rest.copy)
                 await self._run(partial(note_former, target, self._layout))
+                progress.phase("publish")
                 moved = Relocated(
                     store=self._layout.root,
                     path=new.root,
@@ -136,6 +149,7 @@ class Mover:
                     models=self._name_changes.index.count,
                     blobs=len(blob_copies.good),
                     size_bytes=blob_copies.size,
+                    notes=notes_on_models,
                 )
                 check(progress)
                 with anyio.CancelScope(shield=True):
@@ -145,14 +159,13 @@ class Mover:
 
     async def _copy_missing(self, blob_copies: BlobCopies, new: Layout, progress: JobProgress) -> int:
         """Returns how many bytes were missing."""
-        missing = await self._run(partial(blob_copies.missing, progress.stopped))
-        size = sum(blob.info.st_size for blob in missing)
+        missing, batches, size = await self._run(partial(_missing, blob_copies, progress.stopped))
         progress.total(blob_copies.size)
         here = blob_copies.size - size - progress.done
         progress.advance(done=here, kept=here)
         with await self._run(partial(blob_copies.reserve, missing)) as reserved:
             space = Allotment(reserved)
-            for batch in _batches(missing):
+            for batch in batches:
                 check(progress)
                 made = await self._run(partial(blob_copies.copy, batch, space, progress))
                 await self._copies.note(new.root, made)
@@ -164,7 +177,7 @@ class Mover:
         while (held := await self._run(partial(_held_name, self._layout))) is not None:
             if time.monotonic() > deadline:
                 raise InUse(
-                    f"{name_holder(held)} writes a model, and has the lock {held}",
+                    f"{await self._run(partial(name_holder, held))} writes a model, and has the lock {held}",
                     hint=f"Move again when it has finished. {self._goes_on()}",
                     retryable=True,
                     details={"lock": held},
@@ -172,13 +185,17 @@ class Mover:
             check(progress)
             await anyio.sleep(_LOCK_LOOK_SECONDS)
 
-    async def _refuse_damaged(self, blob_copies: BlobCopies) -> None:
-        """What no model names may stay behind."""
+    async def _models_without_bytes(self, blob_copies: BlobCopies) -> tuple[str, ...]:
+        """A note on models whose blobs were missing before. Raises Corrupt when a blob that a model names is there and
+        cannot be copied; what no model names may stay behind."""
         damaged: dict[str, str] = {}
+        missing: list[str] = []
         async for entry in self._name_changes.index.entries():
             for blob in entry.blobs:
                 if blob.digest in blob_copies.faults:
                     damaged[entry.name.text] = blob_copies.faults[blob.digest]
+                elif blob.digest not in blob_copies.good and entry.name.text not in missing[-1:]:
+                    missing.append(entry.name.text)
         if damaged:
             name, why = next(iter(damaged.items()))
             more = f" (and {len(damaged) - 1} more models)" if len(damaged) > 1 else ""
@@ -187,12 +204,14 @@ class Mover:
                 hint=f"Run `modelctl verify {name}`, then repair or remove it, and move again. {self._goes_on()}",
                 details={"models": sorted(damaged)},
             )
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        return (f"without bytes before the move already: {', '.join(missing[:_SHOWN])}{more}",) if missing else ()
 
     async def _switch(self, target: Target, blob_copies: BlobCopies, catalog: Catalog) -> None:
         new, index = target.layout, self._name_changes.index
         copy = partial(copy_to, path=new.catalog_path, finish=partial(_complete, good=blob_copies.good))
         self._lock.expect(target.lock)
-        self._records.expect(blob_copies.good)
+        await self._run(partial(self._records.expect, blob_copies.good))
         try:
             await catalog.move(copy, target.switch.carry_out)
         finally:
@@ -224,6 +243,16 @@ class Mover:
             notes=dropped.notes,
         )
 
+    def _moved_before(self, path: str) -> Relocated | None:
+        """Blocks. The same request again is success, and makes sure that the move lasts."""
+        note = former.former(self._layout)
+        if note is None or note.former is None or not self.took_place(path):
+            return None
+        with store_faults("sync the directory of", self._layout.root):
+            durable.sync_directory(os.path.dirname(self._layout.root))
+        models = self._name_changes.index.count
+        return Relocated(store=self._layout.root, path=real_path(path), former=note.former, models=models)
+
     def took_place(self, path: str) -> bool:
         """Blocks. Whether the store is in that directory now."""
         return os.path.realpath(self._layout.root) == real_path(path)
@@ -233,6 +262,14 @@ class Mover:
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self._thread)
+
+
+def _missing(
+    blob_copies: BlobCopies, stopped: Callable[[], bool]
+) -> tuple[Sequence[BlobFile], Sequence[Sequence[BlobFile]], int]:
+    """Blocks. The blobs without a copy, in batches too, and their size."""
+    missing = blob_copies.missing(stopped)
+    return missing, _batches(missing), sum(blob.info.st_size for blob in missing)
 
 
 def _batches(missing: Sequence[BlobFile]) -> list[list[BlobFile]]:

@@ -14,10 +14,14 @@ import pytest
 
 from modeld.progress import JobProgress, Stopped
 from modeld.store import Digest, Store
+from modeld.store.catalog.catalog import Catalog
 from modeld.store.disk.locks import NameLock
+from modeld.store.maintain.walk import Unusable
+from modeld.store.moving import blob_copies
 from modelwire.errors import (
     AlreadyExists,
     Corrupt,
+    Internal,
     InUse,
     InvalidRequest,
     NoSpace,
@@ -25,7 +29,7 @@ from modelwire.errors import (
     SourceNotFound,
     Unsupported,
 )
-from rigs.moving_rig import Readers, digest_of, faults, fill, move, nobody_else, opened, path_of
+from rigs.moving_rig import SETTINGS, Readers, digest_of, faults, fill, move, nobody_else, opened, path_of
 
 
 @pytest.fixture
@@ -381,3 +385,50 @@ async def test_modes_are_kept_private_and_readable(root: str, target: str, sourc
     assert stat.S_IMODE(os.stat(blob).st_mode) == 0o444
     assert stat.S_IMODE(os.stat(f"{target}/manifests/big.json").st_mode) == 0o644
     assert stat.S_IMODE(os.stat(f"{target}/.modeld/catalog.sqlite").st_mode) == 0o600
+
+
+async def test_the_same_request_again_is_success(root: str, target: str, sources: str) -> None:
+    with opened(root) as store:
+        contents = await fill(store, sources)
+        first = await move(store, target)
+        again = await move(store, target)
+        assert (again.path, again.former, again.models) == (first.path, first.former, 4)
+        await store.mover.drop(JobProgress())
+        with pytest.raises(InvalidRequest, match=r"is in .* already"):
+            await move(store, target)
+        assert faults(root, contents) == []
+
+
+async def test_the_new_lock_says_where_the_daemon_listens(root: str, target: str) -> None:
+    layout, lock = Store.claim(root, SETTINGS, endpoint="/run/modeld/modeld.sock")
+    catalog = Catalog.open(layout.catalog_path)
+    store = Store.open(root, SETTINGS, catalog, lock=lock)
+    await move(store, target)
+    assert '"endpoint":"/run/modeld/modeld.sock"' in Path(f"{target}/.modeld/lock").read_text()
+    store.close()
+    catalog.close()
+
+
+async def test_a_directory_of_blobs_that_the_disk_does_not_return_stops_it(
+    root: str, target: str, sources: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> list[Unusable]:
+        return [Unusable(("blobs", "sha256", "ab"), "cannot be looked at: Input/output error")]
+
+    with opened(root) as store:
+        contents = await fill(store, sources)
+        with monkeypatch.context() as disk:
+            disk.setattr(blob_copies, "walk", failing)
+            with pytest.raises(Internal, match="blobs/sha256/ab cannot be looked at: Input/output error"):
+                await move(store, target)
+        await move(store, target)
+        assert faults(root, contents) == []
+
+
+async def test_models_without_bytes_are_noted(root: str, target: str, sources: str) -> None:
+    with opened(root) as store:
+        contents = await fill(store, sources)
+        os.unlink(store.layout.blob(Digest(digest_of(contents.pop("big")))))
+        moved = await move(store, target)
+        assert moved.notes == ("without bytes before the move already: big",)
+        assert faults(root, contents) == []
