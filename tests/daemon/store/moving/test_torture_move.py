@@ -24,10 +24,10 @@ CALLS = (
 )
 """All that change the disk."""
 
-STRIDE = 12 if SHORT else 1
+STRIDE = 40 if SHORT else 1
 """Of the first calls each one is hit, further on every so many."""
 
-_FIRST = 3
+_FIRST = 1 if SHORT else 3
 
 pytestmark = [pytest.mark.torture, pytest.mark.usefixtures("strace")]
 
