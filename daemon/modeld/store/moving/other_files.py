@@ -48,6 +48,13 @@ class OtherFiles:
         for directory in (self._new.private, self._new.locks_dir, self._new.root):
             with store_faults("sync", directory):
                 durable.sync_directory(directory)
+        with store_faults("sync the filesystem of", self._new.root):
+            # The trees too, which a resolve makes anew: but a path into one may be in use.
+            sync = FilesystemSync(self._new.root)
+            try:
+                sync.sync()
+            finally:
+                sync.close()
 
     # -- manifests
 

@@ -54,6 +54,7 @@ def claim(old: Layout, path: str, *, group: str | None, sites: Sequence[str], en
                 with suppress(FileExistsError):
                     os.mkdir(directory)
                     os.chmod(directory, DIRECTORY_MODE)
+                durable.sync_directory(os.path.dirname(directory))
             former.note_moving(layout, Moving(root=old.root))
     prepare_root(path, group=group, unfinished=True)
     _check_readers(old, path)
