@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -35,3 +36,13 @@ def test_an_add_that_waits_for_another_tool_ends_before_the_store_moves(start: S
         assert moved["type"] == "result", moved
     assert os.path.exists(f"{target}/manifests/waits.json")
     assert daemon.ask("model.resolve", name="waits")["type"] == "result"
+
+
+def test_a_client_finds_the_daemon_by_the_lock_of_the_store_afterwards(start: Start, target: str) -> None:
+    daemon = start()
+    with open(f"{daemon.root}/.modeld/lock", encoding="utf-8") as file:
+        before = json.load(file)
+    assert daemon.ask("store.move", path=target)["type"] == "result"
+    with open(f"{daemon.root}/.modeld/lock", encoding="utf-8") as file:
+        after = json.load(file)
+    assert (after["pid"], after["endpoint"]) == (before["pid"], before["endpoint"]) == (daemon.pid, daemon.socket)

@@ -95,7 +95,7 @@ class Mover:
             progress.phase("checking_local")
             group, sites = self._settings.group, [site.path for site in self._settings.site]
             await self._run(self._lock.check)
-            target = await self._run(partial(claim, self._layout, path, group=group, sites=sites))
+            target = await self._run(partial(claim, self._lock, path, group=group, sites=sites))
             try:
                 return await self._move(target, alone, order, progress, notes, self._catalog)
             finally:
