@@ -1,7 +1,8 @@
 """The gate: admits, refuses, orders and starts jobs. Pure state, no I/O, the clock passed in.
 
 Rules:
-- A running slot that is free is never left empty while a ticket of its kind waits, unless one job is to be alone.
+- A running slot that is free is never left empty while a ticket of its kind waits, unless one job is to be alone: then
+  only tickets that had stepped aside get slots, because their work is not finished.
 - While several peers wait, one that runs half of a kind's slots or more gets none that is free.
 - A queue that is full for others admits a peer that has less than an equal part of its places: those that fill it
   keep nobody out. With as many peers as places none is admitted, so the queue has less than four times its places.
@@ -102,10 +103,10 @@ class Gate:
         return self._settle(ticket.kind)
 
     def leave_alone(self, id_: str) -> tuple[str, ...]:
-        """Starts no job until `leave_together`. Returns the jobs that run beside this one: call it again to see which
-        of them are left."""
+        """Starts no job until `leave_together`. Returns the jobs that have started beside this one, with or without a
+        slot: call it again to see which of them are left."""
         self._alone = id_
-        return tuple(other for running in self._running.values() for other in running if other != id_)
+        return tuple(other for each in (*self._running.values(), self._aside) for other in each if other != id_)
 
     def leave_together(self) -> Owed:
         """Starts jobs again. A second call does nothing."""
@@ -119,7 +120,7 @@ class Gate:
     def gives_way(self, id_: str) -> None:
         """Lets the peer of a running job that is to end for others not have its slot again before them."""
         kind = self._kind_of[id_]
-        self._queues[kind].go_behind(self._running[kind][id_].peer)
+        self._queues[kind].go_behind((self._running[kind].get(id_) or self._aside[id_]).peer)
 
     def above_share(self, kind: str, waited: float) -> tuple[str, ...]:
         """The running jobs, the latest started first, of peers that run more than half of the slots, while a peer that
@@ -264,17 +265,23 @@ class Gate:
         running = self._running[kind]
         ranking = self._ranked(kind, now)
         starting: list[str] = []
-        while ranking and self._slot_free(kind):
-            ticket = ranking.pop(0).ticket
+        while len(running) < self._limits.running_of(kind) and (first := self._first(ranking)) is not None:
+            ranking.remove(first)
+            ticket = first.ticket
             queue.start(ticket.id)
             running[ticket.id] = ticket
             self._aside.pop(ticket.id, None)
             self._count_waiting(ticket.peer, -1)
             self._pace.freed(now)
             starting.append(ticket.id)
-            if sum(other.peer == ticket.peer for other in running.values()) == self._share(kind):
-                ranking = self._ranked(kind, now)  # this peer has its share from now on
+            has_share = sum(other.peer == ticket.peer for other in running.values()) == self._share(kind)
+            if has_share or self._alone is not None:  # which passes over others
+                ranking = self._ranked(kind, now)
         return Owed(tuple(starting), queue.renumber(ranking))
+
+    def _first(self, ranking: list[Place]) -> Place | None:
+        """The one that starts next."""
+        return next((place for place in ranking if self._alone is None or place.ticket.id in self._aside), None)
 
     def _count_waiting(self, peer: Hashable, change: int) -> None:
         self._waiting += change

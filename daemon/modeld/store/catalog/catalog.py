@@ -162,8 +162,7 @@ class Catalog:
             try:
                 switch()
             finally:
-                self._use(open_or_replace(self.path)[0])
-                self._is_open = True
+                self._open_again()
 
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
@@ -257,11 +256,19 @@ class Catalog:
         if not self._is_open:
             with durable.store_faults("sync the directory of", self.path):
                 durable.sync_directory(os.path.dirname(self.path))
-            self._use(open_or_replace(self.path)[0])
-            self._is_open = True
+            self._open_again()
         if not self._is_whole:
             self._write_again()
             self._is_whole = True
+
+    def _open_again(self) -> None:
+        """Without a sound file a new one takes its place, which has nothing of what the components have in memory."""
+        connection, set_aside = open_or_replace(self.path)
+        self._use(connection)
+        self._is_open = True
+        if set_aside is not None:
+            log.error("the catalogue was damaged and has been set aside", path=self.path, set_aside=set_aside)
+            self._is_whole = False
 
     def _write_again(self) -> None:
         connection = self._connection

@@ -22,17 +22,19 @@ _LONGEST: Final = 16 * 1024
 
 class Moving(msgspec.Struct, frozen=True, kw_only=True):
     root: str
-    """The path by which the store is known."""
+    """The path by which the store is known; empty in a note that cannot be read."""
     former: str | None = None
     """Where its directory will be afterwards; None while that is not decided."""
     device: int = 0
     inode: int = 0
     """Of that directory."""
 
-    @property
-    def took_place(self) -> str:
-        """The directory to which the path of the store leads now."""
-        return os.path.realpath(self.root)
+    def leads_to(self, layout: Layout) -> bool:
+        """Whether the path of the store leads to this directory."""
+        return bool(self.root) and os.path.realpath(self.root) == os.path.realpath(layout.root)
+
+
+_DAMAGED: Final = Moving(root="")
 
 
 def moving(layout: Layout) -> Moving | None:
@@ -41,7 +43,9 @@ def moving(layout: Layout) -> Moving | None:
 
 
 def former(layout: Layout) -> Moving | None:
-    return _read(layout.former)
+    """Of the last move, also when its note could not be settled."""
+    last = _read(layout.moving)
+    return last if last is not None and last.leads_to(layout) else _read(layout.former)
 
 
 def note_moving(layout: Layout, note: Moving) -> None:
@@ -72,18 +76,31 @@ def settle(layout: Layout) -> None:
 
 def forget(layout: Layout) -> None:
     """The former directory is gone, or of no interest any more."""
+    last = _read(layout.moving)
+    if last is not None and last.leads_to(layout):
+        durable.remove(layout.moving)
     durable.remove(layout.former)
     durable.sync_directory(layout.private)
 
 
 def _read(path: str) -> Moving | None:
+    """A note that is damaged, or is no file, says nothing: that must not keep a store from being served."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            data = os.read(descriptor, _LONGEST)
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    with open(descriptor, "rb") as file:
-        data = file.read(_LONGEST)
+    except OSError:
+        return _DAMAGED
     try:
-        return msgspec.json.decode(data, type=Moving)
+        note = msgspec.json.decode(data, type=Moving)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return Moving(root="")
+        return _DAMAGED
+    return note if all(_is_path(path) for path in (note.root, note.former or "/")) else _DAMAGED
+
+
+def _is_path(text: str) -> bool:
+    return os.path.isabs(text) and "\0" not in text

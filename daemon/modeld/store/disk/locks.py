@@ -48,9 +48,8 @@ class StoreLock:
         self._descriptor = descriptor
         self.layout = layout
         self.endpoint = endpoint
-        self._roots = [os.stat(layout.root)]
-        """With the one that takes its place, while that happens."""
-        self._next: StoreLock | None = None
+        self._roots, self._files = [os.stat(layout.root)], [os.fstat(descriptor)]
+        """With those that take their places, while that happens."""
 
     @classmethod
     def take(cls, layout: Layout, *, endpoint: str | None = None) -> StoreLock:
@@ -82,20 +81,18 @@ class StoreLock:
             there = os.lstat(self.layout.lock)
         except OSError as fault:
             raise durable.store_fault(fault, "look at the store's lock", self.layout.lock) from fault
-        held = [self._descriptor, *([] if self._next is None else [self._next._descriptor])]
-        if not any(os.path.samestat(there, os.fstat(descriptor)) for descriptor in held):
+        if not any(os.path.samestat(there, held) for held in self._files):
             raise self._replaced()
 
     def expect(self, other: StoreLock | None) -> None:
         """From now on the directory of the other lock may be at the root's path; with None no longer."""
-        self._next = other
         self._roots[1:] = [] if other is None else other._roots
+        self._files[1:] = [] if other is None else other._files
 
     def become(self, other: StoreLock) -> None:
         """The directory of the other lock is at the root's path for good. Releases the lock of the earlier one."""
         before, self._descriptor = self._descriptor, other._descriptor
-        self._roots = other._roots
-        self._next = None
+        self._roots, self._files = other._roots, other._files
         other._descriptor = -1
         locks.release(before)
 

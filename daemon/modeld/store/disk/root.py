@@ -64,10 +64,12 @@ def prepare_root(root: str, *, group: str | None = None, unfinished: bool = Fals
 
 def _refuse_unfinished(layout: Layout) -> None:
     note = former.moving(layout)
-    if note is None:
+    if note is None or not note.root:
         return
-    if os.path.realpath(note.root) == os.path.realpath(layout.root):
-        former.settle(layout)  # the last step of the move, before which the daemon was killed
+    if note.leads_to(layout):
+        # The last step of the move, before which the daemon was killed. It is as good at a later start.
+        with contextlib.suppress(OSError):
+            former.settle(layout)
         return
     raise RootUnusable(
         f"{layout.root} is an unfinished copy of the store at {note.root}",

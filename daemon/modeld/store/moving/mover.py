@@ -99,16 +99,8 @@ class Mover:
             await self._run(self._lock.check)
             if (there := await self._run(partial(self._moved_before, path))) is not None:
                 return there
-            target = await self._run(
-                partial(
-                    claim,
-                    self._layout,
-                    path,
-                    group=self._settings.group,
-                    sites=[site.path for site in self._settings.site],
-                    endpoint=self._lock.endpoint,
-                )
-            )
+            group, sites = self._settings.group, [site.path for site in self._settings.site]
+            target = await self._run(partial(claim, self._lock, path, group=group, sites=sites))
             try:
                 return await self._move(target, alone, order, progress, notes, self._catalog)
             finally:

@@ -33,10 +33,10 @@ def real_path(path: str) -> str:
     return os.path.realpath(path.rstrip("/") or "/")
 
 
-def claim(old: Layout, path: str, *, group: str | None, sites: Sequence[str], endpoint: str | None) -> Target:
-    """Blocks. Refuses what cannot become the store's directory; goes on with an unfinished copy of this store. The
-    caller closes the lock."""
-    path = real_path(path)
+def claim(lock: StoreLock, path: str, *, group: str | None, sites: Sequence[str]) -> Target:
+    """Blocks. Refuses what cannot become the directory of the store that is locked; goes on with an unfinished copy of
+    it. The caller closes the lock."""
+    old, path = lock.layout, real_path(path)
     _check_place(old, path, sites)
     layout = Layout(path)
     note = former.moving(layout)
@@ -58,7 +58,7 @@ def claim(old: Layout, path: str, *, group: str | None, sites: Sequence[str], en
             former.note_moving(layout, Moving(root=old.root))
     prepare_root(path, group=group, unfinished=True)
     _check_readers(old, path)
-    return Target(layout, StoreLock.take(layout, endpoint=endpoint), switch)
+    return Target(layout, StoreLock.take(layout, endpoint=lock.endpoint), switch)
 
 
 def _check_place(old: Layout, path: str, sites: Sequence[str]) -> None:

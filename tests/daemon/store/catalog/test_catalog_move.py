@@ -14,7 +14,7 @@ import pytest
 
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.catalog.catalog_file import copy_to
-from modelwire.errors import NoSpace
+from modelwire.errors import ModeldError, NoSpace, NotFound
 
 STEPS = ("CREATE TABLE things (id INTEGER PRIMARY KEY);",)
 
@@ -105,4 +105,30 @@ async def test_a_second_copy_replaces_the_first(catalog: Catalog, known_as: Path
         await catalog.move(partial(copy, known_as), refuse)
     await catalog.write(partial(put, 7))
     await catalog.move(partial(copy, known_as), partial(switch, known_as))
+    assert await catalog.read(ids) == [7, 1000]
+
+
+async def test_a_copy_that_the_disk_does_not_return_is_replaced_from_memory(catalog: Catalog, known_as: Path) -> None:
+    def switch_to_noise() -> None:
+        switch(known_as)
+        (known_as / "catalog.sqlite").write_bytes(b"noise" * 1000)
+
+    catalog.on_loss(partial(put, 5))
+    await catalog.move(partial(copy, known_as), switch_to_noise)
+    await catalog.write(partial(put, 6))
+    assert await catalog.read(ids) == [5, 6]
+    assert [name for name in os.listdir(known_as) if ".damaged-" in name]
+
+
+async def test_a_file_that_cannot_be_opened_there_is_opened_by_a_later_call(catalog: Catalog, known_as: Path) -> None:
+    def switch_to_nothing() -> None:
+        switch(known_as)
+        os.rename(known_as.parent / "new", known_as.parent / "away")
+
+    with pytest.raises(NotFound):
+        await catalog.move(partial(copy, known_as), switch_to_nothing)
+    with pytest.raises(ModeldError):
+        await catalog.write(partial(put, 6))
+    os.rename(known_as.parent / "away", known_as.parent / "new")
+    await catalog.write(partial(put, 7))
     assert await catalog.read(ids) == [7, 1000]
