@@ -150,6 +150,9 @@ def test_pause_and_resume_and_cancel_and_the_same_again(held: HeldDaemon, target
         held.ask("job.pause", job=job)
         wait_until(lambda: held.ask("job.show", job=job)["value"]["state"] == "paused", what="the pause")
         assert add(held, "meanwhile", b"GGUF meanwhile")["path"].startswith(held.root)
+        view = held.ask("daemon.status")["value"]["move"]
+        assert (view["job"], view["path"], view["paused"], view["former"]) == (job, target, True, [])
+        assert 0 < view["bytes_done"] < view["bytes_total"]
         held.ask("job.resume", job=job)
         wait_until(lambda: held.ask("job.show", job=job)["value"]["state"] == "running", what="the copying again")
         held.ask("job.cancel", job=job)
@@ -227,12 +230,15 @@ def test_the_command_moves_and_drops(tmp_path: Path) -> None:
         path = ctl("path", "a").stdout.strip()
         assert path.startswith(f"{tmp_path}/models/")
         assert Path(path).read_bytes() == b"GGUF one"
+        assert f"was in {tmp_path}/models.old; to remove that" in ctl("status").stdout
+        assert "not both" in ctl("store", "move", "--drop-old", "elsewhere").stderr
         dropped = json.loads(ctl("store", "move", "--drop-old", "--json").stdout)
         assert (dropped["former"], dropped["blobs"]) == (f"{tmp_path}/models.old", 1)
         assert not (tmp_path / "models.old").exists()
         again = ctl("store", "move", "--drop-old")
         assert (again.returncode, "no former directory" in again.stderr) == (3, True)
-        assert ctl("store", "move", "third", "--detach", "-q").stdout.strip()
+        assert "models.old" not in ctl("status").stdout
+        assert ctl("store", "move", "--detach", "-q", "third").stdout.strip()
         wait_until(lambda: os.readlink(tmp_path / "models") == str(tmp_path / "third"), what="the detached move")
     finally:
         ctl("stop")

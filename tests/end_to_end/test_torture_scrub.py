@@ -15,6 +15,7 @@ import pytest
 
 from rigs.decay import flip, foreign
 from rigs.eager_daemon import EagerDaemon
+from rigs.rough_peers import scaled
 from rigs.waiting import wait_until
 
 MIB = 1 << 20
@@ -65,7 +66,7 @@ def killed_at_random(daemon: EagerDaemon, job: str, chosen: random.Random, most:
     return most
 
 
-@pytest.mark.parametrize(("kills", "rate"), [(3, "60MB"), pytest.param(100, "20MB", marks=LONG)])
+@pytest.mark.parametrize(("kills", "rate"), [(3, "60MB"), pytest.param(scaled(100, 12), "20MB", marks=LONG)])
 def test_no_kill_hides_what_is_rotten_or_condemns_what_is_not(eager: EagerDaemon, kills: int, rate: str) -> None:
     seed = random.randrange(1 << 32)
     sys.stderr.write(f"\nseed {seed}")

@@ -145,7 +145,7 @@ class VerbParser(Parser):
         self.given = args
         if not self.configured:
             self.configured = True
-            _add_common(self)
+            add_common(self)
             configure = getattr(import_module(f"modelclient.ctl.verbs.{self.verb}"), "configure", None)
             if configure is not None:
                 configure(self)
@@ -190,7 +190,7 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"modelctl {__version__}")
-    _add_common(parser)
+    add_common(parser)
     verbs = parser.add_subparsers(
         dest="verb", metavar="VERB", title="verbs", parser_class=VerbParser, prog="modelctl", required=False
     )
@@ -208,7 +208,7 @@ def _parser() -> Parser:
     return parser
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def add_common(parser: argparse.ArgumentParser) -> None:
     # Two ends of one command line write into one namespace: a default of the verb's side must not undo the other side.
     every = parser.add_argument_group("options of every verb", argument_default=argparse.SUPPRESS)
     every.add_argument("--json", action="store_true", help="print one JSON document")

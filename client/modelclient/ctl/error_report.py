@@ -23,7 +23,7 @@ _NEXT = {
     "source_unauthorized": "Give the daemon credentials for that source.",
     "offline": "Allow the network, or name a local source.",
     "in_use": "See what holds it with `modelctl jobs`.",
-    "cancelled": "Run the same command again to start over.",
+    "cancelled": "Run the same command again; it goes on with what is there.",
     "timeout": "Try again, perhaps with a longer --timeout.",
     "interrupted": "Run the same command again.",
     "internal": "See the daemon's log with `modelctl log -n 20`.",

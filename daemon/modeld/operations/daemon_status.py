@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from modeld.jobs.job import timestamp
 from modeld.operations.operation import Call, SlowOperation
 from modeld.operations.services import Services
+from modeld.operations.store_move import move_view
 from modeld.operations.store_scrub import scrub_view
 from modeld.platform import clock
 from modelwire.errors import WireError
@@ -57,6 +58,7 @@ class ShowStatus(SlowOperation[DaemonStatus, Status]):
             transfer=_transfer(services),
             sweep=services.store.automatic_sweep.view(),
             scrub=scrub_view(services),
+            move=move_view(services),
             free_bytes=self._free_bytes,
             reserved_bytes=services.store.reserved_bytes,
             auto_started=daemon.auto_started,

@@ -14,11 +14,12 @@ from modeld.jobs.job import AnyJob, Job
 from modeld.operations.job_operation import JobOperation, Submission
 from modeld.operations.model_add import check_path
 from modeld.operations.operation import Call, Caller
+from modeld.operations.services import Services
 from modeld.progress import check
 from modeld.store.disk.durable import source_faults
 from modelwire.errors import InvalidRequest, PermissionDenied
 from modelwire.requests import StoreMove
-from modelwire.values import Relocated
+from modelwire.values import MoveView, Relocated
 
 _LOOK_SECONDS: Final = 1.0
 """Between two looks at the jobs that are waited for: one may end without a signal to this one."""
@@ -61,6 +62,7 @@ class MoveStore(JobOperation[StoreMove, Relocated]):
             return await mover.drop(job.progress)
         return await mover.move(
             path,
+            accepted_at=job.created_at,
             alone=partial(self._alone, job),
             order=job.order,
             progress=job.progress,
@@ -83,3 +85,21 @@ class MoveStore(JobOperation[StoreMove, Relocated]):
             yield
         finally:
             runner.settle(gate.leave_together())
+
+
+def move_view(services: Services) -> MoveView | None:
+    """None when the store does not move, and has not moved."""
+    moves = [job for job in services.board.jobs if isinstance(job.kind, MoveStore) and job.request.path is not None]
+    job = next((job for job in moves if job.state in ("running", "paused")), None)
+    former = services.store.mover.former
+    if job is None:
+        return MoveView(former=former) if former else None
+    now = job.progress.snapshot()
+    return MoveView(
+        job=job.id,
+        path=job.request.path,
+        paused=job.state == "paused",
+        bytes_done=now.bytes_done,
+        bytes_total=now.bytes_total,
+        former=former,
+    )

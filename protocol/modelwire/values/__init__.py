@@ -11,6 +11,7 @@ from modelwire.values.daemon import Drained as Drained
 from modelwire.values.daemon import EventsEnd as EventsEnd
 from modelwire.values.daemon import HostView as HostView
 from modelwire.values.daemon import LogView as LogView
+from modelwire.values.daemon import MoveView as MoveView
 from modelwire.values.daemon import PeerView as PeerView
 from modelwire.values.daemon import QueueView as QueueView
 from modelwire.values.daemon import RecoveryView as RecoveryView

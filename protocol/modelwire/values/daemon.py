@@ -108,6 +108,18 @@ class ScrubView(Value, omit_defaults=False, frozen=True, kw_only=True):
     last_failed: int = 0
 
 
+class MoveView(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """The move of the store. `job` is the one that copies it to `path`, or is `paused`. `former` are the directories
+    that it was in before, and that are kept."""
+
+    job: str | None = None
+    path: str | None = None
+    paused: bool = False
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    former: tuple[str, ...] = ()
+
+
 class PeerView(Value, frozen=True, kw_only=True):
     uid: int
     role: Role
@@ -132,6 +144,7 @@ class Status(Value, frozen=True, kw_only=True):
     transfer: TransferView | None = None
     sweep: SweepView | None = None
     scrub: ScrubView | None = None
+    move: MoveView | None = None
     free_bytes: int | None = None
     reserved_bytes: int = 0
     auto_started: bool = False

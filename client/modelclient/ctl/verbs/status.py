@@ -8,7 +8,7 @@ from modelclient.ctl.output import count
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import pairs
 from modelwire.units import rounded_duration, rounded_rate, rounded_size
-from modelwire.values import HostView, RecoveryView, ScrubView, Status, SweepView, TransferView
+from modelwire.values import HostView, MoveView, RecoveryView, ScrubView, Status, SweepView, TransferView
 
 
 def run(session: Session, _: argparse.Namespace) -> None:
@@ -29,6 +29,8 @@ def _rows(status: Status) -> list[tuple[str, str | None]]:
         ("jobs", f"{queue.running} running, {queue.waiting} waiting (room for {queue.capacity})"),
         ("sweep", _sweep(status.sweep)),
         ("scrub", _scrub(status.scrub)),
+        ("move", _move(status.move)),
+        ("moved", _former(status.move)),
         ("rate limit", _rate_limit(status.transfer)),
         *[("host", _host(host)) for host in (status.transfer.hosts if status.transfer else ())],
         ("clients", f"{status.connections} connected, {status.watchers} watching"),
@@ -86,6 +88,20 @@ def _scrub(own: ScrubView | None) -> str | None:
         bad = f", {count(own.last_failed, 'bad blob')} found" if own.last_failed else ""
         said.append(f"last at {own.last_at}, {count(own.last_checked, 'blob')} read{bad}")
     return "; ".join(said) or None
+
+
+def _move(own: MoveView | None) -> str | None:
+    if own is None or own.job is None:
+        return None
+    copied = f"{rounded_size(own.bytes_done)} of {rounded_size(own.bytes_total or own.bytes_done)}"
+    paused = f", paused: modelctl resume {own.job}" if own.paused else ""
+    return f"to {own.path}, {copied} copied (job {own.job}){paused}"
+
+
+def _former(own: MoveView | None) -> str | None:
+    if own is None or not own.former:
+        return None
+    return f"the store was in {', '.join(own.former)}; to remove that: modelctl store move --drop-old"
 
 
 def _held_up(own: ScrubView) -> str:

@@ -6,6 +6,7 @@ import argparse
 import os
 from functools import partial
 
+from modelclient.ctl.command_line import Parser, add_common
 from modelclient.ctl.follow import stopped, supervise
 from modelclient.ctl.output import command, count
 from modelclient.ctl.session import Session
@@ -18,17 +19,30 @@ from modelwire.vocabulary import OnDisconnect
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("move",), metavar="move", help="the only thing to do with a whole store")
-    parser.add_argument(
+    what = parser.add_subparsers(dest="what", metavar="move", required=True, parser_class=Parser)
+    move = what.add_parser(
+        "move",
+        help="move the store; its models are served meanwhile",
+        description="Moves the whole store to another directory, and serves its models meanwhile. The path of the store"
+        " stays as it is: it leads to the new directory afterwards.",
+        allow_abbrev=False,
+    )
+    add_common(move)
+    move.add_argument(
         "directory", nargs="?", metavar="DIRECTORY", help="where to: a directory that is empty or not there yet"
     )
-    parser.add_argument("--drop-old", action="store_true", help="remove the directory that the store was in before")
-    parser.add_argument("--detach", action="store_true", help="print the job's id and leave it running")
+    move.add_argument(
+        "--drop-old", action="store_true", help="remove the directories that the store was in before it was moved"
+    )
+    move.add_argument("--detach", action="store_true", help="print the job's id and leave it running")
 
 
 def run(session: Session, args: argparse.Namespace) -> None:
-    if (args.directory is None) != args.drop_old:
-        raise InvalidRequest("give a directory to move to, or --drop-old", hint="See `modelctl store --help`.")
+    if (not args.directory) != args.drop_old:
+        what = "not both" if args.directory else "one of the two"
+        raise InvalidRequest(
+            f"give a directory to move to, or --drop-old: {what}", hint="See `modelctl store move --help`."
+        )
     client = session.client()
     path = None if args.drop_old else os.path.abspath(args.directory)
     show = partial(_dropped if args.drop_old else _moved, session)

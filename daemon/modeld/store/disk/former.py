@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -20,14 +21,26 @@ from modeld.store.disk.layout import Layout
 _LONGEST: Final = 16 * 1024
 
 
+class Place(msgspec.Struct, frozen=True):
+    path: str
+    inode: int
+
+
 class Moving(msgspec.Struct, frozen=True, kw_only=True):
     root: str
     """The path by which the store is known; empty in a note that cannot be read."""
     former: str | None = None
     """Where its directory will be afterwards; None while that is not decided."""
-    device: int = 0
     inode: int = 0
-    """Of that directory."""
+    """Of that directory. The number of its device may be another after each start of the machine."""
+    earlier: tuple[Place, ...] = ()
+    """The directories of moves before that one, the latest first."""
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """All directories that the store was in, the latest first."""
+        last = () if self.former is None else (Place(self.former, self.inode),)
+        return last + self.earlier
 
     def leads_to(self, layout: Layout) -> bool:
         """Whether the path of the store leads to this directory."""
@@ -74,8 +87,24 @@ def settle(layout: Layout) -> None:
     durable.sync_directory(layout.private)
 
 
+def note_left(layout: Layout, new: str) -> None:
+    """In the former directory: the store has moved to `new`. Should somebody put the directory back, the job that moved
+    the store, which is open in its catalogue, does not move it again."""
+    with open(layout.left, "wb", opener=partial(os.open, mode=0o600)) as file:
+        file.write(os.fsencode(new))
+
+
+def left_for(layout: Layout) -> tuple[str, float] | None:
+    """Where the store has moved to from here, and when; None when it has not."""
+    try:
+        with open(layout.left, "rb") as file:
+            return os.fsdecode(file.read(_LONGEST)), os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return None
+
+
 def forget(layout: Layout) -> None:
-    """The former directory is gone, or of no interest any more."""
+    """The former directories are gone, or of no interest any more."""
     last = _read(layout.moving)
     if last is not None and last.leads_to(layout):
         durable.remove(layout.moving)
@@ -99,7 +128,8 @@ def _read(path: str) -> Moving | None:
         note = msgspec.json.decode(data, type=Moving)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return _DAMAGED
-    return note if all(_is_path(path) for path in (note.root, note.former or "/")) else _DAMAGED
+    paths = (note.root, *(place.path for place in note.places))
+    return note if all(_is_path(path) for path in paths) else _DAMAGED
 
 
 def _is_path(text: str) -> bool:

@@ -113,6 +113,11 @@ class Layout:
         return f"{self.private}/moving"
 
     @property
+    def left(self) -> str:
+        """In a directory that the store was in before it was moved."""
+        return f"{self.private}/left"
+
+    @property
     def former(self) -> str:
         """Where the store was before it was moved."""
         return f"{self.private}/former"

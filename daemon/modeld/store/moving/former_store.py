@@ -1,4 +1,4 @@
-"""Removes the directory that the store was in before it was moved: what the store has made there, and nothing else."""
+"""Removes the directories that the store was in before it moved: what the store has made there, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import NamedTuple
 from modeld.progress import JobProgress, check
 from modeld.store.disk import former
 from modeld.store.disk.durable import store_faults
+from modeld.store.disk.former import Place
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.locks import StoreLock
 from modeld.store.disk.removal import Identity, directory_below, remove_entry, remove_file
@@ -25,25 +26,34 @@ class Dropped(NamedTuple):
 
 
 def drop_former(layout: Layout, progress: JobProgress) -> Dropped:
-    """Blocks. Interrupted, it goes on where it was at the next call."""
+    """Blocks. Of each move since the last call. Interrupted, it goes on where it was at the next call."""
     note = former.former(layout)
-    if note is None or note.former is None:
+    if note is None or not note.places:
         raise NotFound(
             "the store has no former directory: it was not moved, or that directory is gone already",
             hint="Nothing is left to do.",
         )
-    path = note.former
+    dropped = [_drop(place, layout, progress) for place in note.places]
+    former.forget(layout)
+    return Dropped(
+        note.places[0].path,
+        sum(each.blobs for each in dropped),
+        sum(each.freed for each in dropped),
+        tuple(note for each in dropped for note in each.notes),
+    )
+
+
+def _drop(place: Place, layout: Layout, progress: JobProgress) -> Dropped:
+    path = place.path
     with store_faults("look at", path):
         try:
             info = os.lstat(path)
         except FileNotFoundError:
-            former.forget(layout)
             return Dropped(path, 0, 0, (f"{path} was gone already",))
-        # The number of its device may be another after each start of the machine.
-        if info.st_ino != note.inode or os.path.realpath(path) == os.path.realpath(layout.root):
+        if info.st_ino != place.inode or os.path.realpath(path) == os.path.realpath(layout.root):
             raise Unsupported(
                 f"{path} is not the directory any more that the store was in: it is left as it is",
-                hint="Look what it is, and remove it yourself.",
+                hint="Look what it is, and remove it or move it away yourself; then ask again.",
                 details={"path": path},
             )
     old = Layout(path)
@@ -51,7 +61,6 @@ def drop_former(layout: Layout, progress: JobProgress) -> Dropped:
         if os.path.isdir(old.private):
             held.callback(StoreLock.take(old).close)
         blobs, freed = _remove(old, progress)
-    former.forget(layout)
     with store_faults("look at", path):
         left = os.listdir(path) if os.path.isdir(path) else []
     notes = (f"what modeld did not make stays in {path}: {', '.join(sorted(left)[:5])}",) if left else ()

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from typing import Final, TypeVar
 
@@ -39,7 +39,7 @@ from modeld.store.moving.former_store import drop_former
 from modeld.store.moving.other_files import OtherFiles
 from modeld.store.moving.target import Target, claim, note_former, real_path
 from modeld.store.publish.name_changes import NameChanges, Notes, announced
-from modelwire.errors import Corrupt, InUse, Unsupported
+from modelwire.errors import Corrupt, Interrupted, InUse, Unsupported
 from modelwire.values import Relocated
 
 T = TypeVar("T")
@@ -78,6 +78,8 @@ class Mover:
         self._settings = settings
         self._thread = anyio.CapacityLimiter(1)
         self._busy = False
+        self.former = self._former()
+        """The directories that the store was in before, as far as they are not dropped."""
 
     async def move(
         self,
@@ -87,6 +89,7 @@ class Mover:
         order: int,
         progress: JobProgress,
         notes: Notes[Relocated] | None = None,
+        accepted_at: float | None = None,
     ) -> Relocated:
         """Raises Stopped, or why the store cannot move; the next call goes on. Within `alone` no other job runs."""
         if self._catalog is None:
@@ -99,6 +102,7 @@ class Mover:
             await self._run(self._lock.check)
             if (there := await self._run(partial(self._moved_before, path))) is not None:
                 return there
+            await self._run(partial(self._refuse_put_back, accepted_at or time.time()))
             group, sites = self._settings.group, [site.path for site in self._settings.site]
             target = await self._run(partial(claim, self._lock, path, group=group, sites=sites))
             try:
@@ -217,6 +221,8 @@ class Mover:
                 with store_faults("note in", new.private):
                     await self._run(partial(former.settle, new))
                 await self._run(Reserve(self._layout).refill)
+                await self._run(partial(_note_left, target))
+                self.former = await self._run(self._former)
             else:
                 self._lock.expect(None)
                 self._records.expect({})
@@ -225,6 +231,7 @@ class Mover:
         """Removes the directory that the store was in before. Raises Stopped."""
         progress.phase("checking_local")
         dropped = await self._run(partial(drop_former, self._layout, progress))
+        self.former = ()
         path = await self._run(partial(os.path.realpath, self._layout.root))
         return Relocated(
             store=self._layout.root,
@@ -245,6 +252,19 @@ class Mover:
         models = self._name_changes.index.count
         return Relocated(store=self._layout.root, path=real_path(path), former=note.former, models=models)
 
+    def _former(self) -> tuple[str, ...]:
+        note = former.former(self._layout)
+        return () if note is None else tuple(place.path for place in note.places)
+
+    def _refuse_put_back(self, accepted_at: float) -> None:
+        """The catalogue of a former directory knows the job as one that has not ended."""
+        left = former.left_for(self._layout)
+        if left is not None and accepted_at <= left[1]:
+            raise Interrupted(
+                f"the store moved to {left[0]} after this was accepted, and its former directory was put back since",
+                hint=f"Ask for the move again if it is still wanted. What {left[0]} has is not changed.",
+            )
+
     def took_place(self, path: str) -> bool:
         """Blocks. Whether the store is in that directory now."""
         return os.path.realpath(self._layout.root) == real_path(path)
@@ -254,6 +274,12 @@ class Mover:
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self._thread)
+
+
+def _note_left(target: Target) -> None:
+    """The move has taken place without it."""
+    with suppress(OSError):
+        former.note_left(Layout(target.switch.former), target.layout.root)
 
 
 def _missing(

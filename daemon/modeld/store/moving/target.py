@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
 from modeld.platform import files
 from modeld.store.disk import durable, former
-from modeld.store.disk.durable import store_faults
+from modeld.store.disk.durable import store_fault, store_faults
 from modeld.store.disk.former import Moving
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.locks import StoreLock
-from modeld.store.disk.root import DIRECTORY_MODE, prepare_root
+from modeld.store.disk.root import RootUnusable, prepare_root
 from modeld.store.moving.switch import Switch, plan
-from modelwire.errors import AlreadyExists, InvalidRequest, SourceNotFound
+from modelwire.errors import AlreadyExists, InvalidRequest, PermissionDenied, SourceNotFound, Unsupported
 
 _IN_EVERY_NEW_FILESYSTEM: Final = "lost+found"
 
@@ -36,10 +38,12 @@ def real_path(path: str) -> str:
 def claim(lock: StoreLock, path: str, *, group: str | None, sites: Sequence[str]) -> Target:
     """Blocks. Refuses what cannot become the directory of the store that is locked; goes on with an unfinished copy of
     it. The caller closes the lock."""
-    old, path = lock.layout, real_path(path)
-    _check_place(old, path, sites)
-    layout = Layout(path)
-    note = former.moving(layout)
+    old = lock.layout
+    with _faults(path):
+        path = real_path(path)
+        _check_place(old, path, sites)
+        layout = Layout(path)
+        note = former.moving(layout)
     if note is not None and note.root != old.root:
         raise AlreadyExists(
             f"{path} holds an unfinished copy of the store at {note.root or 'an unknown path'}",
@@ -47,18 +51,23 @@ def claim(lock: StoreLock, path: str, *, group: str | None, sites: Sequence[str]
             details={"path": path},
         )
     switch = plan(old.root, path)
-    if note is None:
-        _check_empty(path)
-        with store_faults("make", path):
-            for directory in (path, layout.private):
+    with _faults(path):
+        if note is None:
+            _check_empty(path)
+            for directory, like in ((path, old.root), (layout.private, old.private)):
                 with suppress(FileExistsError):
                     os.mkdir(directory)
-                    os.chmod(directory, DIRECTORY_MODE)
+                    os.chmod(directory, stat.S_IMODE(os.stat(like).st_mode))
                 durable.sync_directory(os.path.dirname(directory))
             former.note_moving(layout, Moving(root=old.root))
-    prepare_root(path, group=group, unfinished=True)
-    _check_readers(old, path)
-    return Target(layout, StoreLock.take(layout, endpoint=lock.endpoint), switch)
+        try:
+            prepare_root(path, group=group, unfinished=True)
+        except RootUnusable as fault:
+            raise Unsupported(fault.message, hint="Name a directory on another filesystem.") from None
+        _check_readers(old, path)
+        taken = StoreLock.take(layout, endpoint=lock.endpoint)
+        _sweep_staging(layout)
+    return Target(layout, taken, switch)
 
 
 def _check_place(old: Layout, path: str, sites: Sequence[str]) -> None:
@@ -68,6 +77,13 @@ def _check_place(old: Layout, path: str, sites: Sequence[str]) -> None:
     for inner, outer in ((path, here), (here, path)):
         if inner.startswith(f"{outer.rstrip('/')}/"):
             raise InvalidRequest(f"{inner} lies inside {outer}", hint="Name a directory outside of the store.")
+    above = path
+    while above != (above := os.path.dirname(above)):
+        if os.path.lexists(Layout(above).version_file):
+            raise InvalidRequest(
+                f"{path} lies inside {above}, which is a store, or was one before a move",
+                hint="Name a directory outside of it.",
+            )
     for site in sites:
         if path == os.path.realpath(site):
             raise InvalidRequest(f"{path} is a site, which modeld only reads", hint="Name another directory.")
@@ -82,15 +98,16 @@ def _check_place(old: Layout, path: str, sites: Sequence[str]) -> None:
 
 def _check_empty(path: str) -> None:
     """Of a directory that a killed daemon had just made only the private one is there, without a version."""
-    with store_faults("read", path):
-        try:
-            entries = [entry for entry in os.listdir(path) if entry != _IN_EVERY_NEW_FILESYSTEM]
-        except FileNotFoundError:
-            return
-        except NotADirectoryError:
-            entries = [path]
-        if entries == [".modeld"]:
-            entries = [entry for entry in os.listdir(f"{path}/.modeld") if not entry.startswith("moving-")]
+    try:
+        entries = [entry for entry in os.listdir(path) if entry != _IN_EVERY_NEW_FILESYSTEM]
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise InvalidRequest(
+            f"{path} is no directory", hint="Name a directory that is empty or not there yet."
+        ) from None
+    if entries == [".modeld"]:
+        entries = [entry for entry in os.listdir(f"{path}/.modeld") if not entry.startswith("moving-")]
     if entries:
         raise AlreadyExists(
             f"{path} is not empty: it has {', '.join(sorted(entries)[:3])}",
@@ -102,7 +119,7 @@ def _check_empty(path: str) -> None:
 def _check_readers(old: Layout, path: str) -> None:
     """Users who can read the store now must be able to afterwards."""
     private = files.private_directory(path)
-    if private is not None and files.private_directory(os.path.realpath(old.root)) is None:
+    if private is not None and files.private_directory(old.root) is None:
         raise InvalidRequest(
             f"other users can read the store now, and could not enter {private}",
             hint=f"Let them: chmod 0711 {private}; or name another directory.",
@@ -110,10 +127,43 @@ def _check_readers(old: Layout, path: str) -> None:
         )
 
 
+def _sweep_staging(layout: Layout) -> None:
+    """What a daemon that was killed had copied in part."""
+    for entry in os.listdir(layout.staging):
+        with suppress(OSError):
+            durable.remove(f"{layout.staging}/{entry}")
+
+
+@contextmanager
+def _faults(path: str) -> Iterator[None]:
+    """What a failed system call says of a directory that is to become the store's."""
+    try:
+        yield
+    except OSError as fault:
+        why = f"{fault.filename or path}: {fault.strerror}"
+        if fault.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise PermissionDenied(
+                f"the store cannot move to {path}: {why}",
+                hint="Name a directory that the daemon's user can write to, on a filesystem that is mounted writable.",
+                details={"path": path},
+            ) from fault
+        if fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise store_fault(fault, "make a store of", path) from fault
+        raise Unsupported(
+            f"the store cannot move to {path}: {why}", hint="Name another directory.", details={"path": path}
+        ) from fault
+
+
 def note_former(target: Target, old: Layout) -> None:
-    """Blocks. Right before the switch: where the present directory will be."""
+    """Blocks. Right before the switch: where the present directory will be, and those of earlier moves that are still
+    there."""
     with store_faults("note the former directory in", target.layout.private):
-        info = os.stat(old.root)
-        note = Moving(root=old.root, former=target.switch.former, device=info.st_dev, inode=info.st_ino)
+        info, before = os.stat(old.root), former.former(old)
+        note = Moving(
+            root=old.root,
+            former=target.switch.former,
+            inode=info.st_ino,
+            earlier=() if before is None else before.places,
+        )
         former.note_moving(target.layout, note)
         durable.sync_directory(target.layout.root)

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,10 +23,12 @@ from modelwire.errors import (
     AlreadyExists,
     Corrupt,
     Internal,
+    Interrupted,
     InUse,
     InvalidRequest,
     NoSpace,
     NotFound,
+    PermissionDenied,
     SourceNotFound,
     Unsupported,
 )
@@ -95,8 +98,10 @@ async def test_a_second_move_replaces_the_link(root: str, target: str, sources: 
         assert faults(root, contents) == []
         dropped = await store.mover.drop(JobProgress())
         assert dropped.former == target
-        assert not os.path.exists(target)
-        assert os.path.isdir(f"{root}.old"), "of the first move: only the last one is known"
+        assert dropped.blobs == 8
+        assert sorted(os.listdir(tmp_path)) == ["big", "models", "sources", "third"]
+        assert os.listdir(tmp_path / "big") == []
+        assert faults(root, contents) == []
 
 
 async def test_the_store_moves_back(root: str, target: str, sources: str) -> None:
@@ -190,7 +195,7 @@ async def test_a_directory_with_something_in_it_is_refused(root: str, tmp_path: 
     with opened(root) as store:
         with pytest.raises(AlreadyExists, match=r"is not empty: it has thesis\.txt"):
             await move(store, str(tmp_path / "full"))
-        with pytest.raises(AlreadyExists, match="is not empty"):
+        with pytest.raises(InvalidRequest, match="is no directory"):
             await move(store, str(tmp_path / "file"))
         with pytest.raises(SourceNotFound, match="is not there"):
             await move(store, str(tmp_path / "unmounted" / "models"))
@@ -432,3 +437,67 @@ async def test_models_without_bytes_are_noted(root: str, target: str, sources: s
         moved = await move(store, target)
         assert moved.notes == ("without bytes before the move already: big",)
         assert faults(root, contents) == []
+
+
+async def test_a_directory_inside_another_store_is_refused(root: str, target: str, sources: str) -> None:
+    with opened(root) as store:
+        contents = await fill(store, sources)
+        moved = await move(store, target)
+        with pytest.raises(InvalidRequest, match="which is a store, or was one before a move"):
+            await move(store, f"{moved.former}/deeper")
+        assert faults(root, contents) == []
+
+
+async def test_the_rights_of_the_root_are_kept(root: str, target: str, tmp_path: Path) -> None:
+    with opened(root) as store:
+        os.chmod(root, 0o700)
+        await move(store, target)
+        assert stat.S_IMODE(os.stat(target).st_mode) == 0o700
+        (tmp_path / "own").mkdir(mode=0o750)
+        await move(store, str(tmp_path / "own"))
+        assert stat.S_IMODE(os.stat(tmp_path / "own").st_mode) == 0o750, "as its owner made it"
+
+
+async def test_what_a_killed_move_had_copied_in_part_goes(root: str, target: str, sources: str) -> None:
+    with opened(root) as store:
+        contents = await fill(store, sources)
+
+        @asynccontextmanager
+        async def refusing() -> AsyncIterator[None]:
+            Path(f"{target}/.modeld/staging/ingest-1-dead.tmp").write_bytes(b"half")
+            raise NoSpace("killed")
+            yield
+
+        with pytest.raises(NoSpace, match="killed"):
+            await store.mover.move(target, alone=refusing, order=0, progress=JobProgress())
+        await move(store, target)
+        assert os.listdir(f"{target}/.modeld/staging") == []
+        assert faults(root, contents) == []
+
+
+async def test_a_former_directory_that_is_put_back_does_not_move_again(root: str, target: str, sources: str) -> None:
+    with opened(root) as store:
+        contents = await fill(store, sources)
+        accepted_at = time.time()
+        moved = await move(store, target)
+    os.unlink(root)
+    os.rename(moved.former, root)
+    with opened(root) as store:
+        assert faults(root, contents) == []
+        with pytest.raises(Interrupted, match="was put back since"):
+            await store.mover.move(
+                f"{target}-2", alone=nobody_else, order=0, progress=JobProgress(), accepted_at=accepted_at
+            )
+        assert not os.path.exists(f"{target}-2")
+        shutil.rmtree(target)
+        await move(store, target)
+        assert faults(root, contents) == []
+
+
+async def test_a_place_that_cannot_be_written_says_so(root: str, tmp_path: Path) -> None:
+    with opened(root) as store:
+        with pytest.raises(
+            (PermissionDenied, Unsupported), match="the store cannot move to /proc/models: /proc/models"
+        ):
+            await move(store, "/proc/models")
+        assert store.mover.former == ()
