@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from modeld.progress import FileProgress, JobProgress
 from modeld.store.blobs import blobs
@@ -31,6 +31,11 @@ _ATTEMPTS: Final = 3
 """For a blob that gets a link while it is read: a tree is made once."""
 
 
+class Missing(NamedTuple):
+    batches: list[list[BlobFile]]
+    size: int
+
+
 class BlobCopies:
     """Blocks; for one thread at a time."""
 
@@ -47,7 +52,7 @@ class BlobCopies:
         self.size = 0
         """Of all blobs, at the last look."""
 
-    def missing(self, stopped: Callable[[], bool]) -> list[BlobFile]:
+    def missing(self, stopped: Callable[[], bool]) -> Missing:
         """The blobs that have no good copy. Raises Stopped."""
         found = []
         self.size, gone, self.faults = 0, set(self.good), {}
@@ -63,7 +68,7 @@ class BlobCopies:
                 found.append(blob)
         for digest in gone:  # swept meanwhile; a sweep of the new store takes the copy
             del self.good[digest]
-        return found
+        return Missing(_batches(found), sum(blob.info.st_size for blob in found))
 
     def _is_good(self, digest: Digest, size: int) -> bool:
         known = self.good.get(digest) or self._known.get(digest)
@@ -76,10 +81,15 @@ class BlobCopies:
         self.good[digest] = known
         return True
 
-    def reserve(self, missing: Sequence[BlobFile]) -> Reservation:
+    def reserve(self, missing: Missing) -> Reservation:
         """Room for all of them, or NoSpace."""
-        there = (blob for blob in missing if blobs.stat_blob(self._new, Digest(blob.digest)) is None)
-        return self._space.reserve(sum(blob.info.st_size for blob in there))
+        to_come = (
+            blob.info.st_size
+            for batch in missing.batches
+            for blob in batch
+            if blobs.stat_blob(self._new, Digest(blob.digest)) is None
+        )
+        return self._space.reserve(sum(to_come))
 
     def copy(self, files: Sequence[BlobFile], space: Space, progress: JobProgress) -> dict[Digest, Signature]:
         """Makes the copies, and returns those that are good. A blob that is not what its name says, or cannot be read,
@@ -129,3 +139,15 @@ class BlobCopies:
         now = Signature.of(os.lstat(self._new.blob(digest)))
         if before.only_links_changed(now):
             self.good[digest] = now
+
+
+def _batches(missing: Sequence[BlobFile]) -> list[list[BlobFile]]:
+    batches: list[list[BlobFile]] = []
+    size = 0
+    for blob in missing:
+        size += blob.info.st_size
+        if not batches or len(batches[-1]) == AT_ONCE or size > AT_ONCE_BYTES:
+            batches.append([])
+            size = blob.info.st_size
+        batches[-1].append(blob)
+    return batches
