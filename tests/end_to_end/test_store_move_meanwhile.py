@@ -27,8 +27,8 @@ def test_an_add_that_waits_for_another_tool_ends_before_the_store_moves(start: S
             wait_until(lambda: os.listdir(f"{daemon.root}/.modeld/staging"), what="the copy")
             wait_until(lambda: not daemon.ask("daemon.status")["value"]["queue"]["running"], what="the add to wait")
             move = moving.request("store.move", path=target)
+            moving.socket.settimeout(1)
             with pytest.raises(TimeoutError):
-                moving.socket.settimeout(1)
                 moving.terminal(move)
         moving.socket.settimeout(30)
         assert adding.terminal(add)["type"] == "result"

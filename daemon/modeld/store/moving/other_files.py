@@ -20,6 +20,7 @@ from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import FilesystemSync, store_faults
 from modeld.store.disk.layout import Layout
+from modeld.store.disk.links import link_or_symlink
 from modeld.store.maintain.walk import BlobFile, Partial, keyed_partials, walk
 from modeld.store.manifests.manifests import MAX_MANIFEST
 from modeld.store.moving.blob_copies import BlobCopies
@@ -192,8 +193,8 @@ class OtherFiles:
                 if os.path.samestat(os.lstat(new), before):
                     return
                 durable.remove(new)
-            os.link(copy, new, follow_symlinks=False)
-            self._copies.relinked(digest, Signature.of(before))
+            if link_or_symlink(copy, new, hard=True, final=new):
+                self._copies.relinked(digest, Signature.of(before))
 
     def _look_whether_to_stop(self) -> None:
         if self._stopped():

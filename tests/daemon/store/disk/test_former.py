@@ -1,4 +1,4 @@
-"""The notes of a move: they tell an unfinished copy from a store, and a damaged one keeps no store from being served."""
+"""The notes of a move tell an unfinished copy from a store, and a damaged note keeps no store from being served."""
 
 from __future__ import annotations
 
