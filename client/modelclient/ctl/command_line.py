@@ -129,7 +129,6 @@ def _verb_like(word: str) -> str | None:
 class VerbParser(Parser):
     """Asks its verb for its arguments when that verb is called, and only then imports it."""
 
-    verb: str
     configured = False
     given: Sequence[str] = ()
 
@@ -145,8 +144,8 @@ class VerbParser(Parser):
         self.given = args
         if not self.configured:
             self.configured = True
-            add_common(self)
-            configure = getattr(import_module(f"modelclient.ctl.verbs.{self.verb}"), "configure", None)
+            _add_common(self)
+            configure = getattr(import_module(f"modelclient.ctl.verbs.{self.get_default('module')}"), "configure", None)
             if configure is not None:
                 configure(self)
         found, unknown = super().parse_known_args(args, namespace)
@@ -190,7 +189,7 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"modelctl {__version__}")
-    add_common(parser)
+    _add_common(parser)
     verbs = parser.add_subparsers(
         dest="verb", metavar="VERB", title="verbs", parser_class=VerbParser, prog="modelctl", required=False
     )
@@ -202,13 +201,12 @@ def _parser() -> Parser:
             description=does[0].upper() + does[1:] + ".",
             allow_abbrev=False,
         )
-        verb.verb = name
         verb.set_defaults(module=name)
     parser.set_defaults(verb=None)
     return parser
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
+def _add_common(parser: argparse.ArgumentParser) -> None:
     # Two ends of one command line write into one namespace: a default of the verb's side must not undo the other side.
     every = parser.add_argument_group("options of every verb", argument_default=argparse.SUPPRESS)
     every.add_argument("--json", action="store_true", help="print one JSON document")

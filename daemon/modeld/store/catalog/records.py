@@ -223,11 +223,16 @@ class Records:
                 noted[digest.hex] = now
 
     def expect(self, copies: Mapping[Digest, Signature]) -> None:
-        """Copies of all blobs, which were hashed as they were made, may take their places."""
+        """Copies of all blobs, which were hashed as they were made, may take their places. For a thread: they may be
+        many."""
         self._copies = {digest.hex: signature for digest, signature in copies.items()}
 
+    def forget_copies(self) -> None:
+        """They have not taken any places."""
+        self._copies = {}
+
     def become(self) -> None:
-        """The copies have taken the places of all blobs, also in the catalogue."""
+        """The copies have taken the places of all blobs, also in the catalogue. Blocks."""
         with self._first_look:
             self._verified, self._copies = self._copies, {}
             self._unproven, self._loaded = {}, {}

@@ -90,8 +90,10 @@ class Resolver:
                 return None
         if entry.tree is not None:
             ensure = partial(self._trees.ensure, entry.name, entry.usable().files)
-            _, relinked = await self._name_changes.in_thread(ensure)
-            await self._records.record_relinked(relinked)
+            # In the publisher's turn: while the store moves, a tree would be made where nobody finds it afterwards.
+            async with self._name_changes.publisher.turn(0):
+                _, relinked = await self._name_changes.in_thread(ensure)
+                await self._records.record_relinked(relinked)
         return resolved
 
     async def _prepared_at_site(self, site: Site, entry: Entry) -> Resolved:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from modeld.progress import FileProgress, JobProgress
 from modeld.store.blobs import blobs
@@ -31,6 +31,11 @@ _ATTEMPTS: Final = 3
 """For a blob that gets a link while it is read: a tree is made once."""
 
 
+class Missing(NamedTuple):
+    batches: list[list[BlobFile]]
+    size: int
+
+
 class BlobCopies:
     """Blocks; for one thread at a time."""
 
@@ -47,7 +52,7 @@ class BlobCopies:
         self.size = 0
         """Of all blobs, at the last look."""
 
-    def missing(self, stopped: Callable[[], bool]) -> list[BlobFile]:
+    def missing(self, stopped: Callable[[], bool]) -> Missing:
         """The blobs that have no good copy. Raises Stopped."""
         found = []
         self.size, gone, self.faults = 0, set(self.good), {}
@@ -63,7 +68,7 @@ class BlobCopies:
                 found.append(blob)
         for digest in gone:  # swept meanwhile; a sweep of the new store takes the copy
             del self.good[digest]
-        return found
+        return Missing(_batches(found), sum(blob.info.st_size for blob in found))
 
     def _note_unusable(self, found: Unusable) -> None:
         """A blob that cannot be looked at is a matter of its models; a directory of many is one of the store."""
@@ -85,11 +90,16 @@ class BlobCopies:
         self.good[digest] = known
         return True
 
-    def reserve(self, missing: Sequence[BlobFile]) -> Reservation:
+    def reserve(self, missing: Missing) -> Reservation:
         """Room for all of them, or NoSpace."""
-        there = (blob for blob in missing if blobs.stat_blob(self._new, Digest(blob.digest)) is None)
+        to_come = (
+            blob.info.st_size
+            for batch in missing.batches
+            for blob in batch
+            if blobs.stat_blob(self._new, Digest(blob.digest)) is None
+        )
         try:
-            return self._space.reserve(sum(blob.info.st_size for blob in there))
+            return self._space.reserve(sum(to_come))
         except NoSpace as fault:
             raise NoSpace(
                 f"{self._new.root}: {fault.message}",
@@ -145,3 +155,15 @@ class BlobCopies:
         now = Signature.of(os.lstat(self._new.blob(digest)))
         if before.only_links_changed(now):
             self.good[digest] = now
+
+
+def _batches(missing: Sequence[BlobFile]) -> list[list[BlobFile]]:
+    batches: list[list[BlobFile]] = []
+    size = 0
+    for blob in missing:
+        size += blob.info.st_size
+        if not batches or len(batches[-1]) == AT_ONCE or size > AT_ONCE_BYTES:
+            batches.append([])
+            size = blob.info.st_size
+        batches[-1].append(blob)
+    return batches

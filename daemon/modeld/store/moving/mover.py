@@ -9,11 +9,12 @@ it is dropped.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final, TypeVar
 
@@ -33,10 +34,9 @@ from modeld.store.disk.layout import Layout
 from modeld.store.disk.locks import NameLock, StoreLock, name_holder
 from modeld.store.disk.reserve import Reserve
 from modeld.store.disk.space import Allotment
-from modeld.store.maintain.walk import BlobFile
-from modeld.store.moving.blob_copies import AT_ONCE, AT_ONCE_BYTES, BlobCopies
+from modeld.store.moving.blob_copies import BlobCopies
 from modeld.store.moving.former_store import drop_former
-from modeld.store.moving.other_files import OtherFiles
+from modeld.store.moving.other_files import Changed, OtherFiles
 from modeld.store.moving.target import Target, claim, note_former, real_path
 from modeld.store.publish.name_changes import NameChanges, Notes, announced
 from modelwire.errors import Corrupt, Interrupted, InUse, Unsupported
@@ -48,7 +48,8 @@ LITTLE_BYTES: Final = 4 << 30
 """What may be missing when the mover begins to be alone: some seconds of copying."""
 
 _PASSES: Final = 20
-"""Of copying beside other work; a store that grows faster than it is copied has to wait in the end."""
+"""Of copying beside other work; a store that grows faster than it is copied has to wait in the end. Alone too, beside
+other programs."""
 
 _LOCK_LOOK_SECONDS: Final = 0.25
 
@@ -124,48 +125,72 @@ class Mover:
         new = target.layout
         known = await self._copies.load(new.root)
         blob_copies = BlobCopies(self._layout, new, known, min_free=int(self._settings.min_free))
+        rest = OtherFiles(self._layout, new, blob_copies, progress.stopped)
         progress.phase("copy")
         for _ in range(_PASSES):
             if await self._copy_missing(blob_copies, new, progress) <= LITTLE_BYTES:
                 break
+        await self._run(rest.copy_ahead)
         async with alone():
-            await self._until_names_are_free(progress)
-            async with self._name_changes.publisher.turn(order):
-                progress.phase("copy")
-                await self._copy_missing(blob_copies, new, progress)
-                notes_on_models = await self._models_without_bytes(blob_copies)
-                rest = OtherFiles(self._layout, new, blob_copies, progress.stopped)
-                await self._run(rest.copy)
-                await self._run(partial(note_former, target, self._layout))
-                progress.phase("publish")
-                moved = Relocated(
-                    store=self._layout.root,
-                    path=new.root,
-                    former=target.switch.former,
-                    models=self._name_changes.index.count,
-                    blobs=len(blob_copies.good),
-                    size_bytes=blob_copies.size,
-                    notes=notes_on_models,
-                )
-                check(progress)
-                with anyio.CancelScope(shield=True):
-                    async with announced(notes, moved):
-                        await self._switch(target, blob_copies, catalog)
+            for _ in range(_PASSES):
+                await self._until_names_are_free(progress)
+                with contextlib.suppress(Changed):
+                    async with self._name_changes.publisher.turn(order):
+                        return await self._move_now(target, blob_copies, rest, progress, notes, catalog)
+        raise InUse(
+            "other programs change models all the time",
+            hint=f"Move again when they have finished. {self._goes_on()}",
+            retryable=True,
+        )
+
+    async def _move_now(
+        self,
+        target: Target,
+        blob_copies: BlobCopies,
+        rest: OtherFiles,
+        progress: JobProgress,
+        notes: Notes[Relocated] | None,
+        catalog: Catalog,
+    ) -> Relocated:
+        """Raises Changed when another program has changed a model meanwhile."""
+        new = target.layout
+        progress.phase("copy")
+        await self._copy_missing(blob_copies, new, progress)
+        notes_on_models = await self._models_without_bytes(blob_copies)
+        await self._run(rest.copy)
+        await self._run(partial(note_former, target, self._layout))
+        progress.phase("publish")
+        if await self._run(partial(_held_name, self._layout)) is not None:
+            raise Changed
+        moved = Relocated(
+            store=self._layout.root,
+            path=new.root,
+            former=target.switch.former,
+            models=self._name_changes.index.count,
+            blobs=len(blob_copies.good),
+            size_bytes=blob_copies.size,
+            notes=notes_on_models,
+        )
+        check(progress)
+        with anyio.CancelScope(shield=True):
+            async with announced(notes, moved):
+                await self._switch(target, blob_copies, rest, catalog)
         return moved
 
     async def _copy_missing(self, blob_copies: BlobCopies, new: Layout, progress: JobProgress) -> int:
         """Returns how many bytes were missing."""
-        missing, batches, size = await self._run(partial(_missing, blob_copies, progress.stopped))
+        await self._run(self._lock.check)
+        missing = await self._run(partial(blob_copies.missing, progress.stopped))
         progress.total(blob_copies.size)
-        here = blob_copies.size - size - progress.done
+        here = blob_copies.size - missing.size - progress.done
         progress.advance(done=here, kept=here)
         with await self._run(partial(blob_copies.reserve, missing)) as reserved:
             space = Allotment(reserved)
-            for batch in batches:
+            for batch in missing.batches:
                 check(progress)
                 made = await self._run(partial(blob_copies.copy, batch, space, progress))
                 await self._copies.note(new.root, made)
-        return size
+        return missing.size
 
     async def _until_names_are_free(self, progress: JobProgress) -> None:
         """Another program that writes a model has its name's lock, and would go on with it in the old directory."""
@@ -203,29 +228,33 @@ class Mover:
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         return (f"without bytes before the move already: {', '.join(missing[:_SHOWN])}{more}",) if missing else ()
 
-    async def _switch(self, target: Target, blob_copies: BlobCopies, catalog: Catalog) -> None:
+    async def _switch(self, target: Target, blob_copies: BlobCopies, rest: OtherFiles, catalog: Catalog) -> None:
         new, index = target.layout, self._name_changes.index
         copy = partial(copy_to, path=new.catalog_path, finish=partial(_complete, good=blob_copies.good))
-        self._lock.expect(target.lock)
+
+        def switch() -> None:
+            self._lock.check_root()
+            target.lock.check()
+            rest.check_unchanged()
+            target.switch.carry_out()
+
         await self._run(partial(self._records.expect, blob_copies.good))
+        self._lock.expect(target.lock)
         try:
-            await catalog.move(copy, target.switch.carry_out)
+            await catalog.move(copy, switch)
         finally:
-            if await self._run(partial(os.path.samefile, self._layout.root, new.root)):
+            if await self._run(partial(self.took_place, new.root)):
                 # ---- The store is in the new directory: from here on nothing is undone. ----
                 self._lock.become(target.lock)
-                self._records.become()
+                await self._run(self._records.become)
                 index.trees.linked.forget_all()
                 await self._run(index.current.look_again)
                 index.forget()
-                with store_faults("note in", new.private):
-                    await self._run(partial(former.settle, new))
-                await self._run(Reserve(self._layout).refill)
-                await self._run(partial(_note_left, target))
+                await self._run(partial(_settle, target))
                 self.former = await self._run(self._former)
             else:
                 self._lock.expect(None)
-                self._records.expect({})
+                self._records.forget_copies()
 
     async def drop(self, progress: JobProgress) -> Relocated:
         """Removes the directory that the store was in before. Raises Stopped."""
@@ -276,30 +305,14 @@ class Mover:
         return await anyio.to_thread.run_sync(work, limiter=self._thread)
 
 
-def _note_left(target: Target) -> None:
-    """The move has taken place without it."""
-    with suppress(OSError):
+def _settle(target: Target) -> None:
+    """What fails here is done at the next start, or was only a help."""
+    with contextlib.suppress(OSError):
+        former.settle(target.layout)
+    with contextlib.suppress(OSError):
+        Reserve(target.layout).refill()
+    with contextlib.suppress(OSError):
         former.note_left(Layout(target.switch.former), target.layout.root)
-
-
-def _missing(
-    blob_copies: BlobCopies, stopped: Callable[[], bool]
-) -> tuple[Sequence[BlobFile], Sequence[Sequence[BlobFile]], int]:
-    """Blocks. The blobs without a copy, in batches too, and their size."""
-    missing = blob_copies.missing(stopped)
-    return missing, _batches(missing), sum(blob.info.st_size for blob in missing)
-
-
-def _batches(missing: Sequence[BlobFile]) -> list[list[BlobFile]]:
-    batches: list[list[BlobFile]] = []
-    size = 0
-    for blob in missing:
-        size += blob.info.st_size
-        if not batches or len(batches[-1]) == AT_ONCE or size > AT_ONCE_BYTES:
-            batches.append([])
-            size = blob.info.st_size
-        batches[-1].append(blob)
-    return batches
 
 
 def _held_name(layout: Layout) -> str | None:

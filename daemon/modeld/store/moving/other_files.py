@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -18,6 +20,7 @@ from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import FilesystemSync, store_faults
 from modeld.store.disk.layout import Layout
+from modeld.store.disk.links import link_or_symlink
 from modeld.store.maintain.walk import BlobFile, Partial, keyed_partials, walk
 from modeld.store.manifests.manifests import MAX_MANIFEST
 from modeld.store.moving.blob_copies import BlobCopies
@@ -28,13 +31,29 @@ _PIECE: Final = 64 * 1024 * 1024
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
+_AT_REST_SECONDS: Final = 2.0
+"""Without a change, after which the times of a file show the next one: on some filesystems they are that coarse."""
+
+
+class Changed(Exception):
+    """Another program has changed a manifest since it was copied."""
+
+
 class OtherFiles:
-    """Blocks; for one thread."""
+    """Blocks; for one thread at a time."""
 
     def __init__(self, old: Layout, new: Layout, copies: BlobCopies, stopped: Callable[[], bool]) -> None:
         self._old, self._new = old, new
         self._copies = copies
         self._stopped = stopped
+        self._manifests: dict[str, _Times] = {}
+        """That were copied, as they were before."""
+
+    def copy_ahead(self) -> None:
+        """What may be much, while others still work: `copy` skips what is the same by then."""
+        at_rest_since = time.time() - _AT_REST_SECONDS
+        self._copy_downloads(at_rest_since)
+        self._copy_all(self._old.quarantine_dir, self._new.quarantine_dir, at_rest_since)
 
     def copy(self) -> None:
         """Durable on return. What an earlier call has copied is compared; what is gone since goes. Raises Stopped."""
@@ -62,6 +81,7 @@ class OtherFiles:
         """The models of the new directory are those of the old one, byte for byte."""
         old, new = self._old.manifests_dir, self._new.manifests_dir
         with store_faults("copy the manifests to", new):
+            self._manifests = _manifests(self._old)
             staged, sync = list[tuple[str, str]](), FilesystemSync(self._new.root)
             try:
                 wanted = [name for name in os.listdir(old) if name.endswith(".json") and name[0] != "."]
@@ -82,6 +102,12 @@ class OtherFiles:
                 durable.remove(f"{new}/{name}")
             durable.sync_directory(new)
 
+    def check_unchanged(self) -> None:
+        """Raises Changed when a manifest is not the one that was copied, or is one more or less."""
+        with store_faults("read", self._old.manifests_dir):
+            if _manifests(self._old) != self._manifests:
+                raise Changed
+
     def _staged_unless_same(self, source: str, target: str) -> str | None:
         """A copy without a name; None when there is nothing to copy."""
         with contextlib.suppress(FileNotFoundError), _opened(source) as (descriptor, info):
@@ -91,15 +117,16 @@ class OtherFiles:
 
     # -- whole files
 
-    def _copy_downloads(self) -> None:
+    def _copy_downloads(self, at_rest_since: float = math.inf) -> None:
         """Those of other tools in the blob tree too."""
         partials = [found for found in walk(self._old, self._stopped) if isinstance(found, Partial)]
         for found in [*partials, *(each for each in keyed_partials(self._old) if isinstance(each, Partial))]:
             below = "/".join(found.parts)
-            self._copy_all(f"{self._old.root}/{below}", f"{self._new.root}/{below}")
+            self._copy_all(f"{self._old.root}/{below}", f"{self._new.root}/{below}", at_rest_since)
 
-    def _copy_all(self, old: str, new: str) -> None:
-        """The regular files of a directory. A file of the same size and times is the same."""
+    def _copy_all(self, old: str, new: str, at_rest_since: float = math.inf) -> None:
+        """The regular files of a directory that have not changed since then. A file of the same size and times is the
+        same."""
         with store_faults("copy files to", new):
             durable.make_directories(new, below=self._new.root)
             wanted = set()
@@ -109,7 +136,7 @@ class OtherFiles:
                     if not stat.S_ISREG(info.st_mode):
                         continue
                     wanted.add(name)
-                    if not _same_times(info, f"{new}/{name}"):
+                    if info.st_mtime < at_rest_since and not _same_times(info, f"{new}/{name}"):
                         temporary = self._staged(descriptor, info)
                         _sync(temporary)
                         durable.name_replacing(temporary, f"{new}/{name}")
@@ -173,12 +200,25 @@ class OtherFiles:
                 if os.path.samestat(os.lstat(new), before):
                     return
                 durable.remove(new)
-            os.link(copy, new, follow_symlinks=False)
-            self._copies.relinked(digest, Signature.of(before))
+            if link_or_symlink(copy, new, hard=True, final=new):
+                self._copies.relinked(digest, Signature.of(before))
 
     def _look_whether_to_stop(self) -> None:
         if self._stopped():
             raise Stopped
+
+
+_Times = tuple[int, int, int, int]
+
+
+def _manifests(layout: Layout) -> dict[str, _Times]:
+    found: dict[str, _Times] = {}
+    with os.scandir(layout.manifests_dir) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                info = os.lstat(entry.path)
+                found[entry.name] = (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+    return {name: times for name, times in found.items() if name.endswith(".json")}
 
 
 @contextlib.contextmanager

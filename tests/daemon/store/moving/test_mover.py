@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -10,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,6 +116,27 @@ async def test_the_store_moves_back(root: str, target: str, sources: str) -> Non
         await move(store, first.former)
         assert os.readlink(root) == first.former
         assert faults(root, contents) == []
+
+
+async def test_a_filesystem_without_hard_links_has_trees_of_symbolic_ones(
+    root: str, target: str, sources: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a file that has as many links as its new filesystem allows."""
+    link = os.link
+
+    def refuse(source: str, name: str, **options: Any) -> None:
+        if name.startswith(target):
+            raise OSError(errno.EMLINK, "Too many links", source)
+        link(source, name, **options)
+
+    with opened(root) as store:
+        contents = await fill(store, sources)
+        before = await path_of(store, "several")
+        monkeypatch.setattr(os, "link", refuse)
+        await move(store, target)
+        assert faults(root, contents) == []
+        assert os.path.islink(f"{before}/weights.gguf")
+        assert await path_of(store, "several") == before
 
 
 # -- what changes meanwhile
