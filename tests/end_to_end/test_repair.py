@@ -158,6 +158,10 @@ def test_an_added_model_is_repaired_from_a_copy(daemon: RealDaemon, tmp_path: Pa
     assert "modelctl repair tiny --from PATH" in lost["hint"]
     assert "/locks/quarantine/" in lost["hint"]
     assert partials(daemon) == [], "what nothing can complete takes no space"
+    other = tmp_path / "other.gguf"
+    other.write_bytes(os.urandom(SIZE))
+    wrong = refused(daemon, "tiny", **{"from": str(other)})
+    assert "what --from names has not the bytes that are missing, and no source is recorded" in wrong["message"]
     bad = bytearray(CONTENT)
     bad[0] ^= 1  # another block than the one that is damaged
     source.write_bytes(bad)

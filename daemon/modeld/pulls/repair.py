@@ -274,7 +274,8 @@ class Repair:
             except NoMoreBytes:  # a copy went bad on the disk
                 if not there:
                     raise
-        raise damaged.unasked or NoMoreBytes("no source is recorded for it")
+        tried_file = "" if collection is None else "what --from names has not the bytes that are missing, and "
+        raise damaged.unasked or NoMoreBytes(f"{tried_file}no source is recorded for it")
 
     def _donors(self, damaged: _Damaged, collection: Collection | None, opened: ExitStack) -> Iterator[Donor]:
         kept_at = damaged.finding.kept_at
