@@ -72,6 +72,11 @@ def claim(lock: StoreLock, path: str, *, group: str | None, sites: Sequence[str]
 
 def _check_place(old: Layout, path: str, sites: Sequence[str]) -> None:
     here = os.path.realpath(old.root)
+    if old.root.encode(errors="ignore") != os.fsencode(old.root):
+        raise Unsupported(
+            f"the path of the store, {old.root!r}, is not UTF-8, so a note cannot name it",
+            hint="Rename its directory first, while no daemon runs, and set models_home or MODELS_HOME.",
+        )
     if path == here:
         raise InvalidRequest(f"the store is in {path} already", hint="Name the directory that it is to move to.")
     for inner, outer in ((path, here), (here, path)):

@@ -225,6 +225,13 @@ async def test_a_directory_with_something_in_it_is_refused(root: str, tmp_path: 
     assert os.listdir(tmp_path / "full") == ["thesis.txt"]
 
 
+async def test_a_path_that_no_note_can_name_is_refused(target: str, tmp_path: Path) -> None:
+    with opened(str(tmp_path / os.fsdecode(b"mod\xffels"))) as store:
+        with pytest.raises(Unsupported, match="is not UTF-8"):
+            await move(store, target)
+        assert not os.path.exists(target)
+
+
 async def test_an_empty_filesystem_is_a_place(root: str, target: str, sources: str) -> None:
     os.makedirs(f"{target}/lost+found")
     with opened(root) as store:
