@@ -83,6 +83,20 @@ def _is_mounted_here(device: int) -> bool:
         return any(line.split(maxsplit=3)[2] == wanted for line in mounts)
 
 
+def mounts_below(directory: str) -> list[str]:
+    """The directories below this one, which has no link in its path, where something is mounted; none are known on
+    systems without a table of mounts."""
+    top = os.fsencode(directory.rstrip("/")) + b"/"
+    with suppress(FileNotFoundError), open("/proc/self/mountinfo", "rb") as mounts:
+        points = (re.sub(rb"\\([0-7]{3})", _unescaped, line.split(maxsplit=5)[4]) for line in mounts)
+        return [os.fsdecode(point) for point in points if point.startswith(top)]
+    return []
+
+
+def _unescaped(octal: re.Match[bytes]) -> bytes:
+    return bytes([int(octal[1], 8)])
+
+
 def allow_as_many_as_possible() -> None:
     """Raises the number of files that this process may have open to the most that it is allowed. Best effort: systems
     set the first number low for programs that use select, which this one does not."""

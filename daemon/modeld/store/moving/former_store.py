@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from modeld.platform import files
 from modeld.progress import JobProgress, check
 from modeld.store.disk import former
 from modeld.store.disk.durable import store_faults
@@ -55,6 +56,12 @@ def _drop(place: Place, layout: Layout, progress: JobProgress) -> Dropped:
                 f"{path} is not the directory any more that the store was in: it is left as it is",
                 hint="Look what it is, and remove it or move it away yourself; then ask again.",
                 details={"path": path},
+            )
+        if mounted := files.mounts_below(os.path.realpath(path)):
+            raise Unsupported(
+                f"another filesystem is mounted inside {path}, at {mounted[0]}: what is there is not the store's",
+                hint="Unmount it, and run the same command again.",
+                details={"path": mounted[0]},
             )
     old = Layout(path)
     with contextlib.ExitStack() as held:

@@ -394,6 +394,31 @@ async def test_only_what_modeld_made_is_dropped(root: str, target: str, sources:
             await store.mover.drop(JobProgress())
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+async def test_nothing_is_removed_from_what_is_mounted_inside(
+    root: str, target: str, sources: str, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "else where"
+    elsewhere.mkdir()
+    (elsewhere / "20260101T000000Z-kept.bin").write_text("mine")
+    with opened(root) as store:
+        await fill(store, sources)
+        moved = await move(store, target)
+        inside = f"{moved.former}/.modeld/staging/in ner"
+        os.mkdir(inside)
+        for place in (inside, f"{moved.former}/locks/quarantine"):
+            subprocess.run(["mount", "--bind", elsewhere, place], check=True)
+            try:
+                with pytest.raises(Unsupported, match="is mounted inside") as refusal:
+                    await store.mover.drop(JobProgress())
+                assert refusal.value.details["path"] == place
+            finally:
+                subprocess.run(["umount", place], check=True)
+        assert len(os.listdir(elsewhere)) == 1
+        await store.mover.drop(JobProgress())
+        assert not os.path.exists(moved.former)
+
+
 async def test_another_directory_in_its_place_is_left_alone(root: str, target: str, sources: str) -> None:
     with opened(root) as store:
         contents = await fill(store, sources)
