@@ -90,8 +90,10 @@ def _check_place(old: Layout, path: str, sites: Sequence[str]) -> None:
                 hint="Name a directory outside of it.",
             )
     for site in sites:
-        if path == os.path.realpath(site):
-            raise InvalidRequest(f"{path} is a site, which modeld only reads", hint="Name another directory.")
+        # Not the path of the site itself: a server that is away does not answer.
+        top = os.path.join(os.path.realpath(os.path.dirname(site.rstrip("/"))), os.path.basename(site.rstrip("/")))
+        if f"{path}/".startswith(f"{top}/"):
+            raise InvalidRequest(f"{top} is a site, which modeld only reads", hint="Name another directory.")
     parent = os.path.dirname(path)
     if not os.path.isdir(parent):
         raise SourceNotFound(
