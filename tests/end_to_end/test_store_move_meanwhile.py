@@ -46,3 +46,18 @@ def test_a_client_finds_the_daemon_by_the_lock_of_the_store_afterwards(start: St
     with open(f"{daemon.root}/.modeld/lock", encoding="utf-8") as file:
         after = json.load(file)
     assert (after["pid"], after["endpoint"]) == (before["pid"], before["endpoint"]) == (daemon.pid, daemon.socket)
+
+
+def test_nothing_is_dropped_that_a_move_under_way_is_about_to_leave(start: Start, target: str) -> None:
+    """A removal that waits for the move would take the directory that nobody has asked to remove."""
+    daemon = start(STORE_LOCK_WAIT="20s")
+    with daemon.connect() as moving:
+        with other_process(HOLD_FILE, f"{daemon.root}/locks/waits.lock"):
+            move = moving.request("store.move", path=target)
+            moving.until(move, "accepted")
+            wait_until(lambda: os.path.exists(f"{target}/.modeld/moving"), what="the move")
+            assert daemon.ask("store.move", drop_old=True)["code"] == "in_use"
+        assert moving.terminal(move)["type"] == "result"
+    assert os.path.isdir(f"{daemon.root}.old")
+    assert daemon.ask("store.move", drop_old=True)["type"] == "result"
+    assert not os.path.exists(f"{daemon.root}.old")

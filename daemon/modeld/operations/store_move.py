@@ -51,6 +51,8 @@ class MoveStore(JobOperation[StoreMove, Relocated]):
                 hint="Run it as that user, on the same machine and outside of a container.",
                 details={"uid": call.caller.uid},
             )
+        if request.drop_old:
+            self._services.store.mover.check_idle()
         return await super().submit(call, request)
 
     def took_place(self, request: StoreMove, intent: Relocated, /) -> bool:

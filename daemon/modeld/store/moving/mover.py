@@ -13,7 +13,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final, TypeVar
@@ -95,10 +95,7 @@ class Mover:
         """Raises Stopped, or why the store cannot move; the next call goes on. Within `alone` no other job runs."""
         if self._catalog is None:
             raise Unsupported("a store without a catalogue cannot move")
-        if self._busy:
-            raise InUse("the store is being moved already", hint="`modelctl jobs` shows by which job.")
-        self._busy = True
-        try:
+        with self._only():
             progress.phase("checking_local")
             await self._run(self._lock.check)
             if (there := await self._run(partial(self._moved_before, path))) is not None:
@@ -110,6 +107,22 @@ class Mover:
                 return await self._move(target, alone, order, progress, notes, self._catalog)
             finally:
                 target.lock.close()
+
+    def check_idle(self) -> None:
+        """InUse while the store is moved, or its former directory removed. A removal that waited for the end of a move
+        would take the directory that the store has just left."""
+        if self._busy:
+            raise InUse(
+                "the store is being moved already, or its former directory removed",
+                hint="`modelctl jobs` shows by which job.",
+            )
+
+    @contextlib.contextmanager
+    def _only(self) -> Iterator[None]:
+        self.check_idle()
+        self._busy = True
+        try:
+            yield
         finally:
             self._busy = False
 
@@ -259,7 +272,8 @@ class Mover:
     async def drop(self, progress: JobProgress) -> Relocated:
         """Removes the directory that the store was in before. Raises Stopped."""
         progress.phase("checking_local")
-        dropped = await self._run(partial(drop_former, self._layout, progress))
+        with self._only():
+            dropped = await self._run(partial(drop_former, self._layout, progress))
         self.former = ()
         path = await self._run(partial(os.path.realpath, self._layout.root))
         return Relocated(

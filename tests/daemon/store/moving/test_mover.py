@@ -301,6 +301,8 @@ async def test_two_at_once_are_refused(root: str, target: str, sources: str, tmp
         async def trying_again() -> AsyncIterator[None]:
             with pytest.raises(InUse, match="being moved already"):
                 await move(store, str(tmp_path / "other"))
+            with pytest.raises(InUse, match="being moved already"):
+                await store.mover.drop(JobProgress())
             yield
 
         await store.mover.move(target, alone=trying_again, order=0, progress=JobProgress())
