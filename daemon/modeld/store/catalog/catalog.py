@@ -22,12 +22,12 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import structlog
 
+from modeld.store.catalog.calls import Call, deliver
 from modeld.store.catalog.catalog_file import condemn, file_at, open_or_replace, translated, vanished
 from modeld.store.catalog.write_ahead_log import PARTED, WriteAheadLog, part_from_log
 from modeld.store.disk import durable
@@ -49,27 +49,6 @@ CREATE TABLE IF NOT EXISTS schema_steps (
 _BEGIN, _COMMIT, _ROLLBACK = "BEGIN IMMEDIATE -- owner", "COMMIT -- owner", "ROLLBACK"
 
 
-class _Settleable(Protocol):
-    def set_result(self, result: Any, /) -> None: ...
-    def set_exception(self, error: BaseException, /) -> None: ...
-    def done(self) -> bool: ...
-
-
-@dataclass(slots=True)
-class _Call:
-    """A function for the owner thread. A call from an event loop has that loop."""
-
-    run: Callable[[sqlite3.Connection], Any]
-    writes: bool
-    future: _Settleable
-    loop: asyncio.AbstractEventLoop | None
-    committed: Callable[[Any], None] | None = None
-    alone: Callable[[], None] | None = None
-    """Runs instead of the function, outside of any transaction, after the calls that came before."""
-    value: Any = None
-    error: BaseException | None = None
-
-
 class Catalog:
     """Safe to use from any thread; `write` and `read` from the event loop, `call` and `look` from elsewhere."""
 
@@ -83,7 +62,7 @@ class Catalog:
         """Whether the connection is open, and whether the file has what the components have in memory."""
         self._inside = False
         self._use(connection)
-        self._waiting: list[_Call] = []
+        self._waiting: list[Call] = []
         self._changed = threading.Condition()
         self._closed = False
         self._owner = threading.Thread(target=self._own, name="catalog", daemon=True)
@@ -166,7 +145,7 @@ class Catalog:
 
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        self._submit(_Call(lambda _: None, writes=False, future=future, loop=loop, alone=move))
+        self._submit(Call(lambda _: None, writes=False, future=future, loop=loop, alone=move))
         await asyncio.shield(future)
 
     def give_back(self) -> None:
@@ -177,7 +156,7 @@ class Catalog:
         if threading.current_thread() is self._owner:
             raise LocalError("a catalogue function called the catalogue: it would wait for itself")
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self._submit(_Call(function, writes=writes, future=future, loop=None))
+        self._submit(Call(function, writes=writes, future=future, loop=None))
         return future.result()
 
     def close(self) -> None:
@@ -196,10 +175,10 @@ class Catalog:
     ) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._submit(_Call(function, writes, future, loop, committed))
+        self._submit(Call(function, writes, future, loop, committed))
         return await future
 
-    def _submit(self, call: _Call) -> None:
+    def _submit(self, call: Call) -> None:
         with self._changed:
             if self._closed:
                 raise Interrupted("the catalogue is closed: the daemon is stopping")
@@ -215,7 +194,7 @@ class Catalog:
             except Exception as error:  # noqa: BLE001 - nothing is admitted to a file that cannot keep it
                 for call in batch:
                     call.error = self._translated(error)
-                _deliver(batch)
+                deliver(batch)
                 continue
             if batch[0].alone is not None:
                 self._run_alone(batch[0], batch[0].alone)
@@ -224,11 +203,11 @@ class Catalog:
             if writes:
                 self._commit(writes)
                 self._log.note()
-                _deliver(writes)
+                deliver(writes)
             if len(writes) < len(batch):
                 reads = [call for call in batch if not call.writes]
                 self._read(reads)
-                _deliver(reads)
+                deliver(reads)
         with contextlib.suppress(Exception):  # a cut log must not get into the file as it is closed
             self._mend()
         self._connection.close()
@@ -285,7 +264,7 @@ class Catalog:
             raise
         self._log.note()
 
-    def _next_batch(self) -> list[_Call]:
+    def _next_batch(self) -> list[Call]:
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
@@ -295,14 +274,14 @@ class Catalog:
             batch, self._waiting = self._waiting[:count], self._waiting[count:]
             return batch
 
-    def _run_alone(self, call: _Call, run: Callable[[], None]) -> None:
+    def _run_alone(self, call: Call, run: Callable[[], None]) -> None:
         try:
             run()
         except BaseException as error:  # noqa: BLE001 - it belongs to the caller, whatever it is
             call.error = self._translated(error)
-        _deliver([call])
+        deliver([call])
 
-    def _commit(self, calls: list[_Call]) -> None:
+    def _commit(self, calls: list[Call]) -> None:
         """One transaction for all. When SQLite rolls it back, each call runs again in a transaction of its own."""
         connection = self._connection
         try:
@@ -335,7 +314,7 @@ class Catalog:
                 for call in calls:
                     call.error = self._translated(error)
 
-    def _run_in_savepoint(self, call: _Call) -> None:
+    def _run_in_savepoint(self, call: Call) -> None:
         connection = self._connection
         connection.execute("SAVEPOINT one")
         try:
@@ -350,7 +329,7 @@ class Catalog:
                 connection.execute("ROLLBACK TO one")
                 connection.execute("RELEASE one")
 
-    def _read(self, calls: list[_Call]) -> None:
+    def _read(self, calls: list[Call]) -> None:
         connection = self._connection
         connection.execute("PRAGMA query_only = ON")
         for call in calls:
@@ -386,30 +365,6 @@ class _TransactionLost(Exception):
 
 def _is_full(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
-
-
-def _deliver(batch: list[_Call]) -> None:
-    """One hop into each event loop for the whole batch: a hop costs more than the call itself."""
-    loops: dict[asyncio.AbstractEventLoop | None, list[_Call]] = {}
-    for call in batch:
-        loops.setdefault(call.loop, []).append(call)
-    for loop, calls in loops.items():
-        if loop is None:
-            _settle(calls)
-            continue
-        # The loop ended while its calls ran: no caller waits for them, and what was written stays written.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(_settle, calls)
-
-
-def _settle(calls: Iterable[_Call]) -> None:
-    for call in calls:
-        if call.future.done():
-            continue  # the caller was cancelled
-        if call.error is not None:
-            call.future.set_exception(call.error)
-        else:
-            call.future.set_result(call.value)
 
 
 def _statements(script: str) -> Iterator[str]:

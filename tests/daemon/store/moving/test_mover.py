@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
-import subprocess
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,40 +15,12 @@ import pytest
 from modeld.progress import JobProgress, Stopped
 from modeld.store import Digest, Store
 from modeld.store.catalog.catalog import Catalog
-from modeld.store.disk.locks import NameLock
-from modeld.store.maintain.walk import Unusable
-from modeld.store.moving import blob_copies
 from modelwire.errors import (
     AlreadyExists,
-    Corrupt,
-    Internal,
-    Interrupted,
-    InUse,
     InvalidRequest,
     NoSpace,
-    NotFound,
-    PermissionDenied,
-    SourceNotFound,
-    Unsupported,
 )
-from rigs.moving_rig import SETTINGS, Readers, digest_of, faults, fill, move, nobody_else, opened, path_of
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> str:
-    return str(tmp_path / "models")
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> str:
-    (tmp_path / "big").mkdir()
-    return str(tmp_path / "big" / "models")
-
-
-@pytest.fixture
-def sources(tmp_path: Path) -> str:
-    (tmp_path / "sources").mkdir()
-    return str(tmp_path / "sources")
+from rigs.moving_rig import SETTINGS, Readers, digest_of, faults, fill, move, opened, path_of
 
 
 async def test_readers_miss_nothing_and_the_store_goes_on_there(root: str, target: str, sources: str) -> None:
@@ -91,21 +60,6 @@ async def test_no_blob_is_hashed_again_afterwards(root: str, target: str, source
     assert moved.size_bytes == sum(map(len, {*contents.values(), b"{}"}))
 
 
-async def test_a_second_move_replaces_the_link(root: str, target: str, sources: str, tmp_path: Path) -> None:
-    with opened(root) as store:
-        contents = await fill(store, sources)
-        await move(store, target)
-        moved = await move(store, str(tmp_path / "third"))
-        assert (os.readlink(root), moved.former) == (str(tmp_path / "third"), target)
-        assert faults(root, contents) == []
-        dropped = await store.mover.drop(JobProgress())
-        assert dropped.former == target
-        assert dropped.blobs == 8
-        assert sorted(os.listdir(tmp_path)) == ["big", "models", "sources", "third"]
-        assert os.listdir(tmp_path / "big") == []
-        assert faults(root, contents) == []
-
-
 async def test_the_store_moves_back(root: str, target: str, sources: str) -> None:
     with opened(root) as store:
         contents = await fill(store, sources)
@@ -137,9 +91,6 @@ async def test_a_filesystem_without_hard_links_has_trees_of_symbolic_ones(
         assert faults(root, contents) == []
         assert os.path.islink(f"{before}/weights.gguf")
         assert await path_of(store, "several") == before
-
-
-# -- what changes meanwhile
 
 
 class Changing:
@@ -198,89 +149,6 @@ async def test_what_an_interrupted_move_copied_and_is_gone_since_goes(root: str,
         assert faults(root, contents) == []
 
 
-# -- what does not let it move
-
-
-@pytest.mark.parametrize("inner", [True, False])
-async def test_inside_itself_is_refused(root: str, tmp_path: Path, inner: bool) -> None:
-    with opened(root) as store:
-        with pytest.raises(InvalidRequest, match="lies inside"):
-            await move(store, f"{root}/deeper" if inner else str(tmp_path))
-        with pytest.raises(InvalidRequest, match="already"):
-            await move(store, root)
-        assert os.listdir(tmp_path) == ["models"]
-
-
-async def test_a_directory_with_something_in_it_is_refused(root: str, tmp_path: Path) -> None:
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thesis.txt").write_text("mine")
-    (tmp_path / "file").write_text("mine")
-    with opened(root) as store:
-        with pytest.raises(AlreadyExists, match=r"is not empty: it has thesis\.txt"):
-            await move(store, str(tmp_path / "full"))
-        with pytest.raises(InvalidRequest, match="is no directory"):
-            await move(store, str(tmp_path / "file"))
-        with pytest.raises(SourceNotFound, match="is not there"):
-            await move(store, str(tmp_path / "unmounted" / "models"))
-    assert os.listdir(tmp_path / "full") == ["thesis.txt"]
-
-
-async def test_a_path_that_no_note_can_name_is_refused(target: str, tmp_path: Path) -> None:
-    with opened(str(tmp_path / os.fsdecode(b"mod\xffels"))) as store:
-        with pytest.raises(Unsupported, match="is not UTF-8"):
-            await move(store, target)
-        assert not os.path.exists(target)
-
-
-async def test_an_empty_filesystem_is_a_place(root: str, target: str, sources: str) -> None:
-    os.makedirs(f"{target}/lost+found")
-    with opened(root) as store:
-        contents = await fill(store, sources)
-        await move(store, target)
-        assert faults(root, contents) == []
-
-
-async def test_another_stores_copy_is_not_gone_on_with(root: str, target: str, tmp_path: Path) -> None:
-    os.makedirs(f"{target}/.modeld")
-    Path(f"{target}/.modeld/moving").write_text('{"root": "/somewhere/else"}')
-    with opened(root) as store:
-        with pytest.raises(AlreadyExists, match="unfinished copy of the store at /somewhere/else"):
-            await move(store, target)
-
-
-async def test_a_damaged_blob_of_a_model_stops_it(root: str, target: str, sources: str) -> None:
-    with opened(root) as store:
-        contents = await fill(store, sources)
-        blob = store.layout.blob(Digest(digest_of(contents["big"])))
-        os.chmod(blob, 0o644)
-        with open(blob, "r+b") as file:
-            file.seek(1 << 20)
-            file.write(b"rot")
-        with pytest.raises(Corrupt, match="'big' cannot be copied") as refusal:
-            await move(store, target)
-        assert "modelctl verify big" in str(refusal.value.hint)
-        assert not os.path.islink(root)
-        await store.verifier.verify(["big"])
-        moved = await move(store, target)
-        assert moved.models == 4
-        with pytest.raises(Corrupt, match="cannot be used"):
-            await store.look_up("big")
-        del contents["big"]
-        assert faults(root, contents) == []
-
-
-async def test_a_program_that_writes_a_model_is_waited_for(root: str, target: str, sources: str) -> None:
-    with opened(root) as store:
-        contents = await fill(store, sources)
-        lock = NameLock.take(f"{root}/locks/foreign.lock")
-        assert lock is not None
-        with pytest.raises(InUse, match="writes a model"):
-            await move(store, target)
-        lock.release()
-        await move(store, target)
-        assert faults(root, contents) == []
-
-
 async def test_a_stop_leaves_the_store_and_the_copy(root: str, target: str, sources: str) -> None:
     with opened(root) as store:
         contents = await fill(store, sources)
@@ -291,147 +159,6 @@ async def test_a_stop_leaves_the_store_and_the_copy(root: str, target: str, sour
         assert not os.path.islink(root)
         await move(store, target)
         assert faults(root, contents) == []
-
-
-async def test_two_at_once_are_refused(root: str, target: str, sources: str, tmp_path: Path) -> None:
-    with opened(root) as store:
-        await fill(store, sources)
-
-        @asynccontextmanager
-        async def trying_again() -> AsyncIterator[None]:
-            with pytest.raises(InUse, match="being moved already"):
-                await move(store, str(tmp_path / "other"))
-            with pytest.raises(InUse, match="being moved already"):
-                await store.mover.drop(JobProgress())
-            yield
-
-        await store.mover.move(target, alone=trying_again, order=0, progress=JobProgress())
-
-
-async def test_a_mount_point_cannot_become_a_link(target: str) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount")
-    root = f"{target}-mounted"
-    os.mkdir(root)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "modeld", root], check=True)
-    try:
-        with opened(root) as store:
-            with pytest.raises(Unsupported, match="is where a filesystem is mounted") as refusal:
-                await move(store, target)
-            assert "symbolic link" in str(refusal.value.hint)
-            assert not os.path.exists(target)
-    finally:
-        subprocess.run(["umount", root], check=True)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
-async def test_a_full_target_leaves_the_store_where_it_is(root: str, target: str, sources: str) -> None:
-    os.mkdir(target)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "modeld", target], check=True)
-    try:
-        with opened(root) as store:
-            contents = await fill(store, sources)
-            with pytest.raises(NoSpace, match="bytes are needed"):
-                await move(store, f"{target}/models")
-            # Enough at the first look, and not when it is written.
-            subprocess.run(["mount", "-o", "remount,size=8m", target], check=True)
-            with open(f"{target}/other", "wb") as file:
-                os.posix_fallocate(file.fileno(), 0, 1 << 20)
-            with pytest.raises(NoSpace):
-                await store.mover.move(f"{target}/models", alone=Filling(target), order=0, progress=JobProgress())
-            assert faults(root, contents) == []
-            assert not os.path.islink(root)
-            os.unlink(f"{target}/other")
-            subprocess.run(["mount", "-o", "remount,size=64m", target], check=True)
-            await move(store, f"{target}/models")
-            assert faults(root, contents) == []
-        with opened(root) as store:
-            assert faults(root, contents) == []
-        shutil.rmtree(f"{target}/models")
-    finally:
-        subprocess.run(["umount", target], check=True)
-
-
-class Filling:
-    def __init__(self, target: str) -> None:
-        self.target = target
-
-    @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[None]:
-        """Leaves the filesystem without a byte, when the blobs are there already."""
-        async with nobody_else():
-            with open(f"{self.target}/other", "ab") as file:
-                free = os.fstatvfs(file.fileno())
-                os.posix_fallocate(file.fileno(), 1 << 20, free.f_bavail * free.f_frsize)
-            yield
-
-
-# -- the former directory
-
-
-async def test_only_what_modeld_made_is_dropped(root: str, target: str, sources: str) -> None:
-    with opened(root) as store:
-        contents = await fill(store, sources)
-        Path(f"{root}/notes.txt").write_text("mine")
-        Path(f"{root}/blobs/sha256/README").write_text("mine")
-        outside = f"{root}-outside"
-        os.mkdir(outside)
-        Path(f"{outside}/kept").write_text("mine")
-        os.symlink(outside, f"{root}/locks/quarantine/link")
-        with pytest.raises(NotFound, match="no former directory"):
-            await store.mover.drop(JobProgress())
-        moved = await move(store, target)
-        dropped = await store.mover.drop(JobProgress())
-        assert dropped.notes == (f"what modeld did not make stays in {moved.former}: blobs, notes.txt",)
-        assert dropped.freed_bytes >= len(contents["big"])
-        left = sorted(
-            os.path.join(directory, name)[len(moved.former) + 1 :]
-            for directory, _, names in os.walk(moved.former)
-            for name in names
-        )
-        assert left == ["blobs/sha256/README", "notes.txt"]
-        assert os.listdir(outside) == ["kept"]
-        assert faults(root, contents) == []
-        with pytest.raises(NotFound):
-            await store.mover.drop(JobProgress())
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
-async def test_nothing_is_removed_from_what_is_mounted_inside(
-    root: str, target: str, sources: str, tmp_path: Path
-) -> None:
-    elsewhere = tmp_path / "else where"
-    elsewhere.mkdir()
-    (elsewhere / "20260101T000000Z-kept.bin").write_text("mine")
-    with opened(root) as store:
-        await fill(store, sources)
-        moved = await move(store, target)
-        inside = f"{moved.former}/.modeld/staging/in ner"
-        os.mkdir(inside)
-        for place in (inside, f"{moved.former}/locks/quarantine"):
-            subprocess.run(["mount", "--bind", elsewhere, place], check=True)
-            try:
-                with pytest.raises(Unsupported, match="is mounted inside") as refusal:
-                    await store.mover.drop(JobProgress())
-                assert refusal.value.details["path"] == place
-            finally:
-                subprocess.run(["umount", place], check=True)
-        assert len(os.listdir(elsewhere)) == 1
-        await store.mover.drop(JobProgress())
-        assert not os.path.exists(moved.former)
-
-
-async def test_another_directory_in_its_place_is_left_alone(root: str, target: str, sources: str) -> None:
-    with opened(root) as store:
-        contents = await fill(store, sources)
-        moved = await move(store, target)
-        os.rename(moved.former, f"{moved.former}-renamed")
-        shutil.copytree(f"{moved.former}-renamed", moved.former)
-        with pytest.raises(Unsupported, match="is not the directory any more"):
-            await store.mover.drop(JobProgress())
-        assert faults(moved.former, contents) == []
-        shutil.rmtree(moved.former)
-        assert (await store.mover.drop(JobProgress())).notes == (f"{moved.former} was gone already",)
 
 
 async def test_modes_are_kept_private_and_readable(root: str, target: str, sources: str) -> None:
@@ -471,37 +198,12 @@ async def test_the_new_lock_says_where_the_daemon_listens(root: str, target: str
     catalog.close()
 
 
-async def test_a_directory_of_blobs_that_the_disk_does_not_return_stops_it(
-    root: str, target: str, sources: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def failing(*_: object) -> list[Unusable]:
-        return [Unusable(("blobs", "sha256", "ab"), "cannot be looked at: Input/output error")]
-
-    with opened(root) as store:
-        contents = await fill(store, sources)
-        with monkeypatch.context() as disk:
-            disk.setattr(blob_copies, "walk", failing)
-            with pytest.raises(Internal, match="blobs/sha256/ab cannot be looked at: Input/output error"):
-                await move(store, target)
-        await move(store, target)
-        assert faults(root, contents) == []
-
-
 async def test_models_without_bytes_are_noted(root: str, target: str, sources: str) -> None:
     with opened(root) as store:
         contents = await fill(store, sources)
         os.unlink(store.layout.blob(Digest(digest_of(contents.pop("big")))))
         moved = await move(store, target)
         assert moved.notes == ("without bytes before the move already: big",)
-        assert faults(root, contents) == []
-
-
-async def test_a_directory_inside_another_store_is_refused(root: str, target: str, sources: str) -> None:
-    with opened(root) as store:
-        contents = await fill(store, sources)
-        moved = await move(store, target)
-        with pytest.raises(InvalidRequest, match="which is a store, or was one before a move"):
-            await move(store, f"{moved.former}/deeper")
         assert faults(root, contents) == []
 
 
@@ -530,31 +232,3 @@ async def test_what_a_killed_move_had_copied_in_part_goes(root: str, target: str
         await move(store, target)
         assert os.listdir(f"{target}/.modeld/staging") == []
         assert faults(root, contents) == []
-
-
-async def test_a_former_directory_that_is_put_back_does_not_move_again(root: str, target: str, sources: str) -> None:
-    with opened(root) as store:
-        contents = await fill(store, sources)
-        accepted_at = time.time()
-        moved = await move(store, target)
-    os.unlink(root)
-    os.rename(moved.former, root)
-    with opened(root) as store:
-        assert faults(root, contents) == []
-        with pytest.raises(Interrupted, match="was put back since"):
-            await store.mover.move(
-                f"{target}-2", alone=nobody_else, order=0, progress=JobProgress(), accepted_at=accepted_at
-            )
-        assert not os.path.exists(f"{target}-2")
-        shutil.rmtree(target)
-        await move(store, target)
-        assert faults(root, contents) == []
-
-
-async def test_a_place_that_cannot_be_written_says_so(root: str, tmp_path: Path) -> None:
-    with opened(root) as store:
-        with pytest.raises(
-            (PermissionDenied, Unsupported), match="the store cannot move to /proc/models: /proc/models"
-        ):
-            await move(store, "/proc/models")
-        assert store.mover.former == ()
