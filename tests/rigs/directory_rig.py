@@ -1,12 +1,11 @@
 """A directory that is added to a store of its own, with faults planted in the system calls that change the disk.
 
-Also a program: `python directory_rig.py DIRECTORY HOW N` adds it and dies at the N-th call.
+`main(DIRECTORY, HOW, N)`, in a process of its own, adds it and dies at the N-th call.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,16 +97,12 @@ def plant(monkeypatch: pytest.MonkeyPatch, faults: Faults) -> None:
     monkeypatch.setattr(calls, "_LIBC", FaultyLibc(calls._LIBC, faults))
 
 
-def main(directory: str, how: str, nth: int) -> None:
+def main(directory: str, how: str, nth: str) -> None:
     added = AddedDirectory(Path(directory))
     with added.open() as store:
-        faults = Faults(nth, lambda _name: os._exit(137))
+        faults = Faults(int(nth), lambda _name: os._exit(137))
         faulty_os = FaultyOs(faults)
         for module in (durable, calls, files, links, trees):
             vars(module)["os"] = faulty_os
         vars(calls)["_LIBC"] = FaultyLibc(calls._LIBC, faults)
         added.add(store, cast("How", how))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

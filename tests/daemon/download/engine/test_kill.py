@@ -72,7 +72,7 @@ def test_killed_it_goes_on(tmp_path: Path, connections: int, known: bool) -> Non
 @pytest.mark.torture
 def test_two_hundred_kills(tmp_path: Path) -> None:
     """Fifty in the short form."""
-    for number in range(scaled(20, 5)):
+    for number in range(scaled(20, 2)):
         root = tmp_path / str(number)
         with Chaos(CONTENT, rate=4 << 20) as chaos:
             assert killed_again_and_again(root, chaos, DIGEST.hex, 1 + number % 8, 10) == DIGEST.hex

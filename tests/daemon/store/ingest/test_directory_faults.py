@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -17,6 +15,7 @@ from modeld.store.ingest.adopt import How
 from modelwire.errors import WireError
 from rigs import directory_rig
 from rigs.directory_rig import FILES, AddedDirectory, plant
+from rigs.forked import forked
 from rigs.publication_rig import Faults
 
 HOWS = ("copy", "move", "link")
@@ -75,29 +74,23 @@ def test_each_call_fails_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, h
 
 @pytest.mark.parametrize("how", HOWS)
 def test_killed_at_a_call(tmp_path: Path, how: How) -> None:
-    for nth, added in sweep(tmp_path, 17):
-        done = subprocess.run(
-            [sys.executable, os.path.abspath(directory_rig.__file__), str(added.source.parent), how, str(nth)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-        assert done.returncode in (0, 137), done.stderr
-        with added.open() as store:
-            assert added.temporaries() == [], "the start has swept what the dead run left"
-            shown = added.shown(store)
-            assert shown in (None, FILES)
-            assert blobs(added) <= set(FILES.values())
-            left = added.left_at_source()
-            assert shown == FILES or left == FILES, "every byte is in one of the two places"
-            added.make_source()
-            added.add(store, how)
-            assert added.shown(store) == FILES
-        if done.returncode == 0:
-            assert nth > 17
-            return
+    with forked(directory_rig.__file__, "main") as run:
+        for nth, added in sweep(tmp_path, 17):
+            done = run(str(added.source.parent), how, str(nth))
+            assert done.returncode in (0, 137), done.stderr
+            with added.open() as store:
+                assert added.temporaries() == [], "the start has swept what the dead run left"
+                shown = added.shown(store)
+                assert shown in (None, FILES)
+                assert blobs(added) <= set(FILES.values())
+                left = added.left_at_source()
+                assert shown == FILES or left == FILES, "every byte is in one of the two places"
+                added.make_source()
+                added.add(store, how)
+                assert added.shown(store) == FILES
+            if done.returncode == 0:
+                assert nth > 17
+                return
 
 
 @pytest.mark.parametrize("how", HOWS)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from modeld.platform import durable as calls
 from modeld.store.disk import durable, removal
 from modelwire.errors import WireError
 from modelwire.values import Moved
+from rigs.forked import forked
 from rigs.maintain_rig import Bench
 from rigs.publication_rig import COUNTED, Faults, FaultyLibc
 
@@ -242,31 +241,26 @@ async def test_each_step_fails_once(
 async def test_killed_at_each_step(benches: Callable[[int], Bench], verb: str) -> None:
     """What a start finds afterwards is whole, and work that goes on ends where it should."""
     case = CASES[verb]
-    for nth in range(1, 200):
-        bench = benches(nth)
-        await case.prepare(bench)
-        bench.close()
-        outcome = await anyio.to_thread.run_sync(_run_and_die, bench.directory, verb, nth)
-        assert outcome.returncode in (0, 137), outcome.stderr
-        bench.open()
-        case.holds(bench)
-        await case.goes_on(bench)
-        case.done(bench)
-        if outcome.returncode == 0:
-            assert nth > 2
-            return
+    with forked(__file__, "act_and_die") as run:
+        for nth in range(1, 200):
+            bench = benches(nth)
+            await case.prepare(bench)
+            bench.close()
+            outcome = await anyio.to_thread.run_sync(run, str(bench.directory), verb, str(nth))
+            assert outcome.returncode in (0, 137), outcome.stderr
+            bench.open()
+            case.holds(bench)
+            await case.goes_on(bench)
+            case.done(bench)
+            if outcome.returncode == 0:
+                assert nth > 2
+                return
     pytest.fail("the sweep has no end")
 
 
-def _run_and_die(directory: Path, verb: str, nth: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, __file__, str(directory), verb, str(nth)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+def act_and_die(directory: str, verb: str, nth: str) -> None:
+    """In a process of its own."""
+    anyio.run(_die, directory, verb, int(nth))
 
 
 async def _die(directory: str, verb: str, nth: int) -> None:
@@ -274,7 +268,3 @@ async def _die(directory: str, verb: str, nth: int) -> None:
     plant(Faults(nth, lambda _name: os._exit(137)), setattr)
     await CASES[verb].act(bench)
     bench.close()
-
-
-if __name__ == "__main__":
-    anyio.run(_die, sys.argv[1], sys.argv[2], int(sys.argv[3]))

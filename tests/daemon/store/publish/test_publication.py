@@ -20,7 +20,9 @@ from modeld.platform import durable as calls
 from modeld.store.disk import durable
 from modeld.store.disk.space import Space, free_bytes_under
 from modelwire.errors import NoSpace, WireError
-from rigs.publication_rig import BIG, MANY, SMALL, Adding, Faults, plant_faults, run_alone
+from rigs import publication_rig
+from rigs.forked import forked
+from rigs.publication_rig import BIG, MANY, SMALL, Adding, Faults, plant_faults
 
 
 def empty_store(_adding: Adding) -> tuple[bytes, ...]:
@@ -164,17 +166,18 @@ def test_a_failed_sync_is_never_tried_again(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("size", [SMALL, BIG])
 def test_killed_at_each_call(tmp_path: Path, size: int) -> None:
-    for nth, directory in sweep(tmp_path):
-        adding = Adding(directory, size)
-        outcome = run_alone(directory, "kill", str(nth))
-        assert outcome.returncode in (0, 137), outcome.stderr
-        adding.assert_whole_or_absent()
-        if outcome.returncode == 0:
-            break
-        assert len(adding.temporaries()) <= 1
-        for left in adding.temporaries():
-            os.unlink(os.path.join(adding.layout.staging, left))
-        adding.assert_added()
+    with forked(publication_rig.__file__, "main") as run:
+        for nth, directory in sweep(tmp_path):
+            adding = Adding(directory, size)
+            outcome = run(str(directory), "kill", str(nth))
+            assert outcome.returncode in (0, 137), outcome.stderr
+            adding.assert_whole_or_absent()
+            if outcome.returncode == 0:
+                break
+            assert len(adding.temporaries()) <= 1
+            for left in adding.temporaries():
+                os.unlink(os.path.join(adding.layout.staging, left))
+            adding.assert_added()
     assert nth > 10
 
 
