@@ -19,3 +19,16 @@ def row(what: str, ours: str, reference: str, ratio: float | None, target: str, 
 
 def header() -> None:
     print(f"{'what':<44} {'modeld':>14} {'reference':>22} {'ratio':>7}  {'target':<22}")
+
+
+def row_of_waits(p99s: Sequence[float], alone: float) -> None:
+    """The worst of the samples that clients gave who asked for paths beside other work, in microseconds."""
+    worst = max(p99s)
+    row(
+        f"resolve p99 meanwhile, the worst of {len(p99s)}",
+        f"{worst:.0f} us",
+        f"without it {alone:.0f} us",
+        worst / alone,
+        "<= 2000 us",
+        met=worst <= 2000,
+    )

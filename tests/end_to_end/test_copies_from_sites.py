@@ -20,7 +20,7 @@ from rigs.pull_rig import gguf, put, sent
 from rigs.real_daemon import RealDaemon
 from rigs.real_nginx import nginx, nginx_path
 from rigs.rough_peers import ALLOW_ROOT, FOREIGN_UID, stranger
-from rigs.site_store import SiteStore, listed, value
+from rigs.site_store import SiteStore, listed, site_tables, value
 from rigs.waiting import wait_until
 
 CONTENT = gguf(5_000_000)
@@ -33,16 +33,12 @@ def site(room: Path) -> SiteStore:
     return SiteStore(room / "site")
 
 
-def names(*sites: SiteStore) -> str:
-    return "".join(f'[[store.site]]\npath = "{site.root}"\n' for site in sites)
-
-
 @pytest.fixture
 def served(stopped: RealDaemon, site: SiteStore) -> RealDaemon:
     """A daemon with one site, which has a model of one file and one of two."""
     site.put("theirs:latest", CONTENT)
     site.put("parts", CONTENT, SMALL)
-    stopped.configure(names(site))
+    stopped.configure(site_tables(site))
     return stopped.start()
 
 
@@ -51,7 +47,7 @@ def halted(held: HeldDaemon, site: SiteStore) -> HeldDaemon:
     """The same, whose copies stand still for as long as it holds."""
     site.put("theirs:latest", CONTENT)
     site.put("parts", CONTENT, SMALL)
-    held.configure(names(site))
+    held.configure(site_tables(site))
     held.start()
     return held
 
@@ -70,7 +66,7 @@ def test_only_the_daemons_own_user_may_share_files_with_a_site(shared: RealDaemo
     site.put("theirs", CONTENT)
     site.blob(DIGEST).chmod(0o644)
     before = site.picture()
-    shared.configure(f'[access]\nusers = {{ "{FOREIGN_UID}" = "write" }}\n' + ALLOW_ROOT + names(site))
+    shared.configure(f'[access]\nusers = {{ "{FOREIGN_UID}" = "write" }}\n' + ALLOW_ROOT + site_tables(site))
     daemon = shared.start()
     with stranger(daemon) as user:
         refused = user.ask("model.copy", source="theirs", destination="own", link=True)
@@ -88,7 +84,7 @@ def test_a_copy_is_refused_by_the_limits_of_its_user_before_a_byte_is_written(sh
     site.put("small", b"GGUF small")
     shared.configure(
         f'[access]\nusers = {{ "{FOREIGN_UID}" = "write" }}\n[quota]\n"{FOREIGN_UID}" = "1MB"\n'
-        "[limits]\nmodels_per_user = 1\n" + ALLOW_ROOT + names(site)
+        "[limits]\nmodels_per_user = 1\n" + ALLOW_ROOT + site_tables(site)
     )
     daemon = shared.start()
     with stranger(daemon) as user:
@@ -103,7 +99,7 @@ def test_a_copy_is_refused_by_the_limits_of_its_user_before_a_byte_is_written(sh
 def test_a_copy_does_not_stay_in_the_unfinished_share_of_its_user(shared: RealDaemon) -> None:
     site = SiteStore(Path(shared.room, "site"))
     site.put("theirs", CONTENT)
-    shared.configure(f'[access]\nusers = {{ "{FOREIGN_UID}" = "write" }}\n' + ALLOW_ROOT + names(site))
+    shared.configure(f'[access]\nusers = {{ "{FOREIGN_UID}" = "write" }}\n' + ALLOW_ROOT + site_tables(site))
     daemon = shared.start()
     with stranger(daemon) as user:
         value(user.ask("model.copy", source="theirs", destination="own"))
@@ -119,7 +115,7 @@ def test_bad_bytes_of_one_site_leave_the_good_ones_of_the_next(stopped: RealDaem
         each.put("theirs", CONTENT)
     bad.blob(DIGEST).chmod(0o644)
     bad.blob(DIGEST).write_bytes(b"x" * len(CONTENT))
-    stopped.configure(names(bad, good))
+    stopped.configure(site_tables(bad, good))
     stopped.start()
     with nginx(tmp_path / "nginx") as web:
         address = put(web, "m.gguf", CONTENT)
@@ -217,7 +213,7 @@ def test_a_link_to_another_filesystem_is_refused_and_changes_nothing(stopped: Re
     site.put("theirs", CONTENT)
     site.blob(DIGEST).chmod(0o644)
     before = site.picture()
-    stopped.configure(names(site))
+    stopped.configure(site_tables(site))
     stopped.start()
     refused = stopped.ask("model.copy", source="theirs", destination="own", link=True)
     assert (refused["code"], "filesystem" in refused["message"]) == ("unsupported", True)
@@ -250,7 +246,7 @@ def test_a_copy_that_would_pass_the_limit_of_the_store_is_refused_before_its_fir
     stopped: RealDaemon, site: SiteStore, link: bool
 ) -> None:
     site.put("parts", SMALL, CONTENT)
-    stopped.configure(f'[store]\nmax_bytes = "4MB"\n{names(site)}')
+    stopped.configure(f'[store]\nmax_bytes = "4MB"\n{site_tables(site)}')
     stopped.start()
     refused = stopped.ask("model.copy", source="parts", destination="own", link=link)
     assert refused["code"] == "quota_exceeded", refused
@@ -261,7 +257,7 @@ def test_a_copy_that_would_pass_the_limit_of_the_store_is_refused_before_its_fir
 def test_a_copy_makes_room_as_a_pull_does(stopped: RealDaemon, site: SiteStore, tmp_path: Path) -> None:
     site.put("theirs", CONTENT)
     old = gguf(4_000_000, 5)
-    stopped.configure(f'[store]\nmax_bytes = "8MB"\nevict = "auto"\ngrace = "0s"\n{names(site)}')
+    stopped.configure(f'[store]\nmax_bytes = "8MB"\nevict = "auto"\ngrace = "0s"\n{site_tables(site)}')
     stopped.start()
     with nginx(tmp_path / "nginx") as web:
         value(stopped.ask("model.pull", ref=put(web, "old.gguf", old), name="old"))

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from modelwire import exits
+from rigs.decay import flip
 from rigs.other_user import ctl_as, file_of, home_of, python_as
 from rigs.real_daemon import RealDaemon, Wire
-from rigs.repair_rig import flip
 from rigs.rough_peers import (
     FOREIGN_UID,
     everything_until_close,

@@ -15,7 +15,7 @@ from rigs.command import COMMAND
 from rigs.pull_rig import gguf, put, sent
 from rigs.real_daemon import RealDaemon
 from rigs.real_nginx import nginx, nginx_path
-from rigs.site_store import SiteStore, listed, value
+from rigs.site_store import SiteStore, listed, site_tables, value
 from rigs.slow_disk import DaemonOnSlowDisk
 from rigs.waiting import wait_until
 
@@ -28,16 +28,12 @@ def site(room: Path) -> SiteStore:
     return SiteStore(room / "site")
 
 
-def names(*sites: SiteStore) -> str:
-    return "".join(f'[[store.site]]\npath = "{site.root}"\n' for site in sites)
-
-
 @pytest.fixture
 def served(stopped: RealDaemon, site: SiteStore) -> RealDaemon:
     """A daemon with one site, which has a model of one file and one of two."""
     site.put("theirs:latest", CONTENT)
     site.put("parts", CONTENT, gguf(300_000, 3))
-    stopped.configure(names(site))
+    stopped.configure(site_tables(site))
     return stopped.start()
 
 
@@ -193,7 +189,7 @@ def test_trees_of_models_that_a_site_has_no_more_are_swept(served: RealDaemon, s
 def test_a_daemon_starts_and_stops_while_a_site_hangs(room: Path, site: SiteStore) -> None:
     site.put("theirs", CONTENT)
     daemon = DaemonOnSlowDisk(str(room), "site")
-    daemon.configure(names(site))
+    daemon.configure(site_tables(site))
     try:
         with daemon.slow(600_000):
             daemon.start()
@@ -208,7 +204,7 @@ def test_a_daemon_starts_and_stops_while_a_site_hangs(room: Path, site: SiteStor
 def test_a_site_that_hangs_is_asked_once_and_not_for_each_file(room: Path, site: SiteStore, tmp_path: Path) -> None:
     site.put("theirs", CONTENT)
     daemon = DaemonOnSlowDisk(str(room), "site")
-    daemon.configure(names(site))
+    daemon.configure(site_tables(site))
     try:
         daemon.start()
         assert listed(daemon) == {"theirs": "ready"}
@@ -229,7 +225,7 @@ def test_a_site_that_hangs_is_asked_once_and_not_for_each_file(room: Path, site:
 def test_a_site_that_answers_again_is_back_at_once(room: Path, site: SiteStore) -> None:
     site.put("theirs", CONTENT)
     daemon = DaemonOnSlowDisk(str(room), "site")
-    daemon.configure(names(site))
+    daemon.configure(site_tables(site))
     try:
         daemon.start()
         assert listed(daemon) == {"theirs": "ready"}

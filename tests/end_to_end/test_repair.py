@@ -12,11 +12,12 @@ import pytest
 
 from end_to_end.test_names_killed import ask
 from modeld.store.blobs.block_checksums import BLOCK
+from rigs.decay import flip
 from rigs.hub_server import Hub, Repo
 from rigs.pull_rig import MIB, begun, ctl, gguf, hex_of, job_state, partials, pulled, put, sent
 from rigs.real_daemon import RealDaemon
 from rigs.real_nginx import Nginx, nginx, nginx_path
-from rigs.repair_rig import blob_path, flip, refused, repaired
+from rigs.repair_rig import blob_path, refused, repaired
 from rigs.rough_peers import scaled, staging
 from rigs.traced_daemon import failing_at, killed_at, strace, traced
 

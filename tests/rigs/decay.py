@@ -9,13 +9,14 @@ from pathlib import Path
 
 
 def flip(path: str, at: int) -> None:
-    """Flips one bit."""
+    """One bit of the byte there, as a disk does that loses one."""
     os.chmod(path, 0o644)
     with open(path, "r+b") as file:
         file.seek(at)
         byte = file.read(1)[0]
         file.seek(at)
         file.write(bytes([byte ^ 1]))
+    os.chmod(path, 0o444)
 
 
 def foreign(root: str, name: str, content: bytes) -> str:

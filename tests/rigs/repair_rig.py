@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from rigs.pull_rig import hex_of
@@ -12,17 +11,6 @@ from rigs.real_daemon import RealDaemon
 def blob_path(daemon: RealDaemon, content: bytes) -> str:
     digest = hex_of(content)
     return f"{daemon.root}/blobs/sha256/{digest[:2]}/{digest}/data"
-
-
-def flip(path: str, at: int) -> None:
-    """One bit of the byte there, as a disk does that loses one."""
-    os.chmod(path, 0o644)
-    with open(path, "r+b") as file:
-        file.seek(at)
-        byte = file.read(1)[0]
-        file.seek(at)
-        file.write(bytes([byte ^ 0x04]))
-    os.chmod(path, 0o444)
 
 
 def repaired(daemon: RealDaemon, *names: str, **fields: Any) -> dict[str, Any]:

@@ -66,3 +66,8 @@ def value(reply: dict[str, Any]) -> dict[str, Any]:
 
 def listed(daemon: RealDaemon, **how: Any) -> dict[str, str]:
     return {model["name"]: model["state"] for model in value(daemon.ask("model.list", **how))["models"]}
+
+
+def site_tables(*sites: SiteStore) -> str:
+    """The configuration that names them."""
+    return "".join(f'[[store.site]]\npath = "{site.root}"\n' for site in sites)

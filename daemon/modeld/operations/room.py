@@ -33,7 +33,7 @@ async def plan(services: Services, needed: int) -> EvictionPlan:
 
 
 async def _ask(services: Services, entry: Entry) -> Fetchable:
-    """On behalf of the user who named the model, who has chosen the source."""
+    """Asks the source with the rights of the user who named the model: that user chose the source."""
     return await services.refetching.ask(entry, partial(services.source_user, entry.owner))
 
 

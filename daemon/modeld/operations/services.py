@@ -73,7 +73,7 @@ class Services:
         return uid in (self.own_uid, accounts.ROOT)
 
     async def source_user(self, uid: int | None, reference: str) -> For:
-        """On whose behalf a source is asked for what the reference names; None for a user who is not known."""
+        """The user for whom a source is asked for this reference, with that user's rights; None for an unknown user."""
         if uid is None:
             return For(lends=False, anywhere=False)
         return For(lends=await self.lending.lends(uid, reference), anywhere=self.is_own(uid))

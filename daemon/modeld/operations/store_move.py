@@ -40,7 +40,7 @@ class MoveStore(JobOperation[StoreMove, Relocated]):
         return Submission(request, self.key(request.path, caller.uid), None)
 
     async def submit(self, call: Call, request: StoreMove, /) -> Attachment[StoreMove, Relocated]:
-        """The daemon makes a directory at a path for nobody whose rights there are not its own."""
+        """The daemon makes a directory at a path only for users who have its own rights there."""
         self.check(call.caller, request)
         with source_faults(request.path or ""):
             opened = await call.handed.may_name_paths()

@@ -18,8 +18,8 @@ _LIBC = ctypes.CDLL(None)
 
 @contextlib.contextmanager
 def last_at_disk() -> Iterator[None]:
-    """Lets the disk serve this thread when nobody else asks for it, then as before. Best effort: it depends on the
-    disk's scheduler."""
+    """Within the block the disk serves this thread only when no other program waits for it. Best effort: it depends on
+    the disk's scheduler."""
     numbers = _IOPRIO.get(platform.machine()) if sys.platform == "linux" else None
     if numbers is None:
         yield

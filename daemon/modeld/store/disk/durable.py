@@ -80,6 +80,32 @@ def share_with_group_of(directory: str, descriptor: int) -> None:
             os.fchown(descriptor, -1, parent.st_gid)
 
 
+def sync_path(path: str) -> None:
+    """As `sync_file`, by the name of a file that is closed."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        sync_file(descriptor)
+    finally:
+        close(descriptor)
+
+
+def write_file(temporary: str, name: str, data: bytes, *, mode: int = 0o600) -> None:
+    """Writes a small file whole, syncs it, and gives it its name, replacing another. The caller syncs the directory."""
+    descriptor = create_file(temporary)
+    try:
+        try:
+            write_at(descriptor, memoryview(data), 0)
+            os.fchmod(descriptor, mode)
+            sync_file(descriptor)
+        finally:
+            close(descriptor)
+        name_replacing(temporary, name)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            remove(temporary)
+        raise
+
+
 def sync_directory(path: str) -> None:
     """On return the names in this directory are on stable storage."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

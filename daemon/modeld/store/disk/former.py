@@ -63,20 +63,8 @@ def former(layout: Layout) -> Moving | None:
 
 def note_moving(layout: Layout, note: Moving) -> None:
     """Durable on return, before anything else is in the directory."""
-    data = msgspec.json.encode(note) + b"\n"
     temporary = f"{layout.moving}-{secrets.token_hex(4)}"
-    descriptor = durable.create_file(temporary)
-    try:
-        try:
-            durable.write_at(descriptor, memoryview(data), 0)
-            durable.sync_file(descriptor)
-        finally:
-            durable.close(descriptor)
-        durable.name_replacing(temporary, layout.moving)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            durable.remove(temporary)
-        raise
+    durable.write_file(temporary, layout.moving, msgspec.json.encode(note) + b"\n")
     durable.sync_directory(layout.private)
 
 
@@ -88,8 +76,8 @@ def settle(layout: Layout) -> None:
 
 
 def note_left(layout: Layout, new: str) -> None:
-    """In the former directory: the store has moved to `new`. Should somebody put the directory back, the job that moved
-    the store, which is open in its catalogue, does not move it again."""
+    """Notes in the former directory that the store has moved to `new`. The catalogue there knows the move as a job that
+    has not ended: a daemon that opens this directory again does not repeat the move."""
     with open(layout.left, "wb", opener=partial(os.open, mode=0o600)) as file:
         file.write(os.fsencode(new))
 

@@ -207,23 +207,12 @@ def _write_version(layout: Layout) -> None:
     """Writes the file before naming it: an empty version file after a power cut would make the store unusable for
     good."""
     staged = os.path.join(layout.staging, f"version-{secrets.token_hex(8)}")
-    descriptor = durable.create_file(staged)
     try:
-        try:
-            os.write(descriptor, f"{LAYOUT_VERSION}\n".encode())
-            os.fchmod(descriptor, 0o644)
-            durable.sync_file(descriptor)
-        finally:
-            durable.close(descriptor)
-        durable.name_replacing(staged, layout.version_file)
+        durable.write_file(staged, layout.version_file, f"{LAYOUT_VERSION}\n".encode(), mode=0o644)
     except FileNotFoundError:
         if not os.path.exists(layout.version_file):
             raise
         return  # removed by a daemon that wrote the same version before
-    except BaseException:
-        with contextlib.suppress(OSError):
-            durable.remove(staged)
-        raise
     durable.sync_directory(layout.private)
 
 

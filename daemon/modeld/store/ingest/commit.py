@@ -161,11 +161,7 @@ class Batch:
 def _sync(staged: Staged) -> None:
     """A failure condemns the file: never call it twice."""
     with store_faults("make durable", staged.path):
-        descriptor = os.open(staged.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            durable.sync_file(descriptor)
-        finally:
-            durable.close(descriptor)
+        durable.sync_path(staged.path)
 
 
 def _name_or_find(layout: Layout, staged: Staged) -> Blob | None:

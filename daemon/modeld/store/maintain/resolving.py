@@ -90,7 +90,7 @@ class Resolver:
                 return None
         if entry.tree is not None:
             ensure = partial(self._trees.ensure, entry.name, entry.usable().files)
-            # In the publisher's turn: while the store moves, a tree would be made where nobody finds it afterwards.
+            # In the publisher's turn: a move of the store, which has it, would leave a new tree behind.
             async with self._name_changes.publisher.turn(0):
                 _, relinked = await self._name_changes.in_thread(ensure)
                 await self._records.record_relinked(relinked)

@@ -1,6 +1,6 @@
 """The scrub: reads all blobs again over the weeks, so that rot is found while the bytes can still be had elsewhere.
 
-The blob that nobody has looked at for the longest time comes first, and each look is recorded: a scrub that is
+The blob with the oldest look comes first, and each look is recorded: a scrub that is
 interrupted goes on where it was, also in the middle of a long blob. Most looks compare the checksums of the blocks;
 every so many times a blob is hashed. A hash cannot go on in the middle: a blob whose hash was interrupted is compared
 this time, or it would never be passed.
@@ -107,7 +107,7 @@ class Scrubber:
         return self.scrubs.ended
 
     async def plan(self, *, since: float, before: float, full: bool = False) -> Plan:
-        """The blobs that models name and nobody has looked at since `before`; all of them for a scrub that began no
+        """The blobs that models name and whose last look is older than `before`; all of them for a scrub that began no
         later. One that began at `since` has looked at those with a later look by a scrub, a `full` one by a hash.
         Raises when the store is away."""
         await self._name_changes.in_thread(self.lock.check)
@@ -146,8 +146,8 @@ class Scrubber:
     async def scrub(
         self, *, since: float, before: float, full: bool, manner: Manner, progress: JobProgress
     ) -> Scrubbed:
-        """Looks at what nobody has looked at since `before`. `since` is when the scrub began, before interruptions.
-        Raises Stopped; the next call goes on there."""
+        """Looks at the blobs whose last look is older than `before`. `since` is when the scrub began, before all
+        interruptions. Raises Stopped; the next call goes on there."""
         progress.phase("verify")
         plan = await self.plan(since=since, before=before, full=full)
         progress.total(plan.checked_bytes + plan.size)
@@ -292,6 +292,6 @@ class _Run:
             self.hashed += was_hashed
             if finding.fault is not None:
                 self.faults[each.digest] = finding.fault
-            if finding.outcome.outcome != "unreadable":  # what nobody could read stays due
+            if finding.outcome.outcome != "unreadable":  # a blob that cannot be read stays due
                 looked.append((each.digest, Look(began, 0 if was_hashed else each.quick + 1, finding.fault)))
         await self.scrubber.scrubs.looked(looked)

@@ -161,8 +161,11 @@ async def test_whom_it_waits_for_is_said_once_while_it_waits(layout: Layout) -> 
 async def test_a_request_that_is_stopped_after_its_wait_leaves_the_lock(layout: Layout) -> None:
     """What is around the wait may take its time, and raise: the lock is taken by then."""
 
+    waiting = anyio.Event()
+
     @asynccontextmanager
     async def stopped_at_its_end(_: str) -> AsyncIterator[None]:
+        waiting.set()
         yield
         raise Stopped
 
@@ -175,7 +178,7 @@ async def test_a_request_that_is_stopped_after_its_wait_leaves_the_lock(layout: 
                         pytest.fail("it was stopped")
 
             group.start_soon(wait)
-            await anyio.sleep(0.3)
+            await waiting.wait()
             holder.kill()
     async with program(layout, 0).held(NAME):
         pass
