@@ -141,7 +141,9 @@ class Mover:
         rest = OtherFiles(self._layout, new, blob_copies, progress.stopped)
         progress.phase("copy")
         for _ in range(_PASSES):
-            if await self._copy_missing(blob_copies, new, progress) <= LITTLE_BYTES:
+            copied = await self._copy_missing(blob_copies, new, progress)
+            await self._models_without_bytes(blob_copies)  # what is damaged now is no better when others wait
+            if copied <= LITTLE_BYTES:
                 break
         await self._run(rest.copy_ahead)
         async with alone():
@@ -191,8 +193,9 @@ class Mover:
         return moved
 
     async def _copy_missing(self, blob_copies: BlobCopies, new: Layout, progress: JobProgress) -> int:
-        """Returns how many bytes were missing."""
+        """Returns how many bytes it has copied."""
         await self._run(self._lock.check)
+        copied = 0
         missing = await self._run(partial(blob_copies.missing, progress.stopped))
         progress.total(blob_copies.size)
         here = blob_copies.size - missing.size - progress.done
@@ -203,7 +206,8 @@ class Mover:
                 check(progress)
                 made = await self._run(partial(blob_copies.copy, batch, space, progress))
                 await self._copies.note(new.root, made)
-        return missing.size
+                copied += sum(signature.size for signature in made.values())
+        return copied
 
     async def _until_names_are_free(self, progress: JobProgress) -> None:
         """Another program that writes a model has its name's lock, and would go on with it in the old directory."""

@@ -30,9 +30,11 @@ _PIECE: Final = 64 * 1024 * 1024
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
-
 _AT_REST_SECONDS: Final = 2.0
 """Without a change, after which the times of a file show the next one: on some filesystems they are that coarse."""
+
+
+_Times = tuple[int, int, int, int]
 
 
 class Changed(Exception):
@@ -84,21 +86,20 @@ class OtherFiles:
             self._manifests = _manifests(self._old)
             staged, sync = list[tuple[str, str]](), FilesystemSync(self._new.root)
             try:
-                wanted = [name for name in os.listdir(old) if name.endswith(".json") and name[0] != "."]
-                for name in wanted:
+                for name in self._manifests:
                     self._look_whether_to_stop()
                     if (temporary := self._staged_unless_same(f"{old}/{name}", f"{new}/{name}")) is not None:
                         staged.append((temporary, f"{new}/{name}"))
                 if not sync.sync():
                     for temporary, _ in staged:
-                        _sync(temporary)
+                        durable.sync_path(temporary)
                 for temporary, name in staged:
                     durable.name_replacing(temporary, name)
             finally:
                 sync.close()
                 for temporary, _ in staged:
                     durable.remove(temporary)
-            for name in set(os.listdir(new)).difference(wanted):
+            for name in set(os.listdir(new)).difference(self._manifests):
                 durable.remove(f"{new}/{name}")
             durable.sync_directory(new)
 
@@ -138,7 +139,7 @@ class OtherFiles:
                     wanted.add(name)
                     if info.st_mtime < at_rest_since and not _same_times(info, f"{new}/{name}"):
                         temporary = self._staged(descriptor, info)
-                        _sync(temporary)
+                        durable.sync_path(temporary)
                         durable.name_replacing(temporary, f"{new}/{name}")
             for name in set(os.listdir(new)) - wanted:
                 if stat.S_ISREG(os.lstat(f"{new}/{name}").st_mode):
@@ -208,17 +209,16 @@ class OtherFiles:
             raise Stopped
 
 
-_Times = tuple[int, int, int, int]
-
-
 def _manifests(layout: Layout) -> dict[str, _Times]:
+    """The files of all models, by their names."""
     found: dict[str, _Times] = {}
     with os.scandir(layout.manifests_dir) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
                 info = os.lstat(entry.path)
-                found[entry.name] = (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
-    return {name: times for name, times in found.items() if name.endswith(".json")}
+                if stat.S_ISREG(info.st_mode) and entry.name.endswith(".json") and entry.name[0] != ".":
+                    found[entry.name] = (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+    return found
 
 
 @contextlib.contextmanager
@@ -265,12 +265,3 @@ def _extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
             raise
         at = os.lseek(descriptor, first, os.SEEK_HOLE)
         yield first, at - first
-
-
-def _sync(path: str) -> None:
-    """A failure condemns the file: never call it twice."""
-    descriptor = os.open(path, _READ)
-    try:
-        durable.sync_file(descriptor)
-    finally:
-        os.close(descriptor)

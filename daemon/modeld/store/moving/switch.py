@@ -90,7 +90,7 @@ def _check_writable(root: str, target: str, parent: str, above: os.stat_result, 
 
 
 def _try_exchange(root: str, target: str) -> None:
-    """With two entries that nobody uses: whether the filesystem can must be known before days of copying."""
+    """Tries the exchange on two entries made for that: a refusal must come before days of copying."""
     directory, link = f"{root}.modeld-trial", _link_beside(root)
     try:
         _remove_link(link)

@@ -7,7 +7,6 @@ import fcntl
 import os
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import anyio
@@ -20,23 +19,7 @@ from modeld.store.moving.other_files import OtherFiles
 from modelwire.errors import Internal, ModeldError
 from rigs.foreign_producer import Producer
 from rigs.moving_rig import digest_of, faults, fill, move, opened, path_of
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> str:
-    return str(tmp_path / "models")
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> str:
-    (tmp_path / "big").mkdir()
-    return str(tmp_path / "big" / "models")
-
-
-@pytest.fixture
-def sources(tmp_path: Path) -> str:
-    (tmp_path / "sources").mkdir()
-    return str(tmp_path / "sources")
+from rigs.waiting import wait_until
 
 
 class Foreign:
@@ -105,7 +88,8 @@ async def test_a_tree_that_is_made_in_the_last_moment_is_not_missed(
         def copying(self: OtherFiles) -> None:
             copy(self)
             anyio.from_thread.run_sync(tasks.start_soon, resolve)
-            time.sleep(0.5)
+            turn = store.ingest.publishing.publisher
+            wait_until(lambda: bool(paths or turn._waiting), what="a tree, or a wait for the turn to make it")
 
         monkeypatch.setattr(OtherFiles, "copy", copying)
         async with anyio.create_task_group() as tasks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -174,6 +175,26 @@ async def test_modes_are_kept_private_and_readable(root: str, target: str, sourc
     assert stat.S_IMODE(os.stat(blob).st_mode) == 0o444
     assert stat.S_IMODE(os.stat(f"{target}/manifests/big.json").st_mode) == 0o644
     assert stat.S_IMODE(os.stat(f"{target}/.modeld/catalog.sqlite").st_mode) == 0o600
+
+
+async def test_a_manifest_that_became_a_link_is_not_there_afterwards(root: str, target: str, sources: str) -> None:
+    with opened(root) as store:
+        contents = await fill(store, sources)
+
+        @asynccontextmanager
+        async def refusing() -> AsyncIterator[None]:
+            shutil.copy(f"{root}/manifests/small.json", f"{target}/manifests/small.json")
+            raise NoSpace("as if it was killed after the manifests")
+            yield
+
+        with pytest.raises(NoSpace):
+            await store.mover.move(target, alone=refusing, order=0, progress=JobProgress())
+        os.unlink(f"{root}/manifests/small.json")
+        os.symlink("same.json", f"{root}/manifests/small.json")
+        await move(store, target)
+        assert not os.path.lexists(f"{target}/manifests/small.json")
+        del contents["small"]
+        assert faults(root, contents) == []
 
 
 async def test_the_same_request_again_is_success(root: str, target: str, sources: str) -> None:

@@ -98,6 +98,22 @@ async def test_a_damaged_blob_of_a_model_stops_it(root: str, target: str, source
         assert faults(root, contents) == []
 
 
+async def test_a_damaged_blob_stops_it_before_others_wait(root: str, target: str, sources: str) -> None:
+    with opened(root) as store:
+        contents = await fill(store, sources)
+        blob = store.layout.blob(Digest(digest_of(contents["big"])))
+        os.chmod(blob, 0o644)
+        os.truncate(blob, 100)
+
+        @asynccontextmanager
+        async def never() -> AsyncIterator[None]:
+            pytest.fail("it was known before")
+            yield
+
+        with pytest.raises(Corrupt, match="'big' cannot be copied"):
+            await store.mover.move(target, alone=never, order=0, progress=JobProgress())
+
+
 async def test_a_program_that_writes_a_model_is_waited_for(root: str, target: str, sources: str) -> None:
     with opened(root) as store:
         contents = await fill(store, sources)
