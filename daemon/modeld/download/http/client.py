@@ -330,11 +330,13 @@ class HttpClient:
     def _settle(self, reply: _Reply) -> None:
         """Ends an answer that is not read any further; its connection is kept when little of it is left."""
         response = reply.response
-        with contextlib.suppress(*TRANSPORT_FAULTS):
-            if response.length is not None and response.length <= DRAINED and not response.isclosed():
-                response.drain(DRAIN_SECONDS)
-        self._release(reply, response.isclosed() and not response.will_close)
-        response.close()
+        try:
+            with contextlib.suppress(*TRANSPORT_FAULTS):
+                if response.length is not None and response.length <= DRAINED and not response.isclosed():
+                    response.drain(DRAIN_SECONDS)
+        finally:
+            self._release(reply, response.isclosed() and not response.will_close)
+            response.close()
 
     def _release(self, reply: _Reply, reusable: bool) -> None:
         if reusable:

@@ -9,10 +9,10 @@ import ipaddress
 import os
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from modeld.download.cancel_scope import CancelScope
 from modeld.download.http.reach import Found, Reach
@@ -94,13 +94,32 @@ class TlsConnection(http.client.HTTPSConnection):
     the socket before the handshake begins."""
 
     def connect(self) -> None:
-        http.client.HTTPConnection.connect(self)
+        with self._closing_responses():
+            http.client.HTTPConnection.connect(self)
         host: str = self._tunnel_host or self.host  # type: ignore[attr-defined]
         scope = CancelScope.current()
         self.sock = self._context.wrap_socket(self.sock, server_hostname=host, do_handshake_on_connect=False)  # type: ignore[attr-defined]
         hold(self.sock)
         self.sock.settimeout(scope.wait(self.timeout))
         self.sock.do_handshake()
+
+    @contextlib.contextmanager
+    def _closing_responses(self) -> Iterator[None]:
+        """http.client leaves the proxy's answer open, and with it the connection, when the proxy makes no tunnel."""
+        made: list[http.client.HTTPResponse] = []
+        response_class = self.response_class
+
+        def make(*arguments: Any, **options: Any) -> http.client.HTTPResponse:
+            made.append(response_class(*arguments, **options))
+            return made[-1]
+
+        self.response_class = make  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            self.response_class = response_class
+            for response in made:
+                response.close()
 
 
 def hold(sock: socket.socket) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import socket
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ from modeld.download.source import FileInfo
 from modeld.download.tuning import Tuning
 from modelwire.errors import InvalidRequest, SourceUnauthorized, SourceUnavailable, TimedOut, WireError
 from rigs.chaos_server import unused_port
+from rigs.scripted_server import Scripted
 from rigs.waiting import wait_until
 
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz"
@@ -284,6 +286,16 @@ def test_a_proxy_that_makes_no_tunnel(serve: Serve) -> None:
     finally:
         client.close()
     assert proxy.seen[0][0] == "files.test:443"
+
+
+def test_no_connection_to_a_proxy_that_makes_no_tunnel_stays() -> None:
+    before = os.listdir("/proc/self/fd")
+    with Scripted(lambda _path, _headers: "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n") as proxy:
+        client = HttpClient(environ={"HTTPS_PROXY": f"127.0.0.1:{proxy.port}"})
+        with pytest.raises(SourceUnavailable) as held:
+            client.request("GET", "https://files.test/m")
+        client.close()
+    assert len(os.listdir("/proc/self/fd")) == len(before), held
 
 
 def test_a_certificate_file_that_is_not_there() -> None:
