@@ -11,7 +11,10 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n 
 # Alone by default: the long runs measure too.
 TORTURERS ?= 0
 
-.PHONY: demo test check bench torture format clean
+FUZZED ?= .fuzzed
+SECONDS ?= 3600
+
+.PHONY: demo test check bench fuzz torture format clean
 
 $(STAMP): pyproject.toml protocol/modelwire/version.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -38,6 +41,10 @@ check: $(STAMP)
 torture: $(STAMP)
 	$(BIN)/python -m pytest -n $(TORTURERS) -m torture --timeout 3600 $(PYTEST)
 
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --group fuzz
+	$(BIN)/python -m bench.fuzz_headers $(FUZZED) $(SECONDS)
+
 bench: $(STAMP)
 	$(BIN)/python -m bench $(BENCH)
 
@@ -46,4 +53,4 @@ format: $(STAMP)
 	$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(FUZZED) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

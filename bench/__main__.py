@@ -16,6 +16,7 @@ SUITES = {
     "verifying": "verifying blobs, in full and quickly, beside openssl and beside reading them",
     "scrubbing": "a scrub of 20 GB beside clients, and one beside a plain read of the disk",
     "moving": "the move of a store beside a plain copy, and how long clients wait meanwhile",
+    "headers": "reading headers: a big vocabulary beside the format's own library, and damaged ones",
     "downloads": "fetching a file over HTTP, beside curl and aria2",
 }
 

@@ -31,7 +31,7 @@ class NewModel(Submission, total=False):
     """What both ways to bring in a model take. Without a `name` the daemon makes one.
 
     `sha256` is the digest that the file must have; `replace` takes the place of a model of that name; `force_format`
-    stores also a file that is certainly no model.
+    stores also a file that is certainly no model, `strict_format` only what is read and is what its name promises.
     """
 
     name: str | None
@@ -39,6 +39,7 @@ class NewModel(Submission, total=False):
     replace: bool
     license: str | None
     force_format: bool
+    strict_format: bool
 
 
 class Operations:
@@ -142,8 +143,9 @@ class Operations:
                 return values.ModelList(models=tuple(models), damaged=tuple(damaged))
 
     @answer
-    def show(self, name: str) -> Call[values.ModelView]:
-        return Call(requests.ModelShow(name=name), values.ModelView)
+    def show(self, name: str, *, keys: tuple[str, ...] = (), tensors: bool = False) -> Call[values.ModelView]:
+        """`keys` are those of the header whose values are wanted, or patterns with `*`."""
+        return Call(requests.ModelShow(name=name, keys=keys, tensors=tensors), values.ModelView)
 
     @answer
     def resolve(self, name: str, file: str | None = None) -> Call[values.Resolved]:

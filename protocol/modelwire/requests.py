@@ -126,8 +126,9 @@ class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
 
     The path is absolute: the daemon has another working directory. `move` removes the source once the model is
     there, `link` lets the store and the source share their bytes. `force_format` stores also a file that is certainly
-    no model: an error page, a pointer, a file that is cut off. With `transfer` the files are those that were offered
-    under that word, and the daemon opens no path: it only says where they are from.
+    no model: an error page, a pointer, a file that is cut off; `strict_format` only what is read and is what its name
+    promises. With `transfer` the files are those that were offered under that word, and the daemon opens no path: it
+    only says where they are from.
     """
 
     path: str
@@ -138,6 +139,7 @@ class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
     move: bool = False
     link: bool = False
     force_format: bool = False
+    strict_format: bool = False
     transfer: Token | None = None
 
 
@@ -146,9 +148,9 @@ class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
 
     `directory` is where relative paths start. `sha256` is of a model of one file, and stronger than what its source
     says; `include` and `exclude` are globs over the paths of a model of many. `offline` opens no connection for this
-    one. `max_rate` is in bytes a second. `force_format` is as for an add. `credentials` is a token of the hub, or
-    `user:password` elsewhere: for the host of the reference alone, and kept in memory alone. `transfer` is as for an
-    add, with the path of a file or directory of this machine.
+    one. `max_rate` is in bytes a second. `force_format` and `strict_format` are as for an add. `credentials` is a token
+    of the hub, or `user:password` elsewhere: for the host of the reference alone, and kept in memory alone. `transfer`
+    is as for an add, with the path of a file or directory of this machine.
     """
 
     ref: str
@@ -162,6 +164,7 @@ class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
     max_rate: Rate | None = None
     directory: str | None = None
     force_format: bool = False
+    strict_format: bool = False
     credentials: str | None = None
     transfer: Token | None = None
 
@@ -180,7 +183,12 @@ class ModelList(Request, tag="model.list", frozen=True, kw_only=True):
 
 
 class ModelShow(Request, tag="model.show", frozen=True, kw_only=True):
+    """`keys` are those of the header whose values are requested, or patterns with `*`; `tensors` requests the list of
+    its tensors."""
+
     name: str
+    keys: tuple[str, ...] = ()
+    tensors: bool = False
 
 
 class ModelResolve(Request, tag="model.resolve", frozen=True, kw_only=True):

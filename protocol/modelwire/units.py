@@ -139,13 +139,21 @@ def rounded_size(count: int | None) -> str:
         return "?"
     if abs(count) < 1000:
         return f"{count} B"
-    amount = float(count)
-    for prefix in "kMGTP":
-        amount /= 1000
-        if abs(amount) < 999.5 or prefix == "P":
-            break
+    amount, prefix = _three_digits(count, "kMGTP")
+    return f"{amount} {prefix}B"
+
+
+def rounded_count(count: int) -> str:
+    """As the names of models have it: 8.03B, 270M."""
+    return str(count) if count < 1000 else "".join(_three_digits(count, "KMBT"))
+
+
+def _three_digits(count: int, prefixes: str) -> tuple[str, str]:
+    step, amount = 0, count / 1000
+    while abs(amount) >= 999.5 and step < len(prefixes) - 1:
+        step, amount = step + 1, amount / 1000
     digits = 2 if abs(amount) < 9.995 else 1 if abs(amount) < 99.95 else 0
-    return f"{amount:.{digits}f} {prefix}B"
+    return f"{amount:.{digits}f}", prefixes[step]
 
 
 def rounded_rate(per_second: int | None) -> str:

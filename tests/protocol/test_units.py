@@ -14,6 +14,7 @@ from modelwire.units import (
     parse_duration,
     parse_rate,
     parse_size,
+    rounded_count,
     rounded_duration,
     rounded_size,
 )
@@ -190,6 +191,21 @@ def test_a_unit_means_the_same_in_a_rate_and_in_a_size() -> None:
 )
 def test_sizes_have_three_digits(count: int | None, text: str) -> None:
     assert rounded_size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (7, "7"),
+        (999, "999"),
+        (270_000_000, "270M"),
+        (8_030_261_248, "8.03B"),
+        (671 * 10**9, "671B"),
+        (10**16, "10000T"),
+    ],
+)
+def test_counts_are_written_as_the_names_of_models_have_them(count: int, text: str) -> None:
+    assert rounded_count(count) == text
 
 
 @pytest.mark.parametrize(

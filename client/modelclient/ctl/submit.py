@@ -35,10 +35,16 @@ def configure(parser: argparse.ArgumentParser, *, made_of: str, license_from: st
     parser.add_argument("--sha256", metavar="HEX", help="the digest that the file must have")
     parser.add_argument("--replace", action="store_true", help="replace a model of that name")
     parser.add_argument("--license", metavar="ID", help=f"the license that the manifest records{license_from}")
-    parser.add_argument(
+    formats = parser.add_mutually_exclusive_group()
+    formats.add_argument(
         "--force-format",
         action="store_true",
         help="store also what is no model: an error page, a pointer to a file, a file that is cut off",
+    )
+    formats.add_argument(
+        "--strict-format",
+        action="store_true",
+        help="refuse weights whose header cannot be read, or that are not what their name promises",
     )
     parser.add_argument(
         "--priority",
@@ -58,6 +64,7 @@ def options(args: argparse.Namespace) -> NewModel:
         "replace": args.replace,
         "license": args.license,
         "force_format": args.force_format,
+        "strict_format": args.strict_format,
         "priority": args.priority,
         "on_disconnect": "continue" if args.detach else "cancel",
     }
@@ -72,6 +79,7 @@ def words(args: argparse.Namespace) -> list[str]:
             made += option(name, getattr(args, name))
     made += ["--replace"] if args.replace else []
     made += ["--force-format"] if args.force_format else []
+    made += ["--strict-format"] if args.strict_format else []
     return made + (["--priority", str(args.priority)] if args.priority != PRIORITY_DEFAULT else [])
 
 
@@ -168,6 +176,8 @@ def leave(session: Session, work: Work[T], show: Callable[[T], None]) -> None:
 
 
 def _show(session: Session, made: Made, known: Callable[[Made], str]) -> None:
+    if made.warning is not None and not session.raw:
+        session.note(f"warning: {made.warning}")
     match made:
         case Pulled(note=str(note)) if not session.raw:
             session.note(f"{note}; --all fetches all of them")

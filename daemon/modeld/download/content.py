@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from modeld.download.source import FileInfo
-from modeld.inspect.soundness import POINTER, is_page
+from modeld.inspect.other_documents import POINTER, is_page
 from modelwire.errors import SourceUnavailable
 
 HEAD: Final = 512

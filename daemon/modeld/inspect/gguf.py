@@ -1,184 +1,256 @@
-"""The header of a GGUF file, read as far as it says how long the file must be.
+"""The header of a GGUF file, of version 2 or 3 and either byte order.
 
-The header is not trusted: each count and length in it is checked against the file before it is used.
+    magic "GGUF" · version · count of tensors · count of fields
+    fields: key · type · value. An array has the type and the count of its items before them.
+    tensors: name · count of dimensions · dimensions · type · offset from the end of the header, which is aligned
+
+All strings have their length before them. A value that is an array, or long, stays in the file until it is requested.
 """
 
 from __future__ import annotations
 
-import os
 import struct
-from typing import Final
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from modeld.inspect.gguf_types import ARRAY, CODES, STRING, TENSOR_TYPES, UINT32, WIDTHS
+from modeld.inspect.header import HeaderBytes, Truncated, Unreadable
 
 MAGIC: Final = b"GGUF"
 
 _BEGINNINGS: Final = {MAGIC + struct.pack(f"{order}I", version): order for version in (2, 3) for order in "<>"}
 """The magic and the version, with the order of the bytes. Version 1 has other widths, and no program writes it now."""
 
-_MAX_ITEMS: Final = 4_000_000
-"""Strings, fields and tensors together. The largest vocabularies have 300,000 words, in two or three lists."""
-
 FIXED: Final = 24
 """The magic, the version and two counts: no file of these versions is shorter."""
 
+_MAX_FIELDS: Final = 16_384
+"""Models have 20 to 60."""
+
+MAX_VALUE: Final = 8 << 20
+"""Bytes of a value that is read on demand. The merges of the largest vocabularies take 6 MiB."""
+
 _MAX_NAME: Final = 65_535
+"""Bytes of a key, by the format; of a tensor's name it allows 64."""
+
 _MAX_DIMENSIONS: Final = 8
 """The library allows four."""
 
-_WINDOW: Final = 1 << 20
+_MAX_DEPTH: Final = 4
+"""Of arrays within arrays, which no program writes."""
 
-_STRING, _ARRAY, _UINT32 = 8, 9, 4
-_WIDTHS: Final = {0: 1, 1: 1, 2: 2, 3: 2, _UINT32: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-"""Bytes of a value of each scalar type."""
+_MAX_WEIGHTS: Final = 2**63 - 1
 
-BLOCKS: Final = {
-    0: (1, 4),  # F32
-    1: (1, 2),  # F16
-    2: (32, 18),  # Q4_0
-    3: (32, 20),  # Q4_1
-    6: (32, 22),  # Q5_0
-    7: (32, 24),  # Q5_1
-    8: (32, 34),  # Q8_0
-    10: (256, 84),  # Q2_K
-    11: (256, 110),  # Q3_K
-    12: (256, 144),  # Q4_K
-    13: (256, 176),  # Q5_K
-    14: (256, 210),  # Q6_K
-    15: (256, 292),  # Q8_K
-    16: (256, 66),  # IQ2_XXS
-    17: (256, 74),  # IQ2_XS
-    18: (256, 98),  # IQ3_XXS
-    19: (256, 50),  # IQ1_S
-    20: (32, 18),  # IQ4_NL
-    21: (256, 110),  # IQ3_S
-    22: (256, 82),  # IQ2_S
-    23: (256, 136),  # IQ4_XS
-    24: (1, 1),  # I8
-    25: (1, 2),  # I16
-    26: (1, 4),  # I32
-    27: (1, 8),  # I64
-    28: (1, 8),  # F64
-    29: (256, 56),  # IQ1_M
-    30: (1, 2),  # BF16
-    34: (256, 54),  # TQ1_0
-    35: (256, 66),  # TQ2_0
-    39: (32, 17),  # MXFP4
-}
-"""Weights in a block, and bytes of a block, of each type of tensor. A type that is not here only says where its tensor
-begins."""
+_KEPT_TEXT: Final = 64 << 10
+"""Bytes of a string that is kept with the fields."""
+
+_KEPT_TEXTS: Final = 1 << 20
+"""Bytes of all of them."""
 
 
-class Unreadable(Exception):
-    """This is no header that the reader knows: it says nothing about the file."""
+class Field(NamedTuple):
+    kind: int
+    items: int | None
+    """How many an array has; None when it is none."""
+
+    at: int
+    """Where the value begins in the file."""
+
+    value: Any = None
+    """None when it is in the file only."""
 
 
-class Truncated(Exception):
-    """The file ends before its header does."""
+class Tensor(NamedTuple):
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
+    """From the end of the header."""
+
+    weights: int
+
+    @property
+    def size(self) -> int:
+        """In bytes; 0 for an unknown type."""
+        known = TENSOR_TYPES.get(self.kind)
+        return 0 if known is None else -(-self.weights // known.weights) * known.bytes
 
 
-def needed_bytes(descriptor: int, size: int) -> int:
-    """How long the file must be at least. Raises Truncated when the file of `size` bytes ends within its header."""
-    head = _Head(descriptor, size)
-    beginning = head.take(min(size, 8))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gguf:
+    order: str
+    version: int
+    fields: dict[str, Field]
+    tensor_count: int
+    tensors_at: int
+    """Where the tensors are described."""
+
+    weights: int
+    """Of all tensors."""
+
+    type_bytes: dict[int, int]
+    """The bytes of the tensors of each type."""
+
+    needed_bytes: int
+    """How long the file must be at least."""
+
+    def tensors(self, descriptor: int, size: int) -> Iterator[Tensor]:
+        """Reads them from the file. Raises what `read` does."""
+        source = HeaderBytes(descriptor, size, at=self.tensors_at, order=self.order)
+        for _ in range(self.tensor_count):
+            yield _tensor(source)
+
+    def value(self, descriptor: int, size: int, key: str) -> Any:
+        """The whole value of a field, read from the file when it is not kept. KeyError when there is no such field,
+        Unreadable when it is too long."""
+        field = self.fields[key]
+        if field.value is not None:
+            return field.value
+        source = HeaderBytes(descriptor, size, at=field.at, order=self.order, most=field.at + MAX_VALUE)
+        return _text(source) if field.items is None else _array(source, 1)
+
+
+def read(descriptor: int, size: int) -> Gguf:
+    """The header of the open file of `size` bytes. Raises Unreadable, or Truncated when the file ends within it."""
+    source = HeaderBytes(descriptor, size)
+    beginning = source.take(min(size, 8))
     if not beginning or not any(known.startswith(beginning) for known in _BEGINNINGS):
-        raise Unreadable("it does not begin as a GGUF file of a known version")
+        raise Unreadable("it does not begin as a GGUF file of version 2 or 3")
     if size < FIXED:
-        raise Truncated
-    head.order = _BEGINNINGS[beginning]
-    tensors, fields = head.number("Q"), head.number("Q")
-    if max(tensors, fields) > _MAX_ITEMS:
-        raise Unreadable(f"its header counts {max(tensors, fields)} parts")
-    alignment = 32
-    for _ in range(fields):
-        name, kind = head.string(), head.number("I")
-        if name == b"general.alignment" and kind == _UINT32:
-            alignment = head.number("I")
+        raise Truncated(FIXED)
+    source.order = _BEGINNINGS[beginning]
+    (version,) = struct.unpack(f"{source.order}I", beginning[4:])
+    tensor_count, field_count = source.count(0), source.count(0)
+    if field_count > _MAX_FIELDS:
+        raise Unreadable(f"it has {field_count} fields; {_MAX_FIELDS} are read at most")
+    fields = _fields(source, field_count)
+    alignment = _alignment(fields)
+    tensors_at = source.at
+    weights = end = 0
+    type_bytes: dict[int, int] = {}
+    for _ in range(tensor_count):
+        tensor = _tensor(source)
+        weights += tensor.weights
+        type_bytes[tensor.kind] = type_bytes.get(tensor.kind, 0) + tensor.size
+        end = max(end, tensor.offset + tensor.size)
+    return Gguf(
+        order=source.order,
+        version=version,
+        fields=fields,
+        tensor_count=tensor_count,
+        tensors_at=tensors_at,
+        weights=weights,
+        type_bytes=type_bytes,
+        needed_bytes=-(-source.at // alignment) * alignment + end if tensor_count else source.at,
+    )
+
+
+def _fields(source: HeaderBytes, count: int) -> dict[str, Field]:
+    fields: dict[str, Field] = {}
+    room = _KEPT_TEXTS
+    for _ in range(count):
+        key = _name(source)
+        if key in fields:
+            raise Unreadable(f"it has the field {key[:80]!r} twice")
+        kind = source.number("I")
+        at = source.at
+        if kind == STRING:
+            length = source.length()
+            if length <= min(_KEPT_TEXT, room):
+                room -= length
+                fields[key] = Field(kind, None, at, source.take(length).decode(errors="replace"))
+            else:
+                source.skip(length)
+                fields[key] = Field(kind, None, at)
+        elif kind == ARRAY:
+            fields[key] = _skip_array(source, at, 1)
         else:
-            head.skip_value(kind)
-    if not alignment or alignment & (alignment - 1):
-        raise Unreadable(f"it has the alignment {alignment}")
-    end = 0
-    for _ in range(tensors):
-        end = max(end, head.tensor_end())
-    return head.at if not tensors else -(-head.at // alignment) * alignment + end
+            fields[key] = Field(kind, None, at, _scalar(source, kind))
+    return fields
 
 
-class _Head:
-    """The bytes from the front of the file, read a window at a time."""
+def _alignment(fields: dict[str, Field]) -> int:
+    field = fields.get("general.alignment")
+    if field is None:
+        return 32
+    alignment = field.value
+    if field.kind != UINT32 or not alignment or alignment & (alignment - 1):
+        raise Unreadable(f"it has the alignment {alignment!r}")
+    assert isinstance(alignment, int)
+    return alignment
 
-    def __init__(self, descriptor: int, size: int) -> None:
-        self.order = "<"
-        self.at = 0
-        self._descriptor = descriptor
-        self._size = size
-        self._window = b""
-        self._window_at = 0
-        self._items = 0
 
-    def take(self, length: int) -> bytes:
-        begin = self.at - self._window_at
-        if not 0 <= begin <= len(self._window) - length:
-            if length > self._size - self.at:
-                raise Truncated
-            self._window = os.pread(self._descriptor, max(length, _WINDOW), self.at)
-            self._window_at, begin = self.at, 0
-            if len(self._window) < length:
-                raise Truncated
-        self.at += length
-        return self._window[begin : begin + length]
+def _name(source: HeaderBytes) -> str:
+    length = source.length()
+    if length > _MAX_NAME:
+        raise Unreadable(f"it has a name of {length} bytes")
+    try:
+        return source.take(length).decode()
+    except UnicodeDecodeError:
+        raise Unreadable("it has a name that is no UTF-8") from None
 
-    def skip(self, length: int) -> None:
-        if length > self._size - self.at:
-            raise Truncated
-        self.at += length
 
-    def number(self, code: str) -> int:
-        layout = f"{self.order}{code}"
-        value: int = struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
-        return value
+def _text(source: HeaderBytes) -> str:
+    """With a mark for each byte that is no UTF-8: tokens have such bytes."""
+    return source.take(source.length()).decode(errors="replace")
 
-    def string(self) -> bytes:
-        length = self._counted("Q")
-        if length > _MAX_NAME:
-            raise Unreadable(f"it has a name of {length} bytes")
-        return self.take(length)
 
-    def skip_value(self, kind: int) -> None:
-        if kind == _STRING:
-            self.skip(self._counted("Q"))
-        elif kind == _ARRAY:
-            self._skip_array()
-        elif kind in _WIDTHS:
-            self.skip(_WIDTHS[kind])
-        else:
-            raise Unreadable(f"it has a value of the type {kind}")
+def _scalar(source: HeaderBytes, kind: int) -> int | float | bool:
+    if kind not in CODES:
+        raise Unreadable(f"it has a value of the unknown type {kind}")
+    value: int | float | bool = struct.unpack(f"{source.order}{CODES[kind]}", source.take(WIDTHS[kind]))[0]
+    return value
 
-    def _skip_array(self) -> None:
-        kind, count = self.number("I"), self.number("Q")
-        if kind in _WIDTHS:
-            self.skip(_WIDTHS[kind] * count)
-        elif kind == _STRING:
-            if count * 8 > self._size - self.at:
-                raise Truncated
-            for _ in range(count):
-                self.skip(self._counted("Q"))
-        else:
-            raise Unreadable(f"it has an array of the type {kind}")
 
-    def tensor_end(self) -> int:
-        """Where the tensor's data end, from the first byte after the header."""
-        self.string()
-        dimensions = self.number("I")
-        if dimensions > _MAX_DIMENSIONS:
-            raise Unreadable(f"it has a tensor of {dimensions} dimensions")
-        weights = 1
-        for _ in range(dimensions):
-            weights *= self.number("Q")
-        kind, offset = self.number("I"), self.number("Q")
-        per_block, block_bytes = BLOCKS.get(kind, (1, 0))
-        return offset + -(-weights // per_block) * block_bytes
+def _items(source: HeaderBytes) -> tuple[int, int]:
+    """The type of an array's items, and their count."""
+    kind = source.number("I")
+    if kind in WIDTHS:
+        count = source.number("Q")
+        return kind, count
+    if kind not in (STRING, ARRAY):
+        raise Unreadable(f"it has an array of the unknown type {kind}")
+    return kind, source.count(8 if kind == STRING else 12)
 
-    def _counted(self, code: str) -> int:
-        self._items += 1
-        if self._items > _MAX_ITEMS:
-            raise Unreadable(f"its header has more than {_MAX_ITEMS} parts")
-        return self.number(code)
+
+def _skip_array(source: HeaderBytes, at: int, depth: int) -> Field:
+    kind, count = _items(source)
+    if kind == STRING:
+        source.skip_strings(count)
+    elif kind == ARRAY:
+        if depth == _MAX_DEPTH:
+            raise Unreadable(f"it has arrays within arrays, more than {_MAX_DEPTH} deep")
+        for _ in range(count):
+            _skip_array(source, source.at, depth + 1)
+    else:
+        source.skip(WIDTHS[kind] * count)
+    return Field(kind, count, at)
+
+
+def _array(source: HeaderBytes, depth: int) -> list[Any]:
+    kind, count = _items(source)
+    if kind == STRING:
+        return [_text(source) for _ in range(count)]
+    if kind == ARRAY:
+        if depth == _MAX_DEPTH:
+            raise Unreadable(f"it has arrays within arrays, more than {_MAX_DEPTH} deep")
+        return [_array(source, depth + 1) for _ in range(count)]
+    source.counted(count)
+    data = source.take(WIDTHS[kind] * count)
+    return list(struct.unpack(f"{source.order}{count}{CODES[kind]}", data))
+
+
+def _tensor(source: HeaderBytes) -> Tensor:
+    name = _name(source)
+    dimensions = source.number("I")
+    if dimensions > _MAX_DIMENSIONS:
+        raise Unreadable(f"it has a tensor of {dimensions} dimensions")
+    shape = struct.unpack(f"{source.order}{dimensions}Q", source.take(8 * dimensions))
+    kind, offset = source.number("I"), source.number("Q")
+    weights = 1
+    for length in shape:
+        weights *= length
+    if max(weights, *shape, offset) > _MAX_WEIGHTS:
+        raise Unreadable("it has a tensor of more than 2^63 weights, or that begins beyond")
+    return Tensor(name, shape, kind, offset, weights)

@@ -23,6 +23,7 @@ from modeld.store.ingest.collect import handed_reader
 from modeld.store.ingest.readers import check_answers, check_handed
 from modeld.store.publish.name_changes import Notes
 from modeld.store.publish.owners import check_owner
+from modeld.store.publish.publishing import format_rule
 from modelwire.errors import Interrupted, InvalidRequest, PermissionDenied
 from modelwire.limits import LICENSE
 from modelwire.requests import ModelAdd, ModelPull, ModelRepair
@@ -36,6 +37,12 @@ F = TypeVar("F", bound=ModelAdd | ModelPull | ModelRepair)
 N = TypeVar("N", bound=ModelAdd | ModelPull)
 A = TypeVar("A", bound=Added)
 V = TypeVar("V", bound=Value)
+
+
+def format_key(request: ModelAdd | ModelPull) -> list[str]:
+    """What a rule for formats adds to the key of a job."""
+    rule = format_rule(force=request.force_format, strict=request.strict_format)
+    return [] if rule == "usual" else [rule]
 
 
 class LocalFiles(JobOperation[F, V]):
@@ -127,7 +134,7 @@ class Add(NewModel[ModelAdd, Added]):
         self._check_link(request, caller.uid)
         stored = msgspec.structs.replace(request, name=name.text)
         what = [stored.path, stored.name, stored.sha256, stored.replace, stored.license]
-        how = [stored.move, stored.link, *(["force_format"] if stored.force_format else [])]
+        how = [stored.move, stored.link, *format_key(request)]
         return Submission(stored, self.key(*what, caller.uid, *how, request=stored), stored.name)
 
     def path_of(self, request: ModelAdd, /) -> str:
@@ -179,7 +186,7 @@ async def add_path(
         sha256=request.sha256,
         replace=request.replace,
         license=request.license,
-        force_format=request.force_format,
+        formats=format_rule(force=request.force_format, strict=request.strict_format),
         how=how,
         order=job.order,
         progress=job.progress,

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from modeld.operations.job_operation import Submission, requester_of
-from modeld.operations.model_add import NewModel, add_path
+from modeld.operations.model_add import NewModel, add_path, format_key
 from modeld.operations.operation import Caller
 from modeld.operations.room import with_room
 from modeld.operations.services import Services
@@ -78,7 +78,7 @@ class Pull(NewModel[ModelPull, Pulled]):
         stored = msgspec.structs.replace(request, ref=reference.text, name=name.text, directory=None, credentials=None)
         files = [reference.key, stored.include, stored.exclude]
         options = [stored.name, stored.sha256, stored.replace, stored.license, stored.offline, stored.max_rate]
-        key = self.key(*files, *options, caller.uid, *(["force_format"] if stored.force_format else []), request=stored)
+        key = self.key(*files, *options, caller.uid, *format_key(request), request=stored)
         if reference.secrets:
             # Two requests with two passwords share no job.
             key = _SECRET + key + fingerprint(f"{reference.secrets.userinfo}\0{reference.secrets.query}")

@@ -12,4 +12,4 @@ class Show(SlowOperation[ModelShow, ModelView]):
     is_lookup = True
 
     async def run(self, _: Call, request: ModelShow, /) -> ModelView:
-        return await self._services.store.models.show(request.name)
+        return await self._services.store.models.show(request.name, keys=request.keys, tensors=request.tensors)

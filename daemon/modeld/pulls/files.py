@@ -167,7 +167,7 @@ class ModelFiles:
             new=True,
             read=True,
             served=fetched.served,
-            learned=fetched.learned,
+            inspection=fetched.inspection,
         )
         file.progress.finished()
         if fetched.as_described:

@@ -21,7 +21,7 @@ from modeld.store import Digest, ModelName, Requester, parts
 from modeld.store.ingest.ingest import ReadyFile, first_of, listed, standing_for
 from modeld.store.manifests.manifests import MAX_MANIFEST, File, Manifest, Source
 from modeld.store.manifests.writing import bytes_of_files
-from modeld.store.publish.publishing import Publishing, PublishRequest
+from modeld.store.publish.publishing import Publishing, PublishRequest, format_rule
 from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnavailable, WireError
 from modelwire.requests import ModelPull
 
@@ -51,7 +51,7 @@ class Plan:
         self.publish_request = PublishRequest(
             name=self.name,
             license=request.license,
-            force_format=request.force_format,
+            formats=format_rule(force=request.force_format, strict=request.strict_format),
             provenance=reference.text,
             requester=requester,
             order=order,

@@ -132,6 +132,9 @@ _WEIGHTS: Final = frozenset(
         *("h5", "keras", "pb", "msgpack", "mlmodel"),
     ]
 )
+OF_WEIGHTS: Final = frozenset({"weights", "mmproj"})
+"""The roles of files of weights."""
+
 _CONFIG: Final = frozenset(["json", "yaml", "yml", "toml", "jinja", "ini", "cfg"])
 _DOC: Final = frozenset(["md", "rst", "txt", "pdf", "html"])
 

@@ -16,6 +16,7 @@ from modeld.store.blobs.background import Background
 from modeld.store.blobs.linked import Linked
 from modeld.store.blobs.quarantine import kept
 from modeld.store.catalog.catalog import Catalog
+from modeld.store.catalog.facts import Facts
 from modeld.store.catalog.history import THE_DAEMON, History, Requester
 from modeld.store.catalog.left_files import LeftFiles
 from modeld.store.catalog.records import Records
@@ -58,7 +59,7 @@ from modeld.store.publish.name_locks import NameLocks
 from modeld.store.publish.pinning import Pinning
 from modeld.store.publish.planned_changes import PlannedChanges
 from modeld.store.publish.publisher import Publisher
-from modeld.store.publish.publishing import Publishing, PublishRequest
+from modeld.store.publish.publishing import FormatRule, Publishing, PublishRequest
 from modeld.store.publish.renaming import Renaming
 from modelwire.errors import NotFound
 from modelwire.values import Added, Copied, QuarantineList, Resolved, Usage
@@ -112,7 +113,7 @@ class Store:
         self._walks = anyio.CapacityLimiter(_WALKS)
         self.leases = leases
         self.sites = sites
-        self.models = Models(self.index, self.layout, records, history, uses, sites, seen=leases.seen)
+        self.models = Models(self.index, self.layout, records, history, uses, sites, ingest.facts, seen=leases.seen)
         grace, by_itself = float(settings.grace), settings.sweep == "auto"
         sweep_after = grace if by_itself else None
         changes = PlannedChanges(publishing, lock, self.holds, records)
@@ -185,6 +186,7 @@ class Store:
                 publishing=publishing,
                 records=records,
                 history=history,
+                facts=Facts(catalog),
                 space=space,
                 user_spaces=UserSpaces(space, left_files, percent=settings.unfinished_percent),
                 holds=Holds(),
@@ -235,7 +237,7 @@ class Store:
         sha256: str | None = None,
         replace: bool = False,
         license: str | None = None,  # noqa: A002 - the field's name
-        force_format: bool = False,
+        formats: FormatRule = "usual",
         how: How = "copy",
         order: int = 0,
         progress: JobProgress | None = None,
@@ -254,7 +256,7 @@ class Store:
             expected=None if sha256 is None else Digest.parse(sha256),
             replace=replace,
             license=license,
-            force_format=force_format,
+            formats=formats,
             order=order,
             progress=progress or JobProgress(),
             notes=notes,
@@ -314,6 +316,7 @@ class Store:
             keys.add(entry.name.key)
             digests.update(digest.hex for digest in entry.manifest.blobs())
         await self.history.prune(before, digests, keys)
+        await self.ingest.facts.prune(digests)
         seen = [site.index.last_names for site in self.sites.sites]
         if None not in seen:
             self.uses.prune(names.union(*filter(None, seen)))

@@ -20,6 +20,10 @@ from modelwire.values.daemon import Status as Status
 from modelwire.values.daemon import SweepView as SweepView
 from modelwire.values.daemon import TransferView as TransferView
 from modelwire.values.daemon import Welcome as Welcome
+from modelwire.values.facts import CacheLayers as CacheLayers
+from modelwire.values.facts import ModelFacts as ModelFacts
+from modelwire.values.facts import Shard as Shard
+from modelwire.values.facts import TensorView as TensorView
 from modelwire.values.jobs import Counters as Counters
 from modelwire.values.jobs import Failure as Failure
 from modelwire.values.jobs import JobList as JobList

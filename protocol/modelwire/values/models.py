@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from msgspec import field
 
+from modelwire.values.facts import ModelFacts, TensorView
 from modelwire.values.value import Value
 from modelwire.vocabulary import ModelState
 
@@ -63,6 +64,11 @@ class ModelView(Value, frozen=True, kw_only=True):
 
     files: tuple[ModelFile, ...] = ()
     manifest: dict[str, Any] | None = None
+    facts: ModelFacts | None = None
+    header: dict[str, Any] | None = None
+    """The values of the keys that were requested. Of a long array that only a pattern matches, `{"items": count}`."""
+
+    tensors: tuple[TensorView, ...] = ()
     verified_at: str | None = None
     used_at: str | None = None
     pinned: bool = False
@@ -78,7 +84,7 @@ class Offered(Value, omit_defaults=False, frozen=True, kw_only=True):
 
 
 class Added(Value, omit_defaults=False, frozen=True, kw_only=True):
-    """The outcome of adding a model."""
+    """The outcome of adding a model. `warning` is what its name promises and its bytes are not."""
 
     name: str
     blob: str
@@ -88,6 +94,7 @@ class Added(Value, omit_defaults=False, frozen=True, kw_only=True):
     reused: bool = False
     job: str | None = None
     files: tuple[ModelFile, ...] = ()
+    warning: str | None = None
 
 
 class Pulled(Added, omit_defaults=False, frozen=True, kw_only=True):

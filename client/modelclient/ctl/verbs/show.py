@@ -3,21 +3,55 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 from modelclient.ctl.output import short_digest
 from modelclient.ctl.session import Session
-from modelclient.ctl.table import columns, pairs
-from modelwire.units import rounded_size
-from modelwire.values import Holder, ModelFile, ModelView, Provenanced
+from modelclient.ctl.table import columns, line, pairs
+from modelwire.errors import NotFound
+from modelwire.units import rounded_count, rounded_size
+from modelwire.values import Holder, ModelFacts, ModelFile, ModelView, Provenanced
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="the model")
+    parser.add_argument(
+        "--key",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="the value of this key of the file's header instead, or those of all keys like general.*; repeat it",
+    )
+    parser.add_argument("--tensors", action="store_true", help="the list of the tensors instead")
 
 
 def run(session: Session, args: argparse.Namespace) -> None:
-    model = session.client().show(args.name)
-    session.show(model, quiet=[model.name], text=_text(model))
+    model = session.client().show(args.name, keys=tuple(args.key), tensors=args.tensors)
+    _check_keys(model, args.key)
+    session.show(model, quiet=[model.name], text=_header(model, args) if args.key or args.tensors else _text(model))
+
+
+def _check_keys(model: ModelView, keys: list[str]) -> None:
+    for key in keys:
+        if "*" not in key and key not in (model.header or {}):
+            raise NotFound(
+                f"the header of '{model.name}' has no key {key!r}",
+                hint=f"`modelctl show {model.name} --key '*'` lists all of them.",
+                details={"name": model.name, "key": key},
+            )
+
+
+def _header(model: ModelView, args: argparse.Namespace) -> str:
+    """Of one key that is text the value alone, line by line: it may be a chat template."""
+    found = model.header or {}
+    only = found.get(args.key[0]) if len(args.key) == 1 else None
+    if isinstance(only, str) and not args.tensors:
+        return "".join(map(line, only.split("\n")))
+    text = "".join(line(f"{key} = {json.dumps(value, ensure_ascii=False)}") for key, value in found.items())
+    if args.tensors:
+        rows = ((each.name, each.type, "x".join(map(str, each.shape)), str(each.size_bytes)) for each in model.tensors)
+        text += columns(("TENSOR", "TYPE", "SHAPE", "BYTES"), rows, right=("BYTES",))
+    return text
 
 
 def _text(model: ModelView) -> str:
@@ -66,6 +100,31 @@ def _row(file: ModelFile) -> tuple[str, ...]:
     return (file.path, rounded_size(file.size_bytes), file.role or "", short_digest(file.blob))
 
 
+def _facts(facts: ModelFacts | None) -> list[tuple[str, str | None]]:
+    """What the header says."""
+    if facts is None:
+        return []
+    parameters, vocabulary = facts.parameters, facts.vocabulary
+    of_tokens = "" if vocabulary is None else f", {vocabulary} tokens"
+    return [
+        ("opaque", facts.opaque),
+        ("kind", None if facts.kind == "model" else facts.kind),
+        ("called", facts.name),
+        ("architecture", facts.architecture),
+        ("parameters", None if parameters is None else _counted(parameters)),
+        ("quantization", facts.quantization),
+        ("context", None if facts.context_length is None else f"{facts.context_length} tokens"),
+        ("layers", None if facts.layers is None else f"{facts.layers}, {facts.embedding_length} wide"),
+        ("tokenizer", None if facts.tokenizer is None else f"{facts.tokenizer}{of_tokens}"),
+        ("chat template", "yes" if facts.chat_template else None),
+        ("byte order", "big-endian" if facts.big_endian else None),
+    ]
+
+
+def _counted(parameters: int) -> str:
+    return str(parameters) if parameters < 1000 else f"{rounded_count(parameters)} ({parameters})"
+
+
 def _rows(model: ModelView) -> list[tuple[str, str | None]]:
     source = model.source
     origin = (source.registry, source.repo, source.revision, source.filename) if source else ()
@@ -77,6 +136,7 @@ def _rows(model: ModelView) -> list[tuple[str, str | None]]:
         ("path", model.path),
         ("size", f"{rounded_size(model.size_bytes)} ({model.size_bytes} bytes)"),
         ("format", model.format),
+        *_facts(model.facts),
         ("blob", model.blob),
         ("license", model.license),
         ("source", " ".join(part for part in origin if part)),

@@ -127,6 +127,11 @@ class Catalog:
         """`read` for other threads: blocks."""
         return self._wait_for(function, writes=False)
 
+    def post(self, function: Callable[[sqlite3.Connection], None]) -> None:
+        """`write` without waiting for it. The outcome is lost."""
+        future: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._submit(Call(function, writes=True, future=future, loop=None))
+
     async def move(self, copy: Callable[[sqlite3.Connection], None], switch: Callable[[], None]) -> None:
         """Goes on with another file. `copy` makes it, from the file as all earlier calls left it; `switch` makes the
         path lead to it. Later calls see the new file, or, when one of the two fails, the old one."""

@@ -57,6 +57,16 @@ class Tables:
             with contextlib.suppress(WireError):
                 await self._catalog.write(write)
 
+    def post(self, change: Callable[[sqlite3.Connection], object]) -> None:
+        """As `write`, from any thread and without waiting: what it writes is committed with what is written next."""
+
+        def write(db: sqlite3.Connection) -> None:
+            change(db)
+
+        if self._catalog is not None:
+            with contextlib.suppress(WireError):
+                self._catalog.post(write)
+
 
 def select_among(db: sqlite3.Connection, query: str, among: Sequence[str], *more: str | int) -> list[Any]:
     """Of a query with `{}` where the list of `among` stands, before the placeholders of `more`."""

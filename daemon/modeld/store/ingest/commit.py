@@ -14,7 +14,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from modeld.inspect.formats import format_of_name
+from modeld.inspect.formats import promised_format
+from modeld.inspect.inspection import Inspection
 from modeld.progress import FileProgress
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob, require_blob
@@ -24,7 +25,7 @@ from modeld.store.digest import NO_FILE, Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.durable import FilesystemSync, outcome_unknown, store_faults
 from modeld.store.disk.layout import Layout
-from modeld.store.ingest.look import Learned, look_at
+from modeld.store.ingest.look import look_at
 from modeld.store.ingest.staged import Staged
 from modelwire.errors import Corrupt
 
@@ -95,12 +96,12 @@ class Batch:
         if not self._sync_together(len(unsynced)):
             for staged in unsynced:
                 _sync(staged)
-        learned: dict[tuple[Digest, str], Learned] = {}
+        inspected: dict[tuple[Digest, str | None], Inspection] = {}
         for staged in self.staged:
-            content = staged.digest, format_of_name(staged.origin)
-            if content not in learned:
-                learned[content] = look_at(staged.path, staged.origin)
-            staged.learned = learned[content]
+            content = staged.digest, promised_format(staged.origin)
+            if content not in inspected:
+                inspected[content] = look_at(staged.path, staged.origin)
+            staged.inspection = inspected[content]
         return here
 
     def commit(self) -> dict[Digest, Committed]:

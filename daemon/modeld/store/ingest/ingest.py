@@ -17,11 +17,13 @@ from typing import Final, TypeVar
 import anyio
 import anyio.to_thread
 
-from modeld.inspect.formats import format_of_name
+from modeld.inspect.formats import UNKNOWN
+from modeld.inspect.inspection import Inspection
 from modeld.progress import FileProgress, JobProgress, Stopped
 from modeld.store import parts
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
+from modeld.store.catalog.facts import Facts
 from modeld.store.catalog.history import History, Quota, Requester
 from modeld.store.catalog.records import Records
 from modeld.store.digest import Digest, Relinked, Signature
@@ -30,14 +32,14 @@ from modeld.store.disk.space import Space
 from modeld.store.disk.user_space import UserSpaces
 from modeld.store.ingest.commit import Batch, Committed
 from modeld.store.ingest.from_site import SiteBlob
-from modeld.store.ingest.look import Learned, look_at
+from modeld.store.ingest.look import look_at
 from modeld.store.ingest.staged import Staged
 from modeld.store.manifests.manifests import File
 from modeld.store.manifests.sites import Sites
 from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
 from modeld.store.publish.holds import Holds
-from modeld.store.publish.publishing import Publishing, PublishRequest
+from modeld.store.publish.publishing import FormatRule, Publishing, PublishRequest
 from modeld.store.publish.quotas import check_bytes, owned_by
 from modelwire.errors import Corrupt, InvalidRequest, PermissionDenied, SourceNotFound, SourceUnavailable
 from modelwire.values import Added
@@ -65,7 +67,7 @@ class ReadyFile:
     served: Mapping[str, int] = field(default_factory=dict)
     """Bytes from each source."""
 
-    learned: Learned | None = None
+    inspection: Inspection | None = None
     """Set when the blob was inspected as it was committed."""
 
     @property
@@ -149,20 +151,34 @@ def listed(files: Sequence[ReadyFile]) -> list[File]:
     ]
 
 
-def _learned(files: Sequence[ReadyFile]) -> dict[str, Learned]:
+def _inspected(files: Sequence[ReadyFile]) -> dict[str, Inspection]:
     """Blocking. What each file says about itself, by its path."""
-    known = {file.path: file.content.learned if isinstance(file.content, Staged) else file.learned for file in files}
+    known = {
+        file.path: file.content.inspection if isinstance(file.content, Staged) else file.inspection for file in files
+    }
     return {file.path: known[file.path] or look_at(file.content.path, file.path) for file in files}
 
 
-def _refuse_unsound(learned: Mapping[str, Learned]) -> None:
-    for path, each in learned.items():
-        if each.fault is not None:
+def _refuse_unsound(inspected: Mapping[str, Inspection], rule: FormatRule) -> None:
+    for path, each in inspected.items():
+        if each.fault is not None and rule != "force_format":
             raise Corrupt(
                 f"{path} is no model: {each.fault}; nothing was published",
                 hint="Get the whole file and try again, or store it as it is with --force-format.",
                 details={"path": path, "reason": each.fault},
             )
+        reason = each.doubt if rule == "strict_format" and parts.role_of(path) in parts.OF_WEIGHTS else None
+        if reason is not None:
+            raise Corrupt(
+                f"{path} is refused: {reason}; nothing was published",
+                hint="Leave out --strict-format to store it as it is.",
+                details={"path": path, "reason": reason},
+            )
+
+
+def _warning(inspected: Mapping[str, Inspection]) -> str | None:
+    """The first thing to know of these files."""
+    return next((f"{path}: {each.surprise}" for path, each in inspected.items() if each.surprise), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +188,7 @@ class Ingest:
     publishing: Publishing
     records: Records
     history: History
+    facts: Facts
     space: Space
     user_spaces: UserSpaces
     holds: Holds
@@ -253,7 +270,7 @@ class Ingest:
         return blob
 
     async def commit(self, staged: Staged) -> Blob:
-        """Names a file that was just verified, and records the verification. Sets `staged.learned`. The caller holds
+        """Names a file that was just verified, and records the verification. Sets `staged.inspection`. The caller holds
         the digest: no manifest names the blob yet."""
         verified = await self.records.verified_signatures([staged.digest])
 
@@ -294,9 +311,10 @@ class Ingest:
         layout, trees = self.publishing.layout, self.publishing.index.trees
         first, tree = first_of(files), [] if alone else listed(files)
         stands = await self.publishing.in_thread(partial(self.publishing.judge, request, first.digest, tree))
-        learned = await self.in_thread(partial(_learned, [first] if stands else [first, *files]))
-        if not stands and not request.force_format:
-            _refuse_unsound(learned)
+        inspected = await self.in_thread(partial(_inspected, [first] if stands else [first, *files]))
+        if not stands:
+            _refuse_unsound(inspected, request.formats)
+        facts = inspected[first.path].facts
         named: dict[Digest, Committed] = {}
         relinked: list[Relinked] = []
 
@@ -320,14 +338,18 @@ class Ingest:
             request,
             first.digest,
             commit,
-            format=learned[first.path].format or format_of_name(first.path),
+            format=UNKNOWN if facts is None else facts.format,
             source=source,
             files=tree,
             path=trees.path(request.name, tree) if tree else None,
+            warning=_warning(inspected),
             last=last,
         )
         for each in named.values():
             self.user_spaces.named(each.blob.path)
+        self.facts.remember(
+            {file.digest: facts for file in files if file.path in inspected and (facts := inspected[file.path].facts)}
+        )
         with anyio.CancelScope(shield=True):
             sources = {file.digest: file.source for file in files}
             if batch is not None:

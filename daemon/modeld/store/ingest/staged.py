@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from modeld.inspect.inspection import Inspection
 from modeld.platform import files
 from modeld.progress import FileProgress
 from modeld.store.blobs.blobs import Blob
@@ -22,7 +23,6 @@ from modeld.store.disk import durable
 from modeld.store.disk.durable import store_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.disk.space import Reservation
-from modeld.store.ingest.look import Learned
 from modelwire.errors import Corrupt, DigestMismatch, SourceUnavailable
 
 
@@ -49,8 +49,8 @@ class Staged:
     sealed: Signature | None = None
     """Of the staged file itself, as `seal` returned it; None when it is another name of the source."""
 
-    learned: Learned | None = None
-    """Set by the batch, once it has inspected the bytes."""
+    inspection: Inspection | None = None
+    """Set by the batch."""
 
     def check(self) -> None:
         """Called before the first file of the batch gets its name. An error prevents all the names: a file that another

@@ -6,23 +6,27 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from modeld.store.blobs.blobs import Blob, stat_blob
+from modeld.store.catalog.facts import Facts
 from modeld.store.catalog.history import History, rfc3339
 from modeld.store.catalog.records import Records
 from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
 from modeld.store.manifests import manifests
+from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.index import Index
+from modeld.store.manifests.model_facts import facts_of, header_of
 from modeld.store.manifests.query import Query, Row
-from modeld.store.manifests.sites import Sites
+from modeld.store.manifests.sites import Site, Sites
 from modeld.store.names import ModelName
-from modelwire.errors import Corrupt, InvalidRequest, WireError
+from modelwire.errors import Corrupt, InvalidRequest, Unsupported, WireError
 from modelwire.values import Added, ModelList, ModelView
+from modelwire.vocabulary import GIVEN_OUT
 
 _REMEMBERED: Final = 8
 """Lists kept for clients that read page by page. After eight other lists a list is made anew."""
@@ -52,6 +56,7 @@ class Models:
         history: History,
         uses: Uses,
         sites: Sites,
+        facts: Facts,
         *,
         seen: Callable[[ModelView], ModelView] = lambda view: view,
         clock: Callable[[], float] = time.time,
@@ -63,6 +68,7 @@ class Models:
         self._history = history
         self._uses = uses
         self._sites = sites
+        self._facts = facts
         self._seen = seen
         self._clock = clock
         self._lists: dict[Asked, _List] = {}
@@ -86,25 +92,44 @@ class Models:
         """What the name stands for now, as a text to compare with a later one; empty when it stands for nothing."""
         return await self._index.in_thread(partial(manifests.standing, self._layout, ModelName.parse(name)))
 
-    async def show(self, name: str) -> ModelView:
-        """One model with its manifest as it is in the file, and the outcomes of its verifications."""
+    async def show(self, name: str, *, keys: Sequence[str] = (), tensors: bool = False) -> ModelView:
+        """One model with its manifest as it is in the file, what its headers say, and the outcomes of its
+        verifications. `keys` and `tensors` request more of the header."""
 
-        def look(index: Index, layout: Layout) -> tuple[ModelView, ModelName, list[Digest], list[Blob]]:
+        def with_facts(view: ModelView, entry: Entry, layout: Layout, **known: Any) -> ModelView:
+            whole = view.state in GIVEN_OUT
+            facts = facts_of(entry.usable(), layout, whole=whole, **known)
+            if not keys and not tensors:
+                return msgspec.structs.replace(view, facts=facts)
+            if not whole:
+                raise Unsupported(
+                    f"the header of '{view.name}' is not read: {view.reason or view.state}",
+                    hint=f"Run `modelctl verify {view.name}`.",
+                    details={"name": view.name},
+                )
+            header, listed = header_of(entry.usable(), layout, keys, tensors=tensors)
+            return msgspec.structs.replace(view, facts=facts, header=header, tensors=listed)
+
+        def look(index: Index, layout: Layout) -> tuple[ModelView, Entry, list[Blob]]:
             entry, document = index.find_with_document(name)
             view = msgspec.structs.replace(self._with_use(entry.view()), manifest=document)
-            named = list(entry.usable().blobs())
-            return view, entry.name, named, _there(layout, named)
+            return view, entry, _there(layout, list(entry.usable().blobs()))
+
+        def look_at_site(site: Site) -> ModelView:
+            view, entry, _ = look(site.index, site.layout)
+            return with_facts(view, entry, site.layout)
 
         site = self._sites.of(await self._sites.find(name))
         if site is not None:
-            view, *_ = await site.look(partial(look, site.index, site.layout))
-            return view
-        view, found, named, blobs = await self._index.in_thread(partial(look, self._index, self._layout))
+            return await site.look(partial(look_at_site, site))
+        view, entry, blobs = await self._index.in_thread(partial(look, self._index, self._layout))
+        named = list(entry.usable().blobs())
         verified = await self._records.verified_at(blobs) if len(blobs) == len(named) else None
+        read = partial(with_facts, view, entry, self._layout, facts=self._facts, verified=verified is not None)
         return msgspec.structs.replace(
-            view,
+            await self._index.in_thread(read),
             verified_at=None if verified is None else rfc3339(verified),
-            history=await self._history.of(named, found),
+            history=await self._history.of(named, entry.name),
         )
 
     async def page(self, filter_text: str | None, sort: str | None, *, after: str | None, limit: int) -> ModelList:

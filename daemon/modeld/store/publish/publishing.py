@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 
@@ -24,11 +24,24 @@ from modeld.store.names import ModelName
 from modeld.store.publish.name_changes import NameChanges, Notes, announced
 from modeld.store.publish.owners import check_hides_no_other, check_owner, not_owner
 from modeld.store.publish.quotas import check_quota
-from modelwire.errors import AlreadyExists, Corrupt, Unsupported, WireError
+from modelwire.errors import AlreadyExists, Corrupt, InvalidRequest, Unsupported, WireError
 from modelwire.values import Added, ModelFile
+
+FormatRule = Literal["usual", "strict_format", "force_format"]
+"""What may be published: what is not certainly something else, only what is read and is what its name promises, or
+anything."""
 
 Commit = Callable[[], tuple[Blob, bool]]
 """Blocking: names the blob, or finds it; returns True beside it when the store had it already."""
+
+
+def format_rule(*, force: bool, strict: bool) -> FormatRule:
+    if force and strict:
+        raise InvalidRequest(
+            "$.strict_format: a format is either forced or strict",
+            hint="Choose one: force_format stores what is no model, strict_format refuses what cannot be read.",
+        )
+    return "force_format" if force else "strict_format" if strict else "usual"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +55,7 @@ class PublishRequest:
     """Whether `replace` is for newer bytes of the reference that the name has, and was not asked for."""
 
     license: str | None = None
-    force_format: bool = False
-    """Publish also what is certainly not what a file's name promises."""
+    formats: FormatRule = "usual"
 
     provenance: str
     """Where the bytes come from, for the history."""
@@ -88,6 +100,7 @@ class Publishing(NameChanges):
         source: Mapping[str, str],
         files: Sequence[File] = (),
         path: str | None = None,
+        warning: str | None = None,
         last: Callable[[], object] | None = None,
     ) -> Added:
         """The same bytes under the same name again change nothing and are success.
@@ -104,7 +117,7 @@ class Publishing(NameChanges):
             with anyio.CancelScope(shield=True):
                 blob, reused = await self.in_thread(commit)
                 shown = standing.usable().format if same and standing is not None else format
-                added = _added(request, blob, shown, files, path, reused=reused)
+                added = _added(request, blob, shown, files, path, reused=reused, warning=warning)
                 if not same or not await self._make_durable(request.name):
                     await self._name(request, added, blob, source, files, standing, last)
                 elif last is not None:
@@ -238,6 +251,7 @@ def _added(
     path: str | None,
     *,
     reused: bool,
+    warning: str | None,
 ) -> Added:
     return Added(
         name=request.name.text,
@@ -246,6 +260,7 @@ def _added(
         format=format,
         path=blob.path if path is None else path,
         reused=reused,
+        warning=warning,
         files=tuple(
             ModelFile(path=file.path, blob=file.blob, size_bytes=file.size_bytes, role=file.role) for file in files
         ),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from modeld.config import StoreSettings
-from modeld.inspect.formats import format_of_content
+from modeld.inspect.inspection import Inspection, inspect
 from modeld.store import Reader
 from modeld.store.blobs.block_checksums import BLOCK
 from modeld.store.digest import Digest
@@ -300,24 +300,24 @@ async def test_what_was_believed_to_be_here_asks_for_its_room(bench: Bench, monk
     assert bench.store.reserved_bytes == 0
 
 
-async def test_the_format_is_what_the_bytes_say_else_the_name(bench: Bench) -> None:
-    renamed = await bench.store.add(bench.file("m.bin", b"GGUF weights"), name="a")
-    assert (renamed.format, (await bench.store.add(bench.file("m.onnx", b"no magic"), name="b")).format) == (
-        "gguf",
-        "onnx",
-    )
-    again = await bench.store.add(bench.file("other.weights", b"no magic"), name="c")
-    assert (again.format, again.reused) == ("weights", True)
+async def test_the_format_is_what_the_bytes_say_whatever_the_name_promises(bench: Bench) -> None:
+    renamed = await bench.store.add(bench.file("m.onnx", b"GGUF weights"), name="a")
+    assert (renamed.format, renamed.warning) == ("gguf", "m.onnx: its name promises onnx, and its bytes are gguf")
+    unknown = await bench.store.add(bench.file("m.weights", b"no magic"), name="b")
+    assert (unknown.format, unknown.warning) == ("unknown", None)
+    again = await bench.store.add(bench.file("m.gguf", b"no magic"), name="c")
+    assert (again.format, again.reused) == ("unknown", True)
+    assert again.warning == "m.gguf: its name promises gguf, and its bytes are of no known format"
 
 
 async def test_each_new_blob_of_a_model_is_looked_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
 
-    def counted(head: bytes) -> str | None:
-        looked.append(head.decode())
-        return format_of_content(head)
+    def counted(descriptor: int, size: int, name: str) -> Inspection:
+        looked.append(os.pread(descriptor, size, 0).decode())
+        return inspect(descriptor, size, name)
 
-    monkeypatch.setattr(look, "format_of_content", counted)
+    monkeypatch.setattr(look, "inspect", counted)
     (bench.directory / "many").mkdir()
     for name, content in {"a.gguf": b"one", "b.gguf": b"two", "c.gguf": b"one"}.items():
         bench.file(f"many/{name}", content)

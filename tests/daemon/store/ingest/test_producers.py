@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import structlog
 
+from modeld.inspect.inspection import Inspection
 from modeld.store.blobs.blobs import Blob
 from modeld.store.blobs.block_checksums import load_blocks
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.ingest import commit, look
-from modeld.store.ingest.look import Learned, look_at
+from modeld.store.ingest.look import look_at
 from modelwire.errors import Corrupt, Internal, WireError
 from rigs.producers import PRODUCERS, Place, Producer
 from rigs.publication_rig import Faults, plant_faults, settle_and_commit
@@ -44,7 +45,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each new content was looked at, by the first bytes of it."""
     seen: Counter[str] = Counter()
 
-    def counted(path: str, origin: str) -> Learned:
+    def counted(path: str, origin: str) -> Inspection:
         seen[Path(path).read_bytes()[:16].hex()] += 1
         return look_at(path, origin)
 
@@ -230,25 +231,27 @@ def test_the_look_tells_the_format_by_the_bytes(place: Place, producer: Producer
     batch = place.batch()
     producer(place, batch)
     batch.settle({})
-    formats = {staged.origin.rpartition("/")[2]: staged.learned for staged in batch.staged}
-    assert all((learned == Learned("gguf")) == name.endswith("gguf") for name, learned in formats.items())
+    for staged in batch.staged:
+        assert staged.inspection is not None
+        facts = staged.inspection.facts
+        assert (facts is not None and facts.format == "gguf") == staged.origin.endswith("gguf")
     batch.discard()
 
 
 def test_a_look_that_fails_stops_nothing_and_says_why(
     place: Place, producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_head: bytes) -> str | None:
+    def broken(*_: object) -> Inspection:
         raise ValueError("a header of an unknown kind")
 
-    monkeypatch.setattr(look, "format_of_content", broken)
+    monkeypatch.setattr(look, "inspect", broken)
     batch = place.batch()
     producer(place, batch)
     staged = batch.staged
     with structlog.testing.capture_logs() as logged:
         settle_and_commit(batch)
     assert place.blobs() == set(place.contents.values())
-    assert {each.learned for each in staged} == {Learned()}
+    assert [each.inspection for each in staged] == [Inspection()] * len(staged)
     assert {line["reason"] for line in logged} == {"a header of an unknown kind"}
 
 

@@ -30,7 +30,7 @@ async def test_a_page_under_the_name_of_a_model_is_refused_and_leaves_nothing(be
 
 async def test_it_is_stored_when_told_to_and_then_is_a_model_like_any_other(bench: Bench) -> None:
     source = bench.file("m.gguf", PAGE)
-    added = await bench.store.add(source, force_format=True)
+    added = await bench.store.add(source, formats="force_format")
     assert Path(bench.store.index.resolve(added.name).path).read_bytes() == PAGE
     assert (await bench.store.add(source)).reused, "the name stands for it already"
     with pytest.raises(Corrupt, match="HTML page"):

@@ -354,5 +354,5 @@ async def test_a_tree_that_was_whole_shows_the_bytes_that_replace_bad_ones(
         assert not (await bench.store.verifier.verify()).ok
         bench.plant(b"second")
     else:
-        await bench.add("alone", b"second", force_format=True)
+        await bench.add("alone", b"second", formats="force_format")
     assert Path(await shown_of(bench, "many"), "b").read_bytes() == b"second"

@@ -1,4 +1,4 @@
-"""What is certainly no model is found, with the reason; everything else passes."""
+"""What is certainly no model is found, with the reason; everything else passes, with what is known of it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,31 @@ from pathlib import Path
 
 import pytest
 
-from modeld.inspect.soundness import fault_of
+from modeld.inspect.inspection import Inspection, inspect
+from modelwire.values import ModelFacts
+from rigs.opened import opened
 from rigs.tiny_gguf import write_tiny_llama
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
 
 
+def inspection(path: Path, name: str | None = None) -> Inspection:
+    with opened(path) as (descriptor, size):
+        return inspect(descriptor, size, name or path.name)
+
+
+def inspection_of(tmp_path: Path, content: bytes, name: str) -> Inspection:
+    path = tmp_path / "content"
+    path.write_bytes(content)
+    return inspection(path, name)
+
+
 def fault(path: Path, name: str | None = None) -> str | None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return fault_of(descriptor, os.fstat(descriptor).st_size, name or path.name)
-    finally:
-        os.close(descriptor)
+    return inspection(path, name).fault
 
 
 def fault_in(tmp_path: Path, content: bytes, name: str) -> str | None:
-    path = tmp_path / "content"
-    path.write_bytes(content)
-    return fault(path, name)
+    return inspection_of(tmp_path, content, name).fault
 
 
 def safetensors(data: bytes) -> bytes:
@@ -132,3 +139,41 @@ def test_the_reason_names_both_sizes(tmp_path: Path) -> None:
     assert reason == "it is cut off: it has 10 bytes, and a gguf file has 24 at least"
     reason = fault_in(tmp_path, b"abc", "m.safetensors")
     assert reason == "it is cut off: it has 3 bytes, and a safetensors file has 10 at least"
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "surprise"),
+    [
+        (SAFETENSORS, "m.gguf", "its name promises gguf, and its bytes are safetensors"),
+        (GGUFS["one tensor"], "m.onnx", "its name promises onnx, and its bytes are gguf"),
+        (b"weights", "m.gguf", "its name promises gguf, and its bytes are of no known format"),
+        (b"weights", "m.onnx", None),
+        (GGUFS["one tensor"], "m.gguf", None),
+        (GGUFS["one tensor"], "m.bin", None),
+        (b"weights", "weights", None),
+    ],
+)
+def test_a_name_that_promises_something_else_is_told(
+    tmp_path: Path, content: bytes, name: str, surprise: str | None
+) -> None:
+    assert inspection_of(tmp_path, content, name).surprise == surprise
+
+
+def test_a_header_that_is_not_read_leaves_the_format_and_the_reason(tmp_path: Path) -> None:
+    facts = inspection_of(tmp_path, b"GGUF" + struct.pack("<IQQ", 9, 0, 0), "m.gguf").facts
+    assert facts == ModelFacts(format="gguf", opaque="it does not begin as a GGUF file of version 2 or 3")
+    found = inspection_of(tmp_path, GGUFS["one tensor"][:-1], "m.gguf")
+    assert found.facts is not None
+    assert (found.facts.opaque, found.facts.parameters) == (None, 8)
+    assert "cut off" in (found.fault or "")
+    within = inspection_of(tmp_path, GGUFS["one tensor"][:30], "m.gguf").facts
+    assert within == ModelFacts(format="gguf", opaque="the file ends within its header")
+
+
+def test_what_is_in_doubt(tmp_path: Path) -> None:
+    assert inspection_of(tmp_path, SAFETENSORS, "m.safetensors").doubt is None
+    assert inspection_of(tmp_path, b"weights", "m.bin").doubt == "its bytes are of no known format"
+    assert (
+        inspection_of(tmp_path, SAFETENSORS, "m.gguf").doubt == "its name promises gguf, and its bytes are safetensors"
+    )
+    assert "version" in (inspection_of(tmp_path, b"GGUF" + struct.pack("<IQQ", 9, 0, 0), "m.gguf").doubt or "")

@@ -1,0 +1,105 @@
+"""What an engine keeps of each token of a sequence, layer by layer, as llama.cpp computes it from the header.
+
+Grouped-query heads make the cache smaller than the heads would have it; a sliding window bounds the tokens of a layer;
+latent attention keeps one compressed row for keys and values; recurrent layers keep a state instead of a cache.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from modeld.inspect.gguf_keys import MAX_LAYERS, Keys
+from modelwire.values import CacheLayers
+
+_PERIODS: Final = {
+    "afmoe": 4,
+    "cohere2": 4,
+    "exaone4": 4,
+    "gemma-embedding": 6,
+    "gemma2": 2,
+    "gemma3": 6,
+    "gemma3n": 5,
+    "gpt-oss": 2,
+    "llama4": 4,
+    "modern-bert": 3,
+    "olmo2": 4,
+    "plamo3": 8,
+    "smallthinker": 4,
+}
+"""Of so many layers the last attends to all tokens and the others to a window, where the header does not say."""
+
+_FULL_FIRST: Final = frozenset({"smallthinker"})
+"""Of each period the first layer attends to all tokens, not the last."""
+
+_CHUNKS: Final = {"llama4": 8192}
+"""Windows that no header states."""
+
+_STATE_BYTES: Final = 4
+"""Of a number of a recurrent state: F32."""
+
+
+def cache_layers(keys: Keys) -> tuple[CacheLayers, ...]:
+    """Empty when the header does not say enough."""
+    layers = keys.of_model("block_count")
+    if layers is None or not 0 < layers <= MAX_LAYERS:
+        return ()
+    heads = keys.per_layer("attention.head_count", layers)
+    kv_heads = keys.per_layer("attention.head_count_kv", layers) or heads
+    if heads is None or not any(heads) or kv_heads is None or not any(kv_heads):
+        return ()
+    width = (keys.of_model("embedding_length") or 0) // max(heads)
+    key_width = _or(keys.of_model("attention.key_length"), width)
+    value_width = 0 if _is_latent(keys) else _or(keys.of_model("attention.value_length"), width)
+    window_widths = (
+        _or(keys.of_model("attention.key_length_swa"), key_width),
+        _or(keys.of_model("attention.value_length_swa"), value_width),
+    )
+    window = _CHUNKS.get(keys.architecture or "") or keys.of_model("attention.sliding_window") or None
+    windowed = _windowed(keys, layers) if window else [False] * layers
+    own = layers - min(keys.of_model("attention.shared_kv_layers") or 0, layers)
+    groups = Counter[tuple[int, int, int | None]]()
+    for count, in_window in zip(kv_heads[:own], windowed, strict=False):
+        of_key, of_value = window_widths if in_window else (key_width, value_width)
+        if count:
+            groups[count * of_key, count * of_value, window if in_window else None] += 1
+    return tuple(
+        CacheLayers(layers=number, keys=of_keys, values=of_values, window=tokens)
+        for (of_keys, of_values, tokens), number in groups.items()
+    )
+
+
+def state_bytes(keys: Keys) -> int | None:
+    """Of the states of the recurrent layers; None when the header has none."""
+    layers = keys.of_model("block_count")
+    conv, inner = keys.of_model("ssm.conv_kernel"), keys.of_model("ssm.inner_size")
+    state, groups = keys.of_model("ssm.state_size"), keys.of_model("ssm.group_count") or 0
+    if layers is None or layers > MAX_LAYERS or not conv or inner is None or state is None:
+        return None
+    kv_heads = keys.per_layer("attention.head_count_kv", layers) or [0] * layers
+    # Where no layer is without attention, each one has both.
+    recurrent = kv_heads.count(0) or layers
+    return recurrent * _STATE_BYTES * ((conv - 1) * (inner + 2 * groups * state) + state * inner)
+
+
+def _or(number: int | None, other: int) -> int:
+    return other if number is None else number
+
+
+def _is_latent(keys: Keys) -> bool:
+    """The rows of keys hold the values too."""
+    return keys.of_model("attention.kv_lora_rank") is not None and keys.of_model("attention.key_length_mla") is not None
+
+
+def _windowed(keys: Keys, layers: int) -> list[bool]:
+    """Whether each layer attends to a window. Without a word on it none does: an estimate is rather too high."""
+    key = "attention.sliding_window_pattern"
+    if keys.items(f"{keys.architecture}.{key}") is not None:
+        given = keys.per_layer(key, layers)
+        return [False] * layers if given is None else [each != 0 for each in given]
+    architecture = keys.architecture or ""
+    period = keys.of_model(key) or _PERIODS.get(architecture)
+    if period is None:
+        return [False] * layers
+    full = 0 if architecture in _FULL_FIRST else period - 1
+    return [layer % period != full for layer in range(layers)]
