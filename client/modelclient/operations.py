@@ -143,9 +143,19 @@ class Operations:
                 return values.ModelList(models=tuple(models), damaged=tuple(damaged))
 
     @answer
-    def show(self, name: str, *, keys: tuple[str, ...] = (), tensors: bool = False) -> Call[values.ModelView]:
-        """`keys` are those of the header whose values are wanted, or patterns with `*`."""
-        return Call(requests.ModelShow(name=name, keys=keys, tensors=tensors), values.ModelView)
+    def show(
+        self,
+        name: str,
+        *,
+        keys: tuple[str, ...] = (),
+        tensors: bool = False,
+        context: int | None = None,
+        cache_type: requests.CacheType = "f16",
+    ) -> Call[values.ModelView]:
+        """`keys` are those of the header whose values are wanted, or patterns with `*`. The estimate of the video
+        memory is for a `context` of so many tokens."""
+        request = requests.ModelShow(name=name, keys=keys, tensors=tensors, context=context, cache_type=cache_type)
+        return Call(request, values.ModelView)
 
     @answer
     def resolve(self, name: str, file: str | None = None) -> Call[values.Resolved]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -16,6 +16,15 @@ from modelwire.vocabulary import PRIORITY_DEFAULT, JobState, OnDisconnect
 Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 """How many, or the number of an event: never negative, and within what a database column or a C library holds."""
 
+
+MOST_TOKENS: Final = 2**40
+"""Of a context. The longest today have 10 million."""
+
+Context = Annotated[int, msgspec.Meta(ge=1, le=MOST_TOKENS)]
+
+HeaderKeys = Annotated[tuple[Annotated[str, msgspec.Meta(max_length=256)], ...], msgspec.Meta(max_length=64)]
+
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 
 Rate = Annotated[int, msgspec.Meta(ge=SLOWEST_RATE, le=LARGEST)]
 """Bytes a second."""
@@ -184,11 +193,14 @@ class ModelList(Request, tag="model.list", frozen=True, kw_only=True):
 
 class ModelShow(Request, tag="model.show", frozen=True, kw_only=True):
     """`keys` are those of the header whose values are requested, or patterns with `*`; `tensors` requests the list of
-    its tensors."""
+    its tensors. The estimate of the video memory is for a `context` of so many tokens, by default all that the model
+    was made for, and a cache of this type, as llama.cpp names them."""
 
     name: str
-    keys: tuple[str, ...] = ()
+    keys: HeaderKeys = ()
     tensors: bool = False
+    context: Context | None = None
+    cache_type: CacheType = "f16"
 
 
 class ModelResolve(Request, tag="model.resolve", frozen=True, kw_only=True):

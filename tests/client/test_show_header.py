@@ -105,9 +105,22 @@ def test_more_than_an_answer_has_room_for_is_refused(ctl: Ctl) -> None:
         assert client.show("m", keys=("k1", "k2")).header == {"k1": "x" * 60_000, "k2": "x" * 60_000}
 
 
+def test_patterns_are_bounded_in_number_and_length(ctl: Ctl) -> None:
+    ctl.json("add", ctl.file("m.gguf", gguf_file({"k": "v", "long": "x" * 100_000, "deep": [[1], [2]]})))
+    with modelclient.Client(ctl.socket) as client:
+        assert client.show("m", keys=("*",)).header == {
+            "k": "v",
+            "long": {"characters": None},
+            "deep": {"items": 2},
+        }
+        for keys in (("*",) * 65, ("*" * 257,)):
+            with pytest.raises(InvalidRequest, match="keys"):
+                client.show("m", keys=keys)
+
+
 def test_a_value_that_is_too_long_is_refused(ctl: Ctl) -> None:
     ctl.json("add", ctl.file("m.gguf", gguf_file({"k": ["x" * 1_000_000] * 9})))
-    with modelclient.Client(ctl.socket) as client, pytest.raises(Unsupported, match="too many"):
+    with modelclient.Client(ctl.socket) as client, pytest.raises(Unsupported, match="too many bytes"):
         client.show("m", keys=("k",))
 
 

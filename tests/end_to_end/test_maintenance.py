@@ -262,7 +262,7 @@ def test_adds_and_sweeps_of_the_same_content_at_once(swept: RealDaemon) -> None:
 
 def test_lists_by_a_filter_and_in_an_order(daemon: RealDaemon) -> None:
     for number, name in enumerate(("llama:8b", "Llama2", "phi")):
-        add(daemon, name, b"x" * (2000 - number))
+        add(daemon, name, b"GGUF" + b"x" * (1996 - number))
     value(daemon.ask("model.resolve", name="phi"))
     assert names(daemon, filter="name~^llama", sort="-size") == ["llama:8b", "Llama2"]
     assert names(daemon, filter="size<2kB, format=gguf") == ["Llama2", "phi"]

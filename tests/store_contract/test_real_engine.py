@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rigs.llama_engine import TOKENS, generated_tokens
+import msgspec
+import pytest
+
+from modelwire.knowledge import estimates
+from modelwire.values import ModelFacts
+from rigs.llama_engine import TOKENS, cache_bytes, generated_tokens
 from rigs.tiny_gguf import write_tiny_llama
 from store_contract.conftest import Ctl
 
@@ -40,3 +45,24 @@ def test_an_engine_loads_a_linked_and_a_moved_model(room: Path, ctl: Ctl) -> Non
     assert ctl("add", str(shards[0]), "--move", "--name", "moved").returncode == 0
     assert not any(shard.exists() for shard in shards)
     assert generated_tokens(ctl.path("moved", "--file", shards[0].name)) == TOKENS
+
+
+@pytest.mark.parametrize(
+    ("layers", "kv_heads", "window", "context", "cache_type"),
+    [
+        (8, 2, None, 4096, "f16"),
+        (8, 1, None, 5000, "f16"),
+        (8, 2, None, 4096, "f32"),
+        (12, 2, 512, 16_384, "f16"),
+        (12, 1, 1024, 3000, "f16"),
+        (13, 2, 4096, 2048, "f16"),
+    ],
+)
+def test_an_engine_takes_the_cache_that_the_header_lets_expect(
+    room: Path, ctl: Ctl, layers: int, kv_heads: int, window: int | None, context: int, cache_type: str
+) -> None:
+    (source,) = write_tiny_llama(room / "tiny.gguf", layers=layers, kv_heads=kv_heads, context=1 << 17, window=window)
+    facts = msgspec.convert(ctl.json("add", str(source)) and ctl.json("show", "tiny")["facts"], ModelFacts)
+    expected = estimates.cache_bytes(facts.cache, context, cache_type)
+    # Its log has two digits after the point.
+    assert abs(cache_bytes(ctl.path("tiny"), context, cache_type) - expected) <= 2 * 0.005 * (1 << 20)

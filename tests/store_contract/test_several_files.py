@@ -29,7 +29,7 @@ def test_a_directory_becomes_one_model_with_roles(room: Path, ctl: Ctl) -> None:
         "sub/deeper/extra.dat": "other",
     }
     first = hashlib.sha256(EXAMPLE["model-00001-of-00002.safetensors"]).hexdigest()
-    assert (added["name"], added["blob"], added["format"]) == ("gemma", f"sha256:{first}", "safetensors")
+    assert (added["name"], added["blob"], added["format"]) == ("gemma", f"sha256:{first}", "unknown")
     assert added["size_bytes"] == sum(map(len, EXAMPLE.values())) == ctl.json("list")[0]["size_bytes"]
     assert tree_of(ctl.path("gemma")) == EXAMPLE
     manifest = json.loads(Path(ctl.daemon.root, "manifests", "gemma.json").read_text())

@@ -32,6 +32,7 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("sweep", "gc", "remove what nothing holds"),
     ("scrub", "", "read all bytes again, slowly and beside all other work, to find rot"),
     ("store", "", "move the whole store to another directory while it serves"),
+    ("template", "", "print the document of a well-known model, to be filled in"),
     ("jobs", "ps", "list the jobs that run, wait or have ended"),
     ("job", "", "show everything about one job"),
     ("attach", "", "follow a job until it ends"),

@@ -27,6 +27,9 @@ _BEGINNINGS: Final = (
     (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", "pytorch"),
 )
 
+_HEADER = re.compile(rb"\{\s*(?:[\"}]|\Z)")
+"""How the header of a safetensors file begins, as far as there are bytes."""
+
 _ZIP: Final = b"PK\x03\x04"
 _ZIP_NAME: Final = slice(30, 30 + 512)
 """Where the first name of an archive is."""
@@ -50,7 +53,7 @@ def format_of_content(head: bytes) -> str | None:
     for beginning, name in _BEGINNINGS:
         if head.startswith(beginning):
             return name
-    if len(head) >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= safetensors.MAX_HEADER:
+    if _HEADER.match(head, 8) and int.from_bytes(head[:8], "little") <= safetensors.MAX_HEADER:
         return "safetensors"
     if head[4:8] == b"TFL3":
         return "tflite"

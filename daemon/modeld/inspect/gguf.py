@@ -10,7 +10,7 @@ All strings have their length before them. A value that is an array, or long, st
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -28,11 +28,20 @@ FIXED: Final = 24
 _MAX_FIELDS: Final = 16_384
 """Models have 20 to 60."""
 
-MAX_VALUE: Final = 8 << 20
-"""Bytes of a value that is read on demand. The merges of the largest vocabularies take 6 MiB."""
+MAX_VALUES: Final = 8 << 20
+"""Bytes of the values that are read on demand. The merges of the largest vocabularies take 6 MiB."""
 
-_MAX_NAME: Final = 65_535
-"""Bytes of a key, by the format; of a tensor's name it allows 64."""
+MAX_ITEMS: Final = 600_000
+"""Of the arrays among them. The largest vocabularies have 300,000 words."""
+
+_MAX_KEY: Final = 65_535
+"""Bytes, by the format."""
+
+_MAX_KEYS: Final = 1 << 20
+"""Bytes of all keys. Models have 2 KiB."""
+
+_MAX_NAME: Final = 1024
+"""Bytes of the name of a tensor. The library allows 64."""
 
 _MAX_DIMENSIONS: Final = 8
 """The library allows four."""
@@ -41,6 +50,9 @@ _MAX_DEPTH: Final = 4
 """Of arrays within arrays, which no program writes."""
 
 _MAX_WEIGHTS: Final = 2**63 - 1
+
+_MAX_TYPES: Final = 64
+"""Of tensors in one file. The format has 35 so far."""
 
 _KEPT_TEXT: Final = 64 << 10
 """Bytes of a string that is kept with the fields."""
@@ -59,6 +71,9 @@ class Field(NamedTuple):
 
     value: Any = None
     """None when it is in the file only."""
+
+    item_kind: int | None = None
+    """The type of the items of an array."""
 
 
 class Tensor(NamedTuple):
@@ -101,14 +116,19 @@ class Gguf:
         for _ in range(self.tensor_count):
             yield _tensor(source)
 
-    def value(self, descriptor: int, size: int, key: str) -> Any:
-        """The whole value of a field, read from the file when it is not kept. KeyError when there is no such field,
-        Unreadable when it is too long."""
-        field = self.fields[key]
-        if field.value is not None:
-            return field.value
-        source = HeaderBytes(descriptor, size, at=field.at, order=self.order, most=field.at + MAX_VALUE)
-        return _text(source) if field.items is None else _array(source, 1)
+    def values(self, descriptor: int, size: int, keys: Iterable[str]) -> dict[str, Any]:
+        """The whole values of these fields, read from the file where they are not kept. KeyError when there is no such
+        field, Unreadable when they are too long together."""
+        source = HeaderBytes(descriptor, size, order=self.order, most_bytes=MAX_VALUES, most_parts=MAX_ITEMS)
+        found: dict[str, Any] = {}
+        for key in keys:
+            field = self.fields[key]
+            source.at = field.at
+            if field.value is not None:
+                found[key] = field.value
+            else:
+                found[key] = _text(source) if field.items is None else _array(source, 1)
+        return found
 
 
 def read(descriptor: int, size: int) -> Gguf:
@@ -127,13 +147,19 @@ def read(descriptor: int, size: int) -> Gguf:
     fields = _fields(source, field_count)
     alignment = _alignment(fields)
     tensors_at = source.at
-    weights = end = 0
+    weights = last = end = 0
     type_bytes: dict[int, int] = {}
     for _ in range(tensor_count):
         tensor = _tensor(source)
         weights += tensor.weights
         type_bytes[tensor.kind] = type_bytes.get(tensor.kind, 0) + tensor.size
-        end = max(end, tensor.offset + tensor.size)
+        # The others end before it: programs that give a type another number may give it another size.
+        if tensor.offset > last:
+            last, end = tensor.offset, tensor.offset + tensor.size
+        elif tensor.offset == last:
+            end = max(end, tensor.offset + tensor.size)
+        if weights > _MAX_WEIGHTS or len(type_bytes) > _MAX_TYPES:
+            raise Unreadable("it has more than 2^63 weights, or tensors of too many types")
     return Gguf(
         order=source.order,
         version=version,
@@ -148,9 +174,10 @@ def read(descriptor: int, size: int) -> Gguf:
 
 def _fields(source: HeaderBytes, count: int) -> dict[str, Field]:
     fields: dict[str, Field] = {}
-    room = _KEPT_TEXTS
+    room, room_for_keys = _KEPT_TEXTS, _MAX_KEYS
     for _ in range(count):
-        key = _name(source)
+        key = _name(source, min(_MAX_KEY, room_for_keys))
+        room_for_keys -= len(key)
         if key in fields:
             raise Unreadable(f"it has the field {key[:80]!r} twice")
         kind = source.number("I")
@@ -176,15 +203,15 @@ def _alignment(fields: dict[str, Field]) -> int:
         return 32
     alignment = field.value
     if field.kind != UINT32 or not alignment or alignment & (alignment - 1):
-        raise Unreadable(f"it has the alignment {alignment!r}")
+        raise Unreadable(f"it has the alignment {str(alignment)[:80]}")
     assert isinstance(alignment, int)
     return alignment
 
 
-def _name(source: HeaderBytes) -> str:
+def _name(source: HeaderBytes, most: int) -> str:
     length = source.length()
-    if length > _MAX_NAME:
-        raise Unreadable(f"it has a name of {length} bytes")
+    if length > most:
+        raise Unreadable(f"it has a name of {length} bytes, where {most} are read at most")
     try:
         return source.take(length).decode()
     except UnicodeDecodeError:
@@ -205,10 +232,10 @@ def _scalar(source: HeaderBytes, kind: int) -> int | float | bool:
 
 def _items(source: HeaderBytes) -> tuple[int, int]:
     """The type of an array's items, and their count."""
+    source.counted(1)
     kind = source.number("I")
     if kind in WIDTHS:
-        count = source.number("Q")
-        return kind, count
+        return kind, source.number("Q")
     if kind not in (STRING, ARRAY):
         raise Unreadable(f"it has an array of the unknown type {kind}")
     return kind, source.count(8 if kind == STRING else 12)
@@ -225,7 +252,7 @@ def _skip_array(source: HeaderBytes, at: int, depth: int) -> Field:
             _skip_array(source, source.at, depth + 1)
     else:
         source.skip(WIDTHS[kind] * count)
-    return Field(kind, count, at)
+    return Field(ARRAY, count, at, item_kind=kind)
 
 
 def _array(source: HeaderBytes, depth: int) -> list[Any]:
@@ -242,7 +269,7 @@ def _array(source: HeaderBytes, depth: int) -> list[Any]:
 
 
 def _tensor(source: HeaderBytes) -> Tensor:
-    name = _name(source)
+    name = _name(source, _MAX_NAME)
     dimensions = source.number("I")
     if dimensions > _MAX_DIMENSIONS:
         raise Unreadable(f"it has a tensor of {dimensions} dimensions")

@@ -22,7 +22,6 @@ _PERIODS: Final = {
     "gemma3n": 5,
     "gpt-oss": 2,
     "llama4": 4,
-    "modern-bert": 3,
     "olmo2": 4,
     "plamo3": 8,
     "smallthinker": 4,
@@ -31,6 +30,12 @@ _PERIODS: Final = {
 
 _FULL_FIRST: Final = frozenset({"smallthinker"})
 """Of each period the first layer attends to all tokens, not the last."""
+
+_NO_CACHE: Final = ("bert", "nomic-bert", "jina-bert", "neo-bert", "modern-bert", "dream", "llada", "rnd1", "t5encoder")
+"""Beginnings of the names of architectures that read their whole input at once: an engine keeps nothing."""
+
+_FULL_EACH: Final = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4}
+"""Of so many layers the last has attention, and the others a state, where the header does not say."""
 
 _CHUNKS: Final = {"llama4": 8192}
 """Windows that no header states."""
@@ -42,7 +47,8 @@ _STATE_BYTES: Final = 4
 def cache_layers(keys: Keys) -> tuple[CacheLayers, ...]:
     """Empty when the header does not say enough."""
     layers = keys.of_model("block_count")
-    if layers is None or not 0 < layers <= MAX_LAYERS:
+    architecture = keys.architecture or ""
+    if layers is None or not 0 < layers <= MAX_LAYERS or architecture.startswith(_NO_CACHE):
         return ()
     heads = keys.per_layer("attention.head_count", layers)
     kv_heads = keys.per_layer("attention.head_count_kv", layers) or heads
@@ -55,11 +61,15 @@ def cache_layers(keys: Keys) -> tuple[CacheLayers, ...]:
         _or(keys.of_model("attention.key_length_swa"), key_width),
         _or(keys.of_model("attention.value_length_swa"), value_width),
     )
-    window = _CHUNKS.get(keys.architecture or "") or keys.of_model("attention.sliding_window") or None
+    window = _or(keys.of_model("attention.sliding_window"), _CHUNKS.get(architecture, 0)) or None
     windowed = _windowed(keys, layers) if window else [False] * layers
-    own = layers - min(keys.of_model("attention.shared_kv_layers") or 0, layers)
+    without = (keys.of_model("attention.shared_kv_layers") or 0) + (keys.of_model("nextn_predict_layers") or 0)
+    own = max(layers - without, 0)
+    each_full = _each_full(keys)
     groups = Counter[tuple[int, int, int | None]]()
-    for count, in_window in zip(kv_heads[:own], windowed, strict=False):
+    for number, (count, in_window) in enumerate(zip(kv_heads[:own], windowed, strict=False), 1):
+        if each_full and number % each_full:
+            continue
         of_key, of_value = window_widths if in_window else (key_width, value_width)
         if count:
             groups[count * of_key, count * of_value, window if in_window else None] += 1
@@ -77,9 +87,21 @@ def state_bytes(keys: Keys) -> int | None:
     if layers is None or layers > MAX_LAYERS or not conv or inner is None or state is None:
         return None
     kv_heads = keys.per_layer("attention.head_count_kv", layers) or [0] * layers
+    forward = keys.per_layer("feed_forward_length", layers) or [0] * layers
+    # Where layers of one kind have no feed-forward part, those without both are the recurrent ones.
+    mixed = 0 in forward and any(forward)
+    recurrent = sum(not heads and not (mixed and wide) for heads, wide in zip(kv_heads, forward, strict=True))
+    each_full = _each_full(keys)
+    if each_full:
+        recurrent = layers - layers // each_full
     # Where no layer is without attention, each one has both.
-    recurrent = kv_heads.count(0) or layers
+    recurrent = recurrent or layers
     return recurrent * _STATE_BYTES * ((conv - 1) * (inner + 2 * groups * state) + state * inner)
+
+
+def _each_full(keys: Keys) -> int | None:
+    """Of so many layers only the last has attention."""
+    return keys.of_model("full_attention_interval") or _FULL_EACH.get(keys.architecture or "")
 
 
 def _or(number: int | None, other: int) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from modeld.inspect.gguf import Gguf
 from modeld.inspect.gguf_cache import cache_layers, state_bytes
 from modeld.inspect.gguf_keys import Keys
-from modeld.inspect.gguf_types import FILE_TYPES, GUESSED, PLAIN_TYPES, TENSOR_TYPES
+from modeld.inspect.gguf_types import FILE_TYPES, GUESSED, TENSOR_TYPES
+from modeld.inspect.merging import quantization_of
 from modelwire.values import ModelFacts, Shard
 
 
@@ -20,7 +21,9 @@ def facts_of(header: Gguf, descriptor: int, size: int) -> ModelFacts:
         version=keys.text("general.version"),
         license=keys.text("general.license"),
         parameters=keys.number("general.parameter_count") or header.weights,
-        quantization=_quantization(keys.number("general.file_type"), types),
+        quantization=quantization_of(_file_type(keys), types),
+        file_type=_file_type(keys),
+        weights=header.weights,
         tensors=header.tensor_count,
         tensor_bytes=sum(types.values()),
         tensor_types=types,
@@ -49,16 +52,9 @@ def _heads(keys: Keys) -> int | None:
     return max(keys.per_layer("attention.head_count", layers) or (), default=None)
 
 
-def _quantization(file_type: int | None, types: dict[str, int]) -> str | None:
-    """What the header says of the whole file; the type of most of its bytes where it says nothing, or says what the
-    tensors show to be wrong: a quantized file has tensors of other types too, but not most of a plain one's bytes."""
-    most = max(types, key=lambda name: types[name], default=None)
-    said = None if file_type is None else FILE_TYPES.get(file_type & ~GUESSED)
-    if said is None or most is None:
-        return said or most
-    if said in PLAIN_TYPES:
-        return said if said in types and most in PLAIN_TYPES else most
-    return most if types.keys() <= PLAIN_TYPES else said
+def _file_type(keys: Keys) -> str | None:
+    said = keys.number("general.file_type")
+    return None if said is None else FILE_TYPES.get(said & ~GUESSED)
 
 
 def _shard(keys: Keys) -> Shard | None:

@@ -13,6 +13,9 @@ from modeld.inspect.gguf import Gguf
 MAX_LAYERS: Final = 4096
 """The largest models have some 130."""
 
+_MAX_TEXT: Final = 2000
+"""Characters: a name, not a text."""
+
 _MAX_NUMBER: Final = 2**53
 """Counts and lengths beyond are no such thing, and JSON readers would round them."""
 
@@ -29,7 +32,7 @@ class Keys:
 
     def text(self, key: str) -> str | None:
         field = self.header.fields.get(key)
-        return field.value if field is not None and isinstance(field.value, str) and field.value else None
+        return field.value[:_MAX_TEXT] or None if field is not None and isinstance(field.value, str) else None
 
     def number(self, key: str) -> int | None:
         field = self.header.fields.get(key)
@@ -59,7 +62,7 @@ class Keys:
             return None if one is None else [one] * layers
         if not layers <= field.items <= MAX_LAYERS:
             return None
-        given = self.header.value(self.descriptor, self.size, key)[:layers]
+        given = self.header.values(self.descriptor, self.size, [key])[key][:layers]
         numbers = [number for each in given if (number := _natural(each)) is not None]
         return numbers if len(numbers) == layers else None
 

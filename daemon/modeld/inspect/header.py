@@ -40,10 +40,20 @@ class Truncated(Unreadable):
 class HeaderBytes:
     """The bytes of a header, from the front of a file of `size` bytes."""
 
-    def __init__(self, descriptor: int, size: int, *, at: int = 0, order: str = "<", most: int = MAX_HEADER) -> None:
-        """From `at` on, to `most` at the latest."""
+    def __init__(
+        self,
+        descriptor: int,
+        size: int,
+        *,
+        at: int = 0,
+        order: str = "<",
+        most_bytes: int = MAX_HEADER,
+        most_parts: int = MAX_PARTS,
+    ) -> None:
+        """From `at` on. `most_bytes` may be taken, which the caller may keep."""
         self.order = order
-        self._most = most
+        self._left = most_bytes
+        self._most_parts = most_parts
         self.at = at
         self._descriptor = descriptor
         self._size = size
@@ -54,6 +64,9 @@ class HeaderBytes:
 
     def take(self, length: int) -> bytes:
         begin = self.at - self._window_at
+        self._left -= length
+        if self._left < 0:
+            raise Unreadable("what is read of its header takes too many bytes")
         if not 0 <= begin <= len(self._window) - length:
             self._read(length)
             begin = 0
@@ -73,7 +86,8 @@ class HeaderBytes:
     def count(self, least: int) -> int:
         """A count of parts that take at least so many bytes each."""
         count = self.number("Q")
-        self.counted(min(count, MAX_PARTS + 1))
+        if count > self._most_parts:
+            raise self._too_many()
         if count * least > self._size - self.at:
             raise Truncated
         return count
@@ -88,6 +102,7 @@ class HeaderBytes:
 
     def skip_strings(self, count: int) -> None:
         """As `count` times `skip(length())`, for vocabularies."""
+        self.counted(count)
         length_in = struct.Struct(f"{self.order}Q").unpack_from
         while count:
             self._read(8)
@@ -101,8 +116,8 @@ class HeaderBytes:
     def _read(self, length: int) -> None:
         if length > self._size - self.at:
             raise Truncated
-        if self.at + length > self._most:
-            raise Unreadable(f"its header has more than {MAX_HEADER >> 20} MiB, or a value that is read has too many")
+        if self.at + length > MAX_HEADER:
+            raise Unreadable(f"its header has more than {MAX_HEADER >> 20} MiB")
         self._check_time()
         self._window = os.pread(self._descriptor, max(length, _WINDOW), self.at)
         self._window_at = self.at
@@ -112,10 +127,13 @@ class HeaderBytes:
     def counted(self, parts: int) -> None:
         """Raises when the header has too many parts by now."""
         before, self._parts = self._parts, self._parts + parts
-        if self._parts > MAX_PARTS:
-            raise Unreadable(f"its header has more than {MAX_PARTS} parts")
+        if self._parts > self._most_parts:
+            raise self._too_many()
         if before // _CHECKED != self._parts // _CHECKED:
             self._check_time()
+
+    def _too_many(self) -> Unreadable:
+        return Unreadable(f"what is read of its header has more than {self._most_parts} parts")
 
     def _check_time(self) -> None:
         if time.thread_time() > self._ends:

@@ -98,4 +98,4 @@ def _read(kind: str, descriptor: int, size: int) -> tuple[ModelFacts, int]:
     except Truncated as fault:
         return ModelFacts(format=kind, opaque=str(fault)), max(fault.needed, size + 1)
     except Unreadable as fault:
-        return ModelFacts(format=kind, opaque=str(fault)), 0
+        return ModelFacts(format=kind, opaque=str(fault)[:500]), 0

@@ -15,8 +15,11 @@ from modeld.inspect.header import Truncated, Unreadable
 MAX_HEADER: Final = 100_000_000
 """The format's own limit."""
 
-_MAX_READ: Final = 32 << 20
+_MAX_READ: Final = 16 << 20
 """Bytes of a header that is read. The largest known models have 91,000 tensors, over 160 files: 10 MiB in one."""
+
+_MAX_PAIRS: Final = 600_000
+"""Of names and values in it: a tensor has four."""
 
 SHORTEST: Final = 10
 """Bytes of a file: the length of the header, and an empty header."""
@@ -24,6 +27,8 @@ SHORTEST: Final = 10
 _METADATA: Final = "__metadata__"
 
 _MAX_DIMENSIONS: Final = 64
+_MAX_WEIGHTS: Final = 2**63 - 1
+_MAX_TYPES: Final = 64
 
 BITS: Final = {
     "BOOL": 8,
@@ -54,8 +59,8 @@ BITS: Final = {
 _Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
-class _Described(msgspec.Struct, forbid_unknown_fields=True):
-    dtype: str
+class _Described(msgspec.Struct):
+    dtype: Annotated[str, msgspec.Meta(max_length=32)]
     shape: tuple[_Natural, ...]
     data_offsets: tuple[_Natural, _Natural]
 
@@ -85,7 +90,7 @@ class Safetensors(NamedTuple):
 
 
 _decode_all = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
+_decode_metadata = msgspec.json.Decoder(dict[str, str] | None).decode
 _decode_tensor = msgspec.json.Decoder(_Described).decode
 
 
@@ -103,12 +108,17 @@ def read(descriptor: int, size: int) -> Safetensors:
     data = os.pread(descriptor, length, 8)
     if len(data) < length:
         raise Truncated(8 + length)
+    if data.count(b":") > _MAX_PAIRS:
+        raise Unreadable(f"its header has more than {_MAX_PAIRS} names")
     try:
         parts = _decode_all(data)
-        metadata = _decode_metadata(parts.pop(_METADATA, b"{}"))
+        metadata = _decode_metadata(parts.pop(_METADATA, b"{}")) or {}
         tensors = [_tensor(name, _decode_tensor(part)) for name, part in parts.items()]
     except (msgspec.MsgspecError, ValueError, RecursionError) as fault:
         raise Unreadable(f"its header is damaged: {str(fault)[:200]}") from None
+    types = {tensor.dtype for tensor in tensors}
+    if len(types) > _MAX_TYPES or sum(tensor.weights for tensor in tensors) > _MAX_WEIGHTS:
+        raise Unreadable("it has more than 2^63 weights, or tensors of too many types")
     _check_places(tensors)
     return Safetensors(8 + length, metadata, tensors)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
+from modeld.inspect.merging import quantization_of
 from modeld.inspect.safetensors import Safetensors
 from modelwire.values import ModelFacts
 
@@ -16,11 +17,12 @@ def facts_of(header: Safetensors) -> ModelFacts:
     types = Counter[str]()
     for tensor in header.tensors:
         types[tensor.dtype] += tensor.size
-    most = types.most_common(1)
+    weights = sum(tensor.weights for tensor in header.tensors)
     return ModelFacts(
         format="safetensors",
-        parameters=sum(tensor.weights for tensor in header.tensors),
-        quantization=most[0][0] if most else None,
+        parameters=weights,
+        weights=weights,
+        quantization=quantization_of(None, types),
         tensors=len(header.tensors),
         tensor_bytes=types.total(),
         tensor_types=dict(sorted(types.items())),

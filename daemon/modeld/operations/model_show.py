@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modeld.operations.described import described
 from modeld.operations.operation import Call, SlowOperation
 from modelwire.requests import ModelShow
 from modelwire.values import ModelView
@@ -12,4 +13,5 @@ class Show(SlowOperation[ModelShow, ModelView]):
     is_lookup = True
 
     async def run(self, _: Call, request: ModelShow, /) -> ModelView:
-        return await self._services.store.models.show(request.name, keys=request.keys, tensors=request.tensors)
+        view = await self._services.store.models.show(request.name, keys=request.keys, tensors=request.tensors)
+        return described(view, request)

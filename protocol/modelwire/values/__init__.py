@@ -21,6 +21,7 @@ from modelwire.values.daemon import SweepView as SweepView
 from modelwire.values.daemon import TransferView as TransferView
 from modelwire.values.daemon import Welcome as Welcome
 from modelwire.values.facts import CacheLayers as CacheLayers
+from modelwire.values.facts import EstimatedVram as EstimatedVram
 from modelwire.values.facts import ModelFacts as ModelFacts
 from modelwire.values.facts import Shard as Shard
 from modelwire.values.facts import TensorView as TensorView

@@ -35,6 +35,16 @@ class TensorView(Value, frozen=True, kw_only=True):
     size_bytes: int = 0
 
 
+class EstimatedVram(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """The video memory that a model takes, in MB: by a rule of thumb for its parameters and quantization, and by its
+    header, with the cache of a `context` of so many tokens. What is not known is null."""
+
+    formula: int | None = None
+    header: int | None = None
+    context: int | None = None
+    cache_type: str = "f16"
+
+
 class ModelFacts(Value, frozen=True, kw_only=True):
     """The facts of the headers. What no header says is absent. `opaque` is why the header could not be read.
 
@@ -51,7 +61,13 @@ class ModelFacts(Value, frozen=True, kw_only=True):
     version: str | None = None
     license: str | None = None
     parameters: int | None = None
+    weights: int | None = None
+    """The numbers in the tensors, which a header may contradict. Packed weights count as what they are packed in."""
+
     quantization: str | None = None
+    file_type: str | None = None
+    """The quantization by the word of the header."""
+
     tensors: int | None = None
     tensor_bytes: int | None = None
     tensor_types: dict[str, int] = field(default_factory=dict)

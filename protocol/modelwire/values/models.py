@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from msgspec import field
 
-from modelwire.values.facts import ModelFacts, TensorView
+from modelwire.values.facts import EstimatedVram, ModelFacts, TensorView
 from modelwire.values.value import Value
 from modelwire.vocabulary import ModelState
 
@@ -65,8 +65,18 @@ class ModelView(Value, frozen=True, kw_only=True):
     files: tuple[ModelFile, ...] = ()
     manifest: dict[str, Any] | None = None
     facts: ModelFacts | None = None
+    model: dict[str, Any] | None = None
+    """The document that describes it: that of the manifest, or one made of the facts."""
+
+    file_name: str | None = None
+    node: dict[str, Any] | None = None
+    """Where it stands on this machine, in the words of the founding vocabulary; `catalogue_state` in the other's."""
+
+    catalogue_state: str | None = None
+    estimated_vram_mb: EstimatedVram | None = None
     header: dict[str, Any] | None = None
-    """The values of the keys that were requested. Of a long array that only a pattern matches, `{"items": count}`."""
+    """The values of the keys that were requested. Of a long value that only a pattern matches, its length: `{"items":
+    count}` or `{"characters": null}`."""
 
     tensors: tuple[TensorView, ...] = ()
     verified_at: str | None = None

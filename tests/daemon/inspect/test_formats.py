@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 
 import numpy
@@ -45,6 +46,9 @@ def array(*, many: bool) -> bytes:
         (b"\x40\0\0\0\0\0\0\0{", "safetensors"),
         (b"\xff\xff\xff\xff\xff\0\0\0{", None),
         (b"\x40\0\0\0\0\0\0\0[", None),
+        (b'\x40\0\0\0\0\0\0\0{ \n"a', "safetensors"),
+        (b"\x40\0\0\0\0\0\0\0{}  ", "safetensors"),
+        (struct.pack("<3q", 50_000, 123, 7) + bytes(4000), None),
         (b"lmgg\x00\x00\x00\x00", "ggml"),
         (b"\x1c\0\0\0TFL3", "tflite"),
         (b"\x89HDF\r\n\x1a\n", "hdf5"),

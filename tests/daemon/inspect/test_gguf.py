@@ -26,7 +26,7 @@ def read(path: Path) -> gguf.Gguf:
 def values(path: Path) -> dict[str, Any]:
     with opened(path) as (descriptor, size):
         header = gguf.read(descriptor, size)
-        return {key: header.value(descriptor, size, key) for key in header.fields}
+        return header.values(descriptor, size, header.fields)
 
 
 def tensors(path: Path) -> list[tuple[str, list[int], int, int]]:
@@ -177,6 +177,12 @@ HOSTILE = {
     "more fields than are read": header(fields=16_385),
     "a string": header(field(b"k", 8, struct.pack("<Q", HUGE)), fields=1),
     "a key": header(struct.pack("<Q", 70_000), fields=1),
+    "keys of many bytes": header(*(field(b"%05d" % n + b"k" * 60_000, 4, bytes(4)) for n in range(20)), fields=20),
+    "the name of a tensor": header(text(b"t" * 1025) + struct.pack("<IIQ", 0, 0, 0), tensors=1),
+    "tensors of many weights": header(
+        *(text(b"%d" % n) + struct.pack("<IQIQ", 1, 2**62, 99, 0) for n in range(3)), tensors=3
+    ),
+    "tensors of many types": header(*(text(b"%d" % n) + struct.pack("<IIQ", 0, n, 0) for n in range(99)), tensors=99),
     "a key that is no text": header(field(b"\xff", 4, bytes(4)), fields=1),
     "a key twice": header(field(b"k", 4, bytes(4)), field(b"k", 4, bytes(4)), fields=2),
     "an array of strings": header(field(b"k", 9, struct.pack("<IQ", 8, HUGE)), fields=1),
@@ -211,6 +217,28 @@ def test_a_header_beyond_the_bound_is_not_read(tmp_path: Path) -> None:
     os.truncate(path, 1 << 40)
     with pytest.raises(Unreadable, match="MiB"):
         read(path)
+
+
+def test_values_beyond_the_bounds_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "values.gguf"
+    words = struct.pack("<IQ", 8, 300_001) + bytes(8 * 300_001)
+    numbers = struct.pack("<IQ", 0, 5 << 20) + bytes(5 << 20)
+    kinds = {b"w1": words, b"w2": words, b"n1": numbers, b"n2": numbers}
+    path.write_bytes(header(*(field(key, 9, value) for key, value in kinds.items()), fields=4))
+    with opened(path) as (descriptor, size):
+        made = gguf.read(descriptor, size)
+        assert len(made.values(descriptor, size, ["w1"])["w1"]) == 300_001
+        for keys in (["w1", "w2"], ["n1"], ["n1", "n2"]):
+            with pytest.raises(Unreadable):
+                made.values(descriptor, size, keys)
+
+
+def test_the_last_tensor_says_how_long_the_file_must_be(tmp_path: Path) -> None:
+    path = tmp_path / "forked.gguf"
+    other_program = text(b"a") + struct.pack("<IQIQ", 1, 1 << 20, 39, 0)
+    path.write_bytes(header(other_program, text(b"b") + struct.pack("<IQIQ", 1, 8, 0, 320), tensors=2))
+    assert read(path).needed_bytes % 32 == 0
+    assert read(path).needed_bytes < 1000
 
 
 def test_parts_beyond_the_bound_are_not_read(tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ def test_a_real_model_says_all_of_itself(tmp_path: Path) -> None:
         architecture="llama",
         name="tiny",
         parameters=74_304,
+        weights=74_304,
         quantization="F32",
+        file_type="F32",
         tensors=12,
         tensor_bytes=297_216,
         tensor_types={"F32": 297_216},
@@ -166,6 +168,12 @@ def model(architecture: str = "a", layers: int = 6, **keys: Any) -> dict[str, An
         (model("gpt-oss", window=128), [(3, 64, 64, 128), (3, 64, 64, None)]),
         (model("smallthinker", 8, window=128), [(2, 64, 64, None), (6, 64, 64, 128)]),
         (model("llama4", 4), [(3, 64, 64, 8192), (1, 64, 64, None)]),
+        (model("llama4", 4, window=0), [(4, 64, 64, None)]),
+        (model("qwen3next", 8), [(2, 64, 64, None)]),
+        (model("other", 6, full_attention_interval=3), [(2, 64, 64, None)]),
+        (model("glm4moe", 6, nextn_predict_layers=1), [(5, 64, 64, None)]),
+        (model("bert"), []),
+        (model("nomic-bert-moe"), []),
         (model("gemma3n", 10, window=512, shared=5), [(4, 64, 64, 512), (1, 64, 64, None)]),
         (
             model(window=8, pattern=2, key_in_window=4, value_in_window=2),
@@ -193,6 +201,9 @@ def test_what_an_engine_keeps_of_a_sequence(tmp_path: Path) -> None:
     hybrid = model(kv=[0, 0, 0, 8, 0, 0], **recurrent)
     assert facts_in(tmp_path, hybrid).state_bytes == 5 * state
     assert facts_in(tmp_path, model()).state_bytes is None
+    assert facts_in(tmp_path, model("qwen3next", 8, **recurrent)).state_bytes == 6 * state
+    forward = model(layers=4, kv=[0, 0, 2, 0], feed_forward_length=[0, 128, 0, 128], **recurrent)
+    assert facts_in(tmp_path, forward).state_bytes == state
 
 
 def test_bytes_of_a_file_type_are_read_in_either_width(tmp_path: Path) -> None:

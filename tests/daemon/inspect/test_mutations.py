@@ -27,8 +27,7 @@ def read_all(path: Path, content: bytes) -> bool:
         try:
             if content[:1] == b"G":
                 header = gguf.read(descriptor, size)
-                for key in header.fields:
-                    header.value(descriptor, size, key)
+                header.values(descriptor, size, header.fields)
                 list(header.tensors(descriptor, size))
             else:
                 safetensors.read(descriptor, size)

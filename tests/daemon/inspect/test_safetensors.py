@@ -76,7 +76,6 @@ HOSTILE = {
     "a tensor that is a number": document(t=7),
     "no type": document(t={"shape": [4], "data_offsets": [0, 4]}),
     "no shape": document(t={"dtype": "U8", "data_offsets": [0, 4]}),
-    "something more": document(t={**tensor(), "more": 1}),
     "a negative shape": document(t=tensor(shape=(-4,))),
     "a fraction": document(t=tensor(shape=(4.5,))),
     "a huge shape": document(t=tensor(shape=(2**63,) * 40)),
@@ -87,6 +86,7 @@ HOSTILE = {
     "a gap": document(a=tensor(), b=tensor(offsets=(8, 12))),
     "an overlap": document(a=tensor(), b=tensor(offsets=(2, 6))),
     "a beginning that is not the first byte": document(t=tensor(offsets=(4, 8))),
+    "a type without end": document(t=tensor("X" * 33)),
     "metadata that is no object": document(__metadata__=["x"]),
     "metadata that is not text": document(__metadata__={"x": 1}),
     "a length beyond the format": (2**63).to_bytes(8, "little") + b"{}",
@@ -105,6 +105,31 @@ def test_a_lying_header_is_unreadable_and_the_library_refuses_it_too(tmp_path: P
 
 def test_a_header_beyond_the_bound_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "long.safetensors"
-    path.write_bytes(raw(b"{" + b" " * (33 << 20) + b"}"))
+    path.write_bytes(raw(b"{" + b" " * (17 << 20) + b"}"))
     with pytest.raises(Unreadable, match="at most"):
         read(path)
+    path.write_bytes(raw(b"{" + b",".join(b'"%x":1' % number for number in range(600_001)) + b"}"))
+    with pytest.raises(Unreadable, match="names"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"t": tensor("X", (2**63 - 1,) * 64, (0, 0))},
+        {f"t{number}": tensor(f"X{number}", (), (0, 0)) for number in range(65)},
+    ],
+)
+def test_weights_and_types_beyond_reason_are_not_counted(tmp_path: Path, tensors: dict[str, Any]) -> None:
+    path = tmp_path / "many.safetensors"
+    path.write_bytes(document(**tensors))
+    with pytest.raises(Unreadable, match="weights"):
+        read(path)
+
+
+def test_what_the_library_takes_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(raw(json.dumps({"__metadata__": None, "t": {**tensor(), "more": 1}}).encode() + b"   ", 4))
+    reference.deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+    assert read(path).metadata == {}
+    assert [each.name for each in read(path).tensors] == ["t"]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import get_args
 
 from modelclient.ctl.output import short_digest
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns, line, pairs
 from modelwire.errors import NotFound
+from modelwire.requests import CacheType
 from modelwire.units import rounded_count, rounded_size
-from modelwire.values import Holder, ModelFacts, ModelFile, ModelView, Provenanced
+from modelwire.values import EstimatedVram, Holder, ModelFacts, ModelFile, ModelView, Provenanced
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,17 +25,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the value of this key of the file's header instead, or those of all keys like general.*; repeat it",
     )
     parser.add_argument("--tensors", action="store_true", help="the list of the tensors instead")
+    parser.add_argument(
+        "--context",
+        metavar="N",
+        type=int,
+        help="estimate the video memory for so many tokens (default: the most)",
+    )
+    parser.add_argument(
+        "--cache-type", choices=get_args(CacheType), default="f16", help="the type of the cache that is estimated (f16)"
+    )
 
 
 def run(session: Session, args: argparse.Namespace) -> None:
-    model = session.client().show(args.name, keys=tuple(args.key), tensors=args.tensors)
+    model = session.client().show(
+        args.name, keys=tuple(args.key), tensors=args.tensors, context=args.context, cache_type=args.cache_type
+    )
     _check_keys(model, args.key)
     session.show(model, quiet=[model.name], text=_header(model, args) if args.key or args.tensors else _text(model))
 
 
 def _check_keys(model: ModelView, keys: list[str]) -> None:
     for key in keys:
-        if "*" not in key and key not in (model.header or {}):
+        if not any(wild in key for wild in "*?[") and key not in (model.header or {}):
             raise NotFound(
                 f"the header of '{model.name}' has no key {key!r}",
                 hint=f"`modelctl show {model.name} --key '*'` lists all of them.",
@@ -114,11 +127,23 @@ def _facts(facts: ModelFacts | None) -> list[tuple[str, str | None]]:
         ("parameters", None if parameters is None else _counted(parameters)),
         ("quantization", facts.quantization),
         ("context", None if facts.context_length is None else f"{facts.context_length} tokens"),
-        ("layers", None if facts.layers is None else f"{facts.layers}, {facts.embedding_length} wide"),
+        ("layers", None if facts.layers is None else f"{facts.layers}{_wide(facts.embedding_length)}"),
         ("tokenizer", None if facts.tokenizer is None else f"{facts.tokenizer}{of_tokens}"),
         ("chat template", "yes" if facts.chat_template else None),
         ("byte order", "big-endian" if facts.big_endian else None),
     ]
+
+
+def _wide(length: int | None) -> str:
+    return "" if length is None else f", {length} wide"
+
+
+def _estimated(vram: EstimatedVram | None) -> str | None:
+    if vram is None:
+        return None
+    by_header = f"with {vram.context} tokens {vram.header} MB, by the header" if vram.header is not None else ""
+    by_formula = f"{vram.formula} MB by a rule of thumb" if vram.formula is not None else ""
+    return "; ".join(filter(None, (by_header, by_formula)))
 
 
 def _counted(parameters: int) -> str:
@@ -137,6 +162,8 @@ def _rows(model: ModelView) -> list[tuple[str, str | None]]:
         ("size", f"{rounded_size(model.size_bytes)} ({model.size_bytes} bytes)"),
         ("format", model.format),
         *_facts(model.facts),
+        ("video memory", _estimated(model.estimated_vram_mb)),
+        ("file name", model.file_name),
         ("blob", model.blob),
         ("license", model.license),
         ("source", " ".join(part for part in origin if part)),

@@ -18,12 +18,14 @@ from modeld.inspect.on_demand import tensors_of, values_of
 from modeld.platform import files
 from modeld.store import parts
 from modeld.store.catalog.facts import Facts
-from modeld.store.digest import Digest
+from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.manifests.manifests import Manifest
 from modelwire.errors import InvalidRequest, Unsupported
 from modelwire.values import ModelFacts, TensorView
+
+_NONE: Final[Mapping[Digest, Signature]] = {}
 
 MAX_TENSORS: Final = 40_000
 """Of one answer."""
@@ -33,10 +35,16 @@ MAX_BYTES: Final = 6 << 20
 
 
 def facts_of(
-    manifest: Manifest, layout: Layout, facts: Facts | None = None, *, whole: bool, verified: bool = False
+    manifest: Manifest,
+    layout: Layout,
+    facts: Facts | None = None,
+    *,
+    whole: bool,
+    verified: Mapping[Digest, Signature] = _NONE,
 ) -> ModelFacts | None:
-    """Blocking. Of a model that is `whole` the headers that the catalogue does not know are read; of one that is
-    `verified` they are remembered. None when the bytes are of no known format, or are not known."""
+    """Blocking. Of a model that is `whole` the headers that the catalogue does not know are read. They are remembered
+    when the file was as it was `verified`, before and after. None when the bytes are of no known format, or are not
+    known."""
     first, blobs = _files(manifest)
     wanted = _parts(first, blobs, layout)
     digests = {path: blobs[path] for path in wanted if path in blobs}
@@ -44,11 +52,13 @@ def facts_of(
     learned: dict[Digest, ModelFacts] = {}
     for path, digest in digests.items():
         if digest not in known:
-            found = _inspected(layout.blob(digest), path) if whole else None
+            found, signature = _inspected(layout.blob(digest), path) if whole else (None, None)
             if found is None:
                 return None
-            known[digest] = learned[digest] = found
-    if facts is not None and verified:
+            known[digest] = found
+            if signature is not None and signature == verified.get(digest):
+                learned[digest] = found
+    if facts is not None:
         facts.remember(learned)
     missing = next((path for path in wanted if path not in blobs), None)
     return merged([known[digest] for digest in digests.values()], missing)
@@ -106,18 +116,22 @@ def _parts(first: str, blobs: Mapping[str, Digest], layout: Layout) -> list[str]
     index = index_beside(first, blobs)
     if index is not None:
         content = _read(layout.blob(blobs[index]))
-        wanted = None if content is None else files_of_index(index, content)
+        wanted = None if content is None else files_of_index(index, content, blobs)
     if wanted is None or first not in wanted:
         wanted = [posixpath.join(directory, part) for part in parts.shard_set(name) or [name]]
     return [first, *(path for path in wanted if path != first)]
 
 
-def _inspected(path: str, name: str) -> ModelFacts | None:
+def _inspected(path: str, name: str) -> tuple[ModelFacts | None, Signature | None]:
+    """With the signature of the file; None when it changed meanwhile."""
     try:
         with _opened(path) as (descriptor, size):
-            return inspect(descriptor, size, name).facts
+            before = Signature.of(os.fstat(descriptor))
+            facts = inspect(descriptor, size, name).facts
+            after = Signature.of(os.fstat(descriptor))
+            return facts, after if after == before else None
     except OSError:
-        return None
+        return None, None
 
 
 def _read(path: str) -> bytes | None:

@@ -125,7 +125,8 @@ class Models:
         view, entry, blobs = await self._index.in_thread(partial(look, self._index, self._layout))
         named = list(entry.usable().blobs())
         verified = await self._records.verified_at(blobs) if len(blobs) == len(named) else None
-        read = partial(with_facts, view, entry, self._layout, facts=self._facts, verified=verified is not None)
+        signatures = {} if verified is None else {blob.digest: blob.signature for blob in blobs}
+        read = partial(with_facts, view, entry, self._layout, facts=self._facts, verified=signatures)
         return msgspec.structs.replace(
             await self._index.in_thread(read),
             verified_at=None if verified is None else rfc3339(verified),

@@ -183,8 +183,8 @@ async def test_uses_are_written_together_and_nothing_wakes_without_them(
 
 async def fill(bench: Bench, count: int) -> None:
     for number in range(count):
-        path = bench.directory / ("model.gguf" if number % 2 else "model.onnx")
-        path.write_bytes(b"x" * (number + 3))
+        path = bench.directory / "model"
+        path.write_bytes((b"lmgg" if number % 2 else b"").ljust(number + 3, b"x"))
         await bench.store.add(str(path), name=f"m{number:02}")
 
 
@@ -205,7 +205,7 @@ async def test_pages_make_the_whole_list_in_its_order(bench: Bench, limit: int) 
     await fill(bench, 8)
     assert await all_pages(bench, None, None, limit) == [f"m{number:02}" for number in range(8)]
     assert await all_pages(bench, None, "-name", limit) == [f"m{number:02}" for number in range(7, -1, -1)]
-    assert await all_pages(bench, "format=gguf", "-size", limit) == ["m07", "m05", "m03", "m01"]
+    assert await all_pages(bench, "format=ggml", "-size", limit) == ["m07", "m05", "m03", "m01"]
     assert await all_pages(bench, "size>8", "size", limit) == ["m06", "m07"]
     assert await all_pages(bench, "name~nothing", None, limit) == []
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from modeld.inspect.inspection import Inspection
+from modeld.inspect.inspection import Inspection, inspect
 from modeld.store.ingest import look
 from modeld.store.manifests import model_facts
 from modeld.store.publish.publishing import format_rule
 from modelwire.errors import Corrupt, InvalidRequest
 from modelwire.values import ModelFacts
 from rigs.adding_rig import Bench
+from rigs.gguf_headers import gguf_file
 from rigs.tiny_gguf import write_tiny_llama
 
 
@@ -120,6 +121,7 @@ async def test_an_index_names_the_files_that_belong_together(bench: Bench) -> No
     [
         ({"weight_map": {"a": "x.safetensors", "b": "gone.safetensors"}}, "a part is missing: gone.safetensors"),
         ({"weight_map": {"a": "../x.safetensors", "b": "x.safetensors"}}, "a part is missing: ../x.safetensors"),
+        ({"weight_map": {"a": "A" * 9_000_000, "b": "x.safetensors"}}, f"a part is missing: {'A' * 200}"),
         ({"weight_map": {}}, None),
         ({"weight_map": {"a": "other.safetensors"}}, None),
         ({"weight_map": ["x"]}, None),
@@ -131,7 +133,7 @@ async def test_an_index_is_not_trusted(bench: Bench, index: Any, opaque: str | N
     await bench.store.add(directory_of(bench, files), name="indexed")
     facts = await facts_of(bench, "indexed")
     assert facts is not None
-    assert (facts.parameters, facts.opaque) == (5, opaque)
+    assert (facts.parameters, facts.opaque) == (5 if opaque is None else None, opaque)
 
 
 @pytest.mark.usefixtures("unread")
@@ -145,6 +147,34 @@ async def test_a_suspect_model_is_not_read(bench: Bench, tiny: str) -> None:
     view = await bench.store.models.show("tiny")
     assert (view.state, view.facts) == ("suspect", None)
     assert facts is not None
+
+
+async def test_bytes_that_change_while_they_are_read_are_not_remembered(
+    bench: Bench, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = await bench.store.add(tiny)
+    await bench.store.ingest.facts.prune([])
+
+    def meanwhile(descriptor: int, size: int, name: str) -> Inspection:
+        os.chmod(added.path, 0o644)
+        Path(added.path).write_bytes(Path(added.path).read_bytes().replace(b"tiny", b"EVIL", 1))
+        return inspect(descriptor, size, name)
+
+    monkeypatch.setattr(model_facts, "inspect", meanwhile)
+    await bench.store.models.show("tiny")
+    assert bench.catalog.look(lambda db: db.execute("SELECT count(*) FROM facts").fetchone()) == (0,)
+
+
+async def test_shards_say_together_what_each_does_not(bench: Bench) -> None:
+    first = {"split.no": 0, "split.count": 2, "general.parameter_count": 512, "general.file_type": 15}
+    (bench.directory / "m-00001-of-00002.gguf").write_bytes(gguf_file(first, {"a": (1, 256, 512)}))
+    (bench.directory / "m-00002-of-00002.gguf").write_bytes(
+        gguf_file({"split.no": 1, "split.count": 2}, {"b": (12, 256, 144)})
+    )
+    await bench.store.add(str(bench.directory / "m-00001-of-00002.gguf"), name="m")
+    facts = await facts_of(bench, "m")
+    assert facts is not None
+    assert (facts.parameters, facts.weights, facts.quantization) == (512, 512, "Q4_K_M")
 
 
 async def test_what_nobody_has_verified_is_read_each_time(bench: Bench, tiny: str) -> None:
