@@ -54,6 +54,7 @@ COMMANDS: dict[str, list[str]] = {
     "unpin": ["m"],
     "usage": [],
     "verify": [],
+    "template": ["yolov8n"],
     "version": [],
     "watch": [],
 }
