@@ -12,7 +12,7 @@ from modelclient.calls import Call
 from modelclient.local_files import path_of_reference
 from modelclient.methods import answer, events, held, steps, work
 from modelwire import requests, values
-from modelwire.vocabulary import JobState, OnDisconnect
+from modelwire.vocabulary import CacheType, JobState, OnDisconnect
 
 
 class Submission(TypedDict, total=False):
@@ -150,7 +150,7 @@ class Operations:
         keys: tuple[str, ...] = (),
         tensors: bool = False,
         context: int | None = None,
-        cache_type: requests.CacheType = "f16",
+        cache_type: CacheType = "f16",
     ) -> Call[values.ModelView]:
         """`keys` are those of the header whose values are wanted, or patterns with `*`. The estimate of the video
         memory is for a `context` of so many tokens."""

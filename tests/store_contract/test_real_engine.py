@@ -10,6 +10,7 @@ import pytest
 
 from modelwire.knowledge import estimates
 from modelwire.values import ModelFacts
+from modelwire.vocabulary import CacheType
 from rigs.llama_engine import TOKENS, cache_bytes, generated_tokens
 from rigs.tiny_gguf import write_tiny_llama
 from store_contract.conftest import Ctl
@@ -59,7 +60,7 @@ def test_an_engine_loads_a_linked_and_a_moved_model(room: Path, ctl: Ctl) -> Non
     ],
 )
 def test_an_engine_takes_the_cache_that_the_header_lets_expect(
-    room: Path, ctl: Ctl, layers: int, kv_heads: int, window: int | None, context: int, cache_type: str
+    room: Path, ctl: Ctl, layers: int, kv_heads: int, window: int | None, context: int, cache_type: CacheType
 ) -> None:
     (source,) = write_tiny_llama(room / "tiny.gguf", layers=layers, kv_heads=kv_heads, context=1 << 17, window=window)
     facts = msgspec.convert(ctl.json("add", str(source)) and ctl.json("show", "tiny")["facts"], ModelFacts)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from modelwire.values.facts import CacheLayers, EstimatedVram, ModelFacts
+from modelwire.vocabulary import CacheType
 
 LARGEST: Final = 2**32 - 1
 
@@ -25,7 +26,7 @@ _BATCH: Final = 512
 _PAD: Final = 256
 """llama.cpp rounds the cache of a layer up to so many tokens."""
 
-CACHE_BITS: Final = {
+CACHE_BITS: Final[dict[CacheType, float]] = {
     "f32": 32.0,
     "f16": 16.0,
     "bf16": 16.0,
@@ -39,7 +40,7 @@ CACHE_BITS: Final = {
 """Of a number in the cache, with its share of the scales, by the types that llama.cpp takes for it."""
 
 
-def estimate(facts: ModelFacts, context: int | None, cache_type: str) -> EstimatedVram:
+def estimate(facts: ModelFacts, context: int | None, cache_type: CacheType) -> EstimatedVram:
     """Both, as far as the header says enough."""
     tokens = facts.context_length if context is None else context
     known = facts.parameters is not None and facts.quantization is not None
@@ -66,7 +67,7 @@ def vram_by_formula(params_billions: float | None, quantization: str, recommende
     return _clamped(int(int(params_billions * 2 * 1024) * (nominal_bits(quantization) / 16) * 1.2))
 
 
-def vram_by_header(facts: ModelFacts, tokens: int | None, *, cache_type: str = "f16") -> int | None:
+def vram_by_header(facts: ModelFacts, tokens: int | None, *, cache_type: CacheType = "f16") -> int | None:
     """In MB: tensors and the cache of so many tokens. None when the header does not say enough."""
     if facts.tensor_bytes is None or facts.opaque is not None or (not facts.cache and facts.state_bytes is None):
         return None
@@ -76,7 +77,7 @@ def vram_by_header(facts: ModelFacts, tokens: int | None, *, cache_type: str = "
     return _clamped(-(-size // (1 << 20)))
 
 
-def cache_bytes(layers: Iterable[CacheLayers], tokens: int, cache_type: str = "f16") -> int:
+def cache_bytes(layers: Iterable[CacheLayers], tokens: int, cache_type: CacheType = "f16") -> int:
     numbers = sum(each.layers * (each.keys + each.values) * kept_tokens(tokens, each.window) for each in layers)
     return int(numbers * CACHE_BITS[cache_type] / 8)
 

@@ -10,9 +10,9 @@ import pytest
 from modeld.operations.described import described
 from modelwire.knowledge.document import built
 from modelwire.knowledge.node_state import CATALOGUE_STATES
-from modelwire.requests import CacheType, ModelShow
+from modelwire.requests import ModelShow
 from modelwire.values import CacheLayers, EstimatedVram, ModelFacts, ModelFile, ModelView, Provenance
-from modelwire.vocabulary import ModelState
+from modelwire.vocabulary import CacheType, ModelState
 
 DIGITS = "ab" * 32
 FACTS = ModelFacts(

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import pairs
 from modelwire.errors import InvalidRequest
-from modelwire.requests import MOST_SLOTS
+from modelwire.fields import MOST_SLOTS
 from modelwire.units import parse_rate, rounded_rate
 from modelwire.values import Change, Configured
 from modelwire.vocabulary import PRIORITY_HIGHEST, PRIORITY_LOWEST

@@ -10,9 +10,9 @@ from modelclient.ctl.output import short_digest
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns, line, pairs
 from modelwire.errors import NotFound
-from modelwire.requests import CacheType
 from modelwire.units import rounded_count, rounded_size
 from modelwire.values import EstimatedVram, Holder, ModelFacts, ModelFile, ModelView, Provenanced
+from modelwire.vocabulary import CacheType
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
