@@ -32,7 +32,14 @@ FAILED = values.JobView(
     created_at="t",
     error=values.Failure(code="digest_mismatch", message="other bytes", hint="look"),
 )
-MANY = msgspec.structs.replace(VIEW, name="other:8b", size_bytes=4_080_263_936, state="failed", reason="no blob")
+MANY = msgspec.structs.replace(
+    VIEW,
+    name="other:8b",
+    size_bytes=4_080_263_936,
+    state="failed",
+    reason="no blob",
+    model={"model_id": "other:8b", "params_billions": 8.030261248, "quantization": "Q4_K_M"},
+)
 
 
 def answers(talk: Conversation, request: Request) -> None:
@@ -75,9 +82,9 @@ def run(peer: Peer, ctl: Ctl) -> Run:
 
 
 TEXT = {
-    "list": "NAME         SIZE  FORMAT  STATE   SHA-256\n"
-    "tiny         10 B  gguf    ready   aaaaaaaaaaaa\n"
-    "other:8b  4.08 GB  gguf    failed  aaaaaaaaaaaa\n",
+    "list": "NAME         SIZE  PARAMS  QUANT   FORMAT  STATE   SHA-256\n"
+    "tiny         10 B                  gguf    ready   aaaaaaaaaaaa\n"
+    "other:8b  4.08 GB   8.03B  Q4_K_M  gguf    failed  aaaaaaaaaaaa\n",
     "list -q": "tiny\nother:8b\n",
     "path tiny": "/srv/models/tiny\n",
     "path tiny -q": "/srv/models/tiny\n",

@@ -44,4 +44,4 @@ def _bytes_of(view: values.ModelView) -> int:
         characters += len(source.registry) + len(source.repo) + len(source.revision) + len(source.filename)
     for file in view.files:
         characters += 100 + len(file.path) + len(file.role or "")
-    return 1000 + 6 * characters
+    return 1000 + 6 * characters + len(msgspec.json.encode(view.model))

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from modelclient.ctl.output import short_digest
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
-from modelwire.units import rounded_size
+from modelwire.units import rounded_count, rounded_size
 from modelwire.values import ModelView
 
-HEADINGS = ("NAME", "SIZE", "FORMAT", "STATE", "SHA-256")
+HEADINGS = ("NAME", "SIZE", "PARAMS", "QUANT", "FORMAT", "STATE", "SHA-256")
+_NUMBERS = ("SIZE", "PARAMS")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,9 +42,19 @@ def run(session: Session, args: argparse.Namespace) -> None:
 def _table(models: Sequence[ModelView]) -> str:
     """With a column for the sites when one of the models is at a site."""
     if not any(model.site for model in models):
-        return columns(HEADINGS, map(_row, models), right=("SIZE",))
-    return columns((*HEADINGS, "SITE"), ((*_row(model), model.site or "") for model in models), right=("SIZE",))
+        return columns(HEADINGS, map(_row, models), right=_NUMBERS)
+    return columns((*HEADINGS, "SITE"), ((*_row(model), model.site or "") for model in models), right=_NUMBERS)
 
 
 def _row(model: ModelView) -> tuple[str, ...]:
-    return (model.name, rounded_size(model.size_bytes), model.format, model.state, short_digest(model.blob))
+    known = model.model or {}
+    billions = known.get("params_billions")
+    return (
+        model.name,
+        rounded_size(model.size_bytes),
+        "" if billions is None else rounded_count(round(billions * 1e9)),
+        known.get("quantization", ""),
+        model.format,
+        model.state,
+        short_digest(model.blob),
+    )

@@ -42,7 +42,7 @@ from modeld.store.publish.holds import Holds
 from modeld.store.publish.publishing import FormatRule, Publishing, PublishRequest
 from modeld.store.publish.quotas import check_bytes, owned_by
 from modelwire.errors import Corrupt, InvalidRequest, PermissionDenied, SourceNotFound, SourceUnavailable
-from modelwire.values import Added
+from modelwire.values import Added, ModelFacts
 
 Item = TypeVar("Item")
 T = TypeVar("T")
@@ -157,6 +157,10 @@ def _inspected(files: Sequence[ReadyFile]) -> dict[str, Inspection]:
         file.path: file.content.inspection if isinstance(file.content, Staged) else file.inspection for file in files
     }
     return {file.path: known[file.path] or look_at(file.content.path, file.path) for file in files}
+
+
+def _facts(inspected: Mapping[str, Inspection], file: ReadyFile) -> ModelFacts | None:
+    return inspected[file.path].facts if file.path in inspected else None
 
 
 def _refuse_unsound(inspected: Mapping[str, Inspection], rule: FormatRule) -> None:
@@ -314,7 +318,7 @@ class Ingest:
         inspected = await self.in_thread(partial(_inspected, [first] if stands else [first, *files]))
         if not stands:
             _refuse_unsound(inspected, request.formats)
-        facts = inspected[first.path].facts
+        facts = {each.digest: known for each in [first, *files] if (known := _facts(inspected, each)) is not None}
         named: dict[Digest, Committed] = {}
         relinked: list[Relinked] = []
 
@@ -338,18 +342,17 @@ class Ingest:
             request,
             first.digest,
             commit,
-            format=UNKNOWN if facts is None else facts.format,
+            format=facts[first.digest].format if first.digest in facts else UNKNOWN,
             source=source,
             files=tree,
             path=trees.path(request.name, tree) if tree else None,
             warning=_warning(inspected),
+            facts=facts,
             last=last,
         )
         for each in named.values():
             self.user_spaces.named(each.blob.path)
-        self.facts.remember(
-            {file.digest: facts for file in files if file.path in inspected and (facts := inspected[file.path].facts)}
-        )
+        self.facts.remember(facts)
         with anyio.CancelScope(shield=True):
             sources = {file.digest: file.source for file in files}
             if batch is not None:

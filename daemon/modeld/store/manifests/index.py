@@ -229,6 +229,10 @@ class Index:
                 self._entries.pop(text, None)
         return ModelList(models=tuple(views), next=chosen[-1] if more else None, damaged=tuple(damaged))
 
+    def seen(self, name: str) -> Entry | None:
+        """The model as it was seen last. Never waits."""
+        return self._entries.get(name)
+
     def published_at(self, name: str) -> float:
         """When the manifest of a model that was just listed was written, in seconds since the epoch."""
         entry = self._entries.get(name)

@@ -74,6 +74,9 @@ class Manifest(msgspec.Struct, frozen=True):
     pinned: Any = None
     """The same; a pin is true."""
 
+    model: msgspec.Raw = msgspec.Raw()
+    """The document that describes the model, as the file has it."""
+
     @property
     def owner(self) -> int | None:
         """The user who named the model; None when the manifest does not say."""
@@ -175,9 +178,8 @@ def parse(data: bytes, path: str, name: ModelName) -> Manifest:
         raise _damaged(path, fault.message) from None
     if manifest.files and (reason := parts.paths_fault([file.path for file in manifest.files])) is not None:
         raise _damaged(path, reason)
-    if manifest.name != name.text:
-        manifest = msgspec.structs.replace(manifest, name=name.text)
-    return manifest
+    # The copy lets go of the bytes of the file.
+    return msgspec.structs.replace(manifest, name=name.text, model=manifest.model.copy())
 
 
 def _read_bytes(path: str) -> tuple[bytes, os.stat_result]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from modeld.inspect import configuration
 from modeld.inspect.header import Unreadable
 from modeld.inspect.inspection import inspect
 from modeld.inspect.merging import MAX_INDEX, files_of_index, index_beside, merged
@@ -26,6 +27,7 @@ from modelwire.errors import InvalidRequest, Unsupported
 from modelwire.values import ModelFacts, TensorView
 
 _NONE: Final[Mapping[Digest, Signature]] = {}
+_NO_FACTS: Final[Mapping[Digest, ModelFacts]] = {}
 
 MAX_TENSORS: Final = 40_000
 """Of one answer."""
@@ -41,14 +43,15 @@ def facts_of(
     *,
     whole: bool,
     verified: Mapping[Digest, Signature] = _NONE,
+    given: Mapping[Digest, ModelFacts] = _NO_FACTS,
 ) -> ModelFacts | None:
-    """Blocking. Of a model that is `whole` the headers that the catalogue does not know are read. They are remembered
-    when the file was as it was `verified`, before and after. None when the bytes are of no known format, or are not
-    known."""
+    """Blocking. Of a model that is `whole` the headers are read that are not `given` and that the catalogue does not
+    know. They are remembered when the file was as it was `verified`, before and after. None when the bytes are of no
+    known format, or are not known."""
     first, blobs = _files(manifest)
     wanted = _parts(first, blobs, layout)
     digests = {path: blobs[path] for path in wanted if path in blobs}
-    known = {} if facts is None else facts.known(list(digests.values()))
+    known = {**({} if facts is None else facts.known(list(digests.values()))), **given}
     learned: dict[Digest, ModelFacts] = {}
     for path, digest in digests.items():
         if digest not in known:
@@ -61,7 +64,12 @@ def facts_of(
     if facts is not None:
         facts.remember(learned)
     missing = next((path for path in wanted if path not in blobs), None)
-    return merged([known[digest] for digest in digests.values()], missing)
+    found = merged([known[digest] for digest in digests.values()], missing)
+    beside = posixpath.join(posixpath.dirname(first), configuration.NAME)
+    if found.format != "safetensors" or found.opaque is not None or beside not in blobs:
+        return found
+    content = _read(layout.blob(blobs[beside]), configuration.MAX_BYTES)
+    return found if content is None else configuration.configured(found, content)
 
 
 def header_of(
@@ -115,7 +123,7 @@ def _parts(first: str, blobs: Mapping[str, Digest], layout: Layout) -> list[str]
     wanted: list[str] | None = None
     index = index_beside(first, blobs)
     if index is not None:
-        content = _read(layout.blob(blobs[index]))
+        content = _read(layout.blob(blobs[index]), MAX_INDEX)
         wanted = None if content is None else files_of_index(index, content, blobs)
     if wanted is None or first not in wanted:
         wanted = [posixpath.join(directory, part) for part in parts.shard_set(name) or [name]]
@@ -134,10 +142,10 @@ def _inspected(path: str, name: str) -> tuple[ModelFacts | None, Signature | Non
         return None, None
 
 
-def _read(path: str) -> bytes | None:
+def _read(path: str, longest: int) -> bytes | None:
     """None when it is too long for what it is, or cannot be read."""
     try:
         with _opened(path) as (descriptor, size):
-            return os.pread(descriptor, size, 0) if size <= MAX_INDEX else None
+            return os.pread(descriptor, size, 0) if size <= longest else None
     except OSError:
         return None

@@ -17,7 +17,7 @@ from modeld.store.catalog.records import Records
 from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
-from modeld.store.manifests import manifests
+from modeld.store.manifests import documents, manifests
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.model_facts import facts_of, header_of
@@ -97,18 +97,25 @@ class Models:
         verifications. `keys` and `tensors` request more of the header."""
 
         def with_facts(view: ModelView, entry: Entry, layout: Layout, **known: Any) -> ModelView:
-            whole = view.state in GIVEN_OUT
-            facts = facts_of(entry.usable(), layout, whole=whole, **known)
+            whole, manifest = view.state in GIVEN_OUT, entry.usable()
+            facts = facts_of(manifest, layout, whole=whole, **known)
+            size = _first_size(view)
+            view = msgspec.structs.replace(
+                view,
+                facts=facts,
+                model=msgspec.to_builtins(documents.describing(manifest, size, facts)),
+                reason=view.reason or documents.contradiction(manifest, size),
+            )
             if not keys and not tensors:
-                return msgspec.structs.replace(view, facts=facts)
+                return view
             if not whole:
                 raise Unsupported(
                     f"the header of '{view.name}' is not read: {view.reason or view.state}",
                     hint=f"Run `modelctl verify {view.name}`.",
                     details={"name": view.name},
                 )
-            header, listed = header_of(entry.usable(), layout, keys, tensors=tensors)
-            return msgspec.structs.replace(view, facts=facts, header=header, tensors=listed)
+            header, listed = header_of(manifest, layout, keys, tensors=tensors)
+            return msgspec.structs.replace(view, header=header, tensors=listed)
 
         def look(index: Index, layout: Layout) -> tuple[ModelView, Entry, list[Blob]]:
             entry, document = index.find_with_document(name)
@@ -149,9 +156,7 @@ class Models:
         names, elsewhere_now = self._lists[asked]
         first = 0 if after is None else _place_after(names, after)
         chosen = names[first : first + limit]
-        views = await self._index.in_thread(
-            lambda: [view for name in chosen if (view := self._view_now(name, elsewhere_now)) is not None]
-        )
+        views = await self._index.in_thread(partial(self._views_now, chosen, elsewhere_now))
         more = first + len(chosen) < len(names)
         return ModelList(
             models=tuple(views), next=chosen[-1] if more else None, damaged=damaged if after is None else ()
@@ -163,9 +168,7 @@ class Models:
 
         def take(views: Iterable[ModelView]) -> None:
             for view in map(self._seen, views):
-                site = self._sites.of(view)
-                index = self._index if site is None else site.index
-                used = self._uses.of(view.name) or index.published_at(view.name)
+                used = self._uses.of(view.name) or self._index_of(view).published_at(view.name)
                 row = Row(view, used, now)
                 if query.accepts(row):
                     rows.append(row)
@@ -197,6 +200,28 @@ class Models:
             if after is None:
                 return views, damaged
 
+    def _views_now(self, names: Sequence[str], elsewhere: Mapping[str, ModelView]) -> list[ModelView]:
+        """With their documents, for which no blob is opened."""
+        views = [view for name in names if (view := self._view_now(name, elsewhere)) is not None]
+        seen = {view.name: self._index_of(view).seen(view.name) for view in views}
+        manifests = {name: entry.manifest for name, entry in seen.items() if entry is not None and entry.manifest}
+        facts = self._facts.known([each.digest for each in manifests.values() if not bytes(each.model)])
+        return [
+            view
+            if (manifest := manifests.get(view.name)) is None
+            else msgspec.structs.replace(
+                view,
+                model=msgspec.to_builtins(
+                    documents.describing(manifest, _first_size(view), facts.get(manifest.digest))
+                ),
+            )
+            for view in views
+        ]
+
+    def _index_of(self, view: ModelView) -> Index:
+        site = self._sites.of(view)
+        return self._index if site is None else site.index
+
     def _view_now(self, name: str, elsewhere: Mapping[str, ModelView]) -> ModelView | None:
         """None when the model was removed since the list was made."""
         if name in elsewhere:
@@ -210,6 +235,11 @@ class Models:
     def _with_use(self, view: ModelView) -> ModelView:
         view, used = self._seen(view), self._uses.of(view.name)
         return view if not used else msgspec.structs.replace(view, used_at=rfc3339(used))
+
+
+def _first_size(view: ModelView) -> int:
+    """Of the blob that stands for the model."""
+    return next((file.size_bytes for file in view.files if file.blob == view.blob), view.size_bytes)
 
 
 def _there(layout: Layout, digests: Sequence[Digest]) -> list[Blob]:

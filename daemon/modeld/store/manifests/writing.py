@@ -77,6 +77,16 @@ def compose(
     return known
 
 
+def renamed(document: Mapping[str, Any], name: ModelName, *, copy: bool = False) -> dict[str, Any]:
+    """The manifest under another name. An id that was no more than the name changes with it, and no copy has the id of
+    its source: an id stands for one model."""
+    changed = dict(document) | {"name": name.text}
+    block = document.get("model")
+    if isinstance(block, dict) and (copy or block.get("model_id") == document.get("name")):
+        changed["model"] = block | {"model_id": name.text}
+    return changed
+
+
 def named_in(document: Mapping[str, Any]) -> set[Digest]:
     """The blobs of a document that `compose` made."""
     return {Digest.parse(text) for text in (document["blob"], *(file["blob"] for file in document.get("files") or ()))}

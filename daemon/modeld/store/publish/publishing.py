@@ -17,7 +17,7 @@ from modeld.progress import JobProgress
 from modeld.store.blobs.blobs import Blob
 from modeld.store.catalog.history import THE_DAEMON, Requester
 from modeld.store.digest import Digest
-from modeld.store.manifests import manifests, writing
+from modeld.store.manifests import documents, manifests, writing
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.manifests import File
 from modeld.store.names import ModelName
@@ -25,7 +25,7 @@ from modeld.store.publish.name_changes import NameChanges, Notes, announced
 from modeld.store.publish.owners import check_hides_no_other, check_owner, not_owner
 from modeld.store.publish.quotas import check_quota
 from modelwire.errors import AlreadyExists, Corrupt, InvalidRequest, Unsupported, WireError
-from modelwire.values import Added, ModelFile
+from modelwire.values import Added, ModelFacts, ModelFile
 
 FormatRule = Literal["usual", "strict_format", "force_format"]
 """What may be published: what is not certainly something else, only what is read and is what its name promises, or
@@ -101,12 +101,14 @@ class Publishing(NameChanges):
         files: Sequence[File] = (),
         path: str | None = None,
         warning: str | None = None,
+        facts: Mapping[Digest, ModelFacts],
         last: Callable[[], object] | None = None,
     ) -> Added:
         """The same bytes under the same name again change nothing and are success.
 
-        With `files`, `digest` is that of the file that stands for the model, and `path` is that of their tree. `last`
-        is a blocking step that follows when the model is there, and that a job which is done has taken.
+        With `files`, `digest` is that of the file that stands for the model, and `path` is that of their tree. `facts`
+        are those of the files of known formats. `last` is a blocking step that follows when the model is there, and
+        that a job which is done has taken.
         """
         stopped = request.progress.stopped
         async with self.turn(request.order, request.name, stopped=stopped, notes=request.notes):
@@ -119,7 +121,7 @@ class Publishing(NameChanges):
                 shown = standing.usable().format if same and standing is not None else format
                 added = _added(request, blob, shown, files, path, reused=reused, warning=warning)
                 if not same or not await self._make_durable(request.name):
-                    await self._name(request, added, blob, source, files, standing, last)
+                    await self._name(request, added, blob, source, files, facts, standing, last)
                 elif last is not None:
                     async with announced(request.notes, added):
                         await self.in_thread(last)
@@ -132,23 +134,29 @@ class Publishing(NameChanges):
         blob: Blob,
         source: Mapping[str, str],
         files: Sequence[File],
+        facts: Mapping[Digest, ModelFacts],
         standing: Entry | None,
         last: Callable[[], object] | None,
     ) -> None:
         """Writes the manifest, the last write: then the model exists."""
         blobs = {Digest.parse(file.blob): file.size_bytes for file in files} or {blob.digest: blob.size}
         await self.in_thread(partial(check_quota, self.index, request.requester.quota, request.name, blobs))
-        document = writing.compose(
-            request.name,
-            digest=blob.digest,
-            size=blob.size,
-            format=added.format,
-            license=request.license,
-            source=source,
-            files=files,
-            owner=_new_owner(request.requester, standing),
-            before=await self.in_thread(partial(_before, standing)),
-        )
+
+        def composed() -> dict[str, Any]:
+            document = writing.compose(
+                request.name,
+                digest=blob.digest,
+                size=blob.size,
+                format=added.format,
+                license=request.license,
+                source=source,
+                files=files,
+                owner=_new_owner(request.requester, standing),
+                before=_before(standing),
+            )
+            return documents.described(document, self.layout, facts)
+
+        document = await self.in_thread(composed)
         async with announced(request.notes, added):
             try:
                 await self.write(request.name, document, replace=request.replace)

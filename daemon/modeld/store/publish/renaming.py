@@ -98,7 +98,8 @@ class Renaming:
         manifest = _with_bytes(entry)
         check_quota(self._index, requester.quota, name, manifest.blobs())
         owner = {} if requester.peer is None else {"owner_uid": requester.peer}
-        document = {key: value for key, value in document.items() if key != pinning.FIELD} | {"name": name.text} | owner
+        document = {key: value for key, value in document.items() if key != pinning.FIELD}
+        document = writing.renamed(document, name, copy=True) | owner
         steps = [
             PlanStep(
                 action="share" if at is None else "copy",
@@ -139,7 +140,7 @@ class Renaming:
                 self._check_movable(entry, old, new, requester)
             manifest = entry.usable()
             value = Moved(name=new.text, source=manifest.name, blob=manifest.blob, size_bytes=entry.total_bytes())
-            document = None if half else entry.document() | {"name": new.text}
+            document = None if half else writing.renamed(entry.document(), new)
 
             async def carry_out() -> None:
                 if document is not None:

@@ -241,3 +241,14 @@ async def test_a_look_that_fails_leaves_the_facts_for_later(
 def test_a_format_is_not_both_strict_and_forced() -> None:
     with pytest.raises(InvalidRequest, match="either forced or strict"):
         format_rule(force=True, strict=True)
+
+
+async def test_a_configuration_beside_the_weights_is_heard(bench: Bench) -> None:
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "max_position_embeddings": 4096}
+    files = {"x.safetensors": safetensors(bytes(5)), "config.json": json.dumps(config).encode()}
+    await bench.store.add(directory_of(bench, files), name="configured")
+    view = await bench.store.models.show("configured")
+    assert view.facts is not None
+    assert (view.facts.architecture, view.facts.context_length, view.facts.parameters) == ("llama", 4096, 5)
+    assert view.model is not None
+    assert (view.model["model_type"], view.model["context_length"]) == ("llm", 4096)
