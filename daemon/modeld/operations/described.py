@@ -22,7 +22,7 @@ _EMBEDDERS: Final = ("bert", "nomic-bert", "jina-bert", "modern-bert", "gemma-em
 
 def described(view: ModelView, request: ModelShow) -> ModelView:
     facts = view.facts
-    document = _written(view) or _made(view, facts)
+    document = written_document(view) or _made(view, facts)
     return msgspec.structs.replace(
         view,
         model=msgspec.to_builtins(document),
@@ -33,8 +33,8 @@ def described(view: ModelView, request: ModelShow) -> ModelView:
     )
 
 
-def _written(view: ModelView) -> ModelDocument | None:
-    """Of the manifest, with the size and the digest of its blob: the document may contradict them."""
+def written_document(view: ModelView) -> ModelDocument | None:
+    """The one of the manifest, with the size and the digest of its blob: the document may contradict them."""
     block = (view.manifest or {}).get("model")
     if block is None:
         return None
