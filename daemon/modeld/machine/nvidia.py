@@ -21,7 +21,7 @@ SECONDS: Final = 8.0
 """For the child, and as long for the program. A driver that no program keeps loaded takes a second or two for each card
 to wake, so eight cards stay within it, and both within the 30 s that a client waits for an answer."""
 
-_INHERITED: Final = ("HOME", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH", "SYSTEMROOT")
+_INHERITED: Final = ("LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH", "SYSTEMROOT")
 """What an interpreter and a driver need to find their files. None of them holds a secret."""
 
 

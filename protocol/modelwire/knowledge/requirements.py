@@ -2,7 +2,7 @@
 
 A machine fits when its video memory is at least the minimum or the minimum is 0, its memory is at least the minimum,
 and its architecture is one of those listed. What is not known does not fit. Providers, recommendations and estimates
-are told beside that, and decide nothing.
+are reported beside that, and decide nothing.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ import anyio
 import msgspec
 import pytest
 
-from modeld.machine import machine as machines
 from modeld.machine.machine import CONFIGURED, REMEMBERED_SECONDS, ThisMachine
 from modeld.platform import hardware
 from modelwire.values import Machine
@@ -123,7 +122,7 @@ async def test_without_a_thread_there_is_still_an_answer(looks: Looks, monkeypat
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(machines.threading.Thread, "start", refuse)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
     found = await looks.machine(ram_mb=4096).now()
     assert (found.architecture, found.ram_mb) == (hardware.architecture(), 4096)
     assert found.vram_from == "the drivers cannot be asked: can't start new thread"

@@ -27,8 +27,9 @@ def test_one_that_hangs_is_ended_with_all_that_it_has_started(tmp_path: Path) ->
     pids = tmp_path / "pids"
     script = f"echo begun; sleep 600 & echo $$ $! > {pids}; wait"
     assert report(["sh", "-c", script], 0.3, ENVIRON) == Report("begun\n", None)
-    for pid in pids.read_text().split():
-        wait_until(lambda pid=pid: not running(int(pid)), 10, "the end of the program and of its child")
+    both = [int(pid) for pid in pids.read_text().split()]
+    assert len(both) == 2
+    wait_until(lambda: not any(map(running, both)), 10, "the end of the program and of its child")
 
 
 def running(pid: int) -> bool:

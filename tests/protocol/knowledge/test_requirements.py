@@ -85,7 +85,8 @@ def test_each_line_says_what_is_needed_and_what_is_here() -> None:
 
 @pytest.mark.parametrize(("which", "other"), [("vram", "ram"), ("ram", "vram")])
 def test_memory_that_is_not_known_does_not_fit_and_can_be_stated(which: str, other: str) -> None:
-    here = machine(**{which: None, other: 1 << 20})
+    known: dict[str, Any] = {which: None, other: 1 << 20}
+    here = machine(**known)
     line = the(which, MEDIUM_LLM, here)
     assert (line.verdict, line.here) == ("unknown", None)
     assert line.hint == f"State it with `--{which} 8GiB`, or as {which}_mb in [node] of the daemon's configuration."
