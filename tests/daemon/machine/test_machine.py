@@ -93,7 +93,7 @@ async def test_a_driver_that_hangs_is_waited_for_once(looks: Looks) -> None:
     assert await machine.now() == msgspec.structs.replace(QUICK, vram_from="the drivers gave no answer within 0.2 s")
     looks.now += 1000
     with anyio.fail_after(LONG):
-        for _ in range(100):
+        for _ in range(1000):
             assert (await machine.now()).vram_mb is None
     assert looks.quick == 1, "no second thread hangs beside the first"
     looks.free.set()

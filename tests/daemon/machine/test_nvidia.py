@@ -95,8 +95,10 @@ def test_a_program_in_a_relative_directory_is_not_run(
     sysfs: Sysfs, smi: Smi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     smi("echo '24564, RTX'")
-    monkeypatch.chdir(tmp_path)
-    assert look({"PATH": "bin"}, sysfs=sysfs.path, child=NO_LIBRARY, seconds=SECONDS) == Nvidia([])
+    monkeypatch.chdir("/")  # where programs are run
+    assert look(
+        {"PATH": str(tmp_path / "bin").lstrip("/")}, sysfs=sysfs.path, child=NO_LIBRARY, seconds=SECONDS
+    ) == Nvidia([])
 
 
 def test_a_library_that_hangs_is_left_and_the_program_is_not_asked(sysfs: Sysfs, smi: Smi) -> None:
