@@ -158,6 +158,12 @@ class Operations:
         return Call(request, values.ModelView)
 
     @answer
+    def fit(self, name: str, *, vram_mb: int | None = None, ram_mb: int | None = None) -> Call[values.FitView]:
+        """Whether the daemon's machine has what a model needs. Look at `fits`: a model that does not is no error.
+        `vram_mb` and `ram_mb` are assumed instead of what the machine has."""
+        return Call(requests.ModelFit(name=name, vram_mb=vram_mb, ram_mb=ram_mb), values.FitView)
+
+    @answer
     def resolve(self, name: str, file: str | None = None) -> Call[values.Resolved]:
         """The path of a model's verified bytes, or of one of its files; look at `state` before trusting it."""
         return Call(requests.ModelResolve(name=name, file=file), values.Resolved)

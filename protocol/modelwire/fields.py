@@ -26,6 +26,9 @@ Rate = Annotated[int, msgspec.Meta(ge=SLOWEST_RATE, le=LARGEST)]
 RateLimit = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 """The same where a limit can be taken away: 0 is no limit, as in most programs that limit a rate."""
 
+Megabytes = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""Of 1024 x 1024 bytes, as requirements of models and drivers of graphics cards count memory."""
+
 MOST_SLOTS: Final = 64
 Slots = Annotated[int, msgspec.Meta(ge=1, le=MOST_SLOTS)]
 """Jobs at the same time; with none nothing would ever run."""

@@ -47,6 +47,7 @@ OPERATIONS: dict[str, Operation] = _table(
     (requests.ModelPull, values.Pulled, "write", "write", "pull"),
     (requests.ModelList, values.ModelList, "read", "read", "models"),
     (requests.ModelShow, values.ModelView, "read", "read", "models"),
+    (requests.ModelFit, values.FitView, "read", "read", "fit"),
     (requests.ModelResolve, values.Resolved, "read", "read", "models"),
     (requests.LeaseAcquire, values.Leased, "control", "read", "leases"),
     (requests.LeaseRelease, values.Released, "control", "read", "leases"),

@@ -10,7 +10,19 @@ from typing import Final
 import msgspec
 
 from modelwire import limits
-from modelwire.fields import Context, Count, HeaderKeys, Offer, Places, Rate, RateLimit, Seconds, Slots, Token
+from modelwire.fields import (
+    Context,
+    Count,
+    HeaderKeys,
+    Megabytes,
+    Offer,
+    Places,
+    Rate,
+    RateLimit,
+    Seconds,
+    Slots,
+    Token,
+)
 from modelwire.vocabulary import PRIORITY_DEFAULT, CacheType, JobState, OnDisconnect
 
 JOBS_LISTED: Final = 100
@@ -165,6 +177,15 @@ class ModelShow(Request, tag="model.show", frozen=True, kw_only=True):
     tensors: bool = False
     context: Context | None = None
     cache_type: CacheType = "f16"
+
+
+class ModelFit(Request, tag="model.fit", frozen=True, kw_only=True):
+    """Whether this machine has what a model needs. `vram_mb` and `ram_mb` are assumed instead of what it has, in MB of
+    1024 x 1024 bytes; 0 assumes that there is none."""
+
+    name: str
+    vram_mb: Megabytes | None = None
+    ram_mb: Megabytes | None = None
 
 
 class ModelResolve(Request, tag="model.resolve", frozen=True, kw_only=True):

@@ -37,6 +37,7 @@ CALLS: list[tuple[type[Request], Callable[[Any], object], object]] = [
     (requests.ModelPull, lambda c: c.pull("hf:org/repo", name="tiny").result(), VALUES[requests.ModelPull]),
     (requests.ModelList, lambda c: c.list_models(), VALUES[requests.ModelList]),
     (requests.ModelShow, lambda c: c.show("tiny"), VIEW),
+    (requests.ModelFit, lambda c: c.fit("tiny", vram_mb=8192), VALUES[requests.ModelFit]),
     (requests.ModelResolve, lambda c: c.resolve("tiny"), RESOLVED),
     (requests.LeaseAcquire, lambda c: c.acquire("tiny", ttl_s=60), LEASED),
     (requests.LeaseRelease, lambda c: c.release(LEASED.lease), VALUES[requests.LeaseRelease]),
@@ -126,6 +127,7 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         client.move_store("/mnt/models", drop_old=True, **write).result()
         client.configure(max_rate=0, running_bytes=1, running_fetches=2, waiting_per_peer=3, waiting_total=4)
         client.configure_job("j", priority=5, max_rate=1000)
+        client.fit("a", vram_mb=8192, ram_mb=0)
     assert made.requests == [
         requests.ModelList(id="1", filter="size>1GB", sort="-size"),
         requests.ModelCopy(id="2", source="a", destination="b", dry_run=True, **write),
@@ -141,6 +143,7 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
             id="11", max_rate=0, running_bytes=1, running_fetches=2, waiting_per_peer=3, waiting_total=4
         ),
         requests.JobConfigure(id="12", job="j", priority=5, max_rate=1000),
+        requests.ModelFit(id="13", name="a", vram_mb=8192, ram_mb=0),
     ]
 
 

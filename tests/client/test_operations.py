@@ -42,6 +42,7 @@ async def types_of(client: Client, awaited: AsyncClient) -> None:
     assert_type(client.subscribe(since=3), Exchange[Seen, values.EventsEnd])
     assert_type(awaited.subscribe(since=3), AsyncExchange[Seen, values.EventsEnd])
     assert_type(Client.show(client, "a"), values.ModelView)
+    assert_type(client.fit("a", vram_mb=8192), values.FitView)
     for item in client.add("/x"):
         assert_type(item, Accepted | Progress)
     async for seen in awaited.subscribe():

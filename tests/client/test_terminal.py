@@ -30,6 +30,7 @@ COMMANDS: dict[str, list[str]] = {
     "attach": ["01k3vxq4m7e2d9c8b6a5f4g3h2"],
     "cancel": ["01k3vxq4m7e2d9c8b6a5f4g3h2"],
     "cp": ["a", "b"],
+    "fit": ["m"],
     "job": ["01k3vxq4m7e2d9c8b6a5f4g3h2"],
     "jobs": [],
     "list": [],

@@ -106,6 +106,7 @@ def unanswered(wire: Wire) -> bool:
         ("model.resolve", {"name": "other"}),
         ("model.resolve", {"name": "nothing"}),
         ("model.show", {"name": "other"}),
+        ("model.fit", {"name": "other"}),
         ("model.list", {}),
         ("model.copy", {"source": "other", "destination": "copy", "dry_run": True}),
         ("model.copy", {"source": "other", "destination": "copy"}),

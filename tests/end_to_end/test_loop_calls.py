@@ -55,6 +55,7 @@ def test_the_event_loop_asks_no_disk(stopped: RealDaemon) -> None:
             ("model.resolve", {"name": "nothing"}),
             ("model.list", {}),
             ("model.show", {"name": "several"}),
+            ("model.fit", {"name": "several"}),
             ("model.verify", {"all": True}),
             ("model.remove", {"name": "several"}),
             ("store.usage", {}),

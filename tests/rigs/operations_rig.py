@@ -21,6 +21,7 @@ from modeld.config.settings import AccessSettings
 from modeld.jobs.admission import Gate, Limits
 from modeld.jobs.board import Board
 from modeld.jobs.ledger import Ledger
+from modeld.machine.machine import ThisMachine
 from modeld.operations.operation import Caller, Connection, Handed, Operation
 from modeld.operations.registry import Operations, all_operations
 from modeld.operations.services import Services, ThisDaemon
@@ -32,13 +33,14 @@ from modelwire.encoding import encode
 from modelwire.errors import InvalidRequest
 from modelwire.replies import Reply
 from modelwire.requests import Request
-from modelwire.values import RecoveryView
+from modelwire.values import Machine, RecoveryView
 
 UID = 1000
 MINE = Caller(UID, UID, "write")
 ANOTHER = Caller(UID + 1, UID + 1, "write")
 ADMIN = Caller(0, 0, "admin")
 PATIENCE = 20.0
+MACHINE = Machine(architecture="x86_64", ram_mb=8192, vram_from="no card", absent_providers=("cuda", "tensorrt"))
 
 Op = TypeVar("Op", bound=Operation[Any, Any])
 
@@ -147,6 +149,7 @@ async def operations_rig(room: Path, access: AccessSettings | None = None) -> As
                 activity=activity,
                 pulls=pulls,
                 refetching=Refetching(pulls),
+                machine=ThisMachine({}, quick=lambda: MACHINE, whole=lambda found: found),
                 daemon=ThisDaemon(
                     server="modeld/test",
                     instance="i",

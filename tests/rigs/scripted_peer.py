@@ -40,6 +40,9 @@ LEASED = values.Leased(
     lease="0123456789abcdef", name="tiny", path="/srv/models/tiny", blob="sha256:" + "a" * 64, state="loaded"
 )
 VIEW = values.ModelView(name="tiny", format="gguf", blob="sha256:" + "a" * 64, size_bytes=10, state="ready")
+FIT = values.FitView(
+    name="tiny", fits=True, requirements_from="defaults", machine=values.Machine(architecture="x86_64", ram_mb=16000)
+)
 JOB = values.JobView(
     id="j1", kind="model.add", state="done", priority=3, created_at="2026-11-20T00:00:00Z", model="tiny"
 )
@@ -193,6 +196,7 @@ VALUES: dict[type[Request], values.Value] = {
     requests.ModelAdd: ADDED,
     requests.ModelList: values.ModelList(models=(VIEW,)),
     requests.ModelShow: VIEW,
+    requests.ModelFit: FIT,
     requests.ModelResolve: RESOLVED,
     requests.LeaseAcquire: LEASED,
     requests.ModelPin: values.Pinned(name="tiny", blob="sha256:" + "a" * 64, pinned=True, changed=True),

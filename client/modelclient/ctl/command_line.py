@@ -18,6 +18,7 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("pull", "", "fetch what a reference names into the store"),
     ("list", "ls", "list the models"),
     ("show", "inspect", "show everything about one model"),
+    ("fit", "", "say whether this machine has what a model needs"),
     ("path", "resolve", "print the path of a model, and nothing else"),
     ("run", "", "run a command that uses a model, and keep the model meanwhile"),
     ("cp", "", "give a model a second name"),
@@ -63,6 +64,7 @@ DEFAULTS: dict[str, Any] = {
 MEANT = {
     "list": ("models", "tags"),
     "show": ("info", "details", "describe"),
+    "fit": ("fits", "check-fit", "requirements"),
     "path": ("which", "where", "get-path"),
     "add": ("import", "create", "put"),
     "pull": ("get", "fetch", "download", "install"),

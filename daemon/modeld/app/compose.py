@@ -23,6 +23,7 @@ from modeld.config import Settings
 from modeld.config.load import Loaded
 from modeld.config.places import log_directory
 from modeld.jobs.ledger import Ledger
+from modeld.machine.machine import ThisMachine
 from modeld.pulls.context import PullContext
 from modeld.store import Store, resolve_root
 from modeld.store.catalog.catalog import Catalog
@@ -48,6 +49,7 @@ class Rooms:
     access: Access
     lending: Lending
     pulls: PullContext
+    machine: ThisMachine
     recovery: RecoveryView
 
 
@@ -114,8 +116,20 @@ def opened(
                 f"other users cannot open the models in {root}, although [access] names some: they cannot enter"
                 f" {private} (chmod 0711, or put the store elsewhere with models_home)",
             )
-        recovery = _recovery(store, catalog)
-        yield Rooms(store, catalog, ledger, activity, endpoint, warnings, accounts, access, lending, pulls, recovery)
+        yield Rooms(
+            store=store,
+            catalog=catalog,
+            ledger=ledger,
+            activity=activity,
+            endpoint=endpoint,
+            warnings=warnings,
+            accounts=accounts,
+            access=access,
+            lending=lending,
+            pulls=pulls,
+            machine=ThisMachine(environ, vram_mb=settings.node.vram_mb, ram_mb=settings.node.ram_mb),
+            recovery=_recovery(store, catalog),
+        )
 
 
 def _open_catalog(layout: Layout) -> Catalog:

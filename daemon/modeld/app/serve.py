@@ -155,6 +155,7 @@ def _built(
         activity=rooms.activity,
         pulls=rooms.pulls,
         refetching=Refetching(rooms.pulls),
+        machine=rooms.machine,
         daemon=ThisDaemon(
             server=f"modeld/{__version__}",
             instance=instance,

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct, field
 from msgspec.structs import force_setattr
 
+from modeld.config.node import NodeSettings
 from modelwire import limits
 from modelwire.units import SLOWEST_RATE, Duration, Rate, Size
 from modelwire.vocabulary import Role
@@ -383,6 +384,7 @@ class Settings(_Table, frozen=True, kw_only=True):
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
     jobs: JobSettings = field(default_factory=JobSettings)
     activity: ActivitySettings = field(default_factory=ActivitySettings)
+    node: NodeSettings = field(default_factory=NodeSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
 

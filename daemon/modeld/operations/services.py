@@ -15,6 +15,7 @@ from modeld.config import Settings
 from modeld.jobs.admission import Gate
 from modeld.jobs.board import Board
 from modeld.jobs.job import AnyJob
+from modeld.machine.machine import ThisMachine
 from modeld.platform import accounts, clock
 from modeld.pulls.context import PullContext
 from modeld.pulls.refetching import Refetching
@@ -66,6 +67,7 @@ class Services:
     access: Access
     lending: Lending
     refetching: Refetching
+    machine: ThisMachine
     handed: Descriptors = field(default_factory=Descriptors)
 
     def is_own(self, uid: int) -> bool:

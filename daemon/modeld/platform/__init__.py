@@ -11,9 +11,12 @@ children    how a child process depends on its parent, and the pipe between them
 durable     reads and writes at an offset, syncs, allocation, clones, renames that replace nothing or exchange two names
 endpoint    ownership of the path at which clients connect, and the connections to it
 files       an open file: a second name for it, a second descriptor, its access list, whether a program writes to it
+graphics    the graphics cards that the kernel lists
+hardware    the memory and the processors of the machine
 locks       a file that is locked for as long as a process lives, and that describes its holder
 memory      what the heap keeps, and gives back
 notify      one datagram to the service manager
+nvml        NVIDIA cards, by the library of their driver
 peers       the user at the other end of a connection; `UserId` is how the system identifies a user
 polling     whether a descriptor is ready, now or within a time
 priority    how important the work of a thread is to the disk
@@ -33,9 +36,12 @@ from modeld.platform.posix import (
     durable,
     endpoint,
     files,
+    graphics,
+    hardware,
     locks,
     memory,
     notify,
+    nvml,
     peers,
     polling,
     priority,
@@ -49,9 +55,12 @@ __all__ = [
     "durable",
     "endpoint",
     "files",
+    "graphics",
+    "hardware",
     "locks",
     "memory",
     "notify",
+    "nvml",
     "peers",
     "polling",
     "priority",

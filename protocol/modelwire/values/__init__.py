@@ -25,6 +25,10 @@ from modelwire.values.facts import EstimatedVram as EstimatedVram
 from modelwire.values.facts import ModelFacts as ModelFacts
 from modelwire.values.facts import Shard as Shard
 from modelwire.values.facts import TensorView as TensorView
+from modelwire.values.fit import FitLine as FitLine
+from modelwire.values.fit import FitView as FitView
+from modelwire.values.fit import Machine as Machine
+from modelwire.values.fit import Verdict as Verdict
 from modelwire.values.jobs import Counters as Counters
 from modelwire.values.jobs import Failure as Failure
 from modelwire.values.jobs import JobList as JobList

@@ -74,6 +74,7 @@ def test_the_defaults_are_those_of_the_design(tmp_path: Path) -> None:
     assert settings.jobs.ageing == 30.0
     assert settings.activity == ActivitySettings(max_bytes=Size(16 << 20), generations=3)
     assert settings.log == LogSettings(level="info", format="auto")
+    assert (settings.node.vram_mb, settings.node.ram_mb) == (0, 0)
     assert not settings.access.opens_to_others
 
 

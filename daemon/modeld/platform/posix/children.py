@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import os
 import signal
 import sys
 from typing import Final
@@ -18,6 +19,13 @@ def end_with_parent() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def kill_session(leader: int) -> None:
+    """Ends a child that was started in a session of its own, with all that it has started there. The child has not been
+    waited for: else its number may be another's by now."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def make_expendable() -> None:

@@ -1,0 +1,1 @@
+"""What this machine offers to models: memory, graphics cards, processors and providers."""
