@@ -10,7 +10,7 @@ from modelclient.platform import posix
 
 TYPE_CHECKING = False  # typing's own takes longer to import than all that the fast path of the command needs
 if TYPE_CHECKING:
-    from modelclient.platform.interface import Commands, Starting, Streams, System
+    from modelclient.platform.interface import Commands, Files, Starting, Streams, System
 
 system: System = posix
 
@@ -34,3 +34,10 @@ def commands() -> Commands:
     from modelclient.platform import posix_command
 
     return posix_command
+
+
+def files() -> Files:
+    """How small files are written so that they last."""
+    from modelclient.platform import posix_files
+
+    return posix_files

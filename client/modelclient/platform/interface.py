@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -110,6 +111,21 @@ class Commands(Protocol):
     def run(self, words: Sequence[str], environ: Mapping[str, str], begun: Callable[[], None]) -> int:
         """Runs a command with the streams of this process, passes signals on to it, and returns its exit code as a
         shell reports it. Calls `begun` once the command runs. Raises an OSError when it cannot be run."""
+        ...
+
+
+class Files(Protocol):
+    def sync_file(self, descriptor: int) -> None:
+        """On return everything written so far is on stable storage. A failure condemns the file: never call it
+        twice."""
+        ...
+
+    def sync_directory(self, path: str) -> None:
+        """On return the names in this directory are on stable storage, where the filesystem can promise that."""
+        ...
+
+    def is_trusted(self, status: os.stat_result) -> bool:
+        """Whether this user or the system's administrator owns what has this status."""
         ...
 
 
