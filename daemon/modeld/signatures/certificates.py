@@ -44,7 +44,7 @@ def check_chain(bundle: Bundle, chain: CertificateChain, roots: bytes, at: datet
     """Checks that a certificate signed the bundle which leads to one of the roots (PEM), all valid at that time."""
     trusted = _load_roots(roots)
     try:
-        leaf, *issuers = [x509.load_der_x509_certificate(each) for each in chain.certificates]
+        leaf, *issuers = [_load(each) for each in chain.certificates]
         path = _path(leaf, issuers, trusted, at)
         if not set(issuers) <= set(path):
             raise InvalidSignature("certificate_chain", "the bundle has certificates that its signer does not need")
@@ -54,6 +54,15 @@ def check_chain(bundle: Bundle, chain: CertificateChain, roots: bytes, at: datet
         return Signer(leaf.subject.rfc4514_string(), leaf.fingerprint(hashes.SHA256()).hex())
     except _UNREADABLE as fault:
         raise Unverifiable("certificate", f"a certificate cannot be read: {str(fault)[:200]}") from None
+
+
+def _load(der: bytes) -> x509.Certificate:
+    certificate = x509.load_der_x509_certificate(der)
+    # The signature ends the certificate. The byte before it counts the bits to leave out: `cryptography` 50 takes any
+    # number whose bits are zero, so one certificate could be written in two ways.
+    if der[-len(certificate.signature) - 1]:
+        raise ValueError("its signature is not of whole bytes")
+    return certificate
 
 
 def _load_roots(pem: bytes) -> list[x509.Certificate]:

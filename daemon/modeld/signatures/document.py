@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from typing import Any, Final, NoReturn, TypeVar
 
 import msgspec
@@ -20,6 +21,8 @@ _MAX_PARTS: Final = 600_000
 _MAX_REASON: Final = 200
 """Characters of what a decoder reports, which can quote the document."""
 
+_HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+
 _Kind = TypeVar("_Kind")
 
 
@@ -31,6 +34,9 @@ def parse(data: bytes, what: str) -> object:
         raise Unverifiable("size", f"{what} has more than {_MAX_PARTS} parts")
     try:
         document: object = json.loads(data.decode(), object_pairs_hook=_object, parse_constant=_refuse)
+        if _HALF.search(data):
+            # Half a character has no bytes: encoding fails.
+            json.dumps(document, ensure_ascii=False).encode()
         return document
     except (ValueError, RecursionError) as fault:
         raise Unverifiable("json", f"{what} is no JSON with one meaning: {str(fault)[:_MAX_REASON]}") from None

@@ -89,11 +89,7 @@ def _part(resource: Resource, algorithm: str, digest_bytes: int, shard_size: int
 def _path_fault(path: str) -> str | None:
     if path == ONE_FILE:
         return None
-    try:
-        length = len(path.encode())
-    except UnicodeEncodeError:
-        return "it is no UTF-8"
-    if length > MAX_PATH or "\0" in path:
+    if len(path.encode()) > MAX_PATH or "\0" in path:
         return f"it has a zero byte, or more than {MAX_PATH} bytes"
     if any(component in ("", ".", "..") for component in path.split("/")):
         return "it is absolute, leads out of the model, or has needless components"
