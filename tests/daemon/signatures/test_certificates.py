@@ -163,6 +163,12 @@ def test_roots_that_cannot_be_read_are_refused(pem: bytes) -> None:
 
 
 def test_authorities_that_issue_each_other_do_not_hold_the_verifier_up() -> None:
-    """Seven of one name and one key give 7^7 paths; the number of signatures that are checked is bounded."""
+    """With one key, seven of one name make 7^7 paths; with a key each, there is one."""
     same = [issue("Issuer", ISSUER, "Issuer", ISSUER, CA) for _ in range(7)]
-    assert refusal(signed(signer, *same), trusted()) == ("InvalidSignature", "certificate_untrusted")
+    assert refusal(signed(signer, *same), trusted()) == ("InvalidSignature", "certificate_chain")
+    assert refusal(signed(signer, issuer, issuer), trusted()) == ("InvalidSignature", "certificate_chain")
+    keys = [ISSUER, *(new_key() for _ in range(6))]
+    in_a_ring = [
+        issue("Issuer", key, "Issuer", above, CA) for key, above in zip(keys, [*keys[1:], ISSUER], strict=True)
+    ]
+    assert refusal(signed(signer, *in_a_ring), trusted()) == ("InvalidSignature", "certificate_untrusted")
