@@ -1,0 +1,1 @@
+"""Signatures of models: whether a bundle holds, whom it names, and whether the files are those that were signed."""
