@@ -171,6 +171,9 @@ class Provenanced(Value, frozen=True, kw_only=True):
     served: dict[str, int] | None = None
     """Of bytes that arrived: which source gave how many of them."""
 
+    details: dict[str, str | bool] | None = None
+    """What else an outcome of its kind says."""
+
 
 class PlanStep(Value, frozen=True, kw_only=True):
     """One step that an operation takes, or would take."""

@@ -40,6 +40,7 @@ STEPS: Final = (
     CREATE INDEX outcomes_model ON outcomes (model, id) WHERE model IS NOT NULL;
     """,
     "ALTER TABLE outcomes ADD COLUMN served TEXT;",
+    "ALTER TABLE outcomes ADD COLUMN details TEXT;",
 )
 
 TOOL: Final = f"modeld/{__version__}"
@@ -48,7 +49,7 @@ SHOWN: Final = 100
 """Outcomes of one model in an answer, the newest. The catalogue keeps as many of each kind of outcome of a blob, and
 all that say where its bytes came from."""
 
-_SHOWN_COLUMNS: Final = "id, time, outcome, expected, actual, peer, source, tool, job, served"
+_SHOWN_COLUMNS: Final = "id, time, outcome, expected, actual, peer, source, tool, job, served, details"
 _OF_BLOBS: Final = (
     f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE digest IN ({{}}) AND model IS NULL ORDER BY id DESC LIMIT ?"  # noqa: S608
 )
@@ -75,6 +76,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     model: ModelName | None = None
     served: Mapping[str, int] | None = None
     """Bytes from each source, when they came over a network."""
+
+    details: Mapping[str, str | bool] | None = None
+    """What else an outcome of its kind says, such as who signed."""
 
 
 class Quota(msgspec.Struct, frozen=True):
@@ -151,13 +155,15 @@ class History:
                 requester.job,
                 None if each.model is None else each.model.key,
                 json.dumps(dict(each.served)) if each.served else None,
+                json.dumps(dict(each.details)) if each.details else None,
             )
             for each in outcomes
         ]
         await self._tables.write(
             lambda db: db.executemany(
-                "INSERT INTO outcomes (digest, time, outcome, expected, actual, peer, source, tool, job, model, served)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO outcomes"
+                " (digest, time, outcome, expected, actual, peer, source, tool, job, model, served, details)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 rows,
             )
         )
@@ -253,7 +259,7 @@ def rfc3339(seconds: float) -> str:
 
 
 def _shown(row: tuple[Any, ...]) -> Provenanced:
-    _, moment, outcome, expected, actual, peer, source, tool, job, served = row
+    _, moment, outcome, expected, actual, peer, source, tool, job, served, details = row
     return Provenanced(
         time=rfc3339(moment),
         blob=expected,
@@ -265,4 +271,5 @@ def _shown(row: tuple[Any, ...]) -> Provenanced:
         tool=tool,
         job=job,
         served=None if served is None else json.loads(served),
+        details=None if details is None else json.loads(details),
     )
