@@ -13,7 +13,16 @@ from modelclient.local_files import HandOver
 from modelwire.errors import ConnectionLost, LocalError, ModeldError, PermissionDenied, RemoteError, TimedOut
 from modelwire.operations import BY_REQUEST
 from modelwire.replies import Accepted, Error, Hello, Progress, RawResult, Received, Reply
-from modelwire.requests import EventsSubscribe, FilesOffer, JobConfigure, ModelAdd, ModelPull, ModelRepair, Write
+from modelwire.requests import (
+    EventsSubscribe,
+    FilesOffer,
+    JobConfigure,
+    ModelAdd,
+    ModelProvision,
+    ModelPull,
+    ModelRepair,
+    Write,
+)
 from modelwire.values import Configured
 
 Item = TypeVar("Item", bound=Reply)
@@ -80,7 +89,7 @@ class ExchangeState(Generic[Item, T]):
             or self._handed is not None
             or not isinstance(error, PermissionDenied)
             or error.details.get("by") != "descriptors"
-            or not isinstance(self.request, ModelAdd | ModelPull | ModelRepair)
+            or not isinstance(self.request, ModelAdd | ModelProvision | ModelPull | ModelRepair)
             or BY_REQUEST[FilesOffer].capability not in hello.capabilities
         ):
             return None

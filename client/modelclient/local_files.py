@@ -22,7 +22,7 @@ import msgspec
 from modelclient.calls import Call
 from modelwire.errors import InvalidRequest, ModeldError, PermissionDenied, SourceNotFound, SourceUnavailable
 from modelwire.limits import FILES_OFFERED
-from modelwire.requests import FilesOffer, ModelAdd, ModelPull, ModelRepair
+from modelwire.requests import FilesOffer, ModelAdd, ModelProvision, ModelPull, ModelRepair
 from modelwire.values import Offered
 
 _MAX_DEPTH = 32
@@ -99,10 +99,26 @@ def path_of_reference(ref: str, directory: str | None) -> str | None:
     return os.path.join(directory or "/", path)
 
 
+def file_first(ref: str, directory: str | None) -> str:
+    """The reference, as one to a file where it could mean a name and there is such a file."""
+    bare = directory is not None and ref and ":" not in ref and "/" not in ref
+    return f"./{ref}" if bare and os.path.lexists(os.path.join(directory or "", ref)) else ref
+
+
+def working_directory() -> str | None:
+    """Where relative paths start; None when that place is gone or cannot be written in UTF-8."""
+    try:
+        directory = os.getcwd()
+        directory.encode()
+    except (OSError, UnicodeEncodeError):
+        return None
+    return directory
+
+
 class HandOver:
     """The files of one request, handed over to a daemon that does not open their path."""
 
-    def __init__(self, request: ModelAdd | ModelPull | ModelRepair, path: str) -> None:
+    def __init__(self, request: ModelAdd | ModelProvision | ModelPull | ModelRepair, path: str) -> None:
         self._path = path
         self._move = isinstance(request, ModelAdd) and request.move
         self._continues = request.on_disconnect == "continue"

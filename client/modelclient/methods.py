@@ -149,6 +149,22 @@ def work(method: Method[P, Call[T]]) -> Operation[P, Work[T], AsyncWork[T]]:
     return Operation(blocking, awaited)
 
 
+def outcome(method: Method[P, Call[T]]) -> Operation[P, T, Coroutine[Any, Any, T]]:
+    """As `work`, for a caller who wants nothing but its outcome. It takes as long as it takes."""
+
+    @wraps(method)
+    def blocking(client: BlockingCaller, /, *args: P.args, **named: P.kwargs) -> T:
+        with client._work(method(client, *args, **named)) as running:
+            return running.result()
+
+    @wraps(method)
+    async def awaited(client: AsyncCaller, /, *args: P.args, **named: P.kwargs) -> T:
+        async with client._work(method(client, *args, **named)) as running:
+            return await running.result()
+
+    return Operation(blocking, awaited)
+
+
 def events(method: Method[P, Call[T]]) -> Operation[P, Exchange[Seen, T], AsyncExchange[Seen, T]]:
     @wraps(method)
     def blocking(client: BlockingCaller, /, *args: P.args, **named: P.kwargs) -> Exchange[Seen, T]:

@@ -9,8 +9,8 @@ from collections.abc import Generator
 from typing import TypedDict, Unpack
 
 from modelclient.calls import Call
-from modelclient.local_files import path_of_reference
-from modelclient.methods import answer, events, held, steps, work
+from modelclient.local_files import file_first, path_of_reference, working_directory
+from modelclient.methods import answer, events, held, outcome, steps, work
 from modelwire import requests, values
 from modelwire.vocabulary import CacheType, JobState, OnDisconnect
 
@@ -122,6 +122,35 @@ class Operations:
             **options,
         )
         return Call(request, values.Pulled, path=path_of_reference(ref, directory))
+
+    @outcome
+    def ensure_present(
+        self,
+        ref: str,
+        digest: str | None = None,
+        strict: bool = True,
+        *,
+        directory: str | None = None,
+        offline: bool = False,
+    ) -> Call[values.Provisioned]:
+        """The outcome of `provision`, when what the reference names is here."""
+        return _provisioning(ref, digest, strict=strict, directory=directory, offline=offline)
+
+    @work
+    def provision(
+        self,
+        ref: str,
+        *,
+        digest: str | None = None,
+        strict: bool = True,
+        directory: str | None = None,
+        offline: bool = False,
+        **options: Unpack[Submission],
+    ) -> Call[values.Provisioned]:
+        """Ensures that what a reference names is in the store, and verified. What is a file of this machine counts as
+        one before it counts as a name; a relative path starts at `directory`, by default the working directory. Bytes
+        of another digest are refused, or, when not `strict`, stored with a warning."""
+        return _provisioning(ref, digest, strict=strict, directory=directory, offline=offline, **options)
 
     @steps
     def list_models(
@@ -354,3 +383,20 @@ class Operations:
             since=since, last=last, follow=follow, progress=progress, events=events, model=model, job=job
         )
         return Call(request, values.EventsEnd)
+
+
+def _provisioning(
+    ref: str,
+    digest: str | None,
+    *,
+    strict: bool,
+    directory: str | None,
+    offline: bool,
+    **options: Unpack[Submission],
+) -> Call[values.Provisioned]:
+    directory = working_directory() if directory is None else directory
+    ref = file_first(ref, directory)
+    request = requests.ModelProvision(
+        ref=ref, sha256=digest, strict=strict, directory=directory, offline=offline, **options
+    )
+    return Call(request, values.Provisioned, path=path_of_reference(ref, directory))

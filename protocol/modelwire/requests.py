@@ -154,6 +154,22 @@ class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
     transfer: Token | None = None
 
 
+class ModelProvision(Write, tag="model.provision", frozen=True, kw_only=True):
+    """Ensures that what a reference names is in the store, verified, and records the outcome.
+
+    The reference is one of a pull. Bytes of another digest than `sha256` are refused when it is `strict`, else stored
+    with a warning. Without a `name` the model has one that belongs to the reference alone, and follows it.
+    """
+
+    ref: str
+    sha256: str | None = None
+    strict: bool = True
+    name: str | None = None
+    offline: bool = False
+    directory: str | None = None
+    transfer: Token | None = None
+
+
 class ModelList(Request, tag="model.list", frozen=True, kw_only=True):
     """`after` is the `next` of the page before, with the same filter and order.
 

@@ -39,6 +39,7 @@ COMMANDS: dict[str, list[str]] = {
     "path": ["m"],
     "pause": ["01k3vxq4m7e2d9c8b6a5f4g3h2"],
     "pin": ["m"],
+    "provision": ["FILE"],
     "pull": ["hf:org/repo"],
     "quarantine": [],
     "repair": ["m"],

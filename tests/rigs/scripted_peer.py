@@ -206,6 +206,9 @@ VALUES: dict[type[Request], values.Value] = {
     requests.ModelMove: values.Moved(name="b", source="tiny", blob=VIEW.blob, size_bytes=10),
     requests.ModelRemove: values.Removed(name="tiny", blob=VIEW.blob, size_bytes=10),
     requests.ModelPull: PULLED,
+    requests.ModelProvision: values.Provisioned(
+        id="hf:org/repo", local_path="/srv/models/tiny", digest=VIEW.blob, outcome="unchecked", name="tiny"
+    ),
     requests.ModelVerify: values.Verification(checked=1),
     requests.ModelRepair: values.Repaired(checked=1),
     requests.StoreUsage: values.Usage(logical_bytes=20, physical_bytes=10),

@@ -16,6 +16,7 @@ from modelwire.version import __version__
 VERBS: tuple[tuple[str, str, str], ...] = (
     ("add", "", "add a file, a directory or a set of shards to the store"),
     ("pull", "", "fetch what a reference names into the store"),
+    ("provision", "", "bring in the models that a file lists, and tell an engine where they are"),
     ("list", "ls", "list the models"),
     ("show", "inspect", "show everything about one model"),
     ("fit", "", "say whether this machine has what a model needs"),
@@ -65,6 +66,7 @@ MEANT = {
     "list": ("models", "tags"),
     "show": ("info", "details", "describe"),
     "fit": ("fits", "check-fit", "requirements"),
+    "provision": ("ensure", "ensure-present", "handoff"),
     "path": ("which", "where", "get-path"),
     "add": ("import", "create", "put"),
     "pull": ("get", "fetch", "download", "install"),

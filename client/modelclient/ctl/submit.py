@@ -83,7 +83,7 @@ def words(args: argparse.Namespace) -> list[str]:
     return made + (["--priority", str(args.priority)] if args.priority != PRIORITY_DEFAULT else [])
 
 
-def _interruption(session: Session, work: Work[Made], stopped: Callable[[str], Cancelled]) -> Cancelled:
+def interruption(session: Session, work: Work[T], stopped: Callable[[str], Cancelled]) -> Cancelled:
     """What Ctrl-C has done; it may come before the daemon has answered."""
     if work.job is None:
         return stopped("the request was taken back")
@@ -137,7 +137,7 @@ def submit(
         session,
         start,
         lambda work: (leave if detach else follow_and_show)(session, work, lambda made: _show(session, made, known)),
-        lambda work, _: _interruption(session, work, stopped),
+        lambda work, _: interruption(session, work, stopped),
     )
 
 

@@ -12,15 +12,26 @@ from modelwire.values import ModelView
 
 
 def described(view: ModelView, request: ModelShow) -> ModelView:
-    """Of a view with its document."""
-    document = document_of(view.model)
+    """Of a view with its document and its history."""
+    document, differs = document_of(view.model), _mismatch(view)
     return msgspec.structs.replace(
         view,
+        reason=view.reason or differs,
         file_name=document.file_name,
         node=msgspec.to_builtins(_place(view, document.model_id)),
-        catalogue_state=CATALOGUE_STATES[view.state],
+        catalogue_state=CATALOGUE_STATES[view.state] if differs is None else "failed",
         estimated_vram_mb=None if view.facts is None else estimate(view.facts, request.context, request.cache_type),
     )
+
+
+def _mismatch(view: ModelView) -> str | None:
+    """Of a model whose bytes are not those that were expected, and that was stored all the same."""
+    for outcome in reversed(view.history):
+        known = outcome.details or {}
+        if "id" in known and outcome.actual == view.blob:
+            differs = outcome.outcome == "mismatch" and not known.get("strict")
+            return f"it has the digest {outcome.actual}, {outcome.expected} was expected" if differs else None
+    return None
 
 
 def _place(view: ModelView, model_id: str) -> NodeState:

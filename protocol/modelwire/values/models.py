@@ -121,6 +121,19 @@ class Pulled(Added, omit_defaults=False, frozen=True, kw_only=True):
     served: dict[str, int] = field(default_factory=dict)
 
 
+class Provisioned(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """What a reference names is here. `id` is the reference, canonical; `local_path` is in the store, and stays
+    verified when the original changes. `digest` is that of the bytes, whatever was expected."""
+
+    id: str
+    local_path: str
+    digest: str
+    outcome: Literal["match", "mismatch", "unchecked"]
+    name: str
+    warning: str | None = None
+    job: str | None = None
+
+
 class Resolved(Value, frozen=True, kw_only=True):
     """A name as a path: absolute, readable without the daemon."""
 

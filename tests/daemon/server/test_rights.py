@@ -88,6 +88,7 @@ LINES: Final[dict[str, tuple[str, str, Make]]] = {
     "model.pull": (WRITE, OTHERS_MODEL, lambda case: HANDED | {"ref": case.file, "name": case.model}),
     "model.list": (READ, READ, lambda case: {}),
     "model.show": (READ, READ, lambda case: {"name": case.model}),
+    "model.provision": (WRITE, WRITE, lambda case: {"transfer": "t", "ref": case.file}),
     "model.fit": (READ, READ, lambda case: {"name": case.model}),
     "model.resolve": (READ, READ, lambda case: {"name": case.model}),
     "lease.acquire": (READ, READ, lambda case: {"name": case.model}),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from modelclient.ctl import submit
 from modelclient.ctl.arguments import rate
 from modelclient.ctl.output import command, option
 from modelclient.ctl.session import Session
-from modelclient.local_files import path_of_reference
+from modelclient.local_files import path_of_reference, working_directory
 from modelwire.errors import Cancelled, InvalidRequest
 from modelwire.limits import CREDENTIALS as LONGEST
 from modelwire.values import Pulled
@@ -41,7 +40,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
     ref = submit.sendable(args.ref, "reference")
     credentials = None if args.credentials_file is None else _credentials(args.credentials_file)
     client = session.client()
-    directory = _directory()
+    directory = working_directory()
     if (path := path_of_reference(ref, directory)) is not None:
         submit.note_readers(session, path)
     submit.submit(
@@ -77,16 +76,6 @@ def _credentials(file: str) -> str:
             hint="Write nothing else into it.",
         )
     return line
-
-
-def _directory() -> str | None:
-    """Where relative paths start; none when that place is gone or cannot be written in UTF-8."""
-    try:
-        directory = os.getcwd()
-        directory.encode()
-    except (OSError, UnicodeEncodeError):
-        return None
-    return directory
 
 
 def _stopped(what: str, args: argparse.Namespace) -> Cancelled:

@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -45,11 +45,17 @@ STEPS: Final = (
 
 TOOL: Final = f"modeld/{__version__}"
 
+ID: Final = "id"
+"""The detail of an outcome that has the id of what was to be ensured."""
+
+UNCHECKED: Final[Literal["unchecked"]] = "unchecked"
+"""No digest was expected."""
+
 SHOWN: Final = 100
 """Outcomes of one model in an answer, the newest. The catalogue keeps as many of each kind of outcome of a blob, and
 all that say where its bytes came from."""
 
-_SHOWN_COLUMNS: Final = "id, time, outcome, expected, actual, peer, source, tool, job, served, details"
+_SHOWN_COLUMNS: Final = "id, digest, time, outcome, expected, actual, peer, source, tool, job, served, details"
 _OF_BLOBS: Final = (
     f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE digest IN ({{}}) AND model IS NULL ORDER BY id DESC LIMIT ?"  # noqa: S608
 )
@@ -63,7 +69,7 @@ _OF_NAME: Final = f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE model = ? ORDER 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """`outcome` is one of added, repaired, verified, checked (by checksums alone), mismatch, corrupt, missing,
-    unreadable.
+    unreadable; match and unchecked say of what a reference gave whether it was what was expected.
 
     `model` is set when bytes were offered for a name and refused: the outcome belongs to that name alone, and appears
     in the history of no other model, whatever blob was expected.
@@ -147,7 +153,7 @@ class History:
                 each.digest.hex,
                 now,
                 each.outcome,
-                each.digest.text,
+                None if each.outcome == UNCHECKED else each.digest.text,
                 None if each.actual is None else each.actual.text,
                 requester.peer,
                 None if each.source is None else printable(each.source),
@@ -185,6 +191,11 @@ class History:
         """Records that bytes of another digest were offered for the name of a model, which did not change."""
         outcome = Outcome(digest=expected, outcome="mismatch", actual=actual, source=source, model=model)
         await self.record([outcome], requester)
+
+    async def provisioned(self, name: ModelName) -> Provenanced | None:
+        """The newest outcome of ensuring that a model of this name is here."""
+        found = await self.of((), name)
+        return next((each for each in reversed(found) if each.details is not None and ID in each.details), None)
 
     async def rename(self, old: ModelName, new: ModelName) -> None:
         await self._tables.write(
@@ -259,10 +270,10 @@ def rfc3339(seconds: float) -> str:
 
 
 def _shown(row: tuple[Any, ...]) -> Provenanced:
-    _, moment, outcome, expected, actual, peer, source, tool, job, served, details = row
+    _, hex_, moment, outcome, expected, actual, peer, source, tool, job, served, details = row
     return Provenanced(
         time=rfc3339(moment),
-        blob=expected,
+        blob=Digest(hex_).text,
         outcome=outcome,
         expected=expected,
         actual=actual,

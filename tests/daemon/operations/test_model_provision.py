@@ -1,0 +1,165 @@
+"""What a reference names is ensured to be here, and each outcome is recorded, whatever it is."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from modelwire.errors import DigestMismatch, InvalidDigest, NotFound, SourceNotFound, WireError
+from modelwire.requests import ModelProvision, ModelShow
+from modelwire.values import ModelView, Provenanced, Provisioned
+from rigs.operations_rig import OperationsRig, operations_rig
+
+ONE, TWO = b"GGUF\3\0\0\0 the bytes of one", b"GGUF\3\0\0\0 the bytes of two"
+OTHER = "0" * 64
+
+
+def hex_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+async def provision(at: OperationsRig, ref: str, **fields: Any) -> Provisioned:
+    made = await at.ask(ModelProvision(ref=ref, **fields))
+    assert isinstance(made, Provisioned)
+    return made
+
+
+async def shown(at: OperationsRig, name: str) -> ModelView:
+    view = await at.ask(ModelShow(name=name))
+    assert isinstance(view, ModelView)
+    return view
+
+
+def outcomes(view: ModelView) -> list[Provenanced]:
+    return [each for each in view.history if each.details is not None]
+
+
+async def test_a_file_without_an_expected_digest(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        path = at.file("m.gguf", ONE)
+        made = await provision(at, path)
+        assert (made.id, made.name, made.outcome, made.warning) == (f"local:{path}", "m", "unchecked", None)
+        assert made.digest == f"sha256:{hex_of(ONE)}"
+        assert Path(made.local_path).read_bytes() == ONE
+        (outcome,) = outcomes(await shown(at, "m"))
+        assert (outcome.outcome, outcome.expected, outcome.actual) == ("unchecked", None, made.digest)
+
+
+async def test_the_record_of_an_outcome(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        path = at.file("m.gguf", ONE)
+        made = await provision(at, path, sha256=hex_of(ONE))
+        assert made.outcome == "match"
+        (outcome,) = outcomes(await shown(at, "m"))
+        assert (outcome.outcome, outcome.expected, outcome.actual) == ("match", made.digest, made.digest)
+        assert outcome.details == {"id": made.id, "path": made.local_path, "algo": "sha256", "strict": True}
+        assert (outcome.job, outcome.peer) == (made.job, 1000)
+        assert outcome.tool is not None
+        assert outcome.time
+
+
+async def test_other_bytes_are_refused_when_strict(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        path = at.file("m.gguf", ONE)
+        with pytest.raises(DigestMismatch):
+            await provision(at, path, sha256=OTHER)
+        assert Path(path).read_bytes() == ONE, "a user's own file stays where it is"
+        with pytest.raises(NotFound):
+            await shown(at, "m")
+        await provision(at, path)
+        refused, unchecked = outcomes(await shown(at, "m"))
+        assert (refused.outcome, refused.expected, refused.actual) == (
+            "mismatch",
+            f"sha256:{OTHER}",
+            f"sha256:{hex_of(ONE)}",
+        )
+        assert refused.details is not None
+        assert refused.details["strict"] is True
+        assert unchecked.outcome == "unchecked"
+        assert (await shown(at, "m")).catalogue_state == "active"
+
+
+async def test_other_bytes_are_stored_with_a_warning_when_not_strict(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        path = at.file("m.gguf", ONE)
+        made = await provision(at, path, sha256=OTHER, strict=False)
+        assert (made.outcome, made.digest) == ("mismatch", f"sha256:{hex_of(ONE)}")
+        assert made.warning is not None
+        assert made.digest in made.warning
+        assert OTHER in made.warning
+        assert Path(made.local_path).read_bytes() == ONE
+        view = await shown(at, "m")
+        assert (view.state, view.catalogue_state) == ("ready", "failed")
+        assert view.node is not None
+        assert (view.node["status"], view.node["local_path"]) == ("ready", made.local_path)
+        assert OTHER in (view.reason or "")
+        await provision(at, path, sha256=hex_of(ONE))
+        view = await shown(at, "m")
+        assert (view.catalogue_state, view.reason) == ("active", None)
+
+
+async def test_a_name_follows_its_own_reference_and_no_other(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        path = at.file("m.gguf", ONE)
+        first = await provision(at, path)
+        at.file("m.gguf", TWO)
+        again = await provision(at, path)
+        assert (first.name, again.name) == ("m", "m")
+        assert Path(again.local_path).read_bytes() == TWO
+        (tmp_path / "other").mkdir()
+        other = tmp_path / "other" / "m.gguf"
+        other.write_bytes(ONE)
+        apart = await provision(at, str(other))
+        assert apart.name.startswith("m-")
+        assert (await provision(at, str(other))).name == apart.name
+        assert (await shown(at, "m")).blob == again.digest
+
+
+async def test_a_model_that_a_user_has_named_is_not_replaced(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        path = at.file("m.gguf", ONE)
+        await at.services.store.add(path, name="m")
+        made = await provision(at, path)
+        assert made.name != "m"
+        at.file("m.gguf", TWO)
+        assert (await provision(at, path)).name == made.name
+        assert (await shown(at, "m")).blob == made.digest
+
+
+async def test_a_name_in_the_store(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        await at.services.store.add(at.file("m.gguf", ONE), name="m:tag")
+        made = await provision(at, "m:tag", sha256=hex_of(ONE))
+        assert (made.id, made.name, made.outcome) == ("m:tag", "m:tag", "match")
+        with pytest.raises(DigestMismatch):
+            await provision(at, "m:tag", sha256=OTHER)
+        assert (await provision(at, "m:tag", sha256=OTHER, strict=False)).outcome == "mismatch"
+        assert [each.outcome for each in outcomes(await shown(at, "m:tag"))] == ["match", "mismatch", "mismatch"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"ref": "/nothing.gguf"}, SourceNotFound),
+        ({"ref": "nothing"}, NotFound),
+        ({"ref": ""}, WireError),
+        ({"ref": "nothing", "sha256": "no"}, InvalidDigest),
+    ],
+)
+async def test_what_is_not_there(tmp_path: Path, fields: dict[str, Any], fault: type[WireError]) -> None:
+    async with operations_rig(tmp_path) as at:
+        with pytest.raises(fault):
+            await at.ask(msgspec.convert(fields, ModelProvision, str_keys=True))
+
+
+async def test_a_long_name_keeps_room_for_what_is_its_own(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        long = "n" * 128
+        await at.services.store.add(at.file("m.gguf", ONE), name=long)
+        made = await provision(at, at.file(f"{long}.gguf", TWO))
+        assert len(made.name) == 109
+        assert made.name.startswith("n" * 100 + "-")
