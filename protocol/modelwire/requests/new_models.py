@@ -1,0 +1,70 @@
+"""Requests that bring in models."""
+
+from __future__ import annotations
+
+from modelwire.fields import Rate, Token
+from modelwire.requests.request import Write
+
+
+class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
+    """Adds a local file, a directory, or a set of GGUF shards (by any part) to the store.
+
+    The path is absolute: the daemon has another working directory. `move` removes the source once the model is
+    there, `link` lets the store and the source share their bytes. `force_format` stores also a file that is certainly
+    no model: an error page, a pointer, a file that is cut off; `strict_format` only what is read and is what its name
+    promises. With `transfer` the files are those that were offered under that word, and the daemon opens no path: it
+    only says where they are from.
+    """
+
+    path: str
+    name: str | None = None
+    sha256: str | None = None
+    replace: bool = False
+    license: str | None = None
+    move: bool = False
+    link: bool = False
+    force_format: bool = False
+    strict_format: bool = False
+    transfer: Token | None = None
+
+
+class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
+    """Fetches what a reference names into the store: from the network, from this machine, or from the store itself.
+
+    `directory` is where relative paths start. `sha256` is of a model of one file, and stronger than what its source
+    says; `include` and `exclude` are globs over the paths of a model of many. `offline` opens no connection for this
+    one. `max_rate` is in bytes a second. `force_format` and `strict_format` are as for an add. `credentials` is a token
+    of the hub, or `user:password` elsewhere: for the host of the reference alone, and kept in memory alone. `transfer`
+    is as for an add, with the path of a file or directory of this machine.
+    """
+
+    ref: str
+    name: str | None = None
+    sha256: str | None = None
+    replace: bool = False
+    license: str | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    offline: bool = False
+    max_rate: Rate | None = None
+    directory: str | None = None
+    force_format: bool = False
+    strict_format: bool = False
+    credentials: str | None = None
+    transfer: Token | None = None
+
+
+class ModelProvision(Write, tag="model.provision", frozen=True, kw_only=True):
+    """Ensures that what a reference names is in the store, verified, and records the outcome.
+
+    The reference is one of a pull. Bytes of another digest than `sha256` are refused when it is `strict`, else stored
+    with a warning. Without a `name` the model has one that belongs to the reference alone, and follows it.
+    """
+
+    ref: str
+    sha256: str | None = None
+    strict: bool = True
+    name: str | None = None
+    offline: bool = False
+    directory: str | None = None
+    transfer: Token | None = None
