@@ -158,13 +158,15 @@ class Operations:
         *,
         filter: str | None = None,  # noqa: A002 - the wire's word
         sort: str | None = None,
+        fits: bool = False,
     ) -> Generator[Call[values.ModelList], values.ModelList, values.ModelList]:
-        """All models, or those that a filter (`size>1GB,name~^llama`) lets through: the daemon's pages, together."""
+        """All models, or those that a filter (`size>1GB,name~^llama`) lets through, and with `fits` only those that the
+        machine has what it takes for: the daemon's pages, together."""
         models: list[values.ModelView] = []
         damaged: list[str] = []
         after: str | None = None
         while True:
-            page = yield Call(requests.ModelList(after=after, filter=filter, sort=sort), values.ModelList)
+            page = yield Call(requests.ModelList(after=after, filter=filter, sort=sort, fits=fits), values.ModelList)
             models += page.models
             damaged += page.damaged
             after = page.next

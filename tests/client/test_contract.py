@@ -116,7 +116,7 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
     made = peer(good)
     write: dict[str, Any] = {"priority": 1, "on_disconnect": "continue", "token": "t"}
     with open_client(made.path) as client:
-        client.list_models(filter="size>1GB", sort="-size")
+        client.list_models(filter="size>1GB", sort="-size", fits=True)
         client.copy("a", "b", dry_run=True, **write).result()
         client.move("a", "b", **write).result()
         client.remove("a", force=True, **write).result()
@@ -131,7 +131,7 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         client.fit("a", vram_mb=8192, ram_mb=0)
         client.provision("a", digest="d", strict=False, directory="/x", offline=True, **write).result()
     assert made.requests == [
-        requests.ModelList(id="1", filter="size>1GB", sort="-size"),
+        requests.ModelList(id="1", filter="size>1GB", sort="-size", fits=True),
         requests.ModelCopy(id="2", source="a", destination="b", dry_run=True, **write),
         requests.ModelMove(id="3", source="a", destination="b", **write),
         requests.ModelRemove(id="4", name="a", force=True, **write),

@@ -130,3 +130,11 @@ def test_a_size_that_is_none(ctl: Ctl) -> None:
     done = ctl("fit", "m", "--vram", "much", "--no-start")
     assert done.returncode == 2
     assert "--vram: expected a size such as '5GB'" in done.stderr
+
+
+def test_a_list_of_the_models_that_fit(ctl: Ctl, small: str) -> None:
+    assert ctl("list", "--fits", "-q").stdout == "tiny\n"
+    ctl("stop")
+    ctl.environ["MODELD_NODE_VRAM_MB"] = "8192"
+    assert ctl("list", "--fits", "-q").stdout == "small\ntiny\n"
+    assert ctl("list", "--fits", "--filter", "name=small", "-q").stdout == "small\n"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 
 from modeld.operations.operation import Call, SlowOperation
 from modelwire import limits, requests, values
+from modelwire.knowledge.requirements import fits
 
 _PAGE = 200
 """Models of one reply: 1000 would keep the event loop for 6 to 15 ms; the client requests the next page."""
@@ -20,8 +23,9 @@ class List(SlowOperation[requests.ModelList, values.ModelList]):
 
     async def run(self, call: Call, request: requests.ModelList, /) -> values.ModelList:
         await call.until_writable()
+        suits = partial(fits, machine=await self._services.machine.now()) if request.fits else None
         page = await self._services.store.models.page(
-            request.filter, request.sort, after=request.after, limit=min(request.limit or _PAGE, _PAGE)
+            request.filter, request.sort, suits=suits, after=request.after, limit=min(request.limit or _PAGE, _PAGE)
         )
         return _cut_to_size(page)
 

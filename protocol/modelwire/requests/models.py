@@ -14,13 +14,14 @@ class ModelList(Request, tag="model.list", frozen=True, kw_only=True):
     """`after` is the `next` of the page before, with the same filter and order.
 
     `filter` is a list of conditions that all have to hold: `size>1GB,format=gguf`. `sort` is a key, with `-` before it
-    for the other direction.
+    for the other direction. `fits` lists only models whose requirements the machine of the daemon meets.
     """
 
     after: str | None = None
     limit: Count | None = None
     filter: str | None = None
     sort: str | None = None
+    fits: bool = False
 
 
 class ModelShow(Request, tag="model.show", frozen=True, kw_only=True):

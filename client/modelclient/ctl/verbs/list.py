@@ -23,17 +23,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="list only these: size>1GB, format=gguf, name~^llama, state=failed, used>30d; repeat it to narrow further",
     )
+    parser.add_argument("--fits", action="store_true", help="list only models whose requirements this machine meets")
     parser.add_argument("--sort", metavar="KEY", help="sort by name, size, format, state or used; -KEY reverses")
 
 
 def run(session: Session, args: argparse.Namespace) -> None:
     chosen = ",".join(args.filter) or None
-    listed = session.client().list_models(filter=chosen, sort=args.sort)
+    listed = session.client().list_models(filter=chosen, sort=args.sort, fits=args.fits)
     session.show_list(
         listed.models,
         quiet=[model.name for model in listed.models],
         text=_table(listed.models),
-        none="no model is like that" if chosen else "there are no models yet: modelctl add PATH",
+        none="no model is like that" if chosen or args.fits else "there are no models yet: modelctl add PATH",
     )
     for text in listed.damaged:
         session.note(f"a manifest cannot be read: {text}")

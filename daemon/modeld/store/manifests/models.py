@@ -25,6 +25,7 @@ from modeld.store.manifests.query import Query, Row
 from modeld.store.manifests.sites import Site, Sites
 from modeld.store.names import ModelName
 from modelwire.errors import Corrupt, InvalidRequest, Unsupported, WireError
+from modelwire.knowledge.requirements import Requirements
 from modelwire.values import Added, ModelList, ModelView
 from modelwire.vocabulary import GIVEN_OUT
 
@@ -34,7 +35,9 @@ _REMEMBERED: Final = 8
 _AT_ONCE: Final = 100
 """Models of one page of the index."""
 
-Asked = tuple[str | None, str | None]
+Asked = tuple[str | None, str | None, bool]
+
+Suits = Callable[[Requirements], bool]
 
 
 class _List(NamedTuple):
@@ -140,14 +143,16 @@ class Models:
             history=await self._history.of(named, entry.name),
         )
 
-    async def page(self, filter_text: str | None, sort: str | None, *, after: str | None, limit: int) -> ModelList:
-        """The models that match, after the name `after`; `next` when there are more."""
-        asked = (filter_text, sort)
-        query = Query.parse(*asked)
+    async def page(
+        self, filter_text: str | None, sort: str | None, *, suits: Suits | None = None, after: str | None, limit: int
+    ) -> ModelList:
+        """The models that match and whose requirements suit, after the name `after`; `next` when there are more."""
+        asked = (filter_text, sort, suits is not None)
+        query = Query.parse(filter_text, sort)
         damaged: tuple[str, ...] = ()
         if after is None or asked not in self._lists:
             elsewhere, at_sites = await self._sites.views()
-            made, own = await self._index.in_thread(partial(self._select, query, elsewhere))
+            made, own = await self._index.in_thread(partial(self._select, query, suits, elsewhere))
             damaged = (*own, *at_sites)
             self._lists.pop(asked, None)
             self._lists[asked] = made
@@ -162,7 +167,7 @@ class Models:
             models=tuple(views), next=chosen[-1] if more else None, damaged=damaged if after is None else ()
         )
 
-    def _select(self, query: Query, elsewhere: Sequence[ModelView]) -> tuple[_List, list[str]]:
+    def _select(self, query: Query, suits: Suits | None, elsewhere: Sequence[ModelView]) -> tuple[_List, list[str]]:
         now = self._clock()
         rows: list[Row] = []
 
@@ -170,7 +175,7 @@ class Models:
             for view in map(self._seen, views):
                 used = self._uses.of(view.name) or self._index_of(view).published_at(view.name)
                 row = Row(view, used, now)
-                if query.accepts(row):
+                if query.accepts(row) and (suits is None or suits(self._requirements(view))):
                     rows.append(row)
 
         views, damaged = self._own()
@@ -217,6 +222,11 @@ class Models:
             )
             for view in views
         ]
+
+    def _requirements(self, view: ModelView) -> Requirements:
+        entry = self._index_of(view).seen(view.name)
+        document = None if entry is None or entry.manifest is None else documents.written(entry.manifest)
+        return Requirements() if document is None else document.requirements
 
     def _index_of(self, view: ModelView) -> Index:
         site = self._sites.of(view)
