@@ -5,6 +5,7 @@ Words of a closed set are read in any case and written in lower case. Optional f
 
 from __future__ import annotations
 
+import contextlib
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, get_args
@@ -100,13 +101,29 @@ def document_of(given: Any, *, where: str = "$") -> ModelDocument:
     return msgspec.structs.replace(document, metadata=document.metadata or msgspec.UNSET)
 
 
+def decoded(block: bytes) -> ModelDocument:
+    """As `document_of`, of JSON. What modeld itself has written takes a tenth of the time. Raises msgspec.MsgspecError,
+    ValueError and RecursionError too."""
+    with contextlib.suppress(msgspec.ValidationError):
+        document = _decode(block)
+        if document.format == document.format.lower() and document.metadata != {} and _is_sha256(document.sha256):
+            return document
+    return document_of(msgspec.json.decode(block))
+
+
+def _is_sha256(digest: str) -> bool:
+    return not digest or _DIGITS.fullmatch(digest) is not None
+
+
 def check_sha256(digest: str, where: str = "$") -> None:
-    if digest and _DIGITS.fullmatch(digest) is None:
+    if not _is_sha256(digest):
         rule = "length" if len(digest) != 64 else "alphabet"
         raise InvalidDigest(
             f"{where}.sha256: {digest[:80]!r} is not 64 lowercase hexadecimal digits", details={"rule": rule}
         )
 
+
+_decode: Final = msgspec.json.Decoder(ModelDocument).decode
 
 _OPTIONAL: Final = frozenset({"blob_hash", "download_url", "params_billions", "context_length", "classes", "metadata"})
 _REQUIRED: Final = tuple(field for field in ModelDocument.__struct_fields__ if field not in _OPTIONAL)

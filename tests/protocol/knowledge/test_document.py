@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from modelwire.errors import InvalidDigest, InvalidRequest, NotFound
-from modelwire.knowledge.document import ModelDocument, built, document_of
+from modelwire.knowledge.document import ModelDocument, built, decoded, document_of
 from modelwire.knowledge.estimates import vram_by_formula
 from modelwire.knowledge.requirements import MEDIUM_LLM, SMALL_LLM, YOLO_NANO, Requirements
 from modelwire.knowledge.templates import TEMPLATES, template
@@ -187,3 +187,31 @@ def test_a_template_that_does_not_exist() -> None:
     with pytest.raises(NotFound) as missing:
         template("ministral-70b")
     assert "ministral-3b" in (missing.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"model_type": "LLM"},
+        {"format": "GGUF"},
+        {"metadata": {}},
+        {"metadata": None},
+        {"metadata": {"big": [1, {"deep": None}]}},
+        {"params_billions": None},
+        {"unknown": 1},
+    ],
+)
+def test_json_is_read_as_the_decoded_document_is(changes: dict[str, Any]) -> None:
+    content = msgspec.to_builtins(built("m", "M", "llm", sha256="a" * 64)) | changes
+    assert decoded(msgspec.json.encode(content)) == document_of(content)
+
+
+@pytest.mark.parametrize("changes", [{"sha256": "A" * 64}, {"model_type": "no"}, {"name": None}])
+def test_json_is_refused_as_the_decoded_document_is(changes: dict[str, Any]) -> None:
+    content = msgspec.to_builtins(built("m", "M", "llm")) | changes
+    with pytest.raises((InvalidRequest, InvalidDigest)) as by_parts:
+        document_of(content)
+    with pytest.raises(type(by_parts.value)) as at_once:
+        decoded(msgspec.json.encode(content))
+    assert at_once.value.message == by_parts.value.message

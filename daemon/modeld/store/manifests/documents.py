@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from modeld.store.disk.layout import Layout
 from modeld.store.manifests.manifests import Manifest, Source
 from modeld.store.manifests.model_facts import facts_of
 from modelwire.errors import InvalidDigest, InvalidRequest
-from modelwire.knowledge.document import ModelDocument, ModelType, built, document_of
+from modelwire.knowledge.document import ModelDocument, ModelType, built, decoded
 from modelwire.values import ModelFacts
 
 _EMBEDDERS: Final = ("bert", "nomic-bert", "jina-bert", "modern-bert", "gemma-embedding", "t5encoder")
@@ -53,11 +54,18 @@ def described(document: dict[str, Any], layout: Layout, facts: Mapping[Digest, M
     return document | {"model": msgspec.to_builtins(describing(manifest, manifest.size_bytes, made_of))}
 
 
+def with_block(manifest: Manifest, document: Mapping[str, Any]) -> Manifest:
+    """The manifest with the block `model` of its file, which the index leaves out."""
+    if "model" not in document:
+        return manifest
+    return msgspec.structs.replace(manifest, model=msgspec.Raw(json.dumps(document["model"]).encode()))
+
+
 def written(manifest: Manifest) -> ModelDocument | None:
     """None when the manifest has none, or none that can be read."""
     block = bytes(manifest.model)
     try:
-        return document_of(msgspec.json.decode(block)) if block else None
+        return decoded(block) if block else None
     except (msgspec.MsgspecError, ValueError, RecursionError, InvalidRequest, InvalidDigest):
         return None
 

@@ -46,6 +46,13 @@ _AT_ONCE: Final = 200
 """Models of one visit to a thread: some milliseconds, and a fraction of one for the event loop to go through them."""
 
 
+_DOCUMENTS: Final = 10_000
+"""Models whose documents are kept, in some 10 MB; of more models a list reads them from their files again."""
+
+_LONGEST_DOCUMENT: Final = 4096
+"""Bytes of a document that is kept. One that modeld makes has some 700."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """An answer to a request for a path."""
@@ -330,6 +337,10 @@ class Index:
         except (WireError, OSError) as error:
             fault = error if isinstance(error, WireError) else durable.store_fault(error, "read the manifest", path)
             return Entry(name, path, times_of(seen), settled(seen, started), None, fault)
+        if block := bytes(manifest.model):
+            kept = len(self._entries) < _DOCUMENTS and len(block) < _LONGEST_DOCUMENT
+            compact = msgspec.Raw(msgspec.json.format(block, indent=-1)) if kept else msgspec.Raw()
+            manifest = msgspec.structs.replace(manifest, model=compact)
         blobs = tuple(NamedBlob(self._layout.blob(digest), digest, size) for digest, size in manifest.blobs().items())
         tree = self.trees.path(name, manifest.files) if manifest.files else None
         shown = tree or blobs[0].path

@@ -178,8 +178,9 @@ def parse(data: bytes, path: str, name: ModelName) -> Manifest:
         raise _damaged(path, fault.message) from None
     if manifest.files and (reason := parts.paths_fault([file.path for file in manifest.files])) is not None:
         raise _damaged(path, reason)
-    # The copy lets go of the bytes of the file.
-    return msgspec.structs.replace(manifest, name=name.text, model=manifest.model.copy())
+    if manifest.name != name.text:
+        manifest = msgspec.structs.replace(manifest, name=name.text)
+    return manifest
 
 
 def _read_bytes(path: str) -> tuple[bytes, os.stat_result]:

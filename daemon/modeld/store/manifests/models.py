@@ -20,6 +20,7 @@ from modeld.store.disk.layout import Layout
 from modeld.store.manifests import documents, manifests
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.index import Index
+from modeld.store.manifests.manifests import Manifest
 from modeld.store.manifests.model_facts import facts_of, header_of
 from modeld.store.manifests.query import Query, Row
 from modeld.store.manifests.sites import Site, Sites
@@ -100,7 +101,7 @@ class Models:
         verifications. `keys` and `tensors` request more of the header."""
 
         def with_facts(view: ModelView, entry: Entry, layout: Layout, **known: Any) -> ModelView:
-            whole, manifest = view.state in GIVEN_OUT, entry.usable()
+            whole, manifest = view.state in GIVEN_OUT, documents.with_block(entry.usable(), view.manifest or {})
             facts = facts_of(manifest, layout, whole=whole, **known)
             size = _first_size(view)
             view = msgspec.structs.replace(
@@ -208,12 +209,11 @@ class Models:
     def _views_now(self, names: Sequence[str], elsewhere: Mapping[str, ModelView]) -> list[ModelView]:
         """With their documents, for which no blob is opened."""
         views = [view for name in names if (view := self._view_now(name, elsewhere)) is not None]
-        seen = {view.name: self._index_of(view).seen(view.name) for view in views}
-        manifests = {name: entry.manifest for name, entry in seen.items() if entry is not None and entry.manifest}
-        facts = self._facts.known([each.digest for each in manifests.values() if not bytes(each.model)])
+        read = {view.name: manifest for view in views if (manifest := self._read(view)) is not None}
+        facts = self._facts.known([each.digest for each in read.values() if not bytes(each.model)])
         return [
             view
-            if (manifest := manifests.get(view.name)) is None
+            if (manifest := read.get(view.name)) is None
             else msgspec.structs.replace(
                 view,
                 model=msgspec.to_builtins(
@@ -223,9 +223,20 @@ class Models:
             for view in views
         ]
 
-    def _requirements(self, view: ModelView) -> Requirements:
+    def _read(self, view: ModelView) -> Manifest | None:
+        """The manifest with its document; None when it is gone, or its root is away."""
         entry = self._index_of(view).seen(view.name)
-        document = None if entry is None or entry.manifest is None else documents.written(entry.manifest)
+        if entry is None or entry.manifest is None or view.state == "unavailable":
+            return None
+        if bytes(entry.manifest.model):
+            return entry.manifest
+        with suppress(WireError, OSError):
+            return manifests.read(entry.path, entry.name)[0]
+        return None
+
+    def _requirements(self, view: ModelView) -> Requirements:
+        manifest = self._read(view)
+        document = None if manifest is None else documents.written(manifest)
         return Requirements() if document is None else document.requirements
 
     def _index_of(self, view: ModelView) -> Index:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from modeld.store.digest import Digest
-from modeld.store.manifests import documents, model_facts
+from modeld.store.manifests import documents, index, model_facts
 from modeld.store.manifests.manifests import Manifest
 from modelwire.knowledge.document import ModelDocument, built, document_of
 from modelwire.values import CacheLayers, ModelFacts, ModelView
@@ -167,6 +167,20 @@ async def test_a_list_has_the_documents_and_opens_no_blob(
         "other": 256,
         "tiny": 256,
     }
+
+
+@pytest.mark.parametrize("bound", ["_DOCUMENTS", "_LONGEST_DOCUMENT"])
+async def test_a_document_that_is_not_kept_is_read_again(
+    bench: Bench, tiny: str, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    monkeypatch.setattr(index, bound, 0)
+    bench.reopen()
+    (view,) = (await listed(bench)).values()
+    assert document_of(view.model).context_length == 256
+    entry = bench.store.index.seen("tiny")
+    assert entry is not None
+    assert bytes(entry.usable().model) == b""
+    assert (await bench.store.models.show("tiny")).model == view.model
 
 
 async def test_other_bytes_under_the_name_have_a_document_of_their_own(bench: Bench, tiny: str) -> None:
