@@ -233,6 +233,25 @@ class Operations:
         return Call(requests.ModelVerify(names=names, all=not names, quick=quick, **options), values.Verification)
 
     @work
+    def verify_signature(
+        self,
+        name: str,
+        signature: str,
+        *,
+        key: str | None = None,
+        roots: str | None = None,
+        **options: Unpack[Submission],
+    ) -> Call[values.SignatureVerified]:
+        """Verifies that a trusted signer signed the files of a model; raises DigestMismatch when that is not so, and
+        Unsupported when nothing can be known.
+
+        `signature` is the content of the signature's file. Trusted are the holder of a public `key`, or those whose
+        certificates lead to one of the `roots`: give the content of one of the two files, in PEM.
+        """
+        request = requests.ModelVerifySignature(name=name, signature=signature, key=key, roots=roots, **options)
+        return Call(request, values.SignatureVerified)
+
+    @work
     def repair(self, *names: str, from_path: str | None = None, **options: Unpack[Submission]) -> Call[values.Repaired]:
         """Brings back what is damaged or missing of these models, without names of all: only the damaged blocks are
         fetched, from where the models were pulled from.

@@ -20,6 +20,8 @@ from modelwire.fields import (
     Rate,
     RateLimit,
     Seconds,
+    SignatureText,
+    SignersText,
     Slots,
     Token,
 )
@@ -255,6 +257,19 @@ class ModelVerify(Write, tag="model.verify", frozen=True, kw_only=True):
     names: tuple[str, ...] = ()
     all: bool = False
     quick: bool = False
+
+
+class ModelVerifySignature(Write, tag="model.verify_signature", frozen=True, kw_only=True):
+    """Verifies that a trusted signer signed the files of a model. `signature` is the content of the file that holds it.
+
+    Trusted are the holder of the public `key`, or those whose certificates lead to one of the `roots`: one of the two,
+    in PEM. They and the signature are kept nowhere, and no network is used.
+    """
+
+    name: str
+    signature: SignatureText
+    key: SignersText | None = None
+    roots: SignersText | None = None
 
 
 class ModelRepair(Write, tag="model.repair", frozen=True, kw_only=True):

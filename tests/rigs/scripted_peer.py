@@ -207,6 +207,9 @@ VALUES: dict[type[Request], values.Value] = {
     requests.ModelRemove: values.Removed(name="tiny", blob=VIEW.blob, size_bytes=10),
     requests.ModelPull: PULLED,
     requests.ModelVerify: values.Verification(checked=1),
+    requests.ModelVerifySignature: values.SignatureVerified(
+        name="tiny", blob="sha256:" + "a" * 64, signature="sha256:" + "b" * 64, by="key", signer="c" * 64, read=False
+    ),
     requests.ModelRepair: values.Repaired(checked=1),
     requests.StoreUsage: values.Usage(logical_bytes=20, physical_bytes=10),
     requests.StoreQuarantine: values.QuarantineList(size_bytes=3),

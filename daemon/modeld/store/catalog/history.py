@@ -63,10 +63,10 @@ _OF_NAME: Final = f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE model = ? ORDER 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """`outcome` is one of added, repaired, verified, checked (by checksums alone), mismatch, corrupt, missing,
-    unreadable.
+    unreadable, signed, signature_invalid.
 
-    `model` is set when bytes were offered for a name and refused: the outcome belongs to that name alone, and appears
-    in the history of no other model, whatever blob was expected.
+    `model` is set when bytes were offered for a name and refused, and when a signature was verified: the outcome
+    belongs to that name alone, and appears in the history of no other model, whatever blob was expected.
     """
 
     digest: Digest
@@ -192,7 +192,7 @@ class History:
         )
 
     async def forget_name(self, name: ModelName) -> None:
-        """Forgets what was refused for this name: the next model of this name starts without it."""
+        """Forgets what was refused for this name, and its signatures: the next model of this name starts without it."""
         await self._tables.write(lambda db: db.execute("DELETE FROM outcomes WHERE model = ?", (name.key,)))
 
     async def of(self, digests: Iterable[Digest], name: ModelName) -> tuple[Provenanced, ...]:
