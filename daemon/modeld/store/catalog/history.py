@@ -168,12 +168,26 @@ class History:
             )
         )
 
-    async def record_added(self, served: Mapping[Digest, Mapping[str, int]], source: str, requester: Requester) -> None:
+    async def record_added(
+        self,
+        served: Mapping[Digest, Mapping[str, int]],
+        source: str,
+        requester: Requester,
+        versions: Mapping[Digest, Mapping[str, str]] | None = None,
+    ) -> None:
         """Records that the bytes of these blobs were read from the source and verified, with the bytes from each of
-        several sources."""
+        several sources, and which version the source said that they are."""
+        versions = versions or {}
         await self.record(
             [
-                Outcome(digest=digest, outcome="added", actual=digest, source=source, served=each or None)
+                Outcome(
+                    digest=digest,
+                    outcome="added",
+                    actual=digest,
+                    source=source,
+                    served=each or None,
+                    details=versions.get(digest),
+                )
                 for digest, each in served.items()
             ],
             requester,
