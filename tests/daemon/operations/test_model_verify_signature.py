@@ -133,6 +133,17 @@ async def test_files_that_differ_are_named_and_recorded(tmp_path: Path) -> None:
         assert outcome.details["signer"] == details["signer"]
 
 
+async def test_the_history_keeps_no_long_reason(tmp_path: Path) -> None:
+    key = new_key()
+    signed = signed_with_key(key, statement(resources_of({f"{'a/' * 900}{number}": b"" for number in range(3)})))
+    async with operations_rig(tmp_path) as at:
+        await add(at, FILES)
+        with pytest.raises(DigestMismatch):
+            await verify(at, signed, key=public_pem(key))
+        (outcome,) = await outcomes(at)
+        assert len(str((outcome.details or {})["reason"])) == 500
+
+
 async def test_another_key_is_refused_and_names_no_signer(tmp_path: Path) -> None:
     key = new_key()
     async with operations_rig(tmp_path) as at:

@@ -36,6 +36,10 @@ _MOST_LISTED: Final = 1_000
 """Paths of each kind in the details of an error, which the ledger keeps: with usual paths 50 KB."""
 
 
+_LONGEST: Final = 500
+"""Characters of a subject or a reason in the history, which every `show` repeats: a sentence can name twelve paths."""
+
+
 class Signature:
     """A bundle, and who is trusted to have signed it."""
 
@@ -142,12 +146,12 @@ class _Run:
         if signed is not None:
             details["signer"] = signed.signer
             if signed.subject is not None:
-                details["subject"] = signed.subject
+                details["subject"] = signed.subject[:_LONGEST]
         name = ModelName.parse(self._manifest.name)
         return Outcome(digest=self._manifest.digest, outcome=outcome, model=name, details=details)
 
     def refused(self, fault: InvalidSignature) -> Outcome:
-        return self.outcome("signature_invalid", rule=fault.rule, reason=str(fault))
+        return self.outcome("signature_invalid", rule=fault.rule, reason=str(fault)[:_LONGEST])
 
     def verified(self, compared: Comparison) -> SignatureVerified:
         assert self._signed is not None
