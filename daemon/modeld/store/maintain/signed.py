@@ -115,14 +115,15 @@ class _Run:
         if not self._blobs:
             source = self._manifest.source
             self._blobs = {(source and source.filename) or ONE_FILE: self._manifest.digest}
-        self._sizes = entry.sizes()
+        self._sizes_of = entry.sizes
         self._signed: SignedModel | None = None
         self._read = False
 
     def compare(self) -> Comparison:
         self._progress.phase("verify")
         self._signed = signed_model(self._signature.bundle, self._signature.trusted)
-        files = [ModelFile(path, self._sizes[digest.text], digest.hex) for path, digest in self._blobs.items()]
+        sizes = self._sizes_of()
+        files = [ModelFile(path, sizes[digest.text], digest.hex) for path, digest in self._blobs.items()]
         if not self._signed.statement.by_record:
             self._progress.total(self._progress.done + sum(file.size for file in files))
         beside = next((path for path, digest in self._blobs.items() if digest.matches(self._signature.digest)), None)
