@@ -149,12 +149,16 @@ class Operations:
         *,
         keys: tuple[str, ...] = (),
         tensors: bool = False,
+        provenance: bool = False,
         context: int | None = None,
         cache_type: CacheType = "f16",
     ) -> Call[values.ModelView]:
-        """`keys` are those of the header whose values are wanted, or patterns with `*`. The estimate of the video
-        memory is for a `context` of so many tokens."""
-        request = requests.ModelShow(name=name, keys=keys, tensors=tensors, context=context, cache_type=cache_type)
+        """`keys` are those of the header whose values are wanted, or patterns with `*`. With `provenance` the history
+        has up to 10,000 outcomes instead of the newest 100. The estimate of the video memory is for a `context` of so
+        many tokens."""
+        request = requests.ModelShow(
+            name=name, keys=keys, tensors=tensors, provenance=provenance, context=context, cache_type=cache_type
+        )
         return Call(request, values.ModelView)
 
     @answer

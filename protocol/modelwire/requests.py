@@ -172,11 +172,13 @@ class ModelList(Request, tag="model.list", frozen=True, kw_only=True):
 class ModelShow(Request, tag="model.show", frozen=True, kw_only=True):
     """`keys` are those of the header whose values are requested, or patterns with `*`; `tensors` requests the list of
     its tensors. The estimate of the video memory is for a `context` of so many tokens, by default all that the model
-    was made for, and a cache of this type, as llama.cpp names them."""
+    was made for, and a cache of this type, as llama.cpp names them. With `provenance` the history has up to 10,000
+    outcomes instead of the newest 100."""
 
     name: str
     keys: HeaderKeys = ()
     tensors: bool = False
+    provenance: bool = False
     context: Context | None = None
     cache_type: CacheType = "f16"
 

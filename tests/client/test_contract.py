@@ -135,6 +135,7 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         client.fit("a", vram_mb=8192, ram_mb=0)
         client.verify_signature("a", "{}", key="PEM", **write).result()
         client.verify_signature("a", "{}", roots="PEM").result()
+        client.show("a", provenance=True)
     assert made.requests == [
         requests.ModelList(id="1", filter="size>1GB", sort="-size"),
         requests.ModelCopy(id="2", source="a", destination="b", dry_run=True, **write),
@@ -153,6 +154,7 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         requests.ModelFit(id="13", name="a", vram_mb=8192, ram_mb=0),
         requests.ModelVerifySignature(id="14", name="a", signature="{}", key="PEM", **write),
         requests.ModelVerifySignature(id="15", name="a", signature="{}", roots="PEM"),
+        requests.ModelShow(id="16", name="a", provenance=True),
     ]
 
 

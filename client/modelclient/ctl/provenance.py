@@ -8,8 +8,8 @@ from modelclient.ctl.output import short_digest
 from modelclient.ctl.table import columns
 from modelwire.values import ModelView, Provenanced
 
-SHOWN: Final = 100
-"""Outcomes of one model that a daemon gives, the newest."""
+SHOWN: Final = 10_000
+"""Outcomes of one model that a daemon gives at most, the newest."""
 
 _VERSION: Final = ("revision", "validator")
 

@@ -48,7 +48,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
             raise InvalidRequest(
                 "--provenance shows nothing of the header", hint="Leave out --key and --tensors, or show them alone."
             )
-        _show_provenance(session, session.client().show(args.name))
+        _show_provenance(session, session.client().show(args.name, provenance=True))
         return
     model = session.client().show(
         args.name, keys=tuple(args.key), tensors=args.tensors, context=args.context, cache_type=args.cache_type

@@ -49,6 +49,10 @@ SHOWN: Final = 100
 """Outcomes of one model in an answer, the newest. The catalogue keeps as many of each kind of outcome of a blob, and
 all that say where its bytes came from."""
 
+MOST_SHOWN: Final = 10_000
+"""In an answer that is asked for them: 6 MB, where a reply may have 8. A model of 4,000 files has so many each time
+that it is added or verified."""
+
 _SHOWN_COLUMNS: Final = "id, time, outcome, expected, actual, peer, source, tool, job, served, details"
 _OF_BLOBS: Final = (
     f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE digest IN ({{}}) AND model IS NULL ORDER BY id DESC LIMIT ?"  # noqa: S608
@@ -209,13 +213,13 @@ class History:
         """Forgets what was refused for this name, and its signatures: the next model of this name starts without it."""
         await self._tables.write(lambda db: db.execute("DELETE FROM outcomes WHERE model = ?", (name.key,)))
 
-    async def of(self, digests: Iterable[Digest], name: ModelName) -> tuple[Provenanced, ...]:
-        """The newest outcomes of these blobs and of this name, the oldest of them first."""
-        wanted = sorted({digest.hex for digest in digests})
+    async def of(self, digests: Iterable[Digest], name: ModelName, most: int | None = None) -> tuple[Provenanced, ...]:
+        """The newest outcomes of these blobs and of this name, the oldest of them first; at most SHOWN by default."""
+        wanted, most = sorted({digest.hex for digest in digests}), most or SHOWN
 
         def read(db: sqlite3.Connection) -> list[Any]:
-            of_name: list[Any] = db.execute(_OF_NAME, (name.key, SHOWN)).fetchall()
-            return sorted(of_name + select_among(db, _OF_BLOBS, wanted, SHOWN))[-SHOWN:]
+            of_name: list[Any] = db.execute(_OF_NAME, (name.key, most)).fetchall()
+            return sorted(of_name + select_among(db, _OF_BLOBS, wanted, most))[-most:]
 
         return tuple(_shown(row) for row in await self._tables.read(read))
 
