@@ -180,12 +180,16 @@ class Operations:
         *,
         keys: tuple[str, ...] = (),
         tensors: bool = False,
+        provenance: bool = False,
         context: int | None = None,
         cache_type: CacheType = "f16",
     ) -> Call[values.ModelView]:
-        """`keys` are those of the header whose values are wanted, or patterns with `*`. The estimate of the video
-        memory is for a `context` of so many tokens."""
-        request = requests.ModelShow(name=name, keys=keys, tensors=tensors, context=context, cache_type=cache_type)
+        """`keys` are those of the header whose values are wanted, or patterns with `*`. With `provenance` the history
+        has up to 10,000 outcomes instead of the newest 100. The estimate of the video memory is for a `context` of so
+        many tokens."""
+        request = requests.ModelShow(
+            name=name, keys=keys, tensors=tensors, provenance=provenance, context=context, cache_type=cache_type
+        )
         return Call(request, values.ModelView)
 
     @answer
@@ -262,6 +266,25 @@ class Operations:
         bit has rotted, not who wrote the bytes.
         """
         return Call(requests.ModelVerify(names=names, all=not names, quick=quick, **options), values.Verification)
+
+    @work
+    def verify_signature(
+        self,
+        name: str,
+        signature: str,
+        *,
+        key: str | None = None,
+        roots: str | None = None,
+        **options: Unpack[Submission],
+    ) -> Call[values.SignatureVerified]:
+        """Verifies that a trusted signer signed the files of a model; raises DigestMismatch when that is not so, and
+        Unsupported when nothing can be known.
+
+        `signature` is the content of the signature's file. Trusted are the holder of a public `key`, or those whose
+        certificates lead to one of the `roots`: give the content of one of the two files, in PEM.
+        """
+        request = requests.ModelVerifySignature(name=name, signature=signature, key=key, roots=roots, **options)
+        return Call(request, values.SignatureVerified)
 
     @work
     def repair(self, *names: str, from_path: str | None = None, **options: Unpack[Submission]) -> Call[values.Repaired]:

@@ -41,5 +41,9 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 Token = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 """Room for any UUID or hash; it is stored with the job for as long as that is kept."""
 
+SignatureText = Annotated[str, msgspec.Meta(max_length=limits.SIGNATURE)]
+
+SignersText = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.SIGNERS)]
+
 Offer = Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=limits.FILES_OFFERED)]
 """Paths in the model of files that are handed over: there is one descriptor for each."""

@@ -24,6 +24,13 @@ LICENSE = 1024
 CREDENTIALS = 4096
 """Characters that a pull may bring to authenticate itself: a signed token has about a thousand."""
 
+SIGNATURE = 768 * 1024
+"""Characters of a model's signature, which lists 1,500 files. With its key it fits into a request; the quotes and the
+line ends that JSON escapes are few, for nearly all of it is base64."""
+
+SIGNERS = 192 * 1024
+"""Characters of a public key, or of root certificates: a hundred of them, where all that browsers trust take 220 KB."""
+
 FILES_OFFERED = 64
 """Descriptors with one line: the kernel takes at most 253 in a message, and a client whose limit is the usual 1,024 has
 these open at a time, however many files the model has."""

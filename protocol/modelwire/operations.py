@@ -58,6 +58,7 @@ OPERATIONS: dict[str, Operation] = _table(
     (requests.ModelPin, values.Pinned, "write", "write", "pins"),
     (requests.ModelUnpin, values.Pinned, "write", "write", "pins"),
     (requests.ModelVerify, values.Verification, "write", "write", "verify"),
+    (requests.ModelVerifySignature, values.SignatureVerified, "write", "write", "signatures"),
     (requests.ModelRepair, values.Repaired, "write", "write", "repair"),
     (requests.StoreUsage, values.Usage, "read", "read", "space"),
     (requests.StoreQuarantine, values.QuarantineList, "read", "read", "verify"),

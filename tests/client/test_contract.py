@@ -48,6 +48,11 @@ CALLS: list[tuple[type[Request], Callable[[Any], object], object]] = [
     (requests.ModelPin, lambda c: c.pin("tiny").result(), VALUES[requests.ModelPin]),
     (requests.ModelUnpin, lambda c: c.unpin("tiny").result(), VALUES[requests.ModelUnpin]),
     (requests.ModelVerify, lambda c: c.verify().result(), VALUES[requests.ModelVerify]),
+    (
+        requests.ModelVerifySignature,
+        lambda c: c.verify_signature("tiny", "{}", key="PEM").result(),
+        VALUES[requests.ModelVerifySignature],
+    ),
     (requests.ModelRepair, lambda c: c.repair().result(), VALUES[requests.ModelRepair]),
     (requests.StoreUsage, lambda c: c.usage(), VALUES[requests.StoreUsage]),
     (requests.StoreQuarantine, lambda c: c.quarantine(), VALUES[requests.StoreQuarantine]),
@@ -130,6 +135,9 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         client.configure_job("j", priority=5, max_rate=1000)
         client.fit("a", vram_mb=8192, ram_mb=0)
         client.provision("a", digest="d", strict=False, directory="/x", offline=True, **write).result()
+        client.verify_signature("a", "{}", key="PEM", **write).result()
+        client.verify_signature("a", "{}", roots="PEM").result()
+        client.show("a", provenance=True)
     assert made.requests == [
         requests.ModelList(id="1", filter="size>1GB", sort="-size", fits=True),
         requests.ModelCopy(id="2", source="a", destination="b", dry_run=True, **write),
@@ -147,6 +155,9 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         requests.JobConfigure(id="12", job="j", priority=5, max_rate=1000),
         requests.ModelFit(id="13", name="a", vram_mb=8192, ram_mb=0),
         requests.ModelProvision(id="14", ref="a", sha256="d", strict=False, directory="/x", offline=True, **write),
+        requests.ModelVerifySignature(id="15", name="a", signature="{}", key="PEM", **write),
+        requests.ModelVerifySignature(id="16", name="a", signature="{}", roots="PEM"),
+        requests.ModelShow(id="17", name="a", provenance=True),
     ]
 
 

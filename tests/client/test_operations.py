@@ -37,6 +37,7 @@ async def types_of(client: Client, awaited: AsyncClient) -> None:
     assert_type(awaited.add("/x", name="n", move=True, priority=1), AsyncWork[values.Added])
     assert_type(client.verify("a", "b", on_disconnect="continue").result(), values.Verification)
     assert_type(await awaited.verify("a", "b", token="t"), values.Verification)
+    assert_type(client.verify_signature("a", "{}", key="PEM").result(), values.SignatureVerified)
     assert_type(client.repair("a", from_path="/x").result(), values.Repaired)
     assert_type(await awaited.repair(priority=1), values.Repaired)
     assert_type(client.subscribe(since=3), Exchange[Seen, values.EventsEnd])

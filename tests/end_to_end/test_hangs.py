@@ -112,6 +112,7 @@ def unanswered(wire: Wire) -> bool:
         ("model.copy", {"source": "other", "destination": "copy"}),
         ("model.remove", {"name": "other"}),
         ("model.verify", {"names": ["other"]}),
+        ("model.verify_signature", {"name": "other", "signature": "{}", "key": "k"}),
         ("model.pull", {"ref": "other"}),
         ("store.usage", {}),
         ("store.quarantine", {}),

@@ -57,6 +57,7 @@ def test_the_event_loop_asks_no_disk(stopped: RealDaemon) -> None:
             ("model.show", {"name": "several"}),
             ("model.fit", {"name": "several"}),
             ("model.verify", {"all": True}),
+            ("model.verify_signature", {"name": "several", "signature": "{}", "key": "k"}),
             ("model.remove", {"name": "several"}),
             ("store.usage", {}),
             ("store.quarantine", {}),

@@ -15,7 +15,7 @@ import modelclient
 
 EXCHANGES = (
     *("add", "pull", "provision", "attach", "subscribe", "copy", "move", "remove"),
-    *("pin", "unpin", "verify", "repair", "sweep", "scrub", "move_store"),
+    *("pin", "unpin", "verify", "verify_signature", "repair", "sweep", "scrub", "move_store"),
 )
 
 Calls = Any

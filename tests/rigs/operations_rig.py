@@ -40,6 +40,7 @@ MINE = Caller(UID, UID, "write")
 ANOTHER = Caller(UID + 1, UID + 1, "write")
 ADMIN = Caller(0, 0, "admin")
 PATIENCE = 20.0
+MODEL_FILE = b"GGUF\3\0\0\0 the bytes of a model"
 MACHINE = Machine(architecture="x86_64", ram_mb=8192, vram_from="no card", absent_providers=("cuda", "tensorrt"))
 
 Op = TypeVar("Op", bound=Operation[Any, Any])
@@ -115,7 +116,7 @@ class OperationsRig:
             return quick(caller, request)
         return await self.operations.slow[type(request)](NotingCall(caller), request)
 
-    def file(self, name: str, content: bytes = b"GGUF\3\0\0\0 the bytes of a model") -> str:
+    def file(self, name: str, content: bytes = MODEL_FILE) -> str:
         path = self.room / name
         path.write_bytes(content)
         return str(path)

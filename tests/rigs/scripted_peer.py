@@ -210,6 +210,9 @@ VALUES: dict[type[Request], values.Value] = {
         id="hf:org/repo", local_path="/srv/models/tiny", digest=VIEW.blob, outcome="unchecked", name="tiny"
     ),
     requests.ModelVerify: values.Verification(checked=1),
+    requests.ModelVerifySignature: values.SignatureVerified(
+        name="tiny", blob="sha256:" + "a" * 64, signature="sha256:" + "b" * 64, by="key", signer="c" * 64, read=False
+    ),
     requests.ModelRepair: values.Repaired(checked=1),
     requests.StoreUsage: values.Usage(logical_bytes=20, physical_bytes=10),
     requests.StoreQuarantine: values.QuarantineList(size_bytes=3),

@@ -13,5 +13,7 @@ class Show(SlowOperation[ModelShow, ModelView]):
     is_lookup = True
 
     async def run(self, _: Call, request: ModelShow, /) -> ModelView:
-        view = await self._services.store.models.show(request.name, keys=request.keys, tensors=request.tensors)
+        view = await self._services.store.models.show(
+            request.name, keys=request.keys, tensors=request.tensors, provenance=request.provenance
+        )
         return described(view, request)

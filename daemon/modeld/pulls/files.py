@@ -159,7 +159,8 @@ class ModelFiles:
         route = f"{self._route}\0{info.path}"
         download = await shared.fetch(file.key, route, work, file.progress, on_event, share, self._holds)
         blob, fetched = download.blob, download.fetched
-        file.said = file.said or (download.route == route and fetched.as_described)
+        described_now = download.route == route and fetched.as_described
+        file.said = file.said or described_now
         file.ready = ReadyFile(
             path=info.path,
             content=blob,
@@ -167,6 +168,7 @@ class ModelFiles:
             new=True,
             read=True,
             served=fetched.served,
+            validator=info.validator if described_now else None,
             inspection=fetched.inspection,
         )
         file.progress.finished()

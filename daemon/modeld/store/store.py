@@ -42,6 +42,7 @@ from modeld.store.maintain.evict import Evictor
 from modeld.store.maintain.recover import RecoveryReport, recover
 from modeld.store.maintain.resolving import Resolver
 from modeld.store.maintain.scrub import Scrubber
+from modeld.store.maintain.signed import SignatureVerifier
 from modeld.store.maintain.sweep import Sweeper
 from modeld.store.maintain.usage import usage
 from modeld.store.maintain.used_bytes import UsedBytes
@@ -133,7 +134,9 @@ class Store:
         self.evictor = Evictor(
             publishing, self.renaming, self.sweeper, space=ingest.space, uses=uses, holds=self.holds, grace=grace
         )
-        self.verifier = Verifier(Checker(publishing, records, history, ingest.threads), lock, self.holds)
+        checker = Checker(publishing, records, history, ingest.threads)
+        self.verifier = Verifier(checker, lock, self.holds)
+        self.signatures = SignatureVerifier(checker, self.verifier, self.holds)
         self.resolver = Resolver(publishing, records, uses, self.verifier, self.holds, sites)
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from modelwire import limits
-from modelwire.fields import Context, Count, HeaderKeys, Megabytes, Token
+from modelwire.fields import Context, Count, HeaderKeys, Megabytes, SignatureText, SignersText, Token
 from modelwire.requests.request import Request, Write
 from modelwire.vocabulary import CacheType
 
@@ -27,11 +27,13 @@ class ModelList(Request, tag="model.list", frozen=True, kw_only=True):
 class ModelShow(Request, tag="model.show", frozen=True, kw_only=True):
     """`keys` are those of the header whose values are requested, or patterns with `*`; `tensors` requests the list of
     its tensors. The estimate of the video memory is for a `context` of so many tokens, by default all that the model
-    was made for, and a cache of this type, as llama.cpp names them."""
+    was made for, and a cache of this type, as llama.cpp names them. With `provenance` the history has up to 10,000
+    outcomes instead of the newest 100."""
 
     name: str
     keys: HeaderKeys = ()
     tensors: bool = False
+    provenance: bool = False
     context: Context | None = None
     cache_type: CacheType = "f16"
 
@@ -112,6 +114,19 @@ class ModelVerify(Write, tag="model.verify", frozen=True, kw_only=True):
     names: tuple[str, ...] = ()
     all: bool = False
     quick: bool = False
+
+
+class ModelVerifySignature(Write, tag="model.verify_signature", frozen=True, kw_only=True):
+    """Verifies that a trusted signer signed the files of a model. `signature` is the content of the file that holds it.
+
+    Trusted are the holder of the public `key`, or those whose certificates lead to one of the `roots`: one of the two,
+    in PEM. They and the signature are kept nowhere, and no network is used.
+    """
+
+    name: str
+    signature: SignatureText
+    key: SignersText | None = None
+    roots: SignersText | None = None
 
 
 class ModelRepair(Write, tag="model.repair", frozen=True, kw_only=True):

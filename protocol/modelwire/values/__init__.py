@@ -53,6 +53,7 @@ from modelwire.values.models import Removed as Removed
 from modelwire.values.models import Repaired as Repaired
 from modelwire.values.models import RepairedBlob as RepairedBlob
 from modelwire.values.models import Resolved as Resolved
+from modelwire.values.models import SignatureVerified as SignatureVerified
 from modelwire.values.models import Verification as Verification
 from modelwire.values.models import Verified as Verified
 from modelwire.values.store import Damaged as Damaged

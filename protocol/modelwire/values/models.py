@@ -266,6 +266,26 @@ class Verification(Value, omit_defaults=False, frozen=True, kw_only=True):
     job: str | None = None
 
 
+class SignatureVerified(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """A trusted signer signed the files of a model as they are here; that it is otherwise is an error.
+
+    `signature` is the digest of the signature's own file, `signer` the fingerprint of the key, or of the certificate of
+    the `subject`. `read`: the signer used a hash for which the bytes were read now; else the signed digests are those
+    that the bytes had when they were last hashed. `not_signed` are files for which the signature does not speak.
+    """
+
+    name: str
+    blob: str
+    signature: str
+    by: Literal["key", "certificate"]
+    signer: str
+    subject: str | None = None
+    read: bool
+    verified: tuple[str, ...] = ()
+    not_signed: tuple[str, ...] = ()
+    job: str | None = None
+
+
 class RepairedBlob(Value, omit_defaults=False, frozen=True, kw_only=True):
     """One blob that was damaged or missing, and is good again.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -18,6 +19,7 @@ from modeld.operations import (
     model_remove,
     model_repair,
     model_verify,
+    model_verify_signature,
     store_move,
     store_scrub,
     store_sweep,
@@ -30,6 +32,12 @@ from modelwire.values import Copied, Moved, Removed
 from rigs.operations_rig import ANOTHER, MINE, NotingCall, OperationsRig, operations_rig
 
 HEX = "a" * 64
+
+
+def digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 LONG = "x" * 5000
 
 KINDS: dict[type[requests.Write], type[JobOperation[Any, Any]]] = {
@@ -41,6 +49,7 @@ KINDS: dict[type[requests.Write], type[JobOperation[Any, Any]]] = {
         model_move.Move,
         model_remove.Remove,
         model_verify.Verify,
+        model_verify_signature.VerifySignature,
         model_repair.Repair,
         store_sweep.Sweep,
         store_scrub.Scrub,
@@ -69,6 +78,9 @@ REFUSED = [
     (requests.ModelVerify(), "invalid_request"),
     (requests.ModelVerify(names=("a",), all=True), "invalid_request"),
     (requests.ModelVerify(names=("../a",)), "invalid_name"),
+    (requests.ModelVerifySignature(name="a", signature="{}"), "invalid_request"),
+    (requests.ModelVerifySignature(name="a", signature="{}", key="k", roots="r"), "invalid_request"),
+    (requests.ModelVerifySignature(name="../a", signature="{}", key="k"), "invalid_name"),
     (requests.ModelRepair(), "invalid_request"),
     (requests.ModelRepair(names=("a",), all=True), "invalid_request"),
     (requests.ModelRepair(names=("../a",)), "invalid_name"),
@@ -94,6 +106,11 @@ SAME_WORK: list[tuple[requests.Write, dict[str, Any], str]] = [
     (requests.ModelMove(source="a", destination="b"), {"token": "t"}, 'model.move ["a","b",1000]'),
     (requests.ModelRemove(name="a"), {"token": "t"}, 'model.remove ["a",false,1000]'),
     (requests.ModelVerify(names=("b", "a")), {"names": ("a", "b", "a")}, 'model.verify ["a","b",1000]'),
+    (
+        requests.ModelVerifySignature(name="a", signature="{}", key="k"),
+        {"priority": 2},
+        f'model.verify_signature ["a","{digest_of("{}")}","{digest_of("k")}",null,1000]',
+    ),
     (requests.ModelRepair(names=("b", "a")), {"names": ("a", "b", "a")}, 'model.repair ["a","b",null,1000]'),
     (requests.StoreSweep(), {"priority": 2}, "store.sweep [false,null,1000]"),
     (requests.StoreScrub(), {"priority": 2}, "store.scrub [1000]"),
@@ -135,6 +152,7 @@ OTHER_WORK: dict[type[requests.Write], list[dict[str, Any]]] = {
     requests.ModelMove: [{"source": "c"}, {"destination": "c"}],
     requests.ModelRemove: [{"name": "c"}, {"force": True}, {"now": True}],
     requests.ModelVerify: [{"names": ("a",)}, {"names": (), "all": True}, {"quick": True}],
+    requests.ModelVerifySignature: [{"name": "b"}, {"signature": "[]"}, {"key": "other"}, {"key": None, "roots": "k"}],
     requests.ModelRepair: [
         {"names": ("a",)},
         {"names": (), "all": True},
@@ -350,6 +368,7 @@ async def test_the_secret_of_a_pull_is_not_lost_to_another_pull_before_its_job_i
         (requests.ModelPull(ref="hf:org/repo"), True),
         (requests.ModelPull(ref="hf:org/repo", credentials="a-token"), False),
         (requests.ModelVerify(all=True), True),
+        (requests.ModelVerifySignature(name="a", signature="{}", key="k"), False),
     ],
     ids=repr,
 )

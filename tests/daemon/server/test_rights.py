@@ -30,7 +30,8 @@ from modeld.store import Requester
 from modelwire import requests
 from modelwire.operations import OPERATIONS
 from rigs.account_database import AccountDatabase
-from rigs.operations_rig import UID, OperationsRig, operations_rig
+from rigs.operations_rig import MODEL_FILE, UID, OperationsRig, operations_rig
+from rigs.signers import new_key, public_pem, resources_of, signed_with_key, statement
 
 USERS: Final = {
     "daemon's user": peers.Peer(UID, UID, 1),
@@ -76,6 +77,14 @@ NOT_HERE = "i i i i i - - -"
 
 HANDED: Final = {"transfer": "t", "replace": True}
 
+
+def _signature() -> dict[str, Any]:
+    """Of the one file that each model has."""
+    key = new_key()
+    signed = signed_with_key(key, statement(resources_of({"m.gguf": MODEL_FILE})))
+    return {"signature": json.dumps(signed), "key": public_pem(key).decode()}
+
+
 LINES: Final[dict[str, tuple[str, str, Make]]] = {
     "hello": (READ, READ, lambda case: {"protocol": 1}),
     "cancel": (NOT_HERE, NOT_HERE, lambda case: {"target": "of another connection"}),
@@ -99,6 +108,7 @@ LINES: Final[dict[str, tuple[str, str, Make]]] = {
     "model.pin": (WRITE, OTHERS_MODEL, lambda case: {"name": case.model}),
     "model.unpin": (WRITE, OTHERS_MODEL, lambda case: {"name": case.model}),
     "model.verify": (WRITE, WRITE, lambda case: {"names": [case.model]}),
+    "model.verify_signature": (WRITE, WRITE, lambda case: _signature() | {"name": case.model}),
     "model.repair": (WRITE, WRITE, lambda case: {"names": [case.model]}),
     "store.usage": (READ, READ, lambda case: {}),
     "store.quarantine": (READ, READ, lambda case: {}),

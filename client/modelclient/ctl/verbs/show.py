@@ -7,9 +7,10 @@ import json
 from typing import get_args
 
 from modelclient.ctl.output import short_digest
+from modelclient.ctl.provenance import SHOWN, chain, chain_text
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns, line, pairs
-from modelwire.errors import NotFound
+from modelwire.errors import InvalidRequest, NotFound
 from modelwire.units import rounded_count, rounded_size
 from modelwire.values import EstimatedVram, Holder, ModelFacts, ModelFile, ModelView, Provenanced
 from modelwire.vocabulary import CacheType
@@ -24,6 +25,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="the value of this key of the file's header instead, or those of all keys like general.*; repeat it",
     )
+    parser.add_argument(
+        "--provenance",
+        action="store_true",
+        help="the chain of its verifications instead: source, version, digests, user, time",
+    )
     parser.add_argument("--tensors", action="store_true", help="the list of the tensors instead")
     parser.add_argument(
         "--context",
@@ -37,11 +43,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(session: Session, args: argparse.Namespace) -> None:
+    if args.provenance:
+        if args.key or args.tensors:
+            raise InvalidRequest(
+                "--provenance shows nothing of the header", hint="Leave out --key and --tensors, or show them alone."
+            )
+        _show_provenance(session, session.client().show(args.name, provenance=True))
+        return
     model = session.client().show(
         args.name, keys=tuple(args.key), tensors=args.tensors, context=args.context, cache_type=args.cache_type
     )
     _check_keys(model, args.key)
     session.show(model, quiet=[model.name], text=_header(model, args) if args.key or args.tensors else _text(model))
+
+
+def _show_provenance(session: Session, model: ModelView) -> None:
+    links = chain(model)
+    session.show(links, quiet=[model.name], text=chain_text(links) if links else "")
+    if not links:
+        session.note(f"nothing is recorded of '{model.name}': to hash its bytes, run `modelctl verify`")
+    elif len(links) >= SHOWN:
+        session.note(f"only the newest {SHOWN} outcomes are shown")
 
 
 def _check_keys(model: ModelView, keys: list[str]) -> None:

@@ -1,19 +1,26 @@
-"""`verify [NAME…|--all] [--quick]`: hashes every byte again, or compares the checksums of the blocks."""
+"""`verify [NAME…|--all] [--quick]`: hashes every byte again, or compares the checksums of the blocks.
+
+`verify --signature FILE (--key PUB | --roots PEM) NAME`: verifies who signed the files of a model.
+"""
 
 from __future__ import annotations
 
 import argparse
 
 from modelclient.ctl.follow import carry_out
-from modelclient.ctl.output import command, count
+from modelclient.ctl.output import command, count, option
 from modelclient.ctl.session import Session
-from modelclient.ctl.table import columns
-from modelwire import exits
-from modelwire.errors import InvalidRequest
+from modelclient.ctl.table import columns, pairs
+from modelwire import exits, limits
+from modelwire.errors import DigestMismatch, InvalidRequest
 from modelwire.units import rounded_size
-from modelwire.values import Verification, Verified
+from modelwire.values import SignatureVerified, Verification, Verified
 
 HEADINGS = ("NAME", "SIZE", "FILES", "RESULT")
+
+_SEE_HELP = "See `modelctl verify --help`."
+
+_DIFFERENCES = ("changed", "renamed", "missing", "unsigned")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,11 +29,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="compare the checksums of blocks, at the speed of the disk: finds rot"
     )
+    parser.add_argument(
+        "--signature", metavar="FILE", help="verify instead that this signature of the OpenSSF is for the model's files"
+    )
+    parser.add_argument("--key", metavar="PUB", help="with --signature: the public key of the signer, in PEM")
+    parser.add_argument(
+        "--roots", metavar="PEM", help="with --signature: root certificates, one of which vouches for the signer"
+    )
 
 
 def run(session: Session, args: argparse.Namespace) -> int:
     if args.names and args.all:
-        raise InvalidRequest("names and --all exclude each other", hint="See `modelctl verify --help`.")
+        raise InvalidRequest("names and --all exclude each other", hint=_SEE_HELP)
+    if args.signature is not None or args.key is not None or args.roots is not None:
+        return _verify_signature(session, args)
     client = session.client()
     again = command("verify", args.names, ["--quick"] if args.quick else [])
     verification = carry_out(session, lambda: client.verify(*args.names, quick=args.quick), again)
@@ -65,3 +81,61 @@ def _explain(session: Session, verification: Verification, bad: list[Verified]) 
         session.note("there are no models yet: modelctl add PATH")
     elif verification.checked > len(verification.models):
         session.note(f"{count(verification.checked, 'model')} in all, all of them good")
+
+
+def _verify_signature(session: Session, args: argparse.Namespace) -> int:
+    if args.signature is None or (args.key is None) == (args.roots is None) or args.quick or len(args.names) != 1:
+        raise InvalidRequest(
+            "a signature is verified for one model, with --signature and one of --key and --roots", hint=_SEE_HELP
+        )
+    (name,) = args.names
+    signature = _content(args.signature, "signature", limits.SIGNATURE)
+    key = None if args.key is None else _content(args.key, "key", limits.SIGNERS)
+    roots = None if args.roots is None else _content(args.roots, "certificates", limits.SIGNERS)
+    client = session.client()
+    signer = option("roots", args.roots) if args.key is None else option("key", args.key)
+    again = command("verify", args.names, [*option("signature", args.signature), *signer])
+    try:
+        found = carry_out(session, lambda: client.verify_signature(name, signature, key=key, roots=roots), again)
+    except DigestMismatch as fault:
+        if not session.raw:
+            _show_differences(session, fault)
+        raise
+    session.show_result(found, quiet=[], text=pairs(_signed_rows(found)))
+    return exits.FINE
+
+
+def _content(path: str, what: str, most: int) -> str:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(most + 1)
+        text = data.decode()
+    except (OSError, ValueError) as fault:
+        why = fault.strerror if isinstance(fault, OSError) else "it is not text"
+        raise InvalidRequest(
+            f"the {what} in {path} cannot be read: {why}", hint="Give the file as the signer publishes it."
+        ) from None
+    if len(data) > most:
+        raise InvalidRequest(
+            f"the {what} in {path} has more than {most} bytes, which a request has no room for",
+            hint="Give the file of the signature, of a public key, or of the few roots that you trust.",
+        )
+    return text
+
+
+def _signed_rows(found: SignatureVerified) -> list[tuple[str, str | None]]:
+    looked = "their bytes, read now" if found.read else "their recorded digests, without reading them"
+    return [
+        ("name", found.name),
+        ("signature", "holds"),
+        ("signer", found.subject),
+        (found.by, found.signer),
+        ("files", f"{count(len(found.verified), 'file')}, compared by {looked}"),
+        ("not signed", ", ".join(found.not_signed) or None),
+    ]
+
+
+def _show_differences(session: Session, fault: DigestMismatch) -> None:
+    for kind in _DIFFERENCES:
+        for path in fault.details.get(kind, ()):
+            session.note(f"{kind}: {' is here as '.join(path) if isinstance(path, list) else path}")

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from modeld.platform import files
-from modeld.progress import FileProgress
+from modeld.progress import FileProgress, check
 from modeld.store.blobs.background import Background, Place
 from modeld.store.blobs.block_checksums import BlockSummer, BlockSums
 from modeld.store.blobs.comparing import BlockReader
-from modeld.store.blobs.hashing import hash_file
+from modeld.store.blobs.front_to_back import FrontToBackReader
+from modeld.store.blobs.hashing import CHUNK, hash_file
 from modeld.store.blobs.quarantine import quarantine
 from modeld.store.digest import Digest, Signature
 from modeld.store.disk import durable
@@ -136,6 +137,21 @@ def compare_blob(
                 if background is not None:
                     background.place = replace(place, offset=same)
     return Compared(blob, same)
+
+
+def chunks_of_blob(layout: Layout, digest: Digest, progress: FileProgress) -> Iterator[memoryview]:
+    """The bytes of a blob from front to back, each chunk valid until the next one. Raises OpenForWriting."""
+    with _unwritten(layout, digest) as (descriptor, status):
+        reader = FrontToBackReader(descriptor, status.st_size)
+        buffer, offset = memoryview(bytearray(min(CHUNK, status.st_size))), 0
+        while offset < status.st_size:
+            check(progress)
+            got = reader.read(buffer[: status.st_size - offset], offset)
+            if got == 0:
+                return
+            offset += got
+            yield buffer[:got]
+            progress.advance(done=got, verified=got)
 
 
 @contextlib.contextmanager

@@ -55,6 +55,10 @@ SHOWN: Final = 100
 """Outcomes of one model in an answer, the newest. The catalogue keeps as many of each kind of outcome of a blob, and
 all that say where its bytes came from."""
 
+MOST_SHOWN: Final = 10_000
+"""In an answer that is asked for them: 6 MB, where a reply may have 8. A model of 4,000 files has so many each time
+that it is added or verified."""
+
 _SHOWN_COLUMNS: Final = "id, digest, time, outcome, expected, actual, peer, source, tool, job, served, details"
 _OF_BLOBS: Final = (
     f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE digest IN ({{}}) AND model IS NULL ORDER BY id DESC LIMIT ?"  # noqa: S608
@@ -69,10 +73,10 @@ _OF_NAME: Final = f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE model = ? ORDER 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """`outcome` is one of added, repaired, verified, checked (by checksums alone), mismatch, corrupt, missing,
-    unreadable; match and unchecked say of what a reference gave whether it was what was expected.
+    unreadable, signed, signature_invalid; match and unchecked say of what a reference gave whether it was expected.
 
-    `model` is set when bytes were offered for a name and refused: the outcome belongs to that name alone, and appears
-    in the history of no other model, whatever blob was expected.
+    `model` is set when bytes were offered for a name and refused, and when a signature was verified: the outcome
+    belongs to that name alone, and appears in the history of no other model, whatever blob was expected.
     """
 
     digest: Digest
@@ -174,12 +178,26 @@ class History:
             )
         )
 
-    async def record_added(self, served: Mapping[Digest, Mapping[str, int]], source: str, requester: Requester) -> None:
+    async def record_added(
+        self,
+        served: Mapping[Digest, Mapping[str, int]],
+        source: str,
+        requester: Requester,
+        versions: Mapping[Digest, Mapping[str, str]] | None = None,
+    ) -> None:
         """Records that the bytes of these blobs were read from the source and verified, with the bytes from each of
-        several sources."""
+        several sources, and which version the source said that they are."""
+        versions = versions or {}
         await self.record(
             [
-                Outcome(digest=digest, outcome="added", actual=digest, source=source, served=each or None)
+                Outcome(
+                    digest=digest,
+                    outcome="added",
+                    actual=digest,
+                    source=source,
+                    served=each or None,
+                    details=versions.get(digest),
+                )
                 for digest, each in served.items()
             ],
             requester,
@@ -203,16 +221,16 @@ class History:
         )
 
     async def forget_name(self, name: ModelName) -> None:
-        """Forgets what was refused for this name: the next model of this name starts without it."""
+        """Forgets what was refused for this name, and its signatures: the next model of this name starts without it."""
         await self._tables.write(lambda db: db.execute("DELETE FROM outcomes WHERE model = ?", (name.key,)))
 
-    async def of(self, digests: Iterable[Digest], name: ModelName) -> tuple[Provenanced, ...]:
-        """The newest outcomes of these blobs and of this name, the oldest of them first."""
-        wanted = sorted({digest.hex for digest in digests})
+    async def of(self, digests: Iterable[Digest], name: ModelName, most: int | None = None) -> tuple[Provenanced, ...]:
+        """The newest outcomes of these blobs and of this name, the oldest of them first; at most SHOWN by default."""
+        wanted, most = sorted({digest.hex for digest in digests}), most or SHOWN
 
         def read(db: sqlite3.Connection) -> list[Any]:
-            of_name: list[Any] = db.execute(_OF_NAME, (name.key, SHOWN)).fetchall()
-            return sorted(of_name + select_among(db, _OF_BLOBS, wanted, SHOWN))[-SHOWN:]
+            of_name: list[Any] = db.execute(_OF_NAME, (name.key, most)).fetchall()
+            return sorted(of_name + select_among(db, _OF_BLOBS, wanted, most))[-most:]
 
         return tuple(_shown(row) for row in await self._tables.read(read))
 

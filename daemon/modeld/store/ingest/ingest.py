@@ -38,6 +38,7 @@ from modeld.store.manifests.manifests import File
 from modeld.store.manifests.sites import Sites
 from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
+from modeld.store.parts import printable
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.publishing import FormatRule, Publishing, PublishRequest
 from modeld.store.publish.quotas import check_bytes, owned_by
@@ -67,6 +68,9 @@ class ReadyFile:
     served: Mapping[str, int] = field(default_factory=dict)
     """Bytes from each source."""
 
+    validator: str | None = None
+    """Of the version whose bytes these are, as its source said it: an ETag, or a date that serves as one."""
+
     inspection: Inspection | None = None
     """Set when the blob was inspected as it was committed."""
 
@@ -78,6 +82,10 @@ class ReadyFile:
     def size(self) -> int:
         return self.content.size
 
+
+_LONGEST_VERSION: Final = 200
+"""Characters of a revision or an ETag in the history: four times those that hubs and servers give. Any server chooses
+its own."""
 
 MAX_ATTEMPTS: Final = 3
 
@@ -360,5 +368,12 @@ class Ingest:
             await self.records.record_relinked(relinked)
             await self.history.clear_condemned(sources)
             read = {file.digest: file.served for file in files if file.read}
-            await self.history.record_added(read, request.provenance, request.requester)
+            versions = {file.digest: _version(file, source) for file in files if file.read}
+            await self.history.record_added(read, request.provenance, request.requester, versions)
         return added
+
+
+def _version(file: ReadyFile, source: Mapping[str, str]) -> dict[str, str]:
+    """For the history: what is known of the version of the source that had these bytes."""
+    said = {"revision": source.get("revision"), "validator": file.validator}
+    return {word: printable(text)[:_LONGEST_VERSION] for word, text in said.items() if text}

@@ -12,7 +12,7 @@ import msgspec
 
 from modeld.store.blobs.blobs import Blob, stat_blob
 from modeld.store.catalog.facts import Facts
-from modeld.store.catalog.history import History, rfc3339
+from modeld.store.catalog.history import MOST_SHOWN, History, rfc3339
 from modeld.store.catalog.records import Records
 from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
@@ -96,9 +96,11 @@ class Models:
         """What the name stands for now, as a text to compare with a later one; empty when it stands for nothing."""
         return await self._index.in_thread(partial(manifests.standing, self._layout, ModelName.parse(name)))
 
-    async def show(self, name: str, *, keys: Sequence[str] = (), tensors: bool = False) -> ModelView:
+    async def show(
+        self, name: str, *, keys: Sequence[str] = (), tensors: bool = False, provenance: bool = False
+    ) -> ModelView:
         """One model with its manifest as it is in the file, what its headers say, and the outcomes of its
-        verifications. `keys` and `tensors` request more of the header."""
+        verifications. `keys` and `tensors` request more of the header, `provenance` more of the outcomes."""
 
         def with_facts(view: ModelView, entry: Entry, layout: Layout, **known: Any) -> ModelView:
             whole, manifest = view.state in GIVEN_OUT, documents.with_block(entry.usable(), view.manifest or {})
@@ -141,7 +143,7 @@ class Models:
         return msgspec.structs.replace(
             await self._index.in_thread(read),
             verified_at=None if verified is None else rfc3339(verified),
-            history=await self._history.of(named, entry.name),
+            history=await self._history.of(named, entry.name, MOST_SHOWN if provenance else None),
         )
 
     async def page(

@@ -85,3 +85,12 @@ async def test_of_many_verifications_the_newest_stay_and_so_does_where_bytes_cam
     await history.prune(0.0, {GOOD.hex, BAD.hex}, ())
     assert await outcomes(catalog) == {GOOD.hex: SHOWN + 3, BAD.hex: 2}
     assert await history.of([GOOD], ModelName.parse("m")) == shown, "what an answer shows is not touched"
+
+
+async def test_an_answer_has_the_newest_or_as_many_as_it_is_asked_for(catalog: Catalog) -> None:
+    history, name = History(catalog), ModelName.parse("m")
+    await history.record_added({GOOD: {}}, "here", THE_DAEMON)
+    await verified(history, GOOD, SHOWN)
+    assert {each.outcome for each in await history.of([GOOD], name)} == {"verified"}
+    chain = await history.of([GOOD], name, SHOWN + 1)
+    assert [each.outcome for each in chain] == ["added", *["verified"] * SHOWN]
