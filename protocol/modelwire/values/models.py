@@ -59,6 +59,10 @@ class ModelView(Value, frozen=True, kw_only=True):
     not known."""
 
     reason: str | None = None
+    progress: float | None = None
+    """Of a model that is downloading: the part of its bytes that is here, from 0 to 1. None while their number is not
+    known."""
+
     site: str | None = None
     """The root that has it, when that is one which the daemon only reads."""
 

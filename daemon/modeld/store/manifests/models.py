@@ -17,16 +17,17 @@ from modeld.store.catalog.records import Records
 from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
-from modeld.store.manifests import documents, manifests
+from modeld.store.manifests import coming, documents, manifests
+from modeld.store.manifests.coming import ComingModel
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.model_facts import facts_of, header_of
 from modeld.store.manifests.query import Query, Row
 from modeld.store.manifests.sites import Site, Sites
 from modeld.store.names import ModelName
-from modelwire.errors import Corrupt, InvalidRequest, Unsupported, WireError
+from modelwire.errors import Corrupt, InvalidRequest, NotFound, Unsupported, WireError
 from modelwire.values import Added, ModelList, ModelView
-from modelwire.vocabulary import GIVEN_OUT
+from modelwire.vocabulary import COMING, GIVEN_OUT
 
 _REMEMBERED: Final = 8
 """Lists kept for clients that read page by page. After eight other lists a list is made anew."""
@@ -72,6 +73,9 @@ class Models:
         self._seen = seen
         self._clock = clock
         self._lists: dict[Asked, _List] = {}
+        self.arriving: Callable[[], Sequence[ComingModel]] = tuple
+        """The models that running jobs bring. Called on the event loop, before a look at the manifests: a model that is
+        published meanwhile is found by one of the two."""
 
     def view(self, name: str) -> ModelView:
         """A model, with its manifest as it is in the file."""
@@ -109,11 +113,7 @@ class Models:
             if not keys and not tensors:
                 return view
             if not whole:
-                raise Unsupported(
-                    f"the header of '{view.name}' is not read: {view.reason or view.state}",
-                    hint=f"Run `modelctl verify {view.name}`.",
-                    details={"name": view.name},
-                )
+                raise _no_header(view)
             header, listed = header_of(manifest, layout, keys, tensors=tensors)
             return msgspec.structs.replace(view, header=header, tensors=listed)
 
@@ -126,7 +126,16 @@ class Models:
             view, entry, _ = look(site.index, site.layout)
             return with_facts(view, entry, site.layout)
 
-        site = self._sites.of(await self._sites.find(name))
+        coming_here = coming.named(name, self.arriving())
+        try:
+            found = await self._sites.find(name)
+        except NotFound:
+            if coming_here is None:
+                raise
+            if keys or tensors:
+                raise _no_header(coming_here.view) from None
+            return coming_here.described()
+        site = self._sites.of(found)
         if site is not None:
             return await site.look(partial(look_at_site, site))
         view, entry, blobs = await self._index.in_thread(partial(look, self._index, self._layout))
@@ -145,9 +154,10 @@ class Models:
         asked = (filter_text, sort)
         query = Query.parse(*asked)
         damaged: tuple[str, ...] = ()
+        arriving = self.arriving()
         if after is None or asked not in self._lists:
             elsewhere, at_sites = await self._sites.views()
-            made, own = await self._index.in_thread(partial(self._select, query, elsewhere))
+            made, own = await self._index.in_thread(partial(self._select, query, elsewhere, arriving))
             damaged = (*own, *at_sites)
             self._lists.pop(asked, None)
             self._lists[asked] = made
@@ -156,13 +166,15 @@ class Models:
         names, elsewhere_now = self._lists[asked]
         first = 0 if after is None else _place_after(names, after)
         chosen = names[first : first + limit]
-        views = await self._index.in_thread(partial(self._views_now, chosen, elsewhere_now))
+        views = await self._index.in_thread(partial(self._views_now, chosen, elsewhere_now, arriving))
         more = first + len(chosen) < len(names)
         return ModelList(
             models=tuple(views), next=chosen[-1] if more else None, damaged=damaged if after is None else ()
         )
 
-    def _select(self, query: Query, elsewhere: Sequence[ModelView]) -> tuple[_List, list[str]]:
+    def _select(
+        self, query: Query, elsewhere: Sequence[ModelView], arriving: Sequence[ComingModel]
+    ) -> tuple[_List, list[str]]:
         now = self._clock()
         rows: list[Row] = []
 
@@ -180,6 +192,11 @@ class Models:
         take(elsewhere)
         away = {view.name: view for view in elsewhere}
         away.update((view.name, view) for view in views if view.state == "unavailable")
+        at_sites = {ModelName.parse(name).key for name in away}
+        for each in arriving:
+            key = each.name.key
+            if key not in at_sites and not self._index.knows(each.name) and query.accepts(Row(each.view, now, now)):
+                rows.append(Row(each.view, now, now))
         return _List([row.view.name for row in query.sorted(rows)], away), damaged
 
     def _own(self) -> tuple[list[ModelView], list[str]]:
@@ -200,9 +217,12 @@ class Models:
             if after is None:
                 return views, damaged
 
-    def _views_now(self, names: Sequence[str], elsewhere: Mapping[str, ModelView]) -> list[ModelView]:
+    def _views_now(
+        self, names: Sequence[str], elsewhere: Mapping[str, ModelView], arriving: Sequence[ComingModel]
+    ) -> list[ModelView]:
         """With their documents, for which no blob is opened."""
-        views = [view for name in names if (view := self._view_now(name, elsewhere)) is not None]
+        described = {each.name.text: each.described() for each in arriving}
+        views = [view for name in names if (view := self._view_now(name, elsewhere) or described.get(name)) is not None]
         seen = {view.name: self._index_of(view).seen(view.name) for view in views}
         manifests = {name: entry.manifest for name, entry in seen.items() if entry is not None and entry.manifest}
         facts = self._facts.known([each.digest for each in manifests.values() if not bytes(each.model)])
@@ -235,6 +255,15 @@ class Models:
     def _with_use(self, view: ModelView) -> ModelView:
         view, used = self._seen(view), self._uses.of(view.name)
         return view if not used else msgspec.structs.replace(view, used_at=rfc3339(used))
+
+
+def _no_header(view: ModelView) -> Unsupported:
+    waits = view.state in COMING
+    return Unsupported(
+        f"the header of '{view.name}' is not read: {view.reason or view.state}",
+        hint="Ask again when its bytes are here." if waits else f"Run `modelctl verify {view.name}`.",
+        details={"name": view.name},
+    )
 
 
 def _first_size(view: ModelView) -> int:
