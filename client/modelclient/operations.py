@@ -5,8 +5,8 @@ A new operation is one method here, beside its request and value in the wire.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TypedDict, Unpack
+from collections.abc import Generator, Mapping
+from typing import Any, TypedDict, Unpack
 
 from modelclient.calls import Call
 from modelclient.local_files import path_of_reference
@@ -122,6 +122,12 @@ class Operations:
             **options,
         )
         return Call(request, values.Pulled, path=path_of_reference(ref, directory))
+
+    @answer
+    def register(self, manifest: Mapping[str, Any], *, name: str | None = None) -> Call[values.Registered]:
+        """Makes a model known before its bytes are here, by the document that describes it. Its name is its `model_id`
+        unless another is given; a pull of the name fetches it."""
+        return Call(requests.ModelRegister(manifest=dict(manifest), name=name), values.Registered)
 
     @steps
     def list_models(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -152,6 +152,14 @@ class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
     strict_format: bool = False
     credentials: str | None = None
     transfer: Token | None = None
+
+
+class ModelRegister(Request, tag="model.register", frozen=True, kw_only=True):
+    """Makes a model known before its bytes are here. `manifest` is the document that describes it, the block `model` of
+    manifests; the name is its `model_id` unless another is given."""
+
+    manifest: dict[str, Any]
+    name: str | None = None
 
 
 class ModelList(Request, tag="model.list", frozen=True, kw_only=True):

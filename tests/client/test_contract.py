@@ -35,6 +35,7 @@ CALLS: list[tuple[type[Request], Callable[[Any], object], object]] = [
     (requests.JobConfigure, lambda c: c.configure_job("j1", max_rate=0), VALUES[requests.JobConfigure]),
     (requests.ModelAdd, lambda c: c.add("/x", name="tiny").result(), ADDED),
     (requests.ModelPull, lambda c: c.pull("hf:org/repo", name="tiny").result(), VALUES[requests.ModelPull]),
+    (requests.ModelRegister, lambda c: c.register({"model_id": "tiny"}), VALUES[requests.ModelRegister]),
     (requests.ModelList, lambda c: c.list_models(), VALUES[requests.ModelList]),
     (requests.ModelShow, lambda c: c.show("tiny"), VIEW),
     (requests.ModelFit, lambda c: c.fit("tiny", vram_mb=8192), VALUES[requests.ModelFit]),
@@ -128,6 +129,7 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         client.configure(max_rate=0, running_bytes=1, running_fetches=2, waiting_per_peer=3, waiting_total=4)
         client.configure_job("j", priority=5, max_rate=1000)
         client.fit("a", vram_mb=8192, ram_mb=0)
+        client.register({"model_id": "a"}, name="b")
     assert made.requests == [
         requests.ModelList(id="1", filter="size>1GB", sort="-size"),
         requests.ModelCopy(id="2", source="a", destination="b", dry_run=True, **write),
@@ -144,6 +146,7 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         ),
         requests.JobConfigure(id="12", job="j", priority=5, max_rate=1000),
         requests.ModelFit(id="13", name="a", vram_mb=8192, ram_mb=0),
+        requests.ModelRegister(id="14", manifest={"model_id": "a"}, name="b"),
     ]
 
 

@@ -16,6 +16,7 @@ from modelwire.version import __version__
 VERBS: tuple[tuple[str, str, str], ...] = (
     ("add", "", "add a file, a directory or a set of shards to the store"),
     ("pull", "", "fetch what a reference names into the store"),
+    ("register", "", "make a model known before its bytes are here"),
     ("list", "ls", "list the models"),
     ("show", "inspect", "show everything about one model"),
     ("fit", "", "say whether this machine has what a model needs"),

@@ -155,6 +155,14 @@ class Leased(Value, omit_defaults=False, frozen=True, kw_only=True):
     expires_at: str | None = None
 
 
+class Registered(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """`changed`: it was not registered before."""
+
+    name: str
+    model_id: str
+    changed: bool
+
+
 class Released(Value, frozen=True, kw_only=True):
     lease: str
 

@@ -20,6 +20,14 @@ class ComingModel:
     view: ModelView
     document: ModelDocument
 
+    def of_registered(self, registered: ComingModel) -> ComingModel:
+        """The state of this one, and the rest of one that was registered."""
+        here, size = self.view, self.view.size_bytes or registered.view.size_bytes
+        view = msgspec.structs.replace(
+            registered.view, state=here.state, reason=here.reason, progress=here.progress, size_bytes=size
+        )
+        return ComingModel(registered.name, view, registered.document)
+
     def described(self) -> ModelView:
         return msgspec.structs.replace(self.view, model=msgspec.to_builtins(self.document))
 

@@ -23,6 +23,7 @@ from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.model_facts import facts_of, header_of
 from modeld.store.manifests.query import Query, Row
+from modeld.store.manifests.registrations import Registrations
 from modeld.store.manifests.sites import Site, Sites
 from modeld.store.names import ModelName
 from modelwire.errors import Corrupt, InvalidRequest, NotFound, Unsupported, WireError
@@ -59,6 +60,7 @@ class Models:
         sites: Sites,
         facts: Facts,
         *,
+        registrations: Registrations,
         seen: Callable[[ModelView], ModelView] = lambda view: view,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -70,12 +72,21 @@ class Models:
         self._uses = uses
         self._sites = sites
         self._facts = facts
+        self._registrations = registrations
         self._seen = seen
         self._clock = clock
         self._lists: dict[Asked, _List] = {}
         self.arriving: Callable[[], Sequence[ComingModel]] = tuple
         """The models that running jobs bring. Called on the event loop, before a look at the manifests: a model that is
         published meanwhile is found by one of the two."""
+
+    def _coming(self) -> list[ComingModel]:
+        """A registered model whose bytes are on their way keeps its document."""
+        models = {each.name.key: each for each in self._registrations.models()}
+        for each in self.arriving():
+            registered = models.get(each.name.key)
+            models[each.name.key] = each if registered is None else each.of_registered(registered)
+        return list(models.values())
 
     def view(self, name: str) -> ModelView:
         """A model, with its manifest as it is in the file."""
@@ -126,7 +137,7 @@ class Models:
             view, entry, _ = look(site.index, site.layout)
             return with_facts(view, entry, site.layout)
 
-        coming_here = coming.named(name, self.arriving())
+        coming_here = coming.named(name, self._coming())
         try:
             found = await self._sites.find(name)
         except NotFound:
@@ -154,11 +165,11 @@ class Models:
         asked = (filter_text, sort)
         query = Query.parse(*asked)
         damaged: tuple[str, ...] = ()
-        arriving = self.arriving()
+        without_manifest = self._coming()
         if after is None or asked not in self._lists:
             elsewhere, at_sites = await self._sites.views()
-            made, own = await self._index.in_thread(partial(self._select, query, elsewhere, arriving))
-            damaged = (*own, *at_sites)
+            made, own = await self._index.in_thread(partial(self._select, query, elsewhere, without_manifest))
+            damaged = (*own, *at_sites, *self._registrations.damaged)
             self._lists.pop(asked, None)
             self._lists[asked] = made
             while len(self._lists) > _REMEMBERED:
@@ -166,14 +177,14 @@ class Models:
         names, elsewhere_now = self._lists[asked]
         first = 0 if after is None else _place_after(names, after)
         chosen = names[first : first + limit]
-        views = await self._index.in_thread(partial(self._views_now, chosen, elsewhere_now, arriving))
+        views = await self._index.in_thread(partial(self._views_now, chosen, elsewhere_now, without_manifest))
         more = first + len(chosen) < len(names)
         return ModelList(
             models=tuple(views), next=chosen[-1] if more else None, damaged=damaged if after is None else ()
         )
 
     def _select(
-        self, query: Query, elsewhere: Sequence[ModelView], arriving: Sequence[ComingModel]
+        self, query: Query, elsewhere: Sequence[ModelView], without_manifest: Sequence[ComingModel]
     ) -> tuple[_List, list[str]]:
         now = self._clock()
         rows: list[Row] = []
@@ -193,7 +204,7 @@ class Models:
         away = {view.name: view for view in elsewhere}
         away.update((view.name, view) for view in views if view.state == "unavailable")
         at_sites = {ModelName.parse(name).key for name in away}
-        for each in arriving:
+        for each in without_manifest:
             key = each.name.key
             if key not in at_sites and not self._index.knows(each.name) and query.accepts(Row(each.view, now, now)):
                 rows.append(Row(each.view, now, now))
@@ -218,10 +229,10 @@ class Models:
                 return views, damaged
 
     def _views_now(
-        self, names: Sequence[str], elsewhere: Mapping[str, ModelView], arriving: Sequence[ComingModel]
+        self, names: Sequence[str], elsewhere: Mapping[str, ModelView], without_manifest: Sequence[ComingModel]
     ) -> list[ModelView]:
         """With their documents, for which no blob is opened."""
-        described = {each.name.text: each.described() for each in arriving}
+        described = {each.name.text: each.described() for each in without_manifest}
         views = [view for name in names if (view := self._view_now(name, elsewhere) or described.get(name)) is not None]
         seen = {view.name: self._index_of(view).seen(view.name) for view in views}
         manifests = {name: entry.manifest for name, entry in seen.items() if entry is not None and entry.manifest}
