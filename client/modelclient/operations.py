@@ -5,8 +5,8 @@ A new operation is one method here, beside its request and value in the wire.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TypedDict, Unpack
+from collections.abc import Generator, Mapping
+from typing import Any, TypedDict, Unpack
 
 from modelclient.calls import Call
 from modelclient.local_files import file_first, path_of_reference, working_directory
@@ -151,6 +151,12 @@ class Operations:
         one before it counts as a name; a relative path starts at `directory`, by default the working directory. Bytes
         of another digest are refused, or, when not `strict`, stored with a warning."""
         return _provisioning(ref, digest, strict=strict, directory=directory, offline=offline, **options)
+
+    @answer
+    def register(self, manifest: Mapping[str, Any], *, name: str | None = None) -> Call[values.Registered]:
+        """Makes a model known before its bytes are here, by the document that describes it. Its name is its `model_id`
+        unless another is given; a pull of the name fetches it."""
+        return Call(requests.ModelRegister(manifest=dict(manifest), name=name), values.Registered)
 
     @steps
     def list_models(

@@ -46,6 +46,7 @@ OPERATIONS: dict[str, Operation] = _table(
     (requests.ModelAdd, values.Added, "write", "write", "add"),
     (requests.ModelPull, values.Pulled, "write", "write", "pull"),
     (requests.ModelProvision, values.Provisioned, "write", "write", "provision"),
+    (requests.ModelRegister, values.Registered, "control", "write", "register"),
     (requests.ModelList, values.ModelList, "read", "read", "models"),
     (requests.ModelShow, values.ModelView, "read", "read", "models"),
     (requests.ModelFit, values.FitView, "read", "read", "fit"),

@@ -29,6 +29,9 @@ ModelState = Literal["available", "downloading", "ready", "loaded", "suspect", "
 GIVEN_OUT: Final = frozenset({"ready", "loaded"})
 """States in which a model's path may be given out as complete, verified bytes."""
 
+COMING: Final = frozenset({"available", "downloading"})
+"""States of a model that has no manifest: its bytes are not here yet."""
+
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 """Of the numbers that an engine keeps of each token, as llama.cpp names them."""
 

@@ -36,6 +36,7 @@ CALLS: list[tuple[type[Request], Callable[[Any], object], object]] = [
     (requests.ModelAdd, lambda c: c.add("/x", name="tiny").result(), ADDED),
     (requests.ModelPull, lambda c: c.pull("hf:org/repo", name="tiny").result(), VALUES[requests.ModelPull]),
     (requests.ModelProvision, lambda c: c.ensure_present("hf:org/repo"), VALUES[requests.ModelProvision]),
+    (requests.ModelRegister, lambda c: c.register({"model_id": "tiny"}), VALUES[requests.ModelRegister]),
     (requests.ModelList, lambda c: c.list_models(), VALUES[requests.ModelList]),
     (requests.ModelShow, lambda c: c.show("tiny"), VIEW),
     (requests.ModelFit, lambda c: c.fit("tiny", vram_mb=8192), VALUES[requests.ModelFit]),
@@ -138,6 +139,7 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         client.verify_signature("a", "{}", key="PEM", **write).result()
         client.verify_signature("a", "{}", roots="PEM").result()
         client.show("a", provenance=True)
+        client.register({"model_id": "a"}, name="b")
     assert made.requests == [
         requests.ModelList(id="1", filter="size>1GB", sort="-size", fits=True),
         requests.ModelCopy(id="2", source="a", destination="b", dry_run=True, **write),
@@ -158,6 +160,7 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         requests.ModelVerifySignature(id="15", name="a", signature="{}", key="PEM", **write),
         requests.ModelVerifySignature(id="16", name="a", signature="{}", roots="PEM"),
         requests.ModelShow(id="17", name="a", provenance=True),
+        requests.ModelRegister(id="18", manifest={"model_id": "a"}, name="b"),
     ]
 
 

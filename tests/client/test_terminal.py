@@ -42,6 +42,7 @@ COMMANDS: dict[str, list[str]] = {
     "provision": ["FILE"],
     "pull": ["hf:org/repo"],
     "quarantine": [],
+    "register": ["MANIFEST"],
     "repair": ["m"],
     "resume": ["01k3vxq4m7e2d9c8b6a5f4g3h2"],
     "rm": ["m"],
@@ -138,7 +139,8 @@ def test_a_daemon_writes_no_commands_to_the_terminal(
     peer: Callable[..., ScriptedPeer], ctl: Ctl, room: Path, verb: str, options: tuple[str, ...]
 ) -> None:
     (room / "FILE").write_bytes(b"GGUF")
-    words = [str(room / "FILE") if word == "FILE" else word for word in COMMANDS[verb]]
+    (room / "MANIFEST").write_bytes(b"{}")
+    words = [str(room / word) if word in ("FILE", "MANIFEST") else word for word in COMMANDS[verb]]
     done = ctl("--socket", peer(answer).path, *options, verb, *words)
     shown = done.stdout + done.stderr
     odd = {sign for sign in shown if sign != "\n" and unicodedata.category(sign) in ("Cc", "Cf", "Zl", "Zp")}

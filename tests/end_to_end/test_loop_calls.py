@@ -6,14 +6,17 @@ import os
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from modelwire.knowledge.document import built
 from rigs.hub_server import Hub, Repo
 from rigs.real_daemon import RealDaemon
 from rigs.traced_daemon import strace, traced
 
 __all__ = ["strace"]
 
+DOCUMENT = msgspec.to_builtins(built("registered", "Registered", "llm"))
 CALLS = "trace=%file,%desc,fsync,fdatasync,sync_file_range"
 HARMLESS = re.compile(r"^(epoll_\w+|poll|recv\w*|send\w*|accept\w*|close)\(")
 """On sockets and on the queue of events; and the end of a descriptor, which was only read from."""
@@ -56,6 +59,7 @@ def test_the_event_loop_asks_no_disk(stopped: RealDaemon) -> None:
             ("model.list", {}),
             ("model.show", {"name": "several"}),
             ("model.fit", {"name": "several"}),
+            ("model.register", {"manifest": DOCUMENT}),
             ("model.verify", {"all": True}),
             ("model.verify_signature", {"name": "several", "signature": "{}", "key": "k"}),
             ("model.remove", {"name": "several"}),

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from modeld.jobs.admission import Gate, Limits
 from modeld.jobs.board import Board
 from modeld.jobs.ledger import Ledger
 from modeld.machine.machine import ThisMachine
+from modeld.operations.arriving import arriving
 from modeld.operations.operation import Caller, Connection, Handed, Operation
 from modeld.operations.registry import Operations, all_operations
 from modeld.operations.services import Services, ThisDaemon
@@ -166,6 +168,7 @@ async def operations_rig(room: Path, access: AccessSettings | None = None) -> As
                 access=Access(settings.access.users, settings.access.groups, UID, accounts),
                 lending=Lending((), UID, accounts),
             )
+            store.models.arriving = partial(arriving, services.board)
             with anyio.fail_after(PATIENCE):
                 yield OperationsRig(services, all_operations(services), room, drains)
             tasks.cancel_scope.cancel()

@@ -194,6 +194,7 @@ VALUES: dict[type[Request], values.Value] = {
     requests.DaemonDrain: values.Drained(running=1, waiting=2, deadline_s=3.0),
     requests.DaemonConfigure: values.Configured(settings={"max_rate": values.Change(new=1000)}),
     requests.ModelAdd: ADDED,
+    requests.ModelRegister: values.Registered(name="tiny", model_id="tiny", changed=True),
     requests.ModelList: values.ModelList(models=(VIEW,)),
     requests.ModelShow: VIEW,
     requests.ModelFit: FIT,

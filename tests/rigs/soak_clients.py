@@ -15,6 +15,7 @@ from anyio import to_thread
 
 from modelclient import AsyncClient, AsyncWork
 from modelwire.errors import ConnectionLost, ModeldError, NoDaemon, TimedOut, WireError
+from modelwire.vocabulary import COMING
 from rigs.soak_model import Content, Lie, Write
 from rigs.soak_world import NAMES, SETTLE_SECONDS, START_SECONDS, World, blob_of, content_of
 
@@ -247,7 +248,7 @@ class Worker:
         with self.model.step() as began:
             listed = await self.ask(lambda client: client.list_models(sort=self.chance.choice((None, "-size", "used"))))
             assert listed is not None
-            self.judge_list(began, {view.name: content_of(view) for view in listed.models})
+            self.judge_list(began, {view.name: content_of(view) for view in listed.models if view.state not in COMING})
             if strange := [name for name in listed.damaged if "junk" not in name and "not a name" not in name]:
                 raise Lie(f"damaged: {strange}")
 

@@ -36,6 +36,8 @@ def _mismatch(view: ModelView) -> str | None:
 
 def _place(view: ModelView, model_id: str) -> NodeState:
     state = NodeState(model_id=model_id)
+    if view.state == "downloading":
+        return state.downloading(view.progress or 0.0)
     if view.path is not None:
         state = state.ready(view.path, view.verified_at)
     if view.state == "loaded":

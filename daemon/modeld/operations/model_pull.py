@@ -14,9 +14,11 @@ from typing import Final
 
 import msgspec
 
+from modeld.jobs.board import Attachment
+from modeld.jobs.publication import PublicationNotes
 from modeld.operations.job_operation import Submission, requester_of
 from modeld.operations.model_add import NewModel, add_path, format_key
-from modeld.operations.operation import Caller
+from modeld.operations.operation import Call, Caller
 from modeld.operations.room import with_room
 from modeld.operations.services import Services
 from modeld.pulls.pull import Pull as NetworkPull
@@ -30,6 +32,8 @@ from modelwire.errors import (
     Interrupted,
     InvalidRequest,
     NotFound,
+    Offline,
+    PermissionDenied,
     SourceNotFound,
     SourceUnauthorized,
     WireError,
@@ -60,6 +64,46 @@ class Pull(NewModel[ModelPull, Pulled]):
         super().__init__(services)
         self._secret: dict[str, Reference] = {}
         """The references that hold secrets, by the keys of their jobs."""
+
+    async def submit(self, call: Call, request: ModelPull, /) -> Attachment[ModelPull, Pulled]:
+        return await super().submit(call, self._of_registered(request, call.caller.uid))
+
+    def _of_registered(self, request: ModelPull, uid: int) -> ModelPull:
+        """A pull of a registered name fetches what its document says, and expects its digest. It is for the user who
+        wrote the address: another one would lend paths, networks and tokens to whatever it leads to."""
+        store, reference = self._services.store, self._services.pulls.sources.read(request.ref, request.directory)
+        if not isinstance(reference, StoredReference) or request.name not in (None, request.ref):
+            return request
+        if (registration := store.registrations.find(reference.text)) is None:
+            return request
+        document = registration.document
+        name, address = ModelName.parse(registration.name), document.download_url or ""
+        if store.index.knows(name):
+            return request
+        if address and registration.owner_uid != uid:
+            raise PermissionDenied(
+                f"'{name.text}' belongs to uid {registration.owner_uid}, who alone pulls it by its name",
+                hint=f"Look at its `download_url` with `modelctl show {name.text} --json`, and pull that by itself:"
+                f" `modelctl pull ADDRESS --name {name.text}`.",
+                details={"name": name.text, "owner": registration.owner_uid, "uid": uid},
+            )
+        expected = document.sha256 or request.sha256
+        if request.sha256 is not None and not Digest.parse(request.sha256).matches(Digest.parse(expected or "")):
+            raise DigestMismatch(
+                f"'{name.text}' is registered with the digest sha256:{expected}, {request.sha256} was expected",
+                hint="Check the digest, or pull by a reference that names the source of the model.",
+                details={"expected_sha256": Digest.parse(request.sha256).hex, "actual_sha256": expected},
+            )
+        if not address and not expected:
+            raise SourceNotFound(
+                f"'{name.text}' is registered without a place to fetch it from, and without a digest",
+                hint=f"Bring its bytes under that name: `modelctl add PATH --name {name.text}`.",
+                details={"name": name.text},
+            )
+        offline = request.offline or not address
+        return msgspec.structs.replace(
+            request, ref=address or name.text, name=name.text, sha256=expected, directory=None, offline=offline
+        )
 
     def check(self, caller: Caller, request: ModelPull, /) -> Submission[ModelPull]:
         self.check_fields(request)
@@ -110,7 +154,7 @@ class Pull(NewModel[ModelPull, Pulled]):
                 return in_shape.pulled(await self.with_phases(job, reference.path, with_room(services, job, add)))
             if isinstance(reference, StoredReference):
                 path = services.store.layout.manifest(reference.name)
-                return await self.with_phases(job, path, self._find_stored(job, reference.name))
+                return await self.with_phases(job, path, self._stored_or_registered(job, reference, notes))
             user = await services.source_user(job.peer, reference.text)
             requester = await services.requester_of(job)
 
@@ -128,6 +172,29 @@ class Pull(NewModel[ModelPull, Pulled]):
                     spelling = "" if isinstance(fault, SourceUnauthorized) else "Check the spelling. If it is private: "
                     fault.hint = spelling + _OWN_CREDENTIALS
                 raise
+
+    async def _stored_or_registered(
+        self, job: PullJob, reference: StoredReference, notes: PublicationNotes[Pulled]
+    ) -> Pulled:
+        """A registered model without an address has its bytes when a blob of its digest is here."""
+        services = self._services
+        try:
+            return await self._find_stored(job, reference.name)
+        except NotFound:
+            if services.store.registrations.of(reference.name) is None or job.request.sha256 is None:
+                raise
+        requester, nobody = await services.requester_of(job), await services.source_user(None, reference.text)
+        planned = await NetworkPull.planned(
+            services.pulls, services.activity, job, reference, notes, requester=requester, user=nobody
+        )
+        try:
+            return await planned.run()
+        except Offline:
+            raise SourceNotFound(
+                f"'{reference.text}' is registered without a place to fetch it from, and no blob of its digest is here",
+                hint=f"Bring its bytes under that name: `modelctl add PATH --name {reference.text}`.",
+                details={"name": reference.text, "expected_sha256": job.request.sha256},
+            ) from None
 
     async def _find_stored(self, job: PullJob, name: ModelName) -> Pulled:
         store, progress = self._services.store, job.progress

@@ -28,13 +28,19 @@ class Remove(JobOperation[ModelRemove, Removed]):
 
     async def work(self, job: Job[ModelRemove, Removed], /) -> Removed:
         notes = self.notes(job)
+        requester, stopped = await self._services.requester_of(job), job.progress.stopped
+        unregistered = await self._services.store.registering.remove(
+            ModelName.parse(job.request.name), requester=requester, order=job.order, notes=notes, stopped=stopped
+        )
+        if unregistered is not None:
+            return unregistered
         removed = await self._services.store.renaming.remove(
             job.request.name,
             force=job.request.force,
-            requester=await self._services.requester_of(job),
+            requester=requester,
             order=job.order,
             notes=notes,
-            stopped=job.progress.stopped,
+            stopped=stopped,
         )
         if not job.request.now:
             return removed
@@ -60,4 +66,5 @@ class Remove(JobOperation[ModelRemove, Removed]):
         return request.name
 
     def took_place(self, _: ModelRemove, intent: Removed, /) -> bool:
-        return self._services.store.renaming.removed(intent)
+        store = self._services.store
+        return store.renaming.removed(intent) and store.registrations.of(ModelName.parse(intent.name)) is None

@@ -29,6 +29,11 @@ class StoredReference(Reference):
         return self.name
 
     @property
+    def is_single(self) -> bool:
+        """A name of the store that has no manifest can only get the one file of an expected digest."""
+        return True
+
+    @property
     def suggested_name(self) -> ModelName:
         return self.name
 

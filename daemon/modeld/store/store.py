@@ -49,6 +49,7 @@ from modeld.store.maintain.used_bytes import UsedBytes
 from modeld.store.maintain.verify import Verifier
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.models import Models
+from modeld.store.manifests.registrations import Registrations
 from modeld.store.manifests.sites import Site, Sites
 from modeld.store.manifests.trees import Trees
 from modeld.store.moving.mover import Mover
@@ -61,6 +62,7 @@ from modeld.store.publish.pinning import Pinning
 from modeld.store.publish.planned_changes import PlannedChanges
 from modeld.store.publish.publisher import Publisher
 from modeld.store.publish.publishing import FormatRule, Publishing, PublishRequest
+from modeld.store.publish.registering import Registering
 from modeld.store.publish.renaming import Renaming
 from modelwire.errors import NotFound
 from modelwire.values import Added, Copied, QuarantineList, Resolved, Usage
@@ -114,7 +116,19 @@ class Store:
         self._walks = anyio.CapacityLimiter(_WALKS)
         self.leases = leases
         self.sites = sites
-        self.models = Models(self.index, self.layout, records, history, uses, sites, ingest.facts, seen=leases.seen)
+        self.registrations = publishing.registrations
+        self.models = Models(
+            self.index,
+            self.layout,
+            records,
+            history,
+            uses,
+            sites,
+            ingest.facts,
+            registrations=self.registrations,
+            seen=leases.seen,
+        )
+        self.registering = Registering(publishing, self.registrations, lock)
         grace, by_itself = float(settings.grace), settings.sweep == "auto"
         sweep_after = grace if by_itself else None
         changes = PlannedChanges(publishing, lock, self.holds, records)
@@ -168,6 +182,8 @@ class Store:
             records = Records(catalog)
             index = Index(layout, history.reason_at, Trees(layout, linked), records, check_root=lock.check_root)
             sites = Sites(index, layout.root, [Site(site.path, layout) for site in settings.site])
+            registrations = Registrations(layout)
+            registrations.load()
             publish_threads = anyio.CapacityLimiter(PUBLISH_THREADS)
             publishing = Publishing(
                 layout=layout,
@@ -176,6 +192,7 @@ class Store:
                 locks=NameLocks(layout, float(settings.lock_wait), publish_threads),
                 threads=publish_threads,
                 unnamed=Unnamed(catalog),
+                registrations=registrations,
             )
             left_files = LeftFiles(catalog, layout.root)
             space = Space(

@@ -1,6 +1,8 @@
 """Where a model stands on this machine, as the founding vocabulary has it. Absent values are written as null.
 
 transition      what it changes
+available       everything: no path, no progress, no time of a verification, no error
+downloading(p)  the progress, which is between 0 and 1
 ready(path)     the path; the progress is 1, with the time of the last verification, and no error is left
 loaded          nothing but the status
 failed(error)   the error
@@ -35,6 +37,12 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     download_progress: float = 0.0
     verified_at: str | None = None
     error: str | None = None
+
+    def available(self) -> NodeState:
+        return NodeState(model_id=self.model_id)
+
+    def downloading(self, progress: float) -> NodeState:
+        return msgspec.structs.replace(self, status="downloading", download_progress=min(1.0, max(0.0, progress)))
 
     def ready(self, path: str, verified_at: str | None) -> NodeState:
         return msgspec.structs.replace(

@@ -38,6 +38,7 @@ from modelwire.requests.models import ModelVerifySignature as ModelVerifySignatu
 from modelwire.requests.new_models import ModelAdd as ModelAdd
 from modelwire.requests.new_models import ModelProvision as ModelProvision
 from modelwire.requests.new_models import ModelPull as ModelPull
+from modelwire.requests.new_models import ModelRegister as ModelRegister
 from modelwire.requests.request import Request as Request
 from modelwire.requests.request import Write as Write
 from modelwire.requests.store import StoreMove as StoreMove

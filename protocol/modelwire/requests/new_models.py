@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from modelwire.fields import Rate, Token
-from modelwire.requests.request import Write
+from modelwire.requests.request import Request, Write
 
 
 class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
@@ -68,3 +70,11 @@ class ModelProvision(Write, tag="model.provision", frozen=True, kw_only=True):
     offline: bool = False
     directory: str | None = None
     transfer: Token | None = None
+
+
+class ModelRegister(Request, tag="model.register", frozen=True, kw_only=True):
+    """Makes a model known before its bytes are here. `manifest` is the document that describes it, the block `model` of
+    manifests; the name is its `model_id` unless another is given."""
+
+    manifest: dict[str, Any]
+    name: str | None = None

@@ -48,6 +48,7 @@ from modelwire.values.models import Provenance as Provenance
 from modelwire.values.models import Provenanced as Provenanced
 from modelwire.values.models import Provisioned as Provisioned
 from modelwire.values.models import Pulled as Pulled
+from modelwire.values.models import Registered as Registered
 from modelwire.values.models import Released as Released
 from modelwire.values.models import Removed as Removed
 from modelwire.values.models import Repaired as Repaired

@@ -59,6 +59,10 @@ class ModelView(Value, frozen=True, kw_only=True):
     not known."""
 
     reason: str | None = None
+    progress: float | None = None
+    """Of a model that is downloading: the part of its bytes that is here, from 0 to 1. None while their number is not
+    known."""
+
     site: str | None = None
     """The root that has it, when that is one which the daemon only reads."""
 
@@ -162,6 +166,14 @@ class Leased(Value, omit_defaults=False, frozen=True, kw_only=True):
     blob: str
     state: ModelState
     expires_at: str | None = None
+
+
+class Registered(Value, omit_defaults=False, frozen=True, kw_only=True):
+    """`changed`: it was not registered before."""
+
+    name: str
+    model_id: str
+    changed: bool
 
 
 class Released(Value, frozen=True, kw_only=True):

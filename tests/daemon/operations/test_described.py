@@ -63,6 +63,9 @@ def test_the_file_name() -> None:
             ("failed", None, 0.0, "its blob is missing"),
             "failed",
         ),
+        ("available", {"path": None}, ("available", None, 0.0, None), "pending"),
+        ("downloading", {"path": None}, ("downloading", None, 0.0, None), "pending"),
+        ("downloading", {"path": None, "progress": 0.25}, ("downloading", None, 0.25, None), "pending"),
         ("unavailable", {"path": None}, ("unavailable", None, 0.0, None), "pending"),
     ],
 )

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import anyio
 import anyio.abc
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -28,6 +29,7 @@ from modeld.server.peer_limits import PeerLimits
 from modeld.server.server import Server
 from modeld.store import Requester
 from modelwire import requests
+from modelwire.knowledge.document import built
 from modelwire.operations import OPERATIONS
 from rigs.account_database import AccountDatabase
 from rigs.operations_rig import MODEL_FILE, UID, OperationsRig, operations_rig
@@ -75,6 +77,7 @@ BY_PATH = "+ + d d r - - -"
 OWN = "i i o r r - - -"
 NOT_HERE = "i i i i i - - -"
 
+DOCUMENT: Final = msgspec.to_builtins(built("m", "M", "llm"))
 HANDED: Final = {"transfer": "t", "replace": True}
 
 
@@ -95,6 +98,7 @@ LINES: Final[dict[str, tuple[str, str, Make]]] = {
     "files.offer": (WRITE, WRITE, lambda case: {"transfer": "t", "paths": ["other.gguf"]}),
     "model.add": (WRITE, OTHERS_MODEL, lambda case: HANDED | {"path": case.file, "name": case.model}),
     "model.pull": (WRITE, OTHERS_MODEL, lambda case: HANDED | {"ref": case.file, "name": case.model}),
+    "model.register": (WRITE, WRITE, lambda case: {"manifest": DOCUMENT, "name": f"{case.model}-coming"}),
     "model.list": (READ, READ, lambda case: {}),
     "model.show": (READ, READ, lambda case: {"name": case.model}),
     "model.provision": (WRITE, WRITE, lambda case: {"transfer": "t", "ref": case.file}),

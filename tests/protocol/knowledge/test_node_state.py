@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 
 import msgspec
+import pytest
 
 from modelwire.knowledge.node_state import NodeState
 
@@ -22,6 +24,17 @@ def test_nulls_are_written() -> None:
         "verified_at": None,
         "error": None,
     }
+
+
+def test_available_has_neither_path_nor_progress() -> None:
+    assert FAR.available() == NodeState(model_id="m")
+
+
+@pytest.mark.parametrize(
+    ("given", "progress"), [(0.25, 0.25), (0.0, 0.0), (1.0, 1.0), (-0.5, 0.0), (1.5, 1.0), (math.nan, 0.0)]
+)
+def test_downloading_clamps_the_progress_and_keeps_the_rest(given: float, progress: float) -> None:
+    assert FAR.downloading(given) == msgspec.structs.replace(FAR, status="downloading", download_progress=progress)
 
 
 def test_ready_is_verified_and_clears_the_error() -> None:

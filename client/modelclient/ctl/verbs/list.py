@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from modelclient.ctl.modelview import size_of, state_of
 from modelclient.ctl.output import short_digest
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
-from modelwire.units import rounded_count, rounded_size
+from modelwire.units import rounded_count
 from modelwire.values import ModelView
 
 HEADINGS = ("NAME", "SIZE", "PARAMS", "QUANT", "FORMAT", "STATE", "SHA-256")
@@ -52,10 +53,10 @@ def _row(model: ModelView) -> tuple[str, ...]:
     billions = known.get("params_billions")
     return (
         model.name,
-        rounded_size(model.size_bytes),
+        size_of(model),
         "" if billions is None else rounded_count(round(billions * 1e9)),
         known.get("quantization", ""),
         model.format,
-        model.state,
+        state_of(model),
         short_digest(model.blob),
     )

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import get_args
 
+from modelclient.ctl.modelview import size_of, state_of
 from modelclient.ctl.output import short_digest
 from modelclient.ctl.provenance import SHOWN, chain, chain_text
 from modelclient.ctl.session import Session
@@ -172,16 +173,21 @@ def _counted(parameters: int) -> str:
     return str(parameters) if parameters < 1000 else f"{rounded_count(parameters)} ({parameters})"
 
 
+def _size(model: ModelView) -> str | None:
+    rounded = size_of(model)
+    return f"{rounded} ({model.size_bytes} bytes)" if rounded else None
+
+
 def _rows(model: ModelView) -> list[tuple[str, str | None]]:
     source = model.source
     origin = (source.registry, source.repo, source.revision, source.filename) if source else ()
     return [
         ("name", model.name),
-        ("state", model.state),
+        ("state", state_of(model)),
         ("reason", model.reason),
         ("site", model.site),
         ("path", model.path),
-        ("size", f"{rounded_size(model.size_bytes)} ({model.size_bytes} bytes)"),
+        ("size", _size(model)),
         ("format", model.format),
         *_facts(model.facts),
         ("video memory", _estimated(model.estimated_vram_mb)),

@@ -108,6 +108,14 @@ class Layout:
         return f"{self.root}/.modeld/linked/{digest.hex}"
 
     @property
+    def registered(self) -> str:
+        """Models whose bytes are not here: a file for each."""
+        return f"{self.private}/registered"
+
+    def registration(self, name: ModelName) -> str:
+        return f"{self.registered}/{name.stem}.json"
+
+    @property
     def moving(self) -> str:
         """In an unfinished copy of another store: see `disk.former`."""
         return f"{self.private}/moving"

@@ -17,18 +17,20 @@ from modeld.store.catalog.records import Records
 from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
-from modeld.store.manifests import documents, manifests
+from modeld.store.manifests import coming, documents, manifests
+from modeld.store.manifests.coming import ComingModel
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.manifests import Manifest
 from modeld.store.manifests.model_facts import facts_of, header_of
 from modeld.store.manifests.query import Query, Row
+from modeld.store.manifests.registrations import Registrations
 from modeld.store.manifests.sites import Site, Sites
 from modeld.store.names import ModelName
-from modelwire.errors import Corrupt, InvalidRequest, Unsupported, WireError
+from modelwire.errors import Corrupt, InvalidRequest, NotFound, Unsupported, WireError
 from modelwire.knowledge.requirements import Requirements
 from modelwire.values import Added, ModelList, ModelView
-from modelwire.vocabulary import GIVEN_OUT
+from modelwire.vocabulary import COMING, GIVEN_OUT
 
 _REMEMBERED: Final = 8
 """Lists kept for clients that read page by page. After eight other lists a list is made anew."""
@@ -62,6 +64,7 @@ class Models:
         sites: Sites,
         facts: Facts,
         *,
+        registrations: Registrations,
         seen: Callable[[ModelView], ModelView] = lambda view: view,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -73,9 +76,21 @@ class Models:
         self._uses = uses
         self._sites = sites
         self._facts = facts
+        self._registrations = registrations
         self._seen = seen
         self._clock = clock
         self._lists: dict[Asked, _List] = {}
+        self.arriving: Callable[[], Sequence[ComingModel]] = tuple
+        """The models that running jobs bring. Called on the event loop, before a look at the manifests: a model that is
+        published meanwhile is found by one of the two."""
+
+    def _coming(self) -> list[ComingModel]:
+        """A registered model whose bytes are on their way keeps its document."""
+        models = {each.name.key: each for each in self._registrations.models()}
+        for each in self.arriving():
+            registered = models.get(each.name.key)
+            models[each.name.key] = each if registered is None else each.of_registered(registered)
+        return list(models.values())
 
     def view(self, name: str) -> ModelView:
         """A model, with its manifest as it is in the file."""
@@ -115,11 +130,7 @@ class Models:
             if not keys and not tensors:
                 return view
             if not whole:
-                raise Unsupported(
-                    f"the header of '{view.name}' is not read: {view.reason or view.state}",
-                    hint=f"Run `modelctl verify {view.name}`.",
-                    details={"name": view.name},
-                )
+                raise _no_header(view)
             header, listed = header_of(manifest, layout, keys, tensors=tensors)
             return msgspec.structs.replace(view, header=header, tensors=listed)
 
@@ -132,7 +143,16 @@ class Models:
             view, entry, _ = look(site.index, site.layout)
             return with_facts(view, entry, site.layout)
 
-        site = self._sites.of(await self._sites.find(name))
+        coming_here = coming.named(name, self._coming())
+        try:
+            found = await self._sites.find(name)
+        except NotFound:
+            if coming_here is None:
+                raise
+            if keys or tensors:
+                raise _no_header(coming_here.view) from None
+            return coming_here.described()
+        site = self._sites.of(found)
         if site is not None:
             return await site.look(partial(look_at_site, site))
         view, entry, blobs = await self._index.in_thread(partial(look, self._index, self._layout))
@@ -153,10 +173,11 @@ class Models:
         asked = (filter_text, sort, suits is not None)
         query = Query.parse(filter_text, sort)
         damaged: tuple[str, ...] = ()
+        without_manifest = self._coming()
         if after is None or asked not in self._lists:
             elsewhere, at_sites = await self._sites.views()
-            made, own = await self._index.in_thread(partial(self._select, query, suits, elsewhere))
-            damaged = (*own, *at_sites)
+            made, own = await self._index.in_thread(partial(self._select, query, suits, elsewhere, without_manifest))
+            damaged = (*own, *at_sites, *self._registrations.damaged)
             self._lists.pop(asked, None)
             self._lists[asked] = made
             while len(self._lists) > _REMEMBERED:
@@ -164,13 +185,19 @@ class Models:
         names, elsewhere_now = self._lists[asked]
         first = 0 if after is None else _place_after(names, after)
         chosen = names[first : first + limit]
-        views = await self._index.in_thread(partial(self._views_now, chosen, elsewhere_now))
+        views = await self._index.in_thread(partial(self._views_now, chosen, elsewhere_now, without_manifest))
         more = first + len(chosen) < len(names)
         return ModelList(
             models=tuple(views), next=chosen[-1] if more else None, damaged=damaged if after is None else ()
         )
 
-    def _select(self, query: Query, suits: Suits | None, elsewhere: Sequence[ModelView]) -> tuple[_List, list[str]]:
+    def _select(
+        self,
+        query: Query,
+        suits: Suits | None,
+        elsewhere: Sequence[ModelView],
+        without_manifest: Sequence[ComingModel],
+    ) -> tuple[_List, list[str]]:
         now = self._clock()
         rows: list[Row] = []
 
@@ -188,6 +215,13 @@ class Models:
         take(elsewhere)
         away = {view.name: view for view in elsewhere}
         away.update((view.name, view) for view in views if view.state == "unavailable")
+        at_sites = {ModelName.parse(name).key for name in away}
+        for each in without_manifest:
+            key = each.name.key
+            if key in at_sites or self._index.knows(each.name) or not query.accepts(Row(each.view, now, now)):
+                continue
+            if suits is None or suits(each.document.requirements):
+                rows.append(Row(each.view, now, now))
         return _List([row.view.name for row in query.sorted(rows)], away), damaged
 
     def _own(self) -> tuple[list[ModelView], list[str]]:
@@ -208,9 +242,12 @@ class Models:
             if after is None:
                 return views, damaged
 
-    def _views_now(self, names: Sequence[str], elsewhere: Mapping[str, ModelView]) -> list[ModelView]:
+    def _views_now(
+        self, names: Sequence[str], elsewhere: Mapping[str, ModelView], without_manifest: Sequence[ComingModel]
+    ) -> list[ModelView]:
         """With their documents, for which no blob is opened."""
-        views = [view for name in names if (view := self._view_now(name, elsewhere)) is not None]
+        described = {each.name.text: each.described() for each in without_manifest}
+        views = [view for name in names if (view := self._view_now(name, elsewhere) or described.get(name)) is not None]
         read = {view.name: manifest for view in views if (manifest := self._read(view)) is not None}
         facts = self._facts.known([each.digest for each in read.values() if not bytes(each.model)])
         return [
@@ -258,6 +295,15 @@ class Models:
     def _with_use(self, view: ModelView) -> ModelView:
         view, used = self._seen(view), self._uses.of(view.name)
         return view if not used else msgspec.structs.replace(view, used_at=rfc3339(used))
+
+
+def _no_header(view: ModelView) -> Unsupported:
+    waits = view.state in COMING
+    return Unsupported(
+        f"the header of '{view.name}' is not read: {view.reason or view.state}",
+        hint="Ask again when its bytes are here." if waits else f"Run `modelctl verify {view.name}`.",
+        details={"name": view.name},
+    )
 
 
 def _first_size(view: ModelView) -> int:

@@ -1,5 +1,5 @@
-"""What a store has beside its blobs: manifests, trees, unfinished downloads, bytes in quarantine. They follow it to its
-new directory, at a moment when nobody in this daemon changes them.
+"""What a store has beside its blobs: manifests, registrations, trees, unfinished downloads, bytes in quarantine. They
+follow it to its new directory, at a moment when nobody in this daemon changes them.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class OtherFiles:
             durable.make_directories(self._new.linked, below=self._new.root)
         self._copy_downloads()
         self._copy_all(self._old.quarantine_dir, self._new.quarantine_dir)
+        self._copy_all(self._old.registered, self._new.registered)
         self._copy_trees()
         self.copy_manifests()
         for directory in (self._new.private, self._new.locks_dir, self._new.root):

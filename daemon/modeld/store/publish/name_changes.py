@@ -19,6 +19,7 @@ from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.manifests import writing
 from modeld.store.manifests.index import Index
+from modeld.store.manifests.registrations import Registrations
 from modeld.store.names import ModelName
 from modeld.store.publish.name_locks import NameLocks, Stop, alone, never
 from modeld.store.publish.publisher import Publisher
@@ -67,6 +68,7 @@ class NameChanges:
     publisher: Publisher
     locks: NameLocks
     threads: anyio.CapacityLimiter
+    registrations: Registrations
     unnamed: Unnamed = field(default_factory=lambda: Unnamed(None))
 
     @asynccontextmanager

@@ -11,6 +11,7 @@ from typing import Final, Literal
 from modeld.store.catalog.history import Requester
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.index import Index
+from modeld.store.manifests.registrations import Registration
 from modeld.store.names import ModelName
 from modelwire.errors import PermissionDenied
 
@@ -32,6 +33,19 @@ def not_owner(entry: Entry, requester: Requester, change: Change) -> PermissionD
     return PermissionDenied(
         f"'{name}' cannot be {change} by uid {requester.peer}: {belongs}",
         hint=f"Ask {whom} to do it{', or use another name' if change == 'replaced' else ''}. {_SHARED}",
+        details={"name": name, "owner": owner, "uid": requester.peer},
+    )
+
+
+def check_registrant(registration: Registration, requester: Requester, change: Change) -> None:
+    """As `check_owner`, for a model that another user has registered."""
+    if requester.may_change(registration.owner_uid):
+        return
+    name, owner = registration.name, registration.owner_uid
+    belongs = f"it is registered, and belongs to uid {owner}" if owner is not None else "who registered it is not known"
+    raise PermissionDenied(
+        f"'{name}' cannot be {change} by uid {requester.peer}: {belongs}",
+        hint=f"Ask uid {owner}, or a user with the role admin, to do it, or use another name. {_SHARED}",
         details={"name": name, "owner": owner, "uid": requester.peer},
     )
 

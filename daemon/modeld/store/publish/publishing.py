@@ -7,6 +7,7 @@ the client gets its answer. A reader sees the complete model or none, and a cras
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -20,9 +21,10 @@ from modeld.store.digest import Digest
 from modeld.store.manifests import documents, manifests, writing
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.manifests import File
+from modeld.store.manifests.registrations import Registration
 from modeld.store.names import ModelName
 from modeld.store.publish.name_changes import NameChanges, Notes, announced
-from modeld.store.publish.owners import check_hides_no_other, check_owner, not_owner
+from modeld.store.publish.owners import check_hides_no_other, check_owner, check_registrant, not_owner
 from modeld.store.publish.quotas import check_quota
 from modelwire.errors import AlreadyExists, Corrupt, InvalidRequest, Unsupported, WireError
 from modelwire.values import Added, ModelFacts, ModelFile
@@ -72,12 +74,14 @@ class Publishing(NameChanges):
 
     def judge(self, request: PublishRequest, digest: Digest | None, files: Sequence[File] = ()) -> bool:
         """As the function `judge`, for the present entry of the name."""
-        return judge(self._standing(request), request, digest, files)
+        return judge(self._standing(request, digest), request, digest, files)
 
-    def _standing(self, request: PublishRequest) -> Entry | None:
+    def _standing(self, request: PublishRequest, digest: Digest | None) -> Entry | None:
         entry = self.index.entry(request.name)
         if entry is None:
             check_hides_no_other(self.index, request.name, request.requester)
+            if (registration := self.registrations.of(request.name)) is not None:
+                judge_registered(registration, request, digest)
         return entry
 
     def judge_unseen(self, request: PublishRequest, size: int | None) -> None:
@@ -113,7 +117,7 @@ class Publishing(NameChanges):
         stopped = request.progress.stopped
         async with self.turn(request.order, request.name, stopped=stopped, notes=request.notes):
             request.progress.phase("publish")
-            standing = await self.in_thread(partial(self._standing, request))
+            standing = await self.in_thread(partial(self._standing, request, digest))
             same = judge(standing, request, digest, files)
             # A cancel does not interrupt it: half a publication is of no use, and the rest takes milliseconds.
             with anyio.CancelScope(shield=True):
@@ -141,6 +145,8 @@ class Publishing(NameChanges):
         """Writes the manifest, the last write: then the model exists."""
         blobs = {Digest.parse(file.blob): file.size_bytes for file in files} or {blob.digest: blob.size}
         await self.in_thread(partial(check_quota, self.index, request.requester.quota, request.name, blobs))
+        registration = None if standing is not None else self.registrations.of(request.name)
+        registered = None if registration is None or not _is_of(registration, blob.digest) else registration
 
         def composed() -> dict[str, Any]:
             document = writing.compose(
@@ -148,12 +154,14 @@ class Publishing(NameChanges):
                 digest=blob.digest,
                 size=blob.size,
                 format=added.format,
-                license=request.license,
+                license=request.license or (registered and registered.document.license) or None,
                 source=source,
                 files=files,
                 owner=_new_owner(request.requester, standing),
                 before=_before(standing),
             )
+            if registered is not None:
+                document["model"] = registered.model | {"size_bytes": blob.size, "sha256": blob.digest.hex}
             return documents.described(document, self.layout, facts)
 
         document = await self.in_thread(composed)
@@ -165,6 +173,9 @@ class Publishing(NameChanges):
                 same = await self.in_thread(partial(self.judge, request, blob.digest, files))
                 if not same or not await self._make_durable(request.name):
                     raise
+            if registration is not None:
+                with suppress(WireError):  # the next start finds the manifest, and ends it then
+                    await self.in_thread(partial(self.registrations.end, request.name))
             if last is not None:
                 await self.in_thread(last)
 
@@ -206,6 +217,30 @@ def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None
             details={"name": name.text, "license": standing.manifest.license},
         )
     return True
+
+
+def judge_registered(registration: Registration, request: PublishRequest, digest: Digest | None) -> None:
+    """Raises when the request must not bring the bytes of a registered model, or brings others."""
+    if registration.name != request.name.text:
+        raise AlreadyExists(
+            f"'{request.name.text}' is another spelling of '{registration.name}', which is registered",
+            hint=f"Use '{registration.name}', or choose a name that differs in more than case.",
+            details={"name": request.name.text, "existing": registration.name},
+        )
+    check_registrant(registration, request.requester, "replaced")
+    if digest is not None and not _is_of(registration, digest) and not request.replace:
+        expected = f"sha256:{registration.document.sha256}"
+        raise AlreadyExists(
+            f"'{registration.name}' is registered for other bytes, {expected}",
+            hint="Choose another name, remove the registration, or request that it be replaced.",
+            details={"name": registration.name, "existing": expected, "wanted": digest.text},
+        )
+
+
+def _is_of(registration: Registration, digest: Digest) -> bool:
+    """Whether these may be the bytes of the registered model. Compares in constant time."""
+    expected = registration.document.sha256
+    return not expected or Digest(expected).matches(digest)
 
 
 def _new_owner(requester: Requester, standing: Entry | None) -> int | None:

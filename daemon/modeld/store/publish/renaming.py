@@ -242,6 +242,12 @@ class Renaming:
         standing = self._index.entry(name)
         if standing is None:
             check_hides_no_other(self._index, name, requester)
+            if (registration := self._name_changes.registrations.of(name)) is not None:
+                raise AlreadyExists(
+                    f"'{registration.name}' is registered for a model whose bytes are not here",
+                    hint="Choose another name, or remove that registration first.",
+                    details={"name": name.text, "existing": registration.name},
+                )
             return
         if standing.name.text == name.text:
             raise AlreadyExists(

@@ -11,16 +11,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from modeld.progress import JobProgress, Stopped
-from modeld.store import Digest, Store
+from modeld.store import Digest, ModelName, Store
 from modeld.store.catalog.catalog import Catalog
 from modelwire.errors import (
     AlreadyExists,
     InvalidRequest,
     NoSpace,
 )
+from modelwire.knowledge.document import built
 from rigs.moving_rig import SETTINGS, Readers, digest_of, faults, fill, move, opened, path_of
 
 
@@ -253,3 +255,18 @@ async def test_what_a_killed_move_had_copied_in_part_goes(root: str, target: str
         await move(store, target)
         assert os.listdir(f"{target}/.modeld/staging") == []
         assert faults(root, contents) == []
+
+
+async def test_registrations_follow(root: str, target: str, sources: str) -> None:
+    document = msgspec.json.decode(msgspec.json.encode(built("coming", "Coming", "llm")))
+    with opened(root) as store:
+        await fill(store, sources)
+        await store.registering.register(ModelName.parse("coming"), document)
+        await move(store, target)
+        assert os.path.exists(f"{target}/.modeld/registered/coming.json")
+        await store.registering.register(ModelName.parse("later"), document)
+    with opened(root) as store:
+        assert [(each.name, each.model) for each in store.registrations.all()] == [
+            ("coming", document),
+            ("later", document),
+        ]

@@ -1,0 +1,77 @@
+"""The models that live pulls bring, as clients see them before there is a manifest."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from modeld.jobs.board import Board
+from modeld.jobs.job import AnyJob, timestamp
+from modeld.jobs.states import Stage
+from modeld.store import Digest, ModelName
+from modeld.store.manifests.coming import ComingModel
+from modelwire.knowledge.document import built
+from modelwire.requests import ModelPull
+from modelwire.values import ModelView
+
+_UNKNOWN: Final = "unknown"
+"""The format, which the bytes say."""
+
+_DECIMALS: Final = 4
+"""Of the progress: hundredths of a percent, which no list shows in full."""
+
+_OVER: Final[frozenset[Stage]] = frozenset({"cancelling", "ending", "withdrawn"})
+"""Stages of jobs that bring no model any more, or have brought it."""
+
+
+def arriving(board: Board) -> tuple[ComingModel, ...]:
+    """For the event loop. Of two pulls for one name, the one that is further: a job that runs is, and then the one that
+    has more of its bytes."""
+    found: dict[str, tuple[tuple[bool, float], ComingModel]] = {}
+    for job in board.jobs:
+        if not _brings_a_model(job):
+            continue
+        coming = _coming(job, job.request)
+        place = (job.state == "running", coming.view.progress or 0.0)
+        known = found.get(coming.name.key)
+        if known is None or known[0] < place:
+            found[coming.name.key] = (place, coming)
+    return tuple(coming for _, coming in found.values())
+
+
+def _brings_a_model(job: AnyJob) -> bool:
+    """Not a pull of a name alone, which only looks the model up. A job that is not on the disk may never have been."""
+    request = job.request
+    if not isinstance(request, ModelPull) or request.ref == request.name:
+        return False
+    return job.recorded.is_set() and not job.terminal and job.stage not in _OVER
+
+
+def _coming(job: AnyJob, request: ModelPull) -> ComingModel:
+    assert request.name is not None, "a request is given a name before it is admitted"
+    counters = job.progress.snapshot()
+    expected = None if request.sha256 is None else Digest.parse(request.sha256)
+    size = counters.bytes_total or 0
+    view = ModelView(
+        name=request.name,
+        format=_UNKNOWN,
+        blob="" if expected is None else expected.text,
+        size_bytes=size,
+        state="downloading",
+        license=request.license,
+        owner=job.peer,
+        reason=f"job {job.id} is {job.state}",
+        progress=round(counters.bytes_done / size, _DECIMALS) if size else None,
+    )
+    document = built(
+        request.name,
+        request.name,
+        "custom",
+        format=_UNKNOWN,
+        quantization="",
+        size_bytes=size,
+        sha256="" if expected is None else expected.hex,
+        license=request.license or "",
+        source=request.ref,
+        created_at=timestamp(job.created_at),
+    )
+    return ComingModel(ModelName.parse(request.name), view, document)

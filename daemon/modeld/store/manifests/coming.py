@@ -1,0 +1,40 @@
+"""Models without a manifest, because their bytes are not here yet. They have no path, and a manifest of the name hides
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from modeld.store.names import ModelName
+from modelwire.knowledge.document import ModelDocument
+from modelwire.values import ModelView
+
+
+@dataclass(frozen=True, slots=True)
+class ComingModel:
+    name: ModelName
+    view: ModelView
+    document: ModelDocument
+
+    def of_registered(self, registered: ComingModel) -> ComingModel:
+        """The state of this one, and the rest of one that was registered."""
+        here, size = self.view, self.view.size_bytes or registered.view.size_bytes
+        view = msgspec.structs.replace(
+            registered.view, state=here.state, reason=here.reason, progress=here.progress, size_bytes=size
+        )
+        return ComingModel(registered.name, view, registered.document)
+
+    def described(self) -> ModelView:
+        return msgspec.structs.replace(self.view, model=msgspec.to_builtins(self.document))
+
+
+def named(text: str, models: Iterable[ComingModel]) -> ComingModel | None:
+    """The one that a client means, by the rules for models that have a manifest."""
+    by_key = {each.name.key: each for each in models}
+    name = ModelName.parse(text)
+    tagged = name.with_default_tag
+    return by_key.get(name.key) or (None if tagged is None else by_key.get(tagged.key))
