@@ -20,7 +20,9 @@ from modelwire import values
 from modelwire.replies import Accepted, Progress
 from rigs.scripted_peer import ScriptedPeer, good
 
-NAMES = sorted(name for name, value in vars(Operations).items() if isinstance(value, Operation))
+NAMES = sorted(
+    name for kind in Operations.__mro__ for name, value in vars(kind).items() if isinstance(value, Operation)
+)
 
 
 async def types_of(client: Client, awaited: AsyncClient) -> None:
@@ -44,6 +46,8 @@ async def types_of(client: Client, awaited: AsyncClient) -> None:
     assert_type(awaited.subscribe(since=3), AsyncExchange[Seen, values.EventsEnd])
     assert_type(Client.show(client, "a"), values.ModelView)
     assert_type(client.fit("a", vram_mb=8192), values.FitView)
+    assert_type(client.ensure_present("a", None, False), values.Provisioned)
+    assert_type(await awaited.ensure_present("a", strict=False), values.Provisioned)
     for item in client.add("/x"):
         assert_type(item, Accepted | Progress)
     async for seen in awaited.subscribe():

@@ -13,7 +13,7 @@ from modelclient.ctl.session import Session
 from modelclient.ctl.sharing import newly_readable
 from modelclient.ctl.table import line
 from modelclient.exchange import Work
-from modelclient.operations import NewModel
+from modelclient.new_models import NewModel
 from modelwire.errors import Cancelled, InvalidRequest, ModeldError
 from modelwire.units import rounded_size
 from modelwire.values import Added, JobView, Pulled, Value
