@@ -102,7 +102,7 @@ def path_of_reference(ref: str, directory: str | None) -> str | None:
 def file_first(ref: str, directory: str | None) -> str:
     """The reference, as one to a file where it could mean a name and there is such a file."""
     bare = directory is not None and ref and ":" not in ref and "/" not in ref
-    return f"./{ref}" if bare and os.path.lexists(os.path.join(directory or "", ref)) else ref
+    return f"./{ref}" if bare and os.path.isfile(os.path.join(directory or "", ref)) else ref
 
 
 def working_directory() -> str | None:

@@ -21,7 +21,7 @@ MAX_ID_BYTES = 64
 LICENSE = 1024
 """Characters of a license's name or address. Every list of models holds it, so it must not be the license's text."""
 
-DOCUMENT = 64 * 1024
+DOCUMENT = 16 * 1024
 """Bytes of the document of a model: one that lists the thousand classes of a detector has 20,000."""
 
 CREDENTIALS = 4096

@@ -217,7 +217,10 @@ def test_more_and_fewer_may_run_from_now_on(stopped: RealDaemon, web: Nginx) -> 
         third = wire.request("model.pull", ref=addresses[2], name="c")
         assert wire.until(third, "accepted")["position"] == 2
         assert settings(wire.ask("daemon.configure", running_fetches=2))["running_fetches"]["old"] == 1
-        wait_until(lambda: len(stopped.ask("model.list")["value"]["models"]) == 2, what="the others run beside it")
+        wait_until(
+            lambda: len(stopped.ask("model.list", filter="state=ready")["value"]["models"]) == 2,
+            what="the others run beside it",
+        )
         assert show(stopped, first)["state"] == "running"
         assert_speaks(wire.ask("daemon.configure", running_fetches=0), "invalid_request", "$.running_fetches", ">= 1")
 

@@ -62,7 +62,7 @@ def test_the_blob_list_of_dst_equals_that_of_src_in_the_same_order(source: RealD
     assert new.get("files") == old.get("files")
     assert new["blob"] == old["blob"]
     assert copied["blobs"] == ([file["blob"] for file in old.get("files", [])] or [old["blob"]])
-    assert new == old | {"name": "dst"}
+    assert new == old | {"name": "dst", "model": old["model"] | {"model_id": "dst", "name": "dst"}}
 
 
 def test_the_plan_has_a_step_for_each_listed_blob_in_the_manifests_order_then_the_manifest(source: RealDaemon) -> None:

@@ -25,13 +25,17 @@ def described(view: ModelView, request: ModelShow) -> ModelView:
 
 
 def _mismatch(view: ModelView) -> str | None:
-    """Of a model whose bytes are not those that were expected, and that was stored all the same."""
-    for outcome in reversed(view.history):
+    """Of a model whose bytes are not those that were expected, and that was stored all the same: until the same
+    reference is found to match. What other users than the owner expect does not count."""
+    judged: dict[object, str | None] = {}
+    for outcome in view.history:
         known = outcome.details or {}
-        if "id" in known and outcome.actual == view.blob:
-            differs = outcome.outcome == "mismatch" and not known.get("strict")
-            return f"it has the digest {outcome.actual}, {outcome.expected} was expected" if differs else None
-    return None
+        of_these = "id" in known and outcome.actual == view.blob and outcome.peer in (None, view.owner)
+        if of_these and outcome.outcome == "match":
+            judged[known["id"]] = None
+        elif of_these and outcome.outcome == "mismatch" and not known.get("strict"):
+            judged[known["id"]] = f"it has the digest {outcome.actual}, {outcome.expected} was expected"
+    return next(filter(None, judged.values()), None)
 
 
 def _place(view: ModelView, model_id: str) -> NodeState:

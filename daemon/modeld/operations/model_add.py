@@ -184,6 +184,7 @@ async def add_path(
         path,
         name=request.name,
         sha256=request.sha256,
+        hash_file=isinstance(request, ModelPull) and request.hash_file,
         replace=request.replace,
         license=request.license,
         formats=format_rule(force=request.force_format, strict=request.strict_format),

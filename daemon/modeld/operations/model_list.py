@@ -23,7 +23,10 @@ class List(SlowOperation[requests.ModelList, values.ModelList]):
 
     async def run(self, call: Call, request: requests.ModelList, /) -> values.ModelList:
         await call.until_writable()
-        suits = partial(fits, machine=await self._services.machine.now()) if request.fits else None
+        suits = None
+        if request.fits:
+            call.takes_long()
+            suits = partial(fits, machine=await self._services.machine.now())
         page = await self._services.store.models.page(
             request.filter, request.sort, suits=suits, after=request.after, limit=min(request.limit or _PAGE, _PAGE)
         )

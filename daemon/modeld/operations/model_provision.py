@@ -39,12 +39,14 @@ class Provision(SlowOperation[ModelProvision, Provisioned]):
     async def run(self, call: Call, request: ModelProvision, /) -> Provisioned:
         reference = self._services.pulls.sources.read(request.ref, request.directory)
         expected = None if request.sha256 is None else Digest.parse(request.sha256)
-        name, replace = await self._name(call.caller.uid, request, reference)
+        name, replace, license_ = await self._name(call.caller.uid, request, reference)
         wanted = ModelPull(
             id=request.id,
             ref=request.ref,
             name=name,
             replace=replace,
+            license=license_,
+            hash_file=True,
             sha256=request.sha256 if request.strict else None,
             offline=request.offline,
             directory=request.directory,
@@ -64,7 +66,7 @@ class Provision(SlowOperation[ModelProvision, Provisioned]):
                 await record(expected, Digest.parse(actual), str(where) if where else None)
             raise
         actual = Digest.parse(pulled.blob)
-        outcome = await record(expected, actual, pulled.path)
+        outcome = await record(expected, actual, pulled.path, reused=pulled.reused and reference.network)
         return Provisioned(
             id=reference.text,
             local_path=pulled.path,
@@ -75,27 +77,41 @@ class Provision(SlowOperation[ModelProvision, Provisioned]):
             job=job.id,
         )
 
-    async def _name(self, uid: int, request: ModelProvision, reference: Reference) -> tuple[str | None, bool]:
-        """The name of the model, and whether its bytes may be replaced: those of a name that an earlier call has made
-        for this reference follow it, all others stay."""
+    async def _name(
+        self, uid: int, request: ModelProvision, reference: Reference
+    ) -> tuple[str | None, bool, str | None]:
+        """The name of the model, whether its bytes may be replaced, and its license. The bytes under a name that an
+        earlier call has made for this reference follow it, all others stay."""
         if request.name is not None or reference.fixed_name is not None:
-            return request.name, False
+            return request.name, False, None
         store, wanted = self._services.store, reference.suggested_name
         standing = await store.index.in_thread(partial(store.index.entry, wanted))
         if standing is None:
-            return wanted.text, False
-        earlier = await store.history.provisioned(standing.name)
+            return wanted.text, False, None
         requester = await self._services.requester(uid)
-        if earlier is not None and standing.manifest is not None and requester.may_change(standing.owner):
-            made_for = (earlier.details or {}).get(ID), earlier.actual
-            if made_for == (reference.text, standing.manifest.digest.text):
-                return standing.name.text, True
+        manifest = standing.manifest
+        if (
+            manifest is not None
+            and requester.may_change(standing.owner)
+            and await store.history.made_for(standing.name, reference.text, manifest.digest)
+        ):
+            return standing.name.text, True, manifest.license
         own = hashlib.sha256(f"{uid} {reference.text}".encode("utf-8", "surrogateescape")).hexdigest()[:_OWN]
         tag = "" if wanted.tag is None else f":{wanted.tag}"
-        return ModelName.parse(f"{wanted.base[:_BASE]}-{own}{tag}").text, True
+        name = ModelName.parse(f"{wanted.base[:_BASE]}-{own}{tag}")
+        known = await store.index.in_thread(partial(store.index.entry, name))
+        return name.text, True, None if known is None or known.manifest is None else known.manifest.license
 
     async def _record(
-        self, job: PullJob, id_: str, expected: Digest | None, actual: Digest, path: str | None, *, strict: bool
+        self,
+        job: PullJob,
+        id_: str,
+        expected: Digest | None,
+        actual: Digest,
+        path: str | None,
+        *,
+        strict: bool,
+        reused: bool = False,
     ) -> Literal["match", "mismatch", "unchecked"]:
         outcome: Literal["match", "mismatch", "unchecked"] = (
             UNCHECKED if expected is None else "match" if expected.matches(actual) else "mismatch"
@@ -103,11 +119,13 @@ class Provision(SlowOperation[ModelProvision, Provisioned]):
         details: dict[str, str | bool] = {ID: id_, "algo": "sha256", "strict": strict}
         if path is not None:
             details["path"] = path
+        if reused:  # nobody read the source
+            details["reused"] = True
         found = Outcome(
             digest=expected or actual,
             outcome=outcome,
             actual=actual,
-            source=id_,
+            source=None if reused else id_,
             model=None if job.model is None else ModelName.parse(job.model),
             details=details,
         )

@@ -74,13 +74,14 @@ class Pull(NewModel[ModelPull, Pulled]):
         store, reference = self._services.store, self._services.pulls.sources.read(request.ref, request.directory)
         if not isinstance(reference, StoredReference) or request.name not in (None, request.ref):
             return request
+        meant = (reference.name, reference.name.with_default_tag)
+        if any(store.index.knows(each) for each in meant if each is not None):
+            return request  # what is here comes before what is registered
         if (registration := store.registrations.find(reference.text)) is None:
             return request
         document = registration.document
         name, address = ModelName.parse(registration.name), document.download_url or ""
-        if store.index.knows(name):
-            return request
-        if address and registration.owner_uid != uid:
+        if registration.owner_uid != uid:
             raise PermissionDenied(
                 f"'{name.text}' belongs to uid {registration.owner_uid}, who alone pulls it by its name",
                 hint=f"Look at its `download_url` with `modelctl show {name.text} --json`, and pull that by itself:"
@@ -122,7 +123,8 @@ class Pull(NewModel[ModelPull, Pulled]):
         stored = msgspec.structs.replace(request, ref=reference.text, name=name.text, directory=None, credentials=None)
         files = [reference.key, stored.include, stored.exclude]
         options = [stored.name, stored.sha256, stored.replace, stored.license, stored.offline, stored.max_rate]
-        key = self.key(*files, *options, caller.uid, *format_key(request), request=stored)
+        anew = ["hash_file"] if request.hash_file else []
+        key = self.key(*files, *options, caller.uid, *format_key(request), *anew, request=stored)
         if reference.secrets:
             # Two requests with two passwords share no job.
             key = _SECRET + key + fingerprint(f"{reference.secrets.userinfo}\0{reference.secrets.query}")

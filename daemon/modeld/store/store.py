@@ -255,6 +255,7 @@ class Store:
         *,
         name: str | None = None,
         sha256: str | None = None,
+        hash_file: bool = False,
         replace: bool = False,
         license: str | None = None,  # noqa: A002 - the field's name
         formats: FormatRule = "usual",
@@ -274,6 +275,7 @@ class Store:
         request = PublishRequest(
             name=ModelName.suggest(path) if name is None else ModelName.parse(name),
             expected=None if sha256 is None else Digest.parse(sha256),
+            hash_file=hash_file,
             replace=replace,
             license=license,
             formats=formats,

@@ -19,7 +19,11 @@ ModelType = Literal["detector", "llm", "tracker", "embedder", "vlm", "whisper", 
 
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-_Billions = Annotated[float, msgspec.Meta(ge=0)]
+_Billions = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+"""The largest models have some thousand."""
+
+_DEEPEST: Final = 32
+"""Levels of a document. Its `metadata` is free, and a reader of JSON ends in an error some hundred levels deep."""
 
 _DIGITS: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -84,6 +88,10 @@ def document_of(given: Any, *, where: str = "$") -> ModelDocument:
     those who wrote them."""
     if not isinstance(given, dict):
         raise InvalidRequest(f"{where}: a document that describes a model is an object")
+    if _is_deep(given):
+        raise InvalidRequest(
+            f"{where}: a document has at most {_DEEPEST} levels", hint="Keep what is deeper in a file of its own."
+        )
     lowered = {
         key: value.lower() if key in ("model_type", "format") and isinstance(value, str) else value
         for key, value in given.items()
@@ -106,9 +114,24 @@ def decoded(block: bytes) -> ModelDocument:
     ValueError and RecursionError too."""
     with contextlib.suppress(msgspec.ValidationError):
         document = _decode(block)
-        if document.format == document.format.lower() and document.metadata != {} and _is_sha256(document.sha256):
+        plain = document.metadata is msgspec.UNSET or (document.metadata and not _is_deep(document.metadata))
+        if plain and document.format == document.format.lower() and _is_sha256(document.sha256):
             return document
     return document_of(msgspec.json.decode(block))
+
+
+def _is_deep(given: object) -> bool:
+    level: list[object] = [given]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list | tuple)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return False
+    return any(isinstance(each, dict | list | tuple) for each in level)
 
 
 def _is_sha256(digest: str) -> bool:

@@ -37,7 +37,8 @@ class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
     says; `include` and `exclude` are globs over the paths of a model of many. `offline` opens no connection for this
     one. `max_rate` is in bytes a second. `force_format` and `strict_format` are as for an add. `credentials` is a token
     of the hub, or `user:password` elsewhere: for the host of the reference alone, and kept in memory alone. `transfer`
-    is as for an add, with the path of a file or directory of this machine.
+    is as for an add, with the path of a file or directory of this machine; with `hash_file` such a file is read unless
+    it is known to be unchanged, even when the store has bytes of the digest `sha256`.
     """
 
     ref: str
@@ -53,6 +54,7 @@ class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
     force_format: bool = False
     strict_format: bool = False
     credentials: str | None = None
+    hash_file: bool = False
     transfer: Token | None = None
 
 

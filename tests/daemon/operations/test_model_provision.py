@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from modeld.store import Requester
 from modelwire.errors import DigestMismatch, InvalidDigest, NotFound, SourceNotFound, WireError
 from modelwire.requests import ModelProvision, ModelShow
 from modelwire.values import ModelView, Provenanced, Provisioned
-from rigs.operations_rig import OperationsRig, operations_rig
+from rigs.operations_rig import ANOTHER, OperationsRig, operations_rig
 
 ONE, TWO = b"GGUF\3\0\0\0 the bytes of one", b"GGUF\3\0\0\0 the bytes of two"
 OTHER = "0" * 64
@@ -163,3 +164,53 @@ async def test_a_long_name_keeps_room_for_what_is_its_own(tmp_path: Path) -> Non
         made = await provision(at, at.file(f"{long}.gguf", TWO))
         assert len(made.name) == 109
         assert made.name.startswith("n" * 100 + "-")
+
+
+async def test_a_file_that_has_changed_is_read_although_the_expected_bytes_are_here(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        path = at.file("m.gguf", ONE)
+        await provision(at, path, sha256=hex_of(ONE))
+        at.file("m.gguf", TWO)
+        with pytest.raises(DigestMismatch):
+            await provision(at, path, sha256=hex_of(ONE))
+        last = outcomes(await shown(at, "m"))[-1]
+        assert (last.outcome, last.actual) == ("mismatch", f"sha256:{hex_of(TWO)}")
+
+
+async def test_the_name_follows_also_after_a_mismatch(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        path = at.file("m.gguf", ONE)
+        await provision(at, path, sha256=hex_of(ONE))
+        at.file("m.gguf", TWO)
+        with pytest.raises(DigestMismatch):
+            await provision(at, path, sha256=hex_of(ONE))
+        assert (await provision(at, path, sha256=hex_of(TWO))).name == "m"
+
+
+async def test_a_mismatch_stays_until_the_same_reference_matches(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        path = at.file("m.gguf", ONE)
+        await provision(at, path, sha256=OTHER, strict=False)
+        with pytest.raises(DigestMismatch):
+            await provision(at, path, sha256=OTHER)
+        await provision(at, path)
+        await provision(at, "m", sha256=hex_of(ONE))
+        assert (await shown(at, "m")).catalogue_state == "failed"
+        await provision(at, path, sha256=hex_of(ONE))
+        assert (await shown(at, "m")).catalogue_state == "active"
+
+
+async def test_what_another_user_expects_says_nothing_of_a_model(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        await at.services.store.add(at.file("m.gguf", ONE), name="m", requester=Requester(peer=1000))
+        await at.ask(ModelProvision(ref="m", sha256=OTHER, strict=False), ANOTHER)
+        assert (await shown(at, "m")).catalogue_state == "active"
+
+
+async def test_a_license_is_kept(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        path = at.file("m.gguf", ONE)
+        await provision(at, path)
+        await at.services.store.add(path, name="m", license="mit", replace=True)
+        assert (await provision(at, path)).name == "m"
+        assert (await shown(at, "m")).license == "mit"

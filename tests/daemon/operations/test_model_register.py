@@ -284,3 +284,47 @@ async def test_they_outlive_the_daemon_and_the_catalogue(tmp_path: Path) -> None
         assert not os.path.exists(f"{layout.registered}/published.json"), "its name has a manifest"
     finally:
         store.close()
+
+
+def nested(levels: int) -> dict[str, Any]:
+    inner: dict[str, Any] = {}
+    for _ in range(levels):
+        inner = {"a": inner}
+    return inner
+
+
+@pytest.mark.parametrize("changes", [{"metadata": nested(31)}, {"metadata": nested(2000)}, {"params_billions": 1e308}])
+async def test_a_document_that_no_list_could_show_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    async with operations_rig(tmp_path) as at:
+        with pytest.raises(InvalidRequest):
+            await at.ask(ModelRegister(manifest=document(**changes)))
+        await at.ask(ModelRegister(manifest=document(metadata=nested(30))))
+        assert len((await at.ask(ModelList())).models) == 1
+
+
+async def test_what_is_here_comes_before_what_is_registered(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        await at.services.store.add(at.file("x.gguf", CONTENT), name="x")
+        evil = await at.services.store.add(at.file("e.gguf", CONTENT + b"!"), name="evil")
+        digits = evil.blob.removeprefix("sha256:")
+        await at.ask(ModelRegister(manifest=document(sha256=digits), name="x:latest"), ANOTHER)
+        pulled = await at.ask(ModelPull(ref="x"))
+        assert (pulled.name, pulled.blob) == ("x", f"sha256:{DIGITS}")
+
+
+async def test_a_registration_hides_no_other(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        await at.ask(ModelRegister(manifest=document(), name="y:latest"))
+        with pytest.raises(PermissionDenied):
+            await at.ask(ModelRegister(manifest=document(), name="y"), ANOTHER)
+
+
+async def test_a_registration_does_not_come_back(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        store = at.services.store
+        await at.ask(ModelRegister(manifest=document(), name="n"))
+        await store.add(at.file("m.gguf", CONTENT), name="m")
+        manifests = Path(store.layout.manifests_dir)
+        (manifests / "n.json").write_bytes((manifests / "m.json").read_bytes())
+        await at.ask(ModelRemove(name="n"))
+        assert [view.name for view in (await at.ask(ModelList())).models] == ["m"]

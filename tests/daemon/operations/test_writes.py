@@ -145,6 +145,7 @@ OTHER_WORK: dict[type[requests.Write], list[dict[str, Any]]] = {
         {"force_format": True},
         {"strict_format": True},
         {"credentials": "a-token"},
+        {"hash_file": True},
         {"transfer": "one"},
         {"transfer": "two"},
     ],

@@ -210,10 +210,10 @@ class History:
         outcome = Outcome(digest=expected, outcome="mismatch", actual=actual, source=source, model=model)
         await self.record([outcome], requester)
 
-    async def provisioned(self, name: ModelName) -> Provenanced | None:
-        """The newest outcome of ensuring that a model of this name is here."""
+    async def made_for(self, name: ModelName, id_: str, content: Digest) -> bool:
+        """Whether this content came to the name when it was ensured that what has the id is here."""
         found = await self.of((), name)
-        return next((each for each in reversed(found) if each.details is not None and ID in each.details), None)
+        return any((each.details or {}).get(ID) == id_ and each.actual == content.text for each in found)
 
     async def rename(self, old: ModelName, new: ModelName) -> None:
         await self._tables.write(

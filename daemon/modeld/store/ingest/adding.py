@@ -77,7 +77,7 @@ class _Adding:
         """Blobs that have lost the name that a move took away."""
         progress = request.progress.files([part.signature.size for part in collection.parts])
         self._progress = dict(zip((part.path for part in collection.parts), progress, strict=True))
-        self._presence = Presence(ingest, collection.how, request.expected, held)
+        self._presence = Presence(ingest, collection.how, request, held)
         self._to_write: set[str] = set()
         self._user_space = ingest.space_of(request.requester, request.name)
         self._space = self._user_space

@@ -26,6 +26,7 @@ from modeld.store.ingest.adopt import How
 from modeld.store.ingest.copying import Source
 from modeld.store.ingest.ingest import Ingest
 from modeld.store.ingest.staged import digest_mismatch
+from modeld.store.publish.publishing import PublishRequest
 from modelwire.errors import DigestMismatch
 
 PROBE_FROM: Final = 2 * BLOCK
@@ -44,13 +45,14 @@ class Presence:
     """For one request and all its files. `load` is for the event loop, the rest blocks, in any thread. The blobs that
     it finds are held until `held` is closed."""
 
-    def __init__(self, ingest: Ingest, how: How, expected: Digest | None, held: ExitStack) -> None:
+    def __init__(self, ingest: Ingest, how: How, request: PublishRequest, held: ExitStack) -> None:
         self._layout = ingest.publishing.layout
         self._linked = ingest.publishing.index.trees.linked
         self._records = ingest.records
         self._holds = ingest.holds
         self._how = how
-        self._expected = expected
+        self._expected = request.expected
+        self._hash_file = request.hash_file
         self._held = held
         self._holding = threading.Lock()
         self._sources: dict[Signature, Digest] = {}
@@ -93,7 +95,7 @@ class Presence:
             known = digest is not None
             if digest is not None and expected is not None and not expected.matches(digest):
                 raise _known_mismatch(path, expected, digest)
-            digest = digest or expected
+            digest = digest or (None if self._hash_file else expected)
             if digest is None and self._how == "copy":
                 digest = self._hash_if_alike(source, progress)
                 read = digest is not None

@@ -246,7 +246,8 @@ class Models:
         self, names: Sequence[str], elsewhere: Mapping[str, ModelView], without_manifest: Sequence[ComingModel]
     ) -> list[ModelView]:
         """With their documents, for which no blob is opened."""
-        described = {each.name.text: each.described() for each in without_manifest}
+        chosen = set(names)
+        described = {each.name.text: each.described() for each in without_manifest if each.name.text in chosen}
         views = [view for name in names if (view := self._view_now(name, elsewhere) or described.get(name)) is not None]
         read = {view.name: manifest for view in views if (manifest := self._read(view)) is not None}
         facts = self._facts.known([each.digest for each in read.values() if not bytes(each.model)])

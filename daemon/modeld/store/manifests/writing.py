@@ -74,6 +74,9 @@ def compose(
     same = old.get("blob") == digest.text and (old.get("files") or []) == known.get("files", [])
     stale = frozenset[str]() if same else _ABOUT_THE_BYTES
     known.update({key: value for key, value in old.items() if key not in known and key not in stale})
+    block = known.get("model")
+    if isinstance(block, dict) and block.get("license") == (old.get("license") or ""):
+        known["model"] = block | {"license": license or ""}
     return known
 
 
@@ -83,7 +86,8 @@ def renamed(document: Mapping[str, Any], name: ModelName, *, copy: bool = False)
     changed = dict(document) | {"name": name.text}
     block = document.get("model")
     if isinstance(block, dict) and (copy or block.get("model_id") == document.get("name")):
-        changed["model"] = block | {"model_id": name.text}
+        title = {"name": name.text} if block.get("name") == document.get("name") else {}
+        changed["model"] = block | {"model_id": name.text} | title
     return changed
 
 

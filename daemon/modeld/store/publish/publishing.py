@@ -56,6 +56,9 @@ class PublishRequest:
     follows: bool = False
     """Whether `replace` is for newer bytes of the reference that the name has, and was not asked for."""
 
+    hash_file: bool = False
+    """Whether a local file is read although bytes of the expected digest are here."""
+
     license: str | None = None
     formats: FormatRule = "usual"
 

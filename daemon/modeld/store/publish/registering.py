@@ -65,6 +65,10 @@ class Registering:
                 details={"name": name.text, "existing": standing.name.text},
             )
         check_hides_no_other(self._changes.index, name, requester)
+        tagged = name.with_default_tag
+        hidden = None if tagged is None else self._registrations.of(tagged)
+        if hidden is not None:
+            check_registrant(hidden, requester, "replaced")
 
     def _check_number(self, requester: Requester) -> None:
         known = self._registrations.all()
@@ -92,7 +96,12 @@ class Registering:
             return None
         async with self._changes.turn(order, name, stopped=stopped, notes=notes):
             known = self._registrations.of(name)
-            if known is None or await self._changes.in_thread(partial(self._changes.index.entry, name)) is not None:
+            if known is None:
+                return None
+            if await self._changes.in_thread(partial(self._changes.index.entry, name)) is not None:
+                # Another tool's manifest hides it. With that gone it would come back.
+                if requester.may_change(known.owner_uid):
+                    await self._changes.in_thread(partial(self._registrations.end, name))
                 return None
             check_registrant(known, requester, "removed")
             await self._changes.in_thread(self._lock.check)

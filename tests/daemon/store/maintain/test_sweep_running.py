@@ -16,13 +16,15 @@ import pytest
 
 from modeld.download.engine.assembly import Fetched
 from modeld.download.engine.downloads import Transfer
-from modeld.progress import FileProgress
+from modeld.progress import FileProgress, JobProgress
 from modeld.store.digest import Digest
 from modeld.store.ingest.commit import Batch
 from modeld.store.ingest.present import Presence
 from modeld.store.maintain import checking
 from modeld.store.maintain.sweep import Sweeper
+from modeld.store.names import ModelName
 from modeld.store.publish.holds import Holds
+from modeld.store.publish.publishing import PublishRequest
 from modelwire.values import Swept
 from rigs.chaos_server import Chaos
 from rigs.download_rig import QUICK, Rig, content_of, digest_of
@@ -132,11 +134,13 @@ async def test_work_that_comes_during_the_removal_sees_that_the_blob_is_gone(
     begun = threading.Event()
     real = Sweeper._remove_one
 
+    request = PublishRequest(name=ModelName.parse("m"), provenance="", order=0, progress=JobProgress())
+
     def look() -> None:
         with ExitStack() as held:
             held.enter_context(bench.store.holds.relying_on(digest))
             begun.set()
-            presence = Presence(bench.store.ingest, "copy", None, held)
+            presence = Presence(bench.store.ingest, "copy", request, held)
             found.append(presence._find_good(digest, FileProgress()))
 
     looking = threading.Thread(target=look)

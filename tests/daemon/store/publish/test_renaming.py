@@ -36,7 +36,7 @@ async def test_a_copy_keeps_every_field_but_the_name(bench: Bench) -> None:
     document = bench.document("a") | {"theirs": {"deep": [1, None]}, "big": 2**70}
     Path(bench.manifest("a")).write_text(json.dumps(document))
     await bench.store.renaming.copy("a", "b:c")
-    renamed = {"name": "b:c", "model": document["model"] | {"model_id": "b:c"}}
+    renamed = {"name": "b:c", "model": document["model"] | {"model_id": "b:c", "name": "b:c"}}
     assert bench.document("b:c") == document | renamed
     assert bench.document("a") == document
 
@@ -273,6 +273,7 @@ async def test_many_changes_of_the_same_names_at_once_lose_nothing(bench: Bench)
     assert len([name for name in kept if name.startswith("c")]) == 1
     documents = [bench.document(name) for name in kept]
     assert [document["model"].pop("model_id") for document in documents] == kept
+    assert [document["model"].pop("name") for document in documents] == kept
     assert len({json.dumps({**document, "name": ""}) for document in documents}) == 1
 
 
