@@ -106,12 +106,15 @@ class NewModels:
         strict: bool = True,
         directory: str | None = None,
         offline: bool = False,
+        max_rate: int | None = None,
         **options: Unpack[Submission],
     ) -> Call[values.Provisioned]:
         """Ensures that what a reference names is in the store, and verified. What is a file of this machine counts as
         one before it counts as a name; a relative path starts at `directory`, by default the working directory. Bytes
         of another digest are refused, or, when not `strict`, stored with a warning."""
-        return _provisioning(ref, digest, strict=strict, directory=directory, offline=offline, **options)
+        return _provisioning(
+            ref, digest, strict=strict, directory=directory, offline=offline, max_rate=max_rate, **options
+        )
 
     @answer
     def register(self, manifest: Mapping[str, Any], *, name: str | None = None) -> Call[values.Registered]:
@@ -127,11 +130,18 @@ def _provisioning(
     strict: bool,
     directory: str | None,
     offline: bool,
+    max_rate: int | None = None,
     **options: Unpack[Submission],
 ) -> Call[values.Provisioned]:
     directory = working_directory() if directory is None else directory
     ref = file_first(ref, directory)
     request = requests.ModelProvision(
-        ref=ref, sha256=digest, strict=strict, directory=directory, offline=offline, **options
+        ref=ref,
+        sha256=digest,
+        strict=strict,
+        directory=directory,
+        offline=offline,
+        max_rate=max_rate,
+        **options,
     )
     return Call(request, values.Provisioned, path=path_of_reference(ref, directory))

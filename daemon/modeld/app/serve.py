@@ -31,7 +31,7 @@ from modeld.observe import logs, notify
 from modeld.observe.incident import incident
 from modeld.operations import store_scrub
 from modeld.operations.arriving import arriving
-from modeld.operations.model_pull import FETCHES
+from modeld.operations.fetching import FETCHES
 from modeld.operations.registry import all_operations
 from modeld.operations.services import Services, ThisDaemon
 from modeld.platform import accounts, clock

@@ -7,6 +7,7 @@ from typing import Final
 from modeld.jobs.board import Board
 from modeld.jobs.job import AnyJob, timestamp
 from modeld.jobs.states import Stage
+from modeld.operations.job_operation import JobOperation
 from modeld.store import Digest, ModelName
 from modeld.store.manifests.coming import ComingModel
 from modelwire.knowledge.document import built
@@ -28,9 +29,9 @@ def arriving(board: Board) -> tuple[ComingModel, ...]:
     has more of its bytes."""
     found: dict[str, tuple[tuple[bool, float], ComingModel]] = {}
     for job in board.jobs:
-        if not _brings_a_model(job):
+        if (pull := _pull_of(job)) is None:
             continue
-        coming = _coming(job, job.request)
+        coming = _coming(job, pull)
         place = (job.state == "running", coming.view.progress or 0.0)
         known = found.get(coming.name.key)
         if known is None or known[0] < place:
@@ -38,21 +39,21 @@ def arriving(board: Board) -> tuple[ComingModel, ...]:
     return tuple(coming for _, coming in found.values())
 
 
-def _brings_a_model(job: AnyJob) -> bool:
+def _pull_of(job: AnyJob) -> ModelPull | None:
     """Not a pull of a name alone, which only looks the model up. A job that is not on the disk may never have been."""
-    request = job.request
-    if not isinstance(request, ModelPull) or request.ref == request.name:
-        return False
-    return job.recorded.is_set() and not job.terminal and job.stage not in _OVER
+    if not isinstance(job.kind, JobOperation) or not job.recorded.is_set() or job.terminal or job.stage in _OVER:
+        return None
+    pull = job.kind.pull_of(job.request)
+    return None if pull is None or pull.ref == job.model else pull
 
 
 def _coming(job: AnyJob, request: ModelPull) -> ComingModel:
-    assert request.name is not None, "a request is given a name before it is admitted"
+    assert job.model is not None, "a job that brings in a model has its name"
     counters = job.progress.snapshot()
     expected = None if request.sha256 is None else Digest.parse(request.sha256)
     size = counters.bytes_total or 0
     view = ModelView(
-        name=request.name,
+        name=job.model,
         format=_UNKNOWN,
         blob="" if expected is None else expected.text,
         size_bytes=size,
@@ -63,8 +64,8 @@ def _coming(job: AnyJob, request: ModelPull) -> ComingModel:
         progress=round(counters.bytes_done / size, _DECIMALS) if size else None,
     )
     document = built(
-        request.name,
-        request.name,
+        job.model,
+        job.model,
         "custom",
         format=_UNKNOWN,
         quantization="",
@@ -74,4 +75,4 @@ def _coming(job: AnyJob, request: ModelPull) -> ComingModel:
         source=request.ref,
         created_at=timestamp(job.created_at),
     )
-    return ComingModel(ModelName.parse(request.name), view, document)
+    return ComingModel(ModelName.parse(job.model), view, document)

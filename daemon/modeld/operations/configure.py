@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import msgspec
 
+from modeld.operations.fetching import FETCHES
 from modeld.operations.job_control import own_open_job
-from modeld.operations.model_pull import FETCHES
 from modeld.operations.operation import Call, Caller, QuickOperation, SlowOperation
 from modeld.operations.services import Services
 from modelwire.errors import InvalidRequest
-from modelwire.requests import DaemonConfigure, JobConfigure, ModelPull
+from modelwire.requests import DaemonConfigure, Fetch, JobConfigure
 from modelwire.values import Change, Configured
 
 _SLOWEST = 1000
@@ -43,9 +43,9 @@ class ConfigureJob(SlowOperation[JobConfigure, Configured]):
         job = await own_open_job(self._services, call.caller, request.job, "changed")
         changes: dict[str, Change] = {}
         rate = None if request.max_rate is None else _rate(request.max_rate)
-        if request.max_rate is not None and not isinstance(job.request, ModelPull):
+        if request.max_rate is not None and not isinstance(job.request, Fetch):
             raise InvalidRequest(
-                f"$.max_rate: job {job.id} is a {job.kind.name}, and only a model.pull has a rate",
+                f"$.max_rate: job {job.id} is a {job.kind.name}, and only what downloads has a rate",
                 hint="Change its priority, or find a pull with `modelctl jobs`.",
             )
         if request.priority is not None:

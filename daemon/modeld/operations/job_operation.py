@@ -20,6 +20,7 @@ from modeld.operations.operation import Call, Caller, SlowOperation
 from modeld.progress import JobProgress
 from modeld.store import Digest, ModelName, Requester
 from modelwire.errors import DigestMismatch
+from modelwire.requests import ModelPull
 from modelwire.values import Added
 from modelwire.vocabulary import Phase
 
@@ -69,6 +70,10 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
 
     async def check_change(self, _uid: int, _name: str, /) -> None:
         """Refuses at once what the work would refuse, maybe after hours in the queue."""
+
+    def pull_of(self, _request: W, /) -> ModelPull | None:
+        """The pull that the work does, for clients that list what is coming."""
+        return None
 
     def key(self, *parts: object) -> str:
         """The key of work that is the same when these parts are. Make the caller's uid one of them: rights differ."""

@@ -6,7 +6,7 @@ import msgspec
 
 from modeld.jobs.job import AnyJob, timestamp
 from modeld.jobs.record import failure_of
-from modelwire.requests import ModelPull
+from modelwire.requests import Fetch
 from modelwire.values import Counters, JobView
 
 
@@ -16,7 +16,7 @@ def view_of(job: AnyJob) -> JobView:
         kind=job.kind.name,
         state=job.state,
         priority=job.priority,
-        max_rate=job.request.max_rate if isinstance(job.request, ModelPull) else None,
+        max_rate=job.request.max_rate if isinstance(job.request, Fetch) else None,
         created_at=timestamp(job.created_at),
         position=job.position if job.state in ("queued", "running") else None,
         model=job.model,

@@ -6,12 +6,12 @@ import os
 from abc import abstractmethod
 from contextlib import ExitStack
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
 from modeld.jobs.board import Attachment
-from modeld.jobs.job import Job
+from modeld.jobs.job import AnyJob, Job
 from modeld.operations.job_operation import JobOperation, Submission
 from modeld.operations.operation import Call, Caller
 from modeld.operations.room import with_room
@@ -26,14 +26,17 @@ from modeld.store.publish.owners import check_owner
 from modeld.store.publish.publishing import format_rule
 from modelwire.errors import Interrupted, InvalidRequest, PermissionDenied
 from modelwire.limits import LICENSE
-from modelwire.requests import ModelAdd, ModelPull, ModelRepair
-from modelwire.values import Added, Pulled, Repaired, Value
+from modelwire.requests import ModelAdd, ModelProvision, ModelPull, ModelRepair
+from modelwire.values import Added, Value
+
+ADDS: Final = "model.add"
+"""The queue of what brings in bytes of this machine."""
 
 _LONGEST_PATH = 4095
 """The kernel's limit. A path that is refused here is stored nowhere; later it would be in the ledger and the log."""
 
 
-F = TypeVar("F", bound=ModelAdd | ModelPull | ModelRepair)
+F = TypeVar("F", bound=ModelAdd | ModelProvision | ModelPull | ModelRepair)
 N = TypeVar("N", bound=ModelAdd | ModelPull)
 A = TypeVar("A", bound=Added)
 V = TypeVar("V", bound=Value)
@@ -145,7 +148,7 @@ class Add(NewModel[ModelAdd, Added]):
         self._check_link(request, job.peer)  # again: an earlier version may have accepted it
         how: How = "move" if request.move else "link" if request.link else "copy"
         async with self.outcome_recorded(job, request.path):
-            add = partial(add_path, self._services, job, request.path, self.notes(job), how)
+            add = partial(add_path, self._services, job, request, request.path, self.notes(job), how)
             return await self.with_phases(job, request.path, with_room(self._services, job, add))
 
     def _check_link(self, request: ModelAdd, uid: int) -> None:
@@ -171,14 +174,16 @@ class Add(NewModel[ModelAdd, Added]):
 
 async def add_path(
     services: Services,
-    job: Job[ModelAdd, Added] | Job[ModelPull, Pulled],
+    job: AnyJob,
+    request: ModelAdd | ModelPull,
     path: str,
     notes: Notes[Added],
     how: How = "copy",
+    *,
+    replaces: Digest | None = None,
 ) -> Added:
-    """Adds what is at the path, or was handed over for it, as the request of the job says."""
-    request = job.request
-    reader = reader_of(services, job, path)
+    """Adds what is at the path, or was handed over for it, as the request says."""
+    reader = reader_of(services, job, path, request.transfer)
     requester = await services.requester_of(job)
     return await services.store.add(
         path,
@@ -186,6 +191,7 @@ async def add_path(
         sha256=request.sha256,
         hash_file=isinstance(request, ModelPull) and request.hash_file,
         replace=request.replace,
+        replaces=replaces,
         license=request.license,
         formats=format_rule(force=request.force_format, strict=request.strict_format),
         how=how,
@@ -197,16 +203,14 @@ async def add_path(
     )
 
 
-def reader_of(
-    services: Services, job: Job[ModelAdd, Added] | Job[ModelPull, Pulled] | Job[ModelRepair, Repaired], path: str
-) -> Reader:
-    """For the files at the path that the request of the job names."""
-    if job.request.transfer is not None:
-        handed = services.handed.known(job.request.transfer)
+def reader_of(services: Services, job: AnyJob, path: str, transfer: str | None) -> Reader:
+    """For the files at the path, which may have been handed over under that word."""
+    if transfer is not None:
+        handed = services.handed.known(transfer)
         if handed is None:
             raise Interrupted(
                 f"the files of job {job.id} were open in the daemon, and are not after its restart",
-                hint="Repair it again." if isinstance(job.request, ModelRepair) else f"Add {path} again.",
+                hint="Ask for it again.",
                 retryable=False,
                 details={"path": path, "job": job.id},
             )

@@ -37,5 +37,5 @@ class Repair(LocalFiles[ModelRepair, Repaired]):
                 requester=await services.requester_of(job),
                 user_of=partial(services.source_user, job.peer),
                 on_failed=partial(services.model_failed, job=job.id),
-                reader=None if path is None else reader_of(services, job, path),
+                reader=None if path is None else reader_of(services, job, path, job.request.transfer),
             ).run()

@@ -36,6 +36,7 @@ class Plan:
         requester: Requester,
         order: int,
         progress: JobProgress,
+        replaces: Digest | None = None,
     ) -> None:
         assert request.name is not None, "a request is given a name before it is admitted"
         self.request = request
@@ -50,6 +51,7 @@ class Plan:
 
         self.publish_request = PublishRequest(
             name=self.name,
+            replaces=replaces,
             license=request.license,
             formats=format_rule(force=request.force_format, strict=request.strict_format),
             provenance=reference.text,

@@ -19,7 +19,7 @@ from modeld.activity import Activity
 from modeld.download.cancel_scope import CancelScope
 from modeld.download.routes.router import Described
 from modeld.download.source import FileInfo
-from modeld.jobs.job import Job
+from modeld.jobs.job import AnyJob
 from modeld.pulls.context import PullContext
 from modeld.pulls.events import PullEvents
 from modeld.pulls.files import ModelFiles
@@ -28,15 +28,13 @@ from modeld.pulls.own_thread import in_own_thread
 from modeld.pulls.plan import Plan
 from modeld.sources.kind import For
 from modeld.sources.reference import Reference
-from modeld.store import Requester
+from modeld.store import Digest, Requester
 from modeld.store.ingest.ingest import ReadyFile, until_there
 from modeld.store.publish.name_changes import Notes
 from modelwire.errors import AlreadyExists
 from modelwire.limits import LICENSE
 from modelwire.requests import ModelPull
 from modelwire.values import Added, Pulled
-
-PullJob = Job[ModelPull, Pulled]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ class Pull:
         self,
         context: PullContext,
         activity: Activity,
-        job: PullJob,
+        job: AnyJob,
         plan: Plan,
         notes: Notes[Pulled],
         *,
@@ -88,16 +86,25 @@ class Pull:
         cls,
         context: PullContext,
         activity: Activity,
-        job: PullJob,
+        job: AnyJob,
+        request: ModelPull,
         reference: Reference,
         notes: Notes[Pulled],
         *,
         requester: Requester,
         user: For,
+        replaces: Digest | None = None,
     ) -> Pull:
         publishing = context.store.ingest.publishing
         plan = partial(
-            Plan, job.request, reference, publishing, requester=requester, order=job.order, progress=job.progress
+            Plan,
+            request,
+            reference,
+            publishing,
+            replaces=replaces,
+            requester=requester,
+            order=job.order,
+            progress=job.progress,
         )
         return cls(context, activity, job, await publishing.in_thread(plan), notes, user=user)
 

@@ -257,6 +257,7 @@ class Store:
         sha256: str | None = None,
         hash_file: bool = False,
         replace: bool = False,
+        replaces: Digest | None = None,
         license: str | None = None,  # noqa: A002 - the field's name
         formats: FormatRule = "usual",
         how: How = "copy",
@@ -277,6 +278,7 @@ class Store:
             expected=None if sha256 is None else Digest.parse(sha256),
             hash_file=hash_file,
             replace=replace,
+            replaces=replaces,
             license=license,
             formats=formats,
             order=order,

@@ -35,6 +35,7 @@ from modelwire.requests.models import ModelShow as ModelShow
 from modelwire.requests.models import ModelUnpin as ModelUnpin
 from modelwire.requests.models import ModelVerify as ModelVerify
 from modelwire.requests.models import ModelVerifySignature as ModelVerifySignature
+from modelwire.requests.new_models import Fetch as Fetch
 from modelwire.requests.new_models import ModelAdd as ModelAdd
 from modelwire.requests.new_models import ModelProvision as ModelProvision
 from modelwire.requests.new_models import ModelPull as ModelPull

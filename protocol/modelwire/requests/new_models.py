@@ -70,8 +70,13 @@ class ModelProvision(Write, tag="model.provision", frozen=True, kw_only=True):
     strict: bool = True
     name: str | None = None
     offline: bool = False
+    max_rate: Rate | None = None
     directory: str | None = None
     transfer: Token | None = None
+
+
+Fetch = ModelProvision | ModelPull
+"""What may download, with a rate of its own."""
 
 
 class ModelRegister(Request, tag="model.register", frozen=True, kw_only=True):

@@ -9,7 +9,6 @@ import pytest
 
 from modeld.jobs.job import Kind
 from modeld.operations import registry
-from modeld.operations.model_provision import Provision
 from modeld.operations.operation import QuickOperation, SlowOperation
 from modeld.operations.registry import Operations
 from modelwire.operations import BY_REQUEST, OPERATIONS
@@ -39,10 +38,10 @@ async def test_an_operation_that_is_missing_or_there_twice_or_of_other_types_is_
 
 @pytest.mark.parametrize("kind", registry._ALL, ids=lambda kind: BY_REQUEST[kind.request].name)
 async def test_the_form_of_an_operation_fits_its_kind(tmp_path: Path, kind: type[Any]) -> None:
-    """Writes are jobs, and nothing else is. What a provision waits for is a pull."""
+    """Writes are jobs, and nothing else is."""
     row = BY_REQUEST[kind.request]
     assert issubclass(kind, QuickOperation | SlowOperation)
-    assert issubclass(kind, Kind) == (row.kind == "write" and kind is not Provision)
+    assert issubclass(kind, Kind) == (row.kind == "write")
     async with operations_rig(tmp_path) as at:
         if issubclass(kind, Kind):
             made = kind(at.services)

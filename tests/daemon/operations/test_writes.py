@@ -351,7 +351,7 @@ async def test_the_secret_of_a_pull_is_not_lost_to_another_pull_before_its_job_i
             pass
 
         async def submit(*_: Any, key: str, **__: Any) -> None:
-            assert key in pull._secret
+            assert key in pull._fetching._secret
             raise Admitted
 
         monkeypatch.setattr(pull, "standing", interrupted)

@@ -107,6 +107,14 @@ class Models:
         except WireError:
             return False
 
+    def has_digest(self, name: str, digest: str) -> bool:
+        """As `stands_for`, for the digest that stands for the whole model."""
+        try:
+            entry = self._index.entry(ModelName.parse(name))
+            return entry is not None and entry.look().has_bytes and entry.usable().digest.text == digest
+        except WireError:
+            return False
+
     async def standing(self, name: str) -> str:
         """What the name stands for now, as a text to compare with a later one; empty when it stands for nothing."""
         return await self._index.in_thread(partial(manifests.standing, self._layout, ModelName.parse(name)))

@@ -56,6 +56,9 @@ class PublishRequest:
     follows: bool = False
     """Whether `replace` is for newer bytes of the reference that the name has, and was not asked for."""
 
+    replaces: Digest | None = None
+    """The only bytes that `replace` is for, when it is not for any."""
+
     hash_file: bool = False
     """Whether a local file is read although bytes of the expected digest are here."""
 
@@ -259,13 +262,15 @@ def _may_replace(standing: Entry, request: PublishRequest) -> bool:
     """Raises when the request insists on it and may not. One that only follows a reference may find the same bytes."""
     if not request.replace:
         return False
+    if request.replaces is not None and (standing.manifest is None or standing.manifest.digest != request.replaces):
+        return False
     if not request.follows:
         check_owner(standing, request.requester, "replaced")
     return request.requester.may_change(standing.owner)
 
 
 def _other_bytes(standing: Entry, request: PublishRequest, **details: str) -> WireError:
-    if request.replace:
+    if request.replace and request.replaces is None:
         return not_owner(standing, request.requester, "replaced")
     fault = writing.taken(request.name)
     if not request.requester.may_change(standing.owner):

@@ -1,0 +1,50 @@
+"""Pulls of registered names."""
+
+from __future__ import annotations
+
+import msgspec
+
+from modeld.operations.services import Services
+from modeld.sources.stored import StoredReference
+from modeld.store import Digest, ModelName
+from modelwire.errors import DigestMismatch, PermissionDenied, SourceNotFound
+from modelwire.requests import ModelPull
+
+
+def of_registered(services: Services, request: ModelPull, uid: int) -> ModelPull:
+    """A pull of a registered name fetches what its document says, and expects its digest. It is for the user who
+    wrote the address: another one would lend paths, networks and tokens to whatever it leads to."""
+    store, reference = services.store, services.pulls.sources.read(request.ref, request.directory)
+    if not isinstance(reference, StoredReference) or request.name not in (None, request.ref):
+        return request
+    meant = (reference.name, reference.name.with_default_tag)
+    if any(store.index.knows(each) for each in meant if each is not None):
+        return request  # what is here comes before what is registered
+    if (registration := store.registrations.find(reference.text)) is None:
+        return request
+    document = registration.document
+    name, address = ModelName.parse(registration.name), document.download_url or ""
+    if registration.owner_uid != uid:
+        raise PermissionDenied(
+            f"'{name.text}' belongs to uid {registration.owner_uid}, who alone pulls it by its name",
+            hint=f"Look at its `download_url` with `modelctl show {name.text} --json`, and pull that by itself:"
+            f" `modelctl pull ADDRESS --name {name.text}`.",
+            details={"name": name.text, "owner": registration.owner_uid, "uid": uid},
+        )
+    expected = document.sha256 or request.sha256
+    if request.sha256 is not None and not Digest.parse(request.sha256).matches(Digest.parse(expected or "")):
+        raise DigestMismatch(
+            f"'{name.text}' is registered with the digest sha256:{expected}, {request.sha256} was expected",
+            hint="Check the digest, or pull by a reference that names the source of the model.",
+            details={"expected_sha256": Digest.parse(request.sha256).hex, "actual_sha256": expected},
+        )
+    if not address and not expected:
+        raise SourceNotFound(
+            f"'{name.text}' is registered without a place to fetch it from, and without a digest",
+            hint=f"Bring its bytes under that name: `modelctl add PATH --name {name.text}`.",
+            details={"name": name.text},
+        )
+    offline = request.offline or not address
+    return msgspec.structs.replace(
+        request, ref=address or name.text, name=name.text, sha256=expected, directory=None, offline=offline
+    )
