@@ -116,6 +116,25 @@ class NewModels:
             ref, digest, strict=strict, directory=directory, offline=offline, max_rate=max_rate, **options
         )
 
+    @work
+    def update(
+        self, command: Mapping[str, Any], *, max_rate: int | None = None, token: str | None = None
+    ) -> Call[values.Updated]:
+        """Carries out an update command on the daemon's machine: look at `outcome`. It goes on when the client leaves,
+        and the same command again gives the same outcome. What failed without a rollback is raised."""
+        return Call(requests.ModelUpdate(command=dict(command), max_rate=max_rate, token=token), values.Updated)
+
+    @answer
+    def updates(self, *, limit: int = requests.UPDATES_LISTED) -> Call[values.Updates]:
+        """The update commands of the daemon's machine and their outcomes, the newest first."""
+        return Call(requests.ModelUpdates(limit=limit), values.Updates)
+
+    @answer
+    def refuse_load(self, command_id: str, reason: str) -> Call[values.Done]:
+        """For an engine that has seen `model.load_requested` in `watch` and cannot load the model: the update goes
+        back. The other answer is a lease of the model."""
+        return Call(requests.RefuseLoad(command_id=command_id, reason=reason), values.Done)
+
     @answer
     def register(self, manifest: Mapping[str, Any], *, name: str | None = None) -> Call[values.Registered]:
         """Makes a model known before its bytes are here, by the document that describes it. Its name is its `model_id`

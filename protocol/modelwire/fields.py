@@ -47,3 +47,6 @@ SignersText = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.SIGNER
 
 Offer = Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=limits.FILES_OFFERED)]
 """Paths in the model of files that are handed over: there is one descriptor for each."""
+
+Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+"""A sentence of a program about what failed: it is stored, and shown on a line."""

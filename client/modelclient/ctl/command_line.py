@@ -18,6 +18,8 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("pull", "", "fetch what a reference names into the store"),
     ("provision", "", "bring in the models that a file lists, and tell an engine where they are"),
     ("register", "", "make a model known before its bytes are here"),
+    ("update", "", "carry out a command that brings a new version of a model"),
+    ("updates", "", "list the update commands of this machine, and what became of them"),
     ("list", "ls", "list the models"),
     ("show", "inspect", "show everything about one model"),
     ("fit", "", "say whether this machine has what a model needs"),

@@ -97,10 +97,28 @@ class Signal:
         if event is not None:
             event.set()
 
-    async def wait(self) -> None:
+    @property
+    def coming(self) -> anyio.Event:
+        """Set when the signal is next given."""
         if self._event is None:
             self._event = anyio.Event()
-        await self._event.wait()
+        return self._event
+
+    async def wait(self) -> None:
+        await self.coming.wait()
+
+
+async def first_of(*signals: Signal) -> None:
+    """Waits until one of them is given. None is missed that is given after the call."""
+    coming = [signal.coming for signal in signals]
+    async with anyio.create_task_group() as tasks:
+
+        async def wait(event: anyio.Event) -> None:
+            await event.wait()
+            tasks.cancel_scope.cancel()
+
+        for event in coming:
+            tasks.start_soon(wait, event)
 
 
 class Moment(Signal):

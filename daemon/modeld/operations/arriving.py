@@ -44,16 +44,17 @@ def _pull_of(job: AnyJob) -> ModelPull | None:
     if not isinstance(job.kind, JobOperation) or not job.recorded.is_set() or job.terminal or job.stage in _OVER:
         return None
     pull = job.kind.pull_of(job.request)
-    return None if pull is None or pull.ref == job.model else pull
+    return None if pull is None or pull.ref in (pull.name, job.model) else pull
 
 
 def _coming(job: AnyJob, request: ModelPull) -> ComingModel:
-    assert job.model is not None, "a job that brings in a model has its name"
+    name = request.name or job.model
+    assert name is not None, "a job that brings in a model has its name"
     counters = job.progress.snapshot()
     expected = None if request.sha256 is None else Digest.parse(request.sha256)
     size = counters.bytes_total or 0
     view = ModelView(
-        name=job.model,
+        name=name,
         format=_UNKNOWN,
         blob="" if expected is None else expected.text,
         size_bytes=size,
@@ -64,8 +65,8 @@ def _coming(job: AnyJob, request: ModelPull) -> ComingModel:
         progress=round(counters.bytes_done / size, _DECIMALS) if size else None,
     )
     document = built(
-        job.model,
-        job.model,
+        name,
+        name,
         "custom",
         format=_UNKNOWN,
         quantization="",
@@ -75,4 +76,4 @@ def _coming(job: AnyJob, request: ModelPull) -> ComingModel:
         source=request.ref,
         created_at=timestamp(job.created_at),
     )
-    return ComingModel(ModelName.parse(job.model), view, document)
+    return ComingModel(ModelName.parse(name), view, document)

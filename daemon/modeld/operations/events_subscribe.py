@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import anyio
 import msgspec
 
 from modeld.activity import Filter, Item, Lagged, Recorded, Subscription
+from modeld.operations.loading import REQUESTED
 from modeld.operations.operation import Call, SlowOperation
 from modeld.store.names import MAX_STEM_BYTES
 from modelwire import replies
@@ -15,6 +17,7 @@ from modelwire.encoding import splice
 from modelwire.errors import InvalidRequest
 from modelwire.requests import EventsSubscribe
 from modelwire.values import EventsEnd
+from modelwire.vocabulary import allows
 
 
 class Subscribe(SlowOperation[EventsSubscribe, EventsEnd]):
@@ -33,8 +36,14 @@ class Subscribe(SlowOperation[EventsSubscribe, EventsEnd]):
                 writer.write(items)
                 await call.until_writable()
             if request.follow:
-                await _follow(call, subscription, writer)
+                with self._as_engine(call, request):
+                    await _follow(call, subscription, writer)
         return EventsEnd(last_seq=activity.last_seq, delivered=writer.delivered)
+
+    def _as_engine(self, call: Call, request: EventsSubscribe) -> AbstractContextManager[None]:
+        if REQUESTED in request.events and allows(call.caller.role, "write"):
+            return self._services.loading.engine(call.caller.uid)
+        return nullcontext()
 
 
 async def _follow(call: Call, subscription: Subscription, writer: _EventWriter) -> None:

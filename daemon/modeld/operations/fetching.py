@@ -27,6 +27,7 @@ from modelwire.errors import (
     SourceUnauthorized,
     WireError,
 )
+from modelwire.knowledge.document import ModelDocument
 from modelwire.requests import ModelPull
 from modelwire.values import Pulled
 
@@ -97,20 +98,29 @@ class Fetching:
         return not job.key.startswith(f"{self._operation.name}{_SECRET}")
 
     async def fetch(
-        self, job: AnyJob, request: ModelPull, notes: Notes[Pulled], *, replaces: Digest | None = None
+        self,
+        job: AnyJob,
+        request: ModelPull,
+        notes: Notes[Pulled],
+        *,
+        replaces: Digest | None = None,
+        document: ModelDocument | None = None,
     ) -> Pulled:
         """Pulls for the job. The request is of the job, or made for it. `replaces` are the only bytes that may be
-        replaced, when any may."""
+        replaced, when any may; `document` describes the model. A name that has none is given to bytes of the expected
+        digest when there is a document, or a registration, that says so."""
         services, reference = self._services, self._reference(job, request)
         async with self._operation.outcome_recorded(job, reference.text):
             if isinstance(reference, LocalReference):
                 in_shape = PullNotes(notes, partial(Pulled, source=reference.text))
-                add = partial(add_path, services, job, request, reference.path, in_shape, replaces=replaces)
+                add = partial(
+                    add_path, services, job, request, reference.path, in_shape, replaces=replaces, document=document
+                )
                 work = with_room(services, job, add)
                 return in_shape.pulled(await self._operation.with_phases(job, reference.path, work))
             if isinstance(reference, StoredReference):
                 path = services.store.layout.manifest(reference.name)
-                work = self._stored_or_registered(job, request, reference, notes)
+                work = self._stored_or_described(job, request, reference, notes, document)
                 return await self._operation.with_phases(job, path, work)
             user = await services.source_user(job.peer, reference.text)
             requester = await services.requester_of(job)
@@ -124,6 +134,7 @@ class Fetching:
                     reference,
                     notes,
                     replaces=replaces,
+                    document=document,
                     requester=requester,
                     user=user,
                 )
@@ -138,25 +149,39 @@ class Fetching:
                     fault.hint = spelling + _OWN_CREDENTIALS
                 raise
 
-    async def _stored_or_registered(
-        self, job: AnyJob, request: ModelPull, reference: StoredReference, notes: Notes[Pulled]
+    async def _stored_or_described(
+        self,
+        job: AnyJob,
+        request: ModelPull,
+        reference: StoredReference,
+        notes: Notes[Pulled],
+        document: ModelDocument | None,
     ) -> Pulled:
-        """A registered model without an address has its bytes when a blob of its digest is here."""
+        """A model that is described without an address has its bytes when a blob of its digest is here."""
         services = self._services
         try:
             return await self._find_stored(job, request, reference.name)
         except NotFound:
-            if services.store.registrations.of(reference.name) is None or request.sha256 is None:
+            described = document is not None or services.store.registrations.of(reference.name) is not None
+            if not described or request.sha256 is None:
                 raise
         requester, nobody = await services.requester_of(job), await services.source_user(None, reference.text)
         planned = await Pull.planned(
-            services.pulls, services.activity, job, request, reference, notes, requester=requester, user=nobody
+            services.pulls,
+            services.activity,
+            job,
+            request,
+            reference,
+            notes,
+            document=document,
+            requester=requester,
+            user=nobody,
         )
         try:
             return await planned.run()
         except Offline:
             raise SourceNotFound(
-                f"'{reference.text}' is registered without a place to fetch it from, and no blob of its digest is here",
+                f"the document of '{reference.text}' has no place to fetch it from, and no blob of its digest is here",
                 hint=f"Bring its bytes under that name: `modelctl add PATH --name {reference.text}`.",
                 details={"name": reference.text, "expected_sha256": request.sha256},
             ) from None

@@ -42,6 +42,7 @@ class Acquire(SlowOperation[LeaseAcquire, Leased]):
             if lease.expires is None and connection.closed:
                 leases.left(connection)
                 raise Cancelled("the connection was closed")
+            self._services.loading.leased(uid, lease.blob)
             return Leased(
                 lease=lease.id,
                 name=lease.name,

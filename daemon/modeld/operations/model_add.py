@@ -25,6 +25,7 @@ from modeld.store.publish.name_changes import Notes
 from modeld.store.publish.owners import check_owner
 from modeld.store.publish.publishing import format_rule
 from modelwire.errors import Interrupted, InvalidRequest, PermissionDenied
+from modelwire.knowledge.document import ModelDocument
 from modelwire.limits import LICENSE
 from modelwire.requests import ModelAdd, ModelProvision, ModelPull, ModelRepair
 from modelwire.values import Added, Value
@@ -181,6 +182,7 @@ async def add_path(
     how: How = "copy",
     *,
     replaces: Digest | None = None,
+    document: ModelDocument | None = None,
 ) -> Added:
     """Adds what is at the path, or was handed over for it, as the request says."""
     reader = reader_of(services, job, path, request.transfer)
@@ -192,6 +194,7 @@ async def add_path(
         hash_file=isinstance(request, ModelPull) and request.hash_file,
         replace=request.replace,
         replaces=replaces,
+        document=document,
         license=request.license,
         formats=format_rule(force=request.force_format, strict=request.strict_format),
         how=how,

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from modeld.operations.operation import Call, SlowOperation
-from modeld.operations.services import Services
-from modeld.sources.stored import StoredReference
+from modeld.operations.registered import check_address
 from modeld.store.publish.registering import document_to_register, name_to_register
-from modelwire.errors import InvalidRequest
-from modelwire.knowledge.document import ModelDocument
 from modelwire.requests import ModelRegister
 from modelwire.values import Registered
 
@@ -19,26 +16,9 @@ class Register(SlowOperation[ModelRegister, Registered]):
         services = self._services
         document = document_to_register(request.manifest)
         name = name_to_register(document, request.name)
-        _check_address(services, document)
+        check_address(services, document, "$.manifest")
         requester = await services.requester(call.caller.uid)
         registered = await services.store.registering.register(name, request.manifest, requester)
         if registered.changed:
             services.activity.record("model.registered", model=registered.name, peer=call.caller.uid)
         return registered
-
-
-def _check_address(services: Services, document: ModelDocument) -> None:
-    """The address is written into manifests, which everybody reads."""
-    if not document.download_url:
-        return
-    reference = services.pulls.sources.read(document.download_url)
-    if reference.secrets:
-        raise InvalidRequest(
-            "$.manifest.download_url holds a password or a signed query, and the document is for everybody to read",
-            hint="Leave them out; give them to the pull with --credentials-file.",
-        )
-    if isinstance(reference, StoredReference):
-        raise InvalidRequest(
-            f"$.manifest.download_url: '{reference.text}' is a name in the store, and no place to fetch bytes from",
-            hint="Write an address such as https://host/file or hf:org/repo/file.",
-        )

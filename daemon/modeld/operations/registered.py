@@ -1,4 +1,4 @@
-"""Pulls of registered names."""
+"""Pulls of what a document describes: of registered names, and by the addresses that documents have."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import msgspec
 from modeld.operations.services import Services
 from modeld.sources.stored import StoredReference
 from modeld.store import Digest, ModelName
-from modelwire.errors import DigestMismatch, PermissionDenied, SourceNotFound
+from modelwire.errors import DigestMismatch, InvalidRequest, PermissionDenied, SourceNotFound
+from modelwire.knowledge.document import ModelDocument
 from modelwire.requests import ModelPull
 
 
@@ -48,3 +49,20 @@ def of_registered(services: Services, request: ModelPull, uid: int) -> ModelPull
     return msgspec.structs.replace(
         request, ref=address or name.text, name=name.text, sha256=expected, directory=None, offline=offline
     )
+
+
+def check_address(services: Services, document: ModelDocument, where: str) -> None:
+    """The address is written into manifests, which everybody reads."""
+    if not document.download_url:
+        return
+    reference = services.pulls.sources.read(document.download_url)
+    if reference.secrets:
+        raise InvalidRequest(
+            f"{where}.download_url holds a password or a signed query, and the document is for everybody to read",
+            hint="Leave them out; give them to the pull with --credentials-file.",
+        )
+    if isinstance(reference, StoredReference):
+        raise InvalidRequest(
+            f"{where}.download_url: '{reference.text}' is a name in the store, and no place to fetch bytes from",
+            hint="Write an address such as https://host/file or hf:org/repo/file.",
+        )

@@ -16,6 +16,7 @@ from modeld.jobs.admission import Gate
 from modeld.jobs.board import Board
 from modeld.jobs.job import AnyJob
 from modeld.machine.machine import ThisMachine
+from modeld.operations.loading import Loading
 from modeld.platform import accounts, clock
 from modeld.pulls.context import PullContext
 from modeld.pulls.refetching import Refetching
@@ -69,6 +70,7 @@ class Services:
     refetching: Refetching
     machine: ThisMachine
     handed: Descriptors = field(default_factory=Descriptors)
+    loading: Loading = field(default_factory=Loading)
 
     def is_own(self, uid: int) -> bool:
         """Whether it is the daemon's own user or root, whom the daemon serves without limits to what it may reach."""

@@ -23,6 +23,7 @@ from modeld.store.manifests.manifests import MAX_MANIFEST, File, Manifest, Sourc
 from modeld.store.manifests.writing import bytes_of_files
 from modeld.store.publish.publishing import Publishing, PublishRequest, format_rule
 from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnavailable, WireError
+from modelwire.knowledge.document import ModelDocument
 from modelwire.requests import ModelPull
 
 
@@ -37,6 +38,7 @@ class Plan:
         order: int,
         progress: JobProgress,
         replaces: Digest | None = None,
+        document: ModelDocument | None = None,
     ) -> None:
         assert request.name is not None, "a request is given a name before it is admitted"
         self.request = request
@@ -52,6 +54,7 @@ class Plan:
         self.publish_request = PublishRequest(
             name=self.name,
             replaces=replaces,
+            document=document,
             license=request.license,
             formats=format_rule(force=request.force_format, strict=request.strict_format),
             provenance=reference.text,

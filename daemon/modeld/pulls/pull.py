@@ -32,6 +32,7 @@ from modeld.store import Digest, Requester
 from modeld.store.ingest.ingest import ReadyFile, until_there
 from modeld.store.publish.name_changes import Notes
 from modelwire.errors import AlreadyExists
+from modelwire.knowledge.document import ModelDocument
 from modelwire.limits import LICENSE
 from modelwire.requests import ModelPull
 from modelwire.values import Added, Pulled
@@ -94,6 +95,7 @@ class Pull:
         requester: Requester,
         user: For,
         replaces: Digest | None = None,
+        document: ModelDocument | None = None,
     ) -> Pull:
         publishing = context.store.ingest.publishing
         plan = partial(
@@ -102,6 +104,7 @@ class Pull:
             reference,
             publishing,
             replaces=replaces,
+            document=document,
             requester=requester,
             order=job.order,
             progress=job.progress,

@@ -22,6 +22,7 @@ from modeld.store.catalog.left_files import LeftFiles
 from modeld.store.catalog.records import Records
 from modeld.store.catalog.scrubs import Scrubs
 from modeld.store.catalog.unnamed import Unnamed
+from modeld.store.catalog.updates import Updates
 from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
@@ -65,6 +66,7 @@ from modeld.store.publish.publishing import FormatRule, Publishing, PublishReque
 from modeld.store.publish.registering import Registering
 from modeld.store.publish.renaming import Renaming
 from modelwire.errors import NotFound
+from modelwire.knowledge.document import ModelDocument
 from modelwire.values import Added, Copied, QuarantineList, Resolved, Usage
 
 PUBLISH_THREADS: Final = 4
@@ -99,12 +101,14 @@ class Store:
         scrubber: Scrubber,
         sites: Sites,
         mover: Mover,
+        updates: Updates,
     ) -> None:
         publishing, records, history, self.holds = ingest.publishing, ingest.records, ingest.history, ingest.holds
         self.layout = publishing.layout
         self.recovery = recovery
         self.scrubber = scrubber
         self.mover = mover
+        self.updates = updates
         self.reserve = Reserve(self.layout)
         self.reserve.refill()
         self.index = publishing.index
@@ -225,6 +229,7 @@ class Store:
                 recovery=recover(layout, index),
                 sites=sites,
                 mover=Mover(publishing, lock, records, catalog, settings),
+                updates=Updates(catalog),
                 scrubber=Scrubber(
                     Checker(publishing, records, history, anyio.CapacityLimiter(_SCRUBS)),
                     Scrubs(catalog),
@@ -258,6 +263,7 @@ class Store:
         hash_file: bool = False,
         replace: bool = False,
         replaces: Digest | None = None,
+        document: ModelDocument | None = None,
         license: str | None = None,  # noqa: A002 - the field's name
         formats: FormatRule = "usual",
         how: How = "copy",
@@ -279,6 +285,7 @@ class Store:
             hash_file=hash_file,
             replace=replace,
             replaces=replaces,
+            document=document,
             license=license,
             formats=formats,
             order=order,

@@ -58,8 +58,12 @@ class ModelDocument(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def file_name(self) -> str:
-        extension = _EXTENSIONS.get(self.format, self.format)
-        return f"{self.model_id}-{self.version.replace('.', '_')}-{self.quantization.lower()}.{extension}"
+        return f"{self.version_name}.{_EXTENSIONS.get(self.format, self.format)}"
+
+    @property
+    def version_name(self) -> str:
+        """Of this version in this quantization alone."""
+        return f"{self.model_id}-{self.version.replace('.', '_')}-{self.quantization.lower()}"
 
 
 def now() -> str:

@@ -21,6 +21,7 @@ from modelwire.requests.jobs import JobPause as JobPause
 from modelwire.requests.jobs import JobPrioritize as JobPrioritize
 from modelwire.requests.jobs import JobResume as JobResume
 from modelwire.requests.jobs import JobShow as JobShow
+from modelwire.requests.models import UPDATES_LISTED as UPDATES_LISTED
 from modelwire.requests.models import LeaseAcquire as LeaseAcquire
 from modelwire.requests.models import LeaseRelease as LeaseRelease
 from modelwire.requests.models import ModelCopy as ModelCopy
@@ -33,6 +34,7 @@ from modelwire.requests.models import ModelRepair as ModelRepair
 from modelwire.requests.models import ModelResolve as ModelResolve
 from modelwire.requests.models import ModelShow as ModelShow
 from modelwire.requests.models import ModelUnpin as ModelUnpin
+from modelwire.requests.models import ModelUpdates as ModelUpdates
 from modelwire.requests.models import ModelVerify as ModelVerify
 from modelwire.requests.models import ModelVerifySignature as ModelVerifySignature
 from modelwire.requests.new_models import Fetch as Fetch
@@ -40,6 +42,8 @@ from modelwire.requests.new_models import ModelAdd as ModelAdd
 from modelwire.requests.new_models import ModelProvision as ModelProvision
 from modelwire.requests.new_models import ModelPull as ModelPull
 from modelwire.requests.new_models import ModelRegister as ModelRegister
+from modelwire.requests.new_models import ModelUpdate as ModelUpdate
+from modelwire.requests.new_models import RefuseLoad as RefuseLoad
 from modelwire.requests.request import Request as Request
 from modelwire.requests.request import Write as Write
 from modelwire.requests.store import StoreMove as StoreMove

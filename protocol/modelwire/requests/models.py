@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from modelwire import limits
 from modelwire.fields import Context, Count, HeaderKeys, Megabytes, SignatureText, SignersText, Token
 from modelwire.requests.request import Request, Write
 from modelwire.vocabulary import CacheType
+
+UPDATES_LISTED: Final = 100
+"""Outcomes in a list whose length the client leaves open."""
 
 
 class ModelList(Request, tag="model.list", frozen=True, kw_only=True):
@@ -45,6 +50,12 @@ class ModelFit(Request, tag="model.fit", frozen=True, kw_only=True):
     name: str
     vram_mb: Megabytes | None = None
     ram_mb: Megabytes | None = None
+
+
+class ModelUpdates(Request, tag="model.updates", frozen=True, kw_only=True):
+    """The update commands of this machine, the newest first."""
+
+    limit: Count = UPDATES_LISTED
 
 
 class ModelResolve(Request, tag="model.resolve", frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modelwire.fields import Rate, Token
+from modelwire.fields import Rate, Reason, Token
 from modelwire.requests.request import Request, Write
 
 
@@ -75,7 +75,22 @@ class ModelProvision(Write, tag="model.provision", frozen=True, kw_only=True):
     transfer: Token | None = None
 
 
-Fetch = ModelProvision | ModelPull
+class ModelUpdate(Write, tag="model.update", frozen=True, kw_only=True):
+    """Brings a version of a model to this machine, when the command is for it and the model fits it, and gives it the
+    name that its users use. The command has its own priority, and goes on when its client leaves."""
+
+    command: dict[str, Any]
+    max_rate: Rate | None = None
+
+
+class RefuseLoad(Request, tag="model.refuse_load", frozen=True, kw_only=True):
+    """An engine's answer to `model.load_requested` when it cannot load the model. A lease is the other answer."""
+
+    command_id: str
+    reason: Reason
+
+
+Fetch = ModelProvision | ModelPull | ModelUpdate
 """What may download, with a rate of its own."""
 
 

@@ -71,4 +71,8 @@ from modelwire.values.store import Swept as Swept
 from modelwire.values.store import Usage as Usage
 from modelwire.values.store import UserUsage as UserUsage
 from modelwire.values.store import Victim as Victim
+from modelwire.values.updates import PendingUpdate as PendingUpdate
+from modelwire.values.updates import Updated as Updated
+from modelwire.values.updates import UpdateOutcome as UpdateOutcome
+from modelwire.values.updates import Updates as Updates
 from modelwire.values.value import Value as Value

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Literal
 
 import anyio
+import msgspec
 
 from modeld.progress import JobProgress
 from modeld.store.blobs.blobs import Blob
@@ -27,6 +28,7 @@ from modeld.store.publish.name_changes import NameChanges, Notes, announced
 from modeld.store.publish.owners import check_hides_no_other, check_owner, check_registrant, not_owner
 from modeld.store.publish.quotas import check_quota
 from modelwire.errors import AlreadyExists, Corrupt, InvalidRequest, Unsupported, WireError
+from modelwire.knowledge.document import ModelDocument
 from modelwire.values import Added, ModelFacts, ModelFile
 
 FormatRule = Literal["usual", "strict_format", "force_format"]
@@ -58,6 +60,9 @@ class PublishRequest:
 
     replaces: Digest | None = None
     """The only bytes that `replace` is for, when it is not for any."""
+
+    document: ModelDocument | None = None
+    """What describes the model, when the requester says it."""
 
     hash_file: bool = False
     """Whether a local file is read although bytes of the expected digest are here."""
@@ -166,8 +171,10 @@ class Publishing(NameChanges):
                 owner=_new_owner(request.requester, standing),
                 before=_before(standing),
             )
-            if registered is not None:
-                document["model"] = registered.model | {"size_bytes": blob.size, "sha256": blob.digest.hex}
+            given = registered.model if registered is not None else request.document
+            if given is not None:
+                of_bytes = {"size_bytes": blob.size, "sha256": blob.digest.hex}
+                document["model"] = msgspec.to_builtins(given) | of_bytes
             return documents.described(document, self.layout, facts)
 
         document = await self.in_thread(composed)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Unpack
+from typing import Any, Final, Unpack
 
 import msgspec
 
@@ -31,6 +31,9 @@ from modelwire.values import Copied, Moved, PlanStep, Removed
 
 AtHand = tuple[Entry, dict[str, Any]]
 """A model of a site, and its manifest as it is in the file."""
+
+
+_OWNER: Final = "owner_uid"
 
 
 class Renaming:
@@ -82,22 +85,51 @@ class Renaming:
 
         return await self._changes.carry_out(self._copies, (source, destination), plan, **terms)
 
+    # -- a name that goes on to another version
+
+    async def point(self, name: str, version: str, **terms: Unpack[Terms[Copied]]) -> Copied:
+        """Makes the name stand for what another one stands for, in one step: a reader finds the old model or the new
+        one. Its pin and its owner stay."""
+        requester = terms.get("requester", THE_DAEMON)
+
+        def plan() -> Plan[Copied]:
+            standing = self.check_pointable(ModelName.parse(name), requester)
+            value, to, document = self._planned(version, name, requester, None, replaces=True)
+            if standing is not None:
+                before = standing.document()
+                document |= {field: before[field] for field in (pinning.FIELD, _OWNER) if field in before}
+            return Plan(value, (to,), lambda: self._name_changes.write(to, document, replace=True))
+
+        return await self._changes.carry_out(self._copies, (version, name, "point"), plan, **terms)
+
+    def check_pointable(self, name: ModelName, requester: Requester) -> Entry | None:
+        """What the name stands for now. Raises when the requester must not give it to another model."""
+        standing = self._index.entry(name)
+        if standing is None or standing.name.text != name.text:
+            self._check_vacant(name, requester)
+            return None
+        check_owner(standing, requester, "replaced")
+        if isinstance(standing.fault, Unsupported):
+            raise standing.fault
+        return standing
+
     def copied(self, value: Copied) -> bool:
         """Whether that copy exists: a restart checks it for an interrupted job."""
         there = self._changes.standing(value.name)
         return there is not None and there.listed == value.blobs
 
     def _planned(
-        self, source: str, destination: str, requester: Requester, at: AtHand | None
+        self, source: str, destination: str, requester: Requester, at: AtHand | None, *, replaces: bool = False
     ) -> tuple[Copied, ModelName, dict[str, Any]]:
         wanted, name = ModelName.parse(source), ModelName.parse(destination)
         entry, document = at or self._index.find_with_document(wanted.text)
         if at is None and name.key in (wanted.key, entry.name.key):
             raise _onto_itself(entry.name, name, "copied")
-        self._check_vacant(name, requester)
+        if not replaces:
+            self._check_vacant(name, requester)
         manifest = _with_bytes(entry)
         check_quota(self._index, requester.quota, name, manifest.blobs())
-        owner = {} if requester.peer is None else {"owner_uid": requester.peer}
+        owner = {} if requester.peer is None else {_OWNER: requester.peer}
         document = {key: value for key, value in document.items() if key != pinning.FIELD}
         document = writing.renamed(document, name, copy=True) | owner
         steps = [

@@ -1,0 +1,82 @@
+"""`update COMMAND.json`: carries out an update command on this machine."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from modelclient import given_files
+from modelclient.ctl import submit
+from modelclient.ctl.follow import follow, supervise
+from modelclient.ctl.output import command
+from modelclient.ctl.session import Session
+from modelclient.ctl.table import line
+from modelwire import exits
+from modelwire.errors import Cancelled, InvalidRequest
+from modelwire.knowledge.command import LONGEST
+from modelwire.values import Updated
+
+FINE: Final = ("applied", "not_targeted")
+
+WORDS: Final = {
+    "applied": "applied",
+    "not_targeted": "not for this machine",
+    "does_not_fit": "does not fit this machine",
+    "rolled_back": "rolled back",
+    "failed": "failed",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("command", metavar="COMMAND.json", help="the command; - reads it from the standard input")
+    parser.add_argument("--detach", action="store_true", help="print the job's id and leave it running")
+
+
+def run(session: Session, args: argparse.Namespace) -> int:
+    given, shown = _read(args.command), list[Updated]()
+
+    def show(updated: Updated) -> None:
+        shown.append(updated)
+        _show(session, updated)
+
+    supervise(
+        session,
+        partial(session.client().update, given),
+        lambda work: submit.leave(session, work, show) if args.detach else show(follow(session, work)),
+        lambda work, _: submit.interruption(session, work, lambda words: _stopped(words, args.command)),
+    )
+    return exits.FINE if all(updated.outcome in FINE for updated in shown) else exits.FAILED
+
+
+def _read(path: str) -> dict[str, Any]:
+    """Twice the limit at most: the daemon counts without spaces."""
+    data = given_files.read(path, "command", 2 * LONGEST + 1)
+    if len(data) > 2 * LONGEST:
+        raise InvalidRequest(f"{path} has more than {2 * LONGEST} bytes", hint="Give one command.")
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except (msgspec.MsgspecError, ValueError, RecursionError) as fault:
+        raise InvalidRequest(
+            f"{path} is no JSON object: {fault}", hint="`modelctl help update` says what a command has."
+        ) from None
+
+
+def _show(session: Session, updated: Updated) -> None:
+    session.show(updated, quiet=[updated.version], text=line(updated.name, updated.version, WORDS[updated.outcome]))
+    if session.raw:
+        return
+    for lacking in updated.lines:
+        session.note(f"{lacking.what}: {lacking.needed} needed, {lacking.here} here")
+    if updated.error is not None:
+        session.note(f"{updated.error.message}; {updated.name} stands for {updated.rollback} again")
+        if updated.error.hint is not None:
+            session.note(f"hint: {updated.error.hint}")
+
+
+def _stopped(what: str, path: str) -> Cancelled:
+    return Cancelled(
+        f"interrupted: {what}", hint=f"Give the command another id, then run `{command('update', [path], [])}` again."
+    )

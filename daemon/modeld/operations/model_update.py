@@ -1,0 +1,386 @@
+"""model.update: brings a version of a model to this machine, and moves the name that its users use to it.
+
+The new version is fetched, verified and published under a name of its own, and an engine loads it, before the name
+moves. So whatever fails, and wherever a power cut falls, the name stands for the old version or for the new one. What
+is left of a failure is to give the name to the rollback model, when the command has one and the name stands for
+another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import anyio
+import msgspec
+
+from modeld.jobs.job import Job, first_of, timestamp
+from modeld.jobs.publication import PublicationNotes
+from modeld.jobs.record import failure_error, failure_of
+from modeld.observe.incident import incident
+from modeld.operations.fetching import Fetching
+from modeld.operations.job_operation import JobOperation, Submission
+from modeld.operations.loading import REQUESTED, RETURN_SECONDS
+from modeld.operations.model_add import by_descriptors
+from modeld.operations.operation import Call, Caller
+from modeld.operations.registered import check_address
+from modeld.operations.services import Services
+from modeld.progress import Stopped
+from modeld.sources.local import LocalReference
+from modeld.store import Digest, ModelName
+from modeld.store.publish.holds import NameHold
+from modelwire.errors import AlreadyExists, Cancelled, Corrupt, WireError
+from modelwire.knowledge import requirements
+from modelwire.knowledge.command import UpdateCommand, command_of
+from modelwire.knowledge.document import ModelDocument
+from modelwire.requests import ModelPull, ModelUpdate
+from modelwire.values import Copied, Pulled, Updated, UpdateOutcome
+
+T = TypeVar("T")
+
+UpdateJob = Job[ModelUpdate, Updated]
+
+
+class Update(NamedTuple):
+    """A command with what follows from it."""
+
+    command: UpdateCommand
+    document: ModelDocument
+    name: ModelName
+    """The one that its users use."""
+    version: ModelName
+    """Of this version alone."""
+
+    @classmethod
+    def of(cls, given: Any) -> Update:
+        command = command_of(given)
+        document = command.document
+        return cls(command, document, ModelName.parse(document.model_id), ModelName.parse(document.version_name))
+
+    @property
+    def digest(self) -> Digest:
+        return Digest.parse(self.document.sha256)
+
+    @property
+    def pull(self) -> ModelPull:
+        address = self.document.download_url or None
+        return ModelPull(
+            ref=address or self.version.text,
+            name=self.version.text,
+            sha256=self.document.sha256,
+            license=self.document.license or None,
+            offline=address is None,
+        )
+
+
+class _Nothing:
+    """The notes of a step that is not the end of its job."""
+
+    def __init__(self, notes: PublicationNotes[Updated]) -> None:
+        self._notes = notes
+
+    def waits_for(self, holder: str, /) -> AbstractAsyncContextManager[None]:
+        return self._notes.waits_for(holder)
+
+    async def about_to_publish(self, _: Pulled, /) -> None:
+        pass
+
+    async def published(self, _: Pulled, /) -> None:
+        pass
+
+
+class _Moved:
+    """Of the step that ends the job: its outcome is kept for the command before the job is done."""
+
+    def __init__(
+        self, notes: PublicationNotes[Updated], outcome: Updated, record: Callable[[Updated], Awaitable[None]]
+    ) -> None:
+        self._notes = notes
+        self._outcome = outcome
+        self._record = record
+
+    def waits_for(self, holder: str, /) -> AbstractAsyncContextManager[None]:
+        return self._notes.waits_for(holder)
+
+    async def about_to_publish(self, _: Copied, /) -> None:
+        await self._notes.about_to_publish(self._outcome)
+
+    async def published(self, _: Copied, /) -> None:
+        await self._record(self._outcome)
+        await self._notes.published(self._outcome)
+
+
+class UpdateModel(JobOperation[ModelUpdate, Updated]):
+    request, value = ModelUpdate, Updated
+    always_resumable = True
+
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self._fetching = Fetching(self, services)
+        self._rollbacks: dict[str, ModelName] = {}
+        """The models that running jobs go back to, by job."""
+        services.store.holds.register(names=self._hold_on)
+
+    # -- before the job
+
+    async def run(self, call: Call, request: ModelUpdate, /) -> Updated:
+        update = Update.of(request.command)
+        known = await self._answered(update)
+        if known is not None:
+            return _given(known)
+        if not self._is_live(update):
+            node = self._services.settings.node
+            if not node.is_among(update.command.target_nodes):
+                return await self._answer(update, self._outcome(update, "not_targeted"))
+            machine = await self._services.machine.now()
+            lines = requirements.lines(update.document.requirements, machine)
+            failing = tuple(line for line in lines if line.decides and line.verdict != "fits")
+            if failing:
+                return await self._answer(update, self._outcome(update, "does_not_fit", lines=failing))
+            await self._refuse_early(call.caller.uid, update)
+        return await super().run(call, request)
+
+    def check(self, _: Caller, request: ModelUpdate, /) -> Submission[ModelUpdate]:
+        update = Update.of(request.command)
+        stored = msgspec.structs.replace(request, priority=update.command.priority, on_disconnect="continue")
+        return Submission(stored, self.key(update.command.command_id, update.command.content), update.name.text)
+
+    def queue(self, request: ModelUpdate, /) -> str:
+        return self._fetching.queue(Update.of(request.command).pull.ref)
+
+    def pull_of(self, request: ModelUpdate, /) -> ModelPull:
+        return Update.of(request.command).pull
+
+    async def _answered(self, update: Update) -> Updated | None:
+        """The outcome of the same command. Raises AlreadyExists when another one has its id."""
+        known = await self._services.store.updates.of(update.command.command_id)
+        if known is None:
+            return None
+        if known.content != update.command.content:
+            raise _other_command(update)
+        return known.outcome
+
+    def _is_live(self, update: Update) -> bool:
+        for job in self._services.board.jobs:
+            if isinstance(job.request, ModelUpdate) and not job.terminal:
+                other = command_of(job.request.command)
+                if other.command_id == update.command.command_id:
+                    if other.content != update.command.content:
+                        raise _other_command(update)
+                    return True
+        return False
+
+    async def _refuse_early(self, uid: int, update: Update) -> None:
+        """What no byte need be fetched for. A refusal is no outcome: the command can come again."""
+        services, index = self._services, self._services.store.index
+        check_address(services, update.document, "$.command.manifest")
+        reference = self._fetching.read(update.pull)
+        if isinstance(reference, LocalReference) and not services.is_own(uid):
+            raise by_descriptors(reference.path, uid)
+        requester = await services.requester(uid)
+        await index.in_thread(partial(services.store.renaming.check_pointable, update.name, requester))
+        await self._rollback(update)
+
+    async def _rollback(self, update: Update) -> ModelName | None:
+        """The rollback model of the command, which is here. Raises NotFound, or Corrupt."""
+        text, store = update.command.rollback_model_id, self._services.store
+        if text is None:
+            return None
+        view = await store.index.in_thread(partial(store.models.view, text))
+        if view.state in ("failed", "unavailable"):
+            raise Corrupt(
+                f"the rollback model '{view.name}' cannot be gone back to: {view.reason or view.state}",
+                hint=f"Repair it with `modelctl repair {view.name}`, or name another one.",
+                details={"name": view.name},
+            )
+        return ModelName.parse(view.name)
+
+    # -- the job
+
+    async def work(self, job: UpdateJob, /) -> Updated:
+        update = Update.of(job.request.command)
+        known = await self._answered(update)
+        if known is not None:
+            return _given(known)
+        try:
+            rollback = await self._rollback(update)
+            with self._holding(job, rollback):
+                try:
+                    pulled = await self._fetching.fetch(
+                        job, update.pull, _Nothing(self.notes(job)), document=update.document
+                    )
+                except WireError:
+                    await self._until_first(job, update)
+                    raise
+                await self._until_first(job, update)
+                return await self._apply(job, update, pulled)
+        except Stopped:
+            if job.progress.stop_reason != "cancel":
+                raise
+            fault: WireError = Cancelled(f"job {job.id} was cancelled: {job.cancel_reason}")
+        except WireError as error:
+            fault = error
+        except Exception as error:  # noqa: BLE001 - the name goes back in any case; the details are logged
+            fault = incident(error, job=job.id, kind=self.name)
+        return await self._go_back(job, update, fault)
+
+    async def _until_first(self, job: UpdateJob, update: Update) -> None:
+        """Commands for one name take effect in the order in which they were admitted: a later one that is quicker waits
+        for those before it, and meanwhile others have its slot."""
+        while (before := self._one_before(job, update)) is not None:
+            async with self._services.board.runner.aside(job):
+                if job.progress.stopped():
+                    raise Stopped
+                await first_of(before.changed, job.changed)
+
+    def _one_before(self, job: UpdateJob, update: Update) -> UpdateJob | None:
+        """One that is paused is not waited for."""
+        for other in self._services.board.jobs:
+            earlier = isinstance(other.request, ModelUpdate) and other.order < job.order
+            waits = not other.ended.is_set() and other.stage not in ("paused", "parked")
+            if earlier and waits and other.model == update.name.text:
+                return other
+        return None
+
+    async def _apply(self, job: UpdateJob, update: Update, pulled: Pulled) -> Updated:
+        """The name moves when the new version is known to load. Where it stands for it already, it was."""
+        loaded = False
+        if update.command.auto_load and not await self._stands_for(update.name, update.digest.text):
+            loaded = await self._load(job, update, pulled)
+        outcome = self._outcome(update, "applied", blob=update.digest.text, loaded=loaded or None)
+        return await self._point(job, update, update.version, outcome)
+
+    async def _load(self, job: UpdateJob, update: Update, pulled: Pulled) -> bool:
+        services, seconds = self._services, float(self._services.settings.node.load_within)
+        request = partial(
+            services.activity.record,
+            REQUESTED,
+            job=job.id,
+            model=update.version.text,
+            peer=job.peer,
+            name=update.name.text,
+            command=update.command.command_id,
+            digest=update.digest.text,
+            path=pulled.path,
+            seconds=seconds,
+        )
+        async with services.board.runner.aside(job):
+            if job.created_at < services.daemon.started:
+                await services.loading.until_engines(services.daemon.started + RETURN_SECONDS - time.time(), job)
+            return await services.loading.ask(update.command.command_id, update.digest, seconds, job, request)
+
+    async def _go_back(self, job: UpdateJob, update: Update, fault: WireError) -> Updated:
+        """To the rollback model, if the command has one; else the name stands for what it did."""
+        with anyio.CancelScope(shield=True):
+            if update.command.rollback_model_id is not None:
+                try:
+                    rollback = await self._rollback(update)
+                    assert rollback is not None
+                    view = await self._in_thread(partial(self._services.store.models.view, rollback.text))
+                    outcome = self._outcome(update, "rolled_back", blob=view.blob, error=failure_of(fault))
+                    return await self._point(job, update, rollback, outcome)
+                except WireError as second:
+                    fault.hint = f"The rollback failed too: {second.message}. {second.hint or ''}".strip()
+                    fault.details["rollback"] = second.code
+            fault.details |= {"command_id": update.command.command_id, "outcome": "failed"}
+            await self._record(update, self._outcome(update, "failed", error=failure_of(fault)))
+        raise fault
+
+    async def _point(self, job: UpdateJob, update: Update, version: ModelName, outcome: Updated) -> Updated:
+        """Gives the name to that version, unless it stands for it already, and keeps the outcome."""
+        outcome = msgspec.structs.replace(outcome, job=job.id)
+        record = partial(self._record, update)
+        if version != update.name and not await self._stands_for(update.name, outcome.blob or ""):
+            await self._services.store.renaming.point(
+                update.name.text,
+                version.text,
+                requester=await self._services.requester_of(job),
+                order=job.order,
+                notes=_Moved(self.notes(job), outcome, record),
+            )
+        else:
+            await record(outcome)
+        return outcome
+
+    # -- after a crash
+
+    def changes(self, request: ModelUpdate, /) -> str:
+        return Update.of(request.command).name.text
+
+    def made(self, outcome: Updated, /) -> bool:
+        return outcome.blob is not None and self._services.store.models.has_digest(outcome.name, outcome.blob)
+
+    def took_place(self, request: ModelUpdate, intent: Updated, /) -> bool:
+        if not self.made(intent):
+            return False
+        self._services.store.updates.note(command_of(request.command).content, intent)
+        return True
+
+    # -- what all of them use
+
+    def _outcome(self, update: Update, outcome: UpdateOutcome, **known: Any) -> Updated:
+        return Updated(
+            command_id=update.command.command_id,
+            outcome=outcome,
+            node=self._services.settings.node.name,
+            name=update.name.text,
+            version=update.version.text,
+            at=timestamp(time.time()),
+            rollback=update.command.rollback_model_id,
+            **known,
+        )
+
+    async def _record(self, update: Update, outcome: Updated) -> None:
+        await self._services.store.updates.record(update.command.content, outcome)
+        self._services.activity.record(
+            f"update.{outcome.outcome}",
+            job=outcome.job,
+            model=outcome.name,
+            command=outcome.command_id,
+            digest=outcome.blob,
+            message=None if outcome.error is None else outcome.error.message,
+        )
+
+    async def _answer(self, update: Update, outcome: Updated) -> Updated:
+        await self._record(update, outcome)
+        return outcome
+
+    async def _stands_for(self, name: ModelName, blob: str) -> bool:
+        return await self._in_thread(partial(self._services.store.models.has_digest, name.text, blob))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await self._services.store.index.in_thread(work)
+
+    @contextmanager
+    def _holding(self, job: UpdateJob, rollback: ModelName | None) -> Iterator[None]:
+        """While the job may go back to it, nobody removes the rollback model."""
+        if rollback is not None:
+            self._rollbacks[job.id] = rollback
+        try:
+            yield
+        finally:
+            self._rollbacks.pop(job.id, None)
+
+    def _hold_on(self, name: ModelName) -> NameHold | None:
+        for job, held in tuple(self._rollbacks.items()):
+            if held.key == name.key:
+                return NameHold(f"job {job}, an update that goes back to it when it fails")
+        return None
+
+
+def _given(known: Updated) -> Updated:
+    """A stored outcome, as it was given first."""
+    if known.outcome == "failed" and known.error is not None:
+        raise failure_error(known.error)
+    return known
+
+
+def _other_command(update: Update) -> AlreadyExists:
+    return AlreadyExists(
+        f"another command has the id {update.command.command_id}",
+        hint="Give each command an id of its own: `uuidgen --random` makes one.",
+        details={"command_id": update.command.command_id},
+    )
