@@ -37,6 +37,9 @@ CALLS: list[tuple[type[Request], Callable[[Any], object], object]] = [
     (requests.ModelPull, lambda c: c.pull("hf:org/repo", name="tiny").result(), VALUES[requests.ModelPull]),
     (requests.ModelProvision, lambda c: c.ensure_present("hf:org/repo"), VALUES[requests.ModelProvision]),
     (requests.ModelRegister, lambda c: c.register({"model_id": "tiny"}), VALUES[requests.ModelRegister]),
+    (requests.ModelUpdate, lambda c: c.update({"command_id": "x"}).result(), VALUES[requests.ModelUpdate]),
+    (requests.ModelUpdates, lambda c: c.updates(), VALUES[requests.ModelUpdates]),
+    (requests.RefuseLoad, lambda c: c.refuse_load("x", "too big"), VALUES[requests.RefuseLoad]),
     (requests.ModelList, lambda c: c.list_models(), VALUES[requests.ModelList]),
     (requests.ModelShow, lambda c: c.show("tiny"), VIEW),
     (requests.ModelFit, lambda c: c.fit("tiny", vram_mb=8192), VALUES[requests.ModelFit]),
@@ -140,6 +143,9 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         client.verify_signature("a", "{}", roots="PEM").result()
         client.show("a", provenance=True)
         client.register({"model_id": "a"}, name="b")
+        client.update({"command_id": "x"}, max_rate=1000, token="t").result()
+        client.updates(limit=3)
+        client.refuse_load("x", "too big")
     assert made.requests == [
         requests.ModelList(id="1", filter="size>1GB", sort="-size", fits=True),
         requests.ModelCopy(id="2", source="a", destination="b", dry_run=True, **write),
@@ -161,6 +167,9 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         requests.ModelVerifySignature(id="16", name="a", signature="{}", roots="PEM"),
         requests.ModelShow(id="17", name="a", provenance=True),
         requests.ModelRegister(id="18", manifest={"model_id": "a"}, name="b"),
+        requests.ModelUpdate(id="19", command={"command_id": "x"}, max_rate=1000, token="t"),
+        requests.ModelUpdates(id="20", limit=3),
+        requests.RefuseLoad(id="21", command_id="x", reason="too big"),
     ]
 
 

@@ -55,6 +55,8 @@ COMMANDS: dict[str, list[str]] = {
     "stop": [],
     "sweep": [],
     "unpin": ["m"],
+    "update": ["COMMAND"],
+    "updates": [],
     "usage": [],
     "verify": [],
     "template": ["yolov8n"],

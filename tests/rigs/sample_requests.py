@@ -9,6 +9,7 @@ from modelwire.operations import OPERATIONS
 _FIELDS: Final[dict[str, object]] = {
     **{"protocol": 1, "target": "1", "path": "/a", "name": "a", "job": "j", "priority": 3, "lease": "0123456789abcdef"},
     **{"source": "a", "destination": "b", "ref": "hf:a/b", "signature": "{}", "manifest": {}},
+    **{"command": {}, "command_id": "x", "reason": "y"},
 }
 
 

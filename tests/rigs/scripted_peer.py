@@ -188,6 +188,20 @@ def hello_of(**changes: Any) -> replies.Hello:
 
 PULLED = values.Pulled(name="tiny", blob=ADDED.blob, size_bytes=3, format="gguf", path="/x", source="hf:org/repo")
 
+COMMAND_ID = "1c9e1e2e-6f0f-4a30-8a59-0c6a3c1d2b4f"
+
+UPDATED = values.Updated(
+    command_id=COMMAND_ID,
+    outcome="applied",
+    node="tower",
+    name="tiny",
+    version="tiny-2_0-q4_k_m",
+    at="2026-11-20T00:00:00.000Z",
+    blob=VIEW.blob,
+    loaded=True,
+    job="j1",
+)
+
 VALUES: dict[type[Request], values.Value] = {
     requests.DaemonStatus: STATUS,
     requests.DaemonDescribe: values.Description(protocol=1, operations={}, schema={}),
@@ -195,6 +209,14 @@ VALUES: dict[type[Request], values.Value] = {
     requests.DaemonConfigure: values.Configured(settings={"max_rate": values.Change(new=1000)}),
     requests.ModelAdd: ADDED,
     requests.ModelRegister: values.Registered(name="tiny", model_id="tiny", changed=True),
+    requests.ModelUpdate: UPDATED,
+    requests.ModelUpdates: values.Updates(
+        node="tower",
+        labels=("lab",),
+        pending=(values.PendingUpdate(command_id=COMMAND_ID, name="tiny", version="tiny-2_0-q4_k_m", job="j1"),),
+        updates=(UPDATED,),
+    ),
+    requests.RefuseLoad: values.Done(target=COMMAND_ID, state="refused"),
     requests.ModelList: values.ModelList(models=(VIEW,)),
     requests.ModelShow: VIEW,
     requests.ModelFit: FIT,

@@ -11,6 +11,11 @@ import msgspec
 
 from modelwire.knowledge.document import built
 
+WHEN = "2026-01-31T12:00:00Z"
+
+ALWAYS: dict[str, Any] = {"command_id": "1c9e1e2e-6f0f-4a30-8a59-0c6a3c1d2b4f"}
+"""For parameters of tests, which all workers must see as the same."""
+
 
 def content(version: str) -> bytes:
     """Of the file of a version."""
@@ -22,7 +27,7 @@ def digits(version: str) -> str:
 
 
 def document(version: str, /, **changes: Any) -> dict[str, Any]:
-    known: dict[str, Any] = {"version": version, "sha256": digits(version), "license": "mit"}
+    known: dict[str, Any] = {"version": version, "sha256": digits(version), "license": "mit", "created_at": WHEN}
     made: dict[str, Any] = json.loads(msgspec.json.encode(built("m-3b", "M 3B", "llm", **known)))
     return made | changes
 
@@ -34,5 +39,5 @@ def command(version: str, changes: dict[str, Any] | None = None, /, **of_documen
         "target_nodes": [],
         "priority": 3,
         "auto_load": True,
-        "timestamp": "2026-01-31T12:00:00Z",
+        "timestamp": WHEN,
     } | (changes or {})

@@ -22,6 +22,7 @@ from modeld.jobs.publication import PublicationNotes
 from modeld.jobs.record import failure_error, failure_of
 from modeld.observe.incident import incident
 from modeld.operations.fetching import Fetching
+from modeld.operations.follow import follow
 from modeld.operations.job_operation import JobOperation, Submission
 from modeld.operations.loading import REQUESTED, RETURN_SECONDS
 from modeld.operations.model_add import by_descriptors
@@ -131,22 +132,24 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         known = await self._answered(update)
         if known is not None:
             return _given(known)
-        if not self._is_live(update):
-            node = self._services.settings.node
-            if not node.is_among(update.command.target_nodes):
-                return await self._answer(update, self._outcome(update, "not_targeted"))
-            machine = await self._services.machine.now()
-            lines = requirements.lines(update.document.requirements, machine)
-            failing = tuple(line for line in lines if line.decides and line.verdict != "fits")
-            if failing:
-                return await self._answer(update, self._outcome(update, "does_not_fit", lines=failing))
-            await self._refuse_early(call.caller.uid, update)
+        if (live := self._live(update)) is not None:
+            return (await follow(call, self._services.board.attach(live, call.caller.uid))).outcome()
+        if not self._services.settings.node.is_among(update.command.target_nodes):
+            return await self._answer(update, self._outcome(update, "not_targeted"))
+        machine = await self._services.machine.now()
+        lines = requirements.lines(update.document.requirements, machine)
+        failing = tuple(line for line in lines if line.decides and line.verdict != "fits")
+        if failing:
+            return await self._answer(update, self._outcome(update, "does_not_fit", lines=failing))
+        await self._refuse_early(call.caller.uid, update)
         return await super().run(call, request)
 
-    def check(self, _: Caller, request: ModelUpdate, /) -> Submission[ModelUpdate]:
+    def check(self, caller: Caller, request: ModelUpdate, /) -> Submission[ModelUpdate]:
         update = Update.of(request.command)
         stored = msgspec.structs.replace(request, priority=update.command.priority, on_disconnect="continue")
-        return Submission(stored, self.key(update.command.command_id, update.command.content), update.name.text)
+        return Submission(
+            stored, self.key(update.command.command_id, update.command.content, caller.uid), update.name.text
+        )
 
     def queue(self, request: ModelUpdate, /) -> str:
         return self._fetching.queue(Update.of(request.command).pull.ref)
@@ -163,15 +166,16 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
             raise _other_command(update)
         return known.outcome
 
-    def _is_live(self, update: Update) -> bool:
+    def _live(self, update: Update) -> UpdateJob | None:
+        """The job of the same command, also of another user: it is carried out once."""
         for job in self._services.board.jobs:
             if isinstance(job.request, ModelUpdate) and not job.terminal:
                 other = command_of(job.request.command)
                 if other.command_id == update.command.command_id:
                     if other.content != update.command.content:
                         raise _other_command(update)
-                    return True
-        return False
+                    return job
+        return None
 
     async def _refuse_early(self, uid: int, update: Update) -> None:
         """What no byte need be fetched for. A refusal is no outcome: the command can come again."""

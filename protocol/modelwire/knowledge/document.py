@@ -146,7 +146,9 @@ def check_sha256(digest: str, where: str = "$") -> None:
     if not _is_sha256(digest):
         rule = "length" if len(digest) != 64 else "alphabet"
         raise InvalidDigest(
-            f"{where}.sha256: {digest[:80]!r} is not 64 lowercase hexadecimal digits", details={"rule": rule}
+            f"{where}.sha256: {digest[:80]!r} is not 64 lowercase hexadecimal digits",
+            hint="`sha256sum FILE` prints it.",
+            details={"rule": rule},
         )
 
 

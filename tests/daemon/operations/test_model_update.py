@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from modeld.operations import loading
+from modeld.operations.events_subscribe import Subscribe
 from modeld.store import Requester
 from modelwire.errors import (
     AlreadyExists,
@@ -99,8 +100,7 @@ async def engine(at: OperationsRig) -> AsyncIterator[NotingCall]:
     """Subscribed, with all that it sees."""
     call = NotingCall(MINE)
     async with anyio.create_task_group() as tasks:
-        watch = at.operations.slow[EventsSubscribe]
-        tasks.start_soon(watch, call, EventsSubscribe(id="e", events=(loading.REQUESTED,)))
+        tasks.start_soon(at.of(Subscribe).run, call, EventsSubscribe(id="e", events=(loading.REQUESTED,)))
         await eventually(lambda: bool(at.services.loading._engines))
         yield call
         tasks.cancel_scope.cancel()
@@ -307,7 +307,7 @@ async def test_no_engine_is_asked_without_auto_load(tmp_path: Path, web: Server)
 async def test_a_watcher_of_everything_is_no_engine(tmp_path: Path, web: Server) -> None:
     async with operations_rig(tmp_path) as at, anyio.create_task_group() as tasks:
         call = NotingCall(MINE)
-        tasks.start_soon(at.operations.slow[EventsSubscribe], call, EventsSubscribe(id="w"))
+        tasks.start_soon(at.of(Subscribe).run, call, EventsSubscribe(id="w"))
         await eventually(lambda: at.services.activity.watchers == 1)
         assert (await update(at, command("1.0", **address(web, "1.0")))).outcome == "applied"
         tasks.cancel_scope.cancel()
@@ -377,7 +377,7 @@ async def test_a_pin_stays_with_the_name(tmp_path: Path, web: Server) -> None:
     ("changes", "fault", "says"),
     [
         ({"command_id": "7"}, InvalidRequest, "UUID"),
-        ({"command_id": str(uuid.uuid1())}, InvalidRequest, "UUID of version 4"),
+        ({"command_id": "1c9e1e2e-6f0f-1a30-8a59-0c6a3c1d2b4f"}, InvalidRequest, "UUID of version 4"),
         ({"timestamp": "yesterday"}, InvalidRequest, "no time"),
         ({"timestamp": "2026-01-31T12:00:00"}, InvalidRequest, "no time with its zone"),
         ({"target_nodes": "here"}, InvalidRequest, "target_nodes"),

@@ -34,6 +34,7 @@ from modelwire.operations import OPERATIONS
 from rigs.account_database import AccountDatabase
 from rigs.operations_rig import MODEL_FILE, UID, OperationsRig, operations_rig
 from rigs.signers import new_key, public_pem, resources_of, signed_with_key, statement
+from rigs.update_commands import command
 
 USERS: Final = {
     "daemon's user": peers.Peer(UID, UID, 1),
@@ -66,7 +67,8 @@ Make = Callable[[Case], dict[str, Any]]
 
 # In the order of USERS: + answered, r the role does not suffice, m the model is another's, j the job or the lease is
 # another's, d to be handed over, o for the daemon's own user and root, - not let in, i refused as a wrong request: the
-# right was there.
+# right was there, n as one about what
+# is not there: the right was there.
 READ = "+ + + + + - - -"
 WRITE = "+ + + + r - - -"
 ADMIN = "+ + + r r - - -"
@@ -76,6 +78,7 @@ OTHERS_LEASE = "+ + + j j - - -"
 BY_PATH = "+ + d d r - - -"
 OWN = "i i o r r - - -"
 NOT_HERE = "i i i i i - - -"
+NOT_ASKED = "n n n n r - - -"
 
 DOCUMENT: Final = msgspec.to_builtins(built("m", "M", "llm"))
 HANDED: Final = {"transfer": "t", "replace": True}
@@ -99,6 +102,9 @@ LINES: Final[dict[str, tuple[str, str, Make]]] = {
     "model.add": (WRITE, OTHERS_MODEL, lambda case: HANDED | {"path": case.file, "name": case.model}),
     "model.pull": (WRITE, OTHERS_MODEL, lambda case: HANDED | {"ref": case.file, "name": case.model}),
     "model.register": (WRITE, WRITE, lambda case: {"manifest": DOCUMENT, "name": f"{case.model}-coming"}),
+    "model.update": (WRITE, WRITE, lambda case: {"command": command("1.0", {"target_nodes": ["another"]})}),
+    "model.updates": (READ, READ, lambda case: {}),
+    "model.refuse_load": (NOT_ASKED, NOT_ASKED, lambda case: {"command_id": "x", "reason": "too big"}),
     "model.list": (READ, READ, lambda case: {}),
     "model.show": (READ, READ, lambda case: {"name": case.model}),
     "model.provision": (WRITE, WRITE, lambda case: {"transfer": "t", "ref": case.file}),
@@ -249,6 +255,8 @@ def _refusal(reply: dict[str, Any]) -> str:
             return "m" if f"belongs to uid {ANOTHER}" in reply["message"] else reply["message"]
         case "invalid_request":
             return "i"
+        case "not_found":
+            return "n"
         case code:
             return f"{code}: {reply['message']}"
 
