@@ -27,10 +27,7 @@ class NodeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = ()
     load_within: Annotated[
         Duration,
-        Meta(
-            ge=1,
-            description="how long an engine may take to lease the new version of a model, before an update goes back",
-        ),
+        Meta(description="how long an engine may take to lease the new version of a model, before an update goes back"),
     ] = Duration(120)
     vram_mb: Annotated[
         int,

@@ -22,8 +22,9 @@ from modelwire.errors import NotFound, TimedOut, Unsupported
 REQUESTED: Final = "model.load_requested"
 """The event that asks. A subscription to events of this name is an engine's."""
 
-RETURN_SECONDS: Final = 10.0
-"""For engines to come back after a start of the daemon. A client that lost its connection tries again within one."""
+RETURN_SECONDS: Final = 5.0
+"""For engines to come back after a start of the daemon: until then, that none is here means nothing. A client that lost
+its connection tries again within a second."""
 
 
 @dataclass(slots=True, eq=False)

@@ -29,6 +29,7 @@ from modeld.operations.model_add import by_descriptors
 from modeld.operations.operation import Call, Caller
 from modeld.operations.registered import check_address
 from modeld.operations.services import Services
+from modeld.platform import clock
 from modeld.progress import Stopped
 from modeld.sources.local import LocalReference
 from modeld.store import Digest, ModelName
@@ -272,8 +273,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
             seconds=seconds,
         )
         async with services.board.runner.aside(job):
-            if job.created_at < services.daemon.started:
-                await services.loading.until_engines(services.daemon.started + RETURN_SECONDS - time.time(), job)
+            await services.loading.until_engines(RETURN_SECONDS - (clock.elapsed() - services.daemon.began), job)
             return await services.loading.ask(update.command.command_id, update.digest, seconds, job, request)
 
     async def _go_back(self, job: UpdateJob, update: Update, fault: WireError) -> Updated:
