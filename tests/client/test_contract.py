@@ -140,6 +140,7 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         client.verify_signature("a", "{}", roots="PEM").result()
         client.show("a", provenance=True)
         client.register({"model_id": "a"}, name="b")
+        client.register_file("a/b", "/x", sha256="d", name="b", **write).result()
     assert made.requests == [
         requests.ModelList(id="1", filter="size>1GB", sort="-size", fits=True),
         requests.ModelCopy(id="2", source="a", destination="b", dry_run=True, **write),
@@ -161,6 +162,7 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         requests.ModelVerifySignature(id="16", name="a", signature="{}", roots="PEM"),
         requests.ModelShow(id="17", name="a", provenance=True),
         requests.ModelRegister(id="18", manifest={"model_id": "a"}, name="b"),
+        requests.ModelAdd(id="19", path="/x", known_as="a/b", sha256="d", name="b", link=True, **write),
     ]
 
 

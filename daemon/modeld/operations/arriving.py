@@ -74,4 +74,4 @@ def _coming(job: AnyJob, request: ModelPull) -> ComingModel:
         source=request.ref,
         created_at=timestamp(job.created_at),
     )
-    return ComingModel(ModelName.parse(request.name), view, document)
+    return ComingModel(ModelName.parse(request.name), view, lambda: document)

@@ -5,9 +5,8 @@ It pulls, so a job of its kind is what waits, goes on and is joined; the outcome
 
 from __future__ import annotations
 
-import hashlib
 from functools import partial
-from typing import Final, Literal
+from typing import Literal
 
 from modeld.operations.follow import follow
 from modeld.operations.job_operation import requester_of
@@ -21,12 +20,6 @@ from modeld.store.catalog.history import ID, UNCHECKED, Outcome
 from modelwire.errors import DigestMismatch
 from modelwire.requests import ModelProvision, ModelPull
 from modelwire.values import Provisioned
-
-_OWN: Final = 8
-"""Hex digits, of the user and of an id, in the name that belongs to them alone."""
-
-_BASE: Final = 100
-"""Characters of the usual name before them; a name has at most 128."""
 
 
 class Provision(SlowOperation[ModelProvision, Provisioned]):
@@ -96,9 +89,7 @@ class Provision(SlowOperation[ModelProvision, Provisioned]):
             and await store.history.made_for(standing.name, reference.text, manifest.digest)
         ):
             return standing.name.text, True, manifest.license
-        own = hashlib.sha256(f"{uid} {reference.text}".encode("utf-8", "surrogateescape")).hexdigest()[:_OWN]
-        tag = "" if wanted.tag is None else f":{wanted.tag}"
-        name = ModelName.parse(f"{wanted.base[:_BASE]}-{own}{tag}")
+        name = wanted.for_id(reference.text, uid)
         known = await store.index.in_thread(partial(store.index.entry, name))
         return name.text, True, None if known is None or known.manifest is None else known.manifest.license
 

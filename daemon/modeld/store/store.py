@@ -53,7 +53,7 @@ from modeld.store.manifests.registrations import Registrations
 from modeld.store.manifests.sites import Site, Sites
 from modeld.store.manifests.trees import Trees
 from modeld.store.moving.mover import Mover
-from modeld.store.names import ModelName
+from modeld.store.names import ModelName, is_id
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.leases import Leases
 from modeld.store.publish.name_changes import Notes, Terms
@@ -255,6 +255,7 @@ class Store:
         *,
         name: str | None = None,
         sha256: str | None = None,
+        known_as: str | None = None,
         hash_file: bool = False,
         replace: bool = False,
         license: str | None = None,  # noqa: A002 - the field's name
@@ -267,7 +268,7 @@ class Store:
         requester: Requester = THE_DAEMON,
     ) -> Added:
         """Adds a local file, set of shards or directory under a name. Returns when the model is complete, verified and
-        durable, and, after a move, the source is gone.
+        durable, and, after a move, the source is gone. It is known by `known_as` too.
 
         The same content under the same name again is success. `progress.stopped` ends the work at the next chunk,
         with `Stopped`; once the publication has begun it is finished.
@@ -275,6 +276,7 @@ class Store:
         request = PublishRequest(
             name=ModelName.suggest(path) if name is None else ModelName.parse(name),
             expected=None if sha256 is None else Digest.parse(sha256),
+            id=known_as if known_as is not None and is_id(known_as) else None,
             hash_file=hash_file,
             replace=replace,
             license=license,
