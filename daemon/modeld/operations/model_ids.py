@@ -19,7 +19,7 @@ from modeld.sources.local import LocalReference
 from modeld.store import ModelName
 from modeld.store.manifests.entries import Entry
 from modeld.store.names import LONGEST_ID, is_id
-from modelwire.errors import InvalidName, InvalidRequest
+from modelwire.errors import AlreadyExists, InvalidName, InvalidRequest
 from modelwire.requests import (
     LeaseAcquire,
     ModelAdd,
@@ -133,15 +133,27 @@ async def registered(services: Services, uid: int, request: ModelAdd, id_: str) 
                 hint=f"Leave the name out, or add the file as '{request.name}'.",
             )
         return msgspec.structs.replace(request, name=name)
-    if request.name is not None:
-        return request
     store = services.store
     own = [entry for entry in await store.sites.with_id(id_) if entry.owner == uid and entry.site is None]
     if own:
-        return msgspec.structs.replace(request, name=_only(id_, own, uid).name.text)
+        return msgspec.structs.replace(request, name=_with_name(id_, _only(id_, own, uid), request.name))
+    if request.name is not None:
+        return request
     usual = ModelName.suggest(request.path)
     taken = await store.index.in_thread(partial(store.index.entry, usual)) or store.registrations.of(usual)
     return msgspec.structs.replace(request, name=(usual if taken is None else usual.for_id(id_, uid)).text)
+
+
+def _with_name(id_: str, entry: Entry, wanted: str | None) -> str:
+    """The name of the user's model with this id. Raises AlreadyExists when another one is wanted."""
+    name = entry.name.text
+    if wanted not in (None, name):
+        raise AlreadyExists(
+            f"'{id_}' is the id of '{name}' already",
+            hint=f"Leave the name out, rename that model (`modelctl mv {name} NAME`), or remove it first.",
+            details={"id": id_, "name": wanted, "existing": name},
+        )
+    return name
 
 
 def _name_for(id_: str) -> str:

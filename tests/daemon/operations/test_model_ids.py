@@ -15,6 +15,7 @@ from modeld.operations.model_add import Add
 from modeld.operations.model_ids import NAMES
 from modeld.store import Digest, ModelName, Requester
 from modeld.store.names import LONGEST_ID, MOST_IDS
+from modelwire.encoding import encode
 from modelwire.errors import (
     AlreadyExists,
     DigestMismatch,
@@ -25,12 +26,15 @@ from modelwire.errors import (
     PermissionDenied,
     QuotaExceeded,
 )
+from modelwire.limits import MAX_REPLY
 from modelwire.operations import OPERATIONS
+from modelwire.replies import Result
 from modelwire.requests import (
     LeaseAcquire,
     ModelAdd,
     ModelCopy,
     ModelFit,
+    ModelList,
     ModelMove,
     ModelPin,
     ModelProvision,
@@ -212,6 +216,8 @@ async def test_again(tmp_path: Path) -> None:
         with pytest.raises(AlreadyExists, match="cannot be registered as 'my-org/my model'") as fault:
             await register(at, file="other.gguf", content=CONTENT + b"!")
         assert fault.value.details["existing"] == f"sha256:{DIGITS}"
+        with pytest.raises(AlreadyExists, match="is the id of 'm' already"):
+            await register(at, file="other.gguf", name="other")
         assert manifest(at, "m").read_bytes() == before
 
 
@@ -348,3 +354,21 @@ async def test_what_was_registered_is_not_taken_for_what_a_reference_gave(tmp_pa
         history = at.services.store.history
         digest = Digest(DIGITS)
         assert not await history.made_for(ModelName.parse("m"), "hf:org/repo/m.gguf", digest)
+
+
+async def test_a_list_with_many_long_ids_fits_into_replies(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        await at.ask(ModelAdd(path=at.file("m.gguf", CONTENT), name="m"))
+        long = ["\u2603/" + str(number) + "x" * (LONGEST_ID - 10) for number in range(MOST_IDS)]
+        document = json.loads(manifest(at, "m").read_text()) | {"ids": long}
+        for number in range(80):
+            manifest(at, f"n{number}").write_text(json.dumps(document))
+        seen, after = [], None
+        while True:
+            page = await at.ask(ModelList(after=after))
+            assert len(encode(Result(id="1", value=page))) < MAX_REPLY
+            seen += [view.name for view in page.models]
+            if (after := page.next) is None:
+                break
+        assert len(seen) == 81
+        assert (await show(at, "n7")).ids == tuple(long)

@@ -21,7 +21,7 @@ _AT_ONCE: Final = 200
 """Models of one visit to a thread, as of the index; at a site the limit in time is for each visit."""
 
 _FRESH_SHARE: Final = 10
-"""A look at 10,000 manifests that have not changed takes 100 ms: where no change is reported, look-ups spend a tenth of
+"""A look at 10,000 manifests that have not changed takes 0.4 s: where no change is reported, look-ups spend a tenth of
 their time on it."""
 
 
