@@ -135,6 +135,23 @@ class NewModels:
         back. The other answer is a lease of the model."""
         return Call(requests.RefuseLoad(command_id=command_id, reason=reason), values.Done)
 
+    @work
+    def register_file(
+        self,
+        known_as: str,
+        path: str,
+        *,
+        sha256: str | None = None,
+        name: str | None = None,
+        **options: Unpack[Submission],
+    ) -> Call[values.Added]:
+        """Takes an existing file into the store under an id, without a copy: as an add with `link`, for the daemon's
+        own user alone. The id is a text, such as a reference, that means the model wherever one is named; its name is
+        the id when that is a valid one, else `name`, else one made of the file's name. The same file again is success,
+        and other bytes under the same id are refused."""
+        request = requests.ModelAdd(path=path, known_as=known_as, sha256=sha256, name=name, link=True, **options)
+        return Call(request, values.Added)
+
     @answer
     def register(self, manifest: Mapping[str, Any], *, name: str | None = None) -> Call[values.Registered]:
         """Makes a model known before its bytes are here, by the document that describes it. Its name is its `model_id`

@@ -146,6 +146,7 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         client.update({"command_id": "x"}, max_rate=1000, token="t").result()
         client.updates(limit=3)
         client.refuse_load("x", "too big")
+        client.register_file("a/b", "/x", sha256="d", name="b", **write).result()
     assert made.requests == [
         requests.ModelList(id="1", filter="size>1GB", sort="-size", fits=True),
         requests.ModelCopy(id="2", source="a", destination="b", dry_run=True, **write),
@@ -170,6 +171,7 @@ def test_arguments_of_the_other_verbs_reach_the_daemon(peer: Peer, open_client: 
         requests.ModelUpdate(id="19", command={"command_id": "x"}, max_rate=1000, token="t"),
         requests.ModelUpdates(id="20", limit=3),
         requests.RefuseLoad(id="21", command_id="x", reason="too big"),
+        requests.ModelAdd(id="22", path="/x", known_as="a/b", sha256="d", name="b", link=True, **write),
     ]
 
 

@@ -14,7 +14,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 import modelclient
 
 EXCHANGES = (
-    *("add", "pull", "provision", "update", "attach", "subscribe", "copy", "move", "remove"),
+    *("add", "pull", "provision", "register_file", "update", "attach", "subscribe", "copy", "move", "remove"),
     *("pin", "unpin", "verify", "verify_signature", "repair", "sweep", "scrub", "move_store"),
 )
 

@@ -17,7 +17,7 @@ class SiteStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def put(self, name: str, *contents: bytes) -> list[str]:
+    def put(self, name: str, *contents: bytes, **more: Any) -> list[str]:
         digests = [hashlib.sha256(content).hexdigest() for content in contents]
         for digest, content in zip(digests, contents, strict=True):
             data = self.blob(digest)
@@ -39,6 +39,7 @@ class SiteStore:
             "produced_by": "other/1",
             "produced_at": "2026-01-01T00:00:00Z",
         } | ({"files": files} if len(contents) > 1 else {})
+        document |= more
         manifest = self.root / "manifests" / f"{name.replace(':', '+')}.json"
         manifest.parent.mkdir(parents=True, exist_ok=True)
         manifest.write_text(json.dumps(document))

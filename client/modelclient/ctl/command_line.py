@@ -17,7 +17,7 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("add", "", "add a file, a directory or a set of shards to the store"),
     ("pull", "", "fetch what a reference names into the store"),
     ("provision", "", "bring in the models that a file lists, and tell an engine where they are"),
-    ("register", "", "make a model known before its bytes are here"),
+    ("register", "", "make a model known by an id: a file, or a model whose bytes are not here"),
     ("update", "", "carry out a command that brings a new version of a model"),
     ("updates", "", "list the update commands of this machine, and what became of them"),
     ("list", "ls", "list the models"),

@@ -11,7 +11,6 @@ A file with one fault gives nothing: a machine is provisioned with all that its 
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -19,8 +18,9 @@ from typing import Final
 
 import msgspec
 
+from modelclient import given_files
 from modelclient.provisioning.plain_yaml import Event, Place, events, located, refused
-from modelwire.errors import Internal, InvalidDigest, InvalidRequest, NotFound, PermissionDenied, WireError
+from modelwire.errors import InvalidDigest, InvalidRequest
 
 MAX_FILE_BYTES: Final = 1 << 20
 """The most documents, of 200 bytes each, take a fifth of this; what is larger is another kind of file."""
@@ -67,14 +67,7 @@ def read(path: str) -> tuple[ProvisionModel, ...]:
     Raises InvalidRequest and InvalidDigest with the line and the key; NotFound, PermissionDenied or Internal when the
     file cannot be read; Unsupported when PyYAML is not installed.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    except ValueError:  # a NUL
-        raise InvalidRequest(f"{path!r} is not a path", hint="Give the path of a provision file.") from None
-    return parse(data, path)
+    return parse(given_files.read(path, "provision file", MAX_FILE_BYTES + 1), path)
 
 
 def parse(data: bytes, path: str) -> tuple[ProvisionModel, ...]:
@@ -224,15 +217,3 @@ def _known(known: tuple[str, ...]) -> str:
 
 def _quoted(text: str) -> str:
     return repr(f"{text[:80]}…" if len(text) > 80 else text)
-
-
-def _unreadable(path: str, error: OSError) -> WireError:
-    what = f"the provision file {path} cannot be read: {error.strerror or error}"
-    details = {"path": path, "errno": errno.errorcode.get(error.errno or 0, str(error.errno))}
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return NotFound(f"there is no provision file {path}", hint="Check the path.", details=details)
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return PermissionDenied(what, hint="Ask its owner for the right to read it.", details=details)
-    if error.errno in (errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO):
-        return InvalidRequest(what, hint="Give the path of a provision file.", details=details)
-    return Internal(what, hint="Look at the health of the disk that the file is on.", details=details)

@@ -76,4 +76,4 @@ def _coming(job: AnyJob, request: ModelPull) -> ComingModel:
         source=request.ref,
         created_at=timestamp(job.created_at),
     )
-    return ComingModel(ModelName.parse(name), view, document)
+    return ComingModel(ModelName.parse(name), view, lambda: document)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from modeld.jobs.job import AnyJob
 from modeld.operations.job_operation import JobOperation, requester_of
@@ -17,6 +17,7 @@ from modeld.sources.reference import Reference, fingerprint
 from modeld.sources.stored import StoredReference
 from modeld.store import Digest, Manner, ModelName, WouldBlock
 from modeld.store.publish.name_changes import Notes
+from modeld.store.publish.publishing import PublishTerms
 from modelwire.errors import (
     DigestMismatch,
     Interrupted,
@@ -27,7 +28,6 @@ from modelwire.errors import (
     SourceUnauthorized,
     WireError,
 )
-from modelwire.knowledge.document import ModelDocument
 from modelwire.requests import ModelPull
 from modelwire.values import Pulled
 
@@ -102,25 +102,20 @@ class Fetching:
         job: AnyJob,
         request: ModelPull,
         notes: Notes[Pulled],
-        *,
-        replaces: Digest | None = None,
-        document: ModelDocument | None = None,
+        **terms: Unpack[PublishTerms],
     ) -> Pulled:
-        """Pulls for the job. The request is of the job, or made for it. `replaces` are the only bytes that may be
-        replaced, when any may; `document` describes the model. A name that has none is given to bytes of the expected
-        digest when there is a document, or a registration, that says so."""
+        """Pulls for the job. The request is of the job, or made for it. A name that has no model is given to bytes of
+        the expected digest when there is a document, or a registration, that says so."""
         services, reference = self._services, self._reference(job, request)
         async with self._operation.outcome_recorded(job, reference.text):
             if isinstance(reference, LocalReference):
                 in_shape = PullNotes(notes, partial(Pulled, source=reference.text))
-                add = partial(
-                    add_path, services, job, request, reference.path, in_shape, replaces=replaces, document=document
-                )
+                add = partial(add_path, services, job, request, reference.path, in_shape, **terms)
                 work = with_room(services, job, add)
                 return in_shape.pulled(await self._operation.with_phases(job, reference.path, work))
             if isinstance(reference, StoredReference):
                 path = services.store.layout.manifest(reference.name)
-                work = self._stored_or_described(job, request, reference, notes, document)
+                work = self._stored_or_described(job, request, reference, notes, terms)
                 return await self._operation.with_phases(job, path, work)
             user = await services.source_user(job.peer, reference.text)
             requester = await services.requester_of(job)
@@ -133,10 +128,9 @@ class Fetching:
                     request,
                     reference,
                     notes,
-                    replaces=replaces,
-                    document=document,
                     requester=requester,
                     user=user,
+                    **terms,
                 )
                 return await planned.run()
 
@@ -155,14 +149,14 @@ class Fetching:
         request: ModelPull,
         reference: StoredReference,
         notes: Notes[Pulled],
-        document: ModelDocument | None,
+        terms: PublishTerms,
     ) -> Pulled:
         """A model that is described without an address has its bytes when a blob of its digest is here."""
         services = self._services
         try:
             return await self._find_stored(job, request, reference.name)
         except NotFound:
-            described = document is not None or services.store.registrations.of(reference.name) is not None
+            described = terms.get("document") is not None or services.store.registrations.of(reference.name) is not None
             if not described or request.sha256 is None:
                 raise
         requester, nobody = await services.requester_of(job), await services.source_user(None, reference.text)
@@ -173,9 +167,9 @@ class Fetching:
             request,
             reference,
             notes,
-            document=document,
             requester=requester,
             user=nobody,
+            **terms,
         )
         try:
             return await planned.run()

@@ -6,26 +6,29 @@ import os
 from abc import abstractmethod
 from contextlib import ExitStack
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, TypeVar, Unpack
 
+import anyio
 import msgspec
 
 from modeld.jobs.board import Attachment
 from modeld.jobs.job import AnyJob, Job
-from modeld.operations.job_operation import JobOperation, Submission
+from modeld.operations.job_operation import JobOperation, Submission, requester_of
+from modeld.operations.model_ids import registered
 from modeld.operations.operation import Call, Caller
 from modeld.operations.room import with_room
 from modeld.operations.services import Services
 from modeld.store import Digest, ModelName, Reader
+from modeld.store.catalog.history import ID, REGISTERED, Outcome
 from modeld.store.disk.durable import source_faults
 from modeld.store.ingest.adopt import How
 from modeld.store.ingest.collect import handed_reader
 from modeld.store.ingest.readers import check_answers, check_handed
+from modeld.store.names import is_id
 from modeld.store.publish.name_changes import Notes
 from modeld.store.publish.owners import check_owner
-from modeld.store.publish.publishing import format_rule
-from modelwire.errors import Interrupted, InvalidRequest, PermissionDenied
-from modelwire.knowledge.document import ModelDocument
+from modeld.store.publish.publishing import PublishTerms, format_rule
+from modelwire.errors import AlreadyExists, Interrupted, InvalidRequest, PermissionDenied
 from modelwire.limits import LICENSE
 from modelwire.requests import ModelAdd, ModelProvision, ModelPull, ModelRepair
 from modelwire.values import Added, Value
@@ -139,7 +142,14 @@ class Add(NewModel[ModelAdd, Added]):
         stored = msgspec.structs.replace(request, name=name.text)
         what = [stored.path, stored.name, stored.sha256, stored.replace, stored.license]
         how = [stored.move, stored.link, *format_key(request)]
+        how += [] if stored.known_as is None else ["known_as", stored.known_as]
         return Submission(stored, self.key(*what, caller.uid, *how, request=stored), stored.name)
+
+    async def submit(self, call: Call, request: ModelAdd, /) -> Attachment[ModelAdd, Added]:
+        if request.known_as is not None:
+            check_path("path", request.path)
+            request = await registered(self._services, call.caller.uid, request, request.known_as)
+        return await super().submit(call, request)
 
     def path_of(self, request: ModelAdd, /) -> str:
         return request.path
@@ -149,15 +159,41 @@ class Add(NewModel[ModelAdd, Added]):
         self._check_link(request, job.peer)  # again: an earlier version may have accepted it
         how: How = "move" if request.move else "link" if request.link else "copy"
         async with self.outcome_recorded(job, request.path):
-            add = partial(add_path, self._services, job, request, request.path, self.notes(job), how)
-            return await self.with_phases(job, request.path, with_room(self._services, job, add))
+            known_as = request.known_as if request.known_as is not None and is_id(request.known_as) else None
+            terms: PublishTerms = {"known_as": known_as}
+            add = partial(add_path, self._services, job, request, request.path, self.notes(job), how, **terms)
+            try:
+                added = await self.with_phases(job, request.path, with_room(self._services, job, add))
+            except AlreadyExists as fault:
+                if request.known_as is None:
+                    raise
+                raise AlreadyExists(
+                    f"{request.path} cannot be registered as '{request.known_as}': {fault.message}",
+                    hint="Remove that model first, or register the file under another id or name.",
+                    details=fault.details,
+                ) from None
+        if request.known_as is not None:
+            await self._record(job, added, request.known_as)
+        return added
+
+    async def _record(self, job: Job[ModelAdd, Added], added: Added, id_: str) -> None:
+        digest = Digest.parse(added.blob)
+        outcome = Outcome(
+            digest=digest,
+            outcome=REGISTERED,
+            actual=digest,
+            model=ModelName.parse(added.name),
+            details={ID: id_, "path": job.request.path},
+        )
+        with anyio.CancelScope(shield=True):
+            await self._services.store.history.record([outcome], requester_of(job))
 
     def _check_link(self, request: ModelAdd, uid: int) -> None:
         """The owner of a linked file keeps what they had mapped of it, and could change a blob that others rely on."""
         if request.link and not self._services.is_own(uid):
             raise PermissionDenied(
                 f"{request.path} cannot be linked: only the daemon's own user shares files with the store",
-                hint="Add it without --link: the store copies it.",
+                hint="Run `modelctl add` without --link: the store copies it.",
                 details={"path": request.path, "uid": uid},
             )
 
@@ -170,7 +206,8 @@ class Add(NewModel[ModelAdd, Added]):
         if request.move:
             # The last step. A source that is still to be removed: run again, the work finds its bytes and removes it.
             return not os.path.lexists(request.path)
-        return store.models.view(intent.name).license == request.license
+        view = store.models.view(intent.name)
+        return view.license == request.license and request.known_as in (None, intent.name, *view.ids)
 
 
 async def add_path(
@@ -180,9 +217,7 @@ async def add_path(
     path: str,
     notes: Notes[Added],
     how: How = "copy",
-    *,
-    replaces: Digest | None = None,
-    document: ModelDocument | None = None,
+    **terms: Unpack[PublishTerms],
 ) -> Added:
     """Adds what is at the path, or was handed over for it, as the request says."""
     reader = reader_of(services, job, path, request.transfer)
@@ -191,10 +226,8 @@ async def add_path(
         path,
         name=request.name,
         sha256=request.sha256,
-        hash_file=isinstance(request, ModelPull) and request.hash_file,
+        hash_file=request.hash_file if isinstance(request, ModelPull) else request.known_as is not None,
         replace=request.replace,
-        replaces=replaces,
-        document=document,
         license=request.license,
         formats=format_rule(force=request.force_format, strict=request.strict_format),
         how=how,
@@ -203,6 +236,7 @@ async def add_path(
         reader=reader,
         notes=notes,
         requester=requester,
+        **terms,
     )
 
 

@@ -46,6 +46,7 @@ def _cut_to_size(page: values.ModelList) -> values.ModelList:
 def _bytes_of(view: values.ModelView) -> int:
     """The most bytes that the view takes as JSON: an escaped character takes six."""
     characters = len(view.license or "") + len(view.format) + len(view.produced_by or "") + len(view.produced_at or "")
+    characters += sum(3 + len(each) for each in view.ids)
     if view.source is not None:
         source = view.source
         characters += len(source.registry) + len(source.repo) + len(source.revision) + len(source.filename)

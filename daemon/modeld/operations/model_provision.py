@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -21,6 +20,7 @@ from modeld.sources.local import LocalReference
 from modeld.sources.reference import Reference
 from modeld.store import Digest, ModelName
 from modeld.store.catalog.history import ID, UNCHECKED, Outcome
+from modeld.store.names import is_id
 from modeld.store.publish.name_changes import Notes
 from modelwire.errors import AlreadyExists, DigestMismatch
 from modelwire.requests import ModelProvision, ModelPull
@@ -28,18 +28,14 @@ from modelwire.values import Provisioned, Pulled
 
 ProvisionJob = Job[ModelProvision, Provisioned]
 
-_OWN: Final = 8
-"""Hex digits, of the user and of an id, in the name that belongs to them alone."""
-
-_BASE: Final = 100
-"""Characters of the usual name before them; a name has at most 128."""
-
 
 class _Name(NamedTuple):
     name: ModelName
     replaces: Digest | None = None
     """The bytes that newer ones of the same reference take the place of: no others."""
     license: str | None = None
+    known_as: str | None = None
+    """By which the model is known from then on: the reference, unless the caller has chosen the name."""
 
 
 class _Recorded:
@@ -97,7 +93,7 @@ class Provision(LocalFiles[ModelProvision, Provisioned]):
 
     async def work(self, job: ProvisionJob, /) -> Provisioned:
         request, reference = job.request, self._fetching.read(ModelPull(ref=job.request.ref))
-        own = self._own_name(job.peer, reference)
+        own = reference.suggested_name.for_id(reference.text, job.peer)
         if request.name is not None or reference.fixed_name is not None:
             return await self._provision(job, reference, _Name(self._fetching.name(request.name, reference)))
         usual = await self._usual_name(job, reference)
@@ -107,7 +103,7 @@ class Provision(LocalFiles[ModelProvision, Provisioned]):
             except AlreadyExists:  # the name has been given to another model meanwhile
                 if usual.name == own:
                     raise
-        return await self._provision(job, reference, await self._standing(own))
+        return await self._provision(job, reference, await self._standing(own, reference))
 
     async def _provision(self, job: ProvisionJob, reference: Reference, name: _Name) -> Provisioned:
         request = job.request
@@ -139,7 +135,7 @@ class Provision(LocalFiles[ModelProvision, Provisioned]):
         notes = _Recorded(self.notes(job), judged)
         wanted = of_registered(self._services, wanted, job.peer)
         try:
-            pulled = await self._fetching.fetch(job, wanted, notes, replaces=name.replaces)
+            pulled = await self._fetching.fetch(job, wanted, notes, replaces=name.replaces, known_as=name.known_as)
         except DigestMismatch as fault:
             actual = fault.details.get("actual_sha256")
             if expected is not None and isinstance(actual, str):
@@ -152,28 +148,25 @@ class Provision(LocalFiles[ModelProvision, Provisioned]):
         """The usual name of the reference, unless it is another model's. The bytes under a name that an earlier job has
         made for this reference follow it, all others stay."""
         store = self._services.store
-        usual = await self._standing(reference.suggested_name)
+        usual = await self._standing(reference.suggested_name, reference)
         if usual.replaces is None:
             return usual
         standing = await store.index.in_thread(partial(store.index.entry, usual.name))
         requester = await self._services.requester_of(job)
         if standing is None or not requester.may_change(standing.owner):
             return None
-        return usual if await store.history.made_for(usual.name, reference.text, usual.replaces) else None
+        followed = reference.text in standing.ids or await store.history.made_for(
+            usual.name, reference.text, usual.replaces
+        )
+        return usual if followed else None
 
-    async def _standing(self, name: ModelName) -> _Name:
+    async def _standing(self, name: ModelName, reference: Reference) -> _Name:
+        id_ = reference.text if is_id(reference.text) else None
         index = self._services.store.index
         standing = await index.in_thread(partial(index.entry, name))
         if standing is None or standing.manifest is None:
-            return _Name(name)
-        return _Name(standing.name, standing.manifest.digest, standing.manifest.license)
-
-    def _own_name(self, uid: int, reference: Reference) -> ModelName:
-        """A name that belongs to this user and this reference alone."""
-        usual = reference.suggested_name
-        own = hashlib.sha256(f"{uid} {reference.text}".encode("utf-8", "surrogateescape")).hexdigest()[:_OWN]
-        tag = "" if usual.tag is None else f":{usual.tag}"
-        return ModelName.parse(f"{usual.base[:_BASE]}-{own}{tag}")
+            return _Name(name, known_as=id_)
+        return _Name(standing.name, standing.manifest.digest, standing.manifest.license, id_)
 
     async def _record(
         self,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from modeld.access.handed import HandedFiles
+from modeld.operations.model_ids import with_names
 from modeld.operations.services import Services
 from modelwire.errors import Unauthorized
 from modelwire.replies import Reply
@@ -121,6 +122,10 @@ class SlowOperation(Operation[R, V]):
     is_lookup = False
     """Whether it always ends within milliseconds: a list, one job. Such a request does not count as in flight, as a job
     does that may stay for days; a connection gets one after the other."""
+
+    async def serve(self, call: Call, request: R, /) -> V:
+        """As `run`, for a request that may mean models by their ids."""
+        return await self.run(call, await with_names(self._services, call.caller.uid, request))
 
     @abstractmethod
     async def run(self, call: Call, request: R, /) -> V:

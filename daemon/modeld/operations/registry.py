@@ -106,7 +106,7 @@ class Operations:
             if isinstance(operation, QuickOperation):
                 self.quick[operation.request] = operation.answer
             if isinstance(operation, SlowOperation):
-                self.slow[operation.request] = operation.run
+                self.slow[operation.request] = operation.serve
                 if operation.is_lookup:
                     lookups.add(operation.request)
         self.lookups = frozenset(lookups)

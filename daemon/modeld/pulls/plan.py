@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
+from typing import Unpack
 
 from modeld.download.source import FileInfo
 from modeld.progress import JobProgress
@@ -21,9 +22,8 @@ from modeld.store import Digest, ModelName, Requester, parts
 from modeld.store.ingest.ingest import ReadyFile, first_of, listed, standing_for
 from modeld.store.manifests.manifests import MAX_MANIFEST, File, Manifest, Source
 from modeld.store.manifests.writing import bytes_of_files
-from modeld.store.publish.publishing import Publishing, PublishRequest, format_rule
+from modeld.store.publish.publishing import Publishing, PublishRequest, PublishTerms, format_rule
 from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnavailable, WireError
-from modelwire.knowledge.document import ModelDocument
 from modelwire.requests import ModelPull
 
 
@@ -37,8 +37,7 @@ class Plan:
         requester: Requester,
         order: int,
         progress: JobProgress,
-        replaces: Digest | None = None,
-        document: ModelDocument | None = None,
+        **terms: Unpack[PublishTerms],
     ) -> None:
         assert request.name is not None, "a request is given a name before it is admitted"
         self.request = request
@@ -53,14 +52,13 @@ class Plan:
 
         self.publish_request = PublishRequest(
             name=self.name,
-            replaces=replaces,
-            document=document,
             license=request.license,
             formats=format_rule(force=request.force_format, strict=request.strict_format),
             provenance=reference.text,
             requester=requester,
             order=order,
             progress=progress,
+            **terms,
         )
         self.look_at_name()
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 
@@ -28,11 +28,11 @@ from modeld.pulls.own_thread import in_own_thread
 from modeld.pulls.plan import Plan
 from modeld.sources.kind import For
 from modeld.sources.reference import Reference
-from modeld.store import Digest, Requester
+from modeld.store import Requester
 from modeld.store.ingest.ingest import ReadyFile, until_there
 from modeld.store.publish.name_changes import Notes
+from modeld.store.publish.publishing import PublishTerms
 from modelwire.errors import AlreadyExists
-from modelwire.knowledge.document import ModelDocument
 from modelwire.limits import LICENSE
 from modelwire.requests import ModelPull
 from modelwire.values import Added, Pulled
@@ -94,8 +94,7 @@ class Pull:
         *,
         requester: Requester,
         user: For,
-        replaces: Digest | None = None,
-        document: ModelDocument | None = None,
+        **terms: Unpack[PublishTerms],
     ) -> Pull:
         publishing = context.store.ingest.publishing
         plan = partial(
@@ -103,11 +102,10 @@ class Pull:
             request,
             reference,
             publishing,
-            replaces=replaces,
-            document=document,
             requester=requester,
             order=job.order,
             progress=job.progress,
+            **terms,
         )
         return cls(context, activity, job, await publishing.in_thread(plan), notes, user=user)
 

@@ -1,15 +1,19 @@
-"""Model names: which texts are valid, which file a name has, and which spellings are the same name.
+"""Model names: which texts are valid, which file a name has, and which spellings are the same name. And ids: the other
+texts by which a model is known.
 
 A name becomes a file name on every platform, so the rules are those of the strictest one. They hold for names in
-requests and for files that another tool put into `manifests`. Each rule has its own message.
+requests and for files that another tool put into `manifests`. Each rule has its own message. An id is a text that is no
+valid name, such as a reference: so none of the two can be taken for the other.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Final
+from itertools import islice
+from typing import Any, Final
 
 from modelwire.errors import InvalidName
 
@@ -19,7 +23,20 @@ MAX_STEM_BYTES: Final = 250
 
 DEFAULT_TAG: Final = "latest"
 
+LONGEST_ID: Final = 4101
+"""Bytes: `local:` and the longest path that Linux takes."""
+
+MOST_IDS: Final = 16
+"""Of one model, which has one in general: the reference that brought it. The index keeps them in memory."""
+
+_OWN_DIGITS: Final = 8
+"""Hex digits, of the user and of an id, in the name that belongs to them alone."""
+
+_OWN_BASE: Final = 100
+"""Characters of the usual name before them; a name has at most 128."""
+
 _FOREIGN = re.compile(r"[^A-Za-z0-9._-]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _DEVICES: Final = frozenset(
     ["con", "prn", "aux", "nul"] + [f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)]
 )
@@ -61,6 +78,11 @@ class ModelName:
             return None
         return ModelName(self.base, DEFAULT_TAG)
 
+    def for_id(self, id_: str, uid: int) -> ModelName:
+        """The name that belongs to an id of this user alone, for when another model has this one."""
+        own = hashlib.sha256(f"{uid} {id_}".encode("utf-8", "surrogateescape")).hexdigest()[:_OWN_DIGITS]
+        return ModelName(f"{self.base[:_OWN_BASE]}-{own}", self.tag)
+
     @classmethod
     def parse(cls, text: str) -> ModelName:
         """The name in a request. `InvalidName` names the rule that it breaks."""
@@ -91,6 +113,24 @@ class ModelName:
                     "which is too long for a file name",
                 )
         return cls(base, tag)
+
+
+def is_id(text: str) -> bool:
+    """Whether a model can have this id beside its name."""
+    if not text.strip() or len(text) > LONGEST_ID or _CONTROL.search(text) or len(text.encode()) > LONGEST_ID:
+        return False
+    try:
+        ModelName.parse(text)
+    except InvalidName:
+        return True
+    return False
+
+
+def ids_in(field: Any) -> tuple[str, ...]:
+    """The ids in a field that another tool may have written: what is none of them does not count."""
+    if not isinstance(field, list):
+        return ()
+    return tuple(islice(dict.fromkeys(each for each in field if isinstance(each, str) and is_id(each)), MOST_IDS))
 
 
 def _check_part(whole: str, part: str, what: str) -> None:

@@ -62,11 +62,10 @@ from modeld.store.publish.name_locks import NameLocks
 from modeld.store.publish.pinning import Pinning
 from modeld.store.publish.planned_changes import PlannedChanges
 from modeld.store.publish.publisher import Publisher
-from modeld.store.publish.publishing import FormatRule, Publishing, PublishRequest
+from modeld.store.publish.publishing import FormatRule, Publishing, PublishRequest, PublishTerms
 from modeld.store.publish.registering import Registering
 from modeld.store.publish.renaming import Renaming
 from modelwire.errors import NotFound
-from modelwire.knowledge.document import ModelDocument
 from modelwire.values import Added, Copied, QuarantineList, Resolved, Usage
 
 PUBLISH_THREADS: Final = 4
@@ -262,8 +261,6 @@ class Store:
         sha256: str | None = None,
         hash_file: bool = False,
         replace: bool = False,
-        replaces: Digest | None = None,
-        document: ModelDocument | None = None,
         license: str | None = None,  # noqa: A002 - the field's name
         formats: FormatRule = "usual",
         how: How = "copy",
@@ -272,6 +269,7 @@ class Store:
         reader: Reader | None = None,
         notes: Notes[Added] | None = None,
         requester: Requester = THE_DAEMON,
+        **terms: Unpack[PublishTerms],
     ) -> Added:
         """Adds a local file, set of shards or directory under a name. Returns when the model is complete, verified and
         durable, and, after a move, the source is gone.
@@ -284,8 +282,6 @@ class Store:
             expected=None if sha256 is None else Digest.parse(sha256),
             hash_file=hash_file,
             replace=replace,
-            replaces=replaces,
-            document=document,
             license=license,
             formats=formats,
             order=order,
@@ -293,6 +289,7 @@ class Store:
             notes=notes,
             provenance=path,
             requester=requester,
+            **terms,
         )
         reader = reader or Reader()
 

@@ -16,6 +16,9 @@ class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
     no model: an error page, a pointer, a file that is cut off; `strict_format` only what is read and is what its name
     promises. With `transfer` the files are those that were offered under that word, and the daemon opens no path: it
     only says where they are from.
+
+    `known_as` is an id by which the model is known from then on: its name when it is a valid one, else a text that
+    means the model wherever a request names one that is here. The file is read, also when bytes of its digest are here.
     """
 
     path: str
@@ -28,6 +31,7 @@ class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
     force_format: bool = False
     strict_format: bool = False
     transfer: Token | None = None
+    known_as: str | None = None
 
 
 class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):

@@ -86,6 +86,9 @@ class ModelView(Value, frozen=True, kw_only=True):
     verified_at: str | None = None
     used_at: str | None = None
     pinned: bool = False
+    ids: tuple[str, ...] = ()
+    """The texts by which it is known beside its name."""
+
     holders: tuple[Holder, ...] = ()
     history: tuple[Provenanced, ...] = ()
 

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from modelclient.provisioning import config
+from modelclient import given_files
 from modelclient.provisioning.config import MAX_DOCUMENTS, MAX_FILE_BYTES, MAX_REFERENCE, ProvisionModel, parse, read
 from modelwire import errors, exits
 from modelwire.errors import InvalidDigest, InvalidRequest, WireError
@@ -326,10 +326,10 @@ def test_what_is_no_path(path: str) -> None:
     ],
 )
 def test_a_file_that_cannot_be_read(number: int, kind: type[WireError], monkeypatch: pytest.MonkeyPatch) -> None:
-    def refusing(path: str, mode: str) -> None:
+    def refusing(path: str, mode: str, **_options: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(config, "open", refusing, raising=False)
+    monkeypatch.setattr(given_files, "open", refusing, raising=False)
     with pytest.raises(
         WireError, match=f"the provision file models.yaml cannot be read: {os.strerror(number)}"
     ) as caught:

@@ -12,8 +12,9 @@ import anyio
 import msgspec
 import pytest
 
-from modeld.operations import loading
+from modeld.operations import loading, model_update
 from modeld.operations.events_subscribe import Subscribe
+from modeld.platform import clock
 from modeld.store import Requester
 from modelwire.errors import (
     AlreadyExists,
@@ -67,6 +68,14 @@ def address(web: Server, version: str) -> dict[str, Any]:
     return {"download_url": f"{web.url}/m-{version}.gguf"}
 
 
+@asynccontextmanager
+async def running(room: Path) -> AsyncIterator[OperationsRig]:
+    """A daemon that has been there for long: no engine is on its way back to it."""
+    async with operations_rig(room) as at:
+        at.services.daemon.began -= 60
+        yield at
+
+
 async def update(at: OperationsRig, given: dict[str, Any]) -> Updated:
     made = await at.ask(ModelUpdate(command=given))
     assert isinstance(made, Updated)
@@ -107,7 +116,7 @@ async def engine(at: OperationsRig) -> AsyncIterator[NotingCall]:
 
 
 async def test_a_new_version_gets_a_name_of_its_own_and_the_name_of_its_users(tmp_path: Path, web: Server) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         made = await update(at, command("1.0", **address(web, "1.0")))
         assert (made.outcome, made.name, made.version) == ("applied", "m-3b", "m-3b-1_0-q4_k_m")
         assert (made.blob, made.loaded, made.error) == (f"sha256:{digits('1.0')}", None, None)
@@ -122,7 +131,7 @@ async def test_a_new_version_gets_a_name_of_its_own_and_the_name_of_its_users(tm
 
 
 async def test_the_same_command_gives_the_same_outcome_and_does_nothing(tmp_path: Path, web: Server) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         given = command("1.0", **address(web, "1.0"))
         made, asked = await update(at, given), len(web.asked)
         await update(at, command("2.0", **address(web, "2.0")))
@@ -137,7 +146,7 @@ async def test_the_same_command_gives_the_same_outcome_and_does_nothing(tmp_path
 
 
 async def test_a_command_for_others_does_nothing(tmp_path: Path, web: Server) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         is_called(at, id="here", labels=("edge", "lab"))
         made = await update(at, command("1.0", {"target_nodes": ["there", "Here"]}, **address(web, "1.0")))
         assert (made.outcome, made.blob, made.job) == ("not_targeted", None, None)
@@ -151,7 +160,7 @@ async def test_a_command_for_others_does_nothing(tmp_path: Path, web: Server) ->
 
 
 async def test_a_model_that_does_not_fit_is_not_fetched(tmp_path: Path, web: Server) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         at.services.machine._quick = lambda: Machine(architecture="armv7", ram_mb=100)
         made = await update(at, command("1.0", **address(web, "1.0")))
         assert made.outcome == "does_not_fit"
@@ -160,7 +169,7 @@ async def test_a_model_that_does_not_fit_is_not_fetched(tmp_path: Path, web: Ser
 
 
 async def test_bytes_that_are_here_need_no_address(tmp_path: Path) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         await at.ask(ModelAdd(path=at.file("m.gguf", content("1.0")), name="other"))
         made = await update(at, command("1.0"))
         assert made.outcome == "applied"
@@ -171,7 +180,7 @@ async def test_bytes_that_are_here_need_no_address(tmp_path: Path) -> None:
 
 
 async def test_other_bytes_than_the_command_names_are_not_published(tmp_path: Path, web: Server) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         await update(at, command("1.0", **address(web, "1.0")))
         given = command("2.0", **address(web, "3.0"))
         with pytest.raises(DigestMismatch) as refused:
@@ -188,7 +197,7 @@ async def test_other_bytes_than_the_command_names_are_not_published(tmp_path: Pa
 
 
 async def test_a_failure_gives_the_name_to_the_rollback_model(tmp_path: Path, web: Server) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         first = await update(at, command("1.0", **address(web, "1.0")))
         await update(at, command("2.0", **address(web, "2.0")))
         given = command("3.0", {"rollback_model_id": first.version}, **address(web, "missing"))
@@ -202,14 +211,14 @@ async def test_a_failure_gives_the_name_to_the_rollback_model(tmp_path: Path, we
 
 
 async def test_going_back_to_the_name_itself_leaves_it(tmp_path: Path, web: Server) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         first = await update(at, command("1.0", **address(web, "1.0")))
         made = await update(at, command("3.0", {"rollback_model_id": "m-3b"}, **address(web, "missing")))
         assert (made.outcome, made.blob) == ("rolled_back", first.blob)
 
 
 async def test_a_rollback_model_that_is_not_here_is_refused_before_any_byte(tmp_path: Path, web: Server) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         given = command("1.0", {"rollback_model_id": "m-0b"}, **address(web, "1.0"))
         with pytest.raises(NotFound, match="m-0b"):
             await update(at, given)
@@ -220,7 +229,7 @@ async def test_a_rollback_model_that_is_not_here_is_refused_before_any_byte(tmp_
 
 
 async def test_a_rollback_model_without_its_bytes_is_refused(tmp_path: Path, web: Server) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         first = await update(at, command("1.0", **address(web, "1.0")))
         Path((await shown(at, first.version)).path or "").unlink()
         with pytest.raises(Corrupt, match="cannot be gone back to"):
@@ -228,7 +237,7 @@ async def test_a_rollback_model_without_its_bytes_is_refused(tmp_path: Path, web
 
 
 async def test_nobody_removes_the_rollback_model_of_a_running_update(tmp_path: Path, web: Server) -> None:
-    async with operations_rig(tmp_path) as at, engine(at) as call:
+    async with running(tmp_path) as at, engine(at) as call:
         await at.ask(ModelAdd(path=at.file("m.gguf"), name="m-0b"))
         given = command("1.0", {"rollback_model_id": "m-0b"}, **address(web, "1.0"))
         async with anyio.create_task_group() as tasks:
@@ -241,7 +250,7 @@ async def test_nobody_removes_the_rollback_model_of_a_running_update(tmp_path: P
 
 
 async def test_an_engine_leases_the_new_version_before_the_name_moves(tmp_path: Path, web: Server) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         await update(at, command("1.0", **address(web, "1.0")))
         async with engine(at) as call, anyio.create_task_group() as tasks:
             made = list[Updated]()
@@ -266,7 +275,7 @@ async def test_an_engine_leases_the_new_version_before_the_name_moves(tmp_path: 
 
 
 async def test_an_engine_that_cannot_load_it_stops_the_update(tmp_path: Path, web: Server) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         first = await update(at, command("1.0", **address(web, "1.0")))
         async with engine(at) as call, anyio.create_task_group() as tasks:
             given, made = command("2.0", {"rollback_model_id": "m-3b"}, **address(web, "2.0")), list[Updated]()
@@ -289,7 +298,7 @@ async def test_an_engine_that_cannot_load_it_stops_the_update(tmp_path: Path, we
 
 
 async def test_an_engine_that_does_not_answer_in_time_stops_the_update(tmp_path: Path, web: Server) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         load_within(at, 0.1)
         async with engine(at):
             with pytest.raises(TimedOut, match="no engine has leased"):
@@ -299,13 +308,13 @@ async def test_an_engine_that_does_not_answer_in_time_stops_the_update(tmp_path:
 
 
 async def test_no_engine_is_asked_without_auto_load(tmp_path: Path, web: Server) -> None:
-    async with operations_rig(tmp_path) as at, engine(at) as call:
+    async with running(tmp_path) as at, engine(at) as call:
         made = await update(at, command("1.0", {"auto_load": False}, **address(web, "1.0")))
         assert (made.outcome, made.loaded, call.sent) == ("applied", None, [])
 
 
 async def test_a_watcher_of_everything_is_no_engine(tmp_path: Path, web: Server) -> None:
-    async with operations_rig(tmp_path) as at, anyio.create_task_group() as tasks:
+    async with running(tmp_path) as at, anyio.create_task_group() as tasks:
         call = NotingCall(MINE)
         tasks.start_soon(at.of(Subscribe).run, call, EventsSubscribe(id="w"))
         await eventually(lambda: at.services.activity.watchers == 1)
@@ -314,7 +323,7 @@ async def test_a_watcher_of_everything_is_no_engine(tmp_path: Path, web: Server)
 
 
 async def test_a_cancelled_update_goes_back(tmp_path: Path, web: Server) -> None:
-    async with operations_rig(tmp_path) as at, engine(at) as call:
+    async with running(tmp_path) as at, engine(at) as call:
         await at.ask(ModelAdd(path=at.file("m.gguf"), name="m-0b"))
         for rollback, outcome in (("m-0b", "rolled_back"), (None, "failed")):
             async with anyio.create_task_group() as tasks:
@@ -336,7 +345,7 @@ async def test_a_cancelled_update_goes_back(tmp_path: Path, web: Server) -> None
 
 
 async def test_commands_for_one_name_take_effect_in_their_order(tmp_path: Path) -> None:
-    async with operations_rig(tmp_path) as at, anyio.create_task_group() as tasks:
+    async with running(tmp_path) as at, anyio.create_task_group() as tasks:
         for version in ("1.0", "2.0"):
             await at.ask(ModelAdd(path=at.file(f"{version}.gguf", content(version)), name=f"brought-{version}"))
         async with engine(at) as call:
@@ -353,7 +362,7 @@ async def test_commands_for_one_name_take_effect_in_their_order(tmp_path: Path) 
 
 
 async def test_the_name_of_another_user_is_not_moved(tmp_path: Path, web: Server) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         store = at.services.store
         await store.add(at.file("m.gguf"), name="m-3b", requester=Requester(peer=2002))
         with pytest.raises(PermissionDenied):
@@ -365,7 +374,7 @@ async def test_the_name_of_another_user_is_not_moved(tmp_path: Path, web: Server
 
 
 async def test_a_pin_stays_with_the_name(tmp_path: Path, web: Server) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         await update(at, command("1.0", **address(web, "1.0")))
         await at.ask(ModelPin(name="m-3b"))
         await update(at, command("2.0", **address(web, "2.0")))
@@ -391,14 +400,14 @@ async def test_a_pin_stays_with_the_name(tmp_path: Path, web: Server) -> None:
 async def test_a_command_that_is_none(
     tmp_path: Path, changes: dict[str, Any], fault: type[WireError], says: str
 ) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         with pytest.raises(fault, match=says):
             await update(at, command("1.0", changes))
 
 
 @pytest.mark.parametrize("missing", ["command_id", "manifest", "target_nodes", "priority", "auto_load", "timestamp"])
 async def test_all_fields_but_the_rollback_are_required(tmp_path: Path, missing: str) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         given = command("1.0")
         del given[missing]
         with pytest.raises(InvalidRequest, match=missing):
@@ -419,14 +428,14 @@ async def test_all_fields_but_the_rollback_are_required(tmp_path: Path, missing:
 async def test_a_document_that_no_machine_takes(
     tmp_path: Path, of_document: dict[str, Any], fault: type[WireError]
 ) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         with pytest.raises(fault):
             await update(at, command("1.0", **of_document))
         assert (await updates(at)).updates == ()
 
 
 async def test_a_local_address_is_for_those_whose_paths_the_daemon_opens(tmp_path: Path) -> None:
-    async with operations_rig(tmp_path) as at:
+    async with running(tmp_path) as at:
         path = at.file("m.gguf", content("1.0"))
         given = command("1.0", download_url=f"file:{path}")
         with pytest.raises(PermissionDenied):
@@ -436,10 +445,33 @@ async def test_a_local_address_is_for_those_whose_paths_the_daemon_opens(tmp_pat
 
 
 async def test_the_priority_of_the_command_counts(tmp_path: Path) -> None:
-    async with operations_rig(tmp_path) as at, engine(at) as call, anyio.create_task_group() as tasks:
+    async with running(tmp_path) as at, engine(at) as call, anyio.create_task_group() as tasks:
         await at.ask(ModelAdd(path=at.file("m.gguf", content("1.0")), name="brought"))
         tasks.start_soon(update, at, command("1.0", {"priority": 17}))
         await eventually(lambda: bool(call.sent))
         (job,) = at.services.board.jobs
         assert (job.priority, job.on_disconnect) == (5, "continue")
         await at.ask(LeaseAcquire(name="m-3b-1_0-q4_k_m"))
+
+
+async def test_an_engine_has_a_moment_to_come_back_after_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with operations_rig(tmp_path) as at, anyio.create_task_group() as tasks:
+        await at.ask(ModelAdd(path=at.file("m.gguf", content("1.0")), name="brought"))
+        made = list[Updated]()
+
+        async def run() -> None:
+            made.append(await update(at, command("1.0")))
+
+        tasks.start_soon(run)
+        await eventually(lambda: at.services.store.models.has_digest("m-3b-1_0-q4_k_m", f"sha256:{digits('1.0')}"))
+        async with engine(at) as call:
+            await eventually(lambda: bool(call.sent))
+            await at.ask(LeaseAcquire(name="m-3b-1_0-q4_k_m"))
+            await eventually(lambda: bool(made))
+        assert made[0].loaded
+
+        monkeypatch.setattr(model_update, "RETURN_SECONDS", 0.05)
+        at.services.daemon.began = clock.elapsed()
+        assert (await update(at, command("1.0", version="2.0"))).outcome == "applied", "none has come"

@@ -154,6 +154,7 @@ OTHER_WORK: dict[type[requests.Write], list[dict[str, Any]]] = {
         {"transfer": "one"},
         {"transfer": "two"},
         {"transfer": "one", "token": "t"},
+        {"known_as": "a/b"},
     ],
     requests.ModelPull: [
         {"ref": "hf:org/other"},

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeld.store.names import MAX_STEM_BYTES, ModelName
+from modeld.store.names import LONGEST_ID, MAX_STEM_BYTES, MOST_IDS, ModelName, ids_in, is_id
 from modelwire.errors import InvalidName
 
 VALID = [
@@ -159,3 +159,32 @@ def test_what_is_accepted_is_a_safe_file_name(text: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*", name.stem)
     assert ".." not in name.stem
     assert len(name.stem) <= MAX_STEM_BYTES
+
+
+@pytest.mark.parametrize(
+    "text", ["a/b", "hf:org/repo/m.gguf@rev", "local:/srv/a b", "\u00fc", " a", "x" * 129, "local:/" + "x" * 4094]
+)
+def test_ids(text: str) -> None:
+    assert is_id(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "llama", "llama:8b", "a/\0", "a/\x1b[2J", "a/\udc80", "x" * (LONGEST_ID + 1), "\u2603" * 2000]
+)
+def test_what_is_no_id(text: str) -> None:
+    assert not is_id(text)
+
+
+def test_the_ids_of_a_field() -> None:
+    assert ids_in(["a/b", "a/b", 1, None, "llama", "c/d"]) == ("a/b", "c/d")
+    assert len(ids_in([f"a/{number}" for number in range(1000)])) == MOST_IDS
+    assert ids_in(None) == ids_in("a/b") == ids_in({"a/b": 1}) == ()
+
+
+@given(st.text(), st.integers(0, 2**32 - 2))
+def test_the_name_for_an_id_is_valid_and_belongs_to_its_user(id_: str, uid: int) -> None:
+    for wanted in (ModelName("x" * 128, "y" * 128), ModelName("m"), ModelName("m" * 99 + "." + "a")):
+        made = wanted.for_id(id_, uid)
+        assert ModelName.parse(made.text) == made
+        assert made.tag == wanted.tag
+        assert made not in (wanted.for_id(id_, uid + 1), wanted.for_id(id_ + "/", uid))

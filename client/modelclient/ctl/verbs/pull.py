@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
+from modelclient import given_files
 from modelclient.ctl import submit
 from modelclient.ctl.arguments import rate
 from modelclient.ctl.output import command, option
@@ -63,12 +63,13 @@ def run(session: Session, args: argparse.Namespace) -> None:
 
 def _credentials(file: str) -> str:
     """The first line. A word of the command would be seen in the list of processes, and in the shell's history."""
+    data = given_files.read(file, "file of credentials", LONGEST + 2)
     try:
-        with open(sys.stdin.fileno() if file == "-" else file, "rb", closefd=file != "-") as opened:
-            text = opened.read(LONGEST + 2).decode()
-    except (OSError, UnicodeDecodeError) as fault:
-        why = fault.strerror if isinstance(fault, OSError) else "it is not text"
-        raise InvalidRequest(f"the credentials in {file} cannot be read: {why}") from None
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest(
+            f"the credentials in {file} cannot be read: it is not text", hint="Write a token, or user:password."
+        ) from None
     line = text.strip()
     if not line or len(line) > LONGEST or not line.isprintable():
         raise InvalidRequest(

@@ -183,6 +183,7 @@ def _rows(model: ModelView) -> list[tuple[str, str | None]]:
     origin = (source.registry, source.repo, source.revision, source.filename) if source else ()
     return [
         ("name", model.name),
+        ("known as", ", ".join(model.ids) or None),
         ("state", state_of(model)),
         ("reason", model.reason),
         ("site", model.site),

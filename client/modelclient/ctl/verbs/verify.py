@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 
+from modelclient import given_files
 from modelclient.ctl.follow import carry_out
 from modelclient.ctl.output import command, count, option
 from modelclient.ctl.session import Session
@@ -106,14 +107,12 @@ def _verify_signature(session: Session, args: argparse.Namespace) -> int:
 
 
 def _content(path: str, what: str, most: int) -> str:
+    data = given_files.read(path, f"file of the {what}", most + 1)
     try:
-        with open(path, "rb") as file:
-            data = file.read(most + 1)
         text = data.decode()
-    except (OSError, ValueError) as fault:
-        why = fault.strerror if isinstance(fault, OSError) else "it is not text"
+    except ValueError:
         raise InvalidRequest(
-            f"the {what} in {path} cannot be read: {why}", hint="Give the file as the signer publishes it."
+            f"the {what} in {path} cannot be read: it is not text", hint="Give the file as the signer publishes it."
         ) from None
     if len(data) > most:
         raise InvalidRequest(

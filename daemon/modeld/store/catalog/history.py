@@ -48,6 +48,9 @@ TOOL: Final = f"modeld/{__version__}"
 ID: Final = "id"
 """The detail of an outcome that has the id of what was to be ensured."""
 
+REGISTERED: Final = "registered"
+"""An existing file became known by an id. It does not say that what the reference of this id names has these bytes."""
+
 UNCHECKED: Final[Literal["unchecked"]] = "unchecked"
 """No digest was expected."""
 
@@ -73,10 +76,12 @@ _OF_NAME: Final = f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE model = ? ORDER 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """`outcome` is one of added, repaired, verified, checked (by checksums alone), mismatch, corrupt, missing,
-    unreadable, signed, signature_invalid; match and unchecked say of what a reference gave whether it was expected.
+    unreadable, signed, signature_invalid, registered; match and unchecked say of what a reference gave whether it was
+    expected.
 
-    `model` is set when bytes were offered for a name and refused, and when a signature was verified: the outcome
-    belongs to that name alone, and appears in the history of no other model, whatever blob was expected.
+    `model` is set when bytes were offered for a name and refused, when a signature was verified, and when a file was
+    registered: the outcome belongs to that name alone, and appears in the history of no other model, whatever blob was
+    expected.
     """
 
     digest: Digest
@@ -213,7 +218,10 @@ class History:
     async def made_for(self, name: ModelName, id_: str, content: Digest) -> bool:
         """Whether this content came to the name when it was ensured that what has the id is here."""
         found = await self.of((), name)
-        return any((each.details or {}).get(ID) == id_ and each.actual == content.text for each in found)
+        return any(
+            (each.details or {}).get(ID) == id_ and each.actual == content.text and each.outcome != REGISTERED
+            for each in found
+        )
 
     async def rename(self, old: ModelName, new: ModelName) -> None:
         await self._tables.write(

@@ -254,5 +254,5 @@ def _restore(descriptor: int, before: os.stat_result) -> None:
 
 
 def _not_linked(kind: type[WireError], path: str, why: str, **details: object) -> WireError:
-    hint = "Do it without --link: then it is copied."
+    hint = "Run `modelctl add` without --link: then it is copied."
     return kind(f"{path} cannot be linked: {why}", hint=hint, details={"path": path, **details})

@@ -4,7 +4,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -18,7 +18,8 @@ from modelwire.values import ModelView
 class ComingModel:
     name: ModelName
     view: ModelView
-    document: ModelDocument
+    read_document: Callable[[], ModelDocument]
+    """Makes the document anew: a thousand of the longest kind would take 360 MB."""
 
     def of_registered(self, registered: ComingModel) -> ComingModel:
         """The state of this one, and the rest of one that was registered."""
@@ -26,10 +27,10 @@ class ComingModel:
         view = msgspec.structs.replace(
             registered.view, state=here.state, reason=here.reason, progress=here.progress, size_bytes=size
         )
-        return ComingModel(registered.name, view, registered.document)
+        return ComingModel(registered.name, view, registered.read_document)
 
     def described(self) -> ModelView:
-        return msgspec.structs.replace(self.view, model=msgspec.to_builtins(self.document))
+        return msgspec.structs.replace(self.view, model=msgspec.to_builtins(self.read_document()))
 
 
 def named(text: str, models: Iterable[ComingModel]) -> ComingModel | None:

@@ -13,6 +13,7 @@ import itertools
 import os
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,8 +31,11 @@ class _Known:
     """The answers that rest on the watches of one queue, whose numbers mean nothing in another queue. For the event
     loop, except where it says otherwise."""
 
-    def __init__(self, watching: watches.Watches, seen: int) -> None:
+    def __init__(self, watching: watches.Watches, seen: int, manifest_changed: Callable[[str], None]) -> None:
         self.watches = watching
+        self._manifest_changed = manifest_changed
+        self.unbroken = object()
+        """Another one after changes of manifests that were not noticed."""
         self.seen = seen
         """Changes with each change; no other queue ever has the same number."""
         self.answers: dict[str, Resolved] = {}
@@ -45,9 +49,13 @@ class _Known:
 
     def take_change(self, change: watches.Change) -> None:
         if change.watch in self.manifests and change.name:
-            self.drop(_name_of(change.name))
+            name = _name_of(change.name)
+            self.drop(name)
+            self._manifest_changed(name)
         elif change.watch < 0 or (change.watch in self.fanouts and not change.name):
             self.drop_all()
+            if change.watch < 0:
+                self.unbroken = object()
         else:
             for name in list(self.names.get(change.watch, ())):
                 self.drop(name)
@@ -96,6 +104,8 @@ class Current:
         self._closed = not watched
         self._lock = threading.Lock()
         self._looking_again = threading.Lock()
+        self.changed: Callable[[str], None] = lambda _: None
+        """Called with the name of each manifest that has changed, once the manifests are watched."""
         self.look_again()
 
     def answer(self, name: str) -> Resolved | None:
@@ -115,6 +125,25 @@ class Current:
         if known.watches.changed():
             self._take_changes(known)
         return known.seen
+
+    @property
+    def unbroken(self) -> object | None:
+        """While it is the same, what `watch_manifests` returned. Never waits; call `seen` before it."""
+        known = self._known
+        return None if known is None else known.unbroken
+
+    def watch_manifests(self) -> object | None:
+        """Has each change of a manifest reported from now on to `changed`, until `unbroken` is another one; None when
+        the system does not report all of them. Blocks; for any thread."""
+        known = self._known
+        if known is None:
+            return None
+        unbroken = known.unbroken
+        try:
+            known.manifests.add(known.watches.reach(self._layout.manifests_dir, watches.ENTRIES))
+        except OSError:  # as in `place`
+            return None
+        return unbroken
 
     def place(self, name: ModelName, blob: str) -> Placed | None:
         """Watches a model, before the look whose answer is to be admitted; None when it cannot be watched. Blocks; for
@@ -176,7 +205,9 @@ class Current:
             if not self._closed:
                 directories = (self._layout.manifests_dir, self._layout.blobs_dir)
                 watching = watches.watches_for(*directories)
-                self._replace(None if watching is None else _Known(watching, next(self._changes)))
+                self._replace(
+                    None if watching is None else _Known(watching, next(self._changes), self._manifest_changed)
+                )
 
     def close(self) -> None:
         """Idempotent."""
@@ -190,6 +221,10 @@ class Current:
                 before, self._known = known, None
         if before is not None:
             before.close()
+
+    def _manifest_changed(self, name: str) -> None:
+        if name:
+            self.changed(name)
 
     def _take_changes(self, known: _Known) -> None:
         for change in known.watches.changes():

@@ -22,7 +22,7 @@ from modeld.store.manifests.states import READY, WHOLE, Answer, Condition, Look
 from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
 from modelwire.errors import Corrupt, Internal, NotFound, Unsupported, WireError
-from modelwire.values import ModelView, Resolved
+from modelwire.values import ModelFile, ModelView, Provenance, Resolved
 
 Why = Callable[[str], str | None]
 """The reason why a blob is missing, by its path; None when it is not known."""
@@ -89,6 +89,11 @@ class Entry:
     def owner(self) -> int | None:
         """The user who named the model; None when that is not known."""
         return None if self.manifest is None else self.manifest.owner
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The texts by which the model is known beside its name."""
+        return () if self.manifest is None else self.manifest.ids
 
     def usable(self) -> Manifest:
         """The manifest; raises its fault when it cannot be used."""
@@ -225,6 +230,42 @@ class Entry:
         if look.state.answer is Answer.REFUSAL:
             raise cannot_be_used(self, look.reason)
         return self.resolved
+
+
+def shown_as(manifest: Manifest, path: str, site: str | None) -> ModelView:
+    """The view of a model while nothing of it is missing."""
+    return ModelView(
+        name=manifest.name,
+        format=manifest.format,
+        blob=manifest.digest.text,
+        size_bytes=manifest.total_bytes,
+        state=READY,
+        path=path,
+        license=manifest.license,
+        source=_provenance(manifest),
+        produced_by=manifest.produced_by,
+        produced_at=manifest.produced_at,
+        owner=manifest.owner,
+        pinned=manifest.pinned is True,
+        ids=manifest.ids,
+        site=site,
+        files=tuple(
+            ModelFile(path=file.path, blob=file.blob, size_bytes=file.size_bytes, role=file.role)
+            for file in manifest.files
+        ),
+    )
+
+
+def _provenance(manifest: Manifest) -> Provenance | None:
+    source = manifest.source
+    if source is None:
+        return None
+    return Provenance(
+        registry=source.registry or "",
+        repo=source.repo or "",
+        revision=source.revision or "",
+        filename=source.filename or "",
+    )
 
 
 def cannot_be_used(entry: Entry, reason: str) -> Corrupt:

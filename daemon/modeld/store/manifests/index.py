@@ -27,14 +27,13 @@ from modeld.store.disk.layout import Layout
 from modeld.store.disk.listing import Listing, settled, times_of
 from modeld.store.manifests import manifests
 from modeld.store.manifests.current import Current, Placed
-from modeld.store.manifests.entries import AtSite, Entry, NamedBlob, Why, WouldBlock, unknown
-from modeld.store.manifests.manifests import Manifest
+from modeld.store.manifests.entries import AtSite, Entry, NamedBlob, Why, WouldBlock, shown_as, unknown
 from modeld.store.manifests.marks import Marks
 from modeld.store.manifests.states import READY, Answer
 from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
 from modelwire.errors import InvalidName, NotFound, WireError
-from modelwire.values import ModelFile, ModelList, ModelView, Provenance, Resolved
+from modelwire.values import ModelList, ModelView, Resolved
 
 T = TypeVar("T")
 
@@ -94,6 +93,8 @@ class Index:
         self._site = site
         self.site_of: Callable[[ModelName], str | None] = lambda _: None
         """The root of the site that is known to have a model of this name. Never waits."""
+        self.changed: Callable[[str], None] = lambda _: None
+        """Called with the name after this daemon has changed a manifest, in any thread. Never waits."""
 
     # -- answers
 
@@ -293,6 +294,7 @@ class Index:
             finally:
                 self._entries.pop(name.text, None)
                 self.marks.changed(name)
+                self.changed(name.text)
 
     # -- the disk
 
@@ -353,7 +355,7 @@ class Index:
             None,
             blobs,
             Resolved(name=name.text, path=shown, blob=manifest.digest.text, state=READY, site=self._site),
-            _view(manifest, shown, self._site),
+            shown_as(manifest, shown, self._site),
             self._why,
             self._records,
             self.trees,
@@ -361,37 +363,3 @@ class Index:
             not manifest.files and manifest.digest not in self.trees.linked,
             self._site,
         )
-
-
-def _view(manifest: Manifest, path: str, site: str | None) -> ModelView:
-    return ModelView(
-        name=manifest.name,
-        format=manifest.format,
-        blob=manifest.digest.text,
-        size_bytes=manifest.total_bytes,
-        state=READY,
-        path=path,
-        license=manifest.license,
-        source=_provenance(manifest),
-        produced_by=manifest.produced_by,
-        produced_at=manifest.produced_at,
-        owner=manifest.owner,
-        pinned=manifest.pinned is True,
-        site=site,
-        files=tuple(
-            ModelFile(path=file.path, blob=file.blob, size_bytes=file.size_bytes, role=file.role)
-            for file in manifest.files
-        ),
-    )
-
-
-def _provenance(manifest: Manifest) -> Provenance | None:
-    source = manifest.source
-    if source is None:
-        return None
-    return Provenance(
-        registry=source.registry or "",
-        repo=source.repo or "",
-        revision=source.revision or "",
-        filename=source.filename or "",
-    )

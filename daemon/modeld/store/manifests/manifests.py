@@ -21,7 +21,7 @@ from modeld.store import parts
 from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
-from modeld.store.names import ModelName
+from modeld.store.names import ModelName, ids_in
 from modelwire.errors import Corrupt, InvalidDigest, Unsupported, WireError
 from modelwire.limits import MIB
 from modelwire.values import ModelFile
@@ -73,6 +73,9 @@ class Manifest(msgspec.Struct, frozen=True):
 
     pinned: Any = None
     """The same; a pin is true."""
+
+    ids: Any = ()
+    """The texts by which the model is known beside its name; `parse` leaves out what is none of them."""
 
     model: msgspec.Raw = msgspec.Raw()
     """The document that describes the model, as the file has it."""
@@ -180,6 +183,8 @@ def parse(data: bytes, path: str, name: ModelName) -> Manifest:
         raise _damaged(path, reason)
     if manifest.name != name.text:
         manifest = msgspec.structs.replace(manifest, name=name.text)
+    if manifest.ids != ():
+        manifest = msgspec.structs.replace(manifest, ids=ids_in(manifest.ids))
     return manifest
 
 

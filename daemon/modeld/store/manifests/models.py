@@ -228,7 +228,7 @@ class Models:
             key = each.name.key
             if key in at_sites or self._index.knows(each.name) or not query.accepts(Row(each.view, now, now)):
                 continue
-            if suits is None or suits(each.document.requirements):
+            if suits is None or suits(each.read_document().requirements):
                 rows.append(Row(each.view, now, now))
         return _List([row.view.name for row in query.sorted(rows)], away), damaged
 

@@ -20,7 +20,7 @@ from modeld.store.disk.layout import Layout
 from modeld.store.manifests.coming import ComingModel, named
 from modeld.store.names import ModelName
 from modelwire.errors import WireError
-from modelwire.knowledge.document import ModelDocument, document_of
+from modelwire.knowledge.document import ModelDocument, decoded
 from modelwire.limits import DOCUMENT
 from modelwire.values import ModelView
 
@@ -31,15 +31,20 @@ _SUFFIX: Final = ".json"
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
-    """`model` is the document as it was given, with the fields that modeld does not know."""
+    """`written` is the document as it was given, with the fields that modeld does not know: as JSON, which takes a
+    twentieth of the memory that it takes when it is decoded."""
 
     name: str
-    model: dict[str, Any]
+    written: msgspec.Raw = msgspec.field(name="model")
     owner_uid: int | None = None
 
     @property
+    def model(self) -> dict[str, Any]:
+        return msgspec.json.decode(self.written, type=dict[str, Any])
+
+    @property
     def document(self) -> ModelDocument:
-        return document_of(self.model)
+        return decoded(bytes(self.written))
 
 
 class Registrations:
@@ -122,6 +127,7 @@ def _read(path: str) -> Registration:
     if len(data) > _MAX_FILE:
         raise ValueError(f"it has more than {_MAX_FILE} bytes")
     found = msgspec.json.decode(data, type=Registration)
+    found = msgspec.structs.replace(found, written=msgspec.Raw(msgspec.json.format(found.written, indent=-1)))
     if ModelName.parse(found.name).stem + _SUFFIX != os.path.basename(path):
         raise ValueError(f"it is of the name {found.name!r}")
     return found
@@ -139,4 +145,4 @@ def _coming(registration: Registration) -> ComingModel:
         owner=registration.owner_uid,
         reason="it is registered, and its bytes are not here",
     )
-    return ComingModel(ModelName.parse(registration.name), view, document)
+    return ComingModel(ModelName.parse(registration.name), view, lambda: registration.document)

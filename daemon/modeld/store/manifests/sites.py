@@ -28,6 +28,7 @@ from modeld.store.digest import Digest, Signature
 from modeld.store.disk.layout import Layout
 from modeld.store.manifests.entries import AtSite, Entry, cannot_be_used
 from modeld.store.manifests.index import Index
+from modeld.store.manifests.known_ids import KnownIds
 from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
 from modelwire.errors import Corrupt, NotFound, PermissionDenied, SourceUnavailable, Unsupported, WireError
@@ -78,6 +79,7 @@ class Site:
             _READERS
         )  # others than the readers: no request for a path waits for copies
         self._hashing = ThreadPoolExecutor(_READERS, "hash at a site")
+        self.ids = KnownIds(self.index, self.look)
         self._bad: dict[Digest, Signature] = {}
         self._left: set[Future[Any]] = set()
         """Work that did not answer in time, and has not ended since."""
@@ -174,6 +176,7 @@ class Sites:
         own root."""
         self._own = own
         self.sites = sites
+        self._ids = KnownIds(own, own.in_thread)
         own.site_of = self._site_of
         until = time.monotonic() + PATIENCE_SECONDS
         for site in sites:
@@ -194,6 +197,27 @@ class Sites:
             return await self._own.in_thread(partial(self._own.find, text))
         except (NotFound, AtSite) as fault:
             return await self._first(text, lambda site: site.look(partial(site.index.find, text)), fault)
+
+    async def with_id(self, id_: str) -> list[Entry]:
+        """The models that are known by this id: those of the own root, else of the first site that has one."""
+        if found := await self._still_with(id_, await self._ids.names(id_)):
+            return found
+        for site in self.sites:
+            with suppress(Away):
+                if found := await self._still_with(id_, await site.ids.names(id_)):
+                    return found
+        return []
+
+    async def _still_with(self, id_: str, names: Sequence[str]) -> list[Entry]:
+        """What these names stand for now: another tool may have changed a manifest, or the own root may hide that of a
+        site."""
+        found = {}
+        for name in names:
+            with suppress(NotFound, AtSite, SourceUnavailable):
+                entry = await self.find(name)
+                if id_ in entry.ids:
+                    found[entry.name.text] = entry
+        return list(found.values())
 
     async def look_up(self, text: str, file: str | None = None) -> Resolved:
         """As `Index.look_up`."""

@@ -19,13 +19,16 @@ from modeld.store.digest import Digest
 from modeld.store.disk import durable
 from modeld.store.disk.layout import Layout
 from modeld.store.manifests.manifests import MAX_MANIFEST, SCHEMA_VERSION, File
-from modeld.store.names import ModelName
-from modelwire.errors import AlreadyExists, Unsupported
+from modeld.store.names import MOST_IDS, ModelName, ids_in
+from modelwire.errors import AlreadyExists, QuotaExceeded, Unsupported
 from modelwire.version import __version__
 
 PRODUCER: Final = f"modeld/{__version__}"
 
-_ABOUT_THE_BYTES: Final = frozenset({"files", "model"})
+IDS: Final = "ids"
+"""The field for what the model is known by beside its name."""
+
+_ABOUT_THE_BYTES: Final = frozenset({"files", "model", IDS})
 """Optional fields that describe the content: they are dropped when the name gets other bytes."""
 
 _FILE_BYTES: Final = 200
@@ -42,6 +45,7 @@ def compose(
     source: Mapping[str, str],
     files: Sequence[File] = (),
     owner: int | None = None,
+    id_: str | None = None,
     now: datetime | None = None,
     before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -77,13 +81,30 @@ def compose(
     block = known.get("model")
     if isinstance(block, dict) and block.get("license") == (old.get("license") or ""):
         known["model"] = block | {"license": license or ""}
-    return known
+    return known if id_ is None else with_id(known, id_)
+
+
+def with_id(document: Mapping[str, Any], id_: str) -> dict[str, Any]:
+    """The manifest of a model that is known by this id too. What else another tool has in the list stays."""
+    before = document.get(IDS)
+    known = ids_in(before)
+    if id_ in known:
+        return dict(document)
+    if len(known) >= MOST_IDS:
+        raise QuotaExceeded(
+            f"'{document['name']}' has {len(known)} ids, the most that a model may have",
+            hint="Register the file under another name, which shares its bytes: add `--name NAME`.",
+            details={"name": document["name"], "ids": len(known), "limit": MOST_IDS},
+        )
+    return dict(document) | {IDS: [*(before if isinstance(before, list) else ()), id_]}
 
 
 def renamed(document: Mapping[str, Any], name: ModelName, *, copy: bool = False) -> dict[str, Any]:
-    """The manifest under another name. An id that was no more than the name changes with it, and no copy has the id of
+    """The manifest under another name. An id that was no more than the name changes with it, and no copy has the ids of
     its source: an id stands for one model."""
     changed = dict(document) | {"name": name.text}
+    if copy:
+        changed.pop(IDS, None)
     block = document.get("model")
     if isinstance(block, dict) and (copy or block.get("model_id") == document.get("name")):
         title = {"name": name.text} if block.get("name") == document.get("name") else {}

@@ -15,7 +15,7 @@ from modeld.store.manifests.registrations import Registration
 from modeld.store.names import ModelName
 from modelwire.errors import PermissionDenied
 
-Change = Literal["moved", "removed", "replaced", "pinned", "unpinned"]
+Change = Literal["moved", "removed", "replaced", "pinned", "unpinned", "given an id"]
 
 _SHARED: Final = "shared_names = true in [access] of the daemon's configuration lets every writer change every model."
 

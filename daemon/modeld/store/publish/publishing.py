@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import anyio
 import msgspec
@@ -48,6 +48,14 @@ def format_rule(*, force: bool, strict: bool) -> FormatRule:
     return "force_format" if force else "strict_format" if strict else "usual"
 
 
+class PublishTerms(TypedDict, total=False):
+    """Fields of a publish request that only some of those who bring in a model give."""
+
+    replaces: Digest | None
+    document: ModelDocument | None
+    known_as: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishRequest:
     """The name to publish under, what it may replace, and on whose behalf."""
@@ -68,6 +76,9 @@ class PublishRequest:
     """Whether a local file is read although bytes of the expected digest are here."""
 
     license: str | None = None
+    known_as: str | None = None
+    """An id by which the model is known beside its name from then on."""
+
     formats: FormatRule = "usual"
 
     provenance: str
@@ -135,7 +146,9 @@ class Publishing(NameChanges):
                 blob, reused = await self.in_thread(commit)
                 shown = standing.usable().format if same and standing is not None else format
                 added = _added(request, blob, shown, files, path, reused=reused, warning=warning)
-                if not same or not await self._make_durable(request.name):
+                if same and standing is not None and _lacks_id(standing, request):
+                    await self._add_id(request, added, standing, last)
+                elif not same or not await self._make_durable(request.name):
                     await self._name(request, added, blob, source, files, facts, standing, last)
                 elif last is not None:
                     async with announced(request.notes, added):
@@ -169,6 +182,7 @@ class Publishing(NameChanges):
                 source=source,
                 files=files,
                 owner=_new_owner(request.requester, standing),
+                id_=request.known_as,
                 before=_before(standing),
             )
             given = registered.model if registered is not None else request.document
@@ -189,6 +203,16 @@ class Publishing(NameChanges):
             if registration is not None:
                 with suppress(WireError):  # the next start finds the manifest, and ends it then
                     await self.in_thread(partial(self.registrations.end, request.name))
+            if last is not None:
+                await self.in_thread(last)
+
+    async def _add_id(
+        self, request: PublishRequest, added: Added, standing: Entry, last: Callable[[], object] | None
+    ) -> None:
+        """Writes the manifest of these bytes once more, with the id."""
+        document = await self.in_thread(lambda: writing.with_id(standing.document(), request.known_as or ""))
+        async with announced(request.notes, added):
+            await self.write(request.name, document, replace=True)
             if last is not None:
                 await self.in_thread(last)
 
@@ -229,7 +253,13 @@ def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None
             hint="Request a replacement to record another license.",
             details={"name": name.text, "license": standing.manifest.license},
         )
+    if _lacks_id(standing, request):
+        check_owner(standing, request.requester, "given an id")
     return True
+
+
+def _lacks_id(standing: Entry, request: PublishRequest) -> bool:
+    return request.known_as is not None and request.known_as not in standing.ids
 
 
 def judge_registered(registration: Registration, request: PublishRequest, digest: Digest | None) -> None:

@@ -194,3 +194,31 @@ async def test_entries_of_models_that_a_site_has_no_more_are_forgotten(bench: Be
         await bench.store.look_up("m7")
     (known,) = bench.store.sites.sites
     assert set(vars(known.index)["_entries"]) == {"theirs"}
+
+
+async def test_the_id_of_a_model_of_a_site(bench: Bench, site: SiteStore) -> None:
+    site.put("hidden", CONTENT, ids=["hidden/id", "shared/id"])
+    site.put("known", CONTENT, ids=["site/id"])
+    site.put("second", CONTENT, ids=["site/id"])
+    await bench.store.add(bench.file(), name="hidden")
+    await bench.store.add(bench.file(), name="own", known_as="own/id")
+
+    async def names(id_: str) -> list[str]:
+        return [entry.name.text for entry in await bench.store.sites.with_id(id_)]
+
+    assert await names("site/id") == ["known", "second"]
+    assert await names("own/id") == ["own"]
+    assert await names("hidden/id") == [], "the own model of that name has no id"
+    await bench.store.add(bench.file(), name="mine", known_as="site/id")
+    assert await names("site/id") == ["mine"], "what is here comes first"
+
+
+async def test_an_id_at_a_site_that_hangs(
+    bench: Bench, site: SiteStore, hung: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sites, "PATIENCE_SECONDS", 0.2)
+    (known,) = bench.store.sites.sites
+    monkeypatch.setattr(known.index, "names", hung.wait)
+    assert await bench.store.sites.with_id("site/id") == []
+    await bench.store.add(bench.file(), name="own", known_as="own/id")
+    assert [entry.name.text for entry in await bench.store.sites.with_id("own/id")] == ["own"]

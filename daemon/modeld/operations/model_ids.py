@@ -1,0 +1,167 @@
+"""Ids of models: the texts by which a model is known beside its name, in requests that mean a model that is here.
+
+Such a text becomes the name of the model before the operation runs. So the operation, its job, the ledger and the
+answer have the name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar, cast
+
+import anyio.to_thread
+import msgspec
+
+from modeld.operations.services import Services
+from modeld.sources.local import LocalReference
+from modeld.store import ModelName
+from modeld.store.manifests.entries import Entry
+from modeld.store.names import LONGEST_ID, is_id
+from modelwire.errors import AlreadyExists, InvalidName, InvalidRequest
+from modelwire.requests import (
+    LeaseAcquire,
+    ModelAdd,
+    ModelCopy,
+    ModelFit,
+    ModelMove,
+    ModelPin,
+    ModelProvision,
+    ModelPull,
+    ModelRemove,
+    ModelRepair,
+    ModelResolve,
+    ModelShow,
+    ModelUnpin,
+    ModelVerify,
+    ModelVerifySignature,
+    Request,
+)
+
+R = TypeVar("R", bound=Request)
+
+NAMES: Final[Mapping[type[Request], str]] = {
+    LeaseAcquire: "name",
+    ModelCopy: "source",
+    ModelFit: "name",
+    ModelMove: "source",
+    ModelPin: "name",
+    ModelRemove: "name",
+    ModelRepair: "names",
+    ModelResolve: "name",
+    ModelShow: "name",
+    ModelUnpin: "name",
+    ModelVerify: "names",
+    ModelVerifySignature: "name",
+}
+"""The field with the names of models that are here."""
+
+_SHOWN: Final = 8
+"""Names in an error: nobody reads more of them, and its details have all."""
+
+
+async def with_names(services: Services, uid: int, request: R) -> R:
+    """The request with the name of each model that it means by an id. Ids of the user come before those of others."""
+    kind: type[Request] = type(request)
+    if isinstance(request, ModelPull | ModelProvision):
+        ref = await _reference(services, uid, request)
+        return request if ref == request.ref else cast("R", msgspec.structs.replace(request, ref=ref))
+    if (field := NAMES.get(kind)) is None:
+        return request
+    given: Any = getattr(request, field)
+    one = partial(_name, services, uid)
+    named: Any = await one(given) if isinstance(given, str) else tuple([await one(each) for each in given])
+    return request if named == given else msgspec.structs.replace(request, **{field: named})
+
+
+async def _name(services: Services, uid: int, text: str) -> str:
+    try:
+        ModelName.parse(text)
+    except InvalidName as fault:
+        found = await services.store.sites.with_id(text) if is_id(text) else []
+        if not found:
+            fault.hint = f"No model is known by it as an id either. {fault.hint or ''}".strip()
+            raise
+        return _only(text, found, uid).name.text
+    return text
+
+
+async def _reference(services: Services, uid: int, request: ModelPull | ModelProvision) -> str:
+    """What has a source of its own, or is a file that is there, means that. The files of other users than the daemon's
+    own are theirs to open: a path of theirs is never an id."""
+    texts = [request.ref]
+    path = None
+    try:
+        reference = services.pulls.sources.read(request.ref, request.directory)
+    except InvalidRequest:
+        pass
+    else:
+        if not isinstance(reference, LocalReference) or request.transfer is not None or not services.is_own(uid):
+            return request.ref
+        path = reference.path
+        texts.append(reference.text)
+    for text in filter(is_id, texts):
+        if found := await services.store.sites.with_id(text):
+            there = path is not None and await anyio.to_thread.run_sync(os.path.lexists, path, abandon_on_cancel=True)
+            return request.ref if there else _only(text, found, uid).name.text
+    return request.ref
+
+
+def _only(id_: str, found: Sequence[Entry], uid: int) -> Entry:
+    """The model that a user means by an id. Raises InvalidRequest when it is not clear which one."""
+    own = [entry for entry in found if entry.owner == uid]
+    if len(found) == 1 or len(own) == 1:
+        return (own or found)[0]
+    names = [entry.name.text for entry in own or found]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    raise InvalidRequest(
+        f"'{id_}' is the id of {len(names)} models: {', '.join(names[:_SHOWN])}{more}",
+        hint="Give the name of the one that you mean.",
+        details={"id": id_, "close": names},
+    )
+
+
+async def registered(services: Services, uid: int, request: ModelAdd, id_: str) -> ModelAdd:
+    """The request to add a model under an id, with the model's name: the id when it is a name; else that of the user's
+    model with this id, or one made of the file's name."""
+    if not is_id(id_):
+        name = _name_for(id_)
+        if request.name not in (None, name):
+            raise InvalidRequest(
+                f"$.name: '{id_}' is a valid name, so the model has that name, and no other beside it",
+                hint=f"Leave the name out, or add the file as '{request.name}'.",
+            )
+        return msgspec.structs.replace(request, name=name)
+    store = services.store
+    own = [entry for entry in await store.sites.with_id(id_) if entry.owner == uid and entry.site is None]
+    if own:
+        return msgspec.structs.replace(request, name=_with_name(id_, _only(id_, own, uid), request.name))
+    if request.name is not None:
+        return request
+    usual = ModelName.suggest(request.path)
+    taken = await store.index.in_thread(partial(store.index.entry, usual)) or store.registrations.of(usual)
+    return msgspec.structs.replace(request, name=(usual if taken is None else usual.for_id(id_, uid)).text)
+
+
+def _with_name(id_: str, entry: Entry, wanted: str | None) -> str:
+    """The name of the user's model with this id. Raises AlreadyExists when another one is wanted."""
+    name = entry.name.text
+    if wanted not in (None, name):
+        raise AlreadyExists(
+            f"'{id_}' is the id of '{name}' already",
+            hint=f"Leave the name out, rename that model (`modelctl mv {name} NAME`), or remove it first.",
+            details={"id": id_, "name": wanted, "existing": name},
+        )
+    return name
+
+
+def _name_for(id_: str) -> str:
+    """Of an id that is a valid name. Raises InvalidRequest when it is no id."""
+    try:
+        return ModelName.parse(id_).text
+    except InvalidName:
+        raise InvalidRequest(
+            f"$.known_as: it is no id: it is empty, has control characters, or more than {LONGEST_ID} bytes",
+            hint="Give a text such as my-org/my-model, or a name.",
+        ) from None
