@@ -12,6 +12,7 @@ import msgspec
 
 from modeld.jobs.board import Attachment
 from modeld.jobs.job import Job
+from modeld.operations.given_signature import GivenSignatures
 from modeld.operations.job_operation import JobOperation, Submission
 from modeld.operations.operation import Call, Caller
 from modeld.operations.room import with_room
@@ -96,6 +97,13 @@ class LocalFiles(JobOperation[F, V]):
 class NewModel(LocalFiles[N, A]):
     """What all ways to bring in a model have in common."""
 
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self._signatures = GivenSignatures(services.board)
+
+    def goes_on(self, job: Job[N, A], /) -> bool:
+        return super().goes_on(job) and job.request.signature is None
+
     async def check_change(self, uid: int, name: str, /) -> None:
         index, requester = self._services.store.index, await self._services.requester(uid)
         entry = await index.in_thread(partial(index.entry, ModelName.parse(name)))
@@ -134,8 +142,10 @@ class Add(NewModel[ModelAdd, Added]):
         self._check_link(request, caller.uid)
         stored = msgspec.structs.replace(request, name=name.text)
         what = [stored.path, stored.name, stored.sha256, stored.replace, stored.license]
-        how = [stored.move, stored.link, *format_key(request)]
-        return Submission(stored, self.key(*what, caller.uid, *how, request=stored), stored.name)
+        how = [stored.move, stored.link, *format_key(request), *self._signatures.key(request)]
+        key = self.key(*what, caller.uid, *how, request=stored)
+        stored = msgspec.structs.replace(stored, signature=self._signatures.keep(key, request))
+        return Submission(stored, key, stored.name)
 
     def path_of(self, request: ModelAdd, /) -> str:
         return request.path
@@ -145,7 +155,8 @@ class Add(NewModel[ModelAdd, Added]):
         self._check_link(request, job.peer)  # again: an earlier version may have accepted it
         how: How = "move" if request.move else "link" if request.link else "copy"
         async with self.outcome_recorded(job, request.path):
-            add = partial(add_path, self._services, job, request.path, self.notes(job), how)
+            signature = self._signatures.of(job)
+            add = partial(add_path, self._services, job, request.path, self.notes(job), how, signature=signature)
             return await self.with_phases(job, request.path, with_room(self._services, job, add))
 
     def _check_link(self, request: ModelAdd, uid: int) -> None:
@@ -175,6 +186,8 @@ async def add_path(
     path: str,
     notes: Notes[Added],
     how: How = "copy",
+    *,
+    signature: bytes | None = None,
 ) -> Added:
     """Adds what is at the path, or was handed over for it, as the request of the job says."""
     request = job.request
@@ -194,6 +207,7 @@ async def add_path(
         reader=reader,
         notes=notes,
         requester=requester,
+        signature=signature,
     )
 
 

@@ -124,13 +124,15 @@ class Pull(NewModel[ModelPull, Pulled]):
         files = [reference.key, stored.include, stored.exclude]
         options = [stored.name, stored.sha256, stored.replace, stored.license, stored.offline, stored.max_rate]
         anew = ["hash_file"] if request.hash_file else []
-        key = self.key(*files, *options, caller.uid, *format_key(request), *anew, request=stored)
+        given = self._signatures.key(request)
+        key = self.key(*files, *options, caller.uid, *format_key(request), *anew, *given, request=stored)
         if reference.secrets:
             # Two requests with two passwords share no job.
             key = _SECRET + key + fingerprint(f"{reference.secrets.userinfo}\0{reference.secrets.query}")
             live = {job.key for job in self._services.board.jobs}
             self._secret = {known: secret for known, secret in self._secret.items() if known in live}
             self._secret[key] = reference
+        stored = msgspec.structs.replace(stored, signature=self._signatures.keep(key, request))
         return Submission(stored, key, stored.name)
 
     def goes_on(self, job: PullJob, /) -> bool:
@@ -149,10 +151,11 @@ class Pull(NewModel[ModelPull, Pulled]):
 
     async def work(self, job: PullJob, /) -> Pulled:
         services, reference, notes = self._services, self._reference(job), self.notes(job)
+        signature = self._signatures.of(job)
         async with self.outcome_recorded(job, reference.text):
             if isinstance(reference, LocalReference):
                 in_shape = PullNotes(notes, partial(Pulled, source=reference.text))
-                add = partial(add_path, services, job, reference.path, in_shape)
+                add = partial(add_path, services, job, reference.path, in_shape, signature=signature)
                 return in_shape.pulled(await self.with_phases(job, reference.path, with_room(services, job, add)))
             if isinstance(reference, StoredReference):
                 path = services.store.layout.manifest(reference.name)
@@ -162,7 +165,14 @@ class Pull(NewModel[ModelPull, Pulled]):
 
             async def pull() -> Pulled:
                 planned = await NetworkPull.planned(
-                    services.pulls, services.activity, job, reference, notes, requester=requester, user=user
+                    services.pulls,
+                    services.activity,
+                    job,
+                    reference,
+                    notes,
+                    requester=requester,
+                    user=user,
+                    signature=signature,
                 )
                 return await planned.run()
 
@@ -187,7 +197,14 @@ class Pull(NewModel[ModelPull, Pulled]):
                 raise
         requester, nobody = await services.requester_of(job), await services.source_user(None, reference.text)
         planned = await NetworkPull.planned(
-            services.pulls, services.activity, job, reference, notes, requester=requester, user=nobody
+            services.pulls,
+            services.activity,
+            job,
+            reference,
+            notes,
+            requester=requester,
+            user=nobody,
+            signature=self._signatures.of(job),
         )
         try:
             return await planned.run()
