@@ -29,6 +29,7 @@ class NewModel(Submission, total=False):
 
     `sha256` is the digest that the file must have; `replace` takes the place of a model of that name; `force_format`
     stores also a file that is certainly no model, `strict_format` only what is read and is what its name promises.
+    `signature` is the content of the file with the signature of the model, where the daemon requires one.
     """
 
     name: str | None
@@ -37,6 +38,7 @@ class NewModel(Submission, total=False):
     license: str | None
     force_format: bool
     strict_format: bool
+    signature: str | None
 
 
 class NewModels:

@@ -72,15 +72,24 @@ def _check_places(settings: Settings) -> None:
         state_directory(settings, os.environ)
 
 
+def _unverifiable(settings: Settings) -> tuple[str, ...]:
+    """Warnings of keys and roots by which no signature can be verified. Raises ConfigError."""
+    from modeld.app.trust import trust_rules
+
+    return trust_rules(settings.trust).faults()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser().parse_args(arguments)
     from modeld.app.readiness import Readiness
 
     readiness = Readiness(flags.ready_fd)
+    unverifiable: tuple[str, ...] = ()
     try:
         loaded = load(os.environ, overrides=overrides(flags), path=flags.config)
         if flags.check_config:
             _check_places(loaded.settings)
+            unverifiable = _unverifiable(loaded.settings)
     except ConfigError as error:
         if flags.check_config:
             sys.stderr.write("".join(f"modeld: {problem}\n" for problem in error.problems))
@@ -94,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from modeld.app.compose import rights
 
         _, access, lending = rights(loaded)
-        for warning in (*loaded.warnings, *access.warnings, *lending.warnings):
+        for warning in (*loaded.warnings, *access.warnings, *lending.warnings, *unverifiable):
             sys.stderr.write(f"modeld: warning: {warning}\n")
         sys.stdout.write(f"{loaded.path or 'no configuration file, only defaults'}: good\n")
         return 0

@@ -125,6 +125,9 @@ class DigestMismatch(WireError, code="digest_mismatch", exit_code=exits.INTEGRIT
 class Corrupt(WireError, code="corrupt", exit_code=exits.INTEGRITY): ...
 
 
+class Untrusted(WireError, code="untrusted", exit_code=exits.INTEGRITY): ...
+
+
 class PermissionDenied(WireError, code="permission_denied", exit_code=exits.PERMISSION): ...
 
 

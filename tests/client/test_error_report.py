@@ -23,6 +23,7 @@ EXITS = {
     "in_use": 5,
     "digest_mismatch": 6,
     "corrupt": 6,
+    "untrusted": 6,
     "queue_full": 7,
     "draining": 7,
     "no_space": 8,

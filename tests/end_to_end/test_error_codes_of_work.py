@@ -83,6 +83,17 @@ def test_quota_exceeded(stopped: RealDaemon) -> None:
 # -- sources
 
 
+@produces("untrusted")
+def test_untrusted(stopped: RealDaemon) -> None:
+    rule = f'references = ["local:{stopped.room}/*"]\nkeys = ["{stopped.room}/key.pem"]'
+    stopped.configure(f"[[trust.require]]\n{rule}\n")
+    daemon = stopped.start()
+    path = daemon.file("a.bin", b"a")
+    assert_speaks(daemon.ask("model.add", path=path, name="a"), "untrusted", path, "signature")
+    reply = daemon.ask("model.add", path=path, name="a", signature="{}")
+    assert_speaks(reply, "untrusted", path, f"{stopped.room}/key.pem", "no such file")
+
+
 @produces("source_not_found")
 def test_source_not_found(daemon: RealDaemon) -> None:
     for path in (f"{daemon.room}/no-such.bin", f"{daemon.file('file', b'x')}/below-a-file"):

@@ -15,7 +15,7 @@ PROTOCOL = """
 invalid_request unsupported unknown_operation frame_too_large unauthorized not_found already_exists
 invalid_name invalid_digest digest_mismatch corrupt permission_denied queue_full draining no_space
 quota_exceeded source_unavailable source_not_found source_unauthorized offline
-in_use cancelled timeout interrupted internal
+in_use cancelled timeout interrupted internal untrusted
 """
 
 
@@ -25,7 +25,7 @@ def over_the_wire(fault: WireError) -> WireError:
 
 
 def test_the_codes_are_those_of_the_protocol() -> None:
-    assert len(BY_CODE) == 25
+    assert len(BY_CODE) == 26
     assert set(BY_CODE) == set(PROTOCOL.split())
 
 

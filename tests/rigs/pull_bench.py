@@ -126,7 +126,8 @@ class PullBench(Bench):
     async def publish(self, plan: Plan, files: Sequence[ReadyFile], model: RemoteModel) -> None:
         """The model of an earlier pull."""
         request, _ = plan.publication(files, model, asked=True)
-        await self.store.ingest.publish(request, files, plan.source(files, model), alone=len(files) == 1)
+        origin = plan.origin([file.path for file in files], None)
+        await self.store.ingest.publish(request, files, plan.source(files, model), origin=origin, alone=len(files) == 1)
 
     def staged_double(self, content: bytes, *, as_described: bool) -> StagedDouble:
         path = self.file(f"fetched-{digest_of(content).hex[:8]}", content)

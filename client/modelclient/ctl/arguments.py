@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import TypeVar
 
+from modelclient import given_files
+from modelwire.errors import InvalidRequest
 from modelwire.units import parse_duration, parse_rate, parse_size
 
 Amount = TypeVar("Amount", int, float)
@@ -35,6 +37,23 @@ def rate(text: str) -> int | None:
         return parse_rate(text) or None
     except ValueError as fault:
         raise argparse.ArgumentTypeError(str(fault)) from None
+
+
+def content_of(path: str, what: str, most: int) -> str:
+    """Of a file of a signer. Raises InvalidRequest, before anything is sent."""
+    data = given_files.read(path, f"file of the {what}", most + 1)
+    try:
+        text = data.decode()
+    except ValueError:
+        raise InvalidRequest(
+            f"the {what} in {path} cannot be read: it is not text", hint="Give the file as the signer publishes it."
+        ) from None
+    if len(data) > most:
+        raise InvalidRequest(
+            f"the {what} in {path} has more than {most} bytes, which a request has no room for",
+            hint="Give the file of the signature, of a public key, or of the few roots that you trust.",
+        )
+    return text
 
 
 def _seconds(text: str) -> float:

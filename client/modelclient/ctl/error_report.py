@@ -13,6 +13,7 @@ _NEXT = {
     "already_exists": "Choose another name, or replace it with --replace.",
     "digest_mismatch": "Check the expected digest, or get the file again.",
     "corrupt": "See what is known about it with `modelctl show NAME`.",
+    "untrusted": "Give the signer's file with --signature.",
     "permission_denied": "Let the daemon's user read and write that place, or run the daemon as another user.",
     "queue_full": "Try again in a moment; see what is waiting with `modelctl jobs`.",
     "draining": "Try again when the daemon has stopped; a new one is then started.",

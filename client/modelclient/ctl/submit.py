@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from modelclient.ctl.arguments import content_of
 from modelclient.ctl.follow import follow, supervise
 from modelclient.ctl.output import count, option, printable
 from modelclient.ctl.session import Session
@@ -14,6 +15,7 @@ from modelclient.ctl.sharing import newly_readable
 from modelclient.ctl.table import line
 from modelclient.exchange import Work
 from modelclient.new_models import NewModel
+from modelwire import limits
 from modelwire.errors import Cancelled, InvalidRequest, ModeldError
 from modelwire.units import rounded_size
 from modelwire.values import Added, JobView, Pulled, Value
@@ -35,6 +37,9 @@ def configure(parser: argparse.ArgumentParser, *, made_of: str, license_from: st
     parser.add_argument("--sha256", metavar="HEX", help="the digest that the file must have")
     parser.add_argument("--replace", action="store_true", help="replace a model of that name")
     parser.add_argument("--license", metavar="ID", help=f"the license that the manifest records{license_from}")
+    parser.add_argument(
+        "--signature", metavar="FILE", help="the model's signature, where the daemon requires one (default: beside it)"
+    )
     formats = parser.add_mutually_exclusive_group()
     formats.add_argument(
         "--force-format",
@@ -58,6 +63,7 @@ def configure(parser: argparse.ArgumentParser, *, made_of: str, license_from: st
 
 def options(args: argparse.Namespace) -> NewModel:
     """The same options as the client takes them."""
+    file = args.signature
     return {
         "name": args.name,
         "sha256": args.sha256,
@@ -65,6 +71,7 @@ def options(args: argparse.Namespace) -> NewModel:
         "license": args.license,
         "force_format": args.force_format,
         "strict_format": args.strict_format,
+        "signature": None if file is None else content_of(file, "signature", limits.SIGNATURE),
         "priority": args.priority,
         "on_disconnect": "continue" if args.detach else "cancel",
     }
@@ -74,7 +81,7 @@ def words(args: argparse.Namespace) -> list[str]:
     """The same options as they are written, for the same command once more: without its digest it would not be
     checked, nor replace anything."""
     made: list[str] = []
-    for name in ("name", "sha256", "license"):
+    for name in ("name", "sha256", "license", "signature"):
         if getattr(args, name) is not None:
             made += option(name, getattr(args, name))
     made += ["--replace"] if args.replace else []

@@ -19,6 +19,7 @@ from modeld.access.roles import Access
 from modeld.activity import Activity
 from modeld.app import root_user
 from modeld.app.log_lock import sole_writer
+from modeld.app.trust import trust_rules
 from modeld.config import Settings
 from modeld.config.load import Loaded
 from modeld.config.places import log_directory
@@ -44,7 +45,7 @@ class Rooms:
     activity: Activity
     endpoint: platform.endpoint.Endpoint
     warnings: tuple[str, ...]
-    """What keeps users whom [access] names from the models."""
+    """What keeps users whom [access] names from the models, or a signature from being verified."""
     accounts: Accounts
     access: Access
     lending: Lending
@@ -75,6 +76,7 @@ def opened(
 ) -> Iterator[Rooms]:
     settings = loaded.settings
     root_user.refuse_others(settings, os.getuid())
+    rules = trust_rules(settings.trust)
     path = endpoint_path(settings, environ)
     root = resolve_root(settings.models_home, environ, sys.platform)
     with ExitStack() as closing:
@@ -90,6 +92,7 @@ def opened(
             lock=lock,
             byte_threads=settings.limits.running_bytes,
             scrub=settings.scrub,
+            rules=rules,
         )
         pulls = PullContext(store, catalog, settings, environ)
         closing.callback(pulls.close)
@@ -110,7 +113,7 @@ def opened(
             holder = {"instance": instance, "store": root}
             endpoint = platform.endpoint.Endpoint.acquire(path, shared=settings.access.opens_to_others, holder=holder)
         closing.callback(endpoint.close)
-        warnings = endpoint.warnings
+        warnings = (*endpoint.warnings, *rules.faults())
         if settings.access.opens_to_others and (private := platform.files.private_directory(root)) is not None:
             warnings += (
                 f"other users cannot open the models in {root}, although [access] names some: they cannot enter"

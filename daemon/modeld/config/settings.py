@@ -12,6 +12,7 @@ from msgspec import Meta, Struct, field
 from msgspec.structs import force_setattr
 
 from modeld.config.node import NodeSettings
+from modeld.config.trust import TrustSettings
 from modelwire import limits
 from modelwire.units import SLOWEST_RATE, Duration, Rate, Size
 from modelwire.vocabulary import Role
@@ -381,6 +382,7 @@ class Settings(_Table, frozen=True, kw_only=True):
         dict[str, Size],
         Meta(description='most bytes that the models of a user may have, by user name or uid: bob = "200GB"'),
     ] = field(default_factory=dict)
+    trust: TrustSettings = field(default_factory=TrustSettings)
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
     jobs: JobSettings = field(default_factory=JobSettings)
     activity: ActivitySettings = field(default_factory=ActivitySettings)

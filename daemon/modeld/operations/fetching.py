@@ -102,20 +102,22 @@ class Fetching:
         job: AnyJob,
         request: ModelPull,
         notes: Notes[Pulled],
+        *,
+        signature: bytes | None = None,
         **terms: Unpack[PublishTerms],
     ) -> Pulled:
-        """Pulls for the job. The request is of the job, or made for it. A name that has no model is given to bytes of
-        the expected digest when there is a document, or a registration, that says so."""
+        """Pulls for the job. The request is of the job, or made for it; `signature` is what the client has brought. A
+        name that has no model is given to bytes of the expected digest when a document, or a registration, says so."""
         services, reference = self._services, self._reference(job, request)
         async with self._operation.outcome_recorded(job, reference.text):
             if isinstance(reference, LocalReference):
                 in_shape = PullNotes(notes, partial(Pulled, source=reference.text))
-                add = partial(add_path, services, job, request, reference.path, in_shape, **terms)
+                add = partial(add_path, services, job, request, reference.path, in_shape, signature=signature, **terms)
                 work = with_room(services, job, add)
                 return in_shape.pulled(await self._operation.with_phases(job, reference.path, work))
             if isinstance(reference, StoredReference):
                 path = services.store.layout.manifest(reference.name)
-                work = self._stored_or_described(job, request, reference, notes, terms)
+                work = self._stored_or_described(job, request, reference, notes, signature, terms)
                 return await self._operation.with_phases(job, path, work)
             user = await services.source_user(job.peer, reference.text)
             requester = await services.requester_of(job)
@@ -130,6 +132,7 @@ class Fetching:
                     notes,
                     requester=requester,
                     user=user,
+                    signature=signature,
                     **terms,
                 )
                 return await planned.run()
@@ -149,6 +152,7 @@ class Fetching:
         request: ModelPull,
         reference: StoredReference,
         notes: Notes[Pulled],
+        signature: bytes | None,
         terms: PublishTerms,
     ) -> Pulled:
         """A model that is described without an address has its bytes when a blob of its digest is here."""
@@ -169,6 +173,7 @@ class Fetching:
             notes,
             requester=requester,
             user=nobody,
+            signature=signature,
             **terms,
         )
         try:

@@ -13,6 +13,7 @@ import msgspec
 
 from modeld.jobs.board import Attachment
 from modeld.jobs.job import AnyJob, Job
+from modeld.operations.given_signature import GivenSignatures
 from modeld.operations.job_operation import JobOperation, Submission, requester_of
 from modeld.operations.model_ids import registered
 from modeld.operations.operation import Call, Caller
@@ -103,6 +104,13 @@ class LocalFiles(JobOperation[F, V]):
 class NewModel(LocalFiles[N, A]):
     """What all ways to bring in a model have in common."""
 
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self._signatures = GivenSignatures(services.board)
+
+    def goes_on(self, job: Job[N, A], /) -> bool:
+        return super().goes_on(job) and job.request.signature is None
+
     async def check_change(self, uid: int, name: str, /) -> None:
         index, requester = self._services.store.index, await self._services.requester(uid)
         entry = await index.in_thread(partial(index.entry, ModelName.parse(name)))
@@ -141,9 +149,11 @@ class Add(NewModel[ModelAdd, Added]):
         self._check_link(request, caller.uid)
         stored = msgspec.structs.replace(request, name=name.text)
         what = [stored.path, stored.name, stored.sha256, stored.replace, stored.license]
-        how = [stored.move, stored.link, *format_key(request)]
+        how = [stored.move, stored.link, *format_key(request), *self._signatures.key(request)]
         how += [] if stored.known_as is None else ["known_as", stored.known_as]
-        return Submission(stored, self.key(*what, caller.uid, *how, request=stored), stored.name)
+        key = self.key(*what, caller.uid, *how, request=stored)
+        stored = msgspec.structs.replace(stored, signature=self._signatures.keep(key, request))
+        return Submission(stored, key, stored.name)
 
     async def submit(self, call: Call, request: ModelAdd, /) -> Attachment[ModelAdd, Added]:
         if request.known_as is not None:
@@ -161,7 +171,17 @@ class Add(NewModel[ModelAdd, Added]):
         async with self.outcome_recorded(job, request.path):
             known_as = request.known_as if request.known_as is not None and is_id(request.known_as) else None
             terms: PublishTerms = {"known_as": known_as}
-            add = partial(add_path, self._services, job, request, request.path, self.notes(job), how, **terms)
+            add = partial(
+                add_path,
+                self._services,
+                job,
+                request,
+                request.path,
+                self.notes(job),
+                how,
+                signature=self._signatures.of(job),
+                **terms,
+            )
             try:
                 added = await self.with_phases(job, request.path, with_room(self._services, job, add))
             except AlreadyExists as fault:
@@ -217,6 +237,8 @@ async def add_path(
     path: str,
     notes: Notes[Added],
     how: How = "copy",
+    *,
+    signature: bytes | None = None,
     **terms: Unpack[PublishTerms],
 ) -> Added:
     """Adds what is at the path, or was handed over for it, as the request says."""
@@ -236,6 +258,7 @@ async def add_path(
         reader=reader,
         notes=notes,
         requester=requester,
+        signature=signature,
         **terms,
     )
 

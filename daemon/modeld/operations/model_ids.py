@@ -70,12 +70,13 @@ async def with_names(services: Services, uid: int, request: R) -> R:
     if (field := NAMES.get(kind)) is None:
         return request
     given: Any = getattr(request, field)
-    one = partial(_name, services, uid)
+    one = partial(name_of, services, uid)
     named: Any = await one(given) if isinstance(given, str) else tuple([await one(each) for each in given])
     return request if named == given else msgspec.structs.replace(request, **{field: named})
 
 
-async def _name(services: Services, uid: int, text: str) -> str:
+async def name_of(services: Services, uid: int, text: str) -> str:
+    """The text, or the name of the model that it is an id of."""
     try:
         ModelName.parse(text)
     except InvalidName as fault:

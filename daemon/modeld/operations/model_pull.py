@@ -52,8 +52,11 @@ class Pull(NewModel[ModelPull, Pulled]):
         files = [reference.key, stored.include, stored.exclude]
         options = [stored.name, stored.sha256, stored.replace, stored.license, stored.offline, stored.max_rate]
         anew = ["hash_file"] if request.hash_file else []
-        key = self.key(*files, *options, caller.uid, *format_key(request), *anew, request=stored)
-        return Submission(stored, self._fetching.key(key, reference), stored.name)
+        given = self._signatures.key(request)
+        key = self.key(*files, *options, caller.uid, *format_key(request), *anew, *given, request=stored)
+        key = self._fetching.key(key, reference)
+        stored = msgspec.structs.replace(stored, signature=self._signatures.keep(key, request))
+        return Submission(stored, key, stored.name)
 
     def goes_on(self, job: Job[ModelPull, Pulled], /) -> bool:
         return super().goes_on(job) and self._fetching.goes_on(job)
@@ -69,7 +72,7 @@ class Pull(NewModel[ModelPull, Pulled]):
         return self._fetching.queue(request.ref)
 
     async def work(self, job: Job[ModelPull, Pulled], /) -> Pulled:
-        return await self._fetching.fetch(job, job.request, self.notes(job))
+        return await self._fetching.fetch(job, job.request, self.notes(job), signature=self._signatures.of(job))
 
 
 def _with_credentials(reference: Reference, given: str) -> Reference:

@@ -26,6 +26,7 @@ from modeld.operations.follow import follow
 from modeld.operations.job_operation import JobOperation, Submission
 from modeld.operations.loading import REQUESTED, RETURN_SECONDS
 from modeld.operations.model_add import by_descriptors
+from modeld.operations.model_ids import name_of
 from modeld.operations.operation import Call, Caller
 from modeld.operations.registered import check_address
 from modeld.operations.services import Services
@@ -187,13 +188,14 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
             raise by_descriptors(reference.path, uid)
         requester = await services.requester(uid)
         await index.in_thread(partial(services.store.renaming.check_pointable, update.name, requester))
-        await self._rollback(update)
+        await self._rollback(update, uid)
 
-    async def _rollback(self, update: Update) -> ModelName | None:
+    async def _rollback(self, update: Update, uid: int) -> ModelName | None:
         """The rollback model of the command, which is here. Raises NotFound, or Corrupt."""
         text, store = update.command.rollback_model_id, self._services.store
         if text is None:
             return None
+        text = await name_of(self._services, uid, text)
         view = await store.index.in_thread(partial(store.models.view, text))
         if view.state in ("failed", "unavailable"):
             raise Corrupt(
@@ -211,7 +213,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         if known is not None:
             return _given(known)
         try:
-            rollback = await self._rollback(update)
+            rollback = await self._rollback(update, job.peer)
             with self._holding(job, rollback):
                 try:
                     pulled = await self._fetching.fetch(
@@ -281,7 +283,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         with anyio.CancelScope(shield=True):
             if update.command.rollback_model_id is not None:
                 try:
-                    rollback = await self._rollback(update)
+                    rollback = await self._rollback(update, job.peer)
                     assert rollback is not None
                     view = await self._in_thread(partial(self._services.store.models.view, rollback.text))
                     outcome = self._outcome(update, "rolled_back", blob=view.blob, error=failure_of(fault))

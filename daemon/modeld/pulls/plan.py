@@ -20,6 +20,7 @@ from modeld.sources.globs import wanted
 from modeld.sources.reference import Reference
 from modeld.store import Digest, ModelName, Requester, parts
 from modeld.store.ingest.ingest import ReadyFile, first_of, listed, standing_for
+from modeld.store.ingest.trusted import Origin
 from modeld.store.manifests.manifests import MAX_MANIFEST, File, Manifest, Source
 from modeld.store.manifests.writing import bytes_of_files
 from modeld.store.publish.publishing import Publishing, PublishRequest, PublishTerms, format_rule
@@ -173,6 +174,13 @@ class Plan:
             self._publishing.judge_unseen(self.publish_request, sum(sizes) if len(sizes) == len(files) else None)
 
     # -- the name
+
+    def origin(self, paths: Sequence[str], signature: bytes | None, *, all_there: bool = False) -> Origin:
+        """What the rules of [trust] judge: the reference of the request, whoever gives the bytes. `all_there` says
+        whether the source had nothing to choose."""
+        request, reference = self.request, self.reference
+        whole = all_there and reference.is_whole and not request.include and not request.exclude
+        return Origin(reference=reference.text, spellings=reference.spellings(paths), signature=signature, whole=whole)
 
     def publication(
         self, files: Sequence[ReadyFile], model: RemoteModel, *, asked: bool

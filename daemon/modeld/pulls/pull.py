@@ -18,7 +18,7 @@ import msgspec
 from modeld.activity import Activity
 from modeld.download.cancel_scope import CancelScope
 from modeld.download.routes.router import Described
-from modeld.download.source import FileInfo
+from modeld.download.source import Description, FileInfo
 from modeld.jobs.job import AnyJob
 from modeld.pulls.context import PullContext
 from modeld.pulls.events import PullEvents
@@ -26,10 +26,12 @@ from modeld.pulls.files import ModelFiles
 from modeld.pulls.memory import RemoteFile, RemoteModel
 from modeld.pulls.own_thread import in_own_thread
 from modeld.pulls.plan import Plan
+from modeld.pulls.signature import fetch_signature
 from modeld.sources.kind import For
 from modeld.sources.reference import Reference
 from modeld.store import Requester
 from modeld.store.ingest.ingest import ReadyFile, until_there
+from modeld.store.ingest.trusted import SIGNATURE_FILE, Origin, check_early
 from modeld.store.publish.name_changes import Notes
 from modeld.store.publish.publishing import PublishTerms
 from modelwire.errors import AlreadyExists
@@ -69,8 +71,10 @@ class Pull:
         notes: Notes[Pulled],
         *,
         user: For,
+        signature: bytes | None = None,
     ) -> None:
         self._context = context
+        self._signature = signature
         self._in_thread = context.store.ingest.publishing.in_thread
         self._layout = context.store.layout
         self._job = job
@@ -94,8 +98,10 @@ class Pull:
         *,
         requester: Requester,
         user: For,
+        signature: bytes | None = None,
         **terms: Unpack[PublishTerms],
     ) -> Pull:
+        """`signature` is that of the request."""
         publishing = context.store.ingest.publishing
         plan = partial(
             Plan,
@@ -107,7 +113,7 @@ class Pull:
             progress=job.progress,
             **terms,
         )
-        return cls(context, activity, job, await publishing.in_thread(plan), notes, user=user)
+        return cls(context, activity, job, await publishing.in_thread(plan), notes, user=user, signature=signature)
 
     async def run(self) -> Pulled:
         plan, layout = self._plan, self._layout
@@ -130,11 +136,34 @@ class Pull:
         offline = plan.request.offline or self._context.settings.transfer.offline
         for model in await self._in_thread(partial(plan.models_to_find, remembered, offline=offline)):
             files = self._files(model.infos)
-            if await files.find():
+            # What is known without a source has no signature beside it: then the source is asked all the same.
+            if await files.find() and (offline or not await self._in_thread(partial(self._lacks_signature, files))):
                 return await self._publish(files.ready, model)
         if offline:
             raise self._context.offline_fault(plan.reference)
         return await self._fetch(await self._ask())
+
+    def _lacks_signature(self, files: ModelFiles) -> bool:
+        """Blocking. Whether a rule requires one that neither the request has brought nor the files have among them."""
+        origin = self._plan.origin([file.path for file in files.infos], self._signature)
+        known = origin.signature is not None or any(file.path == SIGNATURE_FILE for file in files.infos)
+        return not known and self._context.store.ingest.rules.matching(origin.spellings) is not None
+
+    async def _origin(self, files: ModelFiles, description: Description) -> Origin:
+        """With the signature from beside the files, when one is required. Refuses before the first byte is fetched."""
+        paths = [file.path for file in files.infos]
+        if self._signature is None and await self._in_thread(partial(self._lacks_signature, files)):
+            self._signature = await fetch_signature(
+                self._context,
+                self._plan.reference.pinned(description.revision or ""),
+                self._user,
+                stopped=self._progress.stopped,
+                on_event=self._events.on_transfer_event,
+                name=f"ask for the signature of job {self._job.id}",
+            )
+        origin = self._plan.origin(paths, self._signature, all_there=description.note is None)
+        await self._in_thread(partial(check_early, self._context.store.ingest.rules, origin, paths))
+        return origin
 
     def _files(self, files: Sequence[FileInfo], revision: str | None = None) -> ModelFiles:
         return ModelFiles(self._context, self._plan, files, revision, self._progress, self._holds)
@@ -158,6 +187,7 @@ class Pull:
         files = self._files(self._plan.choose(description.files), description.revision)
         here = await files.find()
         await self._in_thread(partial(self._plan.refuse_early, files.infos))
+        origin = await self._origin(files, description)
         if not here:
             # To the end of the pull: another tool that writes this name waits meanwhile.
             locks, stopped = self._context.store.ingest.publishing.locks, self._progress.stopped
@@ -173,7 +203,7 @@ class Pull:
         ready = await self._fetch_missing(files, described)
         license_ = description.license  # a source may give a whole text
         if not files.said:
-            return await self._publish(ready, RemoteModel(said=False), note=description.note)
+            return await self._publish(ready, RemoteModel(said=False), origin, note=description.note)
         model = RemoteModel(
             registry=description.registry,
             repo=description.repo or "",
@@ -181,7 +211,7 @@ class Pull:
             license=license_ if license_ is None or len(license_) <= LICENSE else None,
             files=tuple(RemoteFile(file.path, file.digest.hex, file.role) for file in ready),
         )
-        return await self._publish(ready, model, asked=True, note=description.note)
+        return await self._publish(ready, model, origin, asked=True, note=description.note)
 
     def _waits_for(self, holder: str) -> AbstractAsyncContextManager[None]:
         self._events.on_name_wait(holder)
@@ -199,18 +229,27 @@ class Pull:
             return await files.fetch(described, self._events.on_transfer_event, share)
 
     async def _publish(
-        self, files: list[ReadyFile], model: RemoteModel, *, asked: bool = False, note: str | None = None
+        self,
+        files: list[ReadyFile],
+        model: RemoteModel,
+        origin: Origin | None = None,
+        *,
+        asked: bool = False,
+        note: str | None = None,
     ) -> Pulled:
         """`asked` as in `Plan.publication`."""
         self._job.resumable = False
         plan = self._plan
-        pulled = await self._published(files, model, asked=asked, note=note)
+        origin = origin or plan.origin([file.path for file in files], self._signature)
+        pulled = await self._published(files, model, origin, asked=asked, note=note)
         if asked and not plan.reference.secrets:
             await self._context.memory.remember_model(plan.full_reference, model)
         return pulled
 
-    async def _published(self, files: list[ReadyFile], model: RemoteModel, *, asked: bool, note: str | None) -> Pulled:
-        plan = self._plan
+    async def _published(
+        self, files: list[ReadyFile], model: RemoteModel, origin: Origin, *, asked: bool, note: str | None
+    ) -> Pulled:
+        plan, ingest = self._plan, self._context.store.ingest
         served = dict(sum((Counter(file.served) for file in files), Counter()))
         while True:
             request, current = await self._in_thread(partial(plan.publication, files, model, asked=asked))
@@ -219,7 +258,7 @@ class Pull:
             request = replace(request, notes=notes)
             source = plan.source(files, model)
             try:
-                added = await self._context.store.ingest.publish(request, files, source, alone=len(files) == 1)
+                added = await ingest.publish(request, files, source, origin=origin, alone=len(files) == 1)
             except AlreadyExists:
                 # The name stood for these bytes, and another request has replaced them since: decide anew.
                 if not current:

@@ -44,7 +44,7 @@ class Signer(NamedTuple):
 
 def check_chain(bundle: Bundle, chain: CertificateChain, roots: bytes, at: datetime) -> Signer:
     """Checks that a certificate signed the bundle which leads to one of the roots (PEM), all valid at that time."""
-    trusted = _load_roots(roots)
+    trusted = load_roots(roots)
     try:
         leaf, *issuers = [_load(each) for each in chain.certificates]
         keys = {each.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for each in issuers}
@@ -70,7 +70,7 @@ def _load(der: bytes) -> x509.Certificate:
     return certificate
 
 
-def _load_roots(pem: bytes) -> list[x509.Certificate]:
+def load_roots(pem: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except _UNREADABLE as fault:

@@ -37,11 +37,17 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 def compare(
-    signed: SignedModel, files: Iterable[ModelFile], chunks_of: ChunksOf, signature_path: str | None
+    signed: SignedModel,
+    files: Iterable[ModelFile],
+    chunks_of: ChunksOf,
+    signature_path: str | None,
+    *,
+    some: bool = False,
 ) -> Comparison:
     """Raises FilesDiffer, or MissingPackage when the hash is not available.
 
     Reads no file that the signature has by its SHA-256. `signature_path` is where the model has the signature itself.
+    With `some` the files may be fewer than those that were signed.
     """
     statement = signed.statement
     present = {file.path: file for file in files}
@@ -50,7 +56,7 @@ def compare(
     if set(expected) == {ONE_FILE} and len(alone := present.keys() - not_signed) == 1:
         expected = {alone.pop(): expected[ONE_FILE]}
     pairs = {path: (present[path], listed) for path, listed in expected.items() if path in present}
-    missing = expected.keys() - present.keys()
+    missing = set[str]() if some else expected.keys() - present.keys()
     unsigned = present.keys() - expected.keys() - not_signed
     changed = {path for path, (file, listed) in pairs.items() if _cannot_match(statement, file, listed)}
     if not (statement.by_record or missing or unsigned or changed):

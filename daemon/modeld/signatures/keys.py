@@ -29,7 +29,7 @@ _CURVES: Final = {
 
 def check_key(bundle: Bundle, named: KeyHint, pem: bytes) -> str:
     """Checks that the key signed the bundle, which names it so. Returns the fingerprint of the key."""
-    key = _load(pem)
+    key = load(pem)
     # model-signing hashes the PEM as it writes it itself, not the DER that is in it.
     spelled = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     fingerprint = hashlib.sha256(spelled).hexdigest()
@@ -55,7 +55,7 @@ def supported(key: object) -> ec.EllipticCurvePublicKey:
     return key
 
 
-def _load(pem: bytes) -> ec.EllipticCurvePublicKey:
+def load(pem: bytes) -> ec.EllipticCurvePublicKey:
     try:
         key = load_pem_public_key(pem)
     except (ValueError, TypeError, exceptions.UnsupportedAlgorithm) as fault:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from types import ModuleType
 
 import msgspec
 
@@ -41,17 +42,7 @@ def signed_model(bundle: bytes, trusted: TrustedKey | TrustedRoots) -> SignedMod
     read = read_bundle(bundle)
     if read.material is None:
         raise Keyless
-    try:
-        # Costs 40 ms, and is an extra: only who verifies pays for it.
-        from modeld.signatures import certificates, keys
-    except ImportError as fault:
-        if (fault.name or "").partition(".")[0] != "cryptography":
-            raise
-        raise MissingPackage(
-            "cryptography",
-            "verifying signatures needs the package `cryptography`, 45 or later, which the extra `signatures` installs:"
-            " pip install 'modeld[daemon,signatures]'",
-        ) from None
+    keys, certificates = _readers()
     match read.material, trusted:
         case KeyHint() as named, TrustedKey(pem=pem):
             signer, subject = keys.check_key(read, named, pem), None
@@ -64,3 +55,27 @@ def signed_model(bundle: bytes, trusted: TrustedKey | TrustedRoots) -> SignedMod
         case _:
             raise InvalidSignature("signer", "the model is signed with a certificate, and not with the given key alone")
     return SignedModel(signer, subject, read_statement(read.payload))
+
+
+def check_signer(trusted: TrustedKey | TrustedRoots) -> None:
+    """Raises Unverifiable when no signature can be verified by this key or these roots."""
+    keys, certificates = _readers()
+    if isinstance(trusted, TrustedKey):
+        keys.load(trusted.pem)
+    else:
+        certificates.load_roots(trusted.pem)
+
+
+def _readers() -> tuple[ModuleType, ModuleType]:
+    try:
+        # Costs 40 ms, and is an extra: only who verifies pays for it.
+        from modeld.signatures import certificates, keys
+    except ImportError as fault:
+        if (fault.name or "").partition(".")[0] != "cryptography":
+            raise
+        raise MissingPackage(
+            "cryptography",
+            "verifying signatures needs the package `cryptography`, 45 or later, which the extra `signatures` installs:"
+            " pip install 'modeld[daemon,signatures]'",
+        ) from None
+    return keys, certificates

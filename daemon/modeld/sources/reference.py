@@ -11,8 +11,8 @@ import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar, Final
 from urllib.parse import quote, urlsplit
@@ -102,6 +102,22 @@ class Reference(ABC):
         """The same reference at a revision that a description of it had. Kinds without revisions return it as it is."""
         return self
 
+    def spellings(self, paths: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
+        """The texts by which a rule can mean this reference, whatever its version, or one of these files of its model.
+        Kinds add to the canonical one each that means the same place."""
+        return (self.text,)
+
+    @property
+    def signatures(self) -> tuple[Reference, ...]:
+        """The references of files beside this one that may hold the signature of its model, the nearest first. None
+        for kinds whose description of a model has all that is beside it."""
+        return ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it means all files of a place: neither some that it names, nor those of some types."""
+        return False
+
     def userinfo_of(self, credentials: str) -> str | None:
         """What a request gives as credentials, as `Secrets.userinfo` has it; None when it is not of the right form."""
         user, colon, password = credentials.partition(":")
@@ -171,4 +187,6 @@ class Written:
             _ = urlsplit(self.text).port
         except ValueError:
             raise NotAReference("its host or port cannot be parsed", rule="address") from None
-        return parse_url(self.text, plain_hosts=self.plain_hosts)
+        url = parse_url(self.text, plain_hosts=self.plain_hosts)
+        # `https://host./` is the same place, and must mean it to the rules and the credentials that name it.
+        return replace(url, host=url.host.removesuffix("."))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
@@ -78,6 +79,30 @@ class WebReference(Reference):
     @property
     def is_single(self) -> bool:
         return self.shards is None
+
+    def spellings(self, paths: Sequence[str]) -> tuple[str, ...]:
+        """With and without the query, and as a server may take it that decodes the path, once or twice, and leaves out
+        `.`, `..` and empty parts."""
+        addresses = [self.address, *(self.shard(path).address for path in paths if self.shards is not None)]
+        found = dict.fromkeys(addresses)
+        for address in addresses:
+            plain = address.partition("?")[0]
+            parts_of = urlsplit(plain)
+            decoded = [parts_of.path, unquote(parts_of.path), unquote(unquote(parts_of.path))]
+            for path in decoded:
+                short = posixpath.normpath(f"/{path.replace(chr(92), '/')}").lstrip("/")
+                found[f"{parts_of.scheme}://{parts_of.netloc}/{short}"] = None
+            found[plain] = None
+        return tuple(found)
+
+    @property
+    def signatures(self) -> tuple[WebReference, ...]:
+        """None where a secret query was made for this address alone."""
+        if self.secrets.query is not None:
+            return ()
+        path, mark, query = self.address.partition("?")
+        nearest = [replace(self, address=f"{path}.sig{mark}{query}")] if self.is_single else []
+        return (*nearest, self.shard("model.sig"))
 
 
 def read(written: Written) -> WebReference | None:

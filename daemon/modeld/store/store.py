@@ -12,6 +12,7 @@ import anyio.to_thread
 from modeld.config import ScrubSettings, StoreSettings
 from modeld.config.settings import default_byte_jobs
 from modeld.progress import JobProgress
+from modeld.signatures.rules import Rules
 from modeld.store.blobs.background import Background
 from modeld.store.blobs.linked import Linked
 from modeld.store.blobs.quarantine import kept
@@ -172,9 +173,10 @@ class Store:
         lock: StoreLock | None = None,
         byte_threads: int | None = None,
         scrub: ScrubSettings | None = None,
+        rules: Rules | None = None,
     ) -> Store:
-        """Blocks until recovered. `lock` comes from `claim`; without it the store is claimed here. The caller
-        closes the store, and the catalogue too."""
+        """Blocks until recovered. `lock` comes from `claim`; without it the store is claimed here. `rules` say which
+        models need a signature. The caller closes the store, and the catalogue too."""
         if lock is None:
             _, lock = cls.claim(root, settings)
         layout = lock.layout
@@ -216,6 +218,7 @@ class Store:
                 threads=threads,
                 keep_cache=settings.keep_cache,
                 sites=sites,
+                rules=rules or Rules(),
             )
             uses = Uses(catalog)
             return cls(
@@ -269,13 +272,14 @@ class Store:
         reader: Reader | None = None,
         notes: Notes[Added] | None = None,
         requester: Requester = THE_DAEMON,
+        signature: bytes | None = None,
         **terms: Unpack[PublishTerms],
     ) -> Added:
         """Adds a local file, set of shards or directory under a name. Returns when the model is complete, verified and
         durable, and, after a move, the source is gone.
 
         The same content under the same name again is success. `progress.stopped` ends the work at the next chunk,
-        with `Stopped`; once the publication has begun it is finished.
+        with `Stopped`; once the publication has begun it is finished. `signature` is for the rules.
         """
         request = PublishRequest(
             name=ModelName.suggest(path) if name is None else ModelName.parse(name),
@@ -299,7 +303,7 @@ class Store:
 
         collection = await self.ingest.in_thread(begin)
         try:
-            return await add_local(self.ingest, request, collection)
+            return await add_local(self.ingest, request, collection, signature)
         finally:
             collection.close()
 

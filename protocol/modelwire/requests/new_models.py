@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modelwire.fields import Rate, Reason, Token
+from modelwire.fields import Rate, Reason, SignatureText, Token
 from modelwire.requests.request import Request, Write
 
 
@@ -15,7 +15,8 @@ class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
     there, `link` lets the store and the source share their bytes. `force_format` stores also a file that is certainly
     no model: an error page, a pointer, a file that is cut off; `strict_format` only what is read and is what its name
     promises. With `transfer` the files are those that were offered under that word, and the daemon opens no path: it
-    only says where they are from.
+    only says where they are from. `signature` is the content of the file with the model's signature, where the daemon
+    requires one; it is kept in memory alone.
 
     `known_as` is an id by which the model is known from then on: its name when it is a valid one, else a text that
     means the model wherever a request names one that is here. The file is read, also when bytes of its digest are here.
@@ -32,6 +33,7 @@ class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
     strict_format: bool = False
     transfer: Token | None = None
     known_as: str | None = None
+    signature: SignatureText | None = None
 
 
 class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
@@ -42,7 +44,7 @@ class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
     one. `max_rate` is in bytes a second. `force_format` and `strict_format` are as for an add. `credentials` is a token
     of the hub, or `user:password` elsewhere: for the host of the reference alone, and kept in memory alone. `transfer`
     is as for an add, with the path of a file or directory of this machine; with `hash_file` such a file is read unless
-    it is known to be unchanged, even when the store has bytes of the digest `sha256`.
+    it is known to be unchanged, even when the store has bytes of the digest `sha256`. `signature` is as for an add.
     """
 
     ref: str
@@ -60,6 +62,7 @@ class ModelPull(Write, tag="model.pull", frozen=True, kw_only=True):
     credentials: str | None = None
     hash_file: bool = False
     transfer: Token | None = None
+    signature: SignatureText | None = None
 
 
 class ModelProvision(Write, tag="model.provision", frozen=True, kw_only=True):

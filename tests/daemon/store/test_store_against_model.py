@@ -28,6 +28,7 @@ from modeld.store.catalog.history import THE_DAEMON
 from modeld.store.digest import Digest
 from modeld.store.ingest.copying import Source, stage_copy
 from modeld.store.ingest.ingest import ReadyFile
+from modeld.store.ingest.trusted import Origin
 from modeld.store.names import ModelName
 from modeld.store.publish.leases import Applicant, Lease
 from modeld.store.publish.publishing import PublishRequest
@@ -42,6 +43,8 @@ T = TypeVar("T")
 NAMES = ("a", "b", "c", "d:tag")
 
 HOUR = 3600.0
+
+ORIGIN = Origin(reference="there", spellings=("there",))
 
 ITEMS: dict[str, dict[str, bytes]] = {
     "one": {"": b"GGUF one"},
@@ -199,7 +202,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
                     os.close(descriptor)
             request = PublishRequest(name=ModelName.parse(name), progress=JobProgress(), provenance="there", order=0)
             ready = ReadyFile(path=f"{item}.bin", content=blob, role=None, new=new, read=new)
-            await ingest.publish(request, [ready], {"registry": "here"}, alone=True)
+            await ingest.publish(request, [ready], {"registry": "here"}, origin=ORIGIN, alone=True)
 
     @rule(source=names, destination=names)
     def copy(self, source: str, destination: str) -> None:

@@ -24,11 +24,12 @@ def run(session: Session, args: argparse.Namespace) -> None:
     if not args.path:
         raise InvalidRequest("the path is empty", hint="Name a file or a directory; . is the current one.")
     path = submit.sendable(os.path.abspath(args.path), "path")
+    options = submit.options(args)
     client = session.client()
     submit.note_readers(session, path)
     submit.submit(
         session,
-        lambda: client.add(path, move=args.move, link=args.link, **submit.options(args)),
+        lambda: client.add(path, move=args.move, link=args.link, **options),
         detach=args.detach,
         stopped=lambda words: _stopped(words, args),
         known=_known,

@@ -39,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(session: Session, args: argparse.Namespace) -> None:
     ref = submit.sendable(args.ref, "reference")
     credentials = None if args.credentials_file is None else _credentials(args.credentials_file)
+    options = submit.options(args)
     client = session.client()
     directory = working_directory()
     if (path := path_of_reference(ref, directory)) is not None:
@@ -53,7 +54,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
             max_rate=args.max_rate,
             directory=directory,
             credentials=credentials,
-            **submit.options(args),
+            **options,
         ),
         detach=args.detach,
         stopped=lambda words: _stopped(words, args),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from modelclient import given_files
+from modelclient.ctl.arguments import content_of
 from modelclient.ctl.follow import carry_out
 from modelclient.ctl.output import command, count, option
 from modelclient.ctl.session import Session
@@ -90,9 +90,9 @@ def _verify_signature(session: Session, args: argparse.Namespace) -> int:
             "a signature is verified for one model, with --signature and one of --key and --roots", hint=_SEE_HELP
         )
     (name,) = args.names
-    signature = _content(args.signature, "signature", limits.SIGNATURE)
-    key = None if args.key is None else _content(args.key, "key", limits.SIGNERS)
-    roots = None if args.roots is None else _content(args.roots, "certificates", limits.SIGNERS)
+    signature = content_of(args.signature, "signature", limits.SIGNATURE)
+    key = None if args.key is None else content_of(args.key, "key", limits.SIGNERS)
+    roots = None if args.roots is None else content_of(args.roots, "certificates", limits.SIGNERS)
     client = session.client()
     signer = option("roots", args.roots) if args.key is None else option("key", args.key)
     again = command("verify", args.names, [*option("signature", args.signature), *signer])
@@ -104,22 +104,6 @@ def _verify_signature(session: Session, args: argparse.Namespace) -> int:
         raise
     session.show_result(found, quiet=[], text=pairs(_signed_rows(found)))
     return exits.FINE
-
-
-def _content(path: str, what: str, most: int) -> str:
-    data = given_files.read(path, f"file of the {what}", most + 1)
-    try:
-        text = data.decode()
-    except ValueError:
-        raise InvalidRequest(
-            f"the {what} in {path} cannot be read: it is not text", hint="Give the file as the signer publishes it."
-        ) from None
-    if len(data) > most:
-        raise InvalidRequest(
-            f"the {what} in {path} has more than {most} bytes, which a request has no room for",
-            hint="Give the file of the signature, of a public key, or of the few roots that you trust.",
-        )
-    return text
 
 
 def _signed_rows(found: SignatureVerified) -> list[tuple[str, str | None]]:

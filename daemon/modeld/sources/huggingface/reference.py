@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import parse_qs, quote, unquote
@@ -79,6 +80,25 @@ class HubReference(Reference):
 
     def pinned(self, revision: str) -> HubReference:
         return replace(self, revision=revision) if COMMIT.fullmatch(revision) else self
+
+    def spellings(self, paths: Sequence[str]) -> tuple[str, ...]:
+        """`main` is what no revision means; the files of a repository are those that its references of files name."""
+        repo, revision = f"hf:{self.repo}", self.revision or DEFAULT_REVISION
+        named = [repo, *(f"{repo}/{path}" for path in (self.path, *paths) if path is not None)]
+        named += [] if self.quantization is None else [f"{repo}:{self.quantization}"]
+        return (self.text, *(f"{text}{version}" for text in named for version in ("", f"@{revision}")))
+
+    @property
+    def signatures(self) -> tuple[HubReference, ...]:
+        """At the top of the repository: the paths of its files, which a signature lists, begin there."""
+        beside = [f"{self.path}.sig"] if self.is_single else []
+        revision = self.revision or (None if "/" in self.repo else DEFAULT_REVISION)
+        plain = replace(self, quantization=None, include=(), exclude=(), revision=revision)
+        return tuple(replace(plain, path=path) for path in [*beside, "model.sig"])
+
+    @property
+    def is_whole(self) -> bool:
+        return self.path is None and self.quantization is None and not self.include and not self.exclude
 
     def userinfo_of(self, credentials: str) -> str:
         """The hub takes one token."""

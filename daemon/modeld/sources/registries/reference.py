@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
@@ -17,6 +18,15 @@ OLLAMA_HOST: Final = "registry.ollama.ai"
 OLLAMA_SITE: Final = "ollama.com"
 OLLAMA_NAMESPACE: Final = "library"
 DEFAULT_TAG: Final = "latest"
+
+DOCKER_HOST: Final = "registry-1.docker.io"
+
+REGISTRIES: Final[Mapping[str, str]] = {
+    "docker.io": DOCKER_HOST,
+    "index.docker.io": DOCKER_HOST,
+    OLLAMA_SITE: OLLAMA_HOST,
+}
+"""The host that is asked, by a host that references have."""
 
 _OLLAMA_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _REPO = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
@@ -55,6 +65,21 @@ class ImageReference(Reference):
         with suppress(InvalidDigest):
             return replace(self, digest=Digest.parse(revision))
         return self
+
+    def spellings(self, paths: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002 - its files have no references
+        """By each host that leads to the same registry, with and without the namespace that a name may leave out, as
+        `oci://` and as `ollama:`; each with its version and without."""
+        host = self.host.removesuffix(":443")
+        asked = REGISTRIES.get(host, host)
+        hosts = {self.host, host, asked, *(name for name, real in REGISTRIES.items() if real == asked)}
+        repos = {self.repo}
+        if asked in (OLLAMA_HOST, DOCKER_HOST):
+            short = self.repo.removeprefix(f"{OLLAMA_NAMESPACE}/")
+            repos |= {short} if "/" in short else {short, f"{OLLAMA_NAMESPACE}/{short}"}
+        named = {f"{scheme}{host}/{repo}" for scheme in ("oci://", "ollama:") for host in hosts for repo in repos}
+        if asked == OLLAMA_HOST:
+            named |= {f"ollama:{repo}" for repo in repos}
+        return (self.text, *(f"{name}{version}" for name in sorted(named) for version in ("", self.version)))
 
     @property
     def name_hint(self) -> str:

@@ -18,8 +18,8 @@ from modeld.sources.credentials.docker_config import RegistryLogin, registry_log
 from modeld.sources.kind import NetworkKind
 from modeld.sources.registries import layers
 from modeld.sources.registries.reference import (
-    OLLAMA_HOST,
     OLLAMA_SITE,
+    REGISTRIES,
     ImageReference,
     OciReference,
     OllamaReference,
@@ -44,12 +44,6 @@ _MODEL_TYPES: Final = ("application/vnd.cncf.model.", "application/vnd.docker.ai
 _RUNNERS: Final = ("llamacpp", "ollama", "ggml")
 MAX_DEPTH: Final = 3
 """Of lists within lists."""
-
-_REGISTRIES: Final[Mapping[str, str]] = {
-    "docker.io": "registry-1.docker.io",
-    "index.docker.io": "registry-1.docker.io",
-    OLLAMA_SITE: OLLAMA_HOST,
-}
 
 
 class ImageSource:
@@ -113,7 +107,7 @@ class ImageSource:
         if self._base is not None:
             host, base = "", self._base
         else:
-            host = _REGISTRIES.get(host, host)
+            host = REGISTRIES.get(host, host)
             base = f"{'http' if allows_plain(_without_port(host), self._plain_hosts) else 'https'}://{host}"
         with self._lock:
             found = self._known.get(host)

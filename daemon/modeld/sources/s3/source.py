@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -73,6 +74,27 @@ class S3Reference(Reference):
     @property
     def is_single(self) -> bool:
         return self.folder is None and len(self.objects) == 1
+
+    def spellings(self, paths: Sequence[str]) -> tuple[str, ...]:
+        top = self.folder if self.folder is not None else self._beside
+        return (self.text, *(f"s3://{self.bucket}/{top}{path}" for path in paths))
+
+    @property
+    def signatures(self) -> tuple[S3Reference, ...]:
+        """The objects below a prefix have it among them."""
+        if self.folder is not None:
+            return ()
+        nearest = [f"{self.path}.sig"] if self.is_single else []
+        return tuple(replace(self, path=path) for path in [*nearest, f"{self._beside}model.sig"])
+
+    @property
+    def is_whole(self) -> bool:
+        return self.folder is not None
+
+    @property
+    def _beside(self) -> str:
+        folder, slash, _name = self.path.rpartition("/")
+        return folder + slash
 
 
 def read(written: Written) -> S3Reference | None:

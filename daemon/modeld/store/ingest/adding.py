@@ -28,8 +28,10 @@ from modeld.store.ingest.collect import Collection, Part
 from modeld.store.ingest.commit import Batch
 from modeld.store.ingest.copying import Source
 from modeld.store.ingest.ingest import Ingest, ReadyFile, first_of, for_each, standing_for, until_there
+from modeld.store.ingest.local_origin import local_origin
 from modeld.store.ingest.present import Presence
 from modeld.store.ingest.staged import Staged, changed
+from modeld.store.ingest.trusted import Origin, check_early
 from modeld.store.manifests.manifests import File
 from modeld.store.publish.publishing import PublishRequest
 from modelwire.errors import AlreadyExists, DigestMismatch, InvalidRequest
@@ -41,8 +43,11 @@ PORTION_FILES: Final = 64
 same threads."""
 
 
-async def add_local(ingest: Ingest, request: PublishRequest, collection: Collection) -> Added:
-    """Publishes the collection under a name. Returns when the model is complete, verified and durable."""
+async def add_local(
+    ingest: Ingest, request: PublishRequest, collection: Collection, signature: bytes | None = None
+) -> Added:
+    """Publishes the collection under a name. Returns when the model is complete, verified and durable. `signature` is
+    that of the request."""
     if request.expected is not None and not collection.alone:
         raise InvalidRequest(
             f"$.sha256: {collection.root} is a model of {len(collection.parts)} files, and a digest is of one",
@@ -51,10 +56,17 @@ async def add_local(ingest: Ingest, request: PublishRequest, collection: Collect
     await ingest.publishing.in_thread(partial(ingest.publishing.judge, request, request.expected))
     request.progress.phase("checking_local")
 
+    def find_origin() -> Origin:
+        origin = local_origin(collection, ingest.rules, signature)
+        check_early(ingest.rules, origin, [part.path for part in collection.parts])
+        return origin
+
+    origin = await ingest.in_thread(find_origin)
+
     async def attempt() -> Added:
         with ExitStack() as held:
             held.enter_context(ingest.holds.relying_on(ingest.publishing.layout.staging))
-            return await _Adding(ingest, request, collection, held).run()
+            return await _Adding(ingest, request, collection, origin, held).run()
 
     return await until_there(attempt)
 
@@ -62,8 +74,11 @@ async def add_local(ingest: Ingest, request: PublishRequest, collection: Collect
 class _Adding:
     """One attempt."""
 
-    def __init__(self, ingest: Ingest, request: PublishRequest, collection: Collection, held: ExitStack) -> None:
+    def __init__(
+        self, ingest: Ingest, request: PublishRequest, collection: Collection, origin: Origin, held: ExitStack
+    ) -> None:
         self._ingest = ingest
+        self._origin = origin
         self._in_thread = ingest.in_thread
         self._layout = ingest.publishing.layout
         self._linked = ingest.publishing.index.trees.linked
@@ -99,6 +114,7 @@ class _Adding:
                     self._request,
                     ready,
                     {"registry": "local", "filename": parts.printable(first_of(ready).path)},
+                    origin=self._origin,
                     alone=self._collection.alone,
                     batch=batch,
                     last=self._remove_sources if self._how == "move" else None,

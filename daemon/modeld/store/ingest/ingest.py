@@ -20,6 +20,7 @@ import anyio.to_thread
 from modeld.inspect.formats import UNKNOWN
 from modeld.inspect.inspection import Inspection
 from modeld.progress import FileProgress, JobProgress, Stopped
+from modeld.signatures.rules import Rules
 from modeld.store import parts
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
@@ -34,7 +35,8 @@ from modeld.store.ingest.commit import Batch, Committed
 from modeld.store.ingest.from_site import SiteBlob
 from modeld.store.ingest.look import look_at
 from modeld.store.ingest.staged import Staged
-from modeld.store.manifests.manifests import File
+from modeld.store.ingest.trusted import Origin, check_signed
+from modeld.store.manifests.manifests import File, content_of
 from modeld.store.manifests.sites import Sites
 from modeld.store.manifests.trees import Trees
 from modeld.store.names import ModelName
@@ -207,6 +209,7 @@ class Ingest:
     threads: anyio.CapacityLimiter
     keep_cache: bool
     sites: Sites
+    rules: Rules
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self.threads)
@@ -314,15 +317,20 @@ class Ingest:
         files: Sequence[ReadyFile],
         source: Mapping[str, str],
         *,
+        origin: Origin,
         alone: bool,
         batch: Batch | None = None,
         last: Callable[[], object] | None = None,
     ) -> Added:
         """Publishes a model of one file (`alone`), or of several with a tree. Staged files are in `batch` too. The
-        history records the bytes that were read or fetched. `last` is as in `Publishing.publish`."""
+        history records the bytes that were read or fetched, and whose signature was required. `last` is as in
+        `Publishing.publish`. Raises Untrusted."""
         layout, trees = self.publishing.layout, self.publishing.index.trees
         first, tree = first_of(files), [] if alone else listed(files)
         stands = await self.publishing.in_thread(partial(self.publishing.judge, request, first.digest, tree))
+        contents = {file.path: file.content for file in files}
+        signed = partial(check_signed, self.rules, origin, contents, layout, request.progress)
+        proof = await self.in_thread(signed)
         inspected = await self.in_thread(partial(_inspected, [first] if stands else [first, *files]))
         if not stands:
             _refuse_unsound(inspected, request.formats)
@@ -370,6 +378,9 @@ class Ingest:
             read = {file.digest: file.served for file in files if file.read}
             versions = {file.digest: _version(file, source) for file in files if file.read}
             await self.history.record_added(read, request.provenance, request.requester, versions)
+            if proof is not None:
+                outcome = proof.outcome(request.name, first.digest, content_of(added.blob, added.files))
+                await self.history.record([outcome], request.requester)
         return added
 
 

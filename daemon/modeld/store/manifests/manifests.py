@@ -116,15 +116,20 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def content(self) -> str:
-        """Equal for manifests of the same files: a digest of their blobs and paths."""
-        files = sorted((file.path, file.blob) for file in self.files)
-        return hashlib.sha256(msgspec.json.encode((self.blob, files))).hexdigest()
+        """As `content_of`."""
+        return content_of(self.blob, self.files)
 
     def is_of(self, blob: str, files: Iterable[File | ModelFile]) -> bool:
         """Whether this is a model of exactly these files. Roles do not count: they are guessed from the names."""
         return self.digest.text == blob and {(file.path, file.blob) for file in self.files} == {
             (file.path, file.blob) for file in files
         }
+
+
+def content_of(blob: str, files: Iterable[File | ModelFile]) -> str:
+    """Equal for manifests of the same files: a digest of their blobs and paths."""
+    listed = sorted((file.path, file.blob) for file in files)
+    return hashlib.sha256(msgspec.json.encode((blob, listed))).hexdigest()
 
 
 class _Version(msgspec.Struct):
