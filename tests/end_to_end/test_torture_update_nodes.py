@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.torture, pytest.mark.timeout(3600)]
 
 NODES = 4
 ROUNDS = 1 if SHORT else 10
-KILLS = 4 if SHORT else 12
+KILLS = 2 if SHORT else 12
 """Of each node in a round, at moments that nobody chose."""
 
 LOAD_SECONDS = 0.5
