@@ -23,7 +23,7 @@ from modeld.store.ingest.collect import handed_reader
 from modeld.store.ingest.readers import check_answers, check_handed
 from modeld.store.publish.name_changes import Notes
 from modeld.store.publish.owners import check_owner
-from modeld.store.publish.publishing import format_rule
+from modeld.store.publish.publishing import Ensuring, format_rule
 from modelwire.errors import Interrupted, InvalidRequest, PermissionDenied
 from modelwire.limits import LICENSE
 from modelwire.requests import ModelAdd, ModelProvision, ModelPull, ModelRepair
@@ -180,7 +180,7 @@ async def add_path(
     notes: Notes[Added],
     how: How = "copy",
     *,
-    replaces: Digest | None = None,
+    ensuring: Ensuring | None = None,
 ) -> Added:
     """Adds what is at the path, or was handed over for it, as the request says."""
     reader = reader_of(services, job, path, request.transfer)
@@ -191,7 +191,7 @@ async def add_path(
         sha256=request.sha256,
         hash_file=isinstance(request, ModelPull) and request.hash_file,
         replace=request.replace,
-        replaces=replaces,
+        ensuring=ensuring,
         license=request.license,
         formats=format_rule(force=request.force_format, strict=request.strict_format),
         how=how,

@@ -69,7 +69,8 @@ class Pull(NewModel[ModelPull, Pulled]):
         return self._fetching.queue(request.ref)
 
     async def work(self, job: Job[ModelPull, Pulled], /) -> Pulled:
-        return await self._fetching.fetch(job, job.request, self.notes(job))
+        async with self.outcome_recorded(job, job.request.ref):
+            return await self._fetching.fetch(job, job.request, self.notes(job))
 
 
 def _with_credentials(reference: Reference, given: str) -> Reference:

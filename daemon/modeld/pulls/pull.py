@@ -7,7 +7,7 @@ the next attempt, of this job or of another, finds both.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,13 +28,18 @@ from modeld.pulls.own_thread import in_own_thread
 from modeld.pulls.plan import Plan
 from modeld.sources.kind import For
 from modeld.sources.reference import Reference
-from modeld.store import Digest, Requester
+from modeld.store import Requester
 from modeld.store.ingest.ingest import ReadyFile, until_there
 from modeld.store.publish.name_changes import Notes
-from modelwire.errors import AlreadyExists
+from modeld.store.publish.owners import refuses_name
+from modeld.store.publish.publishing import Ensuring
+from modelwire.errors import AlreadyExists, PermissionDenied, WireError
 from modelwire.limits import LICENSE
 from modelwire.requests import ModelPull
 from modelwire.values import Added, Pulled
+
+Otherwise = Callable[[], Awaitable[tuple[ModelPull, Ensuring]]]
+"""Returns the request under another name, and its terms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ class Pull:
         notes: Notes[Pulled],
         *,
         user: For,
+        otherwise: Otherwise | None = None,
     ) -> None:
         self._context = context
         self._in_thread = context.store.ingest.publishing.in_thread
@@ -77,6 +83,7 @@ class Pull:
         self._plan = plan
         self._notes = notes
         self._user = user
+        self._otherwise = otherwise
         self._events = PullEvents(activity, job, self._layout.manifest(self._plan.name))
         self._holds = ExitStack()
         self._name = AsyncExitStack()
@@ -93,20 +100,22 @@ class Pull:
         *,
         requester: Requester,
         user: For,
-        replaces: Digest | None = None,
+        ensuring: Ensuring | None = None,
+        otherwise: Otherwise | None = None,
     ) -> Pull:
+        """With `otherwise`, a model that has its files and may not have its name takes that which is returned."""
         publishing = context.store.ingest.publishing
         plan = partial(
             Plan,
             request,
             reference,
             publishing,
-            replaces=replaces,
+            ensuring=ensuring,
             requester=requester,
             order=job.order,
             progress=job.progress,
         )
-        return cls(context, activity, job, await publishing.in_thread(plan), notes, user=user)
+        return cls(context, activity, job, await publishing.in_thread(plan), notes, user=user, otherwise=otherwise)
 
     async def run(self) -> Pulled:
         plan, layout = self._plan, self._layout
@@ -219,9 +228,17 @@ class Pull:
             source = plan.source(files, model)
             try:
                 added = await self._context.store.ingest.publish(request, files, source, alone=len(files) == 1)
-            except AlreadyExists:
+            except (AlreadyExists, PermissionDenied) as fault:
                 # The name stood for these bytes, and another request has replaced them since: decide anew.
-                if not current:
+                if not (current and isinstance(fault, AlreadyExists)) and not await self._takes_other_name(fault):
                     raise
             else:
                 return notes.pulled(added)
+
+    async def _takes_other_name(self, fault: WireError) -> bool:
+        otherwise, self._otherwise = self._otherwise, None
+        if otherwise is None or not refuses_name(fault, self._plan.name):
+            return False
+        await self._name.aclose()
+        await self._in_thread(partial(self._plan.take_name, *await otherwise()))
+        return True

@@ -61,6 +61,11 @@ class ModelName:
             return None
         return ModelName(self.base, DEFAULT_TAG)
 
+    @property
+    def without_default_tag(self) -> ModelName | None:
+        """The bare name that can stand for this one; None when this has another tag or none."""
+        return ModelName(self.base) if self.tag is not None and self.tag.lower() == DEFAULT_TAG else None
+
     @classmethod
     def parse(cls, text: str) -> ModelName:
         """The name in a request. `InvalidName` names the rule that it breaks."""

@@ -61,7 +61,7 @@ from modeld.store.publish.name_locks import NameLocks
 from modeld.store.publish.pinning import Pinning
 from modeld.store.publish.planned_changes import PlannedChanges
 from modeld.store.publish.publisher import Publisher
-from modeld.store.publish.publishing import FormatRule, Publishing, PublishRequest
+from modeld.store.publish.publishing import Ensuring, FormatRule, Publishing, PublishRequest
 from modeld.store.publish.registering import Registering
 from modeld.store.publish.renaming import Renaming
 from modelwire.errors import NotFound
@@ -257,7 +257,7 @@ class Store:
         sha256: str | None = None,
         hash_file: bool = False,
         replace: bool = False,
-        replaces: Digest | None = None,
+        ensuring: Ensuring | None = None,
         license: str | None = None,  # noqa: A002 - the field's name
         formats: FormatRule = "usual",
         how: How = "copy",
@@ -278,7 +278,7 @@ class Store:
             expected=None if sha256 is None else Digest.parse(sha256),
             hash_file=hash_file,
             replace=replace,
-            replaces=replaces,
+            ensuring=ensuring,
             license=license,
             formats=formats,
             order=order,

@@ -31,8 +31,8 @@ from modeld.store.ingest.ingest import Ingest, ReadyFile, first_of, for_each, st
 from modeld.store.ingest.present import Presence
 from modeld.store.ingest.staged import Staged, changed
 from modeld.store.manifests.manifests import File
-from modeld.store.publish.publishing import PublishRequest
-from modelwire.errors import AlreadyExists, DigestMismatch, InvalidRequest
+from modeld.store.publish.publishing import PublishRequest, of_several_files
+from modelwire.errors import AlreadyExists, DigestMismatch
 from modelwire.values import Added
 
 PORTION_BYTES: Final = 64 * 1024 * 1024
@@ -43,11 +43,8 @@ same threads."""
 
 async def add_local(ingest: Ingest, request: PublishRequest, collection: Collection) -> Added:
     """Publishes the collection under a name. Returns when the model is complete, verified and durable."""
-    if request.expected is not None and not collection.alone:
-        raise InvalidRequest(
-            f"$.sha256: {collection.root} is a model of {len(collection.parts)} files, and a digest is of one",
-            hint="Add it without --sha256. `modelctl show` reports the digest of each file.",
-        )
+    if request.is_of_one_file and not collection.alone:
+        raise of_several_files(collection.root, len(collection.parts))
     await ingest.publishing.in_thread(partial(ingest.publishing.judge, request, request.expected))
     request.progress.phase("checking_local")
 
