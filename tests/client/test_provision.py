@@ -168,6 +168,37 @@ def test_fetched_bytes_of_another_digest_are_kept_apart(ctl: Ctl) -> None:
         assert ctl.json("list") == []
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_digest_of_several_files_is_refused_before_they_are_fetched(ctl: Ctl, strict: bool) -> None:
+    files = {"a.gguf": CONTENT, "config.json": b"{}"}
+    with Hub({"org/several": Repo(files, lfs=frozenset({"a.gguf"}))}) as hub:
+        ctl.environ["HF_ENDPOINT"] = hub.url
+        code, said = provision(ctl, expecting("hf:org/several", DIGEST, strict=strict))
+        assert (code, "a digest is of one" in said) == (2, True)
+        assert hub.cdn.asked == []
+        assert provision(ctl, expecting("hf:org/several"))[0] == 0
+        words = ("provision", config(ctl, expecting("hf:org/several", DIGEST, strict=strict)), "--base", str(base(ctl)))
+        done = ctl(*words, "--offline")
+        assert (done.returncode, "a digest is of one" in done.stderr) == (2, True)
+
+
+def test_a_bad_target_is_found_before_anything_is_fetched(ctl: Ctl, model: Path) -> None:
+    file, directory, old = ctl.room / "file", ctl.room / "directory", ctl.room / "old.json"
+    file.write_text("a file")
+    old.write_text("an engine")
+    directory.mkdir()
+    good = config(ctl, expecting(str(model)), expecting(str(model)))
+    for target, code in ((file / "below.json", 2), (directory, 2), (Path("/proc/none/below.json"), 3)):
+        done = ctl("provision", good, "--handoff", str(target))
+        assert done.returncode == code, done.stderr
+        assert str(target.parent) in done.stderr
+    (ctl.room / "old-2.json").symlink_to(old)
+    done = ctl("provision", good, "--handoff", str(old))
+    assert (done.returncode, "the same target" in done.stderr) == (2, True)
+    assert not Path(ctl.socket).exists(), "no daemon was started for it"
+    assert (file.read_text(), old.read_text(), list(directory.iterdir())) == ("a file", "an engine", [])
+
+
 def test_the_library(ctl: Ctl, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ctl.json("list")
     monkeypatch.chdir(ctl.room)

@@ -106,6 +106,7 @@ class OperationsRig:
     operations: Operations
     room: Path
     drains: list[float | None]
+    catalog: Catalog
 
     def of(self, kind: type[Op]) -> Op:
         """Another one of this class beside that of the registry: operations keep nothing that matters here."""
@@ -170,5 +171,5 @@ async def operations_rig(room: Path, access: AccessSettings | None = None) -> As
             )
             store.models.arriving = partial(arriving, services.board)
             with anyio.fail_after(PATIENCE):
-                yield OperationsRig(services, all_operations(services), room, drains)
+                yield OperationsRig(services, all_operations(services), room, drains, catalog)
             tasks.cancel_scope.cancel()

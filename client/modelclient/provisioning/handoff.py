@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from modelclient.provisioning.replacing import replace_all
+from modelclient.provisioning import replacing
 from modelwire.errors import InvalidRequest, NotFound
 
 DEFAULT: Final = os.path.join(".runtime", "engines", "llamacpp.json")
@@ -37,13 +37,19 @@ def targets(count: int, *, base: str | None = None, handoff: str | None = None) 
     return tuple(first if number == 1 else f"{stem}-{number}{extension}" for number in range(1, count + 1))
 
 
+def check_all(targets: Sequence[str]) -> None:
+    """Raises a WireError when handoffs cannot be written to these targets, before hours of downloads. Leaves nothing.
+    Blocks."""
+    replacing.check_all([_checked("target", target) for target in targets])
+
+
 def write_all(handoffs: Sequence[tuple[str, str, str]]) -> None:
     """Writes handoffs, each given by its target, the model's id and the model's path: all of them, or none. Blocks.
 
     On return they are on stable storage. After an error each target is as it was; what a kill or a power cut can leave
     stands in `modelclient.provisioning.replacing`. Raises a WireError.
     """
-    replace_all([(_checked("target", target), _content(model, path)) for target, model, path in handoffs])
+    replacing.replace_all([(_checked("target", target), _content(model, path)) for target, model, path in handoffs])
 
 
 def _content(model: str, path: str) -> bytes:

@@ -26,6 +26,9 @@ MODE: Final = 0o644
 MAX_OLD_BYTES: Final = 1 << 20
 """What is larger was never a small file: a model's path, say, that was given for a target."""
 
+_PROBE: Final = b"\n"
+"""What a check writes: a full filesystem still makes empty files."""
+
 _MAX_LINKS: Final = 40
 """As many as Linux follows in a path."""
 
@@ -50,6 +53,16 @@ def replace_all(contents: Sequence[tuple[str, bytes]]) -> None:
             raise _with_kept(error, kept) from error
         raise
     change.forget_old()
+
+
+def check_all(targets: Sequence[str]) -> None:
+    """Raises what `replace_all` would raise for these targets now: a directory that cannot be made or written, a target
+    that is none. It makes what it needs and removes it again, and touches no target. Blocks."""
+    change = _Change([(_followed(target), _PROBE) for target in targets])
+    try:
+        change.stage_new()
+    finally:
+        change.undo()
 
 
 class _Target:
@@ -130,12 +143,15 @@ class _Change:
             )
 
     def stage(self) -> None:
+        self.stage_new()
+        for target in self._targets:
+            target.keep_old()
+
+    def stage_new(self) -> None:
         for directory in self._directories:
             self._make_directories(directory)
         for target in self._targets:
             target.stage()
-        for target in self._targets:
-            target.keep_old()
 
     def _make_directories(self, path: str) -> None:
         missing: list[str] = []

@@ -10,8 +10,9 @@ from modeld.jobs.states import Stage
 from modeld.operations.job_operation import JobOperation
 from modeld.store import Digest, ModelName
 from modeld.store.manifests.coming import ComingModel
+from modelwire.errors import AlreadyExists
 from modelwire.knowledge.document import built
-from modelwire.requests import ModelPull
+from modelwire.requests import ModelAdd, ModelPull
 from modelwire.values import ModelView
 
 _UNKNOWN: Final = "unknown"
@@ -39,9 +40,30 @@ def arriving(board: Board) -> tuple[ComingModel, ...]:
     return tuple(coming for _, coming in found.values())
 
 
+def check_not_coming(board: Board, name: ModelName, uid: int) -> None:
+    """Raises AlreadyExists when a live job brings a model that a registration of this name would refuse at its end: one
+    of the same name, or another user's of which one would hide the other."""
+    others = {each.key for each in (name.with_default_tag, name.without_default_tag) if each is not None}
+    for job in board.jobs:
+        if job.model is None or not (_pull_of(job) or (isinstance(job.request, ModelAdd) and _is_live(job))):
+            continue
+        coming = ModelName.parse(job.model)
+        if coming.key == name.key or (coming.key in others and job.peer != uid):
+            raise AlreadyExists(
+                f"'{coming.text}' is on its way: job {job.id} of uid {job.peer} brings it",
+                hint=f"Wait for that job (`modelctl attach {job.id}`), or register the model under another name.",
+                details={"name": name.text, "existing": coming.text, "job": job.id},
+            )
+
+
+def _is_live(job: AnyJob) -> bool:
+    """A job that is not on the disk may never have been."""
+    return job.recorded.is_set() and not job.terminal and job.stage not in _OVER
+
+
 def _pull_of(job: AnyJob) -> ModelPull | None:
-    """Not a pull of a name alone, which only looks the model up. A job that is not on the disk may never have been."""
-    if not isinstance(job.kind, JobOperation) or not job.recorded.is_set() or job.terminal or job.stage in _OVER:
+    """Not a pull of a name alone, which only looks the model up."""
+    if not isinstance(job.kind, JobOperation) or not _is_live(job):
         return None
     pull = job.kind.pull_of(job.request)
     return None if pull is None or pull.ref in (pull.name, job.model) else pull

@@ -11,13 +11,13 @@ from modeld.operations.job_operation import JobOperation, requester_of
 from modeld.operations.model_add import ADDS, add_path
 from modeld.operations.room import with_room
 from modeld.operations.services import Services
-from modeld.pulls.pull import Pull, PullNotes
+from modeld.pulls.pull import Otherwise, Pull, PullNotes
 from modeld.sources.local import LocalReference
 from modeld.sources.reference import Reference, fingerprint
 from modeld.sources.stored import StoredReference
 from modeld.store import Digest, Manner, ModelName, WouldBlock
 from modeld.store.publish.name_changes import Notes
-from modeld.store.publish.publishing import PublishTerms
+from modeld.store.publish.publishing import PublishTerms, of_several_files
 from modelwire.errors import (
     DigestMismatch,
     Interrupted,
@@ -103,48 +103,50 @@ class Fetching:
         request: ModelPull,
         notes: Notes[Pulled],
         *,
+        otherwise: Otherwise | None = None,
         signature: bytes | None = None,
         **terms: Unpack[PublishTerms],
     ) -> Pulled:
-        """Pulls for the job. The request is of the job, or made for it; `signature` is what the client has brought. A
-        name that has no model is given to bytes of the expected digest when a document, or a registration, says so."""
+        """Pulls for the job. The request is of the job, or made for it; `otherwise` as for `Pull.planned`, for what
+        comes over the network; `signature` is what the client has brought. A name that has no model is given to bytes
+        of the expected digest when a document, or a registration, says so. Call it in `outcome_recorded`."""
         services, reference = self._services, self._reference(job, request)
-        async with self._operation.outcome_recorded(job, reference.text):
-            if isinstance(reference, LocalReference):
-                in_shape = PullNotes(notes, partial(Pulled, source=reference.text))
-                add = partial(add_path, services, job, request, reference.path, in_shape, signature=signature, **terms)
-                work = with_room(services, job, add)
-                return in_shape.pulled(await self._operation.with_phases(job, reference.path, work))
-            if isinstance(reference, StoredReference):
-                path = services.store.layout.manifest(reference.name)
-                work = self._stored_or_described(job, request, reference, notes, signature, terms)
-                return await self._operation.with_phases(job, path, work)
-            user = await services.source_user(job.peer, reference.text)
-            requester = await services.requester_of(job)
+        if isinstance(reference, LocalReference):
+            in_shape = PullNotes(notes, partial(Pulled, source=reference.text))
+            add = partial(add_path, services, job, request, reference.path, in_shape, signature=signature, **terms)
+            work = with_room(services, job, add)
+            return in_shape.pulled(await self._operation.with_phases(job, reference.path, work))
+        if isinstance(reference, StoredReference):
+            path = services.store.layout.manifest(reference.name)
+            work = self._stored_or_described(job, request, reference, notes, signature, terms)
+            return await self._operation.with_phases(job, path, work)
+        user = await services.source_user(job.peer, reference.text)
+        requester = await services.requester_of(job)
 
-            async def pull() -> Pulled:
-                planned = await Pull.planned(
-                    services.pulls,
-                    services.activity,
-                    job,
-                    request,
-                    reference,
-                    notes,
-                    requester=requester,
-                    user=user,
-                    signature=signature,
-                    **terms,
-                )
-                return await planned.run()
+        async def pull() -> Pulled:
+            planned = await Pull.planned(
+                services.pulls,
+                services.activity,
+                job,
+                request,
+                reference,
+                notes,
+                otherwise=otherwise,
+                requester=requester,
+                user=user,
+                signature=signature,
+                **terms,
+            )
+            return await planned.run()
 
-            try:
-                return await with_room(services, job, pull)
-            except (SourceUnauthorized, SourceNotFound) as fault:
-                if not user.lends and not reference.secrets:
-                    # Many servers say that there is nothing where there is something private.
-                    spelling = "" if isinstance(fault, SourceUnauthorized) else "Check the spelling. If it is private: "
-                    fault.hint = spelling + _OWN_CREDENTIALS
-                raise
+        try:
+            return await with_room(services, job, pull)
+        except (SourceUnauthorized, SourceNotFound) as fault:
+            if not user.lends and not reference.secrets:
+                # Many servers say that there is nothing where there is something private.
+                spelling = "" if isinstance(fault, SourceUnauthorized) else "Check the spelling. If it is private: "
+                fault.hint = spelling + _OWN_CREDENTIALS
+            raise
 
     async def _stored_or_described(
         self,
@@ -156,9 +158,10 @@ class Fetching:
         terms: PublishTerms,
     ) -> Pulled:
         """A model that is described without an address has its bytes when a blob of its digest is here."""
-        services = self._services
+        services, ensuring = self._services, terms.get("ensuring")
+        one_file = request.sha256 is not None or (ensuring is not None and ensuring.one_file)
         try:
-            return await self._find_stored(job, request, reference.name)
+            return await self._find_stored(job, request, reference.name, one_file=one_file)
         except NotFound:
             described = terms.get("document") is not None or services.store.registrations.of(reference.name) is not None
             if not described or request.sha256 is None:
@@ -185,7 +188,7 @@ class Fetching:
                 details={"name": reference.text, "expected_sha256": request.sha256},
             ) from None
 
-    async def _find_stored(self, job: AnyJob, request: ModelPull, name: ModelName) -> Pulled:
+    async def _find_stored(self, job: AnyJob, request: ModelPull, name: ModelName, *, one_file: bool) -> Pulled:
         store, progress = self._services.store, job.progress
         progress.phase("checking_local")
         try:
@@ -204,12 +207,14 @@ class Fetching:
                 name.text, manner=Manner(requester=requester_of(job), on_failed=self._services.model_failed)
             )
         view, wanted = await store.models.show(resolved.name), request.sha256
+        if one_file and view.files:
+            raise of_several_files(f"'{view.name}'", len(view.files))
         expected, actual = wanted and Digest.parse(wanted), Digest.parse(view.blob)
         if expected and not actual.matches(expected):
             raise DigestMismatch(
                 f"'{view.name}' has the digest {actual.text}, {expected.text} was expected",
                 hint="Check the digest, or pull by a reference that names the source of the model.",
-                details={"expected_sha256": expected.hex, "actual_sha256": actual.hex},
+                details={"name": view.name, "expected_sha256": expected.hex, "actual_sha256": actual.hex},
             )
         progress.total(view.size_bytes)
         progress.reuse(view.size_bytes)

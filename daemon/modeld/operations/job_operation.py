@@ -108,8 +108,8 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
 
     @asynccontextmanager
     async def outcome_recorded(self, job: Job[W, V], source: str) -> AsyncIterator[None]:
-        """Records a digest mismatch, and the quarantine of its bytes, as an event and in the history of the model that
-        the job names. What the job leaves on the disk is recorded however it ends."""
+        """Records a digest mismatch, and the quarantine of its bytes as an event. What the job leaves on the disk is
+        recorded however it ends."""
         try:
             yield
         except DigestMismatch as fault:
@@ -119,20 +119,29 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
                 self._services.activity.record(
                     "phase.quarantine", job=job.id, model=job.model, peer=job.peer, **quarantined
                 )
-            expected, actual = fault.details.get("expected_sha256"), fault.details.get("actual_sha256")
-            if job.model is not None and isinstance(expected, str) and isinstance(actual, str):
-                server = fault.details.get("source")
-                origin = source if server is None or server in source else f"{source} ({server})"
-                store = self._services.store
-                standing = await store.index.in_thread(partial(store.index.entry, ModelName.parse(job.model)))
-                if standing is not None:
-                    await store.history.record_refused(
-                        standing.name, Digest.parse(expected), Digest.parse(actual), origin, requester_of(job)
-                    )
+            await self.record_mismatch(job, source, fault)
             raise
         finally:
             with anyio.CancelScope(shield=True):
                 await self._services.store.left_files.write()
+
+    async def record_mismatch(self, job: Job[W, V], source: str, fault: DigestMismatch) -> None:
+        """Records it in the history of the model that the job names."""
+        expected, actual = fault.details.get("expected_sha256"), fault.details.get("actual_sha256")
+        if job.model is None or not isinstance(expected, str) or not isinstance(actual, str):
+            return
+        store, origin = self._services.store, origin_of(source, fault)
+        standing = await store.index.in_thread(partial(store.index.entry, ModelName.parse(job.model)))
+        if standing is not None:
+            await store.history.record_refused(
+                standing.name, Digest.parse(expected), Digest.parse(actual), origin, requester_of(job)
+            )
+
+
+def origin_of(source: str, fault: DigestMismatch) -> str:
+    """The source, with the server that gave the bytes when it is another."""
+    server = fault.details.get("source")
+    return source if server is None or server in source else f"{source} ({server})"
 
 
 def requester_of(job: AnyJob) -> Requester:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from modeld.operations.operation import Call, SlowOperation
+from modeld.store.manifests import documents
 from modelwire.knowledge import requirements
 from modelwire.knowledge.document import document_of
 from modelwire.knowledge.estimates import estimate
-from modelwire.knowledge.requirements import Requirements
 from modelwire.requests import ModelFit
-from modelwire.values import FitView, Machine
+from modelwire.values import FitView, Machine, ModelView
 
 _REQUESTED = "as requested"
 
@@ -28,11 +28,16 @@ class Fit(SlowOperation[ModelFit, FitView]):
         return FitView(
             name=view.name,
             fits=requirements.fits(needs, machine),
-            requirements_from="defaults" if needs == Requirements() else "document",
+            requirements_from="document" if self._are_stated(view) else "defaults",
             machine=machine,
             lines=lines,
             providers=requirements.providers_here(needs, machine),
         )
+
+    def _are_stated(self, view: ModelView) -> bool:
+        if view.manifest is not None:
+            return documents.states_requirements(view.manifest)
+        return self._services.store.registrations.find(view.name) is not None
 
 
 def _assumed(machine: Machine, request: ModelFit) -> Machine:

@@ -7,11 +7,12 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Literal, NamedTuple
 
+import anyio
 import msgspec
 
 from modeld.jobs.job import Job
 from modeld.operations.fetching import Fetching
-from modeld.operations.job_operation import Submission, requester_of
+from modeld.operations.job_operation import Submission, origin_of, requester_of
 from modeld.operations.model_add import LocalFiles
 from modeld.operations.operation import Caller
 from modeld.operations.registered import of_registered
@@ -22,11 +23,14 @@ from modeld.store import Digest, ModelName
 from modeld.store.catalog.history import ID, UNCHECKED, Outcome
 from modeld.store.names import is_id
 from modeld.store.publish.name_changes import Notes
-from modelwire.errors import AlreadyExists, DigestMismatch
+from modeld.store.publish.owners import refuses_name
+from modeld.store.publish.publishing import Ensuring
+from modelwire.errors import AlreadyExists, DigestMismatch, PermissionDenied
 from modelwire.requests import ModelProvision, ModelPull
 from modelwire.values import Provisioned, Pulled
 
 ProvisionJob = Job[ModelProvision, Provisioned]
+Found = Literal["match", "mismatch", "unchecked"]
 
 
 class _Name(NamedTuple):
@@ -34,8 +38,8 @@ class _Name(NamedTuple):
     replaces: Digest | None = None
     """The bytes that newer ones of the same reference take the place of: no others."""
     license: str | None = None
-    known_as: str | None = None
-    """By which the model is known from then on: the reference, unless the caller has chosen the name."""
+    chosen: bool = False
+    """Whether nobody asked for it."""
 
 
 class _Recorded:
@@ -45,6 +49,7 @@ class _Recorded:
         self._notes = notes
         self._record = record
         self.value: Provisioned | None = None
+        self.is_published = False
 
     def waits_for(self, holder: str, /) -> AbstractAsyncContextManager[None]:
         return self._notes.waits_for(holder)
@@ -55,6 +60,7 @@ class _Recorded:
 
     async def published(self, _: Pulled, /) -> None:
         assert self.value is not None
+        self.is_published = True
         await self._notes.published(self.value)
 
 
@@ -93,36 +99,35 @@ class Provision(LocalFiles[ModelProvision, Provisioned]):
 
     async def work(self, job: ProvisionJob, /) -> Provisioned:
         request, reference = job.request, self._fetching.read(ModelPull(ref=job.request.ref))
-        own = reference.suggested_name.for_id(reference.text, job.peer)
-        if request.name is not None or reference.fixed_name is not None:
-            return await self._provision(job, reference, _Name(self._fetching.name(request.name, reference)))
-        usual = await self._usual_name(job, reference)
-        if usual is not None:
-            try:
-                return await self._provision(job, reference, usual)
-            except AlreadyExists:  # the name has been given to another model meanwhile
-                if usual.name == own:
-                    raise
-        return await self._provision(job, reference, await self._standing(own, reference))
+        async with self.outcome_recorded(job, reference.text):
+            if request.name is not None or reference.fixed_name is not None:
+                given = _Name(self._fetching.name(request.name, reference))
+                return await self._provision(job, reference, given)
+            usual = await self._usual_name(job, reference)
+            if usual is not None:
+                try:
+                    return await self._provision(job, reference, usual)
+                except (AlreadyExists, PermissionDenied) as fault:  # the name is another model's by now
+                    if not refuses_name(fault, usual.name):
+                        raise
+            return await self._provision(job, reference, await self._own(job, reference))
 
     async def _provision(self, job: ProvisionJob, reference: Reference, name: _Name) -> Provisioned:
-        request = job.request
-        expected = None if request.sha256 is None else Digest.parse(request.sha256)
-        wanted = ModelPull(
-            ref=reference.text,
-            name=name.name.text,
-            replace=name.replaces is not None,
-            license=name.license,
-            hash_file=True,
-            sha256=request.sha256 if request.strict else None,
-            offline=request.offline,
-            transfer=request.transfer,
-        )
-        record = partial(self._record, job, reference.text, name.name, strict=request.strict)
+        """Raises what `refuses_name` knows when the name is another model's. A name that was `chosen` and that another
+        model takes during a download is given up for the name that belongs to the reference alone."""
+        expected = None if job.request.sha256 is None else Digest.parse(job.request.sha256)
 
         async def judged(pulled: Pulled) -> Provisioned:
             actual = Digest.parse(pulled.blob)
-            outcome = await record(expected, actual, pulled.path, reused=pulled.reused and reference.network)
+            outcome = await self._record(
+                job,
+                reference.text,
+                ModelName.parse(pulled.name),
+                expected,
+                actual,
+                pulled.path,
+                reused=pulled.reused and reference.network,
+            )
             return Provisioned(
                 id=reference.text,
                 local_path=pulled.path,
@@ -132,72 +137,139 @@ class Provision(LocalFiles[ModelProvision, Provisioned]):
                 warning=_warning(reference.text, expected, actual) if outcome == "mismatch" else pulled.warning,
             )
 
+        async def otherwise() -> tuple[ModelPull, Ensuring]:
+            return _wanted(job, reference, await self._own(job, reference))
+
         notes = _Recorded(self.notes(job), judged)
+        wanted, ensuring = _wanted(job, reference, name)
         wanted = of_registered(self._services, wanted, job.peer)
         try:
-            pulled = await self._fetching.fetch(job, wanted, notes, replaces=name.replaces, known_as=name.known_as)
-        except DigestMismatch as fault:
-            actual = fault.details.get("actual_sha256")
-            if expected is not None and isinstance(actual, str):
-                where = fault.details.get("quarantine_path") or fault.details.get("path")
-                await record(expected, Digest.parse(actual), str(where) if where else None)
+            pulled = await self._fetching.fetch(
+                job,
+                wanted,
+                notes,
+                otherwise=otherwise if name.chosen else None,
+                ensuring=ensuring,
+                known_as=reference.text if name.chosen and is_id(reference.text) else None,
+            )
+        except BaseException:
+            if notes.value is not None and not notes.is_published:
+                with anyio.CancelScope(shield=True):
+                    await self._services.store.history.forget_ensured(requester_of(job))
             raise
-        return notes.value or await judged(pulled)
+        return notes.value if notes.value is not None and notes.is_published else await judged(pulled)
+
+    async def record_mismatch(self, job: ProvisionJob, source: str, fault: DigestMismatch) -> None:
+        """Records it in the history of the model of the reference; of no model when there is none."""
+        details = fault.details
+        expected, actual = details.get("expected_sha256"), details.get("actual_sha256")
+        if not isinstance(expected, str):
+            return
+        where = details.get("quarantine_path") or details.get("path")
+        await self._record(
+            job,
+            source,
+            await self._name_of(job, fault),
+            Digest.parse(expected),
+            Digest.parse(actual) if isinstance(actual, str) else None,
+            str(where) if where else None,
+            origin=origin_of(source, fault),
+        )
+
+    async def _name_of(self, job: ProvisionJob, fault: DigestMismatch) -> ModelName | None:
+        """The name of the model that the reference has in the store."""
+        reference = self._fetching.read(ModelPull(ref=job.request.ref))
+        if reference.fixed_name is not None:
+            told = fault.details.get("name")  # where the name stands for one with the default tag
+            standing = await self._standing(ModelName.parse(told) if isinstance(told, str) else reference.fixed_name)
+            return None if standing.replaces is None else standing.name
+        given = job.request.name
+        names = [reference.suggested_name, reference.suggested_name.for_id(reference.text, job.peer)]
+        for name in names if given is None else [ModelName.parse(given)]:
+            standing = await self._standing(name)
+            if standing.replaces is not None and await self._is_of(reference, standing.name, standing.replaces):
+                return standing.name
+        return None
 
     async def _usual_name(self, job: ProvisionJob, reference: Reference) -> _Name | None:
         """The usual name of the reference, unless it is another model's. The bytes under a name that an earlier job has
         made for this reference follow it, all others stay."""
         store = self._services.store
-        usual = await self._standing(reference.suggested_name, reference)
+        usual = await self._standing(reference.suggested_name)
         if usual.replaces is None:
             return usual
         standing = await store.index.in_thread(partial(store.index.entry, usual.name))
         requester = await self._services.requester_of(job)
         if standing is None or not requester.may_change(standing.owner):
             return None
-        followed = reference.text in standing.ids or await store.history.made_for(
-            usual.name, reference.text, usual.replaces
-        )
-        return usual if followed else None
+        return usual if await self._is_of(reference, usual.name, usual.replaces) else None
 
-    async def _standing(self, name: ModelName, reference: Reference) -> _Name:
-        id_ = reference.text if is_id(reference.text) else None
+    async def _is_of(self, reference: Reference, name: ModelName, content: Digest) -> bool:
+        """Whether these bytes came to the name for this reference. Each witness is enough."""
+        store = self._services.store
+        standing = await store.index.in_thread(partial(store.index.entry, name))
+        ids = () if standing is None or standing.usable().digest != content else standing.ids
+        return reference.text in ids or await store.history.made_for(name, reference.text, content)
+
+    async def _own(self, job: ProvisionJob, reference: Reference) -> _Name:
+        return await self._standing(reference.suggested_name.for_id(reference.text, job.peer))
+
+    async def _standing(self, name: ModelName) -> _Name:
         index = self._services.store.index
         standing = await index.in_thread(partial(index.entry, name))
         if standing is None or standing.manifest is None:
-            return _Name(name, known_as=id_)
-        return _Name(standing.name, standing.manifest.digest, standing.manifest.license, id_)
+            return _Name(name, chosen=True)
+        return _Name(standing.name, standing.manifest.digest, standing.manifest.license, chosen=True)
 
     async def _record(
         self,
         job: ProvisionJob,
         id_: str,
-        name: ModelName,
+        name: ModelName | None,
         expected: Digest | None,
-        actual: Digest,
+        actual: Digest | None,
         path: str | None,
         *,
-        strict: bool,
+        origin: str | None = None,
         reused: bool = False,
-    ) -> Literal["match", "mismatch", "unchecked"]:
-        outcome: Literal["match", "mismatch", "unchecked"] = (
-            UNCHECKED if expected is None else "match" if expected.matches(actual) else "mismatch"
-        )
-        details: dict[str, str | bool] = {ID: id_, "algo": "sha256", "strict": strict}
+    ) -> Found:
+        """Of no model without a `name`; without an `actual` digest nothing was read."""
+        matches = expected is not None and actual is not None and expected.matches(actual)
+        outcome: Found = UNCHECKED if expected is None else "match" if matches else "mismatch"
+        details: dict[str, str | bool] = {ID: id_, "algo": "sha256", "strict": job.request.strict}
         if path is not None:
             details["path"] = path
         if reused:  # nobody read the source
             details["reused"] = True
+        of = expected or actual
+        assert of is not None, "what was neither expected nor read has no outcome"
         found = Outcome(
-            digest=expected or actual,
+            digest=of,
             outcome=outcome,
             actual=actual,
-            source=None if reused else id_,
+            source=None if reused or actual is None else origin or id_,
             model=name,
+            of_no_model=name is None,
             details=details,
         )
-        await self._services.store.history.record([found], requester_of(job))
+        await self._services.store.history.record_ensured(found, requester_of(job))
         return outcome
+
+
+def _wanted(job: ProvisionJob, reference: Reference, name: _Name) -> tuple[ModelPull, Ensuring]:
+    """The pull that brings the model under this name, and its terms."""
+    request = job.request
+    wanted = ModelPull(
+        ref=reference.text,
+        name=name.name.text,
+        replace=name.replaces is not None,
+        license=name.license,
+        hash_file=True,
+        sha256=request.sha256 if request.strict else None,
+        offline=request.offline,
+        transfer=request.transfer,
+    )
+    return wanted, Ensuring(replaces=name.replaces, chosen=name.chosen, one_file=request.sha256 is not None)
 
 
 def _warning(id_: str, expected: Digest | None, actual: Digest) -> str:

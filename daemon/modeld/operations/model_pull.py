@@ -72,7 +72,9 @@ class Pull(NewModel[ModelPull, Pulled]):
         return self._fetching.queue(request.ref)
 
     async def work(self, job: Job[ModelPull, Pulled], /) -> Pulled:
-        return await self._fetching.fetch(job, job.request, self.notes(job), signature=self._signatures.of(job))
+        async with self.outcome_recorded(job, job.request.ref):
+            signature = self._signatures.of(job)
+            return await self._fetching.fetch(job, job.request, self.notes(job), signature=signature)
 
 
 def _with_credentials(reference: Reference, given: str) -> Reference:

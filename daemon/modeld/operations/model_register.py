@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from modeld.operations.arriving import check_not_coming
 from modeld.operations.operation import Call, SlowOperation
 from modeld.operations.registered import check_address
 from modeld.store.publish.registering import document_to_register, name_to_register
@@ -18,7 +21,8 @@ class Register(SlowOperation[ModelRegister, Registered]):
         name = name_to_register(document, request.name)
         check_address(services, document, "$.manifest")
         requester = await services.requester(call.caller.uid)
-        registered = await services.store.registering.register(name, request.manifest, requester)
+        check = partial(check_not_coming, services.board, name, call.caller.uid)
+        registered = await services.store.registering.register(name, request.manifest, requester, check)
         if registered.changed:
             services.activity.record("model.registered", model=registered.name, peer=call.caller.uid)
         return registered

@@ -35,7 +35,7 @@ from modeld.progress import Stopped
 from modeld.sources.local import LocalReference
 from modeld.store import Digest, ModelName
 from modeld.store.publish.holds import NameHold
-from modelwire.errors import AlreadyExists, Cancelled, Corrupt, WireError
+from modelwire.errors import AlreadyExists, Cancelled, Corrupt, DigestMismatch, WireError
 from modelwire.knowledge import requirements
 from modelwire.knowledge.command import UpdateCommand, command_of
 from modelwire.knowledge.document import ModelDocument
@@ -216,9 +216,10 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
             rollback = await self._rollback(update, job.peer)
             with self._holding(job, rollback):
                 try:
-                    pulled = await self._fetching.fetch(
-                        job, update.pull, _Nothing(self.notes(job)), document=update.document
-                    )
+                    async with self.outcome_recorded(job, update.pull.ref):
+                        pulled = await self._fetching.fetch(
+                            job, update.pull, _Nothing(self.notes(job)), document=update.document
+                        )
                 except WireError:
                     await self._until_first(job, update)
                     raise
@@ -310,6 +311,9 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         else:
             await record(outcome)
         return outcome
+
+    async def record_mismatch(self, job: UpdateJob, source: str, fault: DigestMismatch) -> None:
+        """It is in the outcome of the command. The model that the name stands for has nothing to do with it."""
 
     # -- after a crash
 

@@ -37,7 +37,12 @@ def of_registered(services: Services, request: ModelPull, uid: int) -> ModelPull
         raise DigestMismatch(
             f"'{name.text}' is registered with the digest sha256:{expected}, {request.sha256} was expected",
             hint="Check the digest, or pull by a reference that names the source of the model.",
-            details={"expected_sha256": Digest.parse(request.sha256).hex, "actual_sha256": expected},
+            # No bytes were read: there is no actual digest.
+            details={
+                "name": name.text,
+                "expected_sha256": Digest.parse(request.sha256).hex,
+                "registered_sha256": expected,
+            },
         )
     if not address and not expected:
         raise SourceNotFound(

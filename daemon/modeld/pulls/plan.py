@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from typing import Unpack
 
@@ -23,7 +24,14 @@ from modeld.store.ingest.ingest import ReadyFile, first_of, listed, standing_for
 from modeld.store.ingest.trusted import Origin
 from modeld.store.manifests.manifests import MAX_MANIFEST, File, Manifest, Source
 from modeld.store.manifests.writing import bytes_of_files
-from modeld.store.publish.publishing import Publishing, PublishRequest, PublishTerms, format_rule
+from modeld.store.publish.publishing import (
+    Ensuring,
+    Publishing,
+    PublishRequest,
+    PublishTerms,
+    format_rule,
+    of_several_files,
+)
 from modelwire.errors import InvalidRequest, SourceNotFound, SourceUnavailable, WireError
 from modelwire.requests import ModelPull
 
@@ -40,20 +48,14 @@ class Plan:
         progress: JobProgress,
         **terms: Unpack[PublishTerms],
     ) -> None:
-        assert request.name is not None, "a request is given a name before it is admitted"
-        self.request = request
         self.reference = reference
         self._publishing = publishing
-        self.name = ModelName.parse(request.name)
-        if self.name == reference.suggested_name and (standing := publishing.index.entry(self.name)) is not None:
-            self.name = standing.name  # `…:q4_k_m` means what `…:Q4_K_M` has pulled
         self.expected = None if request.sha256 is None else Digest.parse(request.sha256)
         self.full_reference = recorded_text(reference, request.include, request.exclude)
         """The reference with the choice of its files: what the manifest and the memory record."""
 
-        self.publish_request = PublishRequest(
-            name=self.name,
-            license=request.license,
+        self._publication = partial(
+            PublishRequest,
             formats=format_rule(force=request.force_format, strict=request.strict_format),
             provenance=reference.text,
             requester=requester,
@@ -61,6 +63,17 @@ class Plan:
             progress=progress,
             **terms,
         )
+        self.take_name(request, terms.get("ensuring"))
+
+    def take_name(self, request: ModelPull, ensuring: Ensuring | None) -> None:
+        """Makes it the plan of this request, which differs in nothing but the name and what it may replace."""
+        assert request.name is not None, "a request is given a name before it is admitted"
+        self.request = request
+        self.name = ModelName.parse(request.name)
+        if self.name == self.reference.suggested_name:
+            standing = self._publishing.index.entry(self.name)
+            self.name = self.name if standing is None else standing.name  # `…:q4_k_m` means what `…:Q4_K_M` has pulled
+        self.publish_request = self._publication(name=self.name, license=request.license, ensuring=ensuring)
         self.look_at_name()
 
     def look_at_name(self) -> None:
@@ -87,6 +100,8 @@ class Plan:
         unasked, known = offline or self.reference.is_immutable, remembered
         if known is None and unasked:
             known = self._recorded_model()
+        if unasked and known is not None and known.files:
+            self._check_number(len(known.files))
         if self.expected is None:
             return [known] if unasked and known is not None and known.files else []
         single = self.reference.is_single
@@ -147,12 +162,12 @@ class Plan:
                 hint="Choose others with --include and --exclude.",
                 retryable=False,
             )
-        if self.expected is not None and len(files) != 1:
-            raise InvalidRequest(
-                f"$.sha256: {text} is a model of {len(files)} files, and a digest is of one",
-                hint="Pull it without --sha256; `modelctl show` prints the digest of each file.",
-            )
+        self._check_number(len(files))
         return files
+
+    def _check_number(self, count: int) -> None:
+        if count != 1 and (self.expected is not None or self.publish_request.is_of_one_file):
+            raise of_several_files(self.reference.text, count)
 
     def version(self, file: FileInfo, revision: str | None) -> str | None:
         """By what the memory knows the digest of this file. None when the digest is known without it, and when the

@@ -7,7 +7,7 @@ the next attempt, of this job or of another, finds both.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,11 +33,15 @@ from modeld.store import Requester
 from modeld.store.ingest.ingest import ReadyFile, until_there
 from modeld.store.ingest.trusted import SIGNATURE_FILE, Origin, check_early
 from modeld.store.publish.name_changes import Notes
-from modeld.store.publish.publishing import PublishTerms
-from modelwire.errors import AlreadyExists
+from modeld.store.publish.owners import refuses_name
+from modeld.store.publish.publishing import Ensuring, PublishTerms
+from modelwire.errors import AlreadyExists, PermissionDenied, WireError
 from modelwire.limits import LICENSE
 from modelwire.requests import ModelPull
 from modelwire.values import Added, Pulled
+
+Otherwise = Callable[[], Awaitable[tuple[ModelPull, Ensuring]]]
+"""Returns the request under another name, and its terms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ class Pull:
         notes: Notes[Pulled],
         *,
         user: For,
+        otherwise: Otherwise | None = None,
         signature: bytes | None = None,
     ) -> None:
         self._context = context
@@ -82,6 +87,7 @@ class Pull:
         self._plan = plan
         self._notes = notes
         self._user = user
+        self._otherwise = otherwise
         self._events = PullEvents(activity, job, self._layout.manifest(self._plan.name))
         self._holds = ExitStack()
         self._name = AsyncExitStack()
@@ -98,10 +104,12 @@ class Pull:
         *,
         requester: Requester,
         user: For,
+        otherwise: Otherwise | None = None,
         signature: bytes | None = None,
         **terms: Unpack[PublishTerms],
     ) -> Pull:
-        """`signature` is that of the request."""
+        """With `otherwise`, a model that has its files and may not have its name takes that which is returned.
+        `signature` is that of the request."""
         publishing = context.store.ingest.publishing
         plan = partial(
             Plan,
@@ -113,7 +121,16 @@ class Pull:
             progress=job.progress,
             **terms,
         )
-        return cls(context, activity, job, await publishing.in_thread(plan), notes, user=user, signature=signature)
+        return cls(
+            context,
+            activity,
+            job,
+            await publishing.in_thread(plan),
+            notes,
+            user=user,
+            otherwise=otherwise,
+            signature=signature,
+        )
 
     async def run(self) -> Pulled:
         plan, layout = self._plan, self._layout
@@ -259,9 +276,17 @@ class Pull:
             source = plan.source(files, model)
             try:
                 added = await ingest.publish(request, files, source, origin=origin, alone=len(files) == 1)
-            except AlreadyExists:
+            except (AlreadyExists, PermissionDenied) as fault:
                 # The name stood for these bytes, and another request has replaced them since: decide anew.
-                if not current:
+                if not (current and isinstance(fault, AlreadyExists)) and not await self._takes_other_name(fault):
                     raise
             else:
                 return notes.pulled(added)
+
+    async def _takes_other_name(self, fault: WireError) -> bool:
+        otherwise, self._otherwise = self._otherwise, None
+        if otherwise is None or not refuses_name(fault, self._plan.name):
+            return False
+        await self._name.aclose()
+        await self._in_thread(partial(self._plan.take_name, *await otherwise()))
+        return True

@@ -78,6 +78,11 @@ class ModelName:
             return None
         return ModelName(self.base, DEFAULT_TAG)
 
+    @property
+    def without_default_tag(self) -> ModelName | None:
+        """The bare name that can stand for this one; None when this has another tag or none."""
+        return ModelName(self.base) if self.tag is not None and self.tag.lower() == DEFAULT_TAG else None
+
     def for_id(self, id_: str, uid: int) -> ModelName:
         """The name that belongs to an id of this user alone, for when another model has this one."""
         own = hashlib.sha256(f"{uid} {id_}".encode("utf-8", "surrogateescape")).hexdigest()[:_OWN_DIGITS]

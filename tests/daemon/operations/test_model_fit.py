@@ -12,13 +12,13 @@ import pytest
 from modelwire.errors import NotFound
 from modelwire.knowledge.document import built
 from modelwire.knowledge.requirements import SMALL_LLM, Requirements
-from modelwire.requests import ModelFit
+from modelwire.requests import ModelCopy, ModelFit, ModelMove, ModelRegister
 from modelwire.values import FitLine, FitView
 from rigs.operations_rig import MACHINE, OperationsRig, operations_rig
 from rigs.tiny_gguf import write_tiny_llama
 
 
-async def add(at: OperationsRig, needs: Requirements | None = None, *, known: bool = False) -> None:
+async def add(at: OperationsRig, needs: Requirements | None = None, *, known: bool = False, **written: str) -> None:
     """The model `m`, with a document of its own when there are requirements."""
     if known:
         (path,) = map(str, write_tiny_llama(at.room / "m.gguf"))
@@ -28,7 +28,7 @@ async def add(at: OperationsRig, needs: Requirements | None = None, *, known: bo
     if needs is not None:
         manifest = Path(at.services.store.layout.root, "manifests", "m.json")
         content: dict[str, Any] = json.loads(manifest.read_bytes())
-        content["model"] = msgspec.to_builtins(built("m", "M", "llm", requirements=needs))
+        content["model"] = msgspec.to_builtins(built("m", "M", "llm", requirements=needs, **written))
         manifest.write_text(json.dumps(content))
 
 
@@ -60,6 +60,39 @@ async def test_the_document_of_the_manifest_counts(tmp_path: Path) -> None:
         assert named(fit)["vram"].verdict == "unknown"
         assert "vram_mb in [node]" in (named(fit)["vram"].hint or "")
         assert "estimated_vram" not in named(fit), "it states what it needs"
+
+
+async def test_a_document_may_state_exactly_what_is_usual(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        await add(at, Requirements(), created_at="2025-12-01T00:00:00Z")
+        assert (await ask(at)).requirements_from == "document"
+        for change in (ModelCopy(source="m", destination="copy"), ModelMove(source="m", destination="moved")):
+            await at.ask(change)
+            assert (await at.ask(ModelFit(name=change.destination))).requirements_from == "document"
+
+
+async def test_a_registered_document_may_state_it_too(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        given = msgspec.to_builtins(built("m", "M", "llm", created_at="2025-12-01T00:00:00Z"))
+        await at.ask(ModelRegister(manifest=given))
+        assert (await ask(at)).requirements_from == "document"
+        await at.services.store.add(at.file("m.gguf"), name="m")
+        assert (await ask(at)).requirements_from == "document"
+
+
+async def test_what_modeld_filled_in_is_stated_by_nobody(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        await add(at, known=True)
+        path = str(tmp_path / "m.gguf")
+        await at.ask(ModelMove(source="m", destination="moved"))
+        await at.ask(ModelCopy(source="moved", destination="m"))
+        assert (await ask(at)).requirements_from == "defaults"
+        manifest = Path(at.services.store.layout.root, "manifests", "m.json")
+        aged = json.loads(manifest.read_bytes())
+        aged["produced_at"] = aged["model"]["created_at"] = "2025-12-01T00:00:00Z"
+        manifest.write_text(json.dumps(aged))
+        await at.services.store.add(path, name="m", license="mit", replace=True)
+        assert (await ask(at)).requirements_from == "defaults", "another license is no document"
 
 
 @pytest.mark.parametrize(

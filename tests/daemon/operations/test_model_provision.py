@@ -10,10 +10,12 @@ import msgspec
 import pytest
 
 from modeld.store import Requester
-from modelwire.errors import DigestMismatch, InvalidDigest, NotFound, SourceNotFound, WireError
-from modelwire.requests import ModelProvision, ModelShow
+from modelwire.errors import DigestMismatch, InvalidDigest, InvalidRequest, NotFound, SourceNotFound, WireError
+from modelwire.knowledge.document import built
+from modelwire.requests import ModelProvision, ModelPull, ModelRegister, ModelShow
 from modelwire.values import ModelView, Provenanced, Provisioned
 from rigs.operations_rig import ANOTHER, OperationsRig, operations_rig
+from rigs.scripted_server import Server, file_reply
 
 ONE, TWO = b"GGUF\3\0\0\0 the bytes of one", b"GGUF\3\0\0\0 the bytes of two"
 OTHER = "0" * 64
@@ -33,6 +35,13 @@ async def shown(at: OperationsRig, name: str) -> ModelView:
     view = await at.ask(ModelShow(name=name))
     assert isinstance(view, ModelView)
     return view
+
+
+async def recorded_mismatches(at: OperationsRig) -> list[tuple[str | None, str, str | None]]:
+    """All that the history has, in their order: the model, the expected and the actual digest."""
+    query = "SELECT model, expected, actual FROM outcomes WHERE outcome = 'mismatch' ORDER BY id"
+    rows = await at.catalog.read(lambda db: db.execute(query).fetchall())
+    return [(model or None, expected[7:], actual and actual[7:]) for model, expected, actual in rows]
 
 
 def outcomes(view: ModelView) -> list[Provenanced]:
@@ -72,16 +81,98 @@ async def test_other_bytes_are_refused_when_strict(tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             await shown(at, "m")
         await provision(at, path)
-        refused, unchecked = outcomes(await shown(at, "m"))
-        assert (refused.outcome, refused.expected, refused.actual) == (
+        (unchecked,) = outcomes(await shown(at, "m"))
+        assert unchecked.outcome == "unchecked", "there was no model when the bytes were refused"
+        assert (await shown(at, "m")).catalogue_state == "active"
+        with pytest.raises(DigestMismatch):
+            await provision(at, path, sha256=OTHER)
+        _, refused = outcomes(await shown(at, "m"))
+        assert (refused.outcome, refused.expected, refused.actual, refused.source) == (
             "mismatch",
             f"sha256:{OTHER}",
             f"sha256:{hex_of(ONE)}",
+            f"local:{path}",
         )
         assert refused.details is not None
-        assert refused.details["strict"] is True
-        assert unchecked.outcome == "unchecked"
+        kept = str(refused.details.get("path"))
+        assert refused.details == {"id": f"local:{path}", "path": kept, "algo": "sha256", "strict": True}
+        assert Path(kept).read_bytes() == ONE, "in the quarantine"
         assert (await shown(at, "m")).catalogue_state == "active"
+        assert await recorded_mismatches(at) == [(None, OTHER, hex_of(ONE)), ("m", OTHER, hex_of(ONE))]
+
+
+async def test_bytes_that_are_refused_for_the_name_of_another_model_are_not_in_its_history(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        path = at.file("m.gguf", ONE)
+        await at.services.store.add(at.file("t.gguf", TWO), name="m")
+        await at.services.store.add(at.file("t.gguf", ONE), name="same")
+        with pytest.raises(DigestMismatch):
+            await provision(at, path, sha256=hex_of(TWO))
+        for name in ("m", "same"):
+            assert [each.outcome for each in (await shown(at, name)).history] == ["added"]
+        assert await recorded_mismatches(at) == [(None, hex_of(TWO), hex_of(ONE))]
+        made = await provision(at, path)
+        with pytest.raises(DigestMismatch):
+            await provision(at, path, sha256=hex_of(TWO))
+        assert (await recorded_mismatches(at))[1:] == [(made.name, hex_of(TWO), hex_of(ONE))]
+
+
+async def test_a_mismatch_with_a_registered_digest(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        manifest = msgspec.to_builtins(
+            built("m", "M", "llm", sha256=hex_of(TWO), download_url="https://unused.example/m")
+        )
+        await at.ask(ModelRegister(manifest=manifest))
+        with pytest.raises(DigestMismatch) as fault:
+            await provision(at, "m", sha256=OTHER)
+        assert fault.value.details == {
+            "name": "m",
+            "expected_sha256": OTHER,
+            "registered_sha256": hex_of(TWO),
+        }, "nothing was read"
+        assert await recorded_mismatches(at) == [(None, OTHER, None)]
+
+
+async def test_other_bytes_than_those_of_a_registered_digest(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        with Server(lambda asked: file_reply(asked, ONE)) as web:
+            url = f"{web.url}/m.gguf"
+            manifest = msgspec.to_builtins(built("m", "M", "llm", sha256=hex_of(TWO), download_url=url))
+            await at.ask(ModelRegister(manifest=manifest))
+            for strict in (True, False):
+                with pytest.raises(DigestMismatch):
+                    await provision(at, "m", strict=strict)
+            assert len([asked for asked in web.asked if asked.method == "GET"]) == 1
+        # The second time nothing is read: that source is known to have other bytes.
+        assert await recorded_mismatches(at) == [(None, hex_of(TWO), hex_of(ONE)), (None, hex_of(TWO), None)]
+
+
+async def test_a_mismatch_of_a_name_that_stands_for_the_default_tag(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path) as at:
+        await at.services.store.add(at.file("m.gguf", ONE), name="m:latest")
+        with pytest.raises(DigestMismatch):
+            await provision(at, "m", sha256=OTHER)
+        await provision(at, "m", sha256=hex_of(ONE))
+        assert [each.outcome for each in outcomes(await shown(at, "m:latest"))] == ["mismatch", "match"]
+        assert await recorded_mismatches(at) == [("m:latest", OTHER, hex_of(ONE))]
+
+
+@pytest.mark.parametrize("strict", [True, False])
+async def test_a_digest_is_of_one_file(tmp_path: Path, strict: bool) -> None:
+    async with operations_rig(tmp_path) as at:
+        directory = tmp_path / "several"
+        directory.mkdir()
+        (directory / "a.gguf").write_bytes(ONE)
+        (directory / "config.json").write_bytes(b"{}")
+        await at.services.store.add(str(directory), name="s")
+        first = (await shown(at, "s")).blob.removeprefix("sha256:")
+        for ref in ("s", str(directory)):
+            with pytest.raises(InvalidRequest, match=r"\$\.sha256: .* is a model of 2 files, and a digest is of one"):
+                await provision(at, ref, sha256=first, strict=strict)
+        with pytest.raises(InvalidRequest, match="a digest is of one"):
+            await at.ask(ModelPull(ref="s", sha256=first))
+        assert (await provision(at, "s")).outcome == "unchecked"
+        assert await recorded_mismatches(at) == []
 
 
 async def test_other_bytes_are_stored_with_a_warning_when_not_strict(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
 
     models = config.read(args.config)
     targets = handoff.targets(len(models), base=args.base, handoff=args.handoff)
+    handoff.check_all(targets)
     client, made = session.client(), list[Provisioned]()
     for model in models:
         start = partial(

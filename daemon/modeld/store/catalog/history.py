@@ -41,6 +41,7 @@ STEPS: Final = (
     """,
     "ALTER TABLE outcomes ADD COLUMN served TEXT;",
     "ALTER TABLE outcomes ADD COLUMN details TEXT;",
+    "CREATE INDEX outcomes_job ON outcomes (job) WHERE model IS NOT NULL;",
 )
 
 TOOL: Final = f"modeld/{__version__}"
@@ -53,6 +54,9 @@ REGISTERED: Final = "registered"
 
 UNCHECKED: Final[Literal["unchecked"]] = "unchecked"
 """No digest was expected."""
+
+_NO_MODEL: Final = ""
+"""In place of a model's name: the outcome is of no model, and of no blob either."""
 
 SHOWN: Final = 100
 """Outcomes of one model in an answer, the newest. The catalogue keeps as many of each kind of outcome of a blob, and
@@ -71,6 +75,14 @@ _SURPLUS: Final = (
     " (PARTITION BY digest, model, outcome ORDER BY id DESC) AS number FROM outcomes"
     " WHERE outcome NOT IN ('added', 'repaired')) WHERE number > ?)"
 )
+_INSERT: Final = (
+    "INSERT INTO outcomes (digest, time, outcome, expected, actual, peer, source, tool, job, model, served, details)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_SAME: Final = (0, 2, 3, 4, 9)
+"""Of a row to insert: the columns that _ENSURED reads."""
+_ENSURED: Final = "SELECT digest, outcome, expected, actual, model FROM outcomes WHERE job = ? AND model IS NOT NULL"
+_FORGET_ENSURED: Final = "DELETE FROM outcomes WHERE job = ? AND model IS NOT NULL"
 _OF_NAME: Final = f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE model = ? ORDER BY id DESC LIMIT ?"  # noqa: S608
 
 
@@ -81,7 +93,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     `model` is set when bytes were offered for a name and refused, when a signature was verified, and when a file was
     registered: the outcome belongs to that name alone, and appears in the history of no other model, whatever blob was
-    expected.
+    expected. An outcome `of_no_model` appears in none: bytes were refused before a model had them.
     """
 
     digest: Digest
@@ -89,6 +101,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     actual: Digest | None = None
     source: str | None = None
     model: ModelName | None = None
+    of_no_model: bool = False
     served: Mapping[str, int] | None = None
     """Bytes from each source, when they came over a network."""
 
@@ -156,32 +169,25 @@ class History:
     # -- outcomes
 
     async def record(self, outcomes: Iterable[Outcome], requester: Requester = THE_DAEMON) -> None:
-        now = time.time()
-        rows = [
-            (
-                each.digest.hex,
-                now,
-                each.outcome,
-                None if each.outcome == UNCHECKED else each.digest.text,
-                None if each.actual is None else each.actual.text,
-                requester.peer,
-                None if each.source is None else printable(each.source),
-                TOOL,
-                requester.job,
-                None if each.model is None else each.model.key,
-                json.dumps(dict(each.served)) if each.served else None,
-                json.dumps(dict(each.details)) if each.details else None,
-            )
-            for each in outcomes
-        ]
-        await self._tables.write(
-            lambda db: db.executemany(
-                "INSERT INTO outcomes"
-                " (digest, time, outcome, expected, actual, peer, source, tool, job, model, served, details)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                rows,
-            )
-        )
+        rows = _rows(outcomes, requester)
+        await self._tables.write(lambda db: db.executemany(_INSERT, rows))
+
+    async def record_ensured(self, outcome: Outcome, requester: Requester) -> None:
+        """Records what a reference was found to give. A job has one such outcome: the same one of an interrupted
+        attempt stays, which may have read what this one found, and another one goes, maybe of another name."""
+        (row,) = _rows([outcome], requester)
+        same = [row[at] for at in _SAME]
+
+        def write(db: sqlite3.Connection) -> None:
+            if same not in map(list, db.execute(_ENSURED, (requester.job,)).fetchall()):
+                db.execute(_FORGET_ENSURED, (requester.job,))
+                db.execute(_INSERT, row)
+
+        await self._tables.write(write)
+
+    async def forget_ensured(self, requester: Requester) -> None:
+        """Forgets what `record_ensured` has recorded for this job: the name did not get those bytes."""
+        await self._tables.write(lambda db: db.execute(_FORGET_ENSURED, (requester.job,)))
 
     async def record_added(
         self,
@@ -289,6 +295,27 @@ class History:
         known = [(digest.hex,) for digest in digests if self._condemned.pop(digest.hex, None) is not None]
         if known:
             await self._tables.write(lambda db: db.executemany("DELETE FROM condemned WHERE digest = ?", known))
+
+
+def _rows(outcomes: Iterable[Outcome], requester: Requester) -> list[tuple[Any, ...]]:
+    now = time.time()
+    return [
+        (
+            each.digest.hex,
+            now,
+            each.outcome,
+            None if each.outcome == UNCHECKED else each.digest.text,
+            None if each.actual is None else each.actual.text,
+            requester.peer,
+            None if each.source is None else printable(each.source),
+            TOOL,
+            requester.job,
+            _NO_MODEL if each.of_no_model else None if each.model is None else each.model.key,
+            json.dumps(dict(each.served)) if each.served else None,
+            json.dumps(dict(each.details)) if each.details else None,
+        )
+        for each in outcomes
+    ]
 
 
 def rfc3339(seconds: float) -> str:

@@ -33,8 +33,8 @@ from modeld.store.ingest.present import Presence
 from modeld.store.ingest.staged import Staged, changed
 from modeld.store.ingest.trusted import Origin, check_early
 from modeld.store.manifests.manifests import File
-from modeld.store.publish.publishing import PublishRequest
-from modelwire.errors import AlreadyExists, DigestMismatch, InvalidRequest
+from modeld.store.publish.publishing import PublishRequest, of_several_files
+from modelwire.errors import AlreadyExists, DigestMismatch
 from modelwire.values import Added
 
 PORTION_BYTES: Final = 64 * 1024 * 1024
@@ -48,11 +48,8 @@ async def add_local(
 ) -> Added:
     """Publishes the collection under a name. Returns when the model is complete, verified and durable. `signature` is
     that of the request."""
-    if request.expected is not None and not collection.alone:
-        raise InvalidRequest(
-            f"$.sha256: {collection.root} is a model of {len(collection.parts)} files, and a digest is of one",
-            hint="Add it without --sha256. `modelctl show` reports the digest of each file.",
-        )
+    if request.is_of_one_file and not collection.alone:
+        raise of_several_files(collection.root, len(collection.parts))
     await ingest.publishing.in_thread(partial(ingest.publishing.judge, request, request.expected))
     request.progress.phase("checking_local")
 

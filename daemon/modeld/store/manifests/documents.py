@@ -14,6 +14,7 @@ from modeld.store.manifests.manifests import Manifest, Source
 from modeld.store.manifests.model_facts import facts_of
 from modelwire.errors import InvalidDigest, InvalidRequest
 from modelwire.knowledge.document import ModelDocument, ModelType, built, decoded
+from modelwire.knowledge.requirements import Requirements
 from modelwire.values import ModelFacts
 
 _EMBEDDERS: Final = ("bert", "nomic-bert", "jina-bert", "modern-bert", "gemma-embedding", "t5encoder")
@@ -63,11 +64,24 @@ def with_block(manifest: Manifest, document: Mapping[str, Any]) -> Manifest:
 
 def written(manifest: Manifest) -> ModelDocument | None:
     """None when the manifest has none, or none that can be read."""
-    block = bytes(manifest.model)
+    return _read(bytes(manifest.model))
+
+
+def _read(block: bytes) -> ModelDocument | None:
     try:
         return decoded(block) if block else None
     except (msgspec.MsgspecError, ValueError, RecursionError, InvalidRequest, InvalidDigest):
         return None
+
+
+def states_requirements(document: Mapping[str, Any]) -> bool:
+    """Whether the requirements in this manifest were written by somebody. A document that modeld made has the usual
+    ones, no features, and the moment of its manifest (`writing.compose` keeps it so)."""
+    block = _read(json.dumps(document["model"]).encode()) if "model" in document else None
+    if block is None:
+        return False
+    moment = document.get("produced_at")
+    return block.requirements != Requirements() or bool(block.features) or block.created_at != moment
 
 
 def contradiction(manifest: Manifest, size: int) -> str | None:

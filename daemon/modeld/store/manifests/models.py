@@ -108,10 +108,13 @@ class Models:
             return False
 
     def has_digest(self, name: str, digest: str) -> bool:
-        """As `stands_for`, for the digest that stands for the whole model."""
+        """As `stands_for`, for a model of one file and its digest: of several files it says nothing of the others."""
         try:
             entry = self._index.entry(ModelName.parse(name))
-            return entry is not None and entry.look().has_bytes and entry.usable().digest.text == digest
+            if entry is None or not entry.look().has_bytes:
+                return False
+            manifest = entry.usable()
+            return not manifest.files and manifest.digest.text == digest
         except WireError:
             return False
 

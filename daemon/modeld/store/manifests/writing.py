@@ -79,8 +79,11 @@ def compose(
     stale = frozenset[str]() if same else _ABOUT_THE_BYTES
     known.update({key: value for key, value in old.items() if key not in known and key not in stale})
     block = known.get("model")
-    if isinstance(block, dict) and block.get("license") == (old.get("license") or ""):
-        known["model"] = block | {"license": license or ""}
+    if isinstance(block, dict):
+        # What the block has from the manifest alone goes with it.
+        license_ = {"license": license or ""} if block.get("license") == (old.get("license") or "") else {}
+        made = {"created_at": known["produced_at"]} if block.get("created_at") == old.get("produced_at") else {}
+        known["model"] = block | license_ | made
     return known if id_ is None else with_id(known, id_)
 
 

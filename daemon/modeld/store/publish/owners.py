@@ -11,9 +11,9 @@ from typing import Final, Literal
 from modeld.store.catalog.history import Requester
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.index import Index
-from modeld.store.manifests.registrations import Registration
+from modeld.store.manifests.registrations import Registration, Registrations
 from modeld.store.names import ModelName
-from modelwire.errors import PermissionDenied
+from modelwire.errors import AlreadyExists, PermissionDenied, WireError
 
 Change = Literal["moved", "removed", "replaced", "pinned", "unpinned", "given an id"]
 
@@ -50,17 +50,36 @@ def check_registrant(registration: Registration, requester: Requester, change: C
     )
 
 
-def check_hides_no_other(index: Index, name: ModelName, requester: Requester) -> None:
-    """For a new name. Raises PermissionDenied when it would be found in place of another user's model: `x` stands for
-    `x:latest` until there is an `x`. Blocks."""
-    tagged = name.with_default_tag
-    if requester.all_models or requester.peer is None or tagged is None:
-        return
-    hidden = index.entry(tagged)
-    if hidden is not None and not requester.may_change(hidden.owner):
-        owner = "another user" if hidden.owner is None else f"uid {hidden.owner}"
-        raise PermissionDenied(
-            f"'{name.text}' cannot be the name of a new model: it stands for '{hidden.name.text}' of {owner}",
-            hint=f"Choose another name or another tag. {_SHARED}",
-            details={"name": name.text, "existing": hidden.name.text, "owner": hidden.owner, "uid": requester.peer},
-        )
+def check_hides_no_other(index: Index, registrations: Registrations, name: ModelName, requester: Requester) -> None:
+    """For a new name. Raises PermissionDenied when it would be found in place of another user's model, present or
+    registered. `x` stands for `x:latest` until there is an `x`, and what is present comes before what is registered.
+    Blocks."""
+    tagged, bare = name.with_default_tag, name.without_default_tag
+    if tagged is not None:
+        if (hidden := index.entry(tagged)) is not None and not requester.may_change(hidden.owner):
+            raise _would_hide(name, name.text, hidden.name.text, hidden.owner, requester)
+        _check_registered(registrations.of(tagged), name, name.text, requester)
+    elif bare is not None and index.entry(bare) is None:
+        _check_registered(registrations.of(bare), name, bare.text, requester)
+
+
+def _check_registered(found: Registration | None, name: ModelName, text: str, requester: Requester) -> None:
+    if found is not None and not requester.may_change(found.owner_uid):
+        raise _would_hide(name, text, found.name, found.owner_uid, requester)
+
+
+def _would_hide(name: ModelName, text: str, hidden: str, owner: int | None, requester: Requester) -> PermissionDenied:
+    of = "another user" if owner is None else f"uid {owner}"
+    stands = "it" if text == name.text else f"'{text}', which would mean it,"
+    return PermissionDenied(
+        f"'{name.text}' cannot be the name of a new model: {stands} stands for '{hidden}' of {of}",
+        hint=f"Choose another name or another tag. {_SHARED}",
+        details={"name": name.text, "existing": hidden, "owner": owner, "uid": requester.peer},
+    )
+
+
+def refuses_name(fault: WireError, name: ModelName) -> bool:
+    """Whether a publication failed because the name is another model's, or would hide one."""
+    refused = fault.details.get("name")
+    of_name = isinstance(refused, str) and refused.lower() == name.key
+    return of_name and isinstance(fault, AlreadyExists | PermissionDenied)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypedDict
 
@@ -51,9 +51,27 @@ def format_rule(*, force: bool, strict: bool) -> FormatRule:
 class PublishTerms(TypedDict, total=False):
     """Fields of a publish request that only some of those who bring in a model give."""
 
-    replaces: Digest | None
+    ensuring: Ensuring | None
     document: ModelDocument | None
     known_as: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ensuring:
+    """The terms of a publication that ensures that a reference is here."""
+
+    replaces: Digest | None = None
+    """The only bytes that may be replaced."""
+
+    chosen: bool = False
+    """Whether nobody asked for this name. Then it must be free, or stand for what may be replaced: a model of the same
+    bytes may be another user's, or have been named by hand."""
+
+    one_file: bool = False
+    """Whether a digest is compared with the bytes afterwards."""
+
+    def allows(self, standing: Entry) -> bool:
+        return not self.chosen or (standing.manifest is not None and standing.manifest.digest == self.replaces)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +84,7 @@ class PublishRequest:
     follows: bool = False
     """Whether `replace` is for newer bytes of the reference that the name has, and was not asked for."""
 
-    replaces: Digest | None = None
-    """The only bytes that `replace` is for, when it is not for any."""
+    ensuring: Ensuring | None = None
 
     document: ModelDocument | None = None
     """What describes the model, when the requester says it."""
@@ -89,6 +106,11 @@ class PublishRequest:
     progress: JobProgress
     notes: Notes[Added] | None = None
 
+    @property
+    def is_of_one_file(self) -> bool:
+        """Whether a digest is given: it is of a model of one file."""
+        return self.expected is not None or (self.ensuring is not None and self.ensuring.one_file)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publishing(NameChanges):
@@ -101,7 +123,10 @@ class Publishing(NameChanges):
     def _standing(self, request: PublishRequest, digest: Digest | None) -> Entry | None:
         entry = self.index.entry(request.name)
         if entry is None:
-            check_hides_no_other(self.index, request.name, request.requester)
+            if request.ensuring is not None and request.ensuring.chosen:
+                # Nobody has asked for this name, so no right to the models of others counts.
+                request = replace(request, requester=msgspec.structs.replace(request.requester, all_models=False))
+            check_hides_no_other(self.index, self.registrations, request.name, request.requester)
             if (registration := self.registrations.of(request.name)) is not None:
                 judge_registered(registration, request, digest)
         return entry
@@ -234,6 +259,8 @@ def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None
         )
     if isinstance(standing.fault, Unsupported):
         raise standing.fault
+    if request.ensuring is not None and not request.ensuring.allows(standing):
+        raise writing.taken(name)
     if _may_replace(standing, request):
         return False
     if standing.manifest is None:
@@ -260,6 +287,14 @@ def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None
 
 def _lacks_id(standing: Entry, request: PublishRequest) -> bool:
     return request.known_as is not None and request.known_as not in standing.ids
+
+
+def of_several_files(where: str, count: int) -> InvalidRequest:
+    """The refusal of a digest for a model of so many files."""
+    return InvalidRequest(
+        f"$.sha256: {where} is a model of {count} files, and a digest is of one",
+        hint="Leave the digest out; `modelctl show` prints the digest of each file.",
+    )
 
 
 def judge_registered(registration: Registration, request: PublishRequest, digest: Digest | None) -> None:
@@ -299,15 +334,13 @@ def _may_replace(standing: Entry, request: PublishRequest) -> bool:
     """Raises when the request insists on it and may not. One that only follows a reference may find the same bytes."""
     if not request.replace:
         return False
-    if request.replaces is not None and (standing.manifest is None or standing.manifest.digest != request.replaces):
-        return False
     if not request.follows:
         check_owner(standing, request.requester, "replaced")
     return request.requester.may_change(standing.owner)
 
 
 def _other_bytes(standing: Entry, request: PublishRequest, **details: str) -> WireError:
-    if request.replace and request.replaces is None:
+    if request.replace:
         return not_owner(standing, request.requester, "replaced")
     fault = writing.taken(request.name)
     if not request.requester.may_change(standing.owner):

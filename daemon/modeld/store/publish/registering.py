@@ -6,7 +6,7 @@ another user's model is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -41,9 +41,13 @@ class Registering:
         self._lock = lock
 
     async def register(
-        self, name: ModelName, document: Mapping[str, Any], requester: Requester = THE_DAEMON
+        self,
+        name: ModelName,
+        document: Mapping[str, Any],
+        requester: Requester = THE_DAEMON,
+        check: Callable[[], None] = lambda: None,
     ) -> Registered:
-        """Durable on return. The same again changes nothing."""
+        """Durable on return. The same again changes nothing. `check` raises when the name must not be registered."""
         wanted = Registration(name=name.text, written=_kept(document), owner_uid=requester.peer)
         async with self._changes.turn(0, name):
             known = self._registrations.of(name)
@@ -51,6 +55,7 @@ class Registering:
                 return _again(known, wanted)
             await self._changes.in_thread(partial(self._check_vacant, name, requester))
             self._check_number(requester)
+            check()
             with anyio.CancelScope(shield=True):
                 await self._changes.in_thread(partial(self._registrations.add, wanted))
         return _registered(wanted, changed=True)
@@ -64,11 +69,7 @@ class Registering:
                 hint="Register it under another name, or remove that model first.",
                 details={"name": name.text, "existing": standing.name.text},
             )
-        check_hides_no_other(self._changes.index, name, requester)
-        tagged = name.with_default_tag
-        hidden = None if tagged is None else self._registrations.of(tagged)
-        if hidden is not None:
-            check_registrant(hidden, requester, "replaced")
+        check_hides_no_other(self._changes.index, self._registrations, name, requester)
 
     def _check_number(self, requester: Requester) -> None:
         known = self._registrations.all()

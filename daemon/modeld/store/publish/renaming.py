@@ -273,8 +273,9 @@ class Renaming:
     def _check_vacant(self, name: ModelName, requester: Requester) -> None:
         standing = self._index.entry(name)
         if standing is None:
-            check_hides_no_other(self._index, name, requester)
-            if (registration := self._name_changes.registrations.of(name)) is not None:
+            registrations = self._name_changes.registrations
+            check_hides_no_other(self._index, registrations, name, requester)
+            if (registration := registrations.of(name)) is not None:
                 raise AlreadyExists(
                     f"'{registration.name}' is registered for a model whose bytes are not here",
                     hint="Choose another name, or remove that registration first.",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modeld.store.catalog.catalog import Catalog
-from modeld.store.catalog.history import SHOWN, THE_DAEMON, Condemned, History, Outcome
+from modeld.store.catalog.history import SHOWN, THE_DAEMON, Condemned, History, Outcome, Requester
 from modeld.store.digest import Digest
 from modeld.store.names import ModelName
 
@@ -94,3 +94,29 @@ async def test_an_answer_has_the_newest_or_as_many_as_it_is_asked_for(catalog: C
     assert {each.outcome for each in await history.of([GOOD], name)} == {"verified"}
     chain = await history.of([GOOD], name, SHOWN + 1)
     assert [each.outcome for each in chain] == ["added", *["verified"] * SHOWN]
+
+
+async def test_a_job_has_one_outcome_of_what_it_ensured(catalog: Catalog) -> None:
+    history, job = History(catalog), Requester(peer=1, job="j")
+    one, other = ModelName.parse("one"), ModelName.parse("other")
+    first = Outcome(digest=GOOD, outcome="match", actual=GOOD, model=one, details={"id": "r", "first": True})
+    await verified(history, GOOD)
+    await history.record_ensured(first, Requester(peer=1, job="another"))
+    await history.record_ensured(first, job)
+    await history.record_ensured(Outcome(digest=GOOD, outcome="match", actual=GOOD, model=one), job)
+    assert [each.details for each in await history.of((), one) if each.job == "j"] == [{"id": "r", "first": True}]
+    await history.record_ensured(Outcome(digest=GOOD, outcome="match", actual=GOOD, model=other), job)
+    assert [each.job for each in await history.of((), one)] == ["another"]
+    assert [each.job for each in await history.of((), other)] == ["j"]
+    await history.forget_ensured(job)
+    assert await history.of((), other) == ()
+    assert [each.outcome for each in await history.of([GOOD], one)] == ["verified", "match"]
+
+
+async def test_what_was_refused_before_there_was_a_model_is_in_the_history_of_none(catalog: Catalog) -> None:
+    history = History(catalog)
+    await history.record_ensured(Outcome(digest=BAD, outcome="mismatch", actual=GOOD, of_no_model=True), THE_DAEMON)
+    assert await history.of([BAD, GOOD], ModelName.parse("m")) == ()
+    assert await outcomes(catalog) == {BAD.hex: 1}
+    await history.prune(time.time() + 60, {BAD.hex, GOOD.hex}, {"m"})
+    assert await outcomes(catalog) == {}
