@@ -9,16 +9,15 @@ another.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import msgspec
 
 from modeld.jobs.job import Job, first_of, timestamp
-from modeld.jobs.publication import PublicationNotes
 from modeld.jobs.record import failure_error, failure_of
 from modeld.observe.incident import incident
 from modeld.operations.fetching import Fetching
@@ -30,90 +29,21 @@ from modeld.operations.model_ids import name_of
 from modeld.operations.operation import Call, Caller
 from modeld.operations.registered import check_address
 from modeld.operations.services import Services
+from modeld.operations.updating import LastStep, OneStep, Update
 from modeld.platform import clock
 from modeld.progress import Stopped
 from modeld.sources.local import LocalReference
-from modeld.store import Digest, ModelName
+from modeld.store import ModelName
 from modeld.store.publish.holds import NameHold
-from modelwire.errors import AlreadyExists, Cancelled, Corrupt, DigestMismatch, WireError
+from modelwire.errors import AlreadyExists, Cancelled, Corrupt, DigestMismatch, InvalidName, NotFound, WireError
 from modelwire.knowledge import requirements
-from modelwire.knowledge.command import UpdateCommand, command_of
-from modelwire.knowledge.document import ModelDocument
+from modelwire.knowledge.command import command_of
 from modelwire.requests import ModelPull, ModelUpdate
-from modelwire.values import Copied, Pulled, Updated, UpdateOutcome
+from modelwire.values import Pulled, Updated, UpdateOutcome
 
 T = TypeVar("T")
 
 UpdateJob = Job[ModelUpdate, Updated]
-
-
-class Update(NamedTuple):
-    """A command with what follows from it."""
-
-    command: UpdateCommand
-    document: ModelDocument
-    name: ModelName
-    """The one that its users use."""
-    version: ModelName
-    """Of this version alone."""
-
-    @classmethod
-    def of(cls, given: Any) -> Update:
-        command = command_of(given)
-        document = command.document
-        return cls(command, document, ModelName.parse(document.model_id), ModelName.parse(document.version_name))
-
-    @property
-    def digest(self) -> Digest:
-        return Digest.parse(self.document.sha256)
-
-    @property
-    def pull(self) -> ModelPull:
-        address = self.document.download_url or None
-        return ModelPull(
-            ref=address or self.version.text,
-            name=self.version.text,
-            sha256=self.document.sha256,
-            license=self.document.license or None,
-            offline=address is None,
-        )
-
-
-class _Nothing:
-    """The notes of a step that is not the end of its job."""
-
-    def __init__(self, notes: PublicationNotes[Updated]) -> None:
-        self._notes = notes
-
-    def waits_for(self, holder: str, /) -> AbstractAsyncContextManager[None]:
-        return self._notes.waits_for(holder)
-
-    async def about_to_publish(self, _: Pulled, /) -> None:
-        pass
-
-    async def published(self, _: Pulled, /) -> None:
-        pass
-
-
-class _Moved:
-    """Of the step that ends the job: its outcome is kept for the command before the job is done."""
-
-    def __init__(
-        self, notes: PublicationNotes[Updated], outcome: Updated, record: Callable[[Updated], Awaitable[None]]
-    ) -> None:
-        self._notes = notes
-        self._outcome = outcome
-        self._record = record
-
-    def waits_for(self, holder: str, /) -> AbstractAsyncContextManager[None]:
-        return self._notes.waits_for(holder)
-
-    async def about_to_publish(self, _: Copied, /) -> None:
-        await self._notes.about_to_publish(self._outcome)
-
-    async def published(self, _: Copied, /) -> None:
-        await self._record(self._outcome)
-        await self._notes.published(self._outcome)
 
 
 class UpdateModel(JobOperation[ModelUpdate, Updated]):
@@ -195,8 +125,15 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         text, store = update.command.rollback_model_id, self._services.store
         if text is None:
             return None
-        text = await name_of(self._services, uid, text)
-        view = await store.index.in_thread(partial(store.models.view, text))
+        try:
+            text = await name_of(self._services, uid, text)
+            view = await store.index.in_thread(partial(store.models.view, text))
+        except (InvalidName, NotFound) as fault:
+            raise NotFound(
+                f"the rollback model '{text}' is not here",
+                hint="Name a model that `modelctl list` shows, or leave the rollback out.",
+                details=fault.details,
+            ) from None
         if view.state in ("failed", "unavailable"):
             raise Corrupt(
                 f"the rollback model '{view.name}' cannot be gone back to: {view.reason or view.state}",
@@ -218,7 +155,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
                 try:
                     async with self.outcome_recorded(job, update.pull.ref):
                         pulled = await self._fetching.fetch(
-                            job, update.pull, _Nothing(self.notes(job)), document=update.document
+                            job, update.pull, OneStep(self.notes(job)), document=update.document
                         )
                 except WireError:
                     await self._until_first(job, update)
@@ -306,7 +243,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
                 version.text,
                 requester=await self._services.requester_of(job),
                 order=job.order,
-                notes=_Moved(self.notes(job), outcome, record),
+                notes=LastStep(self.notes(job), outcome, record),
             )
         else:
             await record(outcome)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from modeld.operations.model_update import Update
 from modeld.operations.operation import Call, Caller, QuickOperation, SlowOperation
+from modeld.operations.updating import Update
 from modelwire.requests import ModelUpdate, ModelUpdates, RefuseLoad
 from modelwire.values import Done, PendingUpdate, Updates
 

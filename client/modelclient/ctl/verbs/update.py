@@ -16,7 +16,7 @@ from modelclient.ctl.session import Session
 from modelclient.ctl.table import line
 from modelwire import exits
 from modelwire.errors import Cancelled, InvalidRequest
-from modelwire.knowledge.command import LONGEST
+from modelwire.knowledge.command import LONGEST, UpdateCommand
 from modelwire.values import Updated
 
 FINE: Final = ("applied", "not_targeted")
@@ -60,7 +60,8 @@ def _read(path: str) -> dict[str, Any]:
         return msgspec.json.decode(data, type=dict[str, Any])
     except (msgspec.MsgspecError, ValueError, RecursionError) as fault:
         raise InvalidRequest(
-            f"{path} is no JSON object: {fault}", hint="`modelctl help update` says what a command has."
+            f"{path} is no JSON object: {fault}",
+            hint=f"A command has the fields {', '.join(UpdateCommand.__struct_fields__)}.",
         ) from None
 
 
