@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +21,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a short path: a socket's has 107 bytes at most."""
     return tmp_path_factory.mktemp("r")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A directory on another filesystem than all other directories of the test."""
+    places = ("/dev/shm", tempfile.gettempdir(), "/var/tmp")
+    here = os.stat(tmp_path).st_dev
+    place = next((place for place in places if os.path.isdir(place) and os.stat(place).st_dev != here), None)
+    if place is None:
+        pytest.skip("there is no second filesystem here")
+    made = tempfile.mkdtemp(prefix="modeld-", dir=place)
+    yield Path(made)
+    shutil.rmtree(made)
 
 
 @pytest.fixture

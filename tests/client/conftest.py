@@ -39,8 +39,14 @@ def open_client(request: pytest.FixtureRequest) -> Callable[..., Calls]:
 
 
 @pytest.fixture
-def ctl(room: Path) -> Iterator[Ctl]:
-    """`modelctl` as a person runs it, in a home of its own. Daemons that it has started are ended with the test."""
-    made = Ctl(room)
+def warm() -> bool:
+    """Whether `modelctl` is a fork that has its imports. It is not where the start itself is what is tested."""
+    return True
+
+
+@pytest.fixture
+def ctl(room: Path, warm: bool) -> Iterator[Ctl]:
+    """`modelctl` in a home of its own. Daemons that it has started are ended with the test."""
+    made = Ctl(room, warm=warm)
     yield made
     made.close()

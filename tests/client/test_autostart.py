@@ -32,6 +32,13 @@ from rigs.command import Ctl
 from rigs.rough_peers import FOREIGN_UID, needs_root
 from rigs.waiting import wait_until
 
+
+@pytest.fixture
+def warm() -> bool:
+    """Each command has a Python of its own, as people run it."""
+    return False
+
+
 HERE = Path(__file__).parent
 
 
@@ -249,6 +256,8 @@ def test_no_start_is_kept_to(stand_in: Ctl, open_client: Callable[..., Any]) -> 
 def test_the_system_service_is_not_ours_to_start(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = Endpoint(str(room / "system.sock"), system=True)
     monkeypatch.setattr(connect_or_start, "find", lambda argument: endpoint)
+    # The user who runs the tests may have a daemon.
+    monkeypatch.setenv("MODELS_HOME", str(room / "models"))
     with pytest.raises(NoDaemon, match="system service does not answer") as caught:
         connect_or_start.connect_or_start()
     assert "systemctl" in (caught.value.hint or "")

@@ -13,6 +13,13 @@ from modelwire.requests import Request
 from rigs.command import COMMAND, Ctl
 from rigs.scripted_peer import RESOLVED, VIEW, Conversation, ScriptedPeer
 
+
+@pytest.fixture
+def warm() -> bool:
+    """Each command has a Python of its own, as people run it."""
+    return False
+
+
 Peer = Callable[..., ScriptedPeer]
 
 CLOSED_OUTPUT = "modelctl: the output cannot be written: Bad file descriptor\nhint: Make room, or send it elsewhere.\n"

@@ -16,6 +16,13 @@ from modelwire.requests import Request
 from rigs.command import Ctl
 from rigs.scripted_peer import RESOLVED, Conversation, ScriptedPeer, hello_of
 
+
+@pytest.fixture
+def warm() -> bool:
+    """Each command has a Python of its own, as people run it."""
+    return False
+
+
 Peer = Callable[..., ScriptedPeer]
 FULL = "import sys; from modelclient.ctl.command import main; sys.exit(main(sys.argv[1:]))"
 

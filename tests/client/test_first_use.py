@@ -15,6 +15,13 @@ from modelwire.requests import Request
 from rigs.command import Ctl
 from rigs.scripted_peer import ADDED, JOB, STATUS, Conversation, ScriptedPeer
 
+
+@pytest.fixture
+def warm() -> bool:
+    """Each command has a Python of its own, as people run it."""
+    return False
+
+
 Peer = Callable[..., ScriptedPeer]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -23,6 +23,13 @@ from rigs.held_daemon import HeldDaemon
 from rigs.real_daemon import RealDaemon
 from rigs.waiting import wait_until
 
+
+@pytest.fixture
+def warm() -> bool:
+    """Each command has a Python of its own, as people run it."""
+    return False
+
+
 Open = Callable[..., Any]
 SLOW_BYTES = 1 << 30
 """A sparse file of a gigabyte is made in no time and hashed in half a second: long enough to interrupt."""

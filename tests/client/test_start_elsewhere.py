@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from rigs.command import Ctl
+
+
+@pytest.fixture
+def warm() -> bool:
+    """Each command has a Python of its own, as people run it."""
+    return False
 
 
 def test_a_relative_configuration_file_is_the_one_in_this_directory(ctl: Ctl) -> None:

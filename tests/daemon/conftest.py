@@ -1,8 +1,10 @@
-"""A rig in a directory of its own, and the proof that it leaves no thread and no connection behind."""
+"""Directories, in memory where that is wanted; a rig in one of its own, and the proof that it leaves nothing behind."""
 
 from __future__ import annotations
 
 import gc
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,20 @@ from rigs.download_rig import QUICK, Rig, own_threads
 from rigs.waiting import wait_until
 
 MakeRig = Callable[..., Rig]
+
+MEMORY = "MODELD_TESTS_IN_MEMORY"
+"""Names a directory in memory. The tests of this folder sync tens of thousands of files, and watch which calls are made
+and in which order: what a disk does with them is the matter of those with real daemons, which stay on the disk."""
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    memory = os.environ.get(MEMORY)
+    if not memory:
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="modeld-", dir=memory) as made:
+        yield Path(made)
 
 
 @pytest.fixture

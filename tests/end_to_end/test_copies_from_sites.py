@@ -5,10 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import sqlite3
-import tempfile
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -198,14 +195,6 @@ def test_a_site_that_vanishes_while_it_is_copied(halted: HeldDaemon, site: SiteS
     site.root.with_name("away").rename(site.root)
     value(halted.ask("model.copy", source="parts", destination="own"))
     assert value(halted.ask("model.verify", names=["own"]))["ok"]
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[Path]:
-    """A directory on another filesystem."""
-    made = tempfile.mkdtemp(prefix="modeld-", dir="/dev/shm")
-    yield Path(made)
-    shutil.rmtree(made)
 
 
 def test_a_link_to_another_filesystem_is_refused_and_changes_nothing(stopped: RealDaemon, elsewhere: Path) -> None:

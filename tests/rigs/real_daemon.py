@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rigs.waiting import wait_until
+from rigs.warm_python import DAEMON, WarmProcess, fits, start_warm
 
 START_SECONDS = 20.0
 
@@ -47,7 +48,7 @@ class RealDaemon:
         self.environ.update(environ or {})
         self.config_path = config
         self.program: tuple[str, ...] = ("-m", "modeld")
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | WarmProcess | None = None
 
     def start(self, *arguments: str, prefix: tuple[str, ...] = ()) -> RealDaemon:
         word = self.spawn(*arguments, prefix=prefix)
@@ -58,7 +59,8 @@ class RealDaemon:
         """Starts it and gives back the line with which it says how that went."""
         reader, writer = os.pipe()
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(
+            self.process = self._warm(arguments, writer, log.fileno()) if not prefix else None
+            self.process = self.process or subprocess.Popen(
                 [*prefix, sys.executable, *self.program, "--ready-fd", str(writer), *arguments],
                 env=self.environ,
                 pass_fds=[writer],
@@ -70,6 +72,22 @@ class RealDaemon:
         with open(reader, "rb") as pipe:
             ready, _, _ = select.select([pipe], [], [], START_SECONDS)
             return pipe.readline().decode() if ready else ""
+
+    def _warm(self, arguments: Sequence[str], ready: int, log: int) -> WarmProcess | None:
+        """None when this daemon needs a Python of its own."""
+        if not fits(self.program, self.environ):
+            return None
+        with open(os.devnull, "rb") as nothing:
+            return start_warm(
+                self.program,
+                ["--ready-fd", "3", *arguments],
+                self.environ,
+                imported=DAEMON,
+                stdin=nothing.fileno(),
+                stdout=log,
+                stderr=log,
+                passed=[ready],
+            )
 
     @property
     def pid(self) -> int:

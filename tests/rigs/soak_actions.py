@@ -13,7 +13,7 @@ from anyio import to_thread
 
 from modelclient import AsyncClient, AsyncWork
 from modelwire.errors import ConnectionLost, NoDaemon, WireError
-from modelwire.vocabulary import GIVEN_OUT
+from modelwire.vocabulary import COMING, GIVEN_OUT
 from rigs.soak_clients import LEAVE, Gone, Worker
 from rigs.soak_model import Lie
 from rigs.soak_world import NAMES, Item, World, content_of, jobs_in
@@ -179,7 +179,8 @@ class SoakClient(Worker):
         name = self.name()
         with self.model.step() as began:
             view = await self.ask(lambda client: client.show(name), ("not_found",))
-            self.model.saw(name, began, None if view is None else content_of(view), "show")
+            here = view is not None and view.state not in COMING
+            self.model.saw(name, began, content_of(view) if here else None, "show")
 
     async def pull_name(self) -> None:
         """A pull of a name that is here looks at it, and fetches nothing."""

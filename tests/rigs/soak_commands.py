@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 
 from modelwire import errors
+from modelwire.vocabulary import COMING
 from rigs.command import COMMAND
 from rigs.soak_clients import Worker
 from rigs.soak_model import Content, Lie, Write
@@ -191,7 +192,8 @@ class CommandClient(Worker):
         with self.model.step() as began:
             found = await self.command("list")
             if found is not None:
-                self.judge_list(began, {view["name"]: content_of(view) for view in found})
+                here = [view for view in found if view["state"] not in COMING]
+                self.judge_list(began, {view["name"]: content_of(view) for view in here})
 
     async def looks(self) -> None:
         verbs = (("status",), ("usage",), ("jobs",), ("quarantine",), ("log", "-n", "20"), ("sweep", "--dry-run"))

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from modelwire.vocabulary import COMING
 from rigs.soak_actions import SoakClient
 from rigs.soak_clients import Worker
 from rigs.soak_model import Lie, Write
@@ -163,6 +164,8 @@ class Burst(Worker):
                 self._expect("", reply)
             elif reply["type"] == "error":
                 self._expect("not_found", reply)
+                self.model.saw(name, began, None, op)
+            elif reply["value"]["state"] in COMING:
                 self.model.saw(name, began, None, op)
             else:
                 self.model.saw_blob(name, began, reply["value"]["blob"], op)

@@ -29,16 +29,6 @@ def source(room: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def elsewhere(room: Path) -> Iterator[Path]:
-    """A directory on another filesystem."""
-    if not os.path.isdir("/dev/shm") or os.stat("/dev/shm").st_dev == os.stat(room).st_dev:
-        pytest.skip("there is no second filesystem here")
-    made = tempfile.mkdtemp(prefix="modeld-", dir="/dev/shm")
-    yield Path(made)
-    shutil.rmtree(made)
-
-
 def assert_as_it_was(source: Path) -> None:
     info = source.stat()
     assert (source.read_bytes(), info.st_mode & 0o777, info.st_nlink) == (CONTENT, 0o640, 1)

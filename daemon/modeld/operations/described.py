@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from modeld.store.manifests.models import Kept
 from modelwire.knowledge.document import document_of
 from modelwire.knowledge.estimates import estimate
 from modelwire.knowledge.node_state import CATALOGUE_STATES, NodeState
@@ -11,14 +12,14 @@ from modelwire.requests import ModelShow
 from modelwire.values import ModelView
 
 
-def described(view: ModelView, request: ModelShow) -> ModelView:
+def described(view: ModelView, request: ModelShow, kept: Kept) -> ModelView:
     """Of a view with its document and its history."""
     document, differs = document_of(view.model), _mismatch(view)
     return msgspec.structs.replace(
         view,
         reason=view.reason or differs,
         file_name=document.file_name,
-        node=msgspec.to_builtins(_place(view, document.model_id)),
+        node=msgspec.to_builtins(_place(view, document.model_id, kept)),
         catalogue_state=CATALOGUE_STATES[view.state] if differs is None else "failed",
         estimated_vram_mb=None if view.facts is None else estimate(view.facts, request.context, request.cache_type),
     )
@@ -38,12 +39,15 @@ def _mismatch(view: ModelView) -> str | None:
     return next(filter(None, judged.values()), None)
 
 
-def _place(view: ModelView, model_id: str) -> NodeState:
+def _place(view: ModelView, model_id: str, kept: Kept) -> NodeState:
+    """A model that is not given out has been ready: a failure and a suspicion leave its path, its progress and the time
+    when its bytes were last found good."""
     state = NodeState(model_id=model_id)
     if view.state == "downloading":
         return state.downloading(view.progress or 0.0)
-    if view.path is not None:
-        state = state.ready(view.path, view.verified_at)
+    path = view.path or kept.path
+    if path is not None:
+        state = state.ready(path, view.verified_at or kept.verified_at)
     if view.state == "loaded":
         return state.loaded()
     if view.state == "failed":

@@ -16,4 +16,4 @@ class Show(SlowOperation[ModelShow, ModelView]):
         view = await self._services.store.models.show(
             request.name, keys=request.keys, tensors=request.tensors, provenance=request.provenance
         )
-        return described(view, request)
+        return described(view, request, await self._services.store.models.kept(view))

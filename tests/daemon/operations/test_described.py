@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from modeld.operations.described import described
+from modeld.store.manifests.models import Kept
 from modelwire.knowledge.document import built
 from modelwire.knowledge.node_state import CATALOGUE_STATES
 from modelwire.requests import ModelShow
@@ -44,7 +45,7 @@ def view(**changes: Any) -> ModelView:
 
 
 def shown(**changes: Any) -> ModelView:
-    return described(view(**changes), ModelShow(name="llama:8b"))
+    return described(view(**changes), ModelShow(name="llama:8b"), Kept())
 
 
 def test_the_file_name() -> None:
@@ -78,6 +79,21 @@ def test_both_vocabularies(
     assert made.catalogue_state == catalogue
 
 
+@pytest.mark.parametrize(("state", "error"), [("failed", "it is corrupt"), ("suspect", None), ("unavailable", None)])
+def test_what_is_not_given_out_keeps_what_it_had(state: ModelState, error: str | None) -> None:
+    reason, kept = error or "it has changed", Kept("/m", "2026-02-02T00:00:00.000Z")
+    made = described(view(state=state, path=None, verified_at=None, reason=reason), ModelShow(name="m"), kept)
+    assert (made.path, made.verified_at) == (None, None)
+    assert made.node == {
+        "model_id": "llama-8b",
+        "status": state,
+        "local_path": "/m",
+        "download_progress": 1.0,
+        "verified_at": "2026-02-02T00:00:00.000Z",
+        "error": error,
+    }
+
+
 def test_each_state_has_one_of_the_other_vocabulary() -> None:
     assert set(CATALOGUE_STATES) == set(get_args(ModelState))
 
@@ -85,7 +101,7 @@ def test_each_state_has_one_of_the_other_vocabulary() -> None:
 def test_the_estimates() -> None:
     assert shown().estimated_vram_mb == EstimatedVram(formula=4915, header=1024 + 1024, context=8192)
     request = ModelShow(name="m", context=4096, cache_type="q8_0")
-    assert described(view(), request).estimated_vram_mb == EstimatedVram(
+    assert described(view(), request, Kept()).estimated_vram_mb == EstimatedVram(
         formula=4915, header=1024 + 272, context=4096, cache_type="q8_0"
     )
     opaque = ModelFacts(format="gguf", opaque="damaged")
@@ -94,7 +110,7 @@ def test_the_estimates() -> None:
 
 @pytest.mark.parametrize("kind", get_args(CacheType))
 def test_every_type_of_a_cache_has_its_bits(kind: CacheType) -> None:
-    made = described(view(), ModelShow(name="m", cache_type=kind)).estimated_vram_mb
+    made = described(view(), ModelShow(name="m", cache_type=kind), Kept()).estimated_vram_mb
     assert made is not None
     assert made.header is not None
     assert made.header > 1024

@@ -43,6 +43,18 @@ Asked = tuple[str | None, str | None, bool]
 Suits = Callable[[Requirements], bool]
 
 
+class Kept(NamedTuple):
+    """What a model keeps that is not given out: the path that it had, and when its bytes were last found good. None
+    for what is not known."""
+
+    path: str | None = None
+    verified_at: str | None = None
+
+
+_GOOD: Final = frozenset({"added", "repaired", "verified"})
+"""Outcomes after which the bytes of a blob are those that its digest says."""
+
+
 class _List(NamedTuple):
     """A list that a client reads page by page."""
 
@@ -176,6 +188,21 @@ class Models:
             verified_at=None if verified is None else rfc3339(verified),
             history=await self._history.of(named, entry.name, MOST_SHOWN if provenance else None),
         )
+
+    async def kept(self, view: ModelView) -> Kept:
+        """Of a view that `show` has made."""
+        entry = self._index_of(view).seen(view.name)
+        if view.state in GIVEN_OUT or entry is None or entry.ready is None or entry.manifest is None:
+            return Kept()
+        if view.site is not None:
+            return Kept(entry.ready.path)  # the records are of the own store
+        named = list(entry.manifest.blobs())
+        hashed = await self._index.in_thread(partial(self._records.hashed_at, named))
+        good_at = {each.blob: each.time for each in view.history if each.outcome in _GOOD}
+        # The record of a blob that was set aside is gone; its history stays.
+        good_at.update((digest.text, rfc3339(moment)) for digest, moment in hashed.items())
+        all_known = all(digest.text in good_at for digest in named)
+        return Kept(entry.ready.path, min(good_at[digest.text] for digest in named) if all_known else None)
 
     async def page(
         self, filter_text: str | None, sort: str | None, *, suits: Suits | None = None, after: str | None, limit: int

@@ -11,6 +11,7 @@ import pytest
 from modeld.store import Manner
 from modeld.store.catalog.history import Requester
 from modeld.store.digest import Digest
+from modeld.store.manifests.models import Kept
 from rigs.maintain_rig import Bench
 
 
@@ -60,12 +61,15 @@ async def test_a_model_of_many_files_is_verified_when_all_of_them_are(bench: Ben
     bench.write_manifest("many", {f"f{number:03}": str(number).encode() for number in range(count)})
     assert (await bench.store.models.show("many")).verified_at is None
     await bench.store.verifier.verify()
-    assert (await bench.store.models.show("many")).verified_at is not None
+    before = await bench.store.models.show("many")
+    assert before.verified_at is not None
+    assert await bench.store.models.kept(before) == Kept()
     path = bench.layout.blob(Digest.parse(bench.document("many")["files"][count // 2]["blob"]))
     os.unlink(path)
     os.mkdir(path)
     shown = await bench.store.models.show("many")
-    assert (shown.verified_at, shown.state) == (None, "failed")
+    assert (shown.verified_at, shown.path, shown.state) == (None, None, "failed")
+    assert await bench.store.models.kept(shown) == Kept(before.path, before.verified_at)
 
 
 async def test_of_a_long_history_the_newest_are_shown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
