@@ -23,7 +23,7 @@ from modeld.jobs.admission import Gate, Limits
 from modeld.jobs.board import Board
 from modeld.jobs.ledger import Ledger
 from modeld.machine.machine import ThisMachine
-from modeld.operations.arriving import arriving
+from modeld.operations.arriving import FETCHING, arriving
 from modeld.operations.operation import Caller, Connection, Handed, Operation
 from modeld.operations.registry import Operations, all_operations
 from modeld.operations.services import Services, ThisDaemon
@@ -170,6 +170,7 @@ async def operations_rig(room: Path, access: AccessSettings | None = None) -> As
                 lending=Lending((), UID, accounts),
             )
             store.models.arriving = partial(arriving, services.board)
+            store.models.failed_fetches = partial(ledger.failed_last, FETCHING)
             with anyio.fail_after(PATIENCE):
                 yield OperationsRig(services, all_operations(services), room, drains, catalog)
             tasks.cancel_scope.cancel()

@@ -30,7 +30,7 @@ from modeld.jobs.restart import drain, restore
 from modeld.observe import logs, notify
 from modeld.observe.incident import incident
 from modeld.operations import store_scrub
-from modeld.operations.arriving import arriving
+from modeld.operations.arriving import FETCHING, arriving
 from modeld.operations.fetching import FETCHES
 from modeld.operations.registry import all_operations
 from modeld.operations.services import Services, ThisDaemon
@@ -176,6 +176,7 @@ def _built(
     )
     rooms.store.scrubber.background.busy = partial(gate.runs_beside, str(StoreScrub.__struct_config__.tag))
     rooms.store.models.arriving = partial(arriving, services.board)
+    rooms.store.models.failed_fetches = partial(rooms.ledger.failed_last, FETCHING)
     rooms.store.holds.register(partials=lambda: rooms.pulls.job_partials.of(job.id for job in services.board.jobs))
     operations = all_operations(services)
     server = Server(rooms.endpoint.socket, services, operations, peer_limits, rooms.access, tasks)

@@ -16,6 +16,7 @@ import anyio
 import msgspec
 
 from modeld.store.catalog.catalog import Catalog
+from modeld.store.catalog.tables import select_among
 from modelwire.errors import AlreadyExists, NotFound
 from modelwire.values import Failure
 from modelwire.vocabulary import TERMINAL_STATES, JobState, OnDisconnect
@@ -211,6 +212,17 @@ class Ledger:
         return await self._catalog.read(
             _selecting("WHERE ended_at >= ? AND state = 'done' AND model = ? ORDER BY ended_at DESC", (moment, model))
         )
+
+    async def failed_last(self, kinds: Sequence[str], models: Sequence[str]) -> dict[str, str]:
+        """Those of the models whose last ended job of these kinds failed, with its message."""
+        chosen = ", ".join("?" * len(kinds))
+        query = (
+            f"SELECT model, state, error FROM jobs WHERE model IN ({{}}) AND kind IN ({chosen})"  # noqa: S608
+            " AND ended_at IS NOT NULL ORDER BY ended_at"
+        )
+        rows = await self._catalog.read(lambda db: select_among(db, query, models, *kinds))
+        last = {model: error if state == "failed" else None for model, state, error in rows}
+        return {model: msgspec.json.decode(error, type=Failure).message for model, error in last.items() if error}
 
     async def recent(self, limit: int, state: str | None = None) -> list[JobRecord]:
         """The newest first; ids sort by time."""

@@ -15,6 +15,9 @@ from modelwire.knowledge.document import built
 from modelwire.requests import ModelAdd, ModelPull
 from modelwire.values import ModelView
 
+FETCHING: Final = ("model.pull", "model.provision")
+"""The kinds of jobs after whose failure a registered model has failed."""
+
 _UNKNOWN: Final = "unknown"
 """The format, which the bytes say."""
 

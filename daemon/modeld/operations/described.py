@@ -43,11 +43,12 @@ def _place(view: ModelView, model_id: str, kept: Kept) -> NodeState:
     """A model that is not given out has been ready: a failure and a suspicion leave its path, its progress and the time
     when its bytes were last found good."""
     state = NodeState(model_id=model_id)
-    if view.state == "downloading":
-        return state.downloading(view.progress or 0.0)
     path = view.path or kept.path
     if path is not None:
         state = state.ready(path, view.verified_at or kept.verified_at)
+    if view.state == "downloading":
+        again = state if path is None else state.failed(view.reason or "")
+        return again.downloading(view.progress or 0.0)
     if view.state == "loaded":
         return state.loaded()
     if view.state == "failed":

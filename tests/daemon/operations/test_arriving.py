@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from modeld.jobs.job import AnyJob
-from modelwire.errors import Cancelled, NotFound, Unsupported
-from modelwire.requests import ModelAdd, ModelFit, ModelList, ModelPull, ModelShow
+from modelwire.errors import Cancelled, NotFound, SourceNotFound, Unsupported
+from modelwire.knowledge.document import built
+from modelwire.requests import ModelAdd, ModelFit, ModelList, ModelPull, ModelRegister, ModelShow
 from modelwire.values import ModelView
 from rigs.operations_rig import ADMIN, MINE, PATIENCE, OperationsRig, operations_rig
 from rigs.scripted_server import Asked, Reply, Server, file_reply
@@ -21,6 +24,10 @@ from rigs.waiting import eventually
 
 CONTENT = b"GGUF\3\0\0\0 the bytes of a model"
 DIGITS = "ab" * 32
+
+
+def hex_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 @asynccontextmanager
@@ -152,3 +159,38 @@ async def test_neither_an_add_nor_a_pull_of_a_name_brings_a_model(tmp_path: Path
         await at.ask(ModelAdd(path=at.file("m.gguf", CONTENT), name="m"), ADMIN)
         assert not kinds.jobs or all(job.terminal for job in kinds.jobs)
         assert [view.state for view in await listed(at)] == ["ready"]
+
+
+async def test_a_model_whose_bytes_are_gone_is_downloading_while_they_are_fetched(tmp_path: Path, web: Server) -> None:
+    async with operations_rig(tmp_path) as at:
+        added = await at.services.store.add(at.file("m.gguf", CONTENT), name="m")
+        Path(added.path).unlink()
+        before = await at.ask(ModelShow(name="m"))
+        assert (before.state, before.node["status"], before.catalogue_state) == ("failed", "failed", "failed")
+        async with pulling(at, web, ModelPull(ref=f"{web.url}/m.gguf", name="m", sha256=hex_of(CONTENT))):
+            view = await at.ask(ModelShow(name="m"))
+            assert (view.state, view.catalogue_state, view.reason) == ("downloading", "pending", before.reason)
+            assert view.node == before.node | {"status": "downloading", "download_progress": 0.0}
+            (row,) = await listed(at)
+            assert (row.name, row.state, row.progress) == ("m", "downloading", 0.0)
+            assert [row.name for row in await listed(at, filter="state=downloading")] == ["m"]
+            assert await listed(at, filter="state=failed") == []
+        assert (await at.ask(ModelShow(name="m"))).state == "failed"
+
+
+async def test_a_registered_model_that_could_not_be_fetched_has_failed(tmp_path: Path) -> None:
+    with Server(lambda asked: Reply(404)) as web:
+        async with operations_rig(tmp_path) as at:
+            document = built("m", "M", "llm", download_url=f"{web.url}/m.gguf")
+            await at.ask(ModelRegister(manifest=msgspec.to_builtins(document)))
+            view = await at.ask(ModelShow(name="m"))
+            assert (view.state, view.catalogue_state) == ("available", "pending")
+            with pytest.raises(SourceNotFound) as fault:
+                await at.ask(ModelPull(ref="m"))
+            view = await at.ask(ModelShow(name="m"))
+            assert (view.state, view.catalogue_state, view.reason) == ("failed", "failed", fault.value.message)
+            assert view.node["status"] == "failed"
+            assert (view.node["local_path"], view.node["error"]) == (None, fault.value.message)
+            assert [row.state for row in await listed(at)] == ["failed"]
+            await at.ask(ModelAdd(path=at.file("m.gguf", CONTENT), name="m"))
+            assert (await at.ask(ModelShow(name="m"))).state == "ready"

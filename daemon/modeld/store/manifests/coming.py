@@ -29,8 +29,23 @@ class ComingModel:
         )
         return ComingModel(registered.name, view, registered.read_document)
 
+    def failing(self, why: str) -> ComingModel:
+        """One whose bytes could not be fetched."""
+        view = msgspec.structs.replace(self.view, state="failed", reason=why)
+        return ComingModel(self.name, view, self.read_document)
+
     def described(self) -> ModelView:
         return msgspec.structs.replace(self.view, model=msgspec.to_builtins(self.read_document()))
+
+
+def fetched_again(view: ModelView, models: Iterable[ComingModel]) -> ModelView:
+    """A model whose bytes are bad or gone is downloading while a job fetches them. What was wrong with it stays."""
+    if view.state != "failed":
+        return view
+    again = next((each for each in models if each.name.text.lower() == view.name.lower()), None)
+    if again is None or again.view.state != "downloading":
+        return view
+    return msgspec.structs.replace(view, state="downloading", progress=again.view.progress or 0.0)
 
 
 def named(text: str, models: Iterable[ComingModel]) -> ComingModel | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -96,9 +96,16 @@ class Models:
         """The models that running jobs bring. Called on the event loop, before a look at the manifests: a model that is
         published meanwhile is found by one of the two."""
 
-    def _coming(self) -> list[ComingModel]:
-        """A registered model whose bytes are on their way keeps its document."""
+        self.failed_fetches: Callable[[Sequence[str]], Awaitable[Mapping[str, str]]] = _none
+        """Of these models those whose last fetch failed, and why."""
+
+    async def _coming(self) -> list[ComingModel]:
+        """A registered model whose bytes are on their way keeps its document; one that could not be fetched has
+        failed."""
         models = {each.name.key: each for each in self._registrations.models()}
+        if models:
+            for name, why in (await self.failed_fetches([each.name.text for each in models.values()])).items():
+                models[name.lower()] = models[name.lower()].failing(why)
         for each in self.arriving():
             registered = models.get(each.name.key)
             models[each.name.key] = each if registered is None else each.of_registered(registered)
@@ -166,7 +173,8 @@ class Models:
             view, entry, _ = look(site.index, site.layout)
             return with_facts(view, entry, site.layout)
 
-        coming_here = coming.named(name, self._coming())
+        arriving = await self._coming()
+        coming_here = coming.named(name, arriving)
         try:
             found = await self._sites.find(name)
         except NotFound:
@@ -184,7 +192,7 @@ class Models:
         signatures = {} if verified is None else {blob.digest: blob.signature for blob in blobs}
         read = partial(with_facts, view, entry, self._layout, facts=self._facts, verified=signatures)
         return msgspec.structs.replace(
-            await self._index.in_thread(read),
+            coming.fetched_again(await self._index.in_thread(read), arriving),
             verified_at=None if verified is None else rfc3339(verified),
             history=await self._history.of(named, entry.name, MOST_SHOWN if provenance else None),
         )
@@ -211,7 +219,7 @@ class Models:
         asked = (filter_text, sort, suits is not None)
         query = Query.parse(filter_text, sort)
         damaged: tuple[str, ...] = ()
-        without_manifest = self._coming()
+        without_manifest = await self._coming()
         if after is None or asked not in self._lists:
             elsewhere, at_sites = await self._sites.views()
             made, own = await self._index.in_thread(partial(self._select, query, suits, elsewhere, without_manifest))
@@ -240,7 +248,7 @@ class Models:
         rows: list[Row] = []
 
         def take(views: Iterable[ModelView]) -> None:
-            for view in map(self._seen, views):
+            for view in map(self._seen, (coming.fetched_again(view, without_manifest) for view in views)):
                 used = self._uses.of(view.name) or self._index_of(view).published_at(view.name)
                 row = Row(view, used, now)
                 if query.accepts(row) and (suits is None or suits(self._requirements(view))):
@@ -286,7 +294,8 @@ class Models:
         """With their documents, for which no blob is opened."""
         chosen = set(names)
         described = {each.name.text: each.described() for each in without_manifest if each.name.text in chosen}
-        views = [view for name in names if (view := self._view_now(name, elsewhere) or described.get(name)) is not None]
+        found = (self._view_now(name, elsewhere) or described.get(name) for name in names)
+        views = [coming.fetched_again(view, without_manifest) for view in found if view is not None]
         read = {view.name: manifest for view in views if (manifest := self._read(view)) is not None}
         facts = self._facts.known([each.digest for each in read.values() if not bytes(each.model)])
         return [
@@ -334,6 +343,10 @@ class Models:
     def _with_use(self, view: ModelView) -> ModelView:
         view, used = self._seen(view), self._uses.of(view.name)
         return view if not used else msgspec.structs.replace(view, used_at=rfc3339(used))
+
+
+async def _none(_: Sequence[str]) -> Mapping[str, str]:
+    return {}
 
 
 def _no_header(view: ModelView) -> Unsupported:
