@@ -87,10 +87,14 @@ def test_options_that_do_not_fit_together(ctl: Ctl, arguments: list[str]) -> Non
 
 def test_files_that_cannot_be_sent(ctl: Ctl) -> None:
     """Before the daemon is asked: none is started."""
-    for content, why in ((None, "No such file"), (b"\xff", "not text"), (b"x" * (limits.SIGNATURE + 1), "more than")):
+    for content, code, why in (
+        (None, 3, "there is no file of the signature"),
+        (b"\xff", 2, "not text"),
+        (b"x" * (limits.SIGNATURE + 1), 2, "more than"),
+    ):
         path = ctl.room / "s"
         if content is not None:
             path.write_bytes(content)
         done = ctl("verify", "--no-start", "--signature", "s", "--key", "k", "m")
-        assert done.returncode == 2
+        assert done.returncode == code
         assert why in done.stderr

@@ -271,8 +271,8 @@ def test_the_command_gives_a_signature(trusting: RealDaemon, key: EllipticCurveP
         assert done.returncode == 0, done.stderr
     assert names(trusting) == {"m", "p", "q"}
     done = ctl(trusting, "add", path, "--signature", f"{trusting.room}/nowhere")
-    assert done.returncode == 2
-    assert "No such file" in done.stderr
+    assert done.returncode == 3
+    assert "there is no file of the signature" in done.stderr
 
 
 def test_the_signature_is_kept_nowhere_and_a_job_that_lost_it_says_so(

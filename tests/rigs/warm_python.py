@@ -12,6 +12,7 @@ requests with their descriptors.
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import functools
 import importlib
@@ -93,6 +94,11 @@ class _WarmPython:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        self._requests.close()
+        self._process.wait()
 
     def start(self, request: bytes, descriptors: Sequence[int]) -> WarmProcess:
         reader, writer = os.pipe()

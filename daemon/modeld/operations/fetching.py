@@ -160,12 +160,12 @@ class Fetching:
         """A model that is described without an address has its bytes when a blob of its digest is here."""
         services, ensuring = self._services, terms.get("ensuring")
         one_file = request.sha256 is not None or (ensuring is not None and ensuring.one_file)
-        try:
-            return await self._find_stored(job, request, reference.name, one_file=one_file)
-        except NotFound:
-            described = terms.get("document") is not None or services.store.registrations.of(reference.name) is not None
-            if not described or request.sha256 is None:
-                raise
+        if terms.get("document") is None:  # a document that is given goes into the manifest that is there, too
+            try:
+                return await self._find_stored(job, request, reference.name, one_file=one_file)
+            except NotFound:
+                if services.store.registrations.of(reference.name) is None or request.sha256 is None:
+                    raise
         requester, nobody = await services.requester_of(job), await services.source_user(None, reference.text)
         planned = await Pull.planned(
             services.pulls,

@@ -56,12 +56,14 @@ class Loading:
             if not self._engines[uid]:
                 del self._engines[uid]
 
-    async def until_engines(self, seconds: float, job: AnyJob) -> None:
-        """Waits for the first engine, for a limited time. Raises Stopped when the job is stopped meanwhile."""
+    async def until_engines(self, seconds: float, job: AnyJob) -> bool:
+        """Whether there is an engine. Waits for the first one, for a limited time. Raises Stopped when the job is
+        stopped meanwhile."""
         with anyio.move_on_after(max(0.0, seconds)):
             while not self._engines:
                 _check(job)
                 await first_of(self._came, job.changed)
+        return bool(self._engines)
 
     async def ask(
         self, command_id: str, digest: Digest, seconds: float, job: AnyJob, request: Callable[[], object]

@@ -263,14 +263,14 @@ async def add_path(
     )
 
 
-def reader_of(services: Services, job: AnyJob, path: str, transfer: str | None) -> Reader:
+def reader_of(services: Services, job: AnyJob, path: str, transfer: str | None, again: str | None = None) -> Reader:
     """For the files at the path, which may have been handed over under that word."""
     if transfer is not None:
         handed = services.handed.known(transfer)
         if handed is None:
             raise Interrupted(
                 f"the files of job {job.id} were open in the daemon, and are not after its restart",
-                hint="Ask for it again.",
+                hint=again or f"Add {path} again.",
                 retryable=False,
                 details={"path": path, "job": job.id},
             )

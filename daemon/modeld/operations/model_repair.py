@@ -10,6 +10,7 @@ from modeld.operations.model_verify import checked_names
 from modeld.operations.operation import Caller
 from modeld.pulls import repair
 from modeld.pulls.repair import RepairJob
+from modeld.store import Reader
 from modelwire.requests import ModelRepair
 from modelwire.values import Repaired
 
@@ -27,6 +28,9 @@ class Repair(LocalFiles[ModelRepair, Repaired]):
     def path_of(self, request: ModelRepair, /) -> str | None:
         return request.from_
 
+    def _reader(self, job: RepairJob, path: str) -> Reader:
+        return reader_of(self._services, job, path, job.request.transfer, "Repair it again.")
+
     async def work(self, job: RepairJob, /) -> Repaired:
         services, path = self._services, job.request.from_
         async with self.outcome_recorded(job, path or "its recorded source"):
@@ -37,5 +41,7 @@ class Repair(LocalFiles[ModelRepair, Repaired]):
                 requester=await services.requester_of(job),
                 user_of=partial(services.source_user, job.peer),
                 on_failed=partial(services.model_failed, job=job.id),
-                reader=None if path is None else reader_of(services, job, path, job.request.transfer),
+                reader=None
+                if path is None
+                else reader_of(services, job, path, job.request.transfer, "Repair it again."),
             ).run()

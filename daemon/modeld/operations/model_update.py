@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 import msgspec
@@ -35,13 +35,25 @@ from modeld.progress import Stopped
 from modeld.sources.local import LocalReference
 from modeld.store import ModelName
 from modeld.store.publish.holds import NameHold
-from modelwire.errors import AlreadyExists, Cancelled, Corrupt, DigestMismatch, InvalidName, NotFound, WireError
+from modelwire.errors import (
+    AlreadyExists,
+    Cancelled,
+    Corrupt,
+    DigestMismatch,
+    InvalidName,
+    NotFound,
+    SourceNotFound,
+    TimedOut,
+    WireError,
+)
 from modelwire.knowledge import requirements
 from modelwire.knowledge.command import command_of
 from modelwire.requests import ModelPull, ModelUpdate
 from modelwire.values import Pulled, Updated, UpdateOutcome
 
 T = TypeVar("T")
+
+_AGAIN: Final = "That was the outcome at {}; to try again, send a command with another id."
 
 UpdateJob = Job[ModelUpdate, Updated]
 
@@ -157,9 +169,9 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
                         pulled = await self._fetching.fetch(
                             job, update.pull, OneStep(self.notes(job)), document=update.document
                         )
-                except WireError:
+                except WireError as error:
                     await self._until_first(job, update)
-                    raise
+                    raise _of_version(update, error) from None
                 await self._until_first(job, update)
                 return await self._apply(job, update, pulled)
         except Stopped:
@@ -212,14 +224,25 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
             path=pulled.path,
             seconds=seconds,
         )
+        asked_before = job.intent is not None
         async with services.board.runner.aside(job):
-            await services.loading.until_engines(RETURN_SECONDS - (clock.elapsed() - services.daemon.began), job)
+            wait = seconds if asked_before else RETURN_SECONDS - (clock.elapsed() - services.daemon.began)
+            there = await services.loading.until_engines(wait, job)
+            if not there and asked_before:
+                raise TimedOut(
+                    f"the engine that was asked to load the new version has not come back within {seconds:g} s",
+                    hint="Start the engine, then send a command with another id.",
+                )
+            if there:  # from here on, also after a restart, an engine has to answer
+                await self.notes(job).about_to_publish(self._outcome(update, "applied", blob=update.digest.text))
             return await services.loading.ask(update.command.command_id, update.digest, seconds, job, request)
 
     async def _go_back(self, job: UpdateJob, update: Update, fault: WireError) -> Updated:
-        """To the rollback model, if the command has one; else the name stands for what it did."""
+        """To the rollback model, if the command has one; else the name stands for what it did. A command that is
+        cancelled before its turn has no effect: the commands before it will move the name."""
+        before = self._one_before(job, update)  # one that is cancelled does not wait for those before it
         with anyio.CancelScope(shield=True):
-            if update.command.rollback_model_id is not None:
+            if update.command.rollback_model_id is not None and before is None:
                 try:
                     rollback = await self._rollback(update, job.peer)
                     assert rollback is not None
@@ -238,6 +261,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         outcome = msgspec.structs.replace(outcome, job=job.id)
         record = partial(self._record, update)
         if version != update.name and not await self._stands_for(update.name, outcome.blob or ""):
+            await self._keep_named(job, update)
             await self._services.store.renaming.point(
                 update.name.text,
                 version.text,
@@ -248,6 +272,16 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         else:
             await record(outcome)
         return outcome
+
+    async def _keep_named(self, job: UpdateJob, update: Update) -> None:
+        """What the name stands for, and no other name does, gets the name of its version: no command takes the last
+        name of a model away."""
+        store = self._services.store
+        kept = await self._in_thread(partial(store.renaming.only_named, update.name))
+        if kept is not None:
+            await store.renaming.copy(
+                update.name.text, kept.text, requester=await self._services.requester_of(job), order=job.order
+            )
 
     async def record_mismatch(self, job: UpdateJob, source: str, fault: DigestMismatch) -> None:
         """It is in the outcome of the command. The model that the name stands for has nothing to do with it."""
@@ -321,8 +355,23 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
 def _given(known: Updated) -> Updated:
     """A stored outcome, as it was given first."""
     if known.outcome == "failed" and known.error is not None:
-        raise failure_error(known.error)
-    return known
+        fault = failure_error(known.error)
+        fault.hint = f"{fault.hint or ''} {_AGAIN.format(known.at)}".strip()
+        fault.retryable = False
+        raise fault
+    return msgspec.structs.replace(known, repeated=True)
+
+
+def _of_version(update: Update, fault: WireError) -> WireError:
+    """The failure to bring the version, in words that are about it."""
+    if isinstance(fault, AlreadyExists):
+        fault.hint = "A version is never replaced: give the new bytes another version, in a command with another id."
+    if isinstance(fault, SourceNotFound) and not update.document.download_url:
+        fault.hint = (
+            f"Add its bytes under any name, or write an address as `download_url`, then send a command with another id:"
+            f" `modelctl add PATH --name {update.version.text}`."
+        )
+    return fault
 
 
 def _other_command(update: Update) -> AlreadyExists:

@@ -41,7 +41,6 @@ class Update(NamedTuple):
             ref=address or self.version.text,
             name=self.version.text,
             sha256=self.document.sha256,
-            license=self.document.license or None,
             offline=address is None,
         )
 

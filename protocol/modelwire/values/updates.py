@@ -32,6 +32,8 @@ class Updated(Value, frozen=True, kw_only=True):
     lines: tuple[FitLine, ...] = ()
     error: Failure | None = None
     job: str | None = None
+    repeated: bool = False
+    """Whether the command had this outcome before, and nothing was done now."""
 
 
 class PendingUpdate(Value, frozen=True, kw_only=True):

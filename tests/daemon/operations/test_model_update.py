@@ -135,7 +135,7 @@ async def test_the_same_command_gives_the_same_outcome_and_does_nothing(tmp_path
         given = command("1.0", **address(web, "1.0"))
         made, asked = await update(at, given), len(web.asked)
         await update(at, command("2.0", **address(web, "2.0")))
-        assert await update(at, dict(reversed(given.items()))) == made
+        assert await update(at, dict(reversed(given.items()))) == msgspec.structs.replace(made, repeated=True)
         assert (await shown(at, "m-3b")).blob == f"sha256:{digits('2.0')}", "it is not carried out again"
         assert len([each for each in web.asked if "1.0" in each.path]) == asked
         with pytest.raises(AlreadyExists, match="another command"):
@@ -207,7 +207,7 @@ async def test_a_failure_gives_the_name_to_the_rollback_model(tmp_path: Path, we
         assert made.error.code == "source_not_found"
         view = await shown(at, "m-3b")
         assert (view.blob, view.node and view.node["model_id"]) == (first.blob, "m-3b")
-        assert await update(at, given) == made
+        assert await update(at, given) == msgspec.structs.replace(made, repeated=True)
 
 
 async def test_going_back_to_the_name_itself_leaves_it(tmp_path: Path, web: Server) -> None:
@@ -475,3 +475,88 @@ async def test_an_engine_has_a_moment_to_come_back_after_a_start(
         monkeypatch.setattr(model_update, "RETURN_SECONDS", 0.05)
         at.services.daemon.began = clock.elapsed()
         assert (await update(at, command("1.0", version="2.0"))).outcome == "applied", "none has come"
+
+
+async def test_no_command_takes_the_last_name_of_a_model_away(tmp_path: Path, web: Server) -> None:
+    async with running(tmp_path) as at:
+        added = await at.ask(ModelAdd(path=at.file("m.gguf"), name="m-3b"))
+        await update(at, command("1.0", **address(web, "1.0")))
+        kept = {view.name for view in (await at.ask(ModelList())).models if view.blob == added.blob}
+        assert kept == {"m-3b-1_0_0-"}, "the name of its version"
+        await update(at, command("2.0", **address(web, "2.0")))
+        assert len((await at.ask(ModelList())).models) == 4, "the first version has a name of its own"
+
+
+async def test_a_repeated_outcome_says_so(tmp_path: Path, web: Server) -> None:
+    async with running(tmp_path) as at:
+        given, failing = command("1.0", **address(web, "1.0")), command("2.0", **address(web, "missing"))
+        made = await update(at, given)
+        assert not made.repeated
+        assert await update(at, given) == msgspec.structs.replace(made, repeated=True)
+        for says in (False, True):
+            with pytest.raises(SourceNotFound) as fault:
+                await update(at, failing)
+            assert ("That was the outcome at" in (fault.value.hint or "")) is says
+
+
+async def test_the_document_of_the_command_counts_for_bytes_that_had_the_name_of_the_version(tmp_path: Path) -> None:
+    async with running(tmp_path) as at:
+        await at.ask(ModelAdd(path=at.file("m.gguf", content("1.0")), name="m-3b-1_0-q4_k_m"))
+        await update(at, command("1.0", features=["chat"]))
+        for name in ("m-3b", "m-3b-1_0-q4_k_m"):
+            block = (await shown(at, name)).model
+            assert block is not None
+            assert (block["version"], block["features"], block["sha256"]) == ("1.0", ["chat"], digits("1.0"))
+
+
+async def test_other_bytes_of_a_version_that_is_here(tmp_path: Path, web: Server) -> None:
+    async with running(tmp_path) as at:
+        await update(at, command("1.0", **address(web, "1.0")))
+        with pytest.raises(AlreadyExists) as fault:
+            await update(at, command("1.0", sha256=digits("2.0"), **address(web, "2.0")))
+        assert "another version" in (fault.value.hint or "")
+
+
+async def test_a_command_that_is_cancelled_before_its_turn_has_no_effect(tmp_path: Path) -> None:
+    async with running(tmp_path) as at, engine(at) as call, anyio.create_task_group() as tasks:
+        for version in ("1.0", "2.0"):
+            await at.ask(ModelAdd(path=at.file(f"{version}.gguf", content(version)), name=f"brought-{version}"))
+        tasks.start_soon(update, at, command("1.0"))
+        await eventually(lambda: len(call.sent) == 1)
+
+        async def second() -> None:
+            with pytest.raises(Cancelled):
+                await update(at, command("2.0", {"rollback_model_id": "brought-2.0"}))
+
+        tasks.start_soon(second)
+        await eventually(lambda: len(list(at.services.board.jobs)) == 2)
+        await at.services.board.cancel(max(at.services.board.jobs, key=lambda job: job.order), "the test asks for it")
+        await eventually(lambda: len(list(at.services.board.jobs)) == 1)
+        with pytest.raises(NotFound):
+            await shown(at, "m-3b")
+        await at.ask(LeaseAcquire(name="m-3b-1_0-q4_k_m"))
+        await eventually(lambda: not list(at.services.board.jobs))
+        assert (await shown(at, "m-3b")).blob == f"sha256:{digits('1.0')}"
+
+
+async def test_an_engine_that_was_asked_has_to_answer_also_after_a_restart(tmp_path: Path) -> None:
+    async with running(tmp_path) as at, anyio.create_task_group() as tasks:
+        load_within(at, 0.2)
+        await at.ask(ModelAdd(path=at.file("m.gguf", content("1.0")), name="brought"))
+        given, made = command("1.0", {"rollback_model_id": "brought"}), list[Updated]()
+
+        async def run() -> None:
+            made.append(await update(at, given))
+
+        async with engine(at) as call:
+            load_within(at, 20)
+            tasks.start_soon(run)
+            await eventually(lambda: bool(call.sent))
+            (job,) = at.services.board.jobs
+            assert job.intent is None, "of an earlier run only"
+        load_within(at, 0.1)
+        row = await at.services.board._ledger.get(job.id)
+        assert row is not None
+        assert row.result, "the ledger has that it was asked"
+        await at.services.board.cancel(job, "the test is over")
+        await eventually(lambda: bool(made))

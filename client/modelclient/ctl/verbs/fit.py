@@ -49,10 +49,10 @@ def _megabytes(size_bytes: int | None) -> int | None:
 def _row(line: FitLine) -> tuple[str, ...]:
     remark = None if line.decides or line.verdict == "fits" else "does not decide"
     note = "; ".join(filter(None, (line.note, remark)))
-    return (WORDS.get(line.what, line.what), _amount(line.needed), _amount(line.here), line.verdict, note)
+    return (WORDS.get(line.what, line.what), amount(line.needed), amount(line.here), line.verdict, note)
 
 
-def _amount(amount: int | tuple[str, ...] | None) -> str:
+def amount(amount: int | tuple[str, ...] | None) -> str:
     if amount is None:
         return "not known"
     if isinstance(amount, int):

@@ -75,7 +75,7 @@ class _Lease(threading.Thread):
     def run(self) -> None:
         try:
             while not self.ended.is_set():
-                if self._client.wait_closed(_LOOK_SECONDS):
+                if self._client.wait_closed(_LOOK_SECONDS) and not self.ended.is_set():
                     self._acquire_again()
         except Exception:  # once the command has ended, the main thread closes the connection under this one
             if not self.ended.is_set():

@@ -14,6 +14,8 @@ from modelclient.ctl.follow import follow, supervise
 from modelclient.ctl.output import command
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import line
+from modelclient.ctl.verbs.fit import WORDS as WHAT
+from modelclient.ctl.verbs.fit import amount
 from modelwire import exits
 from modelwire.errors import Cancelled, InvalidRequest
 from modelwire.knowledge.command import LONGEST, UpdateCommand
@@ -70,7 +72,15 @@ def _show(session: Session, updated: Updated) -> None:
     if session.raw:
         return
     for lacking in updated.lines:
-        session.note(f"{lacking.what}: {lacking.needed} needed, {lacking.here} here")
+        session.note(
+            f"{WHAT.get(lacking.what, lacking.what)}: {amount(lacking.needed)} needed, {amount(lacking.here)} here"
+        )
+        if lacking.hint is not None:
+            session.note(f"hint: {lacking.hint}")
+    if updated.repeated:
+        session.note(f"that was the outcome at {updated.at}; to try again, send a command with another id")
+    elif updated.outcome == "applied" and updated.loaded is None:
+        session.note("no engine was asked to load it")
     if updated.error is not None:
         session.note(f"{updated.error.message}; {updated.name} stands for {updated.rollback} again")
         if updated.error.hint is not None:

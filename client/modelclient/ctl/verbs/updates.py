@@ -7,11 +7,12 @@ import argparse
 from modelclient.ctl.arguments import number
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import columns
+from modelclient.ctl.verbs.fit import WORDS as WHAT
 from modelclient.ctl.verbs.update import WORDS
 from modelwire.requests import UPDATES_LISTED
 from modelwire.values import PendingUpdate, Updated
 
-HEADINGS = ("COMMAND", "NAME", "VERSION", "OUTCOME", "WHEN")
+HEADINGS = ("COMMAND", "VERSION", "OUTCOME", "WHEN", "WHY")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +41,10 @@ def run(session: Session, args: argparse.Namespace) -> None:
 
 
 def _pending(update: PendingUpdate) -> tuple[str, ...]:
-    return (update.command_id, update.name, update.version, f"job {update.job}", "")
+    return (update.command_id, update.version, "running", "", f"job {update.job}")
 
 
 def _row(update: Updated) -> tuple[str, ...]:
-    return (update.command_id, update.name, update.version, WORDS[update.outcome], update.at)
+    why = "" if update.error is None else update.error.message
+    why = why or ", ".join(WHAT.get(line.what, line.what) for line in update.lines)
+    return (update.command_id, update.version, WORDS[update.outcome], update.at, why)

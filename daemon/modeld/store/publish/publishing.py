@@ -24,6 +24,7 @@ from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.manifests import File
 from modeld.store.manifests.registrations import Registration
 from modeld.store.names import ModelName
+from modeld.store.publish import amending
 from modeld.store.publish.name_changes import NameChanges, Notes, announced
 from modeld.store.publish.owners import check_hides_no_other, check_owner, check_registrant, not_owner
 from modeld.store.publish.quotas import check_quota
@@ -171,8 +172,8 @@ class Publishing(NameChanges):
                 blob, reused = await self.in_thread(commit)
                 shown = standing.usable().format if same and standing is not None else format
                 added = _added(request, blob, shown, files, path, reused=reused, warning=warning)
-                if same and standing is not None and _lacks_id(standing, request):
-                    await self._add_id(request, added, standing, last)
+                if same and standing is not None and await self._lacks(standing, request):
+                    await self._amend(request, added, standing, last)
                 elif not same or not await self._make_durable(request.name):
                     await self._name(request, added, blob, source, files, facts, standing, last)
                 elif last is not None:
@@ -197,13 +198,15 @@ class Publishing(NameChanges):
         registration = None if standing is not None else self.registrations.of(request.name)
         registered = None if registration is None or not _is_of(registration, blob.digest) else registration
 
+        said = request.document if registered is None else registered.document
+
         def composed() -> dict[str, Any]:
             document = writing.compose(
                 request.name,
                 digest=blob.digest,
                 size=blob.size,
                 format=added.format,
-                license=request.license or (registered and registered.document.license) or None,
+                license=request.license or (said and said.license) or None,
                 source=source,
                 files=files,
                 owner=_new_owner(request.requester, standing),
@@ -231,11 +234,16 @@ class Publishing(NameChanges):
             if last is not None:
                 await self.in_thread(last)
 
-    async def _add_id(
+    async def _lacks(self, standing: Entry, request: PublishRequest) -> bool:
+        lacks = partial(amending.lacks, standing, request.known_as, request.document, request.requester)
+        return await self.in_thread(lacks)
+
+    async def _amend(
         self, request: PublishRequest, added: Added, standing: Entry, last: Callable[[], object] | None
     ) -> None:
-        """Writes the manifest of these bytes once more, with the id."""
-        document = await self.in_thread(lambda: writing.with_id(standing.document(), request.known_as or ""))
+        """Writes the manifest of these bytes once more, with the id and the document of the request."""
+
+        document = await self.in_thread(partial(amending.amended, standing, request.known_as, request.document))
         async with announced(request.notes, added):
             await self.write(request.name, document, replace=True)
             if last is not None:
@@ -280,13 +288,9 @@ def judge(standing: Entry | None, request: PublishRequest, digest: Digest | None
             hint="Request a replacement to record another license.",
             details={"name": name.text, "license": standing.manifest.license},
         )
-    if _lacks_id(standing, request):
+    if amending.lacks_id(standing, request.known_as):
         check_owner(standing, request.requester, "given an id")
     return True
-
-
-def _lacks_id(standing: Entry, request: PublishRequest) -> bool:
-    return request.known_as is not None and request.known_as not in standing.ids
 
 
 def of_several_files(where: str, count: int) -> InvalidRequest:

@@ -15,7 +15,7 @@ from modeld.store.catalog.history import THE_DAEMON, History, Requester, rfc3339
 from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
-from modeld.store.manifests import writing
+from modeld.store.manifests import documents, writing
 from modeld.store.manifests.entries import Entry, get_again
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.manifests import Manifest
@@ -26,7 +26,7 @@ from modeld.store.publish.name_changes import NameChanges, Terms
 from modeld.store.publish.owners import check_hides_no_other, check_owner
 from modeld.store.publish.planned_changes import Kind, Plan, PlannedChanges, nothing
 from modeld.store.publish.quotas import check_quota
-from modelwire.errors import AlreadyExists, Corrupt, Unsupported
+from modelwire.errors import AlreadyExists, Corrupt, InvalidName, Unsupported
 from modelwire.values import Copied, Moved, PlanStep, Removed
 
 AtHand = tuple[Entry, dict[str, Any]]
@@ -34,6 +34,12 @@ AtHand = tuple[Entry, dict[str, Any]]
 
 
 _OWNER: Final = "owner_uid"
+
+_SHORT: Final = 12
+"""Hex digits of a digest in a name."""
+
+_BASE: Final = 100
+"""Characters of the name before them; a name has at most 128."""
 
 
 class Renaming:
@@ -101,6 +107,24 @@ class Renaming:
             return Plan(value, (to,), lambda: self._name_changes.write(to, document, replace=True))
 
         return await self._changes.carry_out(self._copies, (version, name, "point"), plan, **terms)
+
+    def only_named(self, name: ModelName) -> ModelName | None:
+        """The name of the version of this model, when no other name has its bytes; None when one has, when there is no
+        such model, and when it has no bytes. It is one that is free."""
+        entry = self._index.entry(name)
+        if entry is None or entry.manifest is None or not entry.look().has_bytes:
+            return None
+        digests = [digest.hex for digest in entry.manifest.blobs()]
+        if not self._index.marks.named_only_by(entry.name, digests):
+            return None
+        document = documents.describing(documents.with_block(entry.manifest, entry.document()), 0, None)
+        short = entry.manifest.digest.hex[:_SHORT]
+        for text in (document.version_name, f"{name.base[:_BASE]}-{short}"):
+            with suppress(InvalidName):
+                wanted = ModelName.parse(text)
+                if self._index.entry(wanted) is None and self._name_changes.registrations.of(wanted) is None:
+                    return wanted
+        return None
 
     def check_pointable(self, name: ModelName, requester: Requester) -> Entry | None:
         """What the name stands for now. Raises when the requester must not give it to another model."""
