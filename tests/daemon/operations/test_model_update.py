@@ -506,7 +506,7 @@ async def test_the_document_of_the_command_counts_for_bytes_that_had_the_name_of
         for name in ("m-3b", "m-3b-1_0-q4_k_m"):
             block = (await shown(at, name)).model
             assert block is not None
-            assert (block["version"], block["features"], block["sha256"]) == ("1.0", ["chat"], digits("1.0"))
+            assert (block["version"], list(block["features"]), block["sha256"]) == ("1.0", ["chat"], digits("1.0"))
 
 
 async def test_other_bytes_of_a_version_that_is_here(tmp_path: Path, web: Server) -> None:

@@ -37,5 +37,5 @@ def amended(standing: Entry, known_as: str | None, document: ModelDocument | Non
 
 def _block(given: ModelDocument, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The document in a manifest, where the blob counts."""
-    block: dict[str, Any] = msgspec.to_builtins(given)
+    block: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(given))  # as the file has it: lists, and no tuples
     return block | {"size_bytes": manifest["size_bytes"], "sha256": str(manifest["blob"]).removeprefix("sha256:")}
