@@ -88,6 +88,9 @@ class Runner:
     async def aside(self, job: AnyJob) -> AsyncIterator[None]:
         """Around a wait for another program: meanwhile other jobs use the slot. Raises Stopped when the job is stopped
         before it has a slot again."""
+        if self.gate.is_aside(job.id):
+            yield
+            return
         self.settle(self.gate.step_aside(job.id))
         yield
         self.settle(self.gate.come_back(job.id))
@@ -95,6 +98,11 @@ class Runner:
             if job.progress.stopped():
                 raise Stopped
             await job.changed.wait()
+
+    def leave_slot(self, job: AnyJob) -> None:
+        """For work whose rest needs none: it waits for others, or takes a moment."""
+        if not self.gate.is_aside(job.id):
+            self.settle(self.gate.step_aside(job.id))
 
     def _start(self, job: AnyJob) -> None:
         """Changes the stage before the task runs: a cancel in between must find a running job."""

@@ -31,6 +31,10 @@ its connection tries again within a second."""
 class _Asked:
     digest: Digest
     engines: frozenset[int]
+    user: int
+    """Whose command it is, and whose refusal counts alone."""
+
+    refused: set[int] = field(default_factory=set)
     leased: bool = False
     refusal: str | None = None
     changed: Signal = field(default_factory=Signal)
@@ -72,7 +76,7 @@ class Loading:
         Unsupported when an engine refuses, TimedOut when none answers, Stopped when the job is stopped."""
         if not self._engines:
             return False
-        asked = self._asked[command_id] = _Asked(digest, frozenset(self._engines))
+        asked = self._asked[command_id] = _Asked(digest, frozenset(self._engines), job.peer)
         request()
         try:
             with anyio.move_on_after(seconds):
@@ -80,7 +84,8 @@ class Loading:
                     _check(job)
                     await first_of(asked.changed, job.changed)
         finally:
-            del self._asked[command_id]
+            if self._asked.get(command_id) is asked:
+                del self._asked[command_id]
         if asked.refusal is not None:
             raise Unsupported(
                 f"an engine cannot load the new version: {asked.refusal}",
@@ -101,13 +106,15 @@ class Loading:
                 asked.changed.fire()
 
     def refuse(self, uid: int, command_id: str, reason: str) -> None:
+        """Another user's engine stops an update only when all engines refuse."""
         asked = self._asked.get(command_id)
-        if asked is None or uid not in asked.engines:
+        if asked is None or uid not in asked.engines or asked.leased:
             raise NotFound(
                 f"no engine of uid {uid} is asked to load a model for command {command_id[:64]!r}",
                 hint=f"An engine that watches for `{REQUESTED}` is asked once, and has a limited time to answer.",
             )
-        if not asked.leased and asked.refusal is None:
+        asked.refused.add(uid)
+        if asked.refusal is None and (uid == asked.user or asked.refused >= asked.engines):
             asked.refusal = reason
             asked.changed.fire()
 

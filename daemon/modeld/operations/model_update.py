@@ -9,16 +9,17 @@ another.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeVar
 
 import anyio
 import msgspec
+import structlog
 
+from modeld.jobs.board import Attachment
 from modeld.jobs.job import Job, first_of, timestamp
-from modeld.jobs.record import failure_error, failure_of
+from modeld.jobs.record import failure_of
 from modeld.observe.incident import incident
 from modeld.operations.fetching import Fetching
 from modeld.operations.follow import follow
@@ -29,31 +30,33 @@ from modeld.operations.model_ids import name_of
 from modeld.operations.operation import Call, Caller
 from modeld.operations.registered import check_address
 from modeld.operations.services import Services
-from modeld.operations.updating import LastStep, OneStep, Update
+from modeld.operations.updating import LastStep, OneStep, Update, given, of_version, other_command
 from modeld.platform import clock
 from modeld.progress import Stopped
 from modeld.sources.local import LocalReference
 from modeld.store import ModelName
+from modeld.store.disk.durable import source_faults
 from modeld.store.publish.holds import NameHold
 from modelwire.errors import (
-    AlreadyExists,
     Cancelled,
     Corrupt,
     DigestMismatch,
     InvalidName,
     NotFound,
-    SourceNotFound,
+    QueueFull,
     TimedOut,
     WireError,
 )
 from modelwire.knowledge import requirements
-from modelwire.knowledge.command import command_of
 from modelwire.requests import ModelPull, ModelUpdate
 from modelwire.values import Pulled, Updated, UpdateOutcome
 
 T = TypeVar("T")
 
-_AGAIN: Final = "That was the outcome at {}; to try again, send a command with another id."
+_READ: Final = 512
+"""Commands that are kept as they were read: of all jobs that wait, of the users of a machine."""
+
+log = structlog.get_logger("modeld.operations.update")
 
 UpdateJob = Job[ModelUpdate, Updated]
 
@@ -65,41 +68,57 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
     def __init__(self, services: Services) -> None:
         super().__init__(services)
         self._fetching = Fetching(self, services)
-        self._rollbacks: dict[str, ModelName] = {}
-        """The models that running jobs go back to, by job."""
+        self._held: dict[str, tuple[ModelName, ...]] = {}
+        """The names that running jobs move, move to or go back to, by job."""
+
+        self._read: dict[int, tuple[ModelUpdate, Update]] = {}
+        """The commands of the last requests, by the identity of each: reading one takes milliseconds."""
+
+        self._admission = anyio.Lock()
         services.store.holds.register(names=self._hold_on)
 
     # -- before the job
 
     async def run(self, call: Call, request: ModelUpdate, /) -> Updated:
+        update, machine = self.read(request), await self._services.machine.now()
+        async with self._admission:  # two of one id, at once, are one
+            known = await self._answered(update)
+            if known is not None:
+                return given(known)
+            attachment = self._attached(call.caller.uid, update)
+            if attachment is None:
+                if not self._services.settings.node.is_among(update.command.target_nodes):
+                    return await self._answer(update, self._outcome(update, "not_targeted"))
+                lines = requirements.lines(update.document.requirements, machine)
+                failing = tuple(line for line in lines if line.decides and line.verdict != "fits")
+                if failing:
+                    return await self._answer(update, self._outcome(update, "does_not_fit", lines=failing))
+                await self._refuse_early(call, update)
+                attachment = await self.submit(call, request)
+        return (await follow(call, attachment)).outcome()
+
+    def read(self, request: ModelUpdate) -> Update:
+        known = self._read.get(id(request))
+        if known is not None and known[0] is request:
+            return known[1]
         update = Update.of(request.command)
-        known = await self._answered(update)
-        if known is not None:
-            return _given(known)
-        if (live := self._live(update)) is not None:
-            return (await follow(call, self._services.board.attach(live, call.caller.uid))).outcome()
-        if not self._services.settings.node.is_among(update.command.target_nodes):
-            return await self._answer(update, self._outcome(update, "not_targeted"))
-        machine = await self._services.machine.now()
-        lines = requirements.lines(update.document.requirements, machine)
-        failing = tuple(line for line in lines if line.decides and line.verdict != "fits")
-        if failing:
-            return await self._answer(update, self._outcome(update, "does_not_fit", lines=failing))
-        await self._refuse_early(call.caller.uid, update)
-        return await super().run(call, request)
+        self._read[id(request)] = (request, update)
+        while len(self._read) > _READ:
+            del self._read[next(iter(self._read))]
+        return update
 
     def check(self, caller: Caller, request: ModelUpdate, /) -> Submission[ModelUpdate]:
-        update = Update.of(request.command)
+        update = self.read(request)
         stored = msgspec.structs.replace(request, priority=update.command.priority, on_disconnect="continue")
         return Submission(
             stored, self.key(update.command.command_id, update.command.content, caller.uid), update.name.text
         )
 
     def queue(self, request: ModelUpdate, /) -> str:
-        return self._fetching.queue(Update.of(request.command).pull.ref)
+        return self._fetching.queue(self.read(request).pull.ref)
 
     def pull_of(self, request: ModelUpdate, /) -> ModelPull:
-        return Update.of(request.command).pull
+        return self.read(request).pull
 
     async def _answered(self, update: Update) -> Updated | None:
         """The outcome of the same command. Raises AlreadyExists when another one has its id."""
@@ -107,27 +126,38 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         if known is None:
             return None
         if known.content != update.command.content:
-            raise _other_command(update)
+            raise other_command(update)
         return known.outcome
 
-    def _live(self, update: Update) -> UpdateJob | None:
-        """The job of the same command, also of another user: it is carried out once."""
-        for job in self._services.board.jobs:
-            if isinstance(job.request, ModelUpdate) and not job.terminal:
-                other = command_of(job.request.command)
-                if other.command_id == update.command.command_id:
-                    if other.content != update.command.content:
-                        raise _other_command(update)
-                    return job
+    def _attached(self, uid: int, update: Update) -> Attachment[ModelUpdate, Updated] | None:
+        """To the job of the same command, also of another user: it is carried out once."""
+        board, own = self._services.board, 0
+        for job in board.jobs:
+            if not isinstance(job.request, ModelUpdate) or job.terminal:
+                continue
+            own += job.peer == uid
+            if self.read(job.request).command.command_id == update.command.command_id:
+                if self.read(job.request).command.content != update.command.content:
+                    raise other_command(update)
+                return board.attach(job, uid)
+        if own >= (most := self._services.gate.limits.waiting_per_peer):
+            # One that waits for an engine has no slot, and would not count.
+            raise QueueFull(
+                f"{own} update commands of uid {uid} are being carried out, the most that one user may have",
+                hint="Wait until some have ended: `modelctl updates` lists them.",
+                details={"updates": own, "limit": most},
+            )
         return None
 
-    async def _refuse_early(self, uid: int, update: Update) -> None:
+    async def _refuse_early(self, call: Call, update: Update) -> None:
         """What no byte need be fetched for. A refusal is no outcome: the command can come again."""
-        services, index = self._services, self._services.store.index
+        services, index, uid = self._services, self._services.store.index, call.caller.uid
         check_address(services, update.document, "$.command.manifest")
         reference = self._fetching.read(update.pull)
-        if isinstance(reference, LocalReference) and not services.is_own(uid):
-            raise by_descriptors(reference.path, uid)
+        if isinstance(reference, LocalReference):
+            with source_faults(reference.path):
+                if not await call.handed.may_name_paths():
+                    raise by_descriptors(reference.path, uid)
         requester = await services.requester(uid)
         await index.in_thread(partial(services.store.renaming.check_pointable, update.name, requester))
         await self._rollback(update, uid)
@@ -157,41 +187,53 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
     # -- the job
 
     async def work(self, job: UpdateJob, /) -> Updated:
-        update = Update.of(job.request.command)
+        update = self.read(job.request)
         known = await self._answered(update)
         if known is not None:
-            return _given(known)
+            return given(known)
+        rollback: ModelName | None = None
+        self._held[job.id] = (update.name, update.version)
         try:
-            rollback = await self._rollback(update, job.peer)
-            with self._holding(job, rollback):
-                try:
-                    async with self.outcome_recorded(job, update.pull.ref):
-                        pulled = await self._fetching.fetch(
-                            job, update.pull, OneStep(self.notes(job)), document=update.document
-                        )
-                except WireError as error:
-                    await self._until_first(job, update)
-                    raise _of_version(update, error) from None
-                await self._until_first(job, update)
-                return await self._apply(job, update, pulled)
-        except Stopped:
-            if job.progress.stop_reason != "cancel":
-                raise
-            fault: WireError = Cancelled(f"job {job.id} was cancelled: {job.cancel_reason}")
-        except WireError as error:
-            fault = error
-        except Exception as error:  # noqa: BLE001 - the name goes back in any case; the details are logged
-            fault = incident(error, job=job.id, kind=self.name)
-        return await self._go_back(job, update, fault)
+            try:
+                rollback = await self._rollback(update, job.peer)
+                if rollback is not None:
+                    self._held[job.id] = (update.name, update.version, rollback)
+                return await self._carry_out(job, update)
+            except Stopped:
+                if job.progress.stop_reason != "cancel":
+                    raise
+                fault: WireError = Cancelled(f"job {job.id} was cancelled: {job.cancel_reason}")
+            except WireError as error:
+                fault = error
+            except Exception as error:  # noqa: BLE001 - the name goes back in any case; the details are logged
+                fault = incident(error, job=job.id, kind=self.name)
+            return await self._go_back(job, update, rollback, fault)
+        finally:
+            del self._held[job.id]
+
+    async def _carry_out(self, job: UpdateJob, update: Update) -> Updated:
+        notes = OneStep(self.notes(job))
+        brought: Pulled | WireError
+        try:
+            async with self.outcome_recorded(job, update.pull.ref):
+                brought = await self._fetching.fetch(job, update.pull, notes, document=update.document)
+        except WireError as fault:
+            brought = of_version(update, fault)
+        # The bytes are here, or not: nothing of the rest needs a slot, and a stop may interrupt it anywhere.
+        job.resumable = True
+        self._services.board.runner.leave_slot(job)
+        await self._until_first(job, update)
+        if isinstance(brought, WireError):
+            raise brought
+        return await self._apply(job, update, brought)
 
     async def _until_first(self, job: UpdateJob, update: Update) -> None:
         """Commands for one name take effect in the order in which they were admitted: a later one that is quicker waits
-        for those before it, and meanwhile others have its slot."""
+        for those before it."""
         while (before := self._one_before(job, update)) is not None:
-            async with self._services.board.runner.aside(job):
-                if job.progress.stopped():
-                    raise Stopped
-                await first_of(before.changed, job.changed)
+            if job.progress.stopped():
+                raise Stopped
+            await first_of(before.changed, job.changed)
 
     def _one_before(self, job: UpdateJob, update: Update) -> UpdateJob | None:
         """One that is paused is not waited for."""
@@ -225,27 +267,25 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
             seconds=seconds,
         )
         asked_before = job.intent is not None
-        async with services.board.runner.aside(job):
-            wait = seconds if asked_before else RETURN_SECONDS - (clock.elapsed() - services.daemon.began)
-            there = await services.loading.until_engines(wait, job)
-            if not there and asked_before:
-                raise TimedOut(
-                    f"the engine that was asked to load the new version has not come back within {seconds:g} s",
-                    hint="Start the engine, then send a command with another id.",
-                )
-            if there:  # from here on, also after a restart, an engine has to answer
-                await self.notes(job).about_to_publish(self._outcome(update, "applied", blob=update.digest.text))
-            return await services.loading.ask(update.command.command_id, update.digest, seconds, job, request)
+        wait = seconds if asked_before else RETURN_SECONDS - (clock.elapsed() - services.daemon.began)
+        there = await services.loading.until_engines(wait, job)
+        if not there and asked_before:
+            raise TimedOut(
+                f"the engine that was asked to load the new version has not come back within {seconds:g} s",
+                hint="Start the engine, then send a command with another id.",
+            )
+        if there:  # from here on, also after a restart, an engine has to answer
+            await self.notes(job).about_to_publish(self._outcome(update, "applied", blob=update.digest.text))
+        return await services.loading.ask(update.command.command_id, update.digest, seconds, job, request)
 
-    async def _go_back(self, job: UpdateJob, update: Update, fault: WireError) -> Updated:
+    async def _go_back(self, job: UpdateJob, update: Update, rollback: ModelName | None, fault: WireError) -> Updated:
         """To the rollback model, if the command has one; else the name stands for what it did. A command that is
         cancelled before its turn has no effect: the commands before it will move the name."""
         before = self._one_before(job, update)  # one that is cancelled does not wait for those before it
+        self._services.board.runner.leave_slot(job)
         with anyio.CancelScope(shield=True):
-            if update.command.rollback_model_id is not None and before is None:
+            if rollback is not None and before is None:
                 try:
-                    rollback = await self._rollback(update, job.peer)
-                    assert rollback is not None
                     view = await self._in_thread(partial(self._services.store.models.view, rollback.text))
                     outcome = self._outcome(update, "rolled_back", blob=view.blob, error=failure_of(fault))
                     return await self._point(job, update, rollback, outcome)
@@ -262,13 +302,20 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         record = partial(self._record, update)
         if version != update.name and not await self._stands_for(update.name, outcome.blob or ""):
             await self._keep_named(job, update)
-            await self._services.store.renaming.point(
-                update.name.text,
-                version.text,
-                requester=await self._services.requester_of(job),
-                order=job.order,
-                notes=LastStep(self.notes(job), outcome, record),
-            )
+            step = LastStep(self.notes(job), outcome, record)
+            try:
+                await self._services.store.renaming.point(
+                    update.name.text,
+                    version.text,
+                    outcome.blob or "",
+                    requester=await self._services.requester_of(job),
+                    order=job.order,
+                    notes=step,
+                )
+            except WireError as fault:
+                if not step.moved:
+                    raise
+                log.warning("the end of an update could not be recorded yet", job=job.id, error=str(fault))
         else:
             await record(outcome)
         return outcome
@@ -289,7 +336,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
     # -- after a crash
 
     def changes(self, request: ModelUpdate, /) -> str:
-        return Update.of(request.command).name.text
+        return self.read(request).name.text
 
     def made(self, outcome: Updated, /) -> bool:
         return outcome.blob is not None and self._services.store.models.has_digest(outcome.name, outcome.blob)
@@ -297,7 +344,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
     def took_place(self, request: ModelUpdate, intent: Updated, /) -> bool:
         if not self.made(intent):
             return False
-        self._services.store.updates.note(command_of(request.command).content, intent)
+        self._services.store.updates.note(Update.of(request.command).command.content, intent)
         return True
 
     # -- what all of them use
@@ -335,48 +382,9 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await self._services.store.index.in_thread(work)
 
-    @contextmanager
-    def _holding(self, job: UpdateJob, rollback: ModelName | None) -> Iterator[None]:
-        """While the job may go back to it, nobody removes the rollback model."""
-        if rollback is not None:
-            self._rollbacks[job.id] = rollback
-        try:
-            yield
-        finally:
-            self._rollbacks.pop(job.id, None)
-
     def _hold_on(self, name: ModelName) -> NameHold | None:
-        for job, held in tuple(self._rollbacks.items()):
-            if held.key == name.key:
-                return NameHold(f"job {job}, an update that goes back to it when it fails")
+        """Nobody removes, renames or evicts what a running update moves, moves to, or goes back to."""
+        for job, held in tuple(self._held.items()):
+            if any(each.key == name.key for each in held):
+                return NameHold(f"job {job}, an update that needs it")
         return None
-
-
-def _given(known: Updated) -> Updated:
-    """A stored outcome, as it was given first."""
-    if known.outcome == "failed" and known.error is not None:
-        fault = failure_error(known.error)
-        fault.hint = f"{fault.hint or ''} {_AGAIN.format(known.at)}".strip()
-        fault.retryable = False
-        raise fault
-    return msgspec.structs.replace(known, repeated=True)
-
-
-def _of_version(update: Update, fault: WireError) -> WireError:
-    """The failure to bring the version, in words that are about it."""
-    if isinstance(fault, AlreadyExists):
-        fault.hint = "A version is never replaced: give the new bytes another version, in a command with another id."
-    if isinstance(fault, SourceNotFound) and not update.document.download_url:
-        fault.hint = (
-            f"Add its bytes under any name, or write an address as `download_url`, then send a command with another id:"
-            f" `modelctl add PATH --name {update.version.text}`."
-        )
-    return fault
-
-
-def _other_command(update: Update) -> AlreadyExists:
-    return AlreadyExists(
-        f"another command has the id {update.command.command_id}",
-        hint="Give each command an id of its own: `uuidgen --random` makes one.",
-        details={"command_id": update.command.command_id},
-    )

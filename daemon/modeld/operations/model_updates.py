@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from modeld.operations.model_update import UpdateModel
 from modeld.operations.operation import Call, Caller, QuickOperation, SlowOperation
-from modeld.operations.updating import Update
-from modelwire.requests import ModelUpdate, ModelUpdates, RefuseLoad
+from modelwire.limits import MAX_REPLY
+from modelwire.requests import ModelUpdates, RefuseLoad
 from modelwire.values import Done, PendingUpdate, Updates
 
 _MOST = 1000
@@ -21,13 +22,13 @@ class ListUpdates(SlowOperation[ModelUpdates, Updates]):
                 command_id=update.command.command_id, name=update.name.text, version=update.version.text, job=job.id
             )
             for job in services.board.jobs
-            if isinstance(job.request, ModelUpdate) and not job.terminal and (update := Update.of(job.request.command))
+            if isinstance(job.kind, UpdateModel) and not job.terminal and (update := job.kind.read(job.request))
         ]
         return Updates(
             node=node.name,
             labels=node.labels,
             pending=tuple(pending),
-            updates=await services.store.updates.newest(min(request.limit, _MOST)),
+            updates=await services.store.updates.newest(min(request.limit, _MOST), MAX_REPLY // 2),
         )
 
 

@@ -1,17 +1,23 @@
-"""What an update command asks for, and the notes of the steps of its job."""
+"""What an update command asks for, the notes of the steps of its job, and the words for how it ends."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from modeld.jobs.publication import PublicationNotes
+from modeld.jobs.record import failure_error
 from modeld.store import Digest, ModelName
+from modelwire.errors import AlreadyExists, SourceNotFound, WireError
 from modelwire.knowledge.command import UpdateCommand, command_of
 from modelwire.knowledge.document import ModelDocument
 from modelwire.requests import ModelPull
 from modelwire.values import Copied, Pulled, Updated
+
+_AGAIN: Final = "That was the outcome at {}; to try again, send a command with another id."
 
 
 class Update(NamedTuple):
@@ -70,6 +76,8 @@ class LastStep:
         self._notes = notes
         self._outcome = outcome
         self._record = record
+        self.moved = False
+        """Whether the name stands for the version: from then on nothing is undone."""
 
     def waits_for(self, holder: str, /) -> AbstractAsyncContextManager[None]:
         return self._notes.waits_for(holder)
@@ -78,5 +86,36 @@ class LastStep:
         await self._notes.about_to_publish(self._outcome)
 
     async def published(self, _: Copied, /) -> None:
+        self.moved = True
         await self._record(self._outcome)
         await self._notes.published(self._outcome)
+
+
+def given(known: Updated) -> Updated:
+    """A stored outcome, as it was given first."""
+    if known.outcome == "failed" and known.error is not None:
+        fault = failure_error(known.error)
+        fault.hint = f"{fault.hint or ''} {_AGAIN.format(known.at)}".strip()
+        fault.retryable = False
+        raise fault
+    return msgspec.structs.replace(known, repeated=True)
+
+
+def of_version(update: Update, fault: WireError) -> WireError:
+    """The failure to bring the version, in words that are about it."""
+    if isinstance(fault, AlreadyExists):
+        fault.hint = "A version is never replaced: give the new bytes another version, in a command with another id."
+    if isinstance(fault, SourceNotFound) and not update.document.download_url:
+        fault.hint = (
+            f"Add its bytes under any name, or write an address as `download_url`, then send a command with another id:"
+            f" `modelctl add PATH --name {update.version.text}`."
+        )
+    return fault
+
+
+def other_command(update: Update) -> AlreadyExists:
+    return AlreadyExists(
+        f"another command has the id {update.command.command_id}",
+        hint="Give each command an id of its own: `modelctl template ID --update` makes one.",
+        details={"command_id": update.command.command_id},
+    )

@@ -11,10 +11,11 @@ import msgspec
 
 from modelwire.errors import InvalidDigest, InvalidRequest
 from modelwire.knowledge.document import ModelDocument, document_of
+from modelwire.limits import DOCUMENT
 from modelwire.vocabulary import clamp_priority
 
 LONGEST: Final = 64 * 1024
-"""Bytes of a command: its document has 16 KiB at most, the ids of a thousand machines take as much again."""
+"""Bytes of a command: its document has 16 KiB at most, the ids of a thousand machines take twice as much."""
 
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 """Host names are no longer."""
@@ -62,13 +63,20 @@ def command_of(given: Any) -> UpdateCommand:
         ) from None
     _check_id(command.command_id)
     _check_time(command.timestamp)
+    if (size := len(msgspec.json.encode(command.manifest))) > DOCUMENT:
+        raise InvalidRequest(
+            f"$.command.manifest: it has {size} bytes, {DOCUMENT} are allowed",
+            hint="Leave out what is long in `metadata`.",
+        )
     if not command.document.sha256:
         raise InvalidDigest(
             "$.command.manifest.sha256 is empty: a machine takes no bytes that the command does not name",
             hint="Write the SHA-256 of the file into the document of the model.",
             details={"rule": "length"},
         )
-    return msgspec.structs.replace(command, priority=clamp_priority(command.priority))
+    return msgspec.structs.replace(
+        command, command_id=command.command_id.lower(), priority=clamp_priority(command.priority)
+    )
 
 
 def _check_id(text: str) -> None:
@@ -79,7 +87,7 @@ def _check_id(text: str) -> None:
     if parsed is None or parsed.version != 4 or str(parsed) != text.lower():
         raise InvalidRequest(
             f"$.command.command_id: {text[:80]!r} is no UUID of version 4",
-            hint="Make one with `uuidgen --random`, one for each command.",
+            hint="Give each command one of its own: `modelctl template ID --update` makes one.",
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -14,8 +16,10 @@ import pytest
 
 from modeld.operations import loading, model_update
 from modeld.operations.events_subscribe import Subscribe
+from modeld.operations.operation import Caller
 from modeld.platform import clock
 from modeld.store import Requester
+from modeld.store.catalog import updates as catalog_updates
 from modelwire.errors import (
     AlreadyExists,
     Cancelled,
@@ -25,8 +29,10 @@ from modelwire.errors import (
     InvalidDigest,
     InvalidName,
     InvalidRequest,
+    NoSpace,
     NotFound,
     PermissionDenied,
+    QueueFull,
     SourceNotFound,
     TimedOut,
     Unsupported,
@@ -45,7 +51,7 @@ from modelwire.requests import (
     RefuseLoad,
 )
 from modelwire.values import Machine, ModelView, Updated, Updates
-from rigs.operations_rig import ADMIN, ANOTHER, MINE, NotingCall, OperationsRig, operations_rig
+from rigs.operations_rig import ADMIN, ANOTHER, MINE, HandsNothing, NotingCall, OperationsRig, operations_rig
 from rigs.scripted_server import Asked, Reply, Server, file_reply
 from rigs.update_commands import command, content, digits
 from rigs.waiting import eventually
@@ -74,6 +80,13 @@ async def running(room: Path) -> AsyncIterator[OperationsRig]:
     async with operations_rig(room) as at:
         at.services.daemon.began -= 60
         yield at
+
+
+class OtherFiles(HandsNothing):
+    """A client for whom other files lie at the same paths, also one of the daemon's own user."""
+
+    async def may_name_paths(self) -> bool:
+        return False
 
 
 async def update(at: OperationsRig, given: dict[str, Any]) -> Updated:
@@ -105,9 +118,9 @@ def is_called(at: OperationsRig, **node: Any) -> None:
 
 
 @asynccontextmanager
-async def engine(at: OperationsRig) -> AsyncIterator[NotingCall]:
+async def engine(at: OperationsRig, caller: Caller = MINE) -> AsyncIterator[NotingCall]:
     """Subscribed, with all that it sees."""
-    call = NotingCall(MINE)
+    call = NotingCall(caller)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(at.of(Subscribe).run, call, EventsSubscribe(id="e", events=(loading.REQUESTED,)))
         await eventually(lambda: bool(at.services.loading._engines))
@@ -243,7 +256,7 @@ async def test_nobody_removes_the_rollback_model_of_a_running_update(tmp_path: P
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(update, at, given)
             await eventually(lambda: bool(call.sent))
-            with pytest.raises(InUse, match="an update that goes back to it"):
+            with pytest.raises(InUse, match="an update that needs it"):
                 await at.ask(ModelRemove(name="m-0b"))
             await at.ask(LeaseAcquire(name="m-3b-1_0-q4_k_m"))
         await at.ask(ModelRemove(name="m-0b"))
@@ -438,8 +451,9 @@ async def test_a_local_address_is_for_those_whose_paths_the_daemon_opens(tmp_pat
     async with running(tmp_path) as at:
         path = at.file("m.gguf", content("1.0"))
         given = command("1.0", download_url=f"file:{path}")
+        elsewhere = NotingCall(MINE, handed=OtherFiles())
         with pytest.raises(PermissionDenied):
-            await at.ask(ModelUpdate(command=given), ANOTHER)
+            await at.operations.slow[ModelUpdate](elsewhere, ModelUpdate(command=given))
         assert (await update(at, given)).outcome == "applied"
         assert len((await at.ask(ModelList())).models) == 2
 
@@ -560,3 +574,144 @@ async def test_an_engine_that_was_asked_has_to_answer_also_after_a_restart(tmp_p
         assert row.result, "the ledger has that it was asked"
         await at.services.board.cancel(job, "the test is over")
         await eventually(lambda: bool(made))
+
+
+async def test_the_same_command_of_two_users_at_once_is_carried_out_once(tmp_path: Path, web: Server) -> None:
+    async with running(tmp_path) as at, engine(at) as call, anyio.create_task_group() as tasks:
+        given, made = command("1.0", **address(web, "1.0")), list[Updated]()
+
+        async def ask(caller: Caller) -> None:
+            made.append(await at.ask(ModelUpdate(command=given), caller))
+
+        for caller in (MINE, ADMIN, MINE):
+            tasks.start_soon(ask, caller)
+        await eventually(lambda: bool(call.sent))
+        assert len(list(at.services.board.jobs)) == 1
+        other = dict(given, command_id=given["command_id"].upper(), priority=1)
+        with pytest.raises(AlreadyExists, match="another command"):
+            await update(at, other)
+        await at.ask(LeaseAcquire(name="m-3b-1_0-q4_k_m"))
+        await eventually(lambda: len(made) == 3)
+        assert {each.outcome for each in made} == {"applied"}
+        assert len((await updates(at)).updates) == 1
+
+
+async def test_a_version_that_is_given_to_other_bytes_meanwhile_is_not_moved_to(tmp_path: Path, web: Server) -> None:
+    async with running(tmp_path) as at, engine(at) as call, anyio.create_task_group() as tasks:
+        given, faults = command("2.0", {"rollback_model_id": "m-3b"}, **address(web, "2.0")), list[Updated]()
+        first = await at.ask(ModelUpdate(command=command("1.0", {"auto_load": False}, **address(web, "1.0"))))
+
+        async def run() -> None:
+            faults.append(await update(at, given))
+
+        tasks.start_soon(run)
+        await eventually(lambda: bool(call.sent))
+        await at.services.store.add(at.file("evil.gguf"), name="m-3b-2_0-q4_k_m", replace=True)
+        await at.ask(ModelAdd(path=at.file("good.gguf", content("2.0")), name="good"))
+        await at.ask(LeaseAcquire(name="good"))
+        await eventually(lambda: bool(faults))
+        assert faults[0].outcome == "rolled_back"
+        assert (await shown(at, "m-3b")).blob == first.blob
+
+
+async def test_what_a_running_update_needs_is_not_removed(tmp_path: Path, web: Server) -> None:
+    async with running(tmp_path) as at, engine(at) as call, anyio.create_task_group() as tasks:
+        await update(at, command("1.0", {"auto_load": False}, **address(web, "1.0")))
+        tasks.start_soon(update, at, command("2.0", {"rollback_model_id": "m-3b"}, **address(web, "2.0")))
+        await eventually(lambda: bool(call.sent))
+        for name in ("m-3b", "m-3b-2_0-q4_k_m"):
+            with pytest.raises(InUse):
+                await at.ask(ModelRemove(name=name))
+        await at.ask(LeaseAcquire(name="m-3b-2_0-q4_k_m"))
+
+
+async def test_an_outcome_that_the_disk_did_not_take_does_not_undo_the_move(
+    tmp_path: Path, web: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as at:
+        catalog = at.services.store.updates._catalog
+        assert catalog is not None
+        write, refused = catalog.write, list[int]()
+
+        async def refusing(function: Any, *rest: Any) -> Any:
+            if not refused and "updates" in function.__module__:
+                refused.append(1)
+                raise NoSpace("no space")
+            return await write(function, *rest)
+
+        monkeypatch.setattr(catalog, "write", refusing)
+        given = command("1.0", **address(web, "1.0"))
+        assert (await update(at, given)).outcome == "applied"
+        assert refused
+        assert (await shown(at, "m-3b")).blob == f"sha256:{digits('1.0')}"
+        assert (await update(at, given)).repeated
+
+
+async def test_a_name_that_another_tool_has_is_waited_for_when_an_update_goes_back(tmp_path: Path, web: Server) -> None:
+    async with running(tmp_path) as at, engine(at) as call, anyio.create_task_group() as tasks:
+        await at.ask(ModelAdd(path=at.file("m.gguf"), name="m-0b"))
+        await update(at, command("1.0", {"auto_load": False}, **address(web, "1.0")))
+        made = list[Updated]()
+        given = command("2.0", {"rollback_model_id": "m-0b"}, **address(web, "2.0"))
+
+        async def run() -> None:
+            made.append(await update(at, given))
+
+        tasks.start_soon(run)
+        await eventually(lambda: bool(call.sent))
+        layout = at.services.store.layout
+        descriptor = os.open(f"{layout.root}/locks/m-3b.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        await at.ask(RefuseLoad(command_id=given["command_id"], reason="too old an engine"))
+        await eventually(lambda: any(job.id in at.services.gate._aside for job in at.services.board.jobs))
+        os.close(descriptor)
+        await eventually(lambda: bool(made))
+        assert made[0].outcome == "rolled_back"
+        assert (await shown(at, "m-3b")).blob == (await shown(at, "m-0b")).blob
+
+
+async def test_an_engine_of_another_user_alone_stops_no_update(tmp_path: Path, web: Server) -> None:
+    async with running(tmp_path) as at, engine(at) as call, anyio.create_task_group() as tasks:
+        async with engine(at, ANOTHER):
+            await eventually(lambda: len(at.services.loading._engines) == 2)
+            given = command("1.0", **address(web, "1.0"))
+            tasks.start_soon(update, at, given)
+            await eventually(lambda: bool(call.sent))
+            await at.ask(RefuseLoad(command_id=given["command_id"], reason="no"), ANOTHER)
+            await at.ask(LeaseAcquire(name="m-3b-1_0-q4_k_m"))
+            await eventually(lambda: not list(at.services.board.jobs))
+            with pytest.raises(NotFound):
+                await at.ask(RefuseLoad(command_id=given["command_id"], reason="too late"))
+        assert (await shown(at, "m-3b")).blob == f"sha256:{digits('1.0')}"
+
+
+async def test_a_user_has_only_so_many_updates_at_once(tmp_path: Path) -> None:
+    async with running(tmp_path) as at, engine(at), anyio.create_task_group() as tasks:
+        most = at.services.gate.limits.waiting_per_peer
+        for number in range(most):
+            version = f"{number}.0"
+            await at.ask(ModelAdd(path=at.file(f"{version}.gguf", content(version)), name=f"brought-{version}"))
+            tasks.start_soon(ignoring, at, command(version))
+            await eventually(lambda number=number: len(list(at.services.board.jobs)) > number)  # type: ignore[misc]
+        with pytest.raises(QueueFull, match="update commands"):
+            await update(at, command("1.0"))
+        for job in list(at.services.board.jobs):
+            await at.services.board.cancel(job, "the test is over")
+        await eventually(lambda: not list(at.services.board.jobs))
+
+
+async def ignoring(at: OperationsRig, given: dict[str, Any]) -> None:
+    with suppress(WireError):
+        await update(at, given)
+
+
+async def test_commands_that_do_nothing_push_out_none_that_did_something(tmp_path: Path, web: Server) -> None:
+    async with running(tmp_path) as at:
+        given = command("1.0", **address(web, "1.0"))
+        made = await update(at, given)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(catalog_updates, "KEPT", 3)
+            for _ in range(6):
+                await update(at, command("2.0", {"target_nodes": ["another"]}))
+        assert len((await updates(at)).updates) == 4
+        assert (await update(at, given)).at == made.at

@@ -89,6 +89,9 @@ class Gate:
             return NOTHING
         return self._remove(id_, kind)
 
+    def is_aside(self, id_: str) -> bool:
+        return id_ in self._aside
+
     def step_aside(self, id_: str) -> Owed:
         """Gives the slot of a running job to others, while it waits for something outside."""
         kind = self._kind_of[id_]

@@ -93,14 +93,20 @@ class Renaming:
 
     # -- a name that goes on to another version
 
-    async def point(self, name: str, version: str, **terms: Unpack[Terms[Copied]]) -> Copied:
+    async def point(self, name: str, version: str, blob: str, **terms: Unpack[Terms[Copied]]) -> Copied:
         """Makes the name stand for what another one stands for, in one step: a reader finds the old model or the new
-        one. Its pin and its owner stay."""
+        one. Its pin and its owner stay. Raises AlreadyExists when the other name stands for other bytes than `blob`."""
         requester = terms.get("requester", THE_DAEMON)
 
         def plan() -> Plan[Copied]:
             standing = self.check_pointable(ModelName.parse(name), requester)
             value, to, document = self._planned(version, name, requester, None, replaces=True)
+            if value.blob != blob:
+                raise AlreadyExists(
+                    f"'{version}' has been given to other bytes, {value.blob}",
+                    hint="Find out by whom: `modelctl log` has it. Versions have names of their own.",
+                    details={"name": version, "existing": value.blob, "wanted": blob},
+                )
             if standing is not None:
                 before = standing.document()
                 document |= {field: before[field] for field in (pinning.FIELD, _OWNER) if field in before}
