@@ -143,7 +143,7 @@ class Node:
                 assert bytes_.startswith(content("")), bytes_
                 if not self.seen or self.seen[-1] != blob:
                     self.seen.append(blob)
-                self.over.wait(0.001)
+                self.over.wait(0.01)
         except BaseException as fault:
             self.faults.append(fault)
             raise

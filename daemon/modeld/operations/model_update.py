@@ -266,7 +266,10 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
             path=pulled.path,
             seconds=seconds,
         )
-        asked_before = job.intent is not None
+        intent = job.intent
+        if intent is not None and intent.loaded:
+            return True  # it was loaded before a restart, and the name was about to move
+        asked_before = intent is not None and intent.loaded is False
         wait = seconds if asked_before else RETURN_SECONDS - (clock.elapsed() - services.daemon.began)
         there = await services.loading.until_engines(wait, job)
         if not there and asked_before:
@@ -275,7 +278,8 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
                 hint="Start the engine, then send a command with another id.",
             )
         if there:  # from here on, also after a restart, an engine has to answer
-            await self.notes(job).about_to_publish(self._outcome(update, "applied", blob=update.digest.text))
+            asked = self._outcome(update, "applied", blob=update.digest.text, loaded=False)
+            await self.notes(job).about_to_publish(asked)
         return await services.loading.ask(update.command.command_id, update.digest, seconds, job, request)
 
     async def _go_back(self, job: UpdateJob, update: Update, rollback: ModelName | None, fault: WireError) -> Updated:

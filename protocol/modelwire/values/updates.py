@@ -16,8 +16,8 @@ class Updated(Value, frozen=True, kw_only=True):
 
     `name` is the name that the command moves, `version` the one that its version of the model has for good. `blob` is
     what `name` stands for with this outcome. `loaded` is true when an engine has taken a lease of the new version, and
-    left out when none was asked. `lines` are the requirements that the machine does not meet, `error` is what failed
-    before a rollback.
+    left out when none was asked; while an engine is asked, the job has it as false. `lines` are the requirements that
+    the machine does not meet, `error` is what failed before a rollback.
     """
 
     command_id: str

@@ -1,0 +1,48 @@
+"""Update commands on a real daemon that is killed while an engine has not answered yet."""
+
+from __future__ import annotations
+
+from end_to_end.test_names_killed import all_ended
+from rigs.real_daemon import RealDaemon
+from rigs.update_commands import command, content, digits
+from rigs.waiting import wait_until
+
+
+def test_an_engine_that_was_asked_has_to_answer_also_after_a_kill(stopped: RealDaemon) -> None:
+    stopped.configure('[node]\nload_within = "60s"\n')
+    stopped.start()
+    path = stopped.file("m.gguf", content("1.0"))
+    given = command("1.0", download_url=f"file:{path}")
+    with stopped.connect() as watching, stopped.connect() as asking:
+        number = watching.request("events.subscribe", events=["model.load_requested"])
+        asking.request("model.update", command=given)
+        event = watching.until(number, "event")
+        assert (event["model"], event["command"]) == ("m-3b-1_0-q4_k_m", given["command_id"])
+        stopped.kill()
+    stopped.configure('[node]\nload_within = "1s"\n')
+    stopped.start()
+    wait_until(lambda: all_ended(stopped), what="the end of the job")
+    answer = stopped.ask("model.update", command=given)
+    assert (answer["code"], answer["details"]["outcome"]) == ("timeout", "failed"), answer
+    assert stopped.ask("model.resolve", name="m-3b")["code"] == "not_found"
+    assert stopped.ask("model.resolve", name="m-3b-1_0-q4_k_m")["type"] == "result", "the version stays"
+
+
+def test_an_engine_that_comes_back_after_a_kill_is_asked_again(stopped: RealDaemon) -> None:
+    stopped.start()
+    path = stopped.file("m.gguf", content("1.0"))
+    given = command("1.0", download_url=f"file:{path}")
+    with stopped.connect() as watching, stopped.connect() as asking:
+        number = watching.request("events.subscribe", events=["model.load_requested"])
+        asking.request("model.update", command=given)
+        watching.until(number, "event")
+        stopped.kill()
+    stopped.start()
+    with stopped.connect() as watching, stopped.connect() as other:
+        number = watching.request("events.subscribe", events=["model.load_requested"])
+        event = watching.until(number, "event")
+        assert other.ask("lease.acquire", name=event["model"])["type"] == "result"
+        wait_until(lambda: all_ended(stopped), what="the end of the job")
+    answer = stopped.ask("model.update", command=given)["value"]
+    assert (answer["outcome"], answer["loaded"], answer["repeated"]) == ("applied", True, True)
+    assert stopped.ask("model.resolve", name="m-3b")["value"]["blob"] == f"sha256:{digits('1.0')}"
