@@ -103,7 +103,7 @@ class Renaming:
             value, to, document = self._planned(version, name, requester, None, replaces=True)
             if standing is not None:
                 before = standing.document()
-                document |= {field: before[field] for field in (pinning.FIELD, _OWNER) if field in before}
+                document |= {field: before[field] for field in (pinning.FIELD, _OWNER, writing.IDS) if field in before}
             return Plan(value, (to,), lambda: self._name_changes.write(to, document, replace=True))
 
         return await self._changes.carry_out(self._copies, (version, name, "point"), plan, **terms)
