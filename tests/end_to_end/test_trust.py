@@ -14,6 +14,8 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
+from modeld.store import Digest
+from modeld.store.disk.layout import Layout
 from modelwire import limits
 from modelwire.knowledge.document import built
 from modelwire.knowledge.requirements import SMALL_LLM
@@ -23,6 +25,7 @@ from rigs.real_daemon import RealDaemon
 from rigs.rough_peers import ALLOW_ROOT, FOREIGN_UID, connect_as, incidents, needs_root
 from rigs.scripted_server import Asked, Reply, Server, file_reply
 from rigs.signers import new_key, public_pem, resources_of, signed_with_key, statement
+from rigs.update_commands import command
 from rigs.waiting import wait_until
 
 WEIGHTS, OTHER = gguf(2 * MIB, 301), gguf(2 * MIB, 302)
@@ -191,17 +194,66 @@ def test_a_remembered_model_with_its_signature_needs_no_network(trusting: RealDa
     assert len(proofs(trusting, "again")) == 1
 
 
+def described(**fields: str) -> dict[str, Any]:
+    known = built("mine", "Mine", "llm", version="1", requirements=SMALL_LLM, features=(), license="mit")
+    return dict(json.loads(msgspec.json.encode(known))) | fields
+
+
 def test_a_registered_model_does_not_pass_by(trusting: RealDaemon) -> None:
-    built_document = built("mine", "Mine", "llm", version="1", requirements=SMALL_LLM, features=(), license="mit")
-    document = json.loads(msgspec.json.encode(built_document))
-    document |= {"download_url": "hf:org/unsigned/m.gguf", "sha256": hex_of(WEIGHTS)}
     trusting.start()
+    document = described(download_url="hf:org/unsigned/m.gguf", sha256=hex_of(WEIGHTS))
     registered = trusting.ask("model.register", manifest=document)
     assert registered["type"] == "result", registered
     assert trusting.ask("model.pull", ref="mine")["code"] == "untrusted"
     path = trusting.file("in/m.gguf", WEIGHTS)
     assert trusting.ask("model.add", path=path, name="mine")["code"] == "untrusted"
     assert trusting.ask("model.resolve", name="mine")["type"] == "error"
+
+
+def register_by_digest(daemon: RealDaemon, digest: str) -> None:
+    registered = daemon.ask("model.register", manifest=described(sha256=digest))
+    assert registered["type"] == "result", registered
+
+
+def asked_by_digest(daemon: RealDaemon, digest: str) -> list[dict[str, Any]]:
+    """The answers to all that names bytes by their digest alone, `mine` being registered for it."""
+    return [
+        daemon.ask("model.pull", ref="mine"),
+        daemon.ask("model.pull", ref="mine", offline=True),
+        daemon.ask("model.provision", ref="mine"),
+        daemon.ask("model.update", command=command("1.0", {"auto_load": False}, sha256=digest)),
+    ]
+
+
+def test_refused_bytes_get_no_name_by_their_digest(trusting: RealDaemon, key: EllipticCurvePrivateKey) -> None:
+    refused(trusting.start(), "hf:org/tampered/m.gguf", "changed")
+    digest = hex_of(OTHER)
+    assert Path(Layout(trusting.root).blob(Digest(digest))).exists()
+    # Whatever a writer can have a manifest say of other bytes is no name of these.
+    path = trusting.file("free.gguf", gguf(2 * MIB, 303))
+    assert trusting.ask("model.add", path=path, name="free", license=digest)["type"] == "result"
+    register_by_digest(trusting, digest)
+    for reply in asked_by_digest(trusting, digest):
+        assert (reply.get("code"), reply.get("retryable")) == ("untrusted", False), reply
+        assert reply["details"]["rule"] == "unnamed"
+        assert digest in reply["message"]
+        assert "modelctl add PATH --name" in reply["hint"]
+    for name in ("mine", "m-3b", "m-3b-1_0-q4_k_m"):
+        assert trusting.ask("model.resolve", name=name)["type"] == "error"
+    right = signature(key, {**FILES, "m.gguf": OTHER})
+    pulled(trusting, "hf:org/tampered/m.gguf", name="signed", signature=right)
+    for reply in asked_by_digest(trusting, digest):
+        assert reply["type"] == "result", reply
+    assert {"signed", "mine", "m-3b", "m-3b-1_0-q4_k_m"} <= names(trusting)
+
+
+def test_without_rules_a_digest_is_enough(stopped: RealDaemon, hub: Hub) -> None:
+    stopped.environ |= {"HF_ENDPOINT": hub.url, "MODELD_STORE_SWEEP": "off"}
+    value = pulled(stopped.start(), "hf:org/unsigned/m.gguf")
+    assert stopped.ask("model.remove", name=value["name"])["type"] == "result"
+    register_by_digest(stopped, hex_of(WEIGHTS))
+    for reply in asked_by_digest(stopped, hex_of(WEIGHTS)):
+        assert reply["type"] == "result", reply
 
 
 def test_provisioning_does_not_pass_by(trusting: RealDaemon) -> None:

@@ -15,7 +15,7 @@ from modeld.jobs.board import Attachment
 from modeld.jobs.job import AnyJob, Job
 from modeld.operations.given_signature import GivenSignatures
 from modeld.operations.job_operation import JobOperation, Submission, requester_of
-from modeld.operations.model_ids import registered
+from modeld.operations.model_ids import NewId, registered
 from modeld.operations.operation import Call, Caller
 from modeld.operations.room import with_room
 from modeld.operations.services import Services
@@ -171,13 +171,16 @@ class Add(NewModel[ModelAdd, Added]):
         async with self.outcome_recorded(job, request.path):
             known_as = request.known_as if request.known_as is not None and is_id(request.known_as) else None
             terms: PublishTerms = {"known_as": known_as}
+            notes: Notes[Added] = self.notes(job)
+            if known_as is not None:
+                notes = NewId(notes, self._services, await self._services.requester_of(job), known_as)
             add = partial(
                 add_path,
                 self._services,
                 job,
                 request,
                 request.path,
-                self.notes(job),
+                notes,
                 how,
                 signature=self._signatures.of(job),
                 **terms,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -16,10 +17,11 @@ import msgspec
 
 from modeld.operations.services import Services
 from modeld.sources.local import LocalReference
-from modeld.store import ModelName
+from modeld.store import ModelName, Requester
 from modeld.store.manifests.entries import Entry
 from modeld.store.names import LONGEST_ID, is_id
-from modelwire.errors import AlreadyExists, InvalidName, InvalidRequest
+from modeld.store.publish.name_changes import Notes
+from modelwire.errors import AlreadyExists, InvalidName, InvalidRequest, PermissionDenied
 from modelwire.requests import (
     LeaseAcquire,
     ModelAdd,
@@ -38,6 +40,7 @@ from modelwire.requests import (
     ModelVerifySignature,
     Request,
 )
+from modelwire.values import Added
 
 R = TypeVar("R", bound=Request)
 
@@ -75,14 +78,17 @@ async def with_names(services: Services, uid: int, request: R) -> R:
     return request if named == given else msgspec.structs.replace(request, **{field: named})
 
 
-async def name_of(services: Services, uid: int, text: str) -> str:
-    """The text, or the name of the model that it is an id of."""
+async def name_of(services: Services, uid: int, text: str, *, own: bool = False) -> str:
+    """The text, or the name of the model that it is an id of; with `own`, of the user's models alone."""
     try:
         ModelName.parse(text)
     except InvalidName as fault:
         found = await services.store.sites.with_id(text) if is_id(text) else []
+        if own:
+            found = _own(found, uid)
         if not found:
-            fault.hint = f"No model is known by it as an id either. {fault.hint or ''}".strip()
+            model = "model of yours" if own else "model"
+            fault.hint = f"No {model} is known by it as an id either. {fault.hint or ''}".strip()
             raise
         return _only(text, found, uid).name.text
     return text
@@ -90,7 +96,8 @@ async def name_of(services: Services, uid: int, text: str) -> str:
 
 async def _reference(services: Services, uid: int, request: ModelPull | ModelProvision) -> str:
     """What has a source of its own, or is a file that is there, means that. The files of other users than the daemon's
-    own are theirs to open: a path of theirs is never an id."""
+    own are theirs to open: a path of theirs is never an id. A path that is gone is an id of the user's models alone:
+    else others would say which bytes stand in for a file."""
     texts = [request.ref]
     path = None
     try:
@@ -103,10 +110,18 @@ async def _reference(services: Services, uid: int, request: ModelPull | ModelPro
         path = reference.path
         texts.append(reference.text)
     for text in filter(is_id, texts):
-        if found := await services.store.sites.with_id(text):
+        found = await services.store.sites.with_id(text)
+        if path is not None:
+            found = _own(found, uid)
+        if found:
             there = path is not None and await anyio.to_thread.run_sync(os.path.lexists, path, abandon_on_cancel=True)
             return request.ref if there else _only(text, found, uid).name.text
     return request.ref
+
+
+def _own(found: Sequence[Entry], uid: int) -> list[Entry]:
+    """Those of the user. The uids at a site may be those of another machine."""
+    return [entry for entry in found if entry.owner == uid and entry.site is None]
 
 
 def _only(id_: str, found: Sequence[Entry], uid: int) -> Entry:
@@ -135,14 +150,50 @@ async def registered(services: Services, uid: int, request: ModelAdd, id_: str) 
             )
         return msgspec.structs.replace(request, name=name)
     store = services.store
-    own = [entry for entry in await store.sites.with_id(id_) if entry.owner == uid and entry.site is None]
-    if own:
+    await _check_no_other_has(services, await services.requester(uid), id_)
+    if own := _own(await store.sites.here_with_id(id_), uid):
         return msgspec.structs.replace(request, name=_with_name(id_, _only(id_, own, uid), request.name))
     if request.name is not None:
         return request
     usual = ModelName.suggest(request.path)
     taken = await store.index.in_thread(partial(store.index.entry, usual)) or store.registrations.of(usual)
     return msgspec.structs.replace(request, name=(usual if taken is None else usual.for_id(id_, uid)).text)
+
+
+class NewId:
+    """The notes of a job that gives an id to a model: in the publisher's turn no other job can give it any more."""
+
+    def __init__(self, notes: Notes[Added], services: Services, requester: Requester, id_: str) -> None:
+        self._notes = notes
+        self._check = partial(_check_no_other_has, services, requester, id_)
+
+    def waits_for(self, holder: str, /) -> AbstractAsyncContextManager[None]:
+        return self._notes.waits_for(holder)
+
+    async def about_to_publish(self, value: Added, /) -> None:
+        await self._check()
+        await self._notes.about_to_publish(value)
+
+    async def published(self, value: Added, /) -> None:
+        await self._notes.published(value)
+
+
+async def _check_no_other_has(services: Services, requester: Requester, id_: str) -> None:
+    """Raises PermissionDenied when the id is of a model of another user, and of none of the requester's: a second model
+    with it would make it ambiguous for everybody else."""
+    found = await services.store.sites.here_with_id(id_)
+    other = next((entry for entry in found if not requester.may_change(entry.owner)), None)
+    if other is None or any(entry.owner == requester.peer for entry in found):
+        return
+    name, owner = other.name.text, other.owner
+    belongs = f"belongs to uid {owner}" if owner is not None else "has a manifest that does not say who owns it"
+    whom = f"uid {owner}, or a user with the role admin," if owner is not None else "a user with the role admin"
+    raise PermissionDenied(
+        f"'{id_}' is the id of '{name}' already, which {belongs}",
+        hint=f"Register the file under another id or under a name. Ask {whom} to remove that model if it should not"
+        " have the id.",
+        details={"id": id_, "existing": name, "owner": owner, "uid": requester.peer},
+    )
 
 
 def _with_name(id_: str, entry: Entry, wanted: str | None) -> str:

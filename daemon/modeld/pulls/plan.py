@@ -195,7 +195,13 @@ class Plan:
         whether the source had nothing to choose."""
         request, reference = self.request, self.reference
         whole = all_there and reference.is_whole and not request.include and not request.exclude
-        return Origin(reference=reference.text, spellings=reference.spellings(paths), signature=signature, whole=whole)
+        return Origin(
+            reference=reference.text,
+            spellings=reference.spellings(paths),
+            signature=signature,
+            whole=whole,
+            placeless=not reference.network,
+        )
 
     def publication(
         self, files: Sequence[ReadyFile], model: RemoteModel, *, asked: bool

@@ -86,10 +86,13 @@ class Rule:
 
 
 class Rules:
-    """In the order of the configuration."""
+    """In the order of the configuration. Falsy when there are none."""
 
     def __init__(self, rules: Sequence[Rule] = ()) -> None:
         self._rules = tuple(rules)
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
 
     def matching(self, spellings: Iterable[str]) -> Rule | None:
         """The first rule that one of these spellings of a reference matches."""

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from modeld.access.roles import Access
 from modeld.config.settings import AccessSettings
 from modeld.operations.model_add import Add
-from modeld.operations.model_ids import NAMES
+from modeld.operations.model_ids import NAMES, name_of, registered
+from modeld.operations.operation import Caller
+from modeld.operations.services import Services
 from modeld.store import Digest, ModelName, Requester
 from modeld.store.names import LONGEST_ID, MOST_IDS
 from modelwire.encoding import encode
@@ -25,6 +28,7 @@ from modelwire.errors import (
     Offline,
     PermissionDenied,
     QuotaExceeded,
+    SourceNotFound,
 )
 from modelwire.limits import MAX_REPLY
 from modelwire.operations import OPERATIONS
@@ -54,6 +58,7 @@ from rigs.operations_rig import ADMIN, ANOTHER, MINE, NotingCall, OperationsRig,
 CONTENT = b"GGUF\3\0\0\0 the bytes of a model"
 DIGITS = sha256(CONTENT).hexdigest()
 ID = "my-org/my model"
+THIRD = Caller(ANOTHER.uid + 1, ANOTHER.uid + 1, "write")
 
 GIVES_A_NAME = {ModelAdd: "name", ModelPull: "name", ModelProvision: "name"}
 """Requests whose field names a model that is to be made."""
@@ -186,6 +191,19 @@ async def test_a_rename_keeps_it_and_a_copy_has_none(tmp_path: Path) -> None:
         assert await path_of(at, ID) == "moved"
 
 
+async def test_an_update_of_the_name_keeps_it(tmp_path: Path) -> None:
+    """As a rename does: users of the id follow the name to its new version."""
+    async with operations_rig(tmp_path) as at:
+        await register(at)
+        await register(at, "its/own", file="v2.gguf", content=CONTENT + b"!")
+        await at.services.store.renaming.point("m", "v2", requester=Requester(peer=MINE.uid))
+        assert (await show(at, ID)).blob == (await show(at, "v2")).blob
+        assert ((await show(at, "m")).ids, (await show(at, "v2")).ids) == ((ID,), ("its/own",))
+        await at.services.store.renaming.point("v2", "m", requester=Requester(peer=MINE.uid))
+        await at.services.store.renaming.point("new", "m", requester=Requester(peer=MINE.uid))
+        assert (await show(at, "new")).ids == ()
+
+
 async def test_other_bytes_under_the_name_do_not_have_it(tmp_path: Path) -> None:
     async with operations_rig(tmp_path) as at:
         await register(at)
@@ -262,6 +280,42 @@ async def test_nobody_gives_an_id_to_the_model_of_another_user(tmp_path: Path) -
         assert manifest(at, "m").read_bytes() == before
 
 
+async def test_nobody_registers_the_id_of_another_user(tmp_path: Path) -> None:
+    """It would mean two models to a third user, who can do nothing about it."""
+    async with operations_rig(tmp_path, AccessSettings()) as at:
+        theirs = Requester(peer=ANOTHER.uid)
+        await at.services.store.add(at.file("t.gguf"), name="theirs", known_as=ID, requester=theirs)
+        for name in (None, "mine"):
+            with pytest.raises(PermissionDenied, match=f"'{ID}' is the id of 'theirs'.* uid {ANOTHER.uid}") as fault:
+                await registered(at.services, THIRD.uid, ModelAdd(path=at.file("m.gguf"), name=name), ID)
+            assert fault.value.details == {"id": ID, "existing": "theirs", "owner": ANOTHER.uid, "uid": THIRD.uid}
+            assert f"Ask uid {ANOTHER.uid}" in (fault.value.hint or "")
+        again = await registered(at.services, ANOTHER.uid, ModelAdd(path=at.file("m.gguf")), ID)
+        assert again.name == "theirs"
+        for caller in (MINE, ADMIN):  # the daemon's own user may change the models of others too
+            assert (await register(at, caller=caller, file=f"{caller.uid}.gguf")).name == str(caller.uid)
+
+
+async def test_nobody_registers_an_id_that_another_user_has_got_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def overtaken(services: Services, uid: int, request: ModelAdd, id_: str) -> ModelAdd:
+        wanted = await registered(services, uid, request, id_)
+        await services.store.add(request.path, name="theirs", known_as=id_, requester=Requester(peer=ANOTHER.uid))
+        return wanted
+
+    monkeypatch.setattr("modeld.operations.model_add.registered", overtaken)
+    monkeypatch.setattr(Access, "is_admin", _nobody_is)
+    async with operations_rig(tmp_path, AccessSettings()) as at:
+        with pytest.raises(PermissionDenied, match="is the id of 'theirs'"):
+            await register(at)
+        assert os.listdir(at.services.store.layout.manifests_dir) == ["theirs.json"]
+
+
+async def _nobody_is(_: Access, _uid: int) -> bool:
+    return False
+
+
 async def test_two_models_with_one_id(tmp_path: Path) -> None:
     async with operations_rig(tmp_path) as at:
         await register(at)
@@ -320,6 +374,35 @@ async def test_a_reference_with_a_place_of_its_own_keeps_its_meaning(tmp_path: P
         await register(at, "hf:org/repo/m.gguf", name="hub")
         with pytest.raises(Offline):
             await at.ask(ModelPull(ref="hf:org/repo/m.gguf", name="x", offline=True))
+
+
+async def test_a_path_that_is_gone_is_no_id_of_another_user(tmp_path: Path) -> None:
+    """Else a user who registers the paths of others gives them bytes when a file is away."""
+    async with operations_rig(tmp_path, AccessSettings()) as at:
+        path, theirs = at.file("m.gguf"), Requester(peer=ANOTHER.uid)
+        await at.services.store.add(path, name="theirs", known_as=f"local:{path}", requester=theirs)
+        os.unlink(path)
+        for request in (ModelPull(ref=path), ModelPull(ref=f"local:{path}"), ModelProvision(ref=path)):
+            for caller in (MINE, ADMIN):
+                with pytest.raises(SourceNotFound, match="is not there"):
+                    await at.ask(request, caller)
+        await at.services.store.add(
+            at.file("o.gguf"), name="own", known_as=f"local:{path}", requester=Requester(peer=MINE.uid)
+        )
+        assert (await at.ask(ModelPull(ref=path))).name == "own"
+
+
+async def test_an_id_of_own_models_alone(tmp_path: Path) -> None:
+    async with operations_rig(tmp_path, AccessSettings()) as at:
+        theirs = Requester(peer=ANOTHER.uid)
+        await at.services.store.add(at.file("t.gguf"), name="theirs", known_as=ID, requester=theirs)
+        assert await name_of(at.services, ANOTHER.uid, ID, own=True) == "theirs"
+        assert await name_of(at.services, MINE.uid, ID) == "theirs"
+        for caller in (MINE, ADMIN):
+            with pytest.raises(InvalidName) as fault:
+                await name_of(at.services, caller.uid, ID, own=True)
+            assert "No model of yours is known by it as an id either." in (fault.value.hint or "")
+        assert await name_of(at.services, MINE.uid, "theirs", own=True) == "theirs"
 
 
 async def test_the_path_of_another_user_is_never_an_id(tmp_path: Path) -> None:

@@ -325,11 +325,12 @@ class Ingest:
         """Publishes a model of one file (`alone`), or of several with a tree. Staged files are in `batch` too. The
         history records the bytes that were read or fetched, and whose signature was required. `last` is as in
         `Publishing.publish`. Raises Untrusted."""
-        layout, trees = self.publishing.layout, self.publishing.index.trees
+        layout, index = self.publishing.layout, self.publishing.index
+        trees = index.trees
         first, tree = first_of(files), [] if alone else listed(files)
         stands = await self.publishing.in_thread(partial(self.publishing.judge, request, first.digest, tree))
         contents = {file.path: file.content for file in files}
-        signed = partial(check_signed, self.rules, origin, contents, layout, request.progress)
+        signed = partial(check_signed, self.rules, origin, contents, index, layout, request.progress)
         proof = await self.in_thread(signed)
         inspected = await self.in_thread(partial(_inspected, [first] if stands else [first, *files]))
         if not stands:

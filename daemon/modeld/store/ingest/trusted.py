@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -27,6 +27,8 @@ from modeld.store.digest import Digest
 from modeld.store.disk.durable import read_at, store_faults
 from modeld.store.disk.layout import Layout
 from modeld.store.ingest.staged import Staged
+from modeld.store.manifests.entries import Entry
+from modeld.store.manifests.index import Index
 from modeld.store.names import ModelName
 from modelwire.errors import Untrusted
 
@@ -60,6 +62,9 @@ class Origin:
     whole: bool = False
     """Whether these are all files that are there: then none that was signed may be missing."""
 
+    placeless: bool = False
+    """Whether the reference is no more than a name: the files are bytes that are here, wherever they came from."""
+
 
 @dataclass(frozen=True, slots=True)
 class Proof:
@@ -91,12 +96,20 @@ def check_early(rules: Rules, origin: Origin, paths: Collection[str]) -> None:
 
 
 def check_signed(
-    rules: Rules, origin: Origin, contents: Mapping[str, Blob | Staged], layout: Layout, progress: JobProgress
+    rules: Rules,
+    origin: Origin,
+    contents: Mapping[str, Blob | Staged],
+    index: Index,
+    layout: Layout,
+    progress: JobProgress,
 ) -> Proof | None:
-    """None when no rule matches. Raises Untrusted when one does, and no signature by its signers holds for all files.
-    Blocks, for as long as the bytes are read when the signature has no SHA-256 of whole files."""
+    """None when no rule matches. Raises Untrusted when one does, and no signature by its signers holds for all files;
+    and when none does because the files have no place, and no model has their bytes. Blocks, for as long as the bytes
+    are read when the signature has no SHA-256 of whole files."""
     rule = rules.matching(origin.spellings)
     if rule is None:
+        if rules and origin.placeless:
+            _check_named(origin, {content.digest for content in contents.values()}, index)
         return None
     signature = origin.signature
     if signature is None:
@@ -130,6 +143,34 @@ def check_signed(
     if signed.model.subject is not None:
         details["subject"] = signed.model.subject[:_LONGEST]
     return Proof(details)
+
+
+def _check_named(origin: Origin, digests: Set[Digest], index: Index) -> None:
+    """Raises Untrusted for bytes that no model has. A rule may have refused them where they came from; those of a
+    present model have passed here, or are older than the rules. Manifests count as they are read: any text of theirs
+    that only looks like the digest may be a writer's."""
+    unnamed = set(digests)
+    for entry in index.all_entries():
+        unnamed -= _judged_files(entry)
+        if not unnamed:
+            return
+    blobs = sorted(digest.text for digest in unnamed)
+    raise Untrusted(
+        f"{origin.reference} gets no name: no model that is here has the bytes {', '.join(blobs)}, and without their"
+        " place no rule of [[trust.require]] can judge them",
+        hint="Pull them from their place, or add the file under that name, so that the rules judge where it is from:"
+        f" `modelctl add PATH --name {origin.reference}`.",
+        details={"reference": origin.reference, "rule": "unnamed", "blobs": blobs},
+    )
+
+
+def _judged_files(entry: Entry) -> set[Digest]:
+    """The files of a model that a rule judges. The others get in without a signature, as files of this model only."""
+    manifest = entry.manifest
+    if manifest is None:
+        return set()
+    judged = {file.blob for file in manifest.files if file.path != SIGNATURE_FILE and file.path not in _GIT_FILES}
+    return {Digest.parse(blob) for blob in (judged if manifest.files else {manifest.blob})}
 
 
 def _needs_no_signature(statement: Statement, path: str, content: Blob | Staged, signature: Digest) -> bool:

@@ -194,27 +194,34 @@ class Sites:
     async def find(self, text: str) -> Entry:
         """As `Index.find`."""
         try:
-            return await self._own.in_thread(partial(self._own.find, text))
+            return await self._find_here(text)
         except (NotFound, AtSite) as fault:
             return await self._first(text, lambda site: site.look(partial(site.index.find, text)), fault)
 
+    async def _find_here(self, text: str) -> Entry:
+        return await self._own.in_thread(partial(self._own.find, text))
+
     async def with_id(self, id_: str) -> list[Entry]:
         """The models that are known by this id: those of the own root, else of the first site that has one."""
-        if found := await self._still_with(id_, await self._ids.names(id_)):
+        if found := await self.here_with_id(id_):
             return found
         for site in self.sites:
             with suppress(Away):
-                if found := await self._still_with(id_, await site.ids.names(id_)):
+                if found := await self._still_with(id_, await site.ids.names(id_), self.find):
                     return found
         return []
 
-    async def _still_with(self, id_: str, names: Sequence[str]) -> list[Entry]:
+    async def here_with_id(self, id_: str) -> list[Entry]:
+        """Those of the own root. Waits for no site."""
+        return await self._still_with(id_, await self._ids.names(id_), self._find_here)
+
+    async def _still_with(self, id_: str, names: Sequence[str], find: Callable[[str], Awaitable[Entry]]) -> list[Entry]:
         """What these names stand for now: another tool may have changed a manifest, or the own root may hide that of a
         site."""
         found = {}
         for name in names:
             with suppress(NotFound, AtSite, SourceUnavailable):
-                entry = await self.find(name)
+                entry = await find(name)
                 if id_ in entry.ids:
                     found[entry.name.text] = entry
         return list(found.values())

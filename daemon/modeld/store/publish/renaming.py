@@ -109,7 +109,7 @@ class Renaming:
                 )
             if standing is not None:
                 before = standing.document()
-                document |= {field: before[field] for field in (pinning.FIELD, _OWNER) if field in before}
+                document |= {field: before[field] for field in (pinning.FIELD, _OWNER, writing.IDS) if field in before}
             return Plan(value, (to,), lambda: self._name_changes.write(to, document, replace=True))
 
         return await self._changes.carry_out(self._copies, (version, name, "point"), plan, **terms)

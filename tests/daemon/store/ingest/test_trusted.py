@@ -315,6 +315,26 @@ async def test_another_signature_among_the_files_is_a_file_like_others(shop: Sho
     await shop.refused(shop.put({**FILES, "model.sig": b"{}"}), "unsigned", shop.of(FILES))
 
 
+async def test_bytes_without_a_place_are_those_of_a_model_that_is_here(shop: Shop) -> None:
+    there = shop.room / "there"
+    there.mkdir()
+    for path, content in {"m.gguf": ONE, "model.sig": ONE + b"!"}.items():
+        (there / path).write_bytes(content)
+    signed, unsigned = (hashlib.sha256(content).hexdigest() for content in (ONE, ONE + b"!"))
+    origin = trusted.Origin(reference="mine", spellings=("mine",), placeless=True)
+    await shop.store.add(str(there), name="there", formats="force_format")
+    assert _check(shop, origin, {"mine": _blob(shop, f"sha256:{signed}")}) is None
+    for digest, named in ((unsigned, True), (signed, False)):
+        if not named:
+            await shop.store.renaming.remove("there")
+        with pytest.raises(Untrusted) as caught:
+            _check(shop, origin, {"mine": _blob(shop, f"sha256:{digest}")})
+        assert caught.value.details == {"reference": "mine", "rule": "unnamed", "blobs": [f"sha256:{digest}"]}
+        assert caught.value.hint
+    placed = trusted.Origin(reference="https://h/m", spellings=("https://h/m",))
+    assert _check(shop, placed, {"mine": _blob(shop, f"sha256:{signed}")}) is None
+
+
 @pytest.mark.parametrize("form", ["shards", "blake2b"])
 @pytest.mark.parametrize("here", [True, False])
 async def test_bytes_are_read_where_the_signature_has_no_sha256_of_them(shop: Shop, form: str, here: bool) -> None:
@@ -387,4 +407,6 @@ def _blob(shop: Shop, text: str) -> Any:
 
 
 def _check(shop: Shop, origin: trusted.Origin, files: Mapping[str, Any]) -> trusted.Proof | None:
-    return trusted.check_signed(shop.store.ingest.rules, origin, files, shop.store.layout, JobProgress())
+    return trusted.check_signed(
+        shop.store.ingest.rules, origin, files, shop.store.index, shop.store.layout, JobProgress()
+    )
