@@ -221,6 +221,7 @@ def asked_by_digest(daemon: RealDaemon, digest: str) -> list[dict[str, Any]]:
         daemon.ask("model.pull", ref="mine"),
         daemon.ask("model.pull", ref="mine", offline=True),
         daemon.ask("model.provision", ref="mine"),
+        daemon.ask("model.pull", ref="https://nowhere.invalid/m.gguf", name="elsewhere", sha256=digest),
         daemon.ask("model.update", command=command("1.0", {"auto_load": False}, sha256=digest)),
     ]
 
@@ -238,7 +239,7 @@ def test_refused_bytes_get_no_name_by_their_digest(trusting: RealDaemon, key: El
         assert reply["details"]["rule"] == "unnamed"
         assert digest in reply["message"]
         assert "modelctl add PATH --name" in reply["hint"]
-    for name in ("mine", "m-3b", "m-3b-1_0-q4_k_m"):
+    for name in ("mine", "elsewhere", "m-3b", "m-3b-1_0-q4_k_m"):
         assert trusting.ask("model.resolve", name=name)["type"] == "error"
     right = signature(key, {**FILES, "m.gguf": OTHER})
     pulled(trusting, "hf:org/tampered/m.gguf", name="signed", signature=right)

@@ -168,7 +168,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         if text is None:
             return None
         try:
-            text = await name_of(self._services, uid, text)
+            text = await name_of(self._services, uid, text, own=True)
             view = await store.index.in_thread(partial(store.models.view, text))
         except (InvalidName, NotFound) as fault:
             raise NotFound(

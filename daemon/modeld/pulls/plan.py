@@ -190,9 +190,11 @@ class Plan:
 
     # -- the name
 
-    def origin(self, paths: Sequence[str], signature: bytes | None, *, all_there: bool = False) -> Origin:
+    def origin(
+        self, paths: Sequence[str], signature: bytes | None, *, all_there: bool = False, said: bool = True
+    ) -> Origin:
         """What the rules of [trust] judge: the reference of the request, whoever gives the bytes. `all_there` says
-        whether the source had nothing to choose."""
+        whether the source had nothing to choose, `said` whether it has ever named these bytes."""
         request, reference = self.request, self.reference
         whole = all_there and reference.is_whole and not request.include and not request.exclude
         return Origin(
@@ -200,7 +202,7 @@ class Plan:
             spellings=reference.spellings(paths),
             signature=signature,
             whole=whole,
-            placeless=not reference.network,
+            placeless=not (reference.network and said),
         )
 
     def publication(

@@ -257,7 +257,7 @@ class Pull:
         """`asked` as in `Plan.publication`."""
         self._job.resumable = False
         plan = self._plan
-        origin = origin or plan.origin([file.path for file in files], self._signature)
+        origin = origin or plan.origin([file.path for file in files], self._signature, said=model.said)
         pulled = await self._published(files, model, origin, asked=asked, note=note)
         if asked and not plan.reference.secrets:
             await self._context.memory.remember_model(plan.full_reference, model)

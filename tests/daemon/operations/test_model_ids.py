@@ -196,11 +196,13 @@ async def test_an_update_of_the_name_keeps_it(tmp_path: Path) -> None:
     async with operations_rig(tmp_path) as at:
         await register(at)
         await register(at, "its/own", file="v2.gguf", content=CONTENT + b"!")
-        await at.services.store.renaming.point("m", "v2", requester=Requester(peer=MINE.uid))
+        point, mine = at.services.store.renaming.point, Requester(peer=MINE.uid)
+        newer = (await show(at, "v2")).blob
+        await point("m", "v2", newer, requester=mine)
         assert (await show(at, ID)).blob == (await show(at, "v2")).blob
         assert ((await show(at, "m")).ids, (await show(at, "v2")).ids) == ((ID,), ("its/own",))
-        await at.services.store.renaming.point("v2", "m", requester=Requester(peer=MINE.uid))
-        await at.services.store.renaming.point("new", "m", requester=Requester(peer=MINE.uid))
+        await point("v2", "m", newer, requester=mine)
+        await point("new", "m", newer, requester=mine)
         assert (await show(at, "new")).ids == ()
 
 

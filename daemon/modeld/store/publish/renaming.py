@@ -95,7 +95,8 @@ class Renaming:
 
     async def point(self, name: str, version: str, blob: str, **terms: Unpack[Terms[Copied]]) -> Copied:
         """Makes the name stand for what another one stands for, in one step: a reader finds the old model or the new
-        one. Its pin and its owner stay. Raises AlreadyExists when the other name stands for other bytes than `blob`."""
+        one. Its pin, its owner and its ids stay. Raises AlreadyExists when the other name stands for other bytes than
+        `blob`."""
         requester = terms.get("requester", THE_DAEMON)
 
         def plan() -> Plan[Copied]:
