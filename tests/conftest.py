@@ -17,6 +17,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_daemon_of_the_user() -> Iterator[None]:
+    """What a test runs in this process finds no daemon of whoever runs the suite, and starts none: it names its own."""
+    with pytest.MonkeyPatch.context() as environ:
+        environ.setenv("MODELD_SOCKET", "/nowhere/modeld.sock")
+        yield
+
+
 @pytest.fixture
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a short path: a socket's has 107 bytes at most."""

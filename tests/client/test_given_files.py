@@ -11,6 +11,7 @@ from modelclient import given_files
 from modelclient.ctl import command
 from modelwire.errors import Internal, InvalidRequest, NotFound, PermissionDenied, WireError
 from rigs.command import Ctl
+from rigs.real_daemon import RealDaemon
 
 VERBS = {
     "register": ["register", "FILE"],
@@ -47,8 +48,9 @@ def test_why_a_file_cannot_be_read(
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_file_without_the_right_to_read_it_ends_with_13(
-    verb: str, room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    verb: str, daemon: RealDaemon, room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("MODELD_SOCKET", daemon.socket)
     file = room / "secret"
     file.write_text("x")
 

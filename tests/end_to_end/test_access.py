@@ -91,7 +91,7 @@ def test_the_number_that_stands_for_everybody_has_no_right(shared: RealDaemon) -
     daemon = started(shared, **{"65534": "admin"})
     with connect_as(daemon.socket, 65534) as wire:
         assert [reply["code"] for reply in everything_until_close(wire)] == ["unauthorized"]
-    assert "65534" in daemon.log()
+    wait_until(lambda: "65534" in daemon.log(), what="the refusal in the log")
 
 
 def test_a_reader_reads_and_nothing_else(shared: RealDaemon) -> None:

@@ -249,7 +249,8 @@ def test_internal_when_the_disk_reports_an_error(daemon: RealDaemon) -> None:
         reply = daemon.ask("model.add", path=daemon.file("a.bin", b"a"), name="a")
     assert_speaks(reply, "internal", "error")
     assert "kernel's log" in reply["hint"]
-    assert reply["details"]["incident"] in daemon.log(), "the same number for whoever looks after the daemon"
+    # The same number for whoever looks after the daemon. A thread of its own writes the log.
+    wait_until(lambda: reply["details"]["incident"] in daemon.log(), what="the incident in the log")
     assert daemon.ask("model.resolve", name="a")["code"] == "not_found"
     assert staging(daemon) == []
 

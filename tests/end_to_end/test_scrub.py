@@ -134,7 +134,7 @@ def test_a_daemon_that_a_client_started_ends_beside_its_own_scrub_and_goes_on_wi
     eager.configure('[scrub]\nevery = 1\nrate = "4MB"\n[daemon]\nidle_exit = 2\n')
     eager.start("--auto-started")
     add(eager, "a", b"GGUF" + os.urandom(60 * MIB))
-    wait_until(lambda: scrub_of(eager)["job"] is not None, what="a scrub")
+    wait_until(lambda: scrub_of(eager)["bytes_done"] > 0, what="a scrub that has something to read")
     job = scrub_of(eager)["job"]
     assert eager.wait(20) == 0
     eager.configure("[scrub]\nevery = 1\n")

@@ -8,6 +8,7 @@ import subprocess
 from rigs.command import COMMAND
 from rigs.real_daemon import RealDaemon
 from rigs.rough_peers import ALLOW_ROOT, needs_root
+from rigs.waiting import wait_until
 
 
 def test_a_daemon_that_hashes_without_openssl_says_so_at_its_start_and_in_its_status(stopped: RealDaemon) -> None:
@@ -16,7 +17,7 @@ def test_a_daemon_that_hashes_without_openssl_says_so_at_its_start_and_in_its_st
     stopped.start()
     warnings = stopped.ask("daemon.status")["value"]["warnings"]
     (warning,) = [each for each in warnings if "OpenSSL" in each]
-    assert warning in stopped.log()
+    wait_until(lambda: warning in stopped.log(), what="the warning in the log")
 
 
 def test_a_daemon_with_openssl_and_a_user_of_its_own_has_nothing_to_warn_of(stopped: RealDaemon) -> None:
@@ -34,7 +35,7 @@ def test_a_store_that_the_users_of_the_configuration_cannot_reach_is_said(stoppe
     warnings = stopped.ask("daemon.status")["value"]["warnings"]
     (warning,) = [each for each in warnings if "cannot open the models" in each]
     assert f"they cannot enter {private} (" in warning
-    assert warning in stopped.log()
+    wait_until(lambda: warning in stopped.log(), what="the warning in the log")
     stopped.terminate()
     os.chmod(private, 0o711)
     stopped.start()
@@ -48,6 +49,6 @@ def test_a_daemon_that_root_runs_says_so_at_its_start_and_in_its_status(stopped:
     (warning,) = stopped.ask("daemon.status")["value"]["warnings"]
     assert "the daemon runs as root" in warning
     assert "Run it as a user of its own" in warning
-    assert warning in stopped.log()
+    wait_until(lambda: warning in stopped.log(), what="the warning in the log")
     shown = subprocess.run([*COMMAND, "status"], env=stopped.environ, capture_output=True, text=True, check=True)
     assert warning in shown.stdout

@@ -157,12 +157,12 @@ class Rig:
         return found
 
 
-def own_threads() -> list[str]:
-    return [
-        thread.name
+def own_threads() -> set[threading.Thread]:
+    return {
+        thread
         for thread in threading.enumerate()
         if thread.name.startswith("modeld-") and thread is not threading.current_thread()
-    ]
+    }
 
 
 def main() -> None:

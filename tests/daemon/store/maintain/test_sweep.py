@@ -329,7 +329,7 @@ async def test_only_models_that_have_trees_are_asked_for_theirs(
     monkeypatch.setattr(manifests, "read", reading)
     bench.store.index.forget()
     assert (await bench.store.sweeper.sweep(dry_run=True)).victims == ()
-    assert read == ["many"]
+    assert {*read} == {"many"}
 
 
 async def test_a_tree_goes_with_its_model(bench: Bench, tmp_path: Path) -> None:
