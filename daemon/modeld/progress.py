@@ -41,6 +41,7 @@ _PHASES: Final = _complete(
         "quarantine": "working",
         "verify": "working",
         "publish": "working",
+        "load": "working",
         "done": "idle",
     }
 )

@@ -20,6 +20,7 @@ Phase = Literal[
     "verify",
     "quarantine",
     "publish",
+    "load",
     "done",
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from end_to_end.test_names_killed import all_ended
+from rigs.command import run
 from rigs.real_daemon import RealDaemon
 from rigs.update_commands import command, content, digits
 from rigs.waiting import wait_until
@@ -46,3 +47,15 @@ def test_an_engine_that_comes_back_after_a_kill_is_asked_again(stopped: RealDaem
     answer = stopped.ask("model.update", command=given)["value"]
     assert (answer["outcome"], answer["loaded"], answer["repeated"]) == ("applied", True, True)
     assert stopped.ask("model.resolve", name="m-3b")["value"]["blob"] == f"sha256:{digits('1.0')}"
+
+
+def test_a_job_says_how_the_command_ended(daemon: RealDaemon) -> None:
+    daemon.ask("model.add", path=daemon.file("m.gguf", content("1.0")), name="m-0b")
+    missing = f"file:{daemon.file('m.gguf', content('1.0'))}.missing"
+    made = daemon.ask("model.update", command=command("2.0", {"rollback_model_id": "m-0b"}, download_url=missing))
+    job = made["value"]["job"]
+    attached = run("attach", job, environ=daemon.environ)
+    assert attached.returncode == 1
+    assert run("job", job, environ=daemon.environ).stdout == attached.stdout
+    rows = dict(line.split(None, 1) for line in attached.stdout.splitlines() if line)
+    assert (rows["outcome"], rows["error"].split(":")[0]) == ("rolled back", "source_not_found")

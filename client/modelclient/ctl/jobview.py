@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Final
 
 from modelclient.ctl.output import count
 from modelclient.ctl.session import Session
@@ -10,6 +11,9 @@ from modelclient.ctl.table import line, pairs
 from modelwire.errors import WireError, from_code
 from modelwire.units import rounded_rate, rounded_size
 from modelwire.values import Counters, JobView
+
+NOT_DONE: Final = ("does_not_fit", "rolled_back")
+"""The outcomes of update commands that were for this machine and have not taken effect, without an error."""
 
 HEADINGS = ("JOB", "STATE", "KIND", "MODEL", "PROGRESS", "CREATED")
 
@@ -38,6 +42,17 @@ def failure(job: JobView) -> WireError | None:
         return None
     kept = job.error
     return from_code(kept.code, kept.message, hint=kept.hint, retryable=kept.retryable, details=kept.details)
+
+
+def outcome(job: JobView) -> str | None:
+    """Of work that ends in one of several ways without an error, such as an update command."""
+    return job.value.get("outcome") if isinstance(job.value, dict) else None
+
+
+def _why(job: JobView) -> str | None:
+    """What failed before an update was rolled back."""
+    error = job.value.get("error") if isinstance(job.value, dict) else None
+    return f"{error['code']}: {error['message']}" if error else None
 
 
 def _state(job: JobView) -> str:
@@ -79,6 +94,7 @@ def _all(job: JobView) -> list[tuple[str, str | None]]:
         ("created", job.created_at),
         ("started", job.started_at),
         ("ended", job.ended_at),
-        ("error", f"{job.error.code}: {job.error.message}" if job.error else None),
+        ("outcome", (outcome(job) or "").replace("_", " ") or None),
+        ("error", f"{job.error.code}: {job.error.message}" if job.error else _why(job)),
         ("hint", job.error.hint if job.error else None),
     ]

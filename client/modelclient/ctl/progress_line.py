@@ -16,7 +16,12 @@ TENTH_SECONDS = 2.0
 """Where the output is kept, a line each ten seconds is news, and each tenth of the way if that takes two."""
 
 WIDTH = 24
-_WORDS = {"checking_local": "checking", "reserving": "reserving", "publish": "publishing"}
+_WORDS = {
+    "checking_local": "checking",
+    "reserving": "reserving",
+    "publish": "publishing",
+    "load": "waiting for an engine to load it",
+}
 
 
 class ProgressLine:

@@ -78,6 +78,9 @@ class Kind(ABC, Generic[W, V]):
         """Whether the next start can take up the job when a stop of the daemon interrupts it."""
         return True
 
+    def cancelled(self, _job: Job[W, V], _fault: WireError, /) -> None:
+        """Called before the end of a job is recorded that was cancelled while it waited, was paused or had stopped."""
+
     def queue(self, _request: W, /) -> str:
         """The name of the queue that a job waits in, by default that of its kind; called each time it joins one."""
         return self.name

@@ -234,7 +234,9 @@ class Runner:
 
     async def record_cancel(self, job: AnyJob) -> None:
         """For a job that is `ending` because it was cancelled."""
-        await self._record_end(job, "cancelled", Cancelled(f"job {job.id} was cancelled: {job.cancel_reason}"))
+        fault = Cancelled(f"job {job.id} was cancelled: {job.cancel_reason}")
+        job.kind.cancelled(job, fault)
+        await self._record_end(job, "cancelled", fault)
 
     async def _record_end(self, job: Job[W, V], state: End, outcome: V | WireError) -> None:
         job.ended_at = job.ended_at or time.time()

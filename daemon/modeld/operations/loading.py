@@ -71,11 +71,9 @@ class Loading:
 
     async def ask(
         self, command_id: str, digest: Digest, seconds: float, job: AnyJob, request: Callable[[], object]
-    ) -> bool:
-        """Whether an engine has leased the model; false when there is none to ask. `request` records the event. Raises
-        Unsupported when an engine refuses, TimedOut when none answers, Stopped when the job is stopped."""
-        if not self._engines:
-            return False
+    ) -> None:
+        """Returns when an engine has leased the model. `request` records the event. Raises Unsupported when an engine
+        refuses, TimedOut when none answers, Stopped when the job is stopped."""
         asked = self._asked[command_id] = _Asked(digest, frozenset(self._engines), job.peer)
         request()
         try:
@@ -96,7 +94,6 @@ class Loading:
                 f"no engine has leased the new version within {seconds:g} s",
                 hint="Look at the engine's own log; `load_within` in [node] of the configuration gives it more time.",
             )
-        return True
 
     def leased(self, uid: int, blob: str) -> None:
         """Any lease of those bytes counts, under whatever name."""

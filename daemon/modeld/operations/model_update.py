@@ -8,7 +8,6 @@ another.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -18,7 +17,7 @@ import msgspec
 import structlog
 
 from modeld.jobs.board import Attachment
-from modeld.jobs.job import Job, first_of, timestamp
+from modeld.jobs.job import Job, first_of
 from modeld.jobs.record import failure_of
 from modeld.observe.incident import incident
 from modeld.operations.fetching import Fetching
@@ -38,6 +37,7 @@ from modeld.store import ModelName
 from modeld.store.disk.durable import source_faults
 from modeld.store.publish.holds import NameHold
 from modelwire.errors import (
+    AlreadyExists,
     Cancelled,
     Corrupt,
     DigestMismatch,
@@ -47,7 +47,6 @@ from modelwire.errors import (
     TimedOut,
     WireError,
 )
-from modelwire.knowledge import requirements
 from modelwire.requests import ModelPull, ModelUpdate
 from modelwire.values import Pulled, Updated, UpdateOutcome
 
@@ -87,12 +86,9 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
                 return given(known)
             attachment = self._attached(call.caller.uid, update)
             if attachment is None:
-                if not self._services.settings.node.is_among(update.command.target_nodes):
-                    return await self._answer(update, self._outcome(update, "not_targeted"))
-                lines = requirements.lines(update.document.requirements, machine)
-                failing = tuple(line for line in lines if line.decides and line.verdict != "fits")
-                if failing:
-                    return await self._answer(update, self._outcome(update, "does_not_fit", lines=failing))
+                if (elsewhere := update.elsewhere(self._services.settings.node, machine)) is not None:
+                    await self._record(update, elsewhere)
+                    return elsewhere
                 await self._refuse_early(call, update)
                 attachment = await self.submit(call, request)
         return (await follow(call, attachment)).outcome()
@@ -191,6 +187,12 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         known = await self._answered(update)
         if known is not None:
             return given(known)
+        # It may have been accepted by an earlier run of the daemon, with another configuration, on another machine.
+        machine = await self._services.machine.now()
+        if (elsewhere := update.elsewhere(self._services.settings.node, machine)) is not None:
+            elsewhere = msgspec.structs.replace(elsewhere, job=job.id)
+            await self._record(update, elsewhere)
+            return elsewhere
         rollback: ModelName | None = None
         self._held[job.id] = (update.name, update.version)
         try:
@@ -246,6 +248,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
 
     async def _apply(self, job: UpdateJob, update: Update, pulled: Pulled) -> Updated:
         """The name moves when the new version is known to load. Where it stands for it already, it was."""
+        await self._check_latest(job, update)  # else an engine loads what is not used
         loaded = False
         if update.command.auto_load and not await self._stands_for(update.name, update.digest.text):
             loaded = await self._load(job, update, pulled)
@@ -254,6 +257,8 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
 
     async def _load(self, job: UpdateJob, update: Update, pulled: Pulled) -> bool:
         services, seconds = self._services, float(self._services.settings.node.load_within)
+        notes = self.notes(job)
+        job.progress.phase("load")
         request = partial(
             services.activity.record,
             REQUESTED,
@@ -271,16 +276,17 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
             return True  # it was loaded before a restart, and the name was about to move
         asked_before = intent is not None and intent.loaded is False
         wait = seconds if asked_before else RETURN_SECONDS - (clock.elapsed() - services.daemon.began)
-        there = await services.loading.until_engines(wait, job)
-        if not there and asked_before:
+        if not await services.loading.until_engines(wait, job) and not asked_before:
+            return False
+        # From here on, also after a restart, an engine has to answer.
+        await notes.about_to_publish(self._outcome(update, "applied", blob=update.digest.text, loaded=False))
+        if not await services.loading.until_engines(0 if asked_before else seconds, job):
             raise TimedOut(
-                f"the engine that was asked to load the new version has not come back within {seconds:g} s",
+                f"the engine that was to load the new version has not come back within {seconds:g} s",
                 hint="Start the engine, then send a command with another id.",
             )
-        if there:  # from here on, also after a restart, an engine has to answer
-            asked = self._outcome(update, "applied", blob=update.digest.text, loaded=False)
-            await self.notes(job).about_to_publish(asked)
-        return await services.loading.ask(update.command.command_id, update.digest, seconds, job, request)
+        await services.loading.ask(update.command.command_id, update.digest, seconds, job, request)
+        return True
 
     async def _go_back(self, job: UpdateJob, update: Update, rollback: ModelName | None, fault: WireError) -> Updated:
         """To the rollback model, if the command has one; else the name stands for what it did. A command that is
@@ -297,16 +303,17 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
                     fault.hint = f"The rollback failed too: {second.message}. {second.hint or ''}".strip()
                     fault.details["rollback"] = second.code
             fault.details |= {"command_id": update.command.command_id, "outcome": "failed"}
-            await self._record(update, self._outcome(update, "failed", error=failure_of(fault)))
+            await self._record(update, self._outcome(update, "failed", error=failure_of(fault), job=job.id))
         raise fault
 
     async def _point(self, job: UpdateJob, update: Update, version: ModelName, outcome: Updated) -> Updated:
         """Gives the name to that version, unless it stands for it already, and keeps the outcome."""
+        job.progress.phase("publish")
         outcome = msgspec.structs.replace(outcome, job=job.id)
         record = partial(self._record, update)
         if version != update.name and not await self._stands_for(update.name, outcome.blob or ""):
             await self._keep_named(job, update)
-            step = LastStep(self.notes(job), outcome, record)
+            step = LastStep(self.notes(job), outcome, partial(self._check_latest, job, update), record)
             try:
                 await self._services.store.renaming.point(
                     update.name.text,
@@ -324,6 +331,17 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
             await record(outcome)
         return outcome
 
+    async def _check_latest(self, job: UpdateJob, update: Update) -> None:
+        """Raises AlreadyExists when the name was given away by a command that was accepted later, while this one was
+        paused."""
+        later = await self._services.store.updates.later(update.name.text, job.id, job.created_at)
+        if later is not None:
+            raise AlreadyExists(
+                f"command {later.command_id}, which was accepted later, has taken effect for '{update.name}' meanwhile",
+                hint="To have this version all the same, send a command with another id.",
+                details={"name": update.name.text, "later": later.command_id},
+            )
+
     async def _keep_named(self, job: UpdateJob, update: Update) -> None:
         """What the name stands for, and no other name does, gets the name of its version: no command takes the last
         name of a model away."""
@@ -333,6 +351,14 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
             await store.renaming.copy(
                 update.name.text, kept.text, requester=await self._services.requester_of(job), order=job.order
             )
+
+    def cancelled(self, job: UpdateJob, fault: WireError, /) -> None:
+        """Before its turn: the name stands for what it did."""
+        update = self.read(job.request)
+        fault.details |= {"command_id": update.command.command_id, "outcome": "failed"}
+        outcome = self._outcome(update, "failed", error=failure_of(fault), job=job.id)
+        self._services.store.updates.note(update.command.content, outcome)
+        self._tell(outcome)
 
     async def record_mismatch(self, job: UpdateJob, source: str, fault: DigestMismatch) -> None:
         """It is in the outcome of the command. The model that the name stands for has nothing to do with it."""
@@ -354,19 +380,13 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
     # -- what all of them use
 
     def _outcome(self, update: Update, outcome: UpdateOutcome, **known: Any) -> Updated:
-        return Updated(
-            command_id=update.command.command_id,
-            outcome=outcome,
-            node=self._services.settings.node.name,
-            name=update.name.text,
-            version=update.version.text,
-            at=timestamp(time.time()),
-            rollback=update.command.rollback_model_id,
-            **known,
-        )
+        return update.ended(self._services.settings.node, outcome, **known)
 
     async def _record(self, update: Update, outcome: Updated) -> None:
         await self._services.store.updates.record(update.command.content, outcome)
+        self._tell(outcome)
+
+    def _tell(self, outcome: Updated) -> None:
         self._services.activity.record(
             f"update.{outcome.outcome}",
             job=outcome.job,
@@ -375,10 +395,6 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
             digest=outcome.blob,
             message=None if outcome.error is None else outcome.error.message,
         )
-
-    async def _answer(self, update: Update, outcome: Updated) -> Updated:
-        await self._record(update, outcome)
-        return outcome
 
     async def _stands_for(self, name: ModelName, blob: str) -> bool:
         return await self._in_thread(partial(self._services.store.models.has_digest, name.text, blob))

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from modeld.config.node import NodeSettings
+from modeld.jobs.job import timestamp
 from modeld.jobs.publication import PublicationNotes
 from modeld.jobs.record import failure_error
 from modeld.store import Digest, ModelName
 from modelwire.errors import AlreadyExists, SourceNotFound, WireError
+from modelwire.knowledge import requirements
 from modelwire.knowledge.command import UpdateCommand, command_of
 from modelwire.knowledge.document import ModelDocument
 from modelwire.requests import ModelPull
-from modelwire.values import Copied, Pulled, Updated
+from modelwire.values import Copied, Machine, Pulled, Updated, UpdateOutcome
 
 _AGAIN: Final = "That was the outcome at {}; to try again, send a command with another id."
 
@@ -50,6 +54,26 @@ class Update(NamedTuple):
             offline=address is None,
         )
 
+    def ended(self, node: NodeSettings, outcome: UpdateOutcome, **known: Any) -> Updated:
+        return Updated(
+            command_id=self.command.command_id,
+            outcome=outcome,
+            node=node.name,
+            name=self.name.text,
+            version=self.version.text,
+            at=timestamp(time.time()),
+            rollback=self.command.rollback_model_id,
+            **known,
+        )
+
+    def elsewhere(self, node: NodeSettings, machine: Machine) -> Updated | None:
+        """The outcome of a command that is not for this machine."""
+        if not node.is_among(self.command.target_nodes):
+            return self.ended(node, "not_targeted")
+        lines = requirements.lines(self.document.requirements, machine)
+        failing = tuple(line for line in lines if line.decides and line.verdict != "fits")
+        return self.ended(node, "does_not_fit", lines=failing) if failing else None
+
 
 class OneStep:
     """The notes of a step that is not the end of its job."""
@@ -71,10 +95,16 @@ class LastStep:
     """Of the step that ends the job: its outcome is kept for the command before the job is done."""
 
     def __init__(
-        self, notes: PublicationNotes[Updated], outcome: Updated, record: Callable[[Updated], Awaitable[None]]
+        self,
+        notes: PublicationNotes[Updated],
+        outcome: Updated,
+        check: Callable[[], Awaitable[None]],
+        record: Callable[[Updated], Awaitable[None]],
     ) -> None:
+        """`check` raises when the name must stay; it is called in the publisher's turn, as `record` is."""
         self._notes = notes
         self._outcome = outcome
+        self._check = check
         self._record = record
         self.moved = False
         """Whether the name stands for the version: from then on nothing is undone."""
@@ -83,6 +113,7 @@ class LastStep:
         return self._notes.waits_for(holder)
 
     async def about_to_publish(self, _: Copied, /) -> None:
+        await self._check()
         await self._notes.about_to_publish(self._outcome)
 
     async def published(self, _: Copied, /) -> None:

@@ -6,10 +6,11 @@ import argparse
 from typing import Final
 
 from modelclient.ctl.follow import follow
+from modelclient.ctl.jobview import NOT_DONE, failure, outcome, print_job
 from modelclient.ctl.jobview import configure as configure
-from modelclient.ctl.jobview import failure, print_job
 from modelclient.ctl.output import complain
 from modelclient.ctl.session import Session
+from modelwire import exits
 
 _ASK_AGAIN: Final = {
     "model.pull": "Run the `modelctl pull` that asked for it again. It goes on from what has arrived, which is kept.",
@@ -18,7 +19,7 @@ _ASK_AGAIN: Final = {
 """What to do after a job of this kind was cancelled: attaching to it again would only report the same."""
 
 
-def run(session: Session, args: argparse.Namespace) -> None:
+def run(session: Session, args: argparse.Namespace) -> int:
     client = session.client()
     try:
         if client.job(args.job).state == "paused":
@@ -33,3 +34,4 @@ def run(session: Session, args: argparse.Namespace) -> None:
             error.hint = _ASK_AGAIN.get(job.kind, error.hint)
         raise error
     print_job(session, job)
+    return exits.FAILED if outcome(job) in NOT_DONE else exits.FINE

@@ -11,6 +11,7 @@ import msgspec
 from modelclient import given_files
 from modelclient.ctl import submit
 from modelclient.ctl.follow import follow, supervise
+from modelclient.ctl.jobview import NOT_DONE
 from modelclient.ctl.output import command
 from modelclient.ctl.session import Session
 from modelclient.ctl.table import line
@@ -20,8 +21,6 @@ from modelwire import exits
 from modelwire.errors import Cancelled, InvalidRequest
 from modelwire.knowledge.command import LONGEST, UpdateCommand
 from modelwire.values import Updated
-
-FINE: Final = ("applied", "not_targeted")
 
 WORDS: Final = {
     "applied": "applied",
@@ -50,7 +49,7 @@ def run(session: Session, args: argparse.Namespace) -> int:
         lambda work: submit.leave(session, work, show) if args.detach else show(follow(session, work)),
         lambda work, _: submit.interruption(session, work, lambda words: _stopped(words, args.command)),
     )
-    return exits.FINE if all(updated.outcome in FINE for updated in shown) else exits.FAILED
+    return exits.FAILED if any(updated.outcome in NOT_DONE for updated in shown) else exits.FINE
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -71,6 +71,18 @@ class Updates:
         rows = await self._catalog.read(lambda db: db.execute(query, (command_id,)).fetchall())
         return Known(rows[0][0], msgspec.json.decode(rows[0][1], type=Updated)) if rows else None
 
+    async def later(self, name: str, job: str, since: float) -> Updated | None:
+        """An outcome by which the name was given to a version, of a job that was admitted after this one. None
+        of them is older than `since`."""
+        if self._catalog is None:
+            return None
+        query = "SELECT outcome FROM updates WHERE carried_out AND at >= ? ORDER BY number DESC"
+        rows = [*await self._catalog.read(lambda db: db.execute(query, (since,)).fetchall())]
+        rows += [(row[-1],) for row in self._newest]  # the disk may not have taken it yet
+        outcomes = (msgspec.json.decode(row[0], type=Updated) for row in rows)
+        moved = (each for each in outcomes if each.name == name and each.blob is not None)
+        return next((each for each in moved if each.job is not None and each.job > job), None)
+
     async def newest(self, limit: int, most_bytes: int) -> tuple[Updated, ...]:
         """As many as have no more bytes of JSON."""
         if self._catalog is None:

@@ -23,10 +23,10 @@ from modeld.store.names import ModelName
 from modeld.store.publish import pinning
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.name_changes import NameChanges, Terms
-from modeld.store.publish.owners import check_hides_no_other, check_owner
+from modeld.store.publish.owners import check_hides_no_other, check_owner, check_registrant
 from modeld.store.publish.planned_changes import Kind, Plan, PlannedChanges, nothing
 from modeld.store.publish.quotas import check_quota
-from modelwire.errors import AlreadyExists, Corrupt, InvalidName, Unsupported
+from modelwire.errors import AlreadyExists, Corrupt, InvalidName, Unsupported, WireError
 from modelwire.values import Copied, Moved, PlanStep, Removed
 
 AtHand = tuple[Entry, dict[str, Any]]
@@ -101,6 +101,7 @@ class Renaming:
 
         def plan() -> Plan[Copied]:
             standing = self.check_pointable(ModelName.parse(name), requester)
+            registration = None if standing is not None else self._name_changes.registrations.of(ModelName.parse(name))
             value, to, document = self._planned(version, name, requester, None, replaces=True)
             if value.blob != blob:
                 raise AlreadyExists(
@@ -111,7 +112,14 @@ class Renaming:
             if standing is not None:
                 before = standing.document()
                 document |= {field: before[field] for field in (pinning.FIELD, _OWNER, writing.IDS) if field in before}
-            return Plan(value, (to,), lambda: self._name_changes.write(to, document, replace=True))
+
+            async def carry_out() -> None:
+                await self._name_changes.write(to, document, replace=True)
+                if registration is not None:
+                    with suppress(WireError):  # the next start finds the manifest, and ends it then
+                        await self._name_changes.in_thread(partial(self._name_changes.registrations.end, to))
+
+            return Plan(value, (to,), carry_out)
 
         return await self._changes.carry_out(self._copies, (version, name, "point"), plan, **terms)
 
@@ -134,13 +142,18 @@ class Renaming:
         return None
 
     def check_pointable(self, name: ModelName, requester: Requester) -> Entry | None:
-        """What the name stands for now. Raises when the requester must not give it to another model."""
-        standing = self._index.entry(name)
+        """What the name stands for now. Raises when the requester must not give it to another model, and when it stands
+        for one whose manifest cannot be read."""
+        standing, registrations = self._index.entry(name), self._name_changes.registrations
+        if standing is None and (registration := registrations.of(name)) and registration.name == name.text:
+            check_hides_no_other(self._index, registrations, name, requester)
+            check_registrant(registration, requester, "replaced")
+            return None
         if standing is None or standing.name.text != name.text:
             self._check_vacant(name, requester)
             return None
         check_owner(standing, requester, "replaced")
-        if isinstance(standing.fault, Unsupported):
+        if standing.fault is not None:
             raise standing.fault
         return standing
 
