@@ -60,12 +60,12 @@ def test_a_good_configuration_is_called_good(stopped: RealDaemon) -> None:
     assert nothing_was_made(stopped)
 
 
-def test_what_a_start_would_warn_of_is_said_and_the_configuration_is_good(stopped: RealDaemon) -> None:
+def test_what_a_start_would_warn_of_is_said_of_a_valid_configuration(stopped: RealDaemon) -> None:
     loan = '[[access.credentials]]\nmatch = "hf:"\nusers = ["no-such-user"]\n'
     stopped.configure(f'[access.users]\nnobody-here = "read"\n[access.groups]\nno-such-group = "write"\n{loan}')
     stopped.environ["MODELD_LIMITS_WAITING_TOTA"] = "5"
     run = modeld(stopped, "--check-config")
-    assert (run.returncode, run.stdout) == (0, f"{stopped.config_path}: good\n")
+    assert (run.returncode, run.stdout) == (0, f"{stopped.config_path}: valid, with the warnings above\n")
     assert run.stderr.splitlines() == [
         "modeld: warning: MODELD_LIMITS_WAITING_TOTA is not a setting and was ignored; did you mean"
         " MODELD_LIMITS_WAITING_TOTAL?",

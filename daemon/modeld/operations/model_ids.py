@@ -165,26 +165,31 @@ class NewId:
 
     def __init__(self, notes: Notes[Added], services: Services, requester: Requester, id_: str) -> None:
         self._notes = notes
-        self._check = partial(_check_no_other_has, services, requester, id_)
+        self._services = services
+        self._requester = requester
+        self._id = id_
 
     def waits_for(self, holder: str, /) -> AbstractAsyncContextManager[None]:
         return self._notes.waits_for(holder)
 
     async def about_to_publish(self, value: Added, /) -> None:
-        await self._check()
+        own = await _check_no_other_has(self._services, self._requester, self._id)
+        if own and all(entry.name.text != value.name for entry in own):
+            _with_name(self._id, own[0], value.name)
         await self._notes.about_to_publish(value)
 
     async def published(self, value: Added, /) -> None:
         await self._notes.published(value)
 
 
-async def _check_no_other_has(services: Services, requester: Requester, id_: str) -> None:
-    """Raises PermissionDenied when the id is of a model of another user, and of none of the requester's: a second model
-    with it would make it ambiguous for everybody else."""
+async def _check_no_other_has(services: Services, requester: Requester, id_: str) -> list[Entry]:
+    """The requester's models with this id. Raises PermissionDenied when there is none, but one of another user: a
+    second model with it would make it ambiguous for everybody else."""
     found = await services.store.sites.here_with_id(id_)
+    own = [entry for entry in found if entry.owner == requester.peer]
     other = next((entry for entry in found if not requester.may_change(entry.owner)), None)
-    if other is None or any(entry.owner == requester.peer for entry in found):
-        return
+    if own or other is None:
+        return own
     name, owner = other.name.text, other.owner
     belongs = f"belongs to uid {owner}" if owner is not None else "has a manifest that does not say who owns it"
     whom = f"uid {owner}, or a user with the role admin," if owner is not None else "a user with the role admin"

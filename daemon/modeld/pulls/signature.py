@@ -78,6 +78,6 @@ def _read(offer: Offer) -> bytes:
     except Overdue as over:
         raise TimedOut(
             f"{offer.shown} has not sent the signature {offer.file.path} within {over.seconds:g} s",
-            hint="Try again later, or give the signature with --signature.",
+            hint="Try again later, or give the signature with `modelctl pull --signature`.",
         ) from None
     return bytes(data)

@@ -314,6 +314,19 @@ async def test_nobody_registers_an_id_that_another_user_has_got_meanwhile(
         assert os.listdir(at.services.store.layout.manifests_dir) == ["theirs.json"]
 
 
+async def test_two_files_at_once_do_not_both_get_an_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def overtaken(services: Services, uid: int, request: ModelAdd, id_: str) -> ModelAdd:
+        wanted = await registered(services, uid, request, id_)
+        await services.store.add(request.path, name="first", known_as=id_, requester=Requester(peer=uid))
+        return wanted
+
+    monkeypatch.setattr("modeld.operations.model_add.registered", overtaken)
+    async with operations_rig(tmp_path) as at:
+        with pytest.raises(AlreadyExists, match=f"'{ID}' is the id of 'first' already"):
+            await register(at, name="second")
+        assert os.listdir(at.services.store.layout.manifests_dir) == ["first.json"]
+
+
 async def _nobody_is(_: Access, _uid: int) -> bool:
     return False
 

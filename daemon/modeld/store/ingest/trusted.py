@@ -39,6 +39,8 @@ _GIT_FILES: Final = frozenset({".gitattributes", ".gitignore"})
 """At the top of a repository: git's, which signers leave out. Other files that signers may leave out must be listed:
 an unsigned `.github/model.gguf` would be a model too."""
 
+_GIVEN: Final = "`modelctl pull --signature` or `modelctl add --signature`"
+
 _MOST_LISTED: Final = 100
 """Paths of each kind in the details of an error."""
 
@@ -221,7 +223,7 @@ def _chunks_of_staged(staged: Staged, progress: FileProgress) -> Iterator[memory
 def _missing(rule: Rule, origin: Origin) -> Untrusted:
     return Untrusted(
         f"{origin.reference} gets no name: {rule} requires a signature, and there is none",
-        hint=f"Give the signer's file with --signature, or have it beside the model as {SIGNATURE_FILE}.",
+        hint=f"Give the signer's file with {_GIVEN}, or have it beside the model as {SIGNATURE_FILE}.",
         details=_details(rule, origin, "missing"),
     )
 
@@ -230,11 +232,11 @@ def _refused(rule: Rule, origin: Origin, fault: SignatureFault) -> Untrusted:
     details = _details(rule, origin, fault.rule)
     if isinstance(fault, FilesDiffer):
         details |= {kind: getattr(fault, kind)[:_MOST_LISTED] for kind in ("changed", "renamed", "missing", "unsigned")}
-        hint = "Get the files again from the signer, or give the signature that was made for these with --signature."
+        hint = f"Get the files again from the signer, or give the signature that was made for these with {_GIVEN}."
     elif fault.rule == "cryptography":
         hint = "Install the extra `signatures` in the daemon's Python."
     else:
-        hint = "Give a signature by one of the signers of this rule with --signature, or have the rule corrected."
+        hint = f"Give a signature by one of the signers of this rule with {_GIVEN}, or have the rule corrected."
     return Untrusted(
         f"{origin.reference} gets no name: {rule} requires a signature that holds: {fault}", hint=hint, details=details
     )
