@@ -60,6 +60,9 @@ NAMES: Final[Mapping[type[Request], str]] = {
 }
 """The field with the names of models that are here."""
 
+_CHANGED: Final = frozenset({ModelMove, ModelPin, ModelRemove, ModelUnpin})
+"""Of these it matters which of two models of the same files is meant."""
+
 _SHOWN: Final = 8
 """Names in an error: nobody reads more of them, and its details have all."""
 
@@ -73,13 +76,14 @@ async def with_names(services: Services, uid: int, request: R) -> R:
     if (field := NAMES.get(kind)) is None:
         return request
     given: Any = getattr(request, field)
-    one = partial(name_of, services, uid)
+    one = partial(name_of, services, uid, changes=kind in _CHANGED)
     named: Any = await one(given) if isinstance(given, str) else tuple([await one(each) for each in given])
     return request if named == given else msgspec.structs.replace(request, **{field: named})
 
 
-async def name_of(services: Services, uid: int, text: str, *, own: bool = False) -> str:
-    """The text, or the name of the model that it is an id of; with `own`, of the user's models alone."""
+async def name_of(services: Services, uid: int, text: str, *, own: bool = False, changes: bool = False) -> str:
+    """The text, or the name of the model that it is an id of; with `own`, of the user's models alone. `changes` is for
+    a request that changes the model of that name."""
     try:
         ModelName.parse(text)
     except InvalidName as fault:
@@ -90,7 +94,7 @@ async def name_of(services: Services, uid: int, text: str, *, own: bool = False)
             model = "model of yours" if own else "model"
             fault.hint = f"No {model} is known by it as an id either. {fault.hint or ''}".strip()
             raise
-        return _only(text, found, uid).name.text
+        return _only(text, found, uid, changes=changes).name.text
     return text
 
 
@@ -115,7 +119,7 @@ async def _reference(services: Services, uid: int, request: ModelPull | ModelPro
             found = _own(found, uid)
         if found:
             there = path is not None and await anyio.to_thread.run_sync(os.path.lexists, path, abandon_on_cancel=True)
-            return request.ref if there else _only(text, found, uid).name.text
+            return request.ref if there else _only(text, found, uid, changes=False).name.text
     return request.ref
 
 
@@ -124,12 +128,14 @@ def _own(found: Sequence[Entry], uid: int) -> list[Entry]:
     return [entry for entry in found if entry.owner == uid and entry.site is None]
 
 
-def _only(id_: str, found: Sequence[Entry], uid: int) -> Entry:
-    """The model that a user means by an id. Raises InvalidRequest when it is not clear which one."""
-    own = [entry for entry in found if entry.owner == uid]
-    if len(found) == 1 or len(own) == 1:
-        return (own or found)[0]
-    names = [entry.name.text for entry in own or found]
+def _only(id_: str, found: Sequence[Entry], uid: int, *, changes: bool) -> Entry:
+    """The model that a user means by an id: any of those with the same files, unless it `changes`. Raises
+    InvalidRequest when it is not clear which one."""
+    meant = [entry for entry in found if entry.owner == uid] or found
+    contents = {entry.manifest and entry.manifest.content for entry in meant}
+    if len(meant) == 1 or (len(contents) == 1 and not changes):
+        return meant[0]
+    names = [entry.name.text for entry in meant]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     raise InvalidRequest(
         f"'{id_}' is the id of {len(names)} models: {', '.join(names[:_SHOWN])}{more}",
@@ -152,7 +158,7 @@ async def registered(services: Services, uid: int, request: ModelAdd, id_: str) 
     store = services.store
     await _check_no_other_has(services, await services.requester(uid), id_)
     if own := _own(await store.sites.here_with_id(id_), uid):
-        return msgspec.structs.replace(request, name=_with_name(id_, _only(id_, own, uid), request.name))
+        return msgspec.structs.replace(request, name=_with_name(id_, _only(id_, own, uid, changes=True), request.name))
     if request.name is not None:
         return request
     usual = ModelName.suggest(request.path)

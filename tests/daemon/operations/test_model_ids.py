@@ -10,12 +10,8 @@ from typing import Any
 
 import pytest
 
-from modeld.access.roles import Access
-from modeld.config.settings import AccessSettings
 from modeld.operations.model_add import Add
-from modeld.operations.model_ids import NAMES, name_of, registered
-from modeld.operations.operation import Caller
-from modeld.operations.services import Services
+from modeld.operations.model_ids import NAMES
 from modeld.store import Digest, ModelName, Requester
 from modeld.store.names import LONGEST_ID, MOST_IDS
 from modelwire.encoding import encode
@@ -28,7 +24,6 @@ from modelwire.errors import (
     Offline,
     PermissionDenied,
     QuotaExceeded,
-    SourceNotFound,
 )
 from modelwire.limits import MAX_REPLY
 from modelwire.operations import OPERATIONS
@@ -52,44 +47,11 @@ from modelwire.requests import (
     ModelVerifySignature,
     Request,
 )
-from modelwire.values import Added, ModelView
-from rigs.operations_rig import ADMIN, ANOTHER, MINE, NotingCall, OperationsRig, operations_rig
-
-CONTENT = b"GGUF\3\0\0\0 the bytes of a model"
-DIGITS = sha256(CONTENT).hexdigest()
-ID = "my-org/my model"
-THIRD = Caller(ANOTHER.uid + 1, ANOTHER.uid + 1, "write")
+from rigs.ids_rig import CONTENT, DIGITS, ID, manifest, path_of, register, rewrite, show
+from rigs.operations_rig import ANOTHER, MINE, NotingCall, operations_rig
 
 GIVES_A_NAME = {ModelAdd: "name", ModelPull: "name", ModelProvision: "name"}
 """Requests whose field names a model that is to be made."""
-
-
-async def register(at: OperationsRig, id_: str = ID, file: str = "m.gguf", caller: Any = MINE, **fields: Any) -> Added:
-    path = fields.pop("path", None) or at.file(file, fields.pop("content", CONTENT))
-    added = await at.ask(ModelAdd(path=path, known_as=id_, **fields), caller)
-    assert isinstance(added, Added)
-    return added
-
-
-async def show(at: OperationsRig, name: str, caller: Any = MINE) -> ModelView:
-    view = await at.ask(ModelShow(name=name), caller)
-    assert isinstance(view, ModelView)
-    return view
-
-
-async def path_of(at: OperationsRig, text: str, caller: Any = MINE) -> str:
-    resolved: Any = await at.operations.slow[ModelResolve](NotingCall(caller), ModelResolve(name=text))
-    return str(resolved.name)
-
-
-def manifest(at: OperationsRig, name: str) -> Path:
-    return Path(at.services.store.layout.manifests_dir, f"{name}.json")
-
-
-def rewrite(at: OperationsRig, name: str, **changes: Any) -> None:
-    """As another tool does it."""
-    path = manifest(at, name)
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_every_field_with_the_name_of_a_model_is_known() -> None:
@@ -271,84 +233,6 @@ async def test_the_id_is_added_to_a_model_of_the_same_bytes(tmp_path: Path) -> N
         assert (await show(at, "a/second")).ids == (ID, "a/second")
 
 
-async def test_nobody_gives_an_id_to_the_model_of_another_user(tmp_path: Path) -> None:
-    async with operations_rig(tmp_path) as at:
-        path = at.file("m.gguf", CONTENT)
-        await at.ask(ModelAdd(path=path, name="m"))
-        before = manifest(at, "m").read_bytes()
-        theirs = Requester(peer=ANOTHER.uid)
-        with pytest.raises(PermissionDenied, match="cannot be given an id by uid 1001"):
-            await at.services.store.add(path, name="m", known_as=ID, requester=theirs)
-        assert manifest(at, "m").read_bytes() == before
-
-
-async def test_nobody_registers_the_id_of_another_user(tmp_path: Path) -> None:
-    """It would mean two models to a third user, who can do nothing about it."""
-    async with operations_rig(tmp_path, AccessSettings()) as at:
-        theirs = Requester(peer=ANOTHER.uid)
-        await at.services.store.add(at.file("t.gguf"), name="theirs", known_as=ID, requester=theirs)
-        for name in (None, "mine"):
-            with pytest.raises(PermissionDenied, match=f"'{ID}' is the id of 'theirs'.* uid {ANOTHER.uid}") as fault:
-                await registered(at.services, THIRD.uid, ModelAdd(path=at.file("m.gguf"), name=name), ID)
-            assert fault.value.details == {"id": ID, "existing": "theirs", "owner": ANOTHER.uid, "uid": THIRD.uid}
-            assert f"Ask uid {ANOTHER.uid}" in (fault.value.hint or "")
-        again = await registered(at.services, ANOTHER.uid, ModelAdd(path=at.file("m.gguf")), ID)
-        assert again.name == "theirs"
-        for caller in (MINE, ADMIN):  # the daemon's own user may change the models of others too
-            assert (await register(at, caller=caller, file=f"{caller.uid}.gguf")).name == str(caller.uid)
-
-
-async def test_nobody_registers_an_id_that_another_user_has_got_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def overtaken(services: Services, uid: int, request: ModelAdd, id_: str) -> ModelAdd:
-        wanted = await registered(services, uid, request, id_)
-        await services.store.add(request.path, name="theirs", known_as=id_, requester=Requester(peer=ANOTHER.uid))
-        return wanted
-
-    monkeypatch.setattr("modeld.operations.model_add.registered", overtaken)
-    monkeypatch.setattr(Access, "is_admin", _nobody_is)
-    async with operations_rig(tmp_path, AccessSettings()) as at:
-        with pytest.raises(PermissionDenied, match="is the id of 'theirs'"):
-            await register(at)
-        assert os.listdir(at.services.store.layout.manifests_dir) == ["theirs.json"]
-
-
-async def test_two_files_at_once_do_not_both_get_an_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def overtaken(services: Services, uid: int, request: ModelAdd, id_: str) -> ModelAdd:
-        wanted = await registered(services, uid, request, id_)
-        await services.store.add(request.path, name="first", known_as=id_, requester=Requester(peer=uid))
-        return wanted
-
-    monkeypatch.setattr("modeld.operations.model_add.registered", overtaken)
-    async with operations_rig(tmp_path) as at:
-        with pytest.raises(AlreadyExists, match=f"'{ID}' is the id of 'first' already"):
-            await register(at, name="second")
-        assert os.listdir(at.services.store.layout.manifests_dir) == ["first.json"]
-
-
-async def _nobody_is(_: Access, _uid: int) -> bool:
-    return False
-
-
-async def test_two_models_with_one_id(tmp_path: Path) -> None:
-    async with operations_rig(tmp_path) as at:
-        await register(at)
-        theirs = Requester(peer=ANOTHER.uid)
-        await at.services.store.add(at.file("t.gguf", CONTENT), name="theirs", known_as=ID, requester=theirs)
-        assert (await path_of(at, ID), await path_of(at, ID, ANOTHER)) == ("m", "theirs")
-        with pytest.raises(InvalidRequest, match="is the id of 2 models: m, theirs") as fault:
-            await path_of(at, ID, ADMIN)
-        assert fault.value.details == {"id": ID, "close": ["m", "theirs"]}
-        with pytest.raises(InvalidRequest, match="is the id of 2 models"):
-            await at.ask(ModelRemove(name=ID), ADMIN)
-        rewrite(at, "theirs", owner_uid=MINE.uid)
-        with pytest.raises(InvalidRequest, match="is the id of 2 models: m, theirs"):
-            await path_of(at, ID)
-        with pytest.raises(InvalidRequest, match="is the id of 2 models"):
-            await register(at)
-
-
 async def test_they_are_not_without_number_or_length(tmp_path: Path) -> None:
     async with operations_rig(tmp_path) as at:
         for number in range(MOST_IDS):
@@ -389,45 +273,6 @@ async def test_a_reference_with_a_place_of_its_own_keeps_its_meaning(tmp_path: P
         await register(at, "hf:org/repo/m.gguf", name="hub")
         with pytest.raises(Offline):
             await at.ask(ModelPull(ref="hf:org/repo/m.gguf", name="x", offline=True))
-
-
-async def test_a_path_that_is_gone_is_no_id_of_another_user(tmp_path: Path) -> None:
-    """Else a user who registers the paths of others gives them bytes when a file is away."""
-    async with operations_rig(tmp_path, AccessSettings()) as at:
-        path, theirs = at.file("m.gguf"), Requester(peer=ANOTHER.uid)
-        await at.services.store.add(path, name="theirs", known_as=f"local:{path}", requester=theirs)
-        os.unlink(path)
-        for request in (ModelPull(ref=path), ModelPull(ref=f"local:{path}"), ModelProvision(ref=path)):
-            for caller in (MINE, ADMIN):
-                with pytest.raises(SourceNotFound, match="is not there"):
-                    await at.ask(request, caller)
-        await at.services.store.add(
-            at.file("o.gguf"), name="own", known_as=f"local:{path}", requester=Requester(peer=MINE.uid)
-        )
-        assert (await at.ask(ModelPull(ref=path))).name == "own"
-
-
-async def test_an_id_of_own_models_alone(tmp_path: Path) -> None:
-    async with operations_rig(tmp_path, AccessSettings()) as at:
-        theirs = Requester(peer=ANOTHER.uid)
-        await at.services.store.add(at.file("t.gguf"), name="theirs", known_as=ID, requester=theirs)
-        assert await name_of(at.services, ANOTHER.uid, ID, own=True) == "theirs"
-        assert await name_of(at.services, MINE.uid, ID) == "theirs"
-        for caller in (MINE, ADMIN):
-            with pytest.raises(InvalidName) as fault:
-                await name_of(at.services, caller.uid, ID, own=True)
-            assert "No model of yours is known by it as an id either." in (fault.value.hint or "")
-        assert await name_of(at.services, MINE.uid, "theirs", own=True) == "theirs"
-
-
-async def test_the_path_of_another_user_is_never_an_id(tmp_path: Path) -> None:
-    async with operations_rig(tmp_path, AccessSettings()) as at:
-        path = at.file("m.gguf", CONTENT)
-        await register(at, f"local:{path}", path=path)
-        os.unlink(path)
-        assert await path_of(at, f"local:{path}", ANOTHER) == "m", "as a name it is one"
-        with pytest.raises(PermissionDenied):
-            await at.ask(ModelPull(ref=f"local:{path}"), ANOTHER)
 
 
 async def test_who_may_not_link(tmp_path: Path) -> None:
