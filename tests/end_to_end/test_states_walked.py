@@ -46,7 +46,8 @@ class Walk:
         assert shown["node"] == {"model_id": self.model_id, "status": status} | node
         assert (shown["state"], shown["catalogue_state"]) == (status, catalogue)
         (listed,) = self.daemon.ask("model.list", filter=f"state={status}")["value"]["models"]
-        assert (listed["name"], listed["state"]) == (self.name, status)
+        both = (listed["state"], listed["catalogue_state"])
+        assert (listed["name"], *both) == (self.name, status, catalogue)
         given_out = node["local_path"] if status in ("ready", "loaded") else None
         assert (listed.get("path"), shown.get("path")) == (given_out, given_out)
         assert listed.get("progress") == (node["download_progress"] if status == "downloading" else None)

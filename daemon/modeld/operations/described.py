@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
+from modeld.store import ModelName
+from modeld.store.catalog.history import History
 from modeld.store.manifests.models import Kept
 from modelwire.knowledge.document import document_of
 from modelwire.knowledge.estimates import estimate
 from modelwire.knowledge.node_state import CATALOGUE_STATES, NodeState
 from modelwire.requests import ModelShow
-from modelwire.values import ModelView
+from modelwire.values import ModelView, Provenanced
 
 
 def described(view: ModelView, request: ModelShow, kept: Kept) -> ModelView:
     """Of a view with its document and its history."""
-    document, differs = document_of(view.model), _mismatch(view)
+    document = document_of(view.model)
     return msgspec.structs.replace(
-        view,
-        reason=view.reason or differs,
+        _in_both_words(view, _mismatch(view, view.history)),
         file_name=document.file_name,
         node=msgspec.to_builtins(_place(view, document.model_id, kept)),
-        catalogue_state=CATALOGUE_STATES[view.state] if differs is None else "failed",
         estimated_vram_mb=None if view.facts is None else estimate(view.facts, request.context, request.cache_type),
     )
 
 
-def _mismatch(view: ModelView) -> str | None:
+async def in_both_words(views: Sequence[ModelView], history: History) -> tuple[ModelView, ...]:
+    """The views of a list with their `catalogue_state`."""
+    mismatched = await history.mismatched([ModelName.parse(view.name) for view in views])
+    found = {name.text: await history.of((), name) for name in mismatched}
+    return tuple(_in_both_words(view, _mismatch(view, found.get(view.name, ()))) for view in views)
+
+
+def _in_both_words(view: ModelView, differs: str | None) -> ModelView:
+    state = CATALOGUE_STATES[view.state] if differs is None else "failed"
+    return msgspec.structs.replace(view, reason=view.reason or differs, catalogue_state=state)
+
+
+def _mismatch(view: ModelView, history: Sequence[Provenanced]) -> str | None:
     """Of a model whose bytes are not those that were expected, and that was stored all the same: until the same
     reference is found to match. What other users than the owner expect does not count."""
     judged: dict[object, str | None] = {}
-    for outcome in view.history:
+    for outcome in history:
         known = outcome.details or {}
         of_these = "id" in known and outcome.actual == view.blob and outcome.peer in (None, view.owner)
         if of_these and outcome.outcome == "match":

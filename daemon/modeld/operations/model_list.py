@@ -6,6 +6,7 @@ from functools import partial
 
 import msgspec
 
+from modeld.operations.described import in_both_words
 from modeld.operations.operation import Call, SlowOperation
 from modelwire import limits, requests, values
 from modelwire.knowledge.requirements import fits
@@ -30,7 +31,9 @@ class List(SlowOperation[requests.ModelList, values.ModelList]):
         page = await self._services.store.models.page(
             request.filter, request.sort, suits=suits, after=request.after, limit=min(request.limit or _PAGE, _PAGE)
         )
-        return _cut_to_size(page)
+        cut = _cut_to_size(page)
+        models = await in_both_words(cut.models, self._services.store.history)
+        return msgspec.structs.replace(cut, models=models)
 
 
 def _cut_to_size(page: values.ModelList) -> values.ModelList:

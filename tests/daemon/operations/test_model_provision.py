@@ -12,7 +12,7 @@ import pytest
 from modeld.store import Requester
 from modelwire.errors import DigestMismatch, InvalidDigest, InvalidRequest, NotFound, SourceNotFound, WireError
 from modelwire.knowledge.document import built
-from modelwire.requests import ModelProvision, ModelPull, ModelRegister, ModelShow
+from modelwire.requests import ModelList, ModelProvision, ModelPull, ModelRegister, ModelShow
 from modelwire.values import ModelView, Provenanced, Provisioned
 from rigs.operations_rig import ANOTHER, OperationsRig, operations_rig
 from rigs.scripted_server import Server, file_reply
@@ -189,6 +189,8 @@ async def test_other_bytes_are_stored_with_a_warning_when_not_strict(tmp_path: P
         assert view.node is not None
         assert (view.node["status"], view.node["local_path"]) == ("ready", made.local_path)
         assert OTHER in (view.reason or "")
+        (listed,) = (await at.ask(ModelList())).models
+        assert (listed.catalogue_state, listed.reason) == ("failed", view.reason)
         await provision(at, path, sha256=hex_of(ONE))
         view = await shown(at, "m")
         assert (view.catalogue_state, view.reason) == ("active", None)

@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -42,6 +42,7 @@ STEPS: Final = (
     "ALTER TABLE outcomes ADD COLUMN served TEXT;",
     "ALTER TABLE outcomes ADD COLUMN details TEXT;",
     "CREATE INDEX outcomes_job ON outcomes (job) WHERE model IS NOT NULL;",
+    "CREATE INDEX outcomes_mismatch ON outcomes (model) WHERE outcome = 'mismatch' AND model IS NOT NULL;",
 )
 
 TOOL: Final = f"modeld/{__version__}"
@@ -83,6 +84,7 @@ _SAME: Final = (0, 2, 3, 4, 9)
 """Of a row to insert: the columns that _ENSURED reads."""
 _ENSURED: Final = "SELECT digest, outcome, expected, actual, model FROM outcomes WHERE job = ? AND model IS NOT NULL"
 _FORGET_ENSURED: Final = "DELETE FROM outcomes WHERE job = ? AND model IS NOT NULL"
+_MISMATCHED: Final = "SELECT DISTINCT model FROM outcomes WHERE outcome = 'mismatch' AND model IN ({})"
 _OF_NAME: Final = f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE model = ? ORDER BY id DESC LIMIT ?"  # noqa: S608
 
 
@@ -220,6 +222,11 @@ class History:
         """Records that bytes of another digest were offered for the name of a model, which did not change."""
         outcome = Outcome(digest=expected, outcome="mismatch", actual=actual, source=source, model=model)
         await self.record([outcome], requester)
+
+    async def mismatched(self, names: Sequence[ModelName]) -> list[ModelName]:
+        """Those for which other bytes than the expected ones ever came."""
+        by_key = {name.key: name for name in names}
+        return [by_key[key] for (key,) in await self._tables.rows_among(_MISMATCHED, list(by_key))]
 
     async def made_for(self, name: ModelName, id_: str, content: Digest) -> bool:
         """Whether this content came to the name when it was ensured that what has the id is here."""
