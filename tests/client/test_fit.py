@@ -94,7 +94,10 @@ def test_without_a_graphics_card_the_video_memory_is_to_be_stated(ctl: Ctl, smal
     assert done.returncode == 1
     assert "not known" in done.stdout
     assert "no graphics card was found" in done.stdout
-    assert "hint: State it with `--vram 8GiB`, or as vram_mb in [node] of the daemon's configuration." in done.stderr
+    assert (
+        "hint: State it as vram_mb in [node] of the daemon's configuration; `modelctl fit NAME --vram 8GiB` tries it."
+        in done.stderr
+    )
 
 
 @pytest.mark.usefixtures("no_card")

@@ -29,7 +29,7 @@ from modeld.operations.model_ids import name_of
 from modeld.operations.operation import Call, Caller
 from modeld.operations.registered import check_address
 from modeld.operations.services import Services
-from modeld.operations.updating import LastStep, OneStep, Update, given, of_version, other_command
+from modeld.operations.updating import LastStep, OneStep, Update, final, given, of_version, other_command
 from modeld.platform import clock
 from modeld.progress import Stopped
 from modeld.sources.local import LocalReference
@@ -68,7 +68,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         super().__init__(services)
         self._fetching = Fetching(self, services)
         self._held: dict[str, tuple[ModelName, ...]] = {}
-        """The names that running jobs move, move to or go back to, by job."""
+        """The names that jobs move, move to or go back to, by job. Of one that waits it is made when it is needed."""
 
         self._read: dict[int, tuple[ModelUpdate, Update]] = {}
         """The commands of the last requests, by the identity of each: reading one takes milliseconds."""
@@ -89,8 +89,9 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
                 if (elsewhere := update.elsewhere(self._services.settings.node, machine)) is not None:
                     await self._record(update, elsewhere)
                     return elsewhere
-                await self._refuse_early(call, update)
+                rollback = await self._refuse_early(call, update)
                 attachment = await self.submit(call, request)
+                self._hold(attachment.job.id, update, rollback)
         return (await follow(call, attachment)).outcome()
 
     def read(self, request: ModelUpdate) -> Update:
@@ -145,8 +146,9 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
             )
         return None
 
-    async def _refuse_early(self, call: Call, update: Update) -> None:
-        """What no byte need be fetched for. A refusal is no outcome: the command can come again."""
+    async def _refuse_early(self, call: Call, update: Update) -> ModelName | None:
+        """What no byte need be fetched for. A refusal is no outcome: the command can come again. Returns the rollback
+        model."""
         services, index, uid = self._services, self._services.store.index, call.caller.uid
         check_address(services, update.document, "$.command.manifest")
         reference = self._fetching.read(update.pull)
@@ -156,7 +158,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
                     raise by_descriptors(reference.path, uid)
         requester = await services.requester(uid)
         await index.in_thread(partial(services.store.renaming.check_pointable, update.name, requester))
-        await self._rollback(update, uid)
+        return await self._rollback(update, uid)
 
     async def _rollback(self, update: Update, uid: int) -> ModelName | None:
         """The rollback model of the command, which is here. Raises NotFound, or Corrupt."""
@@ -194,24 +196,19 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
             await self._record(update, elsewhere)
             return elsewhere
         rollback: ModelName | None = None
-        self._held[job.id] = (update.name, update.version)
         try:
-            try:
-                rollback = await self._rollback(update, job.peer)
-                if rollback is not None:
-                    self._held[job.id] = (update.name, update.version, rollback)
-                return await self._carry_out(job, update)
-            except Stopped:
-                if job.progress.stop_reason != "cancel":
-                    raise
-                fault: WireError = Cancelled(f"job {job.id} was cancelled: {job.cancel_reason}")
-            except WireError as error:
-                fault = error
-            except Exception as error:  # noqa: BLE001 - the name goes back in any case; the details are logged
-                fault = incident(error, job=job.id, kind=self.name)
-            return await self._go_back(job, update, rollback, fault)
-        finally:
-            del self._held[job.id]
+            rollback = await self._rollback(update, job.peer)
+            self._hold(job.id, update, rollback)
+            return await self._carry_out(job, update)
+        except Stopped:
+            if job.progress.stop_reason != "cancel":
+                raise
+            fault: WireError = Cancelled(f"job {job.id} was cancelled: {job.cancel_reason}")
+        except WireError as error:
+            fault = error
+        except Exception as error:  # noqa: BLE001 - the name goes back in any case; the details are logged
+            fault = incident(error, job=job.id, kind=self.name)
+        return await self._go_back(job, update, rollback, fault)
 
     async def _carry_out(self, job: UpdateJob, update: Update) -> Updated:
         notes = OneStep(self.notes(job))
@@ -302,7 +299,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
                 except WireError as second:
                     fault.hint = f"The rollback failed too: {second.message}. {second.hint or ''}".strip()
                     fault.details["rollback"] = second.code
-            fault.details |= {"command_id": update.command.command_id, "outcome": "failed"}
+            final(update, fault)
             await self._record(update, self._outcome(update, "failed", error=failure_of(fault), job=job.id))
         raise fault
 
@@ -355,7 +352,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
     def cancelled(self, job: UpdateJob, fault: WireError, /) -> None:
         """Before its turn: the name stands for what it did."""
         update = self.read(job.request)
-        fault.details |= {"command_id": update.command.command_id, "outcome": "failed"}
+        final(update, fault)
         outcome = self._outcome(update, "failed", error=failure_of(fault), job=job.id)
         self._services.store.updates.note(update.command.content, outcome)
         self._tell(outcome)
@@ -402,9 +399,18 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await self._services.store.index.in_thread(work)
 
+    def _hold(self, job: str, update: Update, rollback: ModelName | None) -> None:
+        """Until the job ends: also a rollback model that the command knows by an id."""
+        live = {each.id for each in self._services.board.jobs}
+        self._held = {id_: names for id_, names in self._held.items() if id_ in live}
+        self._held[job] = (*update.names, rollback or update.name)
+
     def _hold_on(self, name: ModelName) -> NameHold | None:
-        """Nobody removes, renames or evicts what a running update moves, moves to, or goes back to."""
-        for job, held in tuple(self._held.items()):
-            if any(each.key == name.key for each in held):
-                return NameHold(f"job {job}, an update that needs it")
+        """Nobody removes, renames or evicts what an update moves, moves to, or goes back to. From any thread."""
+        for job in self._services.board.jobs:
+            if isinstance(job.request, ModelUpdate) and not job.terminal:
+                if job.id not in self._held:
+                    self._held[job.id] = Update.of(job.request.command).names
+                if any(each.key == name.key for each in self._held[job.id]):
+                    return NameHold(f"job {job.id}, an update that needs it")
         return None

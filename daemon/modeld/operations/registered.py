@@ -64,7 +64,7 @@ def check_address(services: Services, document: ModelDocument, where: str) -> No
     if reference.secrets:
         raise InvalidRequest(
             f"{where}.download_url holds a password or a signed query, and the document is for everybody to read",
-            hint="Leave them out; give them to the pull with --credentials-file.",
+            hint="Leave them out; `modelctl pull --credentials-file` takes them.",
         )
     if isinstance(reference, StoredReference):
         raise InvalidRequest(

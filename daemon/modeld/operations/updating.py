@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -14,14 +14,15 @@ from modeld.jobs.job import timestamp
 from modeld.jobs.publication import PublicationNotes
 from modeld.jobs.record import failure_error
 from modeld.store import Digest, ModelName
-from modelwire.errors import AlreadyExists, SourceNotFound, WireError
+from modelwire.errors import AlreadyExists, InvalidName, SourceNotFound, WireError
 from modelwire.knowledge import requirements
 from modelwire.knowledge.command import UpdateCommand, command_of
 from modelwire.knowledge.document import ModelDocument
 from modelwire.requests import ModelPull
 from modelwire.values import Copied, Machine, Pulled, Updated, UpdateOutcome
 
-_AGAIN: Final = "That was the outcome at {}; to try again, send a command with another id."
+_AGAIN: Final = "another id"
+"""In the hint of each failure: the same command never does more."""
 
 
 class Update(NamedTuple):
@@ -43,6 +44,15 @@ class Update(NamedTuple):
     @property
     def digest(self) -> Digest:
         return Digest.parse(self.document.sha256)
+
+    @property
+    def names(self) -> tuple[ModelName, ...]:
+        """All that it needs, but a rollback model that it knows by an id."""
+        rollback = tuple[ModelName, ...]()
+        if self.command.rollback_model_id is not None:
+            with suppress(InvalidName):
+                rollback = (ModelName.parse(self.command.rollback_model_id),)
+        return (self.name, self.version, *rollback)
 
     @property
     def pull(self) -> ModelPull:
@@ -126,10 +136,17 @@ def given(known: Updated) -> Updated:
     """A stored outcome, as it was given first."""
     if known.outcome == "failed" and known.error is not None:
         fault = failure_error(known.error)
-        fault.hint = f"{fault.hint or ''} {_AGAIN.format(known.at)}".strip()
-        fault.retryable = False
+        fault.hint = f"{fault.hint or ''} That was the outcome at {known.at}.".strip()
         raise fault
     return msgspec.structs.replace(known, repeated=True)
+
+
+def final(update: Update, fault: WireError) -> None:
+    """Makes it the outcome of the command."""
+    fault.details |= {"command_id": update.command.command_id, "outcome": "failed"}
+    fault.retryable = False
+    again = "" if _AGAIN in (fault.hint or "") else f" To try again, send a command with {_AGAIN}."
+    fault.hint = f"{fault.hint or ''} '{update.name}' stands for what it did.{again}".strip()
 
 
 def of_version(update: Update, fault: WireError) -> WireError:

@@ -134,4 +134,6 @@ def _any_provider(needs: Requirements, machine: Machine) -> Verdict:
 
 
 def _to_state(which: str) -> str:
-    return f"State it with `--{which} 8GiB`, or as {which}_mb in [node] of the daemon's configuration."
+    return (
+        f"State it as {which}_mb in [node] of the daemon's configuration; `modelctl fit NAME --{which} 8GiB` tries it."
+    )

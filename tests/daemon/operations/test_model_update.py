@@ -113,6 +113,13 @@ async def test_nobody_removes_the_rollback_model_of_a_running_update(tmp_path: P
             await eventually(lambda: bool(call.sent))
             with pytest.raises(InUse, match="an update that needs it"):
                 await at.ask(ModelRemove(name="m-0b"))
+            (job,) = at.services.board.jobs
+            await at.services.board.pause(job)
+            await eventually(lambda: job.stage == "paused")
+            with pytest.raises(InUse, match=job.id):
+                await at.ask(ModelRemove(name="m-0b"))
+            await at.services.board.resume(job)
+            await eventually(lambda: len(call.sent) == 2)
             await at.ask(LeaseAcquire(name="m-3b-1_0-q4_k_m"))
         await at.ask(ModelRemove(name="m-0b"))
 

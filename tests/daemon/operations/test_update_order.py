@@ -10,7 +10,9 @@ import anyio
 import msgspec
 import pytest
 
+from modeld.operations.model_update import UpdateModel
 from modeld.operations.operation import Caller
+from modeld.store import ModelName
 from modeld.store.catalog import updates as catalog_updates
 from modelwire.errors import (
     AlreadyExists,
@@ -186,7 +188,7 @@ async def test_commands_that_do_nothing_push_out_none_that_did_something(tmp_pat
 async def test_a_command_that_is_cancelled_in_the_queue_has_an_outcome(tmp_path: Path) -> None:
     async with running(tmp_path) as at, anyio.create_task_group() as tasks:
         await at.ask(ModelAdd(path=at.file("1.gguf", content("1.0")), name="brought"))
-        given, cancelled = command("1.0"), list[Cancelled]()
+        given, cancelled = command("1.0", {"rollback_model_id": "brought"}), list[Cancelled]()
 
         async def run() -> None:
             with pytest.raises(Cancelled) as fault:
@@ -197,7 +199,10 @@ async def test_a_command_that_is_cancelled_in_the_queue_has_an_outcome(tmp_path:
         tasks.start_soon(run)
         await eventually(lambda: [job.stage for job in at.services.board.jobs] == ["queued"])
         (job,) = at.services.board.jobs
+        for name in ("brought", "m-3b-1_0-q4_k_m"):
+            assert at.of(UpdateModel)._hold_on(ModelName.parse(name)) is not None
         await at.services.board.cancel(job, "the test asks for it")
+        assert at.of(UpdateModel)._hold_on(ModelName.parse("brought")) is None
         at.services.gate.leave_together()
         await eventually(lambda: bool(cancelled))
         assert cancelled[0].details["outcome"] == "failed"

@@ -81,7 +81,7 @@ def _show(session: Session, updated: Updated) -> None:
     elif updated.outcome == "applied" and updated.loaded is None:
         session.note("no engine was asked to load it")
     if updated.error is not None:
-        session.note(f"{updated.error.message}; {updated.name} stands for {updated.rollback} again")
+        session.note(f"{updated.error.message}; {updated.name} stands for {updated.rollback}")
         if updated.error.hint is not None:
             session.note(f"hint: {updated.error.hint}")
 

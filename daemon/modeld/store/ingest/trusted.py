@@ -223,7 +223,8 @@ def _chunks_of_staged(staged: Staged, progress: FileProgress) -> Iterator[memory
 def _missing(rule: Rule, origin: Origin) -> Untrusted:
     return Untrusted(
         f"{origin.reference} gets no name: {rule} requires a signature, and there is none",
-        hint=f"Give the signer's file with {_GIVEN}, or have it beside the model as {SIGNATURE_FILE}.",
+        hint=f"Give the signer's file with {_GIVEN}, or have it beside the model as {SIGNATURE_FILE}, of one file as"
+        " FILE.sig.",
         details=_details(rule, origin, "missing"),
     )
 
