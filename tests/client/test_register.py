@@ -51,7 +51,7 @@ def test_a_file_is_registered_without_a_copy(ctl: Ctl) -> None:
     assert f"known as   {ID}\n" in shown
     assert "registered" in shown
     again = ctl("register", ID, "m.gguf")
-    assert (again.returncode, "its bytes were there already" in again.stdout) == (0, True)
+    assert (again.returncode, f"known as {ID}, its bytes were there already" in again.stdout) == (0, True)
     for verb in ("pin", "verify", "unpin", "repair", "fit"):
         assert ctl(verb, ID).returncode == 0, verb
     assert ctl("run", ID, "--", "true").returncode == 0

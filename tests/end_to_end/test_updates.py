@@ -5,7 +5,7 @@ from __future__ import annotations
 from end_to_end.test_names_killed import all_ended
 from rigs.command import run
 from rigs.real_daemon import RealDaemon
-from rigs.update_commands import command, content, digits
+from rigs.update_commands import ALWAYS, command, content, digits
 from rigs.waiting import wait_until
 
 
@@ -59,3 +59,12 @@ def test_a_job_says_how_the_command_ended(daemon: RealDaemon) -> None:
     assert run("job", job, environ=daemon.environ).stdout == attached.stdout
     rows = dict(line.split(None, 1) for line in attached.stdout.splitlines() if line)
     assert (rows["outcome"], rows["error"].split(":")[0]) == ("rolled back", "source_not_found")
+
+
+def test_a_failure_says_what_it_leaves(daemon: RealDaemon) -> None:
+    address = f"file:{daemon.root}.missing"
+    for end in ("with another id.", "That was the outcome at"):
+        failed = daemon.ask("model.update", command=command("2.0", ALWAYS, download_url=address))
+        assert (failed["code"], failed["retryable"]) == ("source_not_found", False)
+        assert "'m-3b' was not moved. To try again, send a command with another id." in failed["hint"]
+        assert end in failed["hint"]

@@ -334,7 +334,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         later = await self._services.store.updates.later(update.name.text, job.id, job.created_at)
         if later is not None:
             raise AlreadyExists(
-                f"command {later.command_id}, which was accepted later, has taken effect for '{update.name}' meanwhile",
+                f"command {later.command_id}, accepted later, has taken effect for '{update.name.text}' meanwhile",
                 hint="To have this version all the same, send a command with another id.",
                 details={"name": update.name.text, "later": later.command_id},
             )

@@ -146,7 +146,7 @@ def final(update: Update, fault: WireError) -> None:
     fault.details |= {"command_id": update.command.command_id, "outcome": "failed"}
     fault.retryable = False
     again = "" if _AGAIN in (fault.hint or "") else f" To try again, send a command with {_AGAIN}."
-    fault.hint = f"{fault.hint or ''} '{update.name}' stands for what it did.{again}".strip()
+    fault.hint = f"{fault.hint or ''} '{update.name.text}' was not moved.{again}".strip()
 
 
 def of_version(update: Update, fault: WireError) -> WireError:

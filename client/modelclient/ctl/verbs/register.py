@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -55,7 +56,7 @@ def _register_file(session: Session, args: argparse.Namespace) -> None:
         lambda: client.register_file(known_as, path, sha256=args.sha256, name=args.name),
         detach=False,
         stopped=lambda words: _stopped(words, args),
-        known=_known,
+        known=partial(_known, known_as),
     )
 
 
@@ -67,8 +68,9 @@ def _stopped(what: str, args: argparse.Namespace) -> Cancelled:
     )
 
 
-def _known(added: Added) -> str:
-    return ", its bytes were there already" if added.reused else ""
+def _known(id_: str, added: Added) -> str:
+    known = f", known as {id_}" if id_ != added.name else ""
+    return f"{known}, its bytes were there already" if added.reused else known
 
 
 def _read(path: str) -> dict[str, Any]:
