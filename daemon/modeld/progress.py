@@ -147,6 +147,11 @@ class JobProgress:
         )
         return self._seen
 
+    def forget_rate(self) -> None:
+        """After a change of what limits it: the rate so far says nothing of the rest."""
+        self._rate = None
+        self._sample_moved, self._sample_time = self.done - self.kept, self._clock()
+
     def _sample(self) -> None:
         now = self._clock()
         elapsed = now - self._sample_time

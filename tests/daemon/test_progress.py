@@ -75,6 +75,18 @@ def test_the_rate_follows_and_the_rest_is_estimated() -> None:
     assert after(job, clock, rounds=300, each=2).rate_bps == 20
 
 
+def test_another_limit_makes_the_rate_so_far_no_measure_of_the_rest() -> None:
+    clock = Clock()
+    job = JobProgress(clock)
+    job.phase("download")
+    job.total(10_000)
+    after(job, clock, rounds=100, each=10)
+    job.forget_rate()
+    assert (job.snapshot().rate_bps, job.snapshot().eta_s) == (None, None)
+    now = after(job, clock, rounds=1, each=1)
+    assert (now.rate_bps, now.eta_s) == (10, 899.9)
+
+
 def test_bytes_that_were_here_before_are_no_rate() -> None:
     clock = Clock()
     job = JobProgress(clock)

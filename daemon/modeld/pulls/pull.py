@@ -241,6 +241,7 @@ class Pull:
         def apply_settings() -> None:
             share.set_priority(job.priority)
             share.set_rate(job.request.max_rate)
+            job.progress.forget_rate()
 
         with job.follows_settings(apply_settings):
             return await files.fetch(described, self._events.on_transfer_event, share)
