@@ -12,7 +12,7 @@ import pytest
 from modeld.machine.machine import CONFIGURED, REMEMBERED_SECONDS, ThisMachine
 from modeld.platform import hardware
 from modelwire.values import Machine
-from rigs.waiting import eventually
+from rigs.waiting import all_wait, eventually
 
 QUICK = Machine(architecture="x86_64", ram_mb=8192, vram_from="no card")
 WHOLE = msgspec.structs.replace(QUICK, vram_mb=24576, vram_from="RTX", providers=("cuda", "cpu"))
@@ -80,7 +80,7 @@ async def test_callers_share_a_look(looks: Looks) -> None:
     async with anyio.create_task_group() as tasks:
         for _ in range(5):
             tasks.start_soon(ask)
-        await anyio.wait_all_tasks_blocked()
+        await all_wait()
         assert found == []
         looks.free.set()
     assert found == [WHOLE] * 5

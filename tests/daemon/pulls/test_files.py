@@ -20,7 +20,7 @@ from modeld.store.ingest.staged import Staged
 from modelwire.errors import NoSpace, SourceNotFound
 from rigs.download_rig import digest_of
 from rigs.pull_bench import PullBench, described
-from rigs.waiting import eventually
+from rigs.waiting import all_wait, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -235,7 +235,7 @@ async def test_bytes_that_another_file_gives_for_the_same_digest_are_not_said_by
         tasks.start_soon(bench.fetched, own)
         await eventually(lambda: bench.downloads.begun == ["own.gguf"])
         tasks.start_soon(bench.fetched, named)
-        await anyio.wait_all_tasks_blocked()
+        await all_wait()
         release.set()
     assert bench.downloads.begun == ["own.gguf"]
     assert (own.said, named.said) == (True, False)

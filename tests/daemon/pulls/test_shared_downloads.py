@@ -21,7 +21,7 @@ from modeld.store.disk.user_space import ShareExceeded
 from modeld.store.ingest.ingest import Ingest
 from modeld.store.publish.holds import Holds
 from modelwire.errors import SourceNotFound
-from rigs.waiting import eventually
+from rigs.waiting import all_wait, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -216,7 +216,7 @@ async def test_a_failure_fails_the_jobs_that_would_ask_the_same_sources() -> Non
             await eventually(work.begun.is_set)
             tasks.start_soon(join, shared, WorkDouble(), JobDouble(), results, "same")
             tasks.start_soon(join, shared, elsewhere, JobDouble(), results, "other", "another route")
-            await anyio.wait_all_tasks_blocked()
+            await all_wait()
             work.may_end.set()
     assert results == {"one": SourceNotFound, "same": SourceNotFound, "other": ("blob", elsewhere.fetched)}
     assert (work.runs, elsewhere.runs) == (1, 1)
@@ -229,7 +229,7 @@ async def test_a_job_that_joins_learns_of_which_route_the_bytes_are() -> None:
             tasks.start_soon(join, shared, work, JobDouble(), results, "one")
             await eventually(work.begun.is_set)
             tasks.start_soon(join, shared, WorkDouble(), JobDouble(), results, "other", "another route")
-            await anyio.wait_all_tasks_blocked()
+            await all_wait()
             work.may_end.set()
     assert results == {"one": ("blob", work.fetched), "other": ("blob", work.fetched, "r")}
 
@@ -295,7 +295,7 @@ async def test_an_event_is_reported_once() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask, "one")
             tasks.start_soon(ask, "two")
-            await anyio.wait_all_tasks_blocked()
+            await all_wait()
             done.set()
     assert len(results) == 2
     assert [event.reason for event in events] == ["why"]
@@ -357,6 +357,6 @@ async def test_the_share_of_one_user_is_no_limit_for_another_who_asks_the_same()
             tasks.start_soon(join, shared, work, JobDouble(), results, "one")
             await eventually(work.begun.is_set)
             tasks.start_soon(join, shared, second, JobDouble(), results, "other")
-            await anyio.wait_all_tasks_blocked()
+            await all_wait()
             work.may_end.set()
     assert results == {"one": ShareExceeded, "other": ("blob", second.fetched)}

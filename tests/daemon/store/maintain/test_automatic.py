@@ -19,7 +19,7 @@ from modeld.store.maintain.automatic import AutomaticSweep
 from modelwire.units import Duration, Size
 from modelwire.values import Swept
 from rigs.maintain_rig import DAY, Bench, later
-from rigs.waiting import eventually
+from rigs.waiting import all_wait, eventually
 
 HOUR = 3600.0
 SETTINGS = StoreSettings(min_free=Size(0), lock_wait=Duration(5), grace=Duration(3600))
@@ -236,7 +236,7 @@ async def test_it_waits_for_the_next_removal(
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(by_itself(bench).keep, swept)
-            await anyio.wait_all_tasks_blocked()
+            await all_wait()
             for number in range(3):
                 await remove_at_once(bench, f"m{number}")
                 if grace:

@@ -15,6 +15,7 @@ from modeld.store.manifests.entries import Entry
 from modelwire.units import Duration, Size
 from modelwire.values import EvictionPlan, Removed
 from rigs.maintain_rig import DAY, Bench
+from rigs.waiting import all_wait
 
 LIMIT = 1000
 
@@ -57,7 +58,7 @@ async def test_a_model_that_is_used_while_its_removal_waits_for_its_turn_stays(b
     async with anyio.create_task_group() as tasks:
         async with publisher.turn(0):
             tasks.start_soon(carry_out)
-            await anyio.wait_all_tasks_blocked()
+            await all_wait()
             await bench.store.look_up("a")
     assert gone == []
     assert bench.names() == ["a"]

@@ -21,6 +21,7 @@ from modelwire.errors import NoSpace, WireError
 from modelwire.values import Scrubbed
 from rigs.maintain_rig import DAY
 from rigs.scrub_rig import Scrubs, stop_after
+from rigs.waiting import all_wait
 
 LONG = os.urandom(1 << 20) * 16 * 3 + b"and a short block"
 
@@ -102,7 +103,7 @@ async def test_a_scrub_that_waits_for_another_can_be_stopped(bench: Scrubs) -> N
                 await bench.scrub(progress=progress)
 
         tasks.start_soon(scrub)
-        await anyio.wait_all_tasks_blocked()
+        await all_wait()
         progress.stop_reason = "cancel"
         tasks.cancel_scope.deadline = anyio.current_time() + 10
     assert not tasks.cancel_scope.cancelled_caught

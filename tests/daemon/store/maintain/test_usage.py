@@ -19,6 +19,7 @@ from modeld.store.digest import Digest
 from modelwire.errors import InvalidRequest
 from modelwire.values import ModelList, ModelUsage
 from rigs.maintain_rig import Bench
+from rigs.waiting import all_wait
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ async def test_uses_are_written_together_and_nothing_wakes_without_them(
     monkeypatch.setattr(bench.catalog, "write", counted)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(uses.keep)
-        await anyio.wait_all_tasks_blocked()
+        await all_wait()
         assert writes == 0
         for _ in range(1000):
             uses.note("a")
