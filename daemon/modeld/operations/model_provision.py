@@ -208,7 +208,8 @@ class Provision(LocalFiles[ModelProvision, Provisioned]):
         """Whether these bytes came to the name for this reference. Each witness is enough."""
         store = self._services.store
         standing = await store.index.in_thread(partial(store.index.entry, name))
-        ids = () if standing is None or standing.usable().digest != content else standing.ids
+        known = None if standing is None else standing.manifest
+        ids = () if standing is None or known is None or known.digest != content else standing.ids
         return reference.text in ids or await store.history.made_for(name, reference.text, content)
 
     async def _own(self, job: ProvisionJob, reference: Reference) -> _Name:

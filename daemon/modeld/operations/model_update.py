@@ -36,12 +36,14 @@ from modeld.sources.local import LocalReference
 from modeld.store import ModelName
 from modeld.store.disk.durable import source_faults
 from modeld.store.publish.holds import NameHold
+from modeld.store.publish.name_locks import Stop, never
 from modelwire.errors import (
     AlreadyExists,
     Cancelled,
     Corrupt,
     DigestMismatch,
     InvalidName,
+    InvalidRequest,
     NotFound,
     QueueFull,
     TimedOut,
@@ -79,20 +81,29 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
     # -- before the job
 
     async def run(self, call: Call, request: ModelUpdate, /) -> Updated:
-        update, machine = self.read(request), await self._services.machine.now()
+        update = self.read(request)
+        settled = await self._settled(call.caller.uid, update) or await self._admit(call, request, update)
+        return settled if isinstance(settled, Updated) else (await follow(call, settled)).outcome()
+
+    async def _admit(
+        self, call: Call, request: ModelUpdate, update: Update
+    ) -> Updated | Attachment[ModelUpdate, Updated]:
+        elsewhere = update.elsewhere(self._services.settings.node, await self._services.machine.now())
+        rollback = await self._refuse_early(call, update) if elsewhere is None else None
         async with self._admission:  # two of one id, at once, are one
-            known = await self._answered(update)
-            if known is not None:
-                return given(known)
-            attachment = self._attached(call.caller.uid, update)
-            if attachment is None:
-                if (elsewhere := update.elsewhere(self._services.settings.node, machine)) is not None:
-                    await self._record(update, elsewhere)
-                    return elsewhere
-                rollback = await self._refuse_early(call, update)
-                attachment = await self.submit(call, request)
-                self._hold(attachment.job.id, update, rollback)
-        return (await follow(call, attachment)).outcome()
+            if (settled := await self._settled(call.caller.uid, update)) is not None:
+                return settled
+            if elsewhere is not None:
+                await self._record(update, elsewhere)
+                return elsewhere
+            attachment = await self.submit(call, request)
+            self._hold(attachment.job.id, update, rollback)
+            return attachment
+
+    async def _settled(self, uid: int, update: Update) -> Updated | Attachment[ModelUpdate, Updated] | None:
+        """The outcome of the same command, or its job. Raises its failure."""
+        known = await self._answered(update)
+        return given(known) if known is not None else self._attached(uid, update)
 
     def read(self, request: ModelUpdate) -> Update:
         known = self._read.get(id(request))
@@ -180,7 +191,13 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
                 hint=f"Repair it with `modelctl repair {view.name}`, or name another one.",
                 details={"name": view.name},
             )
-        return ModelName.parse(view.name)
+        name = ModelName.parse(view.name)
+        if name != update.name and view.blob == update.digest.text:
+            raise InvalidRequest(
+                f"$.command.rollback_model_id: '{view.name}' has the bytes of the new version itself",
+                hint="Name an earlier version, or leave the rollback out.",
+            )
+        return name
 
     # -- the job
 
@@ -215,7 +232,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         brought: Pulled | WireError
         try:
             async with self.outcome_recorded(job, update.pull.ref):
-                brought = await self._fetching.fetch(job, update.pull, notes, document=update.document)
+                brought = await self._fetching.fetch(job, update.pull, notes, document=update.document, fixed=True)
         except WireError as fault:
             brought = of_version(update, fault)
         # The bytes are here, or not: nothing of the rest needs a slot, and a stop may interrupt it anywhere.
@@ -250,7 +267,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         if update.command.auto_load and not await self._stands_for(update.name, update.digest.text):
             loaded = await self._load(job, update, pulled)
         outcome = self._outcome(update, "applied", blob=update.digest.text, loaded=loaded or None)
-        return await self._point(job, update, update.version, outcome)
+        return await self._point(job, update, update.version, outcome, job.progress.stopped)
 
     async def _load(self, job: UpdateJob, update: Update, pulled: Pulled) -> bool:
         services, seconds = self._services, float(self._services.settings.node.load_within)
@@ -295,7 +312,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
                 try:
                     view = await self._in_thread(partial(self._services.store.models.view, rollback.text))
                     outcome = self._outcome(update, "rolled_back", blob=view.blob, error=failure_of(fault))
-                    return await self._point(job, update, rollback, outcome)
+                    return await self._point(job, update, rollback, outcome, never)
                 except WireError as second:
                     fault.hint = f"The rollback failed too: {second.message}. {second.hint or ''}".strip()
                     fault.details["rollback"] = second.code
@@ -303,13 +320,15 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
             await self._record(update, self._outcome(update, "failed", error=failure_of(fault), job=job.id))
         raise fault
 
-    async def _point(self, job: UpdateJob, update: Update, version: ModelName, outcome: Updated) -> Updated:
+    async def _point(
+        self, job: UpdateJob, update: Update, version: ModelName, outcome: Updated, stopped: Stop
+    ) -> Updated:
         """Gives the name to that version, unless it stands for it already, and keeps the outcome."""
         job.progress.phase("publish")
         outcome = msgspec.structs.replace(outcome, job=job.id)
         record = partial(self._record, update)
-        if version != update.name and not await self._stands_for(update.name, outcome.blob or ""):
-            await self._keep_named(job, update)
+        same = partial(self._services.store.models.same, update.name.text, version.text)
+        if version != update.name and not await self._in_thread(same):
             step = LastStep(self.notes(job), outcome, partial(self._check_latest, job, update), record)
             try:
                 await self._services.store.renaming.point(
@@ -319,6 +338,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
                     requester=await self._services.requester_of(job),
                     order=job.order,
                     notes=step,
+                    stopped=stopped,
                 )
             except WireError as fault:
                 if not step.moved:
@@ -339,16 +359,6 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
                 details={"name": update.name.text, "later": later.command_id},
             )
 
-    async def _keep_named(self, job: UpdateJob, update: Update) -> None:
-        """What the name stands for, and no other name does, gets the name of its version: no command takes the last
-        name of a model away."""
-        store = self._services.store
-        kept = await self._in_thread(partial(store.renaming.only_named, update.name))
-        if kept is not None:
-            await store.renaming.copy(
-                update.name.text, kept.text, requester=await self._services.requester_of(job), order=job.order
-            )
-
     def cancelled(self, job: UpdateJob, fault: WireError, /) -> None:
         """Before its turn: the name stands for what it did."""
         update = self.read(job.request)
@@ -366,10 +376,13 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         return self.read(request).name.text
 
     def made(self, outcome: Updated, /) -> bool:
-        return outcome.blob is not None and self._services.store.models.has_digest(outcome.name, outcome.blob)
+        models, back = self._services.store.models, outcome.rollback
+        if outcome.outcome == "rolled_back" and back is not None and models.same(outcome.name, back):
+            return True  # maybe of several files
+        return outcome.blob is not None and models.has_digest(outcome.name, outcome.blob)
 
     def took_place(self, request: ModelUpdate, intent: Updated, /) -> bool:
-        if not self.made(intent):
+        if intent.loaded is False or not self.made(intent):  # an engine was asked, and had not answered
             return False
         self._services.store.updates.note(Update.of(request.command).command.content, intent)
         return True

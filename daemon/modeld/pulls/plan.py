@@ -79,7 +79,7 @@ class Plan:
     def look_at_name(self) -> None:
         """What may be replaced depends on what the name stands for now."""
         insists = self.request.replace
-        may_replace = insists or self.followed() is not None
+        may_replace = insists or (not self.publish_request.fixed and self.followed() is not None)
         self.publish_request = replace(self.publish_request, replace=may_replace, follows=not insists)
 
     def followed(self) -> Manifest | None:

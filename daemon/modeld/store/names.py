@@ -37,6 +37,7 @@ _OWN_BASE: Final = 100
 
 _FOREIGN = re.compile(r"[^A-Za-z0-9._-]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_PLACE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|[/~.\\]")
 _DEVICES: Final = frozenset(
     ["con", "prn", "aux", "nul"] + [f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)]
 )
@@ -129,6 +130,11 @@ def is_id(text: str) -> bool:
     except InvalidName:
         return True
     return False
+
+
+def is_place(id_: str) -> bool:
+    """Whether the id says where bytes are from: a reference with its scheme, or a path."""
+    return _PLACE.match(id_) is not None
 
 
 def ids_in(field: Any) -> tuple[str, ...]:

@@ -131,7 +131,8 @@ async def test_an_engine_that_was_asked_has_to_answer_also_after_a_restart(tmp_p
     async with running(tmp_path) as at, anyio.create_task_group() as tasks:
         load_within(at, 0.2)
         await at.ask(ModelAdd(path=at.file("m.gguf", content("1.0")), name="brought"))
-        given, made = command("1.0", {"rollback_model_id": "brought"}), list[Updated]()
+        await at.ask(ModelAdd(path=at.file("0.gguf"), name="m-0b"))
+        given, made = command("1.0", {"rollback_model_id": "m-0b"}), list[Updated]()
 
         async def run() -> None:
             made.append(await update(at, given))

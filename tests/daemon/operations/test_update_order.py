@@ -125,7 +125,7 @@ async def test_a_command_that_is_cancelled_before_its_turn_has_no_effect(tmp_pat
 
         async def second() -> None:
             with pytest.raises(Cancelled):
-                await update(at, command("2.0", {"rollback_model_id": "brought-2.0"}))
+                await update(at, command("2.0", {"rollback_model_id": "brought-1.0"}))
 
         tasks.start_soon(second)
         await eventually(lambda: len(list(at.services.board.jobs)) == 2)
@@ -188,7 +188,8 @@ async def test_commands_that_do_nothing_push_out_none_that_did_something(tmp_pat
 async def test_a_command_that_is_cancelled_in_the_queue_has_an_outcome(tmp_path: Path) -> None:
     async with running(tmp_path) as at, anyio.create_task_group() as tasks:
         await at.ask(ModelAdd(path=at.file("1.gguf", content("1.0")), name="brought"))
-        given, cancelled = command("1.0", {"rollback_model_id": "brought"}), list[Cancelled]()
+        await at.ask(ModelAdd(path=at.file("0.gguf"), name="m-0b"))
+        given, cancelled = command("1.0", {"rollback_model_id": "m-0b"}), list[Cancelled]()
 
         async def run() -> None:
             with pytest.raises(Cancelled) as fault:
@@ -199,10 +200,10 @@ async def test_a_command_that_is_cancelled_in_the_queue_has_an_outcome(tmp_path:
         tasks.start_soon(run)
         await eventually(lambda: [job.stage for job in at.services.board.jobs] == ["queued"])
         (job,) = at.services.board.jobs
-        for name in ("brought", "m-3b-1_0-q4_k_m"):
+        for name in ("m-0b", "m-3b-1_0-q4_k_m"):
             assert at.of(UpdateModel)._hold_on(ModelName.parse(name)) is not None
         await at.services.board.cancel(job, "the test asks for it")
-        assert at.of(UpdateModel)._hold_on(ModelName.parse("brought")) is None
+        assert at.of(UpdateModel)._hold_on(ModelName.parse("m-0b")) is None
         at.services.gate.leave_together()
         await eventually(lambda: bool(cancelled))
         assert cancelled[0].details["outcome"] == "failed"
@@ -214,9 +215,10 @@ async def test_a_command_that_is_cancelled_in_the_queue_has_an_outcome(tmp_path:
             await shown(at, "m-3b")
 
 
-@pytest.mark.parametrize("rollback", ["brought-1.0", None])
+@pytest.mark.parametrize("rollback", ["m-0b", None])
 async def test_a_paused_command_takes_nothing_back_from_a_later_one(tmp_path: Path, rollback: str | None) -> None:
     async with running(tmp_path) as at, anyio.create_task_group() as tasks:
+        await at.ask(ModelAdd(path=at.file("0.gguf"), name="m-0b"))
         for version in ("1.0", "2.0"):
             await at.ask(ModelAdd(path=at.file(f"{version}.gguf", content(version)), name=f"brought-{version}"))
         faults = list[AlreadyExists]()

@@ -137,6 +137,16 @@ class Models:
         except WireError:
             return False
 
+    def same(self, name: str, other: str) -> bool:
+        """Whether both names stand for the same files, which are here."""
+        try:
+            one, two = self._index.entry(ModelName.parse(name)), self._index.entry(ModelName.parse(other))
+            if one is None or two is None or not one.look().has_bytes:
+                return False
+            return one.usable().content == two.usable().content
+        except WireError:
+            return False
+
     async def standing(self, name: str) -> str:
         """What the name stands for now, as a text to compare with a later one; empty when it stands for nothing."""
         return await self._index.in_thread(partial(manifests.standing, self._layout, ModelName.parse(name)))

@@ -26,6 +26,15 @@ def check_owner(entry: Entry, requester: Requester, change: Change) -> None:
         raise not_owner(entry, requester, change)
 
 
+def new_owner(requester: Requester, standing: Entry | None) -> int | None:
+    """Of a name that gets other bytes; None when it keeps its owner. A user with limits who replaces another one's
+    model owns what it has now: else the limits would end where names are shared."""
+    if standing is None or standing.owner is None:
+        return requester.peer
+    quota = requester.quota
+    return None if quota is None or quota.counts(standing.owner) else requester.peer
+
+
 def not_owner(entry: Entry, requester: Requester, change: Change) -> PermissionDenied:
     name, owner = entry.name.text, entry.owner
     belongs = f"it belongs to uid {owner}" if owner is not None else "its manifest does not say who owns it"

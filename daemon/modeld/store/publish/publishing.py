@@ -26,7 +26,7 @@ from modeld.store.manifests.registrations import Registration
 from modeld.store.names import ModelName
 from modeld.store.publish import amending
 from modeld.store.publish.name_changes import NameChanges, Notes, announced
-from modeld.store.publish.owners import check_hides_no_other, check_owner, check_registrant, not_owner
+from modeld.store.publish.owners import check_hides_no_other, check_owner, check_registrant, new_owner, not_owner
 from modeld.store.publish.quotas import check_quota
 from modelwire.errors import AlreadyExists, Corrupt, InvalidRequest, Unsupported, WireError
 from modelwire.knowledge.document import ModelDocument
@@ -55,6 +55,7 @@ class PublishTerms(TypedDict, total=False):
     ensuring: Ensuring | None
     document: ModelDocument | None
     known_as: str | None
+    fixed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +85,9 @@ class PublishRequest:
     replace: bool = False
     follows: bool = False
     """Whether `replace` is for newer bytes of the reference that the name has, and was not asked for."""
+
+    fixed: bool = False
+    """Whether newer bytes of the reference that the name has are other bytes too."""
 
     ensuring: Ensuring | None = None
 
@@ -209,7 +213,7 @@ class Publishing(NameChanges):
                 license=request.license or (said and said.license) or None,
                 source=source,
                 files=files,
-                owner=_new_owner(request.requester, standing),
+                owner=new_owner(request.requester, standing),
                 id_=request.known_as,
                 before=_before(standing),
             )
@@ -323,15 +327,6 @@ def _is_of(registration: Registration, digest: Digest) -> bool:
     """Whether these may be the bytes of the registered model. Compares in constant time."""
     expected = registration.document.sha256
     return not expected or Digest(expected).matches(digest)
-
-
-def _new_owner(requester: Requester, standing: Entry | None) -> int | None:
-    """None when the model keeps its owner. A user with limits who replaces another one's model owns what it has now:
-    else the limits would end where names are shared."""
-    if standing is None or standing.owner is None:
-        return requester.peer
-    quota = requester.quota
-    return None if quota is None or quota.counts(standing.owner) else requester.peer
 
 
 def _may_replace(standing: Entry, request: PublishRequest) -> bool:

@@ -19,14 +19,14 @@ from modeld.store.manifests import documents, writing
 from modeld.store.manifests.entries import Entry, get_again
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.manifests import Manifest
-from modeld.store.names import ModelName
+from modeld.store.names import ModelName, is_place
 from modeld.store.publish import pinning
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.name_changes import NameChanges, Terms
-from modeld.store.publish.owners import check_hides_no_other, check_owner, check_registrant
+from modeld.store.publish.owners import check_hides_no_other, check_owner, check_registrant, new_owner
 from modeld.store.publish.planned_changes import Kind, Plan, PlannedChanges, nothing
 from modeld.store.publish.quotas import check_quota
-from modelwire.errors import AlreadyExists, Corrupt, InvalidName, Unsupported, WireError
+from modelwire.errors import AlreadyExists, Corrupt, InvalidName, PermissionDenied, Unsupported, WireError
 from modelwire.values import Copied, Moved, PlanStep, Removed
 
 AtHand = tuple[Entry, dict[str, Any]]
@@ -40,6 +40,9 @@ _SHORT: Final = 12
 
 _BASE: Final = 100
 """Characters of the name before them; a name has at most 128."""
+
+_MOST_TRIED: Final = 100
+"""Names for one model. More are taken by nobody who means well."""
 
 
 class Renaming:
@@ -95,12 +98,14 @@ class Renaming:
 
     async def point(self, name: str, version: str, blob: str, **terms: Unpack[Terms[Copied]]) -> Copied:
         """Makes the name stand for what another one stands for, in one step: a reader finds the old model or the new
-        one. Its pin, its owner and its ids stay. Raises AlreadyExists when the other name stands for other bytes than
+        one. Its pin and its owner stay, and its ids but those that say where bytes are from. What it stood for gets
+        another name before, unless it has one. Raises AlreadyExists when the other name stands for other bytes than
         `blob`."""
         requester = terms.get("requester", THE_DAEMON)
 
         def plan() -> Plan[Copied]:
             standing = self.check_pointable(ModelName.parse(name), requester)
+            kept = None if standing is None else self._kept(standing, requester)
             registration = None if standing is not None else self._name_changes.registrations.of(ModelName.parse(name))
             value, to, document = self._planned(version, name, requester, None, replaces=True)
             if value.blob != blob:
@@ -111,35 +116,54 @@ class Renaming:
                 )
             if standing is not None:
                 before = standing.document()
-                document |= {field: before[field] for field in (pinning.FIELD, _OWNER, writing.IDS) if field in before}
+                document |= {field: before[field] for field in (pinning.FIELD, _OWNER) if field in before}
+                if (owner := new_owner(requester, standing)) is not None:
+                    document[_OWNER] = owner
+                if ids := [id_ for id_ in standing.ids if not is_place(id_)]:
+                    document[writing.IDS] = ids
 
             async def carry_out() -> None:
+                if kept is not None:
+                    await self._name_changes.write(*kept)
                 await self._name_changes.write(to, document, replace=True)
                 if registration is not None:
                     with suppress(WireError):  # the next start finds the manifest, and ends it then
                         await self._name_changes.in_thread(partial(self._name_changes.registrations.end, to))
 
-            return Plan(value, (to,), carry_out)
+            return Plan(value, (to,) if kept is None else (to, kept[0]), carry_out)
 
         return await self._changes.carry_out(self._copies, (version, name, "point"), plan, **terms)
 
-    def only_named(self, name: ModelName) -> ModelName | None:
-        """The name of the version of this model, when no other name has its bytes; None when one has, when there is no
-        such model, and when it has no bytes. It is one that is free."""
-        entry = self._index.entry(name)
-        if entry is None or entry.manifest is None or not entry.look().has_bytes:
+    def _kept(self, standing: Entry, requester: Requester) -> tuple[ModelName, dict[str, Any]] | None:
+        """A name for what a name stands for, and its manifest; None when another name stands for the same, and when the
+        bytes are not here. It stays its owner's, and is known by where it is from."""
+        manifest = standing.usable()
+        if not standing.look().has_bytes or any(
+            other.name != standing.name and other.manifest is not None and other.manifest.content == manifest.content
+            for other in self._index.all_entries()
+        ):
             return None
-        digests = [digest.hex for digest in entry.manifest.blobs()]
-        if not self._index.marks.named_only_by(entry.name, digests):
-            return None
-        document = documents.describing(documents.with_block(entry.manifest, entry.document()), 0, None)
-        short = entry.manifest.digest.hex[:_SHORT]
-        for text in (document.version_name, f"{name.base[:_BASE]}-{short}"):
-            with suppress(InvalidName):
+        name = self._free_name(standing, manifest, requester)
+        document = writing.renamed(standing.document(), name)
+        document = {field: value for field, value in document.items() if field not in (pinning.FIELD, writing.IDS)}
+        if ids := [id_ for id_ in standing.ids if is_place(id_)]:
+            document[writing.IDS] = ids
+        return name, document
+
+    def _free_name(self, standing: Entry, manifest: Manifest, requester: Requester) -> ModelName:
+        """That of the version of this model, or one made of its digest."""
+        described = documents.describing(documents.with_block(manifest, standing.document()), 0, None)
+        made = f"{standing.name.base[:_BASE]}-{manifest.digest.hex[:_SHORT]}"
+        for text in (described.version_name, made, *(f"{made}-{number}" for number in range(2, _MOST_TRIED))):
+            with suppress(InvalidName, AlreadyExists, PermissionDenied):
                 wanted = ModelName.parse(text)
-                if self._index.entry(wanted) is None and self._name_changes.registrations.of(wanted) is None:
-                    return wanted
-        return None
+                self._check_vacant(wanted, requester)
+                return wanted
+        raise AlreadyExists(
+            f"'{standing.name.text}' is the last name of its model, and all names for it are taken, such as '{made}'",
+            hint=f"Give it another name first: `modelctl cp {standing.name.text} NAME`.",
+            details={"name": standing.name.text},
+        )
 
     def check_pointable(self, name: ModelName, requester: Requester) -> Entry | None:
         """What the name stands for now. Raises when the requester must not give it to another model, and when it stands
