@@ -70,14 +70,24 @@ class Marks:
         tool made a moment ago."""
         file = f"{name.stem}.json"
         with self._lock:
-            if self._clock() >= self._fresh_until:
-                self._read_all()
-            else:
-                self._read_changed()
+            self._refresh()
             _, own = self._files.get(file, (None, frozenset[str]()))
             if any(path != f"{self._path}/{file}" for path in self._unreadable):
                 return set()
             return {digest for digest in digests if self._namers[digest] <= (digest in own)}
+
+    def mentioning(self, digest: str) -> list[str]:
+        """The stems of the manifests that have it anywhere, and maybe name other bytes. As `named_only_by`, it may not
+        know what another tool did a moment ago."""
+        with self._lock:
+            self._refresh()
+            return [file.removesuffix(".json") for file, (_, marks) in self._files.items() if digest in marks]
+
+    def _refresh(self) -> None:
+        if self._clock() >= self._fresh_until:
+            self._read_all()
+        else:
+            self._read_changed()
 
     def _read_all(self) -> None:
         before = self._clock()

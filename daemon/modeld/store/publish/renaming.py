@@ -138,11 +138,14 @@ class Renaming:
         """A name for what a name stands for, and its manifest; None when another name stands for the same, and when the
         bytes are not here. It stays its owner's, and is known by where it is from."""
         manifest = standing.usable()
-        if not standing.look().has_bytes or any(
-            other.name != standing.name and other.manifest is not None and other.manifest.content == manifest.content
-            for other in self._index.all_entries()
-        ):
+        if not standing.look().has_bytes:
             return None
+        for stem in self._index.marks.mentioning(manifest.digest.hex):
+            with suppress(InvalidName):
+                other = self._index.entry(ModelName.from_stem(stem))
+                known = None if other is None or other.name == standing.name else other.manifest
+                if known is not None and known.content == manifest.content:
+                    return None
         name = self._free_name(standing, manifest, requester)
         document = writing.renamed(standing.document(), name)
         document = {field: value for field, value in document.items() if field not in (pinning.FIELD, writing.IDS)}
