@@ -86,6 +86,7 @@ async def serve(
         tasks.start_soon(rooms.ledger.keep, name="ledger")
         tasks.start_soon(rooms.store.uses.keep, name="uses")
         tasks.start_soon(rooms.store.leases.keep, name="leases")
+        tasks.start_soon(rooms.store.updates.keep, name="updates")
         tasks.start_soon(_sweep, services, name="sweep")
         if settings.scrub.every is not None:
             tasks.start_soon(_scrub, services, float(settings.scrub.every), name="scrub")

@@ -342,7 +342,9 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
                 )
             except WireError as fault:
                 if not step.moved:
-                    raise
+                    if not await self._in_thread(same):
+                        raise
+                    await record(outcome)  # the disk has failed after the name had moved
                 log.warning("the end of an update could not be recorded yet", job=job.id, error=str(fault))
         else:
             await record(outcome)

@@ -25,6 +25,9 @@ MAX_PEM: Final = 192 * 1024
 """Bytes of a key, or of roots: as many as a request may bring to verify a signature."""
 
 
+_IPV6: Final = re.compile(r"^(https?://)\[(?=[0-9a-f:.]+\])")
+"""The bracket before such a host is no wildcard."""
+
 _By = Literal["key", "certificate"]
 
 
@@ -52,14 +55,14 @@ class Rule:
         self.keys = tuple(keys)
         self.roots = tuple(roots)
         # A pattern may be written in either way too: with `%20`, or with a space.
-        spelled = {_folded(each) for pattern in references for each in (pattern, unquote(pattern))}
-        self._patterns = [re.compile(translate(pattern)) for pattern in sorted(spelled)]
+        spelled = {folded(each) for pattern in references for each in (pattern, unquote(pattern))}
+        self._patterns = [re.compile(translate(_IPV6.sub(r"\1[[]", pattern))) for pattern in sorted(spelled)]
 
     def __str__(self) -> str:
         return f"rule {self.number} of [[trust.require]], {', '.join(map(repr, self.references))}"
 
-    def fits(self, folded: Iterable[str]) -> bool:
-        return any(pattern.match(text) for text in folded for pattern in self._patterns)
+    def fits(self, texts: Iterable[str]) -> bool:
+        return any(pattern.match(text) for text in texts for pattern in self._patterns)
 
     def signed(self, bundle: bytes) -> Signed:
         """What one of the signers has signed. Raises Untrustworthy. The files of the signers are read each time: a key
@@ -98,17 +101,18 @@ class Rules:
         """The first rule that one of these spellings of a reference matches."""
         if not self._rules:
             return None
-        folded = {_folded(each) for text in spellings for each in (text, unquote(text, errors="surrogateescape"))}
-        return next((rule for rule in self._rules if rule.fits(folded)), None)
+        texts = {folded(each) for text in spellings for each in (text, unquote(text, errors="surrogateescape"))}
+        return next((rule for rule in self._rules if rule.fits(texts)), None)
 
     def faults(self) -> tuple[str, ...]:
         """Warnings of signers that cannot be asked. Blocks."""
         return tuple(fault for rule in self._rules for fault in rule.faults())
 
 
-def _folded(text: str) -> str:
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
-    return f"https://{folded.removeprefix('http://')}" if folded.startswith("http://") else folded
+def folded(text: str) -> str:
+    """Equal for spellings that count as one."""
+    plain = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    return f"https://{plain.removeprefix('http://')}" if plain.startswith("http://") else plain
 
 
 def _trusted(path: str, by: _By) -> TrustedKey | TrustedRoots:

@@ -74,7 +74,58 @@ def test_a_page_of_a_site_whose_references_are_written_otherwise_is_refused(patt
 
 
 @pytest.mark.parametrize(
-    "pattern", ["https://host/*", "http://127.0.0.1:8000/*", "http://cache.lan/a/*", "*", "https://*"]
+    ("pattern", "instead"),
+    [
+        ("http://127.0.0.1:80/*", "Leave out the port 80"),
+        ("https://host:443/*", "https://host/*"),
+        ("http://u@127.0.0.1/*", "https://127.0.0.1/*"),
+        ("https://host/get?key=abc", "https://host/get"),
+        ("https://host/*#part", "https://host/*"),
+        ("https://host./*", "https://host/*"),
+        ("https://host", "https://host/"),
+        ("https://münchen.example/*", "https://xn--mnchen-3ya.example/*"),
+        ("local:/srv/in//*", "without `//`"),
+        ("local:/srv/x/../in/*", "and `..`"),
+        ("local:/srv/in/./m.gguf", "without `//`, `.`"),
+        ("local:/srv/in/", "without a `/` at its end"),
+    ],
+)
+def test_a_spelling_that_no_reference_has_is_refused(pattern: str, instead: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        trust_rules(TrustSettings(require=(TrustRule(references=(pattern,), keys=("/k",)),)))
+    assert pattern in caught.value.message
+    assert instead in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("rest", ["", "/*", "/sub/m.gguf"])
+def test_a_link_that_no_reference_has_is_refused(tmp_path: Path, rest: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "ln").symlink_to(tmp_path / "in")
+    with pytest.raises(ConfigError) as caught:
+        trust_rules(TrustSettings(require=(TrustRule(references=(f"local:{tmp_path}/ln{rest}",), keys=("/k",)),)))
+    assert f'write "local:{tmp_path}/in{rest}"' in (caught.value.hint or "")
+
+
+def test_a_host_that_is_a_number_in_brackets_is_no_class_of_letters() -> None:
+    rules = trust_rules(TrustSettings(require=(TrustRule(references=("http://[::1]:8080/*",), keys=("/k",)),)))
+    assert rules.matching(["http://[::1]:8080/m.gguf"]) is not None
+    assert rules.matching(["http://1:8080/m.gguf"]) is None
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "https://host/*",
+        "https://HOST/*",
+        "https://*.host/[ab]*/m?.gguf",
+        "https://host/a b/*",
+        "http://127.0.0.1:8000/*",
+        "http://cache.lan/a/*",
+        "local:/srv/*",
+        "local:/*/m.gguf",
+        "*",
+        "https://*",
+    ],
 )
 def test_addresses_of_all_other_hosts_are_taken(pattern: str) -> None:
     rules = trust_rules(TrustSettings(require=(TrustRule(references=(pattern,), keys=("/k",)),)))

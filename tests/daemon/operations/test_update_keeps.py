@@ -5,23 +5,30 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 from modeld.store import ModelName, Requester
 from modeld.store.catalog.history import Quota
-from modelwire.errors import AlreadyExists, Cancelled, InvalidName, InvalidRequest, Unsupported
+from modelwire.errors import AlreadyExists, Cancelled, InvalidName, InvalidRequest, NoSpace, QuotaExceeded, Unsupported
 from modelwire.requests import ModelAdd, ModelList, ModelProvision, RefuseLoad
 from rigs.ids_rig import path_of
 from rigs.operations_rig import ANOTHER, MINE, OperationsRig
 from rigs.scripted_server import Asked, Reply, Server, file_reply
 from rigs.update_commands import command, content, digits
 from rigs.update_rig import address, engine, running, shown, update, updates
-from rigs.waiting import eventually
+from rigs.waiting import all_wait, eventually
 
 OLD = b"GGUF\3\0\0\0 what was here before the first update"
+
+
+def kept_name(name: str, old: bytes) -> str:
+    """Made of the digest: no name says a version that nobody has said."""
+    return f"{name}-{sha256(old).hexdigest()[:12]}"
 
 
 async def names_of(at: OperationsRig, blob: str) -> set[str]:
@@ -79,17 +86,15 @@ async def test_what_only_seems_to_name_the_old_bytes_keeps_nothing(
         spoil(at, before)
         told = {"previous_sha256": before.removeprefix("sha256:")}
         await update(at, command("1.0", **address(web, "1.0"), metadata=told))
-        assert await names_of(at, before) == {"m-3b-1_0_0-"}
+        assert await names_of(at, before) == {kept_name("m-3b", OLD)}
 
 
 async def test_names_that_are_taken_are_passed_over(tmp_path: Path, web: Server) -> None:
     async with running(tmp_path) as at:
         before = (await at.ask(ModelAdd(path=at.file("m.gguf", OLD), name="m-3b"))).blob
-        made = f"m-3b-{before.removeprefix('sha256:')[:12]}"
-        for name in ("m-3b-1_0_0-", made):
-            await at.ask(ModelAdd(path=at.file("t.gguf"), name=name))
+        await at.ask(ModelAdd(path=at.file("t.gguf"), name=kept_name("m-3b", OLD)))
         await update(at, command("1.0", **address(web, "1.0")))
-        assert await names_of(at, before) == {f"{made}-2"}
+        assert await names_of(at, before) == {f"{kept_name('m-3b', OLD)}-2"}
 
 
 async def test_a_name_that_goes_while_the_move_waits_is_replaced(tmp_path: Path, web: Server) -> None:
@@ -107,7 +112,7 @@ async def test_a_name_that_goes_while_the_move_waits_is_replaced(tmp_path: Path,
         os.unlink(layout.manifest(ModelName.parse("alias")))  # by another tool
         os.close(descriptor)
         await eventually(lambda: not list(at.services.board.jobs))
-        assert await names_of(at, before) == {"m-3b-1_0_0-"}
+        assert await names_of(at, before) == {kept_name("m-3b", OLD)}
 
 
 async def test_an_id_that_says_where_bytes_are_from_stays_with_them(tmp_path: Path, web: Server) -> None:
@@ -117,7 +122,7 @@ async def test_an_id_that_says_where_bytes_are_from_stays_with_them(tmp_path: Pa
         assert (await shown(at, "m-3b")).ids == (f"local:{path}",)
         await update(at, command("1.0", **address(web, "1.0")))
         assert (await shown(at, "m-3b")).ids == ()
-        assert await path_of(at, f"local:{path}") == "m-3b-1_0_0-"
+        assert await path_of(at, f"local:{path}") == kept_name("m-3b", OLD)
         again = await at.ask(ModelProvision(ref=path))
         assert again.digest == made.digest
         assert (await shown(at, "m-3b")).blob == f"sha256:{digits('1.0')}", "no provision undoes an update"
@@ -142,7 +147,7 @@ async def test_a_user_with_limits_owns_the_bytes_that_a_name_goes_on_to(tmp_path
         added = await store.add(at.file("v.gguf"), name="v", requester=limited)
         await store.renaming.point("m", "v", added.blob, requester=limited)
         assert (await shown(at, "m")).owner == ANOTHER.uid
-        assert (await shown(at, "m-1_0_0-")).owner == MINE.uid
+        assert (await shown(at, kept_name("m", OLD))).owner == MINE.uid
 
 
 async def test_a_command_that_waits_for_another_tool_can_be_cancelled(tmp_path: Path, web: Server) -> None:
@@ -187,3 +192,71 @@ async def test_a_model_of_several_files_can_be_gone_back_to(tmp_path: Path, web:
         assert at.services.store.models.same("m-3b", "several")
         (job,) = [each for each in await at.services.board.recent(10, None) if each.id == made.job]
         assert job.kind.took_place(job.request, made), "a crash after the move finds that it took place"
+
+
+async def test_the_name_of_another_user_keeps_nothing(tmp_path: Path, web: Server) -> None:
+    """It may go at any time."""
+    async with running(tmp_path) as at:
+        before = (await at.ask(ModelAdd(path=at.file("m.gguf", OLD), name="m-3b"))).blob
+        await at.services.store.add(at.file("m.gguf", OLD), name="theirs", requester=Requester(peer=ANOTHER.uid))
+        await update(at, command("1.0", **address(web, "1.0")))
+        assert await names_of(at, before) == {"theirs", kept_name("m-3b", OLD)}
+
+
+@pytest.mark.parametrize(("room", "most"), [(len(OLD) + 40, None), (None, 2)])
+async def test_what_is_kept_counts_for_the_quota(tmp_path: Path, room: int | None, most: int | None) -> None:
+    async with running(tmp_path) as at:
+        store = at.services.store
+        theirs = Requester(peer=ANOTHER.uid)
+        await store.add(at.file("m.gguf", OLD), name="m", requester=theirs)
+        await store.add(at.file("t.gguf", OLD + b"2"), name="t", requester=Requester(peer=MINE.uid))
+        added = await store.add(at.file("v.gguf", content("1.0") * 2), name="v", requester=Requester(peer=MINE.uid))
+        if most is not None:
+            await store.add(at.file("o.gguf"), name="o", requester=theirs)
+        quota = Quota(ANOTHER.uid, lambda owner: owner == ANOTHER.uid, room, most)
+        with pytest.raises(QuotaExceeded):
+            await store.renaming.point("m", "v", added.blob, requester=Requester(peer=ANOTHER.uid, quota=quota))
+        assert (await shown(at, "m")).blob == f"sha256:{sha256(OLD).hexdigest()}"
+
+
+async def test_a_name_that_is_kept_is_locked(tmp_path: Path, web: Server) -> None:
+    """The old bytes have another name at the first look, so only the lock of the name that moves is taken."""
+    async with running(tmp_path) as at, anyio.create_task_group() as tasks:
+        before = (await at.ask(ModelAdd(path=at.file("m.gguf", OLD), name="m-3b"))).blob
+        await at.ask(ModelAdd(path=at.file("m.gguf", OLD), name="alias"))
+        layout = at.services.store.layout
+        locks = [
+            os.open(f"{layout.root}/locks/{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+            for name in ("m-3b", kept_name("m-3b", OLD))
+        ]
+        for lock in locks:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        tasks.start_soon(update, at, command("1.0", {"auto_load": False}, **address(web, "1.0")))
+        await eventually(lambda: at.services.store.models.has_digest("m-3b-1_0-q4_k_m", f"sha256:{digits('1.0')}"))
+        await eventually(lambda: any(job.id in at.services.gate._aside for job in at.services.board.jobs))
+        os.unlink(layout.manifest(ModelName.parse("alias")))  # by another tool
+        os.close(locks[0])
+        await all_wait()
+        assert await names_of(at, before) == {"m-3b"}, "nothing has moved while another tool has the kept name"
+        os.close(locks[1])
+        await eventually(lambda: not list(at.services.board.jobs))
+        assert await names_of(at, before) == {kept_name("m-3b", OLD)}
+
+
+async def test_an_error_of_the_disk_after_the_move_is_no_failure(
+    tmp_path: Path, web: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as at:
+        changes = at.services.store.renaming._name_changes
+        write = type(changes).write
+
+        async def failing(self: Any, name: ModelName, *rest: Any, **options: Any) -> None:
+            await write(self, name, *rest, **options)
+            if options.get("replace"):
+                raise NoSpace("the directory could not be synced")
+
+        await at.ask(ModelAdd(path=at.file("m.gguf", OLD), name="m-3b"))
+        monkeypatch.setattr(type(changes), "write", failing)
+        assert (await update(at, command("1.0", {"auto_load": False}, **address(web, "1.0")))).outcome == "applied"
+        assert (await shown(at, "m-3b")).blob == f"sha256:{digits('1.0')}"
+        assert [each.outcome for each in (await updates(at)).updates] == ["applied"]

@@ -10,8 +10,10 @@ import contextlib
 import sqlite3
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
+import anyio
 import msgspec
 
 from modeld.store.catalog.catalog import Catalog
@@ -37,6 +39,9 @@ fills them in 27 years. Commands that do nothing push out none that did somethin
 IN_MEMORY: Final = 256
 """The newest, until the next checkpoint has surely put them into the file."""
 
+LATE_SECONDS: Final = 1.0
+"""Between attempts to write what a full disk did not take."""
+
 _NOTHING_DONE: Final = frozenset({"not_targeted", "does_not_fit"})
 
 _INSERT: Final = "INSERT OR IGNORE INTO updates (command_id, content, at, carried_out, outcome) VALUES (?, ?, ?, ?, ?)"
@@ -60,6 +65,9 @@ class Updates:
     def __init__(self, catalog: Catalog | None) -> None:
         self._catalog = catalog
         self._newest = deque[tuple[Any, ...]](maxlen=IN_MEMORY)
+        self._late: dict[str, tuple[Any, ...]] = {}
+        """By command, what the disk has not taken yet: as few as the jobs that a full disk lets end."""
+        self._news = anyio.Event()
         if catalog is not None:
             catalog.migrate(ROOM, STEPS)
             catalog.on_loss(self._write_again)
@@ -69,6 +77,8 @@ class Updates:
             return None
         query = "SELECT content, outcome FROM updates WHERE command_id = ?"
         rows = await self._catalog.read(lambda db: db.execute(query, (command_id,)).fetchall())
+        if not rows and (late := self._late.get(command_id)) is not None:
+            rows = [(late[1], late[-1])]
         return Known(rows[0][0], msgspec.json.decode(rows[0][1], type=Updated)) if rows else None
 
     async def later(self, name: str, job: str, since: float) -> Updated | None:
@@ -77,16 +87,23 @@ class Updates:
         if self._catalog is None:
             return None
         query = "SELECT outcome FROM updates WHERE carried_out AND at >= ? ORDER BY number DESC"
-        rows = [*await self._catalog.read(lambda db: db.execute(query, (since,)).fetchall())]
-        rows += [(row[-1],) for row in self._newest]  # the disk may not have taken it yet
-        outcomes = (msgspec.json.decode(row[0], type=Updated) for row in rows)
-        moved = (each for each in outcomes if each.name == name and each.blob is not None)
-        return next((each for each in moved if each.job is not None and each.job > job), None)
+        late = [(row[-1],) for row in self._late.values()]
+
+        def read(db: sqlite3.Connection) -> Updated | None:
+            for (outcome,) in [*late, *db.execute(query, (since,))]:
+                found = msgspec.json.decode(outcome, type=Updated)
+                if found.name == name and found.blob is not None and found.job is not None and found.job > job:
+                    return found
+            return None
+
+        return await self._catalog.read(read)
 
     async def newest(self, limit: int, most_bytes: int) -> tuple[Updated, ...]:
         """As many as have no more bytes of JSON."""
         if self._catalog is None:
             return ()
+        with contextlib.suppress(WireError):
+            await self.write_late()
         query = "SELECT outcome FROM updates ORDER BY number DESC LIMIT ?"
 
         def read(db: sqlite3.Connection) -> list[bytes]:
@@ -101,15 +118,33 @@ class Updates:
         return tuple(msgspec.json.decode(each, type=Updated) for each in await self._catalog.read(read))
 
     async def record(self, content: str, outcome: Updated) -> None:
-        """Durable on return, unless the disk takes nothing now: then with what is written next. The first outcome of a
-        command counts."""
+        """Durable on return, unless the disk takes nothing now: then as soon as it does. The first outcome of a command
+        counts."""
         row = self._row(content, outcome)
         if self._catalog is None:
             return
-        try:
-            await self._catalog.write(lambda db: _insert(db, row))
-        except WireError:
-            self._post(row)
+        self._late[outcome.command_id] = row
+        with contextlib.suppress(WireError):
+            await self.write_late()
+        if self._late:
+            self._news.set()
+
+    async def keep(self) -> None:
+        """Writes late outcomes until it is cancelled; wakes up only while there are some. Else a kill would lose what a
+        client was told, and the command would be carried out again."""
+        while True:
+            if not self._late:
+                self._news = anyio.Event()
+                await self._news.wait()
+            await anyio.sleep(LATE_SECONDS)
+            with contextlib.suppress(WireError):
+                await self.write_late()
+
+    async def write_late(self) -> None:
+        """Raises what the disk says when it still takes nothing."""
+        if self._catalog is not None and (late := dict(self._late)):
+            await self._catalog.write(lambda db: _insert_all(db, late.values()))
+            self._late = {id_: row for id_, row in self._late.items() if late.get(id_) is not row}
 
     def note(self, content: str, outcome: Updated) -> None:
         """From any thread and without waiting: it is committed with what is written next."""
@@ -127,8 +162,12 @@ class Updates:
                 self._catalog.post(lambda db: _insert(db, row))
 
     def _write_again(self, db: sqlite3.Connection) -> None:
-        for row in tuple(self._newest):
-            _insert(db, row)
+        _insert_all(db, tuple(self._newest))
+
+
+def _insert_all(db: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> None:
+    for row in rows:
+        _insert(db, row)
 
 
 def _insert(db: sqlite3.Connection, row: tuple[Any, ...]) -> None:

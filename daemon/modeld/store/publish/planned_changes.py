@@ -110,15 +110,18 @@ class PlannedChanges:
             return known
         order, stopped, notes = terms.get("order", 0), terms.get("stopped", never), terms.get("notes")
         names = (await in_thread(plan)).names
-        async with self._name_changes.turn(order, *names, stopped=stopped, notes=notes):
-            planned = await in_thread(plan)
-            value = planned.value if planned.complete is None else await planned.complete(planned.value)
-            with anyio.CancelScope(shield=True):
-                async with kind.remembering(in_thread, value, *request), announced(notes, value):
-                    await planned.carry_out()
-                if planned.leaves is not None:
-                    await self._remove_trees(planned.leaves)
-        return value
+        while True:
+            async with self._name_changes.turn(order, *names, stopped=stopped, notes=notes):
+                planned = await in_thread(plan)
+                if {name.text for name in planned.names}.issubset({name.text for name in names}):
+                    value = planned.value if planned.complete is None else await planned.complete(planned.value)
+                    with anyio.CancelScope(shield=True):
+                        async with kind.remembering(in_thread, value, *request), announced(notes, value):
+                            await planned.carry_out()
+                        if planned.leaves is not None:
+                            await self._remove_trees(planned.leaves)
+                    return value
+            names = planned.names  # others have changed the store: it takes other names, whose locks it does not have
 
     async def _remove_trees(self, name: ModelName) -> None:
         """Removes the model's trees. A sweep removes what cannot be removed now."""

@@ -39,12 +39,23 @@ def owned_by(index: Index, quota: Quota, *, without: ModelName | None = None) ->
     return Owned(models, blobs)
 
 
-def check_quota(index: Index, quota: Quota | None, name: ModelName, blobs: Mapping[Digest, int]) -> None:
+def check_quota(
+    index: Index,
+    quota: Quota | None,
+    name: ModelName,
+    blobs: Mapping[Digest, int],
+    kept: Mapping[Digest, int] | None = None,
+) -> None:
     """Blocking. Raises QuotaExceeded when the user may not have one more model of these blobs, or in place of what the
-    name stands for."""
-    if quota is None or (quota.bytes is None and quota.models is not None and len(index.names()) < quota.models):
+    name stands for; `kept` are the blobs of what it stood for, when that is kept under another name of the user."""
+    more_names = 0 if kept is None else 1
+    if quota is None or (
+        quota.bytes is None and quota.models is not None and len(index.names()) + more_names < quota.models
+    ):
         return  # whoever owns them, there are not so many: a store of 10,000 models takes 40 ms to look through
     owned = owned_by(index, quota, without=name)
+    if kept is not None:
+        owned = Owned(owned.models + 1, owned.blobs | {digest.hex: size for digest, size in kept.items()})
     if quota.models is not None and owned.models + 1 > quota.models:
         raise QuotaExceeded(
             f"uid {quota.user} has {owned.models} models, the most that one user may have",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Unpack
@@ -15,7 +15,7 @@ from modeld.store.catalog.history import THE_DAEMON, History, Requester, rfc3339
 from modeld.store.catalog.uses import Uses
 from modeld.store.digest import Digest
 from modeld.store.disk.layout import Layout
-from modeld.store.manifests import documents, writing
+from modeld.store.manifests import writing
 from modeld.store.manifests.entries import Entry, get_again
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.manifests import Manifest
@@ -107,7 +107,10 @@ class Renaming:
             standing = self.check_pointable(ModelName.parse(name), requester)
             kept = None if standing is None else self._kept(standing, requester)
             registration = None if standing is not None else self._name_changes.registrations.of(ModelName.parse(name))
-            value, to, document = self._planned(version, name, requester, None, replaces=True)
+            quota = requester.quota
+            counts = standing is not None and standing.owner is not None and quota and quota.counts(standing.owner)
+            stays = standing.usable().blobs() if standing is not None and kept is not None and counts else None
+            value, to, document = self._planned(version, name, requester, None, replaces=True, kept=stays)
             if value.blob != blob:
                 raise AlreadyExists(
                     f"'{version}' has been given to other bytes, {value.blob}",
@@ -135,37 +138,38 @@ class Renaming:
         return await self._changes.carry_out(self._copies, (version, name, "point"), plan, **terms)
 
     def _kept(self, standing: Entry, requester: Requester) -> tuple[ModelName, dict[str, Any]] | None:
-        """A name for what a name stands for, and its manifest; None when another name stands for the same, and when the
-        bytes are not here. It stays its owner's, and is known by where it is from."""
+        """A name for what a name stands for, and its manifest; None when another name of its owner stands for the same,
+        and when the bytes are not here. It stays its owner's, and is known by where it is from."""
         manifest = standing.usable()
         if not standing.look().has_bytes:
             return None
         for stem in self._index.marks.mentioning(manifest.digest.hex):
             with suppress(InvalidName):
                 other = self._index.entry(ModelName.from_stem(stem))
-                known = None if other is None or other.name == standing.name else other.manifest
-                if known is not None and known.content == manifest.content:
+                if other is None or other.manifest is None or other.name == standing.name:
+                    continue
+                # That of another user may go at any time.
+                if other.owner == standing.owner and other.manifest.content == manifest.content:
                     return None
-        name = self._free_name(standing, manifest, requester)
+        name = self._free_name(standing.name, manifest, requester)
         document = writing.renamed(standing.document(), name)
         document = {field: value for field, value in document.items() if field not in (pinning.FIELD, writing.IDS)}
         if ids := [id_ for id_ in standing.ids if is_place(id_)]:
             document[writing.IDS] = ids
         return name, document
 
-    def _free_name(self, standing: Entry, manifest: Manifest, requester: Requester) -> ModelName:
-        """That of the version of this model, or one made of its digest."""
-        described = documents.describing(documents.with_block(manifest, standing.document()), 0, None)
-        made = f"{standing.name.base[:_BASE]}-{manifest.digest.hex[:_SHORT]}"
-        for text in (described.version_name, made, *(f"{made}-{number}" for number in range(2, _MOST_TRIED))):
+    def _free_name(self, name: ModelName, manifest: Manifest, requester: Requester) -> ModelName:
+        """Made of the digest: nobody may have said which version it is."""
+        made = f"{name.base[:_BASE]}-{manifest.digest.hex[:_SHORT]}"
+        for text in (made, *(f"{made}-{number}" for number in range(2, _MOST_TRIED))):
             with suppress(InvalidName, AlreadyExists, PermissionDenied):
                 wanted = ModelName.parse(text)
                 self._check_vacant(wanted, requester)
                 return wanted
         raise AlreadyExists(
-            f"'{standing.name.text}' is the last name of its model, and all names for it are taken, such as '{made}'",
-            hint=f"Give it another name first: `modelctl cp {standing.name.text} NAME`.",
-            details={"name": standing.name.text},
+            f"'{name.text}' is the last name of its model, and all names for it are taken, such as '{made}'",
+            hint=f"Give it another name first: `modelctl cp {name.text} NAME`.",
+            details={"name": name.text},
         )
 
     def check_pointable(self, name: ModelName, requester: Requester) -> Entry | None:
@@ -190,8 +194,16 @@ class Renaming:
         return there is not None and there.listed == value.blobs
 
     def _planned(
-        self, source: str, destination: str, requester: Requester, at: AtHand | None, *, replaces: bool = False
+        self,
+        source: str,
+        destination: str,
+        requester: Requester,
+        at: AtHand | None,
+        *,
+        replaces: bool = False,
+        kept: Mapping[Digest, int] | None = None,
     ) -> tuple[Copied, ModelName, dict[str, Any]]:
+        """`kept` as for `check_quota`."""
         wanted, name = ModelName.parse(source), ModelName.parse(destination)
         entry, document = at or self._index.find_with_document(wanted.text)
         if at is None and name.key in (wanted.key, entry.name.key):
@@ -199,7 +211,7 @@ class Renaming:
         if not replaces:
             self._check_vacant(name, requester)
         manifest = _with_bytes(entry)
-        check_quota(self._index, requester.quota, name, manifest.blobs())
+        check_quota(self._index, requester.quota, name, manifest.blobs(), kept)
         owner = {} if requester.peer is None else {_OWNER: requester.peer}
         document = {key: value for key, value in document.items() if key != pinning.FIELD}
         document = writing.renamed(document, name, copy=True) | owner
