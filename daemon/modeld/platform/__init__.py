@@ -10,7 +10,7 @@ clock       seconds that no setting of the time changes, and a calendar for what
 children    how a child process depends on its parent, and the pipe between them
 durable     reads and writes at an offset, syncs, allocation, clones, renames that replace nothing or exchange two names
 endpoint    ownership of the path at which clients connect, and the connections to it
-files       an open file: a second name for it, a second descriptor, its access list, whether a program writes to it
+files       an open file: its path, a second name for it, a second descriptor, its access list, who writes to it
 graphics    the graphics cards that the kernel lists
 hardware    the memory and the processors of the machine
 locks       a file that is locked for as long as a process lives, and that describes its holder

@@ -16,6 +16,7 @@ from typing import Final
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _STATFS_BYTES: Final = 256
+_PATH_BYTES: Final = 1024
 _FUSE: Final = 0x65735546
 _OVERLAY: Final = 0x794C7630
 
@@ -103,6 +104,16 @@ def allow_as_many_as_possible() -> None:
     with suppress(OSError, ValueError):
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def path_of(descriptor: int, path: str) -> str:
+    """The path of the open file, without symbolic links. `path` is the path that it was opened by, for systems that do
+    not keep it; there a link that was exchanged since then leads elsewhere."""
+    if sys.platform == "darwin":
+        return os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(_PATH_BYTES)).rstrip(b"\0"))
+    with suppress(OSError):
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    return os.path.realpath(path)
 
 
 def link_open_file(descriptor: int, path: str, name: str) -> None:

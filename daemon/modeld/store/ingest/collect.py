@@ -40,6 +40,8 @@ class Part:
     path: str
     role: str
     signature: Signature
+    real_path: str | None = None
+    """Of a file that the daemon has opened by its own path: without symbolic links, as it was opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +116,10 @@ def collect(path: str, how: How, reader: Reader, layout: Layout) -> Collection:
             _refuse_in_store(path, layout)
         if descriptor is None:
             root, filename = os.path.split(path)
-            found = _with_shards(root, filename, reader)
+            made = _with_shards(root, filename, reader)
         else:
             root = path.rstrip("/") or "/"
-            found = _in_directory(root, descriptor, reader, layout)
-        made = tuple(Part(name, parts.role_of(name), signature) for name, signature in sorted(found))
+            made = _in_directory(root, descriptor, reader, layout)
         collection = Collection(root.rstrip("/"), descriptor, reader, how, made, descriptor is not None)
         if how == "move":
             for part in made:
@@ -164,25 +165,26 @@ def _refuse_in_store(path: str, layout: Layout) -> None:
         )
 
 
-def _with_shards(directory: str, filename: str, reader: Reader) -> list[tuple[str, Signature]]:
+def _with_shards(directory: str, filename: str, reader: Reader) -> tuple[Part, ...]:
     """The file, and all other parts of its set when it is a shard."""
     names = parts.gguf_shards(filename)
     if names is not None:
         _check_paths(f"{directory}/{filename}", names)
-    found: list[tuple[str, Signature]] = []
-    for name in names or [filename]:
+    found: list[Part] = []
+    for name in sorted(names or [filename]):
         path = os.path.join(directory, name)
         try:
             with files.closing(reader.open(path)) as descriptor, source_faults(path):
-                found.append((name, Signature.of(os.fstat(descriptor))))
+                signature, real = Signature.of(os.fstat(descriptor)), files.path_of(descriptor, path)
+                found.append(Part(name, parts.role_of(name), signature, real))
         except SourceNotFound:
             if names is None:
                 raise
             raise _missing(directory, name, filename) from None
-    return found
+    return tuple(found)
 
 
-def _in_directory(path: str, descriptor: int, reader: Reader, layout: Layout) -> list[tuple[str, Signature]]:
+def _in_directory(path: str, descriptor: int, reader: Reader, layout: Layout) -> tuple[Part, ...]:
     with source_faults(layout.root):
         store = os.stat(layout.root)
     found = _listed(path, reader, descriptor, store=(store.st_dev, store.st_ino))
@@ -193,7 +195,7 @@ def _in_directory(path: str, descriptor: int, reader: Reader, layout: Layout) ->
             details={"path": path},
         )
     _check_paths(path, [name for name, _ in found])
-    return found
+    return tuple(Part(name, parts.role_of(name), signature) for name, signature in sorted(found))
 
 
 def _check_paths(where: str, paths: list[str]) -> None:

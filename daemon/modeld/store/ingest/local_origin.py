@@ -37,21 +37,21 @@ def _shown(collection: Collection) -> str:
 
 
 def _paths(collection: Collection) -> Iterator[str]:
-    """As they are written, without `..`, and, when the daemon itself opens them, without symbolic links. A directory
-    above the one that a rule names has the files that it names."""
+    """As they are written, without `..`, and, when the daemon itself opens them, as they were opened: without symbolic
+    links, which may lead elsewhere by now. A directory above the one that a rule names has the files that it names."""
     for path in [collection.root] * collection.directory + [collection.where(part) for part in collection.parts]:
         yield path
         yield f"/{os.path.normpath(path).lstrip('/')}"
     # The client alone knows what a path means to it; the daemon looks at none of them, which might hang.
     if isinstance(collection.reader, HandedReader):
         return
-    if collection.directory:
+    if collection.descriptor is not None:
         # Below it there are none: the listing has refused them.
-        root = os.path.realpath(collection.root)
+        root = files.path_of(collection.descriptor, collection.root)
         yield root
         yield from (f"{root}/{part.path}" for part in collection.parts)
     else:
-        yield from (os.path.realpath(collection.where(part)) for part in collection.parts)
+        yield from (part.real_path for part in collection.parts if part.real_path is not None)
 
 
 def _signature_beside(collection: Collection) -> bytes | None:

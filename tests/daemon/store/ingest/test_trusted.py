@@ -25,7 +25,7 @@ from modeld.store.disk.layout import Layout
 from modeld.store.ingest import trusted
 from modeld.store.ingest.collect import collect
 from modeld.store.ingest.local_origin import local_origin
-from modeld.store.ingest.readers import HandedReader
+from modeld.store.ingest.readers import HandedReader, Reader
 from modelwire.errors import NotFound, Untrusted, WireError
 from modelwire.units import Size
 from modelwire.values import Added
@@ -45,9 +45,9 @@ class Shop:
         self.pem = room / "key.pem"
         self.pem.write_bytes(public_pem(self.key))
         self.catalog = Catalog.open(str(room / "catalog.sqlite"))
-        rules = Rules([Rule(1, [f"local:{self.models}/*"], [str(self.pem)], [])])
+        self.rules = Rules([Rule(1, [f"local:{self.models}/*"], [str(self.pem)], [])])
         settings = StoreSettings(min_free=Size(0))
-        self.store = Store.open(str(room / "store"), settings, self.catalog, rules=rules)
+        self.store = Store.open(str(room / "store"), settings, self.catalog, rules=self.rules)
 
     def close(self) -> None:
         self.store.close()
@@ -254,6 +254,27 @@ async def test_no_spelling_of_a_path_passes_by(shop: Shop, tmp_path: Path) -> No
         f"{above}/../models/one.gguf",
     ):
         await shop.refused(spelled, "missing")
+
+
+@pytest.mark.parametrize("path", ["link/m.gguf", "link", "file.gguf"])
+async def test_a_link_that_is_exchanged_does_not_pass_by(shop: Shop, tmp_path: Path, path: str) -> None:
+    """The rules see the path of what was opened: a link can lead elsewhere in the moment they are asked."""
+    shop.put({"m.gguf": ONE}, "dir")
+    links = {"link": shop.models / "dir", "file.gguf": shop.models / "dir/m.gguf"}
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+    collection = collect(f"{tmp_path}/{path}", "copy", Reader(), shop.store.layout)
+    try:
+        (tmp_path / "free").mkdir()
+        (tmp_path / "free/m.gguf").write_bytes(ONE)
+        for name, target in links.items():
+            (tmp_path / name).unlink()
+            (tmp_path / name).symlink_to(tmp_path / "free" / target.relative_to(shop.models / "dir"))
+        origin = local_origin(collection, shop.rules, None)
+    finally:
+        collection.close()
+    assert shop.rules.matching(origin.spellings) is not None
+    assert f"local:{shop.models}/dir/m.gguf" in origin.spellings
 
 
 async def test_a_directory_does_not_pass_by_under_its_own_name_or_from_above(shop: Shop, tmp_path: Path) -> None:
