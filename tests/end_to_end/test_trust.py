@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import posixpath
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -328,7 +330,7 @@ def test_the_command_gives_a_signature(trusting: RealDaemon, key: EllipticCurveP
     assert "there is no file of the signature" in done.stderr
 
 
-def test_the_signature_is_kept_nowhere_and_a_job_that_lost_it_says_so(
+def test_a_signature_outlives_the_daemon_with_its_job_and_ends_with_it(
     trusting: RealDaemon, hub: Hub, key: EllipticCurvePrivateKey
 ) -> None:
     given = signature(key)
@@ -341,11 +343,13 @@ def test_the_signature_is_kept_nowhere_and_a_job_that_lost_it_says_so(
     hub.cdn.route = route
     trusting.start()
     view = job_state(trusting, job, "failed", "done")
-    assert view["error"]["code"] == "interrupted"
-    payload = json.loads(given)["dsseEnvelope"]["payload"].encode()
-    kept = b"".join(path.read_bytes() for path in Path(trusting.room).rglob("*") if path.is_file())
-    assert payload not in kept
-    assert pulled(trusting, "hf:org/unsigned", signature=given)["name"] == "unsigned"
+    assert view["state"] == "done", view
+    (proof,) = proofs(trusting, "unsigned")
+    assert (proof["job"], proof["details"]["by"]) == (job, "key")
+    trusting.terminate()
+    with closing(sqlite3.connect(f"{trusting.root}/.modeld/catalog.sqlite")) as catalog:
+        (row,) = catalog.execute("SELECT request FROM jobs WHERE id = ?", (job,))
+    assert json.loads(row[0]).get("signature") is None
 
 
 @pytest.mark.parametrize("text", ["", "x" * (limits.SIGNATURE + 1)])

@@ -81,6 +81,11 @@ class Kind(ABC, Generic[W, V]):
     def cancelled(self, _job: Job[W, V], _fault: WireError, /) -> None:
         """Called before the end of a job is recorded that was cancelled while it waited, was paused or had stopped."""
 
+    def kept(self, request: W, /) -> W:
+        """What stays in the ledger of a request when its job has ended: a signature can have most of a megabyte, and
+        the ledger has thousands of jobs."""
+        return request
+
     def queue(self, _request: W, /) -> str:
         """The name of the queue that a job waits in, by default that of its kind; called each time it joins one."""
         return self.name

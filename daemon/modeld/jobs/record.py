@@ -111,6 +111,12 @@ def of(job: AnyJob) -> JobRecord:
     )
 
 
+def request_at_end(job: AnyJob) -> dict[str, bytes]:
+    """The column of the request, if it changes as the job ends."""
+    kept = job.kind.kept(job.request)
+    return {} if kept is job.request else {"request": encode(kept)}
+
+
 def _job(row: JobRecord, kind: Kind[Any, Any], request: Write) -> AnyJob:
     job = Job(
         id=row.id,

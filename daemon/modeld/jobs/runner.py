@@ -219,7 +219,11 @@ class Runner:
         """Call it in the same turn: after a crash at most one publication lacks its record."""
         job.ended_at = time.time()
         await self.ledger.update(
-            job.id, state="done", ended_at=job.ended_at, result=record.encode(_with_job(value, job))
+            job.id,
+            state="done",
+            ended_at=job.ended_at,
+            result=record.encode(_with_job(value, job)),
+            **record.request_at_end(job),
         )
         job.end_recorded = True
 
@@ -246,6 +250,7 @@ class Runner:
             if not job.end_recorded:
                 await self._write_end(job, state, outcome)
         job.move(state)
+        job.request = job.kind.kept(job.request)
         if isinstance(outcome, WireError):
             job.fail(outcome)
         else:
@@ -270,6 +275,7 @@ class Runner:
             attempts=job.attempts,
             result=None if failed else stored,
             error=stored if failed else None,
+            **record.request_at_end(job),
         )
         if error is not None:
             # The work has ended either way, so its followers learn of it now.

@@ -104,21 +104,20 @@ class Fetching:
         notes: Notes[Pulled],
         *,
         otherwise: Otherwise | None = None,
-        signature: bytes | None = None,
         **terms: Unpack[PublishTerms],
     ) -> Pulled:
         """Pulls for the job. The request is of the job, or made for it; `otherwise` as for `Pull.planned`, for what
-        comes over the network; `signature` is what the client has brought. A name that has no model is given to bytes
-        of the expected digest when a document, or a registration, says so. Call it in `outcome_recorded`."""
+        comes over the network. A name that has no model is given to bytes of the expected digest when a document, or a
+        registration, says so. Call it in `outcome_recorded`."""
         services, reference = self._services, self._reference(job, request)
         if isinstance(reference, LocalReference):
             in_shape = PullNotes(notes, partial(Pulled, source=reference.text))
-            add = partial(add_path, services, job, request, reference.path, in_shape, signature=signature, **terms)
+            add = partial(add_path, services, job, request, reference.path, in_shape, **terms)
             work = with_room(services, job, add)
             return in_shape.pulled(await self._operation.with_phases(job, reference.path, work))
         if isinstance(reference, StoredReference):
             path = services.store.layout.manifest(reference.name)
-            work = self._stored_or_described(job, request, reference, notes, signature, terms)
+            work = self._stored_or_described(job, request, reference, notes, terms)
             return await self._operation.with_phases(job, path, work)
         user = await services.source_user(job.peer, reference.text)
         requester = await services.requester_of(job)
@@ -134,7 +133,6 @@ class Fetching:
                 otherwise=otherwise,
                 requester=requester,
                 user=user,
-                signature=signature,
                 **terms,
             )
             return await planned.run()
@@ -154,7 +152,6 @@ class Fetching:
         request: ModelPull,
         reference: StoredReference,
         notes: Notes[Pulled],
-        signature: bytes | None,
         terms: PublishTerms,
     ) -> Pulled:
         """A model that is described without an address has its bytes when a blob of its digest is here."""
@@ -176,7 +173,6 @@ class Fetching:
             notes,
             requester=requester,
             user=nobody,
-            signature=signature,
             **terms,
         )
         try:

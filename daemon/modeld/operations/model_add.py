@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import abstractmethod
 from contextlib import ExitStack
@@ -13,7 +14,6 @@ import msgspec
 
 from modeld.jobs.board import Attachment
 from modeld.jobs.job import AnyJob, Job
-from modeld.operations.given_signature import GivenSignatures
 from modeld.operations.job_operation import JobOperation, Submission, requester_of
 from modeld.operations.model_ids import NewId, registered
 from modeld.operations.operation import Call, Caller
@@ -51,6 +51,11 @@ def format_key(request: ModelAdd | ModelPull) -> list[str]:
     """What a rule for formats adds to the key of a job."""
     rule = format_rule(force=request.force_format, strict=request.strict_format)
     return [] if rule == "usual" else [rule]
+
+
+def signature_key(request: ModelAdd | ModelPull) -> list[str]:
+    """What a signature adds to the key of a job: two requests with two signatures share none."""
+    return [] if request.signature is None else ["signature", hashlib.sha256(request.signature.encode()).hexdigest()]
 
 
 class LocalFiles(JobOperation[F, V]):
@@ -104,12 +109,8 @@ class LocalFiles(JobOperation[F, V]):
 class NewModel(LocalFiles[N, A]):
     """What all ways to bring in a model have in common."""
 
-    def __init__(self, services: Services) -> None:
-        super().__init__(services)
-        self._signatures = GivenSignatures(services.board)
-
-    def goes_on(self, job: Job[N, A], /) -> bool:
-        return super().goes_on(job) and job.request.signature is None
+    def kept(self, request: N, /) -> N:
+        return request if request.signature is None else msgspec.structs.replace(request, signature=None)
 
     async def check_change(self, uid: int, name: str, /) -> None:
         index, requester = self._services.store.index, await self._services.requester(uid)
@@ -125,6 +126,8 @@ class NewModel(LocalFiles[N, A]):
 
     def check_fields(self, request: N) -> None:
         _check_length("license", request.license, LICENSE, "Give the license's name or address, not its text.")
+        if request.signature == "":
+            raise InvalidRequest("$.signature: it is empty", hint="Give the content of the signer's file.")
         if request.sha256 is not None:
             Digest.parse(request.sha256)
 
@@ -149,11 +152,9 @@ class Add(NewModel[ModelAdd, Added]):
         self._check_link(request, caller.uid)
         stored = msgspec.structs.replace(request, name=name.text)
         what = [stored.path, stored.name, stored.sha256, stored.replace, stored.license]
-        how = [stored.move, stored.link, *format_key(request), *self._signatures.key(request)]
+        how = [stored.move, stored.link, *format_key(request), *signature_key(request)]
         how += [] if stored.known_as is None else ["known_as", stored.known_as]
-        key = self.key(*what, caller.uid, *how, request=stored)
-        stored = msgspec.structs.replace(stored, signature=self._signatures.keep(key, request))
-        return Submission(stored, key, stored.name)
+        return Submission(stored, self.key(*what, caller.uid, *how, request=stored), stored.name)
 
     async def submit(self, call: Call, request: ModelAdd, /) -> Attachment[ModelAdd, Added]:
         if request.known_as is not None:
@@ -182,7 +183,6 @@ class Add(NewModel[ModelAdd, Added]):
                 request.path,
                 notes,
                 how,
-                signature=self._signatures.of(job),
                 **terms,
             )
             try:
@@ -240,8 +240,6 @@ async def add_path(
     path: str,
     notes: Notes[Added],
     how: How = "copy",
-    *,
-    signature: bytes | None = None,
     **terms: Unpack[PublishTerms],
 ) -> Added:
     """Adds what is at the path, or was handed over for it, as the request says."""
@@ -261,7 +259,7 @@ async def add_path(
         reader=reader,
         notes=notes,
         requester=requester,
-        signature=signature,
+        signature=None if request.signature is None else request.signature.encode(),
         **terms,
     )
 

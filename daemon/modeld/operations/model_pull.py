@@ -16,7 +16,7 @@ from modeld.jobs.board import Attachment
 from modeld.jobs.job import Job
 from modeld.operations.fetching import Fetching
 from modeld.operations.job_operation import Submission
-from modeld.operations.model_add import NewModel, format_key
+from modeld.operations.model_add import NewModel, format_key, signature_key
 from modeld.operations.operation import Call, Caller
 from modeld.operations.registered import of_registered
 from modeld.operations.services import Services
@@ -52,11 +52,9 @@ class Pull(NewModel[ModelPull, Pulled]):
         files = [reference.key, stored.include, stored.exclude]
         options = [stored.name, stored.sha256, stored.replace, stored.license, stored.offline, stored.max_rate]
         anew = ["hash_file"] if request.hash_file else []
-        given = self._signatures.key(request)
+        given = signature_key(request)
         key = self.key(*files, *options, caller.uid, *format_key(request), *anew, *given, request=stored)
-        key = self._fetching.key(key, reference)
-        stored = msgspec.structs.replace(stored, signature=self._signatures.keep(key, request))
-        return Submission(stored, key, stored.name)
+        return Submission(stored, self._fetching.key(key, reference), stored.name)
 
     def goes_on(self, job: Job[ModelPull, Pulled], /) -> bool:
         return super().goes_on(job) and self._fetching.goes_on(job)
@@ -73,8 +71,7 @@ class Pull(NewModel[ModelPull, Pulled]):
 
     async def work(self, job: Job[ModelPull, Pulled], /) -> Pulled:
         async with self.outcome_recorded(job, job.request.ref):
-            signature = self._signatures.of(job)
-            return await self._fetching.fetch(job, job.request, self.notes(job), signature=signature)
+            return await self._fetching.fetch(job, job.request, self.notes(job))
 
 
 def _with_credentials(reference: Reference, given: str) -> Reference:

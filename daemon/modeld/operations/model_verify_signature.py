@@ -1,8 +1,7 @@
 """model.verify_signature: whether a trusted signer signed the files of a model.
 
 Apart from model.verify, which takes many names and answers for bytes: this takes one name, a signature and who is
-trusted, and answers who signed. A signature can have most of a megabyte, and the ledger keeps thousands of requests: it
-stays in memory for as long as its job lives, so such a job does not go on after a restart.
+trusted, and answers who signed.
 """
 
 from __future__ import annotations
@@ -16,11 +15,10 @@ import msgspec
 from modeld.jobs.job import Job
 from modeld.operations.job_operation import JobOperation, Submission, requester_of
 from modeld.operations.operation import Caller
-from modeld.operations.services import Services
 from modeld.signatures.verification import TrustedKey, TrustedRoots
 from modeld.store import Manner, ModelName
 from modeld.store.maintain.signed import Signature
-from modelwire.errors import Interrupted, InvalidRequest
+from modelwire.errors import InvalidRequest
 from modelwire.requests import ModelVerifySignature
 from modelwire.values import SignatureVerified
 
@@ -30,11 +28,6 @@ VerifyJob = Job[ModelVerifySignature, SignatureVerified]
 class VerifySignature(JobOperation[ModelVerifySignature, SignatureVerified]):
     request, value = ModelVerifySignature, SignatureVerified
 
-    def __init__(self, services: Services) -> None:
-        super().__init__(services)
-        self._given: dict[str, ModelVerifySignature] = {}
-        """The requests with their signatures, by the keys of their jobs."""
-
     def check(self, caller: Caller, request: ModelVerifySignature, /) -> Submission[ModelVerifySignature]:
         name = ModelName.parse(request.name).text
         if (request.key is None) == (request.roots is None):
@@ -43,22 +36,13 @@ class VerifySignature(JobOperation[ModelVerifySignature, SignatureVerified]):
             )
         parts = [request.signature, request.key, request.roots]
         key = self.key(name, *map(_digest, parts), caller.uid)
-        live = {job.key for job in self._services.board.jobs}
-        self._given = {known: given for known, given in self._given.items() if known in live}
-        self._given[key] = request
-        return Submission(msgspec.structs.replace(request, name=name, signature="", key=None, roots=None), key, name)
+        return Submission(msgspec.structs.replace(request, name=name), key, name)
 
-    def goes_on(self, _job: VerifyJob, /) -> bool:
-        return False
+    def kept(self, request: ModelVerifySignature, /) -> ModelVerifySignature:
+        return msgspec.structs.replace(request, signature="", key=None, roots=None)
 
     async def work(self, job: VerifyJob, /) -> SignatureVerified:
-        given = self._given.get(job.key)
-        if given is None:
-            raise Interrupted(
-                f"the signature of job {job.id} is kept nowhere: it cannot go on after a restart of the daemon",
-                hint="Verify it again.",
-                retryable=False,
-            )
+        given = job.request
         trusted = (
             TrustedRoots((given.roots or "").encode(), datetime.now(UTC))
             if given.key is None
@@ -70,7 +54,7 @@ class VerifySignature(JobOperation[ModelVerifySignature, SignatureVerified]):
             on_failed=partial(self._services.model_failed, job=job.id),
         )
         return await self._services.store.signatures.verify(
-            job.request.name, Signature(given.signature.encode(), trusted), manner=manner, progress=job.progress
+            given.name, Signature(given.signature.encode(), trusted), manner=manner, progress=job.progress
         )
 
 

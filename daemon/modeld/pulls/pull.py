@@ -76,7 +76,7 @@ class Pull:
         *,
         user: For,
         otherwise: Otherwise | None = None,
-        signature: bytes | None = None,
+        signature: bytes | None,
     ) -> None:
         self._context = context
         self._signature = signature
@@ -105,11 +105,9 @@ class Pull:
         requester: Requester,
         user: For,
         otherwise: Otherwise | None = None,
-        signature: bytes | None = None,
         **terms: Unpack[PublishTerms],
     ) -> Pull:
-        """With `otherwise`, a model that has its files and may not have its name takes that which is returned.
-        `signature` is that of the request."""
+        """With `otherwise`, a model that has its files and may not have its name takes that which is returned."""
         publishing = context.store.ingest.publishing
         plan = partial(
             Plan,
@@ -129,7 +127,7 @@ class Pull:
             notes,
             user=user,
             otherwise=otherwise,
-            signature=signature,
+            signature=None if request.signature is None else request.signature.encode(),
         )
 
     async def run(self) -> Pulled:

@@ -131,7 +131,7 @@ class ModelVerifySignature(Write, tag="model.verify_signature", frozen=True, kw_
     """Verifies that a trusted signer signed the files of a model. `signature` is the content of the file that holds it.
 
     Trusted are the holder of the public `key`, or those whose certificates lead to one of the `roots`: one of the two,
-    in PEM. They and the signature are kept nowhere, and no network is used.
+    in PEM. They and the signature are kept until the job ends, and no network is used.
     """
 
     name: str

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import pytest
 
 from modeld.jobs.job import Job
@@ -145,3 +146,35 @@ async def test_a_failed_job_holds_nothing_of_its_work(tmp_path: Path) -> None:
             await eventually(lambda: work.held[0]() is None)
         finally:
             gc.enable()
+
+
+class SignedWork(HeldWork):
+    def kept(self, request: ModelAdd, /) -> ModelAdd:
+        return msgspec.structs.replace(request, signature=None)
+
+
+@pytest.mark.parametrize("end", ["done", "cancelled", "cancelled in the queue", "published"])
+async def test_what_a_request_had_for_its_work_alone_leaves_the_ledger_at_its_end(tmp_path: Path, end: str) -> None:
+    async with desk(tmp_path) as at:
+        at.work = SignedWork()
+        first = await at.job("first") if end == "cancelled in the queue" else None
+        job = await at.job("m", signature="{}")
+
+        async def signature() -> str | None:
+            row = await at.ledger.get(job.id)
+            assert row is not None
+            return msgspec.json.decode(row.request, type=ModelAdd).signature
+
+        assert (job.request.signature, await signature()) == ("{}", "{}")
+        if end == "published":
+            added = Added(name="m", blob="sha256:" + "0" * 64, size_bytes=1, format="gguf", path="/x")
+            await at.board.runner.published(job, added)
+            assert await signature() is None
+        if end.startswith("cancelled"):
+            await at.board.cancel(job, "on request")
+        else:
+            at.finish.set()
+        assert await state_at_end(job) == end.split()[0].replace("published", "done")
+        assert (job.request.signature, await signature()) == (None, None)
+        if first is not None:
+            assert first.request.signature is None
