@@ -1,4 +1,4 @@
-"""What each write refuses before anything is queued, which requests share a job, and what a restart asks of it."""
+"""What each write refuses before anything is queued, which requests share a job, and which a restart takes up."""
 
 from __future__ import annotations
 
@@ -29,10 +29,9 @@ from modeld.operations import (
 from modeld.operations.job_operation import JobOperation
 from modeld.pulls.plan import Plan
 from modelwire import requests
-from modelwire.errors import AlreadyExists, DigestMismatch, InvalidRequest, PermissionDenied, WireError
+from modelwire.errors import AlreadyExists, InvalidRequest, PermissionDenied, WireError
 from modelwire.knowledge.command import command_of
-from modelwire.values import Copied, Moved, Removed
-from rigs.operations_rig import ANOTHER, MINE, NotingCall, OperationsRig, operations_rig
+from rigs.operations_rig import ANOTHER, MINE, NotingCall, operations_rig
 from rigs.update_commands import ALWAYS, command
 
 HEX = "a" * 64
@@ -270,40 +269,6 @@ async def test_pulls_of_what_is_on_this_machine_wait_with_those_that_add(tmp_pat
         assert pull.queue(requests.ModelPull(ref="")) == "model.pull", "the work says what is wrong with it"
 
 
-async def added(at: OperationsRig, name: str, **fields: Any) -> tuple[requests.ModelAdd, Any]:
-    request = requests.ModelAdd(path=at.file(f"{name}.gguf"), name=name, **fields)
-    return request, await at.ask(request)
-
-
-async def test_an_add_took_place_when_all_that_it_was_asked_for_is_so(tmp_path: Path) -> None:
-    async with operations_rig(tmp_path) as at:
-        add = at.of(model_add.Add)
-        request, value = await added(at, "m", move=True, license="mit")
-        assert add.took_place(request, value)
-        at.file("m.gguf")
-        assert not add.took_place(request, value), "its source is still there"
-        os.unlink(request.path)
-        other = requests.ModelAdd(path=request.path, name="m", license="apache-2.0")
-        assert not add.took_place(other, value), "the model has another license"
-        await at.ask(requests.ModelRemove(name="m"))
-        assert not add.took_place(request, value)
-
-
-async def test_a_pull_from_this_machine_is_an_add_that_took_place(tmp_path: Path) -> None:
-    async with operations_rig(tmp_path) as at:
-        request = requests.ModelPull(ref=at.file("m.gguf"), name="m")
-        value = await at.ask(request)
-        assert value.source
-        pull = at.of(model_pull.Pull)
-        assert pull.took_place(request, value)
-        again = await at.ask(requests.ModelPull(ref="m"))
-        assert (again.current, again.blob) == (True, value.blob)
-        with pytest.raises(DigestMismatch):
-            await at.ask(requests.ModelPull(ref="m", sha256=HEX))
-        await at.ask(requests.ModelRemove(name="m"))
-        assert not pull.took_place(request, value)
-
-
 @pytest.mark.parametrize("may_replace", [True, False])
 async def test_a_name_that_is_replaced_just_before_it_is_found_current_is_judged_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may_replace: bool
@@ -335,36 +300,10 @@ async def test_a_name_that_is_replaced_just_before_it_is_found_current_is_judged
         assert json.loads((manifests / "m.json").read_text())["blob"] == expected
 
 
-async def test_changes_of_names_took_place_when_the_names_say_so(tmp_path: Path) -> None:
-    async with operations_rig(tmp_path) as at:
-        await added(at, "a")
-        copy, move, remove = at.of(model_copy.Copy), at.of(model_move.Move), at.of(model_remove.Remove)
-        to_copy = requests.ModelCopy(source="a", destination="b")
-        plan = await at.ask(requests.ModelCopy(source="a", destination="b", dry_run=True))
-        assert isinstance(plan, Copied)
-        assert plan.dry_run
-        assert not copy.took_place(to_copy, plan)
-        assert [job.kind.name for job in await at.services.board.recent(10, None)] == ["model.add"], "a plan is no job"
-        copied = await at.ask(to_copy)
-        assert copy.took_place(to_copy, copied)
-
-        to_move = requests.ModelMove(source="b", destination="c")
-        moved = await at.ask(to_move)
-        assert isinstance(moved, Moved)
-        assert move.took_place(to_move, moved)
-        assert not copy.took_place(to_copy, copied), "its name went on"
-
-        to_remove = requests.ModelRemove(name="c")
-        removed = await at.ask(to_remove)
-        assert isinstance(removed, Removed)
-        assert remove.took_place(to_remove, removed)
-        assert not move.took_place(to_move, moved)
-
-
 async def test_the_work_of_a_job_is_done_with_its_own_request(tmp_path: Path) -> None:
     """Each value is of its type and says which job it came from."""
     async with operations_rig(tmp_path) as at:
-        _, value = await added(at, "m")
+        value = await at.ask(requests.ModelAdd(path=at.file("m.gguf"), name="m"))
         for request in (requests.ModelVerify(names=("m",)), requests.ModelVerify(all=True), requests.StoreSweep()):
             outcome = await at.ask(request)
             assert isinstance(outcome, KINDS[type(request)].value)
