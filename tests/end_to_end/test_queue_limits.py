@@ -200,7 +200,7 @@ def test_the_lowest_priority_ends_while_the_highest_keeps_coming(start: StartHel
 
 
 def test_a_job_that_waits_for_a_name_that_another_tool_has_holds_up_nobody(start: StartHeld) -> None:
-    """It has no slot meanwhile, and counts as one that waits."""
+    """It has no slot meanwhile, and counts as one that waits. The log says for whom it waits."""
     daemon = start(LIMITS_RUNNING_BYTES="1", LIMITS_WAITING_TOTAL="1")
     with daemon.connect() as wire:
         with held_name(daemon, "theirs"):
@@ -208,6 +208,9 @@ def test_a_job_that_waits_for_a_name_that_another_tool_has_holds_up_nobody(start
             wait_until(lambda: status(daemon)["queue"]["waiting"] == 1, what="a job that waits for the name")
             assert wire.ask("model.add", path=daemon.file("b.bin", b"b"), name="free", id="free")["type"] == "result"
             assert status(daemon)["queue"]["running_by_kind"] == {"model.add": 1}
+            (event,) = [event for event in daemon.activity() if event["event"] == "name.waiting"]
+            assert (event["model"], event["kind"]) == ("theirs", "model.add")
+            assert event["message"].endswith(", which has the lock of the name 'theirs'")
         assert wire.terminal("theirs")["type"] == "result"
     assert status(daemon)["queue"]["waiting"] == 0
 

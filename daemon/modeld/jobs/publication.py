@@ -20,7 +20,8 @@ class PublicationNotes(Generic[V]):
         self._runner = runner
         self._job = job
 
-    def waits_for(self, _holder: str, /) -> AbstractAsyncContextManager[None]:
+    def waits_for(self, holder: str, /) -> AbstractAsyncContextManager[None]:
+        self._runner.note(self._job, "name.waiting", message=f"waits for {holder}")
         return self._runner.aside(self._job)
 
     async def about_to_publish(self, value: V, /) -> None:

@@ -45,10 +45,6 @@ class PullEvents:
         kept = {"kept_bytes": event.bytes} if event.bytes else {}
         self._record_soon(event.kind, source=event.source, file=event.file, message=event.reason, **retry, **kept)
 
-    def on_name_wait(self, holder: str) -> None:
-        """The pull waits for another tool to release the name's lock."""
-        self.record("name.waiting", message=f"waits for {holder}, which has the lock of the name '{self._job.model}'")
-
     def on_progress(self, progress: JobProgress) -> None:
         """A listener of the job's progress."""
         phase, done = progress.current_phase, progress.done

@@ -206,7 +206,7 @@ class Pull:
         if not here:
             # To the end of the pull: another tool that writes this name waits meanwhile.
             locks, stopped = self._context.store.ingest.publishing.locks, self._progress.stopped
-            held = locks.held(self._plan.name, stopped=stopped, on_wait=self._waits_for)
+            held = locks.held(self._plan.name, stopped=stopped, on_wait=self._notes.waits_for)
             await self._name.enter_async_context(held)
             # Another tool that had the name may have published it, or the bytes.
             await files.find()
@@ -227,10 +227,6 @@ class Pull:
             files=tuple(RemoteFile(file.path, file.digest.hex, file.role) for file in ready),
         )
         return await self._publish(ready, model, origin, asked=True, note=description.note)
-
-    def _waits_for(self, holder: str) -> AbstractAsyncContextManager[None]:
-        self._events.on_name_wait(holder)
-        return self._notes.waits_for(holder)
 
     async def _fetch_missing(self, files: ModelFiles, described: Described[Any]) -> list[ReadyFile]:
         job = self._job

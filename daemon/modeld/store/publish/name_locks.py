@@ -26,7 +26,7 @@ Stop = Callable[[], bool]
 """Whether the request was cancelled; checked while it waits for another tool's lock. `Stopped` follows."""
 
 OnWait = Callable[[str], AbstractAsyncContextManager[None]]
-"""Entered once, around the wait, when a request has to wait for another tool, whose name it gets."""
+"""Entered once, around the wait, when a request has to wait for another tool; it gets the tool, and what that has."""
 
 _FIRST_PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 0.1
@@ -92,7 +92,7 @@ class NameLocks:
                 # Not for the moments in which another request of this daemon takes the lock.
                 waited = True
                 holder = await self._in_thread(partial(locks.name_holder, path))
-                await waiting.enter_async_context(on_wait(holder))
+                await waiting.enter_async_context(on_wait(f"{holder}, which has the lock of the name '{name.text}'"))
             await anyio.sleep(min(pause, left))
             pause = min(pause * 2, _LONGEST_PAUSE)
 
