@@ -8,10 +8,15 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rigs.pull_rig import job_state
 from rigs.real_daemon import RealDaemon
+from rigs.scripted_server import Reply, Server
+from rigs.update_commands import command
+from rigs.waiting import wait_until
 
 DISK_MIB = 24
 
@@ -79,6 +84,40 @@ def test_a_daemon_starts_on_a_full_disk(small: RealDaemon) -> None:
     small.start()
     assert small.ask("model.resolve", name="kept")["value"]["state"] == "ready"
     assert small.ask("model.remove", name="kept")["type"] == "result"
+
+
+def state(daemon: RealDaemon, job: str) -> str:
+    return str(daemon.ask("job.show", job=job)["value"]["state"])
+
+
+def test_what_has_ended_on_a_full_disk_has_ended_after_a_kill(small: RealDaemon) -> None:
+    """Also where no block comes free before: else the next start would carry out what was reported as cancelled."""
+    with Server(lambda _asked: Reply(503, {"Retry-After": "300"})) as server:
+        small.start()
+        updates = [command(version, download_url=f"{server.url}/m.gguf") for version in ("1.0", "2.0")]
+        asks: list[tuple[str, dict[str, Any]]] = [
+            ("model.pull", {"ref": f"{server.url}/p.gguf", "name": "p", "on_disconnect": "continue"}),
+            *(("model.update", {"command": update}) for update in updates),
+        ]
+        with small.connect() as wire:
+            jobs = [wire.until(wire.request(op, **fields), "accepted")["job"] for op, fields in asks]
+        wait_until(lambda: len(server.asked) >= len(jobs), 20, "all ask for their files")
+        assert small.ask("job.pause", job=jobs[-1])["type"] == "result"
+        wait_until(lambda: state(small, jobs[-1]) == "paused", 20, "the last one is paused")
+        path = fill(small.room)
+        for job in jobs:
+            assert small.ask("job.cancel", job=job)["type"] == "result"
+            assert job_state(small, job, "cancelled", "failed")
+        small.kill()
+        os.unlink(path)
+        asked = len(server.asked)
+        small.start()
+        for job in jobs:
+            assert state(small, job) in ("cancelled", "failed")
+        for update in updates:
+            repeated = small.ask("model.update", command=update)
+            assert (repeated["code"], repeated["details"]["outcome"]) == ("cancelled", "failed"), repeated
+        assert len(server.asked) == asked
 
 
 INODES = 400

@@ -137,12 +137,13 @@ def opened(
 
 def _open_catalog(layout: Layout) -> Catalog:
     """On a disk without a free block or inode, with what the reserve gives back: the catalogue's log needs a file."""
+    reserve = Reserve(layout)
     try:
-        return Catalog.open(layout.catalog_path)
+        return Catalog.open(layout.catalog_path, reserve.release_part)
     except (NoSpace, PermissionDenied):
-        if not Reserve(layout).release():
+        if not reserve.release():
             raise
-        return Catalog.open(layout.catalog_path)
+        return Catalog.open(layout.catalog_path, reserve.release_part)
 
 
 def _recovery(store: Store, catalog: Catalog) -> RecoveryView:

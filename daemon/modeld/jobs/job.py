@@ -78,7 +78,7 @@ class Kind(ABC, Generic[W, V]):
         """Whether the next start can take up the job when a stop of the daemon interrupts it."""
         return True
 
-    def cancelled(self, _job: Job[W, V], _fault: WireError, /) -> None:
+    async def cancelled(self, _job: Job[W, V], _fault: WireError, /) -> None:
         """Called before the end of a job is recorded that was cancelled while it waited, was paused or had stopped."""
 
     def kept(self, request: W, /) -> W:

@@ -17,7 +17,7 @@ import msgspec
 
 from modeld.store.catalog.catalog import Catalog
 from modeld.store.catalog.tables import select_among
-from modelwire.errors import AlreadyExists, NotFound
+from modelwire.errors import AlreadyExists, NoSpace, NotFound
 from modelwire.values import Failure
 from modelwire.vocabulary import TERMINAL_STATES, JobState, OnDisconnect
 
@@ -150,7 +150,12 @@ class Ledger:
         """Records what has taken place and stands, whatever the disk says: a change that cannot be written now is
         written with the next write that succeeds, by `keep`, or by `write_late`. Returns the error that delayed it."""
         try:
-            await self.update(id_, **changes)
+            try:
+                await self.update(id_, **changes)
+            except NoSpace:
+                if not await self._catalog.make_room():
+                    raise
+                await self.update(id_, **changes)
         except Exception as error:  # noqa: BLE001 - the caller logs it
             self._take_late(id_, changes)
             self._delay(id_, changes)

@@ -239,7 +239,8 @@ class Runner:
     async def record_cancel(self, job: AnyJob) -> None:
         """For a job that is `ending` because it was cancelled."""
         fault = Cancelled(f"job {job.id} was cancelled: {job.cancel_reason}")
-        job.kind.cancelled(job, fault)
+        with anyio.CancelScope(shield=True):
+            await job.kind.cancelled(job, fault)
         await self._record_end(job, "cancelled", fault)
 
     async def _record_end(self, job: Job[W, V], state: End, outcome: V | WireError) -> None:

@@ -361,13 +361,11 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
                 details={"name": update.name.text, "later": later.command_id},
             )
 
-    def cancelled(self, job: UpdateJob, fault: WireError, /) -> None:
+    async def cancelled(self, job: UpdateJob, fault: WireError, /) -> None:
         """Before its turn: the name stands for what it did."""
         update = self.read(job.request)
         final(update, fault)
-        outcome = self._outcome(update, "failed", error=failure_of(fault), job=job.id)
-        self._services.store.updates.note(update.command.content, outcome)
-        self._tell(outcome)
+        await self._record(update, self._outcome(update, "failed", error=failure_of(fault), job=job.id))
 
     async def record_mismatch(self, job: UpdateJob, source: str, fault: DigestMismatch) -> None:
         """It is in the outcome of the command. The model that the name stands for has nothing to do with it."""

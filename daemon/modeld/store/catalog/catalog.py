@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+import anyio.to_thread
 import structlog
 
 from modeld.store.catalog.calls import Call, deliver
@@ -52,8 +53,11 @@ _BEGIN, _COMMIT, _ROLLBACK = "BEGIN IMMEDIATE -- owner", "COMMIT -- owner", "ROL
 class Catalog:
     """Safe to use from any thread; `write` and `read` from the event loop, `call` and `look` from elsewhere."""
 
-    def __init__(self, path: str, connection: sqlite3.Connection, set_aside: str | None) -> None:
+    def __init__(
+        self, path: str, connection: sqlite3.Connection, set_aside: str | None, make_room: Callable[[], bool]
+    ) -> None:
         self.path = path
+        self._make_room = make_room
         self.set_aside = set_aside
         """Where a damaged file was moved to, for the message at start."""
         self._rooms: dict[str, Sequence[str]] = {}
@@ -69,12 +73,13 @@ class Catalog:
         self._owner.start()
 
     @classmethod
-    def open(cls, path: str) -> Catalog:
-        """Blocking. The directory must exist. Raises typed errors of one line."""
+    def open(cls, path: str, make_room: Callable[[], bool] = lambda: False) -> Catalog:
+        """Blocking. The directory must exist. Raises typed errors of one line. `make_room` frees some of a full disk,
+        for what must be recorded; it blocks, and returns whether it did."""
         connection, set_aside = open_or_replace(path)
         with contextlib.suppress(OSError):
             durable.remove(path + PARTED)
-        return cls(path, connection, set_aside)
+        return cls(path, connection, set_aside, make_room)
 
     def migrate(self, room: str, steps: Sequence[str]) -> None:
         """Brings a room's tables to the last of its steps; all missing steps succeed together or not at all.
@@ -114,6 +119,10 @@ class Catalog:
         The owner thread calls `committed` with the value, before any later function runs.
         """
         return await self._ask(function, writes=True, committed=committed)
+
+    async def make_room(self) -> bool:
+        """Call it when a full disk does not take what must be recorded; it can be tried once more if this is true."""
+        return await anyio.to_thread.run_sync(self._make_room)
 
     async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Sees every earlier write. A function that writes is refused."""

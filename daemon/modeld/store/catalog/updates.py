@@ -17,7 +17,7 @@ import anyio
 import msgspec
 
 from modeld.store.catalog.catalog import Catalog
-from modelwire.errors import WireError
+from modelwire.errors import NoSpace, WireError
 from modelwire.values import Updated
 
 ROOM: Final = "updates"
@@ -125,7 +125,11 @@ class Updates:
             return
         self._late[outcome.command_id] = row
         with contextlib.suppress(WireError):
-            await self.write_late()
+            try:
+                await self.write_late()
+            except NoSpace:
+                if await self._catalog.make_room():
+                    await self.write_late()
         if self._late:
             self._news.set()
 
@@ -147,8 +151,11 @@ class Updates:
             self._late = {id_: row for id_, row in self._late.items() if late.get(id_) is not row}
 
     def note(self, content: str, outcome: Updated) -> None:
-        """From any thread and without waiting: it is committed with what is written next."""
-        self._post(self._row(content, outcome))
+        """From any thread and without waiting: it is committed with what is written next, or with the next record that
+        succeeds."""
+        row = self._row(content, outcome)
+        self._late[outcome.command_id] = row
+        self._post(row)
 
     def _row(self, content: str, outcome: Updated) -> tuple[Any, ...]:
         done = outcome.outcome not in _NOTHING_DONE

@@ -17,6 +17,13 @@ BYTES: Final = 4 * 1024 * 1024
 """Measured: a hundred removals and a sweep take 0.5 MiB of the catalogue's log; the rest is for its checkpoint."""
 
 
+_PART: Final = 256 * 1024
+"""For the records of ends: one takes some 40 KiB of the catalogue's log."""
+
+_KEPT: Final = BYTES // 2
+"""Of the reserve, for jobs that free space."""
+
+
 class Reserve:
     def __init__(self, layout: Layout) -> None:
         self._path = os.path.join(layout.private, "reserve")
@@ -34,6 +41,16 @@ class Reserve:
             self.release()
             return False
         return True
+
+    def release_part(self) -> bool:
+        """Frees a part, for the record of what has ended: else the next start would do it again. Returns False when the
+        rest is for jobs that free space."""
+        with contextlib.suppress(OSError):
+            left = os.stat(self._path).st_size - _PART
+            if left >= _KEPT:
+                os.truncate(self._path, left)
+                return True
+        return False
 
     def release(self) -> bool:
         """Frees the reserve; returns False when there is none."""
