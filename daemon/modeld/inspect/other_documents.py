@@ -8,7 +8,10 @@ from typing import Final
 POINTER: Final = b"version https://git-lfs.github.com/spec/"
 """The beginning of a pointer of Git LFS to a file."""
 
-_PAGE: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)[\s>]", re.I | re.S)
+# Nothing is taken back of a comment that was matched: else n comments can be divided in 2^n ways.
+_PAGE: Final = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*+(?><!--.*?-->\s*)*+<(?:!doctype\s+html|html)[\s>]", re.IGNORECASE | re.DOTALL
+)
 _MAX_ERROR: Final = 4095
 """Bytes of an error that is JSON: no whole file of a model is one."""
 
