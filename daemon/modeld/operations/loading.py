@@ -87,7 +87,7 @@ class Loading:
         if asked.refusal is not None:
             raise Unsupported(
                 f"an engine cannot load the new version: {asked.refusal}",
-                hint="Look at the engine's own log, then send a new command.",
+                hint="Look at the engine's own log.",
             )
         if not asked.leased:
             raise TimedOut(

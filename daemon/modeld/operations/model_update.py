@@ -1,14 +1,13 @@
 """model.update: brings a version of a model to this machine, and moves the name that its users use to it.
 
 The new version is fetched, verified and published under a name of its own, and an engine loads it, before the name
-moves. So whatever fails, and wherever a power cut falls, the name stands for the old version or for the new one. What
-is left of a failure is to give the name to the rollback model, when the command has one and the name stands for
-another.
+moves. So whatever fails, and wherever a power cut falls, the name stands for the old version or for the new one. After
+a failure the job gives the name to the rollback model, if the command has one and the name stands for another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -29,13 +28,13 @@ from modeld.operations.model_ids import name_of
 from modeld.operations.operation import Call, Caller
 from modeld.operations.registered import check_address
 from modeld.operations.services import Services
+from modeld.operations.update_holds import UpdateHolds
 from modeld.operations.updating import LastStep, OneStep, Update, final, given, of_version, other_command
 from modeld.platform import clock
 from modeld.progress import Stopped
 from modeld.sources.local import LocalReference
 from modeld.store import ModelName
 from modeld.store.disk.durable import source_faults
-from modeld.store.publish.holds import NameHold
 from modeld.store.publish.name_locks import Stop, never
 from modelwire.errors import (
     AlreadyExists,
@@ -55,7 +54,7 @@ from modelwire.values import Pulled, Updated, UpdateOutcome
 T = TypeVar("T")
 
 _READ: Final = 512
-"""Commands that are kept as they were read: of all jobs that wait, of the users of a machine."""
+"""Commands that are kept as they were read: some times as many as may wait and be paused."""
 
 log = structlog.get_logger("modeld.operations.update")
 
@@ -69,14 +68,12 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
     def __init__(self, services: Services) -> None:
         super().__init__(services)
         self._fetching = Fetching(self, services)
-        self._held: dict[str, tuple[ModelName, ...]] = {}
-        """The names that jobs move, move to or go back to, by job. Of one that waits it is made when it is needed."""
-
+        self._holds = UpdateHolds(services.board)
+        services.store.holds.register(names=self._holds.of)
         self._read: dict[int, tuple[ModelUpdate, Update]] = {}
-        """The commands of the last requests, by the identity of each: reading one takes milliseconds."""
+        """The commands of the last requests, by the identity of each: reading one takes up to half a millisecond."""
 
         self._admission = anyio.Lock()
-        services.store.holds.register(names=self._hold_on)
 
     # -- before the job
 
@@ -96,8 +93,9 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
             if elsewhere is not None:
                 await self._record(update, elsewhere)
                 return elsewhere
+            self._check_number(call.caller.uid)
             attachment = await self.submit(call, request)
-            self._hold(attachment.job.id, update, rollback)
+            self._holds.hold(attachment.job.id, update, rollback)
             return attachment
 
     async def _settled(self, uid: int, update: Update) -> Updated | Attachment[ModelUpdate, Updated] | None:
@@ -139,23 +137,27 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
 
     def _attached(self, uid: int, update: Update) -> Attachment[ModelUpdate, Updated] | None:
         """To the job of the same command, also of another user: it is carried out once."""
-        board, own = self._services.board, 0
-        for job in board.jobs:
-            if not isinstance(job.request, ModelUpdate) or job.terminal:
-                continue
-            own += job.peer == uid
+        for job in self._live():
             if self.read(job.request).command.command_id == update.command.command_id:
                 if self.read(job.request).command.content != update.command.content:
                     raise other_command(update)
-                return board.attach(job, uid)
-        if own >= (most := self._services.gate.limits.waiting_per_peer):
-            # One that waits for an engine has no slot, and would not count.
+                return self._services.board.attach(job, uid)
+        return None
+
+    def _live(self) -> Iterator[UpdateJob]:
+        for job in self._services.board.jobs:
+            if isinstance(job.request, ModelUpdate) and not job.terminal:
+                yield job
+
+    def _check_number(self, uid: int) -> None:
+        """One that waits for an engine has no slot, and would not count for the gate."""
+        own, most = sum(job.peer == uid for job in self._live()), self._services.gate.limits.waiting_per_peer
+        if own >= most:
             raise QueueFull(
                 f"{own} update commands of uid {uid} are being carried out, the most that one user may have",
                 hint="Wait until some have ended: `modelctl updates` lists them.",
                 details={"updates": own, "limit": most},
             )
-        return None
 
     async def _refuse_early(self, call: Call, update: Update) -> ModelName | None:
         """What no byte need be fetched for. A refusal is no outcome: the command can come again. Returns the rollback
@@ -215,7 +217,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         rollback: ModelName | None = None
         try:
             rollback = await self._rollback(update, job.peer)
-            self._hold(job.id, update, rollback)
+            self._holds.hold(job.id, update, rollback)
             return await self._carry_out(job, update)
         except Stopped:
             if job.progress.stop_reason != "cancel":
@@ -297,7 +299,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         if not await services.loading.until_engines(0 if asked_before else seconds, job):
             raise TimedOut(
                 f"the engine that was to load the new version has not come back within {seconds:g} s",
-                hint="Start the engine, then send a command with another id.",
+                hint="Start the engine.",
             )
         await services.loading.ask(update.command.command_id, update.digest, seconds, job, request)
         return True
@@ -314,7 +316,8 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
                     outcome = self._outcome(update, "rolled_back", blob=view.blob, error=failure_of(fault))
                     return await self._point(job, update, rollback, outcome, never)
                 except WireError as second:
-                    fault.hint = f"The rollback failed too: {second.message}. {second.hint or ''}".strip()
+                    said = f"The rollback failed too: {second.message}. {second.hint or ''}".strip()
+                    fault.hint = f"{fault.hint or ''} {said}".strip()
                     fault.details["rollback"] = second.code
             final(update, fault)
             await self._record(update, self._outcome(update, "failed", error=failure_of(fault), job=job.id))
@@ -353,11 +356,10 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
     async def _check_latest(self, job: UpdateJob, update: Update) -> None:
         """Raises AlreadyExists when the name was given away by a command that was accepted later, while this one was
         paused."""
-        later = await self._services.store.updates.later(update.name.text, job.id, job.created_at)
+        later = await self._services.store.updates.later(update.name.text, job.id)
         if later is not None:
             raise AlreadyExists(
                 f"command {later.command_id}, accepted later, has taken effect for '{update.name.text}' meanwhile",
-                hint="To have this version all the same, send a command with another id.",
                 details={"name": update.name.text, "later": later.command_id},
             )
 
@@ -411,19 +413,3 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await self._services.store.index.in_thread(work)
-
-    def _hold(self, job: str, update: Update, rollback: ModelName | None) -> None:
-        """Until the job ends: also a rollback model that the command knows by an id."""
-        live = {each.id for each in self._services.board.jobs}
-        self._held = {id_: names for id_, names in self._held.items() if id_ in live}
-        self._held[job] = (*update.names, rollback or update.name)
-
-    def _hold_on(self, name: ModelName) -> NameHold | None:
-        """Nobody removes, renames or evicts what an update moves, moves to, or goes back to. From any thread."""
-        for job in self._services.board.jobs:
-            if isinstance(job.request, ModelUpdate) and not job.terminal:
-                if job.id not in self._held:
-                    self._held[job.id] = Update.of(job.request.command).names
-                if any(each.key == name.key for each in self._held[job.id]):
-                    return NameHold(f"job {job.id}, an update that needs it")
-        return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -20,9 +20,6 @@ from modelwire.knowledge.command import UpdateCommand, command_of
 from modelwire.knowledge.document import ModelDocument
 from modelwire.requests import ModelPull
 from modelwire.values import Copied, Machine, Pulled, Updated, UpdateOutcome
-
-_AGAIN: Final = "another id"
-"""In the hint of each failure: the same command never does more."""
 
 
 class Update(NamedTuple):
@@ -142,21 +139,22 @@ def given(known: Updated) -> Updated:
 
 
 def final(update: Update, fault: WireError) -> None:
-    """Makes it the outcome of the command."""
+    """Marks it as the command's outcome: in its details, as not retryable, and in its hint. The same command never does
+    more."""
     fault.details |= {"command_id": update.command.command_id, "outcome": "failed"}
     fault.retryable = False
-    again = "" if _AGAIN in (fault.hint or "") else f" To try again, send a command with {_AGAIN}."
-    fault.hint = f"{fault.hint or ''} '{update.name.text}' was not moved.{again}".strip()
+    again = f"'{update.name.text}' was not moved. To try again, send a command with another id."
+    fault.hint = f"{fault.hint or ''} {again}".strip()
 
 
 def of_version(update: Update, fault: WireError) -> WireError:
     """The failure to bring the version, in words that are about it."""
     if isinstance(fault, AlreadyExists):
-        fault.hint = "A version is never replaced: give the new bytes another version, in a command with another id."
+        fault.hint = "A version is never replaced: give the new bytes another version."
     if isinstance(fault, SourceNotFound) and not update.document.download_url:
         fault.hint = (
-            f"Add its bytes under any name, or write an address as `download_url`, then send a command with another id:"
-            f" `modelctl add PATH --name {update.version.text}`."
+            f"Add its bytes under any name, `modelctl add PATH --name {update.version.text}`, or write an address as"
+            " `download_url`."
         )
     return fault
 

@@ -190,8 +190,9 @@ async def test_an_outcome_that_the_disk_did_not_take_does_not_undo_the_move(
         assert await rows(catalog) == 0
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(at.services.store.updates.keep)
-            while not await rows(catalog):  # noqa: ASYNC110 - the catalogue has no event for it
-                await anyio.sleep(0.01)
+            with anyio.fail_after(30):
+                while not await rows(catalog):  # noqa: ASYNC110 - the catalogue has no event for it
+                    await anyio.sleep(0.01)
             tasks.cancel_scope.cancel()
         assert (await update(at, given)).repeated
 

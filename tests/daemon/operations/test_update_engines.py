@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from modeld.operations import model_update
 from modeld.operations.events_subscribe import Subscribe
 from modeld.platform import clock
+from modeld.store import ModelName
 from modelwire.errors import (
     NotFound,
     TimedOut,
@@ -107,6 +109,7 @@ async def test_a_watcher_of_everything_is_no_engine(tmp_path: Path, web: Server)
 async def test_an_engine_has_a_moment_to_come_back_after_a_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(model_update, "RETURN_SECONDS", 60)
     async with operations_rig(tmp_path) as at, anyio.create_task_group() as tasks:
         await at.ask(ModelAdd(path=at.file("m.gguf", content("1.0")), name="brought"))
         made = list[Updated]()
@@ -127,28 +130,48 @@ async def test_an_engine_has_a_moment_to_come_back_after_a_start(
         assert (await update(at, command("1.0", version="2.0"))).outcome == "applied", "none has come"
 
 
-async def test_an_engine_that_was_asked_has_to_answer_also_after_a_restart(tmp_path: Path) -> None:
-    async with running(tmp_path) as at, anyio.create_task_group() as tasks:
-        load_within(at, 0.2)
+async def test_the_ledger_has_that_an_engine_was_asked(tmp_path: Path) -> None:
+    """So an engine has to answer after a restart too."""
+    async with running(tmp_path) as at, engine(at) as call, anyio.create_task_group() as tasks:
         await at.ask(ModelAdd(path=at.file("m.gguf", content("1.0")), name="brought"))
-        await at.ask(ModelAdd(path=at.file("0.gguf"), name="m-0b"))
-        given, made = command("1.0", {"rollback_model_id": "m-0b"}), list[Updated]()
+        made = list[Updated]()
 
         async def run() -> None:
-            made.append(await update(at, given))
+            made.append(await update(at, command("1.0")))
 
-        async with engine(at) as call:
-            load_within(at, 20)
-            tasks.start_soon(run)
-            await eventually(lambda: bool(call.sent))
-            (job,) = at.services.board.jobs
-            assert job.intent is None, "of an earlier run only"
-        load_within(at, 0.1)
+        tasks.start_soon(run)
+        await eventually(lambda: bool(call.sent))
+        (job,) = at.services.board.jobs
+        assert job.intent is None, "of an earlier run only"
         row = await at.services.board._ledger.get(job.id)
         assert row is not None
-        assert row.result, "the ledger has that it was asked"
-        await at.services.board.cancel(job, "the test is over")
+        assert msgspec.json.decode(row.result or b"", type=Updated).loaded is False
+        await at.ask(LeaseAcquire(name="m-3b-1_0-q4_k_m"))
         await eventually(lambda: bool(made))
+
+
+async def test_a_rollback_that_fails_too_is_said_beside_the_first_failure(tmp_path: Path) -> None:
+    async with running(tmp_path) as at, engine(at) as call, anyio.create_task_group() as tasks:
+        await at.ask(ModelAdd(path=at.file("m.gguf", content("1.0")), name="brought"))
+        await at.ask(ModelAdd(path=at.file("0.gguf"), name="m-0b"))
+        given, faults = command("1.0", {"rollback_model_id": "m-0b"}), list[Unsupported]()
+
+        async def run() -> None:
+            with pytest.raises(Unsupported) as fault:
+                await update(at, given)
+            faults.append(fault.value)
+
+        tasks.start_soon(run)
+        await eventually(lambda: bool(call.sent))
+        os.unlink(at.services.store.layout.manifest(ModelName.parse("m-0b")))  # another tool
+        await at.ask(RefuseLoad(command_id=given["command_id"], reason="no"))
+        await eventually(lambda: bool(faults))
+        (fault,) = faults
+        assert fault.details["rollback"] == "not_found"
+        assert fault.hint is not None
+        said = ("Look at the engine's own log.", "The rollback failed too: ", "'m-3b' was not moved.")
+        assert [fault.hint.count(each) for each in said] == [1, 1, 1]
+        assert fault.hint.endswith("To try again, send a command with another id.")
 
 
 async def test_an_engine_of_another_user_alone_stops_no_update(tmp_path: Path, web: Server) -> None:

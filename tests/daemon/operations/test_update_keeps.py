@@ -165,7 +165,7 @@ async def test_a_command_that_waits_for_another_tool_can_be_cancelled(tmp_path: 
         await eventually(lambda: any(job.id in at.services.gate._aside for job in at.services.board.jobs))
         (job,) = at.services.board.jobs
         await at.services.board.cancel(job, "the test asks for it")
-        await eventually(lambda: not list(at.services.board.jobs), 5)  # and not when the lock is given back
+        await eventually(lambda: not list(at.services.board.jobs))  # and not when the lock is given back
         os.close(descriptor)
         assert [each.outcome for each in (await updates(at)).updates] == ["failed"]
         assert (await shown(at, "m-3b")).blob == before.blob

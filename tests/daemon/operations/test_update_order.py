@@ -10,13 +10,13 @@ import anyio
 import msgspec
 import pytest
 
-from modeld.operations.model_update import UpdateModel
 from modeld.operations.operation import Caller
 from modeld.store import ModelName
 from modeld.store.catalog import updates as catalog_updates
 from modelwire.errors import (
     AlreadyExists,
     Cancelled,
+    InUse,
     NotFound,
     QueueFull,
     SourceNotFound,
@@ -168,6 +168,8 @@ async def test_a_user_has_only_so_many_updates_at_once(tmp_path: Path) -> None:
             await eventually(lambda number=number: len(list(at.services.board.jobs)) > number)  # type: ignore[misc]
         with pytest.raises(QueueFull, match="update commands"):
             await update(at, command("1.0"))
+        elsewhere = await update(at, command("1.0", {"target_nodes": ["another"]}))
+        assert elsewhere.outcome == "not_targeted", "it is for another machine in any case"
         for job in list(at.services.board.jobs):
             await at.services.board.cancel(job, "the test is over")
         await eventually(lambda: not list(at.services.board.jobs))
@@ -200,10 +202,12 @@ async def test_a_command_that_is_cancelled_in_the_queue_has_an_outcome(tmp_path:
         tasks.start_soon(run)
         await eventually(lambda: [job.stage for job in at.services.board.jobs] == ["queued"])
         (job,) = at.services.board.jobs
+        holds = at.services.store.holds
         for name in ("m-0b", "m-3b-1_0-q4_k_m"):
-            assert at.of(UpdateModel)._hold_on(ModelName.parse(name)) is not None
+            with pytest.raises(InUse, match=job.id):
+                holds.check_free(ModelName.parse(name), "removed")
         await at.services.board.cancel(job, "the test asks for it")
-        assert at.of(UpdateModel)._hold_on(ModelName.parse("m-0b")) is None
+        holds.check_free(ModelName.parse("m-0b"), "removed")
         at.services.gate.leave_together()
         await eventually(lambda: bool(cancelled))
         assert cancelled[0].details["outcome"] == "failed"

@@ -81,16 +81,16 @@ class Updates:
             rows = [(late[1], late[-1])]
         return Known(rows[0][0], msgspec.json.decode(rows[0][1], type=Updated)) if rows else None
 
-    async def later(self, name: str, job: str, since: float) -> Updated | None:
-        """An outcome by which the name was given to a version, of a job that was admitted after this one. None
-        of them is older than `since`."""
+    async def later(self, name: str, job: str) -> Updated | None:
+        """The outcome of a job admitted after this one that gave the name to a version. Ids of jobs increase, also when
+        the clock is set back."""
         if self._catalog is None:
             return None
-        query = "SELECT outcome FROM updates WHERE carried_out AND at >= ? ORDER BY number DESC"
+        query = "SELECT outcome FROM updates WHERE carried_out ORDER BY number DESC"
         late = [(row[-1],) for row in self._late.values()]
 
         def read(db: sqlite3.Connection) -> Updated | None:
-            for (outcome,) in [*late, *db.execute(query, (since,))]:
+            for (outcome,) in [*late, *db.execute(query)]:
                 found = msgspec.json.decode(outcome, type=Updated)
                 if found.name == name and found.blob is not None and found.job is not None and found.job > job:
                     return found
@@ -99,7 +99,7 @@ class Updates:
         return await self._catalog.read(read)
 
     async def newest(self, limit: int, most_bytes: int) -> tuple[Updated, ...]:
-        """As many as have no more bytes of JSON."""
+        """The newest, as far as they fit into `most_bytes` of JSON."""
         if self._catalog is None:
             return ()
         with contextlib.suppress(WireError):
@@ -118,10 +118,14 @@ class Updates:
         return tuple(msgspec.json.decode(each, type=Updated) for each in await self._catalog.read(read))
 
     async def record(self, content: str, outcome: Updated) -> None:
-        """Durable on return, unless the disk takes nothing now: then as soon as it does. The first outcome of a command
-        counts."""
+        """Durable on return, unless the disk takes nothing now: then as soon as it does, if the command did something;
+        else it is judged again. The first outcome of a command counts."""
         row = self._row(content, outcome)
         if self._catalog is None:
+            return
+        if outcome.outcome in _NOTHING_DONE:  # anybody can send any number of them
+            with contextlib.suppress(WireError):
+                await self._catalog.write(lambda db: _insert(db, row))
             return
         self._late[outcome.command_id] = row
         with contextlib.suppress(WireError):

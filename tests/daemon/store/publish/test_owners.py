@@ -64,7 +64,10 @@ async def test_another_user_cannot_change_what_a_name_stands_for(bench: Bench, c
 @pytest.mark.parametrize("who", [ADA, ADMIN, Requester()], ids=["owner", "admin", "daemon"])
 async def test_its_owner_and_an_admin_can(bench: Bench, change: Change, who: Requester) -> None:
     await bench.add("m", requester=ADA)
+    manifest = Path(bench.manifest("m"))
+    before = manifest.read_bytes()
     await change(bench, who)
+    assert not manifest.exists() or manifest.read_bytes() != before
 
 
 @pytest.mark.parametrize("said", [None, "ada", True, -1, 2**32 - 1, 2**70, 1.0, [1001], {"uid": 1001}])
