@@ -1,1 +1,1 @@
-"""Facts found in the bytes of a model file: its format."""
+"""What model files say about themselves: format, header, configuration, and what speaks against them."""

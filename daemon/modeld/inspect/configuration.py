@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from modeld.inspect.windows import windowed
 from modelwire.values import CacheLayers, ModelFacts
 
 NAME: Final = "config.json"
@@ -46,6 +47,9 @@ _GENERATING: Final = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """Ends of the names of classes that continue a text."""
 
 _WINDOWS: Final = {"full_attention": False, "sliding_attention": True}
+
+_WINDOW_IN_ALL: Final = frozenset({"mistral", "mixtral", "phi3", "starcoder2"})
+"""Kinds of models without a word on single layers."""
 
 _PACKED_BITS: Final = 8
 """Weights of fewer bits are packed into numbers of other types, which are no parameters."""
@@ -138,18 +142,30 @@ def _cache(parts: list[dict[str, Any]], known: dict[str, Any]) -> tuple[CacheLay
     if not head:
         return ()
     window = _count(parts, ("sliding_window",)) if _uses_window(parts) else None
-    types = next((_texts(part["layer_types"]) for part in parts if "layer_types" in part), None)
-    if types is None and window is not None and any("sliding_window_pattern" in part for part in parts):
-        return ()
-    windowed = [window is not None] * layers if types is None else [_WINDOWS.get(each) for each in types]
-    if len(windowed) != layers or None in windowed or (True in windowed and window is None):
+    in_window = _in_window(parts, known["architecture"] or "", layers, there_is_one=window is not None)
+    if len(in_window) != layers or None in in_window or (True in in_window and window is None):
         return ()
     numbers = kv_heads * head
-    groups = Counter(window if each else None for each in windowed)
+    groups = Counter(window if each else None for each in in_window)
     return tuple(
         CacheLayers(layers=count, keys=numbers, values=numbers, window=each)
         for each, count in sorted(groups.items(), key=lambda group: group[0] or 0)
     )
+
+
+def _in_window(
+    parts: list[dict[str, Any]], architecture: str, layers: int, *, there_is_one: bool
+) -> list[bool] | list[bool | None]:
+    """Whether each layer attends to the window; empty when that is not certain."""
+    if (types := next((_texts(part["layer_types"]) for part in parts if "layer_types" in part), None)) is not None:
+        return [_WINDOWS.get(each) for each in types]
+    if not there_is_one:
+        return [False] * layers
+    if architecture in _WINDOW_IN_ALL:
+        return [True] * layers
+    if any("sliding_window_pattern" in part for part in parts):
+        return []
+    return windowed(architecture.removesuffix("_text").replace("_", "-"), layers) or []
 
 
 def _uses_window(parts: list[dict[str, Any]]) -> bool:

@@ -10,26 +10,8 @@ from collections import Counter
 from typing import Final
 
 from modeld.inspect.gguf_keys import MAX_LAYERS, Keys
+from modeld.inspect.windows import windowed
 from modelwire.values import CacheLayers
-
-_PERIODS: Final = {
-    "afmoe": 4,
-    "cohere2": 4,
-    "exaone4": 4,
-    "gemma-embedding": 6,
-    "gemma2": 2,
-    "gemma3": 6,
-    "gemma3n": 5,
-    "gpt-oss": 2,
-    "llama4": 4,
-    "olmo2": 4,
-    "plamo3": 8,
-    "smallthinker": 4,
-}
-"""Of so many layers the last attends to all tokens and the others to a window, where the header does not say."""
-
-_FULL_FIRST: Final = frozenset({"smallthinker"})
-"""Of each period the first layer attends to all tokens, not the last."""
 
 _NO_CACHE: Final = ("bert", "nomic-bert", "jina-bert", "neo-bert", "modern-bert", "dream", "llada", "rnd1", "t5encoder")
 """Beginnings of the names of architectures that read their whole input at once: an engine keeps nothing."""
@@ -62,12 +44,12 @@ def cache_layers(keys: Keys) -> tuple[CacheLayers, ...]:
         _or(keys.of_model("attention.value_length_swa"), value_width),
     )
     window = _or(keys.of_model("attention.sliding_window"), _CHUNKS.get(architecture, 0)) or None
-    windowed = _windowed(keys, layers) if window else [False] * layers
+    in_windows = _in_windows(keys, layers) if window else [False] * layers
     without = (keys.of_model("attention.shared_kv_layers") or 0) + (keys.of_model("nextn_predict_layers") or 0)
     own = max(layers - without, 0)
     each_full = _each_full(keys)
     groups = Counter[tuple[int, int, int | None]]()
-    for number, (count, in_window) in enumerate(zip(kv_heads[:own], windowed, strict=False), 1):
+    for number, (count, in_window) in enumerate(zip(kv_heads[:own], in_windows, strict=False), 1):
         if each_full and number % each_full:
             continue
         of_key, of_value = window_widths if in_window else (key_width, value_width)
@@ -113,15 +95,11 @@ def _is_latent(keys: Keys) -> bool:
     return keys.of_model("attention.kv_lora_rank") is not None and keys.of_model("attention.key_length_mla") is not None
 
 
-def _windowed(keys: Keys, layers: int) -> list[bool]:
+def _in_windows(keys: Keys, layers: int) -> list[bool]:
     """Whether each layer attends to a window. Without a word on it none does: an estimate is rather too high."""
     key = "attention.sliding_window_pattern"
     if keys.items(f"{keys.architecture}.{key}") is not None:
         given = keys.per_layer(key, layers)
         return [False] * layers if given is None else [each != 0 for each in given]
     architecture = keys.architecture or ""
-    period = keys.of_model(key) or _PERIODS.get(architecture)
-    if period is None:
-        return [False] * layers
-    full = 0 if architecture in _FULL_FIRST else period - 1
-    return [layer % period != full for layer in range(layers)]
+    return windowed(architecture, layers, keys.of_model(key)) or [False] * layers

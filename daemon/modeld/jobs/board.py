@@ -127,7 +127,15 @@ class Board:
     # -- submitting
 
     async def submit(
-        self, kind: Kind[W, V], request: W, *, key: str, model: str | None, peer: int, accepted_for: str | None = None
+        self,
+        kind: Kind[W, V],
+        request: W,
+        *,
+        key: str,
+        model: str | None,
+        peer: int,
+        accepted_for: str | None = None,
+        secret: object = None,
     ) -> Attachment[W, V]:
         """Joins the job that already does this work, or admits a new one. On return the job is durable.
 
@@ -157,6 +165,7 @@ class Board:
             model=model,
             token=request.token,
             accepted_for=accepted_for,
+            secret=secret,
         )
         try:
             self._failures.check(self._user_of(peer))

@@ -175,6 +175,8 @@ class Job(Generic[W, V]):
     token: str | None = None
     accepted_for: str | None = None
     """What the name that the work changes stood for when the job was accepted."""
+    secret: Any = field(default=None, repr=False)
+    """What the work needs and the ledger may not have: gone with the end of the job, and with a restart."""
     order: int = 0
     stage: Stage = "queued"
     """Changed by `move` alone."""

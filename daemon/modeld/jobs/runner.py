@@ -251,7 +251,7 @@ class Runner:
             if not job.end_recorded:
                 await self._write_end(job, state, outcome)
         job.move(state)
-        job.request = job.kind.kept(job.request)
+        job.request, job.secret = job.kind.kept(job.request), None
         if isinstance(outcome, WireError):
             job.fail(outcome)
         else:

@@ -6,8 +6,8 @@ import contextlib
 from functools import partial
 from typing import Any, Final, Unpack
 
-from modeld.jobs.job import AnyJob
-from modeld.operations.job_operation import JobOperation, requester_of
+from modeld.jobs.job import AnyJob, W
+from modeld.operations.job_operation import JobOperation, Submission, requester_of
 from modeld.operations.model_add import ADDS, add_path
 from modeld.operations.room import with_room
 from modeld.operations.services import Services
@@ -49,8 +49,6 @@ class Fetching:
     def __init__(self, operation: JobOperation[Any, Any], services: Services) -> None:
         self._operation = operation
         self._services = services
-        self._secret: dict[str, Reference] = {}
-        """The references that hold secrets, by the keys of their jobs."""
 
     def read(self, request: ModelPull, directory: str | None = None) -> Reference:
         reference = self._services.pulls.sources.read(request.ref, directory)
@@ -82,17 +80,12 @@ class Fetching:
                 return ADDS
         return FETCHES
 
-    def key(self, key: str, reference: Reference) -> str:
-        """The key of a job for the reference, whose secrets are kept until no such job lives."""
+    def submission(self, request: W, key: str, name: str, reference: Reference) -> Submission[W]:
+        """Of a request for what the reference means. Two requests with two passwords share no job."""
         if not reference.secrets:
-            return key
-        # Two requests with two passwords share no job.
+            return Submission(request, key, name)
         print_ = fingerprint(f"{reference.secrets.userinfo}\0{reference.secrets.query}")
-        key = f"{self._operation.name}{_SECRET}{key}{print_}"
-        live = {job.key for job in self._services.board.jobs}
-        self._secret = {known: secret for known, secret in self._secret.items() if known in live}
-        self._secret[key] = reference
-        return key
+        return Submission(request, f"{self._operation.name}{_SECRET}{key}{print_}", name, reference)
 
     def goes_on(self, job: AnyJob) -> bool:
         return not job.key.startswith(f"{self._operation.name}{_SECRET}")
@@ -230,11 +223,11 @@ class Fetching:
         """Of a job that runs, with its secrets."""
         if self.goes_on(job):
             return self.read(request)
-        if job.key not in self._secret:
+        if not isinstance(job.secret, Reference):
             raise Interrupted(
                 f"the reference of job {job.id} held a password or a signed query, which is kept nowhere:"
                 " it cannot go on after a restart of the daemon",
                 hint="Pull it again with the whole reference; the bytes that are here are kept.",
                 retryable=False,
             )
-        return self._secret[job.key]
+        return job.secret

@@ -42,6 +42,9 @@ class Submission(NamedTuple, Generic[W]):
     model: str | None
     """The name of the model that it is about."""
 
+    secret: object = None
+    """What the work needs and the ledger may not have."""
+
 
 class JobOperation(SlowOperation[W, V], Kind[W, V]):
     @abstractmethod
@@ -57,8 +60,6 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
         if (changed := self.changes(wanted.request)) is not None:
             await self.check_change(call.caller.uid, changed)
             accepted_for = await self.standing(changed)
-            # Anew: what it keeps for the job counts only together with the admission that follows in the same step.
-            wanted = self.check(call.caller, request)
         return await self._services.board.submit(
             self,
             wanted.request,
@@ -66,6 +67,7 @@ class JobOperation(SlowOperation[W, V], Kind[W, V]):
             model=wanted.model,
             peer=call.caller.uid,
             accepted_for=accepted_for,
+            secret=wanted.secret,
         )
 
     async def check_change(self, _uid: int, _name: str, /) -> None:

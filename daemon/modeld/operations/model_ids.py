@@ -21,6 +21,7 @@ from modeld.store import ModelName, Requester
 from modeld.store.manifests.entries import Entry
 from modeld.store.names import LONGEST_ID, is_id
 from modeld.store.publish.name_changes import Notes
+from modeld.store.publish.owners import who_may
 from modelwire.errors import AlreadyExists, InvalidName, InvalidRequest, PermissionDenied
 from modelwire.requests import (
     LeaseAcquire,
@@ -198,11 +199,10 @@ async def _check_no_other_has(services: Services, requester: Requester, id_: str
         return own
     name, owner = other.name.text, other.owner
     belongs = f"belongs to uid {owner}" if owner is not None else "has a manifest that does not say who owns it"
-    whom = f"uid {owner}, or a user with the role admin," if owner is not None else "a user with the role admin"
     raise PermissionDenied(
         f"'{id_}' is the id of '{name}' already, which {belongs}",
-        hint=f"Register the file under another id or under a name. Ask {whom} to remove that model if it should not"
-        " have the id.",
+        hint=f"Register the file under another id or under a name. Ask {who_may(owner)} to remove that model if it"
+        " should not have the id.",
         details={"id": id_, "existing": name, "owner": owner, "uid": requester.peer},
     )
 

@@ -38,7 +38,7 @@ class _Name(NamedTuple):
     replaces: Digest | None = None
     """The bytes that newer ones of the same reference take the place of: no others."""
     license: str | None = None
-    chosen: bool = False
+    automatic: bool = False
     """Whether nobody asked for it."""
 
 
@@ -79,7 +79,7 @@ class Provision(LocalFiles[ModelProvision, Provisioned]):
         stored = msgspec.structs.replace(request, ref=reference.text, directory=None)
         options = [stored.sha256, stored.strict, stored.name, stored.offline, stored.max_rate]
         key = self.key(reference.key, *options, caller.uid, request=stored)
-        return Submission(stored, self._fetching.key(key, reference), name.text)
+        return self._fetching.submission(stored, key, name.text, reference)
 
     def pull_of(self, request: ModelProvision, /) -> ModelPull:
         return ModelPull(ref=request.ref, sha256=request.sha256 if request.strict else None)
@@ -113,7 +113,7 @@ class Provision(LocalFiles[ModelProvision, Provisioned]):
             return await self._provision(job, reference, await self._own(job, reference))
 
     async def _provision(self, job: ProvisionJob, reference: Reference, name: _Name) -> Provisioned:
-        """Raises what `refuses_name` knows when the name is another model's. A name that was `chosen` and that another
+        """Raises what `refuses_name` knows when the name is another model's. An `automatic` name that another
         model takes during a download is given up for the name that belongs to the reference alone."""
         expected = None if job.request.sha256 is None else Digest.parse(job.request.sha256)
 
@@ -148,9 +148,9 @@ class Provision(LocalFiles[ModelProvision, Provisioned]):
                 job,
                 wanted,
                 notes,
-                otherwise=otherwise if name.chosen else None,
+                otherwise=otherwise if name.automatic else None,
                 ensuring=ensuring,
-                known_as=reference.text if name.chosen and is_id(reference.text) else None,
+                known_as=reference.text if name.automatic and is_id(reference.text) else None,
             )
         except BaseException:
             if notes.value is not None and not notes.is_published:
@@ -180,8 +180,10 @@ class Provision(LocalFiles[ModelProvision, Provisioned]):
         """The name of the model that the reference has in the store."""
         reference = self._fetching.read(ModelPull(ref=job.request.ref))
         if reference.fixed_name is not None:
-            told = fault.details.get("name")  # where the name stands for one with the default tag
-            standing = await self._standing(ModelName.parse(told) if isinstance(told, str) else reference.fixed_name)
+            refused = fault.details.get("name")  # where the name stands for one with the default tag
+            standing = await self._standing(
+                ModelName.parse(refused) if isinstance(refused, str) else reference.fixed_name
+            )
             return None if standing.replaces is None else standing.name
         given = job.request.name
         names = [reference.suggested_name, reference.suggested_name.for_id(reference.text, job.peer)]
@@ -219,8 +221,8 @@ class Provision(LocalFiles[ModelProvision, Provisioned]):
         index = self._services.store.index
         standing = await index.in_thread(partial(index.entry, name))
         if standing is None or standing.manifest is None:
-            return _Name(name, chosen=True)
-        return _Name(standing.name, standing.manifest.digest, standing.manifest.license, chosen=True)
+            return _Name(name, automatic=True)
+        return _Name(standing.name, standing.manifest.digest, standing.manifest.license, automatic=True)
 
     async def _record(
         self,
@@ -270,7 +272,7 @@ def _wanted(job: ProvisionJob, reference: Reference, name: _Name) -> tuple[Model
         offline=request.offline,
         transfer=request.transfer,
     )
-    return wanted, Ensuring(replaces=name.replaces, chosen=name.chosen, one_file=request.sha256 is not None)
+    return wanted, Ensuring(replaces=name.replaces, automatic=name.automatic, one_file=request.sha256 is not None)
 
 
 def _warning(id_: str, expected: Digest | None, actual: Digest) -> str:

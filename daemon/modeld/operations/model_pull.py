@@ -54,7 +54,7 @@ class Pull(NewModel[ModelPull, Pulled]):
         anew = ["hash_file"] if request.hash_file else []
         given = signature_key(request)
         key = self.key(*files, *options, caller.uid, *format_key(request), *anew, *given, request=stored)
-        return Submission(stored, self._fetching.key(key, reference), stored.name)
+        return self._fetching.submission(stored, key, name.text, reference)
 
     def goes_on(self, job: Job[ModelPull, Pulled], /) -> bool:
         return super().goes_on(job) and self._fetching.goes_on(job)

@@ -26,8 +26,9 @@ def of_registered(services: Services, request: ModelPull, uid: int) -> ModelPull
     document = registration.document
     name, address = ModelName.parse(registration.name), document.download_url or ""
     if registration.owner_uid != uid:
+        of = "a user who is not known" if registration.owner_uid is None else f"uid {registration.owner_uid}"
         raise PermissionDenied(
-            f"'{name.text}' belongs to uid {registration.owner_uid}, who alone pulls it by its name",
+            f"'{name.text}' is registered by {of}, who alone pulls it by its name",
             hint=f"Look at its `download_url` with `modelctl show {name.text} --json`, and pull that by itself:"
             f" `modelctl pull ADDRESS --name {name.text}`.",
             details={"name": name.text, "owner": registration.owner_uid, "uid": uid},

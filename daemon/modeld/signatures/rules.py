@@ -42,8 +42,8 @@ class Untrustworthy(SignatureFault):
     def __init__(self, faults: Sequence[tuple[str, SignatureFault]]) -> None:
         self.reasons = [f"{path}: {fault}" for path, fault in faults]
         # A key that cannot be read says less than one by which the signature does not hold.
-        told = next((fault for _path, fault in faults if isinstance(fault, InvalidSignature)), faults[-1][1])
-        super().__init__(told.rule, "; ".join(self.reasons))
+        shown = next((fault for _path, fault in faults if isinstance(fault, InvalidSignature)), faults[-1][1])
+        super().__init__(shown.rule, "; ".join(self.reasons))
 
 
 class Rule:

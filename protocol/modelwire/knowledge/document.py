@@ -62,7 +62,7 @@ class ModelDocument(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def version_name(self) -> str:
-        """Of this version in this quantization alone."""
+        """Documents that differ in `-`, `.` and `_` alone can share it: then the second one is refused."""
         return f"{self.model_id}-{self.version.replace('.', '_')}-{self.quantization.lower()}"
 
 

@@ -1,7 +1,7 @@
 """How much video memory a model takes: by a rule of thumb, and by its header.
 
 The rule counts two bytes a weight, less by the bits of the quantization, and a fifth for the rest. The header has the
-bytes of the tensors and the numbers that an engine keeps of each token, so it is told the length of the context.
+bytes of the tensors and the numbers that an engine keeps of each token, so the caller gives the length of the context.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a model stands on this machine, as the founding vocabulary has it. Absent values are written as null.
+"""Where a model stands on this machine, in the words of `node`. Absent values are written as null.
 
 transition      what it changes
 available       everything: no path, no progress, no time of a verification, no error
@@ -27,7 +27,7 @@ CATALOGUE_STATES: Final[dict[ModelState, CatalogueState]] = {
     "failed": "failed",
     "unavailable": "pending",
 }
-"""The second vocabulary, by the first."""
+"""The words of `catalogue_state`, by those of `node`."""
 
 
 class NodeState(msgspec.Struct, frozen=True, kw_only=True):

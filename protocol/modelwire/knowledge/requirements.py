@@ -96,10 +96,10 @@ def providers_here(needs: Requirements, machine: Machine) -> tuple[str, ...]:
     return tuple(each for each in needs.execution_providers if each in machine.providers)
 
 
-def estimates(estimated: EstimatedVram | None, machine: Machine) -> tuple[FitLine, ...]:
+def estimates(estimated: EstimatedVram, machine: Machine) -> tuple[FitLine, ...]:
     """For a model that states no video memory: what it takes, against the video memory, and against the memory, where
     an engine keeps what does not fit there."""
-    if estimated is None or (estimated.header is None and estimated.formula is None):
+    if estimated.header is None and estimated.formula is None:
         return ()
     if estimated.header is not None:
         needed, note = estimated.header, f"by its header, with {estimated.context} tokens"

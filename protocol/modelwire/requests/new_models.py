@@ -16,7 +16,7 @@ class ModelAdd(Write, tag="model.add", frozen=True, kw_only=True):
     no model: an error page, a pointer, a file that is cut off; `strict_format` only what is read and is what its name
     promises. With `transfer` the files are those that were offered under that word, and the daemon opens no path: it
     only says where they are from. `signature` is the content of the file with the model's signature, where the daemon
-    requires one; it is kept in memory alone.
+    requires one; it is kept until the job ends.
 
     `known_as` is an id by which the model is known from then on: its name when it is a valid one, else a text that
     means the model wherever a request names one that is here. The file is read, also when bytes of its digest are here.

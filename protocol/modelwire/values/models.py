@@ -74,7 +74,7 @@ class ModelView(Value, frozen=True, kw_only=True):
 
     file_name: str | None = None
     node: dict[str, Any] | None = None
-    """Where it stands on this machine, in the words of the founding vocabulary; `catalogue_state` in the other's."""
+    """Where it stands on this machine, in one vocabulary; `catalogue_state` says it in the other."""
 
     catalogue_state: str | None = None
     estimated_vram_mb: EstimatedVram | None = None

@@ -80,8 +80,14 @@ def test_a_thinking_part_has_one_for_text() -> None:
 def test_a_window_that_is_not_used() -> None:
     (layers,) = of(LLAMA | {"sliding_window": 4096, "use_sliding_window": False}).cache
     assert layers.window is None
-    (layers,) = of(LLAMA | {"sliding_window": 4096}).cache
+    (layers,) = of(LLAMA | {"model_type": "mistral", "sliding_window": 4096}).cache
     assert layers.window == 4096
+
+
+def test_layers_with_and_without_a_window_take_turns_where_the_kind_of_model_is_known_for_it() -> None:
+    """The file of Gemma 2 has a window, and no word on which layers use it."""
+    cache = of(LLAMA | {"model_type": "gemma2", "num_hidden_layers": 26, "sliding_window": 4096}).cache
+    assert [(each.layers, each.window) for each in cache] == [(13, None), (13, 4096)]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +120,7 @@ def test_packed_weights_are_no_parameters(quantization: Any, word: str, paramete
         {"layer_types": ["full_attention"] * 31},
         {"layer_types": ["sliding_attention"] * 32},
         {"sliding_window": 512, "sliding_window_pattern": 6},
+        {"sliding_window": 512},
         {"num_hidden_layers": 10**9},
         {"num_attention_heads": 0},
         {"hidden_size": "4096"},

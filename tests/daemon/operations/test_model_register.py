@@ -212,7 +212,7 @@ async def test_an_address_is_asked_for_its_own_user_alone(tmp_path: Path, web: S
     async with operations_rig(tmp_path) as at:
         await register(at, download_url=at.file("secret.gguf", CONTENT), caller=ANOTHER)
         for caller in (ADMIN, MINE):
-            with pytest.raises(PermissionDenied, match=f"belongs to uid {ANOTHER.uid}, who alone pulls it"):
+            with pytest.raises(PermissionDenied, match=f"is registered by uid {ANOTHER.uid}, who alone pulls it"):
                 await at.ask(ModelPull(ref="m-3b"), caller)
         pulled = await at.ask(ModelPull(ref=f"{web.url}/m.gguf", name="m-3b"), ADMIN)
         assert manifest(at, pulled.name)["model"]["features"] == ["chat"]

@@ -28,10 +28,11 @@ from modeld.operations import (
 )
 from modeld.operations.job_operation import JobOperation
 from modeld.pulls.plan import Plan
+from modeld.sources.reference import Reference
 from modelwire import requests
 from modelwire.errors import AlreadyExists, InvalidRequest, PermissionDenied, WireError
 from modelwire.knowledge.command import command_of
-from rigs.operations_rig import ANOTHER, MINE, NotingCall, operations_rig
+from rigs.operations_rig import ANOTHER, MINE, operations_rig
 from rigs.update_commands import ALWAYS, command
 
 HEX = "a" * 64
@@ -312,32 +313,22 @@ async def test_the_work_of_a_job_is_done_with_its_own_request(tmp_path: Path) ->
         assert (job.state, job.value) == ("done", value)
 
 
-async def test_the_secret_of_a_pull_is_not_lost_to_another_pull_before_its_job_is_admitted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A replacement looks at the name first, which takes time."""
+async def test_the_secret_of_a_pull_is_its_jobs_alone_and_ends_with_it(tmp_path: Path) -> None:
     async with operations_rig(tmp_path) as at:
         pull = at.of(model_pull.Pull)
-        mine, other = (
-            requests.ModelPull(ref=f"https://user:{word}@example.org/{word}.gguf", replace=True)
+        first, second = (
+            pull.check(MINE, requests.ModelPull(ref=f"http://user:{word}@127.0.0.1:9/{word}.gguf", offline=True))
             for word in ("one", "two")
         )
-
-        async def interrupted(_: str) -> str:
-            pull.check(ANOTHER, other)
-            return ""
-
-        class Admitted(Exception):
-            pass
-
-        async def submit(*_: Any, key: str, **__: Any) -> None:
-            assert key in pull._fetching._secret
-            raise Admitted
-
-        monkeypatch.setattr(pull, "standing", interrupted)
-        monkeypatch.setattr(at.services.board, "submit", submit)
-        with pytest.raises(Admitted):
-            await pull.run(NotingCall(MINE), mine)
+        for submission, word in ((first, "one"), (second, "two")):
+            assert isinstance(submission.secret, Reference)
+            assert submission.secret.secrets.userinfo == f"user:{word}"
+        assert first.key != second.key
+        with pytest.raises(WireError):
+            await at.ask(requests.ModelPull(ref="http://user:one@127.0.0.1:9/one.gguf", offline=True))
+        (job,) = await at.services.board.recent(1, None)
+        assert (job.state, job.secret) == ("failed", None)
+        assert "one@" not in repr(job)
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,6 @@ def test_what_does_not_fit_into_video_memory_lies_in_memory(vram: int | None, ve
     assert (in_vram.verdict, in_ram.what, in_ram.verdict, in_ram.decides) == (verdict, "estimated_ram", "fits", False)
 
 
-@pytest.mark.parametrize("estimated", [None, EstimatedVram(), EstimatedVram(context=4096)])
-def test_without_an_estimate_there_is_no_line(estimated: EstimatedVram | None) -> None:
+@pytest.mark.parametrize("estimated", [EstimatedVram(), EstimatedVram(context=4096)])
+def test_without_an_estimate_there_is_no_line(estimated: EstimatedVram) -> None:
     assert estimates(estimated, machine()) == ()

@@ -43,7 +43,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
 
 
 def _command(document: dict[str, Any]) -> dict[str, Any]:
-    """With an id of its own, and the two fields of the document that a command needs."""
+    """With an id of its own; `sha256` and `download_url` are left to be filled in."""
     return {
         "command_id": str(uuid.uuid4()),
         "manifest": {**document, "download_url": ""},

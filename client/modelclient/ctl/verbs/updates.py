@@ -41,7 +41,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
 
 
 def _pending(update: PendingUpdate) -> tuple[str, ...]:
-    return (update.command_id, update.version, "running", "", f"job {update.job}")
+    return (update.command_id, update.version, "not ended", "", f"job {update.job}")
 
 
 def _row(update: Updated) -> tuple[str, ...]:

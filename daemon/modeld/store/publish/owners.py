@@ -35,13 +35,17 @@ def new_owner(requester: Requester, standing: Entry | None) -> int | None:
     return None if quota is None or quota.counts(standing.owner) else requester.peer
 
 
+def who_may(owner: int | None) -> str:
+    """Change a model of that owner, in words."""
+    return "a user with the role admin" if owner is None else f"uid {owner}, or a user with the role admin,"
+
+
 def not_owner(entry: Entry, requester: Requester, change: Change) -> PermissionDenied:
     name, owner = entry.name.text, entry.owner
     belongs = f"it belongs to uid {owner}" if owner is not None else "its manifest does not say who owns it"
-    whom = "a user with the role admin" if owner is None else f"uid {owner}, or a user with the role admin,"
     return PermissionDenied(
         f"'{name}' cannot be {change} by uid {requester.peer}: {belongs}",
-        hint=f"Ask {whom} to do it{', or use another name' if change == 'replaced' else ''}. {_SHARED}",
+        hint=f"Ask {who_may(owner)} to do it{', or use another name' if change == 'replaced' else ''}. {_SHARED}",
         details={"name": name, "owner": owner, "uid": requester.peer},
     )
 
@@ -54,7 +58,7 @@ def check_registrant(registration: Registration, requester: Requester, change: C
     belongs = f"it is registered, and belongs to uid {owner}" if owner is not None else "who registered it is not known"
     raise PermissionDenied(
         f"'{name}' cannot be {change} by uid {requester.peer}: {belongs}",
-        hint=f"Ask uid {owner}, or a user with the role admin, to do it, or use another name. {_SHARED}",
+        hint=f"Ask {who_may(owner)} to do it, or use another name. {_SHARED}",
         details={"name": name, "owner": owner, "uid": requester.peer},
     )
 

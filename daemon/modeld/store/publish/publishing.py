@@ -65,7 +65,7 @@ class Ensuring:
     replaces: Digest | None = None
     """The only bytes that may be replaced."""
 
-    chosen: bool = False
+    automatic: bool = False
     """Whether nobody asked for this name. Then it must be free, or stand for what may be replaced: a model of the same
     bytes may be another user's, or have been named by hand."""
 
@@ -73,7 +73,7 @@ class Ensuring:
     """Whether a digest is compared with the bytes afterwards."""
 
     def allows(self, standing: Entry) -> bool:
-        return not self.chosen or (standing.manifest is not None and standing.manifest.digest == self.replaces)
+        return not self.automatic or (standing.manifest is not None and standing.manifest.digest == self.replaces)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,7 @@ class Publishing(NameChanges):
     def _standing(self, request: PublishRequest, digest: Digest | None) -> Entry | None:
         entry = self.index.entry(request.name)
         if entry is None:
-            if request.ensuring is not None and request.ensuring.chosen:
+            if request.ensuring is not None and request.ensuring.automatic:
                 # Nobody has asked for this name, so no right to the models of others counts.
                 request = replace(request, requester=msgspec.structs.replace(request.requester, all_models=False))
             check_hides_no_other(self.index, self.registrations, request.name, request.requester)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from modeld.progress import JobProgress
@@ -16,7 +17,9 @@ from modeld.store import Requester
 from modeld.store.digest import Digest
 from modeld.store.manifests.entries import Entry
 from modeld.store.manifests.manifests import Manifest
+from modeld.store.manifests.registrations import Registration
 from modeld.store.names import ModelName
+from modeld.store.publish.owners import check_registrant
 from modeld.store.publish.publishing import PublishRequest, judge
 from modelwire.errors import AlreadyExists, PermissionDenied
 from rigs.maintain_rig import Bench
@@ -240,3 +243,11 @@ def test_a_pull_by_the_reference_of_a_name_replaces_only_for_its_owner() -> None
 
 def test_a_pull_by_the_reference_of_anothers_name_finds_the_same_bytes() -> None:
     assert judge(standing(), following(BEN), DIGEST) is True
+
+
+def test_what_nobody_known_has_registered_is_for_admins() -> None:
+    registration = Registration(name="m", written=msgspec.Raw(b"{}"), owner_uid=None)
+    check_registrant(registration, ADMIN, "removed")
+    with pytest.raises(PermissionDenied, match="who registered it is not known") as fault:
+        check_registrant(registration, ADA, "removed")
+    assert "Ask a user with the role admin to do it" in (fault.value.hint or "")
