@@ -6,6 +6,7 @@ import json
 import os
 import posixpath
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -350,6 +351,27 @@ def test_a_signature_outlives_the_daemon_with_its_job_and_ends_with_it(
     with closing(sqlite3.connect(f"{trusting.root}/.modeld/catalog.sqlite")) as catalog:
         (row,) = catalog.execute("SELECT request FROM jobs WHERE id = ?", (job,))
     assert json.loads(row[0]).get("signature") is None
+
+
+def test_a_kill_right_after_the_name_was_given_loses_no_proof(
+    trusting: RealDaemon, key: EllipticCurvePrivateKey
+) -> None:
+    trusting.start()
+    for number in range(4):
+        content = gguf(3000, 310 + number)
+        path, name = trusting.file(f"in/{number}.gguf", content), f"m{number}"
+        given = signature(key, {f"{number}.gguf": content})
+        manifest = Path(trusting.root, "manifests", f"{name}.json")
+        with trusting.connect() as wire:
+            asked = wire.request("model.add", path=path, name=name, signature=given, on_disconnect="continue")
+            job = wire.until(asked, "accepted")["job"]
+            while not manifest.exists():
+                time.sleep(0)
+            trusting.kill()
+        trusting.start()
+        assert job_state(trusting, job, "failed", "done")["state"] == "done"
+        history = trusting.ask("model.show", name=name, provenance=True)["value"]["history"]
+        assert {"added", "signed"} <= {each["outcome"] for each in history}
 
 
 @pytest.mark.parametrize("text", ["", "x" * (limits.SIGNATURE + 1)])

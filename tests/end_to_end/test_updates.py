@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from end_to_end.test_names_killed import all_ended
 from rigs.command import run
+from rigs.pull_rig import job_state
 from rigs.real_daemon import RealDaemon
+from rigs.rough_peers import held_name
 from rigs.update_commands import ALWAYS, command, content, digits
 from rigs.waiting import wait_until
 
@@ -68,3 +70,24 @@ def test_a_failure_says_what_it_leaves(daemon: RealDaemon) -> None:
         assert (failed["code"], failed["retryable"]) == ("source_not_found", False)
         assert "'m-3b' was not moved. To try again, send a command with another id." in failed["hint"]
         assert end in failed["hint"]
+
+
+def test_a_rollback_model_that_is_known_by_an_id_is_held_after_a_kill_too(daemon: RealDaemon) -> None:
+    older = daemon.file("older.gguf", content("0.0"))
+    added = daemon.ask("model.add", path=older, name="older", known_as="acme/the older one")
+    assert added["type"] == "result", added
+    address = f"file:{daemon.file('m.gguf', content('1.0'))}"
+    given = command("1.0", {"rollback_model_id": "acme/the older one"}, download_url=address)
+    with held_name(daemon, "m-3b"), daemon.connect() as wire:
+        job = wire.until(wire.request("model.update", command=given), "accepted")["job"]
+        assert daemon.ask("job.pause", job=job)["type"] == "result"
+        wait_until(lambda: daemon.ask("job.show", job=job)["value"]["state"] == "paused", 20, "it is paused")
+        assert daemon.ask("model.remove", name="older")["code"] == "in_use"
+        daemon.kill()
+        daemon.start()
+        refused = daemon.ask("model.remove", name="older")
+        assert refused["code"] == "in_use"
+        assert job in refused["message"] + (refused["hint"] or "")
+    daemon.ask("job.resume", job=job)
+    assert job_state(daemon, job, "failed", "done")["state"] == "done"
+    assert daemon.ask("model.remove", name="older")["type"] == "result"

@@ -360,8 +360,9 @@ class Board:
         await self._ledger.update(job.id, on_disconnect=wanted)
 
     async def change_request(self, job: Job[W, V], request: W) -> None:
-        """Gives the work other settings, as if it had been submitted with them: a pause and a restart keep them."""
-        if job.terminal or job.stage == "ending":
+        """Gives the work other settings, as if it had been submitted with them: a pause and a restart keep them. Not
+        once its end is being recorded, which says what is kept of the request."""
+        if job.terminal or job.stage == "ending" or job.ended_at is not None:
             return
         job.set_request(request)
         await self._ledger.update(job.id, request=record.encode(request))

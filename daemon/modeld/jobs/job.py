@@ -78,6 +78,9 @@ class Kind(ABC, Generic[W, V]):
         """Whether the next start can take up the job when a stop of the daemon interrupts it."""
         return True
 
+    async def restored(self, _job: Job[W, V], /) -> None:
+        """Called when a start takes up the job, before any client is served."""
+
     async def cancelled(self, _job: Job[W, V], _fault: WireError, /) -> None:
         """Called before the end of a job is recorded that was cancelled while it waited, was paused or had stopped."""
 

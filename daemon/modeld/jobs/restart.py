@@ -31,10 +31,12 @@ async def restore(board: Board, ledger: Ledger) -> int:
     for job in jobs:
         if doubt := doubts.get(job.id):
             await board.runner.end(job, "failed", doubt)
-        elif job in board.jobs and job.move("restore") == "queued":
-            board.runner.note(job, "job.restored")
-            board.runner.readmit(job)
-            resumed += 1
+        elif job in board.jobs:
+            await job.kind.restored(job)
+            if job.move("restore") == "queued":
+                board.runner.note(job, "job.restored")
+                board.runner.readmit(job)
+                resumed += 1
     return resumed
 
 

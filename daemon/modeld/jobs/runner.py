@@ -216,15 +216,15 @@ class Runner:
         )
 
     async def published(self, job: AnyJob, value: Value) -> None:
-        """Call it in the same turn: after a crash at most one publication lacks its record."""
+        """Call it in the same turn: after a crash at most one publication lacks its record, unless a full disk does not
+        take them; then each lacks it until there is room. What has been announced decides after a crash."""
         job.ended_at = time.time()
-        await self.ledger.update(
-            job.id,
-            state="done",
-            ended_at=job.ended_at,
-            result=record.encode(_with_job(value, job)),
-            **record.request_at_end(job),
+        result = record.encode(_with_job(value, job))
+        error = await self.ledger.settle(
+            job.id, state="done", ended_at=job.ended_at, result=result, **record.request_at_end(job)
         )
+        if error is not None:
+            log.warning("a publication could not be recorded yet", job=job.id, error=str(error))
         job.end_recorded = True
 
     # -- ends

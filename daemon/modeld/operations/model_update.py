@@ -8,6 +8,7 @@ a failure the job gives the name to the rollback model, if the command has one a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -373,6 +374,12 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         """It is in the outcome of the command. The model that the name stands for has nothing to do with it."""
 
     # -- after a crash
+
+    async def restored(self, job: UpdateJob, /) -> None:
+        """Of a rollback model that the command knows by an id nothing else says that it is needed."""
+        update = self.read(job.request)
+        with suppress(WireError):  # the work reports it
+            self._holds.hold(job.id, update, await self._rollback(update, job.peer))
 
     def changes(self, request: ModelUpdate, /) -> str:
         return self.read(request).name.text

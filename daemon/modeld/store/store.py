@@ -132,10 +132,10 @@ class Store:
             registrations=self.registrations,
             seen=leases.seen,
         )
-        self.registering = Registering(publishing, self.registrations, lock)
+        self.registering = Registering(publishing, self.registrations, lock, history)
         grace, by_itself = float(settings.grace), settings.sweep == "auto"
         sweep_after = grace if by_itself else None
-        changes = PlannedChanges(publishing, lock, self.holds, records)
+        changes = PlannedChanges(publishing, lock, self.holds, records, history)
         self.renaming = Renaming(publishing, changes, self.holds, uses, history, sweep_after=sweep_after)
         self.pinning = Pinning(publishing, changes)
         self.sweeper = Sweeper(

@@ -11,7 +11,7 @@ from modeld.jobs.job import AnyJob
 from modeld.jobs.restart import drain, restore
 from modelwire.errors import Interrupted
 from modelwire.values import Added
-from rigs.board_rig import STRANGER, Desk, desk
+from rigs.board_rig import STRANGER, Desk, desk, state_at_end
 from rigs.waiting import eventually
 
 PUBLISHED = Added(name="llama", blob="sha256:" + "0" * 64, size_bytes=1, format="gguf", path="/x")
@@ -144,3 +144,18 @@ async def test_a_stop_on_a_full_disk_ends_nevertheless(tmp_path: Path) -> None:
         at.ledger.full = True
         with anyio.fail_after(10):
             await drain(at.board, 0)
+
+
+async def test_a_publication_that_a_full_disk_does_not_record_has_taken_place(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        job = await at.job("llama")
+        await eventually(lambda: job.attempts)
+        at.ledger.full = True
+        await at.board.runner.published(job, PUBLISHED)
+        at.finish.set()
+        assert await state_at_end(job) == "done"
+        at.ledger.full = False
+        await at.ledger.write_late()
+        row = await at.ledger.get(job.id)
+        assert row is not None
+        assert (row.state, row.error) == ("done", None)

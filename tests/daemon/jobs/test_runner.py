@@ -169,6 +169,7 @@ async def test_what_a_request_had_for_its_work_alone_leaves_the_ledger_at_its_en
         if end == "published":
             added = Added(name="m", blob="sha256:" + "0" * 64, size_bytes=1, format="gguf", path="/x")
             await at.board.runner.published(job, added)
+            await at.board.change_request(job, msgspec.structs.replace(job.request, replace=True))
             assert await signature() is None
         if end.startswith("cancelled"):
             await at.board.cancel(job, "on request")

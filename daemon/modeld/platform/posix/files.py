@@ -17,6 +17,7 @@ from typing import Final
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _STATFS_BYTES: Final = 256
 _PATH_BYTES: Final = 1024
+_GONE: Final = " (deleted)"
 _FUSE: Final = 0x65735546
 _OVERLAY: Final = 0x794C7630
 
@@ -112,7 +113,9 @@ def path_of(descriptor: int, path: str) -> str:
     if sys.platform == "darwin":
         return os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(_PATH_BYTES)).rstrip(b"\0"))
     with suppress(OSError):
-        return os.readlink(f"/proc/self/fd/{descriptor}")
+        found = os.readlink(f"/proc/self/fd/{descriptor}")
+        # The kernel says so of a name that is gone; a file may also be called so.
+        return found.removesuffix(_GONE) if found.endswith(_GONE) and not os.path.lexists(found) else found
     return os.path.realpath(path)
 
 

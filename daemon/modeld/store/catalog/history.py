@@ -84,6 +84,7 @@ _SAME: Final = (0, 2, 3, 4, 9)
 """Of a row to insert: the columns that _ENSURED reads."""
 _ENSURED: Final = "SELECT digest, outcome, expected, actual, model FROM outcomes WHERE job = ? AND model IS NOT NULL"
 _FORGET_ENSURED: Final = "DELETE FROM outcomes WHERE job = ? AND model IS NOT NULL"
+_FORGET: Final = "DELETE FROM outcomes WHERE model = ?"
 _MISMATCHED: Final = "SELECT DISTINCT model FROM outcomes WHERE outcome = 'mismatch' AND model IN ({})"
 _OF_NAME: Final = f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE model = ? ORDER BY id DESC LIMIT ?"  # noqa: S608
 
@@ -191,30 +192,20 @@ class History:
         """Forgets what `record_ensured` has recorded for this job: the name did not get those bytes."""
         await self._tables.write(lambda db: db.execute(_FORGET_ENSURED, (requester.job,)))
 
-    async def record_added(
-        self,
-        served: Mapping[Digest, Mapping[str, int]],
-        source: str,
-        requester: Requester,
-        versions: Mapping[Digest, Mapping[str, str]] | None = None,
+    def note_published(
+        self, name: ModelName, outcomes: Sequence[Outcome], requester: Requester, *, is_new: bool
     ) -> None:
-        """Records that the bytes of these blobs were read from the source and verified, with the bytes from each of
-        several sources, and which version the source said that they are."""
-        versions = versions or {}
-        await self.record(
-            [
-                Outcome(
-                    digest=digest,
-                    outcome="added",
-                    actual=digest,
-                    source=source,
-                    served=each or None,
-                    details=versions.get(digest),
-                )
-                for digest, each in served.items()
-            ],
-            requester,
-        )
+        """Call it before the manifest is written. Does not wait: it is committed with what is written next, the record
+        of the job's intent, so a restart that finds the model has nothing to add. A name that is new starts without
+        what earlier models of it have left."""
+        rows = _rows(outcomes, requester)
+
+        def write(db: sqlite3.Connection) -> None:
+            if is_new:
+                db.execute(_FORGET, (name.key,))
+            db.executemany(_INSERT, rows)
+
+        self._tables.post(write)
 
     async def record_refused(
         self, model: ModelName, expected: Digest, actual: Digest, source: str, requester: Requester
@@ -242,8 +233,8 @@ class History:
         )
 
     async def forget_name(self, name: ModelName) -> None:
-        """Forgets what was refused for this name, and its signatures: the next model of this name starts without it."""
-        await self._tables.write(lambda db: db.execute("DELETE FROM outcomes WHERE model = ?", (name.key,)))
+        """Forgets what was refused for this name, and its signatures."""
+        await self._tables.write(lambda db: db.execute(_FORGET, (name.key,)))
 
     async def of(self, digests: Iterable[Digest], name: ModelName, most: int | None = None) -> tuple[Provenanced, ...]:
         """The newest outcomes of these blobs and of this name, the oldest of them first; at most SHOWN by default."""
@@ -302,6 +293,16 @@ class History:
         known = [(digest.hex,) for digest in digests if self._condemned.pop(digest.hex, None) is not None]
         if known:
             await self._tables.write(lambda db: db.executemany("DELETE FROM condemned WHERE digest = ?", known))
+
+
+def added_from(
+    source: str, digest: Digest, served: Mapping[str, int] | None = None, version: Mapping[str, str] | None = None
+) -> Outcome:
+    """The bytes of a blob were read from the source and verified: with the bytes from each of several servers, and
+    which version the source said that they are."""
+    return Outcome(
+        digest=digest, outcome="added", actual=digest, source=source, served=served or None, details=version or None
+    )
 
 
 def _rows(outcomes: Iterable[Outcome], requester: Requester) -> list[tuple[Any, ...]]:

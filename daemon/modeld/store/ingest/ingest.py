@@ -25,7 +25,7 @@ from modeld.store import parts
 from modeld.store.blobs import blobs
 from modeld.store.blobs.blobs import Blob
 from modeld.store.catalog.facts import Facts
-from modeld.store.catalog.history import History, Quota, Requester
+from modeld.store.catalog.history import History, Quota, Requester, added_from
 from modeld.store.catalog.records import Records
 from modeld.store.digest import Digest, Relinked, Signature
 from modeld.store.disk.layout import Layout
@@ -281,7 +281,7 @@ class Ingest:
         with anyio.CancelScope(shield=True):  # else a staged file of a request that ends now would stay
             blob = await self.commit(staged)
             await self.history.clear_condemned([wanted.digest])
-            await self.history.record_added({wanted.digest: {}}, wanted.path, requester)
+            await self.history.record([added_from(wanted.path, wanted.digest)], requester)
         return blob
 
     async def commit(self, staged: Staged) -> Blob:
@@ -355,10 +355,20 @@ class Ingest:
                 relinked.extend(trees.ensure(request.name, tree)[1])
             return named[first.digest].blob, not new
 
+        def record(added: Added, is_new: bool) -> None:
+            read = [file for file in files if file.read]
+            outcomes = [
+                added_from(request.provenance, file.digest, file.served, _version(file, source)) for file in read
+            ]
+            if proof is not None:
+                outcomes.append(proof.outcome(request.name, first.digest, content_of(added.blob, added.files)))
+            self.history.note_published(request.name, outcomes, request.requester, is_new=is_new)
+
         added = await self.publishing.publish(
             request,
             first.digest,
             commit,
+            record,
             format=facts[first.digest].format if first.digest in facts else UNKNOWN,
             source=source,
             files=tree,
@@ -376,12 +386,6 @@ class Ingest:
                 await self.records.record_good([(each.blob, sources[digest]) for digest, each in named.items()])
             await self.records.record_relinked(relinked)
             await self.history.clear_condemned(sources)
-            read = {file.digest: file.served for file in files if file.read}
-            versions = {file.digest: _version(file, source) for file in files if file.read}
-            await self.history.record_added(read, request.provenance, request.requester, versions)
-            if proof is not None:
-                outcome = proof.outcome(request.name, first.digest, content_of(added.blob, added.files))
-                await self.history.record([outcome], request.requester)
         return added
 
 

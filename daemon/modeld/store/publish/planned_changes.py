@@ -6,7 +6,7 @@ and makes it durable.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from typing import Final, Generic, TypeVar, Unpack
 
 import anyio
 
+from modeld.store.catalog.history import THE_DAEMON, History
 from modeld.store.catalog.records import Records
 from modeld.store.disk.locks import StoreLock
 from modeld.store.manifests import writing
@@ -85,13 +86,16 @@ class Kind(Generic[Change]):
 class PlannedChanges:
     """`carry_out` is for the event loop; the rest looks at the disk, and blocks."""
 
-    def __init__(self, name_changes: NameChanges, lock: StoreLock, holds: Holds, records: Records) -> None:
+    def __init__(
+        self, name_changes: NameChanges, lock: StoreLock, holds: Holds, records: Records, history: History
+    ) -> None:
         self._name_changes = name_changes
         self._index = name_changes.index
         self._layout = name_changes.layout
         self._lock = lock
         self._holds = holds
         self._records = records
+        self._history = history
 
     async def carry_out(
         self,
@@ -116,12 +120,17 @@ class PlannedChanges:
                 if {name.text for name in planned.names}.issubset({name.text for name in names}):
                     value = planned.value if planned.complete is None else await planned.complete(planned.value)
                     with anyio.CancelScope(shield=True):
+                        for name in await in_thread(partial(self._without_model, planned.names)):
+                            self._history.note_published(name, (), terms.get("requester", THE_DAEMON), is_new=True)
                         async with kind.remembering(in_thread, value, *request), announced(notes, value):
                             await planned.carry_out()
                         if planned.leaves is not None:
                             await self._remove_trees(planned.leaves)
                     return value
             names = planned.names  # others have changed the store: it takes other names, whose locks it does not have
+
+    def _without_model(self, names: Sequence[ModelName]) -> list[ModelName]:
+        return [name for name in names if self._index.entry(name) is None]
 
     async def _remove_trees(self, name: ModelName) -> None:
         """Removes the model's trees. A sweep removes what cannot be removed now."""

@@ -36,6 +36,9 @@ FormatRule = Literal["usual", "strict_format", "force_format"]
 """What may be published: what is not certainly something else, only what is read and is what its name promises, or
 anything."""
 
+Record = Callable[[Added, bool], None]
+"""Notes where the bytes of what is about to be published are from, and whether its name is new."""
+
 Commit = Callable[[], tuple[Blob, bool]]
 """Blocking: names the blob, or finds it; returns True beside it when the store had it already."""
 
@@ -151,6 +154,7 @@ class Publishing(NameChanges):
         request: PublishRequest,
         digest: Digest,
         commit: Commit,
+        record: Record,
         *,
         format: str,  # noqa: A002 - the manifest's word
         source: Mapping[str, str],
@@ -163,8 +167,8 @@ class Publishing(NameChanges):
         """The same bytes under the same name again change nothing and are success.
 
         With `files`, `digest` is that of the file that stands for the model, and `path` is that of their tree. `facts`
-        are those of the files of known formats. `last` is a blocking step that follows when the model is there, and
-        that a job which is done has taken.
+        are those of the files of known formats. `record` is called before the name is given, without waiting. `last` is
+        a blocking step that follows when the model is there, and that a job which is done has taken.
         """
         stopped = request.progress.stopped
         async with self.turn(request.order, request.name, stopped=stopped, notes=request.notes):
@@ -177,12 +181,15 @@ class Publishing(NameChanges):
                 shown = standing.usable().format if same and standing is not None else format
                 added = _added(request, blob, shown, files, path, reused=reused, warning=warning)
                 if same and standing is not None and await self._lacks(standing, request):
+                    record(added, False)
                     await self._amend(request, added, standing, last)
                 elif not same or not await self._make_durable(request.name):
-                    await self._name(request, added, blob, source, files, facts, standing, last)
-                elif last is not None:
-                    async with announced(request.notes, added):
-                        await self.in_thread(last)
+                    await self._name(request, added, blob, source, files, facts, standing, record, last)
+                else:
+                    record(added, False)
+                    if last is not None:
+                        async with announced(request.notes, added):
+                            await self.in_thread(last)
         return added
 
     async def _name(
@@ -194,6 +201,7 @@ class Publishing(NameChanges):
         files: Sequence[File],
         facts: Mapping[Digest, ModelFacts],
         standing: Entry | None,
+        record: Record,
         last: Callable[[], object] | None,
     ) -> None:
         """Writes the manifest, the last write: then the model exists."""
@@ -224,6 +232,7 @@ class Publishing(NameChanges):
             return documents.described(document, self.layout, facts)
 
         document = await self.in_thread(composed)
+        record(added, standing is None)
         async with announced(request.notes, added):
             try:
                 await self.write(request.name, document, replace=request.replace)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import anyio
 import msgspec
 
-from modeld.store.catalog.history import THE_DAEMON, Requester
+from modeld.store.catalog.history import THE_DAEMON, History, Requester
 from modeld.store.disk.locks import StoreLock
 from modeld.store.manifests.registrations import Registration, Registrations
 from modeld.store.names import ModelName
@@ -35,8 +35,9 @@ MOST_OF_ONE: Final = 250
 class Registering:
     """For the event loop."""
 
-    def __init__(self, changes: NameChanges, registrations: Registrations, lock: StoreLock) -> None:
+    def __init__(self, changes: NameChanges, registrations: Registrations, lock: StoreLock, history: History) -> None:
         self._changes = changes
+        self._history = history
         self._registrations = registrations
         self._lock = lock
 
@@ -57,6 +58,7 @@ class Registering:
             self._check_number(requester)
             check()
             with anyio.CancelScope(shield=True):
+                await self._history.forget_name(name)  # of an earlier model, whose removal was killed before it did so
                 await self._changes.in_thread(partial(self._registrations.add, wanted))
         return _registered(wanted, changed=True)
 

@@ -261,15 +261,14 @@ class Renaming:
                 if document is not None:
                     await self._name_changes.write(new, document)
                 # ---- The new name exists: from here on the old one must be removed. ----
+                await self._history.rename(entry.name, new)
                 await self._name_changes.withdraw(entry.name)
                 self._uses.moved(entry.name.text, new.text)
                 self._uses.forget(entry.name.text)
 
             return Plan(value, (entry.name, new), carry_out, leaves=entry.name)
 
-        moved = await self._changes.carry_out(self._moves, (source, destination), plan, **terms)
-        await self._history.rename(ModelName.parse(moved.source), new)
-        return moved
+        return await self._changes.carry_out(self._moves, (source, destination), plan, **terms)
 
     def moved(self, value: Moved) -> bool:
         """Whether only the new name stands for these bytes now."""

@@ -109,3 +109,13 @@ def test_the_directories_of_a_link_and_of_its_target_may_be_private() -> None:
         assert files.private_directory(str(link)) == str(top / "real")
         (top / "links").chmod(0o700)
         assert files.private_directory(str(link)) == str(top / "links")
+
+
+def test_the_path_of_an_open_file(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("m")
+    for name, gone in (("m", False), ("m", True), ("m (deleted)", False)):
+        (tmp_path / name).write_bytes(b"")
+        with open(tmp_path / ("link" if name == "m" else name), "rb") as file:
+            if gone:
+                (tmp_path / name).unlink()
+            assert files.path_of(file.fileno(), file.name) == str(tmp_path / name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modeld.store.catalog.catalog import Catalog
-from modeld.store.catalog.history import SHOWN, THE_DAEMON, Condemned, History, Outcome, Requester
+from modeld.store.catalog.history import SHOWN, THE_DAEMON, Condemned, History, Outcome, Requester, added_from
 from modeld.store.digest import Digest
 from modeld.store.names import ModelName
 
@@ -89,7 +89,7 @@ async def test_of_many_verifications_the_newest_stay_and_so_does_where_bytes_cam
 
 async def test_an_answer_has_the_newest_or_as_many_as_it_is_asked_for(catalog: Catalog) -> None:
     history, name = History(catalog), ModelName.parse("m")
-    await history.record_added({GOOD: {}}, "here", THE_DAEMON)
+    await history.record([added_from("here", GOOD)])
     await verified(history, GOOD, SHOWN)
     assert {each.outcome for each in await history.of([GOOD], name)} == {"verified"}
     chain = await history.of([GOOD], name, SHOWN + 1)
