@@ -240,6 +240,10 @@ class Job(Generic[W, V]):
         if self.failure is not None:
             raise copy(self.failure)
 
+    def drop_request(self) -> None:
+        """At its end: all but what is kept of it."""
+        self.request, self.secret = self.kind.kept(self.request), None
+
     def outcome(self) -> V:
         """The value of a job that has ended; raises its failure."""
         self.raise_failure()

@@ -141,6 +141,7 @@ class Runner:
             with anyio.CancelScope(shield=True):
                 if not job.end_recorded:
                     await self._write_end(job, "failed", fault)
+            job.drop_request()
             self._jobs.leave(job, remember=True)
             job.ended.set()
             job.changed.fire()
@@ -251,7 +252,7 @@ class Runner:
             if not job.end_recorded:
                 await self._write_end(job, state, outcome)
         job.move(state)
-        job.request, job.secret = job.kind.kept(job.request), None
+        job.drop_request()
         if isinstance(outcome, WireError):
             job.fail(outcome)
         else:
