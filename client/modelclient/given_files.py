@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import sys
+from typing import Any
+
+import msgspec
 
 from modelwire.errors import Internal, InvalidRequest, NotFound, PermissionDenied, WireError
 
@@ -18,6 +21,18 @@ def read(path: str, what: str, most: int) -> bytes:
         raise _unreadable(path, what, error) from None
     except ValueError:  # a NUL
         raise InvalidRequest(f"{path!r} is not a path", hint=f"Give the path of a {what}.") from None
+
+
+def read_object(path: str, what: str, longest: int, *, of_one: str, otherwise: str) -> dict[str, Any]:
+    """A JSON object, as `read`. It may have twice as many bytes as the daemon allows, which counts without spaces.
+    `of_one` and `otherwise` are the hints for a file that is too long and for one that has none."""
+    data = read(path, what, 2 * longest + 1)
+    if len(data) > 2 * longest:
+        raise InvalidRequest(f"{path} has more than {2 * longest} bytes", hint=of_one)
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except (msgspec.MsgspecError, ValueError, RecursionError) as fault:
+        raise InvalidRequest(f"{path} is no JSON object: {fault}", hint=otherwise) from None
 
 
 def _unreadable(path: str, what: str, error: OSError) -> WireError:

@@ -12,7 +12,7 @@ from modelclient.calls import Call
 from modelclient.methods import answer, events, held, steps, work
 from modelclient.new_models import NewModels, Submission
 from modelwire import requests, values
-from modelwire.vocabulary import CacheType, JobState, OnDisconnect
+from modelwire.vocabulary import CACHE_TYPE_DEFAULT, CacheType, JobState, OnDisconnect
 
 
 class Operations(NewModels):
@@ -82,7 +82,7 @@ class Operations(NewModels):
         tensors: bool = False,
         provenance: bool = False,
         context: int | None = None,
-        cache_type: CacheType = "f16",
+        cache_type: CacheType = CACHE_TYPE_DEFAULT,
     ) -> Call[values.ModelView]:
         """`keys` are those of the header whose values are wanted, or patterns with `*`. With `provenance` the history
         has up to 10,000 outcomes instead of the newest 100. The estimate of the video memory is for a `context` of so

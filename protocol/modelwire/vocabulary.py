@@ -36,6 +36,8 @@ COMING: Final = frozenset({"available", "downloading"})
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 """Of the numbers that an engine keeps of each token, as llama.cpp names them."""
 
+CACHE_TYPE_DEFAULT: Final[CacheType] = "f16"
+
 PRIORITY_HIGHEST: Final = 1
 PRIORITY_DEFAULT: Final = 3
 PRIORITY_LOWEST: Final = 5

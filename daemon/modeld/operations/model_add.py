@@ -15,7 +15,7 @@ import msgspec
 from modeld.jobs.board import Attachment
 from modeld.jobs.job import AnyJob, Job
 from modeld.operations.job_operation import JobOperation, Submission, requester_of
-from modeld.operations.model_ids import NewId, registered
+from modeld.operations.model_ids import NewId, under_id
 from modeld.operations.operation import Call, Caller
 from modeld.operations.room import with_room
 from modeld.operations.services import Services
@@ -37,7 +37,7 @@ from modelwire.values import Added, Value
 ADDS: Final = "model.add"
 """The queue of what brings in bytes of this machine."""
 
-_LONGEST_PATH = 4095
+_LONGEST_PATH: Final = 4095
 """The kernel's limit. A path that is refused here is stored nowhere; later it would be in the ledger and the log."""
 
 
@@ -159,7 +159,7 @@ class Add(NewModel[ModelAdd, Added]):
     async def submit(self, call: Call, request: ModelAdd, /) -> Attachment[ModelAdd, Added]:
         if request.known_as is not None:
             check_path("path", request.path)
-            request = await registered(self._services, call.caller.uid, request, request.known_as)
+            request = await under_id(self._services, call.caller.uid, request, request.known_as)
         return await super().submit(call, request)
 
     def path_of(self, request: ModelAdd, /) -> str:

@@ -11,6 +11,7 @@ from modelwire.knowledge.document import document_of
 from modelwire.knowledge.estimates import estimate
 from modelwire.requests import ModelFit
 from modelwire.values import FitView, Machine, ModelView
+from modelwire.vocabulary import CACHE_TYPE_DEFAULT
 
 _REQUESTED = "as requested"
 
@@ -24,7 +25,7 @@ class Fit(SlowOperation[ModelFit, FitView]):
         machine = _assumed(await self._services.machine.now(), request)
         lines = requirements.lines(needs, machine)
         if needs.min_vram_mb == 0 and view.facts is not None:
-            lines += requirements.estimates(estimate(view.facts, None, "f16"), machine)
+            lines += requirements.estimates(estimate(view.facts, None, CACHE_TYPE_DEFAULT), machine)
         return FitView(
             name=view.name,
             fits=requirements.fits(needs, machine),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -20,7 +19,7 @@ from modeld.sources.local import LocalReference
 from modeld.store import ModelName, Requester
 from modeld.store.manifests.entries import Entry
 from modeld.store.names import LONGEST_ID, is_id
-from modeld.store.publish.name_changes import Notes
+from modeld.store.publish.name_changes import Notes, PassedOn
 from modeld.store.publish.owners import who_may
 from modelwire.errors import AlreadyExists, InvalidName, InvalidRequest, PermissionDenied
 from modelwire.requests import (
@@ -145,7 +144,7 @@ def _only(id_: str, found: Sequence[Entry], uid: int, *, changes: bool) -> Entry
     )
 
 
-async def registered(services: Services, uid: int, request: ModelAdd, id_: str) -> ModelAdd:
+async def under_id(services: Services, uid: int, request: ModelAdd, id_: str) -> ModelAdd:
     """The request to add a model under an id, with the model's name: the id when it is a name; else that of the user's
     model with this id, or one made of the file's name."""
     if not is_id(id_):
@@ -167,17 +166,14 @@ async def registered(services: Services, uid: int, request: ModelAdd, id_: str) 
     return msgspec.structs.replace(request, name=(usual if taken is None else usual.for_id(id_, uid)).text)
 
 
-class NewId:
+class NewId(PassedOn):
     """The notes of a job that gives an id to a model: in the publisher's turn no other job can give it any more."""
 
     def __init__(self, notes: Notes[Added], services: Services, requester: Requester, id_: str) -> None:
-        self._notes = notes
+        super().__init__(notes)
         self._services = services
         self._requester = requester
         self._id = id_
-
-    def waits_for(self, holder: str, /) -> AbstractAsyncContextManager[None]:
-        return self._notes.waits_for(holder)
 
     async def about_to_publish(self, value: Added, /) -> None:
         own = await _check_no_other_has(self._services, self._requester, self._id)

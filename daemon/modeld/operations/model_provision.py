@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -22,7 +21,7 @@ from modeld.sources.reference import Reference
 from modeld.store import Digest, ModelName
 from modeld.store.catalog.history import ID, UNCHECKED, Outcome
 from modeld.store.names import is_id
-from modeld.store.publish.name_changes import Notes
+from modeld.store.publish.name_changes import Notes, PassedOn
 from modeld.store.publish.owners import refuses_name
 from modeld.store.publish.publishing import Ensuring
 from modelwire.errors import AlreadyExists, DigestMismatch, PermissionDenied
@@ -42,17 +41,14 @@ class _Name(NamedTuple):
     """Whether nobody asked for it."""
 
 
-class _Recorded:
+class _Recorded(PassedOn):
     """The outcome is on the disk before the model has its name: a restart that finds the model has nothing to add."""
 
     def __init__(self, notes: Notes[Provisioned], record: Callable[[Pulled], Awaitable[Provisioned]]) -> None:
-        self._notes = notes
+        super().__init__(notes)
         self._record = record
         self.value: Provisioned | None = None
         self.is_published = False
-
-    def waits_for(self, holder: str, /) -> AbstractAsyncContextManager[None]:
-        return self._notes.waits_for(holder)
 
     async def about_to_publish(self, value: Pulled, /) -> None:
         self.value = await self._record(value)

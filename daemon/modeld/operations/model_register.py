@@ -7,7 +7,8 @@ from functools import partial
 from modeld.operations.arriving import check_not_coming
 from modeld.operations.operation import Call, SlowOperation
 from modeld.operations.registered import check_address
-from modeld.store.publish.registering import document_to_register, name_to_register
+from modeld.store.publish.registering import name_to_register
+from modelwire.knowledge.document import document_in
 from modelwire.requests import ModelRegister
 from modelwire.values import Registered
 
@@ -17,7 +18,7 @@ class Register(SlowOperation[ModelRegister, Registered]):
 
     async def run(self, call: Call, request: ModelRegister, /) -> Registered:
         services = self._services
-        document = document_to_register(request.manifest)
+        document = document_in(request.manifest, "$.manifest")
         name = name_to_register(document, request.name)
         check_address(services, document, "$.manifest")
         requester = await services.requester(call.caller.uid)

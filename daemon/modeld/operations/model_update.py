@@ -30,7 +30,7 @@ from modeld.operations.operation import Call, Caller
 from modeld.operations.registered import check_address
 from modeld.operations.services import Services
 from modeld.operations.update_holds import UpdateHolds
-from modeld.operations.updating import LastStep, OneStep, Update, final, given, of_version, other_command
+from modeld.operations.updating import LastStep, OneStep, Update, answered, final, of_version, other_command
 from modeld.platform import clock
 from modeld.progress import Stopped
 from modeld.sources.local import LocalReference
@@ -102,7 +102,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
     async def _settled(self, uid: int, update: Update) -> Updated | Attachment[ModelUpdate, Updated] | None:
         """The outcome of the same command, or its job. Raises its failure."""
         known = await self._answered(update)
-        return given(known) if known is not None else self._attached(uid, update)
+        return answered(known) if known is not None else self._attached(uid, update)
 
     def read(self, request: ModelUpdate) -> Update:
         known = self._read.get(id(request))
@@ -208,7 +208,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         update = self.read(job.request)
         known = await self._answered(update)
         if known is not None:
-            return given(known)
+            return answered(known)
         # It may have been accepted by an earlier run of the daemon, with another configuration, on another machine.
         machine = await self._services.machine.now()
         if (elsewhere := update.elsewhere(self._services.settings.node, machine)) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,6 +14,7 @@ from modeld.jobs.job import timestamp
 from modeld.jobs.publication import PublicationNotes
 from modeld.jobs.record import failure_error
 from modeld.store import Digest, ModelName
+from modeld.store.publish.name_changes import PassedOn
 from modelwire.errors import AlreadyExists, InvalidName, SourceNotFound, WireError
 from modelwire.knowledge import requirements
 from modelwire.knowledge.command import UpdateCommand, command_of
@@ -82,14 +83,8 @@ class Update(NamedTuple):
         return self.ended(node, "does_not_fit", lines=failing) if failing else None
 
 
-class OneStep:
+class OneStep(PassedOn):
     """The notes of a step that is not the end of its job."""
-
-    def __init__(self, notes: PublicationNotes[Updated]) -> None:
-        self._notes = notes
-
-    def waits_for(self, holder: str, /) -> AbstractAsyncContextManager[None]:
-        return self._notes.waits_for(holder)
 
     async def about_to_publish(self, _: Pulled, /) -> None:
         pass
@@ -98,7 +93,7 @@ class OneStep:
         pass
 
 
-class LastStep:
+class LastStep(PassedOn):
     """Of the step that ends the job: its outcome is kept for the command before the job is done."""
 
     def __init__(
@@ -109,15 +104,12 @@ class LastStep:
         record: Callable[[Updated], Awaitable[None]],
     ) -> None:
         """`check` raises when the name must stay; it is called in the publisher's turn, as `record` is."""
-        self._notes = notes
+        super().__init__(notes)
         self._outcome = outcome
         self._check = check
         self._record = record
         self.moved = False
         """Whether the name stands for the version: from then on nothing is undone."""
-
-    def waits_for(self, holder: str, /) -> AbstractAsyncContextManager[None]:
-        return self._notes.waits_for(holder)
 
     async def about_to_publish(self, _: Copied, /) -> None:
         await self._check()
@@ -129,7 +121,7 @@ class LastStep:
         await self._notes.published(self._outcome)
 
 
-def given(known: Updated) -> Updated:
+def answered(known: Updated) -> Updated:
     """A stored outcome, as it was given first."""
     if known.outcome == "failed" and known.error is not None:
         fault = failure_error(known.error)

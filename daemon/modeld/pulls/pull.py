@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
 
@@ -32,7 +32,7 @@ from modeld.sources.reference import Reference
 from modeld.store import Requester
 from modeld.store.ingest.ingest import ReadyFile, until_there
 from modeld.store.ingest.trusted import SIGNATURE_FILE, Origin, check_early
-from modeld.store.publish.name_changes import Notes
+from modeld.store.publish.name_changes import Notes, PassedOn
 from modeld.store.publish.owners import refuses_name
 from modeld.store.publish.publishing import Ensuring, PublishTerms
 from modelwire.errors import AlreadyExists, PermissionDenied, WireError
@@ -44,25 +44,22 @@ Otherwise = Callable[[], Awaitable[tuple[ModelPull, Ensuring]]]
 """Returns the request under another name, and its terms."""
 
 
-@dataclass(frozen=True, slots=True)
-class PullNotes:
+class PullNotes(PassedOn):
     """As the notes of a publication it passes on what the store announces as added, in the shape of a pull."""
 
-    notes: Notes[Pulled]
-    make: Callable[..., Pulled]
-    """Has what only a pull reports, and takes the fields of what was added."""
+    def __init__(self, notes: Notes[Pulled], make: Callable[..., Pulled]) -> None:
+        """`make` has what only a pull reports, and takes the fields of what was added."""
+        super().__init__(notes)
+        self._make = make
 
     def pulled(self, added: Added) -> Pulled:
-        return self.make(**msgspec.structs.asdict(added))
-
-    def waits_for(self, holder: str, /) -> AbstractAsyncContextManager[None]:
-        return self.notes.waits_for(holder)
+        return self._make(**msgspec.structs.asdict(added))
 
     async def about_to_publish(self, value: Added, /) -> None:
-        await self.notes.about_to_publish(self.pulled(value))
+        await self._notes.about_to_publish(self.pulled(value))
 
     async def published(self, value: Added, /) -> None:
-        await self.notes.published(self.pulled(value))
+        await self._notes.published(self.pulled(value))
 
 
 class Pull:

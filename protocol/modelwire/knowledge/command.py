@@ -10,8 +10,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from modelwire.errors import InvalidDigest, InvalidRequest
-from modelwire.knowledge.document import ModelDocument, document_of
-from modelwire.limits import DOCUMENT
+from modelwire.knowledge.document import ModelDocument, document_in, document_of
 from modelwire.vocabulary import clamp_priority
 
 LONGEST: Final = 64 * 1024
@@ -63,12 +62,7 @@ def command_of(given: Any) -> UpdateCommand:
         ) from None
     _check_id(command.command_id)
     _check_time(command.timestamp)
-    if (size := len(msgspec.json.encode(command.manifest))) > DOCUMENT:
-        raise InvalidRequest(
-            f"$.command.manifest: it has {size} bytes, {DOCUMENT} are allowed",
-            hint="Leave out what is long in `metadata`.",
-        )
-    if not command.document.sha256:
+    if not document_in(command.manifest, "$.command.manifest").sha256:
         raise InvalidDigest(
             "$.command.manifest.sha256 is empty: a machine takes no bytes that the command does not name",
             hint="Write the SHA-256 of the file into the document of the model.",

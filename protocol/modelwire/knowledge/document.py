@@ -14,6 +14,7 @@ import msgspec
 
 from modelwire.errors import InvalidDigest, InvalidRequest
 from modelwire.knowledge.requirements import Requirements
+from modelwire.limits import DOCUMENT
 
 ModelType = Literal["detector", "llm", "tracker", "embedder", "vlm", "whisper", "custom"]
 
@@ -111,6 +112,16 @@ def document_of(given: Any, *, where: str = "$") -> ModelDocument:
         ) from None
     check_sha256(document.sha256, where)
     return msgspec.structs.replace(document, metadata=document.metadata or msgspec.UNSET)
+
+
+def document_in(given: Any, where: str) -> ModelDocument:
+    """As `document_of`, of a request, where a document may not be longer than DOCUMENT."""
+    document = document_of(given, where=where)
+    if (size := len(msgspec.json.encode(given))) > DOCUMENT:
+        raise InvalidRequest(
+            f"{where}: it has {size} bytes, {DOCUMENT} are allowed", hint="Leave out what is long in `metadata`."
+        )
+    return document
 
 
 def decoded(block: bytes) -> ModelDocument:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from modelwire.values.facts import CacheLayers, EstimatedVram, ModelFacts
-from modelwire.vocabulary import CacheType
+from modelwire.vocabulary import CACHE_TYPE_DEFAULT, CacheType
 
 LARGEST: Final = 2**32 - 1
 
@@ -67,7 +67,7 @@ def vram_by_formula(params_billions: float | None, quantization: str, recommende
     return _clamped(int(int(params_billions * 2 * 1024) * (nominal_bits(quantization) / 16) * 1.2))
 
 
-def vram_by_header(facts: ModelFacts, tokens: int | None, *, cache_type: CacheType = "f16") -> int | None:
+def vram_by_header(facts: ModelFacts, tokens: int | None, *, cache_type: CacheType = CACHE_TYPE_DEFAULT) -> int | None:
     """In MB: tensors and the cache of so many tokens. None when the header does not say enough."""
     if facts.tensor_bytes is None or facts.opaque is not None or (not facts.cache and facts.state_bytes is None):
         return None
@@ -77,7 +77,7 @@ def vram_by_header(facts: ModelFacts, tokens: int | None, *, cache_type: CacheTy
     return _clamped(-(-size // (1 << 20)))
 
 
-def cache_bytes(layers: Iterable[CacheLayers], tokens: int, cache_type: CacheType = "f16") -> int:
+def cache_bytes(layers: Iterable[CacheLayers], tokens: int, cache_type: CacheType = CACHE_TYPE_DEFAULT) -> int:
     numbers = sum(each.layers * (each.keys + each.values) * kept_tokens(tokens, each.window) for each in layers)
     return int(numbers * CACHE_BITS[cache_type] / 8)
 

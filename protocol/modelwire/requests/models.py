@@ -9,7 +9,7 @@ import msgspec
 from modelwire import limits
 from modelwire.fields import Context, Count, HeaderKeys, Megabytes, SignatureText, SignersText, Token
 from modelwire.requests.request import Request, Write
-from modelwire.vocabulary import CacheType
+from modelwire.vocabulary import CACHE_TYPE_DEFAULT, CacheType
 
 UPDATES_LISTED: Final = 100
 """Outcomes in a list whose length the client leaves open."""
@@ -40,7 +40,7 @@ class ModelShow(Request, tag="model.show", frozen=True, kw_only=True):
     tensors: bool = False
     provenance: bool = False
     context: Context | None = None
-    cache_type: CacheType = "f16"
+    cache_type: CacheType = CACHE_TYPE_DEFAULT
 
 
 class ModelFit(Request, tag="model.fit", frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import field
 
 from modelwire.values.value import Value
+from modelwire.vocabulary import CACHE_TYPE_DEFAULT
 
 
 class CacheLayers(Value, frozen=True, kw_only=True):
@@ -42,7 +43,7 @@ class EstimatedVram(Value, omit_defaults=False, frozen=True, kw_only=True):
     formula: int | None = None
     header: int | None = None
     context: int | None = None
-    cache_type: str = "f16"
+    cache_type: str = CACHE_TYPE_DEFAULT
 
 
 class ModelFacts(Value, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import pytest
 
 from modeld.access.roles import Access
 from modeld.config.settings import AccessSettings
-from modeld.operations.model_ids import name_of, registered
+from modeld.operations.model_ids import name_of, under_id
 from modeld.operations.operation import Caller
 from modeld.operations.services import Services
 from modeld.store import Requester
@@ -50,10 +50,10 @@ async def test_nobody_registers_the_id_of_another_user(tmp_path: Path) -> None:
         await at.services.store.add(at.file("t.gguf"), name="theirs", known_as=ID, requester=theirs)
         for name in (None, "mine"):
             with pytest.raises(PermissionDenied, match=f"'{ID}' is the id of 'theirs'.* uid {ANOTHER.uid}") as fault:
-                await registered(at.services, THIRD.uid, ModelAdd(path=at.file("m.gguf"), name=name), ID)
+                await under_id(at.services, THIRD.uid, ModelAdd(path=at.file("m.gguf"), name=name), ID)
             assert fault.value.details == {"id": ID, "existing": "theirs", "owner": ANOTHER.uid, "uid": THIRD.uid}
             assert f"Ask uid {ANOTHER.uid}" in (fault.value.hint or "")
-        again = await registered(at.services, ANOTHER.uid, ModelAdd(path=at.file("m.gguf")), ID)
+        again = await under_id(at.services, ANOTHER.uid, ModelAdd(path=at.file("m.gguf")), ID)
         assert again.name == "theirs"
         for caller in (MINE, ADMIN):  # the daemon's own user may change the models of others too
             assert (await register(at, caller=caller, file=f"{caller.uid}.gguf")).name == str(caller.uid)
@@ -63,7 +63,7 @@ async def test_nobody_registers_an_id_that_another_user_has_got_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def overtaken(services: Services, uid: int, request: ModelAdd, id_: str) -> ModelAdd:
-        wanted = await registered(services, uid, request, id_)
+        wanted = await under_id(services, uid, request, id_)
         await services.store.add(request.path, name="theirs", known_as=id_, requester=Requester(peer=ANOTHER.uid))
         return wanted
 
@@ -81,7 +81,7 @@ async def _nobody_is(_: Access, _uid: int) -> bool:
 
 async def test_two_files_at_once_do_not_both_get_an_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def overtaken(services: Services, uid: int, request: ModelAdd, id_: str) -> ModelAdd:
-        wanted = await registered(services, uid, request, id_)
+        wanted = await under_id(services, uid, request, id_)
         await services.store.add(request.path, name="first", known_as=id_, requester=Requester(peer=uid))
         return wanted
 

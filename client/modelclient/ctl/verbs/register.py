@@ -10,8 +10,6 @@ import os
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from modelclient import given_files
 from modelclient.ctl import submit
 from modelclient.ctl.output import command, option
@@ -74,14 +72,10 @@ def _known(id_: str, added: Added) -> str:
 
 
 def _read(path: str) -> dict[str, Any]:
-    """Twice the limit at most: the daemon counts without spaces."""
-    data = given_files.read(path, "manifest", 2 * DOCUMENT + 1)
-    if len(data) > 2 * DOCUMENT:
-        raise InvalidRequest(f"{path} has more than {2 * DOCUMENT} bytes", hint="Give the document of one model.")
-    try:
-        return msgspec.json.decode(data, type=dict[str, Any])
-    except (msgspec.MsgspecError, ValueError, RecursionError) as fault:
-        raise InvalidRequest(
-            f"{path} is no JSON object: {fault}",
-            hint="`modelctl template ID` prints such a document; to register a file, run `modelctl register ID PATH`.",
-        ) from None
+    return given_files.read_object(
+        path,
+        "manifest",
+        DOCUMENT,
+        of_one="Give the document of one model.",
+        otherwise="`modelctl template ID` prints such a document; to register a file, run `modelctl register ID PATH`.",
+    )

@@ -14,7 +14,7 @@ from modelclient.ctl.table import columns, line, pairs
 from modelwire.errors import InvalidRequest, NotFound
 from modelwire.units import rounded_count, rounded_size
 from modelwire.values import EstimatedVram, Holder, ModelFacts, ModelFile, ModelView, Provenanced
-from modelwire.vocabulary import CacheType
+from modelwire.vocabulary import CACHE_TYPE_DEFAULT, CacheType
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="estimate the video memory for so many tokens (default: the most)",
     )
     parser.add_argument(
-        "--cache-type", choices=get_args(CacheType), default="f16", help="the type of the cache that is estimated (f16)"
+        "--cache-type",
+        choices=get_args(CacheType),
+        default=CACHE_TYPE_DEFAULT,
+        help=f"the type of the cache that is estimated ({CACHE_TYPE_DEFAULT})",
     )
 
 

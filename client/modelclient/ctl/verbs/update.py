@@ -6,8 +6,6 @@ import argparse
 from functools import partial
 from typing import Any, Final
 
-import msgspec
-
 from modelclient import given_files
 from modelclient.ctl import submit
 from modelclient.ctl.follow import follow, supervise
@@ -18,7 +16,7 @@ from modelclient.ctl.table import line
 from modelclient.ctl.verbs.fit import WORDS as WHAT
 from modelclient.ctl.verbs.fit import amount
 from modelwire import exits
-from modelwire.errors import Cancelled, InvalidRequest
+from modelwire.errors import Cancelled
 from modelwire.knowledge.command import LONGEST, UpdateCommand
 from modelwire.values import Updated
 
@@ -53,17 +51,10 @@ def run(session: Session, args: argparse.Namespace) -> int:
 
 
 def _read(path: str) -> dict[str, Any]:
-    """Twice the limit at most: the daemon counts without spaces."""
-    data = given_files.read(path, "command", 2 * LONGEST + 1)
-    if len(data) > 2 * LONGEST:
-        raise InvalidRequest(f"{path} has more than {2 * LONGEST} bytes", hint="Give one command.")
-    try:
-        return msgspec.json.decode(data, type=dict[str, Any])
-    except (msgspec.MsgspecError, ValueError, RecursionError) as fault:
-        raise InvalidRequest(
-            f"{path} is no JSON object: {fault}",
-            hint=f"A command has the fields {', '.join(UpdateCommand.__struct_fields__)}.",
-        ) from None
+    fields = ", ".join(UpdateCommand.__struct_fields__)
+    return given_files.read_object(
+        path, "command", LONGEST, of_one="Give one command.", otherwise=f"A command has the fields {fields}."
+    )
 
 
 def _show(session: Session, updated: Updated) -> None:

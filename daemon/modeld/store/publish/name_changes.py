@@ -39,6 +39,16 @@ class Notes(Protocol[Value]):
     async def published(self, value: Value, /) -> None: ...
 
 
+class PassedOn:
+    """Notes that add something to other notes: these learn of the waits."""
+
+    def __init__(self, notes: Notes[Any]) -> None:
+        self._notes = notes
+
+    def waits_for(self, holder: str, /) -> AbstractAsyncContextManager[None]:
+        return self._notes.waits_for(holder)
+
+
 class Terms(TypedDict, Generic[T], total=False):
     """The options of a change: who requests it, its job's place of admission, its job's notes, and its stop."""
 

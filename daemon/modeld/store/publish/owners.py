@@ -15,12 +15,12 @@ from modeld.store.manifests.registrations import Registration, Registrations
 from modeld.store.names import ModelName
 from modelwire.errors import AlreadyExists, PermissionDenied, WireError
 
-Change = Literal["moved", "removed", "replaced", "pinned", "unpinned", "given an id"]
+ChangeWord = Literal["moved", "removed", "replaced", "pinned", "unpinned", "given an id"]
 
 _SHARED: Final = "shared_names = true in [access] of the daemon's configuration lets every writer change every model."
 
 
-def check_owner(entry: Entry, requester: Requester, change: Change) -> None:
+def check_owner(entry: Entry, requester: Requester, change: ChangeWord) -> None:
     """Raises PermissionDenied when the model belongs to another user, and the requester may not change it."""
     if not requester.may_change(entry.owner):
         raise not_owner(entry, requester, change)
@@ -40,7 +40,7 @@ def who_may(owner: int | None) -> str:
     return "a user with the role admin" if owner is None else f"uid {owner}, or a user with the role admin,"
 
 
-def not_owner(entry: Entry, requester: Requester, change: Change) -> PermissionDenied:
+def not_owner(entry: Entry, requester: Requester, change: ChangeWord) -> PermissionDenied:
     name, owner = entry.name.text, entry.owner
     belongs = f"it belongs to uid {owner}" if owner is not None else "its manifest does not say who owns it"
     return PermissionDenied(
@@ -50,7 +50,7 @@ def not_owner(entry: Entry, requester: Requester, change: Change) -> PermissionD
     )
 
 
-def check_registrant(registration: Registration, requester: Requester, change: Change) -> None:
+def check_registrant(registration: Registration, requester: Requester, change: ChangeWord) -> None:
     """As `check_owner`, for a model that another user has registered."""
     if requester.may_change(registration.owner_uid):
         return

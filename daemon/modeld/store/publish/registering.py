@@ -20,9 +20,8 @@ from modeld.store.names import ModelName
 from modeld.store.publish.name_changes import NameChanges, Notes, announced
 from modeld.store.publish.name_locks import Stop, never
 from modeld.store.publish.owners import check_hides_no_other, check_registrant
-from modelwire.errors import AlreadyExists, InvalidName, InvalidRequest, QuotaExceeded
+from modelwire.errors import AlreadyExists, InvalidName, QuotaExceeded
 from modelwire.knowledge.document import ModelDocument, document_of
-from modelwire.limits import DOCUMENT
 from modelwire.values import Registered, Removed
 
 MOST: Final = 1000
@@ -113,16 +112,6 @@ class Registering:
                 async with announced(notes, value):
                     await self._changes.in_thread(partial(self._registrations.end, name))
         return value
-
-
-def document_to_register(given: Mapping[str, Any]) -> ModelDocument:
-    """Raises InvalidRequest or InvalidDigest when it is no document, or is too long."""
-    document = document_of(given, where="$.manifest")
-    if (size := len(msgspec.json.encode(given))) > DOCUMENT:
-        raise InvalidRequest(
-            f"$.manifest: it has {size} bytes, {DOCUMENT} are allowed", hint="Leave out what is long in `metadata`."
-        )
-    return document
 
 
 def name_to_register(document: ModelDocument, name: str | None) -> ModelName:
