@@ -67,7 +67,7 @@ async def test_nobody_registers_an_id_that_another_user_has_got_meanwhile(
         await services.store.add(request.path, name="theirs", known_as=id_, requester=Requester(peer=ANOTHER.uid))
         return wanted
 
-    monkeypatch.setattr("modeld.operations.model_add.registered", overtaken)
+    monkeypatch.setattr("modeld.operations.model_add.under_id", overtaken)
     monkeypatch.setattr(Access, "is_admin", _nobody_is)
     async with operations_rig(tmp_path, AccessSettings()) as at:
         with pytest.raises(PermissionDenied, match="is the id of 'theirs'"):
@@ -85,7 +85,7 @@ async def test_two_files_at_once_do_not_both_get_an_id(tmp_path: Path, monkeypat
         await services.store.add(request.path, name="first", known_as=id_, requester=Requester(peer=uid))
         return wanted
 
-    monkeypatch.setattr("modeld.operations.model_add.registered", overtaken)
+    monkeypatch.setattr("modeld.operations.model_add.under_id", overtaken)
     async with operations_rig(tmp_path) as at:
         with pytest.raises(AlreadyExists, match=f"'{ID}' is the id of 'first' already"):
             await register(at, name="second")

@@ -85,6 +85,8 @@ _SAME: Final = (0, 2, 3, 4, 9)
 _ENSURED: Final = "SELECT digest, outcome, expected, actual, model FROM outcomes WHERE job = ? AND model IS NOT NULL"
 _FORGET_ENSURED: Final = "DELETE FROM outcomes WHERE job = ? AND model IS NOT NULL"
 _FORGET: Final = "DELETE FROM outcomes WHERE model = ?"
+_FORGET_OTHERS: Final = f"{_FORGET} AND (?2 IS NULL OR job IS NOT ?2)"
+_FORGET_ATTEMPT: Final = f"{_FORGET} AND job = ? AND outcome = ?"
 _MISMATCHED: Final = "SELECT DISTINCT model FROM outcomes WHERE outcome = 'mismatch' AND model IN ({})"
 _OF_NAME: Final = f"SELECT {_SHOWN_COLUMNS} FROM outcomes WHERE model = ? ORDER BY id DESC LIMIT ?"  # noqa: S608
 
@@ -197,12 +199,14 @@ class History:
     ) -> None:
         """Call it before the manifest is written. Does not wait: it is committed with what is written next, the record
         of the job's intent, so a restart that finds the model has nothing to add. A name that is new starts without
-        what earlier models of it have left."""
+        what earlier models of it have left, and with what an interrupted attempt of the job has found."""
         rows = _rows(outcomes, requester)
+        own = [each.outcome for each in outcomes if each.model is not None]
 
         def write(db: sqlite3.Connection) -> None:
             if is_new:
-                db.execute(_FORGET, (name.key,))
+                db.execute(_FORGET_OTHERS, (name.key, requester.job))
+            db.executemany(_FORGET_ATTEMPT, [(name.key, requester.job, outcome) for outcome in own])
             db.executemany(_INSERT, rows)
 
         self._tables.post(write)

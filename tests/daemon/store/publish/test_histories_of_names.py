@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modeld.store.catalog.history import Outcome
+from modeld.store.catalog.history import Outcome, Requester
 from modeld.store.digest import Digest
 from modeld.store.names import ModelName
 from rigs.maintain_rig import Bench
@@ -66,3 +66,18 @@ async def test_a_moved_model_takes_its_signature_along(bench: Bench) -> None:
     assert "signed" in await outcomes(bench, "new")
     await bench.add("m", b"GGUF other")
     assert await outcomes(bench, "m") == ["added"]
+
+
+async def test_what_an_interrupted_attempt_has_found_stays_once(bench: Bench) -> None:
+    """A job that is run again finds the bytes that it has read before, and gets the name as new."""
+    name, again, history = ModelName.parse("new"), Requester(job="again"), bench.store.history
+    found = Outcome(digest=OLD, outcome="match", actual=OLD, model=name)
+    proof = Outcome(digest=OLD, outcome="signed", actual=OLD, model=name)
+    await history.record([proof], Requester(job="other"))
+    await history.record([found], again)
+    for _ in range(2):
+        history.note_published(name, [proof], again, is_new=True)
+    assert [(each.outcome, each.job) for each in await history.of((), name)] == [
+        ("match", "again"),
+        ("signed", "again"),
+    ]
