@@ -377,8 +377,8 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
 
     async def restored(self, job: UpdateJob, /) -> None:
         """Of a rollback model that the command knows by an id nothing else says that it is needed."""
-        update = self.read(job.request)
         with suppress(WireError):  # the work reports it
+            update = self.read(job.request)
             self._holds.hold(job.id, update, await self._rollback(update, job.peer))
 
     def changes(self, request: ModelUpdate, /) -> str:

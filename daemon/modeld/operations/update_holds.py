@@ -29,7 +29,7 @@ class UpdateHolds:
             if isinstance(job.request, ModelUpdate) and not job.terminal:
                 names = self._names.get(job.id)
                 if names is None:
-                    names = self._names[job.id] = Update.of(job.request.command).names
+                    names = self._names.setdefault(job.id, Update.of(job.request.command).names)
                 if any(each.key == name.key for each in names):
                     return NameHold(f"job {job.id}, an update that needs it")
         return None

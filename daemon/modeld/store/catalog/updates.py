@@ -158,7 +158,8 @@ class Updates:
         """From any thread and without waiting: it is committed with what is written next, or with the next record that
         succeeds."""
         row = self._row(content, outcome)
-        self._late[outcome.command_id] = row
+        if self._catalog is not None:
+            self._late[outcome.command_id] = row
         self._post(row)
 
     def _row(self, content: str, outcome: Updated) -> tuple[Any, ...]:
