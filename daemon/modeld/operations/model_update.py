@@ -25,12 +25,20 @@ from modeld.operations.follow import follow
 from modeld.operations.job_operation import JobOperation, Submission
 from modeld.operations.loading import REQUESTED, RETURN_SECONDS
 from modeld.operations.model_add import by_descriptors
-from modeld.operations.model_ids import name_of
 from modeld.operations.operation import Call, Caller
 from modeld.operations.registered import check_address
 from modeld.operations.services import Services
 from modeld.operations.update_holds import UpdateHolds
-from modeld.operations.updating import LastStep, OneStep, Update, answered, final, of_version, other_command
+from modeld.operations.updating import (
+    LastStep,
+    OneStep,
+    Update,
+    answered,
+    final,
+    of_version,
+    other_command,
+    rollback_model,
+)
 from modeld.platform import clock
 from modeld.progress import Stopped
 from modeld.sources.local import LocalReference
@@ -40,11 +48,7 @@ from modeld.store.publish.name_locks import Stop, never
 from modelwire.errors import (
     AlreadyExists,
     Cancelled,
-    Corrupt,
     DigestMismatch,
-    InvalidName,
-    InvalidRequest,
-    NotFound,
     QueueFull,
     TimedOut,
     WireError,
@@ -171,36 +175,8 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
                 if not await call.handed.may_name_paths():
                     raise by_descriptors(reference.path, uid)
         requester = await services.requester(uid)
-        await index.in_thread(partial(services.store.renaming.check_pointable, update.name, requester))
-        return await self._rollback(update, uid)
-
-    async def _rollback(self, update: Update, uid: int) -> ModelName | None:
-        """The rollback model of the command, which is here. Raises NotFound, or Corrupt."""
-        text, store = update.command.rollback_model_id, self._services.store
-        if text is None:
-            return None
-        try:
-            text = await name_of(self._services, uid, text, own=True)
-            view = await store.index.in_thread(partial(store.models.view, text))
-        except (InvalidName, NotFound) as fault:
-            raise NotFound(
-                f"the rollback model '{text}' is not here",
-                hint="Name a model that `modelctl list` shows, or leave the rollback out.",
-                details=fault.details,
-            ) from None
-        if view.state in ("failed", "unavailable"):
-            raise Corrupt(
-                f"the rollback model '{view.name}' cannot be gone back to: {view.reason or view.state}",
-                hint=f"Repair it with `modelctl repair {view.name}`, or name another one.",
-                details={"name": view.name},
-            )
-        name = ModelName.parse(view.name)
-        if name != update.name and view.blob == update.digest.text:
-            raise InvalidRequest(
-                f"$.command.rollback_model_id: '{view.name}' has the bytes of the new version itself",
-                hint="Name an earlier version, or leave the rollback out.",
-            )
-        return name
+        await index.in_thread(partial(services.store.pointing.check, update.name, requester))
+        return await rollback_model(services, update, uid)
 
     # -- the job
 
@@ -217,7 +193,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
             return elsewhere
         rollback: ModelName | None = None
         try:
-            rollback = await self._rollback(update, job.peer)
+            rollback = await rollback_model(self._services, update, job.peer)
             self._holds.hold(job.id, update, rollback)
             return await self._carry_out(job, update)
         except Stopped:
@@ -335,7 +311,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         if version != update.name and not await self._in_thread(same):
             step = LastStep(self.notes(job), outcome, partial(self._check_latest, job, update), record)
             try:
-                await self._services.store.renaming.point(
+                await self._services.store.pointing.point(
                     update.name.text,
                     version.text,
                     outcome.blob or "",
@@ -379,7 +355,7 @@ class UpdateModel(JobOperation[ModelUpdate, Updated]):
         """Of a rollback model that the command knows by an id nothing else says that it is needed."""
         with suppress(WireError):  # the work reports it
             update = self.read(job.request)
-            self._holds.hold(job.id, update, await self._rollback(update, job.peer))
+            self._holds.hold(job.id, update, await rollback_model(self._services, update, job.peer))
 
     def changes(self, request: ModelUpdate, /) -> str:
         return self.read(request).name.text

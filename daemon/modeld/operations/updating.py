@@ -1,10 +1,12 @@
-"""What an update command asks for, the notes of the steps of its job, and the words for how it ends."""
+"""What an update command asks for, the model that it may go back to, the notes of the steps of its job, and the words
+for how it ends."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,9 +15,11 @@ from modeld.config.node import NodeSettings
 from modeld.jobs.job import timestamp
 from modeld.jobs.publication import PublicationNotes
 from modeld.jobs.record import failure_error
+from modeld.operations.model_ids import name_of
+from modeld.operations.services import Services
 from modeld.store import Digest, ModelName
 from modeld.store.publish.name_changes import PassedOn
-from modelwire.errors import AlreadyExists, InvalidName, SourceNotFound, WireError
+from modelwire.errors import AlreadyExists, Corrupt, InvalidName, InvalidRequest, NotFound, SourceNotFound, WireError
 from modelwire.knowledge import requirements
 from modelwire.knowledge.command import UpdateCommand, command_of
 from modelwire.knowledge.document import ModelDocument
@@ -119,6 +123,35 @@ class LastStep(PassedOn):
         self.moved = True
         await self._record(self._outcome)
         await self._notes.published(self._outcome)
+
+
+async def rollback_model(services: Services, update: Update, uid: int) -> ModelName | None:
+    """The rollback model of the command, which is here. Raises NotFound, or Corrupt."""
+    text, store = update.command.rollback_model_id, services.store
+    if text is None:
+        return None
+    try:
+        text = await name_of(services, uid, text, own=True)
+        view = await store.index.in_thread(partial(store.models.view, text))
+    except (InvalidName, NotFound) as fault:
+        raise NotFound(
+            f"the rollback model '{text}' is not here",
+            hint="Name a model that `modelctl list` shows, or leave the rollback out.",
+            details=fault.details,
+        ) from None
+    if view.state in ("failed", "unavailable"):
+        raise Corrupt(
+            f"the rollback model '{view.name}' cannot be gone back to: {view.reason or view.state}",
+            hint=f"Repair it with `modelctl repair {view.name}`, or name another one.",
+            details={"name": view.name},
+        )
+    name = ModelName.parse(view.name)
+    if name != update.name and view.blob == update.digest.text:
+        raise InvalidRequest(
+            f"$.command.rollback_model_id: '{view.name}' has the bytes of the new version itself",
+            hint="Name an earlier version, or leave the rollback out.",
+        )
+    return name
 
 
 def answered(known: Updated) -> Updated:

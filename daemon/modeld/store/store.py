@@ -62,6 +62,7 @@ from modeld.store.publish.name_changes import Notes, Terms
 from modeld.store.publish.name_locks import NameLocks
 from modeld.store.publish.pinning import Pinning
 from modeld.store.publish.planned_changes import PlannedChanges
+from modeld.store.publish.pointing import Pointing
 from modeld.store.publish.publisher import Publisher
 from modeld.store.publish.publishing import FormatRule, Publishing, PublishRequest, PublishTerms
 from modeld.store.publish.registering import Registering
@@ -137,6 +138,7 @@ class Store:
         sweep_after = grace if by_itself else None
         changes = PlannedChanges(publishing, lock, self.holds, records, history)
         self.renaming = Renaming(publishing, changes, self.holds, uses, history, sweep_after=sweep_after)
+        self.pointing = Pointing(publishing, changes, self.renaming)
         self.pinning = Pinning(publishing, changes)
         self.sweeper = Sweeper(
             publishing,

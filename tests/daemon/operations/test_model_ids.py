@@ -158,7 +158,7 @@ async def test_an_update_of_the_name_keeps_it(tmp_path: Path) -> None:
     async with operations_rig(tmp_path) as at:
         await register(at)
         await register(at, "its/own", file="v2.gguf", content=CONTENT + b"!")
-        point, mine = at.services.store.renaming.point, Requester(peer=MINE.uid)
+        point, mine = at.services.store.pointing.point, Requester(peer=MINE.uid)
         newer = (await show(at, "v2")).blob
         await point("m", "v2", newer, requester=mine)
         assert (await show(at, ID)).blob == (await show(at, "v2")).blob

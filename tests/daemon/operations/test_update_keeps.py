@@ -145,7 +145,7 @@ async def test_a_user_with_limits_owns_the_bytes_that_a_name_goes_on_to(tmp_path
         quota = Quota(ANOTHER.uid, lambda owner: owner == ANOTHER.uid, 1 << 20, None)
         limited = Requester(peer=ANOTHER.uid, all_models=True, quota=quota)
         added = await store.add(at.file("v.gguf"), name="v", requester=limited)
-        await store.renaming.point("m", "v", added.blob, requester=limited)
+        await store.pointing.point("m", "v", added.blob, requester=limited)
         assert (await shown(at, "m")).owner == ANOTHER.uid
         assert (await shown(at, kept_name("m", OLD))).owner == MINE.uid
 
@@ -215,7 +215,7 @@ async def test_what_is_kept_counts_for_the_quota(tmp_path: Path, room: int | Non
             await store.add(at.file("o.gguf"), name="o", requester=theirs)
         quota = Quota(ANOTHER.uid, lambda owner: owner == ANOTHER.uid, room, most)
         with pytest.raises(QuotaExceeded):
-            await store.renaming.point("m", "v", added.blob, requester=Requester(peer=ANOTHER.uid, quota=quota))
+            await store.pointing.point("m", "v", added.blob, requester=Requester(peer=ANOTHER.uid, quota=quota))
         assert (await shown(at, "m")).blob == f"sha256:{sha256(OLD).hexdigest()}"
 
 

@@ -17,6 +17,9 @@ from modelwire.errors import AlreadyExists, PermissionDenied, WireError
 
 ChangeWord = Literal["moved", "removed", "replaced", "pinned", "unpinned", "given an id"]
 
+OWNER: Final = "owner_uid"
+"""The field of the manifest."""
+
 _SHARED: Final = "shared_names = true in [access] of the daemon's configuration lets every writer change every model."
 
 

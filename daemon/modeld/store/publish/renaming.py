@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Unpack
+from typing import Any, Unpack
 
 import msgspec
 
@@ -19,30 +19,18 @@ from modeld.store.manifests import writing
 from modeld.store.manifests.entries import Entry, get_again
 from modeld.store.manifests.index import Index
 from modeld.store.manifests.manifests import Manifest
-from modeld.store.names import ModelName, is_place
+from modeld.store.names import ModelName
 from modeld.store.publish import pinning
 from modeld.store.publish.holds import Holds
 from modeld.store.publish.name_changes import NameChanges, Terms
-from modeld.store.publish.owners import check_hides_no_other, check_owner, check_registrant, new_owner
+from modeld.store.publish.owners import OWNER, check_hides_no_other, check_owner
 from modeld.store.publish.planned_changes import Kind, Plan, PlannedChanges, nothing
 from modeld.store.publish.quotas import check_quota
-from modelwire.errors import AlreadyExists, Corrupt, InvalidName, PermissionDenied, Unsupported, WireError
+from modelwire.errors import AlreadyExists, Corrupt, Unsupported
 from modelwire.values import Copied, Moved, PlanStep, Removed
 
 AtHand = tuple[Entry, dict[str, Any]]
 """A model of a site, and its manifest as it is in the file."""
-
-
-_OWNER: Final = "owner_uid"
-
-_SHORT: Final = 12
-"""Hex digits of a digest in a name."""
-
-_BASE: Final = 100
-"""Characters of the name before them; a name has at most 128."""
-
-_MOST_TRIED: Final = 100
-"""Names for one model. More are taken by nobody who means well."""
 
 
 class Renaming:
@@ -78,7 +66,7 @@ class Renaming:
         self, source: str, destination: str, requester: Requester = THE_DAEMON, at: AtHand | None = None
     ) -> Copied:
         """The result that `copy` would return; raises what it would raise."""
-        value, _, _ = self._planned(source, destination, requester, at)
+        value, _, _ = self.planned(source, destination, requester, at)
         return value
 
     async def copy(
@@ -89,130 +77,37 @@ class Renaming:
         requester = terms.get("requester", THE_DAEMON)
 
         def plan() -> Plan[Copied]:
-            value, name, document = self._planned(source, destination, requester, at)
+            value, name, document = self.planned(source, destination, requester, at)
             return Plan(value, (name,), lambda: self._name_changes.write(name, document))
 
         return await self._changes.carry_out(self._copies, (source, destination), plan, **terms)
-
-    # -- a name that goes on to another version
-
-    async def point(self, name: str, version: str, blob: str, **terms: Unpack[Terms[Copied]]) -> Copied:
-        """Makes the name stand for what another one stands for, in one step: a reader finds the old model or the new
-        one. Its pin and its owner stay, and its ids but those that say where bytes are from. What it stood for gets
-        another name before, unless it has one. Raises AlreadyExists when the other name stands for other bytes than
-        `blob`."""
-        requester = terms.get("requester", THE_DAEMON)
-
-        def plan() -> Plan[Copied]:
-            standing = self.check_pointable(ModelName.parse(name), requester)
-            kept = None if standing is None else self._kept(standing, requester)
-            registration = None if standing is not None else self._name_changes.registrations.of(ModelName.parse(name))
-            quota = requester.quota
-            counts = standing is not None and standing.owner is not None and quota and quota.counts(standing.owner)
-            stays = standing.usable().blobs() if standing is not None and kept is not None and counts else None
-            value, to, document = self._planned(version, name, requester, None, replaces=True, kept=stays)
-            if value.blob != blob:
-                raise AlreadyExists(
-                    f"'{version}' has been given to other bytes, {value.blob}",
-                    hint="Find out by whom: `modelctl log` has it. Versions have names of their own.",
-                    details={"name": version, "existing": value.blob, "wanted": blob},
-                )
-            if standing is not None:
-                before = standing.document()
-                document |= {field: before[field] for field in (pinning.FIELD, _OWNER) if field in before}
-                if (owner := new_owner(requester, standing)) is not None:
-                    document[_OWNER] = owner
-                if ids := [id_ for id_ in standing.ids if not is_place(id_)]:
-                    document[writing.IDS] = ids
-
-            async def carry_out() -> None:
-                if kept is not None:
-                    await self._name_changes.write(*kept)
-                await self._name_changes.write(to, document, replace=True)
-                if registration is not None:
-                    with suppress(WireError):  # the next start finds the manifest, and ends it then
-                        await self._name_changes.in_thread(partial(self._name_changes.registrations.end, to))
-
-            return Plan(value, (to,) if kept is None else (to, kept[0]), carry_out)
-
-        return await self._changes.carry_out(self._copies, (version, name, "point"), plan, **terms)
-
-    def _kept(self, standing: Entry, requester: Requester) -> tuple[ModelName, dict[str, Any]] | None:
-        """A name for what a name stands for, and its manifest; None when another name of its owner stands for the same,
-        and when the bytes are not here. It stays its owner's, and is known by where it is from."""
-        manifest = standing.usable()
-        if not standing.look().has_bytes:
-            return None
-        for stem in self._index.marks.mentioning(manifest.digest.hex):
-            with suppress(InvalidName):
-                other = self._index.entry(ModelName.from_stem(stem))
-                if other is None or other.manifest is None or other.name == standing.name:
-                    continue
-                # That of another user may go at any time.
-                if other.owner == standing.owner and other.manifest.content == manifest.content:
-                    return None
-        name = self._free_name(standing.name, manifest, requester)
-        document = writing.renamed(standing.document(), name)
-        document = {field: value for field, value in document.items() if field not in (pinning.FIELD, writing.IDS)}
-        if ids := [id_ for id_ in standing.ids if is_place(id_)]:
-            document[writing.IDS] = ids
-        return name, document
-
-    def _free_name(self, name: ModelName, manifest: Manifest, requester: Requester) -> ModelName:
-        """Made of the digest: nobody may have said which version it is."""
-        made = f"{name.base[:_BASE]}-{manifest.digest.hex[:_SHORT]}"
-        for text in (made, *(f"{made}-{number}" for number in range(2, _MOST_TRIED))):
-            with suppress(InvalidName, AlreadyExists, PermissionDenied):
-                wanted = ModelName.parse(text)
-                self._check_vacant(wanted, requester)
-                return wanted
-        raise AlreadyExists(
-            f"'{name.text}' is the last name of its model, and all names for it are taken, such as '{made}'",
-            hint=f"Give it another name first: `modelctl cp {name.text} NAME`.",
-            details={"name": name.text},
-        )
-
-    def check_pointable(self, name: ModelName, requester: Requester) -> Entry | None:
-        """What the name stands for now. Raises when the requester must not give it to another model, and when it stands
-        for one whose manifest cannot be read."""
-        standing, registrations = self._index.entry(name), self._name_changes.registrations
-        if standing is None and (registration := registrations.of(name)) and registration.name == name.text:
-            check_hides_no_other(self._index, registrations, name, requester)
-            check_registrant(registration, requester, "replaced")
-            return None
-        if standing is None or standing.name.text != name.text:
-            self._check_vacant(name, requester)
-            return None
-        check_owner(standing, requester, "replaced")
-        if standing.fault is not None:
-            raise standing.fault
-        return standing
 
     def copied(self, value: Copied) -> bool:
         """Whether that copy exists: a restart checks it for an interrupted job."""
         there = self._changes.standing(value.name)
         return there is not None and there.listed == value.blobs
 
-    def _planned(
+    def planned(
         self,
         source: str,
         destination: str,
         requester: Requester,
-        at: AtHand | None,
+        at: AtHand | None = None,
         *,
         replaces: bool = False,
         kept: Mapping[Digest, int] | None = None,
     ) -> tuple[Copied, ModelName, dict[str, Any]]:
-        """`kept` as for `check_quota`."""
+        """The copy, its name and its manifest; raises when the requester must not make it. With `replaces` the name may
+        stand for another model; `kept` is as for `check_quota`."""
         wanted, name = ModelName.parse(source), ModelName.parse(destination)
         entry, document = at or self._index.find_with_document(wanted.text)
         if at is None and name.key in (wanted.key, entry.name.key):
             raise _onto_itself(entry.name, name, "copied")
         if not replaces:
-            self._check_vacant(name, requester)
+            self.check_vacant(name, requester)
         manifest = _with_bytes(entry)
         check_quota(self._index, requester.quota, name, manifest.blobs(), kept)
-        owner = {} if requester.peer is None else {_OWNER: requester.peer}
+        owner = {} if requester.peer is None else {OWNER: requester.peer}
         document = {key: value for key, value in document.items() if key != pinning.FIELD}
         document = writing.renamed(document, name, copy=True) | owner
         steps = [
@@ -285,7 +180,7 @@ class Renaming:
     def _check_movable(self, entry: Entry, old: ModelName, new: ModelName, requester: Requester) -> None:
         if new.key in (old.key, entry.name.key):
             raise _onto_itself(entry.name, new, "moved")
-        self._check_vacant(new, requester)
+        self.check_vacant(new, requester)
         entry.usable()
         self._holds.check_free(entry.name, "moved")
 
@@ -352,7 +247,7 @@ class Renaming:
 
     # -- the steps that all of them take
 
-    def _check_vacant(self, name: ModelName, requester: Requester) -> None:
+    def check_vacant(self, name: ModelName, requester: Requester) -> None:
         standing = self._index.entry(name)
         if standing is None:
             registrations = self._name_changes.registrations
