@@ -4,95 +4,21 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-from modeld.access.handed import Descriptors, HandedFiles
-from modeld.config import StoreSettings
 from modeld.progress import JobProgress, Stopped
 from modeld.signatures.faults import SignatureFault
-from modeld.signatures.rules import Rule, Rules
-from modeld.store import Digest, Store
+from modeld.store import Digest
 from modeld.store.blobs.blobs import require_blob
-from modeld.store.catalog.catalog import Catalog
-from modeld.store.disk.layout import Layout
 from modeld.store.ingest import trusted
-from modeld.store.ingest.collect import collect
-from modeld.store.ingest.local_origin import local_origin
-from modeld.store.ingest.readers import HandedReader, Reader
-from modelwire.errors import NotFound, Untrusted, WireError
-from modelwire.units import Size
-from modelwire.values import Added
-from rigs.signers import Json, new_key, public_pem, resources_of, signed_with_key, statement
-
-FILES = {"config.json": b'{"model_type": "tiny"}', "model.safetensors": b"\2\0\0\0\0\0\0\0{}", "empty.txt": b""}
-ONE = b"GGUF\3\0\0\0 one file"
-
-
-class Shop:
-    """A store that wants all that lies in `models` to be signed by `key`."""
-
-    def __init__(self, room: Path) -> None:
-        self.room, self.key = room, new_key()
-        self.models = room / "models"
-        self.models.mkdir()
-        self.pem = room / "key.pem"
-        self.pem.write_bytes(public_pem(self.key))
-        self.catalog = Catalog.open(str(room / "catalog.sqlite"))
-        self.rules = Rules([Rule(1, [f"local:{self.models}/*"], [str(self.pem)], [])])
-        settings = StoreSettings(min_free=Size(0))
-        self.store = Store.open(str(room / "store"), settings, self.catalog, rules=self.rules)
-
-    def close(self) -> None:
-        self.store.close()
-        self.catalog.close()
-
-    def put(self, files: Mapping[str, bytes], name: str = "m") -> str:
-        for path, content in files.items():
-            file = self.models / name / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
-        return str(self.models / name)
-
-    def one(self, content: bytes = ONE, name: str = "one.gguf") -> str:
-        (self.models / name).write_bytes(content)
-        return str(self.models / name)
-
-    def sign(self, payload: Json, key: EllipticCurvePrivateKey | None = None) -> bytes:
-        return json.dumps(signed_with_key(key or self.key, payload)).encode()
-
-    def of(self, files: Mapping[str, bytes], key: EllipticCurvePrivateKey | None = None, **how: Any) -> bytes:
-        return self.sign(statement(resources_of(files), **how), key)
-
-    async def add(self, path: str, signature: bytes | None = None, **options: Any) -> Added:
-        return await self.store.add(path, name="x", formats="force_format", signature=signature, **options)
-
-    async def refused(self, path: str, rule: str, signature: bytes | None = None, **options: Any) -> Untrusted:
-        """Nothing got a name, no reader sees anything, and nothing is left in the staging directory."""
-        with pytest.raises(Untrusted) as caught:
-            await self.add(path, signature, **options)
-        fault = caught.value
-        assert fault.details["rule"] == rule, fault.message
-        assert fault.details["required_by"] == 1
-        assert f"rule 1 of [[trust.require]], 'local:{self.models}/*'" in fault.message
-        assert fault.hint
-        await self.nothing_is_left()
-        return fault
-
-    async def nothing_is_left(self) -> None:
-        assert not os.path.exists(self.store.layout.staging) or os.listdir(self.store.layout.staging) == []
-        with pytest.raises(NotFound):
-            await self.store.models.show("x")
-
-    async def outcomes(self, name: str = "x") -> list[dict[str, Any]]:
-        history = (await self.store.models.show(name)).history
-        return [dict(each.details or {}) for each in history if each.outcome == "signed"]
+from modelwire.errors import Untrusted, WireError
+from rigs.signed_shop import FILES, ONE, Shop
+from rigs.signers import Json, new_key, public_pem, resources_of, statement
 
 
 @pytest.fixture
@@ -236,75 +162,6 @@ async def test_copies_and_new_names_of_a_model_need_no_signature(shop: Shop) -> 
     await shop.store.renaming.copy("x", "y")
     await shop.store.renaming.move("y", "z")
     assert (await shop.store.models.show("z")).name == "z"
-
-
-async def test_no_spelling_of_a_path_passes_by(shop: Shop, tmp_path: Path) -> None:
-    path = shop.one()
-    link, above = tmp_path / "link", tmp_path / "above"
-    link.symlink_to(path)
-    above.symlink_to(shop.models)
-    (tmp_path / "elsewhere").mkdir()
-    for spelled in (
-        path,
-        f"{tmp_path}//models/./one.gguf",
-        f"/{tmp_path}/models/one.gguf",
-        f"{tmp_path}/elsewhere/../models/one.gguf",
-        str(link),
-        f"{above}/one.gguf",
-        f"{above}/../models/one.gguf",
-    ):
-        await shop.refused(spelled, "missing")
-
-
-@pytest.mark.parametrize("path", ["link/m.gguf", "link", "file.gguf"])
-async def test_a_link_that_is_exchanged_does_not_pass_by(shop: Shop, tmp_path: Path, path: str) -> None:
-    """The rules see the path of what was opened: a link can lead elsewhere in the moment they are asked."""
-    shop.put({"m.gguf": ONE}, "dir")
-    links = {"link": shop.models / "dir", "file.gguf": shop.models / "dir/m.gguf"}
-    for name, target in links.items():
-        (tmp_path / name).symlink_to(target)
-    collection = collect(f"{tmp_path}/{path}", "copy", Reader(), shop.store.layout)
-    try:
-        (tmp_path / "free").mkdir()
-        (tmp_path / "free/m.gguf").write_bytes(ONE)
-        for name, target in links.items():
-            (tmp_path / name).unlink()
-            (tmp_path / name).symlink_to(tmp_path / "free" / target.relative_to(shop.models / "dir"))
-        origin = local_origin(collection, shop.rules, None)
-    finally:
-        collection.close()
-    assert shop.rules.matching(origin.spellings) is not None
-    assert f"local:{shop.models}/dir/m.gguf" in origin.spellings
-
-
-async def test_a_directory_does_not_pass_by_under_its_own_name_or_from_above(shop: Shop, tmp_path: Path) -> None:
-    shop.put(FILES)
-    (tmp_path / "all").symlink_to(shop.models)
-    for spelled in (str(shop.models), f"{shop.models}/", str(tmp_path / "all"), str(shop.models / "m")):
-        await shop.refused(spelled, "missing")
-    lone = tmp_path / "top" / "models"
-    lone.mkdir(parents=True)
-    (lone / "m.gguf").write_bytes(ONE)
-    shop.store.ingest.rules._rules = (Rule(1, [f"local:{shop.models}/*", f"local:{lone}/*"], [str(shop.pem)], []),)
-    with pytest.raises(Untrusted):
-        await shop.add(str(tmp_path / "top"))
-
-
-def test_a_path_of_files_that_were_handed_over_is_not_looked_at(tmp_path: Path) -> None:
-    """The daemon opens no path for another user: one of theirs might never answer."""
-    file = tmp_path / "m.gguf"
-    file.write_bytes(ONE)
-    (tmp_path / "link").symlink_to(file)
-    handed = HandedFiles(Descriptors(), 1000, directory=False)
-    handed.add(["m.gguf"], [os.open(file, os.O_RDONLY)])
-    try:
-        reader = HandedReader(f"{tmp_path}/a/../link", handed)
-        collection = collect(f"{tmp_path}/a/../link/m.gguf", "copy", reader, Layout(str(tmp_path / "store")))
-        origin = local_origin(collection, Rules([Rule(1, ["*"], ["/k"], [])]), None)
-    finally:
-        handed.close()
-    assert origin.spellings == (f"local:{tmp_path}/a/../link/m.gguf", f"local:{tmp_path}/link/m.gguf")
-    assert origin.signature is None
 
 
 @pytest.mark.parametrize("hidden", [".github/evil.gguf", ".git/evil.gguf", "left-out/evil.gguf"])
