@@ -149,16 +149,18 @@ class Ledger:
     async def settle(self, id_: str, **changes: Any) -> Exception | None:
         """Records what has taken place and stands, whatever the disk says: a change that cannot be written now is
         written with the next write that succeeds, by `keep`, or by `write_late`. Returns the error that delayed it."""
-        try:
-            try:
-                await self.update(id_, **changes)
-            except NoSpace:
-                if not await self._catalog.make_room():
-                    raise
-                await self.update(id_, **changes)
-        except Exception as error:  # noqa: BLE001 - the caller logs it
+        error = await self._tried(id_, changes)
+        if isinstance(error, NoSpace) and await self._catalog.make_room():
+            error = await self._tried(id_, changes)
+        if error is not None:
             self._take_late(id_, changes)
             self._delay(id_, changes)
+        return error
+
+    async def _tried(self, id_: str, changes: dict[str, Any]) -> Exception | None:
+        try:
+            await self.update(id_, **changes)
+        except Exception as error:  # noqa: BLE001 - the caller logs it
             return error
         return None
 

@@ -1,4 +1,5 @@
-"""The names that update commands move, move to and go back to: nobody removes, renames or evicts them meanwhile."""
+"""The names that unfinished update commands need. While a command needs a name, the store refuses to remove, rename or
+evict its model."""
 
 from __future__ import annotations
 

@@ -194,19 +194,19 @@ class History:
         """Forgets what `record_ensured` has recorded for this job: the name did not get those bytes."""
         await self._tables.write(lambda db: db.execute(_FORGET_ENSURED, (requester.job,)))
 
-    def note_published(
-        self, name: ModelName, outcomes: Sequence[Outcome], requester: Requester, *, is_new: bool
-    ) -> None:
-        """Call it before the manifest is written. Does not wait: it is committed with what is written next, the record
-        of the job's intent, so a restart that finds the model has nothing to add. A name that is new starts without
-        what earlier models of it have left, and with what an interrupted attempt of the job has found."""
+    def note_new_name(self, name: ModelName, requester: Requester) -> None:
+        """Call it before the manifest is written; does not wait, as `note_published`. The name starts without what
+        earlier models of it have left, and with what an interrupted attempt of the job has found."""
+        self._tables.post(lambda db: db.execute(_FORGET_OTHERS, (name.key, requester.job)))
+
+    def note_published(self, outcomes: Sequence[Outcome], requester: Requester) -> None:
+        """Call it before the manifest is written. Does not wait: the next write, the record of the intent of the job,
+        commits it too, so a restart that finds the model has nothing to add."""
         rows = _rows(outcomes, requester)
-        own = [each.outcome for each in outcomes if each.model is not None]
+        own = [(each.model.key, requester.job, each.outcome) for each in outcomes if each.model is not None]
 
         def write(db: sqlite3.Connection) -> None:
-            if is_new:
-                db.execute(_FORGET_OTHERS, (name.key, requester.job))
-            db.executemany(_FORGET_ATTEMPT, [(name.key, requester.job, outcome) for outcome in own])
+            db.executemany(_FORGET_ATTEMPT, own)
             db.executemany(_INSERT, rows)
 
         self._tables.post(write)

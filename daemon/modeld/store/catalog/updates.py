@@ -123,7 +123,7 @@ class Updates:
         row = self._row(content, outcome)
         if self._catalog is None:
             return
-        if outcome.outcome in _NOTHING_DONE:  # anybody can send any number of them
+        if outcome.outcome in _NOTHING_DONE:  # a client can send any number of these
             with contextlib.suppress(WireError):
                 await self._catalog.write(lambda db: _insert(db, row))
             return

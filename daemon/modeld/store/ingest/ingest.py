@@ -362,7 +362,9 @@ class Ingest:
             ]
             if proof is not None:
                 outcomes.append(proof.outcome(request.name, first.digest, content_of(added.blob, added.files)))
-            self.history.note_published(request.name, outcomes, request.requester, is_new=is_new)
+            if is_new:
+                self.history.note_new_name(request.name, request.requester)
+            self.history.note_published(outcomes, request.requester)
 
         added = await self.publishing.publish(
             request,

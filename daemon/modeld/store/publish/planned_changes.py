@@ -121,7 +121,7 @@ class PlannedChanges:
                     value = planned.value if planned.complete is None else await planned.complete(planned.value)
                     with anyio.CancelScope(shield=True):
                         for name in await in_thread(partial(self._without_model, planned.names)):
-                            self._history.note_published(name, (), terms.get("requester", THE_DAEMON), is_new=True)
+                            self._history.note_new_name(name, terms.get("requester", THE_DAEMON))
                         async with kind.remembering(in_thread, value, *request), announced(notes, value):
                             await planned.carry_out()
                         if planned.leaves is not None:

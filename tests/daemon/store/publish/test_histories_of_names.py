@@ -76,7 +76,8 @@ async def test_what_an_interrupted_attempt_has_found_stays_once(bench: Bench) ->
     await history.record([proof], Requester(job="other"))
     await history.record([found], again)
     for _ in range(2):
-        history.note_published(name, [proof], again, is_new=True)
+        history.note_new_name(name, again)
+        history.note_published([proof], again)
     assert [(each.outcome, each.job) for each in await history.of((), name)] == [
         ("match", "again"),
         ("signed", "again"),
